@@ -1,0 +1,24 @@
+"""The contracts between the parts of otcache: four plugin kinds, two small ones, and the Evaluator."""
+
+from otcache_core.contracts.cost_model import CostModel, SpanCosts
+from otcache_core.contracts.evaluator import Evaluation, Evaluator
+from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport
+from otcache_core.contracts.forecaster import Forecaster
+from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.probe import FeatureProbe, SampleRequest
+from otcache_core.contracts.solver import ScheduleSolver
+
+__all__ = [
+    "CacheExecutor",
+    "CostModel",
+    "Evaluation",
+    "Evaluator",
+    "FeatureProbe",
+    "Forecaster",
+    "QualityMetric",
+    "RunHandle",
+    "RunReport",
+    "SampleRequest",
+    "ScheduleSolver",
+    "SpanCosts",
+]

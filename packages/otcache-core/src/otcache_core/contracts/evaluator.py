@@ -1,0 +1,70 @@
+"""The Evaluator: how solvers and fits reach the pipeline without seeing a tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a batch of accelerated runs measured.
+
+    Args:
+        schedules: the schedules that ran; with ``fit``, they carry the weights fitted on the way.
+        errors: error against the full run of each schedule on each sample, shape (schedules, samples).
+        nfe: denoiser evaluations spent, in samples times computed steps.
+        gram: E <e_a, e_b> of the final-latent errors of schedules a and b, shape (schedules, schedules).
+    """
+
+    schedules: tuple[Schedule, ...]
+    errors: NDArray[np.float64]
+    nfe: int
+    gram: NDArray[np.float64]
+
+
+class Evaluator(ABC):
+    """Runs schedules on the calibration samples and measures their true error.
+
+    Law: the all-compute schedule has error 0 on every sample. The same call gives the same numbers.
+    """
+
+    @property
+    @abstractmethod
+    def grid(self) -> NDArray[np.float64]:
+        """s_0 .. s_N, shape (N + 1,)."""
+
+    @property
+    @abstractmethod
+    def num_samples(self) -> int:
+        """Number of calibration samples."""
+
+    @property
+    @abstractmethod
+    def objectives(self) -> tuple[str, ...]:
+        """Names that ``evaluate`` takes as ``objective``; the first is the default."""
+
+    @abstractmethod
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        """Run every schedule on every sample.
+
+        Args:
+            schedules: all with N of the recorded runs.
+            objective: a name of ``objectives``: ``latent-rmse``, ``latent-l1`` or a perceptual one.
+            samples: indices of the samples to use; all by default.
+            fit: fit the forecast weights of each schedule in closed loop while it runs (memory as the
+                implementation states), and return them in ``Evaluation.schedules``.
+        """

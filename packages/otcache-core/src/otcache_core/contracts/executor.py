@@ -1,0 +1,74 @@
+"""Contract of a cache executor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from otcache_core.schedule import Schedule
+
+
+@dataclass
+class RunReport:
+    """What happened while a pipeline ran under an executor, summed over all runs since it was entered.
+
+    Attributes:
+        planned: computed steps of the schedule, per run.
+        runs: number of finished runs.
+        computed: denoiser calls made, per branch.
+        skipped: denoiser calls avoided, per branch.
+        cached_bytes: bytes of cached outputs held now.
+        peak_cached_bytes: the most ever held.
+        seconds: wall time of the denoising loops, first step's start to last step's end.
+        warnings: what could not be done as planned, and why.
+    """
+
+    planned: tuple[int, ...] = ()
+    runs: int = 0
+    computed: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    cached_bytes: int = 0
+    peak_cached_bytes: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return dict(self.__dict__)
+
+
+class RunHandle(ABC):
+    """What ``with executor.attach(...) as run`` gives."""
+
+    @property
+    @abstractmethod
+    def report(self) -> RunReport:
+        """The report so far; final after exit."""
+
+
+class CacheExecutor(ABC):
+    """Run a live pipeline or module by a schedule.
+
+    Laws: under the all-compute schedule outputs are bit-identical; on exit, also by exception, nothing
+    remains on the module and ``inspect.signature(forward)`` is unchanged; other instances are never
+    touched; a skipped step makes no call of the denoiser and no device-to-host sync.
+    """
+
+    @abstractmethod
+    def supports(self, target: Any) -> str:
+        """Return "" if ``target`` can be run, else the reason why not. Must be cheap and change nothing."""
+
+    @abstractmethod
+    def attach(self, target: Any, schedule: Schedule, *, strict: bool = False) -> AbstractContextManager[RunHandle]:
+        """A context in which ``target`` runs by ``schedule``.
+
+        Args:
+            target: a pipeline, ``otcache.loop(...)`` or a bare module, as ``supports`` accepts it.
+            schedule: plain data; runs of another step count are computed in full with a warning,
+                or refused under ``strict``.
+
+        Raises:
+            ExecutionError: if the target is already accelerated or not supported.
+        """

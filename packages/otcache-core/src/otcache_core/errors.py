@@ -1,0 +1,36 @@
+"""The errors otcache raises: each says what, where, got, expected and what to do next."""
+
+from __future__ import annotations
+
+
+class OtcacheError(ValueError):
+    """Base of every error a user of otcache can cause; the command line prints it and exits with status 2."""
+
+
+class ScheduleError(OtcacheError):
+    """A schedule, or a budget asked of a policy, is out of range."""
+
+
+class FileError(OtcacheError):
+    """A file is truncated, of another version, or holds a value that is out of range.
+
+    The message names the file, the field, what was found and what was expected.
+    """
+
+
+class MismatchError(OtcacheError):
+    """A policy does not fit the pipeline it is put on (another model or prediction type, or, under ``strict``, another grid)."""
+
+
+class ExecutionError(OtcacheError):
+    """A run cannot be accelerated: the message says at which step, why, and what to do instead."""
+
+
+class PluginError(OtcacheError):
+    """A plugin is unknown, ambiguous or does not keep its contract."""
+
+
+def expected(what: str, got: object, expected: str, advice: str = "") -> str:
+    """Compose the message ``what must be EXPECTED, got GOT: ADVICE``."""
+    tail = f": {advice}" if advice else "."
+    return f"{what} must be {expected}, got {got!r}{tail}"

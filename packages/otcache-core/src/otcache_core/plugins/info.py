@@ -1,0 +1,55 @@
+"""The descriptor a plugin hook returns."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from otcache_core.errors import PluginError, expected
+
+API_VERSION = 1
+KINDS = ("probes", "cost_models", "solvers", "executors", "forecasters", "metrics", "demos")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Info:
+    """Where a plugin lives, without importing it.
+
+    Args:
+        name: unique in its kind; lower-case words joined by hyphens.
+        target: ``package.module:Class``; imported on first use.
+        summary: one line for ``otcache plugins list``.
+        api: version of the otcache plugin interface it was written for.
+
+    Raises:
+        PluginError: if a field is malformed.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    api: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise PluginError(expected("Info.name", self.name, "lower-case words joined by hyphens"))
+        module, _, attribute = self.target.partition(":")
+        if not module or not attribute.isidentifier():
+            raise PluginError(expected("Info.target", self.target, "'package.module:Class'"))
+
+    def load(self) -> Any:
+        """Import the target.
+
+        Raises:
+            PluginError: if it cannot be imported, or its api version is another.
+        """
+        if self.api != API_VERSION:
+            raise PluginError(expected(f"plugin {self.name!r} api", self.api, str(API_VERSION), "update the plugin."))
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"plugin {self.name!r}: cannot load {self.target!r}: {error}") from error

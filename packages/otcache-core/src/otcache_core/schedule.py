@@ -1,0 +1,161 @@
+"""Which denoising steps are computed, and what fills the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from otcache_core.errors import ScheduleError, expected
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The steps from one computed step up to the next: ``(i -> j)`` in the glossary.
+
+    Attributes:
+        start: computed step k.
+        stop: next computed step j, or N at the end of the run.
+        history: computed steps before ``start``, latest first: k_1, k_2, ...
+        weights: forecast weights c_0 .. c_{m-1} of this span; empty where the forecaster stores none.
+    """
+
+    start: int
+    stop: int
+    history: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def skipped(self) -> range:
+        """The skipped steps k+1 .. j-1."""
+        return range(self.start + 1, self.stop)
+
+
+class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    r"""Computed steps S = {0 = k_1 < ... < k_B} of N, and the forecaster of the steps between them.
+
+    On a skipped step t of the span (k -> j) the denoiser is not called; its output is forecast
+    as a linear combination of the last m computed outputs,
+
+    .. math:: \hat v_t = \sum_{r=0}^{m-1} A_{t,r}\, v_{k_r}, \qquad k_0 = k,
+
+    where the coefficients come from the named :class:`~otcache_core.contracts.forecaster.Forecaster`
+    (``reuse``: A = (1)). ``fitted`` reads them from ``weights``, one tuple c_0 .. c_{m-1} a span:
+    v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}).
+
+    Args:
+        num_steps: N, the number of denoising steps; at least 1.
+        computed: the computed steps, increasing; step 0 is always among them.
+        forecaster: name of a forecaster plugin.
+        weights: one tuple of finite floats for each of the B spans, or empty.
+        branches: computed steps of branches that differ from ``computed``, as pairs
+            (branch name, steps); each a subset of ``computed``, sorted by name.
+
+    Raises:
+        ScheduleError: if a value is out of range; the message names it.
+
+    Examples:
+        >>> s = Schedule(num_steps=10, computed=(0, 1, 4))
+        >>> s.budget, [(p.start, p.stop) for p in s.spans()]
+        (3, [(0, 1), (1, 4), (4, 10)])
+    """
+
+    num_steps: int
+    computed: tuple[int, ...]
+    forecaster: str = "reuse"
+    weights: tuple[tuple[float, ...], ...] = ()
+    branches: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ScheduleError(expected("num_steps", self.num_steps, "at least 1"))
+        _check_steps("computed", self.computed, self.num_steps)
+        if self.weights and len(self.weights) != len(self.computed):
+            raise ScheduleError(
+                expected("weights", len(self.weights), f"one tuple for each of the {self.budget} spans")
+            )
+        if not all(math.isfinite(c) for row in self.weights for c in row):
+            raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
+        if list(self.branches) != sorted(set(dict(self.branches).items())):
+            raise ScheduleError(expected("branches", self.branches, "pairs with distinct, sorted names"))
+        for name, steps in self.branches:
+            _check_steps(f"branch {name!r}", steps, self.num_steps)
+            if not set(steps) <= set(self.computed):
+                raise ScheduleError(expected(f"branch {name!r}", steps, f"a subset of {self.computed}"))
+
+    @classmethod
+    def full(cls, num_steps: int) -> Schedule:
+        """The schedule that computes every step."""
+        return cls(num_steps=num_steps, computed=tuple(range(num_steps)))
+
+    @property
+    def budget(self) -> int:
+        """B, the number of computed steps."""
+        return len(self.computed)
+
+    @property
+    def ideal_speedup(self) -> float:
+        """N / B."""
+        return self.num_steps / self.budget
+
+    @property
+    def memory(self) -> int:
+        """m, the largest number of weights of a span (1 where none are stored)."""
+        return max((len(row) for row in self.weights), default=1) or 1
+
+    def computed_for(self, branch: str | None) -> tuple[int, ...]:
+        """Computed steps of one branch (``computed`` unless the branch has steps of its own)."""
+        return dict(self.branches).get(branch or "", self.computed)
+
+    def spans(self, branch: str | None = None) -> Iterator[Span]:
+        """The B spans in order; together they cover 0 .. N."""
+        steps = self.computed_for(branch)
+        weights = self.weights if steps == self.computed else ()
+        for m, start in enumerate(steps):
+            stop = steps[m + 1] if m + 1 < len(steps) else self.num_steps
+            yield Span(start, stop, tuple(reversed(steps[:m])), weights[m] if weights else ())
+
+    def with_weights(self, weights: Sequence[Sequence[float]], forecaster: str = "fitted") -> Schedule:
+        """The same steps, forecast with these weights."""
+        rows = tuple(tuple(float(c) for c in row) for row in weights)
+        return msgspec.structs.replace(self, weights=rows, forecaster=forecaster)
+
+    def to_sigmas(self, grid: Sequence[float]) -> tuple[float, ...]:
+        """The sub-grid {s_k : k in S} with s_N: plain sampling on it equals output reuse (METHODS, fact 1).
+
+        Args:
+            grid: s_0 .. s_N, N + 1 values.
+
+        Raises:
+            ScheduleError: if the grid has another length.
+        """
+        if len(grid) != self.num_steps + 1:
+            raise ScheduleError(expected("grid", f"{len(grid)} values", f"{self.num_steps + 1} values"))
+        return (*(float(grid[k]) for k in self.computed), float(grid[-1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
+
+
+def check_budget(budget: object, num_steps: int) -> int:
+    """Return ``budget`` as an int in 1..N.
+
+    Raises:
+        ScheduleError: otherwise.
+    """
+    if isinstance(budget, bool) or not isinstance(budget, int) or not 1 <= budget <= num_steps:
+        wanted = f"an integer between 1 and {num_steps}"
+        raise ScheduleError(expected("budget", budget, wanted, "a schedule always computes the first step."))
+    return budget
+
+
+def _check_steps(what: str, steps: tuple[int, ...], num_steps: int) -> None:
+    if not steps or steps[0] != 0:
+        raise ScheduleError(expected(what, steps, "steps that begin with 0", "the first step has nothing to reuse."))
+    if any(b <= a for a, b in zip(steps, steps[1:], strict=False)) or steps[-1] >= num_steps:
+        raise ScheduleError(expected(what, steps, f"distinct increasing steps below {num_steps}"))

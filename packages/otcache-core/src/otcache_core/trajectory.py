@@ -1,0 +1,51 @@
+"""One recorded full run of a sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.errors import OtcacheError, expected
+
+FloatArray = NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """States and outputs of one sample's full run, as the sampler saw them.
+
+    Args:
+        grid: s_0 .. s_N, noise level (sigma) at each step and at the end; shape (N + 1,).
+        states: x_0 .. x_N, the latent at the start of each step and the result, flattened; shape (N + 1, d).
+        outputs: v_0 .. v_{N-1}, the denoiser's output after guidance, flattened; shape (N, d).
+        calls: number of denoiser calls per branch in the whole run.
+        label: what was sampled, such as ``prompt 3, seed 0``.
+
+    Raises:
+        OtcacheError: if shapes disagree or a value is not finite.
+    """
+
+    grid: NDArray[np.float64]
+    states: FloatArray
+    outputs: FloatArray
+    calls: dict[str, int] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        n = self.num_steps
+        if self.grid.shape != (n + 1,):
+            raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))
+        if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
+            raise OtcacheError(
+                expected("Trajectory.states", self.states.shape, f"of shape ({n + 1}, {self.outputs.shape[1]})")
+            )
+        for name in ("grid", "states", "outputs"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise OtcacheError(f"Trajectory.{name} of {self.label!r} holds NaN or infinity: the full run itself broke.")
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return len(self.outputs)

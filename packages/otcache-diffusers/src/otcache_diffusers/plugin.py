@@ -1,0 +1,1 @@
+"""Offers the plugins of otcache-diffusers."""

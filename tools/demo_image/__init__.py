@@ -1,0 +1,1 @@
+"""Modules that render, train and sample the demo picture model of otcache-diffusers."""

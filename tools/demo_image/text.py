@@ -1,0 +1,101 @@
+"""Tokenizers of the captions' closed vocabulary, and frozen random CLIP and T5 encoders.
+
+The encoders are never trained: the transformer learns to read them. For that the T5 encoder must
+tell which colour belongs to which shape, and Flux gives text tokens no positions. So each of its
+heads looks at one fixed neighbour (`NEIGHBOURS`), through the relative attention bias.
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
+
+from .scenes import vocabulary
+
+MAX_TOKENS = 24
+WIDTH = 128
+NEIGHBOURS = (-1, 1, -2, 2, -3, 3, -4, 4)
+"""Offset of the token that each T5 head looks at."""
+NEIGHBOUR_BIAS = 7.0
+"""Log-odds of that neighbour against each other token, before the random content scores."""
+CLIP_BOS, CLIP_EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def new_clip_tokenizer() -> CLIPTokenizer:
+    """Build a CLIP tokenizer whose merges make one token of each word, lower case."""
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000,
+        min_frequency=0,
+        show_progress=False,
+        special_tokens=[CLIP_BOS, CLIP_EOS],
+        end_of_word_suffix="</w>",
+    )
+    tokenizer.train_from_iterator(sorted(vocabulary()), trainer)
+    state = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in state["merges"]]
+    return CLIPTokenizer(vocab=state["vocab"], merges=merges, model_max_length=MAX_TOKENS)
+
+
+def new_t5_tokenizer() -> T5TokenizerFast:
+    """Build a T5 tokenizer (unigram) with one token a word, capitals kept."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    pieces += [(f"\u2581{word}", -1.0) for word in vocabulary()]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=MAX_TOKENS)
+
+
+def new_clip_encoder(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:
+    """Build the frozen CLIP encoder: its pooled vector is read at the first end-of-text token."""
+    torch.manual_seed(seed)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        projection_dim=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def new_t5_encoder(tokenizer: T5TokenizerFast, seed: int) -> T5EncoderModel:
+    """Build the frozen T5 encoder, each head turned to its own neighbour."""
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=WIDTH,
+        d_kv=WIDTH // len(NEIGHBOURS),
+        d_ff=WIDTH,
+        num_layers=1,
+        num_heads=len(NEIGHBOURS),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    encoder = T5EncoderModel(config)
+    attention = encoder.encoder.block[0].layer[0].SelfAttention
+    attention.relative_attention_bias.weight.zero_()
+    for head, offset in enumerate(NEIGHBOURS):
+        bucket = attention._relative_position_bucket(
+            torch.tensor([[offset]]), num_buckets=config.relative_attention_num_buckets
+        )
+        attention.relative_attention_bias.weight[bucket.item(), head] = NEIGHBOUR_BIAS
+    return encoder.eval().requires_grad_(False)
