@@ -1,3 +1,42 @@
-"""Measure a diffusion pipeline once, plan its best cache schedule for any budget, and run it without leaving a trace."""
+"""otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, run it without a trace."""
 
-__version__ = "0.1.0"
+from otcache_core import (
+    ExecutionError,
+    FileError,
+    MismatchError,
+    OtcacheError,
+    PluginError,
+    Schedule,
+    ScheduleError,
+    __version__,
+)
+from otcache_core.calibration import Calibration
+from otcache_core.loop import Loop, loop
+from otcache_core.policy import Policy
+
+from otcache.calibrate import calibrate
+from otcache.planning import plan
+from otcache.recipe import Recipe
+from otcache.running import Enabled, accelerate, enable, load_policy
+
+__all__ = [
+    "Calibration",
+    "Enabled",
+    "ExecutionError",
+    "FileError",
+    "Loop",
+    "MismatchError",
+    "OtcacheError",
+    "PluginError",
+    "Policy",
+    "Recipe",
+    "Schedule",
+    "ScheduleError",
+    "__version__",
+    "accelerate",
+    "calibrate",
+    "enable",
+    "load_policy",
+    "loop",
+    "plan",
+]

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.trajectory import Trajectory
 
@@ -42,7 +45,7 @@ class FeatureProbe(ABC):
         """Return "" if ``target`` can be recorded, else the reason why not. Must be cheap and change nothing."""
 
     @abstractmethod
-    def provenance(self, target: Any, request: SampleRequest) -> dict[str, Any]:
+    def provenance(self, target: Any, request: SampleRequest | None) -> dict[str, Any]:
         """Facts that bind a policy to this pipeline; see :class:`otcache_core.policy.Provenance` for the keys."""
 
     @abstractmethod
@@ -52,6 +55,19 @@ class FeatureProbe(ABC):
         Raises:
             ExecutionError: if the sampler never calls the denoiser, or makes another number of steps.
         """
+
+    @abstractmethod
+    def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
+        """Run the target as it is now, accelerated or not, and return what it made.
+
+        Returns:
+            Pictures of shape (n, height, width, 3) in [0, 1] where the target decodes them, else
+            final states of shape (n, ...).
+        """
+
+    def open(self, name: str) -> Any | None:
+        """Open a target named on the command line; None if this probe does not know such names."""
+        return None
 
     @abstractmethod
     def evaluator(

@@ -1,0 +1,195 @@
+"""The evaluator of a live pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from otcache_core.contracts import Evaluation, Evaluator, QualityMetric, SampleRequest
+from otcache_core.errors import OtcacheError, expected
+from otcache_core.plugins import Registry
+from otcache_core.schedule import Schedule
+from otcache_core.trajectory import Trajectory
+
+from otcache_diffusers.closed_loop import ClosedLoopFit
+from otcache_diffusers.driver import drive
+from otcache_diffusers.recording import Recording, RecordingPolicy
+from otcache_diffusers.replay import Fit, ReplayPolicy, Track, live_steps
+from otcache_diffusers.sampling import Sampler
+
+LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
+
+
+class PipelineEvaluator(Evaluator):
+    """Runs schedules on recorded samples of a pipeline, as cheaply as exactness allows.
+
+    Steps before a schedule's first skip are replayed from the full run at no cost, and schedules that
+    compute the same steps after it share one batched call. The first evaluation runs the samples in
+    full once more, to keep the denoiser's outputs per branch.
+
+    Args:
+        target: a diffusers pipeline or a Loop.
+        request: the samples; ``batch_size`` bounds the rows of one call.
+        trajectories: the same samples, recorded.
+        fit: the rule of the closed-loop fit.
+        metrics: perceptual objectives by name; where the pipeline decodes pictures, ``lpips`` and
+            ``rmse`` of decoded pictures by default.
+
+    Raises:
+        OtcacheError: if request and trajectories disagree.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        request: SampleRequest,
+        trajectories: Sequence[Trajectory],
+        *,
+        fit: ClosedLoopFit | None = None,
+        metrics: dict[str, QualityMetric] | None = None,
+    ) -> None:
+        if len(request.prompts) != len(trajectories):
+            raise OtcacheError(
+                expected("trajectories", len(trajectories), f"{len(request.prompts)}, one a sample")
+            )
+        self._request = request
+        self._target = target
+        self._sampler = Sampler(target, request)
+        self._grid = trajectories[0].grid
+        self._registry = Registry()
+        self._metrics = self._default_metrics() if metrics is None else metrics
+        self._recording: Recording | None = None
+        self._pictures: NDArray[np.floating] | None = None
+        self._nfe = 0
+        forecaster = self._registry.create("forecasters", "fitted")
+        self._fit = Fit(fit or ClosedLoopFit(), forecaster)
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        return self._grid
+
+    @property
+    def num_samples(self) -> int:
+        return len(self._request.prompts)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return (*LATENT_OBJECTIVES, *self._metrics)
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        objective = self._check_objective(objective)
+        chosen = tuple(range(self.num_samples)) if samples is None else tuple(samples)
+        self._nfe = 0
+        self._record(objective in self._metrics)
+        errors = np.zeros((len(schedules), len(chosen)))
+        deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
+        results = list(schedules)
+        for part in self._chunks(range(len(chosen)), self._request.batch_size):
+            first = part[0] == 0
+            tracks = [self._track(s) for s in results]
+            for group in self._groups(tracks, len(part)):
+                inside = [tracks[i] for i in group]
+                use = self._fit if fit and first else None
+                latents, pictures = self._run(inside, [chosen[p] for p in part], use, objective)
+                for place, index in enumerate(group):
+                    rows = slice(place * len(part), (place + 1) * len(part))
+                    full = self._full([chosen[p] for p in part])
+                    error = (latents[rows] - full).double().flatten(1)
+                    deviations[index].append(error)
+                    shown = None if pictures is None else pictures[rows]
+                    errors[index, list(part)] = self._score(
+                        objective, error, shown, [chosen[p] for p in part]
+                    )
+                    results[index] = tracks[index].result()
+        return Evaluation(tuple(results), errors, self._nfe, _gram(deviations))
+
+    def _default_metrics(self) -> dict[str, QualityMetric]:
+        if not self._sampler.decodes:
+            return {}
+        return {name: self._registry.create("metrics", name) for name in ("lpips", "rmse")}
+
+    def _check_objective(self, objective: str | None) -> str:
+        name = objective or self.objectives[0]
+        if name not in self.objectives:
+            raise OtcacheError(expected("objective", name, f"one of {', '.join(self.objectives)}"))
+        return name
+
+    def _record(self, pictures: bool) -> None:
+        """Run the samples in full once, and decode them once if pictures are compared."""
+        if self._recording is not None and (self._pictures is not None or not pictures):
+            return
+        recording, shown = Recording(), []
+        for part in self._chunks(range(self.num_samples), self._request.batch_size):
+            policy = RecordingPolicy(recording, len(part))
+            with drive(self._target, policy):
+                shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
+            self._nfe += len(part) * self._request.num_steps
+        self._recording = recording
+        self._pictures = np.concatenate(shown) if self._metrics else None
+
+    def _track(self, schedule: Schedule) -> Track:
+        forecaster = self._registry.create("forecasters", schedule.forecaster)
+        return Track(schedule, forecaster, self._grid)
+
+    def _groups(self, tracks: Sequence[Track], num_samples: int) -> Iterator[list[int]]:
+        """Indices of tracks that share their live steps, as many as fit in a batch."""
+        order = sorted(range(len(tracks)), key=lambda i: live_steps(tracks[i].schedule))
+        size = max(1, self._request.batch_size // num_samples)
+        for _, same in groupby(order, key=lambda i: live_steps(tracks[i].schedule)):
+            yield from (list(part) for part in self._chunks(list(same), size))
+
+    def _run(
+        self, tracks: Sequence[Track], samples: Sequence[int], fit: Fit | None, objective: str
+    ) -> tuple[torch.Tensor, NDArray[np.floating] | None]:
+        assert self._recording is not None
+        policy = ReplayPolicy(tracks, samples, self._recording, fit, self._spend)
+        decode = objective in self._metrics
+        with drive(self._target, policy):
+            rows = [*samples] * len(tracks)
+            output = self._sampler(rows, output_type="np" if decode else "latent")
+        assert policy.result is not None
+        return policy.result, output if decode else None
+
+    def _spend(self, rows: int) -> None:
+        self._nfe += rows
+
+    def _full(self, samples: Sequence[int]) -> torch.Tensor:
+        assert self._recording is not None
+        last = self._recording.states[self._request.num_steps]
+        return torch.stack([last[n] for n in samples])
+
+    def _score(
+        self,
+        objective: str,
+        error: torch.Tensor,
+        pictures: NDArray[np.floating] | None,
+        samples: Sequence[int],
+    ) -> NDArray[np.float64]:
+        if objective == "latent-rmse":
+            return np.asarray(error.square().mean(1).sqrt())
+        if objective == "latent-l1":
+            return np.asarray(error.abs().mean(1))
+        assert pictures is not None
+        assert self._pictures is not None
+        return self._metrics[objective](pictures, self._pictures[list(samples)])
+
+    @staticmethod
+    def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+        return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _gram(deviations: Sequence[Sequence[torch.Tensor]]) -> NDArray[np.float64]:
+    """E <e_a, e_b>: mean over elements, then samples."""
+    flat = torch.stack([torch.cat(list(parts)).flatten() for parts in deviations])
+    return np.asarray(flat @ flat.T / flat.shape[1])

@@ -1,0 +1,158 @@
+"""Measure a pipeline once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from otcache_core import OtcacheError, Schedule
+from otcache_core.calibration import Calibration, Rung
+from otcache_core.contracts import FeatureProbe, SampleRequest
+from otcache_core.errors import expected
+from otcache_core.plugins import Registry
+
+from otcache import calibration_stages as stage
+from otcache.progress import Stages
+from otcache.recipe import Recipe
+from otcache.store import Store, StoredEvaluator, digest
+from otcache.targets import choose
+
+
+def calibrate(
+    target: Any,
+    prompts: Sequence[str],
+    num_inference_steps: int,
+    seeds: Sequence[int] = (0,),
+    *,
+    recipe: Recipe | None = None,
+    directory: str | Path | None = None,
+    progress: bool = True,
+    registry: Registry | None = None,
+    **call: Any,
+) -> Calibration:
+    """Measure a pipeline: everything that needs it is done here, once.
+
+    1. *Record* a full run of every prompt and seed.
+    2. *Reference*: price every span on a few samples by exact rollouts; lexicographic minimax and a
+       second-order DP propose schedules of B_r steps, the better one by true error is kept.
+    3. *Anchor*: search the perceptual error of whole runs at the extreme budget B_a.
+    4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop.
+
+    Args:
+        target: a diffusers pipeline or ``otcache.loop(...)``.
+        prompts: at least one; two are enough for the weights, eight are a good number.
+        num_inference_steps: N, as the pipeline will be run.
+        seeds: every prompt is sampled with every seed.
+        recipe: budgets, trials and objective.
+        directory: keep finished work here; an interrupted calibration called again with the same
+            arguments goes on from there to the same result.
+        progress: show bars on standard error.
+        registry: where plugins come from.
+        call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``.
+
+    Returns:
+        The calibration, for :func:`otcache.plan`.
+
+    Raises:
+        OtcacheError: if prompts or seeds are empty, or no installed plugin can record the target.
+    """
+    registry = registry or Registry()
+    settings = (recipe or Recipe()).resolve(num_inference_steps)
+    request = _request(prompts, seeds, num_inference_steps, call, settings)
+    probe: FeatureProbe = choose(registry, "probes", target)
+    provenance = probe.provenance(target, request)
+    provenance["prompts_digest"] = digest([list(request.prompts), list(request.seeds)])
+    store = None
+    if directory is not None:
+        identity = {"provenance": provenance, "recipe": settings.to_dict(), "call": dict(call)}
+        store = Store(Path(directory), identity)
+    show = Stages(progress)
+    trajectories = stage.record(probe, target, request, store, show)
+    ledger = stage.Ledger(nfe={"record": len(trajectories) * num_inference_steps})
+    evaluator = StoredEvaluator(
+        lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
+    )
+    residual = stage.euler_residual(trajectories)
+    bench = stage.Workbench(
+        settings, registry, evaluator, trajectories, show, ledger,
+        objective=_objective(settings, evaluator), fit=residual <= stage.RESIDUAL_LIMIT,
+    )
+    if not bench.fit:
+        show.say(
+            f"forecast weights are not fitted: the sampler departs from a one-step Euler rule by "
+            f"{residual:.1e} (limit {stage.RESIDUAL_LIMIT:.0e}); skipped steps reuse the last output."
+        )
+    calibration = _measure(bench, provenance)
+    show.say(_price(calibration))
+    if directory is not None:
+        calibration.save(Path(directory))
+    return calibration
+
+
+def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
+    costs = stage.price_spans(bench)
+    gram = stage.mean_gram(bench.trajectories)
+    planner = stage.Planner(bench, costs.costs, gram)
+    reference = _reference(bench, planner)
+    warm = list(planner.plan(bench.recipe.anchor_budget or 1).values())
+    anchor = stage.find_anchor(bench, reference.schedule, warm)
+    ladder = stage.climb_ladder(bench, anchor, reference, planner)
+    return Calibration(
+        provenance=provenance,
+        num_steps=bench.num_steps,
+        grid=bench.trajectories[0].grid,
+        samples=tuple(t.label for t in bench.trajectories),
+        gram=gram,
+        span_costs=costs.costs,
+        span_costs_nfe=costs.nfe,
+        span_costs_samples=costs.samples,
+        anchor=anchor.schedule,
+        reference=reference.schedule,
+        ladder=tuple(ladder),
+        nfe=dict(bench.ledger.nfe),
+        objective=bench.objective,
+    )
+
+
+def _reference(bench: stage.Workbench, planner: stage.Planner) -> Rung:
+    bench.ledger.stage = "reference"
+    budget = bench.recipe.reference_budget
+    assert budget is not None
+    plans: dict[str, Schedule] = planner.plan(budget)
+    with bench.stages.stage("choosing the reference", 1) as advance:
+        rung = stage.compare(bench, plans)
+        advance(1, 1)
+    return rung
+
+
+def _request(
+    prompts: Sequence[str], seeds: Sequence[int], num_steps: int, call: dict[str, Any], recipe: Recipe
+) -> SampleRequest:
+    if isinstance(prompts, str) or not prompts:
+        raise OtcacheError(expected("prompts", prompts, "a list with at least one prompt"))
+    if not seeds:
+        raise OtcacheError(expected("seeds", seeds, "a list with at least one integer"))
+    pairs = [(p, s) for p in prompts for s in seeds]
+    names, numbers = zip(*pairs, strict=True)
+    return SampleRequest(names, numbers, num_steps, call, recipe.batch_size)
+
+
+def _objective(recipe: Recipe, evaluator: StoredEvaluator) -> str:
+    offered = evaluator.objectives
+    if recipe.objective is None:
+        return "lpips" if "lpips" in offered else offered[0]
+    if recipe.objective not in offered:
+        raise OtcacheError(expected("objective", recipe.objective, f"one of {', '.join(offered)}"))
+    return recipe.objective
+
+
+def _price(calibration: Calibration) -> str:
+    parts = ", ".join(f"{stage} {nfe:,}" for stage, nfe in calibration.nfe.items())
+    total = sum(calibration.nfe.values())
+    runs = total / calibration.num_steps
+    per_sample = runs / len(calibration.samples)
+    return (
+        f"calibration cost {total:,} denoiser evaluations ({parts}) = {runs:.0f} full runs, "
+        f"{per_sample:.1f} a sample"
+    )

@@ -1,0 +1,194 @@
+"""The stages of a calibration: record, price spans, reference, anchor, ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from otcache_core import OtcacheError, Schedule, ScheduleProblem, Trajectory
+from otcache_core.calibration import Rung
+from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
+from otcache_core.plugins import Registry
+from otcache_core.warp import interpolate
+
+from otcache.progress import Stages
+from otcache.recipe import Recipe
+from otcache.store import Store
+
+RESIDUAL_LIMIT = 1e-3
+
+
+@dataclass
+class Ledger:
+    """Denoiser evaluations spent, by stage."""
+
+    stage: str = "record"
+    nfe: dict[str, int] = field(default_factory=dict)
+
+    def spend(self, nfe: int) -> None:
+        """Add to the current stage."""
+        self.nfe[self.stage] = self.nfe.get(self.stage, 0) + nfe
+
+
+@dataclass
+class Workbench:
+    """What every stage works with."""
+
+    recipe: Recipe
+    registry: Registry
+    evaluator: Evaluator
+    trajectories: Sequence[Trajectory]
+    stages: Stages
+    ledger: Ledger
+    objective: str
+    fit: bool
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return self.trajectories[0].num_steps
+
+
+def record(
+    probe: FeatureProbe, target: Any, request: SampleRequest, store: Store | None, stages: Stages
+) -> list[Trajectory]:
+    """Record every sample, one prompt's batch after the other; finished ones come from the store."""
+    found: list[Trajectory] = []
+    total = len(request.prompts)
+    with stages.stage("recording full runs", total) as advance:
+        for start in range(0, total, request.batch_size):
+            part = range(start, min(start + request.batch_size, total))
+            kept = [store.trajectory(i) if store else None for i in part]
+            if any(t is None for t in kept):
+                kept = list(probe.record(target, _slice(request, part)))
+            for index, trajectory in zip(part, kept, strict=True):
+                assert trajectory is not None
+                found.append(trajectory)
+                if store:
+                    store.keep_trajectory(index, trajectory)
+                advance(index + 1, total)
+    return found
+
+
+def _slice(request: SampleRequest, part: range) -> SampleRequest:
+    prompts, seeds = ([source[i] for i in part] for source in (request.prompts, request.seeds))
+    return SampleRequest(
+        tuple(map(str, prompts)), tuple(map(int, seeds)), request.num_steps, request.call, request.batch_size
+    )
+
+
+def euler_residual(trajectories: Sequence[Trajectory]) -> float:
+    r"""How far the sampler is from a one-step Euler rule (METHODS, fact 4).
+
+    .. math:: \max_i \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \| / \| x_{i+1} - x_i \|
+    """
+    worst = 0.0
+    for t in trajectories:
+        moved = np.diff(t.states.astype(np.float64), axis=0)
+        euler = np.diff(t.grid)[:, None] * t.outputs
+        scale = np.linalg.norm(moved, axis=1) + np.finfo(float).tiny
+        worst = max(worst, float((np.linalg.norm(moved - euler, axis=1) / scale).max()))
+    return worst
+
+
+def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
+    """H[a, b] = E <v_a, v_b>, mean over elements, then samples; shape (N, N)."""
+    grams = [t.outputs.astype(np.float64) @ t.outputs.T / t.outputs.shape[1] for t in trajectories]
+    return np.asarray(np.mean(grams, axis=0))
+
+
+def price_spans(bench: Workbench) -> SpanCosts:
+    """Stage 1a: the outcome cost of every span."""
+    bench.ledger.stage = "span costs"
+    samples = min(bench.recipe.cost_samples, len(bench.trajectories))
+    with bench.stages.stage("pricing spans", bench.num_steps) as advance:
+        model = bench.registry.create("cost_models", "outcome", samples=samples, progress=advance)
+        costs: SpanCosts = model.measure(bench.trajectories, bench.evaluator)
+    return costs
+
+
+@dataclass
+class Planner:
+    """Schedules that need no pipeline: the graph method and the second-order DP."""
+
+    bench: Workbench
+    costs: NDArray[np.float64]
+    gram: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        make = self.bench.registry.create
+        self._solvers = {
+            "lexicographic": make("solvers", "lexicographic"),
+            "second-order": make("solvers", "second-order", self.gram, self.bench.trajectories[0].grid),
+            "uniform": make("solvers", "uniform"),
+        }
+
+    def plan(self, budget: int) -> dict[str, Schedule]:
+        """One schedule a solver; equal ones are kept once, under the first name."""
+        problem = ScheduleProblem(self.bench.num_steps, budget, costs=self.costs)
+        plans: dict[str, Schedule] = {}
+        for name, solver in self._solvers.items():
+            schedule = solver.solve(problem).schedule
+            if schedule is not None:
+                plans[name] = schedule
+        return plans
+
+
+def compare(bench: Workbench, candidates: dict[str, Schedule]) -> Rung:
+    """Run every candidate, with its weights fitted on the way, and keep the best.
+
+    Candidates are compared by the mean over samples of the logarithm of their error, since errors
+    are heavy-tailed; ``Rung.error`` and the alternatives are geometric means.
+    """
+    names: dict[tuple[int, ...], str] = {}
+    for name, schedule in candidates.items():
+        names.setdefault(schedule.computed, name)
+    unique = [candidates[name] for name in names.values()]
+    done = bench.evaluator.evaluate(unique, objective=bench.objective, fit=bench.fit)
+    error = np.exp(np.log(np.maximum(done.errors, 1e-12)).mean(axis=1))
+    best = int(error.argmin())
+    alternatives = dict(zip(names.values(), map(float, error), strict=True))
+    return Rung(done.schedules[best], float(error[best]), alternatives)
+
+
+def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule]) -> Rung:
+    """Stage 2: search the end-to-end error at the anchor budget."""
+    bench.ledger.stage = "anchor search"
+    recipe = bench.recipe
+    budget = recipe.anchor_budget
+    assert budget is not None
+    total = recipe.anchor_trials + recipe.climb_trials
+    with bench.stages.stage("searching the anchor", total) as advance:
+        solver = bench.registry.create(
+            "solvers",
+            "anchor-search",
+            max_trials=recipe.anchor_trials,
+            climb_trials=recipe.climb_trials,
+            warm=list(warm),
+            objective=bench.objective,
+            fit=bench.fit,
+            progress=advance,
+        )
+        problem = ScheduleProblem(
+            bench.num_steps, budget, reference=reference, evaluator=bench.evaluator, seed=recipe.seed
+        )
+        solution = solver.solve(problem)
+    if solution.schedule is None:
+        raise OtcacheError(f"no anchor schedule of {budget} steps was found: {solution.result.value}")
+    return Rung(solution.schedule, float(solution.objective), {})
+
+
+def climb_ladder(bench: Workbench, anchor: Rung, reference: Rung, planner: Planner) -> list[Rung]:
+    """Stage 3: at every rung fit the interpolated schedule, beside what planning alone offers."""
+    bench.ledger.stage = "ladder"
+    budgets = bench.recipe.ladder or ()
+    rungs = []
+    with bench.stages.stage("fitting the ladder", len(budgets)) as advance:
+        for done, budget in enumerate(budgets, 1):
+            between = interpolate(anchor.schedule, reference.schedule, budget)
+            rungs.append(compare(bench, {"quantile": between, **planner.plan(budget)}))
+            advance(done, len(budgets))
+    return rungs

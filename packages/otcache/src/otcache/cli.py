@@ -1,0 +1,236 @@
+"""The command line: the same verbs as the library."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from otcache_core import OtcacheError
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure a diffusion pipeline once, plan its cache schedule for any budget, run it without a trace.",
+)
+plugins_app = typer.Typer(no_args_is_help=True, help="Installed plugins.")
+app.add_typer(plugins_app, name="plugins")
+out = Console()
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
+Pipeline = Annotated[
+    str,
+    typer.Argument(help="'demo', a folder saved by save_pretrained, or module:function that makes one."),
+]
+Call = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Argument of the pipeline call, NAME=VALUE (JSON); may be repeated."),
+]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options before the verb."""
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("otcache-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="About a minute; proves nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Calibrate the shipped pipeline and compare otcache on held-out prompts."""
+    from otcache.demo import DemoSettings, run_demo
+    from otcache.report import write_report
+
+    settings = DemoSettings.quick() if quick else DemoSettings()
+    command = "otcache demo --quick" if quick else "otcache demo"
+    kept = directory / ("calibration-quick" if quick else "calibration")
+    outcome = run_demo(settings, kept, command=command, progress=not as_json)
+    written = write_report(outcome.results, outcome.pictures, directory)
+    outcome.policy.save(directory / "policy.otcache")
+    if as_json:
+        _print_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
+        return
+    from otcache.report.table import rich_table
+
+    out.print(rich_table(outcome.results))
+    out.print(f"report: {directory / 'report.html'}", highlight=False)
+
+
+@app.command()
+def calibrate(
+    pipeline: Pipeline,
+    steps: Annotated[int, typer.Option(help="N, as the pipeline will be run.")],
+    directory: Annotated[Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")],
+    prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line.")] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0",
+    batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
+    call: Call = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a pipeline once; an interrupted calibration goes on where it stopped."""
+    from otcache.calibrate import calibrate as measure
+    from otcache.opening import open_pipeline, read_prompts
+    from otcache.recipe import Recipe
+
+    opened = open_pipeline(pipeline)
+    texts = read_prompts(prompts) if prompts else opened.prompts
+    calibration = measure(
+        opened.target,
+        texts,
+        steps,
+        [_integer("--seeds", s) for s in seeds.split(",")],
+        recipe=Recipe(batch_size=batch_size),
+        directory=directory,
+        progress=not as_json,
+        **opened.call,
+        **_arguments(call),
+    )
+    facts = {"calibration": str(directory), "nfe": calibration.nfe, "objective": calibration.objective}
+    _show(facts, as_json)
+
+
+@app.command()
+def plan(
+    calibration: Annotated[Path, typer.Argument(help="Folder of a finished calibration.")],
+    policy: Annotated[Path, typer.Option("--out", help="Policy file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Plan every budget from a calibration; runs no network."""
+    from otcache_core.calibration import Calibration
+
+    from otcache.planning import plan as make
+
+    made = make(Calibration.load(calibration))
+    made.save(policy)
+    _show({"policy": str(policy), "budgets": [s.budget for s in made.ladder]}, as_json)
+
+
+@app.command()
+def run(
+    pipeline: Pipeline,
+    policy: Annotated[Path, typer.Option(help="Policy file.")],
+    budget: Annotated[str, typer.Option(help="B, the number of computed steps.")],
+    prompt: Annotated[str, typer.Option(help="What to make.")],
+    picture: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("otcache.png"),
+    steps: Annotated[int | None, typer.Option(help="N; the policy's by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse another step count or grid.")] = False,
+    call: Call = None,
+    as_json: Json = False,
+) -> None:
+    """Make one picture by a policy."""
+    from otcache.opening import open_pipeline, save_picture
+    from otcache.running import load_policy
+    from otcache.single import run_once
+
+    plan_ = load_policy(policy)
+    opened = open_pipeline(pipeline)
+    arguments = {**opened.call, **_arguments(call)}
+    result = run_once(
+        opened.target,
+        plan_,
+        _integer("--budget", budget),
+        prompt,
+        seed=seed,
+        num_steps=steps,
+        strict=strict,
+        call=arguments,
+    )
+    save_picture(picture, result.picture)
+    _show({"picture": str(picture), **result.report.to_dict()}, as_json)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Policy file.")],
+    budget: Annotated[str | None, typer.Option(help="Show the schedule of one budget only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a policy's schedules and tell where it comes from."""
+    from otcache.inspection import draw
+    from otcache.running import load_policy
+
+    policy = load_policy(file)
+    n = policy.provenance.num_steps
+    budgets = [_integer("--budget", budget)] if budget else sorted({1, n, *(s.budget for s in policy.ladder)})
+    schedules = [policy.schedule(b) for b in budgets]
+    if as_json:
+        _print_json({"provenance": policy.provenance.to_dict(), "schedules": [s.to_dict() for s in schedules]})
+    else:
+        out.print(draw(policy, schedules))
+
+
+@plugins_app.command("list")
+def plugins_list(as_json: Json = False) -> None:
+    """Name every plugin, by kind; loads none of them."""
+    from otcache_core.plugins import KINDS, Registry
+
+    from otcache.inspection import plugin_table
+
+    registry = Registry()
+    rows = [
+        {"kind": kind, "name": r.info.name, "distribution": r.distribution, "summary": r.info.summary}
+        for kind in KINDS
+        for r in registry.infos(kind)
+    ]
+    if as_json:
+        _print_json(rows)
+    else:
+        out.print(plugin_table(rows))
+
+
+def _integer(what: str, text: str) -> int:
+    from otcache_core.errors import expected
+
+    try:
+        return int(text)
+    except ValueError:
+        raise OtcacheError(expected(what, text, "a whole number")) from None
+
+
+def _arguments(pairs: list[str] | None) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise OtcacheError(f"--set must be NAME=VALUE, got {pair!r}.")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        out.print(f"[bold]{name}[/]: {value}", highlight=False)
+
+
+def main() -> None:
+    """Entry point: a misuse prints one line and exits with status 2; tracebacks only with --debug."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except OtcacheError as error:
+        if debug:
+            raise
+        Console(stderr=True).print(f"otcache: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("otcache: interrupted; run the same command again to go on from here.\n")
+        sys.exit(130)

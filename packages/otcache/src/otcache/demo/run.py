@@ -1,0 +1,205 @@
+"""The demo from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from otcache_core import OtcacheError, Schedule
+from otcache_core.calibration import Calibration
+from otcache_core.contracts import FeatureProbe, SampleRequest
+from otcache_core.plugins import Registry
+from otcache_core.policy import Policy
+
+from otcache.calibrate import calibrate
+from otcache.demo.methods import Method, methods
+from otcache.planning import plan
+from otcache.progress import Stages
+from otcache.recipe import Recipe
+from otcache.results import Cell, Results
+from otcache.running import accelerate
+from otcache.targets import choose
+
+METRICS = ("rmse", "psnr", "ssim", "lpips")
+Pictures = dict[tuple[str, int], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much the demo does.
+
+    Args:
+        num_steps: N.
+        budgets: B of the table's groups.
+        calibration_prompts: prompts the policy is made from.
+        heldout_prompts: prompts of the table, none of them seen in calibration.
+        seeds: seeds of every held-out prompt; calibration uses others.
+        recipe: of the calibration.
+    """
+
+    num_steps: int = 30
+    budgets: tuple[int, ...] = (5, 6, 8, 10, 15)
+    calibration_prompts: int = 8
+    heldout_prompts: int = 16
+    seeds: tuple[int, ...] = (1000, 1001)
+    recipe: Recipe = field(default_factory=lambda: Recipe(batch_size=16))
+
+    @classmethod
+    def quick(cls) -> DemoSettings:
+        """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
+        recipe = Recipe(cost_samples=1, anchor_trials=6, climb_trials=2, batch_size=16)
+        return cls(budgets=(5, 10), calibration_prompts=2, heldout_prompts=4, seeds=(1000,), recipe=recipe)
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo found.
+
+    Args:
+        calibration: of the shipped pipeline.
+        policy: planned from it.
+        results: the table's figures.
+        pictures: pictures of each (method, budget), and of ``("full", N)``.
+    """
+
+    calibration: Calibration
+    policy: Policy
+    results: Results
+    pictures: Pictures
+
+
+def run_demo(
+    settings: DemoSettings, directory: Path | None, *, command: str, progress: bool = True
+) -> DemoOutcome:
+    """Calibrate, plan and compare on held-out prompts.
+
+    Args:
+        settings: how much to do.
+        directory: the calibration is kept and resumed here; None keeps nothing.
+        command: the command line, for the report.
+        progress: show bars.
+
+    Raises:
+        OtcacheError: if no demo pipeline is installed.
+    """
+    registry = Registry()
+    records = registry.infos("demos")
+    if not records:
+        raise OtcacheError("no demo pipeline is installed: pip install 'otcache[diffusers]'")
+    demo = registry.get("demos", records[0].info.name)()
+    pipe = demo.load()
+    prompts = [text for text, _ in demo.prompts["calibration"]][: settings.calibration_prompts]
+    calibration = calibrate(
+        pipe,
+        prompts,
+        settings.num_steps,
+        recipe=settings.recipe,
+        directory=directory,
+        progress=progress,
+        registry=registry,
+        **demo.call,
+    )
+    policy = plan(calibration)
+    held = _spread(demo.prompts["heldout"], settings.heldout_prompts)
+    bench = _Bench(pipe, registry, settings, demo.call, held, Stages(progress))
+    results, pictures = bench.compare(
+        methods(registry, policy, calibration.span_costs, settings.num_steps),
+        title=demo.summary,
+        calibration=calibration,
+        command=command,
+    )
+    return DemoOutcome(calibration, policy, results, pictures)
+
+
+def _spread(prompts: Sequence[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+    """As many prompts, taking tags in turn so that every kind of picture is in the table."""
+    by_tag: dict[str, list[tuple[str, str]]] = {}
+    for entry in prompts:
+        by_tag.setdefault(entry[1], []).append(entry)
+    queues = list(by_tag.values())
+    chosen: list[tuple[str, str]] = []
+    while len(chosen) < count and any(queues):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return chosen
+
+
+class _Bench:
+    """Runs methods on the held-out samples and measures them against the full run."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        registry: Registry,
+        settings: DemoSettings,
+        call: dict[str, Any],
+        held: Sequence[tuple[str, str]],
+        stages: Stages,
+    ) -> None:
+        self._pipe, self._registry, self._settings = pipe, registry, settings
+        self._call, self._stages = call, stages
+        self._probe: FeatureProbe = choose(registry, "probes", pipe)
+        self._samples = [(text, seed, tag) for text, tag in held for seed in settings.seeds]
+        self._metrics = {name: registry.create("metrics", name) for name in METRICS}
+
+    def compare(
+        self, rows: Sequence[Method], *, title: str, calibration: Calibration, command: str
+    ) -> tuple[Results, Pictures]:
+        n = self._settings.num_steps
+        full, full_seconds = self._run(Schedule.full(n))
+        pictures: Pictures = {("full", n): full}
+        cells = []
+        pairs = [(budget, method) for budget in self._settings.budgets for method in rows]
+        with self._stages.stage("held-out prompts", len(pairs)) as advance:
+            for done, (budget, method) in enumerate(pairs, 1):
+                schedule = method.schedule(budget)
+                made, seconds = self._run(schedule)
+                pictures[method.name, budget] = made
+                cells.append(
+                    Cell(
+                        method=method.name,
+                        budget=budget,
+                        nfe=schedule.budget,
+                        ideal_speedup=n / schedule.budget,
+                        measured_speedup=full_seconds / seconds,
+                        schedule=schedule.computed if schedule.num_steps == n else None,
+                        metrics={
+                            name: tuple(map(float, metric(made, full)))
+                            for name, metric in self._metrics.items()
+                        },
+                    )
+                )
+                advance(done, len(pairs))
+        results = Results(
+            title=title,
+            num_steps=n,
+            labels=tuple(self._samples),
+            cells=tuple(cells),
+            provenance=calibration.provenance,
+            command=command,
+            ledger=dict(calibration.nfe),
+        )
+        return results, pictures
+
+    def _run(self, schedule: Schedule) -> tuple[NDArray[np.floating], float]:
+        """Pictures of every sample and the seconds of the denoising loops."""
+        made, seconds = [], 0.0
+        size = self._settings.recipe.batch_size
+        for start in range(0, len(self._samples), size):
+            part = self._samples[start : start + size]
+            request = SampleRequest(
+                tuple(text for text, _, _ in part),
+                tuple(seed for _, seed, _ in part),
+                schedule.num_steps,
+                self._call,
+                size,
+            )
+            with accelerate(self._pipe, schedule, registry=self._registry) as run:
+                made.append(self._probe.sample(self._pipe, request))
+            seconds += run.report.seconds
+        return np.concatenate(made), seconds

@@ -1,0 +1,91 @@
+"""Open what the command line names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from otcache_core import FileError, OtcacheError
+from otcache_core.plugins import Registry
+
+MAX_PROMPTS = 10_000
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A target, and what its demo says about calling it.
+
+    Args:
+        target: the pipeline.
+        call: arguments every call of it needs.
+        prompts: prompts to calibrate on where the user names none.
+    """
+
+    target: Any
+    call: dict[str, Any] = field(default_factory=dict)
+    prompts: Sequence[str] = ()
+
+
+def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
+    """A demo by its name, a target made by ``module:function``, or what a probe plugin opens.
+
+    Raises:
+        OtcacheError: if nothing installed knows the name.
+    """
+    registry = registry or Registry()
+    demos = [record.info.name for record in registry.infos("demos")]
+    if name in {"demo", *demos} and demos:
+        demo = registry.get("demos", demos[0] if name == "demo" else name)()
+        return Opened(demo.load(), dict(demo.call), [text for text, _ in demo.prompts["calibration"]])
+    module, separator, function = name.partition(":")
+    if separator and function.isidentifier():
+        return Opened(_make(name, module, function))
+    for record in registry.infos("probes"):
+        target = registry.create("probes", record.info.name).open(name)
+        if target is not None:
+            return Opened(target)
+    raise OtcacheError(
+        f"pipeline must be 'demo', a folder saved by save_pretrained, or module:function, got {name!r}."
+    )
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; empty lines are left out.
+
+    Raises:
+        FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: cannot read prompts: {error}") from error
+    prompts = [line for line in lines if line]
+    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise FileError(f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(prompts)}.")
+    return prompts
+
+
+def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
+    """Write a picture of shape (height, width, 3) in [0, 1] as PNG.
+
+    Raises:
+        FileError: if the file cannot be written.
+    """
+    import matplotlib.image
+
+    try:
+        matplotlib.image.imsave(path, np.clip(picture, 0, 1), format="png")
+    except OSError as error:
+        raise FileError(f"{path}: cannot write the picture: {error.strerror}") from error
+
+
+def _make(name: str, module: str, function: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise OtcacheError(f"pipeline {name!r} cannot be made: {error}") from error

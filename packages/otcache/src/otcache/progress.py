@@ -1,0 +1,35 @@
+"""Progress bars of a calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+Advance = Callable[[int, int], None]
+
+
+class Stages:
+    """One bar a stage, on standard error; silent where ``show`` is False."""
+
+    def __init__(self, show: bool = True) -> None:
+        self._console = Console(stderr=True, quiet=not show)
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """A bar from 0 to total; the function given takes (done, total)."""
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task(name, total=total)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """A line below the bars."""
+        self._console.print(text, highlight=False)

@@ -1,0 +1,72 @@
+"""The settings of a calibration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from otcache_core import OtcacheError
+from otcache_core.errors import expected
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pipeline is calibrated. None means: chosen from N and from what the pipeline offers.
+
+    Args:
+        anchor_budget: B_a of the searched schedule; about N/8.
+        reference_budget: B_r of the graph method's schedule; about N/3.
+        ladder: budgets at which forecast weights are fitted; about every factor 1.25 from B_a to 2N/3.
+        cost_samples: samples on which span costs are measured; each costs about N^2/6 full runs.
+        anchor_trials: schedules tried in the anchor search.
+        climb_trials: single-step moves tried from the best of them.
+        objective: error the search minimises; ``lpips`` where the pipeline decodes pictures.
+        batch_size: samples in one pipeline call.
+        seed: of the search.
+    """
+
+    anchor_budget: int | None = None
+    reference_budget: int | None = None
+    ladder: tuple[int, ...] | None = None
+    cost_samples: int = 2
+    anchor_trials: int = 24
+    climb_trials: int = 16
+    objective: str | None = None
+    batch_size: int = 8
+    seed: int = 0
+
+    def resolve(self, num_steps: int) -> Recipe:
+        """The recipe with its budgets filled in for N steps.
+
+        Raises:
+            OtcacheError: if N is too small to skip anything, or budgets are not 1 <= B_a < B_r <= N.
+        """
+        if num_steps < 4:
+            raise OtcacheError(
+                expected("num_inference_steps", num_steps, "at least 4", "nothing worthwhile can be skipped.")
+            )
+        reference = self.reference_budget or max(3, round(num_steps / 3))
+        anchor = self.anchor_budget or max(2, min(reference - 1, round(num_steps / 8)))
+        if not 1 <= anchor < reference <= num_steps:
+            wanted = f"1 <= anchor < reference <= {num_steps}"
+            raise OtcacheError(expected("anchor and reference budgets", (anchor, reference), wanted))
+        ladder = self.ladder or _ladder(anchor, reference, num_steps)
+        return Recipe(**{
+            **asdict(self),
+            "anchor_budget": anchor,
+            "reference_budget": reference,
+            "ladder": tuple(sorted({anchor, reference, *ladder})),
+        })
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
+    """Budgets in geometric progression from the anchor to 2N/3."""
+    budgets, b = {anchor, reference}, float(anchor)
+    while b <= 2 * num_steps / 3:
+        budgets.add(round(b))
+        b *= 1.25
+    return tuple(sorted(budgets))

@@ -1,0 +1,62 @@
+"""One picture by a policy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from otcache_core import MismatchError
+from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest
+from otcache_core.errors import OtcacheNotice
+from otcache_core.plugins import Registry
+from otcache_core.policy import Policy
+
+from otcache.running import accelerate
+from otcache.targets import choose
+
+
+@dataclass(frozen=True)
+class Single:
+    """A picture of shape (height, width, 3) in [0, 1], and the report of its run."""
+
+    picture: NDArray[np.floating]
+    report: RunReport
+
+
+def run_once(
+    target: Any,
+    policy: Policy,
+    budget: int,
+    prompt: str,
+    *,
+    seed: int = 0,
+    num_steps: int | None = None,
+    strict: bool = False,
+    call: Mapping[str, Any] | None = None,
+) -> Single:
+    """Check a policy against the pipeline, map it to another step count if asked, and sample once.
+
+    Raises:
+        MismatchError: if the policy is of another model; under ``strict`` also of another step count
+            or sigma grid.
+    """
+    probe: FeatureProbe = choose(Registry(), "probes", target)
+    n = num_steps or policy.provenance.num_steps
+    request = SampleRequest((prompt,), (seed,), n, call or {}, 1)
+    for notice in policy.check(probe.provenance(target, request), strict=strict):
+        warnings.warn(notice, OtcacheNotice, stacklevel=2)
+    if n == policy.provenance.num_steps:
+        schedule = policy.schedule(budget)
+    elif strict:
+        raise MismatchError(
+            f"num_steps must be {policy.provenance.num_steps} (the policy's) under strict, got {n}."
+        )
+    else:
+        schedule = policy.schedule(budget, num_steps=n)
+    with accelerate(target, schedule, strict=strict) as run:
+        picture = probe.sample(target, request)[0]
+    return Single(picture, run.report)

@@ -1,0 +1,173 @@
+"""What a calibration has finished so far, so that an interrupted one resumes to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from otcache_core import FileError, OtcacheError, Schedule, Trajectory
+from otcache_core.contracts import Evaluation, Evaluator
+from otcache_core.files import load_arrays, save_arrays
+
+
+def digest(data: Any) -> str:
+    """A short stable hash of plain data."""
+    text = json.dumps(data, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Store:
+    """A folder that remembers recorded samples and evaluations of one calibration.
+
+    Args:
+        directory: created if missing.
+        identity: facts that must be the same for the stored work to be used again.
+
+    Raises:
+        OtcacheError: if the folder holds work of another calibration.
+    """
+
+    def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
+        self._directory = directory
+        self._samples = directory / "samples"
+        self._log = directory / "evaluations.jsonl"
+        try:
+            self._samples.mkdir(parents=True, exist_ok=True)
+            self._claim(directory / "identity.json", digest(identity))
+        except OSError as error:
+            raise FileError(f"{directory}: cannot keep a calibration here: {error.strerror}") from error
+        self._known = dict(self._read_log())
+
+    def trajectory(self, index: int) -> Trajectory | None:
+        """The recorded sample, or None if it was not finished."""
+        path = self._samples / f"{index:04d}.safetensors"
+        if not path.exists():
+            return None
+        arrays, facts = load_arrays(path)
+        calls = {name: int(n) for name, n in json.loads(facts.get("calls", "{}")).items()}
+        return Trajectory(
+            arrays["grid"], arrays["states"], arrays["outputs"], calls, facts.get("label", "")
+        )
+
+    def keep_trajectory(self, index: int, trajectory: Trajectory) -> None:
+        """Remember a recorded sample."""
+        arrays = {
+            "grid": trajectory.grid,
+            "states": trajectory.states,
+            "outputs": trajectory.outputs,
+        }
+        facts = {"label": trajectory.label, "calls": json.dumps(trajectory.calls)}
+        save_arrays(self._samples / f"{index:04d}.safetensors", arrays, facts)
+
+    def evaluation(self, key: str) -> Evaluation | None:
+        """A remembered evaluation."""
+        data = self._known.get(key)
+        if data is None:
+            return None
+        schedules = tuple(msgspec.convert(s, Schedule) for s in data["schedules"])
+        errors, gram = np.array(data["errors"]), np.array(data["gram"])
+        return Evaluation(schedules, errors, data["nfe"], gram)
+
+    def keep_evaluation(self, key: str, evaluation: Evaluation) -> None:
+        """Remember an evaluation; what is on the disk afterwards survives a kill."""
+        data = {
+            "schedules": [s.to_dict() for s in evaluation.schedules],
+            "errors": evaluation.errors.tolist(),
+            "nfe": evaluation.nfe,
+            "gram": evaluation.gram.tolist(),
+        }
+        self._known[key] = data
+        try:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({"key": key, **data}) + "\n")
+                log.flush()
+                os.fsync(log.fileno())
+        except OSError as error:
+            raise FileError(f"{self._log}: cannot be written: {error.strerror}") from error
+
+    @staticmethod
+    def _claim(path: Path, identity: str) -> None:
+        if not path.exists():
+            path.write_text(json.dumps({"calibration": identity}), encoding="utf-8")
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")).get("calibration")
+        except (ValueError, AttributeError):
+            found = None
+        if found != identity:
+            raise OtcacheError(
+                f"{path.parent}: holds another calibration (other pipeline, prompts, seeds, steps or "
+                f"settings), got {found}, expected {identity}: choose another folder or delete this one."
+            )
+
+    def _read_log(self) -> list[tuple[str, Any]]:
+        if not self._log.exists():
+            return []
+        entries = []
+        for line in self._log.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                entries.append((entry.pop("key"), entry))
+            except ValueError:
+                continue  # the line a kill cut short; it is measured again
+        return entries
+
+
+class StoredEvaluator(Evaluator):
+    """An evaluator that asks the store first and builds the real one only when it must.
+
+    Args:
+        build: makes the real evaluator.
+        store: None keeps nothing.
+        facts: grid, number of samples and objectives, as the real evaluator would state them.
+        spent: called with the NFE of every evaluation, remembered or not.
+    """
+
+    def __init__(
+        self, build: Callable[[], Evaluator], store: Store | None, spent: Callable[[int], None]
+    ) -> None:
+        self._build, self._store, self._spent = build, store, spent
+        self._real: Evaluator | None = None
+
+    @property
+    def real(self) -> Evaluator:
+        """The evaluator behind this one."""
+        self._real = self._real or self._build()
+        return self._real
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        return self.real.grid
+
+    @property
+    def num_samples(self) -> int:
+        return self.real.num_samples
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return self.real.objectives
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        chosen = None if samples is None else list(samples)
+        key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
+        found = self._store.evaluation(key) if self._store else None
+        if found is None:
+            found = self.real.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+            if self._store:
+                self._store.keep_evaluation(key, found)
+        self._spent(found.nfe)
+        return found
