@@ -1,0 +1,66 @@
+"""Every check and the demo, each in an environment of its own: ``nox -l`` lists them."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["check", "tests"]
+
+CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
+    f"packages/{name}"
+    for name in ("otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video", "otcache")
+)
+EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
+ALONE = {
+    "core": (CORE,),
+    "solvers": (CORE, SOLVERS),
+    "diffusers": (CORE, DIFFUSERS),
+    "video": (CORE, DIFFUSERS, VIDEO),
+    "otcache": (CORE, FACADE),
+}
+
+
+def _install(session: nox.Session, packages: tuple[str, ...], *others: str) -> None:
+    session.install("-c", "constraints.txt", *packages, *others)
+
+
+def _environment(session: nox.Session) -> None:
+    session.env.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", TOKENIZERS_PARALLELISM="false")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Install otcache[diffusers] and run ``otcache demo``; arguments go to it."""
+    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE))
+    _environment(session)
+    session.run("otcache", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole test suite; arguments go to pytest."""
+    _install(session, EVERYTHING, "pytest", "hypothesis")
+    _environment(session)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Lint, types and import contracts."""
+    _install(session, EVERYTHING, "pytest", "hypothesis", "ruff", "mypy", "import-linter")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy", *(f"{package}/src" for package in EVERYTHING))
+    session.run("lint-imports")
+
+
+@nox.session
+@nox.parametrize("package", list(ALONE))
+def alone(session: nox.Session, package: str) -> None:
+    """One package's tests with only its declared dependencies installed."""
+    _install(session, ALONE[package], "pytest", "hypothesis")
+    _environment(session)
+    session.chdir(ALONE[package][-1])
+    session.run("python", "-m", "pytest")
