@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class OtcacheError(ValueError):
-    """Base of every error a user of otcache can cause; the command line prints it and exits with status 2."""
+    """Base of every error a user can cause; the command line prints it and exits with status 2."""
 
 
 class ScheduleError(OtcacheError):
@@ -19,7 +19,10 @@ class FileError(OtcacheError):
 
 
 class MismatchError(OtcacheError):
-    """A policy does not fit the pipeline it is put on (another model or prediction type, or, under ``strict``, another grid)."""
+    """A policy does not fit the pipeline it is put on.
+
+    Another model or prediction type, or, under ``strict``, another grid.
+    """
 
 
 class ExecutionError(OtcacheError):
@@ -28,6 +31,14 @@ class ExecutionError(OtcacheError):
 
 class PluginError(OtcacheError):
     """A plugin is unknown, ambiguous or does not keep its contract."""
+
+
+class OtcacheNotice(UserWarning):
+    """Something was adapted rather than refused: a policy mapped to another grid, for example."""
+
+
+class PluginWarning(OtcacheNotice):
+    """A plugin could not be loaded and was left out; ``otcache plugins doctor`` lists it."""
 
 
 def expected(what: str, got: object, expected: str, advice: str = "") -> str:

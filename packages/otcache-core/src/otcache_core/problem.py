@@ -50,7 +50,9 @@ class ScheduleProblem:
         for name in ("anchor", "reference"):
             policy = getattr(self, name)
             if policy is not None and policy.num_steps != self.num_steps:
-                raise OtcacheError(expected(f"{name}.num_steps", policy.num_steps, str(self.num_steps)))
+                raise OtcacheError(
+                    expected(f"{name}.num_steps", policy.num_steps, str(self.num_steps))
+                )
 
 
 class Result(enum.Enum):
@@ -58,7 +60,9 @@ class Result(enum.Enum):
 
     OPTIMAL = "The schedule is optimal for the stated objective."
     FOUND = "A feasible schedule was found by search; nothing is claimed about better ones."
-    INFEASIBLE = "No path of this budget exists in the span graph. Raise the budget or the span cap."
+    INFEASIBLE = (
+        "No path of this budget exists in the span graph. Raise the budget or the span cap."
+    )
     BUDGET_SPENT = "The search stopped at its evaluation limit. Try increasing `max_trials`."
 
 
@@ -85,18 +89,31 @@ class Solution:
 
     def __post_init__(self) -> None:
         if (self.schedule is None) != (self.result is Result.INFEASIBLE):
-            raise OtcacheError(expected("Solution.schedule", self.schedule, "None exactly when infeasible"))
+            raise OtcacheError(
+                expected("Solution.schedule", self.schedule, "None exactly when infeasible")
+            )
         if self.lower_bound is not None and self.lower_bound > self.objective * (1 + 1e-9) + 1e-12:
-            raise OtcacheError(expected("Solution.lower_bound", self.lower_bound, f"at most {self.objective}"))
+            raise OtcacheError(
+                expected("Solution.lower_bound", self.lower_bound, f"at most {self.objective}")
+            )
 
 
 def check_costs(costs: NDArray[np.float64], num_steps: int) -> None:
     """Raise OtcacheError unless costs[i, j] is >= 0 (inf allowed) for every i < j, and 0 for j = i + 1."""
     shape = (num_steps, num_steps + 1)
     if costs.shape != shape:
-        raise OtcacheError(expected("costs", costs.shape, f"of shape {shape}", "rows are starts 0..N-1, columns stops 0..N."))
+        raise OtcacheError(
+            expected(
+                "costs",
+                costs.shape,
+                f"of shape {shape}",
+                "rows are starts 0..N-1, columns stops 0..N.",
+            )
+        )
     above = costs[np.triu_indices(num_steps, k=1, m=num_steps + 1)]
     if np.isnan(above).any() or (above < 0).any():
         raise OtcacheError("costs must be >= 0, got NaN or a negative entry: measure them again.")
     if np.diagonal(costs, offset=1).any():
-        raise OtcacheError("costs of spans of length one must be 0, got another value: nothing is skipped there.")
+        raise OtcacheError(
+            "costs of spans of length one must be 0, got another value: nothing is skipped there."
+        )

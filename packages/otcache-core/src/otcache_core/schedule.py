@@ -75,16 +75,22 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         _check_steps("computed", self.computed, self.num_steps)
         if self.weights and len(self.weights) != len(self.computed):
             raise ScheduleError(
-                expected("weights", len(self.weights), f"one tuple for each of the {self.budget} spans")
+                expected(
+                    "weights", len(self.weights), f"one tuple for each of the {self.budget} spans"
+                )
             )
         if not all(math.isfinite(c) for row in self.weights for c in row):
             raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
         if list(self.branches) != sorted(set(dict(self.branches).items())):
-            raise ScheduleError(expected("branches", self.branches, "pairs with distinct, sorted names"))
+            raise ScheduleError(
+                expected("branches", self.branches, "pairs with distinct, sorted names")
+            )
         for name, steps in self.branches:
             _check_steps(f"branch {name!r}", steps, self.num_steps)
             if not set(steps) <= set(self.computed):
-                raise ScheduleError(expected(f"branch {name!r}", steps, f"a subset of {self.computed}"))
+                raise ScheduleError(
+                    expected(f"branch {name!r}", steps, f"a subset of {self.computed}")
+                )
 
     @classmethod
     def full(cls, num_steps: int) -> Schedule:
@@ -118,7 +124,9 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
             stop = steps[m + 1] if m + 1 < len(steps) else self.num_steps
             yield Span(start, stop, tuple(reversed(steps[:m])), weights[m] if weights else ())
 
-    def with_weights(self, weights: Sequence[Sequence[float]], forecaster: str = "fitted") -> Schedule:
+    def with_weights(
+        self, weights: Sequence[Sequence[float]], forecaster: str = "fitted"
+    ) -> Schedule:
         """The same steps, forecast with these weights."""
         rows = tuple(tuple(float(c) for c in row) for row in weights)
         return msgspec.structs.replace(self, weights=rows, forecaster=forecaster)
@@ -133,7 +141,9 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
             ScheduleError: if the grid has another length.
         """
         if len(grid) != self.num_steps + 1:
-            raise ScheduleError(expected("grid", f"{len(grid)} values", f"{self.num_steps + 1} values"))
+            raise ScheduleError(
+                expected("grid", f"{len(grid)} values", f"{self.num_steps + 1} values")
+            )
         return (*(float(grid[k]) for k in self.computed), float(grid[-1]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,12 +160,16 @@ def check_budget(budget: object, num_steps: int) -> int:
     """
     if isinstance(budget, bool) or not isinstance(budget, int) or not 1 <= budget <= num_steps:
         wanted = f"an integer between 1 and {num_steps}"
-        raise ScheduleError(expected("budget", budget, wanted, "a schedule always computes the first step."))
+        raise ScheduleError(
+            expected("budget", budget, wanted, "a schedule always computes the first step.")
+        )
     return budget
 
 
 def _check_steps(what: str, steps: tuple[int, ...], num_steps: int) -> None:
     if not steps or steps[0] != 0:
-        raise ScheduleError(expected(what, steps, "steps that begin with 0", "the first step has nothing to reuse."))
+        raise ScheduleError(
+            expected(what, steps, "steps that begin with 0", "the first step has nothing to reuse.")
+        )
     if any(b <= a for a, b in zip(steps, steps[1:], strict=False)) or steps[-1] >= num_steps:
         raise ScheduleError(expected(what, steps, f"distinct increasing steps below {num_steps}"))

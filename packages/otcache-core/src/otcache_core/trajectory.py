@@ -39,11 +39,17 @@ class Trajectory:
             raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))
         if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
             raise OtcacheError(
-                expected("Trajectory.states", self.states.shape, f"of shape ({n + 1}, {self.outputs.shape[1]})")
+                expected(
+                    "Trajectory.states",
+                    self.states.shape,
+                    f"of shape ({n + 1}, {self.outputs.shape[1]})",
+                )
             )
         for name in ("grid", "states", "outputs"):
             if not np.isfinite(getattr(self, name)).all():
-                raise OtcacheError(f"Trajectory.{name} of {self.label!r} holds NaN or infinity: the full run itself broke.")
+                raise OtcacheError(
+                    f"Trajectory.{name} of {self.label!r} holds NaN or infinity: the full run itself broke."
+                )
 
     @property
     def num_steps(self) -> int:

@@ -40,7 +40,9 @@ class CostModel(ABC):
     """
 
     @abstractmethod
-    def measure(self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None) -> SpanCosts:
+    def measure(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> SpanCosts:
         """Called once per calibration; may not change the trajectories.
 
         Args:

@@ -61,7 +61,9 @@ class CacheExecutor(ABC):
         """Return "" if ``target`` can be run, else the reason why not. Must be cheap and change nothing."""
 
     @abstractmethod
-    def attach(self, target: Any, schedule: Schedule, *, strict: bool = False) -> AbstractContextManager[RunHandle]:
+    def attach(
+        self, target: Any, schedule: Schedule, *, strict: bool = False
+    ) -> AbstractContextManager[RunHandle]:
         """A context in which ``target`` runs by ``schedule``.
 
         Args:

@@ -20,7 +20,9 @@ class QualityMetric(ABC):
     higher_is_better: bool
 
     @abstractmethod
-    def __call__(self, images: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
+    def __call__(
+        self, images: NDArray[np.floating], reference: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
         """Compare picture by picture.
 
         Args:

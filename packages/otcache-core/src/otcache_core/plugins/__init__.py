@@ -2,6 +2,6 @@
 
 from otcache_core.plugins.hookspecs import hookimpl
 from otcache_core.plugins.info import API_VERSION, KINDS, Info
-from otcache_core.plugins.registry import Registry
+from otcache_core.plugins.registry import Offer, Problem, Registry
 
-__all__ = ["API_VERSION", "KINDS", "Info", "Registry", "hookimpl"]
+__all__ = ["API_VERSION", "KINDS", "Info", "Offer", "Problem", "Registry", "hookimpl"]

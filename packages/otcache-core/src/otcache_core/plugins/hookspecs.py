@@ -1,4 +1,4 @@
-'''The hooks a plugin implements. A whole plugin is two lines and one class:
+"""The hooks a plugin implements. A whole plugin is two lines and one class:
 
 .. code-block:: python
 
@@ -8,7 +8,7 @@
     @hookimpl
     def otcache_provide_solvers():
         return [Info("my-solver", "my_package.solver:MySolver", "one line about it")]
-'''
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ class Info:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise PluginError(expected("Info.name", self.name, "lower-case words joined by hyphens"))
+            raise PluginError(
+                expected("Info.name", self.name, "lower-case words joined by hyphens")
+            )
         module, _, attribute = self.target.partition(":")
         if not module or not attribute.isidentifier():
             raise PluginError(expected("Info.target", self.target, "'package.module:Class'"))
@@ -47,9 +49,13 @@ class Info:
             PluginError: if it cannot be imported, or its api version is another.
         """
         if self.api != API_VERSION:
-            raise PluginError(expected(f"plugin {self.name!r} api", self.api, str(API_VERSION), "update the plugin."))
+            what = f"plugin {self.name!r} api"
+            raise PluginError(expected(what, self.api, str(API_VERSION), "update the plugin."))
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise PluginError(f"plugin {self.name!r}: cannot load {self.target!r}: {error}") from error
+        except Exception as error:  # foreign code: whatever it raises on import
+            reason = f"{type(error).__name__}: {error}"
+            raise PluginError(
+                f"plugin {self.name!r}: cannot load {self.target!r}: {reason}."
+            ) from error

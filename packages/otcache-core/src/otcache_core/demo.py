@@ -1,0 +1,38 @@
+"""What a demo plugin gives: a pipeline that ships with a package, and how to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from otcache_core.errors import OtcacheError, expected
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A pipeline anyone can run, and prompts for it.
+
+    Args:
+        name: as ``otcache demo NAME`` takes it.
+        summary: one line.
+        load: called without arguments; gives the pipeline. Slow, and may import torch.
+        call: keyword arguments of the pipeline call (``num_inference_steps``, ``height``, ...).
+        prompts: role (``calibration``, ``held-out``, ...) to pairs (text, tag).
+
+    Raises:
+        OtcacheError: if a prompt is not a pair of strings.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[], Any]
+    call: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for role, pairs in self.prompts.items():
+            for pair in pairs:
+                if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+                    what = f"Demo.prompts[{role!r}]"
+                    raise OtcacheError(expected(what, pair, "pairs of strings (text, tag)"))

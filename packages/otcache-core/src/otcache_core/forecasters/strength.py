@@ -1,0 +1,151 @@
+r"""Forecast weights in a form that carries over to other budgets, gaps and grids.
+
+A fitted weight c_r scales with the gaps around its span, so numbers do not carry over. Its
+*strength* does: the weight over the one that exact linear extrapolation through k and k_r has for
+that span,
+
+.. math:: \theta_r = c_r / c_r^{\mathrm{lin}}, \qquad
+    c_r^{\mathrm{lin}} = \frac{\sum_{t=k+1}^{j-1} (s_{t+1} - s_t)(s_t - s_k)}
+                              {(s_k - s_{k_r})\,(s_j - s_{k+1})}, \qquad r \ge 1
+
+(METHODS.md, section 4). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. Summed
+over r >= 1 the strengths say how much of the linear slope is used: 1 is linear, 0 is reuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.schedule import Schedule, Span
+
+#: theta_0 .. theta_{m-1} of one span; None where nothing is skipped or c_r^lin is 0.
+Row = tuple[float | None, ...]
+#: Gives theta_0 .. theta_{length-1} at u = (m-1)/B for a span that has ``length`` computed outputs.
+Curve = Callable[[float, int], tuple[float, ...]]
+
+
+def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[float, ...]:
+    """The weights exact linear extrapolation would give, one r at a time.
+
+    Args:
+        span: start k, stop j and history k_1, k_2, ...
+        grid: s_0 .. s_N, shape (N + 1,).
+        memory: m, the number of computed outputs used, k included.
+
+    Returns:
+        (0, c_1^lin, c_2^lin, ...), min(m, 1 + history) numbers; 0 where nothing is skipped or a
+        denominator is 0.
+    """
+    k, t = span.start, np.arange(span.start + 1, span.stop)
+    moment = float(((grid[t + 1] - grid[t]) * (grid[t] - grid[k])).sum())
+    gaps = [float(grid[k] - grid[past]) for past in span.history[: memory - 1]]
+    length = float(grid[span.stop] - grid[k + 1])
+    return (0.0, *(moment / (gap * length) if gap * length else 0.0 for gap in gaps))
+
+
+def strengths(schedule: Schedule, grid: NDArray[np.float64]) -> tuple[Row, ...]:
+    """theta of every span.
+
+    A schedule without weights has those of its forecaster: ``linear`` is (0, 1), any other (0,).
+
+    Args:
+        schedule: weights c_0 .. c_{m-1} per span.
+        grid: s_0 .. s_N, shape (N + 1,).
+
+    Returns:
+        One row a span, as long as its weights; theta_r is None (never NaN) where c_r^lin is 0, and
+        the whole row where nothing is skipped, since weights do nothing there.
+    """
+    return tuple(_row(span, schedule.forecaster, grid) for span in schedule.spans())
+
+
+def _row(span: Span, forecaster: str, grid: NDArray[np.float64]) -> Row:
+    c = span.weights
+    if not c and forecaster == "linear":
+        c = linear_weights(span, grid, memory=2)
+    c = c or (0.0,)
+    if not span.skipped:
+        return (None,) * len(c)
+    lin = linear_weights(span, grid, memory=len(c))
+    slopes = (a / b if b else None for a, b in zip(c[1:], lin[1:], strict=True))
+    return (c[0], *slopes)
+
+
+@dataclass(frozen=True)
+class StrengthCurve:
+    """theta as a function of u = (m-1)/B, piecewise linear through the spans of one schedule.
+
+    Spans with as many outputs to use are compared with one another: early spans of a schedule have
+    less history than memory. Where a schedule has no such span that skips a step, the others stand
+    in, their strengths beyond the available history added to the last one that exists (so the
+    total slope is kept), missing ones taken as 0.
+
+    Args:
+        rows: as :func:`strengths` gives them.
+    """
+
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, schedule: Schedule, grid: NDArray[np.float64]) -> StrengthCurve:
+        """The curve of a schedule on its grid s_0 .. s_N."""
+        return cls(strengths(schedule, grid))
+
+    @property
+    def memory(self) -> int:
+        """m, the length of the longest row."""
+        return max((len(row) for row in self.rows), default=1)
+
+    def __call__(self, u: float, length: int) -> tuple[float, ...]:
+        """theta_0 .. theta_{length-1} at u; zeros where no span skips a step."""
+        known = [(m, row) for m, row in enumerate(self.rows) if row[0] is not None]
+        known = [item for item in known if len(item[1]) == length] or known
+        if not known:
+            return (0.0,) * length
+        nodes = [m / len(self.rows) for m, _ in known]
+        table = np.array([_resized(row, length) for _, row in known])
+        return tuple(float(np.interp(u, nodes, column)) for column in table.T)
+
+
+def blend(first: Curve, second: Curve, lam: float) -> Curve:
+    """The curve (1 - lam) first + lam second."""
+
+    def curve(u: float, length: int) -> tuple[float, ...]:
+        pairs = zip(first(u, length), second(u, length), strict=True)
+        return tuple((1.0 - lam) * a + lam * b for a, b in pairs)
+
+    return curve
+
+
+def weights_from_strengths(
+    schedule: Schedule, curve: Curve, grid: NDArray[np.float64], memory: int
+) -> Schedule:
+    """The same steps with the weights c_r = theta_r(u) c_r^lin, u = (m-1)/B, and c_0 = theta_0(u).
+
+    Spans that skip nothing get zeros. Inverse of :func:`strengths` on the spans that skip a step,
+    where every row is as long as memory and history allow.
+
+    Args:
+        schedule: the computed steps; its weights are not looked at.
+        curve: theta, such as a :class:`StrengthCurve` or a :func:`blend` of two.
+        grid: s_0 .. s_N of these steps, shape (N + 1,).
+        memory: m.
+    """
+    rows = []
+    for m, span in enumerate(schedule.spans()):
+        lin = linear_weights(span, grid, memory)
+        theta = curve(m / schedule.budget, len(lin)) if span.skipped else (0.0,) * len(lin)
+        slopes = (a * b for a, b in zip(theta[1:], lin[1:], strict=True))
+        rows.append((theta[0] if span.skipped else 0.0, *slopes))
+    return schedule.with_weights(rows)
+
+
+def _resized(row: Row, length: int) -> tuple[float, ...]:
+    theta = [value or 0.0 for value in row] + [0.0] * (length - len(row))
+    if 1 < length < len(theta):
+        theta[length - 1] += sum(theta[length:])
+    return tuple(theta[:length])
