@@ -1,0 +1,1 @@
+"""Compute early steps densely and late ones ever more sparsely."""

@@ -1,0 +1,13 @@
+"""The conformance kit is the test suite of a plugin."""
+
+from otcache_core.contracts import ScheduleSolver
+from otcache_core.testing import SolverConformance
+from otcache_halving.solver import Halving
+
+
+class TestHalving(SolverConformance):
+    """Every law of the solver contract."""
+
+    def make_solver(self) -> ScheduleSolver:
+        """The solver under test."""
+        return Halving()
