@@ -1,0 +1,161 @@
+r"""Schedules as distributions on the timeline, and the transport between two of them.
+
+.. math:: \mu_S = \frac1B \sum_m \delta_{k_m/N}, \qquad
+    Q_\lambda = (1-\lambda)\, Q_{\mathrm{anchor}} + \lambda\, Q_{\mathrm{reference}}
+
+In one dimension the W2 geodesic is linear in the quantile functions, so a schedule of any budget
+between two others is read off Q_lambda and rounded to distinct steps (METHODS.md, section 2).
+
+References:
+    OTCache, 2026, arXiv 2606.31026, for displacement interpolation of schedules; only its abstract
+    is public, the construction here is this project's own.
+    Villani, Topics in Optimal Transportation, 2003, theorem 2.18, for the quantile form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from otcache_core.errors import ScheduleError, expected
+from otcache_core.schedule import Schedule, check_budget
+
+Quantile = Callable[[ArrayLike], NDArray[np.float64]]
+
+#: Targets are rounded to this many decimals of a step, so that ties are ties in floating point too.
+_DECIMALS = 9
+
+
+def quantile_function(schedule: Schedule) -> Quantile:
+    """Q_S: piecewise linear through ((m-1)/B, k_m/N), m = 1..B, and (1, 1); increasing.
+
+    Args:
+        schedule: computed steps k_1 .. k_B of N.
+
+    Returns:
+        A function of u in [0, 1], elementwise.
+
+    Examples:
+        >>> q = quantile_function(Schedule(num_steps=10, computed=(0, 1, 4, 6)))
+        >>> q([0.0, 0.25, 0.375, 1.0]).tolist()
+        [0.0, 0.1, 0.25, 1.0]
+    """
+    nodes = np.arange(schedule.budget + 1) / schedule.budget
+    values = np.array([*schedule.computed, schedule.num_steps]) / schedule.num_steps
+
+    def quantile(u: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(np.interp(u, nodes, values), dtype=np.float64)
+
+    return quantile
+
+
+def levels(budget: int) -> NDArray[np.float64]:
+    """The u at which a schedule of this budget reads a quantile function: (m-1)/B, m = 1..B."""
+    return np.arange(budget) / budget
+
+
+def round_to_steps(targets: Sequence[float] | NDArray[np.float64], num_steps: int) -> tuple[int, ...]:
+    r"""Distinct steps nearest to fractional targets, exactly.
+
+    .. math:: \min \sum_m (k_m - N Q_m)^2 \quad \text{over} \quad 0 = k_1 < k_2 < \dots < k_B < N
+
+    by a dynamic programme over (m, k) in O(B N); ties go to the smaller step, the earliest m first.
+
+    Args:
+        targets: Q_1 .. Q_B in units of the whole run (1 is N); 1 to N of them. Any finite value.
+        num_steps: N.
+
+    Raises:
+        ScheduleError: if there are no targets or more than N, or one is not finite.
+
+    Examples:
+        >>> round_to_steps([0.0, 0.05, 0.07, 0.5], num_steps=10)
+        (0, 1, 2, 5)
+    """
+    check_budget(len(targets), num_steps)
+    positions = np.round(np.asarray(targets, dtype=np.float64) * num_steps, _DECIMALS)
+    if not np.isfinite(positions).all():
+        raise ScheduleError(expected("targets", list(targets), "finite"))
+    price = (np.arange(num_steps)[None, :] - positions[:, None]) ** 2
+    price[0, 1:] = np.inf
+    tails = np.empty_like(price)  # tails[m, k]: least price of steps m.. with k_m = k
+    tails[-1] = price[-1]
+    for m in range(len(price) - 2, -1, -1):
+        least = np.minimum.accumulate(tails[m + 1, ::-1])[::-1]
+        tails[m] = price[m] + np.append(least[1:], np.inf)
+    steps = [0]
+    for row in tails[1:]:
+        after = row[steps[-1] + 1 :]
+        tie = after.min() + 10.0**-_DECIMALS
+        steps.append(steps[-1] + 1 + int(np.argmax(after <= tie)))
+    return tuple(steps)
+
+
+def coordinate(budget: int, anchor_budget: int, reference_budget: int) -> float:
+    """lam = (1/B_a - 1/B) / (1/B_a - 1/B_r), clamped to [0, 1].
+
+    Linear in the ideal cost 1/B. For B_a = B_r it is 0 up to that budget and 1 above.
+    """
+    if anchor_budget == reference_budget:
+        return float(budget > anchor_budget)
+    lam = (1 / anchor_budget - 1 / budget) / (1 / anchor_budget - 1 / reference_budget)
+    return min(1.0, max(0.0, lam))
+
+
+def interpolate(
+    anchor: Schedule, reference: Schedule, budget: int, lam: float | None = None
+) -> Schedule:
+    """Displacement interpolation of two schedules at any budget.
+
+    Laws: at the budgets of anchor and reference (lam 0 and 1) they are returned, exactly; B = 1 is
+    {0}; B = N is everything; the steps are distinct and increasing for every B. Outside the two
+    budgets lam is clamped and the nearer schedule's warp is read at B levels.
+
+    Args:
+        anchor: schedule at an extreme budget.
+        reference: schedule at a conservative budget, of the same N.
+        budget: B, in 1..N.
+        lam: place between the two, in [0, 1]; from the budgets by default (:func:`coordinate`).
+
+    Returns:
+        The computed steps, forecast by reuse (weights are interpolated by
+        :class:`~otcache_core.policy.Policy`); anchor or reference itself at its own budget.
+
+    Raises:
+        ScheduleError: if the budget or lam is out of range, or the step counts differ.
+    """
+    num_steps = anchor.num_steps
+    if reference.num_steps != num_steps:
+        raise ScheduleError(expected("reference.num_steps", reference.num_steps, f"{num_steps}"))
+    check_budget(budget, num_steps)
+    if lam is None:
+        lam = coordinate(budget, anchor.budget, reference.budget)
+    if not 0.0 <= lam <= 1.0:
+        raise ScheduleError(expected("lam", lam, "between 0 and 1"))
+    for end, schedule in ((0.0, anchor), (1.0, reference)):
+        if lam == end and budget == schedule.budget:
+            return schedule
+    u = levels(budget)
+    q = (1.0 - lam) * quantile_function(anchor)(u) + lam * quantile_function(reference)(u)
+    return Schedule(num_steps=num_steps, computed=round_to_steps(q, num_steps))
+
+
+def resample(schedule: Schedule, num_steps: int) -> Schedule:
+    """The schedule on another step count: its warp read at B levels, B capped at the new N.
+
+    Args:
+        schedule: any.
+        num_steps: the new N, at least 1.
+
+    Returns:
+        The steps, with the forecaster if it stores no weights and by reuse if it does (weights do
+        not carry over as numbers); the schedule itself where N does not change.
+    """
+    if num_steps == schedule.num_steps:
+        return schedule
+    budget = min(schedule.budget, check_budget(num_steps, num_steps))
+    steps = round_to_steps(quantile_function(schedule)(levels(budget)), num_steps)
+    forecaster = "reuse" if schedule.weights else schedule.forecaster
+    return Schedule(num_steps=num_steps, computed=steps, forecaster=forecaster)
