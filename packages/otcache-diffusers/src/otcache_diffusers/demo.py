@@ -1,0 +1,53 @@
+"""The shipped demo pipeline: a trained FluxPipeline in miniature."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from otcache_core.demo import Demo
+
+#: Arguments every call of the demo pipeline needs: its size, and the length its captions are padded to.
+CALL: dict[str, Any] = {"height": 64, "width": 64, "max_sequence_length": 24}
+
+
+def folder() -> Path:
+    """The packaged folder, as ``save_pretrained`` wrote it."""
+    return Path(str(resources.files("otcache_diffusers") / "demo_model"))
+
+
+def load() -> Any:
+    """The pipeline in float32, its progress bar off; call it with :data:`CALL`.
+
+    Returns:
+        A plain ``diffusers.FluxPipeline``; nothing in it is otcache's own.
+    """
+    import torch
+    from diffusers import FluxPipeline
+
+    pipe = FluxPipeline.from_pretrained(str(folder()), torch_dtype=torch.float32, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
+    """Prompts by role, as pairs (text, tag).
+
+    ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
+    words that training never showed.
+    """
+    roles = json.loads((folder() / "prompts.json").read_text(encoding="utf-8"))
+    return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}
+
+
+def image_demo() -> Demo:
+    """The descriptor of the demo."""
+    return Demo(
+        name="image",
+        summary="shapes, letters and emoji, a FluxPipeline in miniature, 64x64",
+        load=load,
+        call=dict(CALL),
+        prompts=prompts(),
+    )

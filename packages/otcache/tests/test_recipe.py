@@ -1,0 +1,32 @@
+"""The settings of a calibration."""
+
+from __future__ import annotations
+
+import pytest
+from otcache.recipe import Recipe
+from otcache_core import OtcacheError
+
+
+def test_budgets_follow_from_the_step_count() -> None:
+    recipe = Recipe().resolve(30)
+    assert (recipe.anchor_budget, recipe.reference_budget) == (4, 10)
+    assert recipe.ladder == (4, 5, 6, 8, 10, 12, 15, 19)
+
+
+@pytest.mark.parametrize("num_steps", range(4, 101))
+def test_every_step_count_gets_a_ladder_inside_it(num_steps: int) -> None:
+    recipe = Recipe().resolve(num_steps)
+    assert recipe.ladder is not None
+    assert 1 <= recipe.ladder[0] == recipe.anchor_budget
+    assert recipe.ladder[-1] <= num_steps
+    assert recipe.reference_budget in recipe.ladder
+
+
+def test_too_few_steps_are_refused_with_the_reason() -> None:
+    with pytest.raises(OtcacheError, match="nothing worthwhile can be skipped"):
+        Recipe().resolve(3)
+
+
+def test_an_anchor_above_the_reference_is_refused() -> None:
+    with pytest.raises(OtcacheError, match="1 <= anchor < reference <= 30"):
+        Recipe(anchor_budget=12, reference_budget=8).resolve(30)

@@ -1,0 +1,39 @@
+"""The house rules that no single package can check."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = sorted((ROOT / "packages").iterdir())
+HEAVY = ("torch", "diffusers", "ot", "cvxpy", "networkx", "scipy", "optuna", "matplotlib")
+
+
+def _project(package: Path) -> dict[str, object]:
+    project: dict[str, object] = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def test_versions_are_equal() -> None:
+    assert len(PACKAGES) == 5
+    assert len({_project(package)["version"] for package in PACKAGES}) == 1
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
+def test_every_package_is_typed(package: Path) -> None:
+    module = package.name.replace("-", "_")
+    assert (package / "src" / module / "py.typed").exists()
+
+
+@pytest.mark.parametrize(
+    "statement", ["import otcache", "from otcache_core.plugins import Registry; Registry().infos('solvers')"]
+)
+def test_import_is_light(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint(*sorted({set(HEAVY)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
