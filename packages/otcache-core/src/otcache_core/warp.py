@@ -46,7 +46,9 @@ def quantile_function(schedule: Schedule) -> Quantile:
     values = np.array([*schedule.computed, schedule.num_steps]) / schedule.num_steps
 
     def quantile(u: ArrayLike) -> NDArray[np.float64]:
-        return np.asarray(np.interp(u, nodes, values), dtype=np.float64)
+        return np.asarray(
+            np.interp(np.asarray(u, dtype=np.float64), nodes, values), dtype=np.float64
+        )
 
     return quantile
 
@@ -56,7 +58,9 @@ def levels(budget: int) -> NDArray[np.float64]:
     return np.arange(budget) / budget
 
 
-def round_to_steps(targets: Sequence[float] | NDArray[np.float64], num_steps: int) -> tuple[int, ...]:
+def round_to_steps(
+    targets: Sequence[float] | NDArray[np.float64], num_steps: int
+) -> tuple[int, ...]:
     r"""Distinct steps nearest to fractional targets, exactly.
 
     .. math:: \min \sum_m (k_m - N Q_m)^2 \quad \text{over} \quad 0 = k_1 < k_2 < \dots < k_B < N
