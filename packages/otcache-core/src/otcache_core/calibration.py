@@ -1,0 +1,184 @@
+"""Everything a calibration measured: what a plan is made from, without the pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.errors import FileError, OtcacheError, expected
+from otcache_core.files import array, load_arrays, load_json, read_bytes, save_arrays, save_json
+from otcache_core.problem import check_costs
+from otcache_core.schedule import Schedule
+
+FORMAT, VERSION = "otcache-calibration", 1
+FACTS, ARRAYS = "calibration.json", "calibration.safetensors"
+
+
+class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The best schedule known of one budget, and what it was compared with.
+
+    Args:
+        schedule: with its fitted weights.
+        error: its mean error by the calibration's objective; >= 0.
+        alternatives: name of each rival at this budget (``uniform``, ...) to its mean error.
+
+    Raises:
+        OtcacheError: if an error is negative, infinite or NaN.
+    """
+
+    schedule: Schedule
+    error: float
+    alternatives: dict[str, float] = {}
+
+    def __post_init__(self) -> None:
+        for name, error in {"error": self.error, **self.alternatives}.items():
+            if not 0 <= error < math.inf:
+                raise OtcacheError(expected(f"rung error {name!r}", error, "a finite number >= 0"))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What was measured on a pipeline, once.
+
+    Args:
+        provenance: facts about the pipeline; keys of :class:`~otcache_core.policy.Provenance`
+            but for ``grid``.
+        num_steps: N.
+        grid: s_0 .. s_N, shape (N + 1,).
+        samples: one label a calibration sample.
+        gram: H[a, b] = E <v_a, v_b> of the full runs' outputs, mean over elements, then samples;
+            shape (N, N).
+        span_costs: w(i -> j), shape (N, N + 1); see :class:`~otcache_core.problem.ScheduleProblem`.
+        anchor: schedule at the extreme budget.
+        reference: schedule at the conservative budget.
+        ladder: fitted rungs of distinct budgets, lowest first.
+        nfe: stage to denoiser evaluations spent there, a sample and step being one.
+        span_costs_nfe: evaluations that ``span_costs`` cost.
+        span_costs_samples: samples that ``span_costs`` are a mean over.
+        objective: name of the objective of the rungs' errors.
+
+    Raises:
+        OtcacheError: if a shape or step count is wrong, or a value is NaN.
+    """
+
+    provenance: dict[str, Any]
+    num_steps: int
+    grid: NDArray[np.float64]
+    samples: tuple[str, ...]
+    gram: NDArray[np.float64]
+    span_costs: NDArray[np.float64]
+    anchor: Schedule
+    reference: Schedule
+    ladder: tuple[Rung, ...]
+    nfe: Mapping[str, int]
+    span_costs_nfe: int = 0
+    span_costs_samples: int = 0
+    objective: str = ""
+
+    def __post_init__(self) -> None:
+        n = self.num_steps
+        shapes = {"grid": (n + 1,), "gram": (n, n)}
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values.shape != shape:
+                raise OtcacheError(
+                    expected(f"Calibration.{name}", values.shape, f"of shape {shape}")
+                )
+            if not np.isfinite(values).all():
+                raise OtcacheError(f"Calibration.{name} holds NaN or infinity: calibrate again.")
+        check_costs(self.span_costs, n)
+        for schedule in (self.anchor, self.reference, *(rung.schedule for rung in self.ladder)):
+            if schedule.num_steps != n:
+                raise OtcacheError(expected("num_steps of a schedule", schedule.num_steps, str(n)))
+        if not self.samples:
+            raise OtcacheError(expected("Calibration.samples", self.samples, "at least one label"))
+        if any(spent < 0 for spent in self.nfe.values()):
+            raise OtcacheError(expected("Calibration.nfe", dict(self.nfe), "counts >= 0"))
+
+    @property
+    def total_nfe(self) -> int:
+        """Denoiser evaluations of all stages."""
+        return sum(self.nfe.values())
+
+    @property
+    def full_runs(self) -> float:
+        """The price in full runs a sample: total NFE / (N * samples)."""
+        return self.total_nfe / (self.num_steps * len(self.samples))
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``calibration.json`` and ``calibration.safetensors``, each whole or not at all.
+
+        The first holds the digest of the second, so a crash between the two is found on loading.
+
+        Raises:
+            FileError: if a file cannot be written.
+        """
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: cannot be made: {error.strerror or error}.") from error
+        arrays = {"grid": self.grid, "gram": self.gram, "span_costs": self.span_costs}
+        written = save_arrays(folder / ARRAYS, arrays)
+        facts = {f: getattr(self, f) for f in _Facts.__struct_fields__ if f != "arrays_digest"}
+        facts["nfe"] = dict(self.nfe)
+        save_json(folder / FACTS, FORMAT, VERSION, _Facts(**facts, arrays_digest=_digest(written)))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Calibration:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: if a file is missing, truncated, of another version, holds a bad value, or
+                the two are not of one calibration.
+        """
+        facts_path, arrays_path = Path(directory) / FACTS, Path(directory) / ARRAYS
+        facts = load_json(facts_path, FORMAT, VERSION, _Facts)
+        found = _digest(read_bytes(arrays_path))
+        if found != facts.arrays_digest:
+            text = expected(
+                "digest",
+                found,
+                facts.arrays_digest,
+                "the file is damaged or of another calibration.",
+            )
+            raise FileError(f"{arrays_path}: {text}")
+        arrays, _ = load_arrays(arrays_path)
+        n = facts.num_steps
+        shapes = {"grid": (n + 1,), "gram": (n, n), "span_costs": (n, n + 1)}
+        values: dict[str, Any] = {
+            name: array(arrays_path, arrays, name, shape) for name, shape in shapes.items()
+        }
+        fields = {f: getattr(facts, f) for f in facts.__struct_fields__ if f != "arrays_digest"}
+        try:
+            return cls(**fields, **values)
+        except OtcacheError as error:
+            raise FileError(f"{facts_path}: {error}") from error
+
+
+class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The JSON half of a calibration."""
+
+    provenance: dict[str, Any]
+    num_steps: int
+    samples: tuple[str, ...]
+    anchor: Schedule
+    reference: Schedule
+    ladder: tuple[Rung, ...]
+    nfe: dict[str, int]
+    span_costs_nfe: int
+    span_costs_samples: int
+    objective: str
+    arrays_digest: str
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

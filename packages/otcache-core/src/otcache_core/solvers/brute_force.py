@@ -1,0 +1,105 @@
+"""Every schedule of a budget, for small N: the oracle other solvers are tested against."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.contracts.solver import ScheduleSolver
+from otcache_core.errors import OtcacheError, expected
+from otcache_core.problem import Result, ScheduleProblem, Solution
+from otcache_core.schedule import Schedule
+
+#: From the costs of a schedule's B spans, in order, to anything that can be compared by ``<``.
+Objective = Callable[[Sequence[float]], Any]
+
+
+@dataclass(frozen=True)
+class Additive:
+    """sum of w: what a shortest path minimises."""
+
+    def __call__(self, costs: Sequence[float]) -> float:
+        """The sum, exactly rounded."""
+        return math.fsum(costs)
+
+
+@dataclass(frozen=True)
+class Minimax:
+    """max of w: the worst span alone."""
+
+    def __call__(self, costs: Sequence[float]) -> float:
+        """The largest."""
+        return max(costs)
+
+
+@dataclass(frozen=True)
+class Lexicographic:
+    """The worst span, then the second worst, and so on (LeMiCa, arXiv 2511.00090)."""
+
+    def __call__(self, costs: Sequence[float]) -> tuple[float, ...]:
+        """The costs, largest first; tuples compare in order."""
+        return tuple(sorted(costs, reverse=True))
+
+
+@final
+@dataclass(frozen=True)
+class BruteForce(ScheduleSolver):
+    r"""The exact optimum over all schedules, by trying each.
+
+    .. math:: \min_{0 = k_1 < \dots < k_B < N} F\big(w(k_1 \to k_2), \dots, w(k_B \to N)\big)
+
+    Ties go to the schedule that is first in lexicographic order of its steps.
+
+    Args:
+        objective: F; :class:`Additive`, :class:`Minimax`, :class:`Lexicographic` or any callable.
+            ``Solution.objective`` is its value, or its first entry where it is a tuple.
+        max_candidates: refuse larger problems.
+    """
+
+    objective: Objective = Additive()
+    max_candidates: int = 2_000_000
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """Solve one problem.
+
+        Raises:
+            OtcacheError: if the problem has no costs, or too many schedules.
+        """
+        if problem.costs is None:
+            raise OtcacheError("brute-force needs costs, got None: measure them with a cost model.")
+        n, b = problem.num_steps, problem.budget
+        count = math.comb(n - 1, b - 1)
+        if count > self.max_candidates:
+            wanted, advice = f"at most {self.max_candidates:,}", "use an exact path solver instead."
+            what = f"number of schedules with N = {n}, B = {b}"
+            raise OtcacheError(expected(what, count, wanted, advice))
+        best, steps = self._search(problem.costs, n, b)
+        stats = {"candidates": count}
+        if steps is None:
+            return Solution(None, math.inf, Result.INFEASIBLE, stats=stats)
+        value = float(best[0] if isinstance(best, tuple) else best)
+        schedule = Schedule(num_steps=n, computed=steps)
+        name = getattr(self.objective, "__name__", type(self.objective).__name__)
+        return Solution(schedule, value, Result.OPTIMAL, value, f"{name} of the span costs", stats)
+
+    def _search(
+        self, costs: NDArray[np.float64], n: int, b: int
+    ) -> tuple[Any, tuple[int, ...] | None]:
+        table = costs.tolist()
+        best: Any = None
+        steps: tuple[int, ...] | None = None
+        for rest in itertools.combinations(range(1, n), b - 1):
+            path = (0, *rest, n)
+            spans = [table[i][j] for i, j in itertools.pairwise(path)]
+            if math.inf in spans:
+                continue
+            value = self.objective(spans)
+            if steps is None or value < best:
+                best, steps = value, path[:-1]
+        return best, steps

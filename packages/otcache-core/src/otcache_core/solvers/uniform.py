@@ -1,0 +1,31 @@
+"""Evenly spaced computed steps."""
+
+from __future__ import annotations
+
+from typing import final
+
+from otcache_core.contracts.solver import ScheduleSolver
+from otcache_core.problem import Result, ScheduleProblem, Solution
+from otcache_core.schedule import Schedule
+
+
+@final
+class Uniform(ScheduleSolver):
+    r"""The rule everybody starts from: equal gaps, the first step always.
+
+    .. math:: k_m = \lfloor (m-1) N / B \rfloor, \qquad m = 1 \dots B
+
+    so gaps differ by at most one and every B up to N is feasible.
+    """
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """Solve one problem; looks at N and B only.
+
+        Returns:
+            The objective is the largest gap (a whole number of steps), of which no schedule has a
+            smaller one: ceil(N / B).
+        """
+        n, b = problem.num_steps, problem.budget
+        schedule = Schedule(num_steps=n, computed=tuple(m * n // b for m in range(b)))
+        gap = float(-(-n // b))
+        return Solution(schedule, gap, Result.OPTIMAL, lower_bound=gap, certificate="largest gap")
