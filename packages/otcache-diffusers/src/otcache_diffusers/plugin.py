@@ -1,1 +1,17 @@
 """Offers the plugins of otcache-diffusers."""
+
+from __future__ import annotations
+
+from otcache_core.plugins import Info, hookimpl
+
+
+@hookimpl
+def otcache_provide_metrics() -> list[Info]:
+    """Image metrics, each one number a pair of pictures in [0, 1]."""
+    home = "otcache_diffusers.metrics"
+    return [
+        Info("rmse", f"{home}.rmse:Rmse", "root mean square error of pictures in [0, 1]"),
+        Info("psnr", f"{home}.psnr:Psnr", "peak signal-to-noise ratio in dB, float64"),
+        Info("ssim", f"{home}.ssim:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
+        Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
+    ]

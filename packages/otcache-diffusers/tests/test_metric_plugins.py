@@ -1,0 +1,21 @@
+"""The metrics are offered by name and keep the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from otcache_core.contracts.metric import QualityMetric
+from otcache_diffusers.plugin import otcache_provide_metrics
+
+OFFERED = {info.name: info for info in otcache_provide_metrics()}
+
+
+def test_four_metrics_are_offered() -> None:
+    assert sorted(OFFERED) == ["lpips", "psnr", "rmse", "ssim"]
+
+
+@pytest.mark.parametrize("name", sorted(OFFERED))
+def test_each_loads_under_its_own_name(name: str) -> None:
+    metric = OFFERED[name].load()()
+    assert isinstance(metric, QualityMetric)
+    assert metric.name == name
