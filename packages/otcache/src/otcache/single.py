@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from otcache_core import MismatchError
 from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
@@ -49,14 +48,7 @@ def run_once(
     request = SampleRequest((prompt,), (seed,), n, call or {}, 1)
     for notice in policy.check(probe.provenance(target, request), strict=strict):
         warnings.warn(notice, OtcacheNotice, stacklevel=2)
-    if n == policy.provenance.num_steps:
-        schedule = policy.schedule(budget)
-    elif strict:
-        raise MismatchError(
-            f"num_steps must be {policy.provenance.num_steps} (the policy's) under strict, got {n}."
-        )
-    else:
-        schedule = policy.schedule(budget, num_steps=n)
+    schedule = policy.schedule(budget, num_steps=n, strict=strict)
     with accelerate(target, schedule, strict=strict) as run:
         picture = probe.sample(target, request)[0]
     return Single(picture, run.report)

@@ -1,0 +1,97 @@
+"""An interrupted calibration goes on to the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from otcache.store import Store, StoredEvaluator
+from otcache_core import OtcacheError, Schedule, Trajectory
+from otcache_core.contracts import Evaluation, Evaluator
+
+
+class Counting(Evaluator):
+    """Error 1/B on each of two samples, and a count of calls."""
+
+    calls = 0
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        return np.linspace(1, 0, 5)
+
+    @property
+    def num_samples(self) -> int:
+        return 2
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return ("latent-rmse",)
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        type(self).calls += 1
+        errors = np.array([[1 / s.budget, 1 / 3] for s in schedules])
+        return Evaluation(tuple(schedules), errors, 7, np.eye(len(schedules)) / 3)
+
+
+IDENTITY = {"model": "toy", "prompts": ["a"]}
+SCHEDULES = [Schedule(4, (0, 2)), Schedule(4, (0, 1, 3), "fitted", ((), (0.1,), (1 / 3, -2e-9)))]
+
+
+def _evaluator(store: Store | None, spent: list[int]) -> StoredEvaluator:
+    return StoredEvaluator(Counting, store, spent.append)
+
+
+def test_an_evaluation_is_remembered_bit_for_bit_and_its_price_counted_again(tmp_path: Path) -> None:
+    spent: list[int] = []
+    first = _evaluator(Store(tmp_path, IDENTITY), spent).evaluate(SCHEDULES, fit=True)
+    before = Counting.calls
+    again = _evaluator(Store(tmp_path, IDENTITY), spent).evaluate(SCHEDULES, fit=True)
+    assert Counting.calls == before
+    assert again.schedules == first.schedules
+    np.testing.assert_array_equal(again.errors, first.errors)
+    np.testing.assert_array_equal(again.gram, first.gram)
+    assert spent == [7, 7]
+
+
+def test_another_question_is_evaluated(tmp_path: Path) -> None:
+    store = Store(tmp_path, IDENTITY)
+    _evaluator(store, []).evaluate(SCHEDULES)
+    before = Counting.calls
+    _evaluator(store, []).evaluate(SCHEDULES, samples=[0])
+    assert Counting.calls == before + 1
+
+
+def test_a_line_cut_short_by_a_kill_is_measured_again(tmp_path: Path) -> None:
+    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
+    log = tmp_path / "evaluations.jsonl"
+    log.write_text(log.read_text()[:-20])
+    before = Counting.calls
+    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
+    assert Counting.calls == before + 1
+
+
+def test_a_sample_is_remembered(tmp_path: Path) -> None:
+    states = np.arange(15, dtype=np.float32).reshape(5, 3)
+    made = Trajectory(np.linspace(1, 0, 5), states, states[:4], {"cond": 4}, "prompt 0, seed 1")
+    Store(tmp_path, IDENTITY).keep_trajectory(3, made)
+    found = Store(tmp_path, IDENTITY).trajectory(3)
+    assert found is not None
+    np.testing.assert_array_equal(found.states, made.states)
+    assert (found.calls, found.label) == (made.calls, made.label)
+    assert Store(tmp_path, IDENTITY).trajectory(4) is None
+
+
+def test_a_folder_of_another_calibration_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path, IDENTITY)
+    with pytest.raises(OtcacheError, match="holds another calibration"):
+        Store(tmp_path, {"model": "other"})

@@ -1,0 +1,126 @@
+"""The command line: one clear error and exit status 2 for each misuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import otcache
+import pytest
+from otcache import cli
+from otcache_core.policy import Policy, Provenance
+from toy import STEPS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line; gives (status, standard output, standard error)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["otcache", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, " ".join(captured.err.split())
+
+    return call
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    """A policy of a model nobody has."""
+    provenance = Provenance(num_steps=STEPS, model_class="Nobody", config_hash="0")
+    anchor = otcache.Schedule(STEPS, (0, 5))
+    reference = otcache.Schedule(STEPS, (0, 2, 5, 8))
+    path = tmp_path / "p.otcache"
+    Policy(anchor=anchor, reference=reference, provenance=provenance).save(path)
+    return path
+
+
+@pytest.mark.parametrize("budget", ["0", str(STEPS + 1), "ten"])
+def test_bad_budgets(run: Run, policy_file: Path, budget: str) -> None:
+    status, out, err = run("inspect", policy_file, "--budget", budget)
+    assert status == 2
+    assert out == ""
+    assert "budget must be" in err
+    assert budget in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "truncated"),
+        (lambda text: text.replace('"version":1', '"version":99'), "version"),
+        (lambda text: text.replace('"resolution":0', '"resolution":NaN'), "NaN"),
+        (lambda text: text.replace('"geometry"', '"geometri"'), "geometri"),
+        (lambda text: "", "p.otcache"),
+    ],
+)
+def test_bad_policy_files(
+    run: Run, policy_file: Path, damage: Callable[[str], str], message: str
+) -> None:
+    text = policy_file.read_text()
+    damaged = damage("".join(text.split()))
+    assert damaged != "".join(text.split())
+    policy_file.write_text(damaged)
+    status, _, err = run("inspect", policy_file)
+    assert status == 2
+    assert "p.otcache" in err
+    assert message in err
+
+
+def test_a_missing_file(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("inspect", tmp_path / "nothing.otcache")
+    assert status == 2
+    assert "nothing.otcache" in err
+
+
+def test_inspect_draws_and_prints_json(run: Run, policy_file: Path) -> None:
+    status, out, _ = run("inspect", policy_file)
+    assert status == 0
+    assert "█·····█" not in out
+    assert "█····█······" in out
+    status, out, _ = run("inspect", policy_file, "--json")
+    assert [s["computed"] for s in json.loads(out)["schedules"]][1] == [0, 5]
+
+
+def test_plugins_are_listed(run: Run) -> None:
+    status, out, _ = run("plugins", "list", "--json")
+    names = {(p["kind"], p["name"]) for p in json.loads(out)}
+    assert status == 0
+    assert {
+        ("solvers", "lexicographic"),
+        ("solvers", "anchor-search"),
+        ("probes", "torch"),
+        ("executors", "torch"),
+        ("forecasters", "fitted"),
+        ("metrics", "lpips"),
+        ("demos", "image"),
+    } <= names
+
+
+def test_an_unknown_pipeline(run: Run, policy_file: Path) -> None:
+    status, _, err = run("run", "nowhere", "--policy", policy_file, "--budget", 3, "--prompt", "a")
+    assert status == 2
+    assert "pipeline must be 'demo'" in err
+
+
+def test_an_empty_prompt_file(run: Run, tmp_path: Path) -> None:
+    empty = tmp_path / "prompts.txt"
+    empty.write_text("\n\n")
+    status, _, err = run(
+        "calibrate", "demo", "--steps", 30, "--out", tmp_path / "c", "--prompts", empty
+    )
+    assert status == 2
+    assert "must hold 1 to" in err
+
+
+@pytest.mark.parametrize("verb", ["demo", "calibrate", "plan", "run", "inspect", "plugins"])
+def test_every_verb_has_help(run: Run, verb: str) -> None:
+    status, out, _ = run(verb, "--help")
+    assert status == 0
+    assert "Usage" in out

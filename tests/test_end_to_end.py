@@ -1,0 +1,124 @@
+"""Calibrate, plan and accelerate through every package, on a loop around a bare module."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import otcache
+import pytest
+import torch
+from otcache import calibration_stages
+from toy import STEPS, make_loop
+
+RECIPE = otcache.Recipe(anchor_trials=6, climb_trials=4)
+PROMPTS, SEEDS = ["a", "b"], [0, 1]
+
+
+@pytest.fixture(scope="module")
+def calibration() -> otcache.Calibration:
+    return _calibrate()
+
+
+def _calibrate(**kwargs: Any) -> otcache.Calibration:
+    loop = make_loop()
+    return otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def policy(calibration: otcache.Calibration) -> otcache.Policy:
+    return otcache.plan(calibration)
+
+
+def _error(schedule: otcache.Schedule) -> float:
+    loop = make_loop()
+    seeds = list(range(100, 116))
+    full = loop(["held out"] * 16, seeds, STEPS)
+    with otcache.accelerate(loop, schedule):
+        return float((loop(["held out"] * 16, seeds, STEPS) - full).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("budget", [3, 4, 6])
+def test_otcache_beats_uniform_reuse_on_held_out_seeds(policy: otcache.Policy, budget: int) -> None:
+    steps = tuple(m * STEPS // budget for m in range(budget))
+    assert _error(policy.schedule(budget)) < 0.5 * _error(otcache.Schedule(STEPS, steps))
+
+
+def test_the_full_budget_changes_nothing(policy: otcache.Policy) -> None:
+    assert _error(policy.schedule(STEPS)) == 0
+
+
+@pytest.mark.parametrize("budget", range(1, STEPS + 1))
+def test_exactly_the_budget_is_called(policy: otcache.Policy, budget: int) -> None:
+    loop = make_loop()
+    with otcache.accelerate(loop, policy.schedule(budget)) as run:
+        loop(["a"], [0], STEPS)
+    assert loop.denoiser.calls == budget
+    assert sum(run.report.computed.values()) == budget
+    assert sum(run.report.skipped.values()) == STEPS - budget
+
+
+def test_the_same_calibration_twice_is_the_same(calibration: otcache.Calibration) -> None:
+    again = _calibrate()
+    assert again.ladder == calibration.ladder
+    assert again.anchor == calibration.anchor
+    np.testing.assert_array_equal(again.span_costs, calibration.span_costs)
+
+
+def test_a_policy_file_gives_the_same_schedules(policy: otcache.Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path / "toy.otcache")
+    loaded = otcache.load_policy(tmp_path / "toy.otcache")
+    assert [loaded.schedule(b) for b in range(1, STEPS + 1)] == [
+        policy.schedule(b) for b in range(1, STEPS + 1)
+    ]
+
+
+class Killed(BaseException):
+    """Stands for Ctrl-C or a kill."""
+
+
+@pytest.mark.parametrize("stage", ["price_spans", "find_anchor", "climb_ladder"])
+def test_an_interrupted_calibration_resumes_to_the_same_result(
+    calibration: otcache.Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def killed(*args: object, **kwargs: object) -> None:
+            raise Killed
+
+        patch.setattr(calibration_stages, stage, killed)
+        with pytest.raises(Killed):
+            _calibrate(directory=tmp_path)
+    resumed = _calibrate(directory=tmp_path)
+    assert resumed.ladder == calibration.ladder
+    assert resumed.nfe == calibration.nfe
+    shutil.rmtree(tmp_path)
+
+
+def test_enable_changes_budgets_and_leaves_nothing(policy: otcache.Policy) -> None:
+    loop = make_loop()
+    before = dict(loop.denoiser.__dict__)
+    handle = otcache.enable(loop, policy, budget=4)
+    loop(["a"], [0], STEPS)
+    handle.set_budget(6)
+    loop(["a"], [0], STEPS)
+    handle.remove()
+    assert loop.denoiser.calls == 10
+    loop.denoiser.calls = before["calls"]
+    assert loop.denoiser.__dict__ == before
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "message"), [([], [0], "prompts"), ("one", [0], "prompts"), (["a"], [], "seeds")]
+)
+def test_empty_lists_are_refused(prompts: Any, seeds: Any, message: str) -> None:
+    with pytest.raises(otcache.OtcacheError, match=f"{message} must be a list with at least one"):
+        otcache.calibrate(make_loop(), prompts, STEPS, seeds, progress=False)
+
+
+def test_a_sampler_that_never_calls_the_denoiser_is_named() -> None:
+    loop = otcache.loop(lambda prompts, seeds, n: torch.zeros(len(seeds), 8), denoiser=torch.nn.Identity())
+    with pytest.raises(otcache.OtcacheError, match="never called"):
+        otcache.calibrate(loop, PROMPTS, STEPS, progress=False)
