@@ -1,1 +1,49 @@
 """Offers the plugins of otcache-solvers."""
+
+from __future__ import annotations
+
+from otcache_core.plugins import Info, hookimpl
+
+
+@hookimpl
+def otcache_provide_cost_models() -> list[Info]:
+    """Cost models that need no tensors."""
+    return [
+        Info(
+            "outcome",
+            "otcache_solvers.costs.outcome:Outcome",
+            "true error at the end of the run of each span skipped alone (LeMiCa)",
+        ),
+    ]
+
+
+@hookimpl
+def otcache_provide_solvers() -> list[Info]:
+    """Schedule solvers."""
+    return [
+        Info(
+            "anchor-search",
+            "otcache_solvers.anchor:AnchorSearch",
+            "end-to-end search at an extreme budget: Optuna over a warp, then a climb",
+        ),
+        Info(
+            "lexicographic",
+            "otcache_solvers.lexicographic:Lexicographic",
+            "lexicographic minimax path, exact (LeMiCa)",
+        ),
+        Info(
+            "quantile",
+            "otcache_solvers.quantile:Quantile",
+            "displacement interpolation between anchor and reference (OTCache)",
+        ),
+        Info(
+            "second-order",
+            "otcache_solvers.second_order:SecondOrder",
+            "exact plan for a two-term forecast, from the Gram of one recorded run",
+        ),
+        Info(
+            "shortest-path",
+            "otcache_solvers.shortest_path:ShortestPath",
+            "least sum of span costs, the additive baseline (networkx)",
+        ),
+    ]

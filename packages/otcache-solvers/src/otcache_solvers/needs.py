@@ -1,0 +1,54 @@
+"""What a solver asks of its problem, or one clear error."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core.contracts import Evaluator
+
+
+def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
+    """The problem's span costs.
+
+    Raises:
+        OtcacheError: if it has none.
+    """
+    if problem.costs is None:
+        raise OtcacheError(
+            f"solver {solver!r} needs span costs, got none: "
+            "measure them with a cost model and pass costs=..."
+        )
+    return problem.costs
+
+
+def endpoints_of(problem: ScheduleProblem, solver: str) -> tuple[Schedule, Schedule]:
+    """The problem's anchor and reference.
+
+    Raises:
+        OtcacheError: if one is missing.
+    """
+    if problem.anchor is None or problem.reference is None:
+        missing = "anchor" if problem.anchor is None else "reference"
+        raise OtcacheError(
+            f"solver {solver!r} interpolates between two schedules, got no {missing}: "
+            "pass anchor=... and reference=..."
+        )
+    return problem.anchor, problem.reference
+
+
+def evaluator_of(problem: ScheduleProblem, solver: str) -> Evaluator:
+    """The problem's evaluator.
+
+    Raises:
+        OtcacheError: if there is none, or its runs have another N.
+    """
+    if problem.evaluator is None:
+        raise OtcacheError(
+            f"solver {solver!r} runs the pipeline, got no evaluator: pass evaluator=..."
+        )
+    n = len(problem.evaluator.grid) - 1
+    if n != problem.num_steps:
+        raise OtcacheError(f"evaluator runs must have {problem.num_steps} steps, got {n}.")
+    return problem.evaluator

@@ -1,0 +1,82 @@
+"""Every plugin of the package passes core's kit, through the door third parties use."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otcache_core import OtcacheError, ScheduleProblem
+from otcache_core.plugins import Registry
+from otcache_core.testing import CostModelConformance, SolverConformance, ToySampler
+from otcache_solvers import plugin
+from otcache_solvers.costs import Gram
+
+
+def create(kind: str, name: str, **settings: Any) -> Any:
+    return Registry().create(kind, name, **settings)
+
+
+class TestOutcome(CostModelConformance):
+    def make_cost_model(self):
+        return create("cost_models", "outcome")
+
+
+class TestLexicographic(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "lexicographic")
+
+    def exact_objective(self):
+        return max
+
+
+class TestShortestPath(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "shortest-path")
+
+    def exact_objective(self):
+        return math.fsum
+
+
+class TestQuantile(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "quantile")
+
+
+class TestSecondOrder(SolverConformance):
+    def make_solver(self):
+        sampler = ToySampler(num_steps=self.num_steps)
+        gram = Gram.of(sampler.trajectories()).matrix
+        return create("solvers", "second-order", gram=gram, grid=sampler.grid)
+
+
+class TestAnchorSearch(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "anchor-search", max_trials=6, climb_trials=4)
+
+
+@pytest.mark.parametrize("info", plugin.otcache_provide_solvers(), ids=lambda info: info.name)
+def test_a_solver_can_be_created_without_settings_and_says_what_it_needs(info):
+    with pytest.raises(OtcacheError, match="got no"):
+        create("solvers", info.name).solve(ScheduleProblem(6, 3))
+
+
+def test_importing_the_plugin_module_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, otcache_solvers.plugin, otcache_solvers.anchor, otcache_solvers.shortest_path\n"
+        "heavy = {'optuna', 'networkx', 'scipy', 'ot', 'cvxpy', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_are_sorted_and_summarised():
+    infos = plugin.otcache_provide_solvers()
+    assert [i.name for i in infos] == sorted(i.name for i in infos)
+    assert all(i.summary for i in infos)
+    assert np.unique([i.target for i in infos]).size == len(infos)
