@@ -23,9 +23,9 @@ class ScheduleProblem:
     Args:
         num_steps: N.
         budget: B, in 1..N.
-        costs: w(i -> j) for 0 <= i < j <= N in entry [i, j]; shape (N, N + 1), entries with j <= i are
-            ignored; spans of length one cost 0. None for solvers that need no costs. ``inf`` marks a span
-            that may not be used.
+        costs: w(i -> j) for 0 <= i < j <= N in entry [i, j]; shape (N, N + 1), entries with
+            j <= i are ignored; spans of length one cost 0. None for solvers that need no costs.
+            ``inf`` marks a span that may not be used.
         anchor: schedule at an extreme budget, for solvers that interpolate.
         reference: schedule at a conservative budget, for solvers that interpolate.
         evaluator: the pipeline, for solvers that search.
@@ -74,9 +74,10 @@ class Solution:
         schedule: None exactly when ``result`` is INFEASIBLE.
         objective: value of the solver's own objective at the schedule (``inf`` where infeasible).
         result: how the solver ended.
-        lower_bound: certificate: no schedule of this budget has an objective below it; None where the
-            solver offers none.
-        certificate: what the bound bounds (objective, forecaster, samples); empty where there is none.
+        lower_bound: certificate: no schedule of this budget has an objective below it; None where
+            the solver offers none.
+        certificate: what the bound bounds (objective, forecaster, samples); empty where there is
+            none.
         stats: counters such as ``{"nfe": 120, "trials": 40}``.
     """
 
@@ -99,7 +100,7 @@ class Solution:
 
 
 def check_costs(costs: NDArray[np.float64], num_steps: int) -> None:
-    """Raise OtcacheError unless costs[i, j] is >= 0 (inf allowed) for every i < j, and 0 for j = i + 1."""
+    """Raise OtcacheError unless costs[i, j] >= 0 (inf allowed) for i < j, and 0 for j = i + 1."""
     shape = (num_steps, num_steps + 1)
     if costs.shape != shape:
         raise OtcacheError(

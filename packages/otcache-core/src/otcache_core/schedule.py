@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,8 @@ class Span:
         start: computed step k.
         stop: next computed step j, or N at the end of the run.
         history: computed steps before ``start``, latest first: k_1, k_2, ...
-        weights: forecast weights c_0 .. c_{m-1} of this span; empty where the forecaster stores none.
+        weights: forecast weights c_0 .. c_{m-1} of this span; empty where the forecaster stores
+            none.
     """
 
     start: int
@@ -42,7 +45,8 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
 
     .. math:: \hat v_t = \sum_{r=0}^{m-1} A_{t,r}\, v_{k_r}, \qquad k_0 = k,
 
-    where the coefficients come from the named :class:`~otcache_core.contracts.forecaster.Forecaster`
+    where the coefficients come from the named
+    :class:`~otcache_core.contracts.forecaster.Forecaster`
     (``reuse``: A = (1)). ``fitted`` reads them from ``weights``, one tuple c_0 .. c_{m-1} a span:
     v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}).
 
@@ -70,6 +74,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     branches: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         if self.num_steps < 1:
             raise ScheduleError(expected("num_steps", self.num_steps, "at least 1"))
         _check_steps("computed", self.computed, self.num_steps)
@@ -132,7 +137,9 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         return msgspec.structs.replace(self, weights=rows, forecaster=forecaster)
 
     def to_sigmas(self, grid: Sequence[float]) -> tuple[float, ...]:
-        """The sub-grid {s_k : k in S} with s_N: plain sampling on it equals output reuse (METHODS, fact 1).
+        """The sub-grid {s_k : k in S} with s_N.
+
+        Plain sampling on it equals output reuse (METHODS.md, fact 1).
 
         Args:
             grid: s_0 .. s_N, N + 1 values.
@@ -166,10 +173,28 @@ def check_budget(budget: object, num_steps: int) -> int:
     return budget
 
 
+def _make_plain(schedule: Schedule) -> None:
+    """Turn lists and numpy numbers into tuples of int and float, so that a schedule is hashable."""
+    try:
+        plain = {
+            "num_steps": operator.index(schedule.num_steps),
+            "computed": tuple(operator.index(k) for k in schedule.computed),
+            "weights": tuple(tuple(float(c) for c in row) for row in schedule.weights),
+            "branches": tuple(
+                (name, tuple(operator.index(k) for k in steps)) for name, steps in schedule.branches
+            ),
+        }
+    except (TypeError, ValueError) as error:
+        wanted = "integers num_steps and computed, rows of numbers as weights"
+        raise ScheduleError(f"a schedule takes {wanted}: {error}.") from error
+    for name, value in plain.items():
+        msgspec.structs.force_setattr(schedule, name, value)
+
+
 def _check_steps(what: str, steps: tuple[int, ...], num_steps: int) -> None:
     if not steps or steps[0] != 0:
         raise ScheduleError(
             expected(what, steps, "steps that begin with 0", "the first step has nothing to reuse.")
         )
-    if any(b <= a for a, b in zip(steps, steps[1:], strict=False)) or steps[-1] >= num_steps:
+    if any(b <= a for a, b in itertools.pairwise(steps)) or steps[-1] >= num_steps:
         raise ScheduleError(expected(what, steps, f"distinct increasing steps below {num_steps}"))

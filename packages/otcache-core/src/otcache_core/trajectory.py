@@ -18,7 +18,8 @@ class Trajectory:
 
     Args:
         grid: s_0 .. s_N, noise level (sigma) at each step and at the end; shape (N + 1,).
-        states: x_0 .. x_N, the latent at the start of each step and the result, flattened; shape (N + 1, d).
+        states: x_0 .. x_N, the latent at the start of each step and the result, flattened;
+            shape (N + 1, d).
         outputs: v_0 .. v_{N-1}, the denoiser's output after guidance, flattened; shape (N, d).
         calls: number of denoiser calls per branch in the whole run.
         label: what was sampled, such as ``prompt 3, seed 0``.
@@ -35,6 +36,12 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         n = self.num_steps
+        if self.outputs.ndim != 2:
+            raise OtcacheError(
+                expected(
+                    "Trajectory.outputs", self.outputs.shape, "of shape (N, d)", "flatten them."
+                )
+            )
         if self.grid.shape != (n + 1,):
             raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))
         if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
@@ -47,9 +54,8 @@ class Trajectory:
             )
         for name in ("grid", "states", "outputs"):
             if not np.isfinite(getattr(self, name)).all():
-                raise OtcacheError(
-                    f"Trajectory.{name} of {self.label!r} holds NaN or infinity: the full run itself broke."
-                )
+                what = f"Trajectory.{name} of {self.label!r}"
+                raise OtcacheError(f"{what} holds NaN or infinity: the full run itself broke.")
 
     @property
     def num_steps(self) -> int:

@@ -1,4 +1,4 @@
-"""The contracts between the parts of otcache: four plugin kinds, two small ones, and the Evaluator."""
+"""The contracts between the parts of otcache: four kinds, two small ones, the Evaluator."""
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Evaluation, Evaluator

@@ -18,9 +18,11 @@ class Evaluation:
 
     Args:
         schedules: the schedules that ran; with ``fit``, they carry the weights fitted on the way.
-        errors: error against the full run of each schedule on each sample, shape (schedules, samples).
+        errors: error of each schedule on each sample against the full run,
+            shape (schedules, samples).
         nfe: denoiser evaluations spent, in samples times computed steps.
-        gram: E <e_a, e_b> of the final-latent errors of schedules a and b, shape (schedules, schedules).
+        gram: E <e_a, e_b> of the final-latent errors of schedules a and b,
+            shape (schedules, schedules).
     """
 
     schedules: tuple[Schedule, ...]
@@ -65,6 +67,6 @@ class Evaluator(ABC):
             schedules: all with N of the recorded runs.
             objective: a name of ``objectives``: ``latent-rmse``, ``latent-l1`` or a perceptual one.
             samples: indices of the samples to use; all by default.
-            fit: fit the forecast weights of each schedule in closed loop while it runs (memory as the
-                implementation states), and return them in ``Evaluation.schedules``.
+            fit: fit the forecast weights of each schedule in closed loop while it runs
+                (memory as the implementation states), and return them in ``Evaluation.schedules``.
         """

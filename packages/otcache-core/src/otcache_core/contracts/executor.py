@@ -12,7 +12,7 @@ from otcache_core.schedule import Schedule
 
 @dataclass
 class RunReport:
-    """What happened while a pipeline ran under an executor, summed over all runs since it was entered.
+    """What happened under an executor, summed over all runs since it was entered.
 
     Attributes:
         planned: computed steps of the schedule, per run.
@@ -51,14 +51,17 @@ class RunHandle(ABC):
 class CacheExecutor(ABC):
     """Run a live pipeline or module by a schedule.
 
-    Laws: under the all-compute schedule outputs are bit-identical; on exit, also by exception, nothing
-    remains on the module and ``inspect.signature(forward)`` is unchanged; other instances are never
+    Laws: under the all-compute schedule outputs are bit-identical; on exit, also by exception,
+    nothing remains on the module and ``inspect.signature(forward)`` is unchanged; other instances are never
     touched; a skipped step makes no call of the denoiser and no device-to-host sync.
     """
 
     @abstractmethod
     def supports(self, target: Any) -> str:
-        """Return "" if ``target`` can be run, else the reason why not. Must be cheap and change nothing."""
+        """Return "" if ``target`` can be run, else the reason why not.
+
+        Must be cheap and change nothing.
+        """
 
     @abstractmethod
     def attach(

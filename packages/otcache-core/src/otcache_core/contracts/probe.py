@@ -36,24 +36,31 @@ class SampleRequest:
 class FeatureProbe(ABC):
     """Record full runs of a pipeline.
 
-    Law: observing changes nothing; the pipeline's outputs are bit-identical with and without the probe,
-    and nothing remains on it afterwards.
+    Law: observing changes nothing; the pipeline's outputs are bit-identical with and without the
+    probe, and nothing remains on it afterwards.
     """
 
     @abstractmethod
     def supports(self, target: Any) -> str:
-        """Return "" if ``target`` can be recorded, else the reason why not. Must be cheap and change nothing."""
+        """Return "" if ``target`` can be recorded, else the reason why not.
+
+        Must be cheap and change nothing.
+        """
 
     @abstractmethod
     def provenance(self, target: Any, request: SampleRequest | None) -> dict[str, Any]:
-        """Facts that bind a policy to this pipeline; see :class:`otcache_core.policy.Provenance` for the keys."""
+        """Facts that bind a policy to this pipeline.
+
+        Keys are those of :class:`otcache_core.policy.Provenance`, without ``grid``.
+        """
 
     @abstractmethod
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
         """Yield one trajectory a sample, in order, as soon as it is known.
 
         Raises:
-            ExecutionError: if the sampler never calls the denoiser, or makes another number of steps.
+            ExecutionError: if the sampler never calls the denoiser, or makes another number of
+                steps.
         """
 
     @abstractmethod

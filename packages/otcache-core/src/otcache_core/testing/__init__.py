@@ -1,0 +1,34 @@
+"""Conformance kits for plugin authors, and a toy pipeline that needs no tensor library.
+
+A kit is a class of pytest tests, one for each law of a contract. Subclass it under a name that
+begins with ``Test`` and say how to make the plugin:
+
+.. code-block:: python
+
+    from otcache_core.testing import SolverConformance
+
+    class TestMySolver(SolverConformance):
+        def make_solver(self):
+            return MySolver()
+
+Importing this package needs pytest; nothing else in otcache-core does.
+"""
+
+from otcache_core.testing.cost_models import CostModelConformance
+from otcache_core.testing.executors import ExecutorConformance
+from otcache_core.testing.forecasters import ForecasterConformance
+from otcache_core.testing.metrics import MetricConformance
+from otcache_core.testing.probes import ProbeConformance
+from otcache_core.testing.solvers import SolverConformance
+from otcache_core.testing.toy import ToyEvaluator, ToySampler
+
+__all__ = [
+    "CostModelConformance",
+    "ExecutorConformance",
+    "ForecasterConformance",
+    "MetricConformance",
+    "ProbeConformance",
+    "SolverConformance",
+    "ToyEvaluator",
+    "ToySampler",
+]

@@ -1,0 +1,112 @@
+"""The laws of a cost model as tests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otcache_core.contracts.cost_model import CostModel, SpanCosts
+from otcache_core.contracts.evaluator import Evaluation, Evaluator
+from otcache_core.errors import OtcacheError
+from otcache_core.schedule import Schedule
+from otcache_core.testing.toy import ToySampler
+
+
+class CountingEvaluator(Evaluator):
+    """Passes everything on and adds up the NFE.
+
+    Args:
+        inner: the evaluator that does the work.
+    """
+
+    def __init__(self, inner: Evaluator) -> None:
+        self.inner = inner
+        self.nfe = 0
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        """s_0 .. s_N."""
+        return self.inner.grid
+
+    @property
+    def num_samples(self) -> int:
+        """Of the inner one."""
+        return self.inner.num_samples
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Of the inner one."""
+        return self.inner.objectives
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        """Evaluate, and count."""
+        done = self.inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+        self.nfe += done.nfe
+        return done
+
+
+class CostModelConformance(ABC):
+    """Laws of :class:`~otcache_core.contracts.CostModel`; override :meth:`make_cost_model`."""
+
+    sampler: ToySampler = ToySampler(num_steps=8, num_samples=2)
+
+    @abstractmethod
+    def make_cost_model(self) -> CostModel:
+        """A fresh cost model."""
+
+    def _measure(self, evaluator: Evaluator | None = None) -> SpanCosts:
+        evaluator = evaluator or self.sampler.evaluator()
+        return self.make_cost_model().measure(self.sampler.trajectories(), evaluator)
+
+    def test_there_is_a_cost_for_every_span(self) -> None:
+        n = self.sampler.num_steps
+        assert self._measure().costs.shape == (n, n + 1)
+
+    def test_spans_of_length_one_cost_nothing(self) -> None:
+        assert not np.diagonal(self._measure().costs, offset=1).any()
+
+    def test_costs_are_not_negative_and_some_are_finite(self) -> None:
+        n = self.sampler.num_steps
+        above = self._measure().costs[np.triu_indices(n, k=1, m=n + 1)]
+        assert (above >= 0).all()
+        assert np.isfinite(above).any()
+
+    def test_measuring_twice_gives_the_same(self) -> None:
+        np.testing.assert_array_equal(self._measure().costs, self._measure().costs)
+
+    def test_trajectories_are_not_changed(self) -> None:
+        trajectories = self.sampler.trajectories()
+        self.make_cost_model().measure(trajectories, self.sampler.evaluator())
+        for after, before in zip(trajectories, self.sampler.trajectories(), strict=True):
+            np.testing.assert_array_equal(after.states, before.states)
+            np.testing.assert_array_equal(after.outputs, before.outputs)
+
+    def test_the_price_is_what_was_spent(self) -> None:
+        counting = CountingEvaluator(self.sampler.evaluator())
+        measured = self._measure(counting)
+        assert measured.nfe == counting.nfe
+        assert 1 <= measured.samples <= self.sampler.num_samples
+
+    def test_no_trajectory_is_refused(self) -> None:
+        with pytest.raises(OtcacheError):
+            self.make_cost_model().measure([], self.sampler.evaluator())
+
+    def test_without_an_evaluator_it_works_or_says_so(self) -> None:
+        try:
+            measured = self.make_cost_model().measure(self.sampler.trajectories())
+        except OtcacheError as error:
+            reason = str(error).lower()
+        else:
+            reason = "" if measured.nfe else "no evaluator was needed"
+        assert "evaluator" in reason

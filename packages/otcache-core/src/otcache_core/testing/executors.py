@@ -1,0 +1,146 @@
+"""The laws of a cache executor as tests."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otcache_core.contracts.executor import CacheExecutor
+from otcache_core.errors import ExecutionError
+from otcache_core.schedule import Schedule
+
+
+class ExecutorConformance(ABC):
+    """Laws of :class:`~otcache_core.contracts.CacheExecutor`.
+
+    The author says how to make a target, run it, and count the calls of its denoiser's own work
+    (a counter inside the denoiser: a skipped call must not reach it).
+    """
+
+    num_steps: int = 6
+
+    @abstractmethod
+    def make_executor(self) -> CacheExecutor:
+        """A fresh executor."""
+
+    @abstractmethod
+    def make_target(self) -> Any:
+        """A fresh target; two of them share no module and give the same pictures."""
+
+    @abstractmethod
+    def run(self, target: Any) -> NDArray[Any]:
+        """Sample once with ``num_steps`` steps and a fixed seed; returns the result."""
+
+    @abstractmethod
+    def denoiser(self, target: Any) -> Any:
+        """The module that is called at each step."""
+
+    @abstractmethod
+    def calls(self, target: Any) -> int:
+        """How often the denoiser has really worked since ``make_target``."""
+
+    def _traces(self, target: Any) -> tuple[Any, ...]:
+        module = self.denoiser(target)
+        hooks = [len(v) for k, v in sorted(vars(module).items()) if k.endswith("_hooks")]
+        return (
+            sorted(vars(module)),
+            hooks,
+            str(inspect.signature(module.forward)),
+            sorted(vars(target)),
+        )
+
+    def _schedules(self) -> Sequence[Schedule]:
+        n = self.num_steps
+        some = tuple(sorted({0, 1, n // 2}))
+        return (
+            Schedule(n, (0,)),
+            Schedule(n, some),
+            Schedule(n, some, forecaster="linear"),
+            Schedule.full(n),
+        )
+
+    def test_it_supports_its_target_and_says_why_not_another(self) -> None:
+        assert self.make_executor().supports(self.make_target()) == ""
+        assert self.make_executor().supports(object())
+
+    def test_asking_for_support_changes_nothing(self) -> None:
+        target = self.make_target()
+        before = self._traces(target)
+        self.make_executor().supports(target)
+        assert self._traces(target) == before
+
+    def test_computing_every_step_is_bit_identical(self) -> None:
+        target = self.make_target()
+        plain = self.run(target)
+        with self.make_executor().attach(target, Schedule.full(self.num_steps)):
+            attached = self.run(target)
+        np.testing.assert_array_equal(attached, plain)
+
+    def test_skipped_steps_make_no_call(self) -> None:
+        target = self.make_target()
+        self.run(target)
+        per_step = self.calls(target) // self.num_steps
+        for schedule in self._schedules():
+            before = self.calls(target)
+            with self.make_executor().attach(target, schedule) as run:
+                result = self.run(target)
+            assert np.isfinite(result).all()
+            assert self.calls(target) - before == per_step * schedule.budget
+            assert sum(run.report.computed.values()) == per_step * schedule.budget
+            skipped = per_step * (self.num_steps - schedule.budget)
+            assert sum(run.report.skipped.values()) == skipped
+
+    def test_the_report_says_what_was_planned(self) -> None:
+        target, schedule = self.make_target(), Schedule(self.num_steps, (0, 2))
+        with self.make_executor().attach(target, schedule) as run:
+            self.run(target)
+            self.run(target)
+        assert run.report.planned == (0, 2)
+        assert run.report.runs == 2
+        assert run.report.peak_cached_bytes > 0
+        assert run.report.cached_bytes == 0
+
+    def test_runs_do_not_mix(self) -> None:
+        target = self.make_target()
+        with self.make_executor().attach(target, Schedule(self.num_steps, (0, 2))):
+            first, second = self.run(target), self.run(target)
+        np.testing.assert_array_equal(first, second)
+
+    def test_nothing_remains_after_exit(self) -> None:
+        target = self.make_target()
+        before, plain = self._traces(target), self.run(target)
+        with self.make_executor().attach(target, Schedule(self.num_steps, (0, 2))):
+            self.run(target)
+        assert self._traces(target) == before
+        np.testing.assert_array_equal(self.run(target), plain)
+
+    def test_nothing_remains_after_an_exception(self) -> None:
+        target = self.make_target()
+        before = self._traces(target)
+        attached = self.make_executor().attach(target, Schedule(self.num_steps, (0, 2)))
+        with pytest.raises(KeyError), attached:
+            raise KeyError
+        assert self._traces(target) == before
+
+    def test_other_instances_are_not_touched(self) -> None:
+        target, other = self.make_target(), self.make_target()
+        before, plain = self._traces(other), self.run(other)
+        with self.make_executor().attach(target, Schedule(self.num_steps, (0,))):
+            assert self._traces(other) == before
+            np.testing.assert_array_equal(self.run(other), plain)
+
+    def test_attaching_twice_is_refused(self) -> None:
+        target, executor = self.make_target(), self.make_executor()
+        with executor.attach(target, Schedule(self.num_steps, (0, 2))):
+            second = self.make_executor()
+            with (
+                pytest.raises(ExecutionError),
+                second.attach(target, Schedule(self.num_steps, (0,))),
+            ):
+                pass

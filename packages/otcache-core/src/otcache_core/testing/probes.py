@@ -1,0 +1,101 @@
+"""The laws of a feature probe as tests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.contracts.probe import FeatureProbe, SampleRequest
+from otcache_core.policy import Provenance
+from otcache_core.schedule import Schedule
+from otcache_core.trajectory import Trajectory
+
+
+class ProbeConformance(ABC):
+    """Laws of :class:`~otcache_core.contracts.FeatureProbe`."""
+
+    @abstractmethod
+    def make_probe(self) -> FeatureProbe:
+        """A fresh probe."""
+
+    @abstractmethod
+    def make_target(self) -> Any:
+        """A fresh target; two of them give the same samples."""
+
+    @abstractmethod
+    def request(self) -> SampleRequest:
+        """At least two samples, in batches of two."""
+
+    @abstractmethod
+    def final_latents(self, target: Any, request: SampleRequest) -> NDArray[Any]:
+        """x_N of the plain target, without the probe, in the same batches; shape (samples, ...)."""
+
+    @abstractmethod
+    def traces(self, target: Any) -> Any:
+        """Whatever a probe could leave behind (``sorted(vars(module))``, hooks), for comparison."""
+
+    def _record(self, target: Any) -> list[Trajectory]:
+        return list(self.make_probe().record(target, self.request()))
+
+    def test_it_supports_its_target_and_says_why_not_another(self) -> None:
+        assert self.make_probe().supports(self.make_target()) == ""
+        assert self.make_probe().supports(object())
+
+    def test_one_trajectory_a_sample(self) -> None:
+        request, trajectories = self.request(), self._record(self.make_target())
+        assert len(trajectories) == len(request.prompts)
+        for trajectory in trajectories:
+            assert trajectory.num_steps == request.num_steps
+            assert trajectory.label
+            assert sum(trajectory.calls.values()) >= request.num_steps
+
+    def test_observing_changes_nothing_bit_for_bit(self) -> None:
+        plain = self.final_latents(self.make_target(), self.request())
+        target = self.make_target()
+        recorded = [t.states[-1] for t in self._record(target)]
+        flat = np.asarray(plain).reshape(len(recorded), -1)
+        np.testing.assert_array_equal(np.stack(recorded), flat.astype(recorded[0].dtype))
+        np.testing.assert_array_equal(self.final_latents(target, self.request()), plain)
+
+    def test_nothing_remains(self) -> None:
+        target = self.make_target()
+        before = self.traces(target)
+        self._record(target)
+        assert self.traces(target) == before
+
+    def test_nothing_remains_when_recording_is_given_up(self) -> None:
+        target = self.make_target()
+        before = self.traces(target)
+        stream = iter(self.make_probe().record(target, self.request()))
+        next(stream)
+        stream.close() if hasattr(stream, "close") else None
+        assert self.traces(target) == before
+
+    def test_recording_twice_gives_the_same(self) -> None:
+        target = self.make_target()
+        for first, second in zip(self._record(target), self._record(target), strict=True):
+            np.testing.assert_array_equal(first.states, second.states)
+            np.testing.assert_array_equal(first.outputs, second.outputs)
+
+    def test_provenance_has_the_keys_of_a_policy(self) -> None:
+        target = self.make_target()
+        facts = self.make_probe().provenance(target, self.request())
+        grid = self._record(target)[0].grid.tolist()
+        provenance = Provenance.from_dict({**facts, "grid": grid})
+        assert provenance.model_class
+        assert provenance.num_steps == self.request().num_steps
+
+    def test_the_evaluator_finds_no_error_where_everything_is_computed(self) -> None:
+        target, request = self.make_target(), self.request()
+        trajectories = self._record(target)
+        evaluator = self.make_probe().evaluator(target, request, trajectories)
+        n = request.num_steps
+        schedules = [Schedule.full(n), Schedule(n, (0, n // 2))]
+        first, second = (evaluator.evaluate(schedules) for _ in range(2))
+        assert evaluator.num_samples == len(trajectories)
+        assert (first.errors[0] == 0).all()
+        assert (first.errors[1] > 0).all()
+        np.testing.assert_array_equal(first.errors, second.errors)

@@ -1,0 +1,178 @@
+"""A sampler small enough to know everything about: a nonlinear ODE under Euler, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.contracts.evaluator import Evaluation, Evaluator
+from otcache_core.contracts.forecaster import Forecaster
+from otcache_core.errors import OtcacheError, expected
+from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.forecasters.strength import linear_weights
+from otcache_core.schedule import Schedule, Span
+from otcache_core.trajectory import Trajectory
+
+Floats = NDArray[np.float64]
+_FORECASTERS: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
+
+
+@dataclass(frozen=True, eq=False)
+class ToySampler:
+    r"""Euler steps through dx/ds = v(x, s) from s = 1 down to 0.
+
+    .. math:: v(x, s) = W x + a \tanh(x + b) + c \sin(4 s), \qquad
+        x_{i+1} = x_i + (s_{i+1} - s_i) v(x_i, s_i), \qquad s_i = (1 - i/N)^{p}
+
+    Args:
+        num_steps: N.
+        num_samples: samples, each from its own standard normal x_0.
+        dim: d.
+        power: p; 1 is an even grid.
+        nonlinearity: a; 0 makes the ODE linear in x.
+        seed: of W, b, c and all x_0.
+    """
+
+    num_steps: int = 12
+    num_samples: int = 3
+    dim: int = 6
+    power: float = 1.0
+    nonlinearity: float = 1.0
+    seed: int = 0
+
+    @cached_property
+    def grid(self) -> Floats:
+        """s_0 .. s_N, shape (N + 1,)."""
+        return np.asarray(np.linspace(1.0, 0.0, self.num_steps + 1) ** self.power)
+
+    @cached_property
+    def start(self) -> Floats:
+        """x_0 of every sample, shape (samples, d)."""
+        rng = np.random.default_rng([self.seed, 1])
+        return rng.standard_normal((self.num_samples, self.dim))
+
+    @cached_property
+    def _field(self) -> tuple[Floats, Floats, Floats]:
+        rng = np.random.default_rng([self.seed, 0])
+        w = rng.standard_normal((self.dim, self.dim)) / self.dim
+        return w, rng.standard_normal(self.dim), rng.standard_normal(self.dim)
+
+    def velocity(self, x: Floats, s: float) -> Floats:
+        """v(x, s) row by row, shape (samples, d)."""
+        w, b, c = self._field
+        return np.asarray(x @ w.T + self.nonlinearity * np.tanh(x + b) + c * np.sin(4.0 * s))
+
+    def trajectories(self) -> list[Trajectory]:
+        """The full runs, one a sample."""
+        states, outputs = [self.start], []
+        for s, after in zip(self.grid[:-1], self.grid[1:], strict=True):
+            outputs.append(self.velocity(states[-1], s))
+            states.append(states[-1] + (after - s) * outputs[-1])
+        x, v = np.stack(states), np.stack(outputs)
+        return [
+            Trajectory(self.grid, x[:, n], v[:, n], {"main": self.num_steps}, f"sample {n}")
+            for n in range(self.num_samples)
+        ]
+
+    def evaluator(self, memory: int = 3) -> ToyEvaluator:
+        """An evaluator over exactly these samples."""
+        return ToyEvaluator(self, memory)
+
+
+class ToyEvaluator(Evaluator):
+    """Runs schedules on a :class:`ToySampler`; objectives ``latent-rmse`` and ``latent-l1``.
+
+    Args:
+        sampler: the full runs.
+        memory: m of the closed-loop fit, at least 1.
+        ridge: of the fit, as a part of the normal matrix's diagonal.
+    """
+
+    def __init__(self, sampler: ToySampler, memory: int = 3, ridge: float = 1e-3) -> None:
+        self.sampler, self.memory, self.ridge = sampler, memory, ridge
+        self._full: Floats = np.stack(
+            [np.asarray(t.states, dtype=np.float64) for t in sampler.trajectories()], axis=1
+        )
+
+    @property
+    def grid(self) -> Floats:
+        """s_0 .. s_N."""
+        return self.sampler.grid
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return self.sampler.num_samples
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Root mean square and mean absolute difference of x_N."""
+        return ("latent-rmse", "latent-l1")
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        """Run every schedule on every sample.
+
+        Raises:
+            OtcacheError: if the objective is unknown or a schedule has another N.
+        """
+        name = objective or self.objectives[0]
+        if name not in self.objectives:
+            wanted = f"one of {', '.join(self.objectives)}"
+            raise OtcacheError(expected("objective", name, wanted))
+        chosen = list(range(self.num_samples) if samples is None else samples)
+        ran = [self._run(schedule, chosen, fit) for schedule in schedules]
+        e = np.stack([end - self._full[-1, chosen] for _, end in ran])
+        errors = np.sqrt((e**2).mean(-1)) if name == "latent-rmse" else np.abs(e).mean(-1)
+        gram = np.einsum("and,bnd->ab", e, e) / (len(chosen) * self.sampler.dim)
+        nfe = len(chosen) * sum(s.budget for s in schedules)
+        return Evaluation(tuple(s for s, _ in ran), errors, nfe, gram)
+
+    def _run(self, schedule: Schedule, chosen: list[int], fit: bool) -> tuple[Schedule, Floats]:
+        if schedule.num_steps != self.sampler.num_steps:
+            wanted = str(self.sampler.num_steps)
+            raise OtcacheError(expected("schedule.num_steps", schedule.num_steps, wanted))
+        s, x = self.grid, self.sampler.start[chosen]
+        rule = _FORECASTERS["fitted" if fit else schedule.forecaster]
+        outputs: list[Floats] = []  # of the computed steps, latest first
+        weights = []
+        for span in schedule.spans():
+            k = span.start
+            outputs.insert(0, self.sampler.velocity(x, s[k]))
+            x = x + (s[k + 1] - s[k]) * outputs[0]
+            if fit:
+                weights.append(self._weights(span, x, outputs, self._full[span.stop, chosen]))
+            stored = weights[-1] if fit else span.weights
+            filled = Span(k, span.stop, span.history, stored)
+            for t, row in zip(filled.skipped, rule.coefficients(filled, s), strict=True):
+                forecast = sum(a * v for a, v in zip(row, outputs, strict=False))
+                x = x + (s[t + 1] - s[t]) * forecast
+        return (schedule.with_weights(weights) if fit else schedule), x
+
+    def _weights(
+        self, span: Span, x: Floats, outputs: list[Floats], target: Floats
+    ) -> tuple[float, ...]:
+        """Ridge least squares, around linear extrapolation, for x_j of the full run."""
+        prior = np.array(linear_weights(span, self.grid, self.memory))
+        prior[2:] = 0.0
+        if not span.skipped:
+            return (0.0,) * len(prior)
+        length = self.grid[span.stop] - self.grid[span.start + 1]
+        v, *older = outputs[: len(prior)]
+        basis = length * np.stack([v.ravel(), *((v - past).ravel() for past in older)])
+        residual = (target - x - length * v).ravel() - prior @ basis
+        normal = basis @ basis.T
+        damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
+        return tuple(
+            float(c) for c in prior + np.linalg.lstsq(damped, basis @ residual, rcond=None)[0]
+        )
