@@ -1,0 +1,46 @@
+"""What a denoiser was called with, as far as the driver looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from otcache_diffusers.driver.tree import first_tensor
+
+_TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma", "time")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of one denoiser call.
+
+    Args:
+        args: positional ones.
+        kwargs: named ones.
+    """
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def state(self) -> Tensor | None:
+        """The first tensor argument: the sampler's state, more or less processed."""
+        return first_tensor([*self.args, *self.kwargs.values()])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the first argument; of a list of tensors its length first."""
+        first = next(iter([*self.args, *self.kwargs.values()]), None)
+        outer = (len(first),) if isinstance(first, (list, tuple)) else ()
+        return (*outer, *self.state.shape) if self.state is not None else outer
+
+    @property
+    def timestep(self) -> Any | None:
+        """The time argument, by its usual names, else the second positional one."""
+        for name in _TIMESTEP_NAMES:
+            if name in self.kwargs:
+                return self.kwargs[name]
+        return self.args[1] if len(self.args) > 1 else None

@@ -1,0 +1,134 @@
+"""The state machine between the hooks and a policy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.branches import Branches, Group
+from otcache_diffusers.driver.policy import RunInfo, StepPolicy
+from otcache_diffusers.driver.timecheck import TimeCheck
+
+#: Makes the RunInfo of an announced run from the first call's arguments.
+Announcement = Callable[[Arguments], RunInfo]
+
+
+class Conductor:
+    """One clock for all denoisers of a target.
+
+    A clock announces runs and advances steps; denoisers ask for their output. A call that comes
+    outside an announced run is computed, with one warning.
+
+    Args:
+        policy: what is asked at each call.
+    """
+
+    def __init__(self, policy: StepPolicy) -> None:
+        self._policy = policy
+        self._announced: Announcement | None = None
+        self._run: RunInfo | None = None
+        self._branches = Branches()
+        self._owner = 0
+        self._calling = threading.Lock()
+        self._warned: set[str] = set()
+        self.times = TimeCheck()
+        self.step = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        return self._run is not None
+
+    def announce(self, announcement: Announcement) -> None:
+        """The next denoiser call begins a run; a run still under way has broken off."""
+        self.finish(False)
+        self._announced = announcement
+
+    def call(
+        self, denoiser: str, context: str, arguments: Arguments, compute: Callable[[], Any]
+    ) -> Any:
+        """The output of one denoiser call.
+
+        Raises:
+            ExecutionError: if two threads use the module at once, or branches cannot be told apart.
+        """
+        if not self._calling.acquire(blocking=False):
+            raise ExecutionError(
+                "one module must serve one run at a time, got a concurrent call: load the "
+                "pipeline twice."
+            )
+        try:
+            return self._answer(Group(denoiser, context, arguments.shape), arguments, compute)
+        except BaseException:
+            self.finish(False)
+            raise
+        finally:
+            self._calling.release()
+
+    def advance(self, seen: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
+        """The sampler made a step, from x_t with v_t to x_{t+1} where these were seen."""
+        run = self._run
+        if run is None:
+            if self._announced is not None:
+                self.warn("the sampler made a step without calling the denoiser.")
+            return
+        self._branches.close(self.step)
+        if seen is not None:
+            self._policy.stepped(self.step, *seen)
+        self.step += 1
+        if self.step >= run.num_steps:
+            self.finish(True)
+
+    def finish(self, completed: bool) -> None:
+        """End the run under way, if any."""
+        run, self._run, self._announced = self._run, None, None
+        if run is not None:
+            self._policy.end(completed)
+
+    def _answer(self, group: Group, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        if self._announced is not None:
+            self._begin(self._announced(arguments))
+        if self._run is None:
+            self.warn(
+                "the denoiser was called outside a run of this target's own sampler (another "
+                "pipeline shares it, or it makes more calls than steps): such calls are computed."
+            )
+            return compute()
+        if self._owner != threading.get_ident():
+            raise ExecutionError(
+                "a run must stay in one thread, got a call from another: load the pipeline twice."
+            )
+        self.times.see(self.step, arguments.timestep)
+        return self._decide(self._branches.name(group, self.step), compute)
+
+    def _begin(self, run: RunInfo) -> None:
+        self._announced, self._run, self.step = None, run, 0
+        self._branches = Branches()
+        self._owner = threading.get_ident()
+        self._policy.begin(run)
+
+    def _decide(self, branch: str, compute: Callable[[], Any]) -> Any:
+        if self._branches.trusted:
+            output = self._policy.before(self.step, branch)
+            if output is not None:
+                self._branches.forecast()
+                return output
+        else:
+            self.warn(
+                "the number of denoiser calls per step changed and the pipeline does not name its "
+                "branches: the rest of the run is computed."
+            )
+        output = compute()
+        self._policy.after(self.step, branch, output)
+        return output
+
+    def warn(self, message: str) -> None:
+        """Tell the policy, each message once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._policy.warn(message)

@@ -1,0 +1,148 @@
+"""Attach to the root of a denoiser, on the instance, and leave no trace."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from diffusers.hooks import HookRegistry, ModelHook  # type: ignore[attr-defined]  # lazy export
+from torch import nn
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.driver.arguments import Arguments
+
+_NAME = "otcache"
+_MISSING = object()
+_DRIVEN: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+#: (context, arguments, compute) -> output
+Ask = Callable[[str, Arguments, Callable[[], Any]], Any]
+
+
+class _RootHook(ModelHook):
+    """Asks before the denoiser's forward."""
+
+    def __init__(self, ask: Callable[[Arguments, Callable[[], Any]], Any]) -> None:
+        self._ask = ask
+        self.fn_ref: Any = None
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        forward = self.fn_ref.original_forward
+        return self._ask(Arguments(args, kwargs), lambda: forward(*args, **kwargs))
+
+
+class DenoiserHook:
+    """Routes every call of one module through ``ask`` while entered.
+
+    On exit the module's ``__dict__`` is as it was, also where hooks of somebody else came or went
+    meanwhile. A module compiled in place (``module.compile()``) is asked for outside the compiled
+    region, so that nothing is traced anew.
+
+    Args:
+        module: the denoiser.
+        ask: gets the name of the pipeline's ``cache_context`` ("" outside one), the arguments, and
+            what computes the output.
+
+    Raises:
+        ExecutionError: on entry, if the module is already driven by otcache.
+    """
+
+    def __init__(self, module: nn.Module, ask: Ask) -> None:
+        self._module = module
+        self._root: nn.Module = getattr(module, "_orig_mod", module)
+        self._ask = ask
+        self._context = ""
+        self._forward: Any = None
+        self._before: dict[str, tuple[nn.Module, Any]] = {}
+
+    def __enter__(self) -> DenoiserHook:
+        if self._root in _DRIVEN:
+            raise ExecutionError(
+                f"{type(self._root).__name__} is already accelerated or recorded by otcache: leave "
+                "that context first, or load the pipeline twice."
+            )
+        _DRIVEN.add(self._root)
+        self._remember()
+        self._wrap_context()
+        self._attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._detach()
+        registry = self._root.__dict__.get("_diffusers_hook")
+        kept = {"forward", "_diffusers_hook"} if getattr(registry, "hooks", None) else set()
+        for name, (owner, value) in self._before.items():
+            if value is _MISSING and name not in kept:
+                owner.__dict__.pop(name, None)
+            elif name in ("cache_context", "_compiled_call_impl"):
+                owner.__dict__[name] = value
+        _DRIVEN.discard(self._root)
+
+    def refresh(self) -> None:
+        """Attach again if someone took the forward away (offloading does, between runs)."""
+        if self._forward is not None and self._module.__dict__.get("forward") is not self._forward:
+            self._detach()
+            self._attach()
+
+    def _remember(self) -> None:
+        owners = {
+            "forward": self._module,
+            "_diffusers_hook": self._root,
+            "cache_context": self._root,
+            "_compiled_call_impl": self._module,
+        }
+        self._before = {n: (o, o.__dict__.get(n, _MISSING)) for n, o in owners.items()}
+
+    def _attach(self) -> None:
+        compiled = self._before["_compiled_call_impl"][1]
+        if compiled is not _MISSING and compiled is not None:
+            self._module.__dict__["_compiled_call_impl"] = self._around(compiled)
+            return
+        registry = HookRegistry.check_if_exists_or_initialize(self._module)
+        registry.register_hook(_RootHook(self._asked), _NAME)
+        self._forward = self._module.forward
+
+    def _detach(self) -> None:
+        registry = self._root.__dict__.get("_diffusers_hook")
+        if registry is None or registry.get_hook(_NAME) is None:
+            return
+        forward = self._module.__dict__.get("forward")
+        registry.remove_hook(_NAME, recurse=False)
+        if forward is not self._forward:  # theirs, over ours, which is gone from the chain
+            self._module.__dict__["forward"] = forward
+
+    def _asked(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        return self._ask(self._context, arguments, compute)
+
+    def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            return self._asked(Arguments(args, kwargs), lambda: call(*args, **kwargs))
+
+        return asked
+
+    def _wrap_context(self) -> None:
+        original = getattr(self._root, "cache_context", None)
+        if original is None:
+            return
+
+        @contextmanager
+        @functools.wraps(original)
+        def cache_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+            outer, self._context = self._context, name
+            try:
+                with original(name, *args, **kwargs):
+                    yield
+            finally:
+                self._context = outer
+
+        self._root.__dict__["cache_context"] = cache_context

@@ -1,0 +1,110 @@
+"""Run a pipeline, a loop or a bare module by a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.call_clock import BareClock, LoopClock
+from otcache_diffusers.driver.clock import Clock, SchedulerClock
+from otcache_diffusers.driver.conductor import Conductor
+from otcache_diffusers.driver.denoiser import DenoiserHook
+from otcache_diffusers.driver.policy import StepPolicy
+from otcache_diffusers.loop import Loop
+
+#: Where pipelines keep what they denoise with; all of them run on one clock.
+DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
+
+
+def denoisers_of(target: Any) -> dict[str, nn.Module]:
+    """The denoisers of a target by name; the main one is called ""."""
+    if isinstance(target, Loop):
+        return {"": target.denoiser}
+    if isinstance(target, nn.Module):
+        return {"": target}
+    found: dict[str, nn.Module] = {}
+    for name in DENOISERS:
+        module = getattr(target, name, None)
+        if isinstance(module, nn.Module) and module not in found.values():
+            found[name if found else ""] = module
+    return found
+
+
+def unsupported(target: Any) -> str:
+    """ "" if ``drive`` takes the target, else the reason why not."""
+    if isinstance(target, (Loop, nn.Module)):
+        return ""
+    if not isinstance(target, DiffusionPipeline):
+        kind = type(target).__name__
+        return f"needs a diffusers pipeline, otcache.loop(...) or a torch module, got {kind}"
+    if not denoisers_of(target):
+        return f"{type(target).__name__} has none of {', '.join(DENOISERS)}"
+    if not hasattr(getattr(target, "scheduler", None), "step"):
+        return f"{type(target).__name__} has no scheduler with a step method"
+    return ""
+
+
+@contextmanager
+def drive(
+    target: Any, policy: StepPolicy, *, num_steps: int | None = None, calls_per_step: int = 1
+) -> Iterator[None]:
+    """A context in which every denoiser call of ``target`` is put to ``policy`` first.
+
+    On exit, also by exception, nothing remains on the target.
+
+    Args:
+        target: a diffusers pipeline, a :class:`~otcache_diffusers.loop.Loop`, or a bare module.
+        policy: what decides.
+        num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
+        calls_per_step: of a bare module; a loop has its own.
+
+    Raises:
+        ExecutionError: if the target is not supported or already driven.
+    """
+    reason = unsupported(target)
+    if reason:
+        raise ExecutionError(f"{reason}.")
+    conductor = Conductor(policy)
+    with ExitStack() as stack:
+        clock, hooks = _clock(target, conductor, num_steps, calls_per_step)
+        stack.callback(conductor.finish, False)
+        stack.enter_context(clock)
+        for name, module in denoisers_of(target).items():
+            hooks.append(stack.enter_context(DenoiserHook(module, _asker(name, clock, conductor))))
+        yield
+
+
+def _clock(
+    target: Any, conductor: Conductor, num_steps: int | None, calls_per_step: int
+) -> tuple[Clock, list[DenoiserHook]]:
+    hooks: list[DenoiserHook] = []
+    if isinstance(target, Loop):
+        return LoopClock(target, conductor, num_steps), hooks
+    if isinstance(target, nn.Module):
+        if num_steps is None:
+            raise ExecutionError(
+                "a bare module needs num_steps: wrap its sampler in otcache.loop(...)."
+            )
+        return BareClock(conductor, num_steps, calls_per_step), hooks
+
+    def renew() -> None:
+        for hook in hooks:
+            hook.refresh()
+
+    return SchedulerClock(target.scheduler, conductor, renew), hooks
+
+
+def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
+    def ask(context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        clock.arrive(arguments)
+        output = conductor.call(name, context, arguments, compute)
+        clock.left(output)
+        return output
+
+    return ask

@@ -1,0 +1,76 @@
+"""What a run is driven by: one object that is asked at every denoiser call."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class RunInfo:
+    """One run of a sampler.
+
+    Attributes:
+        num_steps: N, the number of sampler steps of this run.
+        grid: s_0 .. s_N, float64, shape (N + 1,); all NaN where nothing tells it (a bare module, a
+            loop without a grid).
+    """
+
+    num_steps: int
+    grid: NDArray[np.float64]
+
+
+class StepPolicy(ABC):
+    """Decides at every denoiser call whether the denoiser is called at all.
+
+    The executor, the probe and the evaluator are three policies on one driver. Within a run the
+    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before`` and, where it
+    gave None, ``after``; then ``stepped``; last ``end``. Step 0 comes first and steps never repeat.
+    """
+
+    @abstractmethod
+    def begin(self, run: RunInfo) -> None:
+        """A run starts: called once, at the first denoiser call of step 0."""
+
+    @abstractmethod
+    def before(self, step: int, branch: str) -> Any | None:
+        """The output to return instead of calling the denoiser, or None to call it.
+
+        Called once per step and branch; must not sync with the device when it gives an output.
+
+        Args:
+            step: t, position in the run.
+            branch: the pipeline's own name (``cond``, ``uncond``) where it sets one, else ``call``,
+                ``call#2``, ... in the order of calls.
+        """
+
+    @abstractmethod
+    def after(self, step: int, branch: str, output: Any) -> None:
+        """The denoiser was called and returned ``output``, exactly as the sampler gets it."""
+
+    @abstractmethod
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """The sampler went from x_t to x_{t+1}; never called for a bare module.
+
+        Args:
+            step: t.
+            sample: x_t, latents of the whole batch.
+            model_output: v_t, after guidance.
+            next_sample: x_{t+1}.
+        """
+
+    @abstractmethod
+    def end(self, completed: bool) -> None:
+        """The run is over; ``completed`` is False where it broke off before step N."""
+
+    def warn(self, message: str) -> None:
+        """Something could not be done as planned; logged unless a policy keeps it."""
+        logger.warning(message)

@@ -1,0 +1,61 @@
+"""Checks that the denoiser is called at the time the clock believes, without asking the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+#: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000.
+_CONVENTIONS = torch.tensor([[1.0, 0.0], [1e-3, 0.0], [-1e-3, 1.0]])
+#: bfloat16 keeps 8 bits.
+_RTOL, _ATOL = 1e-2, 1e-4
+
+
+class TimeCheck:
+    """Compares the time argument with ``scheduler.timesteps`` on the device, into a flag read once.
+
+    The convention is the one that fits at step 0; where none does, nothing is claimed.
+    """
+
+    def __init__(self) -> None:
+        self._timesteps: torch.Tensor | None = None
+        self._conventions = _CONVENTIONS
+        self._first: torch.Tensor | None = None
+        self._always: torch.Tensor | None = None
+        self._bad: list[torch.Tensor] = []
+
+    def begin(self, timesteps: torch.Tensor) -> None:
+        """A run starts with these timesteps, t_0 first."""
+        self._collect()
+        self._timesteps = timesteps
+
+    def see(self, step: int, timestep: Any) -> None:
+        """The denoiser is called at ``step`` with this time argument."""
+        if (
+            self._timesteps is None
+            or not isinstance(timestep, torch.Tensor)
+            or step >= len(self._timesteps)
+        ):
+            return
+        passed = timestep.reshape(-1)[0].float()
+        if self._timesteps.device != passed.device:
+            self._timesteps = self._timesteps.to(passed.device)
+        if self._conventions.device != passed.device:
+            self._conventions = self._conventions.to(passed.device)
+        scale, shift = self._conventions.unbind(1)
+        wanted = scale * self._timesteps[step].float() + shift
+        fits = (passed - wanted).abs() <= _RTOL * wanted.abs() + _ATOL
+        if self._first is None or self._always is None:
+            self._first = self._always = fits
+        self._always = self._always & fits
+
+    def failed(self) -> bool:
+        """Read the flag: whether some run passed other times than its scheduler's. Syncs."""
+        self._collect()
+        return any(bool(bad) for bad in self._bad)
+
+    def _collect(self) -> None:
+        if self._first is not None and self._always is not None:
+            self._bad.append(self._first.any() & ~self._always.any())
+        self._first = self._always = None
