@@ -5,9 +5,10 @@ Run it: ``python examples/own_loop.py``.
 
 from __future__ import annotations
 
-import otcache
 import torch
 from torch import nn
+
+import otcache
 
 STEPS = 20
 

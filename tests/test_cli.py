@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import otcache
 import pytest
+from toy import STEPS
+
+import otcache
 from otcache import cli
 from otcache_core.policy import Policy, Provenance
-from toy import STEPS
 
 Run = Callable[..., tuple[int, str, str]]
 

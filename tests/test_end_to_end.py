@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import otcache
 import pytest
 import torch
-from otcache import calibration_stages
 from toy import STEPS, make_loop
+
+import otcache
+from otcache import calibration_stages
 
 RECIPE = otcache.Recipe(anchor_trials=6, climb_trials=4)
 PROMPTS, SEEDS = ["a", "b"], [0, 1]
@@ -111,7 +112,8 @@ def test_enable_changes_budgets_and_leaves_nothing(policy: otcache.Policy) -> No
 
 
 @pytest.mark.parametrize(
-    ("prompts", "seeds", "message"), [([], [0], "prompts"), ("one", [0], "prompts"), (["a"], [], "seeds")]
+    ("prompts", "seeds", "message"),
+    [([], [0], "prompts"), ("one", [0], "prompts"), (["a"], [], "seeds")],
 )
 def test_empty_lists_are_refused(prompts: Any, seeds: Any, message: str) -> None:
     with pytest.raises(otcache.OtcacheError, match=f"{message} must be a list with at least one"):
@@ -119,6 +121,8 @@ def test_empty_lists_are_refused(prompts: Any, seeds: Any, message: str) -> None
 
 
 def test_a_sampler_that_never_calls_the_denoiser_is_named() -> None:
-    loop = otcache.loop(lambda prompts, seeds, n: torch.zeros(len(seeds), 8), denoiser=torch.nn.Identity())
+    loop = otcache.loop(
+        lambda prompts, seeds, n: torch.zeros(len(seeds), 8), denoiser=torch.nn.Identity()
+    )
     with pytest.raises(otcache.OtcacheError, match="never called"):
         otcache.calibrate(loop, PROMPTS, STEPS, progress=False)

@@ -31,7 +31,8 @@ def test_every_package_is_typed(package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import otcache", "from otcache_core.plugins import Registry; Registry().infos('solvers')"]
+    "statement",
+    ["import otcache", "from otcache_core.plugins import Registry; Registry().infos('solvers')"],
 )
 def test_import_is_light(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint(*sorted({set(HEAVY)!r} & set(sys.modules)))"

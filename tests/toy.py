@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import otcache
 import torch
 from torch import nn
+
+import otcache
 
 STEPS = 12
 

@@ -1,8 +1,9 @@
 """The conformance kit is the test suite of a plugin."""
 
+from otcache_halving.solver import Halving
+
 from otcache_core.contracts import ScheduleSolver
 from otcache_core.testing import SolverConformance
-from otcache_halving.solver import Halving
 
 
 class TestHalving(SolverConformance):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from otcache_core.schedule import Span
 from otcache_diffusers.closed_loop import ClosedLoopFit
 
@@ -17,10 +18,14 @@ def _outputs(seed: int) -> list[torch.Tensor]:
     return [torch.randn(3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(3)]
 
 
-def _wanted(outputs: list[torch.Tensor], weights: tuple[float, ...], state: torch.Tensor) -> torch.Tensor:
+def _wanted(
+    outputs: list[torch.Tensor], weights: tuple[float, ...], state: torch.Tensor
+) -> torch.Tensor:
     v, *older = outputs
     c0, *rest = weights
-    forecast = (1 + c0) * v + sum((c * (v - u) for c, u in zip(rest, older, strict=False)), torch.zeros_like(v))
+    forecast = (1 + c0) * v + sum(
+        (c * (v - u) for c, u in zip(rest, older, strict=False)), torch.zeros_like(v)
+    )
     return state + (GRID[5] - GRID[3]) * forecast
 
 
@@ -37,13 +42,17 @@ def test_a_strong_ridge_gives_two_step_extrapolation() -> None:
     # Adams-Bashforth on this span: mean over skipped steps 3, 4 of (s_t - s_2) / (s_2 - s_1),
     # weighted by step sizes .3 and .2 over .5: ((-.25)(.3) + (-.55)(.2)) / .5 / (-.15) = 2.4666...
     outputs, state = _outputs(2), torch.zeros(3, 4, 5, dtype=torch.float64)
-    found = ClosedLoopFit(memory=3, ridge=1e12).solve(SPAN, GRID, outputs, state, torch.randn(3, 4, 5))
+    found = ClosedLoopFit(memory=3, ridge=1e12).solve(
+        SPAN, GRID, outputs, state, torch.randn(3, 4, 5)
+    )
     np.testing.assert_allclose(found, (0.0, 0.185 / 0.075, 0.0), atol=1e-6)
 
 
 def test_identical_outputs_do_not_break_the_solve() -> None:
     v = torch.ones(2, 3, dtype=torch.float64)
-    found = ClosedLoopFit(ridge=1e-3).solve(SPAN, GRID, [v, v, v], torch.zeros(2, 3), torch.ones(2, 3))
+    found = ClosedLoopFit(ridge=1e-3).solve(
+        SPAN, GRID, [v, v, v], torch.zeros(2, 3), torch.ones(2, 3)
+    )
     assert np.isfinite(found).all()
 
 

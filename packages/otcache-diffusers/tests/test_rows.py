@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.rows import join_rows, split_rows
 
@@ -15,7 +16,9 @@ def _rows(chunks: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("chunks", [1, 2])
-@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: (t,), lambda t: [t, t + 1], lambda t: {"sample": t}])
+@pytest.mark.parametrize(
+    "wrap", [lambda t: t, lambda t: (t,), lambda t: [t, t + 1], lambda t: {"sample": t}]
+)
 def test_join_is_the_inverse_of_split(chunks: int, wrap: Any) -> None:
     output = wrap(_rows(chunks))
     back = join_rows(split_rows(output, 3))

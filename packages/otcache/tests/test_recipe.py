@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from otcache.recipe import Recipe
 from otcache_core import OtcacheError
 

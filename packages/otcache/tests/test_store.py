@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from otcache.store import Store, StoredEvaluator
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
@@ -51,7 +52,9 @@ def _evaluator(store: Store | None, spent: list[int]) -> StoredEvaluator:
     return StoredEvaluator(Counting, store, spent.append)
 
 
-def test_an_evaluation_is_remembered_bit_for_bit_and_its_price_counted_again(tmp_path: Path) -> None:
+def test_an_evaluation_is_remembered_bit_for_bit_and_its_price_counted_again(
+    tmp_path: Path,
+) -> None:
     spent: list[int] = []
     first = _evaluator(Store(tmp_path, IDENTITY), spent).evaluate(SCHEDULES, fit=True)
     before = Counting.calls

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from otcache_core.forecasters.strength import linear_weights
 from otcache_core.schedule import Span
 

@@ -27,7 +27,9 @@ def load() -> Any:
     import torch
     from diffusers import FluxPipeline
 
-    pipe = FluxPipeline.from_pretrained(str(folder()), torch_dtype=torch.float32, local_files_only=True)
+    pipe = FluxPipeline.from_pretrained(
+        str(folder()), torch_dtype=torch.float32, local_files_only=True
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

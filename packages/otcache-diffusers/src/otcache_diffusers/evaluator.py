@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from otcache_core.contracts import Evaluation, Evaluator, QualityMetric, SampleRequest
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
-
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.driver import drive
 from otcache_diffusers.recording import Recording, RecordingPolicy

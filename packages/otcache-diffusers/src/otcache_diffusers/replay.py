@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from otcache_core.contracts import Forecaster
 from otcache_core.schedule import Schedule, Span
-
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
 from otcache_diffusers.recording import Recording
@@ -150,7 +150,9 @@ class ReplayPolicy(StepPolicy):
             return self._known(step, branch)
         span, row = track.coefficients(step)
         sources = [
-            self._known(k, branch) if k < track.prefix else self._computed[k, branch][self._rows_of(index)]
+            self._known(k, branch)
+            if k < track.prefix
+            else self._computed[k, branch][self._rows_of(index)]
             for k in (span.start, *span.history)[: len(row)]
         ]
         return [combine(outputs, [float(a) for a in row]) for outputs in zip(*sources, strict=True)]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from otcache_core.errors import ExecutionError
 from torch.utils import _pytree as pytree
+
+from otcache_core.errors import ExecutionError
 
 
 def split_rows(output: Any, num_samples: int) -> list[Any]:

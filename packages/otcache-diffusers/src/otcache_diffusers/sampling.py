@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from otcache_core.contracts.probe import SampleRequest
 
+from otcache_core.contracts.probe import SampleRequest
 from otcache_diffusers.loop import Loop
 
 

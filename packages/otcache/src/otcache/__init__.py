@@ -1,5 +1,9 @@
 """otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, run it without a trace."""
 
+from otcache.calibrate import calibrate
+from otcache.planning import plan
+from otcache.recipe import Recipe
+from otcache.running import Enabled, accelerate, enable, load_policy
 from otcache_core import (
     ExecutionError,
     FileError,
@@ -13,11 +17,6 @@ from otcache_core import (
 from otcache_core.calibration import Calibration
 from otcache_core.loop import Loop, loop
 from otcache_core.policy import Policy
-
-from otcache.calibrate import calibrate
-from otcache.planning import plan
-from otcache.recipe import Recipe
-from otcache.running import Enabled, accelerate, enable, load_policy
 
 __all__ = [
     "Calibration",

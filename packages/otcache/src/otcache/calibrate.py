@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from otcache_core import OtcacheError, Schedule
-from otcache_core.calibration import Calibration, Rung
-from otcache_core.contracts import FeatureProbe, SampleRequest
-from otcache_core.errors import expected
-from otcache_core.plugins import Registry
-
 from otcache import calibration_stages as stage
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store, StoredEvaluator, digest
 from otcache.targets import choose
+from otcache_core import OtcacheError, Schedule
+from otcache_core.calibration import Calibration, Rung
+from otcache_core.contracts import FeatureProbe, SampleRequest
+from otcache_core.errors import expected
+from otcache_core.plugins import Registry
 
 
 def calibrate(
@@ -75,8 +74,14 @@ def calibrate(
     )
     residual = stage.euler_residual(trajectories)
     bench = stage.Workbench(
-        settings, registry, evaluator, trajectories, show, ledger,
-        objective=_objective(settings, evaluator), fit=residual <= stage.RESIDUAL_LIMIT,
+        settings,
+        registry,
+        evaluator,
+        trajectories,
+        show,
+        ledger,
+        objective=_objective(settings, evaluator),
+        fit=residual <= stage.RESIDUAL_LIMIT,
     )
     if not bench.fit:
         show.say(
@@ -127,7 +132,11 @@ def _reference(bench: stage.Workbench, planner: stage.Planner) -> Rung:
 
 
 def _request(
-    prompts: Sequence[str], seeds: Sequence[int], num_steps: int, call: dict[str, Any], recipe: Recipe
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    num_steps: int,
+    call: dict[str, Any],
+    recipe: Recipe,
 ) -> SampleRequest:
     if isinstance(prompts, str) or not prompts:
         raise OtcacheError(expected("prompts", prompts, "a list with at least one prompt"))

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from otcache.progress import Stages
+from otcache.recipe import Recipe
+from otcache.store import Store
 from otcache_core import OtcacheError, Schedule, ScheduleProblem, Trajectory
 from otcache_core.calibration import Rung
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
 from otcache_core.plugins import Registry
 from otcache_core.warp import interpolate
-
-from otcache.progress import Stages
-from otcache.recipe import Recipe
-from otcache.store import Store
 
 RESIDUAL_LIMIT = 1e-3
 
@@ -76,7 +76,11 @@ def record(
 def _slice(request: SampleRequest, part: range) -> SampleRequest:
     prompts, seeds = ([source[i] for i in part] for source in (request.prompts, request.seeds))
     return SampleRequest(
-        tuple(map(str, prompts)), tuple(map(int, seeds)), request.num_steps, request.call, request.batch_size
+        tuple(map(str, prompts)),
+        tuple(map(int, seeds)),
+        request.num_steps,
+        request.call,
+        request.batch_size,
     )
 
 
@@ -122,7 +126,9 @@ class Planner:
         make = self.bench.registry.create
         self._solvers = {
             "lexicographic": make("solvers", "lexicographic"),
-            "second-order": make("solvers", "second-order", self.gram, self.bench.trajectories[0].grid),
+            "second-order": make(
+                "solvers", "second-order", self.gram, self.bench.trajectories[0].grid
+            ),
             "uniform": make("solvers", "uniform"),
         }
 
@@ -173,11 +179,17 @@ def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule])
             progress=advance,
         )
         problem = ScheduleProblem(
-            bench.num_steps, budget, reference=reference, evaluator=bench.evaluator, seed=recipe.seed
+            bench.num_steps,
+            budget,
+            reference=reference,
+            evaluator=bench.evaluator,
+            seed=recipe.seed,
         )
         solution = solver.solve(problem)
     if solution.schedule is None:
-        raise OtcacheError(f"no anchor schedule of {budget} steps was found: {solution.result.value}")
+        raise OtcacheError(
+            f"no anchor schedule of {budget} steps was found: {solution.result.value}"
+        )
     return Rung(solution.schedule, float(solution.objective), {})
 
 

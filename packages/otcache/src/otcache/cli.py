@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from otcache_core import OtcacheError
 from rich.console import Console
+
+from otcache_core import OtcacheError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,11 +25,15 @@ out = Console()
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Pipeline = Annotated[
     str,
-    typer.Argument(help="'demo', a folder saved by save_pretrained, or module:function that makes one."),
+    typer.Argument(
+        help="'demo', a folder saved by save_pretrained, or module:function that makes one."
+    ),
 ]
 Call = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Argument of the pipeline call, NAME=VALUE (JSON); may be repeated."),
+    typer.Option(
+        "--set", help="Argument of the pipeline call, NAME=VALUE (JSON); may be repeated."
+    ),
 ]
 
 
@@ -41,7 +46,9 @@ def _options(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("otcache-demo"),
+    directory: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path(
+        "otcache-demo"
+    ),
     quick: Annotated[bool, typer.Option("--quick", help="About a minute; proves nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -68,7 +75,9 @@ def demo(
 def calibrate(
     pipeline: Pipeline,
     steps: Annotated[int, typer.Option(help="N, as the pipeline will be run.")],
-    directory: Annotated[Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")],
+    directory: Annotated[
+        Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")
+    ],
     prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line.")] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
@@ -93,7 +102,11 @@ def calibrate(
         **opened.call,
         **_arguments(call),
     )
-    facts = {"calibration": str(directory), "nfe": calibration.nfe, "objective": calibration.objective}
+    facts = {
+        "calibration": str(directory),
+        "nfe": calibration.nfe,
+        "objective": calibration.objective,
+    }
     _show(facts, as_json)
 
 
@@ -104,9 +117,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Plan every budget from a calibration; runs no network."""
-    from otcache_core.calibration import Calibration
-
     from otcache.planning import plan as make
+    from otcache_core.calibration import Calibration
 
     made = make(Calibration.load(calibration))
     made.save(policy)
@@ -119,10 +131,14 @@ def run(
     policy: Annotated[Path, typer.Option(help="Policy file.")],
     budget: Annotated[str, typer.Option(help="B, the number of computed steps.")],
     prompt: Annotated[str, typer.Option(help="What to make.")],
-    picture: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("otcache.png"),
+    picture: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path(
+        "otcache.png"
+    ),
     steps: Annotated[int | None, typer.Option(help="N; the policy's by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse another step count or grid.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse another step count or grid.")
+    ] = False,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
@@ -151,7 +167,9 @@ def run(
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="Policy file.")],
-    budget: Annotated[str | None, typer.Option(help="Show the schedule of one budget only.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Show the schedule of one budget only.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Draw a policy's schedules and tell where it comes from."""
@@ -160,10 +178,19 @@ def inspect(
 
     policy = load_policy(file)
     n = policy.provenance.num_steps
-    budgets = [_integer("--budget", budget)] if budget else sorted({1, n, *(s.budget for s in policy.ladder)})
+    budgets = (
+        [_integer("--budget", budget)]
+        if budget
+        else sorted({1, n, *(s.budget for s in policy.ladder)})
+    )
     schedules = [policy.schedule(b) for b in budgets]
     if as_json:
-        _print_json({"provenance": policy.provenance.to_dict(), "schedules": [s.to_dict() for s in schedules]})
+        _print_json(
+            {
+                "provenance": policy.provenance.to_dict(),
+                "schedules": [s.to_dict() for s in schedules],
+            }
+        )
     else:
         out.print(draw(policy, schedules))
 
@@ -171,13 +198,17 @@ def inspect(
 @plugins_app.command("list")
 def plugins_list(as_json: Json = False) -> None:
     """Name every plugin, by kind; loads none of them."""
-    from otcache_core.plugins import KINDS, Registry
-
     from otcache.inspection import plugin_table
+    from otcache_core.plugins import KINDS, Registry
 
     registry = Registry()
     rows = [
-        {"kind": kind, "name": r.info.name, "distribution": r.distribution, "summary": r.info.summary}
+        {
+            "kind": kind,
+            "name": r.info.name,
+            "distribution": r.distribution,
+            "summary": r.info.summary,
+        }
         for kind in KINDS
         for r in registry.infos(kind)
     ]

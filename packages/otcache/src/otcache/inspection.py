@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from otcache_core import Schedule
-from otcache_core.policy import Policy
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from otcache_core import Schedule
+from otcache_core.policy import Policy
 
 COMPUTED, SKIPPED = "█", "·"
 
@@ -22,7 +23,13 @@ def strip(schedule: Schedule) -> Text:
 
 def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
     """Schedules as strips, then where the policy comes from."""
-    table = Table("budget", "speedup", f"computed {COMPUTED} and skipped {SKIPPED} steps", "forecaster", box=None)
+    table = Table(
+        "budget",
+        "speedup",
+        f"computed {COMPUTED} and skipped {SKIPPED} steps",
+        "forecaster",
+        box=None,
+    )
     for schedule in schedules:
         speedup = f"{schedule.ideal_speedup:.1f}x"
         table.add_row(str(schedule.budget), speedup, strip(schedule), schedule.forecaster)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otcache_core import FileError, OtcacheError
 from otcache_core.plugins import Registry
 
@@ -41,7 +42,9 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     demos = [record.info.name for record in registry.infos("demos")]
     if name in {"demo", *demos} and demos:
         demo = registry.get("demos", demos[0] if name == "demo" else name)()
-        return Opened(demo.load(), dict(demo.call), [text for text, _ in demo.prompts["calibration"]])
+        return Opened(
+            demo.load(), dict(demo.call), [text for text, _ in demo.prompts["calibration"]]
+        )
     module, separator, function = name.partition(":")
     if separator and function.isidentifier():
         return Opened(_make(name, module, function))
@@ -66,7 +69,9 @@ def read_prompts(path: Path) -> list[str]:
         raise FileError(f"{path}: cannot read prompts: {error}") from error
     prompts = [line for line in lines if line]
     if not 1 <= len(prompts) <= MAX_PROMPTS:
-        raise FileError(f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(prompts)}.")
+        raise FileError(
+            f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(prompts)}."
+        )
     return prompts
 
 

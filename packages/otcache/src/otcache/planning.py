@@ -37,5 +37,7 @@ def plan(calibration: Calibration) -> Policy:
         anchor=calibration.anchor,
         reference=calibration.reference,
         ladder=tuple(kept),
-        provenance=Provenance.from_dict({**calibration.provenance, "grid": calibration.grid.tolist()}),
+        provenance=Provenance.from_dict(
+            {**calibration.provenance, "grid": calibration.grid.tolist()}
+        ),
     )

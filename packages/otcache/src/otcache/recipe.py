@@ -43,20 +43,29 @@ class Recipe:
         """
         if num_steps < 4:
             raise OtcacheError(
-                expected("num_inference_steps", num_steps, "at least 4", "nothing worthwhile can be skipped.")
+                expected(
+                    "num_inference_steps",
+                    num_steps,
+                    "at least 4",
+                    "nothing worthwhile can be skipped.",
+                )
             )
         reference = self.reference_budget or max(3, round(num_steps / 3))
         anchor = self.anchor_budget or max(2, min(reference - 1, round(num_steps / 8)))
         if not 1 <= anchor < reference <= num_steps:
             wanted = f"1 <= anchor < reference <= {num_steps}"
-            raise OtcacheError(expected("anchor and reference budgets", (anchor, reference), wanted))
+            raise OtcacheError(
+                expected("anchor and reference budgets", (anchor, reference), wanted)
+            )
         ladder = self.ladder or _ladder(anchor, reference, num_steps)
-        return Recipe(**{
-            **asdict(self),
-            "anchor_budget": anchor,
-            "reference_budget": reference,
-            "ladder": tuple(sorted({anchor, reference, *ladder})),
-        })
+        return Recipe(
+            **{
+                **asdict(self),
+                "anchor_budget": anchor,
+                "reference_budget": reference,
+                "ladder": tuple(sorted({anchor, reference, *ladder})),
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -7,13 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import RunHandle
 from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
-
-from otcache.targets import choose
 
 
 def accelerate(
@@ -44,7 +43,9 @@ def accelerate(
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
     registry = registry or Registry()
-    schedule = plan if isinstance(plan, Schedule) else _planned(registry, target, plan, budget, strict)
+    schedule = (
+        plan if isinstance(plan, Schedule) else _planned(registry, target, plan, budget, strict)
+    )
     handle: AbstractContextManager[RunHandle] = choose(registry, "executors", target).attach(
         target, schedule, strict=strict
     )
@@ -70,7 +71,12 @@ class Enabled:
     """
 
     def __init__(
-        self, target: Any, policy: Policy, budget: int | None = None, *, registry: Registry | None = None
+        self,
+        target: Any,
+        policy: Policy,
+        budget: int | None = None,
+        *,
+        registry: Registry | None = None,
     ) -> None:
         self._target, self._policy = target, policy
         self._registry = registry or Registry()

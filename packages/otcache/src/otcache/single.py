@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from otcache.running import accelerate
+from otcache.targets import choose
 from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
-
-from otcache.running import accelerate
-from otcache.targets import choose
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.files import load_arrays, save_arrays
@@ -42,7 +43,9 @@ class Store:
             self._samples.mkdir(parents=True, exist_ok=True)
             self._claim(directory / "identity.json", digest(identity))
         except OSError as error:
-            raise FileError(f"{directory}: cannot keep a calibration here: {error.strerror}") from error
+            raise FileError(
+                f"{directory}: cannot keep a calibration here: {error.strerror}"
+            ) from error
         self._known = dict(self._read_log())
 
     def trajectory(self, index: int) -> Trajectory | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from otcache_core import Schedule, ScheduleProblem
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
@@ -46,6 +47,9 @@ def methods(
         Method("uniform", lambda budget: solve(uniform, budget)),
         Method("fewer steps", Schedule.full),
         Method("LeMiCa rule", lambda budget: solve(lemica, budget)),
-        Method("Adams-Bashforth", lambda budget: msgspec.structs.replace(solve(uniform, budget), forecaster="linear")),
+        Method(
+            "Adams-Bashforth",
+            lambda budget: msgspec.structs.replace(solve(uniform, budget), forecaster="linear"),
+        ),
         Method("otcache", policy.schedule),
     ]

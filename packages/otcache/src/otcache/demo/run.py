@@ -9,11 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from otcache_core import OtcacheError, Schedule
-from otcache_core.calibration import Calibration
-from otcache_core.contracts import FeatureProbe, SampleRequest
-from otcache_core.plugins import Registry
-from otcache_core.policy import Policy
 
 from otcache.calibrate import calibrate
 from otcache.demo.methods import Method, methods
@@ -23,6 +18,11 @@ from otcache.recipe import Recipe
 from otcache.results import Cell, Results
 from otcache.running import accelerate
 from otcache.targets import choose
+from otcache_core import OtcacheError, Schedule
+from otcache_core.calibration import Calibration
+from otcache_core.contracts import FeatureProbe, SampleRequest
+from otcache_core.plugins import Registry
+from otcache_core.policy import Policy
 
 METRICS = ("rmse", "psnr", "ssim", "lpips")
 Pictures = dict[tuple[str, int], NDArray[np.floating]]
@@ -52,7 +52,9 @@ class DemoSettings:
     def quick(cls) -> DemoSettings:
         """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
         recipe = Recipe(cost_samples=1, anchor_trials=6, climb_trials=2, batch_size=16)
-        return cls(budgets=(5, 10), calibration_prompts=2, heldout_prompts=4, seeds=(1000,), recipe=recipe)
+        return cls(
+            budgets=(5, 10), calibration_prompts=2, heldout_prompts=4, seeds=(1000,), recipe=recipe
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""The evaluator against runs made the plain way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from otcache_core.contracts import SampleRequest
+from otcache_core.errors import OtcacheError
+from otcache_core.loop import Loop
+from otcache_core.schedule import Schedule
+from otcache_core.trajectory import Trajectory
+from otcache_diffusers.closed_loop import ClosedLoopFit
+from otcache_diffusers.evaluator import PipelineEvaluator
+from otcache_diffusers.replay import known_prefix, live_steps
+
+N = 8
+GRID = np.linspace(1, 0, N + 1) ** 1.5
+
+
+class Field(nn.Module):
+    """A smooth nonlinear velocity in float64; counts the rows it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.inner = nn.Parameter(torch.randn(6, 6, generator=generator, dtype=torch.float64))
+        self.rows = 0
+
+    def forward(self, x: torch.Tensor, s: float) -> torch.Tensor:
+        """v(x, s)."""
+        self.rows += len(x)
+        return torch.tanh(x @ self.inner * (1 + s))
+
+
+def _sample(field: Field, seeds: list[int], schedule: Schedule | None = None) -> torch.Tensor:
+    """Euler; with a schedule, reuse by hand."""
+    x = torch.stack(
+        [
+            torch.randn(6, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+            for s in seeds
+        ]
+    )
+    v = torch.zeros_like(x)
+    with torch.no_grad():
+        for i in range(N):
+            if schedule is None or i in schedule.computed:
+                v = field(x, float(GRID[i]))
+            x = x + (GRID[i + 1] - GRID[i]) * v
+    return x
+
+
+@pytest.fixture
+def field() -> Field:
+    return Field()
+
+
+@pytest.fixture
+def built(field: Field) -> PipelineEvaluator:
+    loop = Loop(lambda prompts, seeds, n: _sample(field, seeds), field, grid=GRID)
+    request = SampleRequest(("a",) * 3, (0, 1, 2), N, batch_size=4)
+    blank = np.zeros((N + 1, 6), np.float32)
+    trajectories = [Trajectory(GRID, blank, blank[:N]) for _ in range(3)]
+    return PipelineEvaluator(loop, request, trajectories)
+
+
+def _schedules() -> list[Schedule]:
+    steps = [(0, 1, 2, 6), (0, 3, 5), (0, 1, 2, 3, 4, 6), (0,), (0, 1, 6), tuple(range(N))]
+    return [Schedule(N, s) for s in steps]
+
+
+def test_prefix_and_live_steps() -> None:
+    assert [known_prefix(s) for s in _schedules()] == [3, 1, 5, 1, 2, N]
+    assert [live_steps(s) for s in _schedules()] == [(6,), (3, 5), (6,), (), (6,), ()]
+
+
+def test_errors_equal_plain_runs(field: Field, built: PipelineEvaluator) -> None:
+    full = _sample(field, [0, 1, 2])
+    expected = [
+        (_sample(field, [0, 1, 2], s) - full).square().mean(1).sqrt().numpy() for s in _schedules()
+    ]
+    done = built.evaluate(_schedules())
+    np.testing.assert_allclose(done.errors, expected, atol=1e-12)
+    np.testing.assert_allclose(np.diagonal(done.gram), (done.errors**2).mean(1), atol=1e-15)
+    assert (done.errors[-1] == 0).all()
+
+
+def test_only_live_steps_are_paid(field: Field, built: PipelineEvaluator) -> None:
+    built.evaluate([Schedule.full(N)])
+    field.rows = 0
+    done = built.evaluate(_schedules())
+    assert done.nfe == field.rows == 3 * sum(len(live_steps(s)) for s in _schedules())
+
+
+def test_the_first_evaluation_counts_the_recording(field: Field, built: PipelineEvaluator) -> None:
+    assert built.evaluate([Schedule(N, (0,))]).nfe == 3 * N
+
+
+def test_a_subset_of_samples(built: PipelineEvaluator) -> None:
+    schedules = _schedules()
+    every = built.evaluate(schedules, objective="latent-l1").errors
+    some = built.evaluate(schedules, objective="latent-l1", samples=[2, 0]).errors
+    np.testing.assert_allclose(some, every[:, [2, 0]], atol=1e-14)
+
+
+def test_fitted_weights_are_found_and_reproduce_the_error(built: PipelineEvaluator) -> None:
+    schedules = [Schedule(N, (0, 2, 5)), Schedule(N, (0, 1, 3, 6))]
+    reuse = built.evaluate(schedules).errors
+    fitted = built.evaluate(schedules, fit=True)
+    assert [s.forecaster for s in fitted.schedules] == ["fitted", "fitted"]
+    assert [len(w) for w in fitted.schedules[0].weights] == [1, 2, 3]
+    assert (fitted.errors.mean(1) < 0.5 * reuse.mean(1)).all()
+    again = built.evaluate(fitted.schedules)
+    np.testing.assert_allclose(again.errors, fitted.errors, atol=1e-12)
+
+
+def test_one_sample_is_fitted_closely_without_ridge(field: Field) -> None:
+    loop = Loop(lambda p, s, n: _sample(field, s), field, grid=GRID)
+    request = SampleRequest(("a",), (0,), N)
+    blank = np.zeros((N + 1, 6), np.float32)
+    built = PipelineEvaluator(
+        loop, request, [Trajectory(GRID, blank, blank[:N])], fit=ClosedLoopFit(memory=3, ridge=0)
+    )
+    reuse = built.evaluate([Schedule(N, (0, 1, 4))]).errors
+    assert built.evaluate([Schedule(N, (0, 1, 4))], fit=True).errors < 0.2 * reuse
+
+
+def test_an_unknown_objective_is_named(built: PipelineEvaluator) -> None:
+    with pytest.raises(OtcacheError, match="latent-rmse, latent-l1"):
+        built.evaluate([Schedule.full(N)], objective="beauty")
+
+
+def test_samples_and_trajectories_must_agree(field: Field) -> None:
+    loop = Loop(lambda p, s, n: _sample(field, s), field, grid=GRID)
+    with pytest.raises(OtcacheError, match="one a sample"):
+        PipelineEvaluator(loop, SampleRequest(("a",), (0,), N), [])

@@ -1,0 +1,202 @@
+"""The figures of a comparison: what a report is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from otcache_core import FileError, OtcacheError
+from otcache_core.errors import expected
+from otcache_core.files import load_json, save_json
+
+FORMAT, VERSION = "otcache-results", 1
+Label = tuple[str, int, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget, over all samples.
+
+    Args:
+        method: name of the row.
+        budget: B of the group the row stands in.
+        nfe: network evaluations of one sample.
+        ideal_speedup: N / NFE.
+        measured_speedup: seconds of the full run's denoising loops over this method's.
+        schedule: computed steps of 0 .. N-1; None where the method runs another grid.
+        metrics: metric name to one value a sample, in the order of ``Results.labels``;
+            ``inf`` is the PSNR of identical pictures.
+
+    Raises:
+        OtcacheError: if a value is out of range or NaN.
+    """
+
+    method: str
+    budget: int
+    nfe: int
+    ideal_speedup: float
+    measured_speedup: float
+    schedule: tuple[int, ...] | None
+    metrics: dict[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        where = f"{self.method} at budget {self.budget}"
+        if self.budget < 1 or self.nfe < 1:
+            got = (self.budget, self.nfe)
+            raise OtcacheError(expected(f"{where}: budget and nfe", got, "at least 1"))
+        for speedup in (self.ideal_speedup, self.measured_speedup):
+            if not (math.isfinite(speedup) and speedup > 0):
+                raise OtcacheError(expected(f"{where}: speedup", speedup, "finite and above 0"))
+        for name, values in self.metrics.items():
+            if any(math.isnan(v) or v == -math.inf for v in values):
+                raise OtcacheError(expected(f"{where}: {name}", "NaN or -inf", "a number a sample"))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Methods beside each other on the same samples.
+
+    Args:
+        title: what was compared.
+        num_steps: N of the full run.
+        labels: (prompt, seed, tag) of each sample.
+        cells: one for each method and budget.
+        provenance: model, scheduler, prompts digest, versions; plain data.
+        command: the command line that makes these figures again.
+        ledger: network evaluations that calibration cost, by stage.
+
+    Raises:
+        OtcacheError: if there is no cell, a pair of method and budget stands twice, or a metric
+            has another number of values than there are samples.
+    """
+
+    title: str
+    num_steps: int
+    labels: tuple[Label, ...]
+    cells: tuple[Cell, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    ledger: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.cells or not self.labels:
+            raise OtcacheError("results must hold at least one cell and one sample, got none.")
+        keys = [(cell.method, cell.budget) for cell in self.cells]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise OtcacheError(expected("cells", key, "each (method, budget) once"))
+        for cell in self.cells:
+            for name, values in cell.metrics.items():
+                if len(values) != len(self.labels):
+                    what = f"{cell.method} at budget {cell.budget}: {name}"
+                    wanted = f"one value for each of the {len(self.labels)} samples"
+                    raise OtcacheError(expected(what, len(values), wanted))
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Distinct budgets, increasing."""
+        return tuple(sorted({cell.budget for cell in self.cells}))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Distinct methods in the order of their first cell."""
+        return tuple(dict.fromkeys(cell.method for cell in self.cells))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Distinct metrics in the order of their first appearance."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.metrics))
+
+    @property
+    def prompts(self) -> tuple[int, ...]:
+        """Number of the prompt of each sample: samples of one prompt are not independent."""
+        order = {text: i for i, text in enumerate(dict.fromkeys(p for p, _, _ in self.labels))}
+        return tuple(order[prompt] for prompt, _, _ in self.labels)
+
+    def at(self, budget: int) -> tuple[Cell, ...]:
+        """The cells of one budget, in order."""
+        return tuple(cell for cell in self.cells if cell.budget == budget)
+
+    def cell(self, method: str, budget: int) -> Cell | None:
+        """One cell, or None if this method was not run at this budget."""
+        found = (c for c in self.cells if (c.method, c.budget) == (method, budget))
+        return next(found, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; an infinite PSNR becomes None."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        for cell in data["cells"]:
+            cell["metrics"] = {k: tuple(map(_finite, v)) for k, v in cell["metrics"].items()}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Results:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            msgspec.ValidationError: if a field is unknown, missing or of another type.
+            OtcacheError: if values contradict each other.
+        """
+        return _unpack(msgspec.convert(data, _ResultsFile))
+
+    def save(self, path: str | Path) -> None:
+        """Write versioned JSON, atomically.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        save_json(path, FORMAT, VERSION, msgspec.convert(self.to_dict(), _ResultsFile))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: naming file, field, got and expected.
+        """
+        stored = load_json(path, FORMAT, VERSION, _ResultsFile)
+        try:
+            return _unpack(stored)
+        except OtcacheError as error:
+            raise FileError(f"{path}: {error}") from error
+
+
+class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
+    method: str
+    budget: int
+    nfe: int
+    ideal_speedup: float
+    measured_speedup: float
+    schedule: tuple[int, ...] | None
+    metrics: dict[str, tuple[float | None, ...]]
+
+
+class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
+    title: str
+    num_steps: int
+    labels: tuple[Label, ...]
+    cells: tuple[_CellFile, ...]
+    provenance: dict[str, Any]
+    command: str
+    ledger: dict[str, int]
+
+
+def _unpack(stored: _ResultsFile) -> Results:
+    facts = msgspec.structs.asdict(stored)
+    cells = []
+    for packed in stored.cells:
+        row = msgspec.structs.asdict(packed)
+        row["metrics"] = {
+            name: tuple(math.inf if v is None else v for v in values)
+            for name, values in packed.metrics.items()
+        }
+        cells.append(Cell(**row))
+    return Results(**{**facts, "cells": tuple(cells)})
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isinf(value) else value

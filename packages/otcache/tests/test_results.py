@@ -1,0 +1,73 @@
+"""Results survive a file, and contradictions are named."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from otcache.results import Cell, Results
+from otcache_core import FileError, OtcacheError
+
+CELL = Cell(
+    "otcache", 5, 5, 6.0, 5.6, (0, 3, 9, 17, 25), {"rmse": (0.1, 0.0), "psnr": (20, math.inf)}
+)
+RESULTS = Results("demo", 30, (("a cat", 0, "animal"), ("a cat", 1, "animal")), (CELL,))
+
+
+def test_results_survive_a_file(tmp_path: Path) -> None:
+    results = replace(RESULTS, provenance={"model": {"class": "X"}}, ledger={"fit": 3}, command="c")
+    results.save(tmp_path / "results.json")
+    assert Results.load(tmp_path / "results.json") == results
+    assert Results.from_dict(json.loads(json.dumps(results.to_dict()))) == results
+
+
+def test_identical_pictures_are_null_in_the_file() -> None:
+    assert RESULTS.to_dict()["cells"][0]["metrics"]["psnr"] == (20, None)
+
+
+def test_lookups() -> None:
+    other = replace(CELL, method="uniform", budget=3)
+    results = replace(RESULTS, cells=(CELL, other))
+    assert results.budgets == (3, 5)
+    assert results.methods == ("otcache", "uniform")
+    assert results.metrics == ("rmse", "psnr")
+    assert results.prompts == (0, 0)
+    assert results.at(3) == (other,)
+    assert results.cell("uniform", 5) is None
+
+
+def test_contradictions_are_named() -> None:
+    with pytest.raises(OtcacheError, match="one value for each of the 1 samples"):
+        replace(RESULTS, labels=RESULTS.labels[:1])
+    with pytest.raises(OtcacheError, match="once"):
+        replace(RESULTS, cells=(CELL, CELL))
+    with pytest.raises(OtcacheError, match="at least one cell"):
+        replace(RESULTS, cells=())
+    with pytest.raises(OtcacheError, match="otcache at budget 5: rmse"):
+        replace(CELL, metrics={"rmse": (math.nan, 0.0)})
+    with pytest.raises(OtcacheError, match="speedup must be finite"):
+        replace(CELL, measured_speedup=0.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version": 1', '"version": 9', "version"),
+        ('"otcache-results"', '"something"', "format"),
+        ('"budget": 5', '"budget": "five"', "budget"),
+        ('"budget": 5', '"budget": 0', "budget and nfe"),
+        ('"title"', '"tilte"', "tilte|title"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "results.json"
+    RESULTS.save(path)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(FileError, match=f"results.json.*({message})"):
+        Results.load(path)
