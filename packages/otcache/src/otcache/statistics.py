@@ -47,7 +47,7 @@ def mean_interval(
     With groups g (the prompt of each sample) whole groups are drawn with replacement, since samples
     of one prompt resemble each other: the mean of a draw is
     :math:`\sum_g n_g S_g / \sum_g n_g N_g`, S_g the group's sum, N_g its size, n_g how often it was
-    drawn. Percentile intervals of few groups are somewhat short: 16 prompts cover about 92 %.
+    drawn. Percentile intervals of few groups are somewhat too short.
 
     References:
         Efron, Tibshirani: An introduction to the bootstrap, 1993, chapter 13.
@@ -126,7 +126,9 @@ def _group_sums(
         raise OtcacheError(expected("groups", len(groups), f"{len(v)} numbers"))
     several = groups is not None and len(set(groups)) > 1
     _, g = np.unique(groups if several and groups else np.arange(len(v)), return_inverse=True)
-    return np.bincount(g, np.where(finite, v, 0.0)), np.bincount(g, finite.astype(np.float64))
+    sums: Floats = np.bincount(g, np.where(finite, v, 0.0)).astype(np.float64)
+    sizes: Floats = np.bincount(g, finite).astype(np.float64)
+    return sums, sizes
 
 
 def _vector(what: str, values: ArrayLike) -> Floats:
