@@ -128,11 +128,13 @@ class AnchorSearch(ScheduleSolver):
                 got = f"{schedule.budget} of {schedule.num_steps}"
                 raise OtcacheError(expected(f"warm[{index}]", got, f"{budget} of {n} steps"))
             starts[f"warm {index}"] = _plain(schedule) if self.fit else schedule
-        return {name: s for s, name in {s: k for k, s in reversed(starts.items())}.items()}
+        unique: dict[str, Schedule] = {}
+        for name, schedule in starts.items():
+            if schedule not in unique.values():
+                unique[name] = schedule
+        return unique
 
-    def _search(
-        self, book: TrialBook, problem: ScheduleProblem, warm: Sequence[Schedule]
-    ) -> None:
+    def _search(self, book: TrialBook, problem: ScheduleProblem, warm: Sequence[Schedule]) -> None:
         search_warps(
             book,
             lambda warp: warp.schedule(problem.num_steps, problem.budget),

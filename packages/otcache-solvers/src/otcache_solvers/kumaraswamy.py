@@ -46,7 +46,7 @@ class Kumaraswamy:
     centre: float = 0.5
 
     def __call__(self, u: ArrayLike) -> NDArray[np.float64]:
-        """Q(u) for u in [0, 1]; need not be monotone where the bump is steep; rounding mends that."""
+        """Q(u) for u in [0, 1]; not monotone if the bump is steep, which rounding mends."""
         x = np.asarray(u, dtype=np.float64)
         smooth = _smooth(x, self.log_a, self.log_b)
         return smooth + self.bump * np.exp(-0.5 * ((x - self.centre) / WIDTH) ** 2)
@@ -73,8 +73,9 @@ class Kumaraswamy:
         rest = target - tried[i, j]
         inner = (u >= LIMITS["centre"][0]) & (u <= LIMITS["centre"][1])
         at = int(np.where(inner, np.abs(rest), -1.0).argmax())
-        return cls(float(a[i]), float(b[j]), float(np.clip(rest[at], *LIMITS["bump"])),
-        float(u[at]))
+        return cls(
+            float(a[i]), float(b[j]), float(np.clip(rest[at], *LIMITS["bump"])), float(u[at])
+        )
 
 
 def _smooth(u: NDArray[np.float64], log_a: ArrayLike, log_b: ArrayLike) -> NDArray[np.float64]:

@@ -80,9 +80,10 @@ class ForecastCosts:
         inner = np.cumsum(np.cumsum(H[k + 1 :, k + 1 :] * np.outer(h, h), axis=0), axis=1)
         with_z = np.concatenate([[0.0], np.diagonal(inner)])
         zk, zp, kk, kp, pp = with_v[k], with_v[:k], H[k, k], H[:k, k], H.diagonal()[:k]
-        if k == 0:  # nothing before it: a second term of zero
-            zp, kp, pp = np.zeros_like(with_v[:1]), np.zeros(1), np.zeros(1)
         lam = self.ridge * (kk + pp) / 2
+        if k == 0:  # nothing before it: a second term of zero, and the mean of one entry
+            zp, kp, pp = np.zeros_like(with_v[:1]), np.zeros(1), np.zeros(1)
+            lam = np.full(1, self.ridge * kk)
         return _residual(kk, kp[:, None], pp[:, None], lam[:, None], zk, zp, with_z)
 
 
