@@ -2,7 +2,7 @@
 
 A JSON file is one object ``{"format": ..., "version": ..., ...}``. Reading is strict: unknown keys,
 values out of range, truncation, NaN, another format or version are a
-:class:`~otcache_core.errors.FileError` that names file, field, got and expected. There is no pickle.
+:class:`~otcache_core.errors.FileError` that names file, field, got and expected. No pickle is used.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ class CacheExecutor(ABC):
     """Run a live pipeline or module by a schedule.
 
     Laws: under the all-compute schedule outputs are bit-identical; on exit, also by exception,
-    nothing remains on the module and ``inspect.signature(forward)`` is unchanged; other instances are never
-    touched; a skipped step makes no call of the denoiser and no device-to-host sync.
+    nothing remains on the module and ``inspect.signature(forward)`` is unchanged; other
+    instances are never touched; a skipped step makes no call of the denoiser and
+    no device-to-host sync.
     """
 
     @abstractmethod

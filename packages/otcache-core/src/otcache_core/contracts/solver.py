@@ -12,8 +12,9 @@ class ScheduleSolver(ABC):
 
     Laws: pure but for the problem's Evaluator; deterministic given the problem's seed and one
     process; the schedule has exactly the problem's budget and step count; ``lower_bound <=
-    objective``. An exact solver says ``Result.OPTIMAL`` only where brute force over all schedules finds none better.
-    An infeasible problem is a value (``Result.INFEASIBLE``), not an exception.
+    objective``. An exact solver says ``Result.OPTIMAL`` only where brute force over
+    all schedules finds none better. An infeasible problem is a value (``Result.INFEASIBLE``), not
+    an exception.
     """
 
     @abstractmethod

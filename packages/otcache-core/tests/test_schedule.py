@@ -1,0 +1,116 @@
+"""A schedule is plain, checked data."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from otcache_core import Schedule, ScheduleError
+from otcache_core.schedule import Span, check_budget
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"num_steps": 0, "computed": (0,)}, "num_steps must be at least 1, got 0."),
+        (
+            {"num_steps": 5, "computed": ()},
+            "computed must be steps that begin with 0, got (): "
+            "the first step has nothing to reuse.",
+        ),
+        (
+            {"num_steps": 5, "computed": (1, 2)},
+            "computed must be steps that begin with 0, got (1, 2): "
+            "the first step has nothing to reuse.",
+        ),
+        (
+            {"num_steps": 5, "computed": (0, 3, 3)},
+            "computed must be distinct increasing steps below 5, got (0, 3, 3).",
+        ),
+        (
+            {"num_steps": 5, "computed": (0, 5)},
+            "computed must be distinct increasing steps below 5, got (0, 5).",
+        ),
+        (
+            {"num_steps": 5, "computed": (0, 2), "weights": ((0.1,),)},
+            "weights must be one tuple for each of the 2 spans, got 1.",
+        ),
+        (
+            {"num_steps": 5, "computed": (0,), "weights": ((math.nan,),)},
+            "weights must be finite, got NaN or infinity: fit them again.",
+        ),
+        (
+            {"num_steps": 5, "computed": (0, 2), "branches": (("u", (0, 1)),)},
+            "branch 'u' must be a subset of (0, 2), got (0, 1).",
+        ),
+    ],
+)
+def test_a_bad_schedule_says_what_where_got_and_expected(fields: dict, text: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        Schedule(**fields)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("computed", [(0, 1.5), "ten", (0, None), 3])
+def test_steps_that_are_no_integers_are_refused(computed: object) -> None:
+    with pytest.raises(ScheduleError, match="a schedule takes integers"):
+        Schedule(num_steps=5, computed=computed)
+
+
+def test_lists_and_numpy_numbers_become_plain() -> None:
+    made = Schedule(np.int64(5), list(np.array([0, 2])), weights=[[np.float32(0.5)], [0.25, 1]])
+    plain = Schedule(5, (0, 2), weights=((0.5,), (0.25, 1.0)))
+    assert made == plain
+    assert hash(made) == hash(plain)
+    assert {type(k) for k in made.computed} == {int}
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Schedule) == plain
+
+
+def test_spans_cover_the_run_and_know_their_history() -> None:
+    spans = list(Schedule(10, (0, 1, 4), weights=((), (0.5,), (0.25,))).spans())
+    assert spans == [
+        Span(0, 1, (), ()),
+        Span(1, 4, (0,), (0.5,)),
+        Span(4, 10, (1, 0), (0.25,)),
+    ]
+    assert [list(s.skipped) for s in spans] == [[], [2, 3], [5, 6, 7, 8, 9]]
+
+
+def test_a_branch_of_its_own_has_spans_of_its_own_and_no_weights() -> None:
+    schedule = Schedule(6, (0, 2, 4), "fitted", ((0.1,),) * 3, (("uncond", (0, 4)),))
+    assert [(s.start, s.stop) for s in schedule.spans("uncond")] == [(0, 4), (4, 6)]
+    assert all(s.weights == () for s in schedule.spans("uncond"))
+    assert schedule.computed_for("cond") == (0, 2, 4)
+
+
+def test_full_budget_speedup_and_memory() -> None:
+    assert Schedule.full(3).computed == (0, 1, 2)
+    schedule = Schedule(12, (0, 3, 6)).with_weights([(0.0,), (0.0, 1.0), (0.0, 1.0, 2.0)])
+    assert (schedule.budget, schedule.ideal_speedup, schedule.memory) == (3, 4.0, 3)
+    assert schedule.forecaster == "fitted"
+    assert Schedule(12, (0,)).memory == 1
+
+
+def test_the_sub_grid_keeps_the_end() -> None:
+    assert Schedule(4, (0, 2)).to_sigmas([1.0, 0.75, 0.5, 0.25, 0.0]) == (1.0, 0.5, 0.0)
+    with pytest.raises(ScheduleError, match="grid must be 5 values, got '2 values'"):
+        Schedule(4, (0, 2)).to_sigmas([1.0, 0.0])
+
+
+def test_schedules_are_ordered_and_survive_json() -> None:
+    low, high = Schedule(5, (0, 1)), Schedule(5, (0, 2))
+    assert sorted([high, low]) == [low, high]
+    assert msgspec.convert(low.to_dict(), Schedule) == low
+
+
+@pytest.mark.parametrize("budget", [0, 11, -1, "ten", 2.0, True, None])
+def test_a_bad_budget_is_refused(budget: object) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        check_budget(budget, 10)
+    assert str(caught.value) == (
+        f"budget must be an integer between 1 and 10, got {budget!r}: "
+        "a schedule always computes the first step."
+    )
