@@ -32,11 +32,10 @@ class AnchorSearch(ScheduleSolver):
     the warps nearest to them, Optuna's TPE, then moves of single steps. No schedule is run twice.
     Errors are heavy-tailed over samples and a climb overfits, hence the geometric mean and the
     split: the winner must also beat the best warm start on samples the search never saw, else that
-        is returned.
+    is returned.
 
     References:
-        OTCache (2026), https://arxiv.org/abs/2606.31026 (abstract only; this form is the
-        project's);
+        OTCache (2026), https://arxiv.org/abs/2606.31026 (its abstract; the form is the project's);
         Optuna: A Next-generation Hyperparameter Optimization Framework (2019),
         https://arxiv.org/abs/1907.10902
 

@@ -96,10 +96,13 @@ class SecondOrder(ScheduleSolver):
         V[0, 0] = 0.0  # one computed step: 0, with nothing before it
         pointers: list[NDArray[np.intp]] = []
         paths = []
-        for _ in range(n):
-            through = V[:, :, None] + q  # [p, k, j]
-            pointers.append(through.argmin(axis=0))
-            W = np.take_along_axis(through, pointers[-1][None], axis=0)[0]
+        for b in range(n):
+            low = max(b - 1, 0)  # b + 1 computed steps end in a pair (p, k) with p >= b - 1
+            through = V[low:, low:, None] + q[low:, low:, low:]  # [p, k, j]
+            best = through.argmin(axis=0)
+            W = np.full((n, n + 1), np.inf)
+            W[low:, low:] = np.take_along_axis(through, best[None], axis=0)[0]
+            pointers.append(np.pad(best + low, ((low, 0), (low, 0))))
             last = int(W[:, n].argmin())
             paths.append((_walk(pointers, last, n), float(W[last, n])))
             V = W[:, :n]
