@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import msgspec
-
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Evaluator, ScheduleSolver
 from otcache_core.errors import expected
@@ -173,4 +171,6 @@ def _plain(schedule: Schedule) -> Schedule:
     """Without the weights, which the fit will replace."""
     if not schedule.weights:
         return schedule
-    return msgspec.structs.replace(schedule, weights=(), forecaster="reuse")
+    return Schedule(
+        num_steps=schedule.num_steps, computed=schedule.computed, branches=schedule.branches
+    )
