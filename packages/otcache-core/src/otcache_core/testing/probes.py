@@ -60,6 +60,14 @@ class ProbeConformance(ABC):
         np.testing.assert_array_equal(np.stack(recorded), flat.astype(recorded[0].dtype))
         np.testing.assert_array_equal(self.final_latents(target, self.request()), plain)
 
+    def test_sampling_is_not_changed_by_recording(self) -> None:
+        target, request = self.make_target(), self.request()
+        before = self.make_probe().sample(target, request)
+        self._record(target)
+        after = self.make_probe().sample(target, request)
+        assert len(before) == len(request.prompts)
+        np.testing.assert_array_equal(after, before)
+
     def test_nothing_remains(self) -> None:
         target = self.make_target()
         before = self.traces(target)
@@ -87,6 +95,13 @@ class ProbeConformance(ABC):
         provenance = Provenance.from_dict({**facts, "grid": grid})
         assert provenance.model_class
         assert provenance.num_steps == self.request().num_steps
+        assert provenance.check(facts, strict=True) == []
+
+    def test_provenance_is_known_without_a_request_too(self) -> None:
+        target = self.make_target()
+        facts = self.make_probe().provenance(target, self.request())
+        bare = self.make_probe().provenance(target, None)
+        assert bare["model_class"] == facts["model_class"]
 
     def test_the_evaluator_finds_no_error_where_everything_is_computed(self) -> None:
         target, request = self.make_target(), self.request()

@@ -1,0 +1,245 @@
+"""A policy gives a schedule for every budget, quickly, and knows its pipeline."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import msgspec
+import numpy as np
+import pytest
+
+from otcache_core import (
+    MismatchError,
+    OtcacheError,
+    OtcacheNotice,
+    Policy,
+    Provenance,
+    Schedule,
+    ScheduleError,
+)
+from otcache_core.forecasters.strength import StrengthCurve
+from otcache_core.warp import interpolate
+
+N = 50
+
+
+def grid_of(policy: Policy) -> np.ndarray:
+    return np.array(policy.provenance.grid)
+
+
+def test_rungs_come_back_as_they_are(policy: Policy) -> None:
+    assert policy.schedule(4) == policy.ladder[0]
+    assert policy.schedule(10) == policy.ladder[1]
+
+
+def test_a_rung_stands_before_anchor_and_reference(provenance: Provenance) -> None:
+    plain = Schedule(N, (0, 25))
+    better = plain.with_weights([(0.1,), (0.1, 0.2)])
+    assert Policy(plain, plain, provenance, ladder=(better,)).schedule(2) == better
+
+
+def test_every_budget_has_a_schedule_of_that_many_steps(policy: Policy) -> None:
+    for budget in range(1, N + 1):
+        schedule = policy.schedule(budget)
+        assert (schedule.budget, schedule.num_steps) == (budget, N)
+    assert policy.schedule(1) == Schedule(N, (0,))
+    assert policy.schedule(N) == Schedule.full(N)
+
+
+def test_steps_between_rungs_are_displaced_and_strengths_blended(policy: Policy) -> None:
+    low, high = policy.ladder
+    got = policy.schedule(6)
+    assert got.computed == interpolate(low, high, 6).computed
+    lam = (1 / 4 - 1 / 6) / (1 / 4 - 1 / 10)
+    curves = [StrengthCurve.of(s, grid_of(policy)) for s in (low, high, got)]
+    u = 3 / 6
+    a, b, c = (curve(u, 3) for curve in curves)
+    np.testing.assert_allclose(c, (1 - lam) * np.array(a) + lam * np.array(b), rtol=1e-9)
+
+
+def test_a_middle_rung_is_the_neighbour(policy: Policy) -> None:
+    middle = Schedule(N, (0, 2, 5, 11, 22, 33)).with_weights([(0.0,)] * 6)
+    richer = msgspec.structs.replace(policy, ladder=(policy.ladder[0], middle, policy.ladder[1]))
+    assert richer.schedule(6) == middle
+    assert richer.schedule(5).computed == interpolate(policy.ladder[0], middle, 5).computed
+    assert richer.schedule(8).computed == interpolate(middle, policy.ladder[1], 8).computed
+
+
+def test_beyond_the_ends_the_nearer_schedule_is_read(policy: Policy) -> None:
+    low, high = policy.ladder
+    assert policy.schedule(3).computed == interpolate(low, low, 3).computed
+    assert policy.schedule(20).computed == interpolate(high, high, 20).computed
+
+
+def test_a_forecaster_without_weights_is_kept(provenance: Provenance) -> None:
+    ends = [Schedule(N, steps, forecaster="linear") for steps in ((0, 10), (0, 5, 10, 20, 30))]
+    got = Policy(ends[0], ends[1], provenance).schedule(3)
+    assert (got.forecaster, got.weights) == ("linear", ())
+
+
+def test_unlike_forecasters_meet_in_weights(provenance: Provenance) -> None:
+    reuse = Schedule(N, (0, 10))
+    linear = Schedule(N, (0, 5, 10, 20, 30), forecaster="linear")
+    got = Policy(reuse, linear, provenance).schedule(3)
+    assert (got.forecaster, got.memory) == ("fitted", 2)
+    lam = (1 / 2 - 1 / 3) / (1 / 2 - 1 / 5)
+    theta = StrengthCurve.of(got, np.array(provenance.grid))(2 / 3, 2)
+    assert theta == pytest.approx((0.0, lam))
+
+
+def test_it_takes_well_under_a_millisecond(policy: Policy) -> None:
+    for budget in range(1, N + 1):
+        policy.schedule(budget)
+    began = time.perf_counter()
+    for _ in range(20):
+        for budget in range(1, N + 1):
+            policy.schedule(budget)
+    assert (time.perf_counter() - began) / (20 * N) < 0.5e-3
+
+
+@pytest.mark.parametrize("budget", [0, N + 1, "ten", 5.0])
+def test_a_budget_out_of_range_is_refused(policy: Policy, budget: object) -> None:
+    with pytest.raises(ScheduleError, match="budget must be an integer between 1 and 50, got"):
+        policy.schedule(budget)
+
+
+@pytest.mark.parametrize("n", [12, 30, 100])
+def test_another_step_count_is_mapped_with_a_notice(policy: Policy, n: int) -> None:
+    for budget in (1, 4, 7, n):
+        with pytest.warns(OtcacheNotice, match=f"the run has {n} steps, the policy was measured"):
+            got = policy.schedule(budget, num_steps=n)
+        assert (got.num_steps, got.budget) == (n, budget)
+    assert got == Schedule.full(n)
+
+
+def test_twice_the_steps_keep_place_and_strength(policy: Policy) -> None:
+    with pytest.warns(OtcacheNotice):
+        got = policy.schedule(10, num_steps=100)
+    assert got.computed == tuple(2 * k for k in policy.schedule(10).computed)
+    fine = np.interp(np.arange(101) / 2, np.arange(51), grid_of(policy))
+    theirs = StrengthCurve.of(got, fine)(0.5, 3)
+    assert theirs == pytest.approx(StrengthCurve.of(policy.ladder[1], grid_of(policy))(0.5, 3))
+
+
+def test_another_grid_is_mapped_by_noise_level(policy: Policy) -> None:
+    other = np.linspace(1.0, 0.0, N + 1) ** 2.4
+    with pytest.warns(OtcacheNotice, match="on its own grid"):
+        got = policy.schedule(4, grid=other)
+    old = grid_of(policy)[list(policy.ladder[0].computed)]
+    nearest = [int(np.abs(other[:N] - s).argmin()) for s in old]
+    assert np.abs(np.array(got.computed) - nearest).max() <= 1
+    assert got.computed != policy.ladder[0].computed
+
+
+def test_the_same_grid_up_to_rounding_is_no_other_grid(policy: Policy) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        near = grid_of(policy).astype(np.float32)
+        assert policy.schedule(4, num_steps=N, grid=near) == policy.ladder[0]
+
+
+def test_strict_refuses_to_map(policy: Policy) -> None:
+    with pytest.raises(MismatchError, match="the run has 30 steps, the policy was measured on 50"):
+        policy.schedule(4, num_steps=30, strict=True)
+    with pytest.raises(MismatchError, match="on its own grid"):
+        policy.schedule(4, grid=np.linspace(1.0, 0.0, N + 1) ** 3, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("grid", "n"), [([1.0], None), ([1.0, 0.0], 5), ([1.0, np.nan], None), ([1.0, 0.0, 0.5], None)]
+)
+def test_a_grid_that_is_none_is_refused(policy: Policy, grid: list[float], n: int | None) -> None:
+    with pytest.raises(ScheduleError, match="grid must be"):
+        policy.schedule(1, num_steps=n, grid=grid)
+
+
+def test_a_policy_without_grid_maps_by_position() -> None:
+    a, r = Schedule(10, (0, 4)), Schedule(10, (0, 2, 4, 6))
+    bare = Policy(a, r, Provenance(num_steps=10))
+    with pytest.warns(OtcacheNotice):
+        assert bare.schedule(2, num_steps=20).computed == (0, 8)
+
+
+def test_a_policy_is_a_value(policy: Policy) -> None:
+    again = msgspec.convert(msgspec.to_builtins(policy), Policy)
+    assert again == policy
+    assert hash(again) == hash(policy)
+    with pytest.raises(AttributeError):
+        policy.geometry = "arc"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"anchor": Schedule.full(3)}, "anchor.num_steps must be 50, got 3"),
+        (
+            {"ladder": (Schedule.full(50), Schedule(50, (0,)))},
+            "distinct and increasing, got [50, 1]",
+        ),
+        ({"geometry": "cubic"}, "geometry must be 'index', got 'cubic'"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(policy: Policy, change: dict, text: str) -> None:
+    with pytest.raises(OtcacheError) as caught:
+        msgspec.structs.replace(policy, **change)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_class", "WanTransformer3DModel"),
+        ("config_hash", "x"),
+        ("prediction_type", "epsilon"),
+    ],
+)
+def test_another_model_is_refused_with_the_reason(policy: Policy, field: str, value: str) -> None:
+    with pytest.raises(MismatchError) as caught:
+        policy.check({field: value})
+    wanted = getattr(policy.provenance, field)
+    assert f"differs: got {value!r}, expected {wanted!r}" in str(caught.value)
+    assert "calibrate again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scheduler_class", "DDIMScheduler"),
+        ("resolution", 4096),
+        ("guidance", 5.0),
+        ("num_steps", 30),
+        ("grid", np.linspace(1.0, 0.0, 31)),
+    ],
+)
+def test_another_setting_is_a_notice_or_an_error_under_strict(
+    policy: Policy, field: str, value: object
+) -> None:
+    (notice,) = policy.check({field: value})
+    assert notice.startswith(f"{field.replace('_', ' ')} differs: got ")
+    with pytest.raises(MismatchError, match="under strict"):
+        policy.check({field: value}, strict=True)
+
+
+def test_what_agrees_or_is_unknown_is_passed_over(policy: Policy) -> None:
+    assert policy.check(policy.provenance.to_dict(), strict=True) == []
+    assert policy.check({"model_class": None, "resolution": 0, "prompts_digest": "x"}) == []
+    bare = Provenance(num_steps=50)
+    assert bare.check({"model_class": "Any", "grid": [1.0, 0.0]}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"num_steps": 0, "grid": None}, "provenance.num_steps must be at least 1, got 0"),
+        ({"grid": [1.0, 0.0]}, "provenance.grid must be 51 values s_0 .. s_N, got '2 values'"),
+        ({"grid": [float("nan")] * 51}, "provenance.grid must be finite"),
+        ({"resolution": -1}, "provenance.resolution must be at least 0"),
+        ({"num_steps": "many"}, "Expected `int`, got `str`"),
+        ({"modle_class": "x"}, "unknown field `modle_class`"),
+    ],
+)
+def test_bad_provenance_is_refused(provenance: Provenance, change: dict, text: str) -> None:
+    with pytest.raises(OtcacheError) as caught:
+        Provenance.from_dict({**provenance.to_dict(), **change})
+    assert text in str(caught.value)

@@ -1,0 +1,309 @@
+"""One broken plugin never stops the others."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otcache_core import Demo, Info, PluginError, PluginWarning, Registry, hookimpl
+from otcache_core.forecasters import Reuse
+from otcache_core.plugins import KINDS
+from otcache_core.plugins.registry import hook_name
+
+GOOD = """
+from otcache_core import Info, hookimpl
+
+@hookimpl
+def otcache_provide_solvers():
+    return [Info("{name}", "otcache_core.solvers.uniform:Uniform", "one")]
+"""
+BROKEN = {
+    "import": ("raise RuntimeError('no GPU here')", "RuntimeError: no GPU here"),
+    "exit": ("raise SystemExit(3)", "SystemExit: 3"),
+    "syntax": ("def (", "SyntaxError"),
+    "unknown-hook": (
+        "from otcache_core import hookimpl\n@hookimpl\ndef otcache_provide_solver(): return []",
+        "unknown hook 'otcache_provide_solver'",
+    ),
+    "signature": (
+        "from otcache_core import hookimpl\n@hookimpl\ndef otcache_provide_solvers(x): return []",
+        "hook 'otcache_provide_solvers'",
+    ),
+    "raises": (
+        "from otcache_core import hookimpl\n@hookimpl\ndef otcache_provide_solvers(): return 1 / 0",
+        "otcache_provide_solvers: ZeroDivisionError",
+    ),
+    "no-info": (
+        "from otcache_core import hookimpl\n"
+        "@hookimpl\ndef otcache_provide_solvers(): return ['mine']",
+        "what a hook returns must be an iterable of Info, got 'mine'",
+    ),
+    "bad-info": (
+        "from otcache_core import hookimpl, Info\n"
+        "@hookimpl\ndef otcache_provide_solvers(): return [Info('My Solver', 'a:B')]",
+        "Info.name must be lower-case words joined by hyphens, got 'My Solver'",
+    ),
+}
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a distribution with one plugin module on the path, as an installer would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+
+    def add(distribution: str, source: str, point: str = "plug") -> None:
+        module = distribution.replace("-", "_") + "_plugin"
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text(f"[otcache]\n{point} = {module}\n")
+        importlib.invalidate_caches()
+
+    yield add
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _only_the_fakes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Whatever of ours is installed beside core is not what is tested here."""
+    ours = "otcache-solvers,otcache-diffusers,otcache-video"
+    monkeypatch.setenv("OTCACHE_DISABLE_PLUGINS", ours)
+    monkeypatch.delenv("OTCACHE_LOAD_PLUGINS", raising=False)
+    monkeypatch.delenv("OTCACHE_STRICT_PLUGINS", raising=False)
+
+
+def names(registry: Registry, kind: str = "solvers") -> list[str]:
+    return [offer.info.name for offer in registry.infos(kind)]
+
+
+def test_core_comes_with_its_own() -> None:
+    registry = Registry(entry_points=False)
+    assert names(registry) == ["brute-force", "uniform"]
+    assert names(registry, "forecasters") == ["fitted", "linear", "reuse"]
+    assert {o.distribution for o in registry.infos("solvers")} == {"otcache-core"}
+    assert all(o.info.summary for kind in KINDS for o in registry.infos(kind))
+    assert isinstance(registry.create("forecasters", "reuse"), Reuse)
+    assert registry.problems == ()
+
+
+def test_an_installed_plugin_is_found_and_listed_without_its_target(install: Install) -> None:
+    install("my-plugin", GOOD.format(name="mine").replace("uniform:Uniform", "not_there:Nothing"))
+    registry = Registry()
+    assert ("my-plugin", "mine") in [
+        (o.distribution, o.info.name) for o in registry.infos("solvers")
+    ]
+    with pytest.raises(PluginError, match=r"cannot load .*not_there:Nothing"):
+        registry.get("solvers", "mine")
+
+
+def test_embedding_looks_at_no_entry_points(install: Install) -> None:
+    install("my-plugin", GOOD.format(name="mine"))
+    assert "mine" not in names(Registry(entry_points=False))
+
+
+@pytest.mark.parametrize("case", sorted(BROKEN))
+def test_a_broken_plugin_is_one_warning_and_the_others_work(case: str, install: Install) -> None:
+    source, reason = BROKEN[case]
+    install("bad-plugin", source, point="bad")
+    install("good-plugin", GOOD.format(name="good"))
+    with pytest.warns(PluginWarning) as caught:
+        registry = Registry()
+    assert len(caught) == 1
+    text = str(caught[0].message)
+    assert text.startswith("plugin 'bad' of 'bad-plugin' was left out: ")
+    assert reason in text
+    (problem,) = registry.problems
+    assert (problem.plugin, problem.distribution, str(problem)) == ("bad", "bad-plugin", text)
+    assert names(registry) == ["brute-force", "good", "uniform"]
+
+
+def test_under_strict_a_broken_plugin_is_an_error(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("bad-plugin", BROKEN["import"][0])
+    monkeypatch.setenv("OTCACHE_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="of 'bad-plugin' was left out: RuntimeError"):
+        Registry()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "found"),
+    [
+        ("OTCACHE_DISABLE_PLUGINS", "first-plugin,otcache-solvers", ["second"]),
+        ("OTCACHE_DISABLE_PLUGINS", "First_Plugin, plug2", []),
+        ("OTCACHE_DISABLE_PLUGINS", "all", []),
+        ("OTCACHE_LOAD_PLUGINS", "second.plugin", ["second"]),
+        ("OTCACHE_LOAD_PLUGINS", "plug1", ["first"]),
+        ("OTCACHE_LOAD_PLUGINS", "", []),
+    ],
+)
+def test_the_environment_chooses_but_core_stays(
+    install: Install, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, found: list[str]
+) -> None:
+    install("first-plugin", GOOD.format(name="first"), point="plug1")
+    install("second-plugin", GOOD.format(name="second"), point="plug2")
+    monkeypatch.setenv(variable, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        listed = names(Registry())
+    assert {"brute-force", "uniform"} <= set(listed)
+    assert [name for name in listed if name in ("first", "second")] == found
+
+
+def test_a_left_out_plugin_is_not_imported(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("bad-plugin", BROKEN["import"][0])
+    monkeypatch.setenv("OTCACHE_DISABLE_PLUGINS", "all")
+    assert Registry().problems == ()
+
+
+def plugin(**hooks: list[Info]) -> types.SimpleNamespace:
+    space = types.SimpleNamespace(__name__="by-hand")
+    for kind, infos in hooks.items():
+
+        @hookimpl
+        def provide(infos: list[Info] = infos) -> list[Info]:
+            return infos
+
+        provide.__name__ = hook_name(kind)
+        setattr(space, provide.__name__, provide)
+    return space
+
+
+class Plugin:
+    """Offers a second ``uniform``."""
+
+    @hookimpl
+    def otcache_provide_solvers(self) -> list[Info]:
+        return [Info("uniform", "otcache_core.solvers.brute_force:BruteForce")]
+
+
+def test_a_name_offered_twice_is_an_error_on_use_that_lists_both() -> None:
+    registry = Registry(entry_points=False)
+    registry.register(Plugin(), "rival")
+    assert names(registry) == ["brute-force", "uniform", "uniform"]
+    with pytest.raises(PluginError) as caught:
+        registry.get("solvers", "uniform")
+    assert str(caught.value) == (
+        "solvers name 'uniform' is offered 2 times: "
+        "ask for 'otcache-core/uniform' or 'rival/uniform'."
+    )
+    assert registry.get("solvers", "otcache-core/uniform").__name__ == "Uniform"
+    assert registry.get("solvers", "rival/uniform").__name__ == "BruteForce"
+
+
+class Twice:
+    @hookimpl
+    def otcache_provide_solvers(self) -> list[Info]:
+        return [Info("same", "a:B"), Info("same", "a:C")]
+
+
+def test_one_distribution_may_not_offer_a_name_twice() -> None:
+    with pytest.raises(PluginError, match="it offers solvers 'same' twice"):
+        Registry(entry_points=False).register(Twice())
+
+
+def test_registering_by_hand_raises_what_is_wrong() -> None:
+    class Wrong:
+        @hookimpl
+        def otcache_provide_solver(self) -> list[Info]:
+            return []
+
+    registry = Registry(entry_points=False)
+    with pytest.raises(PluginError, match="plugin 'Wrong' of 'local' was left out"):
+        registry.register(Wrong())
+    registry.register(Plugin())
+    assert registry.get("solvers", "local/uniform")
+
+
+def test_an_unknown_name_lists_the_valid_ones_the_nearest_and_the_extra() -> None:
+    registry = Registry(entry_points=False)
+    with pytest.raises(PluginError) as caught:
+        registry.get("solvers", "unifrom")
+    assert str(caught.value) == (
+        "solvers has no 'unifrom': valid names are brute-force, uniform. "
+        "Did you mean 'uniform'? More solvers come with: pip install 'otcache[solvers]'."
+    )
+    with pytest.raises(PluginError, match=r"none installed.*pip install 'otcache\[diffusers\]'"):
+        registry.get("probes", "anything")
+    with pytest.raises(PluginError, match="plugin kind must be one of probes, cost_models"):
+        registry.infos("solver")
+
+
+def test_no_extra_is_advised_that_is_there() -> None:
+    registry = Registry(entry_points=False)
+    registry.register(Plugin(), "otcache-solvers")
+    with pytest.raises(PluginError) as caught:
+        registry.get("solvers", "nothing-like-it")
+    assert "pip install" not in str(caught.value)
+
+
+class Misfits:
+    @hookimpl
+    def otcache_provide_solvers(self) -> list[Info]:
+        return [
+            Info("forecaster", "otcache_core.forecasters.reuse:Reuse"),
+            Info("function", "otcache_core.warp:interpolate"),
+            Info("old", "otcache_core.solvers.uniform:Uniform", api=0),
+            Info("no-attribute", "otcache_core.solvers.uniform:Nonuniform"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("forecaster", "must be a subclass of otcache_core.contracts.ScheduleSolver"),
+        ("function", "must be a subclass of otcache_core.contracts.ScheduleSolver"),
+        ("old", "plugin 'old' api must be 1, got 0: update the plugin."),
+        ("no-attribute", "cannot load 'otcache_core.solvers.uniform:Nonuniform'"),
+    ],
+)
+def test_what_does_not_keep_the_contract_is_refused(name: str, text: str) -> None:
+    registry = Registry(entry_points=False)
+    registry.register(Misfits())
+    with pytest.raises(PluginError) as caught:
+        registry.create("solvers", name)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["module", "module:", ":Class", "module:1st"])
+def test_a_malformed_target_is_refused(target: str) -> None:
+    with pytest.raises(PluginError, match=r"Info\.target must be 'package\.module:Class'"):
+        Info("name", target)
+
+
+class Demos:
+    @hookimpl
+    def otcache_provide_demos(self) -> list[Info]:
+        return [Info("made", f"{__name__}:DEMO"), Info("called", f"{__name__}:make_demo")]
+
+
+DEMO = Demo("toy", "a toy", load=dict)
+
+
+def make_demo() -> Demo:
+    return DEMO
+
+
+def test_a_demo_is_a_value_or_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = types.ModuleType(__name__)
+    here.DEMO, here.make_demo = DEMO, make_demo
+    monkeypatch.setitem(sys.modules, __name__, here)
+    registry = Registry(entry_points=False)
+    registry.register(Demos())
+    assert registry.create("demos", "made") is DEMO
+    assert registry.create("demos", "called") is DEMO
