@@ -1,4 +1,4 @@
-"""The loop target, which lives in core."""
+"""A sampling loop of the user's own; it lives in core, since it needs no tensors."""
 
 from otcache_core.loop import Loop, LoopObserver
 

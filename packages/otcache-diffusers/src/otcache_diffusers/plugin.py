@@ -6,6 +6,23 @@ from otcache_core.plugins import Info, hookimpl
 
 
 @hookimpl
+def otcache_provide_probes() -> list[Info]:
+    """Record any torch denoiser."""
+    return [
+        Info(
+            "torch", "otcache_diffusers.probe:TorchProbe", "diffusers pipelines and your own loops"
+        )
+    ]
+
+
+@hookimpl
+def otcache_provide_executors() -> list[Info]:
+    """Accelerate any torch denoiser."""
+    about = "diffusers pipelines, your own loops and bare modules"
+    return [Info("torch", "otcache_diffusers.executor:TorchExecutor", about)]
+
+
+@hookimpl
 def otcache_provide_metrics() -> list[Info]:
     """Image metrics, each one number a pair of pictures in [0, 1]."""
     home = "otcache_diffusers.metrics"
@@ -15,3 +32,10 @@ def otcache_provide_metrics() -> list[Info]:
         Info("ssim", f"{home}.ssim:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
     ]
+
+
+@hookimpl
+def otcache_provide_demos() -> list[Info]:
+    """The trained pipeline that ships with this package."""
+    about = "shapes, letters and emoji: a trained FluxPipeline in miniature"
+    return [Info("image", "otcache_diffusers.demo:image_demo", about)]

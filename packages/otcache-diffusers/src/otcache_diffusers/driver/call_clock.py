@@ -78,9 +78,8 @@ class LoopClock(Clock):
         """
         if self._calls == 0:
             raise ExecutionError(
-                "the sampler must call the denoiser, got no call of "
-                f"{type(self._loop.denoiser).__name__}: pass the very module that sample_fn "
-                "calls to otcache.loop(...)."
+                f"the sampler never called the denoiser ({type(self._loop.denoiser).__name__}): "
+                "pass the very module that sample_fn calls to otcache.loop(...)."
             )
         if self._conductor.running and self._calls % self._loop.calls_per_step == 0:
             self._conductor.advance(self._triple(first_tensor(result)))

@@ -38,6 +38,8 @@ def denoisers_of(target: Any) -> dict[str, nn.Module]:
 
 def unsupported(target: Any) -> str:
     """ "" if ``drive`` takes the target, else the reason why not."""
+    if isinstance(target, Loop) and not isinstance(target.denoiser, nn.Module):
+        return f"the loop's denoiser must be a torch module, got {type(target.denoiser).__name__}"
     if isinstance(target, (Loop, nn.Module)):
         return ""
     if not isinstance(target, DiffusionPipeline):

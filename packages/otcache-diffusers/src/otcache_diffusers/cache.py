@@ -1,0 +1,54 @@
+"""The computed outputs a run still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from otcache_diffusers.driver import tensors
+
+
+class OutputCache:
+    """Outputs by branch and step; never copied."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, int], tuple[Any, list[int]]] = {}
+
+    def put(self, branch: str, step: int, output: Any) -> None:
+        """Keep an output."""
+        self._held[branch, step] = output, _versions(output)
+
+    def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
+        """The outputs of these steps; None unless all are held."""
+        held = [self._held.get((branch, step)) for step in steps]
+        found = [entry[0] for entry in held if entry is not None]
+        return found if len(found) == len(steps) else None
+
+    def changed(self, branch: str, steps: Sequence[int]) -> bool:
+        """Whether somebody wrote into one of these outputs since it was put here."""
+        held = [self._held[branch, step] for step in steps]
+        return any(_versions(output) != versions for output, versions in held)
+
+    def drop(self, branch: str, steps: Sequence[int]) -> None:
+        """Let go of outputs, held or not."""
+        for step in steps:
+            self._held.pop((branch, step), None)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._held.clear()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the memory kept alive; memory that outputs share counts once."""
+        leaves = [leaf for output, _ in self._held.values() for leaf in tensors(output)]
+        storages = {s.data_ptr(): s.nbytes() for s in (leaf.untyped_storage() for leaf in leaves)}
+        return sum(storages.values())
+
+
+def _versions(output: Any) -> list[int]:
+    """Torch's write counters; tensors made in inference mode have none."""
+    leaves: list[torch.Tensor] = tensors(output)
+    return [0 if leaf.is_inference() else leaf._version for leaf in leaves]

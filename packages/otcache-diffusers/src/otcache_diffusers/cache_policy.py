@@ -1,0 +1,116 @@
+"""The policy of the executor: skip what the schedule skips."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from torch import Tensor
+
+from otcache_core.contracts import Forecaster, RunReport
+from otcache_core.errors import ExecutionError
+from otcache_core.schedule import Schedule
+from otcache_diffusers.cache import OutputCache
+from otcache_diffusers.driver import RunInfo, StepPolicy, combine
+from otcache_diffusers.plan import Plan
+
+
+class CachePolicy(StepPolicy):
+    r"""On a skipped step t of the span (k -> j) return sum_r A_{t,r} v_{k_r} instead of v_t.
+
+    Each branch is forecast from its own outputs of exactly the planned steps; where one is missing
+    the step is computed. Runs of another step count are computed in full.
+
+    Args:
+        schedule: the computed steps and weights.
+        forecaster: gives A.
+        report: filled as runs go by.
+        strict: refuse a run of another step count.
+    """
+
+    def __init__(
+        self, schedule: Schedule, forecaster: Forecaster, report: RunReport, *, strict: bool = False
+    ) -> None:
+        self._schedule, self._forecaster = schedule, forecaster
+        self._report, self._strict = report, strict
+        self._cache = OutputCache()
+        self._plans: dict[str, Plan] = {}
+        self._run: RunInfo | None = None
+        self._skipped = 0
+        self._why = ""
+        self._started = 0.0
+
+    def begin(self, run: RunInfo) -> None:
+        self._started, self._skipped = time.perf_counter(), 0
+        self._plans, self._run, self._why = {}, None, "no reason is known."
+        if run.num_steps == self._schedule.num_steps:
+            self._run = run
+            return
+        message = (
+            f"a run of {run.num_steps} steps cannot follow a schedule of {self._schedule.num_steps}"
+        )
+        if self._strict:
+            raise ExecutionError(f"{message}: plan one for {run.num_steps} steps.")
+        self.warn(f"{message}: it was computed in full.")
+
+    def before(self, step: int, branch: str) -> Any | None:
+        if self._run is None:
+            return None
+        forecast = self._plan(branch, self._run).forecasts.get(step)
+        if forecast is None:
+            return None
+        outputs = self._cache.get(branch, forecast.steps)
+        if outputs is None:
+            self.warn(f"branch {branch!r} appeared or changed its shape during a run: computed.")
+            return None
+        if self._cache.changed(branch, forecast.steps):
+            self.warn("the sampler writes into the denoiser's outputs: steps were computed.")
+            return None
+        self._skipped += 1
+        self._report.skipped[branch] = self._report.skipped.get(branch, 0) + 1
+        output = combine(outputs, forecast.coefficients)
+        self._forget(branch, step)
+        return output
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        self._report.computed[branch] = self._report.computed.get(branch, 0) + 1
+        if self._run is None:
+            return
+        plan = self._plan(branch, self._run)
+        if plan.last_use.get(step, -1) > step:
+            self._cache.put(branch, step, output)
+        self._forget(branch, step)
+
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """The executor does not look at the sampler's state."""
+
+    def end(self, completed: bool) -> None:
+        self._report.seconds += time.perf_counter() - self._started
+        self._report.runs += completed
+        self._cache.clear()
+        self._report.cached_bytes = 0
+        planned = self._schedule.num_steps - self._schedule.budget
+        if not completed:
+            self.warn("a run broke off before its last step.")
+        elif self._run is not None and planned and not self._skipped:
+            self.warn(
+                f"no call was skipped in a run although {planned} steps were to be: {self._why}"
+            )
+
+    def warn(self, message: str) -> None:
+        """Keep it for the report, once."""
+        self._why = message
+        if message not in self._report.warnings:
+            self._report.warnings.append(message)
+
+    def _plan(self, branch: str, run: RunInfo) -> Plan:
+        if branch not in self._plans:
+            self._plans[branch] = Plan.of(self._schedule, branch, self._forecaster, run.grid)
+        return self._plans[branch]
+
+    def _forget(self, branch: str, step: int) -> None:
+        done = [k for k, last in self._plans[branch].last_use.items() if last <= step]
+        self._cache.drop(branch, done)
+        held = self._cache.num_bytes
+        self._report.cached_bytes = held
+        self._report.peak_cached_bytes = max(self._report.peak_cached_bytes, held)

@@ -1,0 +1,123 @@
+"""The probe for every torch denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core.errors import ExecutionError, OtcacheError, expected
+from otcache_core.trajectory import Trajectory
+from otcache_diffusers.driver import drive, unsupported
+from otcache_diffusers.facts import provenance_of
+from otcache_diffusers.loop import Loop
+from otcache_diffusers.recorder import Recorder
+from otcache_diffusers.sampling import Sampler
+
+
+class TorchProbe(FeatureProbe):
+    """Records full runs at ``scheduler.step`` of a pipeline, or at the denoiser of a loop."""
+
+    def supports(self, target: Any) -> str:
+        if isinstance(target, torch.nn.Module):
+            return "a bare module has no sampler to call: wrap it in otcache.loop(...)"
+        return unsupported(target)
+
+    def provenance(self, target: Any, request: SampleRequest | None) -> dict[str, Any]:
+        if request is None:
+            return provenance_of(target, None, None)
+        return provenance_of(target, request.num_steps, request.call)
+
+    def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
+        _check(request)
+        grid: NDArray[np.float64] | None = None
+        for part in _batches(request):
+            recorder = self._run(target, request, part)
+            assert recorder.run is not None
+            if grid is None:
+                known = recorder.run.grid
+                grid = known if np.isfinite(known).all() else recorder.identified_grid()
+            labels = [f"prompt {n}, seed {request.seeds[n]}" for n in part]
+            implied = isinstance(target, Loop) and target.calls_per_step > 1
+            yield from recorder.trajectories(labels, grid, implied)
+
+    def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
+        _check(request)
+        sampler = Sampler(target, request)
+        kind = "np" if sampler.decodes else "latent"
+        with _quiet(target):
+            made = [sampler(part, output_type=kind) for part in _batches(request)]
+        return np.concatenate([np.asarray(_host(batch)) for batch in made])
+
+    def open(self, name: str) -> Any | None:
+        """A folder that ``save_pretrained`` wrote."""
+        if not (Path(name) / "model_index.json").is_file():
+            return None
+        from diffusers import DiffusionPipeline
+
+        return DiffusionPipeline.from_pretrained(name, local_files_only=True)  # type: ignore[no-untyped-call]  # theirs
+
+    def evaluator(
+        self, target: Any, request: SampleRequest, trajectories: Sequence[Trajectory]
+    ) -> Evaluator:
+        from otcache_diffusers.evaluator import PipelineEvaluator
+
+        return PipelineEvaluator(target, request, trajectories)
+
+    def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
+        recorder = Recorder()
+        with _quiet(target), drive(target, recorder, num_steps=request.num_steps):
+            Sampler(target, request)(part)
+        if recorder.run is None:
+            raise ExecutionError(
+                f"the sampler of {type(target).__name__} never called the denoiser: nothing can be "
+                "recorded; is it the module that the sampler really uses?"
+            )
+        if recorder.run.num_steps != request.num_steps or recorder.completed != 1:
+            made = f"{recorder.run.num_steps}, {'' if recorder.completed else 'not '}completed"
+            why = "; ".join(recorder.warnings) or "leave strength and denoising_end out."
+            raise ExecutionError(
+                expected("steps of the sampler", made, str(request.num_steps), why)
+            )
+        if recorder.warnings:
+            raise ExecutionError(f"the run cannot be recorded: {'; '.join(recorder.warnings)}")
+        return recorder
+
+
+def _check(request: SampleRequest) -> None:
+    if not request.prompts:
+        raise OtcacheError(expected("prompts", request.prompts, "at least one"))
+    if len(request.seeds) != len(request.prompts):
+        wanted = f"one a prompt ({len(request.prompts)})"
+        raise OtcacheError(expected("seeds", request.seeds, wanted))
+
+
+def _batches(request: SampleRequest) -> Iterator[range]:
+    n, size = len(request.prompts), max(1, request.batch_size)
+    return (range(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _host(batch: Any) -> Any:
+    return batch.detach().float().cpu().numpy() if isinstance(batch, torch.Tensor) else batch
+
+
+@contextmanager
+def _quiet(target: Any) -> Iterator[None]:
+    """No progress bar per call, whatever the user has set; set back afterwards."""
+    missing = object()
+    before = getattr(target, "_progress_bar_config", missing)
+    if hasattr(target, "set_progress_bar_config"):
+        target.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if before is not missing:
+            target._progress_bar_config = before
+        elif hasattr(target, "_progress_bar_config"):
+            del target._progress_bar_config
