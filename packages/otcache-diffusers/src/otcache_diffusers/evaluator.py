@@ -29,7 +29,8 @@ class PipelineEvaluator(Evaluator):
 
     Steps before a schedule's first skip are replayed from the full run at no cost, and schedules that
     compute the same steps after it share one batched call. The first evaluation runs the samples in
-    full once more, to keep the denoiser's outputs per branch.
+    full once more, to keep the denoiser's outputs per branch; that pass is not part of any
+    ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -91,7 +92,7 @@ class PipelineEvaluator(Evaluator):
         objective = self._check_objective(objective)
         chosen = tuple(range(self.num_samples)) if samples is None else tuple(samples)
         self._nfe = 0
-        self._record(objective in self._metrics)
+        self._record()
         errors = np.zeros((len(schedules), len(chosen)))
         deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
         results = list(schedules)
@@ -125,16 +126,15 @@ class PipelineEvaluator(Evaluator):
             raise OtcacheError(expected("objective", name, f"one of {', '.join(self.objectives)}"))
         return name
 
-    def _record(self, pictures: bool) -> None:
-        """Run the samples in full once, and decode them once if pictures are compared."""
-        if self._recording is not None and (self._pictures is not None or not pictures):
+    def _record(self) -> None:
+        """Run the samples in full once, and decode them if pictures may be compared."""
+        if self._recording is not None:
             return
         recording, shown = Recording(), []
         for part in self._chunks(range(self.num_samples), self._request.batch_size):
             policy = RecordingPolicy(recording, len(part))
             with drive(self._target, policy):
                 shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
-            self._nfe += len(part) * self._request.num_steps
         self._recording = recording
         self._pictures = np.concatenate(shown) if self._metrics else None
 

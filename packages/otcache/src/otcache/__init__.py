@@ -1,4 +1,4 @@
-"""otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, run it without a trace."""
+"""otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, and run it."""
 
 from otcache.calibrate import calibrate
 from otcache.planning import plan

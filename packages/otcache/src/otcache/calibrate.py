@@ -68,7 +68,8 @@ def calibrate(
         store = Store(Path(directory), identity)
     show = Stages(progress)
     trajectories = stage.record(probe, target, request, store, show)
-    ledger = stage.Ledger(nfe={"record": len(trajectories) * num_inference_steps})
+    # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
+    ledger = stage.Ledger(nfe={"record": 2 * len(trajectories) * num_inference_steps})
     evaluator = StoredEvaluator(
         lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
     )

@@ -89,8 +89,9 @@ def calibrate(
     from otcache.opening import open_pipeline, read_prompts
     from otcache.recipe import Recipe
 
+    read = read_prompts(prompts) if prompts else None
     opened = open_pipeline(pipeline)
-    texts = read_prompts(prompts) if prompts else opened.prompts
+    texts = opened.prompts if read is None else read
     calibration = measure(
         opened.target,
         texts,
@@ -177,12 +178,9 @@ def inspect(
     from otcache.running import load_policy
 
     policy = load_policy(file)
-    n = policy.provenance.num_steps
-    budgets = (
-        [_integer("--budget", budget)]
-        if budget
-        else sorted({1, n, *(s.budget for s in policy.ladder)})
-    )
+    nodes = (policy.anchor, policy.reference, *policy.ladder)
+    every = sorted({1, policy.num_steps, *(node.budget for node in nodes)})
+    budgets = [_integer("--budget", budget)] if budget else every
     schedules = [policy.schedule(b) for b in budgets]
     if as_json:
         _print_json(

@@ -35,7 +35,7 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
         table.add_row(str(schedule.budget), speedup, strip(schedule), schedule.forecaster)
     facts = Table(box=None, show_header=False)
     for name, value in policy.provenance.to_dict().items():
-        if name == "grid":
+        if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
         facts.add_row(name, str(value))
     return Group(table, Text(), facts)

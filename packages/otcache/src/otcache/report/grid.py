@@ -1,0 +1,103 @@
+"""The picture grid: prompts down, the full run and every method across, at one low budget."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otcache.report.canvas import INK, MUTED, draw_png
+from otcache.report.pictures import FULL, Picture, Pictures, full_pictures
+from otcache.report.scales import OURS, scale_of
+from otcache.report.summary import ERROR, worst_first
+from otcache.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
+
+_ACCENT = "#d55e00"
+
+
+def grid_png(
+    results: Results, pictures: Pictures, budget: int | None = None, rows: int = 6
+) -> bytes:
+    """The grid as PNG.
+
+    Args:
+        results: RMSE values stand below the pictures.
+        pictures: (method, budget) to (n, height, width, 3) in [0, 1], with ("full", N).
+        budget: B; the lowest by default.
+        rows: prompts shown, spread evenly from otcache's worst sample to its best.
+
+    Raises:
+        OtcacheError: if pictures do not fit the results.
+    """
+    full = full_pictures(results, pictures)
+    budget = results.budgets[0] if budget is None else budget
+    methods = [m for m in results.methods if (m, budget) in pictures]
+    chosen = spread(results, budget, rows)
+    columns: list[tuple[str, Picture]] = [(FULL, full)]
+    columns += [(method, pictures[method, budget]) for method in methods]
+
+    def draw(figure: Figure) -> None:
+        shape = (len(chosen), len(columns) + 1)
+        spec = figure.add_gridspec(*shape, width_ratios=[1.25, *[1.0] * len(columns)])
+        for row, sample in enumerate(chosen):
+            _write_prompt(
+                figure, spec[row, 0], results.labels[sample][0], results.labels[sample][1]
+            )
+            for column, (method, stack) in enumerate(columns, start=1):
+                title = _title(method, budget, results) if row == 0 else ""
+                picture = stack[sample]
+                error = _error(results, method, budget, sample)
+                _show(figure, spec[row, column], picture, title, error, method == OURS)
+        text = "Figures: RMSE against the full run. Rows from otcache's worst sample to its best."
+        figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
+
+    height = full.shape[1] / full.shape[2]
+    size = (1.15 * (len(columns) + 1.25), (1.15 * height + 0.22) * len(chosen) + 0.5)
+    return draw_png(draw, size, dpi=170)
+
+
+def spread(results: Results, budget: int, rows: int) -> list[int]:
+    """At most ``rows`` samples of distinct prompts, evenly spaced from worst to best."""
+    order = worst_first(results, budget)
+    distinct = list({results.prompts[i]: i for i in reversed(order)}.values())[::-1]
+    places = np.linspace(0, len(distinct) - 1, min(rows, len(distinct)))
+    return [distinct[round(float(place))] for place in places]
+
+
+def _title(method: str, budget: int, results: Results) -> str:
+    return f"{FULL}\nN = {results.num_steps}" if method == FULL else f"{method}\nB = {budget}"
+
+
+def _error(results: Results, method: str, budget: int, sample: int) -> str:
+    cell = results.cell(method, budget)
+    if cell is None or ERROR not in cell.metrics:
+        return ""
+    return scale_of(ERROR).write(cell.metrics[ERROR][sample])
+
+
+def _write_prompt(figure: Figure, place: SubplotSpec, prompt: str, seed: int) -> None:
+    axes = figure.add_subplot(place)
+    axes.set_axis_off()
+    text = "\n".join(textwrap.wrap(prompt.replace("$", r"\$"), 22, max_lines=5, placeholder=" …"))
+    axes.text(1, 0.5, f"{text}\nseed {seed}", ha="right", va="center", fontsize=7, color=INK)
+
+
+def _show(
+    figure: Figure, place: SubplotSpec, picture: Picture, title: str, error: str, ours: bool
+) -> None:
+    axes = figure.add_subplot(place)
+    axes.imshow(np.asarray(picture, dtype=np.float64), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(ours)
+        spine.set_color(_ACCENT)
+        spine.set_linewidth(2)
+    color, weight = (_ACCENT, "bold") if ours else (INK, "normal")
+    axes.set_title(title, fontsize=8, color=color, fontweight=weight)
+    axes.set_xlabel(error, fontsize=7, color=color, fontweight=weight, labelpad=2)

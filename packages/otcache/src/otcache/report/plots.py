@@ -1,0 +1,136 @@
+"""Two plots: error against budget, and which steps each method computes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from otcache.report.canvas import FAINT, INK, MUTED, PAPER, Draw
+from otcache.report.palette import looks
+from otcache.report.scales import OURS
+from otcache.report.summary import ERROR, interval
+from otcache.results import Cell, Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ERROR_SIZE = (5.6, 3.9)
+
+
+def error_plot(results: Results) -> Draw:
+    """Mean RMSE (log scale) against the budget, 95 % intervals as bands, lines labelled directly."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        ends: dict[str, float] = {}
+        for method in results.methods:
+            cells = [c for b in results.budgets if (c := results.cell(method, b)) is not None]
+            cells = [c for c in cells if any(c.metrics.get(ERROR, ()))]
+            if cells:
+                ends[method] = _curve(axes, results, method, cells)
+        _name_curves(axes, results, ends)
+        axes.set_yscale("log")
+        axes.set_xticks(results.budgets)
+        axes.set_xlabel(f"budget B: computed steps of {results.num_steps}")
+        axes.set_title("RMSE against the full run, log scale", loc="left", fontsize=9, color=INK)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: _minor(value))
+        axes.tick_params(which="both", length=0, labelsize=8)
+        axes.grid(axis="y", which="both", color=FAINT, linewidth=0.5)
+        axes.set_axisbelow(True)
+
+    return draw
+
+
+def strips_size(results: Results) -> tuple[float, float]:
+    """Inches that the strips need."""
+    rows = _strip_rows(results)
+    return (5.6, 0.7 + 0.17 * len(rows) + 0.12 * len(results.budgets))
+
+
+def strips_plot(results: Results) -> Draw:
+    """One row a schedule, filled where a step is computed, budgets apart from each other."""
+    rows = _strip_rows(results)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        look, places, y, before = looks(results), [], 0.0, None
+        for cell, steps in rows:
+            y += 1.7 if before not in (None, cell.budget) else 1.0
+            before = cell.budget
+            places.append(y)
+            ours = cell.method == OURS
+            axes.barh(y, results.num_steps, 0.72, -0.5, color=FAINT, alpha=0.45, linewidth=0)
+            axes.barh(
+                [y] * len(steps), 0.84, 0.72, [k - 0.42 for k in steps], color=look[cell.method].color,
+                alpha=1.0 if ours else 0.75, linewidth=0,
+            )  # fmt: skip
+        axes.set_yticks(places, [f"{cell.method}  B={cell.budget}" for cell, _ in rows])
+        for text, (cell, _) in zip(axes.get_yticklabels(), rows, strict=True):
+            text.set_color(look[OURS].color if cell.method == OURS else INK)
+            text.set_fontweight("bold" if cell.method == OURS else "normal")
+        axes.set_ylim(y + 0.6, 0.4)
+        axes.set_xlim(-0.6, results.num_steps - 0.4)
+        axes.set_xlabel("denoising step; filled: computed, faint: forecast")
+        axes.tick_params(length=0, labelsize=7)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_visible(False)
+
+    return draw
+
+
+def _strip_rows(results: Results) -> list[tuple[Cell, tuple[int, ...]]]:
+    """Cells with a schedule on the N-step grid; schedules that do not change appear as they are."""
+    return [
+        (cell, cell.schedule)
+        for budget in results.budgets
+        for cell in results.at(budget)
+        if cell.schedule is not None
+    ]
+
+
+def _curve(axes: Any, results: Results, method: str, cells: list[Cell]) -> float:
+    """Draw one method; returns its last mean."""
+    look = looks(results)[method]
+    found = [interval(results, cell, ERROR) for cell in cells]
+    budgets, means = [cell.budget for cell in cells], [one.mean for one in found]
+    style = {"color": look.color, "zorder": look.order}
+    low = [max(one.low, one.mean * 1e-2) for one in found]
+    axes.fill_between(budgets, low, [one.high for one in found], alpha=0.15, linewidth=0, **style)
+    axes.plot(
+        budgets, means, marker=look.marker, linewidth=look.width, markersize=3 + look.width,
+        markeredgecolor=PAPER, markeredgewidth=0.7, **style,
+    )  # fmt: skip
+    return means[-1]
+
+
+def _name_curves(axes: Any, results: Results, ends: dict[str, float]) -> None:
+    """Names at the right ends of the curves, pushed apart where they would touch."""
+    if not ends:
+        return
+    span = max(axes.dataLim.height, 0.0)
+    low, high = axes.dataLim.y0, axes.dataLim.y0 + span
+    gap = 0.058 * (math.log(high / low) if low > 0 else 1.0)
+    look, previous = looks(results), -math.inf
+    for method in sorted(ends, key=lambda name: ends[name]):
+        wanted = math.log(ends[method])
+        placed = max(wanted, previous + gap)
+        previous = placed
+        axes.annotate(
+            method,
+            (results.budgets[-1], ends[method]),
+            (1.03, math.exp(placed)),
+            textcoords=axes.get_yaxis_transform(),
+            color=look[method].color if method == OURS else INK,
+            fontweight="bold" if method == OURS else "normal",
+            fontsize=9 if method == OURS else 8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4},
+            annotation_clip=False,
+        )
+
+
+def _minor(value: float) -> str:
+    """Label 2 and 5 of each decade only."""
+    mantissa = value / 10 ** math.floor(math.log10(value))
+    return f"{value:.3g}" if round(mantissa, 3) in (2, 5) else ""
