@@ -9,7 +9,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from otcache.report.canvas import draw_svg
-from otcache.report.palette import looks
 from otcache.report.pictures import Pictures
 from otcache.report.plots import error_plot, strips_plot, strips_size
 from otcache.report.scales import OURS, scale_of
@@ -40,17 +39,7 @@ def render(results: Results, pictures: Pictures | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plots = {
-        "error": _svg(draw_svg(error_plot(results), _PLOT_SIZE, "error", _ERROR_LABEL)),
-        "strips": _svg(
-            draw_svg(
-                strips_plot(results),
-                (_PLOT_SIZE[0], strips_size(results)[1]),
-                "strips",
-                _STRIPS_LABEL,
-            )
-        ),
-    }
+    cards = wall(results, pictures) if pictures else []
     return environment.get_template("report.html.j2").render(
         results=results,
         ours=OURS,
@@ -59,9 +48,8 @@ def render(results: Results, pictures: Pictures | None = None) -> str:
         table=list(_table(results)),
         scales=[scale_of(metric) for metric in results.metrics],
         caption=caption(results),
-        colors={method: look.color for method, look in looks(results).items()},
-        plots=plots,
-        cards=wall(results, pictures) if pictures else [],
+        plots=_plots(results),
+        cards=cards,
         provenance=list(_flat(results.provenance)),
         price=sum(results.ledger.values()),
     )
@@ -72,8 +60,13 @@ _ERROR_LABEL = "RMSE against the full run for each method and budget; the table 
 _STRIPS_LABEL = "Steps that each method computes at each budget; listed below as text"
 
 
-def _svg(text: str) -> Markup:
-    return Markup(text)  # drawn by matplotlib, which escapes the names in it
+def _plots(results: Results) -> dict[str, Markup]:
+    """SVG elements; matplotlib escapes the names in them."""
+    strip = (_PLOT_SIZE[0], strips_size(results)[1])
+    return {
+        "error": Markup(draw_svg(error_plot(results), _PLOT_SIZE, "error", _ERROR_LABEL)),
+        "strips": Markup(draw_svg(strips_plot(results), strip, "strips", _STRIPS_LABEL)),
+    }
 
 
 def _ratio(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from otcache.report.scales import OURS, scale_of
 from otcache.results import Cell, Results
@@ -35,7 +36,12 @@ class Headline:
 
 def interval(results: Results, cell: Cell, metric: str) -> Interval:
     """Mean of a metric with its interval over prompts."""
-    return mean_interval(cell.metrics[metric], results.prompts)
+    return _interval(cell.metrics[metric], results.prompts)
+
+
+@lru_cache(maxsize=1024)
+def _interval(values: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
+    return mean_interval(values, prompts)
 
 
 def best_methods(results: Results, budget: int, metric: str) -> set[str]:
