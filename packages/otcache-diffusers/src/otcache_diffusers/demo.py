@@ -27,7 +27,7 @@ def load() -> Any:
     import torch
     from diffusers import FluxPipeline
 
-    pipe = FluxPipeline.from_pretrained(
+    pipe = FluxPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # diffusers is untyped here
         str(folder()), torch_dtype=torch.float32, local_files_only=True
     )
     pipe.set_progress_bar_config(disable=True)

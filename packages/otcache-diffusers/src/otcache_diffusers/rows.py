@@ -41,4 +41,4 @@ def _split(leaf: Any, num_samples: int) -> torch.Tensor:
             f"a denoiser output must have a multiple of {num_samples} rows to be evaluated in a batch, "
             f"got {tuple(getattr(leaf, 'shape', ()))}: use batch_size=1."
         )
-    return leaf.unflatten(0, (leaf.shape[0] // num_samples, num_samples))
+    return leaf.reshape(leaf.shape[0] // num_samples, num_samples, *leaf.shape[1:])
