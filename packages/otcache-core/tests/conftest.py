@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Rung
+
+hypothesis.settings.register_profile("otcache-core", deadline=None)  # shared machines are slow
+hypothesis.settings.load_profile("otcache-core")
 
 FLUX = (0, 1, 3, 7, 14, 21, 28, 35, 42, 49)
 

@@ -243,3 +243,16 @@ def test_bad_provenance_is_refused(provenance: Provenance, change: dict, text: s
     with pytest.raises(OtcacheError) as caught:
         Provenance.from_dict({**provenance.to_dict(), **change})
     assert text in str(caught.value)
+
+
+def test_a_schedule_that_was_not_fitted_borrows_its_neighbours_strengths(policy: Policy) -> None:
+    plain = msgspec.structs.replace(policy.reference, weights=(), forecaster="reuse")
+    half = msgspec.structs.replace(policy, reference=plain, ladder=policy.ladder[:1])
+    own = StrengthCurve.of(policy.ladder[0], grid_of(policy))
+    got = StrengthCurve.of(half.schedule(7), grid_of(policy))
+    assert got(4 / 7, 3) == pytest.approx(own(4 / 7, 3))
+
+
+def test_inside_the_ladder_only_rungs_are_neighbours(policy: Policy) -> None:
+    stray = Schedule(N, (0, 45, 46, 47, 48, 49))
+    assert msgspec.structs.replace(policy, reference=stray).schedule(6) == policy.schedule(6)

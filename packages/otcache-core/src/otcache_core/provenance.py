@@ -114,9 +114,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise MismatchError(
                     f"{text} under strict: calibrate again, or leave strict off to map it."
                 )
-            notices.append(
-                f"{text}: the policy is mapped; quality was measured on the latter only."
-            )
+            notices.append(f"{text}: quality was measured on the latter only.")
         return notices
 
 

@@ -1,0 +1,143 @@
+"""The schedule of a policy at any budget, step count and grid."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.errors import ScheduleError, expected
+from otcache_core.forecasters.strength import StrengthCurve, blend, weights_from_strengths
+from otcache_core.schedule import Schedule
+from otcache_core.warp import coordinate, interpolate, levels, round_to_steps
+
+if TYPE_CHECKING:
+    from otcache_core.policy import Policy
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a budget lies: lam of the way from one node to the next."""
+
+    lower: Schedule
+    upper: Schedule
+    lam: float
+
+
+def _nodes(policy: Policy) -> list[Schedule]:
+    rungs = {s.budget: s for s in policy.ladder}
+    for end in (policy.anchor, policy.reference):
+        if not policy.ladder or not min(rungs) <= end.budget <= max(rungs):
+            rungs.setdefault(end.budget, end)
+    return [rungs[b] for b in sorted(rungs)]
+
+
+def _place(policy: Policy, budget: int) -> _Place:
+    nodes = _nodes(policy)
+    below = [s for s in nodes if s.budget <= budget]
+    above = [s for s in nodes if s.budget >= budget]
+    lower, upper = (below or above[:1])[-1], (above or below[-1:])[0]
+    if lower.budget == upper.budget:
+        return _Place(lower, upper, 0.0)
+    return _Place(lower, upper, coordinate(budget, lower.budget, upper.budget))
+
+
+@functools.lru_cache(maxsize=1024)
+def schedule_at(policy: Policy, budget: int) -> Schedule:
+    """The schedule of a budget in 1..N on the policy's own grid."""
+    n = policy.num_steps
+    place = _place(policy, budget)
+    if budget == n:
+        return Schedule.full(n)
+    if budget == 1:
+        return place.lower if place.lower.budget == 1 else Schedule(num_steps=n, computed=(0,))
+    if budget == place.lower.budget:
+        return place.lower
+    steps = interpolate(place.lower, place.upper, budget, place.lam)
+    plain = msgspec.structs.replace(steps, weights=(), branches=(), forecaster="reuse")
+    return _forecast(policy, place, plain, _grid(policy, n))
+
+
+@functools.lru_cache(maxsize=1024)
+def schedule_mapped(
+    policy: Policy, budget: int, n: int, points: tuple[float, ...] | None
+) -> Schedule:
+    """The schedule of a budget in 1..n on n steps, at the noise levels s_0 .. s_n where given.
+
+    The steps of the policy's own schedule are carried over to the nearest distinct ones; above its
+    N they are spread evenly. Strengths are those of the budget.
+    """
+    if budget == n:
+        return Schedule.full(n)
+    own = policy.num_steps
+    positions = (
+        np.array(schedule_at(policy, budget).computed, dtype=np.float64)
+        if budget <= own
+        else levels(budget) * own
+    )
+    old = np.array(policy.provenance.grid)
+    if points and len(old):
+        targets = _index_of(np.interp(positions, np.arange(own + 1), old), np.array(points))
+    else:
+        targets = positions / own
+    steps = Schedule(num_steps=n, computed=round_to_steps(targets, n))
+    if budget == 1:
+        return steps
+    new = np.array(points) if points else _grid(policy, n)
+    return _forecast(policy, _place(policy, min(budget, own)), steps, new)
+
+
+def _forecast(
+    policy: Policy, place: _Place, steps: Schedule, grid: NDArray[np.float64]
+) -> Schedule:
+    """Give steps the forecaster of both neighbours: by name where it stores no weights.
+
+    Reuse without weights beside a fitted schedule means that nothing was fitted there: the fitted
+    strengths count for both.
+    """
+    ends = [place.lower, place.upper]
+    names = {s.forecaster for s in ends}
+    if len(names) == 1 and not any(s.weights for s in ends):
+        return msgspec.structs.replace(steps, forecaster=names.pop())
+    if any(s.weights for s in ends):
+        ends = [s for s in ends if s.weights or s.forecaster != "reuse"]
+    own = _grid(policy, policy.num_steps)
+    curves = [StrengthCurve.of(s, own) for s in ends]
+    lower, upper = curves[0], curves[-1]
+    curve = blend(lower, upper, place.lam)
+    return weights_from_strengths(steps, curve, grid, max(lower.memory, upper.memory))
+
+
+def _grid(policy: Policy, n: int) -> NDArray[np.float64]:
+    """The policy's grid read at n + 1 points; 1 - i/N where it is unknown."""
+    own = np.array(policy.provenance.grid or (1.0, 0.0))
+    points = np.interp(np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, len(own)), own)
+    return np.asarray(points, dtype=np.float64)
+
+
+def _index_of(sigmas: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fractional place i/N at which a monotone grid passes each noise level."""
+    place = np.linspace(0.0, 1.0, len(grid))
+    sign = 1.0 if grid[-1] >= grid[0] else -1.0
+    return np.asarray(np.interp(sign * sigmas, sign * grid, place), dtype=np.float64)
+
+
+def checked_grid(
+    grid: Sequence[float] | NDArray[np.float64], num_steps: int | None
+) -> tuple[float, ...]:
+    """The grid as s_0 .. s_N, N + 1 finite values that only fall or only rise.
+
+    Raises:
+        ScheduleError: if it is not.
+    """
+    points = tuple(float(s) for s in grid)
+    if len(points) < 2 or (num_steps is not None and len(points) != num_steps + 1):
+        wanted = "N + 1 values" if num_steps is None else f"{num_steps + 1} values"
+        raise ScheduleError(expected("grid", f"{len(points)} values", wanted, "s_0 .. s_N."))
+    steps = np.diff(points)
+    if not np.isfinite(steps).all() or not ((steps >= 0).all() or (steps <= 0).all()):
+        raise ScheduleError(expected("grid", points, "finite and monotone"))
+    return points
