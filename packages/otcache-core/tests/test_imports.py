@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,8 @@ def test_every_public_name_exists() -> None:
 def test_no_module_is_undocumented() -> None:
     for name in MODULES:
         assert importlib.import_module(name).__doc__
+
+
+def test_the_readme_is_true() -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    assert doctest.testfile(str(readme), module_relative=False).failed == 0
