@@ -28,7 +28,7 @@ class Clock:
     @property
     def fraction(self) -> float:
         """Share of the budget that is spent, between 0 and 1."""
-        return min(1.0, self.spent_s / self.budget_s)
+        return min(1.0, self.spent_s / self.budget_s) if self.budget_s > 0 else 1.0
 
 
 def cosine_with_warmup(fraction: float, step: int, warmup_steps: int) -> float:

@@ -226,7 +226,7 @@ def vocabulary() -> list[str]:
     """Return every word a caption can hold."""
     words = ["a", "an", "the", "in", "on", "of", "background", "letter", "digit"]
     words += ["left", "right", "above", "below", *SIZES, *COLOURS, *SHAPES, *EMOJI]
-    return words + [*LETTERS, *DIGITS]
+    return [*words, *LETTERS, *DIGITS]
 
 
 def render(scene: Scene, sprites: Mapping[str, Image.Image]) -> Image.Image:

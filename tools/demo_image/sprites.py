@@ -60,10 +60,13 @@ def package_tarball(cache_dir: Path) -> Path:
 
 
 def load_sprites(cache_dir: Path) -> dict[str, Image.Image]:
-    """Cut the sprites of `SHORT_NAMES` out of the package's 64-pixel sheet, as RGBA pictures."""
+    """Cut the sprites of `SHORT_NAMES` out of the package's 64-pixel sheet, as RGBA pictures.
+
+    The "clean" sheet is read: it holds no other vendor's picture in place of a missing one.
+    """
     with tarfile.open(package_tarball(cache_dir)) as archive:
         records = json.loads(_member(archive, "package/emoji.json"))
-        sheet = Image.open(io.BytesIO(_member(archive, "package/img/twitter/sheets/64.png")))
+        sheet = Image.open(io.BytesIO(_member(archive, "package/img/twitter/sheets-clean/64.png")))
         sheet = sheet.convert("RGBA")
     by_name = {record["short_name"]: record for record in records}
     return {word: _cut(sheet, by_name[short]) for word, short in SHORT_NAMES.items()}

@@ -130,7 +130,8 @@ def _encode_pictures(
     batches = picture_batches(islice(training_scenes(seed), count), sprites, 64)
     parts = []
     for pictures in tqdm(batches, desc="latents", total=math.ceil(count / 64)):
-        latents = vae.encode(pictures).latent_dist.mode()
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = vae.encode(pictures).latent_dist.mode().float()
         latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
         parts.append(pack(latents).half())
     return torch.cat(parts)
