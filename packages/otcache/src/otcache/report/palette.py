@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from otcache.report.scales import OURS
 from otcache.results import Results
 
-# Okabe and Ito: Color universal design, 2008, https://jfly.uni-koeln.de/color/.
+# After Okabe and Ito: Color universal design, 2008, https://jfly.uni-koeln.de/color/; blue and yellow
+# moved until both stand out from white and from dark grey.
 _OURS = "#d55e00"
-_OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#8c6d00", "#7f7f7f")
+_OTHERS = ("#2383c4", "#009e73", "#cc79a7", "#9a7b0a", "#56b4e9", "#7f7f7f")
 _MARKERS = ("s", "^", "D", "v", "P", "X")
 
 
