@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import drive, unsupported
 from otcache_diffusers.facts import provenance_of
 from otcache_diffusers.loop import Loop
+from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
 from otcache_diffusers.sampling import Sampler
 
@@ -51,7 +51,7 @@ class TorchProbe(FeatureProbe):
         _check(request)
         sampler = Sampler(target, request)
         kind = "np" if sampler.decodes else "latent"
-        with _quiet(target):
+        with quiet(target):
             made = [sampler(part, output_type=kind) for part in _batches(request)]
         return np.concatenate([np.asarray(_host(batch)) for batch in made])
 
@@ -72,7 +72,7 @@ class TorchProbe(FeatureProbe):
 
     def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
         recorder = Recorder()
-        with _quiet(target), drive(target, recorder, num_steps=request.num_steps):
+        with quiet(target), drive(target, recorder, num_steps=request.num_steps):
             Sampler(target, request)(part)
         if recorder.run is None:
             raise ExecutionError(
@@ -105,19 +105,3 @@ def _batches(request: SampleRequest) -> Iterator[range]:
 
 def _host(batch: Any) -> Any:
     return batch.detach().float().cpu().numpy() if isinstance(batch, torch.Tensor) else batch
-
-
-@contextmanager
-def _quiet(target: Any) -> Iterator[None]:
-    """No progress bar per call, whatever the user has set; set back afterwards."""
-    missing = object()
-    before = getattr(target, "_progress_bar_config", missing)
-    if hasattr(target, "set_progress_bar_config"):
-        target.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        if before is not missing:
-            target._progress_bar_config = before
-        elif hasattr(target, "_progress_bar_config"):
-            del target._progress_bar_config
