@@ -131,7 +131,7 @@ def test_the_page_loads_nothing(text: str) -> None:
 
 
 def test_prompts_and_names_are_escaped() -> None:
-    evil = "</script><script>alert(1)</script>\"'"
+    evil = "</script><script>alert(1)</script>\"' $x_$^"
     cells = tuple(
         replace(c, method=evil if c.method == "uniform" else c.method) for c in RESULTS.cells
     )

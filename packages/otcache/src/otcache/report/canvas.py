@@ -16,6 +16,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
+    "text.parse_math": False,  # a dollar sign in a prompt is a dollar sign
     "svg.fonttype": "none",
     "text.color": INK,
     "axes.labelcolor": INK,

@@ -83,7 +83,7 @@ def _error(results: Results, method: str, budget: int, sample: int) -> str:
 def _write_prompt(figure: Figure, place: SubplotSpec, prompt: str, seed: int) -> None:
     axes = figure.add_subplot(place)
     axes.set_axis_off()
-    text = "\n".join(textwrap.wrap(prompt.replace("$", r"\$"), 22, max_lines=5, placeholder=" …"))
+    text = "\n".join(textwrap.wrap(prompt, 22, max_lines=5, placeholder=" …"))
     axes.text(1, 0.5, f"{text}\nseed {seed}", ha="right", va="center", fontsize=7, color=INK)
 
 
