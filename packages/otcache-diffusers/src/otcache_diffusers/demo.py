@@ -25,11 +25,15 @@ def load() -> Any:
         A plain ``diffusers.FluxPipeline``; nothing in it is otcache's own.
     """
     import torch
-    from diffusers import FluxPipeline
 
-    pipe = FluxPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # diffusers is untyped here
-        str(folder()), torch_dtype=torch.float32, local_files_only=True
-    )
+    from otcache_diffusers.quiet import quiet_loading
+
+    with quiet_loading():
+        from diffusers import FluxPipeline
+
+        pipe = FluxPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # untyped in diffusers
+            str(folder()), local_files_only=True, low_cpu_mem_usage=False
+        ).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

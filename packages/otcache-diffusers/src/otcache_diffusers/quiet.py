@@ -1,4 +1,4 @@
-"""Calls without a progress bar each."""
+"""Loading and calling pipelines without chatter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ from contextlib import contextmanager
 from typing import Any
 
 _MISSING = object()
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No bars and no advice from diffusers and transformers while loading; set back afterwards."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    libraries: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    for log in libraries:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (verbosity, bars) in zip(libraries, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
 
 
 @contextmanager
