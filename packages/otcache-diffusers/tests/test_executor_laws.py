@@ -329,3 +329,53 @@ def test_a_compiled_module_is_asked_outside_its_graph() -> None:
         case(N)
     assert run.report.skipped == {"cond": 3}
     assert _state(case) == before
+
+
+def test_a_module_wrapped_by_torch_compile_is_asked_outside_its_graph() -> None:
+    case = tiny.flux()
+    inner = case.pipe.transformer
+    case.pipe.transformer = torch.compile(inner, backend="eager")
+    plain = case(N)
+    before = _state(case), sorted(vars(inner))
+    with TorchExecutor().attach(case.pipe, Schedule.full(N)):
+        assert torch.equal(case(N), plain)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case(N)
+    assert run.report.skipped == {"cond": 3}
+    assert (_state(case), sorted(vars(inner))) == before
+
+
+def test_forward_taken_away_between_runs_is_taken_back() -> None:
+    """Model offloading removes and renews its own wrapper of forward at the end of each call."""
+    case = tiny.flux()
+    module = case.denoiser
+    plain = type(module).forward.__get__(module)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        first = case(N)
+        renewed = lambda *args, **kwargs: plain(*args, **kwargs)  # noqa: E731
+        module.forward = renewed
+        assert torch.equal(case(N), first)
+        module.forward = renewed
+    assert run.report.skipped == {"cond": 6}
+    assert vars(module)["forward"] is renewed
+
+
+def test_hooks_of_others_stay() -> None:
+    from diffusers.hooks import HookRegistry, ModelHook
+
+    class Counting(ModelHook):
+        calls = 0
+
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return args, kwargs
+
+    case = tiny.flux()
+    early, late = Counting(), Counting()
+    HookRegistry.check_if_exists_or_initialize(case.denoiser).register_hook(early, "early")
+    plain = case(N)
+    with TorchExecutor().attach(case.pipe, SCHEDULE):
+        case.denoiser._diffusers_hook.register_hook(late, "late")
+        case(N)
+    assert torch.equal(case(N), plain)
+    assert (early.calls, late.calls) == (N + 3 + N, 2 * N)

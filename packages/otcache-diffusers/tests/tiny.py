@@ -36,7 +36,7 @@ class Case:
 
     @property
     def denoiser(self) -> nn.Module:
-        return getattr(self.pipe, "transformer", None) or self.pipe.unet
+        return self.pipe.transformer if hasattr(self.pipe, "transformer") else self.pipe.unet
 
     def __call__(self, steps: int = 6, seed: int = 0, **more: Any) -> torch.Tensor:
         arguments = {

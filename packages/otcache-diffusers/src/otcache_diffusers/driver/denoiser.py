@@ -39,8 +39,8 @@ class DenoiserHook:
     """Routes every call of one module through ``ask`` while entered.
 
     On exit the module's ``__dict__`` is as it was, also where hooks of somebody else came or went
-    meanwhile. A module compiled in place (``module.compile()``) is asked for outside the compiled
-    region, so that nothing is traced anew.
+    meanwhile. A compiled module (``module.compile()``, ``torch.compile(module)``) is asked for
+    outside the compiled region, so that nothing is traced anew.
 
     Args:
         module: the denoiser.
@@ -77,21 +77,26 @@ class DenoiserHook:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        kept = set() if self._outermost else {"forward"}
         self._detach()
         registry = self._root.__dict__.get("_diffusers_hook")
-        kept = {"forward", "_diffusers_hook"} if getattr(registry, "hooks", None) else set()
-        for name, (owner, value) in self._before.items():
-            if value is _MISSING and name not in kept:
-                owner.__dict__.pop(name, None)
-            elif name in ("cache_context", "_compiled_call_impl"):
-                owner.__dict__[name] = value
+        if getattr(registry, "hooks", None):
+            kept = {"forward", "_diffusers_hook"}
+        self._restore(kept)
         _DRIVEN.discard(self._root)
 
     def refresh(self) -> None:
         """Attach again if someone took the forward away (offloading does, between runs)."""
-        if self._forward is not None and self._module.__dict__.get("forward") is not self._forward:
+        registry = self._root.__dict__.get("_diffusers_hook")
+        latest = next(reversed(getattr(registry, "hooks", {})), None)
+        if not self._outermost and latest == _NAME:
             self._detach()
             self._attach()
+
+    @property
+    def _outermost(self) -> bool:
+        """Whether the module's forward is the one set here, or none was."""
+        return self._forward is None or self._module.__dict__.get("forward") is self._forward
 
     def _remember(self) -> None:
         owners = {
@@ -103,9 +108,10 @@ class DenoiserHook:
         self._before = {n: (o, o.__dict__.get(n, _MISSING)) for n, o in owners.items()}
 
     def _attach(self) -> None:
-        compiled = self._before["_compiled_call_impl"][1]
+        name = "forward" if self._module is not self._root else "_compiled_call_impl"
+        compiled = self._before[name][1]
         if compiled is not _MISSING and compiled is not None:
-            self._module.__dict__["_compiled_call_impl"] = self._around(compiled)
+            self._module.__dict__[name] = self._around(compiled)
             return
         registry = HookRegistry.check_if_exists_or_initialize(self._module)
         registry.register_hook(_RootHook(self._asked), _NAME)
@@ -129,6 +135,17 @@ class DenoiserHook:
             return self._asked(Arguments(args, kwargs), lambda: call(*args, **kwargs))
 
         return asked
+
+    def _restore(self, kept: set[str]) -> None:
+        """Put back what was set here directly, and drop what was not there before."""
+        direct = {"cache_context", "_compiled_call_impl"}
+        if self._module is not self._root:
+            direct.add("forward")
+        for name, (owner, value) in self._before.items():
+            if value is not _MISSING and name in direct:
+                owner.__dict__[name] = value
+            elif value is _MISSING and name not in kept:
+                owner.__dict__.pop(name, None)
 
     def _wrap_context(self) -> None:
         original = getattr(self._root, "cache_context", None)
