@@ -42,6 +42,9 @@ class Sampler:
         with torch.no_grad():
             if isinstance(self.target, Loop):
                 return self.target(prompts, seeds, steps, **call)
+            for name, value in call.items():
+                if name.startswith("negative_prompt") and isinstance(value, str):
+                    call[name] = [value] * len(prompts)
             generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             return self.target(
                 prompt=prompts,
