@@ -131,3 +131,11 @@ def test_what_cannot_be_exported_is_refused_by_name(
 ) -> None:
     with pytest.raises(ExecutionError, match=f"no sigmas can be exported: .*{reason}"):
         export_sigmas(pipe(), schedule)
+
+
+def test_it_is_reached_from_the_package_without_importing_torch_early() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, otcache_diffusers as o; assert 'torch' not in sys.modules; o.export_sigmas"
+    subprocess.run([sys.executable, "-c", code], check=True)
