@@ -81,7 +81,8 @@ def calibrate(
         trajectories,
         show,
         ledger,
-        objective=_objective(settings, evaluator),
+        objective=_offered("objective", settings.objective, "lpips", evaluator),
+        fidelity=_offered("fidelity", settings.fidelity, "rmse", evaluator),
         fit=residual <= stage.RESIDUAL_LIMIT,
     )
     if not bench.fit:
@@ -117,7 +118,7 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
         reference=reference.schedule,
         ladder=tuple(ladder),
         nfe=dict(bench.ledger.nfe),
-        objective=bench.objective,
+        objective=bench.fidelity,
     )
 
 
@@ -148,13 +149,14 @@ def _request(
     return SampleRequest(names, numbers, num_steps, call, recipe.batch_size)
 
 
-def _objective(recipe: Recipe, evaluator: StoredEvaluator) -> str:
+def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluator) -> str:
+    """The objective asked for, else the one wished for, else the evaluator's default."""
     offered = evaluator.objectives
-    if recipe.objective is None:
-        return "lpips" if "lpips" in offered else offered[0]
-    if recipe.objective not in offered:
-        raise OtcacheError(expected("objective", recipe.objective, f"one of {', '.join(offered)}"))
-    return recipe.objective
+    if asked is None:
+        return wished if wished in offered else offered[0]
+    if asked not in offered:
+        raise OtcacheError(expected(what, asked, f"one of {', '.join(offered)}"))
+    return asked
 
 
 def _price(calibration: Calibration) -> str:

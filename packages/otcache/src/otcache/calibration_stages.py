@@ -44,6 +44,7 @@ class Workbench:
     stages: Stages
     ledger: Ledger
     objective: str
+    fidelity: str
     fit: bool
 
     @property
@@ -153,7 +154,7 @@ def compare(bench: Workbench, candidates: dict[str, Schedule]) -> Rung:
     for name, schedule in candidates.items():
         names.setdefault(schedule.computed, name)
     unique = [candidates[name] for name in names.values()]
-    done = bench.evaluator.evaluate(unique, objective=bench.objective, fit=bench.fit)
+    done = bench.evaluator.evaluate(unique, objective=bench.fidelity, fit=bench.fit)
     error = np.exp(np.log(np.maximum(done.errors, 1e-12)).mean(axis=1))
     best = int(error.argmin())
     alternatives = dict(zip(names.values(), map(float, error), strict=True))

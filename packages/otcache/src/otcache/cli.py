@@ -21,6 +21,7 @@ app = typer.Typer(
 plugins_app = typer.Typer(no_args_is_help=True, help="Installed plugins.")
 app.add_typer(plugins_app, name="plugins")
 out = Console()
+TABLE_WIDTH = 104
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Pipeline = Annotated[
@@ -65,9 +66,12 @@ def demo(
     if as_json:
         _print_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
         return
+    from otcache.report.duels import duel_table
     from otcache.report.table import rich_table
 
-    out.print(rich_table(outcome.results))
+    wide = Console(width=max(TABLE_WIDTH, out.width))
+    wide.print(rich_table(outcome.results))
+    wide.print(duel_table(outcome.results))
     out.print(f"report: {directory / 'report.html'}", highlight=False)
 
 

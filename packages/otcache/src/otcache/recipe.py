@@ -20,7 +20,9 @@ class Recipe:
         cost_samples: samples on which span costs are measured; each costs about N^2/6 full runs.
         anchor_trials: schedules tried in the anchor search.
         climb_trials: single-step moves tried from the best of them.
-        objective: error the search minimises; ``lpips`` where the pipeline decodes pictures.
+        objective: error the anchor search minimises; ``lpips`` where the pipeline decodes pictures.
+        fidelity: error by which the reference and the rungs are chosen; ``rmse`` of decoded pictures
+            where there are any.
         batch_size: samples in one pipeline call.
         seed: of the search.
     """
@@ -32,6 +34,7 @@ class Recipe:
     anchor_trials: int = 24
     climb_trials: int = 16
     objective: str | None = None
+    fidelity: str | None = None
     batch_size: int = 8
     seed: int = 0
 

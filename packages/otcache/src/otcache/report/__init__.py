@@ -27,6 +27,7 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
         OtcacheError: if pictures do not fit the results.
     """
     from otcache.report.canvas import draw_png
+    from otcache.report.duels import duels_markdown
     from otcache.report.grid import grid_png
     from otcache.report.html import render
     from otcache.report.plots import ERROR_SIZE, error_plot, strips_plot, strips_size
@@ -35,7 +36,7 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
 
     contents = {
         "report.html": render(results, pictures).encode(),
-        "table.md": markdown_table(results).encode(),
+        "table.md": "\n".join([markdown_table(results), duels_markdown(results)]).encode(),
         "error.png": draw_png(error_plot(results), ERROR_SIZE),
         "schedules.png": draw_png(strips_plot(results), strips_size(results)),
     }
