@@ -133,7 +133,7 @@ class PipelineEvaluator(Evaluator):
         recording, shown = Recording(), []
         for part in self._chunks(range(self.num_samples), self._request.batch_size):
             policy = RecordingPolicy(recording, len(part))
-            with drive(self._target, policy):
+            with drive(self._target, policy, num_steps=self._request.num_steps):
                 shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
         self._recording = recording
         self._pictures = np.concatenate(shown) if self._metrics else None
@@ -155,7 +155,7 @@ class PipelineEvaluator(Evaluator):
         assert self._recording is not None
         policy = ReplayPolicy(tracks, samples, self._recording, fit, self._spend)
         decode = objective in self._metrics
-        with drive(self._target, policy):
+        with drive(self._target, policy, num_steps=self._request.num_steps):
             rows = [*samples] * len(tracks)
             output = self._sampler(rows, output_type="np" if decode else "latent")
         assert policy.result is not None

@@ -11,8 +11,8 @@ from typing import Any
 import diffusers
 import torch
 
+from otcache_core.loop import Loop
 from otcache_diffusers.driver import denoisers_of
-from otcache_diffusers.loop import Loop
 
 
 def provenance_of(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheError, expected
+from otcache_core.loop import Loop
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import drive, unsupported
 from otcache_diffusers.facts import provenance_of
-from otcache_diffusers.loop import Loop
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
 from otcache_diffusers.sampling import Sampler

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from otcache_core.contracts.probe import SampleRequest
-from otcache_diffusers.loop import Loop
+from otcache_core.loop import Loop
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Sampler:
     """Samples a target as a request says.
 
     Args:
-        target: a diffusers pipeline or a :class:`~otcache_diffusers.loop.Loop`.
+        target: a diffusers pipeline or a :class:`~otcache_core.loop.Loop`.
         request: prompts, seeds, step count and further call arguments.
     """
 

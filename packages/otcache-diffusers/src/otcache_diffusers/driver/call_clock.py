@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from otcache_core.errors import ExecutionError
+from otcache_core.loop import Loop
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.clock import Clock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.tree import first_tensor
-from otcache_diffusers.loop import Loop
 
 
 class LoopClock(Clock):

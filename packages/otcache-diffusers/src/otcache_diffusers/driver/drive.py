@@ -10,13 +10,13 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from otcache_core.errors import ExecutionError
+from otcache_core.loop import Loop
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.call_clock import BareClock, LoopClock
 from otcache_diffusers.driver.clock import Clock, SchedulerClock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.denoiser import DenoiserHook
 from otcache_diffusers.driver.policy import StepPolicy
-from otcache_diffusers.loop import Loop
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
 DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
@@ -61,7 +61,7 @@ def drive(
     On exit, also by exception, nothing remains on the target.
 
     Args:
-        target: a diffusers pipeline, a :class:`~otcache_diffusers.loop.Loop`, or a bare module.
+        target: a diffusers pipeline, a :class:`~otcache_core.loop.Loop`, or a bare module.
         policy: what decides.
         num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
         calls_per_step: of a bare module; a loop has its own.
