@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -256,14 +257,28 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Entry point: a misuse prints one line and exits with status 2; tracebacks only with --debug."""
-    debug = "--debug" in sys.argv
-    try:
-        app()
-    except OtcacheError as error:
-        if debug:
-            raise
-        Console(stderr=True).print(f"otcache: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("otcache: interrupted; run the same command again to go on from here.\n")
-        sys.exit(130)
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1
+    with warnings.catch_warnings():
+        if not debug:
+            for chatter in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", chatter)
+            warnings.showwarning = _notice
+        try:
+            app(args=words)
+        except OtcacheError as error:
+            if debug:
+                raise
+            _say(str(error), "red")
+            sys.exit(2)
+        except KeyboardInterrupt:
+            _say("interrupted; the same command goes on from here if it keeps a folder.", "yellow")
+            sys.exit(130)
+
+
+def _notice(message: Warning | str, *where: object, **more: object) -> None:
+    _say(str(message), "yellow")
+
+
+def _say(text: str, style: str) -> None:
+    Console(stderr=True).print(f"otcache: {text}", style=style, markup=False, highlight=False)

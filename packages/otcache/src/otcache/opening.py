@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import FileError, OtcacheError
+from otcache_core.files import write_bytes
 from otcache_core.plugins import Registry
 
 MAX_PROMPTS = 10_000
@@ -76,17 +78,16 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
-    """Write a picture of shape (height, width, 3) in [0, 1] as PNG.
+    """Write a picture of shape (height, width, 3) in [0, 1] as PNG, whole or not at all.
 
     Raises:
         FileError: if the file cannot be written.
     """
     import matplotlib.image
 
-    try:
-        matplotlib.image.imsave(path, np.clip(picture, 0, 1), format="png")
-    except OSError as error:
-        raise FileError(f"{path}: cannot write the picture: {error.strerror}") from error
+    png = io.BytesIO()
+    matplotlib.image.imsave(png, np.clip(picture, 0, 1), format="png")
+    write_bytes(path, png.getvalue())
 
 
 def _make(name: str, module: str, function: str) -> Any:
