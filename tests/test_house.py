@@ -38,3 +38,13 @@ def test_import_is_light(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint(*sorted({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
+def test_every_package_ships_the_licence(package: Path) -> None:
+    assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_package_with_others_work_ships_the_notice() -> None:
+    notice = ROOT / "packages/otcache-diffusers/NOTICE"
+    assert notice.read_bytes() == (ROOT / "NOTICE").read_bytes()
