@@ -14,11 +14,11 @@ class Demo:
     """A pipeline anyone can run, and prompts for it.
 
     Args:
-        name: as ``otcache demo NAME`` takes it.
+        name: of the demo among the installed ones.
         summary: one line.
         load: called without arguments; gives the pipeline. Slow, and may import torch.
         call: keyword arguments of the pipeline call (``num_inference_steps``, ``height``, ...).
-        prompts: role (``calibration``, ``held-out``, ...) to pairs (text, tag).
+        prompts: role (``calibration``, ``heldout``, ``novel``) to pairs (text, tag).
 
     Raises:
         OtcacheError: if a prompt is not a pair of strings.
