@@ -125,3 +125,44 @@ def test_every_verb_has_help(run: Run, verb: str) -> None:
     status, out, _ = run(verb, "--help")
     assert status == 0
     assert "Usage" in out
+
+
+@pytest.fixture
+def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed distribution whose plugin cannot be imported."""
+    info = tmp_path / "otcache_broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: otcache-broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[otcache]\nbroken = module_nobody_wrote\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_doctor_finds_nothing(run: Run) -> None:
+    status, out, _ = run("plugins", "doctor")
+    assert status == 0
+    assert "no problems" in out
+    status, out, _ = run("plugins", "doctor", "--json")
+    assert status == 0
+    assert json.loads(out) == []
+
+
+@pytest.mark.usefixtures("broken_plugin")
+def test_doctor_names_a_broken_plugin(run: Run) -> None:
+    status, out, err = run("plugins", "doctor")
+    assert status == 1
+    assert "otcache-broken" in out
+    assert "module_nobody_wrote" in out
+    assert err == ""
+    status, out, _ = run("plugins", "doctor", "--json")
+    assert status == 1
+    (problem,) = json.loads(out)
+    assert (problem["plugin"], problem["distribution"]) == ("broken", "otcache-broken")
+
+
+@pytest.mark.usefixtures("broken_plugin")
+def test_the_list_counts_what_was_left_out(run: Run) -> None:
+    status, out, err = run("plugins", "list", "--json")
+    assert status == 0
+    assert json.loads(out)
+    assert "1 left out" in err
+    assert "plugins doctor" in err

@@ -219,6 +219,27 @@ def plugins_list(as_json: Json = False) -> None:
         _print_json(rows)
     else:
         out.print(plugin_table(rows))
+    if registry.problems:
+        left_out = f"{len(registry.problems)} left out: otcache plugins doctor tells why."
+        _say(left_out, "yellow")
+
+
+@plugins_app.command("doctor")
+def plugins_doctor(as_json: Json = False) -> None:
+    """Tell which plugins were left out and why; exit status 1 if any was."""
+    from otcache_core.errors import PluginWarning
+    from otcache_core.plugins import Registry
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # the same, about to be printed
+        problems = Registry().problems
+    if as_json:
+        _print_json([problem._asdict() for problem in problems])
+    else:
+        for line in map(str, problems) if problems else ["no problems: every plugin was read."]:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _integer(what: str, text: str) -> int:
