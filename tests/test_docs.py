@@ -1,0 +1,92 @@
+"""What the documents show exists and runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from otcache import cli
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path for pattern in ("*.md", "docs/*.md", "packages/*/README.md") for path in ROOT.glob(pattern)
+)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
+
+
+def _links(document: Path) -> list[str]:
+    """Relative targets of links and pictures outside code, without their fragments."""
+    prose = FENCE.sub("", document.read_text(encoding="utf-8"))
+    targets = [target.partition("#")[0] for target in LINK.findall(prose)]
+    return [t for t in targets if t and not re.match(r"[a-z]+:", t)]
+
+
+def _commands() -> list[str]:
+    """The lines of README's console blocks that start otcache."""
+    blocks = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    lines = [
+        line for language, text in blocks if language == "console" for line in text.split("\n")
+    ]
+    return [line for line in lines if line.startswith("otcache ")]
+
+
+def _python(*words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if path is not None:
+        paths = [str(path), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_is_linked_exists(document: Path) -> None:
+    missing = [t for t in _links(document) if not (document.parent / t).exists()]
+    assert missing == []
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(_commands()) > 3
+
+
+@pytest.mark.parametrize("line", _commands())
+def test_the_commands_shown_parse(line: str) -> None:
+    name, *words = shlex.split(line, comments=True)
+    command = get_command(cli.app)
+    context = command.make_context(name, words)
+    while isinstance(command, TyperGroup):
+        name, inner, words = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
+        assert inner is not None
+        command, context = inner, inner.make_context(name, words, parent=context)
+
+
+@pytest.mark.slow
+def test_the_loop_example_runs() -> None:
+    done = _python("examples/own_loop.py")
+    assert done.returncode == 0, done.stdout
+    assert "calls 6 of 20" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_plugin_example_passes_its_kit() -> None:
+    example = ROOT / "examples/halving_solver"
+    done = _python("-m", "pytest", "-q", str(example / "tests"), path=example / "src")
+    assert done.returncode == 0, done.stdout
