@@ -23,6 +23,8 @@ class Trajectory:
         outputs: v_0 .. v_{N-1}, the denoiser's output after guidance, flattened; shape (N, d).
         calls: number of denoiser calls per branch in the whole run.
         label: what was sampled, such as ``prompt 3, seed 0``.
+        rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16): what the
+            states can be trusted to.
 
     Raises:
         OtcacheError: if shapes disagree or a value is not finite.
@@ -33,6 +35,7 @@ class Trajectory:
     outputs: FloatArray
     calls: dict[str, int] = field(default_factory=dict)
     label: str = ""
+    rounding: float = 6e-8
 
     def __post_init__(self) -> None:
         n = self.num_steps

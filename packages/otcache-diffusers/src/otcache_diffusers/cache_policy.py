@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from otcache_core.contracts import Forecaster, RunReport
-from otcache_core.errors import ExecutionError
+from otcache_core.contracts import Forecaster, RunReport, SchedulePlan
+from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache import OutputCache
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
@@ -22,17 +25,25 @@ class CachePolicy(StepPolicy):
     the step is computed. Runs of another step count are computed in full.
 
     Args:
-        schedule: the computed steps and weights.
-        forecaster: gives A.
+        schedule: the computed steps and weights, or a plan that gives them for each run.
+        resolve: gives the forecaster, which gives A, of a name.
         report: filled as runs go by.
         strict: refuse a run of another step count.
     """
 
     def __init__(
-        self, schedule: Schedule, forecaster: Forecaster, report: RunReport, *, strict: bool = False
+        self,
+        schedule: Schedule | SchedulePlan,
+        resolve: Callable[[str], Forecaster],
+        report: RunReport,
+        *,
+        strict: bool = False,
     ) -> None:
-        self._schedule, self._forecaster = schedule, forecaster
+        self._plan_of = schedule if callable(schedule) else lambda grid: schedule
+        self._resolve = resolve
         self._report, self._strict = report, strict
+        if isinstance(schedule, Schedule):
+            self._take(schedule)
         self._cache = OutputCache()
         self._plans: dict[str, Plan] = {}
         self._run: RunInfo | None = None
@@ -41,8 +52,9 @@ class CachePolicy(StepPolicy):
         self._started = 0.0
 
     def begin(self, run: RunInfo) -> None:
-        self._started, self._skipped = time.perf_counter(), 0
+        self._started, self._skipped = _now(), 0
         self._plans, self._run, self._why = {}, None, "no reason is known."
+        self._take(self._plan_of(run.grid))
         if run.num_steps == self._schedule.num_steps:
             self._run = run
             return
@@ -52,6 +64,11 @@ class CachePolicy(StepPolicy):
         if self._strict:
             raise ExecutionError(f"{message}: plan one for {run.num_steps} steps.")
         self.warn(f"{message}: it was computed in full.")
+        warnings.warn(f"{message}: it is computed in full.", OtcacheNotice, stacklevel=2)
+
+    def _take(self, schedule: Schedule) -> None:
+        self._schedule, self._forecaster = schedule, self._resolve(schedule.forecaster)
+        self._report.planned = schedule.computed
 
     def before(self, step: int, branch: str) -> Any | None:
         if self._run is None:
@@ -85,7 +102,7 @@ class CachePolicy(StepPolicy):
         """The executor does not look at the sampler's state."""
 
     def end(self, completed: bool) -> None:
-        self._report.seconds += time.perf_counter() - self._started
+        self._report.seconds += _now() - self._started
         self._report.runs += completed
         self._cache.clear()
         self._report.cached_bytes = 0
@@ -114,3 +131,10 @@ class CachePolicy(StepPolicy):
         held = self._cache.num_bytes
         self._report.cached_bytes = held
         self._report.peak_cached_bytes = max(self._report.peak_cached_bytes, held)
+
+
+def _now() -> float:
+    """Seconds, once what was launched on a CUDA device has run; asked at a run's two ends only."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -58,13 +58,17 @@ class ClosedLoopFit:
         Returns:
             min(memory, len(outputs)) weights.
         """
-        newest, *older = [v.double().flatten() for v in outputs[: self.memory]]
+        newest, *older = [_host(v) for v in outputs[: self.memory]]
         basis = torch.stack([newest, *(newest - v for v in older)])
         step = float(grid[span.stop] - grid[span.start + 1])
-        target = (wanted.double() - state.double()).flatten() / step - newest
+        target = (_host(wanted) - _host(state)) / step - newest
         prior = np.zeros(len(basis))
         prior[1:2] = linear_weights(span, grid, 2)[1:2]
         normal = (basis @ basis.T).numpy()
         residual = (basis @ target).numpy() - normal @ prior
         damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
         return tuple(float(c) for c in prior + np.linalg.lstsq(damped, residual, rcond=None)[0])
+
+
+def _host(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().cpu().double().flatten()

@@ -106,7 +106,7 @@ class PipelineEvaluator(Evaluator):
                 for place, index in enumerate(group):
                     rows = slice(place * len(part), (place + 1) * len(part))
                     full = self._full([chosen[p] for p in part])
-                    error = (latents[rows] - full).double().flatten(1)
+                    error = (latents[rows] - full).detach().cpu().double().flatten(1)
                     deviations[index].append(error)
                     shown = None if pictures is None else pictures[rows]
                     errors[index, list(part)] = self._score(

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, RunReport
+from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, RunReport, SchedulePlan
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
@@ -40,18 +40,20 @@ class TorchExecutor(CacheExecutor):
         return unsupported(target)
 
     def attach(
-        self, target: Any, schedule: Schedule, *, strict: bool = False
+        self, target: Any, schedule: Schedule | SchedulePlan, *, strict: bool = False
     ) -> AbstractContextManager[RunHandle]:
         return self._attached(target, schedule, strict)
 
     @contextmanager
-    def _attached(self, target: Any, schedule: Schedule, strict: bool) -> Iterator[RunHandle]:
-        report = RunReport(planned=schedule.computed)
-        forecaster = self._forecaster(schedule.forecaster)
-        policy = CachePolicy(schedule, forecaster, report, strict=strict)
+    def _attached(
+        self, target: Any, schedule: Schedule | SchedulePlan, strict: bool
+    ) -> Iterator[RunHandle]:
+        fixed = schedule if isinstance(schedule, Schedule) else None
+        report = RunReport(planned=fixed.computed if fixed else ())
+        policy = CachePolicy(schedule, self._forecaster, report, strict=strict)
         if getattr(target, "controlnet", None) is not None:
             policy.warn("the ControlNet still runs on skipped steps: the speedup is below N/B.")
-        with drive(target, policy, num_steps=schedule.num_steps):
+        with drive(target, policy, num_steps=fixed.num_steps if fixed else None):
             try:
                 yield TorchRun(report)
             finally:

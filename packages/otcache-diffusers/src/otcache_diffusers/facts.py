@@ -39,6 +39,17 @@ def provenance_of(
     }
 
 
+def fingerprint_of(target: Any) -> str:
+    """A hash of up to 16 evenly spaced elements of every weight of the target's denoisers."""
+    digest = hashlib.sha256()
+    for denoiser in denoisers_of(target).values():
+        for name, weight in denoiser.named_parameters():
+            flat = weight.detach().reshape(-1)
+            few = flat[:: max(1, flat.numel() // 16)].float().cpu().numpy()
+            digest.update(name.encode() + few.tobytes())
+    return digest.hexdigest()[:16]
+
+
 def prediction_type(scheduler: Any) -> str:
     """``flow``, ``epsilon``, ``v_prediction`` or ``sample``."""
     if "FlowMatch" in type(scheduler).__name__:

@@ -15,7 +15,7 @@ from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import drive, unsupported
-from otcache_diffusers.facts import provenance_of
+from otcache_diffusers.facts import fingerprint_of, provenance_of
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
 from otcache_diffusers.sampling import Sampler
@@ -33,6 +33,9 @@ class TorchProbe(FeatureProbe):
         if request is None:
             return provenance_of(target, None, None)
         return provenance_of(target, request.num_steps, request.call)
+
+    def fingerprint(self, target: Any) -> str:
+        return fingerprint_of(target)
 
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
         _check(request)
@@ -61,7 +64,12 @@ class TorchProbe(FeatureProbe):
             return None
         from diffusers import DiffusionPipeline
 
-        return DiffusionPipeline.from_pretrained(name, local_files_only=True)  # type: ignore[no-untyped-call]  # theirs
+        try:
+            return DiffusionPipeline.from_pretrained(name, local_files_only=True)  # type: ignore[no-untyped-call]  # theirs
+        except Exception as error:  # whatever a broken folder makes diffusers raise
+            raise OtcacheError(
+                f"{name}: no pipeline can be loaded from this folder: {error}"
+            ) from error
 
     def evaluator(
         self, target: Any, request: SampleRequest, trajectories: Sequence[Trajectory]

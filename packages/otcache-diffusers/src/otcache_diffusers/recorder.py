@@ -30,6 +30,7 @@ class Recorder(StepPolicy):
         self._states: list[Floats] = []
         self._outputs: list[Floats] = []
         self._last: Floats | None = None
+        self._rounding = 0.0
 
     def begin(self, run: RunInfo) -> None:
         self.run = run
@@ -54,6 +55,7 @@ class Recorder(StepPolicy):
                 f"{shapes}: the first tensor argument is not the sampler's state, or the loop does "
                 "not return it; use a diffusers pipeline, or a loop that calls the denoiser with x."
             )
+        self._rounding = max(_rounding(x.dtype) for x in (sample, model_output, next_sample))
         self._states.append(_host(sample))
         self._outputs.append(_host(model_output))
         self._last = _host(next_sample)
@@ -90,7 +92,7 @@ class Recorder(StepPolicy):
         for n, label in enumerate(labels):
             x = np.ascontiguousarray(states[:, n])
             v = np.ascontiguousarray(outputs[:, n], dtype=np.float32)
-            yield Trajectory(grid, x, v, dict(self.calls), label)
+            yield Trajectory(grid, x, v, dict(self.calls), label, self._rounding)
 
     def identified_grid(self) -> NDArray[np.float64]:
         r"""s_i from the states alone, by least squares over the batch.
@@ -118,6 +120,11 @@ class Recorder(StepPolicy):
         if self._last is None:
             raise ExecutionError("the loop must return its final state, got no tensor.")
         return self._last
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """Half a unit in the last place, relative; at least float32's, in which states are kept."""
+    return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
 
 
 def _host(x: torch.Tensor) -> Floats:

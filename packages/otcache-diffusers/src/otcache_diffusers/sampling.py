@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 
 from otcache_core.contracts.probe import SampleRequest
+from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
 
 
@@ -19,10 +22,24 @@ class Sampler:
     Args:
         target: a diffusers pipeline or a :class:`~otcache_core.loop.Loop`.
         request: prompts, seeds, step count and further call arguments.
+
+    Raises:
+        OtcacheError: if the pipeline's call has no argument of a given name.
     """
 
     target: Any
     request: SampleRequest
+
+    def __post_init__(self) -> None:
+        if isinstance(self.target, Loop):
+            return
+        known = inspect.signature(type(self.target).__call__).parameters
+        for name in self.request.call:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}."
+                kind = type(self.target).__name__
+                raise OtcacheError(expected("call argument", name, f"one that {kind} takes", hint))
 
     @property
     def decodes(self) -> bool:

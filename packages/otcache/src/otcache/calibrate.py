@@ -11,7 +11,7 @@ from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store, StoredEvaluator, digest
 from otcache.targets import choose
-from otcache_core import OtcacheError, Schedule
+from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
@@ -26,6 +26,7 @@ def calibrate(
     *,
     recipe: Recipe | None = None,
     directory: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
     registry: Registry | None = None,
     **call: Any,
@@ -46,6 +47,7 @@ def calibrate(
         recipe: budgets, trials and objective.
         directory: keep finished work here; an interrupted calibration called again with the same
             arguments goes on from there to the same result.
+        overwrite: start over where the folder holds another calibration, instead of refusing.
         progress: show bars on standard error.
         registry: where plugins come from.
         call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``.
@@ -64,8 +66,14 @@ def calibrate(
     provenance["prompts_digest"] = digest([list(request.prompts), list(request.seeds)])
     store = None
     if directory is not None:
-        identity = {"provenance": provenance, "recipe": settings.to_dict(), "call": dict(call)}
-        store = Store(Path(directory), identity)
+        identity = {
+            "provenance": provenance,
+            "weights": probe.fingerprint(target),
+            "recipe": settings.to_dict(),
+            "call": dict(call),
+            "otcache": __version__,
+        }
+        store = Store(Path(directory), identity, overwrite=overwrite)
     show = Stages(progress)
     trajectories = stage.record(probe, target, request, store, show)
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.

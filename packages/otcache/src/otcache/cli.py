@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from otcache_core import OtcacheError
+from otcache_core.errors import OtcacheNotice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +24,7 @@ plugins_app = typer.Typer(no_args_is_help=True, help="Installed plugins.")
 app.add_typer(plugins_app, name="plugins")
 out = Console()
 TABLE_WIDTH = 104
+INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Pipeline = Annotated[
@@ -292,13 +294,25 @@ def main() -> None:
                 raise
             _say(str(error), "red")
             sys.exit(2)
-        except KeyboardInterrupt:
-            _say("interrupted; the same command goes on from here if it keeps a folder.", "yellow")
-            sys.exit(130)
+        except SystemExit as stop:
+            if stop.code == INTERRUPTED:
+                _say(
+                    "interrupted; the same command goes on from here if it keeps a folder.",
+                    "yellow",
+                )
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            _say(f"{type(error).__name__}: {error} (--debug shows where)", "red")
+            sys.exit(1)
 
 
-def _notice(message: Warning | str, *where: object, **more: object) -> None:
-    _say(str(message), "yellow")
+def _notice(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if issubclass(category, OtcacheNotice):
+        _say(str(message), "yellow")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
 
 
 def _say(text: str, style: str) -> None:

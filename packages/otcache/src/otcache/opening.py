@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import FileError, OtcacheError
+from otcache_core.demo import Demo
 from otcache_core.files import write_bytes
 from otcache_core.plugins import Registry
 
@@ -34,6 +37,18 @@ class Opened:
     prompts: Sequence[str] = ()
 
 
+def open_demo(registry: Registry) -> Demo:
+    """The demo pipeline that otcache-diffusers ships.
+
+    Raises:
+        OtcacheError: if it is not installed.
+    """
+    if not registry.infos("demos"):
+        raise OtcacheError("no demo pipeline is installed: pip install 'otcache[diffusers]'")
+    demo: Demo = registry.create("demos", "otcache-diffusers/image")
+    return demo
+
+
 def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     """A demo by its name, a target made by ``module:function``, or what a probe plugin opens.
 
@@ -41,9 +56,8 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
         OtcacheError: if nothing installed knows the name.
     """
     registry = registry or Registry()
-    demos = [record.info.name for record in registry.infos("demos")]
-    if name in {"demo", *demos} and demos:
-        demo = registry.get("demos", demos[0] if name == "demo" else name)()
+    if name == "demo":
+        demo = open_demo(registry)
         return Opened(
             demo.load(), dict(demo.call), [text for text, _ in demo.prompts["calibration"]]
         )
@@ -91,6 +105,8 @@ def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
 
 
 def _make(name: str, module: str, function: str) -> Any:
+    if os.getcwd() not in sys.path:  # a console script does not look beside itself
+        sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError) as error:

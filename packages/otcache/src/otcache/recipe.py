@@ -44,6 +44,9 @@ class Recipe:
         Raises:
             OtcacheError: if N is too small to skip anything, or budgets are not 1 <= B_a < B_r <= N.
         """
+        for name in ("cost_samples", "anchor_trials", "batch_size"):
+            if getattr(self, name) < 1:
+                raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 1"))
         if num_steps < 4:
             raise OtcacheError(
                 expected(

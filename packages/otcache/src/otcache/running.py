@@ -7,9 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
-from otcache_core.contracts import RunHandle
+from otcache_core.contracts import CacheExecutor, RunHandle, SampleRequest, SchedulePlan
 from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
@@ -43,8 +46,10 @@ def accelerate(
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
     registry = registry or Registry()
-    schedule = (
-        plan if isinstance(plan, Schedule) else _planned(registry, target, plan, budget, strict)
+    schedule: Schedule | SchedulePlan = (
+        plan
+        if isinstance(plan, Schedule)
+        else planned(registry, target, plan, budget, strict=strict)
     )
     handle: AbstractContextManager[RunHandle] = choose(registry, "executors", target).attach(
         target, schedule, strict=strict
@@ -66,8 +71,10 @@ class Enabled:
 
     Args:
         target: the pipeline.
-        policy: checked against it once.
+        policy: checked against it at once.
         budget: of the coming requests; None computes every step.
+        strict: refuse a step count or grid other than planned.
+        registry: where plugins come from.
     """
 
     def __init__(
@@ -76,12 +83,15 @@ class Enabled:
         policy: Policy,
         budget: int | None = None,
         *,
+        strict: bool = False,
         registry: Registry | None = None,
     ) -> None:
-        self._target, self._policy = target, policy
+        self._target, self._policy, self._strict = target, policy, strict
         self._registry = registry or Registry()
+        self._executor: CacheExecutor = choose(self._registry, "executors", target)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
+        planned(self._registry, target, policy, 1, strict=strict)
         self.set_budget(budget)
 
     @property
@@ -90,11 +100,18 @@ class Enabled:
         return self._run
 
     def set_budget(self, budget: int | None) -> None:
-        """Use another budget from the next request on."""
+        """Use another budget from the next request on; a bad one changes nothing.
+
+        Raises:
+            OtcacheError: if the budget is not None and not in 1..N.
+        """
+        if budget is None:
+            self.remove()
+            return
+        plan = planned(self._registry, self._target, self._policy, budget, strict=self._strict)
         self.remove()
-        if budget is not None:
-            context = accelerate(self._target, self._policy, budget, registry=self._registry)
-            self._run, self._context = context.__enter__(), context
+        context = self._executor.attach(self._target, plan, strict=self._strict)
+        self._run, self._context = context.__enter__(), context
 
     def remove(self) -> None:
         """Take everything off the pipeline; may be called twice."""
@@ -103,19 +120,50 @@ class Enabled:
             context.__exit__(None, None, None)
 
 
-def enable(target: Any, policy: Policy, budget: int | None = None) -> Enabled:
-    """Put a policy on a pipeline until ``handle.remove()``."""
-    return Enabled(target, policy, budget)
+def enable(
+    target: Any, policy: Policy, budget: int | None = None, *, strict: bool = False
+) -> Enabled:
+    """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
+    return Enabled(target, policy, budget, strict=strict)
 
 
-def _planned(
-    registry: Registry, target: Any, policy: Policy, budget: int | None, strict: bool
-) -> Schedule:
+def planned(
+    registry: Registry,
+    target: Any,
+    policy: Policy,
+    budget: int | None,
+    *,
+    strict: bool = False,
+    request: SampleRequest | None = None,
+) -> SchedulePlan:
+    """Check a policy against a target, and give the schedule of each coming run by its own grid.
+
+    Args:
+        registry: where plugins come from.
+        target: what will run.
+        policy: what was planned.
+        budget: B, in 1..N of the policy.
+        strict: refuse what would only be noticed.
+        request: what will be sampled, where it is known: resolution and guidance are compared too.
+
+    Raises:
+        OtcacheError: if there is no policy or no budget, or it is out of range.
+        MismatchError: if the target is of another model; under ``strict`` for any difference.
+    """
     if not isinstance(policy, Policy):
         raise OtcacheError(expected("plan", policy, "a Schedule or a Policy"))
     if budget is None:
         raise OtcacheError("a policy needs a budget: accelerate(pipe, policy, budget=10).")
-    probe = choose(registry, "probes", target)
-    for notice in policy.check(probe.provenance(target, None), strict=strict):
+    policy.schedule(budget)
+    facts = choose(registry, "probes", target).provenance(target, request)
+    facts.pop("num_steps", None)  # the schedule itself tells, when it meets a run
+    for notice in policy.check(facts, strict=strict):
         warnings.warn(notice, OtcacheNotice, stacklevel=3)
-    return policy.schedule(budget)
+
+    def plan(grid: NDArray[np.float64]) -> Schedule:
+        known = bool(np.isfinite(grid).all())
+        return policy.schedule(
+            budget, len(grid) - 1, grid.tolist() if known else None, strict=strict
+        )
+
+    return plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.running import accelerate
+from otcache.running import planned
 from otcache.targets import choose
+from otcache_core import ExecutionError
 from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest
-from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -42,13 +41,18 @@ def run_once(
     Raises:
         MismatchError: if the policy is of another model; under ``strict`` also of another step count
             or sigma grid.
+        ExecutionError: if the sampler never called the denoiser.
     """
-    probe: FeatureProbe = choose(Registry(), "probes", target)
+    registry = Registry()
+    probe: FeatureProbe = choose(registry, "probes", target)
     n = num_steps or policy.provenance.num_steps
     request = SampleRequest((prompt,), (seed,), n, call or {}, 1)
-    for notice in policy.check(probe.provenance(target, request), strict=strict):
-        warnings.warn(notice, OtcacheNotice, stacklevel=2)
-    schedule = policy.schedule(budget, num_steps=n, strict=strict)
-    with accelerate(target, schedule, strict=strict) as run:
+    plan = planned(registry, target, policy, budget, strict=strict, request=request)
+    with choose(registry, "executors", target).attach(target, plan, strict=strict) as run:
         picture = probe.sample(target, request)[0]
+    if not run.report.runs:
+        raise ExecutionError(
+            f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "
+            f"{'; '.join(run.report.warnings) or 'nothing was accelerated'}"
+        )
     return Single(picture, run.report)

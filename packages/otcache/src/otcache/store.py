@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
-from otcache_core.files import load_arrays, save_arrays
+from otcache_core.files import load_arrays, save_arrays, write_bytes
+
+_FIELDS = ("schedules", "errors", "nfe", "gram")
 
 
 def digest(data: Any) -> str:
@@ -30,23 +33,25 @@ class Store:
     Args:
         directory: created if missing.
         identity: facts that must be the same for the stored work to be used again.
+        overwrite: start over where the folder holds work of another calibration.
 
     Raises:
         OtcacheError: if the folder holds work of another calibration.
     """
 
-    def __init__(self, directory: Path, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, identity: dict[str, Any], *, overwrite: bool = False
+    ) -> None:
         self._directory = directory
         self._samples = directory / "samples"
         self._log = directory / "evaluations.jsonl"
         try:
-            self._samples.mkdir(parents=True, exist_ok=True)
-            self._claim(directory / "identity.json", digest(identity))
+            self._claim(digest(identity), overwrite)
+            self._known = self._read_log()
         except OSError as error:
             raise FileError(
                 f"{directory}: cannot keep a calibration here: {error.strerror}"
             ) from error
-        self._known = dict(self._read_log())
 
     def trajectory(self, index: int) -> Trajectory | None:
         """The recorded sample, or None if it was not finished."""
@@ -54,9 +59,17 @@ class Store:
         if not path.exists():
             return None
         arrays, facts = load_arrays(path)
+        missing = {"grid", "states", "outputs"} - set(arrays)
+        if missing:
+            raise FileError(f"{path}: arrays must be grid, states and outputs, lacks {missing}.")
         calls = {name: int(n) for name, n in json.loads(facts.get("calls", "{}")).items()}
         return Trajectory(
-            arrays["grid"], arrays["states"], arrays["outputs"], calls, facts.get("label", "")
+            arrays["grid"],
+            arrays["states"],
+            arrays["outputs"],
+            calls,
+            facts.get("label", ""),
+            float(facts.get("rounding", "6e-8")),
         )
 
     def keep_trajectory(self, index: int, trajectory: Trajectory) -> None:
@@ -66,7 +79,11 @@ class Store:
             "states": trajectory.states,
             "outputs": trajectory.outputs,
         }
-        facts = {"label": trajectory.label, "calls": json.dumps(trajectory.calls)}
+        facts = {
+            "label": trajectory.label,
+            "calls": json.dumps(trajectory.calls),
+            "rounding": repr(trajectory.rounding),
+        }
         save_arrays(self._samples / f"{index:04d}.safetensors", arrays, facts)
 
     def evaluation(self, key: str) -> Evaluation | None:
@@ -95,32 +112,42 @@ class Store:
         except OSError as error:
             raise FileError(f"{self._log}: cannot be written: {error.strerror}") from error
 
-    @staticmethod
-    def _claim(path: Path, identity: str) -> None:
-        if not path.exists():
-            path.write_text(json.dumps({"calibration": identity}), encoding="utf-8")
-            return
+    def _claim(self, identity: str, overwrite: bool) -> None:
+        path = self._directory / "identity.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("calibration")
-        except (ValueError, AttributeError):
+            found = json.loads(path.read_text(encoding="utf-8"))["calibration"]
+        except FileNotFoundError:
             found = None
-        if found != identity:
-            raise OtcacheError(
-                f"{path.parent}: holds another calibration (other pipeline, prompts, seeds, steps or "
-                f"settings), got {found}, expected {identity}: choose another folder or delete this one."
-            )
+        except (ValueError, KeyError, TypeError):
+            found = "an unreadable identity.json"
+        if found not in (None, identity):
+            if not overwrite:
+                raise OtcacheError(
+                    f"{self._directory}: holds another calibration (other weights, prompts, seeds, "
+                    f"steps, versions or settings), got {found}, expected {identity}: choose another "
+                    "folder or delete this one."
+                )
+            shutil.rmtree(self._samples)
+            self._log.unlink(missing_ok=True)
+        self._samples.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps({"calibration": identity}).encode())
 
-    def _read_log(self) -> list[tuple[str, Any]]:
+    def _read_log(self) -> dict[str, Any]:
+        """What is whole; what a kill cut short is cut off, so that the next line starts a line."""
         if not self._log.exists():
-            return []
-        entries = []
-        for line in self._log.read_text(encoding="utf-8").splitlines():
+            return {}
+        whole = self._log.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]
+        with self._log.open("r+b") as log:
+            log.truncate(len(whole))
+        known = {}
+        for line in whole.splitlines():
             try:
                 entry = json.loads(line)
-                entries.append((entry.pop("key"), entry))
-            except ValueError:
-                continue  # the line a kill cut short; it is measured again
-        return entries
+                known[str(entry["key"])] = {name: entry[name] for name in _FIELDS}
+            except (ValueError, KeyError, TypeError):
+                continue  # not written by this class; it is measured again
+        return known
 
 
 class StoredEvaluator(Evaluator):

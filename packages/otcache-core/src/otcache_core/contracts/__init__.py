@@ -2,7 +2,7 @@
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Evaluation, Evaluator
-from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport
+from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport, SchedulePlan
 from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.contracts.metric import QualityMetric
 from otcache_core.contracts.probe import FeatureProbe, SampleRequest
@@ -19,6 +19,7 @@ __all__ = [
     "RunHandle",
     "RunReport",
     "SampleRequest",
+    "SchedulePlan",
     "ScheduleSolver",
     "SpanCosts",
 ]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otcache_core.schedule import Schedule
+
+#: The schedule of a run from its grid s_0 .. s_N, shape (N + 1,); all NaN where it is not known.
+SchedulePlan = Callable[[NDArray[np.float64]], Schedule]
 
 
 @dataclass
@@ -66,14 +73,15 @@ class CacheExecutor(ABC):
 
     @abstractmethod
     def attach(
-        self, target: Any, schedule: Schedule, *, strict: bool = False
+        self, target: Any, schedule: Schedule | SchedulePlan, *, strict: bool = False
     ) -> AbstractContextManager[RunHandle]:
         """A context in which ``target`` runs by ``schedule``.
 
         Args:
             target: a pipeline, ``otcache.loop(...)`` or a bare module, as ``supports`` accepts it.
-            schedule: plain data; runs of another step count are computed in full with a warning,
-                or refused under ``strict``.
+            schedule: plain data, whose runs of another step count are computed in full with a
+                notice, or refused under ``strict``; or a plan, asked at the start of each run.
+            strict: refuse instead of noticing.
 
         Raises:
             ExecutionError: if the target is already accelerated or not supported.

@@ -72,6 +72,13 @@ class FeatureProbe(ABC):
             final states of shape (n, ...).
         """
 
+    def fingerprint(self, target: Any) -> str:
+        """A hash that changes with the target's weights; "" where there is none to be had cheaply.
+
+        Measurements kept on disk are used again only for a target of the same fingerprint.
+        """
+        return ""
+
     def open(self, name: str) -> Any | None:
         """Open a target named on the command line; None if this probe does not know such names."""
         return None

@@ -67,8 +67,13 @@ class DenoiserHook:
             )
         _DRIVEN.add(self._root)
         self._remember()
-        self._wrap_context()
-        self._attach()
+        try:
+            self._wrap_context()
+            self._attach()
+        except BaseException:
+            self._restore(set())
+            _DRIVEN.discard(self._root)
+            raise
         return self
 
     def __exit__(

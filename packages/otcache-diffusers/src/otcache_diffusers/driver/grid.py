@@ -29,7 +29,7 @@ def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
     n = len(scheduler.timesteps)
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) == n + 1:
-        return np.asarray(torch.as_tensor(sigmas).detach().double().cpu())
+        return np.asarray(torch.as_tensor(sigmas).detach().cpu().double())
     products = getattr(scheduler, "alphas_cumprod", None)
     if products is None:
         return np.full(n + 1, np.nan)
