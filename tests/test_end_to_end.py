@@ -13,6 +13,8 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache import calibration_stages
+from otcache_core import Trajectory
+from otcache_core.errors import OtcacheNotice
 
 RECIPE = otcache.Recipe(anchor_trials=6, climb_trials=4)
 PROMPTS, SEEDS = ["a", "b"], [0, 1]
@@ -96,6 +98,94 @@ def test_an_interrupted_calibration_resumes_to_the_same_result(
     assert resumed.ladder == calibration.ladder
     assert resumed.nfe == calibration.nfe
     shutil.rmtree(tmp_path)
+
+
+def test_a_bad_budget_leaves_the_old_one_in_place(policy: otcache.Policy) -> None:
+    loop = make_loop()
+    handle = otcache.enable(loop, policy, budget=4)
+    with pytest.raises(otcache.OtcacheError, match="budget must be"):
+        handle.set_budget(0)
+    loop(["a"], [0], STEPS)
+    handle.remove()
+    handle.remove()
+    assert loop.denoiser.calls == 4
+
+
+def test_enable_checks_the_model_at_once(policy: otcache.Policy) -> None:
+    other = otcache.loop(lambda p, s, n: torch.zeros(len(s), 8), denoiser=torch.nn.Linear(8, 8))
+    with pytest.raises(otcache.MismatchError, match="model class differs"):
+        otcache.enable(other, policy)
+
+
+def test_another_grid_is_mapped_by_noise_level_with_a_notice(policy: otcache.Policy) -> None:
+    loop = make_loop(power=1.0)
+    with (
+        pytest.warns(OtcacheNotice, match="own grid"),
+        otcache.accelerate(loop, policy, 5) as run,
+    ):
+        loop(["a"], [0], STEPS)
+    assert run.report.planned == policy.schedule(5, grid=loop.grid).computed
+    assert loop.denoiser.calls == 5
+
+
+def test_another_grid_is_refused_when_strict(policy: otcache.Policy) -> None:
+    loop = make_loop(power=1.0)
+    with (
+        pytest.raises(otcache.MismatchError, match="own grid"),
+        otcache.accelerate(loop, policy, 5, strict=True),
+    ):
+        loop(["a"], [0], STEPS)
+
+
+def test_a_plain_schedule_of_another_step_count_is_computed_in_full_with_a_notice() -> None:
+    loop = make_loop()
+    with (
+        pytest.warns(OtcacheNotice, match="cannot follow a schedule of 20"),
+        otcache.accelerate(loop, otcache.Schedule(20, (0, 5))),
+    ):
+        loop(["a"], [0], STEPS)
+    assert loop.denoiser.calls == STEPS
+
+
+def test_other_weights_do_not_resume(tmp_path: Path) -> None:
+    otcache.calibrate(
+        make_loop(), PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False, directory=tmp_path
+    )
+    changed = make_loop()
+    with torch.no_grad():
+        changed.denoiser.inner.mul_(1.5)
+    with pytest.raises(otcache.OtcacheError, match="other weights"):
+        otcache.calibrate(
+            changed, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False, directory=tmp_path
+        )
+    again = otcache.calibrate(
+        changed,
+        PROMPTS,
+        STEPS,
+        SEEDS,
+        recipe=RECIPE,
+        progress=False,
+        directory=tmp_path,
+        overwrite=True,
+    )
+    fresh = otcache.calibrate(changed, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False)
+    np.testing.assert_array_equal(again.span_costs, fresh.span_costs)
+
+
+def test_rounding_of_bfloat16_states_is_no_departure_from_euler() -> None:
+    grid, rng = np.linspace(1, 0, 51), np.random.default_rng(0)
+    outputs = rng.normal(size=(50, 400)).astype(np.float32)
+    x = torch.tensor(rng.normal(size=400), dtype=torch.bfloat16)
+    states = [x]
+    for h, v in zip(np.diff(grid), outputs, strict=True):
+        states.append((states[-1].float() + h * torch.tensor(v)).to(torch.bfloat16))
+    kept = torch.stack(states).float().numpy()
+    made = Trajectory(grid, kept, outputs, rounding=2.0**-9)
+    assert calibration_stages.euler_residual([made]) <= calibration_stages.RESIDUAL_LIMIT
+    exact = Trajectory(grid, kept, outputs)
+    assert calibration_stages.euler_residual([exact]) > calibration_stages.RESIDUAL_LIMIT
+    lagged = Trajectory(grid, kept, np.roll(outputs, 1, axis=0), rounding=2.0**-9)
+    assert calibration_stages.euler_residual([lagged]) > calibration_stages.RESIDUAL_LIMIT
 
 
 def test_enable_changes_budgets_and_leaves_nothing(policy: otcache.Policy) -> None:

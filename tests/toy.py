@@ -25,10 +25,10 @@ class Swirl(nn.Module):
         return torch.tanh(x @ self.inner * (1 + s)) + torch.sin(3 * s)
 
 
-def make_loop() -> otcache.Loop:
-    """The loop; ``loop.denoiser.calls`` counts."""
+def make_loop(power: float = 1.5) -> otcache.Loop:
+    """The loop; ``loop.denoiser.calls`` counts; ``power`` bends its grid."""
     denoiser = Swirl()
-    grid = torch.linspace(1, 0, STEPS + 1) ** 1.5
+    grid = torch.linspace(1, 0, STEPS + 1) ** power
 
     def sample(prompts: list[str], seeds: list[int], num_steps: int) -> torch.Tensor:
         noise = [torch.randn(8, generator=torch.Generator().manual_seed(s)) for s in seeds]

@@ -79,8 +79,19 @@ def test_a_line_cut_short_by_a_kill_is_measured_again(tmp_path: Path) -> None:
     log = tmp_path / "evaluations.jsonl"
     log.write_text(log.read_text()[:-20])
     before = Counting.calls
-    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
+    for _ in range(2):
+        _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
     assert Counting.calls == before + 1
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", "nonsense", '{"key": "a"}'])
+def test_lines_of_somebody_else_are_passed_over(tmp_path: Path, line: str) -> None:
+    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
+    log = tmp_path / "evaluations.jsonl"
+    log.write_text(line + "\n" + log.read_text())
+    before = Counting.calls
+    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
+    assert Counting.calls == before
 
 
 def test_a_sample_is_remembered(tmp_path: Path) -> None:
@@ -98,3 +109,19 @@ def test_a_folder_of_another_calibration_is_refused(tmp_path: Path) -> None:
     Store(tmp_path, IDENTITY)
     with pytest.raises(OtcacheError, match="holds another calibration"):
         Store(tmp_path, {"model": "other"})
+
+
+def test_overwriting_starts_over(tmp_path: Path) -> None:
+    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
+    before = Counting.calls
+    other = Store(tmp_path, {"model": "other"}, overwrite=True)
+    _evaluator(other, []).evaluate(SCHEDULES)
+    assert Counting.calls == before + 1
+
+
+def test_an_unreadable_identity_is_refused_and_can_be_overwritten(tmp_path: Path) -> None:
+    Store(tmp_path, IDENTITY)
+    (tmp_path / "identity.json").write_text("")
+    with pytest.raises(OtcacheError, match="unreadable"):
+        Store(tmp_path, IDENTITY)
+    Store(tmp_path, IDENTITY, overwrite=True)

@@ -54,6 +54,7 @@ class CachePolicy(StepPolicy):
     def begin(self, run: RunInfo) -> None:
         self._started, self._skipped = _now(), 0
         self._plans, self._run, self._why = {}, None, "no reason is known."
+        self._to_skip = 0
         self._take(self._plan_of(run.grid))
         if run.num_steps == self._schedule.num_steps:
             self._run = run
@@ -69,6 +70,7 @@ class CachePolicy(StepPolicy):
     def _take(self, schedule: Schedule) -> None:
         self._schedule, self._forecaster = schedule, self._resolve(schedule.forecaster)
         self._report.planned = schedule.computed
+        self._to_skip = schedule.num_steps - schedule.budget
 
     def before(self, step: int, branch: str) -> Any | None:
         if self._run is None:
@@ -106,7 +108,7 @@ class CachePolicy(StepPolicy):
         self._report.runs += completed
         self._cache.clear()
         self._report.cached_bytes = 0
-        planned = self._schedule.num_steps - self._schedule.budget
+        planned = self._to_skip
         if not completed:
             self.warn("a run broke off before its last step.")
         elif self._run is not None and planned and not self._skipped:
