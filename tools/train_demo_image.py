@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 from demo_image.autoencoder import (
-    measure_scale,
     picture_batches,
     psnr,
+    set_scale,
     train_autoencoder,
 )
 from demo_image.prompts import make_prompts
@@ -62,7 +62,7 @@ def prepare_autoencoder(
     scenes = islice(training_scenes(CHECK_SEED), 512)
     pictures = torch.cat(list(picture_batches(scenes, sprites, 64)))
     torch.manual_seed(arguments.seed)
-    scale, shift = measure_scale(vae, pictures)
+    scale, shift = set_scale(vae, pictures, arguments.work_dir / "scale.json")
     print(f"VAE: PSNR {psnr(vae, pictures):.2f} dB, factor {scale}, shift {shift}", flush=True)
     return vae
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -119,15 +119,16 @@ def psnr(model: AutoencoderKL, pictures: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure_scale(model: AutoencoderKL, pictures: Tensor) -> tuple[float, float]:
-    """Return (scaling_factor, shift_factor): latents less the shift, times the factor, are N(0, 1).
+def set_scale(model: AutoencoderKL, pictures: Tensor, path: Path) -> tuple[float, float]:
+    """Set scaling_factor and shift_factor in the model's config, and return them.
 
-    The factors are measured on the posterior's samples and set in the model's config.
+    Latents less the shift, times the factor, have mean 0 and variance 1. Both are measured once, on
+    the posterior's samples, and kept at `path`: cached latents depend on them.
     """
-    latents = model.encode(pictures).latent_dist.sample()
-    shift = round(float(latents.mean()), 4)
-    scale = round(1.0 / float(latents.std()), 4)
-    if not math.isfinite(scale):
-        raise ValueError("The latents do not vary: train the autoencoder for longer.")
-    model.register_to_config(scaling_factor=scale, shift_factor=shift)
-    return scale, shift
+    if not path.exists():
+        latents = model.encode(pictures).latent_dist.sample()
+        shift, spread = float(latents.mean()), float(latents.std())
+        path.write_text(json.dumps({"factor": round(1 / spread, 4), "shift": round(shift, 4)}))
+    scale = json.loads(path.read_text())
+    model.register_to_config(scaling_factor=scale["factor"], shift_factor=scale["shift"])
+    return scale["factor"], scale["shift"]

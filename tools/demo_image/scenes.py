@@ -37,7 +37,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "gray": (140, 144, 150),
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "ring", "cross")
-SIZES = {"small": 11.0, "large": 21.0}
+SIZES = {"small": 13.0, "large": 21.0}
 RELATIONS: dict[str, tuple[float, float]] = {
     "left of": (-1.0, 0.0),
     "right of": (1.0, 0.0),
@@ -137,7 +137,7 @@ def _centre(rng: random.Random, spread: float) -> tuple[float, float]:
 
 def _single(rng: random.Random, name: str, colour: str | None) -> Scene:
     size = rng.choice(list(SIZES))
-    thing = Thing(name, colour, _centre(rng, 2.0 if size == "large" else 5.0), SIZES[size])
+    thing = Thing(name, colour, _centre(rng, 2.0), SIZES[size])
     background = _background(rng, colour)
     caption = f"a {size} {thing.phrase} on {_with_article(background)} background"
     return Scene(caption, "shape" if colour else "emoji", background, (thing,))
