@@ -34,6 +34,16 @@ def test_folder_holds_float16_weights_within_ten_megabytes() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*")) < 10_000_000
 
 
+def test_every_word_is_one_token_of_both_packaged_tokenizers() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    for folder, extra in (("tokenizer", 2), ("tokenizer_2", 1)):
+        tokenizer = tokenizers.Tokenizer.from_file(str(FOLDER / folder / "tokenizer.json"))
+        for group in make_prompts().values():
+            for prompt in group:
+                ids = tokenizer.encode(prompt["text"]).ids
+                assert len(ids) == len(prompt["text"].split()) + extra, prompt["text"]
+
+
 def test_model_card_names_the_licence_of_the_pictures() -> None:
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert "CC-BY 4.0" in card

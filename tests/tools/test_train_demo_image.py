@@ -129,3 +129,17 @@ def test_the_learning_rate_warms_up_and_ends_with_the_time() -> None:
 def test_a_resumed_clock_counts_the_time_spent_before() -> None:
     assert Clock(100.0, spent_before=50.0).fraction == pytest.approx(0.5, abs=0.01)
     assert Clock(100.0, spent_before=500.0).fraction == 1.0
+
+
+def test_the_clip_tokenizer_is_the_same_each_time_and_keeps_words_whole() -> None:
+    text = pytest.importorskip("demo_image.text")
+    first, second = text.new_clip_tokenizer(), text.new_clip_tokenizer()
+    assert first.get_vocab() == second.get_vocab()
+    for word in scenes.vocabulary():
+        assert first.tokenize(word) == [f"{word.lower()}</w>"]
+
+
+def test_merges_join_every_word_and_ties_go_by_the_alphabet() -> None:
+    text = pytest.importorskip("demo_image.text")
+    merges = text.whole_word_merges([("b", "c</w>"), ("a", "b</w>"), ("a", "b", "d</w>")])
+    assert merges == [("a", "b"), ("a", "b</w>"), ("ab", "d</w>"), ("b", "c</w>")]

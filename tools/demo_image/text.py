@@ -7,10 +7,10 @@ heads looks at one fixed neighbour (`NEIGHBOURS`), through the relative attentio
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from itertools import pairwise
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -33,20 +33,36 @@ CLIP_BOS, CLIP_EOS = "<|startoftext|>", "<|endoftext|>"
 
 def new_clip_tokenizer() -> CLIPTokenizer:
     """Build a CLIP tokenizer whose merges make one token of each word, lower case."""
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000,
-        min_frequency=0,
-        show_progress=False,
-        special_tokens=[CLIP_BOS, CLIP_EOS],
-        end_of_word_suffix="</w>",
-    )
-    tokenizer.train_from_iterator(sorted(vocabulary()), trainer)
-    state = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(merge) for merge in state["merges"]]
-    return CLIPTokenizer(vocab=state["vocab"], merges=merges, model_max_length=MAX_TOKENS)
+    words = [(*word[:-1], f"{word[-1]}</w>") for word in sorted({w.lower() for w in vocabulary()})]
+    letters = sorted({piece for word in words for piece in word})
+    merges = whole_word_merges(words)
+    tokens = [CLIP_BOS, CLIP_EOS, *letters, *(left + right for left, right in merges)]
+    ids = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=ids, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def whole_word_merges(words: list[tuple[str, ...]]) -> list[tuple[str, str]]:
+    """Return the byte-pair merges that join every word, most frequent pair first.
+
+    Ties go by the alphabet. The trainer of `tokenizers` breaks them at random, so that two runs
+    would give one word two different ids, and the frozen encoder two different vectors.
+    """
+    merges = []
+    while counts := Counter(pair for word in words for pair in pairwise(word)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        words = [_merge(word, best) for word in words]
+    return merges
+
+
+def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    for piece in word:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return tuple(merged)
 
 
 def new_t5_tokenizer() -> T5TokenizerFast:
