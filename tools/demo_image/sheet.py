@@ -17,6 +17,8 @@ from .text import MAX_TOKENS
 SCALE = 2
 MARGIN = 8
 CAPTION_HEIGHT = 44
+GUIDANCE = 3.0
+"""true_cfg_scale of the samples: stars and emoji come out sharper than without guidance."""
 
 
 def sample(
@@ -31,6 +33,8 @@ def sample(
         width=SIDE,
         num_inference_steps=steps,
         max_sequence_length=MAX_TOKENS,
+        true_cfg_scale=GUIDANCE,
+        negative_prompt=[""] * len(texts),
         generator=generators,
     ).images
 
