@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from otcache.report.duels import duel_table, duels, duels_markdown
+from otcache.report.grid import spread
 from otcache.results import Cell, Results
 
 
@@ -44,3 +45,9 @@ def test_tables_name_the_rival_and_the_verdict() -> None:
     with console.capture() as captured:
         console.print(duel_table(results))
     assert "below" in captured.get()
+
+
+def test_the_picture_grid_goes_from_the_worst_sample_to_the_best() -> None:
+    # Prompts 0, 1, 2 have errors (.3, .1), (.2, .25), (.05, .28): their worst are .3, .25, .28.
+    results = _results([0.3, 0.1, 0.2, 0.25, 0.05, 0.28], [0.5] * 6)
+    assert spread(results, 5, 3) == [0, 5, 3]

@@ -53,7 +53,7 @@ def grid_png(
                 picture = stack[sample]
                 error = _error(results, method, budget, sample)
                 _show(figure, spec[row, column], picture, title, error, method == OURS)
-        text = "Figures: RMSE against the full run. Rows from otcache's worst sample to its best."
+        text = "Figures: RMSE against the full run. Rows: each prompt's worst sample, from otcache's worst to its best."
         figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
 
     height = full.shape[1] / full.shape[2]
@@ -62,9 +62,11 @@ def grid_png(
 
 
 def spread(results: Results, budget: int, rows: int) -> list[int]:
-    """At most ``rows`` samples of distinct prompts, evenly spaced from worst to best."""
-    order = worst_first(results, budget)
-    distinct = list({results.prompts[i]: i for i in reversed(order)}.values())[::-1]
+    """At most ``rows`` samples, each its prompt's worst, evenly spaced from worst to best."""
+    worst: dict[int, int] = {}
+    for sample in worst_first(results, budget):
+        worst.setdefault(results.prompts[sample], sample)
+    distinct = list(worst.values())
     places = np.linspace(0, len(distinct) - 1, min(rows, len(distinct)))
     return [distinct[round(float(place))] for place in places]
 
