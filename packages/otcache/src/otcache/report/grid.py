@@ -53,7 +53,7 @@ def grid_png(
                 picture = stack[sample]
                 error = _error(results, method, budget, sample)
                 _show(figure, spec[row, column], picture, title, error, method == OURS)
-        text = "Figures: RMSE against the full run. Rows: each prompt's worst sample, from otcache's worst to its best."
+        text = "Figures: RMSE against the full run. Rows: from otcache's worst prompt to its best."
         figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
 
     height = full.shape[1] / full.shape[2]
