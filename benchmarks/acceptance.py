@@ -16,6 +16,7 @@ from pathlib import Path
 from otcache.report.duels import duels, duels_markdown
 from otcache.report.table import markdown_table
 from otcache.results import Results
+from otcache_core.calibration import Calibration
 
 RIVALS = ("uniform", "fewer steps", "LeMiCa rule")
 SECONDS, GIBIBYTES, SHARE = 360, 3.0, 0.9
@@ -36,6 +37,21 @@ def _speed(results: Results) -> tuple[str, bool]:
     share = cell.measured_speedup / cell.ideal_speedup
     text = f"speedup of the denoising loop at B = N/3: {cell.measured_speedup:.2f}"
     return f"{text}, {share:.2f} of the ideal (at least {SHARE})", share >= SHARE
+
+
+def ladder_markdown(calibration: Calibration) -> str:
+    """Error on the calibration samples of every candidate at each rung; the smallest is kept."""
+    names = list(dict.fromkeys(name for rung in calibration.ladder for name in rung.alternatives))
+    lines = ["| B | " + " | ".join(names) + " |", "|--:|" + "--:|" * len(names)]
+    for rung in calibration.ladder:
+        best = min(rung.alternatives.values())
+        figures = []
+        for name in names:
+            error = rung.alternatives.get(name)
+            text = "same steps" if error is None else f"{error:.5f}"
+            figures.append(f"**{text}**" if error == best else text)
+        lines.append(f"| {rung.schedule.budget} | " + " | ".join(figures) + " |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> int:
@@ -72,6 +88,13 @@ def main() -> int:
         "## Pair by pair",
         "",
         duels_markdown(results),
+        "## Who won the rungs",
+        "",
+        "Geometric mean RMSE on the calibration samples, all with fitted forecasts. *quantile* is the "
+        "interpolation of anchor and reference; at the anchor's and the reference's own budgets it is "
+        "that schedule itself.",
+        "",
+        ladder_markdown(Calibration.load(out / "calibration")),
         "## Promises",
         "",
         *lines,
