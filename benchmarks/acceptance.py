@@ -77,7 +77,8 @@ def main() -> int:
         f"{results.num_steps}, true guidance, {len(results.labels)} held-out samples, none of them "
         "used in calibration.",
         "",
-        f"Calibration, in denoiser evaluations: {price}.",
+        "Calibration, in denoiser evaluations (one is both guidance branches of one sample at one step): "
+        f"{price}.",
         "",
         "The otcache row is, at each rung of its ladder, the best of the interpolated, the two planned "
         "and the uniform schedules by error on the calibration samples, with fitted forecasts. "

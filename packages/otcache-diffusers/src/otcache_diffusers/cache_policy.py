@@ -108,13 +108,12 @@ class CachePolicy(StepPolicy):
         self._report.runs += completed
         self._cache.clear()
         self._report.cached_bytes = 0
-        planned = self._to_skip
         if not completed:
             self.warn("a run broke off before its last step.")
-        elif self._run is not None and planned and not self._skipped:
-            self.warn(
-                f"no call was skipped in a run although {planned} steps were to be: {self._why}"
-            )
+        elif self._run is not None and self._to_skip and not self._skipped:
+            message = f"no call was skipped although {self._to_skip} steps were to be: {self._why}"
+            self.warn(message)
+            warnings.warn(message, OtcacheNotice, stacklevel=2)
 
     def warn(self, message: str) -> None:
         """Keep it for the report, once."""

@@ -156,7 +156,6 @@ class StoredEvaluator(Evaluator):
     Args:
         build: makes the real evaluator.
         store: None keeps nothing.
-        facts: grid, number of samples and objectives, as the real evaluator would state them.
         spent: called with the NFE of every evaluation, remembered or not.
     """
 

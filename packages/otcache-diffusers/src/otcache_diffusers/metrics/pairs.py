@@ -34,6 +34,18 @@ def check_pairs(
     return a.astype(np.float64), b.astype(np.float64)
 
 
+def mean_squares(
+    images: NDArray[np.floating], reference: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Mean square difference of each pair over pixels and channels, float64, shape (n,).
+
+    Raises:
+        OtcacheError: as :func:`check_pairs`.
+    """
+    x, y = check_pairs(images, reference)
+    return np.asarray(np.mean((x - y) ** 2, axis=(1, 2, 3)))
+
+
 def _check_stack(name: str, stack: NDArray[np.generic], smallest: int) -> None:
     if not np.issubdtype(stack.dtype, np.floating):
         raise OtcacheError(expected(f"{name}' dtype", str(stack.dtype), "floating point", _RESCALE))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import QualityMetric
-from otcache_diffusers.metrics.pairs import check_pairs
+from otcache_diffusers.metrics.pairs import mean_squares
 
 
 class Psnr(QualityMetric):
@@ -31,8 +31,5 @@ class Psnr(QualityMetric):
         Raises:
             OtcacheError: if shapes differ, or values are not floating point in [0, 1].
         """
-        x, y = check_pairs(images, reference)
-        mse = np.mean((x - y) ** 2, axis=(1, 2, 3))
         with np.errstate(divide="ignore"):
-            psnr: NDArray[np.float64] = -10.0 * np.log10(mse)
-        return psnr
+            return np.asarray(-10.0 * np.log10(mean_squares(images, reference)))

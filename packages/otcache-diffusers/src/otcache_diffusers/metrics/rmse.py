@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import QualityMetric
-from otcache_diffusers.metrics.pairs import check_pairs
+from otcache_diffusers.metrics.pairs import mean_squares
 
 
 class Rmse(QualityMetric):
@@ -29,6 +29,4 @@ class Rmse(QualityMetric):
         Raises:
             OtcacheError: if shapes differ, or values are not floating point in [0, 1].
         """
-        x, y = check_pairs(images, reference)
-        error: NDArray[np.float64] = np.sqrt(np.mean((x - y) ** 2, axis=(1, 2, 3)))
-        return error
+        return np.asarray(np.sqrt(mean_squares(images, reference)))
