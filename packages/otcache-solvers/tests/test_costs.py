@@ -95,7 +95,7 @@ def test_progress_counts_spans_up_to_their_number():
 class Broken(ToyEvaluator):
     def evaluate(self, schedules, **settings):
         ran = super().evaluate(schedules, **settings)
-        return Evaluation(ran.schedules, ran.errors * np.nan, ran.nfe, ran.gram)
+        return Evaluation(ran.schedules, ran.errors * np.nan, ran.nfe, ran.grams)
 
 
 def test_errors_that_are_not_numbers_are_refused():

@@ -41,7 +41,7 @@ class Counting(Evaluator):
     ) -> Evaluation:
         type(self).calls += 1
         errors = np.array([[1 / s.budget, 1 / 3] for s in schedules])
-        return Evaluation(tuple(schedules), errors, 7, np.eye(len(schedules)) / 3)
+        return Evaluation(tuple(schedules), errors, 7, np.ones((2, len(schedules), len(schedules))) / 3)
 
 
 IDENTITY = {"model": "toy", "prompts": ["a"]}
@@ -62,7 +62,7 @@ def test_an_evaluation_is_remembered_bit_for_bit_and_its_price_counted_again(
     assert Counting.calls == before
     assert again.schedules == first.schedules
     np.testing.assert_array_equal(again.errors, first.errors)
-    np.testing.assert_array_equal(again.gram, first.gram)
+    np.testing.assert_array_equal(again.grams, first.grams)
     assert spent == [7, 7]
 
 

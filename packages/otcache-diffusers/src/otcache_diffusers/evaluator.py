@@ -113,7 +113,7 @@ class PipelineEvaluator(Evaluator):
                         objective, error, shown, [chosen[p] for p in part]
                     )
                     results[index] = tracks[index].result()
-        return Evaluation(tuple(results), errors, self._nfe, _gram(deviations))
+        return Evaluation(tuple(results), errors, self._nfe, _grams(deviations))
 
     def _default_metrics(self) -> dict[str, QualityMetric]:
         if not self._sampler.decodes:
@@ -189,7 +189,7 @@ class PipelineEvaluator(Evaluator):
         return (items[at : at + size] for at in range(0, len(items), size))
 
 
-def _gram(deviations: Sequence[Sequence[torch.Tensor]]) -> NDArray[np.float64]:
-    """E <e_a, e_b>: mean over elements, then samples."""
-    flat = torch.stack([torch.cat(list(parts)).flatten() for parts in deviations])
-    return np.asarray(flat @ flat.T / flat.shape[1])
+def _grams(deviations: Sequence[Sequence[torch.Tensor]]) -> NDArray[np.float64]:
+    """<e_a, e_b> of each sample, mean over elements; shape (samples, schedules, schedules)."""
+    errors = torch.stack([torch.cat(list(parts)) for parts in deviations], dim=1)
+    return np.asarray(errors @ errors.mT / errors.shape[2])

@@ -18,7 +18,7 @@ from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.files import load_arrays, save_arrays, write_bytes
 
-_FIELDS = ("schedules", "errors", "nfe", "gram")
+_FIELDS = ("schedules", "errors", "nfe", "grams")
 
 
 def digest(data: Any) -> str:
@@ -92,8 +92,8 @@ class Store:
         if data is None:
             return None
         schedules = tuple(msgspec.convert(s, Schedule) for s in data["schedules"])
-        errors, gram = np.array(data["errors"]), np.array(data["gram"])
-        return Evaluation(schedules, errors, data["nfe"], gram)
+        errors, grams = np.array(data["errors"]), np.array(data["grams"])
+        return Evaluation(schedules, errors, data["nfe"], grams)
 
     def keep_evaluation(self, key: str, evaluation: Evaluation) -> None:
         """Remember an evaluation; what is on the disk afterwards survives a kill."""
@@ -101,7 +101,7 @@ class Store:
             "schedules": [s.to_dict() for s in evaluation.schedules],
             "errors": evaluation.errors.tolist(),
             "nfe": evaluation.nfe,
-            "gram": evaluation.gram.tolist(),
+            "grams": evaluation.grams.tolist(),
         }
         self._known[key] = data
         try:

@@ -21,14 +21,20 @@ class Evaluation:
         errors: error of each schedule on each sample against the full run,
             shape (schedules, samples).
         nfe: denoiser evaluations spent, in samples times computed steps.
-        gram: E <e_a, e_b> of the final-latent errors of schedules a and b,
-            shape (schedules, schedules).
+        grams: <e_a, e_b> of the final-latent errors of schedules a and b on each sample, mean over
+            elements; shape (samples, schedules, schedules). Kept per sample, so that a fit may
+            weigh samples or leave some out without running anything again.
     """
 
     schedules: tuple[Schedule, ...]
     errors: NDArray[np.float64]
     nfe: int
-    gram: NDArray[np.float64]
+    grams: NDArray[np.float64]
+
+    @property
+    def gram(self) -> NDArray[np.float64]:
+        """E <e_a, e_b>, the mean over samples; shape (schedules, schedules)."""
+        return np.asarray(self.grams.mean(axis=0))
 
 
 class Evaluator(ABC):

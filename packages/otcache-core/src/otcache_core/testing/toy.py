@@ -134,9 +134,9 @@ class ToyEvaluator(Evaluator):
         ran = [self._run(schedule, chosen, fit) for schedule in schedules]
         e = np.stack([end - self._full[-1, chosen] for _, end in ran])
         errors = np.sqrt((e**2).mean(-1)) if name == "latent-rmse" else np.abs(e).mean(-1)
-        gram = np.einsum("and,bnd->ab", e, e) / (len(chosen) * self.sampler.dim)
+        grams = np.einsum("and,bnd->nab", e, e) / self.sampler.dim
         nfe = len(chosen) * sum(s.budget for s in schedules)
-        return Evaluation(tuple(s for s, _ in ran), errors, nfe, gram)
+        return Evaluation(tuple(s for s, _ in ran), errors, nfe, grams)
 
     def _run(self, schedule: Schedule, chosen: list[int], fit: bool) -> tuple[Schedule, Floats]:
         if schedule.num_steps != self.sampler.num_steps:
