@@ -18,7 +18,7 @@ from otcache_core import (
     Schedule,
     ScheduleError,
 )
-from otcache_core.forecasters.strength import StrengthCurve
+from otcache_core.forecasters.strength import StrengthCurve, linear_weights
 from otcache_core.warp import interpolate
 
 N = 50
@@ -256,3 +256,18 @@ def test_a_schedule_that_was_not_fitted_borrows_its_neighbours_strengths(policy:
 def test_inside_the_ladder_only_rungs_are_neighbours(policy: Policy) -> None:
     stray = Schedule(N, (0, 45, 46, 47, 48, 49))
     assert msgspec.structs.replace(policy, reference=stray).schedule(6) == policy.schedule(6)
+
+
+def test_weights_of_branches_are_interpolated_each_on_its_own(provenance: Provenance) -> None:
+    """Strengths 1 and 0 at both ends stay so in between: linear extrapolation, and reuse."""
+    low, high = Schedule(N, (0, 12, 30)), Schedule(N, (0, 5, 10, 20, 30, 40))
+    grid = np.array(provenance.grid)
+
+    def fitted(schedule: Schedule) -> Schedule:
+        linear = [linear_weights(span, grid, 2) for span in schedule.spans()]
+        return schedule.with_weights(linear, {"uncond": [(0.0,) * len(row) for row in linear]})
+
+    got = Policy(fitted(low), fitted(high), provenance).schedule(4)
+    for span in list(got.spans("cond"))[1:]:
+        np.testing.assert_allclose(span.weights, linear_weights(span, grid, 2), rtol=1e-9)
+    assert all(c == 0 for span in got.spans("uncond") for c in span.weights)

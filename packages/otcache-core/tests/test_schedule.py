@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -114,3 +115,25 @@ def test_a_bad_budget_is_refused(budget: object) -> None:
         f"budget must be an integer between 1 and 10, got {budget!r}: "
         "a schedule always computes the first step."
     )
+
+
+def test_a_branch_may_have_weights_of_its_own() -> None:
+    schedule = Schedule(9, (0, 3)).with_weights([(0.1,), (0.1, 0.2)], {"uncond": [(0.0,), (0.3,)]})
+    assert [span.weights for span in schedule.spans("uncond")] == [(0.0,), (0.3,)]
+    assert [span.weights for span in schedule.spans("cond")] == [(0.1,), (0.1, 0.2)]
+    assert schedule.memory == 2
+    assert schedule.without_weights() == Schedule(9, (0, 3))
+    assert msgspec.convert(schedule.to_dict(), Schedule) == schedule
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ((("b", ((0.1,),)),), "weights must be one tuple for each of the 2 spans, got 1"),
+        ((("b", ((0.1,), (float("nan"),))),), "weights must be finite"),
+        ((("b", ((0.1,), (0.2,))), ("a", ((0.1,), (0.2,)))), "distinct, sorted names"),
+    ],
+)
+def test_bad_branch_weights(pairs: Any, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        Schedule(9, (0, 3), "fitted", branch_weights=pairs)

@@ -35,23 +35,29 @@ def test_recovers_the_weights_that_made_the_target(weights: tuple[float, ...]) -
     state = torch.ones(3, 4, 5, dtype=torch.float64)
     wanted = _wanted(outputs, weights, state)
     fit = ClosedLoopFit(memory=len(weights), ridge=0.0)
-    np.testing.assert_allclose(fit.solve(SPAN, GRID, outputs, state, wanted), weights, atol=1e-9)
+    found = fit.solve(SPAN, GRID, {"": outputs}, state, wanted)[""]
+    np.testing.assert_allclose(found.pooled, weights, atol=1e-9)
+    np.testing.assert_allclose(found.others, [weights] * 3, atol=1e-9)
 
 
 def test_a_strong_ridge_gives_two_step_extrapolation() -> None:
     # Adams-Bashforth on this span: mean over skipped steps 3, 4 of (s_t - s_2) / (s_2 - s_1),
     # weighted by step sizes .3 and .2 over .5: ((-.25)(.3) + (-.55)(.2)) / .5 / (-.15) = 2.4666...
     outputs, state = _outputs(2), torch.zeros(3, 4, 5, dtype=torch.float64)
-    found = ClosedLoopFit(memory=3, ridge=1e12).solve(
-        SPAN, GRID, outputs, state, torch.randn(3, 4, 5)
+    found = (
+        ClosedLoopFit(memory=3, ridge=1e12)
+        .solve(SPAN, GRID, {"": outputs}, state, torch.randn(3, 4, 5))[""]
+        .pooled
     )
     np.testing.assert_allclose(found, (0.0, 0.185 / 0.075, 0.0), atol=1e-6)
 
 
 def test_identical_outputs_do_not_break_the_solve() -> None:
     v = torch.ones(2, 3, dtype=torch.float64)
-    found = ClosedLoopFit(ridge=1e-3).solve(
-        SPAN, GRID, [v, v, v], torch.zeros(2, 3), torch.ones(2, 3)
+    found = (
+        ClosedLoopFit(ridge=1e-3)
+        .solve(SPAN, GRID, {"": [v, v, v]}, torch.zeros(2, 3), torch.ones(2, 3))[""]
+        .pooled
     )
     assert np.isfinite(found).all()
 
@@ -59,4 +65,5 @@ def test_identical_outputs_do_not_break_the_solve() -> None:
 def test_uses_no_more_outputs_than_there_are() -> None:
     outputs = _outputs(3)[:1]
     state = torch.zeros(3, 4, 5, dtype=torch.float64)
-    assert len(ClosedLoopFit(memory=3).solve(Span(0, 3), GRID, outputs, state, state + 1)) == 1
+    found = ClosedLoopFit(memory=3).solve(Span(0, 3), GRID, {"": outputs}, state, state + 1)
+    assert len(found[""].pooled) == 1

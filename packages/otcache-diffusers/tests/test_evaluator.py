@@ -59,11 +59,15 @@ def field() -> Field:
 
 @pytest.fixture
 def built(field: Field) -> PipelineEvaluator:
+    return _evaluator(field)
+
+
+def _evaluator(field: Field, fit: ClosedLoopFit | None = None) -> PipelineEvaluator:
     loop = Loop(lambda prompts, seeds, n: _sample(field, seeds), field, grid=GRID)
     request = SampleRequest(("a",) * 3, (0, 1, 2), N, batch_size=4)
     blank = np.zeros((N + 1, 6), np.float32)
     trajectories = [Trajectory(GRID, blank, blank[:N]) for _ in range(3)]
-    return PipelineEvaluator(loop, request, trajectories)
+    return PipelineEvaluator(loop, request, trajectories, fit=fit)
 
 
 def _schedules() -> list[Schedule]:
@@ -107,13 +111,23 @@ def test_a_subset_of_samples(built: PipelineEvaluator) -> None:
 
 def test_fitted_weights_are_found_and_reproduce_the_error(built: PipelineEvaluator) -> None:
     schedules = [Schedule(N, (0, 2, 5)), Schedule(N, (0, 1, 3, 6))]
-    reuse = built.evaluate(schedules).errors
     fitted = built.evaluate(schedules, fit=True)
     assert [s.forecaster for s in fitted.schedules] == ["fitted", "fitted"]
     assert [len(w) for w in fitted.schedules[0].weights] == [1, 2, 3]
-    assert (fitted.errors.mean(1) < 0.5 * reuse.mean(1)).all()
     again = built.evaluate(fitted.schedules)
     np.testing.assert_allclose(again.errors, fitted.errors, atol=1e-12)
+    assert (again.errors.mean(1) < 0.5 * built.evaluate(schedules).errors.mean(1)).all()
+
+
+def test_the_error_of_a_fit_is_that_of_samples_it_never_saw(field: Field) -> None:
+    """With one span that skips, leaving a sample out is fitting on the others and running it."""
+    built = _evaluator(field, fit=ClosedLoopFit(cross_validate=2))
+    schedule = Schedule(N, (0, 1, 2, 3))
+    errors = built.evaluate([schedule], fit=True).errors[0]
+    for n in range(3):
+        others = built.evaluate([schedule], fit=True, samples=[m for m in range(3) if m != n])
+        alone = built.evaluate(others.schedules, samples=[n]).errors[0, 0]
+        np.testing.assert_allclose(errors[n], alone, rtol=1e-9)
 
 
 def test_one_sample_is_fitted_closely_without_ridge(field: Field) -> None:

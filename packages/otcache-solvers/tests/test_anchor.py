@@ -37,7 +37,9 @@ class Counting(Evaluator):
         self.runs += [(s.computed, tuple(chosen), fit) for s in schedules]
         errors = np.array([[self.rule(s.computed, i) for i in chosen] for s in schedules])
         nfe = len(chosen) * sum(s.budget for s in schedules)
-        return Evaluation(tuple(schedules), errors, nfe, np.zeros((errors.shape[1], len(errors), len(errors))))
+        return Evaluation(
+            tuple(schedules), errors, nfe, np.zeros((errors.shape[1], len(errors), len(errors)))
+        )
 
 
 def far_from(target):

@@ -41,7 +41,9 @@ class Counting(Evaluator):
     ) -> Evaluation:
         type(self).calls += 1
         errors = np.array([[1 / s.budget, 1 / 3] for s in schedules])
-        return Evaluation(tuple(schedules), errors, 7, np.ones((2, len(schedules), len(schedules))) / 3)
+        return Evaluation(
+            tuple(schedules), errors, 7, np.ones((2, len(schedules), len(schedules))) / 3
+        )
 
 
 IDENTITY = {"model": "toy", "prompts": ["a"]}

@@ -57,7 +57,7 @@ def schedule_at(policy: Policy, budget: int) -> Schedule:
     if budget == place.lower.budget:
         return place.lower
     steps = interpolate(place.lower, place.upper, budget, place.lam)
-    plain = msgspec.structs.replace(steps, weights=(), branches=(), forecaster="reuse")
+    plain = msgspec.structs.replace(steps.without_weights(), branches=())
     return _forecast(policy, place, plain, _grid(policy, n))
 
 
@@ -105,10 +105,15 @@ def _forecast(
     if any(s.weights for s in ends):
         ends = [s for s in ends if s.weights or s.forecaster != "reuse"]
     own = _grid(policy, policy.num_steps)
-    curves = [StrengthCurve.of(s, own) for s in ends]
-    lower, upper = curves[0], curves[-1]
-    curve = blend(lower, upper, place.lam)
-    return weights_from_strengths(steps, curve, grid, max(lower.memory, upper.memory))
+
+    def rows(branch: str | None) -> tuple[tuple[float, ...], ...]:
+        curves = [StrengthCurve.of(s, own, branch) for s in ends]
+        curve = blend(curves[0], curves[-1], place.lam)
+        memory = max(c.memory for c in curves)
+        return weights_from_strengths(steps, curve, grid, memory)
+
+    names = {name for s in ends for name, _ in s.branch_weights}
+    return steps.with_weights(rows(None), {name: rows(name) for name in names})
 
 
 def _grid(policy: Policy, n: int) -> NDArray[np.float64]:

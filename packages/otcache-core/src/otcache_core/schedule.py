@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,8 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     where the coefficients come from the named
     :class:`~otcache_core.contracts.forecaster.Forecaster`
     (``reuse``: A = (1)). ``fitted`` reads them from ``weights``, one tuple c_0 .. c_{m-1} a span:
-    v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}).
+    v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}). Under guidance each branch may have weights of its
+    own: both move at their own pace, and that costs nothing.
 
     Args:
         num_steps: N, the number of denoising steps; at least 1.
@@ -57,6 +58,8 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         weights: one tuple of finite floats for each of the B spans, or empty.
         branches: computed steps of branches that differ from ``computed``, as pairs
             (branch name, steps); each a subset of ``computed``, sorted by name.
+        branch_weights: weights of branches that differ from ``weights``, as pairs
+            (branch name, rows), sorted by name; rows as in ``weights``.
 
     Raises:
         ScheduleError: if a value is out of range; the message names it.
@@ -72,24 +75,19 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     forecaster: str = "reuse"
     weights: tuple[tuple[float, ...], ...] = ()
     branches: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    branch_weights: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...] = ()
 
     def __post_init__(self) -> None:
         _make_plain(self)
         if self.num_steps < 1:
             raise ScheduleError(expected("num_steps", self.num_steps, "at least 1"))
         _check_steps("computed", self.computed, self.num_steps)
-        if self.weights and len(self.weights) != len(self.computed):
-            raise ScheduleError(
-                expected(
-                    "weights", len(self.weights), f"one tuple for each of the {self.budget} spans"
-                )
-            )
-        if not all(math.isfinite(c) for row in self.weights for c in row):
-            raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
-        if list(self.branches) != sorted(set(dict(self.branches).items())):
-            raise ScheduleError(
-                expected("branches", self.branches, "pairs with distinct, sorted names")
-            )
+        for rows in (self.weights, *dict(self.branch_weights).values()):
+            _check_weights(rows, self.budget)
+        for what in ("branches", "branch_weights"):
+            pairs = getattr(self, what)
+            if list(pairs) != sorted(set(dict(pairs).items())):
+                raise ScheduleError(expected(what, pairs, "pairs with distinct, sorted names"))
         for name, steps in self.branches:
             _check_steps(f"branch {name!r}", steps, self.num_steps)
             if not set(steps) <= set(self.computed):
@@ -115,7 +113,8 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     @property
     def memory(self) -> int:
         """m, the largest number of weights of a span (1 where none are stored)."""
-        return max((len(row) for row in self.weights), default=1) or 1
+        rows = (self.weights, *dict(self.branch_weights).values())
+        return max((len(row) for table in rows for row in table), default=1) or 1
 
     def computed_for(self, branch: str | None) -> tuple[int, ...]:
         """Computed steps of one branch (``computed`` unless the branch has steps of its own)."""
@@ -124,17 +123,29 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     def spans(self, branch: str | None = None) -> Iterator[Span]:
         """The B spans in order; together they cover 0 .. N."""
         steps = self.computed_for(branch)
-        weights = self.weights if steps == self.computed else ()
+        weights = dict(self.branch_weights).get(branch or "", self.weights)
+        weights = weights if steps == self.computed else ()
         for m, start in enumerate(steps):
             stop = steps[m + 1] if m + 1 < len(steps) else self.num_steps
             yield Span(start, stop, tuple(reversed(steps[:m])), weights[m] if weights else ())
 
     def with_weights(
-        self, weights: Sequence[Sequence[float]], forecaster: str = "fitted"
+        self,
+        weights: Sequence[Sequence[float]],
+        branch_weights: Mapping[str, Sequence[Sequence[float]]] | None = None,
     ) -> Schedule:
-        """The same steps, forecast with these weights."""
-        rows = tuple(tuple(float(c) for c in row) for row in weights)
-        return msgspec.structs.replace(self, weights=rows, forecaster=forecaster)
+        """The same steps, forecast by ``fitted`` with these weights and no others."""
+        pairs = tuple(sorted((branch_weights or {}).items()))
+        return msgspec.structs.replace(
+            self,
+            weights=weights,
+            branch_weights=pairs,
+            forecaster="fitted",
+        )
+
+    def without_weights(self) -> Schedule:
+        """The same steps, reusing outputs."""
+        return msgspec.structs.replace(self, weights=(), branch_weights=(), forecaster="reuse")
 
     def to_sigmas(self, grid: Sequence[float]) -> tuple[float, ...]:
         """The sub-grid {s_k : k in S} with s_N.
@@ -179,7 +190,8 @@ def _make_plain(schedule: Schedule) -> None:
         plain = {
             "num_steps": operator.index(schedule.num_steps),
             "computed": tuple(operator.index(k) for k in schedule.computed),
-            "weights": tuple(tuple(float(c) for c in row) for row in schedule.weights),
+            "weights": _rows(schedule.weights),
+            "branch_weights": tuple((name, _rows(rows)) for name, rows in schedule.branch_weights),
             "branches": tuple(
                 (name, tuple(operator.index(k) for k in steps)) for name, steps in schedule.branches
             ),
@@ -189,6 +201,19 @@ def _make_plain(schedule: Schedule) -> None:
         raise ScheduleError(f"a schedule takes {wanted}: {error}.") from error
     for name, value in plain.items():
         msgspec.structs.force_setattr(schedule, name, value)
+
+
+def _rows(weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(c) for c in row) for row in weights)
+
+
+def _check_weights(rows: tuple[tuple[float, ...], ...], budget: int) -> None:
+    if rows and len(rows) != budget:
+        raise ScheduleError(
+            expected("weights", len(rows), f"one tuple for each of the {budget} spans")
+        )
+    if not all(math.isfinite(c) for row in rows for c in row):
+        raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
 
 
 def _check_steps(what: str, steps: tuple[int, ...], num_steps: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,20 @@ from numpy.typing import NDArray
 
 from otcache_core.forecasters.strength import linear_weights
 from otcache_core.schedule import Span
+
+
+@dataclass(frozen=True)
+class SpanWeights:
+    """Fitted weights of one span and branch.
+
+    Attributes:
+        pooled: c_0 .. c_{m-1} from all samples.
+        others: for each sample the weights from all samples but itself (``pooled`` if there is
+            are too few).
+    """
+
+    pooled: tuple[float, ...]
+    others: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -25,11 +39,19 @@ class ClosedLoopFit:
         + \lambda \sum_r D_r (c_r - \bar c_r)^2
 
     where D is the diagonal of the normal matrix and the prior is two-step extrapolation
-    (Adams-Bashforth): :math:`\bar c_1` its coefficient, all others 0.
+    (Adams-Bashforth): :math:`\bar c_1` its coefficient, all others 0. Where v = sum_b gamma_b o_b
+    is linear in the outputs o_b of several guidance branches, each branch has weights of its own:
+    the sum over r becomes one over branches and r, of gamma_b times the branch's outputs.
+
+    From four samples on every sample also gets the weights that the *other* samples alone would
+    give. Run with those, its error is one of a sample the fit never saw: leave-one-out
+    cross-validation inside the run, for no evaluation more. With fewer samples the weights of the
+    others would be too far off, and the state of the run with them.
 
     Args:
         memory: m, the number of computed outputs combined; 1 to 3.
         ridge: lambda, relative to the diagonal.
+        cross_validate: least number of samples for which weights of the others are made.
 
     References:
         This project's reconstruction; measured in docs/evidence.md.
@@ -37,38 +59,63 @@ class ClosedLoopFit:
 
     memory: int = 3
     ridge: float = 1e-3
+    cross_validate: int = 4
 
     def solve(
         self,
         span: Span,
         grid: NDArray[np.float64],
-        outputs: Sequence[torch.Tensor],
+        terms: Mapping[str, Sequence[torch.Tensor]],
         state: torch.Tensor,
         wanted: torch.Tensor,
-    ) -> tuple[float, ...]:
-        """Weights c_0 .. c_{m-1} of one span.
+    ) -> dict[str, SpanWeights]:
+        """Weights c_0 .. c_{m-1} of one span, branch by branch.
 
         Args:
             span: (k -> j), with at least one skipped step.
             grid: s_0 .. s_N.
-            outputs: v_k, v_{k_1}, ... as the sampler saw them; each of shape (samples, ...).
+            terms: by branch gamma_b o_b at k, k_1, ..., whose sum over branches is v_k, v_{k_1}, ...
+                as the sampler saw them; each of shape (samples, ...). One entry fits v itself.
             state: x_{k+1} of the accelerated run, same shape.
             wanted: x_j of the full run, same shape.
 
         Returns:
-            min(memory, len(outputs)) weights.
+            For each branch min(memory, outputs) weights, pooled and a sample.
         """
-        newest, *older = [_host(v) for v in outputs[: self.memory]]
-        basis = torch.stack([newest, *(newest - v for v in older)])
         step = float(grid[span.stop] - grid[span.start + 1])
+        groups = {name: _basis(outputs[: self.memory]) for name, outputs in terms.items()}
+        basis = torch.cat(list(groups.values()), dim=1)  # (samples, weights, elements)
+        newest = sum(group[:, 0] for group in groups.values())
         target = (_host(wanted) - _host(state)) / step - newest
-        prior = np.zeros(len(basis))
-        prior[1:2] = linear_weights(span, grid, 2)[1:2]
-        normal = (basis @ basis.T).numpy()
-        residual = (basis @ target).numpy() - normal @ prior
+        slope = linear_weights(span, grid, 2)[1:2]
+        prior = np.concatenate([[0.0, *slope, 0.0, 0.0][: g.shape[1]] for g in groups.values()])
+        normal = (basis @ basis.mT).numpy()
+        toward = (basis @ target[:, :, None])[:, :, 0].numpy() - normal @ prior
+        pooled = prior + self._solve(normal.sum(0), toward.sum(0))
+        alone = np.tile(pooled, (len(normal), 1))
+        if len(normal) >= max(2, self.cross_validate):
+            others = zip(normal.sum(0) - normal, toward.sum(0) - toward, strict=True)
+            alone = np.stack([prior + self._solve(*system) for system in others])
+        ends = np.cumsum([group.shape[1] for group in groups.values()])[:-1]
+        parts = zip(groups, np.split(pooled, ends), np.split(alone, ends, axis=1), strict=True)
+        return {name: SpanWeights(_plain(c), tuple(map(_plain, own))) for name, c, own in parts}
+
+    def _solve(
+        self, normal: NDArray[np.float64], toward: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
-        return tuple(float(c) for c in prior + np.linalg.lstsq(damped, residual, rcond=None)[0])
+        return np.asarray(np.linalg.lstsq(damped, toward, rcond=None)[0])
+
+
+def _basis(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """v_k, v_k - v_{k_1}, ...; shape (samples, outputs, elements)."""
+    newest, *older = [_host(v) for v in outputs]
+    return torch.stack([newest, *(newest - v for v in older)], dim=1)
 
 
 def _host(x: torch.Tensor) -> torch.Tensor:
-    return x.detach().cpu().double().flatten()
+    return x.detach().cpu().double().flatten(1)
+
+
+def _plain(c: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(value) for value in c)

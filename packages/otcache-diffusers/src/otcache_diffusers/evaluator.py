@@ -17,6 +17,7 @@ from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.driver import drive
+from otcache_diffusers.guidance import branch_gains
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track, live_steps
 from otcache_diffusers.sampling import Sampler
@@ -31,6 +32,12 @@ class PipelineEvaluator(Evaluator):
     compute the same steps after it share one batched call. The first evaluation runs the samples in
     full once more, to keep the denoiser's outputs per branch; that pass is not part of any
     ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
+
+    With ``fit`` on four samples or more every sample runs with the weights that the others of its
+    batch give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
+    it does not reward overfitting. The weights returned are those of all samples. Where guidance is
+    linear in its branches (:func:`~otcache_diffusers.guidance.branch_gains`), every branch gets its
+    own.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -136,6 +143,7 @@ class PipelineEvaluator(Evaluator):
             with drive(self._target, policy, num_steps=self._request.num_steps):
                 shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
         self._recording = recording
+        self._fit.gains = branch_gains(recording)
         self._pictures = np.concatenate(shown) if self._metrics else None
 
     def _track(self, schedule: Schedule) -> Track:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts import Forecaster
 from otcache_core.schedule import Schedule, Span
-from otcache_diffusers.closed_loop import ClosedLoopFit
+from otcache_diffusers.closed_loop import ClosedLoopFit, SpanWeights
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
 from otcache_diffusers.recording import Recording
-from otcache_diffusers.rows import join_rows, split_rows
+from otcache_diffusers.rows import join_rows, split_rows, stack_rows
+
+SHARED = ""  # the weights of branches that have none of their own
 
 
 def known_prefix(schedule: Schedule) -> int:
@@ -45,37 +47,63 @@ class Track:
     def __post_init__(self) -> None:
         self.prefix = known_prefix(self.schedule)
         self.span_of: dict[int, Span] = {}
-        self.tables: dict[int, NDArray[np.float64]] = {}
-        self.fitted: dict[int, tuple[float, ...]] = {}
+        self.fitted: dict[int, dict[str, SpanWeights]] = {}
+        self._tables: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
         for span in self.schedule.spans():
             self.span_of.update(dict.fromkeys(range(span.start, span.stop), span))
-            if span.skipped:
-                self.tables[span.start] = self.forecaster.coefficients(span, self.grid)
 
-    def coefficients(self, step: int) -> tuple[Span, NDArray[np.float64]]:
-        """The span of a skipped step and its row of the table A."""
-        span = self.span_of[step]
-        return span, self.tables[span.start][step - span.start - 1]
+    def rows(self, step: int, branch: str, samples: int) -> list[tuple[float, ...]]:
+        """The row of the table A for a skipped step, one for each of the samples."""
+        start = self.span_of[step].start
+        if (start, branch) not in self._tables:
+            self._tables[start, branch] = self._make(start, branch)
+        tables = self._tables[start, branch]
+        rows = [tuple(map(float, table[step - start - 1])) for table in tables]
+        return rows if len(rows) == samples else rows * samples
 
-    def install(self, span: Span, weights: tuple[float, ...], forecaster: Forecaster) -> None:
-        """Forecast a span with these weights from now on."""
-        self.fitted[span.start] = weights
-        fitted = Span(span.start, span.stop, span.history, weights)
-        self.tables[span.start] = forecaster.coefficients(fitted, self.grid)
+    def _make(self, start: int, branch: str) -> list[NDArray[np.float64]]:
+        if start not in self.fitted:
+            span = next(s for s in self.schedule.spans(branch) if s.start == start)
+            return [self.forecaster.coefficients(span, self.grid)]
+        span, found = self.span_of[start], self.fitted[start]
+        spans = (
+            Span(start, span.stop, span.history, own)
+            for own in found.get(branch, found[SHARED]).others
+        )
+        return [self.forecaster.coefficients(s, self.grid) for s in spans]
+
+    def install(self, start: int, weights: dict[str, SpanWeights], forecaster: Forecaster) -> None:
+        """Forecast a span with these weights from now on, every sample with those of the others."""
+        self.fitted[start], self.forecaster = weights, forecaster
 
     def result(self) -> Schedule:
-        """The schedule with the weights fitted on the way (unchanged if none were)."""
+        """The schedule with the weights fitted on the way, pooled (unchanged if none were)."""
         if not self.fitted:
             return self.schedule
-        return self.schedule.with_weights([self.fitted.get(k, ()) for k in self.schedule.computed])
+        names = {name for found in self.fitted.values() for name in found}
+        rows = {
+            name: [
+                self.fitted[k][name].pooled if k in self.fitted else ()
+                for k in self.schedule.computed
+            ]
+            for name in names
+        }
+        return self.schedule.with_weights(rows.pop(SHARED), rows)
 
 
 @dataclass
 class Fit:
-    """A closed-loop fit while the run goes on: the rule, and the forecaster that uses its weights."""
+    """A closed-loop fit while the run goes on.
+
+    Args:
+        rule: fits one span.
+        forecaster: uses the weights.
+        gains: gamma of each guidance branch, to give every branch its own weights; none shares them.
+    """
 
     rule: ClosedLoopFit
     forecaster: Forecaster
+    gains: dict[str, float] = field(default_factory=dict)
 
 
 class ReplayPolicy(StepPolicy):
@@ -148,14 +176,17 @@ class ReplayPolicy(StepPolicy):
     def _track_rows(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
         if step < track.prefix:
             return self._known(step, branch)
-        span, row = track.coefficients(step)
-        sources = [
-            self._known(k, branch)
-            if k < track.prefix
-            else self._computed[k, branch][self._rows_of(index)]
-            for k in (span.start, *span.history)[: len(row)]
-        ]
-        return [combine(outputs, [float(a) for a in row]) for outputs in zip(*sources, strict=True)]
+        span = track.span_of[step]
+        rows = track.rows(step, branch, len(self._samples))
+        steps = (span.start, *span.history)[: len(rows[0])]
+        sources = zip(*(self._outputs(index, track, k, branch) for k in steps), strict=True)
+        return [combine(outputs, row) for outputs, row in zip(sources, rows, strict=True)]
+
+    def _outputs(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
+        """What the denoiser returned at a computed step, sample by sample."""
+        if step < track.prefix:
+            return self._known(step, branch)
+        return self._computed[step, branch][self._rows_of(index)]
 
     def _known(self, step: int, branch: str) -> list[Any]:
         recorded = self._recording.raw[step, branch]
@@ -167,6 +198,14 @@ class ReplayPolicy(StepPolicy):
         rows = self._rows_of(index)
         steps = (span.start, *span.history)[: fit.rule.memory]
         wanted = torch.stack([self._recording.states[span.stop][n] for n in self._samples])
-        outputs = [self._guided[k][rows] for k in steps]
-        weights = fit.rule.solve(span, track.grid, outputs, state[rows], wanted)
-        track.install(span, weights, fit.forecaster)
+        guided = {SHARED: [self._guided[k][rows] for k in steps]}
+        found = fit.rule.solve(span, track.grid, guided, state[rows], wanted)
+        if fit.gains:
+            terms = {
+                name: [
+                    gain * stack_rows(self._outputs(index, track, k, name)).double() for k in steps
+                ]
+                for name, gain in fit.gains.items()
+            }
+            found |= fit.rule.solve(span, track.grid, terms, state[rows], wanted)
+        track.install(span.start, found, fit.forecaster)

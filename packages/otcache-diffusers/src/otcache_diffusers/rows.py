@@ -35,6 +35,18 @@ def join_rows(outputs: Sequence[Any]) -> Any:
     return pytree.tree_unflatten(leaves, flat[0][1])
 
 
+def stack_rows(outputs: Sequence[Any]) -> torch.Tensor:
+    """Samples' outputs as one tensor of shape (samples, C, ...), if each is one tensor and no more.
+
+    Raises:
+        ExecutionError: otherwise.
+    """
+    leaves = [pytree.tree_leaves(output) for output in outputs]
+    if any(len(found) != 1 or not isinstance(found[0], torch.Tensor) for found in leaves):
+        raise ExecutionError("a denoiser output must be one tensor to be taken apart by branches.")
+    return torch.stack([found[0] for found in leaves])
+
+
 def _split(leaf: Any, num_samples: int) -> torch.Tensor:
     if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0 or leaf.shape[0] % num_samples:
         raise ExecutionError(

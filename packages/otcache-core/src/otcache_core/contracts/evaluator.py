@@ -75,4 +75,6 @@ class Evaluator(ABC):
             samples: indices of the samples to use; all by default.
             fit: fit the forecast weights of each schedule in closed loop while it runs
                 (memory as the implementation states), and return them in ``Evaluation.schedules``.
+                An implementation may then run each sample with weights fitted on the others, so
+                that ``errors`` are cross-validated; it says so.
         """

@@ -47,7 +47,9 @@ def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[
     return (0.0, *(moment / (gap * length) if gap * length else 0.0 for gap in gaps))
 
 
-def strengths(schedule: Schedule, grid: NDArray[np.float64]) -> tuple[Row, ...]:
+def strengths(
+    schedule: Schedule, grid: NDArray[np.float64], branch: str | None = None
+) -> tuple[Row, ...]:
     """theta of every span.
 
     A schedule without weights has those of its forecaster: ``linear`` is (0, 1), any other (0,).
@@ -55,12 +57,13 @@ def strengths(schedule: Schedule, grid: NDArray[np.float64]) -> tuple[Row, ...]:
     Args:
         schedule: weights c_0 .. c_{m-1} per span.
         grid: s_0 .. s_N, shape (N + 1,).
+        branch: whose weights; the shared ones by default.
 
     Returns:
         One row a span, as long as its weights; theta_r is None (never NaN) where c_r^lin is 0, and
         the whole row where nothing is skipped, since weights do nothing there.
     """
-    return tuple(_row(span, schedule.forecaster, grid) for span in schedule.spans())
+    return tuple(_row(span, schedule.forecaster, grid) for span in schedule.spans(branch))
 
 
 def _row(span: Span, forecaster: str, grid: NDArray[np.float64]) -> Row:
@@ -91,9 +94,11 @@ class StrengthCurve:
     rows: tuple[Row, ...]
 
     @classmethod
-    def of(cls, schedule: Schedule, grid: NDArray[np.float64]) -> StrengthCurve:
-        """The curve of a schedule on its grid s_0 .. s_N."""
-        return cls(strengths(schedule, grid))
+    def of(
+        cls, schedule: Schedule, grid: NDArray[np.float64], branch: str | None = None
+    ) -> StrengthCurve:
+        """The curve of a schedule, or of one branch of it, on its grid s_0 .. s_N."""
+        return cls(strengths(schedule, grid, branch))
 
     @property
     def memory(self) -> int:
@@ -123,8 +128,8 @@ def blend(first: Curve, second: Curve, lam: float) -> Curve:
 
 def weights_from_strengths(
     schedule: Schedule, curve: Curve, grid: NDArray[np.float64], memory: int
-) -> Schedule:
-    """The same steps with the weights c_r = theta_r(u) c_r^lin, u = (m-1)/B, and c_0 = theta_0(u).
+) -> tuple[tuple[float, ...], ...]:
+    """Weights of a schedule's spans: c_r = theta_r(u) c_r^lin, u = (m-1)/B, c_0 = theta_0(u).
 
     Spans that skip nothing get zeros. Inverse of :func:`strengths` on the spans that skip a step,
     where every row is as long as memory and history allow.
@@ -141,7 +146,7 @@ def weights_from_strengths(
         theta = curve(m / schedule.budget, len(lin)) if span.skipped else (0.0,) * len(lin)
         slopes = (a * b for a, b in zip(theta[1:], lin[1:], strict=True))
         rows.append((theta[0] if span.skipped else 0.0, *slopes))
-    return schedule.with_weights(rows)
+    return tuple(rows)
 
 
 def _resized(row: Row, length: int) -> tuple[float, ...]:

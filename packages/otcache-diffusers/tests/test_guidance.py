@@ -1,0 +1,83 @@
+"""Guidance identified from recorded outputs, and weights of its branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from tiny import flux, with_prompts
+
+from otcache_core.contracts import SampleRequest
+from otcache_core.schedule import Schedule
+from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.guidance import branch_gains
+from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recording import Recording
+from otcache_diffusers.sampling import Sampler
+
+N = 6
+
+Mix = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _recording(mix: Mix, branches: int = 2) -> Recording:
+    generator = torch.Generator().manual_seed(0)
+    recording = Recording()
+    for step in range(N):
+        outputs = [torch.randn(3, 4, 5, generator=generator) for _ in range(branches)]
+        for b, output in enumerate(outputs):
+            recording.raw[step, "cond" if b == 0 else "uncond"] = [o[None] for o in output]
+        recording.guided[step] = list(mix(outputs[0], outputs[-1]))
+    return recording
+
+
+def test_the_guidance_scale_is_found() -> None:
+    gains = branch_gains(_recording(lambda c, u: u + 3.5 * (c - u)))
+    assert gains == pytest.approx({"cond": 3.5, "uncond": -2.5}, rel=1e-6)
+
+
+def test_guidance_that_is_not_linear_has_no_gains() -> None:
+    def rescaled(c: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        v = u + 3.5 * (c - u)
+        return v * (c.norm(dim=-1, keepdim=True) / v.norm(dim=-1, keepdim=True))
+
+    assert branch_gains(_recording(rescaled)) == {}
+
+
+def test_one_branch_has_no_gains() -> None:
+    assert branch_gains(_recording(lambda c, u: c, branches=1)) == {}
+
+
+def test_a_branch_missing_at_some_step_has_no_gains() -> None:
+    recording = _recording(lambda c, u: c + u)
+    del recording.raw[2, "uncond"]
+    assert branch_gains(recording) == {}
+
+
+def test_outputs_of_another_size_have_no_gains() -> None:
+    recording = _recording(lambda c, u: c + u)
+    recording.raw = {key: [o[..., :2] for o in rows] for key, rows in recording.raw.items()}
+    assert branch_gains(recording) == {}
+
+
+def test_every_branch_gets_its_own_weights_and_the_executor_uses_them() -> None:
+    case = flux(cfg=True)
+    call = {k: v for k, v in case.call.items() if not k.endswith("embeds")}
+    pipe = with_prompts(case).pipe
+    request = SampleRequest(("a", "b"), (0, 1), N, {**call, "negative_prompt": ""})
+    probe = TorchProbe()
+    evaluator = probe.evaluator(pipe, request, list(probe.record(pipe, request)))
+    fitted = evaluator.evaluate([Schedule(N, (0, 1, 3))], objective="latent-rmse", fit=True)
+    schedule = fitted.schedules[0]
+    assert [name for name, _ in schedule.branch_weights] == ["cond", "uncond"]
+    assert dict(schedule.branch_weights)["cond"] != dict(schedule.branch_weights)["uncond"]
+    again = evaluator.evaluate([schedule], objective="latent-rmse").errors
+    np.testing.assert_allclose(again, fitted.errors, rtol=1e-3)
+    sampler = Sampler(pipe, request)
+    full = sampler([0, 1])
+    with TorchExecutor().attach(pipe, schedule):
+        fast = sampler([0, 1])
+    error = (fast - full).double().square().flatten(1).mean(1).sqrt()
+    np.testing.assert_allclose(error, again[0], rtol=1e-3)
