@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "virtualenv"
@@ -36,6 +38,18 @@ def demo(session: nox.Session) -> None:
     _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE))
     _environment(session)
     session.run("otcache", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run a benchmark by name, as in ``nox -s bench -- quality OUT``; without one, list them."""
+    names = sorted(path.stem for path in Path("benchmarks").glob("*.py"))
+    name, *rest = session.posargs or ("",)
+    if name not in names:
+        session.error(f"name a benchmark: {', '.join(names)}")
+    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE))
+    _environment(session)
+    session.run("python", f"benchmarks/{name}.py", *rest)
 
 
 @nox.session
