@@ -24,6 +24,16 @@ class TestOutcome(CostModelConformance):
         return create("cost_models", "outcome")
 
 
+class TestDisplacement(CostModelConformance):
+    def make_cost_model(self):
+        return create("cost_models", "displacement")
+
+
+class TestLocal(CostModelConformance):
+    def make_cost_model(self):
+        return create("cost_models", "local")
+
+
 class TestLexicographic(SolverConformance):
     def make_solver(self):
         return create("solvers", "lexicographic")

@@ -10,6 +10,16 @@ def otcache_provide_cost_models() -> list[Info]:
     """Cost models that need no tensors."""
     return [
         Info(
+            "displacement",
+            "otcache_solvers.costs.displacement:Displacement",
+            "root mean square of what skipping a span does to the result, by a gain a step",
+        ),
+        Info(
+            "local",
+            "otcache_solvers.costs.local:Local",
+            "how far one step over a span lands from the recorded state; costs nothing",
+        ),
+        Info(
             "outcome",
             "otcache_solvers.costs.outcome:Outcome",
             "true error at the end of the run of each span skipped alone (LeMiCa)",

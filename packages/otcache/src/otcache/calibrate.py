@@ -34,8 +34,9 @@ def calibrate(
     """Measure a pipeline: everything that needs it is done here, once.
 
     1. *Record* a full run of every prompt and seed.
-    2. *Reference*: price every span on a few samples by exact rollouts; lexicographic minimax and a
-       second-order DP propose schedules of B_r steps, the better one by true error is kept.
+    2. *Reference*: measure how deviations grow to the end of the run, which prices every span;
+       lexicographic minimax and a second-order DP propose schedules of B_r steps, the better one by
+       true error is kept.
     3. *Anchor*: search the perceptual error of whole runs at the extreme budget B_a.
     4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop.
 

@@ -119,13 +119,33 @@ def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
 
 
 def price_spans(bench: Workbench) -> SpanCosts:
-    """Stage 1a: the outcome cost of every span."""
+    """Stage 1a: what skipping each span does to the result, by one gain a step."""
     bench.ledger.stage = "span costs"
     samples = min(bench.recipe.cost_samples, len(bench.trajectories))
-    with bench.stages.stage("pricing spans", bench.num_steps) as advance:
-        model = bench.registry.create("cost_models", "outcome", samples=samples, progress=advance)
+    with bench.stages.stage("pricing spans", 1) as advance:
+        model = bench.registry.create("cost_models", "displacement", samples=samples)
         costs: SpanCosts = model.measure(bench.trajectories, bench.evaluator)
+        advance(1, 1)
     return costs
+
+
+def gains(
+    costs: NDArray[np.float64], gram: NDArray[np.float64], grid: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    r"""g_j, the growth of a deviation from step j to the end, shape (N + 1,).
+
+    .. math:: g_j = \frac{w(j-2 \to j)}{|s_j - s_{j-1}| \; (E \| v_{j-2} - v_{j-1} \|^2)^{1/2}}
+
+    what a span does to the result over what it does on the spot; 1 where nothing is displaced, and
+    for j < 2.
+    """
+    j = np.arange(2, len(grid))
+    moved = gram[j - 2, j - 2] - 2 * gram[j - 2, j - 1] + gram[j - 1, j - 1]
+    local = np.abs(np.diff(grid)[1:]) * np.sqrt(np.maximum(moved, 0.0))
+    priced = costs[j - 2, j]
+    known = (local > 0) & (priced > 0)
+    growth = np.divide(priced, local, out=np.ones_like(local), where=known)
+    return np.concatenate([[1.0, 1.0], growth])
 
 
 @dataclass
@@ -141,9 +161,12 @@ class Planner:
         self._solvers = {
             "lexicographic": make("solvers", "lexicographic"),
             "second-order": make(
-                "solvers", "second-order", self.gram, self.bench.trajectories[0].grid
+                "solvers",
+                "second-order",
+                self.gram,
+                self.bench.trajectories[0].grid,
+                gains(self.costs, self.gram, self.bench.trajectories[0].grid),
             ),
-            "uniform": make("solvers", "uniform"),
         }
 
     def plan(self, budget: int) -> dict[str, Schedule]:

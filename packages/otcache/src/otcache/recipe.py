@@ -17,7 +17,8 @@ class Recipe:
         anchor_budget: B_a of the searched schedule; about N/8.
         reference_budget: B_r of the graph method's schedule; about N/3.
         ladder: budgets at which forecast weights are fitted; about every factor 1.25 from B_a to 2N/3.
-        cost_samples: samples on which span costs are measured; each costs about N^2/6 full runs.
+        cost_samples: samples on which the growth of deviations is measured; each costs about four
+            full runs.
         anchor_trials: schedules tried in the anchor search.
         climb_trials: single-step moves tried from the best of them.
         objective: error the anchor search minimises; ``lpips`` where the pipeline decodes pictures.
@@ -30,7 +31,7 @@ class Recipe:
     anchor_budget: int | None = None
     reference_budget: int | None = None
     ladder: tuple[int, ...] | None = None
-    cost_samples: int = 2
+    cost_samples: int = 4
     anchor_trials: int = 24
     climb_trials: int = 16
     objective: str | None = None

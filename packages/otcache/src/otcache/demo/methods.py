@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import Schedule, ScheduleProblem
+from otcache_core.contracts import FeatureProbe, SampleRequest, SpanCosts
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
+
+Progress = Callable[[int, int], None]
+
+
+LEMICA_SAMPLES = 2
+
+
+def outcome_costs(
+    probe: FeatureProbe, pipe: Any, request: SampleRequest, registry: Registry, progress: Progress
+) -> NDArray[np.float64]:
+    """Span costs of the LeMiCa rule: exact rollouts on the samples, about N^2/6 full runs each."""
+    recorded = list(probe.record(pipe, request))
+    model = registry.create("cost_models", "outcome", samples=len(recorded), progress=progress)
+    found: SpanCosts = model.measure(recorded, probe.evaluator(pipe, request, recorded))
+    return found.costs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibrate import calibrate
-from otcache.demo.methods import Method, methods
+from otcache.demo.methods import LEMICA_SAMPLES, Method, methods, outcome_costs
 from otcache.opening import open_demo
 from otcache.planning import plan
 from otcache.progress import Stages
@@ -52,7 +52,7 @@ class DemoSettings:
     @classmethod
     def quick(cls) -> DemoSettings:
         """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
-        recipe = Recipe(cost_samples=1, anchor_trials=6, climb_trials=2, batch_size=16)
+        recipe = Recipe(cost_samples=2, anchor_trials=6, climb_trials=2, batch_size=16)
         return cls(
             budgets=(5, 10), calibration_prompts=2, heldout_prompts=4, seeds=(1000,), recipe=recipe
         )
@@ -107,8 +107,9 @@ def run_demo(
     policy = plan(calibration)
     held = _spread(demo.prompts["heldout"], settings.heldout_prompts)
     bench = _Bench(pipe, registry, settings, demo.call, held, Stages(progress))
+    costs = bench.outcome_costs(prompts[:LEMICA_SAMPLES])
     results, pictures = bench.compare(
-        methods(registry, policy, calibration.span_costs, settings.num_steps),
+        methods(registry, policy, costs, settings.num_steps),
         title=demo.summary,
         calibration=calibration,
         command=command,
@@ -147,6 +148,15 @@ class _Bench:
         self._probe: FeatureProbe = choose(registry, "probes", pipe)
         self._samples = [(text, seed, tag) for text, tag in held for seed in settings.seeds]
         self._metrics = {name: registry.create("metrics", name) for name in METRICS}
+
+    def outcome_costs(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """What the LeMiCa rule plans from, on calibration prompts."""
+        n, total = self._settings.num_steps, len(prompts)
+        request = SampleRequest(
+            tuple(prompts), (0,) * total, n, self._call, self._settings.recipe.batch_size
+        )
+        with self._stages.stage("pricing spans for LeMiCa", n) as advance:
+            return outcome_costs(self._probe, self._pipe, request, self._registry, advance)
 
     def compare(
         self, rows: Sequence[Method], *, title: str, calibration: Calibration, command: str

@@ -1,0 +1,107 @@
+"""Span costs from displacement vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from otcache_core import OtcacheError, Trajectory
+from otcache_core.contracts import CostModel, Evaluator, SpanCosts
+from otcache_core.errors import expected
+from otcache_solvers.costs.displacements import Displacements, Spans, all_spans
+from otcache_solvers.costs.gram import Gram
+from otcache_solvers.costs.propagation.base import Array, Deviations, Propagation
+from otcache_solvers.costs.propagation.scalar_gain import ScalarGain
+
+
+@final
+@dataclass(frozen=True)
+class Displacement(CostModel):
+    r"""Measure the displacement d(i -> j) of every span, as vectors.
+
+    .. math:: \delta(i \to j) = \sum_{t=i+1}^{j-1} (s_{t+1} - s_t)(v_i - v_t), \qquad
+        w(i \to j) = \big( E \| d(i \to j) \|^2 \big)^{1/2}
+
+    delta is the local displacement x_j(skipped) - x_j(full) of an Euler sampler under output reuse;
+    linear in the outputs, so that its inner products follow from the Gram matrix of the outputs and
+    do not suffer from the rounding of the states. A :class:`Propagation` carries it to the end.
+    Each sample has the weight of one. Spans filled by another forecaster are not covered: their
+    displacement depends on the spans before them.
+
+    References:
+        METHODS.md, section 4.
+
+    Args:
+        propagation: ``ScalarGain()`` by default; ``Exact()``, ``Principal(rank)`` and
+            ``NoPropagation()`` are others.
+        samples: number of calibration samples to measure on, the first ones; all by default.
+        span_cap: longest span measured, in steps; longer ones may not be used. A cap below N/B
+            makes budget B infeasible, so there is none by default.
+
+    Raises:
+        OtcacheError: if ``samples`` or ``span_cap`` is below 1.
+    """
+
+    propagation: Propagation = field(default_factory=ScalarGain)
+    samples: int | None = None
+    span_cap: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "span_cap"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OtcacheError(expected(f"Displacement.{name}", value, "at least 1"))
+
+    def measure(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> SpanCosts:
+        """The size of each displacement; see :class:`~otcache_core.contracts.CostModel`.
+
+        Raises:
+            OtcacheError: as :meth:`displacements`.
+        """
+        found = self.displacements(trajectories, evaluator)
+        return SpanCosts(found.weights(), found.nfe, found.samples)
+
+    def displacements(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> Displacements:
+        """The displacements themselves, for :class:`~otcache_solvers.vector_sum.VectorSum`.
+
+        Args:
+            trajectories: recorded full runs, all of the same N and grid.
+            evaluator: its samples are the trajectories'; for propagations that run the pipeline.
+
+        Raises:
+            OtcacheError: if there is no trajectory, they differ in N or grid, or an evaluator is
+                needed and missing.
+        """
+        if not trajectories:
+            raise OtcacheError(
+                "displacements need a recorded full run, got none: record one first."
+            )
+        runs = trajectories[: self.samples]
+        outputs = Gram.of(runs)
+        grid, n = np.asarray(runs[0].grid, dtype=np.float64), outputs.num_steps
+        if not all(np.array_equal(run.grid, runs[0].grid) for run in runs):
+            raise OtcacheError("recorded runs must share one grid, got several: record them again.")
+        spans = all_spans(n, self.span_cap)
+        A = combinations(spans, grid)
+        local = A @ outputs.per_sample @ A.T
+        deviations = Deviations(n, spans, (local + local.transpose(0, 2, 1)) / 2)
+        grams, nfe = self.propagation.grams(deviations, evaluator)
+        how = self.propagation.description
+        return Displacements(n, spans, grams, propagation=how, nfe=nfe)
+
+
+def combinations(spans: Spans, grid: Array) -> Array:
+    """A with delta_e = sum_t A[e, t] v_t, shape (E, N)."""
+    A = np.zeros((len(spans), len(grid) - 1))
+    steps = np.diff(grid)
+    for row, (i, j) in zip(A, spans, strict=True):
+        row[i] = grid[j] - grid[i + 1]
+        row[i + 1 : j] = -steps[i + 1 : j]
+    return A

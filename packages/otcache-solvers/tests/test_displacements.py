@@ -1,0 +1,87 @@
+"""Displacements against rollouts by hand, and against what they become in a linear world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from otcache_core import OtcacheError, Schedule
+from otcache_core.testing import ToySampler
+from otcache_solvers.costs.displacement import Displacement
+from otcache_solvers.costs.local import Local
+from otcache_solvers.costs.propagation import Exact, NoPropagation, Principal, ScalarGain
+
+TOY = ToySampler(num_steps=7, num_samples=3)
+
+
+def _measure(propagation, toy=TOY, **settings):
+    model = Displacement(propagation, **settings)
+    return model.displacements(toy.trajectories(), toy.evaluator())
+
+
+def test_exact_displacements_are_those_of_whole_runs():
+    found = _measure(Exact())
+    for (i, j), square in zip(found.spans, np.diagonal(found.matrix), strict=True):
+        schedule = Schedule(7, (*range(i + 1), *range(j, 7)))
+        errors = TOY.evaluator().evaluate([schedule]).errors[0]
+        assert square == pytest.approx((errors**2).mean(), rel=1e-9)
+
+
+def test_without_propagation_it_is_the_step_over_the_span():
+    found = _measure(NoPropagation())
+    for (i, j), square in zip(found.spans, np.diagonal(found.matrix), strict=True):
+        far = [
+            ((t.states[i] + (t.grid[j] - t.grid[i]) * t.outputs[i] - t.states[j]) ** 2).mean()
+            for t in TOY.trajectories()
+        ]
+        assert square == pytest.approx(np.mean(far), rel=1e-9)
+
+
+def test_principal_directions_of_full_rank_are_exact():
+    np.testing.assert_allclose(_measure(Principal(rank=7)).matrix, _measure(Exact()).matrix)
+
+
+def test_in_one_linear_dimension_one_gain_a_step_is_exact():
+    toy = ToySampler(num_steps=7, num_samples=2, dim=1, nonlinearity=0.0)
+    exact, scalar = (_measure(p, toy).matrix for p in (Exact(), ScalarGain(steps=20, length=2)))
+    np.testing.assert_allclose(scalar, exact, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("propagation", [Exact(), NoPropagation(), ScalarGain(), Principal(2)])
+def test_the_sum_of_displacements_is_the_error_where_everything_is_linear(propagation):
+    """Exact only where spans do not meet; the bound is loose for the cheap propagations."""
+    toy = ToySampler(num_steps=6, num_samples=2, nonlinearity=0.0)
+    found = _measure(propagation, toy)
+    alone = found.index[1, 4]
+    error = toy.evaluator().evaluate([Schedule(6, (0, 1, 4, 5))]).errors[0]
+    told = np.sqrt(found.matrix[alone, alone])
+    tight = 1e-9 if isinstance(propagation, Exact | Principal) else 1.0
+    assert told == pytest.approx(np.sqrt((error**2).mean()), rel=tight)
+
+
+@pytest.mark.parametrize("propagation", [NoPropagation(), ScalarGain()])
+def test_shards_merge_to_the_same_bits(propagation):
+    toy = ToySampler(num_steps=5, num_samples=1)
+    found = _measure(propagation, toy)
+    both, other = found.merge(found), found.merge(found)
+    np.testing.assert_array_equal(both.matrix, other.matrix)
+    np.testing.assert_array_equal(both.matrix, found.matrix)
+    assert both.samples == 2
+    assert both.nfe == 2 * found.nfe
+
+
+def test_a_span_cap_forbids_longer_spans():
+    costs = Displacement(NoPropagation(), span_cap=3).measure(TOY.trajectories()).costs
+    assert np.isfinite(costs[0, 3])
+    assert costs[0, 4] == np.inf
+
+
+def test_a_propagation_that_runs_the_pipeline_asks_for_it():
+    with pytest.raises(OtcacheError, match="got no evaluator"):
+        Displacement().measure(TOY.trajectories())
+
+
+def test_local_costs_are_the_step_over_the_span():
+    toy = TOY.trajectories()
+    far = [np.abs(t.states[2] + (t.grid[6] - t.grid[2]) * t.outputs[2] - t.states[6]) for t in toy]
+    assert Local().measure(toy).costs[2, 6] == pytest.approx(np.mean(far), rel=1e-12)
