@@ -80,8 +80,8 @@ def main() -> int:
         "Calibration, in denoiser evaluations (one is both guidance branches of one sample at one step): "
         f"{price}.",
         "",
-        "The otcache row is, at each rung of its ladder, the best of the interpolated, the two planned "
-        "and the uniform schedules by error on the calibration samples, with fitted forecasts. "
+        "The otcache row is, at each rung of its ladder, the best of the interpolated and the two planned "
+        "schedules by cross-validated error on the calibration samples, with fitted forecasts. "
         "*Adams-Bashforth* extrapolates two outputs on a uniform schedule; all others but otcache "
         "reuse outputs. *Fewer steps* is the plain pipeline called with B steps.",
         "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,14 @@ def test_a_span_cap_forbids_longer_spans():
 def test_a_propagation_that_runs_the_pipeline_asks_for_it():
     with pytest.raises(OtcacheError, match="got no evaluator"):
         Displacement().measure(TOY.trajectories())
+
+
+def test_outputs_that_hardly_change_are_no_trouble():
+    """The local Gram is then a difference of numbers 1e16 times its size."""
+    toy = TOY.trajectories()
+    still = [replace(t, outputs=np.ones_like(t.outputs) + 1e-9 * t.outputs) for t in toy]
+    found = Displacement(NoPropagation()).displacements(still)
+    assert (np.diagonal(found.matrix) >= 0).all()
 
 
 def test_local_costs_are_the_step_over_the_span():

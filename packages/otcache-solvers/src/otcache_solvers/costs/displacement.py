@@ -89,9 +89,12 @@ class Displacement(CostModel):
         if not all(np.array_equal(run.grid, runs[0].grid) for run in runs):
             raise OtcacheError("recorded runs must share one grid, got several: record them again.")
         spans = all_spans(n, self.span_cap)
-        A = combinations(spans, grid)
-        local = A @ outputs.per_sample @ A.T
-        deviations = Deviations(n, spans, (local + local.transpose(0, 2, 1)) / 2)
+        # Through a root of the Gram: A H A' itself would cancel to less than nothing where the
+        # outputs hardly change over the run.
+        values, vectors = np.linalg.eigh(outputs.per_sample)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+        local = combinations(spans, grid) @ root
+        deviations = Deviations(n, spans, local @ local.transpose(0, 2, 1))
         grams, nfe = self.propagation.grams(deviations, evaluator)
         how = self.propagation.description
         return Displacements(n, spans, grams, propagation=how, nfe=nfe)
