@@ -34,6 +34,11 @@ class TestLocal(CostModelConformance):
         return create("cost_models", "local")
 
 
+class TestGaussNewton(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "gauss-newton")
+
+
 class TestLexicographic(SolverConformance):
     def make_solver(self):
         return create("solvers", "lexicographic")

@@ -37,6 +37,11 @@ def otcache_provide_solvers() -> list[Info]:
             "end-to-end search at an extreme budget: Optuna over a warp, then a climb",
         ),
         Info(
+            "gauss-newton",
+            "otcache_solvers.gauss_newton:GaussNewton",
+            "refine a schedule's forecast weights on the error at the end of the run",
+        ),
+        Info(
             "lexicographic",
             "otcache_solvers.lexicographic:Lexicographic",
             "lexicographic minimax path, exact (LeMiCa)",
