@@ -34,6 +34,16 @@ class TestLocal(CostModelConformance):
         return create("cost_models", "local")
 
 
+class TestExactLP(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "exact-lp")
+
+
+class TestSinkhorn(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "sinkhorn")
+
+
 class TestGaussNewton(SolverConformance):
     def make_solver(self):
         return create("solvers", "gauss-newton")

@@ -37,6 +37,11 @@ def otcache_provide_solvers() -> list[Info]:
             "end-to-end search at an extreme budget: Optuna over a warp, then a climb",
         ),
         Info(
+            "exact-lp",
+            "otcache_solvers.exact_lp:ExactLP",
+            "optimal transport between anchor and reference on any ground cost (POT, HiGHS)",
+        ),
+        Info(
             "gauss-newton",
             "otcache_solvers.gauss_newton:GaussNewton",
             "refine a schedule's forecast weights on the error at the end of the run",
@@ -60,5 +65,10 @@ def otcache_provide_solvers() -> list[Info]:
             "shortest-path",
             "otcache_solvers.shortest_path:ShortestPath",
             "least sum of span costs, the additive baseline (networkx)",
+        ),
+        Info(
+            "sinkhorn",
+            "otcache_solvers.sinkhorn:Sinkhorn",
+            "entropic optimal transport between anchor and reference, annealed, in the log domain",
         ),
     ]

@@ -1,0 +1,139 @@
+"""Entropic optimal transport between two schedules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core import OtcacheError, Result, ScheduleProblem, Solution
+from otcache_core.contracts import ScheduleSolver
+from otcache_core.errors import expected
+from otcache_core.warp import coordinate
+from otcache_solvers.needs import endpoints_of
+from otcache_solvers.transport import Geodesic, between, ground_cost
+
+Floats = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class Annealed:
+    """epsilon from ``start`` down to ``end`` by ``factor`` a stage, relative to the largest cost.
+
+    Raises:
+        OtcacheError: if not 0 < end <= start, or the factor is not in (0, 1).
+    """
+
+    start: float = 1.0
+    end: float = 1e-3
+    factor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.end <= self.start:
+            raise OtcacheError(expected("Annealed.end", self.end, f"in (0, {self.start}]"))
+        if not 0 < self.factor < 1:
+            raise OtcacheError(expected("Annealed.factor", self.factor, "between 0 and 1"))
+
+    def stages(self) -> list[float]:
+        """Every epsilon, largest first."""
+        found, epsilon = [], self.start
+        while epsilon > self.end:
+            found.append(epsilon)
+            epsilon *= self.factor
+        return [*found, self.end]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sinkhorn(ScheduleSolver):
+    r"""As :class:`~otcache_solvers.exact_lp.ExactLP`, with a coupling blurred by entropy.
+
+    .. math:: \min_{\pi \ge 0} \sum \pi C + \epsilon \sum \pi \log \pi
+        \quad \text{with marginals } \tfrac{1}{B_a}, \tfrac{1}{B_r}, \qquad
+        \pi = e^{(f_a + g_b - C_{ab}) / \epsilon}
+
+    by alternating updates of f and g in the log domain, each epsilon of the annealing starting from
+    the last one's potentials. It tends to the linear program's optimum as epsilon falls. Converged
+    means that the marginals are met to ``tolerance`` in total variation; ``stats`` say what was
+    reached, and a run that was stopped before says ``Result.BUDGET_SPENT``.
+
+    References:
+        Cuturi, Sinkhorn Distances, 2013; Schmitzer, Stabilized Sparse Scaling Algorithms for Entropy
+        Regularized Transport Problems, 2019, for the annealing.
+
+    Args:
+        cost: C, shape (N, N), at least 0, zero on the diagonal; ((a - b)/N)^2 by default.
+        epsilon: the annealing, in units of the largest C between the two schedules.
+        tolerance: sum of |marginal errors| at which a stage ends, above 0.
+        max_iterations: pairs of updates in all stages together.
+
+    Raises:
+        OtcacheError: if a number is out of range.
+    """
+
+    cost: Floats | None = None
+    epsilon: Annealed = field(default_factory=Annealed)
+    tolerance: float = 1e-8
+    max_iterations: int = 20_000
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise OtcacheError(expected("Sinkhorn.tolerance", self.tolerance, "above 0"))
+        if self.max_iterations < 1:
+            raise OtcacheError(
+                expected("Sinkhorn.max_iterations", self.max_iterations, "at least 1")
+            )
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """The interpolated schedule; the objective is its distance to the quantile function.
+
+        Raises:
+            OtcacheError: if the problem has no anchor or no reference, or the ground cost does not
+                fit.
+        """
+        anchor, reference = endpoints_of(problem, "sinkhorn")
+        cost = ground_cost(self.cost, problem.num_steps)
+        plan, residual, iterations = self.plan(between(cost, anchor, reference))
+        lam = coordinate(problem.budget, anchor.budget, reference.budget)
+        masses = (1 / anchor.budget, 1 / reference.budget)
+        found = Geodesic(anchor, reference, cost, plan, masses).solution(
+            problem.budget,
+            lam,
+            marginal_residual=residual,
+            iterations=iterations,
+            epsilon=self.epsilon.end,
+        )
+        if residual <= self.tolerance:
+            return found
+        return replace(found, result=Result.BUDGET_SPENT, lower_bound=None, certificate="")
+
+    def plan(self, cost: Floats) -> tuple[Floats, float, int]:
+        """Coupling of two uniform measures, its marginal residual, and the iterations spent.
+
+        Args:
+            cost: C between the points of both, shape (B_a, B_r).
+        """
+        rows, columns = cost.shape
+        log_mu, log_nu = -np.log(rows), -np.log(columns)
+        scaled = cost / (cost.max() or 1.0)
+        f, g = np.zeros(rows), np.zeros(columns)
+        spent, residual = 0, np.inf
+        plan = np.zeros_like(scaled)
+        for epsilon in self.epsilon.stages():
+            while spent < self.max_iterations:
+                spent += 1
+                f = epsilon * (log_mu - _log_sum_exp((g - scaled) / epsilon, axis=1))
+                g = epsilon * (log_nu - _log_sum_exp((f[:, None] - scaled) / epsilon, axis=0))
+                plan = np.exp((f[:, None] + g - scaled) / epsilon)
+                residual = float(np.abs(plan.sum(axis=1) - 1 / rows).sum())
+                if residual <= self.tolerance:
+                    break
+        return plan, residual, spent
+
+
+def _log_sum_exp(x: Floats, axis: int) -> Floats:
+    top = x.max(axis=axis, keepdims=True)
+    return np.asarray(np.log(np.exp(x - top).sum(axis=axis)) + top.squeeze(axis))

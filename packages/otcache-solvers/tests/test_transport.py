@@ -1,0 +1,152 @@
+"""Optimal transport between schedules: laws, and one solver against another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
+from otcache_core.warp import coordinate
+from otcache_solvers.exact_lp import ExactLP
+from otcache_solvers.quantile import Quantile
+from otcache_solvers.simplex import HiGHS, NetworkSimplex
+from otcache_solvers.sinkhorn import Annealed, Sinkhorn
+from otcache_solvers.transport import between, ground_cost
+
+N = 16
+
+
+@st.composite
+def schedules(draw: Any, low: int = 1, high: int = N) -> Schedule:
+    rest = draw(st.sets(st.integers(1, N - 1), min_size=low - 1, max_size=high - 1))
+    return Schedule(N, (0, *sorted(rest)))
+
+
+@st.composite
+def ends(draw: Any) -> tuple[Schedule, Schedule]:
+    anchor = draw(schedules(1, 5))
+    return anchor, draw(schedules(anchor.budget + 1, 9))
+
+
+def _distances(power: float) -> np.ndarray:
+    index = np.arange(N) / N
+    return np.abs(index[:, None] - index) ** power
+
+
+def _value(plan: np.ndarray, cost: np.ndarray) -> float:
+    return float((plan * cost).sum())
+
+
+def _uniform(a: Schedule, b: Schedule) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(a.budget, 1 / a.budget), np.full(b.budget, 1 / b.budget)
+
+
+def _monotone(a: Schedule, b: Schedule) -> np.ndarray:
+    """The quantile coupling, by hand: overlap of the two partitions of [0, 1]."""
+    low_a, low_b = np.arange(a.budget) / a.budget, np.arange(b.budget) / b.budget
+    high = np.minimum((low_a + 1 / a.budget)[:, None], low_b + 1 / b.budget)
+    return np.maximum(high - np.maximum(low_a[:, None], low_b), 0.0)
+
+
+@given(ends(), st.sampled_from([1.5, 2.0, 3.0]))
+@settings(max_examples=40, deadline=None)
+def test_for_a_strictly_convex_cost_the_program_gives_the_quantile_coupling(pair, power):
+    cost = between(_distances(power), *pair)
+    plan = NetworkSimplex()(*_uniform(*pair), cost)
+    np.testing.assert_allclose(plan, _monotone(*pair), atol=1e-9)
+
+
+@given(ends())
+@settings(max_examples=40, deadline=None)
+def test_for_a_merely_convex_cost_it_gives_the_same_value(pair):
+    cost = between(_distances(1.0), *pair)
+    plan = NetworkSimplex()(*_uniform(*pair), cost)
+    assert _value(plan, cost) == pytest.approx(_value(_monotone(*pair), cost), abs=1e-12)
+
+
+@given(ends(), st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_two_programs_agree_on_any_cost(pair, seed):
+    raw = np.random.default_rng(seed).random((N, N))
+    cost = between(raw - np.diag(np.diagonal(raw)), *pair)
+    values = [_value(solve(*_uniform(*pair), cost), cost) for solve in (NetworkSimplex(), HiGHS())]
+    assert values[0] == pytest.approx(values[1], abs=1e-9)
+
+
+@given(ends(), st.integers(1, N))
+@settings(max_examples=60, deadline=None)
+def test_with_the_squared_distance_it_is_the_quantile_solver(pair, budget):
+    problem = ScheduleProblem(N, budget, anchor=pair[0], reference=pair[1])
+    exact = ExactLP().solve(problem)
+    quantile = Quantile().solve(problem).schedule
+    if 0 < coordinate(budget, pair[0].budget, pair[1].budget) < 1:
+        assert exact.schedule.computed == quantile.computed
+    assert exact.schedule.budget == budget
+
+
+@given(ends(), st.integers(0, 1000), st.sampled_from([ExactLP, Sinkhorn]))
+@settings(max_examples=25, deadline=None)
+def test_anchor_and_reference_come_back_whatever_the_cost(pair, seed, solver):
+    raw = np.random.default_rng(seed).random((N, N))
+    cost = raw - np.diag(np.diagonal(raw))
+    for end in pair:
+        problem = ScheduleProblem(N, end.budget, anchor=pair[0], reference=pair[1])
+        assert solver(cost=cost).solve(problem).schedule == end
+
+
+def test_sinkhorn_tends_to_the_linear_program_as_epsilon_falls():
+    pair = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))
+    cost = between(_distances(2.0), *pair)
+    exact = _value(NetworkSimplex()(*_uniform(*pair), cost), cost)
+    above = []
+    for epsilon in (1.0, 0.1, 0.01, 0.001):
+        plan, residual, _ = Sinkhorn(epsilon=Annealed(end=epsilon)).plan(cost)
+        assert residual <= 1e-8
+        above.append(_value(plan, cost) - exact)
+    assert above == sorted(above, reverse=True)
+    assert above[-1] < 1e-2 * above[0]
+
+
+def test_a_stopped_sinkhorn_says_so():
+    anchor, reference = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))
+    problem = ScheduleProblem(N, 5, anchor=anchor, reference=reference)
+    stopped = Sinkhorn(max_iterations=2).solve(problem)
+    assert stopped.result is Result.BUDGET_SPENT
+    assert stopped.lower_bound is None
+    assert stopped.stats["marginal_residual"] > 1e-8
+    done = Sinkhorn().solve(problem)
+    assert done.result is Result.OPTIMAL
+    assert done.stats["marginal_residual"] <= 1e-8
+
+
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        (np.zeros((3, 3)), r"of shape \(16, 16\)"),
+        (np.full((N, N), np.nan), "finite and >= 0"),
+        (_distances(2.0) - 1.0, "finite and >= 0"),
+        (np.ones((N, N)), "0 on the diagonal"),
+    ],
+)
+def test_bad_ground_costs(cost, message):
+    with pytest.raises(OtcacheError, match=message):
+        ground_cost(cost, N)
+
+
+def test_a_program_that_cannot_converge_is_an_error():
+    pair = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))
+    cost = between(np.random.default_rng(0).random((N, N)), *pair)
+    with pytest.raises(OtcacheError, match="did not converge"):
+        NetworkSimplex(max_iterations=1)(*_uniform(*pair), cost)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"start": 0.1, "end": 1.0}, {"end": 0.0}, {"factor": 1.0}, {"factor": 0.0}]
+)
+def test_bad_annealing(bad):
+    with pytest.raises(OtcacheError, match="Annealed"):
+        Annealed(**bad)
