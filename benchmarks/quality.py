@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from fewer_steps import scheduler
 from numpy.typing import NDArray
 
 import otcache
-from otcache.demo.methods import LEMICA_SAMPLES, outcome_costs
+from otcache.demo.methods import outcome_costs
 from otcache.recipe import Recipe
 from otcache.statistics import mean_interval, paired_ratio
 from otcache.targets import choose
@@ -38,6 +38,7 @@ from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 
 SHARES = (0.1, 0.13, 0.17, 0.2, 0.27, 0.33, 0.5)
+LEMICA_PROMPTS = 2
 SHOWN_ONLY = 0.1  # stands in the table, counts in no mean
 FEWER = ("euler", "adams-bashforth", "dpm++", "unipc")
 REFERENCE_STEPS = 500
@@ -100,13 +101,14 @@ class Bench:
             **self.setting.call,
         )
 
-    def run(self) -> dict[str, Any]:
+    def run(self, skip: Sequence[str]) -> dict[str, Any]:
         """Every cell: method, budget, values of each metric a sample."""
         path = self._out / "cells.json"
         done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         calibration = self.calibrate()
         done["calibration"] = dict(calibration.nfe)
-        for name, pictures in self._methods(calibration).items():
+        methods = {k: v for k, v in self._methods(calibration).items() if k not in skip}
+        for name, pictures in methods.items():
             for budget in self.setting.budgets:
                 key = f"{name}|{budget}"
                 if key not in done:
@@ -121,7 +123,7 @@ class Bench:
         n, make = self.setting.num_steps, self._registry.create
         uniform, lemica = make("solvers", "uniform"), make("solvers", "lexicographic")
         policy = otcache.plan(calibration)
-        request = self._request(n, self._calibration_prompts[:LEMICA_SAMPLES], 0)
+        request = self._request(n, self._calibration_prompts[:LEMICA_PROMPTS], 0)
         path = self._out / "lemica.npy"
         if not path.exists():
             nothing = lambda done, total: None  # noqa: E731  # a callback of two arguments
@@ -199,7 +201,11 @@ class Bench:
 
 def table(setting: Setting, cells: dict[str, Any], metric: str) -> list[str]:
     """Methods by budgets, mean and half of the 95 % bootstrap interval over prompts."""
-    methods = list(dict.fromkeys(key.split("|")[0] for key in cells if "|" in key))
+    methods = [
+        name
+        for name in dict.fromkeys(key.split("|")[0] for key in cells if "|" in key)
+        if all(f"{name}|{b}" in cells for b in setting.budgets)
+    ]
     head = " | ".join(f"B = {b} ({b / setting.num_steps:.2f})" for b in setting.budgets)
     lines = [f"| {metric} | {head} |", "|---|" + "--:|" * len(setting.budgets)]
     for name in methods:
@@ -252,6 +258,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[30, 50])
     parser.add_argument("--guidance", choices=("on", "off", "both"), default="both")
     parser.add_argument("--samples", type=int, default=16, help="held-out prompts")
+    parser.add_argument("--skip", nargs="*", default=[], help="methods to leave out")
     asked = parser.parse_args()
     guided = {"on": [True], "off": [False], "both": [True, False]}[asked.guidance]
     text = [
@@ -269,7 +276,7 @@ def main() -> None:
         "",
     ]
     for setting in (Setting(n, g) for n in asked.steps for g in guided):
-        cells = Bench(setting, asked.out, asked.samples).run()
+        cells = Bench(setting, asked.out, asked.samples).run(asked.skip)
         text += [f"## {setting.name}", "", *summary(setting, cells, 8)]
         for metric in ("rmse", "lpips", "ode"):
             text += table(setting, cells, metric)

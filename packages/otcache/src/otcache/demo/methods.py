@@ -18,9 +18,6 @@ from otcache_core.policy import Policy
 Progress = Callable[[int, int], None]
 
 
-LEMICA_SAMPLES = 2
-
-
 def outcome_costs(
     probe: FeatureProbe, pipe: Any, request: SampleRequest, registry: Registry, progress: Progress
 ) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibrate import calibrate
-from otcache.demo.methods import LEMICA_SAMPLES, Method, methods, outcome_costs
+from otcache.demo.methods import Method, methods, outcome_costs
 from otcache.opening import open_demo
 from otcache.planning import plan
 from otcache.progress import Stages
@@ -40,6 +40,8 @@ class DemoSettings:
         heldout_prompts: prompts of the table, none of them seen in calibration.
         seeds: seeds of every held-out prompt; calibration uses others.
         recipe: of the calibration.
+        lemica_prompts: calibration prompts from which the LeMiCa rule's costs are measured; each
+            takes about N^2/6 full runs.
     """
 
     num_steps: int = 30
@@ -48,13 +50,19 @@ class DemoSettings:
     heldout_prompts: int = 16
     seeds: tuple[int, ...] = (1000, 1001)
     recipe: Recipe = field(default_factory=lambda: Recipe(batch_size=16))
+    lemica_prompts: int = 2
 
     @classmethod
     def quick(cls) -> DemoSettings:
         """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
         recipe = Recipe(cost_samples=2, anchor_trials=6, climb_trials=2, batch_size=16)
         return cls(
-            budgets=(5, 10), calibration_prompts=2, heldout_prompts=4, seeds=(1000,), recipe=recipe
+            budgets=(5, 10),
+            calibration_prompts=2,
+            heldout_prompts=4,
+            seeds=(1000,),
+            recipe=recipe,
+            lemica_prompts=1,
         )
 
 
@@ -107,7 +115,7 @@ def run_demo(
     policy = plan(calibration)
     held = _spread(demo.prompts["heldout"], settings.heldout_prompts)
     bench = _Bench(pipe, registry, settings, demo.call, held, Stages(progress))
-    costs = bench.outcome_costs(prompts[:LEMICA_SAMPLES])
+    costs = bench.outcome_costs(prompts[: settings.lemica_prompts])
     results, pictures = bench.compare(
         methods(registry, policy, costs, settings.num_steps),
         title=demo.summary,
