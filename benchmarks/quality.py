@@ -201,11 +201,7 @@ class Bench:
 
 def table(setting: Setting, cells: dict[str, Any], metric: str) -> list[str]:
     """Methods by budgets, mean and half of the 95 % bootstrap interval over prompts."""
-    methods = [
-        name
-        for name in dict.fromkeys(key.split("|")[0] for key in cells if "|" in key)
-        if all(f"{name}|{b}" in cells for b in setting.budgets)
-    ]
+    methods = complete(setting, cells)
     head = " | ".join(f"B = {b} ({b / setting.num_steps:.2f})" for b in setting.budgets)
     lines = [f"| {metric} | {head} |", "|---|" + "--:|" * len(setting.budgets)]
     for name in methods:
@@ -213,19 +209,23 @@ def table(setting: Setting, cells: dict[str, Any], metric: str) -> list[str]:
         figures = [f"{m.mean:.5f} ±{m.half:.5f}".replace("0.", ".") for m in means]
         lines.append(f"| {name} | " + " | ".join(figures) + " |")
     if metric == "rmse":
-        ratios = [ratio(cells, b) for b in setting.budgets]
+        ratios = [ratio(setting, cells, b) for b in setting.budgets]
         figures = [f"{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}]" for _, r in ratios]
         lines.append("| **otcache / best rival** | " + " | ".join(figures) + " |")
         lines.append("| best rival | " + " | ".join(name for name, _ in ratios) + " |")
     return [*lines, ""]
 
 
-def ratio(cells: dict[str, Any], budget: int) -> tuple[str, Any]:
+def complete(setting: Setting, cells: dict[str, Any]) -> list[str]:
+    """The methods that were run at every budget."""
+    names = dict.fromkeys(key.split("|")[0] for key in cells if "|" in key)
+    return [name for name in names if all(f"{name}|{b}" in cells for b in setting.budgets)]
+
+
+def ratio(setting: Setting, cells: dict[str, Any], budget: int) -> tuple[str, Any]:
     """The best rival by mean RMSE, and otcache's paired ratio to it."""
     rivals = {
-        key.split("|")[0]: cells[key]["rmse"]
-        for key in cells
-        if key.endswith(f"|{budget}") and not key.startswith(OURS)
+        name: cells[f"{name}|{budget}"]["rmse"] for name in complete(setting, cells) if name != OURS
     }
     best = min(rivals, key=lambda name: np.mean(rivals[name]))
     return best, paired_ratio(cells[f"{OURS}|{budget}"]["rmse"], rivals[best])
@@ -234,7 +234,9 @@ def ratio(cells: dict[str, Any], budget: int) -> tuple[str, Any]:
 def summary(setting: Setting, cells: dict[str, Any], samples: int) -> list[str]:
     """The figures the project promises, from one table."""
     found = {
-        b: ratio(cells, b)[1].mean for b in setting.budgets if b > SHOWN_ONLY * setting.num_steps
+        b: ratio(setting, cells, b)[1].mean
+        for b in setting.budgets
+        if b > SHOWN_ONLY * setting.num_steps
     }
     upper = [r for b, r in found.items() if b >= 0.195 * setting.num_steps]
 
