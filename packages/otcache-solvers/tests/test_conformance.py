@@ -13,6 +13,7 @@ from otcache_core.plugins import Registry
 from otcache_core.testing import CostModelConformance, SolverConformance, ToySampler
 from otcache_solvers import plugin
 from otcache_solvers.costs import Gram
+from otcache_solvers.penalties import KullbackLeibler
 
 
 def create(kind: str, name: str, **settings: Any) -> Any:
@@ -42,6 +43,24 @@ class TestExactLP(SolverConformance):
 class TestSinkhorn(SolverConformance):
     def make_solver(self):
         return create("solvers", "sinkhorn")
+
+
+class TestUnbalanced(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "unbalanced")
+
+
+class TestUnbalancedSoft(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "unbalanced", penalty=KullbackLeibler())
+
+
+class TestPeakSuppressed(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "peak-suppressed", gamma=3.0)
+
+    def exact_objective(self):
+        return lambda costs: math.fsum(w**3 for w in costs)
 
 
 class TestGaussNewton(SolverConformance):

@@ -52,6 +52,11 @@ def otcache_provide_solvers() -> list[Info]:
             "lexicographic minimax path, exact (LeMiCa)",
         ),
         Info(
+            "peak-suppressed",
+            "otcache_solvers.peak_suppressed:PeakSuppressed",
+            "least sum of powers of span costs, exact (MeanCache)",
+        ),
+        Info(
             "quantile",
             "otcache_solvers.quantile:Quantile",
             "displacement interpolation between anchor and reference (OTCache)",
@@ -70,5 +75,10 @@ def otcache_provide_solvers() -> list[Info]:
             "sinkhorn",
             "otcache_solvers.sinkhorn:Sinkhorn",
             "entropic optimal transport between anchor and reference, annealed, in the log domain",
+        ),
+        Info(
+            "unbalanced",
+            "otcache_solvers.unbalanced:Unbalanced",
+            "transport between anchor and reference that may create and destroy steps",
         ),
     ]
