@@ -99,7 +99,9 @@ def test_the_unit_of_the_costs_does_not_matter(scale):
 
 @pytest.mark.parametrize(("scale", "gamma"), [(1e90, 4.0), (1.0, 300.0)])
 def test_powers_that_do_not_fit_a_float_are_refused_in_words(scale, gamma):
-    with pytest.raises(OtcacheError, match=r"do not fit a float: divide the costs .* smaller gamma"):
+    with pytest.raises(
+        OtcacheError, match=r"do not fit a float: divide the costs .* smaller gamma"
+    ):
         PeakSuppressed(gamma).solve(ScheduleProblem(9, 2, costs=random_costs(9) * scale))
 
 
