@@ -101,6 +101,21 @@ class TestAnchorSearch(SolverConformance):
         return create("solvers", "anchor-search", max_trials=6, climb_trials=4)
 
 
+class TestAnnealing(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "annealing", iterations=12, max_trials=16)
+
+
+class TestAnnealingFitted(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "annealing", iterations=4, fit=True, relative=True, max_nfe=150)
+
+
+class TestRefine(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "refine", max_trials=12)
+
+
 @pytest.mark.parametrize("info", plugin.otcache_provide_solvers(), ids=lambda info: info.name)
 def test_a_solver_can_be_created_without_settings_and_says_what_it_needs(info):
     with pytest.raises(OtcacheError, match="got no"):

@@ -12,7 +12,7 @@ from otcache_core.errors import expected
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.climb import climb
 from otcache_solvers.kumaraswamy import Kumaraswamy
-from otcache_solvers.needs import evaluator_of
+from otcache_solvers.needs import evaluator_of, objective_of
 from otcache_solvers.trial_book import Entry, TrialBook
 from otcache_solvers.warp_search import search_warps
 
@@ -83,9 +83,8 @@ class AnchorSearch(ScheduleSolver):
         """
         evaluator = evaluator_of(problem, "anchor-search")
         searched, kept = self._samples(evaluator)
-        book = TrialBook(
-            evaluator, searched, self._objective(evaluator), self.fit, self.robust, self._notify
-        )
+        objective = objective_of(evaluator, self.objective)
+        book = TrialBook(evaluator, searched, objective, self.fit, self.robust, self._notify)
         warm = self._warm_starts(problem)
         starts = dict(zip(warm, book.price(list(warm.values())[: self.max_trials]), strict=False))
         start = book.best()
@@ -106,12 +105,6 @@ class AnchorSearch(ScheduleSolver):
         n = evaluator.num_samples
         kept = min(int(self.split * n), n - 1)
         return tuple(range(n - kept)), tuple(range(n - kept, n))
-
-    def _objective(self, evaluator: Evaluator) -> str | None:
-        if self.objective is not None and self.objective not in evaluator.objectives:
-            known = ", ".join(evaluator.objectives)
-            raise OtcacheError(expected("objective", self.objective, f"one of {known}"))
-        return self.objective
 
     def _warm_starts(self, problem: ScheduleProblem) -> dict[str, Schedule]:
         """Named schedules to begin with; of equal ones only the first."""
@@ -145,12 +138,7 @@ class AnchorSearch(ScheduleSolver):
         self, book: TrialBook, start: Entry, kept: tuple[int, ...]
     ) -> tuple[Entry, dict[str, Any]]:
         """The best schedule, or the best warm start if that does better on the samples kept out."""
-        best = book.best()
-        if best.value == float("inf"):
-            raise OtcacheError(
-                "every schedule of the anchor search ended in NaN or infinity: "
-                "try float32 or bfloat16, or another objective."
-            )
+        best = book.found("anchor search")
         if not kept or best is start:
             return best, {"accepted": best is not start}
         found, before = book.compare([best.schedule, start.schedule], kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 from otcache_core import Schedule
@@ -10,54 +12,61 @@ from otcache_solvers.trial_book import TrialBook
 REACH = 3
 
 
-def climb(book: TrialBook, *, trials: int, seed: int) -> bool:
-    """Move one computed step of the best schedule by up to three, as long as that helps.
+def climb(book: TrialBook, *, seed: int, trials: int | None = None, reach: int = REACH) -> bool:
+    """Move one computed step of the best schedule by up to ``reach``, as long as that helps.
 
     The moves of one step run in one call, since they share their other steps; steps take turns in a
     seeded order.
 
     Args:
         book: holds at least one schedule; the best one is the start.
-        trials: number of schedules that may be run at most.
         seed: of the order.
+        trials: number of schedules that may be run at most, beside the book's own allowance.
+        reach: steps that a move may span, at least 1.
 
     Returns:
-        Whether the best schedule has no better neighbour (False: stopped by ``trials``).
+        Whether the best schedule has no better neighbour (False: stopped by ``trials`` or by the
+        book's allowance).
     """
     budget = book.best().schedule.budget
     turns = np.random.default_rng(seed).permutation(np.arange(1, budget)).tolist()
-    limit = len(book.entries) + trials
+    limit = sys.maxsize if trials is None else len(book.entries) + trials
     idle = turn = 0
     while idle < len(turns):
         best = book.best()
-        moves = [s for s in moved(best.schedule, turns[turn % len(turns)]) if not book.knows(s)]
-        left = limit - len(book.entries)
-        if moves[:left]:
-            book.price(moves[:left])
-        if len(moves) > left:
+        place = turns[turn % len(turns)]
+        moves = [s for s in moved(best.schedule, place, reach) if not book.knows(s)]
+        allowed = book.affordable(moves)[: limit - len(book.entries)]
+        if allowed:
+            book.price(allowed)
+        if len(moves) > len(allowed):
             return False
         idle = 0 if book.best().value < best.value else idle + 1
         turn += 1
     return True
 
 
-def moved(schedule: Schedule, place: int) -> list[Schedule]:
-    """The schedule with its computed step number ``place`` moved by 1..3 either way, where it fits.
-
-    Weights are dropped: they were fitted to other spans.
-    """
+def moved(schedule: Schedule, place: int, reach: int = REACH) -> list[Schedule]:
+    """The schedule with its computed step number ``place`` moved by 1..reach, where it fits."""
     steps = schedule.computed
     low = steps[place - 1] + 1
     high = steps[place + 1] if place + 1 < len(steps) else schedule.num_steps
     here = steps[place]
-    nearby = range(max(low, here - REACH), min(high, here + REACH + 1))
-    forecaster = "reuse" if schedule.weights else schedule.forecaster
+    nearby = range(max(low, here - reach), min(high, here + reach + 1))
     return [
-        Schedule(
-            num_steps=schedule.num_steps,
-            computed=(*steps[:place], k, *steps[place + 1 :]),
-            forecaster=forecaster,
-        )
+        relocated(schedule, here, k)
         for k in sorted(nearby, key=lambda k: (abs(k - here), k))
         if k != here
     ]
+
+
+def relocated(schedule: Schedule, here: int, there: int) -> Schedule:
+    """The schedule that computes step ``there`` instead of ``here``.
+
+    Weights are dropped: they were fitted to other spans.
+    """
+    return Schedule(
+        num_steps=schedule.num_steps,
+        computed=tuple(sorted({*schedule.computed, there} - {here})),
+        forecaster="reuse" if schedule.weights else schedule.forecaster,
+    )

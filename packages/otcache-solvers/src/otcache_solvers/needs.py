@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator
+from otcache_core.errors import expected
 
 
 def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
@@ -52,3 +53,15 @@ def evaluator_of(problem: ScheduleProblem, solver: str) -> Evaluator:
     if n != problem.num_steps:
         raise OtcacheError(f"evaluator runs must have {problem.num_steps} steps, got {n}.")
     return problem.evaluator
+
+
+def objective_of(evaluator: Evaluator, name: str | None) -> str | None:
+    """The name of an objective of the evaluator; None, its default, stays None.
+
+    Raises:
+        OtcacheError: if the evaluator has no such objective.
+    """
+    if name is not None and name not in evaluator.objectives:
+        known = ", ".join(evaluator.objectives)
+        raise OtcacheError(expected("objective", name, f"one of {known}"))
+    return name

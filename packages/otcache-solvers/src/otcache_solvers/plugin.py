@@ -37,6 +37,11 @@ def otcache_provide_solvers() -> list[Info]:
             "end-to-end search at an extreme budget: Optuna over a warp, then a climb",
         ),
         Info(
+            "annealing",
+            "otcache_solvers.annealing:Annealing",
+            "simulated annealing on the end-to-end error, then a climb (BudCache)",
+        ),
+        Info(
             "exact-lp",
             "otcache_solvers.exact_lp:ExactLP",
             "optimal transport between anchor and reference on any ground cost (POT, HiGHS)",
@@ -60,6 +65,11 @@ def otcache_provide_solvers() -> list[Info]:
             "quantile",
             "otcache_solvers.quantile:Quantile",
             "displacement interpolation between anchor and reference (OTCache)",
+        ),
+        Info(
+            "refine",
+            "otcache_solvers.refine:Refine",
+            "move single steps of a schedule as long as the end-to-end error falls",
         ),
         Info(
             "second-order",

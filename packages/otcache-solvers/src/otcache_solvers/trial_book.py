@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import Schedule
+from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Evaluator
+from otcache_core.errors import expected
 
 FLOOR = 1e-12
 
@@ -33,6 +34,9 @@ class TrialBook:
         fit: fit forecast weights in closed loop while running.
         robust: geometric instead of arithmetic mean over samples.
         notify: called with the number of schedules run so far.
+        squared: square the errors before their mean: of ``latent-rmse``, that is the MSE.
+        max_trials: schedules that :meth:`affordable` lets through at most; None is no limit.
+        max_nfe: denoiser evaluations likewise.
     """
 
     evaluator: Evaluator
@@ -43,20 +47,56 @@ class TrialBook:
     notify: Callable[[int], None] = lambda done: None
     nfe: int = 0
     entries: dict[Hashable, Entry] = field(default_factory=dict)
+    squared: bool = False
+    max_trials: int | None = None
+    max_nfe: int | None = None
 
     def price(self, schedules: Sequence[Schedule]) -> list[float]:
         """Errors of the schedules; those not known yet run in one call of the evaluator."""
         fresh = {self._key(s): s for s in schedules if not self.knows(s)}
         if fresh:
-            ran = self.evaluator.evaluate(
-                list(fresh.values()), objective=self.objective, samples=self.samples, fit=self.fit
-            )
-            self.nfe += ran.nfe
-            values = mean_error(ran.errors, self.robust)
-            for key, schedule, value in zip(fresh, ran.schedules, values.tolist(), strict=True):
-                self.entries[key] = Entry(schedule, value)
-            self.notify(len(self.entries))
+            self._run(fresh, self.fit)
         return [self[s].value for s in schedules]
+
+    def begin(self, start: Schedule) -> Entry:
+        """Run the schedule that a search starts from, so that the best is never worse than it.
+
+        Where a fit would replace its forecast, it runs as it is first, and then fitted.
+
+        Returns:
+            The entry of the schedule as it is.
+
+        Raises:
+            OtcacheError: if the allowance does not cover one run.
+        """
+        if not self.affordable([start]):
+            wanted = f"at least {self._price(start):,}"
+            advice = f"{len(self.samples)} samples times {start.budget} computed steps is one run."
+            raise OtcacheError(expected("max_nfe", self.max_nfe, wanted, advice))
+        key: Hashable = self._key(start)
+        if self.fit and start != start.without_weights():
+            key = start
+            self._run({start: start}, fit=False)
+        if self.affordable([start]):
+            self.price([start])
+        return self.entries[key]
+
+    def affordable(self, schedules: Sequence[Schedule]) -> list[Schedule]:
+        """Of the schedules that were not run, the first ones that the allowance still covers.
+
+        A run is taken to cost its samples times its computed steps: an evaluator may share work
+        and spend less, never more.
+        """
+        trials, nfe = len(self.entries), self.nfe
+        allowed = []
+        for schedule in schedules:
+            if self.knows(schedule):
+                continue
+            trials, nfe = trials + 1, nfe + self._price(schedule)
+            if _above(trials, self.max_trials) or _above(nfe, self.max_nfe):
+                break
+            allowed.append(schedule)
+        return allowed
 
     def compare(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> list[float]:
         """Errors of finished schedules, weights as they are, on other samples."""
@@ -75,9 +115,48 @@ class TrialBook:
         """The entry of least error; of equal ones the first that was run."""
         return min(self.entries.values(), key=lambda entry: entry.value)
 
+    def found(self, search: str) -> Entry:
+        """The best entry, as the result of the search so named.
+
+        Raises:
+            OtcacheError: if every run broke.
+        """
+        best = self.best()
+        if best.value == float("inf"):
+            raise OtcacheError(
+                f"every schedule of the {search} ended in NaN or infinity: "
+                "try float32 or bfloat16, or another objective."
+            )
+        return best
+
+    def _run(self, schedules: dict[Hashable, Schedule], fit: bool) -> None:
+        ran = self.evaluator.evaluate(
+            list(schedules.values()), objective=self.objective, samples=self.samples, fit=fit
+        )
+        self.nfe += ran.nfe
+        values = mean_error(np.square(ran.errors) if self.squared else ran.errors, self.robust)
+        for key, schedule, value in zip(schedules, ran.schedules, values.tolist(), strict=True):
+            self.entries[key] = Entry(schedule, value)
+        self.notify(len(self.entries))
+
+    def _price(self, schedule: Schedule) -> int:
+        return len(self.samples) * schedule.budget
+
     def _key(self, schedule: Schedule) -> Hashable:
         # A fit replaces whatever weights came in, so there the steps alone are the identity.
         return schedule.computed if self.fit else schedule
+
+
+def check_allowance(solver: str, max_trials: int | None, max_nfe: int | None) -> None:
+    """Raise OtcacheError unless each is None or at least 1."""
+    for name, value in (("max_trials", max_trials), ("max_nfe", max_nfe)):
+        if value is not None and value < 1:
+            wanted = "at least 1, or None for no limit"
+            raise OtcacheError(expected(f"{solver}.{name}", value, wanted))
+
+
+def _above(value: int, limit: int | None) -> bool:
+    return limit is not None and value > limit
 
 
 def mean_error(errors: NDArray[np.float64], robust: bool) -> NDArray[np.float64]:
