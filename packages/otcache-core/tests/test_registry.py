@@ -92,7 +92,16 @@ def names(registry: Registry, kind: str = "solvers") -> list[str]:
 def test_core_comes_with_its_own() -> None:
     registry = Registry(entry_points=False)
     assert names(registry) == ["brute-force", "uniform"]
-    assert names(registry, "forecasters") == ["fitted", "linear", "reuse"]
+    assert names(registry, "forecasters") == [
+        "fitted",
+        "linear",
+        "mean-velocity",
+        "mean-velocity-paper",
+        "reuse",
+        "taylor",
+        "taylor-1",
+        "taylor-3",
+    ]
     assert {o.distribution for o in registry.infos("solvers")} == {"otcache-core"}
     assert all(o.info.summary for kind in KINDS for o in registry.infos(kind))
     assert isinstance(registry.create("forecasters", "reuse"), Reuse)

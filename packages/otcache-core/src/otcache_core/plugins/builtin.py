@@ -21,7 +21,7 @@ def otcache_provide_solvers() -> list[Info]:
 
 @hookimpl
 def otcache_provide_forecasters() -> list[Info]:
-    """Offer the three forecasters of METHODS.md."""
+    """Offer the forecasters of METHODS.md."""
     return [
         Info("reuse", "otcache_core.forecasters.reuse:Reuse", "repeat the last computed output"),
         Info(
@@ -33,5 +33,30 @@ def otcache_provide_forecasters() -> list[Info]:
             "fitted",
             "otcache_core.forecasters.fitted:Fitted",
             "combine the last m computed outputs with the schedule's fitted weights",
+        ),
+        Info(
+            "taylor",
+            "otcache_core.forecasters.taylor:Taylor",
+            "Taylor series of order 2 in the step index, by finite differences (TaylorSeer)",
+        ),
+        Info(
+            "taylor-1",
+            "otcache_core.forecasters.taylor:Taylor1",
+            "Taylor series of order 1 in the step index (TaylorSeer)",
+        ),
+        Info(
+            "taylor-3",
+            "otcache_core.forecasters.taylor:Taylor3",
+            "Taylor series of order 3 in the step index (TaylorSeer)",
+        ),
+        Info(
+            "mean-velocity",
+            "otcache_core.forecasters.mean_velocity:MeanVelocity",
+            "correct step by step by the mean velocity of the last h steps (MeanCache, released)",
+        ),
+        Info(
+            "mean-velocity-paper",
+            "otcache_core.forecasters.mean_velocity_paper:MeanVelocityPaper",
+            "one mean velocity a span, from the h steps before it (MeanCache, paper)",
         ),
     ]
