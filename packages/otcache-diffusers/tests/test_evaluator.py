@@ -14,7 +14,7 @@ from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.evaluator import PipelineEvaluator
-from otcache_diffusers.replay import known_prefix, live_steps
+from otcache_diffusers.prefixes import known_prefix
 
 N = 8
 GRID = np.linspace(1, 0, N + 1) ** 1.5
@@ -75,9 +75,8 @@ def _schedules() -> list[Schedule]:
     return [Schedule(N, s) for s in steps]
 
 
-def test_prefix_and_live_steps() -> None:
+def test_prefix() -> None:
     assert [known_prefix(s) for s in _schedules()] == [3, 1, 5, 1, 2, N]
-    assert [live_steps(s) for s in _schedules()] == [(6,), (3, 5), (6,), (), (6,), ()]
 
 
 def test_errors_equal_plain_runs(field: Field, built: PipelineEvaluator) -> None:
@@ -95,11 +94,46 @@ def test_only_live_steps_are_paid(field: Field, built: PipelineEvaluator) -> Non
     built.evaluate([Schedule.full(N)])
     field.rows = 0
     done = built.evaluate(_schedules())
-    assert done.nfe == field.rows == 3 * sum(len(live_steps(s)) for s in _schedules())
+    assert done.nfe == field.rows == 3 * (1 + 2 + 1 + 0 + 1 + 0)
 
 
 def test_the_recording_pass_is_no_part_of_the_price(built: PipelineEvaluator) -> None:
     assert built.evaluate([Schedule(N, (0,))]).nfe == 0
+
+
+def test_schedules_that_begin_alike_share_outputs(field: Field, built: PipelineEvaluator) -> None:
+    base = Schedule(N, (0, 2, 4, 6)).with_weights([(0.1,), (0.2, 0.1), (0.1, 0.2), (0.3, 0.0)])
+    other_end = base.with_weights([*base.weights[:3], (0.5, 0.5)])
+    other_middle = base.with_weights([base.weights[0], (0.5, 0.5), *base.weights[2:]])
+    asked = [other_middle, base, other_end, base]
+    built.evaluate([Schedule.full(N)])
+    field.rows = 0
+    done = built.evaluate(asked)
+    assert done.nfe == field.rows == 3 * (3 + 2)  # steps 2, 4, 6, and 4, 6 after other weights
+    alone = [built.evaluate([schedule]).errors[0] for schedule in asked]
+    np.testing.assert_allclose(done.errors, alone, atol=1e-12)
+
+
+def test_sharing_changes_no_fit(built: PipelineEvaluator) -> None:
+    asked = [Schedule(N, (0, 2, 4)), Schedule(N, (0, 2, 5)), Schedule(N, (0, 2, 4, 6))]
+    together = built.evaluate(asked, fit=True)
+    assert together.nfe == 3 * (2 + 1 + 1)
+    for schedule, fitted, errors in zip(asked, together.schedules, together.errors, strict=True):
+        alone = built.evaluate([schedule], fit=True)
+        assert alone.schedules[0].computed == fitted.computed
+        for a, b in zip(alone.schedules[0].weights, fitted.weights, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-10)
+        np.testing.assert_allclose(alone.errors[0], errors, atol=1e-12)
+
+
+def test_drift_follows_the_states(field: Field, built: PipelineEvaluator) -> None:
+    schedules = _schedules()
+    found = built.drift(schedules)
+    assert found.errors.shape == (len(schedules), 3, N + 1)
+    assert (found.errors[:, :, 0] == 0).all()
+    assert (found.errors[-1] == 0).all()
+    np.testing.assert_allclose(found.errors[:, :, -1], built.evaluate(schedules).errors)
+    assert found.nfe == built.evaluate(schedules).nfe
 
 
 def test_a_subset_of_samples(built: PipelineEvaluator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.contracts import Evaluation, Evaluator, QualityMetric, SampleRequest
+from otcache_core.contracts import Drift, Evaluation, Evaluator, QualityMetric, SampleRequest
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
@@ -18,18 +19,31 @@ from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.driver import drive
 from otcache_diffusers.guidance import branch_gains
+from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
-from otcache_diffusers.replay import Fit, ReplayPolicy, Track, live_steps
+from otcache_diffusers.replay import Fit, ReplayPolicy, Track
 from otcache_diffusers.sampling import Sampler
 
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What one schedule did on the samples of a batch."""
+
+    index: int
+    schedule: Schedule
+    latents: torch.Tensor
+    pictures: NDArray[np.floating] | None
+    drift: NDArray[np.float64]
+
+
 class PipelineEvaluator(Evaluator):
     """Runs schedules on recorded samples of a pipeline, as cheaply as exactness allows.
 
-    Steps before a schedule's first skip are replayed from the full run at no cost, and schedules that
-    compute the same steps after it share one batched call. The first evaluation runs the samples in
+    Steps before a schedule's first skip are replayed from the full run at no cost, schedules of one
+    question that begin alike share the outputs up to where they part, and schedules that compute the
+    same steps after that share one batched call. The first evaluation runs the samples in
     full once more, to keep the denoiser's outputs per branch; that pass is not part of any
     ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
 
@@ -97,30 +111,36 @@ class PipelineEvaluator(Evaluator):
         fit: bool = False,
     ) -> Evaluation:
         objective = self._check_objective(objective)
-        chosen = tuple(range(self.num_samples)) if samples is None else tuple(samples)
-        self._nfe = 0
-        self._record()
+        chosen = self._begin(samples)
         errors = np.zeros((len(schedules), len(chosen)))
         deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
         results = list(schedules)
         for part in self._chunks(range(len(chosen)), self._request.batch_size):
-            first = part[0] == 0
-            tracks = [self._track(s) for s in results]
-            for group in self._groups(tracks, len(part)):
-                inside = [tracks[i] for i in group]
-                use = self._fit if fit and first else None
-                latents, pictures = self._run(inside, [chosen[p] for p in part], use, objective)
-                for place, index in enumerate(group):
-                    rows = slice(place * len(part), (place + 1) * len(part))
-                    full = self._full([chosen[p] for p in part])
-                    error = (latents[rows] - full).detach().cpu().double().flatten(1)
-                    deviations[index].append(error)
-                    shown = None if pictures is None else pictures[rows]
-                    errors[index, list(part)] = self._score(
-                        objective, error, shown, [chosen[p] for p in part]
-                    )
-                    results[index] = tracks[index].result()
+            use = self._fit if fit and part[0] == 0 else None
+            inside = [chosen[p] for p in part]
+            full = self._full(inside)
+            for run in self._runs(tuple(results), inside, use, decode=objective in self._metrics):
+                error = (run.latents - full).detach().cpu().double().flatten(1)
+                deviations[run.index].append(error)
+                errors[run.index, list(part)] = self._score(objective, error, run.pictures, inside)
+                results[run.index] = run.schedule
         return Evaluation(tuple(results), errors, self._nfe, _grams(deviations))
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        chosen = self._begin(samples)
+        errors = np.zeros((len(schedules), len(chosen), self._request.num_steps + 1))
+        for part in self._chunks(range(len(chosen)), self._request.batch_size):
+            inside = [chosen[p] for p in part]
+            for run in self._runs(tuple(schedules), inside, None, watch=True):
+                errors[run.index, list(part)] = run.drift
+        return Drift(errors, self._nfe)
+
+    def _begin(self, samples: Sequence[int] | None) -> tuple[int, ...]:
+        self._nfe = 0
+        self._record()
+        return tuple(range(self.num_samples)) if samples is None else tuple(samples)
 
     def _default_metrics(self) -> dict[str, QualityMetric]:
         if not self._sampler.decodes:
@@ -146,28 +166,51 @@ class PipelineEvaluator(Evaluator):
         self._fit.gains = branch_gains(recording)
         self._pictures = np.concatenate(shown) if self._metrics else None
 
-    def _track(self, schedule: Schedule) -> Track:
+    def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
         forecaster = self._registry.create("forecasters", schedule.forecaster)
-        return Track(schedule, forecaster, self._grid)
+        return Track(schedule, forecaster, self._grid, given)
 
-    def _groups(self, tracks: Sequence[Track], num_samples: int) -> Iterator[list[int]]:
-        """Indices of tracks that share their live steps, as many as fit in a batch."""
-        order = sorted(range(len(tracks)), key=lambda i: live_steps(tracks[i].schedule))
-        size = max(1, self._request.batch_size // num_samples)
-        for _, same in groupby(order, key=lambda i: live_steps(tracks[i].schedule)):
-            yield from (list(part) for part in self._chunks(list(same), size))
-
-    def _run(
-        self, tracks: Sequence[Track], samples: Sequence[int], fit: Fit | None, objective: str
-    ) -> tuple[torch.Tensor, NDArray[np.floating] | None]:
+    def _runs(
+        self,
+        schedules: Sequence[Schedule],
+        samples: Sequence[int],
+        fit: Fit | None,
+        *,
+        decode: bool = False,
+        watch: bool = False,
+    ) -> Iterator[_Run]:
+        """Run every schedule on these samples, at most a batch of them, in no particular order."""
         assert self._recording is not None
-        policy = ReplayPolicy(tracks, samples, self._recording, fit, self._spend)
-        decode = objective in self._metrics
-        with drive(self._target, policy, num_steps=self._request.num_steps):
-            rows = [*samples] * len(tracks)
-            output = self._sampler(rows, output_type="np" if decode else "latent")
-        assert policy.result is not None
-        return policy.result, output if decode else None
+        prefixes = Prefixes(schedules, fit=fit is not None)
+        for ready in prefixes.rounds():
+            tracks = {i: self._track(schedules[i], prefixes.given(i)) for i in ready}
+            for group in self._groups(tracks, len(samples)):
+                inside = [tracks[i] for i in group]
+                policy = ReplayPolicy(
+                    inside, samples, self._recording, fit, self._spend, watch=watch
+                )
+                with drive(self._target, policy, num_steps=self._request.num_steps):
+                    kind = "np" if decode else "latent"
+                    output = self._sampler([*samples] * len(group), output_type=kind)
+                assert policy.result is not None
+                for place, index in enumerate(group):
+                    rows = slice(place * len(samples), (place + 1) * len(samples))
+                    for step in tracks[index].live:
+                        prefixes.keep(index, step, policy.computed(place, step))
+                    yield _Run(
+                        index,
+                        tracks[index].result(),
+                        policy.result[rows],
+                        output[rows] if decode else None,
+                        np.stack(policy.drift, axis=-1)[rows],
+                    )
+
+    def _groups(self, tracks: dict[int, Track], num_samples: int) -> Iterator[list[int]]:
+        """Indices of tracks that share their live steps, as many as fit in a batch."""
+        order = sorted(tracks, key=lambda i: (tracks[i].live, i))
+        size = max(1, self._request.batch_size // num_samples)
+        for _, same in groupby(order, key=lambda i: tracks[i].live):
+            yield from (list(part) for part in self._chunks(list(same), size))
 
     def _spend(self, rows: int) -> None:
         self._nfe += rows

@@ -14,20 +14,11 @@ from otcache_core.contracts import Forecaster
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.closed_loop import ClosedLoopFit, SpanWeights
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
+from otcache_diffusers.prefixes import Outputs, known_prefix
 from otcache_diffusers.recording import Recording
 from otcache_diffusers.rows import join_rows, split_rows, stack_rows
 
 SHARED = ""  # the weights of branches that have none of their own
-
-
-def known_prefix(schedule: Schedule) -> int:
-    """Number of leading steps whose outputs equal the full run's: those before the first skipped one."""
-    return next((t for t, k in enumerate(schedule.computed) if k != t), len(schedule.computed))
-
-
-def live_steps(schedule: Schedule) -> tuple[int, ...]:
-    """The steps that must really be computed: schedules that share them can share a pipeline call."""
-    return schedule.computed[known_prefix(schedule) :]
 
 
 @dataclass
@@ -38,11 +29,13 @@ class Track:
         schedule: what to run.
         forecaster: fills its skipped steps, unless ``fit`` replaces it.
         grid: s_0 .. s_N.
+        given: outputs of its first live steps that need not be computed, by step.
     """
 
     schedule: Schedule
     forecaster: Forecaster
     grid: NDArray[np.float64]
+    given: dict[int, Outputs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.prefix = known_prefix(self.schedule)
@@ -51,6 +44,11 @@ class Track:
         self._tables: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
         for span in self.schedule.spans():
             self.span_of.update(dict.fromkeys(range(span.start, span.stop), span))
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The steps that must really be computed: tracks that share them can share a pipeline call."""
+        return self.schedule.computed[self.prefix + len(self.given) :]
 
     def rows(self, step: int, branch: str, samples: int) -> list[tuple[float, ...]]:
         """The row of the table A for a skipped step, one for each of the samples."""
@@ -115,6 +113,11 @@ class ReplayPolicy(StepPolicy):
         recording: the full runs.
         fit: fit weights of each span from its own drifted state; None to use each track's forecaster.
         count: called with the rows of each denoiser evaluation.
+        watch: keep how far the states are from the full run's, in ``drift``.
+
+    Attributes:
+        result: x_N of all rows.
+        drift: root mean square deviation of x_0 .. x_N, each of shape (rows,).
     """
 
     def __init__(
@@ -124,14 +127,17 @@ class ReplayPolicy(StepPolicy):
         recording: Recording,
         fit: Fit | None,
         count: Callable[[int], None],
+        watch: bool = False,
     ) -> None:
         self._tracks, self._samples, self._recording = tracks, samples, recording
         self._fit, self._count = fit, count
-        self._live = set(live_steps(tracks[0].schedule))
+        self._live = set(tracks[0].live)
         self._num_rows = len(tracks) * len(samples)
         self._computed: dict[tuple[int, str], list[Any]] = {}
         self._guided: dict[int, torch.Tensor] = {}
+        self._watch = watch
         self.result: torch.Tensor | None = None
+        self.drift = [np.zeros(self._num_rows)]
 
     def begin(self, run: RunInfo) -> None:
         self._main: str | None = None
@@ -158,6 +164,8 @@ class ReplayPolicy(StepPolicy):
         next_sample: torch.Tensor,
     ) -> None:
         self.result = next_sample
+        if self._watch:
+            self.drift.append(self._deviation(step + 1, next_sample))
         if self._fit is None:
             return
         self._guided[step] = model_output
@@ -167,15 +175,26 @@ class ReplayPolicy(StepPolicy):
                 self._fit_span(self._fit, index, track, span, next_sample)
 
     def end(self, completed: bool) -> None:
-        self._computed.clear()
+        pass
+
+    def computed(self, index: int, step: int) -> Outputs:
+        """What the denoiser returned for a track at a live step, by branch."""
+        rows = self._rows_of(index)
+        return {branch: found[rows] for (k, branch), found in self._computed.items() if k == step}
+
+    def _deviation(self, step: int, states: torch.Tensor) -> NDArray[np.float64]:
+        full = torch.stack([self._recording.states[step][n] for n in self._samples])
+        full = full.repeat(len(self._tracks), *[1] * (full.ndim - 1))
+        error = (states - full).detach().cpu().double().flatten(1)
+        return np.asarray(error.square().mean(1).sqrt())
 
     def _rows_of(self, index: int) -> slice:
         n = len(self._samples)
         return slice(index * n, (index + 1) * n)
 
     def _track_rows(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
-        if step < track.prefix:
-            return self._known(step, branch)
+        if step < track.prefix or step in track.given:
+            return self._outputs(index, track, step, branch)
         span = track.span_of[step]
         rows = track.rows(step, branch, len(self._samples))
         steps = (span.start, *span.history)[: len(rows[0])]
@@ -186,6 +205,8 @@ class ReplayPolicy(StepPolicy):
         """What the denoiser returned at a computed step, sample by sample."""
         if step < track.prefix:
             return self._known(step, branch)
+        if step in track.given:
+            return track.given[step][branch]
         return self._computed[step, branch][self._rows_of(index)]
 
     def _known(self, step: int, branch: str) -> list[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
-from otcache_core.contracts import Evaluation, Evaluator
+from otcache_core.contracts import Drift, Evaluation, Evaluator
 from otcache_core.files import load_arrays, save_arrays, write_bytes
 
 _FIELDS = ("schedules", "errors", "nfe", "grams")
@@ -198,5 +198,13 @@ class StoredEvaluator(Evaluator):
             found = self.real.evaluate(schedules, objective=objective, samples=samples, fit=fit)
             if self._store:
                 self._store.keep_evaluation(key, found)
+        self._spent(found.nfe)
+        return found
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        """Always measured: no stage of a calibration asks for it."""
+        found = self.real.drift(schedules, samples=samples)
         self._spent(found.nfe)
         return found

@@ -1,7 +1,7 @@
 """The contracts between the parts of otcache: four kinds, two small ones, the Evaluator."""
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
-from otcache_core.contracts.evaluator import Evaluation, Evaluator
+from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport, SchedulePlan
 from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.contracts.metric import QualityMetric
@@ -11,6 +11,7 @@ from otcache_core.contracts.solver import ScheduleSolver
 __all__ = [
     "CacheExecutor",
     "CostModel",
+    "Drift",
     "Evaluation",
     "Evaluator",
     "FeatureProbe",

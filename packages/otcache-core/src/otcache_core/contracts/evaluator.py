@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.errors import OtcacheError
 from otcache_core.schedule import Schedule
 
 
@@ -35,6 +36,20 @@ class Evaluation:
     def gram(self) -> NDArray[np.float64]:
         """E <e_a, e_b>, the mean over samples; shape (schedules, schedules)."""
         return np.asarray(self.grams.mean(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """How far the states of accelerated runs are from the full run's, all along the way.
+
+    Args:
+        errors: root mean square over elements of x_i(accelerated) - x_i(full), i = 0 .. N,
+            shape (schedules, samples, N + 1).
+        nfe: denoiser evaluations spent, in samples times computed steps.
+    """
+
+    errors: NDArray[np.float64]
+    nfe: int
 
 
 class Evaluator(ABC):
@@ -78,3 +93,20 @@ class Evaluator(ABC):
                 An implementation may then run each sample with weights fitted on the others, so
                 that ``errors`` are cross-validated; it says so.
         """
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        """Run every schedule on every sample and compare all states, not only the last.
+
+        Args:
+            schedules: all with N of the recorded runs.
+            samples: indices of the samples to use; all by default.
+
+        Raises:
+            OtcacheError: if the implementation sees results only.
+        """
+        raise OtcacheError(
+            f"{type(self).__name__} compares results only, not the states on the way: "
+            "this solver cannot be used with it."
+        )

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
-from otcache_core.contracts.evaluator import Evaluation, Evaluator
+from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.errors import OtcacheError
 from otcache_core.schedule import Schedule
 from otcache_core.testing.toy import ToySampler
@@ -52,6 +52,14 @@ class CountingEvaluator(Evaluator):
     ) -> Evaluation:
         """Evaluate, and count."""
         done = self.inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+        self.nfe += done.nfe
+        return done
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        """Compare all states, and count."""
+        done = self.inner.drift(schedules, samples=samples)
         self.nfe += done.nfe
         return done
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.evaluator import Evaluation, Evaluator
+from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.forecasters import Fitted, Linear, Reuse
@@ -132,17 +132,29 @@ class ToyEvaluator(Evaluator):
             raise OtcacheError(expected("objective", name, wanted))
         chosen = list(range(self.num_samples) if samples is None else samples)
         ran = [self._run(schedule, chosen, fit) for schedule in schedules]
-        e = np.stack([end - self._full[-1, chosen] for _, end in ran])
+        e = np.stack([states[-1] - self._full[-1, chosen] for _, states in ran])
         errors = np.sqrt((e**2).mean(-1)) if name == "latent-rmse" else np.abs(e).mean(-1)
         grams = np.einsum("and,bnd->nab", e, e) / self.sampler.dim
         nfe = len(chosen) * sum(s.budget for s in schedules)
         return Evaluation(tuple(s for s, _ in ran), errors, nfe, grams)
 
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        """Root mean square deviation of every state."""
+        chosen = list(range(self.num_samples) if samples is None else samples)
+        states = np.stack([self._run(schedule, chosen, False)[1] for schedule in schedules])
+        deviation = np.moveaxis(states - self._full[:, chosen], 1, 2)
+        nfe = len(chosen) * sum(s.budget for s in schedules)
+        return Drift(np.sqrt((deviation**2).mean(-1)), nfe)
+
     def _run(self, schedule: Schedule, chosen: list[int], fit: bool) -> tuple[Schedule, Floats]:
+        """The schedule with its weights, and x_0 .. x_N, shape (N + 1, samples, d)."""
         if schedule.num_steps != self.sampler.num_steps:
             wanted = str(self.sampler.num_steps)
             raise OtcacheError(expected("schedule.num_steps", schedule.num_steps, wanted))
         s, x = self.grid, self.sampler.start[chosen]
+        states = [x]
         rule = _FORECASTERS["fitted" if fit else schedule.forecaster]
         outputs: list[Floats] = []  # of the computed steps, latest first
         weights = []
@@ -150,6 +162,7 @@ class ToyEvaluator(Evaluator):
             k = span.start
             outputs.insert(0, self.sampler.velocity(x, s[k]))
             x = x + (s[k + 1] - s[k]) * outputs[0]
+            states.append(x)
             if fit:
                 weights.append(self._weights(span, x, outputs, self._full[span.stop, chosen]))
             stored = weights[-1] if fit else span.weights
@@ -157,7 +170,8 @@ class ToyEvaluator(Evaluator):
             for t, row in zip(filled.skipped, rule.coefficients(filled, s), strict=True):
                 forecast = sum(a * v for a, v in zip(row, outputs, strict=False))
                 x = x + (s[t + 1] - s[t]) * forecast
-        return (schedule.with_weights(weights) if fit else schedule), x
+                states.append(x)
+        return (schedule.with_weights(weights) if fit else schedule), np.stack(states)
 
     def _weights(
         self, span: Span, x: Floats, outputs: list[Floats], target: Floats
