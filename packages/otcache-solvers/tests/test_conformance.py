@@ -35,6 +35,11 @@ class TestLocal(CostModelConformance):
         return create("cost_models", "local")
 
 
+class TestMeanVelocity(CostModelConformance):
+    def make_cost_model(self):
+        return create("cost_models", "mean-velocity")
+
+
 class TestExactLP(SolverConformance):
     def make_solver(self):
         return create("solvers", "exact-lp")

@@ -20,6 +20,11 @@ def otcache_provide_cost_models() -> list[Info]:
             "how far one step over a span lands from the recorded state; costs nothing",
         ),
         Info(
+            "mean-velocity",
+            "otcache_solvers.costs.mean_velocity:MeanVelocity",
+            "how far the mean velocity of a span is from its forecast; costs nothing (MeanCache)",
+        ),
+        Info(
             "outcome",
             "otcache_solvers.costs.outcome:Outcome",
             "true error at the end of the run of each span skipped alone (LeMiCa)",
