@@ -1,15 +1,12 @@
 """Held-out quality of the default policy beside its rivals: ``python benchmarks/quality.py OUT``.
 
 The demo pipeline with and without guidance, at each step count; RMSE of decoded pictures in [0, 1]
-against the full run, LPIPS, and RMSE against a 500-step run of the same ODE. All tuning is on
-calibration prompts. OUT keeps calibrations and finished cells, so an interrupted run goes on;
-OUT/quality.md is the table.
+against the full run, LPIPS, RMSE against a 500-step run of the same ODE, and a Fréchet distance to
+data. All tuning is on calibration prompts. OUT keeps calibrations and the pictures of finished cells,
+so an interrupted run goes on; OUT/quality.md is the table.
 
 Rivals: the same pipeline on fewer steps (Euler, two-step Adams-Bashforth, DPM-Solver++(2M), UniPC) on
-the same family of grids; on the full grid with steps skipped: uniform with reuse and with linear
-extrapolation, the LeMiCa rule on exact outcome costs of two samples, and a search (Optuna, then a
-climb) of reuse schedules on the true final-latent error, at each single budget with as many evaluations
-as the whole calibration of otcache took for all of them.
+the same family of grids; on the full grid with steps skipped: those of rivals.py.
 """
 
 from __future__ import annotations
@@ -18,32 +15,37 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fewer_steps import scheduler
+from frechet import Frechet, real_pictures
 from numpy.typing import NDArray
+from rivals import Rivals
 
 import otcache
-from otcache.demo.methods import outcome_costs
 from otcache.recipe import Recipe
 from otcache.statistics import mean_interval, paired_ratio
 from otcache.targets import choose
-from otcache_core import Schedule, ScheduleProblem
+from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 
 SHARES = (0.1, 0.13, 0.17, 0.2, 0.27, 0.33, 0.5)
-LEMICA_PROMPTS = 2
 SHOWN_ONLY = 0.1  # stands in the table, counts in no mean
 FEWER = ("euler", "adams-bashforth", "dpm++", "unipc")
+OURS, REFINED = "otcache", "otcache, refined"
 REFERENCE_STEPS = 500
-OURS = "otcache"
+CALIBRATION_PROMPTS = 8
+REAL_PICTURES = 512
+BATCH = 16
 Pictures = NDArray[np.floating]
+Cells = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,13 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """For files and headings."""
-        return f"N = {self.num_steps}, {'guided' if self.guided else 'unguided'}"
+        """For headings."""
+        return f"N = {self.num_steps}, {self.guidance}"
+
+    @property
+    def guidance(self) -> str:
+        """In one word."""
+        return "guided" if self.guided else "unguided"
 
     @property
     def call(self) -> dict[str, Any]:
@@ -71,104 +78,120 @@ class Setting:
         """B of each share."""
         return tuple(round(share * self.num_steps) for share in SHARES)
 
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The budgets that count in means."""
+        return tuple(b for b in self.budgets if b > SHOWN_ONLY * self.num_steps)
+
 
 class Bench:
-    """One setting: the calibration, the rivals, the held-out samples."""
+    """One setting: the calibration, the methods, the held-out samples."""
 
     def __init__(self, setting: Setting, out: Path, samples: int) -> None:
-        self.setting, self._registry = setting, Registry()
-        self._out = out / setting.name.replace(" = ", "").replace(", ", "-")
-        self._out.mkdir(parents=True, exist_ok=True)
+        self.setting, self._out = setting, out
+        self._folder = out / f"N{setting.num_steps}-{setting.guidance}"
+        (self._folder / "pictures").mkdir(parents=True, exist_ok=True)
         self._pipe = demo.load()
         self._own = self._pipe.scheduler
-        self._probe = choose(self._registry, "probes", self._pipe)
+        registry = Registry()
+        self._probe = choose(registry, "probes", self._pipe)
         roles = demo.prompts()
-        self._calibration_prompts = [text for text, _ in roles["calibration"]][:8]
+        self._prompts = [text for text, _ in roles["calibration"]][:CALIBRATION_PROMPTS]
         held = [text for text, _ in roles["heldout"]]
-        self._held = held[:: max(1, len(held) // samples)][:samples]
-        self._metrics = {name: self._registry.create("metrics", name) for name in ("rmse", "lpips")}
-        self._kept: dict[str, Pictures] = {}
+        self._held = held[:samples]
+        self._metrics = {name: registry.create("metrics", name) for name in ("rmse", "lpips")}
 
-    def calibrate(self) -> Calibration:
-        """otcache's own measurement."""
+    def calibrate(self, refine: bool) -> Calibration:
+        """otcache's own measurement; what both kinds have in common is run once."""
+        recipe = Recipe(batch_size=BATCH, ladder=self.setting.budgets[1:], refine=refine)
         return otcache.calibrate(
             self._pipe,
-            self._calibration_prompts,
+            self._prompts,
             self.setting.num_steps,
-            recipe=replace(Recipe(batch_size=16), ladder=self.setting.budgets[1:]),
-            directory=self._out / "calibration",
+            recipe=recipe,
+            directory=self._folder / "calibration",
             overwrite=True,
+            progress=False,
             **self.setting.call,
         )
 
-    def run(self, skip: Sequence[str]) -> dict[str, Any]:
-        """Every cell: method, budget, values of each metric a sample."""
-        path = self._out / "cells.json"
-        done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        calibration = self.calibrate()
-        done["calibration"] = dict(calibration.nfe)
-        methods = {k: v for k, v in self._methods(calibration).items() if k not in skip}
-        for name, pictures in methods.items():
-            for budget in self.setting.budgets:
-                key = f"{name}|{budget}"
-                if key not in done:
-                    done[key] = self._measure(pictures(budget))
-                    path.write_text(json.dumps(done))
-                    print(
-                        f"{self.setting.name}  {key}  {np.mean(done[key]['rmse']):.5f}", flush=True
-                    )
-        return done
+    @cached_property
+    def plain(self) -> Calibration:
+        """The calibration without refinement."""
+        return self.calibrate(refine=False)
 
-    def _methods(self, calibration: Calibration) -> dict[str, Callable[[int], Pictures]]:
-        n, make = self.setting.num_steps, self._registry.create
-        uniform, lemica = make("solvers", "uniform"), make("solvers", "lexicographic")
-        policy = otcache.plan(calibration)
-        request = self._request(n, self._calibration_prompts[:LEMICA_PROMPTS], 0)
-        path = self._out / "lemica.npy"
-        if not path.exists():
-            nothing = lambda done, total: None  # noqa: E731  # a callback of two arguments
-            found = outcome_costs(self._probe, self._pipe, request, self._registry, nothing)
-            np.save(path, found)
-        costs = np.load(path)
-        allowance = sum(calibration.nfe.values())
+    @cached_property
+    def _rivals(self) -> Rivals:
+        allowance = sum(self.plain.nfe.values())
+        request = self._request(self.setting.num_steps, self._prompts, 0)
+        return Rivals(
+            self._probe, self._pipe, request, self._folder, allowance, max(self.setting.budgets)
+        )
 
-        def even(budget: int) -> Schedule:
-            return uniform.solve(ScheduleProblem(n, budget)).schedule
+    def methods(self) -> dict[str, Callable[[int], Pictures]]:
+        """What makes the pictures of each method at a budget."""
 
-        def cached(schedule: Schedule) -> Pictures:
-            with otcache.accelerate(self._pipe, schedule):
-                return self._sample(n)
+        def cached(schedule: Callable[[int], Schedule]) -> Callable[[int], Pictures]:
+            def pictures(budget: int) -> Pictures:
+                with otcache.accelerate(self._pipe, schedule(budget)):
+                    return self._sample(self.setting.num_steps)
 
-        def searched(budget: int) -> Pictures:
-            request = self._request(n, self._calibration_prompts, 0)
-            recorded = list(self._probe.record(self._pipe, request))
-            evaluator = self._probe.evaluator(self._pipe, request, recorded)
-            trials = max(2, int(allowance / (budget * len(recorded))))
-            search = make(
-                "solvers",
-                "anchor-search",
-                max_trials=max(1, trials // 3),
-                climb_trials=trials - max(1, trials // 3),
-                objective="latent-rmse",
-                fit=False,
-                warm=[lemica.solve(ScheduleProblem(n, budget, costs=costs)).schedule],
-            )
-            return cached(search.solve(ScheduleProblem(n, budget, evaluator=evaluator)).schedule)
+            return pictures
 
-        methods: dict[str, Callable[[int], Pictures]] = {
+        def ours(refine: bool) -> Callable[[int], Schedule]:
+            return lambda b: otcache.plan(
+                self.calibrate(refine) if refine else self.plain
+            ).schedule(b)
+
+        made: dict[str, Callable[[int], Pictures]] = {
             f"fewer steps, {name}": lambda budget, name=name: self._fewer(name, budget)
             for name in FEWER
         }
-        methods["uniform, reuse"] = lambda budget: cached(even(budget))
-        methods["uniform, linear"] = lambda budget: cached(
-            Schedule(num_steps=n, computed=even(budget).computed, forecaster="linear")
+        for name in Rivals.NAMES:
+            made[name] = cached(lambda budget, name=name: self._rivals.schedule(name, budget))
+        return made | {OURS: cached(ours(False)), REFINED: cached(ours(True))}
+
+    def run(self, skip: Sequence[str]) -> None:
+        """Make the pictures of every cell that is missing."""
+        for name, pictures in self.methods().items():
+            for budget in self.setting.budgets:
+                path = self._path(name, budget)
+                if name not in skip and not path.exists():
+                    np.save(path, pictures(budget).astype(np.float32))
+                    rmse = self._metrics["rmse"](np.load(path), self._full)
+                    print(
+                        f"{self.setting.name}  {name}  B = {budget}  {rmse.mean():.5f}", flush=True
+                    )
+
+    def cells(self) -> Cells:
+        """Values of each metric a sample, by ``method|budget``, of methods that are complete."""
+        distance = Frechet(real_pictures(REAL_PICTURES, self._out / "npm"))
+        found: Cells = {"full run|": {"frechet": [distance(self._full)]}}
+        for name in self.methods():
+            paths = {b: self._path(name, b) for b in self.setting.budgets}
+            if not all(path.exists() for path in paths.values()):
+                continue
+            for budget, path in paths.items():
+                shown = np.load(path)
+                values = {k: metric(shown, self._full) for k, metric in self._metrics.items()}
+                values["ode"] = self._metrics["rmse"](shown, self._ode)
+                values["frechet"] = np.array([distance(shown)])
+                found[f"{name}|{budget}"] = {k: v.tolist() for k, v in values.items()}
+        return found
+
+    def price(self) -> dict[str, float]:
+        """Full runs a calibration prompt, by stage, refinement among them."""
+        unit = self.setting.num_steps * len(self._prompts)
+        stages = (
+            self.calibrate(refine=True).nfe
+            if self._path(REFINED, self.setting.budgets[0]).exists()
+            else self.plain.nfe
         )
-        methods["LeMiCa rule"] = lambda budget: cached(
-            lemica.solve(ScheduleProblem(n, budget, costs=costs)).schedule
-        )
-        methods["searched, reuse"] = searched
-        methods[OURS] = lambda budget: cached(policy.schedule(budget))
-        return methods
+        return {stage: nfe / unit for stage, nfe in stages.items()}
+
+    def _path(self, name: str, budget: int) -> Path:
+        slug = "".join(c if c.isalnum() else "-" for c in name)
+        return self._folder / "pictures" / f"{slug}-{budget}.npy"
 
     def _fewer(self, name: str, budget: int) -> Pictures:
         self._pipe.scheduler = scheduler(name, self._own)
@@ -178,77 +201,126 @@ class Bench:
             self._pipe.scheduler = self._own
 
     def _request(self, steps: int, prompts: list[str], seed: int) -> SampleRequest:
-        return SampleRequest(tuple(prompts), (seed,) * len(prompts), steps, self.setting.call, 16)
+        seeds = (seed,) * len(prompts)
+        return SampleRequest(tuple(prompts), seeds, steps, self.setting.call, BATCH)
 
     def _sample(self, steps: int) -> Pictures:
-        parts = [self._held[at : at + 16] for at in range(0, len(self._held), 16)]
+        parts = [self._held[at : at + BATCH] for at in range(0, len(self._held), BATCH)]
         made = [self._probe.sample(self._pipe, self._request(steps, part, 1000)) for part in parts]
         return np.concatenate(made)
 
+    @cached_property
+    def _full(self) -> Pictures:
+        return self._reference(self.setting.num_steps)
+
+    @cached_property
+    def _ode(self) -> Pictures:
+        return self._reference(REFERENCE_STEPS)
+
     def _reference(self, steps: int) -> Pictures:
         """Pictures of a plain run, kept on disk: the full run, and the ODE's own answer."""
-        path = self._out / f"plain-{steps}.npy"
+        path = self._out / f"plain-{self.setting.guidance}-{steps}.npy"
         if not path.exists():
-            np.save(path, self._sample(steps))
+            np.save(path, self._sample(steps).astype(np.float32))
         return np.load(path)
 
-    def _measure(self, pictures: Pictures) -> dict[str, list[float]]:
-        full = self._reference(self.setting.num_steps)
-        values = {name: metric(pictures, full) for name, metric in self._metrics.items()}
-        values["ode"] = self._metrics["rmse"](pictures, self._reference(REFERENCE_STEPS))
-        return {name: [float(x) for x in found] for name, found in values.items()}
+
+class Table:
+    """The text of one setting.
+
+    Args:
+        setting: which.
+        cells: as :meth:`Bench.cells` gives them.
+    """
+
+    METRICS = ("rmse", "lpips", "ode", "frechet")
+
+    def __init__(self, setting: Setting, cells: Cells) -> None:
+        self._setting, self._cells = setting, cells
+        self._names = list(
+            dict.fromkeys(key.split("|")[0] for key in cells if not key.endswith("|"))
+        )
+
+    def lines(self, price: dict[str, float]) -> list[str]:
+        """Heading, summary and one table a metric."""
+        text = [f"## {self._setting.name}", ""]
+        text += [f"- {self._summary(ours)}" for ours in (OURS, REFINED) if ours in self._names]
+        text += [f"- {self._price(price)}", ""]
+        for metric in self.METRICS:
+            text += self._table(metric)
+        return text
+
+    def _price(self, price: dict[str, float]) -> str:
+        parts = ", ".join(f"{stage} {value:.1f}" for stage, value in price.items())
+        refinement = price.get("refinement", 0.0)
+        return (
+            f"Calibration for the whole ladder, in full runs a calibration prompt: "
+            f"{sum(price.values()) - refinement:.1f} without refinement, {refinement:.1f} for it ({parts})."
+        )
+
+    def _summary(self, ours: str) -> str:
+        found = {b: self._ratio(ours, b)[1].mean for b in self._setting.counted}
+        upper = [r for b, r in found.items() if b >= 0.195 * self._setting.num_steps]
+        return (
+            f"**{ours}** / best rival, geometric mean over budgets: "
+            f"**{_geometric(list(found.values())):.2f}**; over B/N >= 0.2: {_geometric(upper):.2f}; "
+            f"worst budget: {max(found.values()):.2f}."
+        )
+
+    def _ratio(self, ours: str, budget: int) -> tuple[str, Any]:
+        """The best rival by mean RMSE, and our paired ratio to it."""
+        rivals = [name for name in self._names if name not in (OURS, REFINED)]
+        values = {name: self._cells[f"{name}|{budget}"]["rmse"] for name in rivals}
+        best = min(values, key=lambda name: float(np.mean(values[name])))
+        return best, paired_ratio(self._cells[f"{ours}|{budget}"]["rmse"], values[best])
+
+    def _table(self, metric: str) -> list[str]:
+        budgets = self._setting.budgets
+        head = " | ".join(f"B = {b} ({b / self._setting.num_steps:.2f})" for b in budgets)
+        lines = [f"| {metric} | {head} |", "|---|" + "--:|" * len(budgets)]
+        for name in self._names:
+            cells = [_figure(self._cells[f"{name}|{b}"][metric]) for b in budgets]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        if metric == "frechet":
+            full = _figure(self._cells["full run|"]["frechet"])
+            lines.append(f"| full run | {full} |" + " |" * (len(budgets) - 1))
+        if metric == "rmse":
+            for ours in (name for name in (OURS, REFINED) if name in self._names):
+                ratios = [self._ratio(ours, b)[1] for b in budgets]
+                cells = [f"{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios]
+                lines.append(f"| **{ours} / best rival** | " + " | ".join(cells) + " |")
+            best = [self._ratio(OURS, b)[0] for b in budgets]
+            lines.append("| best rival | " + " | ".join(best) + " |")
+        return [*lines, ""]
 
 
-def table(setting: Setting, cells: dict[str, Any], metric: str) -> list[str]:
-    """Methods by budgets, mean and half of the 95 % bootstrap interval over prompts."""
-    methods = complete(setting, cells)
-    head = " | ".join(f"B = {b} ({b / setting.num_steps:.2f})" for b in setting.budgets)
-    lines = [f"| {metric} | {head} |", "|---|" + "--:|" * len(setting.budgets)]
-    for name in methods:
-        means = [mean_interval(cells[f"{name}|{b}"][metric]) for b in setting.budgets]
-        figures = [f"{m.mean:.5f} ±{m.half:.5f}".replace("0.", ".") for m in means]
-        lines.append(f"| {name} | " + " | ".join(figures) + " |")
-    if metric == "rmse":
-        ratios = [ratio(setting, cells, b) for b in setting.budgets]
-        figures = [f"{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}]" for _, r in ratios]
-        lines.append("| **otcache / best rival** | " + " | ".join(figures) + " |")
-        lines.append("| best rival | " + " | ".join(name for name, _ in ratios) + " |")
-    return [*lines, ""]
+def _geometric(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def complete(setting: Setting, cells: dict[str, Any]) -> list[str]:
-    """The methods that were run at every budget."""
-    names = dict.fromkeys(key.split("|")[0] for key in cells if "|" in key)
-    return [name for name in names if all(f"{name}|{b}" in cells for b in setting.budgets)]
+def _figure(values: list[float]) -> str:
+    """Mean and half of its interval; a single number as it is."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    m = mean_interval(values)
+    return f"{m.mean:.5f} ±{m.half:.5f}".replace("0.", ".")
 
 
-def ratio(setting: Setting, cells: dict[str, Any], budget: int) -> tuple[str, Any]:
-    """The best rival by mean RMSE, and otcache's paired ratio to it."""
-    rivals = {
-        name: cells[f"{name}|{budget}"]["rmse"] for name in complete(setting, cells) if name != OURS
-    }
-    best = min(rivals, key=lambda name: np.mean(rivals[name]))
-    return best, paired_ratio(cells[f"{OURS}|{budget}"]["rmse"], rivals[best])
-
-
-def summary(setting: Setting, cells: dict[str, Any], samples: int) -> list[str]:
-    """The figures the project promises, from one table."""
-    found = {
-        b: ratio(setting, cells, b)[1].mean
-        for b in setting.budgets
-        if b > SHOWN_ONLY * setting.num_steps
-    }
-    upper = [r for b, r in found.items() if b >= 0.195 * setting.num_steps]
-
-    def mean(values: list[float]) -> float:
-        return math.exp(sum(map(math.log, values)) / len(values))
-
-    runs = {stage: nfe / setting.num_steps / samples for stage, nfe in cells["calibration"].items()}
-    price = ", ".join(f"{stage} {value:.1f}" for stage, value in runs.items())
+def preamble(samples: int) -> list[str]:
+    """What a reader must know."""
     return [
-        f"Geometric mean of the ratios over budgets {mean(list(found.values())):.2f} (B/N >= 0.2: "
-        f"{mean(upper):.2f}; worst {max(found.values()):.2f}). Calibration in full runs a prompt: "
-        f"{price}; {sum(runs.values()):.1f} in all.",
+        "# Quality",
+        "",
+        "Made by `nox -s bench -- quality OUT` on two CPU cores: the demo pipeline, "
+        f"{samples} held-out prompts with one seed. `rmse` and `lpips` are against the full run, `ode` is "
+        f"RMSE against a {REFERENCE_STEPS}-step run; mean and half of the 95 % bootstrap interval over "
+        "prompts. `frechet` is a Fréchet distance to real pictures (benchmarks/frechet.py says on which "
+        "features; with so few pictures it compares rows and no more).",
+        "",
+        "Everything is tuned on calibration prompts. All *fewer steps* samplers visit the pipeline's own "
+        "grid of B steps. The searched rival (*BudCache-style*) gets, at every single budget, as many "
+        "evaluations as otcache's whole calibration took for all budgets; benchmarks/rivals.py states "
+        "every rule. The budget at B/N = 0.1 is shown and counts in no mean.",
         "",
     ]
 
@@ -259,29 +331,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, nargs="+", default=[30, 50])
     parser.add_argument("--guidance", choices=("on", "off", "both"), default="both")
-    parser.add_argument("--samples", type=int, default=16, help="held-out prompts")
+    parser.add_argument("--samples", type=int, default=24, help="held-out prompts")
     parser.add_argument("--skip", nargs="*", default=[], help="methods to leave out")
+    parser.add_argument("--tables-only", action="store_true", help="make no pictures")
     asked = parser.parse_args()
     guided = {"on": [True], "off": [False], "both": [True, False]}[asked.guidance]
-    text = [
-        "# Quality",
-        "",
-        "Made by `nox -s bench -- quality OUT` on two CPU cores: the demo pipeline, held-out prompts, "
-        f"{asked.samples} of them with one seed. `rmse` and `lpips` are against the full run, `ode` is "
-        f"RMSE against a {REFERENCE_STEPS}-step run; mean and half of the 95 % bootstrap interval over "
-        "prompts.",
-        "",
-        "All *fewer steps* samplers visit the pipeline's own grid of B steps. *searched, reuse* is "
-        "Optuna and a climb on the true final-latent error, at each budget with the evaluations that "
-        "otcache's whole calibration took for all budgets. The budget at B/N = 0.1 is shown and counts "
-        "in no mean. Not in the table yet: MeanCache, Taylor, state-dependent DP, a Fréchet distance.",
-        "",
-    ]
+    text = preamble(asked.samples)
     for setting in (Setting(n, g) for n in asked.steps for g in guided):
-        cells = Bench(setting, asked.out, asked.samples).run(asked.skip)
-        text += [f"## {setting.name}", "", *summary(setting, cells, 8)]
-        for metric in ("rmse", "lpips", "ode"):
-            text += table(setting, cells, metric)
+        bench = Bench(setting, asked.out, asked.samples)
+        if not asked.tables_only:
+            bench.run(asked.skip)
+        cells = bench.cells()
+        (asked.out / f"{setting.name}.json").write_text(json.dumps(cells))
+        text += Table(setting, cells).lines(bench.price())
         (asked.out / "quality.md").write_text("\n".join(text), encoding="utf-8")
 
 

@@ -60,6 +60,11 @@ class TestUnbalancedSoft(SolverConformance):
         return create("solvers", "unbalanced", penalty=KullbackLeibler())
 
 
+class TestStateDP(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "state-dp")
+
+
 class TestPeakSuppressed(SolverConformance):
     def make_solver(self):
         return create("solvers", "peak-suppressed", gamma=3.0)

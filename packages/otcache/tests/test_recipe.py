@@ -31,3 +31,14 @@ def test_too_few_steps_are_refused_with_the_reason() -> None:
 def test_an_anchor_above_the_reference_is_refused() -> None:
     with pytest.raises(OtcacheError, match="1 <= anchor < reference <= 30"):
         Recipe(anchor_budget=12, reference_budget=8).resolve(30)
+
+
+def test_a_refined_calibration_goes_on_from_an_unrefined_one() -> None:
+    plain, refined = (Recipe(refine=refine, refine_runs=7.0) for refine in (False, True))
+    assert plain.identity == refined.identity
+    assert plain.identity != Recipe(seed=1).identity
+
+
+def test_refinement_needs_an_allowance() -> None:
+    with pytest.raises(OtcacheError, match="refine_runs"):
+        Recipe(refine_runs=0.0).resolve(30)

@@ -35,7 +35,8 @@ class GaussNewton(ScheduleSolver):
     leave-one-out over the samples, which costs nothing more. The step is taken only if the true
     error falls on samples that were kept out of it; else the schedule is returned as it was.
 
-    A step costs (weights + 1) B evaluations a sample, less what an evaluator shares.
+    A step costs (weights + 1) B evaluations a sample, less what an evaluator shares: moving a weight
+    of the m-th span changes nothing before the m+1-th computed step.
 
     References:
         Nocedal and Wright, Numerical Optimization, 2006, section 10.3; METHODS.md, section 4
@@ -46,6 +47,8 @@ class GaussNewton(ScheduleSolver):
         split: part of the samples kept out (the last ones), above 0 and below 1; at least one.
         dampings: mu tried, relative to the diagonal.
         step: of the forward differences, relative to the weight (at least a tenth).
+        max_nfe: a step that may cost more evaluations is not made: the schedule comes back as it
+            was, with BUDGET_SPENT; None for no limit.
 
     Raises:
         OtcacheError: if a number is out of range.
@@ -55,6 +58,7 @@ class GaussNewton(ScheduleSolver):
     split: float = 0.25
     dampings: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     step: float = 1e-2
+    max_nfe: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.split < 1:
@@ -79,6 +83,10 @@ class GaussNewton(ScheduleSolver):
         n = evaluator.num_samples
         kept = range(n - max(1, int(self.split * n)), n)
         start, nfe = self._start(problem, evaluator)
+        price = nfe + _price(WeightVector.of(start), n - len(kept), len(kept))
+        if self.max_nfe is not None and price > self.max_nfe:
+            stats = {"nfe": nfe, "accepted": False, "price": price}
+            return Solution(start, np.inf, Result.BUDGET_SPENT, stats=stats)
         better, spent = self._refined(start, evaluator, range(kept.start))
         ran = evaluator.evaluate([start, better], objective=self.objective, samples=kept)
         before, after = (float(value) for value in mean_error(ran.errors, robust=True))
@@ -139,6 +147,13 @@ class GaussNewton(ScheduleSolver):
 
         best = min(self.dampings, key=left_out)
         return _solve(total, sum_toward, best)
+
+
+def _price(vector: WeightVector, fitted: int, kept: int) -> int:
+    """Evaluations of a step, where schedules share outputs up to where they part."""
+    budget = vector.base.budget
+    moved = sum(budget - 1 - m for _, m, _ in vector.places)
+    return fitted * (budget + moved) + kept * 2 * budget
 
 
 def _system(grams: Array, h: Array) -> tuple[Array, Array]:

@@ -92,6 +92,11 @@ def otcache_provide_solvers() -> list[Info]:
             "entropic optimal transport between anchor and reference, annealed, in the log domain",
         ),
         Info(
+            "state-dp",
+            "otcache_solvers.state_dp:StateDP",
+            "dynamic program whose labels carry the state really reached (OSS)",
+        ),
+        Info(
             "unbalanced",
             "otcache_solvers.unbalanced:Unbalanced",
             "transport between anchor and reference that may create and destroy steps",

@@ -39,6 +39,7 @@ def calibrate(
        true error is kept.
     3. *Anchor*: search the perceptual error of whole runs at the extreme budget B_a.
     4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop.
+    5. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
@@ -70,7 +71,7 @@ def calibrate(
         identity = {
             "provenance": provenance,
             "weights": probe.fingerprint(target),
-            "recipe": settings.to_dict(),
+            "recipe": settings.identity,
             "call": dict(call),
             "otcache": __version__,
         }
@@ -114,6 +115,8 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
     warm = list(planner.plan(bench.recipe.anchor_budget or 1).values())
     anchor = stage.find_anchor(bench, reference.schedule, warm)
     ladder = stage.climb_ladder(bench, anchor, reference, planner)
+    if bench.recipe.refine and bench.fit:
+        ladder = stage.refine_ladder(bench, ladder)
     return Calibration(
         provenance=provenance,
         num_steps=bench.num_steps,

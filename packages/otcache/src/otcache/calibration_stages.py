@@ -247,3 +247,40 @@ def climb_ladder(bench: Workbench, anchor: Rung, reference: Rung, planner: Plann
             rungs.append(compare(bench, {"quantile": between, **planner.plan(budget)}))
             advance(done, len(budgets))
     return rungs
+
+
+def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
+    """Stage 4: one Gauss-Newton step on the weights of each rung, smallest budget first.
+
+    A rung whose price exceeds what the recipe's allowance has left keeps its fitted weights. A step
+    is taken only if it lowers the error of samples that were kept out of it; the rung's error is
+    then lowered in the same ratio.
+    """
+    bench.ledger.stage = "refinement"
+    bench.ledger.spend(0)
+    allowance = int(bench.recipe.refine_runs * bench.num_steps * len(bench.trajectories))
+    rungs = []
+    with bench.stages.stage("refining the ladder", len(ladder)) as advance:
+        for done, rung in enumerate(ladder, 1):
+            left = allowance - bench.ledger.nfe["refinement"]
+            rungs.append(_refined(bench, rung, left))
+            advance(done, len(ladder))
+    return rungs
+
+
+def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
+    solver = bench.registry.create(
+        "solvers", "gauss-newton", objective=bench.fidelity, max_nfe=max_nfe
+    )
+    problem = ScheduleProblem(
+        bench.num_steps,
+        rung.schedule.budget,
+        reference=rung.schedule,
+        evaluator=bench.evaluator,
+    )
+    solution = solver.solve(problem)
+    if not solution.stats["accepted"]:
+        return rung
+    held = solution.stats["kept_out"]
+    error = rung.error * held["refined"] / held["start"]
+    return Rung(solution.schedule, error, {**rung.alternatives, "fitted": rung.error})

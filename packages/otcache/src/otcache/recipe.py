@@ -26,6 +26,9 @@ class Recipe:
             where there are any.
         batch_size: samples in one pipeline call.
         seed: of the search.
+        refine: refine the weights of every rung on the error at the end of the run, as a last stage.
+        refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
+            the smallest budget on, and those whose price no longer fits keep their fitted weights.
     """
 
     anchor_budget: int | None = None
@@ -38,6 +41,8 @@ class Recipe:
     fidelity: str | None = None
     batch_size: int = 8
     seed: int = 0
+    refine: bool = False
+    refine_runs: float = 40.0
 
     def resolve(self, num_steps: int) -> Recipe:
         """The recipe with its budgets filled in for N steps.
@@ -48,6 +53,8 @@ class Recipe:
         for name in ("cost_samples", "anchor_trials", "batch_size"):
             if getattr(self, name) < 1:
                 raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 1"))
+        if not self.refine_runs > 0:
+            raise OtcacheError(expected("Recipe.refine_runs", self.refine_runs, "above 0"))
         if num_steps < 4:
             raise OtcacheError(
                 expected(
@@ -77,6 +84,12 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What earlier stages depend on: a refined calibration goes on from an unrefined one."""
+        data = self.to_dict()
+        return {name: data[name] for name in data if name not in ("refine", "refine_runs")}
 
 
 def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
