@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Span
-from otcache_diffusers.closed_loop import ClosedLoopFit
+from otcache_diffusers.closed_loop import ClosedLoopFit, ideal_output
 
 GRID = np.array([1.0, 0.9, 0.75, 0.5, 0.2, 0.0])
 SPAN = Span(2, 5, (1, 0))
+
+
+def _ideal(span: Span, state: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    landing = Recurrence.euler(GRID).landing(span.start, span.stop)
+    return ideal_output(landing, [state], [], wanted)
 
 
 def _outputs(seed: int) -> list[torch.Tensor]:
@@ -35,7 +41,7 @@ def test_recovers_the_weights_that_made_the_target(weights: tuple[float, ...]) -
     state = torch.ones(3, 4, 5, dtype=torch.float64)
     wanted = _wanted(outputs, weights, state)
     fit = ClosedLoopFit(memory=len(weights), ridge=0.0)
-    found = fit.solve(SPAN, GRID, {"": outputs}, state, wanted)[""]
+    found = fit.solve(SPAN, GRID, {"": outputs}, _ideal(SPAN, state, wanted))[""]
     np.testing.assert_allclose(found.pooled, weights, atol=1e-9)
     np.testing.assert_allclose(found.others, [weights] * 3, atol=1e-9)
 
@@ -46,7 +52,7 @@ def test_a_strong_ridge_gives_two_step_extrapolation() -> None:
     outputs, state = _outputs(2), torch.zeros(3, 4, 5, dtype=torch.float64)
     found = (
         ClosedLoopFit(memory=3, ridge=1e12)
-        .solve(SPAN, GRID, {"": outputs}, state, torch.randn(3, 4, 5))[""]
+        .solve(SPAN, GRID, {"": outputs}, _ideal(SPAN, state, torch.randn(3, 4, 5)))[""]
         .pooled
     )
     np.testing.assert_allclose(found, (0.0, 0.185 / 0.075, 0.0), atol=1e-6)
@@ -56,7 +62,7 @@ def test_identical_outputs_do_not_break_the_solve() -> None:
     v = torch.ones(2, 3, dtype=torch.float64)
     found = (
         ClosedLoopFit(ridge=1e-3)
-        .solve(SPAN, GRID, {"": [v, v, v]}, torch.zeros(2, 3), torch.ones(2, 3))[""]
+        .solve(SPAN, GRID, {"": [v, v, v]}, _ideal(SPAN, torch.zeros(2, 3), torch.ones(2, 3)))[""]
         .pooled
     )
     assert np.isfinite(found).all()
@@ -65,5 +71,6 @@ def test_identical_outputs_do_not_break_the_solve() -> None:
 def test_uses_no_more_outputs_than_there_are() -> None:
     outputs = _outputs(3)[:1]
     state = torch.zeros(3, 4, 5, dtype=torch.float64)
-    found = ClosedLoopFit(memory=3).solve(Span(0, 3), GRID, {"": outputs}, state, state + 1)
+    ideal = _ideal(Span(0, 3), state, state + 1)
+    found = ClosedLoopFit(memory=3).solve(Span(0, 3), GRID, {"": outputs}, ideal)
     assert len(found[""].pooled) == 1

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.forecasters.strength import linear_weights
+from otcache_core.recurrence import Landing
 from otcache_core.schedule import Span
 
 
@@ -31,12 +32,13 @@ class SpanWeights:
 class ClosedLoopFit:
     r"""Least squares for the weights of one span, from the state the accelerated run is really in.
 
-    Under a one-step sampler x_{i+1} = x_i + (s_{i+1} - s_i) v_i a span (k -> j) whose skipped steps
-    return u_c ends in x_j = x_{k+1} + (s_j - s_{k+1}) u_c. Solve
+    Under a deterministic linear sampler a span (k -> j) whose skipped steps return u_c ends in
+    x_j = X + R u_c, X and R known at step k (:class:`~otcache_core.recurrence.Landing`); under the
+    Euler rule X = x_{k+1} and R = s_j - s_{k+1}. Solve
 
     .. math:: \min_c \sum_{samples} \| v_k + c_0 v_k + \sum_{r=1}^{m-1} c_r (v_k - v_{k_r})
-        - \frac{x_j^{full} - x_{k+1}}{s_j - s_{k+1}} \|^2
-        + \lambda \sum_r D_r (c_r - \bar c_r)^2
+        - u^* \|^2 + \lambda \sum_r D_r (c_r - \bar c_r)^2, \qquad
+        u^* = \frac{x_j^{full} - X}{R}
 
     where D is the diagonal of the normal matrix and the prior is two-step extrapolation
     (Adams-Bashforth): :math:`\bar c_1` its coefficient, all others 0. Where v = sum_b gamma_b o_b
@@ -66,8 +68,7 @@ class ClosedLoopFit:
         span: Span,
         grid: NDArray[np.float64],
         terms: Mapping[str, Sequence[torch.Tensor]],
-        state: torch.Tensor,
-        wanted: torch.Tensor,
+        ideal: torch.Tensor,
     ) -> dict[str, SpanWeights]:
         """Weights c_0 .. c_{m-1} of one span, branch by branch.
 
@@ -76,17 +77,16 @@ class ClosedLoopFit:
             grid: s_0 .. s_N.
             terms: by branch gamma_b o_b at k, k_1, ..., whose sum over branches is v_k, v_{k_1}, ...
                 as the sampler saw them; each of shape (samples, ...). One entry fits v itself.
-            state: x_{k+1} of the accelerated run, same shape.
-            wanted: x_j of the full run, same shape.
+            ideal: u*, the output that would end the span on the full run's x_j, as
+                :func:`ideal_output` gives it; same shape.
 
         Returns:
             For each branch min(memory, outputs) weights, pooled and a sample.
         """
-        step = float(grid[span.stop] - grid[span.start + 1])
         groups = {name: _basis(outputs[: self.memory]) for name, outputs in terms.items()}
         basis = torch.cat(list(groups.values()), dim=1)  # (samples, weights, elements)
         newest = sum(group[:, 0] for group in groups.values())
-        target = (_host(wanted) - _host(state)) / step - newest
+        target = _host(ideal) - newest
         slope = linear_weights(span, grid, 2)[1:2]
         prior = np.concatenate([[0.0, *slope, 0.0, 0.0][: g.shape[1]] for g in groups.values()])
         normal = (basis @ basis.mT).numpy()
@@ -105,6 +105,33 @@ class ClosedLoopFit:
     ) -> NDArray[np.float64]:
         damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
         return np.asarray(np.linalg.lstsq(damped, toward, rcond=None)[0])
+
+
+def ideal_output(
+    landing: Landing,
+    states: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    wanted: torch.Tensor,
+) -> torch.Tensor:
+    r"""u*, the one output of all skipped steps that ends a span on a wanted state.
+
+    .. math:: u^* = \frac{1}{R} \Big( x_j^{full} - \sum_q A_q x_{k+1-q} - \sum_q B_q v_{k-q} \Big)
+
+    Args:
+        landing: A, B and R, not singular.
+        states: x_{k+1}, x_k, ... of the accelerated run, at least as many as A; shape (samples, ...).
+        outputs: v_k, v_{k-1}, ... as its sampler saw them, at least as many as B; same shape.
+        wanted: x_j of the full run, same shape.
+
+    Returns:
+        float64 on the host, shape (samples, elements).
+    """
+    base = landing.states[0] * _host(states[0])
+    for a, x in zip(landing.states[1:], states[1:], strict=False):
+        base += a * _host(x)
+    for b, v in zip(landing.outputs, outputs, strict=False):
+        base += b * _host(v)
+    return (_host(wanted) - base) / landing.reach
 
 
 def _basis(outputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts import Drift, Evaluation, Evaluator, QualityMetric, SampleRequest
-from otcache_core.errors import OtcacheError, expected
+from otcache_core.errors import OtcacheError, OtcacheNotice, expected
 from otcache_core.plugins import Registry
+from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
@@ -23,6 +25,7 @@ from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
 from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.shuffled import confirmed_recurrence
 
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 
@@ -51,7 +54,9 @@ class PipelineEvaluator(Evaluator):
     batch give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
     it does not reward overfitting. The weights returned are those of all samples. Where guidance is
     linear in its branches (:func:`~otcache_diffusers.guidance.branch_gains`), every branch gets its
-    own.
+    own. The fit needs a deterministic linear sampler
+    (:func:`~otcache_diffusers.shuffled.confirmed_recurrence`); under any other ``fit`` changes
+    nothing, and a notice says why.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -81,14 +86,15 @@ class PipelineEvaluator(Evaluator):
         self._request = request
         self._target = target
         self._sampler = Sampler(target, request)
-        self._grid = trajectories[0].grid
+        self._trajectories, self._grid = trajectories, trajectories[0].grid
         self._registry = Registry()
         self._metrics = self._default_metrics() if metrics is None else metrics
         self._recording: Recording | None = None
         self._pictures: NDArray[np.floating] | None = None
         self._nfe = 0
         forecaster = self._registry.create("forecasters", "fitted")
-        self._fit = Fit(fit or ClosedLoopFit(), forecaster)
+        self._fit = Fit(fit or ClosedLoopFit(), forecaster, Recurrence.euler(self._grid))
+        self._fits = True
 
     @property
     def grid(self) -> NDArray[np.float64]:
@@ -116,7 +122,7 @@ class PipelineEvaluator(Evaluator):
         deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
         results = list(schedules)
         for part in self._chunks(range(len(chosen)), self._request.batch_size):
-            use = self._fit if fit and part[0] == 0 else None
+            use = self._fit if fit and self._fits and part[0] == 0 else None
             inside = [chosen[p] for p in part]
             full = self._full(inside)
             for run in self._runs(tuple(results), inside, use, decode=objective in self._metrics):
@@ -164,7 +170,17 @@ class PipelineEvaluator(Evaluator):
                 shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
         self._recording = recording
         self._fit.gains = branch_gains(recording)
+        self._find_recurrence(recording)
         self._pictures = np.concatenate(shown) if self._metrics else None
+
+    def _find_recurrence(self, recording: Recording) -> None:
+        found = confirmed_recurrence(self._target, self._sampler, recording, self._trajectories)
+        if isinstance(found, NotLinear):
+            self._fits = False
+            message = f"skipped steps reuse, no weights are fitted: {found.reason}."
+            warnings.warn(message, OtcacheNotice, stacklevel=2)
+        else:
+            self._fit.recurrence = found
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
         forecaster = self._registry.create("forecasters", schedule.forecaster)

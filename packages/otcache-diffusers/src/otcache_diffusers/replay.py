@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts import Forecaster
+from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule, Span
-from otcache_diffusers.closed_loop import ClosedLoopFit, SpanWeights
+from otcache_diffusers.closed_loop import ClosedLoopFit, SpanWeights, ideal_output
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
 from otcache_diffusers.prefixes import Outputs, known_prefix
 from otcache_diffusers.recording import Recording
@@ -96,11 +97,13 @@ class Fit:
     Args:
         rule: fits one span.
         forecaster: uses the weights.
+        recurrence: the sampler's, through which a span's end is known from its start.
         gains: gamma of each guidance branch, to give every branch its own weights; none shares them.
     """
 
     rule: ClosedLoopFit
     forecaster: Forecaster
+    recurrence: Recurrence
     gains: dict[str, float] = field(default_factory=dict)
 
 
@@ -135,6 +138,7 @@ class ReplayPolicy(StepPolicy):
         self._num_rows = len(tracks) * len(samples)
         self._computed: dict[tuple[int, str], list[Any]] = {}
         self._guided: dict[int, torch.Tensor] = {}
+        self._states: dict[int, torch.Tensor] = {}
         self._watch = watch
         self.result: torch.Tensor | None = None
         self.drift = [np.zeros(self._num_rows)]
@@ -169,6 +173,9 @@ class ReplayPolicy(StepPolicy):
         if self._fit is None:
             return
         self._guided[step] = model_output
+        if order := self._fit.recurrence.order:
+            self._states[step] = sample.clone()  # samplers may write in place
+            self._states.pop(step - order, None)
         for index, track in enumerate(self._tracks):
             span = track.span_of[step]
             if span.start == step and span.skipped:
@@ -216,17 +223,30 @@ class ReplayPolicy(StepPolicy):
     def _fit_span(
         self, fit: Fit, index: int, track: Track, span: Span, state: torch.Tensor
     ) -> None:
-        rows = self._rows_of(index)
-        steps = (span.start, *span.history)[: fit.rule.memory]
+        rows, k = self._rows_of(index), span.start
+        landing = fit.recurrence.landing(k, span.stop)
+        if landing.singular:
+            self._leave(fit, track, k)
+            return
+        steps = (k, *span.history)[: fit.rule.memory]
         wanted = torch.stack([self._recording.states[span.stop][n] for n in self._samples])
-        guided = {SHARED: [self._guided[k][rows] for k in steps]}
-        found = fit.rule.solve(span, track.grid, guided, state[rows], wanted)
+        states = [state, *(self._states[k + 1 - q] for q in range(1, len(landing.states)))]
+        outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
+        ideal = ideal_output(landing, [x[rows] for x in states], [v[rows] for v in outputs], wanted)
+        guided = {SHARED: [self._guided[t][rows] for t in steps]}
+        found = fit.rule.solve(span, track.grid, guided, ideal)
         if fit.gains:
             terms = {
                 name: [
-                    gain * stack_rows(self._outputs(index, track, k, name)).double() for k in steps
+                    gain * stack_rows(self._outputs(index, track, t, name)).double() for t in steps
                 ]
                 for name, gain in fit.gains.items()
             }
-            found |= fit.rule.solve(span, track.grid, terms, state[rows], wanted)
-        track.install(span.start, found, fit.forecaster)
+            found |= fit.rule.solve(span, track.grid, terms, ideal)
+        track.install(k, found, fit.forecaster)
+
+    def _leave(self, fit: Fit, track: Track, k: int) -> None:
+        """Reuse in a span whose end its skipped outputs do not move."""
+        self.warn(f"the span from step {k} reuses: no output of its steps moves where it ends.")
+        nothing = SpanWeights((0.0,), ((0.0,),) * len(self._samples))
+        track.install(k, dict.fromkeys((SHARED, *fit.gains), nothing), fit.forecaster)

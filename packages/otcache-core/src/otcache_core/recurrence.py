@@ -1,0 +1,290 @@
+"""The linear recurrence of a sampler, identified from recorded runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.trajectory import Trajectory
+
+Floats = NDArray[np.float64]
+
+#: Residual up to which a sampler counts as the Euler rule of its grid, which has nothing to fit.
+EULER_LIMIT = 1e-3
+#: The same where coefficients were fitted: a few of them can imitate a smooth run, but not to this.
+LINEAR_LIMIT = 1e-4
+#: Four outputs: DPM-Solver and UniPC of third order, PNDM and LMS of fourth.
+MAX_ORDER = 3
+#: Fewer recorded numbers a coefficient than this say little about the sampler.
+PER_COEFFICIENT = 4
+#: Rounding above which a short lag can hide in it, so that Euler must also explain as much as any order.
+COARSE = 1e-6
+#: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
+ELEMENTS = 2**16
+#: Cancelling impulses below this share of their sum leave no handle on the end of a span.
+SINGULAR = 1e-6
+
+
+@dataclass(frozen=True)
+class Landing:
+    r"""Where a span (k -> j) ends, as a function of the one output u its skipped steps return.
+
+    .. math:: x_j = \sum_q A_q x_{k+1-q} + \sum_q B_q v_{k-q} + R\,u
+
+    Attributes:
+        states: A_0, A_1, ..., for x_{k+1}, x_k, ...
+        outputs: B_0, B_1, ..., for v_k, v_{k-1}, ...
+        reach: R, what u moves; the same unit as a step of the grid for an Euler sampler.
+        singular: R is 0 up to cancellation: u has no say in where the span ends.
+    """
+
+    states: tuple[float, ...]
+    outputs: tuple[float, ...]
+    reach: float
+    singular: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence:
+    r"""A deterministic linear sampler of order p.
+
+    .. math:: x_{i+1} = \sum_{q=0}^{p} a_{i,q}\, x_{i-q} + b_{i,q}\, v_{i-q}
+
+    Attributes:
+        states: a, shape (N, p + 1); 0 where i < q.
+        outputs: b, same shape.
+        residual: what the recorded runs depart from it, relative to the step, beyond rounding, at
+            worst over steps and samples.
+        grid: s_0 .. s_N of an Euler sampler, a = 1 and b_i = s_{i+1} - s_i; None for any other.
+        undetermined: steps whose coefficients the runs do not tell apart: their states and outputs
+            are collinear, and not because the sampler itself makes them so. Those coefficients are
+            the smallest that fit.
+    """
+
+    states: Floats
+    outputs: Floats
+    residual: float
+    grid: Floats | None = None
+    undetermined: tuple[int, ...] = ()
+
+    @classmethod
+    def euler(cls, grid: Floats, residual: float = 0.0) -> Recurrence:
+        """The one-step rule x_{i+1} = x_i + (s_{i+1} - s_i) v_i on s_0 .. s_N."""
+        steps = np.diff(grid)[:, None]
+        return cls(np.ones_like(steps), steps, residual, grid)
+
+    @property
+    def order(self) -> int:
+        """p, how many older states and outputs a step looks at."""
+        return int(self.states.shape[1]) - 1
+
+    def __str__(self) -> str:
+        kind = "Euler" if self.grid is not None else "linear"
+        return f"{kind} recurrence of order {self.order}, relative residual {self.residual:.1e}"
+
+    def landing(self, k: int, j: int) -> Landing:
+        """Where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
+        if self.grid is not None:
+            reach = float(self.grid[j] - self.grid[k + 1])
+            return Landing((1.0,), (), reach, reach == 0)
+        known = (min(self.order, k + 1) + 1, min(self.order, k + 1), j - k - 1)
+        unit = iter(np.eye(sum(known)))
+        x = {k + 1 - q: next(unit) for q in range(known[0])}
+        v = {k - q: next(unit) for q in range(known[1])}
+        v |= {t: next(unit) for t in range(k + 1, j)}
+        for i in range(k + 1, j):
+            x[i + 1] = np.zeros(sum(known))
+            for q in range(min(self.order, i) + 1):
+                x[i + 1] += self.states[i, q] * x[i - q] + self.outputs[i, q] * v[i - q]
+        a, b, impulses = np.split(x[j], np.cumsum(known)[:2])
+        reach = float(impulses.sum())
+        singular = abs(reach) <= SINGULAR * float(np.abs(impulses).sum())
+        return Landing(tuple(map(float, a)), tuple(map(float, b)), reach, singular)
+
+
+@dataclass(frozen=True)
+class NotLinear:
+    """No recurrence was found.
+
+    Attributes:
+        reason: why, in words.
+        residual: what the best one left over; infinity where none could be tried.
+    """
+
+    reason: str
+    residual: float
+
+
+def euler_residual(trajectories: Sequence[Trajectory]) -> float:
+    r"""How far the sampler is from a one-step Euler rule (METHODS, fact 4), beyond rounding.
+
+    .. math:: \max_i \frac{\max(0, \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \|
+        - 4 \epsilon \| x_{i+1} \|)}{\| x_{i+1} - x_i \|}
+
+    with epsilon the rounding of the sampler's own states: in bfloat16 one step moves the state by
+    little more than that.
+    """
+    worst = 0.0
+    for t in trajectories:
+        moved = np.diff(t.states.astype(np.float64), axis=0)
+        euler = np.diff(t.grid)[:, None] * t.outputs
+        scale = np.linalg.norm(moved, axis=1) + np.finfo(float).tiny
+        noise = 4 * t.rounding * np.linalg.norm(t.states[1:].astype(np.float64), axis=1)
+        left = np.maximum(0.0, np.linalg.norm(moved - euler, axis=1) - noise)
+        worst = max(worst, float((left / scale).max()))
+    return worst
+
+
+def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
+    r"""The recurrence of the sampler that made these runs, of the smallest order that explains them.
+
+    The Euler rule of the grid, where it holds to ``EULER_LIMIT`` (and, where states are rounded
+    coarsely, no order leaves less than it). Otherwise, step by step, with coefficients shared by all
+    samples,
+
+    .. math:: \min_{a_i, b_i} \sum_{samples} \Big\| x_{i+1}
+        - \sum_{q=0}^{p} (a_{i,q} x_{i-q} + b_{i,q} v_{i-q}) \Big\|^2
+
+    for p = 0 .. 3, through one QR factorisation a sample, in float64. An order explains the runs if
+    it leaves at most ``LINEAR_LIMIT`` of any step of any sample beyond rounding (the measure of
+    :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it:
+    a smooth run can be imitated by too small an order, whose coefficients are then wrong as soon as
+    a step is skipped. Collinear columns give the smallest coefficients that fit.
+
+    Args:
+        trajectories: runs on one grid; those that steps were shuffled in tell the most.
+
+    Returns:
+        The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
+    """
+    grid, residual = trajectories[0].grid, euler_residual(trajectories)
+    exact = max(t.rounding for t in trajectories) <= COARSE
+    if residual <= EULER_LIMIT and exact:
+        return Recurrence.euler(grid, residual)
+    steps = [_Step(trajectories, i) for i in range(trajectories[0].num_steps)]
+    largest = _largest_order(steps[0].numbers, len(steps))
+    if residual <= EULER_LIMIT and all(
+        step.as_good((1.0, h), max(largest, 0))
+        for step, h in zip(steps, np.diff(grid), strict=True)
+    ):
+        return Recurrence.euler(grid, residual)
+    if largest < 0:
+        return NotLinear(
+            f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
+        )
+    explained = np.array([[s.explained(p, largest) for p in range(largest + 1)] for s in steps])
+    if not explained.all(axis=0).any():
+        return _refusal(steps, largest)
+    order = int(explained.all(axis=0).argmax())
+    fits = [step.fit(order) for step in steps]
+    a, b = np.zeros((2, len(steps), order + 1))
+    for i, fit in enumerate(fits):
+        lags = len(fit.coefficients) // 2
+        a[i, :lags], b[i, :lags] = fit.coefficients[0::2], fit.coefficients[1::2]
+    own = explained.argmax(axis=1)
+    loose = tuple(i for i, f in enumerate(fits) if f.deficit > _inherited(own, i, order))
+    return Recurrence(a, b, max(fit.excess for fit in fits), None, loose)
+
+
+def _largest_order(numbers: int, num_steps: int) -> int:
+    affordable = numbers // (2 * PER_COEFFICIENT) - 1
+    return min(MAX_ORDER, num_steps - 1, affordable)
+
+
+def _refusal(steps: Sequence[_Step], order: int) -> NotLinear:
+    left = [step.fit(order).excess for step in steps]
+    worst = int(np.argmax(left))
+    least = "" if order == MAX_ORDER else " (with more samples longer ones could be told)"
+    return NotLinear(
+        f"step {worst} is no linear combination of the last {order + 1} states and outputs{least}: "
+        f"a relative residual of {left[worst]:.1e} is left (limit {LINEAR_LIMIT:.0e}); the sampler "
+        "adds noise, clips, or looks back further",
+        left[worst],
+    )
+
+
+def _inherited(own: NDArray[np.intp], i: int, order: int) -> int:
+    """How many relations among the columns of step i are earlier steps of the sampler itself."""
+    lags = min(order, i)
+    return sum(r + min(int(own[i - r]), i - r) <= lags for r in range(1, lags + 1))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Coefficients a_0, b_0, a_1, b_1, ... of one step.
+
+    Attributes:
+        coefficients: as named.
+        excess: the worst sample's, relative to its step, beyond rounding.
+        deficit: number of coefficients that the columns do not determine.
+    """
+
+    coefficients: Floats
+    excess: float
+    deficit: int
+
+
+class _Step:
+    """All samples' columns x_i, v_i, x_{i-1}, v_{i-1}, ... and x_{i+1}, by their triangular factors."""
+
+    def __init__(self, trajectories: Sequence[Trajectory], i: int) -> None:
+        self._lags = min(MAX_ORDER, i) + 1
+        self._factors = [_factor(t, i, self._lags) for t in trajectories]
+        ends = [np.linalg.norm(f[:, -1]) for f in self._factors]
+        self._moved = [np.linalg.norm(f[:, -1] - f[:, 0]) for f in self._factors]
+        self._noise = [4 * t.rounding * end for t, end in zip(trajectories, ends, strict=True)]
+        self._rounding = max(t.rounding for t in trajectories)
+        self._floor = 0.1 * self._rounding * float(np.linalg.norm(ends))
+        self._fits: dict[int, _Fit] = {}
+        self.numbers = sum(t.states[0, _some(t)].size for t in trajectories)
+
+    def explained(self, order: int, largest: int) -> bool:
+        """Whether this order leaves no more than rounding, and no more than the largest one."""
+        fit = self.fit(order)
+        return fit.excess <= LINEAR_LIMIT and self.as_good(fit.coefficients, largest)
+
+    def as_good(self, coefficients: Sequence[float] | Floats, largest: int) -> bool:
+        """Whether the largest order leaves nothing less than these, but for chance and rounding."""
+        best, left = self.fit(largest).coefficients, self._left(np.asarray(coefficients))
+        chance = 1.02 + 20 / max(1, self.numbers - len(best))
+        least = float(np.sum(self._left(best) ** 2))
+        return bool(np.sum(left**2) <= chance * least + self._floor**2)
+
+    def fit(self, order: int) -> _Fit:
+        """Least squares of one order; solved once."""
+        if order not in self._fits:
+            self._fits[order] = self._solve(2 * min(order + 1, self._lags))
+        return self._fits[order]
+
+    def _solve(self, width: int) -> _Fit:
+        stacked = np.concatenate(self._factors)
+        columns, end = stacked[:, :width], stacked[:, -1]
+        scale = np.linalg.norm(columns, axis=0)
+        scale[scale == 0] = 1.0
+        # A direction this weak would have a coefficient of more rounding than signal.
+        weak = 100 * self._rounding / np.sqrt(self.numbers)
+        scaled, _, rank, _ = np.linalg.lstsq(columns / scale, end, rcond=weak)
+        c = scaled / scale
+        beyond = np.maximum(0.0, self._left(c) - self._noise) / (np.array(self._moved) + _TINY)
+        return _Fit(c, float(beyond.max()), width - int(rank))
+
+    def _left(self, c: Floats) -> Floats:
+        """What coefficients leave over, sample by sample."""
+        return np.array([np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c) for f in self._factors])
+
+
+_TINY = float(np.finfo(float).tiny)
+
+
+def _factor(t: Trajectory, i: int, lags: int) -> Floats:
+    some = _some(t)
+    columns = [kept[i - q, some] for q in range(lags) for kept in (t.states, t.outputs)]
+    matrix = np.stack([*columns, t.states[i + 1, some]], axis=1, dtype=np.float64)
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
+
+
+def _some(t: Trajectory) -> slice:
+    return slice(None, None, t.states.shape[1] // ELEMENTS | 1)  # odd: every channel takes part
