@@ -13,6 +13,8 @@ from otcache_core.plugins import Registry
 from otcache_core.testing import CostModelConformance, SolverConformance, ToySampler
 from otcache_solvers import plugin
 from otcache_solvers.costs import Gram
+from otcache_solvers.costs.displacement import Displacement
+from otcache_solvers.flows import Beam, BranchAndBound, PathSearch
 from otcache_solvers.penalties import KullbackLeibler
 
 
@@ -92,6 +94,23 @@ class TestShortestPath(SolverConformance):
 
     def exact_objective(self):
         return math.fsum
+
+
+class TestVectorSum(SolverConformance):
+    search: PathSearch | None = None
+
+    def make_solver(self):
+        sampler = ToySampler(num_steps=self.num_steps)
+        measured = Displacement().displacements(sampler.trajectories(), sampler.evaluator())
+        return create("solvers", "vector-sum", displacements=measured, search=self.search)
+
+
+class TestVectorSumBeam(TestVectorSum):
+    search = Beam(2)
+
+
+class TestVectorSumBranchAndBound(TestVectorSum):
+    search = BranchAndBound()
 
 
 class TestQuantile(SolverConformance):

@@ -101,4 +101,9 @@ def otcache_provide_solvers() -> list[Info]:
             "otcache_solvers.unbalanced:Unbalanced",
             "transport between anchor and reference that may create and destroy steps",
         ),
+        Info(
+            "vector-sum",
+            "otcache_solvers.vector_sum:VectorSum",
+            "least norm of the summed displacement vectors, with a certificate",
+        ),
     ]

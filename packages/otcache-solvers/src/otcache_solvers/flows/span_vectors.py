@@ -1,0 +1,105 @@
+"""Displacements of spans as short vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core import OtcacheError
+from otcache_core.errors import expected
+from otcache_solvers.costs.displacements import Displacements
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SpanVectors:
+    r"""The Gram of the spans factored to low rank: what is left out is known.
+
+    .. math:: M = \sum_q \lambda_q u_q u_q', \qquad d_e = (\sqrt{\lambda_q}\, u_{q,e})_{q \le r},
+        \qquad -\epsilon B \le f' M f - \Big\| \sum_{e} f_e d_e \Big\|^2 \le \lambda_{r+1} B
+
+    for the unit flow f of any path of B spans, since ||f||^2 is at most B; epsilon is the rounding
+    of M: its eigenvalues below 0, or 1e-16 of the largest. So the norm of the short vectors bounds
+    the objective from below at any rank.
+
+    Args:
+        displacements: M and the span graph.
+        vectors: d_e in entry [i, j], shape (N, N + 1, r); 0 where there is no such span.
+        usable: which entries are spans a path may use, those of length one included; (N, N + 1).
+        tail: lambda_{r+1}, units of x squared.
+        neglected: left-out part of the trace of M, in 0..1.
+        rounding: epsilon, units of x squared.
+    """
+
+    displacements: Displacements
+    vectors: Floats
+    usable: NDArray[np.bool_]
+    tail: float
+    neglected: float
+    rounding: float
+
+    @classmethod
+    def of(
+        cls,
+        displacements: Displacements,
+        tolerance: float = 1e-9,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> SpanVectors:
+        """Keep the least rank whose neglected trace is at most ``tolerance`` of the whole.
+
+        Args:
+            displacements: measured spans.
+            tolerance: in 0..1, 1 left out.
+            allowed: further spans are taken out where this is False, shape (N, N + 1).
+
+        Raises:
+            OtcacheError: if the tolerance is out of range.
+        """
+        if not 0 <= tolerance < 1:
+            raise OtcacheError(expected("tolerance", tolerance, "at least 0 and below 1"))
+        values, vectors = np.linalg.eigh(displacements.matrix)
+        lowest = float(values[0]) if len(values) else 0.0
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        trace, largest = float(values.sum()), float(values.max(initial=0.0))
+        left = np.append(np.cumsum(values[::-1])[::-1], 0.0)  # trace without the first r
+        rank = int(np.argmax(left <= tolerance * trace))
+        rows = vectors[:, :rank] * np.sqrt(values[:rank])
+        index = displacements.index
+        usable = index >= 0 if allowed is None else (index >= 0) & allowed
+        padded = np.concatenate([rows, np.zeros((1, rank))])
+        return cls(
+            displacements,
+            np.where(usable[:, :, None], padded[index], 0.0),
+            usable,
+            float(values[rank]) if rank < len(values) else 0.0,
+            float(left[rank]) / trace if trace else 0.0,
+            max(-lowest, 1e-16 * largest),
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return self.displacements.num_steps
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return int(self.vectors.shape[2])
+
+    def value(self, computed: tuple[int, ...]) -> float:
+        """f' M f of a schedule, with all of M."""
+        return self.displacements.error(computed)
+
+    def cut(self, value: float, budget: int) -> float:
+        """What a squared norm must stay below for its path to be better than ``value``.
+
+        Differences below 1e-9 of the value, or below the rounding of M, do not count.
+        """
+        return value * (1 - 1e-9) - budget * self.rounding
+
+    def truncation(self, budget: int) -> float:
+        """lambda_{r+1} B: how much of the objective of a path the short vectors can miss."""
+        return self.tail * budget
