@@ -21,6 +21,8 @@ class Certificate:
         method: what proved it.
         truncation: largest part of the objective that the method's low rank can miss; it loosens
             the bound and never breaks it.
+        resolution: bound and value count as equal where they differ by less: the rounding of the
+            measured objective.
         reason: why value and bound do not meet, and what to do; empty where they do.
 
     Raises:
@@ -38,6 +40,7 @@ class Certificate:
     lower_bound: float
     method: str
     truncation: float = 0.0
+    resolution: float = 0.0
     reason: str = ""
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -25,6 +26,7 @@ from otcache_solvers.flows import (
 )
 from otcache_solvers.flows.labels import reachable
 
+LOOSE = "Fractional flows may cancel where no path does. Try BranchAndBound()."
 #: Up to this many schedules each is tried.
 FEW = 2_000_000
 
@@ -113,8 +115,14 @@ class VectorSum(ScheduleSolver):
         if problem.num_steps != n:
             wanted = f"{n}, as the displacements"
             raise OtcacheError(expected("num_steps", problem.num_steps, wanted))
-        allowed = None if problem.costs is None else np.isfinite(problem.costs)
-        return SpanVectors.of(self.displacements, self.tolerance, allowed)
+        if problem.costs is None:
+            return self._factored
+        return self._factored.only(np.isfinite(problem.costs))
+
+    @cached_property
+    def _factored(self) -> SpanVectors:
+        assert self.displacements is not None  # asked for in _spans
+        return SpanVectors.of(self.displacements, self.tolerance)
 
     def _certificate(
         self,
@@ -127,7 +135,7 @@ class VectorSum(ScheduleSolver):
         """From the better of the two bounds; None without one."""
         bounds = [(found.lower_bound, search.name, found.reason)]
         if relaxed is not None and relaxed.direction is not None:
-            bounds.append((relaxed.lower_bound, relaxed.name, found.reason))
+            bounds.append((relaxed.lower_bound, relaxed.name, f"{relaxed.closure.value} {LOOSE}"))
         proven = [(bound, method, reason) for bound, method, reason in bounds if bound is not None]
         if not proven:
             return None
@@ -144,6 +152,7 @@ class VectorSum(ScheduleSolver):
             max(0.0, bound - budget * spans.rounding) if reason else bound,
             method,
             spans.truncation(budget),
+            spans.resolution(found.value, budget),
             reason,
         )
 

@@ -42,10 +42,10 @@ class BranchAndBound(PathSearch):
     Args:
         start: finds the first path.
         width: labels a layer of the first pass; each further pass has four times as many.
-        max_width: of the last pass. Memory is about 100 N bytes a label at rank 100.
+        max_width: of the last pass. Memory is about 4 KiB a label at rank 100.
         probes: labels a layer that give new directions.
-        seconds: time limit. A search that it stops is not reproducible: its schedule and bound
-            depend on the machine.
+        seconds: time limit, checked at every layer. A search that it stops is not reproducible:
+            its schedule and bound depend on the machine.
 
     Raises:
         OtcacheError: if an argument is out of range.
@@ -53,7 +53,7 @@ class BranchAndBound(PathSearch):
 
     start: PathSearch = field(default_factory=Beam)
     width: int = 1024
-    max_width: int = 262_144
+    max_width: int = 65_536
     probes: int = 4
     seconds: float = math.inf
 

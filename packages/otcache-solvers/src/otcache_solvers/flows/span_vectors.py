@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,18 +42,12 @@ class SpanVectors:
     rounding: float
 
     @classmethod
-    def of(
-        cls,
-        displacements: Displacements,
-        tolerance: float = 1e-9,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> SpanVectors:
+    def of(cls, displacements: Displacements, tolerance: float = 1e-9) -> SpanVectors:
         """Keep the least rank whose neglected trace is at most ``tolerance`` of the whole.
 
         Args:
             displacements: measured spans.
             tolerance: in 0..1, 1 left out.
-            allowed: further spans are taken out where this is False, shape (N, N + 1).
 
         Raises:
             OtcacheError: if the tolerance is out of range.
@@ -68,16 +62,19 @@ class SpanVectors:
         rank = int(np.argmax(left <= tolerance * trace))
         rows = vectors[:, :rank] * np.sqrt(values[:rank])
         index = displacements.index
-        usable = index >= 0 if allowed is None else (index >= 0) & allowed
         padded = np.concatenate([rows, np.zeros((1, rank))])
         return cls(
             displacements,
-            np.where(usable[:, :, None], padded[index], 0.0),
-            usable,
+            np.where(index[:, :, None] >= 0, padded[index], 0.0),
+            index >= 0,
             float(values[rank]) if rank < len(values) else 0.0,
             float(left[rank]) / trace if trace else 0.0,
             max(-lowest, 1e-16 * largest),
         )
+
+    def only(self, allowed: NDArray[np.bool_]) -> SpanVectors:
+        """Without the spans for which ``allowed``, shape (N, N + 1), is False."""
+        return replace(self, usable=self.usable & allowed)
 
     @property
     def num_steps(self) -> int:
@@ -93,12 +90,13 @@ class SpanVectors:
         """f' M f of a schedule, with all of M."""
         return self.displacements.error(computed)
 
-    def cut(self, value: float, budget: int) -> float:
-        """What a squared norm must stay below for its path to be better than ``value``.
+    def resolution(self, value: float, budget: int) -> float:
+        """Differences to ``value`` that do not count: 1e-9 of it, and the rounding of M."""
+        return 1e-9 * value + budget * self.rounding
 
-        Differences below 1e-9 of the value, or below the rounding of M, do not count.
-        """
-        return value * (1 - 1e-9) - budget * self.rounding
+    def cut(self, value: float, budget: int) -> float:
+        """What a squared norm must stay below for its path to be better than ``value``."""
+        return value if value == np.inf else value - self.resolution(value, budget)
 
     def truncation(self, budget: int) -> float:
         """lambda_{r+1} B: how much of the objective of a path the short vectors can miss."""
