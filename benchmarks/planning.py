@@ -193,9 +193,13 @@ def from_stored_data(folder: Path) -> float:
 
 
 def policy_of(n: int) -> Policy:
-    """Anchor and reference with three weights a span, as far as there is a past."""
+    """Anchor and reference with three weights a span and guidance branch, as far as there is a past."""
+
+    def rows(schedule: Schedule) -> list[tuple[float, ...]]:
+        return [(0.1, 0.3, -0.05)[: m + 1] for m in range(schedule.budget)]
+
     ends = [evenly(n, max(2, n // share)) for share in (8, 3)]
-    ends = [s.with_weights([(0.1, 0.3, -0.05)[: m + 1] for m in range(s.budget)]) for s in ends]
+    ends = [s.with_weights(rows(s), {"cond": rows(s), "uncond": rows(s)}) for s in ends]
     grid = tuple(np.linspace(1.0, 0.0, n + 1).tolist())
     return Policy(ends[0], ends[1], Provenance(num_steps=n, grid=grid))
 

@@ -104,16 +104,21 @@ def _forecast(
         return msgspec.structs.replace(steps, forecaster=names.pop())
     if any(s.weights for s in ends):
         ends = [s for s in ends if s.weights or s.forecaster != "reuse"]
-    own = _grid(policy, policy.num_steps)
+    own = tuple(_grid(policy, policy.num_steps).tolist())
 
     def rows(branch: str | None) -> tuple[tuple[float, ...], ...]:
-        curves = [StrengthCurve.of(s, own, branch) for s in ends]
+        curves = [_curve(s, own, branch) for s in ends]
         curve = blend(curves[0], curves[-1], place.lam)
         memory = max(c.memory for c in curves)
         return weights_from_strengths(steps, curve, grid, memory)
 
     names = {name for s in ends for name, _ in s.branch_weights}
     return steps.with_weights(rows(None), {name: rows(name) for name in names})
+
+
+@functools.lru_cache(maxsize=1024)
+def _curve(schedule: Schedule, grid: tuple[float, ...], branch: str | None) -> StrengthCurve:
+    return StrengthCurve.of(schedule, np.array(grid), branch)
 
 
 def _grid(policy: Policy, n: int) -> NDArray[np.float64]:

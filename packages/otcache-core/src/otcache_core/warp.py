@@ -82,6 +82,9 @@ def round_to_steps(
     positions = np.round(np.asarray(targets, dtype=np.float64) * num_steps, _DECIMALS)
     if not np.isfinite(positions).all():
         raise ScheduleError(expected("targets", list(targets), "finite"))
+    nearest = np.clip(np.ceil(positions - 0.5), 0, num_steps - 1).astype(int)
+    if nearest[0] == 0 and (np.diff(nearest) > 0).all():
+        return tuple(nearest.tolist())  # each is as near as it can be
     price = (np.arange(num_steps)[None, :] - positions[:, None]) ** 2
     price[0, 1:] = np.inf
     tails = np.empty_like(price)  # tails[m, k]: least price of steps m.. with k_m = k

@@ -14,8 +14,11 @@ over r >= 1 the strengths say how much of the linear slope is used: 1 is linear,
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +43,11 @@ def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[
         (0, c_1^lin, c_2^lin, ...), min(m, 1 + history) numbers; 0 where nothing is skipped or a
         denominator is 0.
     """
-    k, t = span.start, np.arange(span.start + 1, span.stop)
-    moment = float(((grid[t + 1] - grid[t]) * (grid[t] - grid[k])).sum())
-    gaps = [float(grid[k] - grid[past]) for past in span.history[: memory - 1]]
-    length = float(grid[span.stop] - grid[k + 1])
+    # Plain numbers: a span is too short for numpy to pay.
+    s: list[float] = grid[span.start : span.stop + 1].tolist()
+    moment = sum((after - now) * (now - s[0]) for now, after in pairwise(s[1:]))
+    gaps = [s[0] - float(grid[past]) for past in span.history[: memory - 1]]
+    length = s[-1] - s[1]
     return (0.0, *(moment / (gap * length) if gap * length else 0.0 for gap in gaps))
 
 
@@ -107,13 +111,28 @@ class StrengthCurve:
 
     def __call__(self, u: float, length: int) -> tuple[float, ...]:
         """theta_0 .. theta_{length-1} at u; zeros where no span skips a step."""
-        known = [(m, row) for m, row in enumerate(self.rows) if row[0] is not None]
-        known = [item for item in known if len(item[1]) == length] or known
-        if not known:
+        nodes, rows = self._nodes(length)
+        if not nodes:
             return (0.0,) * length
-        nodes = [m / len(self.rows) for m, _ in known]
-        table = np.array([_resized(row, length) for _, row in known])
-        return tuple(float(np.interp(u, nodes, column)) for column in table.T)
+        at = bisect_right(nodes, u)
+        if at in (0, len(nodes)):
+            return rows[max(at - 1, 0)]
+        part = (u - nodes[at - 1]) / (nodes[at] - nodes[at - 1])
+        pairs = zip(rows[at - 1], rows[at], strict=True)
+        return tuple(a + part * (b - a) for a, b in pairs)
+
+    def _nodes(self, length: int) -> tuple[list[float], list[tuple[float, ...]]]:
+        """u and theta of the spans that count for rows of this length; kept for the next u."""
+        if length not in self._kept:
+            known = [(m, row) for m, row in enumerate(self.rows) if row[0] is not None]
+            known = [item for item in known if len(item[1]) == length] or known
+            nodes = [m / len(self.rows) for m, _ in known]
+            self._kept[length] = nodes, [_resized(row, length) for _, row in known]
+        return self._kept[length]
+
+    @cached_property
+    def _kept(self) -> dict[int, tuple[list[float], list[tuple[float, ...]]]]:
+        return {}
 
 
 def blend(first: Curve, second: Curve, lam: float) -> Curve:
@@ -141,12 +160,24 @@ def weights_from_strengths(
         memory: m.
     """
     rows = []
-    for m, span in enumerate(schedule.spans()):
-        lin = linear_weights(span, grid, memory)
-        theta = curve(m / schedule.budget, len(lin)) if span.skipped else (0.0,) * len(lin)
+    linear = _linear_rows(schedule.computed, schedule.num_steps, tuple(grid.tolist()), memory)
+    for m, (lin, skips) in enumerate(linear):
+        if not skips:
+            rows.append((0.0,) * len(lin))
+            continue
+        theta = curve(m / schedule.budget, len(lin))
         slopes = (a * b for a, b in zip(theta[1:], lin[1:], strict=True))
-        rows.append((theta[0] if span.skipped else 0.0, *slopes))
+        rows.append((theta[0], *slopes))
     return tuple(rows)
+
+
+@lru_cache(maxsize=64)
+def _linear_rows(
+    computed: tuple[int, ...], num_steps: int, grid: tuple[float, ...], memory: int
+) -> list[tuple[tuple[float, ...], bool]]:
+    """c^lin of each span, the same for all branches, and whether the span skips a step."""
+    spans, points = Schedule(num_steps, computed).spans(), np.array(grid)
+    return [(linear_weights(span, points, memory), bool(span.skipped)) for span in spans]
 
 
 def _resized(row: Row, length: int) -> tuple[float, ...]:
