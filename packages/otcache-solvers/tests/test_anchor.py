@@ -15,8 +15,8 @@ from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.testing import ToyEvaluator, ToySampler
 from otcache_solvers.anchor import AnchorSearch
 from otcache_solvers.climb import climb, moved
+from otcache_solvers.tpe_search import quiet
 from otcache_solvers.trial_book import TrialBook, mean_error
-from otcache_solvers.warp_search import quiet
 
 SAMPLER = ToySampler(num_steps=14, num_samples=4, power=2.0)
 

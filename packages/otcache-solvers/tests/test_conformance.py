@@ -130,6 +130,18 @@ class TestAnchorSearch(SolverConformance):
         return create("solvers", "anchor-search", max_trials=6, climb_trials=4)
 
 
+class TestAnchorSearchGapsPruned(SolverConformance):
+    def make_solver(self):
+        settings = {"max_trials": 6, "climb_trials": 4, "space": "gaps", "prune": True}
+        return create("solvers", "anchor-search", **settings)
+
+
+class TestAnchorSearchIntegersStrength(SolverConformance):
+    def make_solver(self):
+        settings = {"max_trials": 6, "climb_trials": 4, "space": "integers"}
+        return create("solvers", "anchor-search", **settings, fit=False, strength=True)
+
+
 class TestAnnealing(SolverConformance):
     def make_solver(self):
         return create("solvers", "annealing", iterations=12, max_trials=16)

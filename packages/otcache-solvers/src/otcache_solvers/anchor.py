@@ -9,12 +9,22 @@ from typing import Any, final
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Evaluator, ScheduleSolver
 from otcache_core.errors import expected
+from otcache_core.forecasters.strength import StrengthCurve
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.climb import climb
 from otcache_solvers.kumaraswamy import Kumaraswamy
 from otcache_solvers.needs import evaluator_of, objective_of
+from otcache_solvers.search_space import GapSpace, IntegerSpace, SearchSpace, WarpSpace
+from otcache_solvers.shared_study import SharedStudy
+from otcache_solvers.strength_space import StrengthSpace
+from otcache_solvers.tpe_search import search
 from otcache_solvers.trial_book import Entry, TrialBook
-from otcache_solvers.warp_search import search_warps
+
+SPACES: dict[str, type[WarpSpace] | type[GapSpace] | type[IntegerSpace]] = {
+    "warp": WarpSpace,
+    "gaps": GapSpace,
+    "integers": IntegerSpace,
+}
 
 
 @final
@@ -25,9 +35,10 @@ class AnchorSearch(ScheduleSolver):
     .. math:: \min_{a, b} \exp E_{samples} \log e\big( S_{a,b} \big), \qquad
               S_{a,b} = \operatorname{round} Q_{a,b}\big(\tfrac{m-1}{B}\big)
 
-    with e the evaluator's error and Q a :class:`~otcache_solvers.kumaraswamy.Kumaraswamy` warp. In
-    order: the warm starts as they are (uniform, the reference's warp read at B levels, ``warm``),
-    the warps nearest to them, Optuna's TPE, then moves of single steps. No schedule is run twice.
+    with e the evaluator's error and Q a :class:`~otcache_solvers.kumaraswamy.Kumaraswamy` warp
+    (``space`` names other parameters). In order: the warm starts as they are (uniform, the
+    reference's warp read at B levels, ``warm``), the points nearest to them, Optuna's TPE, then
+    moves of single steps. No schedule is run twice.
     Errors are heavy-tailed over samples and a climb overfits, hence the geometric mean and the
     split: the winner must also beat the best warm start on samples the search never saw, else that
     is returned.
@@ -49,9 +60,22 @@ class AnchorSearch(ScheduleSolver):
             down, so that fewer than four samples are all searched on by default.
         bump: also search a local deformation of the warp.
         progress: called with (schedules run, at most).
+        space: what Optuna varies: ``warp``; ``gaps``, the B gaps by breaking a stick; ``integers``,
+            the steps themselves, duplicates moved apart. The latter two reach every schedule with
+            B - 1 numbers (:mod:`otcache_solvers.search_space`).
+        strength: also vary a factor in [0, 1.5] on the forecast strengths, only with ``fit=False``:
+            on those of the reference or of the first warm start that forecasts, else on exact
+            linear extrapolation. The climb keeps the strengths of the schedule it moves.
+        prune: run the schedules that Optuna suggests on a quarter of the samples first (then on
+            half, without a fit), and give up those above the median there; they count as trials.
+        storage: URL of a database (SQLAlchemy's, ``sqlite:///search.db``) that keeps Optuna's
+            trials: several processes may search together until they have ``max_trials`` between
+            them, and a search cut short goes on where it was. The warm starts and the climb are
+            each process's own, as is ``nfe``. Whoever takes part must run the same model.
+        study: name in the storage; ``anchor-search`` by default.
 
     Raises:
-        OtcacheError: if a number is out of range.
+        OtcacheError: if a number is out of range, or settings exclude one another.
     """
 
     max_trials: int = 24
@@ -63,6 +87,11 @@ class AnchorSearch(ScheduleSolver):
     split: float = 0.25
     bump: bool = False
     progress: Callable[[int, int], None] | None = None
+    space: str = "warp"
+    strength: bool = False
+    prune: bool = False
+    storage: str | None = None
+    study: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_trials < 1:
@@ -73,13 +102,29 @@ class AnchorSearch(ScheduleSolver):
             )
         if not 0 <= self.split < 1:
             raise OtcacheError(expected("AnchorSearch.split", self.split, "at least 0 and below 1"))
+        if self.space not in SPACES:
+            raise OtcacheError(
+                expected("AnchorSearch.space", self.space, f"one of {', '.join(SPACES)}")
+            )
+        self._refuse(self.bump and self.space != "warp", "bump", "only a warp has one.")
+        advice = "a fit replaces the strengths searched. Pass fit=False."
+        self._refuse(self.strength and self.fit, "strength", advice)
+        alone = self.study is not None and self.storage is None
+        self._refuse(alone, "study", "it names a study in a storage. Pass storage=...")
+
+    def _refuse(self, condition: bool, name: str, why: str) -> None:
+        if condition:
+            value = getattr(self, name)
+            raise OtcacheError(expected(f"AnchorSearch.{name}", value, "left out here", why))
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Search, the same way for the same seed; the objective is the mean error searched on.
 
         Raises:
             OtcacheError: if the problem has no evaluator, a warm start does not fit the problem,
-                the objective is unknown, or every run broke.
+                the objective is unknown, every run broke, the storage cannot be reached, or its
+                study was begun for another N, budget, space, objective, mean, fit or number of
+                samples.
         """
         evaluator = evaluator_of(problem, "anchor-search")
         searched, kept = self._samples(evaluator)
@@ -88,16 +133,27 @@ class AnchorSearch(ScheduleSolver):
         warm = self._warm_starts(problem)
         starts = dict(zip(warm, book.price(list(warm.values())[: self.max_trials]), strict=False))
         start = book.best()
-        self._search(book, problem, list(warm.values()))
-        settled = climb(book, trials=self.climb_trials, seed=problem.seed)
+        space = self._space(problem, list(warm.values()))
+        search(
+            book,
+            space,
+            list(warm.values()),
+            trials=self.max_trials,
+            seed=problem.seed,
+            prune=self.prune,
+            shared=self._shared(problem, book, space),
+        )
+        carry = space.carried if isinstance(space, StrengthSpace) else None
+        settled = climb(book, trials=self.climb_trials, seed=problem.seed, carry=carry)
         chosen, verdict = self._accept(book, start, kept)
         if self.progress is not None:
             self.progress(self._most, self._most)
+        pruned = {"pruned": len(book.given_up)} if self.prune else {}
         return Solution(
             chosen.schedule,
             chosen.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
-            stats={"nfe": book.nfe, "trials": len(book.entries), "warm": starts, **verdict},
+            stats={"nfe": book.nfe, "trials": book.tried, "warm": starts, **pruned, **verdict},
         )
 
     def _samples(self, evaluator: Evaluator) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -124,15 +180,36 @@ class AnchorSearch(ScheduleSolver):
                 unique[name] = schedule
         return unique
 
-    def _search(self, book: TrialBook, problem: ScheduleProblem, warm: Sequence[Schedule]) -> None:
-        search_warps(
-            book,
-            lambda warp: warp.schedule(problem.num_steps, problem.budget),
-            [Kumaraswamy.nearest(schedule) for schedule in warm],
-            trials=self.max_trials,
-            names=("log_a", "log_b", "bump", "centre") if self.bump else ("log_a", "log_b"),
-            seed=problem.seed,
+    def _space(self, problem: ScheduleProblem, warm: Sequence[Schedule]) -> SearchSpace:
+        n, budget = problem.num_steps, problem.budget
+        steps = (
+            WarpSpace(n, budget, self.bump)
+            if self.space == "warp"
+            else SPACES[self.space](n, budget)
         )
+        if not self.strength:
+            return steps
+        grid = evaluator_of(problem, "anchor-search").grid
+        linear = Schedule(num_steps=n, computed=warm[0].computed, forecaster="linear")
+        known = [s for s in (problem.reference, *warm) if s is not None]
+        source = next((s for s in known if s.weights or s.forecaster == "linear"), linear)
+        return StrengthSpace(steps, StrengthCurve.of(source, grid), tuple(grid.tolist()))
+
+    def _shared(
+        self, problem: ScheduleProblem, book: TrialBook, space: SearchSpace
+    ) -> SharedStudy | None:
+        if self.storage is None:
+            return None
+        identity = {
+            "num_steps": problem.num_steps,
+            "budget": problem.budget,
+            "space": sorted(space.limits),
+            "objective": book.objective or book.evaluator.objectives[0],
+            "fit": self.fit,
+            "robust": self.robust,
+            "samples": len(book.samples),
+        }
+        return SharedStudy(self.storage, self.study or "anchor-search", identity)
 
     def _accept(
         self, book: TrialBook, start: Entry, kept: tuple[int, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,7 +13,14 @@ from otcache_solvers.trial_book import TrialBook
 REACH = 3
 
 
-def climb(book: TrialBook, *, seed: int, trials: int | None = None, reach: int = REACH) -> bool:
+def climb(
+    book: TrialBook,
+    *,
+    seed: int,
+    trials: int | None = None,
+    reach: int = REACH,
+    carry: Callable[[Schedule, Schedule], Schedule] | None = None,
+) -> bool:
     """Move one computed step of the best schedule by up to ``reach``, as long as that helps.
 
     The moves of one step run in one call, since they share their other steps; steps take turns in a
@@ -23,6 +31,7 @@ def climb(book: TrialBook, *, seed: int, trials: int | None = None, reach: int =
         seed: of the order.
         trials: number of schedules that may be run at most, beside the book's own allowance.
         reach: steps that a move may span, at least 1.
+        carry: from a schedule and a moved one without weights, what is run instead of that.
 
     Returns:
         Whether the best schedule has no better neighbour (False: stopped by ``trials`` or by the
@@ -30,13 +39,16 @@ def climb(book: TrialBook, *, seed: int, trials: int | None = None, reach: int =
     """
     budget = book.best().schedule.budget
     turns = np.random.default_rng(seed).permutation(np.arange(1, budget)).tolist()
-    limit = sys.maxsize if trials is None else len(book.entries) + trials
+    limit = sys.maxsize if trials is None else book.tried + trials
     idle = turn = 0
     while idle < len(turns):
         best = book.best()
         place = turns[turn % len(turns)]
-        moves = [s for s in moved(best.schedule, place, reach) if not book.knows(s)]
-        allowed = book.affordable(moves)[: limit - len(book.entries)]
+        moves = moved(best.schedule, place, reach)
+        if carry is not None:
+            moves = [carry(best.schedule, move) for move in moves]
+        moves = [move for move in moves if not book.knows(move)]
+        allowed = book.affordable(moves)[: limit - book.tried]
         if allowed:
             book.price(allowed)
         if len(moves) > len(allowed):

@@ -39,7 +39,7 @@ def otcache_provide_solvers() -> list[Info]:
         Info(
             "anchor-search",
             "otcache_solvers.anchor:AnchorSearch",
-            "end-to-end search at an extreme budget: Optuna over a warp, then a climb",
+            "end-to-end search at an extreme budget: Optuna over a warp or steps, then a climb",
         ),
         Info(
             "annealing",

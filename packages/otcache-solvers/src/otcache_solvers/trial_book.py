@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
-from otcache_core.contracts import Evaluator
+from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.errors import expected
 
 FLOOR = 1e-12
@@ -37,6 +37,7 @@ class TrialBook:
         squared: square the errors before their mean: of ``latent-rmse``, that is the MSE.
         max_trials: schedules that :meth:`affordable` lets through at most; None is no limit.
         max_nfe: denoiser evaluations likewise.
+        given_up: schedules that a :meth:`race` ended early: number of samples, error on them.
     """
 
     evaluator: Evaluator
@@ -50,6 +51,12 @@ class TrialBook:
     squared: bool = False
     max_trials: int | None = None
     max_nfe: int | None = None
+    given_up: dict[Hashable, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> int:
+        """Schedules run so far, to the end or not."""
+        return len(self.entries) + len(self.given_up)
 
     def price(self, schedules: Sequence[Schedule]) -> list[float]:
         """Errors of the schedules; those not known yet run in one call of the evaluator."""
@@ -81,13 +88,52 @@ class TrialBook:
             self.price([start])
         return self.entries[key]
 
+    def race(self, schedule: Schedule, goes_on: Callable[[int, float], bool]) -> None:
+        """Run a schedule on growing subsets of the samples for as long as it is worth it.
+
+        A quarter, half and all of them, of which each sample runs once; a quarter and all with a
+        fit, which needs its samples together. A schedule met again is not run again.
+
+        Args:
+            schedule: ends in the entries, or among those given up.
+            goes_on: called with the number of samples and the mean error on them; after the last
+                subset its answer does not matter.
+        """
+        key = self._key(schedule)
+        if key in self.entries:
+            return
+        if key in self.given_up:
+            goes_on(*self.given_up[key])
+            return
+        errors = np.empty((1, 0))
+        for count in self._subsets():
+            part = self.samples[:count] if self.fit else self.samples[errors.shape[1] : count]
+            ran = self._evaluate([schedule], part, self.fit)
+            errors = ran.errors if self.fit else np.hstack([errors, ran.errors])
+            [value] = self._means(errors)
+            if not goes_on(count, value) and count < len(self.samples):
+                self.given_up[key] = count, value
+                break
+        else:
+            self.entries[key] = Entry(ran.schedules[0], value)
+        self.notify(self.tried)
+
+    def adopt(self, schedule: Schedule, value: float) -> None:
+        """Enter a schedule that was run elsewhere, unless it is known."""
+        self.entries.setdefault(self._key(schedule), Entry(schedule, value))
+
+    def abandon(self, schedule: Schedule, samples: int, value: float) -> None:
+        """Enter a schedule that was given up elsewhere, unless it is known."""
+        if not self.knows(schedule):
+            self.given_up.setdefault(self._key(schedule), (samples, value))
+
     def affordable(self, schedules: Sequence[Schedule]) -> list[Schedule]:
         """Of the schedules that were not run, the first ones that the allowance still covers.
 
         A run is taken to cost its samples times its computed steps: an evaluator may share work
         and spend less, never more.
         """
-        trials, nfe = len(self.entries), self.nfe
+        trials, nfe = self.tried, self.nfe
         allowed = []
         for schedule in schedules:
             if self.knows(schedule):
@@ -130,14 +176,26 @@ class TrialBook:
         return best
 
     def _run(self, schedules: dict[Hashable, Schedule], fit: bool) -> None:
-        ran = self.evaluator.evaluate(
-            list(schedules.values()), objective=self.objective, samples=self.samples, fit=fit
-        )
-        self.nfe += ran.nfe
-        values = mean_error(np.square(ran.errors) if self.squared else ran.errors, self.robust)
-        for key, schedule, value in zip(schedules, ran.schedules, values.tolist(), strict=True):
+        ran = self._evaluate(list(schedules.values()), self.samples, fit)
+        values = self._means(ran.errors)
+        for key, schedule, value in zip(schedules, ran.schedules, values, strict=True):
             self.entries[key] = Entry(schedule, value)
-        self.notify(len(self.entries))
+        self.notify(self.tried)
+
+    def _evaluate(
+        self, schedules: Sequence[Schedule], samples: Sequence[int], fit: bool
+    ) -> Evaluation:
+        ran = self.evaluator.evaluate(schedules, objective=self.objective, samples=samples, fit=fit)
+        self.nfe += ran.nfe
+        return ran
+
+    def _means(self, errors: NDArray[np.float64]) -> list[float]:
+        values = mean_error(np.square(errors) if self.squared else errors, self.robust)
+        return [float(value) for value in values]
+
+    def _subsets(self) -> list[int]:
+        n = len(self.samples)
+        return sorted({-(-n // 4), n} if self.fit else {-(-n // 4), -(-n // 2), n})
 
     def _price(self, schedule: Schedule) -> int:
         return len(self.samples) * schedule.budget

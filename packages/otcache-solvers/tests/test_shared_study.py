@@ -1,0 +1,173 @@
+"""Several processes search one study; another day goes on with it."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import optuna
+import pytest
+
+from otcache_core import OtcacheError, ScheduleProblem
+from otcache_core.testing import ToySampler
+from otcache_solvers.anchor import AnchorSearch
+
+SAMPLER = ToySampler(num_steps=14, num_samples=3, power=2.0)
+
+
+class Watched:
+    """The toy's evaluator; keeps what ran, and calls ``after`` each time."""
+
+    def __init__(self, after=lambda count: None):
+        self.inner, self.after, self.ran = SAMPLER.evaluator(), after, []
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def evaluate(self, schedules, **settings):
+        self.ran += [s.computed for s in schedules]
+        result = self.inner.evaluate(schedules, **settings)
+        self.after(len(self.ran))
+        return result
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+def solve(storage, *, trials=10, evaluator=None, budget=4, seed=0, **settings):
+    solver = AnchorSearch(
+        trials, 0, split=0.0, storage=storage, **{"space": "integers", **settings}
+    )
+    evaluator = evaluator or Watched()
+    return solver.solve(ScheduleProblem(14, budget, evaluator=evaluator, seed=seed))
+
+
+def test_a_study_goes_on_where_it_was(url):
+    first, second = Watched(), Watched()
+    short = solve(url, trials=4, evaluator=first)
+    longer = solve(url, trials=8, evaluator=second)
+    assert longer.stats["trials"] == 8
+    assert set(first.ran) & set(second.ran) == {(0, 3, 7, 10)}, "only the uniform start is rerun"
+    assert longer.objective <= short.objective
+    assert len(second.ran) == 8 - 4 + 1
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_finished_study_is_read_and_not_run(url, prune):
+    first = solve(url, trials=12, prune=prune)
+    evaluator = Watched()
+    again = solve(url, trials=12, prune=prune, evaluator=evaluator)
+    assert evaluator.ran == [(0, 3, 7, 10)]
+    assert (again.schedule, again.objective) == (first.schedule, first.objective)
+    assert again.stats["trials"] == first.stats["trials"]
+    assert again.stats.get("pruned") == first.stats.get("pruned")
+
+
+def test_a_study_in_a_database_is_deterministic(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        evaluator = Watched()
+        solve(f"sqlite:///{tmp_path / name}.db", trials=5, evaluator=evaluator)
+        runs.append(evaluator.ran)
+    assert runs[0] == runs[1]
+
+
+def test_threads_that_begin_at_once_share_one_study(url):
+    together = threading.Barrier(2, timeout=60)
+    evaluators = [Watched(lambda count: together.wait() if count == 1 else None) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        solutions = list(pool.map(lambda e: solve(url, trials=8, evaluator=e), evaluators))
+    for solution in solutions:
+        assert 8 <= solution.stats["trials"] <= 9, "one may be under way elsewhere"
+    study = optuna.load_study(study_name="anchor-search", storage=url)
+    numbers = [trial.number for trial in study.get_trials()]
+    assert numbers == list(range(len(numbers)))
+    best = min(trial.value for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
+    assert min(s.objective for s in solutions) <= best
+
+
+def test_processes_share_one_study(url):
+    code = (
+        "import sys\n"
+        "from otcache_core import ScheduleProblem\n"
+        "from otcache_core.testing import ToySampler\n"
+        "from otcache_solvers.anchor import AnchorSearch\n"
+        "solver = AnchorSearch(8, 0, split=0.0, space='integers', storage=sys.argv[1])\n"
+        "sampler = ToySampler(num_steps=14, num_samples=3, power=2.0)\n"
+        "problem = ScheduleProblem(14, 4, evaluator=sampler.evaluator())\n"
+        "sys.stdin.read(1)\n"
+        "print(solver.solve(problem).stats['trials'])\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, url], text=True, **pipes) for _ in range(2)
+    ]
+    for process in processes:
+        process.stdin.write("x")
+        process.stdin.flush()
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert 8 <= int(out) <= 9
+    evaluator = Watched()
+    assert solve(url, trials=8, evaluator=evaluator).stats["trials"] >= 8
+    assert evaluator.ran == [(0, 3, 7, 10)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 3}, "budget of study 'anchor-search' must be 4, got 3: it was begun so"),
+        ({"space": "gaps"}, "space of study"),
+        ({"fit": False}, "fit of study 'anchor-search' must be True, got False"),
+        ({"robust": False}, "robust of study"),
+        ({"objective": "latent-l1"}, "objective of study"),
+    ],
+)
+def test_a_study_of_something_else_is_refused(url, settings, message):
+    solve(url, trials=2)
+    with pytest.raises(OtcacheError, match=message):
+        solve(url, trials=2, **settings)
+    assert solve(url, trials=2, study="another", **settings).schedule is not None
+
+
+def test_a_study_of_another_n_or_of_another_program_is_refused(url):
+    solve(url, trials=2)
+    shorter = ScheduleProblem(12, 4, evaluator=ToySampler(num_steps=12).evaluator())
+    with pytest.raises(OtcacheError, match="num_steps of study 'anchor-search' must be 14, got 12"):
+        AnchorSearch(storage=url).solve(shorter)
+    foreign = optuna.create_study(storage=url, study_name="foreign")
+    foreign.tell(foreign.ask(), 1.0)
+    with pytest.raises(
+        OtcacheError, match="study must be one of an anchor search, got 'foreign': it holds trials"
+    ):
+        solve(url, study="foreign")
+
+
+@pytest.mark.parametrize(
+    "storage",
+    ["sqlite:////no/such/folder/search.db", "postgresql://me:secret@localhost:1/db", "nonsense"],
+)
+def test_a_storage_out_of_reach_is_an_error_with_advice(storage):
+    with pytest.raises(
+        OtcacheError, match="storage must be a database that can be reached"
+    ) as caught:
+        solve(storage)
+    assert "Check the URL" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_storage_that_fails_on_the_way_is_the_same_error(url):
+    def drop(count):
+        if count == 4:
+            with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+                connection.execute("DROP TABLE trial_values")
+            connection.close()
+
+    with pytest.raises(OtcacheError, match="storage must be a database that can be reached"):
+        solve(url, evaluator=Watched(drop))
