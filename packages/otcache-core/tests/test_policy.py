@@ -271,3 +271,19 @@ def test_weights_of_branches_are_interpolated_each_on_its_own(provenance: Proven
     for span in list(got.spans("cond"))[1:]:
         np.testing.assert_allclose(span.weights, linear_weights(span, grid, 2), rtol=1e-9)
     assert all(c == 0 for span in got.spans("uncond") for c in span.weights)
+
+
+def test_weights_that_are_no_strengths_are_not_carried_over(provenance: Provenance) -> None:
+    """Lookbacks of mean-velocity belong to spans of their own schedule."""
+    ends = [
+        msgspec.structs.replace(
+            Schedule(N, steps), forecaster="mean-velocity", weights=tuple((3.0,) for _ in steps)
+        )
+        for steps in [(0, 10, 20), (0, 5, 10, 20, 30, 40)]
+    ]
+    between = Policy(*ends, provenance).schedule(4)
+    assert (between.forecaster, between.weights) == ("mean-velocity", ())
+    fitted = Schedule(N, (0, 5, 10, 20, 30, 40)).with_weights([(0.1,)] * 6)
+    mixed = Policy(ends[0], fitted, provenance).schedule(4)
+    assert mixed.forecaster == "fitted"
+    assert {row[0] for row in mixed.weights} <= {0.0, 0.1}

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from otcache_core.policy import Policy
 
 
+#: Forecasters that strengths describe.
+WITH_STRENGTH = ("reuse", "linear", "fitted")
+
+
 class _Place(msgspec.Struct, frozen=True):
     """Where a budget lies: lam of the way from one node to the next."""
 
@@ -93,16 +97,20 @@ def schedule_mapped(
 def _forecast(
     policy: Policy, place: _Place, steps: Schedule, grid: NDArray[np.float64]
 ) -> Schedule:
-    """Give steps the forecaster of both neighbours: by name where it stores no weights.
+    """Give steps the forecaster of both neighbours: by name unless it is ``fitted``.
 
-    Reuse without weights beside a fitted schedule means that nothing was fitted there: the fitted
-    strengths count for both.
+    What other forecasters store in the weights belongs to the spans of their own schedule and is not
+    carried over; where neighbours differ, only those whose strength is known count. Reuse without
+    weights beside a fitted schedule means that nothing was fitted there: the fitted strengths count
+    for both.
     """
     ends = [place.lower, place.upper]
+    fitted = [s for s in ends if s.forecaster == "fitted" and s.weights]
     names = {s.forecaster for s in ends}
-    if len(names) == 1 and not any(s.weights for s in ends):
+    if len(names) == 1 and not fitted:
         return msgspec.structs.replace(steps, forecaster=names.pop())
-    if any(s.weights for s in ends):
+    ends = [s for s in ends if s.forecaster in WITH_STRENGTH] or [steps]
+    if fitted:
         ends = [s for s in ends if s.weights or s.forecaster != "reuse"]
     own = tuple(_grid(policy, policy.num_steps).tolist())
 

@@ -88,10 +88,16 @@ def calibrate(
     prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line.")] = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Refine the weights on the final error; dearer.")
+    ] = False,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a pipeline once; an interrupted calibration goes on where it stopped."""
+    """Measure a pipeline once; an interrupted calibration goes on where it stopped.
+
+    With --refine a finished one goes on too.
+    """
     from otcache.calibrate import calibrate as measure
     from otcache.opening import open_pipeline, read_prompts
     from otcache.recipe import Recipe
@@ -104,7 +110,7 @@ def calibrate(
         texts,
         steps,
         [_integer("--seeds", s) for s in seeds.split(",")],
-        recipe=Recipe(batch_size=batch_size),
+        recipe=Recipe(batch_size=batch_size, refine=refine),
         directory=directory,
         progress=not as_json,
         **opened.call,

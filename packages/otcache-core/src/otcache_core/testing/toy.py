@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.errors import OtcacheError, expected
-from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor
 from otcache_core.forecasters.strength import linear_weights
 from otcache_core.schedule import Schedule, Span
 from otcache_core.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
-_FORECASTERS: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
+_FORECASTERS: dict[str, Forecaster] = {
+    "reuse": Reuse(),
+    "linear": Linear(),
+    "fitted": Fitted(),
+    "taylor": Taylor(),
+    "mean-velocity": MeanVelocity(),
+}
 
 
 @dataclass(frozen=True, eq=False)
