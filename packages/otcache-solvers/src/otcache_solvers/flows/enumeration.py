@@ -51,6 +51,7 @@ class Enumeration(PathSearch):
             OtcacheError: if there are too many schedules.
         """
         n, first = spans.num_steps, (budget + 1) // 2
+        rest = budget - first
         count = math.comb(n - 1, budget - 1)
         if count > self.max_schedules:
             wanted = f"at most {self.max_schedules:,}"
@@ -59,9 +60,9 @@ class Enumeration(PathSearch):
                 expected(f"schedules with N = {n}, B = {budget}", count, wanted, advice)
             )
         best: tuple[float, tuple[int, ...]] = (math.inf, ())
-        for j in range(first, n + 1):
+        for j in range(first, n - rest + 1):
             heads = _paths(spans, 0, j, first)
-            tails = _paths(spans, j, n, budget - first)
+            tails = _paths(spans, j, n, rest)
             for steps, value in _candidates(spans, heads, tails, best[0], budget):
                 best = min(best, (value, steps))
         return Found(best[1], best[0], best[0], "", {"schedules": count})
