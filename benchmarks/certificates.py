@@ -1,10 +1,11 @@
 """How far from the least vector sum a schedule can be: ``python benchmarks/certificates.py OUT``.
 
 Displacements of the demo pipeline on a few calibration samples, under reuse, propagated by one gain a step
-(``--propagation exact``: by a run for every span, about 4,000 evaluations a sample at N = 30). Every search of the ``vector-sum`` solver on the same problem, beside each other: enumeration is the oracle, branch
-and bound must find the same value and prove it, a beam is certified by the relaxation alone, once by the
-nearest point and once by a QP through cvxpy. A second table runs the schedules, with what other rules choose
-and with every neighbour: does the least vector sum have the least error? OUT keeps the displacements and
+(``--propagation exact``: by a run for every span, about 4,000 evaluations a sample at N = 30). Every search
+of the ``vector-sum`` solver on the same problem, beside each other: enumeration is the oracle, branch and
+bound must find the same value and prove it, a beam is certified by the relaxation alone, once by the nearest
+point and once by a QP through cvxpy. A second table runs the schedules, with what other rules choose and with
+every neighbour: does the least vector sum have the least error? OUT keeps the displacements and
 ``certificates.md``.
 """
 
