@@ -286,3 +286,18 @@ def test_bad_input_is_refused_in_words():
 def test_a_gram_that_is_none_is_refused_where_it_is_made(bad):
     with pytest.raises(OtcacheError, match=r"NaN or infinity|least eigenvalue -1"):
         Displacements(2, ((0, 2),), np.full((1, 1, 1), bad))
+
+
+def test_thirty_steps_are_enumerated_and_branch_and_bound_agrees():
+    """1.56 million schedules at B = 8; at B = 13 there are too many to try by default."""
+    sampler = ToySampler(num_steps=30, num_samples=2)
+    measured = Displacement().displacements(sampler.trajectories(), sampler.evaluator())
+    problem = ScheduleProblem(30, 8)
+    every = VectorSum(measured).solve(problem)
+    bounded = VectorSum(measured, BranchAndBound()).solve(problem)
+    assert every.stats["schedules"] == math.comb(29, 7)
+    assert every.stats["certificate"].gap == bounded.stats["certificate"].gap == 0
+    assert bounded.objective == pytest.approx(every.objective, rel=1e-8)
+    more = VectorSum(measured).solve(ScheduleProblem(30, 13)).stats["certificate"]
+    assert more.method == "branch and bound"
+    assert more.gap <= 0.1

@@ -27,8 +27,8 @@ from otcache_solvers.flows import (
 from otcache_solvers.flows.labels import reachable
 
 LOOSE = "Fractional flows may cancel where no path does. Try BranchAndBound()."
-#: Up to this many schedules each is tried.
-FEW = 2_000_000
+#: Up to this many schedules each is tried: a second or two.
+FEW = 40_000_000
 
 
 @final
@@ -42,7 +42,7 @@ class VectorSum(ScheduleSolver):
     with f the unit flow of the path on the span graph. Displacements add up as vectors where span
     costs do not add up. Not additive, so no dynamic program is exact; the search is a strategy:
     ``Enumeration()``, ``Beam(width)`` or ``BranchAndBound()``. By default every schedule is tried
-    where there are at most two million, and branch and bound proves the optimum or a gap beyond.
+    where there are at most forty million, and branch and bound proves the optimum or a gap beyond.
 
     The bound is a :class:`~otcache_solvers.certificate.Certificate`, in words in
     ``Solution.certificate`` and as an object in ``Solution.stats["certificate"]``; None where

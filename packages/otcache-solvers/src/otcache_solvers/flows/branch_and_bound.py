@@ -88,7 +88,7 @@ class BranchAndBound(PathSearch):
                 reason = f"the time limit of {self.seconds:g} s was reached: raise `seconds`"
                 break
             if width >= self.max_width:
-                reason = f"the layers were cut to {width} labels: raise `max_width`, or try Enumeration()"
+                reason = f"the layers were cut to {width} labels: raise `max_width`"
                 break
             width = min(4 * width, self.max_width)
         stats = {"labels": run.labels, "passes": widths}
