@@ -14,6 +14,7 @@ import pytest
 from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_solvers.anchor import AnchorSearch
+from otcache_solvers.shared_study import SharedStudy
 
 SAMPLER = ToySampler(num_steps=14, num_samples=3, power=2.0)
 
@@ -89,6 +90,20 @@ def test_threads_that_begin_at_once_share_one_study(url):
     assert numbers == list(range(len(numbers)))
     best = min(trial.value for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     assert min(s.objective for s in solutions) <= best
+
+
+def test_searches_that_differ_and_begin_at_once_never_mix(url):
+    """Neither saw the other's settings when it joined; the first look at the study tells."""
+    mine, other = (SharedStudy(url, "one", {"budget": budget}) for budget in (3, 4))
+    study = mine.open()
+    attributes = dict(study.user_attrs)
+    other_study = SharedStudy(url, "two", other.identity).open()
+    for key, value in other_study.user_attrs.items():
+        study.set_user_attr(key, value)
+    assert len(study.user_attrs) == len(attributes) + 1
+    for shared in (mine, other):
+        with pytest.raises(OtcacheError, match="budget of study 'one' must be"):
+            shared.learn(shared.open(), book=None)
 
 
 def test_processes_share_one_study(url):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from otcache_core import OtcacheError, Schedule
 from otcache_core.errors import expected
 from otcache_solvers.trial_book import TrialBook
 
-IDENTITY, SCHEDULE = "otcache", "schedule"
+IDENTITY, SCHEDULE = "otcache ", "schedule"
 #: Seconds to wait for another process's write; SQLite's own 5 are few for a slow disk.
 SQLITE_PATIENCE = 60.0
 #: Processes that make the tables at the same moment collide, at most once a table.
@@ -34,24 +36,26 @@ class SharedStudy:
     identity: dict[str, Any]
 
     def open(self, **settings: Any) -> Any:
-        """The study, made with Optuna's ``settings`` or joined.
+        """The study, made with Optuna's ``settings`` or joined; call :meth:`learn` next.
 
         Raises:
-            OtcacheError: if the database cannot be reached, or the study is of something else.
+            OtcacheError: if the database cannot be reached, or another program began the study.
         """
         try:
             study = self._opened(settings)
         except Exception as error:  # every database driver raises types of its own
             raise self._unreachable(error) from error
         with self.reached():
-            found = study.user_attrs.get(IDENTITY)
-            if found is None and not study.get_trials(deepcopy=False):
-                study.set_user_attr(IDENTITY, self.identity)
-                return study
-        if found is None:
-            advice = "it holds trials of another program. Choose another name."
-            raise OtcacheError(expected("study", self.name, "one of an anchor search", advice))
-        self._check(found)
+            begun = bool(study.get_trials(deepcopy=False))  # before the attributes: they come first
+            if not self._identities(study):
+                if begun:
+                    advice = "it holds trials of another program. Choose another name."
+                    raise OtcacheError(
+                        expected("study", self.name, "one of an anchor search", advice)
+                    )
+                # A key of its own, so that two that begin at once and differ both see it.
+                key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+                study.set_user_attr(IDENTITY + key[:16], self.identity)
         return study
 
     @contextmanager
@@ -65,10 +69,16 @@ class SharedStudy:
             raise self._unreachable(error) from error
 
     def learn(self, study: Any, book: TrialBook) -> None:
-        """Enter in the book what others ran."""
+        """Enter in the book what others ran.
+
+        Raises:
+            OtcacheError: if the study is of something else, or cannot be reached.
+        """
         from optuna.trial import TrialState
 
         with self.reached():
+            for found in self._identities(study):
+                self._check(found)
             trials = study.get_trials(
                 deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
             )
@@ -96,6 +106,10 @@ class SharedStudy:
         return optuna.create_study(
             storage=storage, study_name=self.name, load_if_exists=True, **settings
         )
+
+    def _identities(self, study: Any) -> list[dict[str, Any]]:
+        attributes = study.user_attrs.items()
+        return [value for name, value in attributes if name.startswith(IDENTITY)]
 
     def _check(self, found: dict[str, Any]) -> None:
         for what, mine in self.identity.items():

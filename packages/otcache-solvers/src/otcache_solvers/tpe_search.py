@@ -34,7 +34,8 @@ def search(
     Args:
         book: where schedules are run and kept.
         space: what is searched.
-        warm: schedules whose nearest points are tried first, in one call of the evaluator.
+        warm: schedules whose nearest points are tried first, in one call of the evaluator (one by
+            one where pruned).
         trials: number of schedules tried at which to stop.
         seed: of the sampler; in a shared study also the number of the first trial taken, so that
             no two processes search alike.
@@ -58,9 +59,12 @@ def search(
         if shared is not None:
             shared.learn(study, book)
         points = [space.nearest(schedule) for schedule in warm][: max(trials - book.tried, 0)]
-        for point in points:
-            study.enqueue_trial(point, skip_if_exists=shared is not None)
-        batch = 1 if prune else max(1, len(points))
+        if shared is None:
+            for point in points:
+                study.enqueue_trial(point)
+        else:
+            _add(study, points, space, book)
+        batch = 1 if prune or shared else max(1, len(points))
         for turn in range(ASKS_PER_TRIAL * trials):
             if book.tried >= trials:
                 return
@@ -77,6 +81,23 @@ def search(
                 if turn == 0:
                     study.sampler = sampler(asked[0].number)
                 shared.learn(study, book)
+
+
+def _add(study: Any, points: list[dict[str, float]], space: SearchSpace, book: TrialBook) -> None:
+    """Run points that a shared study lacks; one queued there could be taken by two at once."""
+    from optuna.trial import create_trial
+
+    known = [trial.params for trial in study.get_trials(deepcopy=False)]
+    fresh = [point for point in points if point not in known]
+    schedules = [space.schedule(point) for point in fresh]
+    for point, schedule, value in zip(fresh, schedules, book.price(schedules), strict=True):
+        trial = create_trial(
+            params=point,
+            distributions=_distributions(space),
+            value=value,
+            user_attrs={SCHEDULE: book[schedule].schedule.to_dict()},
+        )
+        study.add_trial(trial)
 
 
 def _distributions(space: SearchSpace) -> dict[str, Any]:
