@@ -15,6 +15,7 @@ import otcache
 from otcache import calibration_stages
 from otcache_core import Trajectory
 from otcache_core.errors import OtcacheNotice
+from otcache_core.recurrence import EULER_LIMIT, Recurrence, euler_residual, identify
 
 RECIPE = otcache.Recipe(anchor_trials=6, climb_trials=4)
 PROMPTS, SEEDS = ["a", "b"], [0, 1]
@@ -181,11 +182,38 @@ def test_rounding_of_bfloat16_states_is_no_departure_from_euler() -> None:
         states.append((states[-1].float() + h * torch.tensor(v)).to(torch.bfloat16))
     kept = torch.stack(states).float().numpy()
     made = Trajectory(grid, kept, outputs, rounding=2.0**-9)
-    assert calibration_stages.euler_residual([made]) <= calibration_stages.RESIDUAL_LIMIT
+    assert euler_residual([made]) <= EULER_LIMIT
+    found = identify([made])
+    assert isinstance(found, Recurrence)
+    assert found.grid is grid
     exact = Trajectory(grid, kept, outputs)
-    assert calibration_stages.euler_residual([exact]) > calibration_stages.RESIDUAL_LIMIT
+    assert euler_residual([exact]) > EULER_LIMIT
     lagged = Trajectory(grid, kept, np.roll(outputs, 1, axis=0), rounding=2.0**-9)
-    assert calibration_stages.euler_residual([lagged]) > calibration_stages.RESIDUAL_LIMIT
+    assert euler_residual([lagged]) > EULER_LIMIT
+
+
+def test_a_two_step_sampler_is_fitted_through_its_recurrence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loop = make_loop(two_step=True)
+    made = otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE)
+    assert "fitted through the sampler's linear recurrence of order 1" in capsys.readouterr().err
+    schedule = otcache.plan(made).schedule(4)
+    assert schedule.forecaster == "fitted"
+    full = loop(["held out"] * 16, list(range(100, 116)), STEPS)
+
+    def error(schedule: otcache.Schedule) -> float:
+        with otcache.accelerate(loop, schedule):
+            ours = loop(["held out"] * 16, list(range(100, 116)), STEPS)
+        return float((ours - full).detach().square().mean().sqrt())
+
+    assert error(schedule) < 0.5 * error(otcache.Schedule(STEPS, schedule.computed))
+
+
+def test_a_noisy_sampler_reuses_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    made = otcache.calibrate(make_loop(noise=0.3), PROMPTS, STEPS, SEEDS, recipe=RECIPE)
+    assert "not fitted, skipped steps reuse: step" in " ".join(capsys.readouterr().err.split())
+    assert otcache.plan(made).schedule(4).forecaster == "reuse"
 
 
 def test_enable_changes_budgets_and_leaves_nothing(policy: otcache.Policy) -> None:

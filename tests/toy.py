@@ -25,16 +25,24 @@ class Swirl(nn.Module):
         return torch.tanh(x @ self.inner * (1 + s)) + torch.sin(3 * s)
 
 
-def make_loop(power: float = 1.5) -> otcache.Loop:
-    """The loop; ``loop.denoiser.calls`` counts; ``power`` bends its grid."""
+def make_loop(power: float = 1.5, *, two_step: bool = False, noise: float = 0.0) -> otcache.Loop:
+    """The loop; ``loop.denoiser.calls`` counts; ``power`` bends its grid.
+
+    Euler steps, or two-step Adams-Bashforth ones; ``noise`` is added at every step.
+    """
     denoiser = Swirl()
     grid = torch.linspace(1, 0, STEPS + 1) ** power
 
     def sample(prompts: list[str], seeds: list[int], num_steps: int) -> torch.Tensor:
-        noise = [torch.randn(8, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        x = torch.stack(noise)
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        x = torch.stack([torch.randn(8, generator=g) for g in generators])
+        h, older = grid.diff(), None
         for i in range(num_steps):
-            x = x + (grid[i + 1] - grid[i]) * denoiser(x, grid[i])
+            v = denoiser(x, grid[i])
+            bend = h[i] / h[i - 1] / 2 if two_step and older is not None else 0.0
+            x = x + h[i] * (v if older is None else v + bend * (v - older))
+            x = x + noise * torch.stack([torch.randn(8, generator=g) for g in generators])
+            older = v
         return x
 
     return otcache.loop(sample, denoiser=denoiser, grid=grid.tolist())

@@ -20,11 +20,11 @@ LINEAR_LIMIT = 1e-4
 MAX_ORDER = 3
 #: Fewer recorded numbers a coefficient than this say little about the sampler.
 PER_COEFFICIENT = 4
-#: Rounding above which a short lag can hide in it, so that Euler must also explain as much as any order.
-COARSE = 1e-6
 #: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
 ELEMENTS = 2**16
-#: Cancelling impulses below this share of their sum leave no handle on the end of a span.
+#: Singular value of columns of length 1 that is kept however coarse the rounding.
+WEAKEST = 1e-3
+#: Share of the sum below which what cancels counts as nothing.
 SINGULAR = 1e-6
 
 
@@ -141,8 +141,8 @@ def euler_residual(trajectories: Sequence[Trajectory]) -> float:
 def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     r"""The recurrence of the sampler that made these runs, of the smallest order that explains them.
 
-    The Euler rule of the grid, where it holds to ``EULER_LIMIT`` (and, where states are rounded
-    coarsely, no order leaves less than it). Otherwise, step by step, with coefficients shared by all
+    The Euler rule of the grid, where it holds to ``EULER_LIMIT``: what hides in the rounding of
+    bfloat16 states counts as Euler too. Otherwise, step by step, with coefficients shared by all
     samples,
 
     .. math:: \min_{a_i, b_i} \sum_{samples} \Big\| x_{i+1}
@@ -161,16 +161,10 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
         The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
     """
     grid, residual = trajectories[0].grid, euler_residual(trajectories)
-    exact = max(t.rounding for t in trajectories) <= COARSE
-    if residual <= EULER_LIMIT and exact:
+    if residual <= EULER_LIMIT:
         return Recurrence.euler(grid, residual)
-    steps = [_Step(trajectories, i) for i in range(trajectories[0].num_steps)]
+    steps = [_Step(trajectories, i) for i in range(len(grid) - 1)]
     largest = _largest_order(steps[0].numbers, len(steps))
-    if residual <= EULER_LIMIT and all(
-        step.as_good((1.0, h), max(largest, 0))
-        for step, h in zip(steps, np.diff(grid), strict=True)
-    ):
-        return Recurrence.euler(grid, residual)
     if largest < 0:
         return NotLinear(
             f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
@@ -184,8 +178,8 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     for i, fit in enumerate(fits):
         lags = len(fit.coefficients) // 2
         a[i, :lags], b[i, :lags] = fit.coefficients[0::2], fit.coefficients[1::2]
-    own = explained.argmax(axis=1)
-    loose = tuple(i for i, f in enumerate(fits) if f.deficit > _inherited(own, i, order))
+    pairs = enumerate(zip(fits, _inherited(a, b), strict=True))
+    loose = tuple(i for i, (fit, inherited) in pairs if fit.deficit > inherited)
     return Recurrence(a, b, max(fit.excess for fit in fits), None, loose)
 
 
@@ -206,10 +200,22 @@ def _refusal(steps: Sequence[_Step], order: int) -> NotLinear:
     )
 
 
-def _inherited(own: NDArray[np.intp], i: int, order: int) -> int:
-    """How many relations among the columns of step i are earlier steps of the sampler itself."""
-    lags = min(order, i)
-    return sum(r + min(int(own[i - r]), i - r) <= lags for r in range(1, lags + 1))
+def _inherited(a: Floats, b: Floats) -> list[int]:
+    """How many relations the sampler itself makes among the columns of each step.
+
+    Every state is a combination of x_0 and v_0, v_1, ...: columns may be no more than these.
+    """
+    num_steps, lags = a.shape
+    v = np.eye(num_steps + 1)[1:]
+    x, relations = [np.eye(num_steps + 1)[0]], []
+    for i in range(num_steps):
+        known = range(min(lags, i + 1))
+        rows = np.array([row[i - q] for q in known for row in (x, v)])
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        rank = np.linalg.matrix_rank(rows / np.where(norms > 0, norms, 1.0), tol=SINGULAR)
+        relations.append(len(rows) - int(rank))
+        x.append(np.asarray(sum(a[i, q] * x[i - q] + b[i, q] * v[i - q] for q in known)))
+    return relations
 
 
 @dataclass(frozen=True)
@@ -218,11 +224,13 @@ class _Fit:
 
     Attributes:
         coefficients: as named.
+        left: norm of what is left over, all samples together.
         excess: the worst sample's, relative to its step, beyond rounding.
         deficit: number of coefficients that the columns do not determine.
     """
 
     coefficients: Floats
+    left: float
     excess: float
     deficit: int
 
@@ -242,16 +250,10 @@ class _Step:
         self.numbers = sum(t.states[0, _some(t)].size for t in trajectories)
 
     def explained(self, order: int, largest: int) -> bool:
-        """Whether this order leaves no more than rounding, and no more than the largest one."""
-        fit = self.fit(order)
-        return fit.excess <= LINEAR_LIMIT and self.as_good(fit.coefficients, largest)
-
-    def as_good(self, coefficients: Sequence[float] | Floats, largest: int) -> bool:
-        """Whether the largest order leaves nothing less than these, but for chance and rounding."""
-        best, left = self.fit(largest).coefficients, self._left(np.asarray(coefficients))
-        chance = 1.02 + 20 / max(1, self.numbers - len(best))
-        least = float(np.sum(self._left(best) ** 2))
-        return bool(np.sum(left**2) <= chance * least + self._floor**2)
+        """Whether this order leaves no more than rounding, nor more than the largest one and chance."""
+        fit, best = self.fit(order), self.fit(largest)
+        chance = 1.02 + 20 / max(1, self.numbers - len(best.coefficients))
+        return fit.excess <= LINEAR_LIMIT and fit.left**2 <= chance * best.left**2 + self._floor**2
 
     def fit(self, order: int) -> _Fit:
         """Least squares of one order; solved once."""
@@ -264,16 +266,13 @@ class _Step:
         columns, end = stacked[:, :width], stacked[:, -1]
         scale = np.linalg.norm(columns, axis=0)
         scale[scale == 0] = 1.0
-        # A direction this weak would have a coefficient of more rounding than signal.
-        weak = 100 * self._rounding / np.sqrt(self.numbers)
+        # Along weaker directions than this a coefficient would be rounding, not signal.
+        weak = min(100 * self._rounding / np.sqrt(self.numbers), WEAKEST)
         scaled, _, rank, _ = np.linalg.lstsq(columns / scale, end, rcond=weak)
         c = scaled / scale
-        beyond = np.maximum(0.0, self._left(c) - self._noise) / (np.array(self._moved) + _TINY)
-        return _Fit(c, float(beyond.max()), width - int(rank))
-
-    def _left(self, c: Floats) -> Floats:
-        """What coefficients leave over, sample by sample."""
-        return np.array([np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c) for f in self._factors])
+        left = np.array([np.linalg.norm(f[:, -1] - f[:, :width] @ c) for f in self._factors])
+        beyond = np.maximum(0.0, left - self._noise) / (np.array(self._moved) + _TINY)
+        return _Fit(c, float(np.linalg.norm(left)), float(beyond.max()), width - int(rank))
 
 
 _TINY = float(np.finfo(float).tiny)

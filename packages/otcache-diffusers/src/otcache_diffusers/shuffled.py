@@ -10,7 +10,7 @@ import torch
 
 from otcache_core.errors import OtcacheError
 from otcache_core.loop import Loop
-from otcache_core.recurrence import COARSE, NotLinear, Recurrence, identify
+from otcache_core.recurrence import NotLinear, Recurrence, identify
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import RunInfo, StepPolicy, drive
 from otcache_diffusers.quiet import quiet
@@ -80,8 +80,7 @@ def confirmed_recurrence(
 ) -> Recurrence | NotLinear:
     """The sampler's recurrence, from its full runs and one shuffled run together.
 
-    No shuffled run is made where the full runs leave no doubt: an Euler sampler with states of fine
-    rounding, or a sampler that is not linear.
+    No shuffled run is made of an Euler sampler, or of one that is not linear in its full runs.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -90,8 +89,7 @@ def confirmed_recurrence(
         trajectories: the same runs, as the probe recorded them.
     """
     found = identify(trajectories)
-    fine = max(t.rounding for t in trajectories) <= COARSE
-    if isinstance(found, NotLinear) or (found.grid is not None and fine):
+    if isinstance(found, NotLinear) or found.grid is not None:
         return found
     n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
     policy = ShufflePolicy(recording, n)

@@ -16,6 +16,7 @@ from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
+from otcache_core.recurrence import NotLinear, Recurrence, identify
 
 
 def calibrate(
@@ -83,7 +84,7 @@ def calibrate(
     evaluator = StoredEvaluator(
         lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
     )
-    residual = stage.euler_residual(trajectories)
+    recurrence = identify(trajectories)
     bench = stage.Workbench(
         settings,
         registry,
@@ -93,13 +94,10 @@ def calibrate(
         ledger,
         objective=_offered("objective", settings.objective, "lpips", evaluator),
         fidelity=_offered("fidelity", settings.fidelity, "rmse", evaluator),
-        fit=residual <= stage.RESIDUAL_LIMIT,
+        fit=isinstance(recurrence, Recurrence),
     )
-    if not bench.fit:
-        show.say(
-            f"forecast weights are not fitted: the sampler departs from a one-step Euler rule by "
-            f"{residual:.1e} (limit {stage.RESIDUAL_LIMIT:.0e}); skipped steps reuse the last output."
-        )
+    if note := _fitting(recurrence):
+        show.say(note)
     calibration = _measure(bench, provenance)
     show.say(_price(calibration))
     if directory is not None:
@@ -169,6 +167,14 @@ def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluat
     if asked not in offered:
         raise OtcacheError(expected(what, asked, f"one of {', '.join(offered)}"))
     return asked
+
+
+def _fitting(recurrence: Recurrence | NotLinear) -> str:
+    """Which recurrence the weights are fitted through, or why they are not; "" for plain Euler."""
+    if isinstance(recurrence, Recurrence):
+        plain = recurrence.grid is not None
+        return "" if plain else f"forecast weights are fitted through the sampler's {recurrence}."
+    return f"forecast weights are not fitted, skipped steps reuse: {recurrence.reason}."
 
 
 def _price(calibration: Calibration) -> str:

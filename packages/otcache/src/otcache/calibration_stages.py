@@ -19,8 +19,6 @@ from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanC
 from otcache_core.plugins import Registry
 from otcache_core.warp import interpolate
 
-RESIDUAL_LIMIT = 1e-3
-
 
 @dataclass
 class Ledger:
@@ -90,26 +88,6 @@ def _recorded(
     inside = SampleRequest(prompts, seeds, request.num_steps, request.call, request.batch_size)
     for index, trajectory in zip(part, probe.record(target, inside), strict=True):
         yield replace(trajectory, label=f"sample {index}, seed {request.seeds[index]}")
-
-
-def euler_residual(trajectories: Sequence[Trajectory]) -> float:
-    r"""How far the sampler is from a one-step Euler rule (METHODS, fact 4), beyond rounding.
-
-    .. math:: \max_i \frac{\max(0, \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \|
-        - 4 \epsilon \| x_{i+1} \|)}{\| x_{i+1} - x_i \|}
-
-    with epsilon the rounding of the sampler's own states: in bfloat16 one step moves the state by
-    little more than that.
-    """
-    worst = 0.0
-    for t in trajectories:
-        moved = np.diff(t.states.astype(np.float64), axis=0)
-        euler = np.diff(t.grid)[:, None] * t.outputs
-        scale = np.linalg.norm(moved, axis=1) + np.finfo(float).tiny
-        noise = 4 * t.rounding * np.linalg.norm(t.states[1:].astype(np.float64), axis=1)
-        left = np.maximum(0.0, np.linalg.norm(moved - euler, axis=1) - noise)
-        worst = max(worst, float((left / scale).max()))
-    return worst
 
 
 def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
