@@ -301,3 +301,11 @@ def test_thirty_steps_are_enumerated_and_branch_and_bound_agrees():
     more = VectorSum(measured).solve(ScheduleProblem(30, 13)).stats["certificate"]
     assert more.method == "branch and bound"
     assert more.gap <= 0.1
+
+
+@pytest.mark.parametrize("relaxation", [None, MinNormPoint(), QuadraticProgram()])
+def test_branch_and_bound_needs_no_relaxation_at_its_root(relaxation):
+    measured, D = make(10, 4, 3, grow=2.0)
+    got = VectorSum(measured, BranchAndBound(), relaxation).solve(ScheduleProblem(10, 4))
+    assert got.stats["certificate"].gap == 0
+    assert got.objective == pytest.approx(brute(D, measured, 4))
