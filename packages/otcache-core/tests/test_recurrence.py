@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from otcache_core.recurrence import (
+    EULER_LIMIT,
     LINEAR_LIMIT,
     Landing,
     NotLinear,
     Recurrence,
+    euler_residual,
     identify,
 )
 from otcache_core.trajectory import Trajectory
@@ -186,7 +188,25 @@ def test_states_in_the_direction_of_outputs_leave_coefficients_open() -> None:
     found = identify([Trajectory(GRID, np.stack(x), v)])
     assert isinstance(found, Recurrence)
     assert found.undetermined
+    assert "steps have coefficients that these runs leave open" in str(found)
     assert np.isfinite(found.states).all()
+
+
+@pytest.mark.parametrize(("step", "order"), [(_euler, 0), (_adams_bashforth, 1)])
+def test_a_lag_that_hides_in_the_rounding_is_told_by_least_squares(step: Step, order: int) -> None:
+    """Rounded to 8 bits the sampler; both pass for Euler by what a step leaves."""
+
+    def rounded(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:
+        mantissa, exponent = np.frexp(step(i, xs, vs))
+        return np.ldexp(np.round(mantissa * 2**8) / 2**8, exponent)
+
+    runs = [_run(rounded, seed) for seed in range(6)]
+    runs = [Trajectory(GRID, t.states, t.outputs, rounding=2.0**-7) for t in runs]
+    assert euler_residual(runs) <= EULER_LIMIT
+    found = identify(runs)
+    assert isinstance(found, Recurrence)
+    assert (found.grid is not None) == (order == 0)
+    assert found.order >= order
 
 
 def test_opposite_impulses_leave_nothing_to_move() -> None:

@@ -20,6 +20,10 @@ LINEAR_LIMIT = 1e-4
 MAX_ORDER = 3
 #: Fewer recorded numbers a coefficient than this say little about the sampler.
 PER_COEFFICIENT = 4
+#: Rounding below which nothing of a sampler can hide.
+FINE = 1e-6
+#: Euler leaves 1.2 times the least squares at most, two-step rules 4 times or more (bfloat16 demo).
+HIDDEN = 2.0
 #: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
 ELEMENTS = 2**16
 #: Singular value of columns of length 1 that is kept however coarse the rounding.
@@ -83,7 +87,12 @@ class Recurrence:
 
     def __str__(self) -> str:
         kind = "Euler" if self.grid is not None else "linear"
-        return f"{kind} recurrence of order {self.order}, relative residual {self.residual:.1e}"
+        text = f"{kind} recurrence of order {self.order}, relative residual {self.residual:.1e}"
+        if not self.undetermined:
+            return text
+        return (
+            f"{text}; {len(self.undetermined)} steps have coefficients that these runs leave open"
+        )
 
     def landing(self, k: int, j: int) -> Landing:
         """Where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
@@ -141,9 +150,10 @@ def euler_residual(trajectories: Sequence[Trajectory]) -> float:
 def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     r"""The recurrence of the sampler that made these runs, of the smallest order that explains them.
 
-    The Euler rule of the grid, where it holds to ``EULER_LIMIT``: what hides in the rounding of
-    bfloat16 states counts as Euler too. Otherwise, step by step, with coefficients shared by all
-    samples,
+    The Euler rule of the grid, where it holds to ``EULER_LIMIT``. Where states are rounded coarsely
+    (bfloat16) much can hide below that: it must also leave no more than ``HIDDEN`` times the least
+    sum of squares, in steps that move the state by well more than its rounding. Otherwise, step by
+    step, with coefficients shared by all samples,
 
     .. math:: \min_{a_i, b_i} \sum_{samples} \Big\| x_{i+1}
         - \sum_{q=0}^{p} (a_{i,q} x_{i-q} + b_{i,q} v_{i-q}) \Big\|^2
@@ -161,10 +171,14 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
         The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
     """
     grid, residual = trajectories[0].grid, euler_residual(trajectories)
-    if residual <= EULER_LIMIT:
+    passes, fine = residual <= EULER_LIMIT, max(t.rounding for t in trajectories) <= FINE
+    if passes and fine:
         return Recurrence.euler(grid, residual)
     steps = [_Step(trajectories, i) for i in range(len(grid) - 1)]
     largest = _largest_order(steps[0].numbers, len(steps))
+    pairs = list(zip(steps, np.diff(grid), strict=True))
+    if passes and (largest < 0 or not any(s.hides(h, largest) for s, h in pairs)):
+        return Recurrence.euler(grid, residual)
     if largest < 0:
         return NotLinear(
             f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
@@ -178,8 +192,8 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     for i, fit in enumerate(fits):
         lags = len(fit.coefficients) // 2
         a[i, :lags], b[i, :lags] = fit.coefficients[0::2], fit.coefficients[1::2]
-    pairs = enumerate(zip(fits, _inherited(a, b), strict=True))
-    loose = tuple(i for i, (fit, inherited) in pairs if fit.deficit > inherited)
+    inherited = _inherited(a, b)
+    loose = tuple(i for i, fit in enumerate(fits) if fit.deficit > inherited[i])
     return Recurrence(a, b, max(fit.excess for fit in fits), None, loose)
 
 
@@ -255,6 +269,13 @@ class _Step:
         chance = 1.02 + 20 / max(1, self.numbers - len(best.coefficients))
         return fit.excess <= LINEAR_LIMIT and fit.left**2 <= chance * best.left**2 + self._floor**2
 
+    def hides(self, h: float, order: int) -> bool:
+        """Whether the Euler step h leaves far more than this order, where rounding lets one see."""
+        if any(m < 1.5 * n for m, n in zip(self._moved, self._noise, strict=True)):
+            return False  # a state that hardly moves is rounded the same way again and again
+        euler = self._left(np.array([1.0, h]))
+        return bool(np.sum(euler**2) > HIDDEN * self.fit(order).left ** 2 + self._floor**2)
+
     def fit(self, order: int) -> _Fit:
         """Least squares of one order; solved once."""
         if order not in self._fits:
@@ -270,9 +291,13 @@ class _Step:
         weak = min(100 * self._rounding / np.sqrt(self.numbers), WEAKEST)
         scaled, _, rank, _ = np.linalg.lstsq(columns / scale, end, rcond=weak)
         c = scaled / scale
-        left = np.array([np.linalg.norm(f[:, -1] - f[:, :width] @ c) for f in self._factors])
+        left = self._left(c)
         beyond = np.maximum(0.0, left - self._noise) / (np.array(self._moved) + _TINY)
         return _Fit(c, float(np.linalg.norm(left)), float(beyond.max()), width - int(rank))
+
+    def _left(self, c: Floats) -> Floats:
+        """What coefficients leave over of each sample."""
+        return np.array([np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c) for f in self._factors])
 
 
 _TINY = float(np.finfo(float).tiny)

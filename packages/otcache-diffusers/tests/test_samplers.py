@@ -1,0 +1,187 @@
+"""The samplers of diffusers: their recurrences, and the closed-loop fit through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+from otcache_core.contracts import SampleRequest
+from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.loop import Loop
+from otcache_core.recurrence import NotLinear, Recurrence
+from otcache_core.schedule import Schedule
+from otcache_diffusers.closed_loop import ClosedLoopFit
+from otcache_diffusers.driver import drive
+from otcache_diffusers.evaluator import PipelineEvaluator
+from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recording import Recording, RecordingPolicy
+from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.shuffled import BLOCK, ShufflePolicy, confirmed_recurrence
+
+N = 12
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SCHEDULERS: dict[str, Callable[[], Any]] = {
+    "ddim": lambda: DDIMScheduler(clip_sample=False, **BETAS),
+    "dpm++2m": lambda: DPMSolverMultistepScheduler(**BETAS),
+    "dpm++2m karras": lambda: DPMSolverMultistepScheduler(use_karras_sigmas=True, **BETAS),
+    "unipc": lambda: UniPCMultistepScheduler(**BETAS),
+    "euler": lambda: EulerDiscreteScheduler(steps_offset=1, **BETAS),
+    "euler v": lambda: EulerDiscreteScheduler(prediction_type="v_prediction", **BETAS),
+    "clipping": lambda: DDIMScheduler(clip_sample=True, **BETAS),
+    "ancestral": lambda: EulerAncestralDiscreteScheduler(**BETAS),
+    "sde": lambda: DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **BETAS),
+}
+ORDERS = {"ddim": 0, "dpm++2m": 1, "dpm++2m karras": 1, "unipc": 2, "euler": 0, "euler v": 0}
+# Computed steps around one span that skips, and where it stops.
+SPANS = [((0, 1, 2, 3, 7, 8, 9, 10, 11), 7), ((0, 1, 2, 3, 4, 5, 6, 7, 8), N)]
+
+
+def _request(samples: int = 3, call: dict[str, Any] | None = None) -> SampleRequest:
+    return SampleRequest(("a", "b", "c")[:samples], (0, 1, 2)[:samples], N, call or {}, 4)
+
+
+def _sdxl(name: str) -> tuple[Any, SampleRequest]:
+    """Tiny SDXL that takes prompts as text: each text has embeddings of its own."""
+    case = tiny.sdxl(SCHEDULERS[name]())
+
+    def encode_prompt(prompt: Any = None, **given: Any) -> Any:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        made = [torch.cat([tiny.noise(1, *shape, seed=ord(t)) for t in texts]) for shape in SHAPES]
+        return made[0], -made[0], made[1], -made[1]
+
+    case.pipe.encode_prompt = encode_prompt
+    call = {key: case.call[key] for key in ("guidance_scale", "height", "width")}
+    return case.pipe, _request(call=call)
+
+
+SHAPES = ((12, 64), (32,))
+
+
+def _evaluator(
+    name: str, fit: ClosedLoopFit | None = None
+) -> tuple[PipelineEvaluator, Recurrence | NotLinear]:
+    pipe, request = _sdxl(name)
+    trajectories = list(TorchProbe().record(pipe, request))
+    recording = Recording()
+    with drive(pipe, RecordingPolicy(recording, 3), num_steps=N):
+        Sampler(pipe, request)(range(3))
+    found = confirmed_recurrence(pipe, Sampler(pipe, request), recording, trajectories)
+    return PipelineEvaluator(pipe, request, trajectories, fit=fit), found
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_the_order_of_a_deterministic_sampler(name: str) -> None:
+    _, found = _evaluator(name)
+    assert isinstance(found, Recurrence)
+    assert (found.order, found.undetermined) == (ORDERS[name], ())
+    assert (found.grid is not None) == (name == "euler")
+
+
+def test_the_order_of_flow_matching() -> None:
+    pipe = tiny.with_prompts(tiny.flux(scheduler=FlowMatchEulerDiscreteScheduler())).pipe
+    request = _request(call={"height": 16, "width": 16})
+    trajectories = list(TorchProbe().record(pipe, request))
+    found = confirmed_recurrence(pipe, Sampler(pipe, request), Recording(), trajectories)
+    assert isinstance(found, Recurrence)
+    assert found.grid is trajectories[0].grid
+
+
+@pytest.mark.parametrize("name", [n for n in SCHEDULERS if n not in ORDERS])
+def test_samplers_without_a_recurrence_reuse_and_say_why(name: str) -> None:
+    built, found = _evaluator(name)
+    assert isinstance(found, NotLinear)
+    schedule = Schedule(N, (0, 2, 5, 8))
+    with pytest.warns(OtcacheNotice, match="no weights are fitted: step .* adds noise, clips"):
+        done = built.evaluate([schedule], objective="latent-rmse", fit=True)
+    assert done.schedules == (schedule,)
+
+
+def test_heun_makes_two_steps_of_one_and_is_refused_by_the_probe() -> None:
+    pipe, request = _sdxl("euler")
+    pipe.scheduler = HeunDiscreteScheduler(**BETAS)
+    with pytest.raises(ExecutionError, match=f"must be {N}, got '{2 * N - 1}, completed'"):
+        list(TorchProbe().record(pipe, request))
+
+
+@pytest.mark.parametrize(("computed", "stop"), SPANS)
+@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "unipc", "euler v"])
+def test_a_fitted_span_ends_where_no_other_weight_brings_it_nearer(
+    name: str, computed: tuple[int, ...], stop: int
+) -> None:
+    """Least squares for the end of the span, by running the pipeline with other weights."""
+    built, _ = _evaluator(name, ClosedLoopFit(memory=2, ridge=0.0, cross_validate=9))
+    reuse = Schedule(N, computed)
+    fitted = built.evaluate([reuse], objective="latent-rmse", fit=True).schedules[0]
+    k = next(m for m, span in enumerate(fitted.spans()) if span.skipped)
+
+    def moved(by: Sequence[float]) -> Schedule:
+        rows = [list(row) for row in fitted.weights]
+        rows[k] = [c + d for c, d in zip(rows[k], by, strict=True)]
+        return fitted.with_weights(rows, {})
+
+    others = [moved(by) for by in ((0.02, 0), (-0.02, 0), (0, 0.2), (0, -0.2), (0.02, 0.2))]
+    drift = built.drift([fitted, reuse, *others]).errors[:, :, stop]
+    pooled = np.square(drift).sum(axis=1)
+    assert pooled[0] < pooled[1]
+    assert (pooled[0] < pooled[2:]).all()
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "unipc"])
+def test_a_fitted_run_beats_reuse_of_the_same_steps(name: str) -> None:
+    built, _ = _evaluator(name)
+    schedule = Schedule(N, (0, 1, 4, 8))
+    fitted = built.evaluate([schedule], objective="latent-rmse", fit=True)
+    assert fitted.schedules[0].forecaster == "fitted"
+    reuse = built.evaluate([schedule], objective="latent-rmse").errors
+    assert fitted.errors.mean() < reuse.mean()
+
+
+def test_a_span_that_outputs_do_not_move_reuses() -> None:
+    grid = np.array([1.0, 0.8, 0.6, 0.6, 0.6, 0.3, 0.0])
+    net = tiny.Velocity()
+
+    def sample(prompts: list[str], seeds: list[int], num_steps: int) -> torch.Tensor:
+        x = torch.stack([tiny.noise(8, seed=seed) for seed in seeds])
+        with torch.no_grad():
+            for i in range(6):
+                x = x + float(grid[i + 1] - grid[i]) * net(x, float(grid[i]))
+        return x
+
+    loop, request = Loop(sample, net, grid=grid), SampleRequest(("a",) * 2, (0, 1), 6)
+    built = PipelineEvaluator(loop, request, list(TorchProbe().record(loop, request)))
+    done = built.evaluate([Schedule(6, (0, 1, 4))], fit=True)
+    assert done.schedules[0].weights[1] == (0.0,)
+    assert np.isfinite(done.errors).all()
+
+
+def test_a_shuffled_run_calls_no_denoiser_and_stays_near() -> None:
+    pipe, request = _sdxl("dpm++2m")
+    recording = Recording()
+    with drive(pipe, RecordingPolicy(recording, 3), num_steps=N):
+        Sampler(pipe, request)(range(3))
+    tiny.counted(pipe.unet)
+    policy = ShufflePolicy(recording, 2)
+    with drive(pipe, policy, num_steps=N):
+        Sampler(pipe, request)(range(2))
+    assert tiny.calls_of(pipe.unet) == 0
+    grid = policy.recorder.run.grid if policy.recorder.run else np.zeros(0)
+    for n, made in enumerate(policy.recorder.trajectories(["a", "b"], grid, False)):
+        full = np.stack([recording.guided[t][n].flatten().numpy() for t in range(N)])
+        places = [int(np.abs(full - v).mean(axis=1).argmin()) for v in made.outputs]
+        assert sorted(places) == list(range(N))
+        assert places != list(range(N))
+        assert all(t // BLOCK == place // BLOCK for t, place in enumerate(places))
