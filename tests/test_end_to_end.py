@@ -15,7 +15,8 @@ import otcache
 from otcache import calibration_stages
 from otcache_core import Trajectory
 from otcache_core.errors import OtcacheNotice
-from otcache_core.recurrence import EULER_LIMIT, Recurrence, euler_residual, identify
+from otcache_core.identification import EULER_LIMIT, euler_residual, identify
+from otcache_core.recurrence import Recurrence
 
 RECIPE = otcache.Recipe(anchor_trials=6, climb_trials=4)
 PROMPTS, SEEDS = ["a", "b"], [0, 1]

@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otcache_core.recurrence import (
-    EULER_LIMIT,
-    LINEAR_LIMIT,
-    Landing,
-    NotLinear,
-    Recurrence,
-    euler_residual,
-    identify,
-)
+from otcache_core.identification import EULER_LIMIT, LINEAR_LIMIT, euler_residual, identify
+from otcache_core.recurrence import Landing, NotLinear, Recurrence
 from otcache_core.trajectory import Trajectory
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from otcache_core.errors import OtcacheError
+from otcache_core.identification import identify
 from otcache_core.loop import Loop
-from otcache_core.recurrence import NotLinear, Recurrence, identify
+from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import RunInfo, StepPolicy, drive
 from otcache_diffusers.quiet import quiet

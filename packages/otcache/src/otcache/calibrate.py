@@ -15,8 +15,9 @@ from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
+from otcache_core.identification import identify
 from otcache_core.plugins import Registry
-from otcache_core.recurrence import NotLinear, Recurrence, identify
+from otcache_core.recurrence import NotLinear, Recurrence
 
 
 def calibrate(

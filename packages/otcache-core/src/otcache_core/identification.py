@@ -1,0 +1,221 @@
+"""A sampler's recurrence, identified from recorded runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.recurrence import SINGULAR, NotLinear, Recurrence
+from otcache_core.trajectory import Trajectory
+
+Floats = NDArray[np.float64]
+
+#: Residual up to which a sampler counts as the Euler rule of its grid, which has nothing to fit.
+EULER_LIMIT = 1e-3
+#: The same where coefficients were fitted: a few of them can imitate a smooth run, but not to this.
+LINEAR_LIMIT = 1e-4
+#: Four outputs: DPM-Solver and UniPC of third order, PNDM and LMS of fourth.
+MAX_ORDER = 3
+#: Fewer recorded numbers a coefficient than this say little about the sampler.
+PER_COEFFICIENT = 4
+#: Rounding below which nothing of a sampler can hide.
+FINE = 1e-6
+#: Euler leaves 1.2 times the least squares at most, two-step rules 4 times or more (bfloat16 demo).
+HIDDEN = 2.0
+#: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
+ELEMENTS = 2**16
+#: Singular value of columns of length 1 that is kept however coarse the rounding.
+WEAKEST = 1e-3
+
+
+def euler_residual(trajectories: Sequence[Trajectory]) -> float:
+    r"""How far the sampler is from a one-step Euler rule (METHODS, fact 4), beyond rounding.
+
+    .. math:: \max_i \frac{\max(0, \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \|
+        - 4 \epsilon \| x_{i+1} \|)}{\| x_{i+1} - x_i \|}
+
+    with epsilon the rounding of the sampler's own states: in bfloat16 one step moves the state by
+    little more than that.
+    """
+    worst = 0.0
+    for t in trajectories:
+        moved = np.diff(t.states.astype(np.float64), axis=0)
+        euler = np.diff(t.grid)[:, None] * t.outputs
+        scale = np.linalg.norm(moved, axis=1) + np.finfo(float).tiny
+        noise = 4 * t.rounding * np.linalg.norm(t.states[1:].astype(np.float64), axis=1)
+        left = np.maximum(0.0, np.linalg.norm(moved - euler, axis=1) - noise)
+        worst = max(worst, float((left / scale).max()))
+    return worst
+
+
+def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
+    r"""The recurrence of the sampler that made these runs, of the smallest order that explains them.
+
+    The Euler rule of the grid, where it holds to ``EULER_LIMIT``. Where states are rounded coarsely
+    (bfloat16) much can hide below that: it must also leave no more than ``HIDDEN`` times the least
+    sum of squares, in steps that move the state by well more than its rounding. Otherwise, step by
+    step, with coefficients shared by all samples,
+
+    .. math:: \min_{a_i, b_i} \sum_{samples} \Big\| x_{i+1}
+        - \sum_{q=0}^{p} (a_{i,q} x_{i-q} + b_{i,q} v_{i-q}) \Big\|^2
+
+    for p = 0 .. 3, through one QR factorisation a sample, in float64. An order explains the runs if
+    it leaves at most ``LINEAR_LIMIT`` of any step of any sample beyond rounding (the measure of
+    :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it:
+    a smooth run can be imitated by too small an order, whose coefficients are then wrong as soon as
+    a step is skipped. Collinear columns give the smallest coefficients that fit.
+
+    Args:
+        trajectories: runs on one grid; those that steps were shuffled in tell the most.
+
+    Returns:
+        The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
+    """
+    grid, residual = trajectories[0].grid, euler_residual(trajectories)
+    passes, fine = residual <= EULER_LIMIT, max(t.rounding for t in trajectories) <= FINE
+    if passes and fine:
+        return Recurrence.euler(grid, residual)
+    steps = [_Step(trajectories, i) for i in range(len(grid) - 1)]
+    largest = _largest_order(steps[0].numbers, len(steps))
+    pairs = list(zip(steps, np.diff(grid), strict=True))
+    if passes and (largest < 0 or not any(s.hides(h, largest) for s, h in pairs)):
+        return Recurrence.euler(grid, residual)
+    if largest < 0:
+        return NotLinear(
+            f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
+        )
+    explained = np.array([[s.explained(p, largest) for p in range(largest + 1)] for s in steps])
+    if not explained.all(axis=0).any():
+        return Recurrence.euler(grid, residual) if passes else _refusal(steps, largest)
+    return _assembled(steps, int(explained.all(axis=0).argmax()))
+
+
+def _assembled(steps: Sequence[_Step], order: int) -> Recurrence:
+    fits = [step.fit(order) for step in steps]
+    a, b = np.zeros((2, len(steps), order + 1))
+    for i, fit in enumerate(fits):
+        lags = len(fit.coefficients) // 2
+        a[i, :lags], b[i, :lags] = fit.coefficients[0::2], fit.coefficients[1::2]
+    inherited = _inherited(a, b)
+    loose = tuple(i for i, fit in enumerate(fits) if fit.deficit > inherited[i])
+    return Recurrence(a, b, max(fit.excess for fit in fits), None, loose)
+
+
+def _largest_order(numbers: int, num_steps: int) -> int:
+    affordable = numbers // (2 * PER_COEFFICIENT) - 1
+    return min(MAX_ORDER, num_steps - 1, affordable)
+
+
+def _refusal(steps: Sequence[_Step], order: int) -> NotLinear:
+    left = [step.fit(order).excess for step in steps]
+    worst = int(np.argmax(left))
+    least = "" if order == MAX_ORDER else " (with more samples longer ones could be told)"
+    return NotLinear(
+        f"step {worst} is no linear combination of the last {order + 1} states and outputs{least}: "
+        f"a relative residual of {left[worst]:.1e} is left (limit {LINEAR_LIMIT:.0e}); the sampler "
+        "adds noise, clips, or looks back further",
+        left[worst],
+    )
+
+
+def _inherited(a: Floats, b: Floats) -> list[int]:
+    """How many relations the sampler itself makes among the columns of each step.
+
+    Every state is a combination of x_0 and v_0, v_1, ...: columns may be no more than these.
+    """
+    num_steps, lags = a.shape
+    v = np.eye(num_steps + 1)[1:]
+    x, relations = [np.eye(num_steps + 1)[0]], []
+    for i in range(num_steps):
+        known = range(min(lags, i + 1))
+        rows = np.array([row[i - q] for q in known for row in (x, v)])
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        rank = np.linalg.matrix_rank(rows / np.where(norms > 0, norms, 1.0), tol=SINGULAR)
+        relations.append(len(rows) - int(rank))
+        x.append(np.asarray(sum(a[i, q] * x[i - q] + b[i, q] * v[i - q] for q in known)))
+    return relations
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Coefficients a_0, b_0, a_1, b_1, ... of one step.
+
+    Attributes:
+        coefficients: as named.
+        left: norm of what is left over, all samples together.
+        excess: the worst sample's, relative to its step, beyond rounding.
+        deficit: number of coefficients that the columns do not determine.
+    """
+
+    coefficients: Floats
+    left: float
+    excess: float
+    deficit: int
+
+
+class _Step:
+    """All samples' columns x_i, v_i, x_{i-1}, v_{i-1}, ... and x_{i+1}, by their triangular factors."""
+
+    def __init__(self, trajectories: Sequence[Trajectory], i: int) -> None:
+        self._lags = min(MAX_ORDER, i) + 1
+        self._factors = [_factor(t, i, self._lags) for t in trajectories]
+        ends = [np.linalg.norm(f[:, -1]) for f in self._factors]
+        self._moved = [np.linalg.norm(f[:, -1] - f[:, 0]) for f in self._factors]
+        self._noise = [4 * t.rounding * end for t, end in zip(trajectories, ends, strict=True)]
+        self._rounding = max(t.rounding for t in trajectories)
+        self._floor = 0.1 * self._rounding * float(np.linalg.norm(ends))
+        self._fits: dict[int, _Fit] = {}
+        self.numbers = sum(t.states[0, _some(t)].size for t in trajectories)
+
+    def explained(self, order: int, largest: int) -> bool:
+        """Whether this order leaves no more than rounding, nor more than the largest one and chance."""
+        fit, best = self.fit(order), self.fit(largest)
+        chance = 1.02 + 20 / max(1, self.numbers - len(best.coefficients))
+        return fit.excess <= LINEAR_LIMIT and fit.left**2 <= chance * best.left**2 + self._floor**2
+
+    def hides(self, h: float, order: int) -> bool:
+        """Whether the Euler step h leaves far more than this order, where rounding lets one see."""
+        if any(m < 1.5 * n for m, n in zip(self._moved, self._noise, strict=True)):
+            return False  # a state that hardly moves is rounded the same way again and again
+        euler = self._left(np.array([1.0, h]))
+        return bool(np.sum(euler**2) > HIDDEN * self.fit(order).left ** 2 + self._floor**2)
+
+    def fit(self, order: int) -> _Fit:
+        """Least squares of one order; solved once."""
+        if order not in self._fits:
+            self._fits[order] = self._solve(2 * min(order + 1, self._lags))
+        return self._fits[order]
+
+    def _solve(self, width: int) -> _Fit:
+        stacked = np.concatenate(self._factors)
+        columns, end = stacked[:, :width], stacked[:, -1]
+        scale = np.linalg.norm(columns, axis=0)
+        scale[scale == 0] = 1.0
+        # Along weaker directions than this a coefficient would be rounding, not signal.
+        weak = min(100 * self._rounding / np.sqrt(self.numbers), WEAKEST)
+        scaled, _, rank, _ = np.linalg.lstsq(columns / scale, end, rcond=weak)
+        c = scaled / scale
+        left = self._left(c)
+        beyond = np.maximum(0.0, left - self._noise) / (np.array(self._moved) + _TINY)
+        return _Fit(c, float(np.linalg.norm(left)), float(beyond.max()), width - int(rank))
+
+    def _left(self, c: Floats) -> Floats:
+        """What coefficients leave over of each sample."""
+        return np.array([np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c) for f in self._factors])
+
+
+_TINY = float(np.finfo(float).tiny)
+
+
+def _factor(t: Trajectory, i: int, lags: int) -> Floats:
+    some = _some(t)
+    columns = [kept[i - q, some] for q in range(lags) for kept in (t.states, t.outputs)]
+    matrix = np.stack([*columns, t.states[i + 1, some]], axis=1, dtype=np.float64)
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
+
+
+def _some(t: Trajectory) -> slice:
+    return slice(None, None, t.states.shape[1] // ELEMENTS | 1)  # odd: every channel takes part
