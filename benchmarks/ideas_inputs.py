@@ -32,9 +32,11 @@ ABOUT = (
     "held-out error itself."
 )
 CONCLUSION = (
-    "The oracles say that there is room, above all in the weights; no rule learned from 32 calibration runs "
-    "finds much of it. Nothing here is better than the static policy at every budget, so the default looks "
-    "at no input."
+    "**Off by default.** There is much to gain (the best continuation for each input would take 9 to 30 "
+    "% off the decoded error, weights fitted to the input itself 32 to 47 %), but three outputs do not "
+    "say what: no learned choice of strength or coordinate is better than the static policy with 95 % "
+    "confidence on both metrics at any budget, and choosing the coordinate makes B = 6 worse; weights "
+    "linear in the features gain 4 % at B = 5, within doubt elsewhere."
 )
 Floats = NDArray[np.float64]
 

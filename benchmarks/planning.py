@@ -237,7 +237,15 @@ def main() -> int:
     """Print both tables; 0 if every promise is kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="values of N")
-    for line in table(parser.parse_args().steps):
+    steps = parser.parse_args().steps
+    print(
+        "# Planning\n\nMade by `nox -s bench -- planning` on one CPU core: time and peak memory.",
+        end=" ",
+    )
+    print(
+        "B = N/5, anchor N/8, reference N/3, unless a row says all B; benchmarks/planning.py has the rest.\n"
+    )
+    for line in table(steps):
         print(line, flush=True)
     print("\n| promise | measured | limit | |\n|---|--:|--:|---|")
     missed = False
