@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -41,7 +42,8 @@ class Enumeration:
 
     def __init__(self, setting: Setting, out: Path) -> None:
         self.setting = setting
-        self._file = out / f"errors-{setting.guidance}.npz"
+        self._errors = out / f"errors-{setting.guidance}"
+        self._errors.mkdir(parents=True, exist_ok=True)
         self._folder = out / f"calibration-{setting.guidance}"
         self._pipe = demo.load()
         self._registry = Registry()
@@ -64,24 +66,34 @@ class Enumeration:
             **self.setting.call,
         )
 
+    def measure(self, budget: int) -> None:
+        """Fit and score every schedule of a budget, unless OUT has it."""
+        plain = self.schedules[budget]
+        if all(self._path(name, budget).exists() for name in FORECASTERS):
+            return
+        fitted = list(self._fitting.evaluate(plain, objective="rmse", fit=True).schedules)
+        for name, asked in zip(FORECASTERS, (fitted, plain), strict=True):
+            found = self._scoring.evaluate(asked, objective="rmse").errors.mean(1)
+            np.save(self._path(name, budget), found)
+            print(
+                f"{self.setting.guidance} {name} B = {budget}: best {found.min():.5f}", flush=True
+            )
+
     def errors(self) -> dict[str, NDArray[np.float64]]:
-        """``forecaster-budget`` to the mean held-out RMSE of every schedule; measured once."""
-        if not self._file.exists():
-            _, fitting = self._evaluator(self._calibration, seed=0)
-            _, scoring = self._evaluator(self._held, seed=1000)
-            found = {}
-            for budget, plain in self.schedules.items():
-                fitted = list(fitting.evaluate(plain, objective="rmse", fit=True).schedules)
-                for name, asked in zip(FORECASTERS, (fitted, plain), strict=True):
-                    ran = scoring.evaluate(asked, objective="rmse")
-                    found[f"{name}-{budget}"] = ran.errors.mean(1)
-                    best = ran.errors.mean(1).min()
-                    print(
-                        f"{self.setting.guidance} {name} B = {budget}: best {best:.5f}", flush=True
-                    )
-            np.savez(self._file, **found)
-        with np.load(self._file) as data:
-            return dict(data)
+        """``forecaster-budget`` to the mean held-out RMSE of every schedule."""
+        pairs = [(name, b) for name in FORECASTERS for b in BUDGETS]
+        return {f"{name}-{b}": np.load(self._path(name, b)) for name, b in pairs}
+
+    def _path(self, forecaster: str, budget: int) -> Path:
+        return self._errors / f"{forecaster}-{budget}.npy"
+
+    @cached_property
+    def _fitting(self) -> Evaluator:
+        return self._evaluator(self._calibration, seed=0)[1]
+
+    @cached_property
+    def _scoring(self) -> Evaluator:
+        return self._evaluator(self._held, seed=1000)[1]
 
     def objectives(self, calibration: Calibration) -> dict[str, Objective]:
         """What a planner could minimise without running the schedule, on calibration samples."""
@@ -196,7 +208,10 @@ def main() -> None:
         "",
     ]
     for guided in (False, True):
-        text += table(Enumeration(Setting(N, guided), out))
+        enumeration = Enumeration(Setting(N, guided), out)
+        for budget in BUDGETS:
+            enumeration.measure(budget)
+        text += table(enumeration)
         (out / "regret.md").write_text("\n".join(text), encoding="utf-8")
 
 
