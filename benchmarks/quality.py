@@ -243,6 +243,13 @@ class Table:
 
     def lines(self, price: dict[str, float]) -> list[str]:
         """Heading, summary and one table a metric."""
+        if OURS not in self._names:
+            return [
+                f"## {self._setting.name}",
+                "",
+                "Not measured yet: run without --tables-only.",
+                "",
+            ]
         text = [f"## {self._setting.name}", ""]
         text += [f"- {self._summary(ours)}" for ours in (OURS, REFINED) if ours in self._names]
         text += [f"- {self._price(price)}", ""]
