@@ -350,7 +350,8 @@ def main() -> None:
             bench.run(asked.skip)
         cells = bench.cells()
         (asked.out / f"{setting.name}.json").write_text(json.dumps(cells))
-        text += Table(setting, cells).lines(bench.price())
+        priced = bench.price() if f"{OURS}|{setting.budgets[0]}" in cells else {}
+        text += Table(setting, cells).lines(priced)
         (asked.out / "quality.md").write_text("\n".join(text), encoding="utf-8")
 
 

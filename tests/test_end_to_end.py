@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def calibration() -> otcache.Calibration:
 
 def _calibrate(**kwargs: Any) -> otcache.Calibration:
     loop = make_loop()
-    return otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False, **kwargs)
+    kwargs.setdefault("recipe", RECIPE)
+    return otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, progress=False, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,29 @@ def test_the_same_calibration_twice_is_the_same(calibration: otcache.Calibration
     assert again.ladder == calibration.ladder
     assert again.anchor == calibration.anchor
     np.testing.assert_array_equal(again.span_costs, calibration.span_costs)
+
+
+def test_refinement_goes_on_from_a_finished_calibration(
+    calibration: otcache.Calibration, tmp_path: Path
+) -> None:
+    _calibrate(directory=tmp_path)
+    refined = _calibrate(directory=tmp_path, recipe=replace(RECIPE, refine=True))
+    spent = dict(refined.nfe)
+    assert 0 < spent.pop("refinement") <= RECIPE.refine_runs * STEPS * len(PROMPTS) * len(SEEDS)
+    assert spent == dict(calibration.nfe)
+    changed = 0
+    for before, after in zip(calibration.ladder, refined.ladder, strict=True):
+        assert after.schedule.computed == before.schedule.computed
+        if after.schedule != before.schedule:
+            changed += 1
+            assert after.error < before.error == after.alternatives["fitted"]
+    assert changed
+
+
+def test_a_rung_that_refinement_cannot_pay_for_stays(calibration: otcache.Calibration) -> None:
+    refined = _calibrate(recipe=replace(RECIPE, refine=True, refine_runs=1e-3))
+    assert refined.ladder == calibration.ladder
+    assert refined.nfe["refinement"] == 0
 
 
 def test_a_policy_file_gives_the_same_schedules(policy: otcache.Policy, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.evaluator import PipelineEvaluator
-from otcache_diffusers.prefixes import known_prefix
+from otcache_diffusers.prefixes import Prefixes, known_prefix
 
 N = 8
 GRID = np.linspace(1, 0, N + 1) ** 1.5
@@ -112,6 +112,13 @@ def test_schedules_that_begin_alike_share_outputs(field: Field, built: PipelineE
     assert done.nfe == field.rows == 3 * (3 + 2)  # steps 2, 4, 6, and 4, 6 after other weights
     alone = [built.evaluate([schedule]).errors[0] for schedule in asked]
     np.testing.assert_allclose(done.errors, alone, atol=1e-12)
+
+
+def test_nothing_is_shared_where_a_branch_has_other_steps() -> None:
+    plain = Schedule(N, (0, 2, 4))
+    other = Schedule(N, (0, 2, 4), branches=(("uncond", (0, 3)),))
+    prefixes = Prefixes([plain, other], fit=False)
+    assert list(prefixes.rounds()) == [[0, 1]]
 
 
 def test_sharing_changes_no_fit(built: PipelineEvaluator) -> None:

@@ -88,7 +88,7 @@ class Prefixes:
 
 def _keys(schedule: Schedule, fit: bool) -> list[Hashable]:
     """One key a computed step: equal keys, equal outputs."""
-    rule = "" if fit else schedule.forecaster
+    rule = (schedule.branches, "" if fit else schedule.forecaster)
     tables = [] if fit else [("", schedule.weights), *schedule.branch_weights]
     return [
         (rule, schedule.computed[: m + 1], tuple((name, rows[:m]) for name, rows in tables))
