@@ -116,7 +116,7 @@ def test_schedules_that_begin_alike_share_outputs(field: Field, built: PipelineE
 
 def test_nothing_is_shared_where_a_branch_has_other_steps() -> None:
     plain = Schedule(N, (0, 2, 4))
-    other = Schedule(N, (0, 2, 4), branches=(("uncond", (0, 3)),))
+    other = Schedule(N, (0, 2, 4), branches=(("uncond", (0, 4)),))
     prefixes = Prefixes([plain, other], fit=False)
     assert list(prefixes.rounds()) == [[0, 1]]
 
