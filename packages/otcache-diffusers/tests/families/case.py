@@ -1,0 +1,84 @@
+"""What a family builder gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+#: Sampler steps of every family's run.
+N = 6
+
+
+@dataclass
+class Case:
+    """A tiny pipeline, the arguments of its call, and the branches it should show.
+
+    Attributes:
+        pipe: random weights, no text encoder where the pipeline takes embeddings.
+        call: named arguments, without generator and number of steps.
+        branches: in the order of their calls within a step; one name where guidance is one batch.
+        denoiser: name of the pipeline's attribute.
+        asked: ``num_inference_steps`` that gives N sampler steps.
+        output_type: what the pipeline returns without decoding; None where it takes none.
+        layer: an inner layer that runs once a forward; the first linear one where not given.
+    """
+
+    pipe: Any
+    call: dict[str, Any]
+    branches: tuple[str, ...]
+    denoiser: str = "transformer"
+    asked: int = N
+    output_type: str | None = "latent"
+    layer: str = ""
+
+    def __post_init__(self) -> None:
+        self.pipe.set_progress_bar_config(disable=True)
+        self.module.eval()
+
+    @property
+    def module(self) -> nn.Module:
+        """The denoiser."""
+        module: nn.Module = getattr(self.pipe, self.denoiser)
+        return module
+
+    @property
+    def inner(self) -> nn.Module:
+        """A layer inside the denoiser, where nothing of ours reaches."""
+        if self.layer:
+            return self.module.get_submodule(self.layer)
+        return next(m for m in self.module.modules() if isinstance(m, nn.Linear))
+
+    def __call__(self) -> torch.Tensor:
+        """One run; always from the same noise."""
+        call = {"generator": torch.Generator().manual_seed(0), "num_inference_steps": self.asked}
+        if self.output_type is not None:
+            call["output_type"] = self.output_type
+        with torch.no_grad():
+            return torch.as_tensor(self.pipe(**self.call, **call)[0])
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of docs/coverage.md.
+
+    Attributes:
+        name: as people say it.
+        pipeline: class name in diffusers.
+        build: makes a case; the same one every time.
+    """
+
+    name: str
+    pipeline: str
+    build: Callable[[], Case]
+
+    @property
+    def reason(self) -> str:
+        """Why this family cannot be built here, "" where it can."""
+        if hasattr(diffusers, self.pipeline):
+            return ""
+        return f"diffusers {diffusers.__version__} has no {self.pipeline}"

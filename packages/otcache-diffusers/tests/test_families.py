@@ -1,0 +1,127 @@
+"""The executor's laws on every family of pipelines; docs/coverage.md is made from this module."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES, Case, Family, N
+from torch import nn
+
+from otcache_core import Schedule
+from otcache_diffusers.driver import tensors
+from otcache_diffusers.executor import TorchExecutor
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+SCHEDULE = Schedule(N, (0, 1, 4))
+#: Skipped step and the computed one whose output it gets by reuse.
+REUSED = {2: 1, 3: 1, 5: 4}
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+def case(request: pytest.FixtureRequest, record_property: Any) -> Case:
+    family: Family = request.param
+    record_property("family", family.name)
+    record_property("pipeline", family.pipeline)
+    if family.reason:
+        pytest.skip(family.reason)
+    made = family.build()
+    assert type(made.pipe).__name__ == family.pipeline
+    record_property("denoiser", type(made.module).__name__)
+    record_property("scheduler", type(made.pipe.scheduler).__name__)
+    record_property("branches", ", ".join(made.branches))
+    return made
+
+
+class Calls:
+    """Counts how often a layer runs, and breaks the run at a call if told to."""
+
+    def __init__(self, layer: nn.Module, breaks_at: int | None = None) -> None:
+        self.made, self._breaks_at = 0, breaks_at
+        self.handle = layer.register_forward_pre_hook(self._seen)
+
+    def _seen(self, module: nn.Module, args: Any) -> None:
+        self.made += 1
+        if self.made == self._breaks_at:
+            raise KeyError("broken")
+
+
+class Outputs:
+    """What the denoiser's callers get, call by call, computed or not."""
+
+    def __init__(self, case: Case) -> None:
+        self.seen: list[Any] = []
+        self._width = len(case.branches)
+        case.module.register_forward_hook(lambda m, args, output: self.seen.append(output))
+
+    def at(self, step: int) -> list[Any]:
+        """Of one step, in the order of its branches."""
+        return self.seen[step * self._width : (step + 1) * self._width]
+
+
+def _state(case: Case) -> tuple[Any, ...]:
+    module, scheduler = case.module, case.pipe.scheduler
+    own = {name: id(value) for name, value in vars(module).items()}
+    signatures = [str(inspect.signature(f)) for f in (module.forward, scheduler.step)]
+    return own, signatures, sorted(vars(scheduler)), sorted(vars(case.pipe))
+
+
+def test_identity_everything_computed_is_bit_identical(case: Case) -> None:
+    plain = case()
+    assert torch.isfinite(plain).all()
+    with TorchExecutor().attach(case.pipe, Schedule.full(N)) as run:
+        assert torch.equal(case(), plain)
+    assert run.report.computed == dict.fromkeys(case.branches, N)
+    assert run.report.skipped == {}
+    assert run.report.warnings == []
+
+
+def test_calls_are_exactly_the_planned_ones(case: Case) -> None:
+    calls = Calls(case.inner)
+    case()
+    assert calls.made == N * len(case.branches)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.isfinite(case()).all()
+    assert calls.made == (N + 3) * len(case.branches)
+    assert run.report.computed == dict.fromkeys(case.branches, 3)
+    assert run.report.skipped == dict.fromkeys(case.branches, 3)
+    assert run.report.warnings == []
+    assert run.report.runs == 1
+
+
+def test_restoration_after_a_run(case: Case) -> None:
+    plain = case()
+    before = _state(case)
+    with TorchExecutor().attach(case.pipe, SCHEDULE):
+        assert _state(case)[1] == before[1]
+        assert not torch.equal(case(), plain)
+    assert _state(case) == before
+    assert torch.equal(case(), plain)
+
+
+def test_restoration_after_an_exception(case: Case) -> None:
+    plain = case()
+    before = _state(case)
+    calls = Calls(case.inner, breaks_at=len(case.branches) + 1)
+    with pytest.raises(KeyError), TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case()
+    calls.handle.remove()
+    assert run.report.computed == dict.fromkeys(case.branches, 1)
+    assert run.report.cached_bytes == 0
+    assert _state(case) == before
+    assert torch.equal(case(), plain)
+
+
+def test_isolation_a_skipped_output_is_its_own_branch_s(case: Case) -> None:
+    outputs = Outputs(case)
+    with TorchExecutor().attach(case.pipe, SCHEDULE):
+        case()
+    assert len(outputs.seen) == N * len(case.branches)
+    for skipped, computed in REUSED.items():
+        for given, own in zip(outputs.at(skipped), outputs.at(computed), strict=True):
+            assert given is own
+    values = [tensors(output)[0] for output in outputs.at(1)]
+    for n, value in enumerate(values):
+        assert not any(torch.equal(value, other) for other in values[:n])
