@@ -31,6 +31,8 @@ class CachePolicy(StepPolicy):
         strict: refuse a run of another step count.
     """
 
+    watches = False
+
     def __init__(
         self,
         schedule: Schedule | SchedulePlan,

@@ -62,13 +62,11 @@ class LoopClock(Clock):
             state = arguments.state
             if self._calls and self._conductor.running:
                 self._conductor.advance(self._triple(state))
-            # The loop may update its state in place, so what was seen is copied.
-            self._state = None if state is None else state.detach().clone()
+            self._state = self._kept(state)
 
     def left(self, output: Any) -> None:
         self._calls += 1
-        seen = first_tensor(output)
-        self._output = None if seen is None else seen.detach().clone()
+        self._output = self._kept(first_tensor(output))
 
     def loop_ends(self, result: Any) -> None:
         """The loop returned ``result``.
@@ -88,6 +86,10 @@ class LoopClock(Clock):
     def loop_fails(self) -> None:
         """The loop raised."""
         self._conductor.finish(False)
+
+    def _kept(self, seen: torch.Tensor | None) -> torch.Tensor | None:
+        """A copy, where anybody looks at it: the loop may write into what it has."""
+        return seen.detach().clone() if seen is not None and self._conductor.watches else None
 
     def _triple(
         self, following: torch.Tensor | None

@@ -44,6 +44,11 @@ class Conductor:
         """Whether a run is under way."""
         return self._run is not None
 
+    @property
+    def watches(self) -> bool:
+        """Whether the policy looks at the sampler's states."""
+        return self._policy.watches
+
     def announce(self, announcement: Announcement) -> None:
         """The next denoiser call begins a run; a run still under way has broken off."""
         self.finish(False)
@@ -78,7 +83,7 @@ class Conductor:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
         self._branches.close(self.step)
-        if seen is not None:
+        if seen is not None and self.watches:
             self._policy.stepped(self.step, *seen)
         self.step += 1
         if self.step >= run.num_steps:

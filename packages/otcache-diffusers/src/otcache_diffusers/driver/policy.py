@@ -34,7 +34,12 @@ class StepPolicy(ABC):
     The executor, the probe and the evaluator are three policies on one driver. Within a run the
     order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before`` and, where it
     gave None, ``after``; then ``stepped``; last ``end``. Step 0 comes first and steps never repeat.
+
+    Attributes:
+        watches: whether ``stepped`` is asked for; where it is not, a loop's states are not copied.
     """
+
+    watches: bool = True
 
     @abstractmethod
     def begin(self, run: RunInfo) -> None:
@@ -58,7 +63,7 @@ class StepPolicy(ABC):
 
     @abstractmethod
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """The sampler went from x_t to x_{t+1}; never called for a bare module.
+        """The sampler went from x_t to x_{t+1}; never called for a bare module or if not asked for.
 
         Args:
             step: t.

@@ -56,7 +56,8 @@ def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[float]) -> Any:
         shapes = [tuple(leaf.shape) for leaf in leaves]
         raise ExecutionError(f"outputs of one branch must have one shape, got {shapes}: use reuse.")
     wide = torch.promote_types(first.dtype, torch.float32)
-    total = first.to(wide) * coefficients[0]
+    # One wide tensor and no other: what is added to it is widened as it is read.
+    total = first.to(wide, copy=True).mul_(coefficients[0])
     for leaf, c in zip(leaves[1:], coefficients[1:], strict=True):
-        total.add_(leaf.to(wide), alpha=c)
+        total.add_(leaf, alpha=c)
     return total.to(first.dtype)

@@ -1,0 +1,109 @@
+"""Peak tensor memory over the plain run: the counted cached outputs and no more than two temporaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from tensor_tracer import TensorTracer
+from torch import nn
+
+from otcache_core import Schedule
+from otcache_core.loop import Loop
+from otcache_diffusers.executor import TorchExecutor
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+N, WIDTH = 10, 1 << 16
+COMPUTED = (0, 1, 2, 5, 8)
+#: Schedule, and how many outputs of a branch it holds at most.
+SCHEDULES = {
+    "reuse": (Schedule(N, COMPUTED), 1),
+    "linear": (Schedule(N, COMPUTED, "linear"), 2),
+    "fitted": (
+        Schedule(N, COMPUTED, "fitted", weights=((0.1, 0.5, 0.2),) * len(COMPUTED)),
+        3,
+    ),
+}
+DTYPES = [torch.float32, torch.bfloat16]
+#: Scalars: times, flags.
+SMALL = 512
+
+
+def _peak(run: Callable[[], Any]) -> int:
+    with TensorTracer() as tracer:
+        run()
+    return tracer.peak
+
+
+class _Field(nn.Module):
+    """A velocity field that needs next to no memory of its own."""
+
+    def forward(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        return x * (t - 0.5)
+
+
+def _loop(branches: int, dtype: torch.dtype) -> Loop:
+    net, grid = _Field(), tiny.euler_grid(N)
+
+    def sample(num_steps: int) -> torch.Tensor:
+        x = tiny.noise(1, WIDTH).to(dtype)
+        for i in range(num_steps):
+            v = net(x, grid[i])
+            for _ in range(branches - 1):
+                v = v + net(x, grid[i])
+            x = x + (grid[i + 1] - grid[i]) * v
+        return x
+
+    return Loop(sample, net, grid, calls_per_step=branches)
+
+
+def test_the_tracer_sees_what_lives() -> None:
+    with TensorTracer() as tracer:
+        a = torch.zeros(1000)
+        b = a.view(10, 100) + 1
+        a.add_(1)
+        del a
+        c = b[0]
+        del b
+        assert tracer.live == 4000
+        assert tracer.peak == 8000
+    del c
+    assert tracer.live == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("branches", [1, 2])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_loop_holds_the_counted_outputs(name: str, branches: int, dtype: torch.dtype) -> None:
+    schedule, memory = SCHEDULES[name]
+    loop, one = _loop(branches, dtype), WIDTH * dtype.itemsize
+    plain = _peak(lambda: loop(N))
+    with TorchExecutor().attach(loop, schedule) as run:
+        peak = _peak(lambda: loop(N))
+    assert run.report.skipped == dict.fromkeys(run.report.computed, N - len(COMPUTED))
+    assert run.report.peak_cached_bytes == branches * memory * one
+    assert peak - plain <= run.report.peak_cached_bytes + 2 * one + SMALL
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("guided", [False, True], ids=["cond", "cond and uncond"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_pipeline_holds_the_counted_outputs(name: str, guided: bool, dtype: torch.dtype) -> None:
+    schedule, memory = SCHEDULES[name]
+    case = tiny.flux(guided)
+    case.pipe.to(dtype)
+    case.call |= {"height": 64, "width": 64}
+    case.call |= {k: v.to(dtype) for k, v in case.call.items() if isinstance(v, torch.Tensor)}
+    plain = _peak(lambda: case(N))
+    outputs: list[int] = []
+    case.denoiser.register_forward_hook(
+        lambda module, args, output: outputs.append(output[0].untyped_storage().nbytes())
+    )
+    with TorchExecutor().attach(case.pipe, schedule) as run:
+        peak = _peak(lambda: case(N))
+    assert run.report.skipped == dict.fromkeys(case.branches, N - len(COMPUTED))
+    assert run.report.peak_cached_bytes == len(case.branches) * memory * outputs[0]
+    assert peak - plain <= run.report.peak_cached_bytes + 2 * outputs[0] + SMALL
