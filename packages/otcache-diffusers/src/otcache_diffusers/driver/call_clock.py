@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,18 @@ class LoopClock(Clock):
         loop: tells when it begins and returns.
         conductor: what is told.
         num_steps: N, where the loop does not tell it.
+        renew: called when a run is announced.
     """
 
-    def __init__(self, loop: Loop, conductor: Conductor, num_steps: int | None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        conductor: Conductor,
+        num_steps: int | None,
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop, self._conductor, self._num_steps = loop, conductor, num_steps
+        self._renew = renew
         self._calls = 0
         self._state: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
@@ -55,6 +64,7 @@ class LoopClock(Clock):
             )
         info = RunInfo(n, self._loop.grid_for(n))
         self._calls, self._state, self._output = 0, None, None
+        self._renew()
         self._conductor.announce(lambda arguments: info)
 
     def arrive(self, arguments: Arguments) -> None:

@@ -40,7 +40,8 @@ class DenoiserHook:
 
     On exit the module's ``__dict__`` is as it was, also where hooks of somebody else came or went
     meanwhile. A compiled module (``module.compile()``, ``torch.compile(module)``) is asked for
-    outside the compiled region, so that nothing is traced anew.
+    outside the compiled region, so that nothing is traced anew; ``refresh`` sees to it where it is
+    compiled while this is entered.
 
     Args:
         module: the denoiser.
@@ -57,6 +58,7 @@ class DenoiserHook:
         self._ask = ask
         self._context = ""
         self._forward: Any = None
+        self._compiled: Any = _MISSING
         self._before: dict[str, tuple[nn.Module, Any]] = {}
 
     def __enter__(self) -> DenoiserHook:
@@ -90,8 +92,21 @@ class DenoiserHook:
         self._restore(kept)
         _DRIVEN.discard(self._root)
 
-    def refresh(self) -> None:
-        """Attach again if someone took the forward away (offloading does, between runs)."""
+    def refresh(self, module: nn.Module) -> None:
+        """Attach again where the way to the denoiser changed; called between runs.
+
+        Offloading takes the forward away after each run. Compiling would trace what is attached
+        here, so this moves to the outside of the compiled region.
+
+        Args:
+            module: what the target calls now: the module, or the same one wrapped by
+                ``torch.compile``, or another one.
+        """
+        if module is not self._module or self._compiled is not self._compiled_now:
+            self.__exit__(None, None, None)
+            self._module, self._root = module, getattr(module, "_orig_mod", module)
+            self.__enter__()
+            return
         registry = self._root.__dict__.get("_diffusers_hook")
         latest = next(reversed(getattr(registry, "hooks", {})), None)
         if not self._outermost and latest == _NAME:
@@ -103,6 +118,10 @@ class DenoiserHook:
         """Whether the module's forward is the one set here, or none was."""
         return self._forward is None or self._module.__dict__.get("forward") is self._forward
 
+    @property
+    def _compiled_now(self) -> Any:
+        return self._module.__dict__.get("_compiled_call_impl", _MISSING)
+
     def _remember(self) -> None:
         owners = {
             "forward": self._module,
@@ -111,12 +130,14 @@ class DenoiserHook:
             "_compiled_call_impl": self._module,
         }
         self._before = {n: (o, o.__dict__.get(n, _MISSING)) for n, o in owners.items()}
+        self._compiled = self._compiled_now
 
     def _attach(self) -> None:
         name = "forward" if self._module is not self._root else "_compiled_call_impl"
         compiled = self._before[name][1]
         if compiled is not _MISSING and compiled is not None:
             self._module.__dict__[name] = self._around(compiled)
+            self._compiled = self._compiled_now
             return
         registry = HookRegistry.check_if_exists_or_initialize(self._module)
         registry.register_hook(_RootHook(self._asked), _NAME)
@@ -144,6 +165,8 @@ class DenoiserHook:
     def _restore(self, kept: set[str]) -> None:
         """Put back what was set here directly, and drop what was not there before."""
         direct = {"cache_context", "_compiled_call_impl"}
+        if self._compiled is not self._compiled_now:  # compiled meanwhile, by somebody else
+            self._before.pop("_compiled_call_impl")
         if self._module is not self._root:
             direct.add("forward")
         for name, (owner, value) in self._before.items():

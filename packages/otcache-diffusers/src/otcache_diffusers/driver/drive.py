@@ -16,6 +16,7 @@ from otcache_diffusers.driver.call_clock import BareClock, LoopClock
 from otcache_diffusers.driver.clock import Clock, SchedulerClock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.denoiser import DenoiserHook
+from otcache_diffusers.driver.foreign import refuse_foreign_caches
 from otcache_diffusers.driver.policy import StepPolicy
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
@@ -67,39 +68,49 @@ def drive(
         calls_per_step: of a bare module; a loop has its own.
 
     Raises:
-        ExecutionError: if the target is not supported or already driven.
+        ExecutionError: if the target is not supported, already driven, or cached by something else.
     """
     reason = unsupported(target)
     if reason:
         raise ExecutionError(f"{reason}.")
     conductor = Conductor(policy)
     with ExitStack() as stack:
-        clock, hooks = _clock(target, conductor, num_steps, calls_per_step)
+        hooks: dict[str, DenoiserHook] = {}
+        refuse_foreign_caches(target, denoisers_of(target))
+        clock = _clock(target, conductor, num_steps, calls_per_step, lambda: _renew(target, hooks))
         stack.callback(conductor.finish, False)
         stack.enter_context(clock)
         for name, module in denoisers_of(target).items():
-            hooks.append(stack.enter_context(DenoiserHook(module, _asker(name, clock, conductor))))
+            hook = DenoiserHook(module, _asker(name, clock, conductor))
+            hooks[name] = stack.enter_context(hook)
         yield
 
 
 def _clock(
-    target: Any, conductor: Conductor, num_steps: int | None, calls_per_step: int
-) -> tuple[Clock, list[DenoiserHook]]:
-    hooks: list[DenoiserHook] = []
+    target: Any,
+    conductor: Conductor,
+    num_steps: int | None,
+    calls_per_step: int,
+    renew: Callable[[], None],
+) -> Clock:
     if isinstance(target, Loop):
-        return LoopClock(target, conductor, num_steps), hooks
+        return LoopClock(target, conductor, num_steps, renew)
     if isinstance(target, nn.Module):
         if num_steps is None:
             raise ExecutionError(
                 "a bare module needs num_steps: wrap its sampler in otcache.loop(...)."
             )
-        return BareClock(conductor, num_steps, calls_per_step), hooks
+        return BareClock(conductor, num_steps, calls_per_step)
+    return SchedulerClock(target.scheduler, conductor, renew)
 
-    def renew() -> None:
-        for hook in hooks:
-            hook.refresh()
 
-    return SchedulerClock(target.scheduler, conductor, renew), hooks
+def _renew(target: Any, hooks: dict[str, DenoiserHook]) -> None:
+    """Before each run: what happened to the denoisers since the last one?"""
+    modules = denoisers_of(target)
+    refuse_foreign_caches(target, modules)
+    for name, hook in hooks.items():
+        if name in modules:
+            hook.refresh(modules[name])
 
 
 def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
