@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from families import flux, qwen
+from families import cascades, diffusion_transformers, flows, flux, qwen, stable_diffusion
 from families.case import Case, Family, N
 
 FAMILIES = (
@@ -16,6 +16,24 @@ FAMILIES = (
     Family("Qwen-Image", "QwenImagePipeline", qwen.text),
     Family("Qwen-Image Edit", "QwenImageEditPipeline", qwen.edit),
     Family("Z-Image", "ZImagePipeline", qwen.z_image),
+    Family("Stable Diffusion 1.5", "StableDiffusionPipeline", stable_diffusion.sd15),
+    Family("Stable Diffusion 2", "StableDiffusionPipeline", stable_diffusion.sd2),
+    Family("Stable Diffusion XL", "StableDiffusionXLPipeline", stable_diffusion.xl),
+    Family("XL, image to image", "StableDiffusionXLImg2ImgPipeline", stable_diffusion.xl_img2img),
+    Family("XL, inpainting", "StableDiffusionXLInpaintPipeline", stable_diffusion.xl_inpaint),
+    Family("Stable Diffusion 3", "StableDiffusion3Pipeline", stable_diffusion.sd3),
+    Family("DiT", "DiTPipeline", diffusion_transformers.dit),
+    Family("PixArt-alpha", "PixArtAlphaPipeline", diffusion_transformers.pixart_alpha),
+    Family("PixArt-Sigma", "PixArtSigmaPipeline", diffusion_transformers.pixart_sigma),
+    Family("HunyuanDiT", "HunyuanDiTPipeline", diffusion_transformers.hunyuan_dit),
+    Family("Sana", "SanaPipeline", diffusion_transformers.sana),
+    Family("Chroma", "ChromaPipeline", flows.chroma),
+    Family("Lumina 2", "Lumina2Pipeline", flows.lumina2),
+    Family("HiDream", "HiDreamImagePipeline", flows.hidream),
+    Family("AuraFlow", "AuraFlowPipeline", flows.aura_flow),
+    Family("CogView4", "CogView4Pipeline", flows.cogview4),
+    Family("DeepFloyd IF", "IFPipeline", cascades.base),
+    Family("DeepFloyd IF, upscaling", "IFSuperResolutionPipeline", cascades.super_resolution),
 )
 
 __all__ = ["FAMILIES", "Case", "Family", "N"]
