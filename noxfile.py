@@ -14,6 +14,9 @@ CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
     f"packages/{name}"
     for name in ("otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video", "otcache")
 )
+#: The newest two minor versions: packages/otcache-diffusers/pyproject.toml allows these.
+DIFFUSERS_VERSIONS = ("0.41.0", "0.42.1")
+RESULTS = Path("build/families")
 EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
 ALONE = {
     "core": (CORE,),
@@ -58,6 +61,29 @@ def tests(session: nox.Session) -> None:
     _install(session, EVERYTHING, "pytest", "hypothesis")
     _environment(session)
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("diffusers", DIFFUSERS_VERSIONS)
+def families(session: nox.Session, diffusers: str) -> None:
+    """Every family of pipelines on one version of diffusers; then the table in docs/coverage.md."""
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    pinned = Path("constraints.txt").read_text().splitlines()
+    others = [line for line in pinned if not line.startswith("diffusers==")]
+    constraints.write_text("\n".join([*others, f"diffusers=={diffusers}"]) + "\n")
+    session.install("-c", str(constraints), CORE, DIFFUSERS, "pytest")
+    _environment(session)
+    module = f"{DIFFUSERS}/tests/test_families.py"
+    result = ("-o", "junit_family=xunit1", f"--junitxml={RESULTS}/{diffusers}.xml")
+    # What failed stands in the table, and the session that writes it fails.
+    session.run("python", "-m", "pytest", module, *result, success_codes=[0, 1])
+    session.notify("coverage")
+
+
+@nox.session(venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """Write docs/coverage.md from the results of ``families``; fails where one of its tests did."""
+    session.run("python3", "tools/coverage.py", *sorted(map(str, RESULTS.glob("*.xml"))))
 
 
 @nox.session

@@ -1,10 +1,11 @@
-"""The executor's laws on every family of pipelines; docs/coverage.md is made from this module."""
+"""The executor's laws on every family of pipelines; tools/coverage.py makes docs/coverage.md of it."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from families import FAMILIES, Case, Family, N
@@ -18,6 +19,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 SCHEDULE = Schedule(N, (0, 1, 4))
 #: Skipped step and the computed one whose output it gets by reuse.
 REUSED = {2: 1, 3: 1, 5: 4}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _versions(record_testsuite_property: Any) -> None:
+    record_testsuite_property("diffusers", diffusers.__version__)
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
