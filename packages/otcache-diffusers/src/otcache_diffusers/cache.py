@@ -6,24 +6,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from otcache_diffusers.driver import tensors
 
 
 class OutputCache:
-    """Outputs by branch and step; never copied."""
+    """Outputs by branch and step.
+
+    Never copied where torch counts writes into them. Tensors made in inference mode have no counter:
+    of these a copy is kept and copies are given, so that a sampler may write into what it got.
+    """
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, int], tuple[Any, list[int]]] = {}
 
     def put(self, branch: str, step: int, output: Any) -> None:
         """Keep an output."""
-        self._held[branch, step] = output, _versions(output)
+        self._held[branch, step] = _apart(output), _versions(output)
 
     def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
         """The outputs of these steps; None unless all are held."""
         held = [self._held.get((branch, step)) for step in steps]
-        found = [entry[0] for entry in held if entry is not None]
+        found = [_apart(entry[0]) for entry in held if entry is not None]
         return found if len(found) == len(steps) else None
 
     def changed(self, branch: str, steps: Sequence[int]) -> bool:
@@ -46,6 +51,13 @@ class OutputCache:
         leaves = [leaf for output, _ in self._held.values() for leaf in tensors(output)]
         storages = {s.data_ptr(): s.nbytes() for s in (leaf.untyped_storage() for leaf in leaves)}
         return sum(storages.values())
+
+
+def _apart(output: Any) -> Any:
+    """The output with copies of the tensors that were made in inference mode."""
+    if not any(leaf.is_inference() for leaf in tensors(output)):
+        return output
+    return pytree.tree_map_only(torch.Tensor, torch.clone, output)
 
 
 def _versions(output: Any) -> list[int]:

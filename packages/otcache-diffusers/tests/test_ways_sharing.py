@@ -1,0 +1,150 @@
+"""Several pipelines at once: of one class, over shared weights, and in threads of their own."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxImg2ImgPipeline, FluxPipeline
+
+from otcache_core import ExecutionError, Schedule
+from otcache_diffusers.executor import TorchExecutor
+
+N = 6
+SCHEDULE = Schedule(N, (0, 1, 4), "linear")
+OTHER = Schedule(N, (0, 2, 3, 5))
+
+
+def _accelerated(case: tiny.Case, schedule: Schedule, seed: int) -> torch.Tensor:
+    with TorchExecutor().attach(case.pipe, schedule):
+        return case(N, seed=seed)
+
+
+def _twin(case: tiny.Case) -> tiny.Case:
+    """Another pipeline of the very class over the same weights, with a scheduler of its own."""
+    pipe = FluxPipeline.from_pipe(case.pipe)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler()
+    pipe.set_progress_bar_config(disable=True)
+    return tiny.Case(pipe, case.call, case.branches)
+
+
+def _sibling(case: tiny.Case) -> tiny.Case:
+    """A pipeline over the same weights and the same scheduler, as ``from_pipe`` makes it."""
+    pipe = FluxImg2ImgPipeline.from_pipe(case.pipe)
+    pipe.set_progress_bar_config(disable=True)
+    call = {**case.call, "image": torch.full((1, 3, 16, 16), 0.5), "strength": 1.0}
+    return tiny.Case(pipe, call, case.branches)
+
+
+# -- one class ----------------------------------------------------------------------------------
+
+
+def test_two_pipelines_of_one_class_follow_their_own_schedules() -> None:
+    one, two = tiny.flux(), tiny.flux()
+    wanted = [_accelerated(one, SCHEDULE, 0), _accelerated(two, OTHER, 1)]
+    with (
+        TorchExecutor().attach(one.pipe, SCHEDULE) as first,
+        TorchExecutor().attach(two.pipe, OTHER) as second,
+    ):
+        made = [one(N, seed=0), two(N, seed=1)]
+    assert all(torch.equal(a, b) for a, b in zip(made, wanted, strict=True))
+    assert (first.report.skipped, second.report.skipped) == ({"cond": 3}, {"cond": 2})
+
+
+def test_a_run_inside_another_pipeline_s_run_does_not_disturb_it() -> None:
+    one, two = tiny.flux(), tiny.flux()
+    wanted = [_accelerated(one, SCHEDULE, 0), _accelerated(two, OTHER, 1)]
+    inner: list[torch.Tensor] = []
+
+    def between(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if step == 2:
+            inner.append(two(N, seed=1))
+        return kwargs
+
+    with (
+        TorchExecutor().attach(one.pipe, SCHEDULE),
+        TorchExecutor().attach(two.pipe, OTHER),
+    ):
+        outer = one(N, seed=0, callback_on_step_end=between)
+    assert torch.equal(outer, wanted[0])
+    assert torch.equal(inner[0], wanted[1])
+
+
+# -- shared weights -----------------------------------------------------------------------------
+
+
+def test_a_sibling_is_accelerated_while_the_context_is_open_and_plain_after() -> None:
+    case = tiny.flux()
+    sibling = _sibling(case)
+    plain = sibling(N)
+    wanted = _accelerated(sibling, SCHEDULE, 0)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case(N)
+        assert torch.equal(sibling(N), wanted)
+        case(N)
+    assert run.report.skipped == {"cond": 6, "call": 3}
+    assert any("FluxImg2ImgPipeline shares the denoiser" in text for text in run.report.warnings)
+    assert torch.equal(sibling(N), plain)
+
+
+def test_a_twin_with_a_scheduler_of_its_own_is_computed_with_a_warning() -> None:
+    case = tiny.flux()
+    twin = _twin(case)
+    plain = twin(N)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(twin(N), plain)
+    assert run.report.skipped == {}
+    assert any("outside a run of this target's own sampler" in w for w in run.report.warnings)
+
+
+@pytest.mark.filterwarnings("ignore:no call was skipped")
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("after", range(5))
+def test_a_twin_inside_a_run_is_computed_or_the_mix_is_an_error(after: int, steps: int) -> None:
+    """Its calls have the very shape and branch of the run's own."""
+    case = tiny.flux()
+    twin = _twin(case)
+    plain = twin(steps, seed=1)
+    inner: list[torch.Tensor] = []
+
+    def between(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if step == after:
+            inner.append(twin(steps, seed=1))
+        return kwargs
+
+    computed = set(SCHEDULE.computed) | set(range(after + 1, N))
+    wanted = _accelerated(case, Schedule(N, tuple(sorted(computed)), "linear"), 0)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        try:
+            made = case(N, callback_on_step_end=between)
+        except ExecutionError as error:
+            assert "may have gone to the wrong one" in str(error)
+            return
+    assert torch.equal(inner[0], plain)
+    assert torch.equal(made, wanted)
+    assert any("number of denoiser calls per step changed" in w for w in run.report.warnings)
+
+
+# -- threads ------------------------------------------------------------------------------------
+
+
+def test_threads_with_a_pipeline_each_give_what_they_give_alone() -> None:
+    width = 3
+    cases = [tiny.flux(cfg=True) for _ in range(width)]
+    wanted = [_accelerated(case, SCHEDULE, seed) for seed, case in enumerate(cases)]
+    barrier = threading.Barrier(width)
+
+    def serve(seed: int) -> list[torch.Tensor]:
+        barrier.wait(timeout=60)
+        return [_accelerated(cases[seed], SCHEDULE, seed) for _ in range(3)]
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(width) as pool:
+        warnings.simplefilter("error")
+        for seed, made in enumerate(pool.map(serve, range(width))):
+            assert all(torch.equal(x, wanted[seed]) for x in made)
+    assert all("forward" not in vars(case.denoiser) for case in cases)
