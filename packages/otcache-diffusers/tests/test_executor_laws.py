@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from diffusers import FluxImg2ImgPipeline, HeunDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FluxImg2ImgPipeline, HeunDiscreteScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import ExecutionError, Schedule
@@ -208,6 +208,17 @@ def test_a_skipped_step_neither_works_nor_asks_the_device(
             assert "sync" not in ops
             assert not [op for op in ops if any(work in op for work in _NoSync.WORK)]
             assert len(ops) < 30
+
+
+def test_a_velocity_is_regained_without_asking_the_device() -> None:
+    case = tiny.sdxl(EulerDiscreteScheduler(prediction_type="v_prediction"))
+    watch = _NoSync(case.denoiser)
+    with TorchExecutor().attach(case.pipe, LINEAR), watch:
+        case(N)
+    for t in (2, 3, 5):
+        assert "sync" not in watch.calls[t]
+        assert not [op for op in watch.calls[t] if any(work in op for work in _NoSync.WORK)]
+        assert len(watch.calls[t]) < 30
 
 
 def test_runs_of_other_step_counts_and_batch_sizes(case: tiny.Case) -> None:

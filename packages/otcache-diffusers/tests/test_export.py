@@ -69,7 +69,16 @@ def test_reuse_is_sampling_on_the_exported_grid_with_guidance(build: Any) -> Non
     torch.testing.assert_close(latents, _reused(case), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{}, {"use_karras_sigmas": True}, {"prediction_type": "sample"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"use_karras_sigmas": True},
+        {"prediction_type": "sample"},
+        {"prediction_type": "v_prediction"},
+    ],
+    ids=["epsilon", "karras", "sample", "velocity"],
+)
 def test_reuse_is_sampling_on_the_exported_grid_of_a_unet(more: dict[str, Any]) -> None:
     case = tiny.sdxl(EulerDiscreteScheduler(**SDXL_BETAS, **more))
     case.pipe.unet.double()
@@ -107,11 +116,6 @@ def _wan() -> Any:
     ("pipe", "schedule", "reason"),
     [
         (_wan, SCHEDULE, "WanPipeline takes no `sigmas` argument"),
-        (
-            lambda: tiny.sdxl(EulerDiscreteScheduler(prediction_type="v_prediction")).pipe,
-            SCHEDULE,
-            "v-prediction",
-        ),
         (lambda: tiny.sdxl(DPMSolverMultistepScheduler()).pipe, SCHEDULE, "DPMSolverMultistep"),
         (lambda: tiny.sdxl(EulerAncestralDiscreteScheduler()).pipe, SCHEDULE, "EulerAncestral"),
         (

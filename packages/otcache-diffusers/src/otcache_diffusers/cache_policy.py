@@ -118,8 +118,12 @@ class CachePolicy(StepPolicy):
             warnings.warn(message, OtcacheNotice, stacklevel=2)
 
     def warn(self, message: str) -> None:
-        """Keep it for the report, once."""
+        """Keep it for the report, once, and as a reason if nothing is skipped."""
         self._why = message
+        self.note(message)
+
+    def note(self, message: str) -> None:
+        """Keep it for the report, once."""
         if message not in self._report.warnings:
             self._report.warnings.append(message)
 

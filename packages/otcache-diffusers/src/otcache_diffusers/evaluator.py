@@ -56,7 +56,9 @@ class PipelineEvaluator(Evaluator):
     linear in its branches (:func:`~otcache_diffusers.guidance.branch_gains`), every branch gets its
     own. The fit needs a deterministic linear sampler
     (:func:`~otcache_diffusers.shuffled.confirmed_recurrence`); under any other ``fit`` changes
-    nothing, and a notice says why.
+    nothing, and a notice says why, once.
+
+    A schedule that skips nothing is the full run and is not run again.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -94,11 +96,16 @@ class PipelineEvaluator(Evaluator):
         self._nfe = 0
         forecaster = self._registry.create("forecasters", "fitted")
         self._fit = Fit(fit or ClosedLoopFit(), forecaster, Recurrence.euler(self._grid))
-        self._fits = True
+        self._why_not, self._told = "", False
 
     @property
     def grid(self) -> NDArray[np.float64]:
         return self._grid
+
+    @property
+    def _num_steps(self) -> int:
+        """N, positions of the sampler: Heun makes 2n - 1 of n steps asked for."""
+        return len(self._grid) - 1
 
     @property
     def num_samples(self) -> int:
@@ -118,11 +125,12 @@ class PipelineEvaluator(Evaluator):
     ) -> Evaluation:
         objective = self._check_objective(objective)
         chosen = self._begin(samples)
+        fitting = self._fitting() if fit else None
         errors = np.zeros((len(schedules), len(chosen)))
         deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
         results = list(schedules)
         for part in self._chunks(range(len(chosen)), self._request.batch_size):
-            use = self._fit if fit and self._fits and part[0] == 0 else None
+            use = fitting if part[0] == 0 else None
             inside = [chosen[p] for p in part]
             full = self._full(inside)
             for run in self._runs(tuple(results), inside, use, decode=objective in self._metrics):
@@ -136,7 +144,7 @@ class PipelineEvaluator(Evaluator):
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
         chosen = self._begin(samples)
-        errors = np.zeros((len(schedules), len(chosen), self._request.num_steps + 1))
+        errors = np.zeros((len(schedules), len(chosen), self._num_steps + 1))
         for part in self._chunks(range(len(chosen)), self._request.batch_size):
             inside = [chosen[p] for p in part]
             for run in self._runs(tuple(schedules), inside, None, watch=True):
@@ -166,8 +174,10 @@ class PipelineEvaluator(Evaluator):
         recording, shown = Recording(), []
         for part in self._chunks(range(self.num_samples), self._request.batch_size):
             policy = RecordingPolicy(recording, len(part))
-            with drive(self._target, policy, num_steps=self._request.num_steps):
+            with drive(self._target, policy, num_steps=self._num_steps):
                 shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
+        for note in recording.notes:
+            warnings.warn(note, OtcacheNotice, stacklevel=3)
         self._recording = recording
         self._fit.gains = branch_gains(recording)
         self._find_recurrence(recording)
@@ -176,11 +186,16 @@ class PipelineEvaluator(Evaluator):
     def _find_recurrence(self, recording: Recording) -> None:
         found = confirmed_recurrence(self._target, self._sampler, recording, self._trajectories)
         if isinstance(found, NotLinear):
-            self._fits = False
-            message = f"skipped steps reuse, no weights are fitted: {found.reason}."
-            warnings.warn(message, OtcacheNotice, stacklevel=2)
+            self._why_not = f"skipped steps reuse, no weights are fitted: {found.reason}."
         else:
             self._fit.recurrence = found
+
+    def _fitting(self) -> Fit | None:
+        """How to fit; where that cannot be, None, and the reason as a notice the first time."""
+        if self._why_not and not self._told:
+            warnings.warn(self._why_not, OtcacheNotice, stacklevel=3)
+            self._told = True
+        return None if self._why_not else self._fit
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
         forecaster = self._registry.create("forecasters", schedule.forecaster)
@@ -197,15 +212,18 @@ class PipelineEvaluator(Evaluator):
     ) -> Iterator[_Run]:
         """Run every schedule on these samples, at most a batch of them, in no particular order."""
         assert self._recording is not None
+        for index in _full(schedules):
+            yield self._full_run(index, schedules[index], samples)
         prefixes = Prefixes(schedules, fit=fit is not None)
         for ready in prefixes.rounds():
-            tracks = {i: self._track(schedules[i], prefixes.given(i)) for i in ready}
+            skipping = (i for i in ready if i not in _full(schedules))
+            tracks = {i: self._track(schedules[i], prefixes.given(i)) for i in skipping}
             for group in self._groups(tracks, len(samples)):
                 inside = [tracks[i] for i in group]
                 policy = ReplayPolicy(
                     inside, samples, self._recording, fit, self._spend, watch=watch
                 )
-                with drive(self._target, policy, num_steps=self._request.num_steps):
+                with drive(self._target, policy, num_steps=self._num_steps):
                     kind = "np" if decode else "latent"
                     output = self._sampler([*samples] * len(group), output_type=kind)
                 assert policy.result is not None
@@ -221,6 +239,11 @@ class PipelineEvaluator(Evaluator):
                         np.stack(policy.drift, axis=-1)[rows],
                     )
 
+    def _full_run(self, index: int, schedule: Schedule, samples: Sequence[int]) -> _Run:
+        pictures = None if self._pictures is None else self._pictures[list(samples)]
+        still = np.zeros((len(samples), self._num_steps + 1))
+        return _Run(index, schedule, self._full(samples), pictures, still)
+
     def _groups(self, tracks: dict[int, Track], num_samples: int) -> Iterator[list[int]]:
         """Indices of tracks that share their live steps, as many as fit in a batch."""
         order = sorted(tracks, key=lambda i: (tracks[i].live, i))
@@ -233,7 +256,7 @@ class PipelineEvaluator(Evaluator):
 
     def _full(self, samples: Sequence[int]) -> torch.Tensor:
         assert self._recording is not None
-        last = self._recording.states[self._request.num_steps]
+        last = self._recording.states[self._num_steps]
         return torch.stack([last[n] for n in samples])
 
     def _score(
@@ -254,6 +277,11 @@ class PipelineEvaluator(Evaluator):
     @staticmethod
     def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _full(schedules: Sequence[Schedule]) -> list[int]:
+    """Indices of those that skip nothing in any branch."""
+    return [i for i, s in enumerate(schedules) if s.budget == s.num_steps and not s.branches]
 
 
 def _grams(deviations: Sequence[Sequence[torch.Tensor]]) -> NDArray[np.float64]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
 from otcache_diffusers.driver import sigma_grid
-from otcache_diffusers.facts import prediction_type
 from otcache_diffusers.rehearsal import Rehearsal, rehearse
 
 Floats = NDArray[np.float64]
@@ -82,7 +81,7 @@ def export_sigmas(pipe: Any, schedule: Schedule, **call: Any) -> SigmaExport:
 
     Raises:
         ExecutionError: if it cannot be done: the pipeline or scheduler takes no sigmas, the
-            prediction is v, the sampler is multistep or stochastic, or the schedule forecasts.
+            sampler is multistep or stochastic, or the schedule forecasts.
     """
     _refuse(pipe, schedule)
     full = rehearse(pipe, pipe.scheduler, {**call, "num_inference_steps": schedule.num_steps})
@@ -124,8 +123,6 @@ def _unexportable(pipe: Any, schedule: Schedule) -> str:
 
 
 def _unfit(scheduler: Any) -> str:
-    if prediction_type(scheduler) == "v_prediction":
-        return "reuse of a v-prediction is not sampling on fewer steps; convert it to epsilon first"
     euler = isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler))
     stochastic = getattr(scheduler, "config", {}).get("stochastic_sampling")
     if not euler or stochastic:

@@ -16,14 +16,18 @@ class Recording:
     """Full runs, sample by sample.
 
     Attributes:
-        raw: raw[(step, branch)][n] is what the denoiser returned for sample n, leaves of shape (C, ...).
+        raw: raw[(step, branch)][n] is the denoiser's output for sample n, leaves of shape (C, ...).
         guided: guided[step][n] is v_step as the sampler saw it.
         states: states[step][n] is x_step; the last is the result.
+        notes: what was done otherwise than is best, and why.
+
+    Outputs are in the run's quantity: velocity predictions are kept as epsilon.
     """
 
     raw: dict[tuple[int, str], list[Any]] = field(default_factory=dict)
     guided: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     states: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 class RecordingPolicy(StepPolicy):
@@ -65,3 +69,8 @@ class RecordingPolicy(StepPolicy):
         if completed:
             step, result = self._last
             self._recording.states[step].extend(result.unbind(0))
+
+    def note(self, message: str) -> None:
+        """Keep it, once."""
+        if message not in self._recording.notes:
+            self._recording.notes.append(message)

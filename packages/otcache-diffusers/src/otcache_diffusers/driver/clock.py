@@ -16,6 +16,7 @@ from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.grid import sigma_grid
 from otcache_diffusers.driver.policy import RunInfo
+from otcache_diffusers.driver.space_of import output_space, predicts_velocity
 
 
 class Clock(ABC):
@@ -58,7 +59,8 @@ class SchedulerClock(Clock):
     is given is compared on the device, and read once on exit.
 
     Args:
-        scheduler: the pipeline's own; ``step`` and ``set_timesteps`` are wrapped on the instance.
+        scheduler: the pipeline's own; ``step`` and ``set_timesteps`` are wrapped on the instance, and
+            ``scale_model_input`` where the denoiser predicts a velocity.
         conductor: what is told.
         renew: called when a run is announced.
 
@@ -76,14 +78,18 @@ class SchedulerClock(Clock):
                 "pipeline a scheduler of its own."
             )
         known = vars(self._scheduler)
-        self._before = {name: known[name] for name in ("step", "set_timesteps") if name in known}
+        taps = {"step": self._step, "set_timesteps": self._set_timesteps}
+        if predicts_velocity(self._scheduler) and hasattr(self._scheduler, "scale_model_input"):
+            taps["scale_model_input"] = self._scale
+        self._taps = tuple(taps)
+        self._before = {name: known[name] for name in taps if name in known}
         self._signature = inspect.signature(self._scheduler.step)
-        for name, around in (("step", self._step), ("set_timesteps", self._set_timesteps)):
+        for name, around in taps.items():
             vars(self._scheduler)[name] = _Tap(self._scheduler, name, around)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for name in ("step", "set_timesteps"):
+        for name in self._taps:
             vars(self._scheduler).pop(name, None)
         vars(self._scheduler).update(self._before)
         if error[0] is None and self._conductor.times.failed():
@@ -104,6 +110,10 @@ class SchedulerClock(Clock):
         self._conductor.announce(self._run_info)
         return result
 
+    def _scale(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._conductor.scaled = original(*args, **kwargs)
+        return self._conductor.scaled
+
     def _step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self._signature.bind(*args, **kwargs).arguments
         result = original(*args, **kwargs)
@@ -115,7 +125,7 @@ class SchedulerClock(Clock):
         start = self._start(arguments)
         self._conductor.times.begin(self._scheduler.timesteps[start:])
         grid = sigma_grid(self._scheduler)[start:]
-        return RunInfo(len(grid) - 1, grid)
+        return RunInfo(len(grid) - 1, grid, output_space(self._scheduler, start))
 
     def _start(self, arguments: Arguments) -> int:
         """Position of the first step in ``timesteps``: not 0 where a picture is the start."""

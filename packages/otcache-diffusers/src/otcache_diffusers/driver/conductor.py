@@ -12,6 +12,7 @@ from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.branches import Branches, Group
 from otcache_diffusers.driver.policy import RunInfo, StepPolicy
+from otcache_diffusers.driver.prediction import Place
 from otcache_diffusers.driver.timecheck import TimeCheck
 
 #: Makes the RunInfo of an announced run from the first call's arguments.
@@ -26,6 +27,9 @@ class Conductor:
 
     Args:
         policy: what is asked at each call.
+
+    Attributes:
+        scaled: what the scheduler made of the latent for this step's denoiser calls, where it was asked.
     """
 
     def __init__(self, policy: StepPolicy) -> None:
@@ -37,6 +41,7 @@ class Conductor:
         self._calling = threading.Lock()
         self._warned: set[str] = set()
         self.times = TimeCheck()
+        self.scaled: Tensor | None = None
         self.step = 0
 
     @property
@@ -83,15 +88,18 @@ class Conductor:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
         self._branches.close(self.step)
+        self.scaled = None
         if seen is not None and self.watches:
-            self._policy.stepped(self.step, *seen)
+            sample, output, following = seen
+            guided = run.space.guided(self.step, sample, output)
+            self._policy.stepped(self.step, sample, guided, following)
         self.step += 1
         if self.step >= run.num_steps:
             self.finish(True)
 
     def finish(self, completed: bool) -> None:
         """End the run under way, if any."""
-        run, self._run, self._announced = self._run, None, None
+        run, self._run, self._announced, self.scaled = self._run, None, None, None
         if run is not None:
             self._policy.end(completed)
 
@@ -109,7 +117,12 @@ class Conductor:
                 "a run must stay in one thread, got a call from another: load the pipeline twice."
             )
         self.times.see(self.step, arguments.timestep)
-        return self._decide(self._branches.name(group, self.step), compute)
+        branch = self._branches.name(group, self.step)
+        place = Place(self.step, branch, self.scaled, arguments.state)
+        output = self._decide(self._run, place, compute)
+        if self._run.space.reason:
+            self.note(self._run.space.reason)
+        return output
 
     def _begin(self, run: RunInfo) -> None:
         self._announced, self._run, self.step = None, run, 0
@@ -117,20 +130,26 @@ class Conductor:
         self._owner = threading.get_ident()
         self._policy.begin(run)
 
-    def _decide(self, branch: str, compute: Callable[[], Any]) -> Any:
+    def _decide(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any:
         if self._branches.trusted:
-            output = self._policy.before(self.step, branch)
-            if output is not None:
+            held = self._policy.before(self.step, place.branch)
+            if held is not None:
                 self._branches.forecast()
-                return output
+                return run.space.leave(place, held)
         else:
             self.warn(
                 "the number of denoiser calls per step changed and the pipeline does not name its "
                 "branches: the rest of the run is computed."
             )
         output = compute()
-        self._policy.after(self.step, branch, output)
+        self._policy.after(self.step, place.branch, run.space.enter(place, output))
         return output
+
+    def note(self, message: str) -> None:
+        """Tell the policy what is done otherwise than is best, each message once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._policy.note(message)
 
     def warn(self, message: str) -> None:
         """Tell the policy, each message once."""

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+#: Share of signal at the noisiest step, at least: s = 4096, beyond any sampler's own grid.
+LEAST_SIGNAL = 2.0**-24
+
 
 def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
     r"""s_0 .. s_N after ``set_timesteps``, one value a timestep and the final one.
@@ -17,8 +20,8 @@ def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
 
     .. math:: s_i = \sqrt{(1 - a_{t_i}) / a_{t_i}}
 
-    the noise level of x / sqrt(a), the coordinate in which DDIM is an Euler step. Copies to the
-    host: call it once a run.
+    the noise level of x / sqrt(a), the coordinate in which DDIM is an Euler step; a of 0 (zero terminal
+    signal) is taken as 2^-24, as diffusers' Euler does. Copies to the host: call it once a run.
 
     Args:
         scheduler: a diffusers scheduler whose timesteps are set.
@@ -26,16 +29,35 @@ def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
     Returns:
         float64, shape (len(timesteps) + 1,); all NaN where the scheduler tells neither.
     """
-    n = len(scheduler.timesteps)
-    sigmas = getattr(scheduler, "sigmas", None)
-    if sigmas is not None and len(sigmas) == n + 1:
-        return np.asarray(torch.as_tensor(sigmas).detach().cpu().double())
-    products = getattr(scheduler, "alphas_cumprod", None)
-    if products is None:
-        return np.full(n + 1, np.nan)
-    steps = torch.as_tensor(scheduler.timesteps).cpu().long()
-    final = (
-        torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0)).cpu().double().reshape(1)
-    )
-    a = torch.cat([products.cpu().double()[steps], final])
+    if _tells_sigmas(scheduler):
+        return np.asarray(torch.as_tensor(scheduler.sigmas).detach().cpu().double())
+    if getattr(scheduler, "alphas_cumprod", None) is None:
+        return np.full(len(scheduler.timesteps) + 1, np.nan)
+    final = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0)).cpu().double()
+    a = torch.cat([_products(scheduler), final.reshape(1)]).clamp(min=LEAST_SIGNAL)
     return np.asarray(torch.sqrt((1 - a) / a))
+
+
+def signal_shares(scheduler: Any) -> NDArray[np.float64]:
+    r"""alpha_0 .. alpha_{N-1} of a variance-preserving scheduler after ``set_timesteps``.
+
+    .. math:: \alpha_i = \sqrt{a_{t_i}} = 1 / \sqrt{1 + s_i^2}
+
+    where a is 0, 2^-24: a share of 0 could not be divided by. Copies to the host: call it once a run.
+
+    Returns:
+        float64, shape (len(timesteps),); NaN where the scheduler does not tell.
+    """
+    if _tells_sigmas(scheduler) or getattr(scheduler, "alphas_cumprod", None) is None:
+        return np.asarray(1 / np.sqrt(1 + sigma_grid(scheduler)[:-1] ** 2))
+    return np.asarray(_products(scheduler).sqrt().clamp(min=LEAST_SIGNAL))
+
+
+def _products(scheduler: Any) -> torch.Tensor:
+    steps = torch.as_tensor(scheduler.timesteps).cpu().long()
+    return torch.as_tensor(scheduler.alphas_cumprod).cpu().double()[steps]
+
+
+def _tells_sigmas(scheduler: Any) -> bool:
+    sigmas = getattr(scheduler, "sigmas", None)
+    return sigmas is not None and len(sigmas) == len(scheduler.timesteps) + 1

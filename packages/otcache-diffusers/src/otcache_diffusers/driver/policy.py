@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from otcache_diffusers.driver.prediction import AsIs, OutputSpace
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +24,12 @@ class RunInfo:
         num_steps: N, the number of sampler steps of this run.
         grid: s_0 .. s_N, float64, shape (N + 1,); all NaN where nothing tells it (a bare module, a
             loop without a grid).
+        space: the quantity in which the policy sees and gives outputs.
     """
 
     num_steps: int
     grid: NDArray[np.float64]
+    space: OutputSpace = field(default_factory=AsIs)
 
 
 class StepPolicy(ABC):
@@ -34,6 +38,8 @@ class StepPolicy(ABC):
     The executor, the probe and the evaluator are three policies on one driver. Within a run the
     order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before`` and, where it
     gave None, ``after``; then ``stepped``; last ``end``. Step 0 comes first and steps never repeat.
+    Outputs are in the run's own quantity throughout: velocity predictions come and go as epsilon
+    (:class:`~otcache_diffusers.driver.prediction.NoiseSpace`).
 
     Attributes:
         watches: whether ``stepped`` is asked for; where it is not, a loop's states are not copied.
@@ -59,7 +65,7 @@ class StepPolicy(ABC):
 
     @abstractmethod
     def after(self, step: int, branch: str, output: Any) -> None:
-        """The denoiser was called and returned ``output``, exactly as the sampler gets it."""
+        """The denoiser was called and returned ``output``."""
 
     @abstractmethod
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
@@ -79,3 +85,7 @@ class StepPolicy(ABC):
     def warn(self, message: str) -> None:
         """Something could not be done as planned; logged unless a policy keeps it."""
         logger.warning(message)
+
+    def note(self, message: str) -> None:
+        """Something is done in another way than is best, and nothing is wrong; logged unless kept."""
+        logger.info(message)
