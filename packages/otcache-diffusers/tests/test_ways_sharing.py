@@ -102,14 +102,9 @@ def test_a_twin_with_a_scheduler_of_its_own_is_computed_with_a_warning() -> None
     assert any("outside a run of this target's own sampler" in w for w in run.report.warnings)
 
 
-@pytest.mark.filterwarnings("ignore:no call was skipped")
-@pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("after", range(5))
-def test_a_twin_inside_a_run_is_computed_or_the_mix_is_an_error(after: int, steps: int) -> None:
-    """Its calls have the very shape and branch of the run's own."""
-    case = tiny.flux()
+def _with_twin(case: tiny.Case, after: int, steps: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Run ``case`` with a run of its twin after a step: both pictures and the report."""
     twin = _twin(case)
-    plain = twin(steps, seed=1)
     inner: list[torch.Tensor] = []
 
     def between(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
@@ -117,17 +112,32 @@ def test_a_twin_inside_a_run_is_computed_or_the_mix_is_an_error(after: int, step
             inner.append(twin(steps, seed=1))
         return kwargs
 
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        outer = case(N, callback_on_step_end=between)
+    return outer, inner[0], run.report
+
+
+@pytest.mark.filterwarnings("ignore:no call was skipped")
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_twin_inside_a_run_before_a_computed_step_is_computed(after: int, steps: int) -> None:
+    """Its calls have the very shape and branch of the run's own, which is computed from then on."""
+    case = tiny.flux()
+    plain = _twin(case)(steps, seed=1)
     computed = set(SCHEDULE.computed) | set(range(after + 1, N))
     wanted = _accelerated(case, Schedule(N, tuple(sorted(computed)), "linear"), 0)
-    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
-        try:
-            made = case(N, callback_on_step_end=between)
-        except ExecutionError as error:
-            assert "may have gone to the wrong one" in str(error)
-            return
-    assert torch.equal(inner[0], plain)
-    assert torch.equal(made, wanted)
-    assert any("number of denoiser calls per step changed" in w for w in run.report.warnings)
+    outer, inner, report = _with_twin(case, after, steps)
+    assert torch.equal(inner, plain)
+    assert torch.equal(outer, wanted)
+    assert any("number of denoiser calls per step changed" in w for w in report.warnings)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_twin_inside_a_run_before_a_skipped_step_is_an_error(after: int, steps: int) -> None:
+    """It was given the run's forecast: better no picture than a wrong one."""
+    with pytest.raises(ExecutionError, match="may have gone to the wrong one"):
+        _with_twin(tiny.flux(), after, steps)
 
 
 # -- threads ------------------------------------------------------------------------------------
