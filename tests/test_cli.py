@@ -120,7 +120,9 @@ def test_an_empty_prompt_file(run: Run, tmp_path: Path) -> None:
     assert "must hold 1 to" in err
 
 
-@pytest.mark.parametrize("verb", ["demo", "calibrate", "plan", "run", "inspect", "plugins"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "calibrate", "plan", "run", "inspect", "estimate", "plugins"]
+)
 def test_every_verb_has_help(run: Run, verb: str) -> None:
     status, out, _ = run(verb, "--help")
     assert status == 0

@@ -39,3 +39,15 @@ def otcache_provide_demos() -> list[Info]:
     """The trained pipeline that ships with this package."""
     about = "shapes, letters and emoji: a trained FluxPipeline in miniature"
     return [Info("image", "otcache_diffusers.demo:image_demo", about)]
+
+
+@hookimpl
+def otcache_provide_architectures() -> list[Info]:
+    """Published image models at full size."""
+    home = "otcache_diffusers.architectures.models"
+    return [
+        Info("flux-1-dev", f"{home}:flux_1_dev", "FLUX.1-dev, 11.9 B parameters"),
+        Info("qwen-image", f"{home}:qwen_image", "Qwen-Image, 20.4 B parameters"),
+        Info("sd3-5-large", f"{home}:sd3_5_large", "Stable Diffusion 3.5 large, 8.1 B parameters"),
+        Info("sdxl-base", f"{home}:sdxl_base", "SDXL base 1.0, 2.57 B parameters"),
+    ]

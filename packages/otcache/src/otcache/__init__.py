@@ -1,6 +1,7 @@
 """otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, and run it."""
 
 from otcache.calibrate import calibrate
+from otcache.estimating import Estimate, estimate
 from otcache.planning import plan
 from otcache.recipe import Recipe
 from otcache.running import Enabled, accelerate, enable, load_policy
@@ -21,6 +22,7 @@ from otcache_core.policy import Policy
 __all__ = [
     "Calibration",
     "Enabled",
+    "Estimate",
     "ExecutionError",
     "FileError",
     "Loop",
@@ -35,6 +37,7 @@ __all__ = [
     "accelerate",
     "calibrate",
     "enable",
+    "estimate",
     "load_policy",
     "loop",
     "plan",

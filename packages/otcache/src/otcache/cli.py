@@ -206,6 +206,45 @@ def inspect(
         out.print(draw(policy, schedules))
 
 
+@app.command()
+def estimate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name as flux-1-dev, the class of a denoiser, or a folder saved by save_pretrained."
+        ),
+    ],
+    height: Annotated[int, typer.Option(help="In pixels.")] = 1024,
+    width: Annotated[int, typer.Option(help="In pixels.")] = 1024,
+    frames: Annotated[int, typer.Option(help="Of a clip; 1 for pictures.")] = 1,
+    steps: Annotated[int, typer.Option(help="N.")] = 50,
+    budget: Annotated[
+        str | None, typer.Option(help="B, or several, comma-separated; shares of N by default.")
+    ] = None,
+    memory: Annotated[int, typer.Option(help="Outputs a forecast uses.")] = 3,
+    dtype: Annotated[str, typer.Option(help="Of cached outputs: bf16, fp16 or fp32.")] = "bf16",
+    as_json: Json = False,
+) -> None:
+    """Count FLOPs, cached bytes and the ideal speedup of a model at full size; needs no weights."""
+    from otcache.estimate_table import estimate_table
+    from otcache.estimating import estimate as count
+
+    found = count(
+        model,
+        height=height,
+        width=width,
+        frames=frames,
+        num_steps=steps,
+        budgets=[_integer("--budget", b) for b in budget.split(",")] if budget else (),
+        memory=memory,
+        dtype=dtype,
+    )
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        out.print(estimate_table(found), highlight=False)
+
+
 @plugins_app.command("list")
 def plugins_list(as_json: Json = False) -> None:
     """Name every plugin, by kind; loads none of them."""

@@ -56,3 +56,8 @@ def otcache_provide_metrics() -> Iterable[Info]:  # type: ignore[empty-body]  # 
 @hookspec
 def otcache_provide_demos() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
     """Offer demo pipelines: a target that gives :class:`~otcache_core.demo.Demo`."""
+
+
+@hookspec
+def otcache_provide_architectures() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer published models: targets that give :class:`~otcache_core.architecture.Architecture`."""

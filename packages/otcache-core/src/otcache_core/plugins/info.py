@@ -10,7 +10,16 @@ from typing import Any
 from otcache_core.errors import PluginError, expected
 
 API_VERSION = 1
-KINDS = ("probes", "cost_models", "solvers", "executors", "forecasters", "metrics", "demos")
+KINDS = (
+    "probes",
+    "cost_models",
+    "solvers",
+    "executors",
+    "forecasters",
+    "metrics",
+    "demos",
+    "architectures",
+)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 

@@ -27,6 +27,7 @@ EXTRAS = {
     "forecasters": "diffusers",
     "metrics": "diffusers",
     "demos": "diffusers",
+    "architectures": "diffusers",
 }
 
 

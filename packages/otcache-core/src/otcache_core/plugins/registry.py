@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pluggy
 
+from otcache_core.architecture import Architecture
 from otcache_core.demo import Demo
 from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.plugins import hookspecs
@@ -114,7 +115,7 @@ class Registry:
         return sorted(self._offers[kind], key=lambda o: (o.info.name, o.distribution))
 
     def get(self, kind: str, name: str) -> Any:
-        """Import the class of one plugin (for kind ``demos``: its target).
+        """Import the class of one plugin (for kinds without a contract: its target).
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
@@ -136,13 +137,14 @@ class Registry:
         return target
 
     def create(self, kind: str, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Instantiate one plugin; a demo that is already made is returned as it is.
+        """Instantiate one plugin; a demo or an architecture that is already made is returned as it is.
 
         Raises:
             PluginError: as :meth:`get`.
         """
         target = self.get(kind, name)
-        return target if isinstance(target, Demo) else target(*args, **kwargs)
+        made = isinstance(target, (Demo, Architecture))
+        return target if made else target(*args, **kwargs)
 
     def _find(self, kind: str, name: str) -> Offer:
         offers = self.infos(kind)

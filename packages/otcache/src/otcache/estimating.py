@@ -1,0 +1,177 @@
+"""What a model would cost at each budget, told without weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from otcache.model_folder import ModelFolder
+from otcache_core import OtcacheError
+from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
+from otcache_core.errors import expected
+from otcache_core.plugins import Registry
+
+#: Bytes of a number.
+DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
+#: B/N of the rows, where no budget is named.
+SHARES = (0.1, 0.2, 0.3, 0.5, 1.0)
+LEFT_OUT = "text encoders and the sampler's own arithmetic"
+
+
+@dataclass(frozen=True)
+class Outlay:
+    """Of one run at one budget.
+
+    Attributes:
+        budget: B.
+        calls: denoiser calls.
+        flops: of those calls.
+        cached_bytes: of held outputs, at most.
+        speedup: N/B.
+        speedup_decoded: the same with one decoding in both runs.
+    """
+
+    budget: int
+    calls: int
+    flops: int
+    cached_bytes: int
+    speedup: float
+    speedup_decoded: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one model on one canvas.
+
+    Attributes:
+        model: its name.
+        model_class: class of the denoiser.
+        assumed: guidance and text length.
+        source: of its configuration.
+        canvas: size of the picture or clip.
+        num_steps: N.
+        memory: m, outputs held for each branch.
+        dtype: of the held outputs.
+        call: of one denoiser call.
+        outlays: one a budget.
+    """
+
+    model: str
+    model_class: str
+    assumed: str
+    source: str
+    canvas: Canvas
+    num_steps: int
+    memory: int
+    dtype: str
+    call: CallCost
+    outlays: tuple[Outlay, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "left_out": LEFT_OUT}
+
+
+def estimate(
+    model: str,
+    *,
+    height: int = 1024,
+    width: int = 1024,
+    frames: int = 1,
+    num_steps: int = 50,
+    budgets: Sequence[int] = (),
+    memory: int = 3,
+    dtype: str = "bf16",
+    registry: Registry | None = None,
+) -> Estimate:
+    r"""Count FLOPs and held bytes of a model at full size; no weights, no memory, seconds.
+
+    With f the FLOPs of a step and D those of the decoder the speedups are
+
+    .. math:: N/B, \qquad (N f + D) / (B f + D).
+
+    They are bounds on what skipping can give, not measurements.
+
+    Args:
+        model: a name of ``otcache plugins list`` (kind ``architectures``), the class name of its
+            denoiser, or a folder that ``save_pretrained`` wrote.
+        height, width, frames: of one picture or clip.
+        num_steps: N.
+        budgets: B of each row; some shares of N where none is named.
+        memory: m, outputs that a forecast uses.
+        dtype: of the outputs: bf16, fp16 or fp32.
+        registry: where plugins come from.
+
+    Raises:
+        OtcacheError: if the model is not known or an argument is out of range.
+    """
+    for name, value in (("steps", num_steps), ("memory", memory)):
+        if value < 1:
+            raise OtcacheError(expected(name, value, "at least 1"))
+    if dtype not in DTYPES:
+        raise OtcacheError(expected("dtype", dtype, f"one of {', '.join(DTYPES)}"))
+    every = budgets or sorted({max(1, round(share * num_steps)) for share in SHARES})
+    for budget in every:
+        if not 1 <= budget <= num_steps:
+            raise OtcacheError(expected("budget", budget, f"between 1 and {num_steps}"))
+    found, configs = _find(model, registry or Registry())
+    canvas = Canvas(height, width, frames)
+    call = found.measure(canvas, configs)
+    one = call.output_elements * DTYPES[dtype]
+    return Estimate(
+        model if configs else found.name,
+        found.model_class,
+        found.summary,
+        model if configs else found.source,
+        canvas,
+        num_steps,
+        memory,
+        dtype,
+        call,
+        tuple(_outlay(call, num_steps, budget, memory, one) for budget in every),
+    )
+
+
+def _outlay(call: CallCost, num_steps: int, budget: int, memory: int, one: int) -> Outlay:
+    step, decode = call.calls_per_step * call.flops, call.decode_flops
+    held = min(memory, budget) if budget < num_steps else 0
+    return Outlay(
+        budget=budget,
+        calls=budget * call.calls_per_step,
+        flops=budget * step,
+        cached_bytes=held * call.calls_per_step * one,
+        speedup=num_steps / budget,
+        speedup_decoded=(num_steps * step + decode) / (budget * step + decode),
+    )
+
+
+def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
+    """The architecture, and the configurations of the user's own folder."""
+    names = [offer.info.name for offer in registry.infos("architectures")]
+    slug = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    if slug in names or not names:
+        return registry.create("architectures", slug), {}
+    if Path(model).is_dir():
+        folder = ModelFolder.read(Path(model))
+        return _of_class(folder.model_class, registry), folder.configs
+    return _of_class(model, registry), {}
+
+
+def _of_class(model_class: str, registry: Registry) -> Architecture:
+    offers = registry.infos("architectures")
+    known: list[Architecture] = [
+        registry.create("architectures", offer.qualified_name) for offer in offers
+    ]
+    for architecture in known:
+        if architecture.model_class == model_class:
+            return architecture
+    names = ", ".join(offer.info.name for offer in offers)
+    classes = ", ".join(sorted({architecture.model_class for architecture in known}))
+    raise OtcacheError(
+        expected(
+            "model", model_class, f"one of {names}; a class: {classes}; or a folder of one of these"
+        )
+    )
