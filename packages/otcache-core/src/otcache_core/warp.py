@@ -133,6 +133,33 @@ def interpolate(
     Raises:
         ScheduleError: if the budget or lam is out of range, or the step counts differ.
     """
+    if lam is None:
+        lam = coordinate(budget, anchor.budget, reference.budget)
+    targets = targets_between(anchor, reference, budget, lam)
+    for end, schedule in ((0.0, anchor), (1.0, reference)):
+        if lam == end and budget == schedule.budget:
+            return schedule
+    steps = round_to_steps(targets, anchor.num_steps)
+    return Schedule(num_steps=anchor.num_steps, computed=steps)
+
+
+def targets_between(
+    anchor: Schedule, reference: Schedule, budget: int, lam: float | None = None
+) -> NDArray[np.float64]:
+    """Q_lambda at B levels: what :func:`interpolate` rounds to steps.
+
+    Args:
+        anchor: schedule at an extreme budget.
+        reference: schedule at a conservative budget, of the same N.
+        budget: B, in 1..N.
+        lam: place between the two, in [0, 1]; from the budgets by default (:func:`coordinate`).
+
+    Returns:
+        Shape (B,), in units of the whole run (1 is N); the first is 0.
+
+    Raises:
+        ScheduleError: if the budget or lam is out of range, or the step counts differ.
+    """
     num_steps = anchor.num_steps
     if reference.num_steps != num_steps:
         raise ScheduleError(expected("reference.num_steps", reference.num_steps, f"{num_steps}"))
@@ -141,12 +168,9 @@ def interpolate(
         lam = coordinate(budget, anchor.budget, reference.budget)
     if not 0.0 <= lam <= 1.0:
         raise ScheduleError(expected("lam", lam, "between 0 and 1"))
-    for end, schedule in ((0.0, anchor), (1.0, reference)):
-        if lam == end and budget == schedule.budget:
-            return schedule
     u = levels(budget)
     q = (1.0 - lam) * quantile_function(anchor)(u) + lam * quantile_function(reference)(u)
-    return Schedule(num_steps=num_steps, computed=round_to_steps(q, num_steps))
+    return np.asarray(q, dtype=np.float64)
 
 
 def resample(schedule: Schedule, num_steps: int) -> Schedule:

@@ -40,7 +40,8 @@ def calibrate(
        lexicographic minimax and a second-order DP propose schedules of B_r steps, the better one by
        true error is kept.
     3. *Anchor*: search the perceptual error of whole runs at the extreme budget B_a.
-    4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop.
+    4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop;
+       at small budgets in several roundings, of which the best by true error is kept.
     5. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
 
     Args:

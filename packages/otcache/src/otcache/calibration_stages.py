@@ -17,7 +17,10 @@ from otcache_core import OtcacheError, Schedule, ScheduleProblem, Trajectory
 from otcache_core.calibration import Rung
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
 from otcache_core.plugins import Registry
-from otcache_core.warp import interpolate
+from otcache_core.roundings import roundings
+
+#: Ways in which one rung's interpolated targets are rounded.
+MOST_ROUNDINGS = 8
 
 
 @dataclass
@@ -215,14 +218,24 @@ def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule])
 
 
 def climb_ladder(bench: Workbench, anchor: Rung, reference: Rung, planner: Planner) -> list[Rung]:
-    """Stage 3: at every rung fit the interpolated schedule, beside what planning alone offers."""
+    """Stage 3: at every rung fit the interpolated schedule, beside what planning alone offers.
+
+    Where the recipe's allowance for it lasts, from the smallest budget up, the interpolated targets
+    are rounded in several ways.
+    """
     bench.ledger.stage = "ladder"
     budgets = bench.recipe.ladder or ()
     rungs = []
+    left = int(bench.recipe.rounding_runs * bench.num_steps)
     with bench.stages.stage("fitting the ladder", len(budgets)) as advance:
         for done, budget in enumerate(budgets, 1):
-            between = interpolate(anchor.schedule, reference.schedule, budget)
-            rungs.append(compare(bench, {"quantile": between, **planner.plan(budget)}))
+            price = max(1, budget - 1)  # step 0 is known from the full run
+            ways = max(1, min(MOST_ROUNDINGS, left // price))
+            between = roundings(anchor.schedule, reference.schedule, budget, ways)
+            left -= price * len(between) if len(between) > 1 else 0
+            names = ["quantile", *(f"quantile, rounding {n}" for n in range(2, ways + 1))]
+            candidates = dict(zip(names, between, strict=False))
+            rungs.append(compare(bench, {**candidates, **planner.plan(budget)}))
             advance(done, len(budgets))
     return rungs
 

@@ -24,6 +24,8 @@ class Recipe:
         objective: error the anchor search minimises; ``lpips`` where the pipeline decodes pictures.
         fidelity: error by which the reference and the rungs are chosen; ``rmse`` of decoded pictures
             where there are any.
+        rounding_runs: full runs a sample that may be spent, from the smallest budget up, on rounding
+            the interpolated steps of a rung in several ways.
         batch_size: samples in one pipeline call.
         seed: of the search.
         refine: refine the weights of every rung on the error at the end of the run, as a last stage.
@@ -39,6 +41,7 @@ class Recipe:
     climb_trials: int = 16
     objective: str | None = None
     fidelity: str | None = None
+    rounding_runs: float = 2.0
     batch_size: int = 8
     seed: int = 0
     refine: bool = False
@@ -53,6 +56,8 @@ class Recipe:
         for name in ("cost_samples", "anchor_trials", "batch_size"):
             if getattr(self, name) < 1:
                 raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 1"))
+        if not self.rounding_runs >= 0:
+            raise OtcacheError(expected("Recipe.rounding_runs", self.rounding_runs, "at least 0"))
         if not self.refine_runs > 0:
             raise OtcacheError(expected("Recipe.refine_runs", self.refine_runs, "above 0"))
         if num_steps < 4:
