@@ -9,7 +9,7 @@ import tiny
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLImg2ImgPipeline
 from diffusers.callbacks import SDXLCFGCutoffCallback
-from torch import nn
+from repeating import repeated
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
@@ -20,39 +20,6 @@ N = 6
 COMPUTED = (0, 1, 4)
 REUSE = Schedule(N, COMPUTED)
 LINEAR = Schedule(N, COMPUTED, "linear")
-
-
-class Repeating(nn.Module):
-    """The oracle of reuse: a denoiser of one call a step that repeats itself at skipped steps."""
-
-    def __init__(self, inner: nn.Module, calls: int = 1) -> None:
-        super().__init__()
-        self.inner, self._width, self._made = inner, calls, 0
-        self._last: dict[int, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.inner, name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        step, branch = divmod(self._made, self._width)
-        self._made += 1
-        if step % N in COMPUTED:
-            self._last[branch] = self.inner(*args, **kwargs)
-        return self._last[branch]
-
-
-def _repeated(case: tiny.Case, **call: Any) -> torch.Tensor:
-    """What reuse gives, made without otcache."""
-    name = "transformer" if hasattr(case.pipe, "transformer") else "unet"
-    plain = getattr(case.pipe, name)
-    setattr(case.pipe, name, Repeating(plain, len(case.branches)))
-    try:
-        return case(N, **call)
-    finally:
-        setattr(case.pipe, name, plain)
 
 
 @pytest.fixture(params=sorted(tiny.CASES))
@@ -71,7 +38,7 @@ def test_runs_of_every_size_back_to_back_are_those_of_a_fresh_context(case: tiny
         {"height": 32, "width": 32, "num_images_per_prompt": 3},
         {},
     ]
-    wanted = [_repeated(case, **size) for size in sizes]
+    wanted = [repeated(case, REUSE, **size) for size in sizes]
     with TorchExecutor().attach(case.pipe, REUSE) as run:
         made = [case(N, **size) for size in sizes]
     assert all(torch.equal(a, b) for a, b in zip(made, wanted, strict=True))
@@ -99,7 +66,7 @@ def test_strength_begins_where_the_picture_enters(begins: bool) -> None:
     call = {k: v for k, v in case.call.items() if k not in ("height", "width")}
     call |= {"image": torch.full((1, 3, 16, 16), 0.5), "strength": 0.5}
     img2img = tiny.Case(pipe, call, ("call",))
-    wanted = _repeated(img2img, num_inference_steps=2 * N)
+    wanted = repeated(img2img, REUSE, num_inference_steps=2 * N)
     with TorchExecutor().attach(pipe, REUSE) as run:
         made = img2img(2 * N)
     assert torch.equal(made, wanted)
@@ -115,7 +82,7 @@ def test_an_interrupt_leaves_what_the_steps_before_gave(case: tiny.Case, stop: i
         pipe._interrupt = step == stop
         return kwargs
 
-    wanted, whole = _repeated(case, callback_on_step_end=stops), _repeated(case)
+    wanted, whole = repeated(case, REUSE, callback_on_step_end=stops), repeated(case, REUSE)
     with TorchExecutor().attach(case.pipe, REUSE) as run:
         assert torch.equal(case(N, callback_on_step_end=stops), wanted)
         assert torch.equal(case(N), whole)
@@ -210,7 +177,7 @@ def _edit(place: str) -> Any:
 @pytest.mark.parametrize("place", ["in", "out of"])
 def test_a_callback_that_edits_latents_is_obeyed(case: tiny.Case, place: str) -> None:
     call = {"callback_on_step_end": _edit(place)}
-    plain, wanted, untouched = case(N, **call), _repeated(case, **call), _repeated(case)
+    plain, wanted, untouched = case(N, **call), repeated(case, REUSE, **call), repeated(case, REUSE)
     with TorchExecutor().attach(case.pipe, Schedule.full(N)):
         assert torch.equal(case(N, **call), plain)
     with TorchExecutor().attach(case.pipe, REUSE) as run:
@@ -232,7 +199,7 @@ def test_half_precision_takes_the_same_decisions(case: tiny.Case, dtype: torch.d
         else value
         for name, value in case.call.items()
     }
-    plain, wanted = case(N), _repeated(case)
+    plain, wanted = case(N), repeated(case, REUSE)
     assert plain.dtype == dtype
     with TorchExecutor().attach(case.pipe, Schedule.full(N)):
         assert torch.equal(case(N), plain)

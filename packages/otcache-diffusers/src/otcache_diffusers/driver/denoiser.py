@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from diffusers.hooks import HookRegistry, ModelHook  # type: ignore[attr-defined]  # lazy export
+from diffusers.hooks import HookRegistry  # type: ignore[attr-defined]  # lazy export
 from torch import nn
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.root_hook import RootHook
 
 _NAME = "otcache"
 _MISSING = object()
@@ -21,18 +22,6 @@ _DRIVEN: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 #: (context, arguments, compute) -> output
 Ask = Callable[[str, Arguments, Callable[[], Any]], Any]
-
-
-class _RootHook(ModelHook):
-    """Asks before the denoiser's forward."""
-
-    def __init__(self, ask: Callable[[Arguments, Callable[[], Any]], Any]) -> None:
-        self._ask = ask
-        self.fn_ref: Any = None
-
-    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        forward = self.fn_ref.original_forward
-        return self._ask(Arguments(args, kwargs), lambda: forward(*args, **kwargs))
 
 
 class DenoiserHook:
@@ -139,18 +128,25 @@ class DenoiserHook:
             self._module.__dict__[name] = self._around(compiled)
             self._compiled = self._compiled_now
             return
+        self._before["forward"] = self._module, self._module.__dict__.get("forward", _MISSING)
         registry = HookRegistry.check_if_exists_or_initialize(self._module)
-        registry.register_hook(_RootHook(self._asked), _NAME)
+        registry.register_hook(RootHook(self._asked), _NAME)
         self._forward = self._module.forward
 
     def _detach(self) -> None:
         registry = self._root.__dict__.get("_diffusers_hook")
         if registry is None or registry.get_hook(_NAME) is None:
             return
-        forward = self._module.__dict__.get("forward")
+        hook = registry.get_hook(_NAME)
+        own = self._module.__dict__
+        forward = own.get("forward")
         registry.remove_hook(_NAME, recurse=False)
+        hook.retire()
         if forward is not self._forward:  # theirs, over ours, which is gone from the chain
-            self._module.__dict__["forward"] = forward
+            own["forward"] = forward
+        for name, value in own.items():  # accelerate keeps what it wraps on the module
+            if value is self._forward:
+                own[name] = hook.fn_ref.original_forward
 
     def _asked(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         return self._ask(self._context, arguments, compute)

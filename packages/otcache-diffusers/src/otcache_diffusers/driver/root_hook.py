@@ -1,0 +1,34 @@
+"""What stands in front of a denoiser's forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers.hooks import ModelHook  # type: ignore[attr-defined]  # lazy export
+from torch import nn
+
+from otcache_diffusers.driver.arguments import Arguments
+
+#: (arguments, compute) -> output
+Ask = Callable[[Arguments, Callable[[], Any]], Any]
+
+
+class RootHook(ModelHook):
+    """Asks before the denoiser's forward."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask: Ask = ask
+        self.fn_ref: Any = None
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        forward = self.fn_ref.original_forward
+        return self._ask(Arguments(args, kwargs), lambda: forward(*args, **kwargs))
+
+    def retire(self) -> None:
+        """Let every call through: somebody may have kept the forward that asks here."""
+        self._ask = _compute
+
+
+def _compute(arguments: Arguments, compute: Callable[[], Any]) -> Any:
+    return compute()
