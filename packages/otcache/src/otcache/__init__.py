@@ -4,7 +4,8 @@ from otcache.calibrate import calibrate
 from otcache.estimating import Estimate, estimate
 from otcache.planning import plan
 from otcache.recipe import Recipe
-from otcache.running import Enabled, accelerate, enable, load_policy
+from otcache.running import accelerate, load_policy
+from otcache.serving import Enabled, enable
 from otcache_core import (
     ExecutionError,
     FileError,

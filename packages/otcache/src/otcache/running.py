@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
-from otcache_core.contracts import CacheExecutor, RunHandle, SampleRequest, SchedulePlan
+from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan
 from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
@@ -64,67 +64,6 @@ def load_policy(path: str | Path) -> Policy:
         FileError: if it is missing, truncated, of another version or holds a bad value.
     """
     return Policy.load(Path(path))
-
-
-class Enabled:
-    """A policy that stays on a pipeline until it is removed; for servers.
-
-    Args:
-        target: the pipeline.
-        policy: checked against it at once.
-        budget: of the coming requests; None computes every step.
-        strict: refuse a step count or grid other than planned.
-        registry: where plugins come from.
-    """
-
-    def __init__(
-        self,
-        target: Any,
-        policy: Policy,
-        budget: int | None = None,
-        *,
-        strict: bool = False,
-        registry: Registry | None = None,
-    ) -> None:
-        self._target, self._policy, self._strict = target, policy, strict
-        self._registry = registry or Registry()
-        self._executor: CacheExecutor = choose(self._registry, "executors", target)
-        self._context: AbstractContextManager[RunHandle] | None = None
-        self._run: RunHandle | None = None
-        planned(self._registry, target, policy, 1, strict=strict)
-        self.set_budget(budget)
-
-    @property
-    def run(self) -> RunHandle | None:
-        """The handle of the current budget's runs."""
-        return self._run
-
-    def set_budget(self, budget: int | None) -> None:
-        """Use another budget from the next request on; a bad one changes nothing.
-
-        Raises:
-            OtcacheError: if the budget is not None and not in 1..N.
-        """
-        if budget is None:
-            self.remove()
-            return
-        plan = planned(self._registry, self._target, self._policy, budget, strict=self._strict)
-        self.remove()
-        context = self._executor.attach(self._target, plan, strict=self._strict)
-        self._run, self._context = context.__enter__(), context
-
-    def remove(self) -> None:
-        """Take everything off the pipeline; may be called twice."""
-        context, self._context, self._run = self._context, None, None
-        if context is not None:
-            context.__exit__(None, None, None)
-
-
-def enable(
-    target: Any, policy: Policy, budget: int | None = None, *, strict: bool = False
-) -> Enabled:
-    """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
-    return Enabled(target, policy, budget, strict=strict)
 
 
 def planned(
