@@ -14,7 +14,7 @@ from otcache_core.contracts import Forecaster, RunReport, SchedulePlan
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache import OutputCache
-from otcache_diffusers.driver import RunInfo, StepPolicy, combine
+from otcache_diffusers.driver import CompanionUse, RunInfo, StepPolicy, combine
 from otcache_diffusers.plan import Plan
 
 
@@ -92,6 +92,20 @@ class CachePolicy(StepPolicy):
         output = combine(outputs, forecast.coefficients)
         self._forget(branch, step)
         return output
+
+    def skips(self, step: int, branch: str) -> bool:
+        if self._run is None:
+            return False
+        forecast = self._plan(branch, self._run).forecasts.get(step)
+        if forecast is None or self._cache.get(branch, forecast.steps) is None:
+            return False
+        return not self._cache.changed(branch, forecast.steps)
+
+    def fed(self, companion: str, use: CompanionUse) -> None:
+        computed, skipped = self._report.companions.get(companion, (0, 0))
+        self._report.companions[companion] = computed + use.computed, skipped + use.skipped
+        if use.wasted:
+            self.note(f"{companion} ran on skipped steps, so the speedup is below N/B.")
 
     def after(self, step: int, branch: str, output: Any) -> None:
         self._report.computed[branch] = self._report.computed.get(branch, 0) + 1

@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from diffusers import DiffusionPipeline
+
 from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, RunReport, SchedulePlan
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
-from otcache_diffusers.driver import drive, unsupported
-from otcache_diffusers.sharing import sharers
+from otcache_diffusers.driver import companions_of, drive, unsupported
+from otcache_diffusers.sharing import lent_companions, sharers
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,8 @@ class TorchExecutor(CacheExecutor):
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
         policy = CachePolicy(schedule, self._forecaster, report, strict=strict)
-        if getattr(target, "controlnet", None) is not None:
-            policy.warn("the ControlNet still runs on skipped steps: the speedup is below N/B.")
-        with drive(target, policy, num_steps=fixed.num_steps if fixed else None):
+        num_steps = fixed.num_steps if fixed else None
+        with drive(target, policy, num_steps=num_steps, companions=_companions(target, policy)):
             try:
                 yield TorchRun(report)
             finally:
@@ -64,6 +65,19 @@ class TorchExecutor(CacheExecutor):
             return self._resolve(name)
         forecaster: Forecaster = Registry().create("forecasters", name)
         return forecaster
+
+
+def _companions(target: Any, policy: CachePolicy) -> list[str]:
+    """The companion networks that can be left out of skipped steps."""
+    if not isinstance(target, DiffusionPipeline) or not companions_of(target):
+        return []
+    lent = lent_companions(target)
+    for name, others in lent.items():
+        policy.note(
+            f"{name} still runs on skipped steps, so the speedup is below N/B: "
+            f"{', '.join(others)} uses it too."
+        )
+    return [name for name in companions_of(target) if name not in lent]
 
 
 def _report_sharers(target: Any, policy: CachePolicy) -> None:

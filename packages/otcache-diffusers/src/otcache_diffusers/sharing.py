@@ -1,4 +1,4 @@
-"""Who else uses a pipeline's denoisers."""
+"""Who else uses a pipeline's networks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import gc
 from typing import Any
 
 from diffusers import DiffusionPipeline
+from torch import nn
 
-from otcache_diffusers.driver import denoisers_of
+from otcache_diffusers.driver import companions_of, denoisers_of
 
 
 def sharers(target: Any) -> list[str]:
@@ -19,11 +20,34 @@ def sharers(target: Any) -> list[str]:
         return []
     holders: dict[int, str] = {}
     for module in denoisers_of(target).values():
-        for holder in gc.get_referrers(module):
-            attributes = holder if type(holder) is dict else getattr(holder, "__dict__", {})
-            if "_internal_dict" in attributes and attributes is not vars(target):
-                holders[id(attributes)] = _owner(holder)
+        holders |= _holders(module, target)
     return list(holders.values())
+
+
+def lent_companions(target: Any) -> dict[str, list[str]]:
+    """Class names, by companion of ``target``, of other live pipelines that hold it and no denoiser.
+
+    Their calls of the companion, in a callback of a run of ``target`` say, could not be told from
+    its own.
+    """
+    own: set[int] = set()
+    for module in denoisers_of(target).values():
+        own |= _holders(module, target).keys()
+    found = {name: _holders(module, target) for name, module in companions_of(target).items()}
+    lent = {
+        name: [text for key, text in by.items() if key not in own] for name, by in found.items()
+    }
+    return {name: others for name, others in lent.items() if others}
+
+
+def _holders(module: nn.Module, target: Any) -> dict[int, str]:
+    """Other pipelines that have ``module`` as an attribute, by the identity of their ``__dict__``."""
+    holders: dict[int, str] = {}
+    for holder in gc.get_referrers(module):
+        attributes = holder if type(holder) is dict else getattr(holder, "__dict__", {})
+        if "_internal_dict" in attributes and attributes is not vars(target):
+            holders[id(attributes)] = _owner(holder)
+    return holders
 
 
 def _owner(holder: Any) -> str:

@@ -21,6 +21,7 @@ FAMILIES = (
     Family("Stable Diffusion XL", "StableDiffusionXLPipeline", stable_diffusion.xl),
     Family("XL, image to image", "StableDiffusionXLImg2ImgPipeline", stable_diffusion.xl_img2img),
     Family("XL, inpainting", "StableDiffusionXLInpaintPipeline", stable_diffusion.xl_inpaint),
+    Family("XL, ControlNet", "StableDiffusionXLControlNetPipeline", stable_diffusion.xl_controlnet),
     Family("Stable Diffusion 3", "StableDiffusion3Pipeline", stable_diffusion.sd3),
     Family("DiT", "DiTPipeline", diffusion_transformers.dit),
     Family("PixArt-alpha", "PixArtAlphaPipeline", diffusion_transformers.pixart_alpha),

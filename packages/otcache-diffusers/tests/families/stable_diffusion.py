@@ -10,6 +10,7 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    MultiControlNetModel,
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -117,9 +118,13 @@ def controlnet(seed: int = 1) -> ControlNetModel:
     return net
 
 
-def xl_controlnet() -> Case:
-    call = _SIZE | {"image": picture()}
-    return _xl(StableDiffusionXLControlNetPipeline, call=call, controlnet=controlnet())
+def xl_controlnet(nets: int = 1, **call: Any) -> Case:
+    """With several nets each has a picture."""
+    images: Any = picture() if nets == 1 else [picture()] * nets
+    found = [controlnet(seed + 1) for seed in range(nets)]
+    net: Any = found[0] if nets == 1 else MultiControlNetModel(found)
+    call = _SIZE | {"image": images} | call
+    return _xl(StableDiffusionXLControlNetPipeline, call=call, controlnet=net)
 
 
 def sd3() -> Case:

@@ -26,6 +26,8 @@ class RunReport:
         runs: number of finished runs.
         computed: denoiser calls made, per branch.
         skipped: denoiser calls avoided, per branch.
+        companions: calls (made, avoided) of networks that only feed the denoiser, by name: a
+            ControlNet is left out of steps in which no denoiser is called.
         cached_bytes: bytes of cached outputs held now.
         peak_cached_bytes: the most ever held.
         seconds: wall time of the denoising loops, first step's start to last step's end.
@@ -36,6 +38,7 @@ class RunReport:
     runs: int = 0
     computed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    companions: dict[str, tuple[int, int]] = field(default_factory=dict)
     cached_bytes: int = 0
     peak_cached_bytes: int = 0
     seconds: float = 0.0

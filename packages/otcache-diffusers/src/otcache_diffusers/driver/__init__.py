@@ -1,14 +1,17 @@
 """Drives a pipeline, a loop or a bare module by a step policy."""
 
+from otcache_diffusers.driver.companions import CompanionUse, companions_of
 from otcache_diffusers.driver.drive import denoisers_of, drive, unsupported
 from otcache_diffusers.driver.grid import sigma_grid
 from otcache_diffusers.driver.policy import RunInfo, StepPolicy
 from otcache_diffusers.driver.tree import combine, tensors
 
 __all__ = [
+    "CompanionUse",
     "RunInfo",
     "StepPolicy",
     "combine",
+    "companions_of",
     "denoisers_of",
     "drive",
     "sigma_grid",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from otcache_diffusers.driver.tree import first_tensor
 
@@ -19,11 +21,16 @@ class Arguments:
 
     Args:
         args: positional ones.
-        kwargs: named ones.
+        kwargs: named ones; the very dictionary the call is made with.
     """
 
     args: Sequence[Any]
-    kwargs: Mapping[str, Any]
+    kwargs: dict[str, Any]
+
+    def replace(self, fresh: Mapping[int, Tensor]) -> None:
+        """Put other tensors into the named arguments, by the ``id`` of those they replace."""
+        swap = partial(pytree.tree_map_only, Tensor, lambda leaf: fresh.get(id(leaf), leaf))
+        self.kwargs.update({name: swap(value) for name, value in self.kwargs.items()})
 
     @property
     def state(self) -> Tensor | None:

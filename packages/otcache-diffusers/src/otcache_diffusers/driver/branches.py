@@ -38,6 +38,8 @@ class Branches:
         self._names: dict[Group, str] = {}
         self._counts: Counter[Group] = Counter()
         self._forecast = False
+        #: Branches of the step before; empty in the first one.
+        self.latest: tuple[str, ...] = ()
 
     def name(self, group: Group, step: int) -> str:
         """The branch of the next call; may flip ``trusted``."""
@@ -45,8 +47,8 @@ class Branches:
         self._counts[group] += 1
         if n >= self._expected.get(group, n + 1):
             self._distrust(group, step)
-        base = self._names.setdefault(group, self._base(group))
-        return base if n == 0 else f"{base}#{n + 1}"
+        self._names.setdefault(group, self._base(group))
+        return self._numbered(group, n)
 
     def forecast(self) -> None:
         """A forecast was handed out in this step."""
@@ -57,8 +59,14 @@ class Branches:
         for group, n in self._counts.items():
             if n != self._expected.setdefault(group, n):
                 self._distrust(group, step)
+        counts = self._counts.items()
+        self.latest = tuple(self._numbered(group, k) for group, n in counts for k in range(n))
         self._counts.clear()
         self._forecast = False
+
+    def _numbered(self, group: Group, n: int) -> str:
+        """The branch of a group's call number n, from 0 on."""
+        return self._names[group] if n == 0 else f"{self._names[group]}#{n + 1}"
 
     def _base(self, group: Group) -> str:
         base = " ".join(part for part in (group.denoiser, group.context or "call") if part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.branches import Branches, Group
+from otcache_diffusers.driver.companions import Companions
 from otcache_diffusers.driver.policy import RunInfo, StepPolicy
 from otcache_diffusers.driver.prediction import Place
 from otcache_diffusers.driver.timecheck import TimeCheck
@@ -37,6 +39,7 @@ class Conductor:
         self._announced: Announcement | None = None
         self._run: RunInfo | None = None
         self._branches = Branches()
+        self._companions = Companions()
         self._owner = 0
         self._calling = threading.Lock()
         self._warned: set[str] = set()
@@ -80,6 +83,20 @@ class Conductor:
         finally:
             self._calling.release()
 
+    def feed(self, companion: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        """The output of a network that feeds the denoiser, or a stand-in if that will not be called.
+
+        A call outside a run or from another thread is computed.
+        """
+        if self._announced is None and (self._run is None or self._owner != threading.get_ident()):
+            return compute()
+        return self._companions.call(companion, arguments, compute, self._idle)
+
+    def _idle(self) -> bool:
+        """Whether every branch of the step before will be forecast in this one."""
+        branches = self._branches.latest if self._run and self._branches.trusted else ()
+        return bool(branches) and all(self._policy.skips(self.step, b) for b in branches)
+
     def advance(self, seen: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
         """The sampler made a step, from x_t with v_t to x_{t+1} where these were seen."""
         run = self._run
@@ -88,6 +105,8 @@ class Conductor:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
         self._branches.close(self.step)
+        for name, use in self._companions.close():
+            self._policy.fed(name, use)
         self.scaled = None
         if seen is not None and self.watches:
             sample, output, following = seen
@@ -100,6 +119,7 @@ class Conductor:
     def finish(self, completed: bool) -> None:
         """End the run under way, if any."""
         run, self._run, self._announced, self.scaled = self._run, None, None, None
+        self._companions = Companions()
         if run is not None:
             self._policy.end(completed)
 
@@ -119,10 +139,15 @@ class Conductor:
         self.times.see(self.step, arguments.timestep)
         branch = self._branches.name(group, self.step)
         place = Place(self.step, branch, self.scaled, arguments.state)
-        output = self._decide(self._run, place, compute)
+        supplied = partial(self._supplied, arguments, compute)
+        output = self._decide(self._run, place, supplied)
         if self._run.space.reason:
             self.note(self._run.space.reason)
         return output
+
+    def _supplied(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        self._companions.supply(arguments, self.step)
+        return compute()
 
     def _begin(self, run: RunInfo) -> None:
         self._announced, self._run, self.step = None, run, 0

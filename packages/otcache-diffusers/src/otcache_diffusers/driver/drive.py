@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from otcache_core.loop import Loop
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.call_clock import BareClock, LoopClock
 from otcache_diffusers.driver.clock import Clock, SchedulerClock
+from otcache_diffusers.driver.companions import companions_of
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.denoiser import DenoiserHook
 from otcache_diffusers.driver.foreign import refuse_foreign_caches
@@ -55,7 +56,12 @@ def unsupported(target: Any) -> str:
 
 @contextmanager
 def drive(
-    target: Any, policy: StepPolicy, *, num_steps: int | None = None, calls_per_step: int = 1
+    target: Any,
+    policy: StepPolicy,
+    *,
+    num_steps: int | None = None,
+    calls_per_step: int = 1,
+    companions: Collection[str] = (),
 ) -> Iterator[None]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
 
@@ -66,6 +72,7 @@ def drive(
         policy: what decides.
         num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
         calls_per_step: of a bare module; a loop has its own.
+        companions: those of ``companions_of(target)`` that are left out where no denoiser is called.
 
     Raises:
         ExecutionError: if the target is not supported, already driven, or cached by something else.
@@ -82,6 +89,9 @@ def drive(
         stack.enter_context(clock)
         for name, module in denoisers_of(target).items():
             hook = DenoiserHook(module, _asker(name, clock, conductor))
+            hooks[name] = stack.enter_context(hook)
+        for name in companions:
+            hook = DenoiserHook(companions_of(target)[name], _feeder(name, conductor))
             hooks[name] = stack.enter_context(hook)
         yield
 
@@ -108,6 +118,7 @@ def _renew(target: Any, hooks: dict[str, DenoiserHook]) -> None:
     """Before each run: what happened to the denoisers since the last one?"""
     modules = denoisers_of(target)
     refuse_foreign_caches(target, modules)
+    modules = modules | companions_of(target)
     for name, hook in hooks.items():
         if name in modules:
             hook.refresh(modules[name])
@@ -119,5 +130,12 @@ def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
         output = conductor.call(name, context, arguments, compute)
         clock.left(output)
         return output
+
+    return ask
+
+
+def _feeder(name: str, conductor: Conductor) -> Callable[..., Any]:
+    def ask(context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        return conductor.feed(name, arguments, compute)
 
     return ask

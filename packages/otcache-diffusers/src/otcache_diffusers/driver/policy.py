@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from otcache_diffusers.driver.companions import CompanionUse
 from otcache_diffusers.driver.prediction import AsIs, OutputSpace
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,22 @@ class StepPolicy(ABC):
     @abstractmethod
     def end(self, completed: bool) -> None:
         """The run is over; ``completed`` is False where it broke off before step N."""
+
+    def skips(self, step: int, branch: str) -> bool:
+        """Whether ``before`` will give an output; asked where a companion could be left out.
+
+        May be asked any number of times, and must not sync with the device.
+        """
+        return False
+
+    def fed(self, companion: str, use: CompanionUse) -> None:
+        """A step is over in which a companion network was asked for.
+
+        Args:
+            companion: the pipeline's name for it, such as ``controlnet``.
+            use: its calls.
+        """
+        logger.debug("%s: %s", companion, use)
 
     def warn(self, message: str) -> None:
         """Something could not be done as planned; logged unless a policy keeps it."""

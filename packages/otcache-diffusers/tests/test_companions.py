@@ -1,0 +1,223 @@
+"""A ControlNet is left out of the steps in which no denoiser is called, and of no other."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from families import Case, N
+from families.stable_diffusion import xl, xl_controlnet
+from torch import nn
+
+from otcache_core import ExecutionError, Schedule
+from otcache_core.contracts import RunReport
+from otcache_core.forecasters.reuse import Reuse
+from otcache_diffusers.cache_policy import CachePolicy
+from otcache_diffusers.driver import drive
+from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.companions import Companions
+from otcache_diffusers.executor import TorchExecutor
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+SCHEDULE = Schedule(N, (0, 1, 4))
+
+
+def _nets(case: Case) -> list[nn.Module]:
+    net = case.pipe.controlnet
+    return list(getattr(net, "nets", [net]))
+
+
+def _counted(net: nn.Module, breaks_at: int = 0) -> list[int]:
+    """Grows by one element a call, seen from inside the net."""
+    calls: list[int] = []
+
+    def seen(module: nn.Module, args: Any) -> None:
+        calls.append(len(calls))
+        if len(calls) == breaks_at:
+            raise KeyError("broken")
+
+    net.get_submodule("controlnet_cond_embedding").register_forward_pre_hook(seen)
+    return calls
+
+
+def _with_net_always(case: Case) -> torch.Tensor:
+    """The oracle: the same schedule, and the ControlNet runs at every step."""
+    policy = CachePolicy(SCHEDULE, lambda name: Reuse(), RunReport())
+    with drive(case.pipe, policy):
+        return case()
+
+
+@pytest.mark.parametrize("nets", [1, 2])
+@pytest.mark.parametrize("guess", [False, True])
+def test_it_runs_at_computed_steps_only_and_nothing_else_changes(nets: int, guess: bool) -> None:
+    case = xl_controlnet(nets, guess_mode=guess)
+    wanted = _with_net_always(case)
+    calls = [_counted(net) for net in _nets(case)]
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(case(), wanted)
+    assert [len(seen) for seen in calls] == [3] * nets
+    assert run.report.companions == {"controlnet": (3, 3)}
+    assert run.report.skipped == {"call": 3}
+    assert run.report.warnings == []
+
+
+def test_its_output_matters_at_computed_steps() -> None:
+    """Else the tests above would show nothing."""
+    one, other = xl_controlnet(), xl_controlnet(controlnet_conditioning_scale=0.0)
+    assert not torch.equal(_with_net_always(one), _with_net_always(other))
+
+
+@pytest.mark.parametrize("breaks_at", [0, 2])
+def test_nothing_remains_on_it(breaks_at: int) -> None:
+    case = xl_controlnet(2)
+    net = case.pipe.controlnet
+    plain = case()
+    calls = _counted(_nets(case)[1], breaks_at)
+    before = {k: id(v) for k, v in vars(net).items()}, str(inspect.signature(net.forward))
+    with TorchExecutor().attach(case.pipe, SCHEDULE):
+        if breaks_at:
+            with pytest.raises(KeyError):
+                case()
+        else:
+            case()
+    assert len(calls) == (breaks_at or 3)
+    assert ({k: id(v) for k, v in vars(net).items()}, str(inspect.signature(net.forward))) == before
+    assert torch.equal(case(), plain)
+
+
+def test_a_broken_run_leaves_nothing_to_the_next() -> None:
+    case = xl_controlnet()
+    wanted = _with_net_always(case)
+    _counted(_nets(case)[0], breaks_at=3)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        with pytest.raises(KeyError):
+            case()
+        assert torch.equal(case(), wanted)
+    assert run.report.companions == {"controlnet": (2 + 3, 2 + 3)}
+
+
+def test_runs_of_other_sizes_and_batches_go_back_to_back() -> None:
+    case = xl_controlnet()
+    sizes = [{}, {"height": 32}, {"num_images_per_prompt": 2}, {}]
+    plain = dict(case.call)
+    wanted = []
+    for change in sizes:
+        case.call = plain | change
+        wanted.append(_with_net_always(case))
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        for change, result in zip(sizes, wanted, strict=True):
+            case.call = plain | change
+            assert torch.equal(case(), result)
+    assert run.report.companions == {"controlnet": (12, 12)}
+
+
+def _ends_guidance(at: int) -> Any:
+    def callback(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if step == at:
+            pipe._guidance_scale = 1.0
+            return {name: value.chunk(2)[-1] for name, value in given.items()}
+        return {}
+
+    return callback
+
+
+@pytest.mark.parametrize("guess", [False, True])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_guidance_that_ends_during_a_run_finds_the_true_output(at: int, guess: bool) -> None:
+    """In guess mode the ControlNet's batch stays, so only the denoiser notices."""
+    inputs = ["prompt_embeds", "add_text_embeds", "add_time_ids"] + ["image"] * (not guess)
+    case = xl_controlnet(
+        guess_mode=guess,
+        callback_on_step_end=_ends_guidance(at),
+        callback_on_step_end_tensor_inputs=inputs,
+    )
+    case.pipe._callback_tensor_inputs = [*case.pipe._callback_tensor_inputs, *inputs]
+    wanted = _with_net_always(case)
+    calls = _counted(_nets(case)[0])
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(case(), wanted)
+    computed, skipped = run.report.companions["controlnet"]
+    assert computed == len(calls) >= sum(run.report.computed.values())
+    assert computed + skipped == N
+
+
+def test_one_that_another_pipeline_uses_keeps_running() -> None:
+    case, other = xl_controlnet(), xl_controlnet()
+    other.pipe.controlnet = case.pipe.controlnet
+    calls = _counted(case.pipe.controlnet)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case()
+    assert len(calls) == N
+    assert run.report.companions == {}
+    assert run.report.warnings == [
+        "controlnet still runs on skipped steps, so the speedup is below N/B: "
+        "StableDiffusionXLControlNetPipeline uses it too."
+    ]
+
+
+def test_a_pipeline_that_shares_the_denoiser_too_does_not_count() -> None:
+    case = xl_controlnet()
+    other = type(case.pipe)(**case.pipe.components)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case()
+    assert run.report.companions == {"controlnet": (3, 3)}
+    del other
+
+
+def test_pipelines_without_one_report_none() -> None:
+    case = xl()
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case()
+    assert run.report.companions == {}
+
+
+# -- the parts ----------------------------------------------------------------------------------
+
+
+def _asked(companions: Companions, rows: int = 2, idle: bool = True) -> Any:
+    given = Arguments((torch.ones(rows, 3),), {})
+    return companions.call(
+        "net", given, lambda: ([torch.ones(rows, 4)], torch.ones(rows)), lambda: idle
+    )
+
+
+def test_what_stands_for_an_output_takes_no_memory_and_has_its_structure() -> None:
+    companions = Companions()
+    (real,), last = _asked(companions)
+    (blank,), other = _asked(companions)
+    assert (blank.shape, other.shape) == (real.shape, last.shape)
+    assert blank.untyped_storage().nbytes() == real.element_size()
+    assert not blank.any()
+
+
+def test_another_shape_is_computed() -> None:
+    companions = Companions()
+    _asked(companions)
+    assert _asked(companions, rows=3)[1].sum() == 3
+    assert dict(companions.close())["net"] == (2, 0, True)
+
+
+def test_a_denoiser_that_is_called_after_all_gets_the_true_output() -> None:
+    companions = Companions()
+    _asked(companions)
+    companions.close()
+    samples, last = _asked(companions)
+    arguments = Arguments((), {"residuals": samples, "middle": last, "mask": None})
+    companions.supply(arguments, 1)
+    assert arguments.kwargs["residuals"][0].all()
+    assert arguments.kwargs["middle"].all()
+    assert dict(companions.close())["net"] == (1, 0, False)
+
+
+def test_what_was_made_of_a_stand_in_is_refused() -> None:
+    companions = Companions()
+    _asked(companions)
+    companions.close()
+    samples, last = _asked(companions)
+    arguments = Arguments((), {"residuals": [2 * samples[0]], "middle": last})
+    with pytest.raises(
+        ExecutionError, match=r"step 3: the denoiser must be computed.*net was left"
+    ):
+        companions.supply(arguments, 3)
