@@ -66,7 +66,9 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     it leaves at most ``LINEAR_LIMIT`` of any step of any sample beyond rounding (the measure of
     :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it:
     a smooth run can be imitated by too small an order, whose coefficients are then wrong as soon as
-    a step is skipped. Collinear columns give the smallest coefficients that fit.
+    a step is skipped. Collinear columns give the smallest coefficients that fit. Step 0 need not be
+    explained: no span needs its row, and where it starts from pure noise (zero terminal signal) its
+    epsilon tells nothing of where it went.
 
     Args:
         trajectories: runs on one grid; those that steps were shuffled in tell the most.
@@ -87,7 +89,8 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
         return NotLinear(
             f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
         )
-    explained = np.array([[s.explained(p, largest) for p in range(largest + 1)] for s in steps])
+    needed = steps[1:] or steps
+    explained = np.array([[s.explained(p, largest) for p in range(largest + 1)] for s in needed])
     if not explained.all(axis=0).any():
         return Recurrence.euler(grid, residual) if passes else _refusal(steps, largest)
     return _assembled(steps, int(explained.all(axis=0).argmax()))
@@ -101,7 +104,7 @@ def _assembled(steps: Sequence[_Step], order: int) -> Recurrence:
         a[i, :lags], b[i, :lags] = fit.coefficients[0::2], fit.coefficients[1::2]
     inherited = _inherited(a, b)
     loose = tuple(i for i, fit in enumerate(fits) if fit.deficit > inherited[i])
-    return Recurrence(a, b, max(fit.excess for fit in fits), None, loose)
+    return Recurrence(a, b, max(fit.excess for fit in fits[1:] or fits), None, loose)
 
 
 def _largest_order(numbers: int, num_steps: int) -> int:
@@ -111,7 +114,7 @@ def _largest_order(numbers: int, num_steps: int) -> int:
 
 def _refusal(steps: Sequence[_Step], order: int) -> NotLinear:
     left = [step.fit(order).excess for step in steps]
-    worst = int(np.argmax(left))
+    worst = int(np.argmax(left[1:])) + 1 if len(left) > 1 else 0
     least = "" if order == MAX_ORDER else " (with more samples longer ones could be told)"
     return NotLinear(
         f"step {worst} is no linear combination of the last {order + 1} states and outputs{least}: "

@@ -42,7 +42,7 @@ class Recurrence:
         states: a, shape (N, p + 1); 0 where i < q.
         outputs: b, same shape.
         residual: what the recorded runs depart from it, relative to the step, beyond rounding, at
-            worst over steps and samples.
+            worst over samples and steps but the first.
         grid: s_0 .. s_N of an Euler sampler, a = 1 and b_i = s_{i+1} - s_i; None for any other.
         undetermined: steps whose coefficients the runs do not tell apart: their states and outputs
             are collinear, and not because the sampler itself makes them so. Those coefficients are

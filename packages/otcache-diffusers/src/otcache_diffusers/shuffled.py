@@ -47,12 +47,12 @@ class ShufflePolicy(StepPolicy):
     def begin(self, run: RunInfo) -> None:
         self.recorder.begin(run)
         random = np.random.default_rng(0)
-        near = np.arange(run.num_steps) / BLOCK
+        near = np.floor(np.arange(run.num_steps) / BLOCK)
         # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
-        self._orders = [
-            np.argsort(np.floor(near) + random.random(run.num_steps))
-            for _ in range(self._num_samples)
-        ]
+        keys = near + random.random((self._num_samples, run.num_steps))
+        # Step 0 is never skipped, and at pure noise no other step's epsilon fits its state.
+        keys[:, 0] = -1.0
+        self._orders = np.argsort(keys, axis=1)
 
     def before(self, step: int, branch: str) -> Any | None:
         raw = self._recording.raw
