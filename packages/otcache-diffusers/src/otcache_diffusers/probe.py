@@ -91,9 +91,7 @@ class TorchProbe(FeatureProbe):
         if recorder.run.num_steps != wanted or recorder.completed != 1:
             made = f"{recorder.run.num_steps}, {'' if recorder.completed else 'not '}completed"
             why = "; ".join(recorder.warnings) or "leave strength and denoising_end out."
-            raise ExecutionError(
-                expected("steps of the sampler", made, str(wanted), why)
-            )
+            raise ExecutionError(expected("steps of the sampler", made, str(wanted), why))
         if recorder.warnings:
             raise ExecutionError(f"the run cannot be recorded: {'; '.join(recorder.warnings)}")
         return recorder
