@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -39,13 +42,35 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
     "dpm++2m": lambda: DPMSolverMultistepScheduler(**BETAS),
     "dpm++2m karras": lambda: DPMSolverMultistepScheduler(use_karras_sigmas=True, **BETAS),
     "unipc": lambda: UniPCMultistepScheduler(**BETAS),
+    "heun": lambda: HeunDiscreteScheduler(**BETAS),
+    "pndm": lambda: PNDMScheduler(skip_prk_steps=True, **BETAS),
+    "ddim v": lambda: DDIMScheduler(clip_sample=False, prediction_type="v_prediction", **BETAS),
+    "ddim v, zero terminal signal": lambda: DDIMScheduler(
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        **BETAS,
+    ),
     "euler": lambda: EulerDiscreteScheduler(steps_offset=1, **BETAS),
     "euler v": lambda: EulerDiscreteScheduler(prediction_type="v_prediction", **BETAS),
     "clipping": lambda: DDIMScheduler(clip_sample=True, **BETAS),
     "ancestral": lambda: EulerAncestralDiscreteScheduler(**BETAS),
+    "lcm": lambda: LCMScheduler(clip_sample=False, **BETAS),
     "sde": lambda: DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **BETAS),
 }
-ORDERS = {"ddim": 0, "dpm++2m": 1, "dpm++2m karras": 1, "unipc": 2, "euler": 0, "euler v": 0}
+ORDERS = {
+    "ddim": 0,
+    "dpm++2m": 1,
+    "dpm++2m karras": 1,
+    "unipc": 2,
+    "heun": 1,
+    "pndm": 3,
+    "ddim v": 0,
+    "ddim v, zero terminal signal": 0,
+    "euler": 0,
+    "euler v": 0,
+}
 # Computed steps around one span that skips, and where it stops.
 SPANS = [((0, 1, 2, 3, 7, 8, 9, 10, 11), 7), ((0, 1, 2, 3, 4, 5, 6, 7, 8), N)]
 
@@ -87,7 +112,8 @@ def _evaluator(
 def test_the_order_of_a_deterministic_sampler(name: str) -> None:
     _, found = _evaluator(name)
     assert isinstance(found, Recurrence)
-    assert (found.order, found.undetermined) == (ORDERS[name], ())
+    # At pure noise epsilon is the state itself, so step 0 stays open; no span needs it.
+    assert (found.order, found.undetermined) == (ORDERS[name], (0,) if "zero" in name else ())
     assert (found.grid is not None) == name.startswith("euler")
 
 
@@ -110,15 +136,22 @@ def test_samplers_without_a_recurrence_reuse_and_say_why(name: str) -> None:
     assert done.schedules == (schedule,)
 
 
-def test_heun_makes_two_steps_of_one_and_is_refused_by_the_probe() -> None:
-    pipe, request = _sdxl("euler")
-    pipe.scheduler = HeunDiscreteScheduler(**BETAS)
-    with pytest.raises(ExecutionError, match=f"must be {N}, got '{2 * N - 1}, completed'"):
-        list(TorchProbe().record(pipe, request))
+@pytest.mark.parametrize(("name", "positions"), [("heun", 2 * N - 1), ("pndm", N + 1)])
+def test_the_probe_records_every_position_of_a_sampler(name: str, positions: int) -> None:
+    pipe, request = _sdxl(name)
+    for run in TorchProbe().record(pipe, request):
+        assert (run.num_steps, run.calls) == (positions, {"call": positions})
+
+
+def test_a_run_that_ends_early_is_refused_by_the_probe() -> None:
+    pipe, request = _sdxl("heun")
+    cut = replace(request, call={**request.call, "denoising_end": 0.5})
+    with pytest.raises(ExecutionError, match=f"must be {2 * N - 1}, got .* not completed"):
+        list(TorchProbe().record(pipe, cut))
 
 
 @pytest.mark.parametrize(("computed", "stop"), SPANS)
-@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "unipc", "euler v"])
+@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "unipc", "euler v", "ddim v"])
 def test_a_fitted_span_ends_where_no_other_weight_brings_it_nearer(
     name: str, computed: tuple[int, ...], stop: int
 ) -> None:
@@ -140,10 +173,10 @@ def test_a_fitted_span_ends_where_no_other_weight_brings_it_nearer(
     assert (pooled[0] < pooled[2:]).all()
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "unipc"])
+@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "unipc", "heun", "pndm", "ddim v"])
 def test_a_fitted_run_beats_reuse_of_the_same_steps(name: str) -> None:
     built, _ = _evaluator(name)
-    schedule = Schedule(N, (0, 1, 4, 8))
+    schedule = Schedule(len(built.grid) - 1, (0, 1, 4, 8))
     fitted = built.evaluate([schedule], objective="latent-rmse", fit=True)
     assert fitted.schedules[0].forecaster == "fitted"
     reuse = built.evaluate([schedule], objective="latent-rmse").errors

@@ -106,10 +106,10 @@ def _check(request: SampleRequest) -> None:
 
 
 def _positions(target: Any, request: SampleRequest) -> int:
-    """Steps of a whole run: Heun makes 2n - 1 of n steps asked for, PNDM n + 1."""
+    """Steps of a whole run, as many as asked for or more: Heun makes 2n - 1 of n, PNDM n + 1."""
     if isinstance(target, Loop):
         return request.num_steps
-    return len(target.scheduler.timesteps)
+    return max(request.num_steps, len(target.scheduler.timesteps))
 
 
 def _batches(request: SampleRequest) -> Iterator[range]:
