@@ -27,6 +27,8 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         guidance: guidance mode, such as ``none``, ``embedded 3.5`` or ``cfg 3.0``.
         resolution: latent token count (the resolution class).
         num_steps: N; at least 1.
+        inference_steps: steps the pipeline was asked for, where its sampler makes another number of
+            them (Heun, PNDM); 0 where it makes N.
         grid: s_0 .. s_N, N + 1 finite values; empty where unknown.
         prompts_digest: digest of the calibration prompts and seeds.
         versions: package to version.
@@ -42,6 +44,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prediction_type: str = ""
     guidance: str = ""
     resolution: int = 0
+    inference_steps: int = 0
     grid: tuple[float, ...] = ()
     prompts_digest: str = ""
     versions: dict[str, str] = {}  # msgspec copies the default
@@ -50,8 +53,11 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         n = self.num_steps
         if n < 1:
             raise OtcacheError(expected("provenance.num_steps", n, "at least 1"))
-        if self.resolution < 0:
-            raise OtcacheError(expected("provenance.resolution", self.resolution, "at least 0"))
+        for name in ("resolution", "inference_steps"):
+            if getattr(self, name) < 0:
+                raise OtcacheError(
+                    expected(f"provenance.{name}", getattr(self, name), "at least 0")
+                )
         if self.grid and len(self.grid) != n + 1:
             got = f"{len(self.grid)} values"
             raise OtcacheError(expected("provenance.grid", got, f"{n + 1} values s_0 .. s_N"))

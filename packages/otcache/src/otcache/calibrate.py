@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import FeatureProbe, SampleRequest
-from otcache_core.errors import expected
+from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.identification import identify
 from otcache_core.plugins import Registry
 from otcache_core.recurrence import NotLinear, Recurrence
@@ -47,7 +48,8 @@ def calibrate(
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
         prompts: at least one; two are enough for the weights, eight are a good number.
-        num_inference_steps: N, as the pipeline will be run.
+        num_inference_steps: steps asked for, as the pipeline will be run; N is what its sampler makes
+            of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, most others: n).
         seeds: every prompt is sampled with every seed.
         recipe: budgets, trials and objective.
         directory: keep finished work here; an interrupted calibration called again with the same
@@ -81,8 +83,12 @@ def calibrate(
         store = Store(Path(directory), identity, overwrite=overwrite)
     show = Stages(progress)
     trajectories = stage.record(probe, target, request, store, show)
+    n = trajectories[0].num_steps
+    if n != num_inference_steps:  # Heun makes 2n - 1 of n steps asked for, PNDM n + 1
+        settings = (recipe or Recipe()).resolve(n)
+        provenance |= {"num_steps": n, "inference_steps": num_inference_steps}
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
-    ledger = stage.Ledger(nfe={"record": 2 * len(trajectories) * num_inference_steps})
+    ledger = stage.Ledger(nfe={"record": 2 * len(trajectories) * n})
     evaluator = StoredEvaluator(
         lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
     )
@@ -98,9 +104,11 @@ def calibrate(
         fidelity=_offered("fidelity", settings.fidelity, "rmse", evaluator),
         fit=isinstance(recurrence, Recurrence),
     )
-    if note := _fitting(recurrence):
-        show.say(note)
+    if isinstance(recurrence, NotLinear):
+        warnings.warn(_not_fitted(recurrence), OtcacheNotice, stacklevel=2)
     calibration = _measure(bench, provenance)
+    if note := _fitted(recurrence, calibration):
+        show.say(note)
     show.say(_price(calibration))
     if directory is not None:
         calibration.save(Path(directory))
@@ -171,12 +179,16 @@ def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluat
     return asked
 
 
-def _fitting(recurrence: Recurrence | NotLinear) -> str:
-    """Which recurrence the weights are fitted through, or why they are not; "" for plain Euler."""
-    if isinstance(recurrence, Recurrence):
-        plain = recurrence.grid is not None
-        return "" if plain else f"forecast weights are fitted through the sampler's {recurrence}."
-    return f"forecast weights are not fitted, skipped steps reuse: {recurrence.reason}."
+def _not_fitted(recurrence: NotLinear) -> str:
+    return f"skipped steps reuse, no weights are fitted: {recurrence.reason}."
+
+
+def _fitted(recurrence: Recurrence | NotLinear, calibration: Calibration) -> str:
+    """Which recurrence the weights were fitted through; "" for plain Euler, and where none were."""
+    rules = {rung.schedule.forecaster for rung in calibration.ladder}
+    if isinstance(recurrence, NotLinear) or recurrence.grid is not None or "fitted" not in rules:
+        return ""
+    return f"forecast weights were fitted through the sampler's {recurrence}."
 
 
 def _price(calibration: Calibration) -> str:

@@ -45,7 +45,8 @@ def run_once(
     """
     registry = Registry()
     probe: FeatureProbe = choose(registry, "probes", target)
-    n = num_steps or policy.provenance.num_steps
+    own = policy.provenance
+    n = num_steps or own.inference_steps or own.num_steps
     request = SampleRequest((prompt,), (seed,), n, call or {}, 1)
     plan = planned(registry, target, policy, budget, strict=strict, request=request)
     with choose(registry, "executors", target).attach(target, plan, strict=strict) as run:
