@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from otcache_diffusers.driver import tensors
 
@@ -49,7 +50,8 @@ class OutputCache:
     def num_bytes(self) -> int:
         """Bytes of the memory kept alive; memory that outputs share counts once."""
         leaves = [leaf for output, _ in self._held.values() for leaf in tensors(output)]
-        storages = {s.data_ptr(): s.nbytes() for s in (leaf.untyped_storage() for leaf in leaves)}
+        plain = [part for leaf in leaves for part in _parts(leaf)]
+        storages = {s.data_ptr(): s.nbytes() for s in (part.untyped_storage() for part in plain)}
         return sum(storages.values())
 
 
@@ -58,6 +60,14 @@ def _apart(output: Any) -> Any:
     if not any(leaf.is_inference() for leaf in tensors(output)):
         return output
     return pytree.tree_map_only(torch.Tensor, torch.clone, output)
+
+
+def _parts(leaf: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors with memory in a tensor; what a collective returns is a wrapper without."""
+    if not is_traceable_wrapper_subclass(leaf):
+        return [leaf]
+    names, _ = leaf.__tensor_flatten__()
+    return [part for name in names for part in _parts(getattr(leaf, name))]
 
 
 def _versions(output: Any) -> list[int]:
