@@ -41,6 +41,34 @@ def _policy(path: Path, **facts: Any) -> Path:
     return path
 
 
+def test_both_levels_of_caching(pipe: Any) -> None:
+    """A policy runs at the level of blocks too; there only the blocks are passed over."""
+    plain, before = _make(pipe, N), sorted(vars(pipe.transformer))
+    policy = Policy(
+        anchor=otcache.Schedule(N, (0, 3)),
+        reference=otcache.Schedule(N, (0, 1, 3, 5)),
+        provenance=Provenance(num_steps=N),
+    )
+    made, embeds = {}, []
+    tap = pipe.transformer.x_embedder.register_forward_hook(lambda *call: embeds.append(1))
+    for executor, calls in ((None, 4), ("torch-blocks", N)):
+        embeds.clear()
+        handle = otcache.enable(pipe, policy, 4, executor=executor)
+        made[executor] = _make(pipe, N)
+        assert handle.run is not None
+        assert handle.run.report.skipped == {"cond": N - 4, "uncond": N - 4}
+        handle.remove()
+        assert len(embeds) == 2 * calls
+    tap.remove()
+    with otcache.accelerate(pipe, policy.schedule(4), executor="torch-blocks"):
+        assert torch.equal(_make(pipe, N), made["torch-blocks"])
+    assert not torch.equal(made[None], made["torch-blocks"])
+    assert not torch.equal(made["torch-blocks"], plain)
+    assert sorted(vars(pipe.transformer)) == before
+    with pytest.raises(otcache.OtcacheError, match="torch-block"):
+        otcache.accelerate(pipe, policy, 4, executor="torch-block")
+
+
 def test_what_ships_is_small_and_whole() -> None:
     files = [path for path in demo.folder().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 16e6

@@ -265,6 +265,14 @@ def test_enable_changes_budgets_and_leaves_nothing(policy: otcache.Policy) -> No
     assert loop.denoiser.__dict__ == before
 
 
+def test_a_level_that_the_target_lacks_is_refused_with_the_reason(policy: otcache.Policy) -> None:
+    message = "torch-blocks: Swirl has no nn.ModuleList of blocks"
+    with pytest.raises(otcache.OtcacheError, match=message):
+        otcache.accelerate(make_loop(), otcache.Schedule(STEPS, (0, 5)), executor="torch-blocks")
+    with pytest.raises(otcache.OtcacheError, match=message):
+        otcache.enable(make_loop(), policy, budget=4, executor="torch-blocks")
+
+
 @pytest.mark.parametrize(
     ("prompts", "seeds", "message"),
     [([], [0], "prompts"), ("one", [0], "prompts"), (["a"], [], "seeds")],

@@ -107,12 +107,15 @@ class CachePolicy(StepPolicy):
         if use.wasted:
             self.note(f"{companion} ran on skipped steps, so the speedup is below N/B.")
 
+    def needs(self, step: int, branch: str) -> bool:
+        """Whether a later step of the run will be forecast from the output of this one."""
+        return self._run is not None and self._plan(branch, self._run).last_use.get(step, -1) > step
+
     def after(self, step: int, branch: str, output: Any) -> None:
         self._report.computed[branch] = self._report.computed.get(branch, 0) + 1
         if self._run is None:
             return
-        plan = self._plan(branch, self._run)
-        if plan.last_use.get(step, -1) > step:
+        if self.needs(step, branch):
             self._cache.put(branch, step, output)
         self._forget(branch, step)
 

@@ -13,7 +13,7 @@ from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, RunRepo
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
-from otcache_diffusers.driver import companions_of, drive, unsupported
+from otcache_diffusers.driver import StepPolicy, companions_of, drive, unsupported
 from otcache_diffusers.sharing import lent_companions, sharers
 
 
@@ -28,15 +28,29 @@ class TorchRun(RunHandle):
         return self._report
 
 
+#: What drives a target, made from it and from the policy that caches.
+Level = Callable[[Any, CachePolicy], StepPolicy]
+
+
+def whole_outputs(target: Any, cache: CachePolicy) -> StepPolicy:
+    """Cache what the denoiser returns: a skipped step does not call it."""
+    return cache
+
+
 class TorchExecutor(CacheExecutor):
     """Runs diffusers pipelines, loops and bare modules by a schedule.
 
     Args:
         resolve: gives the forecaster of a name; by default the installed plugins.
+        level: what is cached.
     """
 
-    def __init__(self, resolve: Callable[[str], Forecaster] | None = None) -> None:
-        self._resolve = resolve
+    def __init__(
+        self,
+        resolve: Callable[[str], Forecaster] | None = None,
+        level: Level = whole_outputs,
+    ) -> None:
+        self._resolve, self._level = resolve, level
 
     def supports(self, target: Any) -> str:
         return unsupported(target)
@@ -54,7 +68,8 @@ class TorchExecutor(CacheExecutor):
         report = RunReport(planned=fixed.computed if fixed else ())
         policy = CachePolicy(schedule, self._forecaster, report, strict=strict)
         num_steps = fixed.num_steps if fixed else None
-        with drive(target, policy, num_steps=num_steps, companions=_companions(target, policy)):
+        level, companions = self._level(target, policy), _companions(target, policy)
+        with drive(target, level, num_steps=num_steps, companions=companions):
             try:
                 yield TorchRun(report)
             finally:

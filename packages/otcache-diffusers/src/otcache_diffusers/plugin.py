@@ -19,7 +19,11 @@ def otcache_provide_probes() -> list[Info]:
 def otcache_provide_executors() -> list[Info]:
     """Accelerate any torch denoiser."""
     about = "diffusers pipelines, your own loops and bare modules"
-    return [Info("torch", "otcache_diffusers.executor:TorchExecutor", about)]
+    blocks = "the same, passing over the denoiser's blocks instead of the whole of it"
+    return [
+        Info("torch", "otcache_diffusers.executor:TorchExecutor", about),
+        Info("torch-blocks", "otcache_diffusers.block_executor:BlockExecutor", blocks),
+    ]
 
 
 @hookimpl

@@ -24,6 +24,7 @@ def accelerate(
     budget: int | None = None,
     *,
     strict: bool = False,
+    executor: str | None = None,
     registry: Registry | None = None,
 ) -> AbstractContextManager[RunHandle]:
     """A context in which ``target`` skips steps; nothing remains on it afterwards.
@@ -33,6 +34,8 @@ def accelerate(
         plan: a schedule, or a policy together with ``budget``; a policy is checked against the target.
         budget: B, with a policy.
         strict: refuse, instead of noticing, a step count or grid other than planned.
+        executor: name of an executor plugin, where not the first that supports the target;
+            ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
         registry: where plugins come from.
 
     Returns:
@@ -51,9 +54,9 @@ def accelerate(
         if isinstance(plan, Schedule)
         else planned(registry, target, plan, budget, strict=strict)
     )
-    handle: AbstractContextManager[RunHandle] = choose(registry, "executors", target).attach(
-        target, schedule, strict=strict
-    )
+    handle: AbstractContextManager[RunHandle] = choose(
+        registry, "executors", target, executor
+    ).attach(target, schedule, strict=strict)
     return handle
 
 

@@ -27,6 +27,7 @@ class Enabled:
         policy: checked against it at once.
         budget: B of the coming runs outside ``request``; None computes every step.
         strict: refuse a step count or grid other than planned.
+        executor: name of an executor plugin, as in :func:`otcache.accelerate`.
         registry: where plugins come from.
 
     Raises:
@@ -47,11 +48,12 @@ class Enabled:
         budget: int | None = None,
         *,
         strict: bool = False,
+        executor: str | None = None,
         registry: Registry | None = None,
     ) -> None:
         self._target, self._policy, self._strict = target, policy, strict
         self._registry = registry or Registry()
-        self._executor: CacheExecutor = choose(self._registry, "executors", target)
+        self._executor: CacheExecutor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
         self._plan: SchedulePlan | None = None
@@ -161,7 +163,12 @@ class _Turn:
 
 
 def enable(
-    target: Any, policy: Policy, budget: int | None = None, *, strict: bool = False
+    target: Any,
+    policy: Policy,
+    budget: int | None = None,
+    *,
+    strict: bool = False,
+    executor: str | None = None,
 ) -> Enabled:
     """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
-    return Enabled(target, policy, budget, strict=strict)
+    return Enabled(target, policy, budget, strict=strict, executor=executor)

@@ -25,7 +25,8 @@ class RunReport:
         planned: computed steps of the schedule, per run.
         runs: number of finished runs.
         computed: denoiser calls made, per branch.
-        skipped: denoiser calls avoided, per branch.
+        skipped: denoiser calls avoided, or made without the blocks that an executor passes over,
+            per branch.
         companions: calls (made, avoided) of networks that only feed the denoiser, by name: a
             ControlNet is left out of steps in which no denoiser is called.
         cached_bytes: bytes of cached outputs held now.
@@ -63,8 +64,8 @@ class CacheExecutor(ABC):
 
     Laws: under the all-compute schedule outputs are bit-identical; on exit, also by exception,
     nothing remains on the module and ``inspect.signature(forward)`` is unchanged; other
-    instances are never touched; a skipped step makes no call of the denoiser and
-    no device-to-host sync.
+    instances are never touched; a skipped step makes no call of the denoiser, or at least none
+    of what the executor caches in it, and no device-to-host sync.
     """
 
     @abstractmethod

@@ -157,18 +157,24 @@ class Conductor:
 
     def _decide(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any:
         if self._branches.trusted:
-            held = self._policy.before(self.step, place.branch)
-            if held is not None:
+            output = self._without_work(run, place, compute)
+            if output is not None:
                 self._branches.forecast()
-                return run.space.leave(place, held)
+                return output
         else:
             self.warn(
                 "the number of denoiser calls per step changed and the pipeline does not name its "
                 "branches: the rest of the run is computed."
             )
-        output = compute()
+        output = self._policy.observe(self.step, place.branch, compute)
         self._policy.after(self.step, place.branch, run.space.enter(place, output))
         return output
+
+    def _without_work(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any | None:
+        held = self._policy.before(self.step, place.branch)
+        if held is not None:
+            return run.space.leave(place, held)
+        return self._policy.shorten(self.step, place.branch, compute)
 
     def note(self, message: str) -> None:
         """Tell the policy what is done otherwise than is best, each message once."""

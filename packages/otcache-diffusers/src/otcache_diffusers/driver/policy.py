@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,10 +38,12 @@ class StepPolicy(ABC):
     """Decides at every denoiser call whether the denoiser is called at all.
 
     The executor, the probe and the evaluator are three policies on one driver. Within a run the
-    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before`` and, where it
-    gave None, ``after``; then ``stepped``; last ``end``. Step 0 comes first and steps never repeat.
-    Outputs are in the run's own quantity throughout: velocity predictions come and go as epsilon
-    (:class:`~otcache_diffusers.driver.prediction.NoiseSpace`).
+    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before``; where it gave
+    None, ``shorten``; where that gave None, ``observe`` and ``after``; then ``stepped``; last ``end``.
+    Step 0 comes first and steps never repeat. What ``before`` gives and ``after`` gets is in the run's
+    own quantity: velocity predictions come and go as epsilon
+    (:class:`~otcache_diffusers.driver.prediction.NoiseSpace`). ``shorten`` and ``observe`` give the
+    denoiser's outputs themselves.
 
     Attributes:
         watches: whether ``stepped`` is asked for; where it is not, a loop's states are not copied.
@@ -63,6 +66,22 @@ class StepPolicy(ABC):
             branch: the pipeline's own name (``cond``, ``uncond``) where it sets one, else ``call``,
                 ``call#2``, ... in the order of calls.
         """
+
+    def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
+        """The output of a denoiser call with part of its work left out, or None to call it in full.
+
+        Called once per step and branch where ``before`` gave None; must not sync with the device.
+
+        Args:
+            step: t.
+            branch: as in ``before``.
+            compute: calls the denoiser.
+        """
+        return None
+
+    def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
+        """Call the denoiser in full and return its very output; what happens inside may be looked at."""
+        return compute()
 
     @abstractmethod
     def after(self, step: int, branch: str, output: Any) -> None:
