@@ -8,15 +8,16 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from families import FAMILIES, Case, Family, N
+from families import FAMILIES, Case, Family
 from torch import nn
 
 from otcache_core import Schedule
 from otcache_diffusers.driver import tensors
+from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.executor import TorchExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-SCHEDULE = Schedule(N, (0, 1, 4))
+COMPUTED = (0, 1, 4)
 #: Skipped step and the computed one whose output it gets by reuse.
 REUSED = {2: 1, 3: 1, 5: 4}
 
@@ -55,36 +56,28 @@ class Calls:
 
 
 class Outputs:
-    """What the denoiser's callers get, call by call, computed or not."""
+    """What the denoiser's callers give and get, call by call, computed or not."""
 
     def __init__(self, case: Case) -> None:
-        self.seen: list[Any] = []
-        self._states: list[torch.Tensor] = []
-        self._width, self._scheduler = len(case.branches), case.pipe.scheduler
+        self.seen: list[tuple[Arguments, Any]] = []
+        self._width = len(case.branches)
         case.module.register_forward_hook(self._see, with_kwargs=True)
 
     def _see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        self.seen.append(output)
-        self._states.append(tensors([args, kwargs])[0])
+        self.seen.append((Arguments(args, kwargs), output))
 
-    def at(self, step: int) -> list[Any]:
+    def at(self, step: int) -> list[tuple[Arguments, Any]]:
         """Of one step, in the order of its branches."""
         return self.seen[step * self._width : (step + 1) * self._width]
 
-    def reused(self, skipped: int, computed: int) -> bool:
-        """Whether a step got each branch's own output of a computed one; of a velocity its noise."""
-        if self._scheduler.config.get("prediction_type") != "v_prediction":
-            pairs = zip(self.at(skipped), self.at(computed), strict=True)
-            return all(given is own for given, own in pairs)
-        pairs = zip(self._noise(skipped), self._noise(computed), strict=True)
-        return all(torch.allclose(given, own, atol=1e-3) for given, own in pairs)
 
-    def _noise(self, step: int) -> list[torch.Tensor]:
-        a = self._scheduler.alphas_cumprod[self._scheduler.timesteps[step]]
-        states = self._states[step * self._width : (step + 1) * self._width]
-        outputs = [tensors(output)[0] for output in self.at(step)]
-        pairs = zip(outputs, states, strict=True)
-        return [a.sqrt() * v[:, : x.shape[1]] + (1 - a).sqrt() * x for v, x in pairs]
+def _noise(case: Case, arguments: Arguments, output: Any) -> torch.Tensor:
+    """sqrt(a) v + sqrt(1 - a) x of a velocity prediction; channels beyond those of x as they are."""
+    v, x = tensors(output)[0], arguments.state
+    assert x is not None
+    a = case.pipe.scheduler.alphas_cumprod[int(torch.as_tensor(arguments.timestep).flatten()[0])]
+    own = v[:, : x.shape[1]]
+    return torch.cat([a.sqrt() * own + (1 - a).sqrt() * x, v[:, x.shape[1] :]], dim=1)
 
 
 def _state(case: Case) -> tuple[Any, ...]:
@@ -97,30 +90,30 @@ def _state(case: Case) -> tuple[Any, ...]:
 def test_identity_everything_computed_is_bit_identical(case: Case) -> None:
     plain = case()
     assert torch.isfinite(plain).all()
-    with TorchExecutor().attach(case.pipe, Schedule.full(N)) as run:
+    with TorchExecutor().attach(case.pipe, Schedule.full(case.steps)) as run:
         assert torch.equal(case(), plain)
-    assert run.report.computed == dict.fromkeys(case.branches, N)
+    assert run.report.computed == dict.fromkeys(case.branches, case.steps)
     assert run.report.skipped == {}
-    assert run.report.warnings == []
+    assert run.report.warnings == list(case.notes)
 
 
 def test_calls_are_exactly_the_planned_ones(case: Case) -> None:
     calls = Calls(case.inner)
     case()
-    assert calls.made == N * len(case.branches)
-    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+    assert calls.made == case.steps * len(case.branches)
+    with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)) as run:
         assert torch.isfinite(case()).all()
-    assert calls.made == (N + 3) * len(case.branches)
+    assert calls.made == (case.steps + 3) * len(case.branches)
     assert run.report.computed == dict.fromkeys(case.branches, 3)
-    assert run.report.skipped == dict.fromkeys(case.branches, 3)
-    assert run.report.warnings == []
+    assert run.report.skipped == dict.fromkeys(case.branches, case.steps - 3)
+    assert run.report.warnings == list(case.notes)
     assert run.report.runs == 1
 
 
 def test_restoration_after_a_run(case: Case) -> None:
     plain = case()
     before = _state(case)
-    with TorchExecutor().attach(case.pipe, SCHEDULE):
+    with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)):
         assert _state(case)[1] == before[1]
         assert not torch.equal(case(), plain)
     assert _state(case) == before
@@ -131,7 +124,10 @@ def test_restoration_after_an_exception(case: Case) -> None:
     plain = case()
     before = _state(case)
     calls = Calls(case.inner, breaks_at=len(case.branches) + 1)
-    with pytest.raises(KeyError), TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+    with (
+        pytest.raises(KeyError),
+        TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)) as run,
+    ):
         case()
     calls.handle.remove()
     assert run.report.computed == dict.fromkeys(case.branches, 1)
@@ -142,11 +138,15 @@ def test_restoration_after_an_exception(case: Case) -> None:
 
 def test_isolation_a_skipped_output_is_its_own_branch_s(case: Case) -> None:
     outputs = Outputs(case)
-    with TorchExecutor().attach(case.pipe, SCHEDULE):
+    with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)):
         case()
-    assert len(outputs.seen) == N * len(case.branches)
+    assert len(outputs.seen) == case.steps * len(case.branches)
     for skipped, computed in REUSED.items():
-        assert outputs.reused(skipped, computed)
-    values = [tensors(output)[0] for output in outputs.at(1)]
+        for given, own in zip(outputs.at(skipped), outputs.at(computed), strict=True):
+            if case.reuses_noise:
+                assert torch.allclose(_noise(case, *given), _noise(case, *own), atol=1e-4)
+            else:
+                assert given[1] is own[1]
+    values = [tensors(output)[0] for _, output in outputs.at(1)]
     for n, value in enumerate(values):
         assert not any(torch.equal(value, other) for other in values[:n])

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from families import cascades, diffusion_transformers, flows, flux, qwen, stable_diffusion
+from families import (
+    cascades,
+    diffusion_transformers,
+    flows,
+    flux,
+    more_flows,
+    priors,
+    qwen,
+    stable_diffusion,
+)
 from families.case import Case, Family, N
 
 FAMILIES = (
@@ -35,6 +44,17 @@ FAMILIES = (
     Family("CogView4", "CogView4Pipeline", flows.cogview4),
     Family("DeepFloyd IF", "IFPipeline", cascades.base),
     Family("DeepFloyd IF, upscaling", "IFSuperResolutionPipeline", cascades.super_resolution),
+    Family("Lumina Next", "LuminaPipeline", more_flows.lumina),
+    Family("CogView3-Plus", "CogView3PlusPipeline", more_flows.cogview3),
+    Family("PRX", "PRXPipeline", more_flows.prx),
+    Family("Bria", "BriaPipeline", more_flows.bria),
+    Family("HunyuanImage 2.1", "HunyuanImagePipeline", more_flows.hunyuan_image),
+    Family("Kandinsky 5", "Kandinsky5T2IPipeline", more_flows.kandinsky5),
+    Family("Kandinsky 2.2", "KandinskyV22Pipeline", priors.kandinsky2),
+    Family("Kandinsky 2.2, prior", "KandinskyV22PriorPipeline", priors.kandinsky2_prior),
+    Family("Kandinsky 3", "Kandinsky3Pipeline", priors.kandinsky3),
+    Family("Shap-E, prior", "ShapEPipeline", priors.shap_e),
+    Family("Stable Audio", "StableAudioPipeline", priors.stable_audio),
 )
 
 __all__ = ["FAMILIES", "Case", "Family", "N"]

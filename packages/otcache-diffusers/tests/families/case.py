@@ -10,7 +10,7 @@ import diffusers
 import torch
 from torch import nn
 
-#: Sampler steps of every family's run.
+#: Sampler steps of a family's run.
 N = 6
 
 
@@ -23,8 +23,10 @@ class Case:
         call: named arguments, without generator and number of steps.
         branches: in the order of their calls within a step; one name where guidance is one batch.
         denoiser: name of the pipeline's attribute.
-        asked: ``num_inference_steps`` that gives N sampler steps.
+        asked: ``num_inference_steps`` that gives these sampler steps.
         output_type: what the pipeline returns without decoding; None where it takes none.
+        steps: sampler steps of the run.
+        notes: what the report says although nothing is wrong.
         layer: an inner layer that runs once a forward; the first linear one where not given.
     """
 
@@ -34,7 +36,9 @@ class Case:
     denoiser: str = "transformer"
     asked: int = N
     output_type: str | None = "latent"
+    steps: int = N
     layer: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.pipe.set_progress_bar_config(disable=True)
@@ -45,6 +49,12 @@ class Case:
         """The denoiser."""
         module: nn.Module = getattr(self.pipe, self.denoiser)
         return module
+
+    @property
+    def reuses_noise(self) -> bool:
+        """Whether a skipped step reuses the noise in a prediction, not the prediction itself."""
+        velocity = self.pipe.scheduler.config.get("prediction_type") == "v_prediction"
+        return velocity and not self.notes
 
     @property
     def inner(self) -> nn.Module:

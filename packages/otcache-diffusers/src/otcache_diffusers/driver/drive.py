@@ -22,6 +22,8 @@ from otcache_diffusers.driver.policy import StepPolicy
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
 DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
+#: What a pipeline without any of these denoises with; beside them it is a stage of its own.
+PRIOR = "prior"
 
 
 def denoisers_of(target: Any) -> dict[str, nn.Module]:
@@ -35,7 +37,8 @@ def denoisers_of(target: Any) -> dict[str, nn.Module]:
         module = getattr(target, name, None)
         if isinstance(module, nn.Module) and module not in found.values():
             found[name if found else ""] = module
-    return found
+    prior = getattr(target, PRIOR, None)
+    return {"": prior} if not found and isinstance(prior, nn.Module) else found
 
 
 def unsupported(target: Any) -> str:
@@ -48,7 +51,7 @@ def unsupported(target: Any) -> str:
         kind = type(target).__name__
         return f"needs a diffusers pipeline, otcache.loop(...) or a torch module, got {kind}"
     if not denoisers_of(target):
-        return f"{type(target).__name__} has none of {', '.join(DENOISERS)}"
+        return f"{type(target).__name__} has none of {', '.join((*DENOISERS, PRIOR))}"
     if not hasattr(getattr(target, "scheduler", None), "step"):
         return f"{type(target).__name__} has no scheduler with a step method"
     return ""
