@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted((ROOT / "packages").iterdir())
+#: Whoever opens a file of these runs the code in it.
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = ("torch", "diffusers", "ot", "cvxpy", "networkx", "scipy", "optuna", "matplotlib")
 
 
@@ -48,3 +51,17 @@ def test_every_package_ships_the_licence(package: Path) -> None:
 def test_the_package_with_others_work_ships_the_notice() -> None:
     notice = ROOT / "packages/otcache-diffusers/NOTICE"
     assert notice.read_bytes() == (ROOT / "NOTICE").read_bytes()
+
+
+def test_no_source_opens_a_pickle() -> None:
+    for path in ROOT.glob("packages/*/src/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not UNSAFE & {alias.name.partition(".")[0] for alias in node.names}, path
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").partition(".")[0] not in UNSAFE, path
+            elif isinstance(node, ast.Attribute):
+                loads = isinstance(node.value, ast.Name) and node.value.id == "torch"
+                assert not (loads and node.attr == "load"), path
+            elif isinstance(node, ast.keyword):
+                assert node.arg != "allow_pickle", path
