@@ -88,6 +88,19 @@ def test_a_loop_holds_the_counted_outputs(name: str, branches: int, dtype: torch
     assert peak - plain <= run.report.peak_cached_bytes + 2 * one + SMALL
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_inference_mode_holds_no_more(name: str) -> None:
+    """Outputs made in it are kept as copies; what a forecast combines is not copied once more."""
+    schedule, memory = SCHEDULES[name]
+    loop, one = _loop(1, torch.float32), WIDTH * 4
+    with torch.inference_mode():
+        plain = _peak(lambda: loop(N))
+        with TorchExecutor().attach(loop, schedule) as run:
+            peak = _peak(lambda: loop(N))
+    assert run.report.peak_cached_bytes == memory * one
+    assert peak - plain <= run.report.peak_cached_bytes + SMALL
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("guided", [False, True], ids=["cond", "cond and uncond"])
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -16,7 +16,8 @@ class OutputCache:
     """Outputs by branch and step.
 
     Never copied where torch counts writes into them. Tensors made in inference mode have no counter:
-    of these a copy is kept and copies are given, so that a sampler may write into what it got.
+    of these a copy is kept, and given where a single output may go to the sampler as it is, so that it
+    may write into what it got; several outputs are only read.
     """
 
     def __init__(self) -> None:
@@ -29,8 +30,10 @@ class OutputCache:
     def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
         """The outputs of these steps; None unless all are held."""
         held = [self._held.get((branch, step)) for step in steps]
-        found = [_apart(entry[0]) for entry in held if entry is not None]
-        return found if len(found) == len(steps) else None
+        found = [entry[0] for entry in held if entry is not None]
+        if len(found) != len(steps):
+            return None
+        return [_apart(found[0])] if len(found) == 1 else found
 
     def changed(self, branch: str, steps: Sequence[int]) -> bool:
         """Whether somebody wrote into one of these outputs since it was put here."""
