@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class CachePolicy(StepPolicy):
         strict: bool = False,
     ) -> None:
         self._plan_of = schedule if callable(schedule) else lambda grid: schedule
-        self._resolve = resolve
+        self._resolve = functools.cache(resolve)  # plugins are looked up once, not every run
         self._report, self._strict = report, strict
         if isinstance(schedule, Schedule):
             self._take(schedule)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -17,15 +18,28 @@ from otcache_diffusers.driver import StepPolicy, companions_of, drive, unsupport
 from otcache_diffusers.sharing import lent_companions, sharers
 
 
-@dataclass(frozen=True)
 class TorchRun(RunHandle):
-    """The report of the runs inside one context."""
+    """The report of the runs inside one context.
 
-    _report: RunReport
+    Who shares the denoiser is looked up when the report is first read after the context: that takes
+    some ten milliseconds, which a run should not wait for.
+    """
+
+    def __init__(self, report: RunReport) -> None:
+        self._report = report
+        self._look: Callable[[], None] | None = None
 
     @property
     def report(self) -> RunReport:
+        look, self._look = self._look, None
+        if look is not None:
+            look()
         return self._report
+
+    def close(self, target: Any, policy: CachePolicy) -> None:
+        """The context is left; the target is not kept alive."""
+        if isinstance(target, DiffusionPipeline):
+            self._look = partial(_report_sharers, weakref.ref(target), policy)
 
 
 #: What drives a target, made from it and from the policy that caches.
@@ -70,10 +84,11 @@ class TorchExecutor(CacheExecutor):
         num_steps = fixed.num_steps if fixed else None
         level, companions = self._level(target, policy), _companions(target, policy)
         with drive(target, level, num_steps=num_steps, companions=companions):
+            run = TorchRun(report)
             try:
-                yield TorchRun(report)
+                yield run
             finally:
-                _report_sharers(target, policy)
+                run.close(target, policy)
 
     def _forecaster(self, name: str) -> Forecaster:
         if self._resolve is not None:
@@ -95,6 +110,6 @@ def _companions(target: Any, policy: CachePolicy) -> list[str]:
     return [name for name in companions_of(target) if name not in lent]
 
 
-def _report_sharers(target: Any, policy: CachePolicy) -> None:
-    for name in sharers(target):
+def _report_sharers(target: Callable[[], Any], policy: CachePolicy) -> None:
+    for name in sharers(target()):
         policy.warn(f"{name} shares the denoiser: it is accelerated too while the context is open.")

@@ -1,0 +1,281 @@
+"""What the executor itself costs: ``python benchmarks/overhead.py OUT``.
+
+A FluxPipeline around a transformer of about 100 M random weights, on the CPU. Plain runs and runs under
+the executor take turns, in an order that rotates; contexts are entered and left inside the measured time.
+Two clocks around the denoiser, one inside the executor's hook and one outside it, and two around
+``scheduler.step``, give the hook's own time call by call. OUT/overhead.md is the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+from otcache_core import Schedule
+from otcache_core.contracts import RunHandle
+from otcache_diffusers.executor import TorchExecutor
+
+SHARES = (0.2, 0.5)
+MEMORY = 3
+LIMIT_RUN, LIMIT_FULL, LIMIT_SKIP = 1.02, 1.01, 0.005
+TEXT, JOINT = 32, 256
+
+
+def pipeline() -> Any:
+    """Two double and six single blocks of width 768: 98 M weights."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=6,
+        attention_head_dim=64,
+        num_attention_heads=12,
+        joint_attention_dim=JOINT,
+        pooled_projection_dim=JOINT,
+        axes_dims_rope=(16, 24, 24),
+    )
+    pipe = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=transformer.eval(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class Stopwatch:
+    """Times a function, call by call."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.seconds: list[float] = []
+        self.__wrapped__ = function  # the executor reads signatures
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            self.seconds.append(time.perf_counter() - began)
+
+
+@dataclass
+class Run:
+    """One run of the pipeline, in seconds.
+
+    Attributes:
+        wall: all of it, entering and leaving the context included.
+        outer: of each step, what the pipeline waited for the denoiser and the scheduler.
+        inner: of each step, what these two took themselves; of a skipped one the scheduler alone.
+        work: of each step, the denoiser itself; 0 where it was skipped.
+    """
+
+    wall: float = 0.0
+    outer: list[float] = field(default_factory=list)
+    inner: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+
+    @property
+    def own(self) -> list[float]:
+        """The hooks' own time at each step."""
+        return [o - i for o, i in zip(self.outer, self.inner, strict=True)]
+
+    @property
+    def skipped(self) -> list[float]:
+        """The hooks' own time at the skipped steps."""
+        return [own for own, work in zip(self.own, self.work, strict=True) if not work]
+
+
+class Bench:
+    """Runs of N steps with clocks."""
+
+    def __init__(self, num_steps: int, size: int) -> None:
+        self.num_steps = num_steps
+        self._pipe, self._executor = pipeline(), TorchExecutor()
+        self._handle: RunHandle | None = None
+        generator = torch.Generator().manual_seed(1)
+        self._call = {
+            "prompt_embeds": torch.randn(1, TEXT, JOINT, generator=generator),
+            "pooled_prompt_embeds": torch.randn(1, JOINT, generator=generator),
+            "height": size,
+            "width": size,
+            "num_inference_steps": num_steps,
+            "output_type": "latent",
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Of the transformer."""
+        return sum(p.numel() for p in self._pipe.transformer.parameters())
+
+    def schedule(self, budget: int) -> Schedule:
+        """Evenly spaced, forecast from the last outputs by fitted weights, as policies are."""
+        computed = tuple(sorted({i * self.num_steps // budget for i in range(budget)}))
+        weights = tuple((0.1,) * min(MEMORY, i + 1) for i in range(budget))
+        return Schedule(self.num_steps, computed, "fitted", weights)
+
+    def run(self, schedule: Schedule | None) -> Run:
+        """One run under a schedule, or without an executor.
+
+        Raises:
+            RuntimeError: if the executor warned of anything.
+        """
+        module, scheduler = self._pipe.transformer, self._pipe.scheduler
+        context: AbstractContextManager[Any] = nullcontext()
+        with self._timed(module, "forward") as work, self._timed(scheduler, "step") as step:
+            if schedule is not None:
+                context = self._executor.attach(self._pipe, schedule)
+            began, outer = time.perf_counter(), self._run_in(context)
+            wall = time.perf_counter() - began
+        if self._handle and self._handle.report.warnings:
+            raise RuntimeError(f"not run as planned: {self._handle.report.warnings}")
+        computed = set(schedule.computed if schedule else range(self.num_steps))
+        times = iter(work.seconds)
+        works = [next(times) if t in computed else 0.0 for t in range(self.num_steps)]
+        inner = [a + b for a, b in zip(works, step.seconds, strict=True)]
+        return Run(wall, outer, inner, works)
+
+    def _run_in(self, context: AbstractContextManager[Any]) -> list[float]:
+        """Run the pipeline; gives what it waited for denoiser and scheduler at each step."""
+        calls: list[float] = []
+        module, scheduler = self._pipe.transformer, self._pipe.scheduler
+        hooks = [
+            module.register_forward_pre_hook(lambda *_: calls.append(-time.perf_counter())),
+            module.register_forward_hook(lambda *_: _stop(calls)),
+        ]
+        with context as self._handle, torch.no_grad():
+            step = vars(scheduler)["step"]
+            outer = vars(scheduler)["step"] = Stopwatch(step)
+            self._pipe(**self._call, generator=torch.Generator().manual_seed(0))
+            vars(scheduler)["step"] = step
+        for hook in hooks:
+            hook.remove()
+        return [a + b for a, b in zip(calls, outer.seconds, strict=True)]
+
+    @contextmanager
+    def _timed(self, owner: Any, name: str) -> Iterator[Stopwatch]:
+        watch = vars(owner)[name] = Stopwatch(getattr(owner, name))
+        try:
+            yield watch
+        finally:
+            del vars(owner)[name]
+
+
+def _stop(calls: list[float]) -> None:
+    calls[-1] += time.perf_counter()
+
+
+class Table:
+    """What was measured, as text."""
+
+    def __init__(self, bench: Bench, rounds: list[dict[int | None, Run]]) -> None:
+        self._n, self._rounds = bench.num_steps, rounds
+        self._parameters = bench.parameters
+
+    def lines(self) -> list[str]:
+        """Preamble and one line a claim."""
+        plain = [r[None] for r in self._rounds]
+        call = median(w for run in plain for w in run.work)
+        fixed = median(run.wall - sum(run.work) for run in plain)
+        return [
+            "# Overhead",
+            "",
+            "Made by `nox -s bench -- overhead OUT`: a FluxPipeline around a transformer of "
+            f"{self._parameters / 1e6:.0f} M random weights",
+            f"on the CPU ({torch.get_num_threads()} threads, {os.cpu_count()} cores, torch "
+            f"{torch.__version__}), N = {self._n}, {len(self._rounds)} interleaved rounds.",
+            "",
+            f"A plain run takes {median(run.wall for run in plain):.2f} s, a denoiser call "
+            f"{1e3 * call:.0f} ms, all else in a run {1e3 * fixed:.1f} ms. Ratios are medians over "
+            "rounds, with",
+            "quartiles; entering and leaving the context is part of a run. The hooks' own time is taken "
+            "by clocks inside",
+            f"and outside them. Schedules are evenly spaced, forecasts combine up to {MEMORY} outputs.",
+            "",
+            "| | measured | limit | kept |",
+            "|---|---|---|---|",
+            *(self._share(b) for b in self._budgets()),
+            self._full(),
+            self._skip(call),
+            self._own(),
+            "",
+        ]
+
+    def _budgets(self) -> list[int]:
+        return [b for b in self._rounds[0] if b is not None and b < self._n]
+
+    def _share(self, budget: int) -> str:
+        """W(B) over B/N of the plain loop plus what is outside it, round by round."""
+        ratios = []
+        for r in self._rounds:
+            loop = sum(r[None].work)
+            ratios.append(r[budget].wall / (budget / self._n * loop + r[None].wall - loop))
+        return _line(
+            f"run at B/N = {budget / self._n:g} / (B/N loop + fixed parts)", ratios, LIMIT_RUN
+        )
+
+    def _full(self) -> str:
+        ratios = [r[self._n].wall / r[None].wall for r in self._rounds]
+        return _line("everything computed / without the executor", ratios, LIMIT_FULL)
+
+    def _skip(self, call: float) -> str:
+        shares = [own / call for r in self._rounds for b in self._budgets() for own in r[b].skipped]
+        return _line("skipped step / computed step", shares, LIMIT_SKIP, percent=True)
+
+    def _own(self) -> str:
+        runs = [r[self._n] for r in self._rounds]
+        own = [1e3 * value for run in runs for value in run.own]
+        low, _, high = quantiles(own, n=4)
+        share = median(sum(run.own) / run.wall for run in runs)
+        figures = f"{median(own):.3f} ms [{low:.3f}, {high:.3f}], {share:.3%} of the run"
+        return f"| hooks' own time at a computed step | {figures} | | |"
+
+
+def _line(what: str, values: list[float], limit: float, percent: bool = False) -> str:
+    low, middle, high = quantiles(values, n=4)
+    shown = ".3%" if percent else ".4f"
+    kept = "yes" if middle <= limit else "no"
+    figures = f"{middle:{shown}} [{low:{shown}}, {high:{shown}}]"
+    return f"| {what} | {figures} | {limit:{'.1%' if percent else '.2f'}} | {kept} |"
+
+
+def main() -> None:
+    """Take turns, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=10, help="N")
+    parser.add_argument("--size", type=int, default=256, help="height and width")
+    asked = parser.parse_args()
+    bench = Bench(asked.steps, asked.size)
+    budgets: list[int | None] = [None, *(round(s * asked.steps) for s in SHARES), asked.steps]
+    for b in budgets:  # warm
+        bench.run(bench.schedule(b) if b else None)
+    rounds = []
+    for i in range(asked.rounds):
+        order = budgets[i % len(budgets) :] + budgets[: i % len(budgets)]
+        made = {b: bench.run(bench.schedule(b) if b else None) for b in order}
+        rounds.append({b: made[b] for b in budgets})
+    text = "\n".join(Table(bench, rounds).lines())
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "overhead.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
