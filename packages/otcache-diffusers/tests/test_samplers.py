@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +10,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    LCMScheduler,
-    PNDMScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler
+from sampler_cases import DETERMINISTIC, SAMPLERS, with_prompts
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheNotice
@@ -36,41 +27,8 @@ from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shuffled import BLOCK, ShufflePolicy, confirmed_recurrence
 
 N = 12
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SCHEDULERS: dict[str, Callable[[], Any]] = {
-    "ddim": lambda: DDIMScheduler(clip_sample=False, **BETAS),
-    "dpm++2m": lambda: DPMSolverMultistepScheduler(**BETAS),
-    "dpm++2m karras": lambda: DPMSolverMultistepScheduler(use_karras_sigmas=True, **BETAS),
-    "unipc": lambda: UniPCMultistepScheduler(**BETAS),
-    "heun": lambda: HeunDiscreteScheduler(**BETAS),
-    "pndm": lambda: PNDMScheduler(skip_prk_steps=True, **BETAS),
-    "ddim v": lambda: DDIMScheduler(clip_sample=False, prediction_type="v_prediction", **BETAS),
-    "ddim v, zero terminal signal": lambda: DDIMScheduler(
-        clip_sample=False,
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        **BETAS,
-    ),
-    "euler": lambda: EulerDiscreteScheduler(steps_offset=1, **BETAS),
-    "euler v": lambda: EulerDiscreteScheduler(prediction_type="v_prediction", **BETAS),
-    "clipping": lambda: DDIMScheduler(clip_sample=True, **BETAS),
-    "ancestral": lambda: EulerAncestralDiscreteScheduler(**BETAS),
-    "lcm": lambda: LCMScheduler(clip_sample=False, **BETAS),
-    "sde": lambda: DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **BETAS),
-}
-ORDERS = {
-    "ddim": 0,
-    "dpm++2m": 1,
-    "dpm++2m karras": 1,
-    "unipc": 2,
-    "heun": 1,
-    "pndm": 3,
-    "ddim v": 0,
-    "ddim v, zero terminal signal": 0,
-    "euler": 0,
-    "euler v": 0,
-}
+#: Samplers that are Euler steps on their own grid.
+EULER = ("euler", "euler v", "flow euler")
 # Computed steps around one span that skips, and where it stops.
 SPANS = [((0, 1, 2, 3, 7, 8, 9, 10, 11), 7), ((0, 1, 2, 3, 4, 5, 6, 7, 8), N)]
 
@@ -79,27 +37,15 @@ def _request(samples: int = 3, call: dict[str, Any] | None = None) -> SampleRequ
     return SampleRequest(("a", "b", "c")[:samples], (0, 1, 2)[:samples], N, call or {}, 4)
 
 
-def _sdxl(name: str) -> tuple[Any, SampleRequest]:
-    """Tiny SDXL that takes prompts as text: each text has embeddings of its own."""
-    case = tiny.sdxl(SCHEDULERS[name]())
-
-    def encode_prompt(prompt: Any = None, **given: Any) -> Any:
-        texts = [prompt] if isinstance(prompt, str) else prompt
-        made = [torch.cat([tiny.noise(1, *shape, seed=ord(t)) for t in texts]) for shape in SHAPES]
-        return made[0], -made[0], made[1], -made[1]
-
-    case.pipe.encode_prompt = encode_prompt
-    call = {key: case.call[key] for key in ("guidance_scale", "height", "width")}
-    return case.pipe, _request(call=call)
-
-
-SHAPES = ((12, 64), (32,))
+def _prompted(name: str) -> tuple[Any, SampleRequest]:
+    pipe, call = with_prompts(name)
+    return pipe, _request(call=call)
 
 
 def _evaluator(
     name: str, fit: ClosedLoopFit | None = None
 ) -> tuple[PipelineEvaluator, Recurrence | NotLinear]:
-    pipe, request = _sdxl(name)
+    pipe, request = _prompted(name)
     trajectories = list(TorchProbe().record(pipe, request))
     recording = Recording()
     with drive(pipe, RecordingPolicy(recording, 3), num_steps=N):
@@ -108,13 +54,16 @@ def _evaluator(
     return PipelineEvaluator(pipe, request, trajectories, fit=fit), found
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", DETERMINISTIC)
 def test_the_order_of_a_deterministic_sampler(name: str) -> None:
     _, found = _evaluator(name)
     assert isinstance(found, Recurrence)
     # At pure noise epsilon is the state itself, so step 0 stays open; no span needs it.
-    assert (found.order, found.undetermined) == (ORDERS[name], (0,) if "zero" in name else ())
-    assert (found.grid is not None) == name.startswith("euler")
+    assert (found.order, found.undetermined) == (
+        SAMPLERS[name].order,
+        (0,) if "zero" in name else (),
+    )
+    assert (found.grid is not None) == (name in EULER)
 
 
 def test_the_order_of_flow_matching() -> None:
@@ -126,7 +75,7 @@ def test_the_order_of_flow_matching() -> None:
     assert found.grid is trajectories[0].grid
 
 
-@pytest.mark.parametrize("name", [n for n in SCHEDULERS if n not in ORDERS])
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in DETERMINISTIC])
 def test_samplers_without_a_recurrence_reuse_and_say_why(name: str) -> None:
     built, found = _evaluator(name)
     assert isinstance(found, NotLinear)
@@ -138,13 +87,13 @@ def test_samplers_without_a_recurrence_reuse_and_say_why(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "positions"), [("heun", 2 * N - 1), ("pndm", N + 1)])
 def test_the_probe_records_every_position_of_a_sampler(name: str, positions: int) -> None:
-    pipe, request = _sdxl(name)
+    pipe, request = _prompted(name)
     for run in TorchProbe().record(pipe, request):
         assert (run.num_steps, run.calls) == (positions, {"call": positions})
 
 
 def test_a_run_that_ends_early_is_refused_by_the_probe() -> None:
-    pipe, request = _sdxl("heun")
+    pipe, request = _prompted("heun")
     cut = replace(request, call={**request.call, "denoising_end": 0.5})
     with pytest.raises(ExecutionError, match=f"must be {2 * N - 1}, got .* not completed"):
         list(TorchProbe().record(pipe, cut))
@@ -202,7 +151,7 @@ def test_a_span_that_outputs_do_not_move_reuses() -> None:
 
 
 def test_a_shuffled_run_calls_no_denoiser_and_stays_near() -> None:
-    pipe, request = _sdxl("dpm++2m")
+    pipe, request = _prompted("dpm++2m")
     recording = Recording()
     with drive(pipe, RecordingPolicy(recording, 3), num_steps=N):
         Sampler(pipe, request)(range(3))
