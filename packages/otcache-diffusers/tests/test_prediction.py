@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -288,7 +289,7 @@ def test_the_probe_sees_epsilon_after_guidance() -> None:
 def test_the_clock_leaves_no_trace_where_it_looks_on() -> None:
     scheduler = DETERMINISTIC["euler"]()
     before = sorted(vars(scheduler))
-    with SchedulerClock(scheduler, Conductor(Recorder()), lambda: None):
+    with SchedulerClock(SimpleNamespace(scheduler=scheduler), Conductor(Recorder()), lambda: None):
         assert "scale_model_input" in vars(scheduler)
     assert sorted(vars(scheduler)) == before
 

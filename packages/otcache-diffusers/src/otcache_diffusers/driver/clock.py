@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import MethodType
@@ -11,12 +12,17 @@ from typing import Any
 
 import torch
 
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.grid import sigma_grid
 from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.space_of import output_space, predicts_velocity
+
+_REPLACED = (
+    "the pipeline's scheduler was replaced after it was accelerated: its runs are computed in full. "
+    "Set the scheduler first, then enter the context."
+)
 
 
 class Clock(ABC):
@@ -59,8 +65,8 @@ class SchedulerClock(Clock):
     is given is compared on the device, and read once on exit.
 
     Args:
-        scheduler: the pipeline's own; ``step`` and ``set_timesteps`` are wrapped on the instance, and
-            ``scale_model_input`` where the denoiser predicts a velocity.
+        pipeline: whose scheduler it is. The scheduler's ``step`` and ``set_timesteps`` are wrapped on
+            the instance, and ``scale_model_input`` where the denoiser predicts a velocity.
         conductor: what is told.
         renew: called when a run is announced.
 
@@ -68,8 +74,9 @@ class SchedulerClock(Clock):
         ExecutionError: on entry, if the scheduler is already watched.
     """
 
-    def __init__(self, scheduler: Any, conductor: Conductor, renew: Callable[[], None]) -> None:
-        self._scheduler, self._conductor, self._renew = scheduler, conductor, renew
+    def __init__(self, pipeline: Any, conductor: Conductor, renew: Callable[[], None]) -> None:
+        self._pipeline, self._conductor, self._renew = pipeline, conductor, renew
+        self._scheduler = pipeline.scheduler
 
     def __enter__(self) -> SchedulerClock:
         if any(isinstance(value, _Tap) for value in vars(self._scheduler).values()):
@@ -99,7 +106,11 @@ class SchedulerClock(Clock):
             )
 
     def arrive(self, arguments: Arguments) -> None:
-        """Nothing to do: the scheduler tells."""
+        """See that the scheduler that tells is still the pipeline's."""
+        if self._pipeline.scheduler is not self._scheduler:
+            self._conductor.finish(False)
+            self._conductor.warn(_REPLACED)
+            warnings.warn(_REPLACED, OtcacheNotice, stacklevel=2)
 
     def left(self, output: Any) -> None:
         """Nothing to do: the scheduler tells."""

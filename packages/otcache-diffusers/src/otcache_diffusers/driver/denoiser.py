@@ -51,11 +51,7 @@ class DenoiserHook:
         self._before: dict[str, tuple[nn.Module, Any]] = {}
 
     def __enter__(self) -> DenoiserHook:
-        if self._root in _DRIVEN:
-            raise ExecutionError(
-                f"{type(self._root).__name__} is already accelerated or recorded by otcache: leave "
-                "that context first, or load the pipeline twice."
-            )
+        _check_free(self._root)
         _DRIVEN.add(self._root)
         self._remember()
         try:
@@ -90,10 +86,16 @@ class DenoiserHook:
         Args:
             module: what the target calls now: the module, or the same one wrapped by
                 ``torch.compile``, or another one.
+
+        Raises:
+            ExecutionError: if another one is driven by otcache already.
         """
         if module is not self._module or self._compiled is not self._compiled_now:
+            root = getattr(module, "_orig_mod", module)
+            if root is not self._root:
+                _check_free(root)
             self.__exit__(None, None, None)
-            self._module, self._root = module, getattr(module, "_orig_mod", module)
+            self._module, self._root = module, root
             self.__enter__()
             return
         registry = self._root.__dict__.get("_diffusers_hook")
@@ -187,3 +189,11 @@ class DenoiserHook:
                 self._context = outer
 
         self._root.__dict__["cache_context"] = cache_context
+
+
+def _check_free(root: nn.Module) -> None:
+    if root in _DRIVEN:
+        raise ExecutionError(
+            f"{type(root).__name__} is already accelerated or recorded by otcache: leave that "
+            "context first, or load the pipeline twice."
+        )

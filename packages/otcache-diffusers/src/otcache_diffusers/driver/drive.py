@@ -114,7 +114,7 @@ def _clock(
                 "a bare module needs num_steps: wrap its sampler in otcache.loop(...)."
             )
         return BareClock(conductor, num_steps, calls_per_step)
-    return SchedulerClock(target.scheduler, conductor, renew)
+    return SchedulerClock(target, conductor, renew)
 
 
 def _renew(target: Any, hooks: dict[str, DenoiserHook]) -> None:
