@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from otcache.planning import FEW_STEPS
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
 
@@ -17,6 +18,7 @@ class Recipe:
         anchor_budget: B_a of the searched schedule; about N/8.
         reference_budget: B_r of the graph method's schedule; about N/3.
         ladder: budgets at which forecast weights are fitted; about every factor 1.25 from B_a to 2N/3.
+            With N of at most 8 the budget 1 is always among them, as the measure of the others.
         cost_samples: samples on which the growth of deviations is measured; each costs about four
             full runs.
         anchor_trials: schedules tried in the anchor search.
@@ -82,7 +84,7 @@ class Recipe:
                 **asdict(self),
                 "anchor_budget": anchor,
                 "reference_budget": reference,
-                "ladder": tuple(sorted({anchor, reference, *ladder})),
+                "ladder": tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)})),
             }
         )
 
@@ -95,6 +97,11 @@ class Recipe:
         """What earlier stages depend on: a refined calibration goes on from an unrefined one."""
         data = self.to_dict()
         return {name: data[name] for name in data if name not in ("refine", "refine_runs")}
+
+
+def _scale(num_steps: int) -> tuple[int, ...]:
+    """In a run of few steps the error of one step is the measure of the others: see ``plan``."""
+    return (1,) if num_steps <= FEW_STEPS else ()
 
 
 def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
