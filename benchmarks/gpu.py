@@ -1,0 +1,305 @@
+"""What the executor does on a CUDA device: ``python benchmarks/gpu.py``.
+
+FluxPipelines with random bfloat16 weights, one branch and two. For each: time of computed and of skipped
+steps by CUDA events, wall time of a run, host syncs inside skipped denoiser calls by torch's sync debug
+mode, and peak memory over the plain run. Prints one table to paste into docs/; random weights say nothing
+about quality. Where there is no CUDA device it says so and stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+from otcache_core import Schedule
+from otcache_core.contracts import RunReport
+from otcache_diffusers.executor import TorchExecutor
+
+SHARES = (0.5, 0.2)
+MEMORY, TEXT, JOINT = 3, 256, 1024
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Size:
+    """One line of models.
+
+    Args:
+        name: for the table.
+        heads: of width 64.
+        double, single: numbers of blocks.
+        pixels: height and width of the picture.
+        guided: with a second branch.
+    """
+
+    name: str
+    heads: int
+    double: int
+    single: int
+    pixels: int
+    guided: bool = False
+
+
+SIZES = (
+    Size("tiny", 4, 1, 1, 256),
+    Size("medium", 24, 4, 12, 1024),
+    Size("medium, guided", 24, 4, 12, 1024, guided=True),
+)
+
+
+@dataclass
+class Run:
+    """One run.
+
+    Attributes:
+        wall: seconds.
+        steps: milliseconds of each step, on the device's own clock.
+        peak: bytes allocated at most.
+        syncs: host syncs inside skipped denoiser calls.
+        report: of the executor; None of a plain run.
+    """
+
+    wall: float = 0.0
+    steps: list[float] = field(default_factory=list)
+    peak: int = 0
+    syncs: int = 0
+    report: RunReport | None = None
+
+
+class Bench:
+    """Runs one model."""
+
+    def __init__(self, size: Size, num_steps: int) -> None:
+        self.size, self._n = size, num_steps
+        self._pipe, self._executor = _pipeline(size), TorchExecutor()
+        self._call = _call(size, num_steps)
+
+    @property
+    def parameters(self) -> int:
+        """Of the transformer."""
+        return sum(p.numel() for p in self._pipe.transformer.parameters())
+
+    def schedule(self, budget: int) -> Schedule:
+        """Evenly spaced, forecast from up to ``MEMORY`` outputs."""
+        computed = tuple(i * self._n // budget for i in range(budget))
+        weights = tuple((0.1,) * min(MEMORY, i + 1) for i in range(budget))
+        return Schedule(self._n, computed, "fitted", weights)
+
+    def run(self, schedule: Schedule | None) -> Run:
+        """One run; everything the device was given is waited for before and after."""
+        context = self._executor.attach(self._pipe, schedule) if schedule else nullcontext()
+        skipped = set(range(self._n)) - set(schedule.computed if schedule else range(self._n))
+        made, events = Run(), [torch.cuda.Event(enable_timing=True) for _ in range(self._n + 1)]
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        with (
+            context as handle,
+            torch.no_grad(),
+            _Watch(self._pipe.transformer, skipped, events) as watch,
+        ):
+            self._pipe(**self._call, callback_on_step_end=watch.step_ends)
+        torch.cuda.synchronize()
+        made.wall = time.perf_counter() - began
+        made.peak, made.syncs = torch.cuda.max_memory_allocated(), watch.syncs
+        made.steps = [a.elapsed_time(b) for a, b in pairwise(events)]
+        made.report = handle.report if handle else None
+        return made
+
+
+class _Watch:
+    """Records an event at each step's end, and counts host syncs in the calls of skipped steps.
+
+    Args:
+        module: the denoiser; its own hooks stand outside whatever replaced its forward.
+        skipped: steps.
+        events: one for the beginning and one for the end of each step.
+    """
+
+    def __init__(self, module: torch.nn.Module, skipped: set[int], events: list[Any]) -> None:
+        self._module, self._skipped, self._events = module, skipped, events
+        self._step, self._begun = 0, False
+        self._recorded: list[warnings.WarningMessage] = []
+        self.syncs = 0
+
+    def __enter__(self) -> _Watch:
+        self._hooks = [
+            self._module.register_forward_pre_hook(self._begins),
+            self._module.register_forward_hook(self._ends),
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def step_ends(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+        """The pipeline's callback."""
+        self._step = step + 1
+        self._events[self._step].record()
+        return tensors
+
+    def _begins(self, module: Any, args: Any) -> None:
+        if not self._begun:
+            self._begun = True
+            self._events[0].record()
+        if self._step in self._skipped:
+            self._counting = _counted_syncs()
+            self._recorded = self._counting.__enter__()
+
+    def _ends(self, module: Any, args: Any, output: Any) -> None:
+        if self._step in self._skipped:
+            self._counting.__exit__(None, None, None)
+            self.syncs += sum("synchronizing" in str(w.message) for w in self._recorded)
+
+
+@contextmanager
+def _counted_syncs() -> Iterator[list[warnings.WarningMessage]]:
+    """The warnings torch gives for operations that make the host wait for the device."""
+    with warnings.catch_warnings(record=True) as recorded:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield recorded
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def _pipeline(size: Size) -> Any:
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        transformer = FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=64,
+            num_layers=size.double,
+            num_single_layers=size.single,
+            attention_head_dim=64,
+            num_attention_heads=size.heads,
+            joint_attention_dim=JOINT,
+            pooled_projection_dim=JOINT,
+            axes_dims_rope=(16, 24, 24),
+        )
+    pipe = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=None,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=transformer.to(torch.bfloat16).eval(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _call(size: Size, num_steps: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+
+    def embeds(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to("cuda", torch.bfloat16)
+
+    call = {
+        "prompt_embeds": embeds(1, TEXT, JOINT),
+        "pooled_prompt_embeds": embeds(1, JOINT),
+        "height": size.pixels,
+        "width": size.pixels,
+        "num_inference_steps": num_steps,
+        "output_type": "latent",
+    }
+    if size.guided:
+        call |= {
+            "negative_prompt_embeds": embeds(1, TEXT, JOINT),
+            "negative_pooled_prompt_embeds": embeds(1, JOINT),
+            "true_cfg_scale": 3.0,
+        }
+    return call
+
+
+COLUMNS = (
+    "model",
+    "B of N",
+    "computed step, ms",
+    "skipped step, ms",
+    "run, s",
+    "speedup (ideal)",
+    "host syncs in skipped steps",
+    "peak over plain, MiB",
+    "cached, MiB",
+)
+
+
+def lines(bench: Bench, num_steps: int, repeats: int) -> list[str]:
+    """The rows of one model; plain runs and runs of each budget take turns."""
+    budgets = [max(1, round(share * num_steps)) for share in SHARES]
+    schedules = {num_steps: None} | {b: bench.schedule(b) for b in budgets}
+    for schedule in schedules.values():  # warm
+        bench.run(schedule)
+    runs: dict[int, list[Run]] = {b: [] for b in schedules}
+    for _ in range(repeats):
+        for b, schedule in schedules.items():
+            runs[b].append(bench.run(schedule))
+    name = f"{bench.size.name}, {bench.parameters / 1e6:.0f} M, {bench.size.pixels} px"
+    return [_row(name, b, num_steps, schedules[b], runs) for b in schedules]
+
+
+def _row(
+    name: str, budget: int, num_steps: int, schedule: Schedule | None, runs: dict[int, list[Run]]
+) -> str:
+    own, plain = runs[budget], runs[num_steps]
+    wall, full = (median(run.wall for run in some) for some in (own, plain))
+    computed = set(schedule.computed) if schedule else set(range(num_steps))
+    cells = [
+        name,
+        f"{budget} of {num_steps}",
+        _milliseconds([t for run in own for i, t in enumerate(run.steps) if i in computed]),
+        _milliseconds([t for run in own for i, t in enumerate(run.steps) if i not in computed]),
+        f"{wall:.3f}",
+        f"{full / wall:.2f}x ({num_steps / budget:.2f}x)",
+    ]
+    if schedule is None:
+        return f"| {' | '.join([*cells, '', '', ''])} |"
+    over = max(run.peak for run in own) - max(run.peak for run in plain)
+    cached = max(run.report.peak_cached_bytes for run in own if run.report)
+    cells += [
+        str(sum(run.syncs for run in own)),
+        f"{over / MIB:.2f}",
+        f"{cached / MIB:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _milliseconds(values: list[float]) -> str:
+    return f"{median(values):.3f}" if values else ""
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20, help="N")
+    parser.add_argument("--repeats", type=int, default=5)
+    asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("gpu: no CUDA device is present, so there is nothing to measure here.")
+    print(
+        f"Made by `nox -s bench -- gpu` on {torch.cuda.get_device_name()}, torch {torch.__version__}, "
+        f"bfloat16, random weights, N = {asked.steps}, medians of {asked.repeats} runs.\n"
+    )
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|---|---|" + "--:|" * (len(COLUMNS) - 2))
+    for size in SIZES:
+        print("\n".join(lines(Bench(size, asked.steps), asked.steps, asked.repeats)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
