@@ -115,3 +115,13 @@ def test_blending_is_linear_in_lam() -> None:
     assert blend(low, high, 0.0)(0.0, 2) == (0.0, 1.0)
     assert blend(low, high, 0.25)(0.0, 2) == (0.25, 1.25)
     assert blend(low, high, 1.0)(0.0, 2) == (1.0, 2.0)
+
+
+def test_a_slope_over_pure_noise_is_no_unit_for_other_spans() -> None:
+    """Zero terminal signal: s_0 = 4096 makes the slope through step 0 next to nothing."""
+    grid = np.array([4096.0, 13.8, 5.4, 2.9, 1.6, 0.9, 0.5, 0.2, 0.0])
+    fitted = Schedule(8, (0, 4, 6), "fitted", ((0.0,), (0.0, 0.8), (0.0, 0.1, 0.5)))
+    assert strengths(fitted, grid)[1] == (0.0, None)
+    other = Schedule(8, (0, 3, 5))
+    rows = weights_from_strengths(other, StrengthCurve.of(fitted, grid), grid, 3)
+    assert max(abs(c) for row in rows for c in row) < 1

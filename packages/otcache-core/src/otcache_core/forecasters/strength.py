@@ -25,7 +25,11 @@ from numpy.typing import NDArray
 
 from otcache_core.schedule import Schedule, Span
 
-#: theta_0 .. theta_{m-1} of one span; None where nothing is skipped or c_r^lin is 0.
+#: Least c_r^lin that strengths are measured in. A step at far greater noise than all others (zero
+#: terminal signal: sigma 4096) has hardly a slope: in that unit any weight is a strength of hundreds,
+#: which another span would take for its own.
+UNIT = 1e-2
+#: theta_0 .. theta_{m-1} of one span; None where nothing is skipped or c_r^lin is below ``UNIT``.
 Row = tuple[float | None, ...]
 #: Gives theta_0 .. theta_{length-1} at u = (m-1)/B for a span that has ``length`` computed outputs.
 Curve = Callable[[float, int], tuple[float, ...]]
@@ -64,8 +68,8 @@ def strengths(
         branch: whose weights; the shared ones by default.
 
     Returns:
-        One row a span, as long as its weights; theta_r is None (never NaN) where c_r^lin is 0, and
-        the whole row where nothing is skipped, since weights do nothing there.
+        One row a span, as long as its weights; theta_r is None (never NaN) where c_r^lin is below
+        ``UNIT``, and the whole row where nothing is skipped, since weights do nothing there.
     """
     return tuple(_row(span, schedule.forecaster, grid) for span in schedule.spans(branch))
 
@@ -78,7 +82,7 @@ def _row(span: Span, forecaster: str, grid: NDArray[np.float64]) -> Row:
     if not span.skipped:
         return (None,) * len(c)
     lin = linear_weights(span, grid, memory=len(c))
-    slopes = (a / b if b else None for a, b in zip(c[1:], lin[1:], strict=True))
+    slopes = (a / b if abs(b) >= UNIT else None for a, b in zip(c[1:], lin[1:], strict=True))
     return (c[0], *slopes)
 
 
