@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from otcache import calibration_stages as stage
+from otcache.comparison import compare
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store, StoredEvaluator, digest
@@ -148,7 +149,7 @@ def _reference(bench: stage.Workbench, planner: stage.Planner) -> Rung:
     assert budget is not None
     plans: dict[str, Schedule] = planner.plan(budget)
     with bench.stages.stage("choosing the reference", 1) as advance:
-        rung = stage.compare(bench, plans)
+        rung = compare(bench, plans)
         advance(1, 1)
     return rung
 

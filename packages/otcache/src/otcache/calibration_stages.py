@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.comparison import compare
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store
@@ -161,29 +162,6 @@ class Planner:
         return plans
 
 
-def compare(bench: Workbench, candidates: dict[str, Schedule]) -> Rung:
-    """Run every candidate, with its weights fitted on the way, and keep the best.
-
-    Candidates are compared by the mean over samples of the logarithm of their error, since errors
-    are heavy-tailed; ``Rung.error`` and the alternatives are geometric means.
-    """
-    names: dict[tuple[int, ...], str] = {}
-    for name, schedule in candidates.items():
-        names.setdefault(schedule.computed, name)
-    unique = [candidates[name] for name in names.values()]
-    done = bench.evaluator.evaluate(unique, objective=bench.fidelity, fit=bench.fit)
-    floored = np.where(np.isfinite(done.errors), np.maximum(done.errors, 1e-12), np.inf)
-    error = np.exp(np.log(floored).mean(axis=1))
-    best = int(error.argmin())
-    if not np.isfinite(error[best]):
-        raise OtcacheError(
-            f"every schedule of budget {unique[0].budget} broke the run: NaN or infinity."
-        )
-    pairs = zip(names.values(), map(float, error), strict=True)
-    alternatives = {name: value for name, value in pairs if np.isfinite(value)}
-    return Rung(done.schedules[best], float(error[best]), alternatives)
-
-
 def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule]) -> Rung:
     """Stage 2: search the end-to-end error at the anchor budget."""
     bench.ledger.stage = "anchor search"
@@ -233,9 +211,8 @@ def climb_ladder(bench: Workbench, anchor: Rung, reference: Rung, planner: Plann
             ways = max(1, min(MOST_ROUNDINGS, left // price))
             between = roundings(anchor.schedule, reference.schedule, budget, ways)
             left -= price * len(between) if len(between) > 1 else 0
-            names = ["quantile", *(f"quantile, rounding {n}" for n in range(2, ways + 1))]
-            candidates = dict(zip(names, between, strict=False))
-            rungs.append(compare(bench, {**candidates, **planner.plan(budget)}))
+            candidates = {"quantile": between[0], **planner.plan(budget)}
+            rungs.append(compare(bench, candidates, between[1:]))
             advance(done, len(budgets))
     return rungs
 
