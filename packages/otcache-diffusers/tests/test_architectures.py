@@ -5,35 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import pytest
 import tiny
 import torch
 from torch import nn
 
 from otcache_core import OtcacheError
-from otcache_core.architecture import Architecture, CallCost, Canvas
+from otcache_core.architecture import Architecture, Canvas
 from otcache_diffusers.architectures import calls, models, published
-from otcache_diffusers.architectures.latent import Compression
+from otcache_diffusers.architectures.blueprint import Blueprint
+from otcache_diffusers.architectures.latent import Compression, Latent
 from otcache_diffusers.architectures.measuring import count
 
-SQUARE = Canvas(1024, 1024)
-#: Parameters of the denoiser as its authors state them.
+#: Its latent has 128 x 128 pixels.
+SQUARE, LATENT = Canvas(1024, 1024), 128 * 128
+#: Configurations, and parameters of the denoiser as its authors state them.
 PUBLISHED = {
-    models.flux_1_dev: 11.9e9,
-    models.qwen_image: 20.4e9,
-    models.sd3_5_large: 8.1e9,
-    models.sdxl_base: 2.57e9,
+    models.flux_1_dev: (published.FLUX_1_DEV, 11.9e9),
+    models.qwen_image: (published.QWEN_IMAGE, 20.4e9),
+    models.sd3_5_large: (published.SD3_5_LARGE, 8.1e9),
+    models.sdxl_base: (published.SDXL_BASE, 2.57e9),
 }
-
-
-@pytest.fixture(scope="module")
-def costs() -> dict[Callable[[], Architecture], CallCost]:
-    return {make: make().measure(SQUARE, {}) for make in PUBLISHED}
-
-
-@pytest.fixture(scope="module", params=PUBLISHED, ids=lambda make: make.__name__)
-def published_model(request: pytest.FixtureRequest, costs: Any) -> tuple[float, CallCost]:
-    return PUBLISHED[request.param], costs[request.param]
+#: The same models with a block or two, where depth does not matter.
+SHALLOW = {
+    models.sdxl_base: {"transformer_layers_per_block": 1},
+    models.flux_1_dev: {"num_layers": 1, "num_single_layers": 1},
+}
 
 
 class _Products:
@@ -56,32 +54,44 @@ class _Products:
             self.flops += 2 * k * output.numel()
 
 
-def test_parameters_are_the_published_ones(published_model: tuple[float, CallCost]) -> None:
-    parameters, cost = published_model
-    assert cost.parameters == pytest.approx(parameters, rel=0.02)
+@pytest.mark.parametrize("make", PUBLISHED, ids=lambda make: make.__name__)
+def test_parameters_are_the_published_ones(make: Callable[[], Architecture]) -> None:
+    configs, parameters = PUBLISHED[make]
+    with torch.device("meta"):
+        denoiser = getattr(diffusers, make().model_class).from_config(dict(configs["denoiser"]))
+    assert sum(p.numel() for p in denoiser.parameters()) == pytest.approx(parameters, rel=0.02)
 
 
-def test_outputs_and_calls(costs: Any) -> None:
-    """A latent of 1024 x 1024 is 128 x 128: 16 channels of the flow models, 4 of SDXL."""
-    latent = 128 * 128
-    elements = [cost.output_elements for cost in costs.values()]
-    assert elements == [16 * latent, 16 * latent, 2 * 16 * latent, 2 * 4 * latent]
-    assert [cost.calls_per_step for cost in costs.values()] == [1, 2, 1, 1]
+@pytest.mark.parametrize(
+    ("make", "calls_per_step", "elements"),
+    [
+        (models.flux_1_dev, 1, 16 * LATENT),
+        (models.qwen_image, 2, 16 * LATENT),
+        (models.sd3_5_large, 1, 2 * 16 * LATENT),
+        (models.sdxl_base, 1, 2 * 4 * LATENT),
+    ],
+)
+def test_outputs_and_calls(
+    make: Callable[[], Architecture], calls_per_step: int, elements: int
+) -> None:
+    """16 channels of the flow models, 4 of SDXL; a batch of two where guidance is one call."""
+    shallow = {**PUBLISHED[make][0]["denoiser"], **SHALLOW.get(make, {"num_layers": 1})}
+    cost = make().measure(SQUARE, {"denoiser": shallow})
+    assert (cost.calls_per_step, cost.output_elements) == (calls_per_step, elements)
 
 
-def test_attention_is_counted_at_full_size(costs: Any) -> None:
+def test_attention_is_counted_at_full_size() -> None:
     """Beside the linear layers nothing but 4 S^2 d a block: Q K' and P V, S tokens of width d."""
     blueprint, config = calls.flux(), published.FLUX_1_DEV
-    import diffusers
-
-    with torch.device("meta"):
+    with torch.device("meta"), torch.no_grad():
         denoiser = diffusers.FluxTransformer2DModel(**config["denoiser"])
-        latent = blueprint.compression(config["vae"])(SQUARE, blueprint.cell)
         linear = _Products(denoiser)
-        with torch.no_grad():
-            denoiser(**blueprint.arguments(config["denoiser"], latent))
+        latent = blueprint.compression(config["vae"])(SQUARE, blueprint.cell)
+        denoiser(**blueprint.arguments(config["denoiser"], latent))
     blocks, tokens, width = 19 + 38, 4096 + 512, 24 * 128
-    assert costs[models.flux_1_dev].flops - linear.flops == blocks * 4 * tokens**2 * width
+    cost = models.flux_1_dev().measure(SQUARE, {})
+    assert cost.flops - linear.flops == blocks * 4 * tokens**2 * width
+    assert cost.parameters == sum(p.numel() for p in denoiser.parameters())
 
 
 def test_one_linear_layer() -> None:
@@ -155,3 +165,39 @@ def test_frames_are_compressed_too() -> None:
     assert Compression(16, 8, 4)(Canvas(64, 64, 81), 2).frames == 21
     with pytest.raises(OtcacheError, match="frames must be 1 above a multiple of 4, got 80"):
         Compression(16, 8, 4)(Canvas(64, 64, 80), 2)
+
+
+def test_another_package_adds_a_video_model() -> None:
+    """All a package does: a blueprint, two configurations, and the hook that names this function."""
+    config = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "text_dim": 32,
+        "freq_dim": 32,
+        "ffn_dim": 32,
+        "num_layers": 2,
+    }
+    vae = {"base_dim": 3, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+
+    def arguments(config: Any, latent: Latent) -> dict[str, Any]:
+        size = (latent.frames, latent.height, latent.width)
+        return {
+            "hidden_states": torch.empty(1, 16, *size),
+            "timestep": torch.empty(1),
+            "encoder_hidden_states": torch.empty(1, 8, config["text_dim"]),
+        }
+
+    wan = Blueprint(
+        "WanTransformer3DModel",
+        "AutoencoderKLWan",
+        lambda vae: Compression(vae["z_dim"], 8, 4),
+        arguments,
+        lambda latent: (1, latent.channels, latent.frames, latent.height, latent.width),
+        calls_per_step=2,
+    )
+    made = models.architecture("Toy Wan", wan, {"denoiser": config, "vae": vae}, "here", "a toy")
+    one, five = (made.measure(Canvas(32, 32, frames), {}) for frames in (1, 17))
+    assert (one.calls_per_step, made.model_class) == (2, "WanTransformer3DModel")
+    assert five.output_elements == 5 * one.output_elements == 5 * 16 * 4 * 4
+    assert 3 * one.flops < five.flops < 6 * one.flops
+    assert five.decode_flops > one.decode_flops > 0
