@@ -1,0 +1,208 @@
+"""Whole outputs or block stacks: ``python benchmarks/levels.py OUT``.
+
+The demo pipeline (guided, N = 30) with the same schedules at both levels of caching: held-out RMSE of
+decoded pictures against the full run, reusing and extrapolating, on evenly spaced steps and on steps that
+are dense at the start. Beside it what a skipped step still costs and what is held, on the demo and, on the
+meta device, on published models at full size. OUT/levels.md is the table; about four minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from quality import Setting
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import otcache
+from otcache.statistics import paired_ratio
+from otcache.targets import choose
+from otcache_core import Schedule
+from otcache_core.architecture import Canvas
+from otcache_core.contracts import SampleRequest
+from otcache_core.plugins import Registry
+from otcache_diffusers import demo
+from otcache_diffusers.architectures import calls, published
+from otcache_diffusers.architectures.blueprint import Blueprint
+from otcache_diffusers.blocks.lists import block_lists
+from otcache_diffusers.driver import tensors
+
+LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}
+BUDGETS = (5, 8, 10, 15)
+HELD_OUT = 8
+PUBLISHED = (
+    ("FLUX.1-dev", calls.flux(), published.FLUX_1_DEV),
+    ("Qwen-Image", calls.qwen_image(), published.QWEN_IMAGE),
+    ("Stable Diffusion 3.5 large", calls.sd3(), published.SD3_5_LARGE),
+)
+
+
+def evenly(n: int, budget: int) -> tuple[int, ...]:
+    """k_m = floor(m N / B)."""
+    return tuple(m * n // budget for m in range(budget))
+
+
+def early(n: int, budget: int) -> tuple[int, ...]:
+    """Dense at the start: k_m = floor(N (m / B)^1.5), moved apart where two coincide."""
+    steps: list[int] = []
+    for m in range(budget):
+        steps.append(max(int(n * (m / budget) ** 1.5), steps[-1] + 1 if steps else 0))
+    return tuple(steps)
+
+
+STEPS: dict[str, Callable[[int, int], tuple[int, ...]]] = {"even": evenly, "early": early}
+
+
+def quality() -> list[str]:
+    """One line a method and level, and their paired ratio."""
+    setting, pipe, registry = Setting(30, guided=True), demo.load(), Registry()
+    n = setting.num_steps
+    probe, rmse = choose(registry, "probes", pipe), registry.create("metrics", "rmse")
+    held = tuple(text for text, _ in demo.prompts()["heldout"])[:HELD_OUT]
+    request = SampleRequest(held, (1000,) * len(held), n, setting.call, len(held))
+    full = probe.sample(pipe, request)
+
+    def errors(steps: str, forecaster: str, budget: int, executor: str | None) -> NDArray[Any]:
+        schedule = Schedule(n, STEPS[steps](n, budget), forecaster)
+        with otcache.accelerate(pipe, schedule, executor=executor) as run:
+            found = np.asarray(rmse(probe.sample(pipe, request), full))
+        assert not run.report.warnings, run.report.warnings
+        print(steps, forecaster, budget, executor, f"{found.mean():.5f}", flush=True)
+        return found
+
+    lines = []
+    for steps in STEPS:
+        for forecaster in ("reuse", "linear"):
+            rows = {
+                name: [errors(steps, forecaster, b, executor) for b in BUDGETS]
+                for name, executor in LEVELS.items()
+            }
+            label = f"{steps}, {forecaster}"
+            for name, found in rows.items():
+                cells = " | ".join(f"{e.mean():.5f}" for e in found)
+                lines.append(f"| {label} | {name} | {cells} |")
+            whole, blocks = rows.values()
+            ratios = [paired_ratio(b, w) for b, w in zip(blocks, whole, strict=True)]
+            cells = " | ".join(f"{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios)
+            lines.append(f"| {label} | **blocks / whole** | {cells} |")
+    return lines
+
+
+class Costs:
+    """FLOPs outside the blocks, and what is held a branch and remembered step, of one denoiser.
+
+    Args:
+        denoiser: called between ``with costs:`` and the end of the block.
+    """
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        self._root = type(denoiser).__name__
+        self._lists = block_lists(denoiser)
+        self._counter = FlopCounterMode(display=False)
+        self._held: dict[str, int] = {}
+        self._whole = 0
+        denoiser.register_forward_hook(self._left)
+        for name, blocks in self._lists.items():
+            blocks[-1].register_forward_hook(lambda *call, name=name: self._came(name, call[-1]))
+
+    def _came(self, name: str, output: Any) -> None:
+        self._held[name] = sum(leaf.numel() for leaf in tensors(output))
+
+    def _left(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._whole = sum(leaf.numel() for leaf in tensors(output))
+
+    def __enter__(self) -> Costs:
+        self._counter.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._counter.__exit__(*error)
+
+    @property
+    def outside(self) -> float:
+        """Share of the denoiser's FLOPs that are not in its blocks."""
+        counts: Mapping[str, Mapping[Any, int]] = self._counter.get_flop_counts()
+        total = sum(counts[self._root].values())
+        inside = sum(
+            sum(counts.get(f"{self._root}.{name}.{n}", {}).values())
+            for name, blocks in self._lists.items()
+            for n in range(len(blocks))
+        )
+        return 1 - inside / total
+
+    def line(self, name: str, itemsize: int) -> str:
+        """One row of the table."""
+        whole, blocks = (
+            numbers * itemsize / 2**20 for numbers in (self._whole, sum(self._held.values()))
+        )
+        return f"| {name} | {self.outside:.2%} | {whole:.2f} MiB | {blocks:.1f} MiB |"
+
+
+def demo_cost() -> str:
+    """Of a step of the demo, one prompt."""
+    pipe = demo.load()
+    costs = Costs(pipe.transformer)
+    call = Setting(30, guided=True).call | {"num_inference_steps": 1, "output_type": "latent"}
+    with torch.no_grad(), costs:
+        pipe("a red circle", **call)
+    return costs.line("the demo, 64 x 64, float32", 4)
+
+
+def published_cost(name: str, blueprint: Blueprint, configs: Mapping[str, Any]) -> str:
+    """Of one call of a published model on the meta device."""
+    latent = blueprint.compression(configs["vae"])(Canvas(1024, 1024), blueprint.cell)
+    with torch.device("meta"), torch.no_grad():
+        denoiser = getattr(diffusers, blueprint.denoiser).from_config(configs["denoiser"]).eval()
+        arguments = blueprint.arguments(configs["denoiser"], latent)
+        with Costs(denoiser) as costs:
+            denoiser(**arguments, return_dict=False)
+    return costs.line(f"{name}, 1024 x 1024, bfloat16", 2)
+
+
+def main() -> None:
+    """Measure and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    costs = [demo_cost(), *(published_cost(*model) for model in PUBLISHED)]
+    head = " | ".join(f"B = {b}" for b in BUDGETS)
+    text = [
+        "# Two levels of caching",
+        "",
+        "Made by `nox -s bench -- levels OUT`. [method.md](method.md) says what the levels are.",
+        "",
+        "## Error at the same schedule",
+        "",
+        f"The demo pipeline, guided, N = 30, {HELD_OUT} held-out prompts: mean RMSE of decoded pictures "
+        "against the full run, and the paired ratio of the two levels with its 95 % interval. Steps "
+        "are spaced evenly, or dense at the start; weights are not fitted.",
+        "",
+        f"| steps, forecast | level | {head} |",
+        "|---|---|" + "--:|" * len(BUDGETS),
+        *quality(),
+        "",
+        "## What a skipped step still costs",
+        "",
+        "Share of a denoiser call's FLOPs (matrix products, attention) outside its blocks: what is spent "
+        "on a skipped step at the level of blocks; with whole outputs it is nothing. And what one held "
+        "step of one branch takes: an output, or the residuals of all stacks. Published models on the "
+        "meta device, without weights.",
+        "",
+        "| model | FLOPs outside the blocks | held, whole output | held, block stacks |",
+        "|---|--:|--:|--:|",
+        *costs,
+        "",
+    ]
+    (out / "levels.md").write_text("\n".join(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
