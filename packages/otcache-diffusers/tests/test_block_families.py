@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxControlNetModel, FluxControlNetPipeline
 from diffusers.hooks import HookRegistry, ModelHook
 from families import FAMILIES, Case, N
 from tensor_tracer import TensorTracer
@@ -332,3 +333,43 @@ def test_blocks_that_fetch_the_next_one_s_weights_are_refused() -> None:
     assert "group offloading with use_stream=True" in BlockExecutor().supports(case.pipe)
     hook.group.stream = None
     assert BlockExecutor().supports(case.pipe) == ""
+
+
+def _with_controlnet(deep: Deep) -> Case:
+    case = deep.build()
+    torch.manual_seed(1)
+    net = FluxControlNetModel.from_transformer(
+        case.module, num_layers=3, num_single_layers=2, attention_head_dim=16, num_attention_heads=2
+    )
+    for parameter in net.parameters():
+        parameter.data.normal_(std=0.1)
+    parts = {**case.pipe.components, "controlnet": net.eval()}
+    parts = {name: part for name, part in parts.items() if "image_encoder" not in name}
+    parts.pop("feature_extractor", None)
+    call = {**case.call, "control_image": torch.rand(1, 3, 16, 16)}
+    return Case(FluxControlNetPipeline(**parts), call, ("call",))
+
+
+def test_a_controlnet_that_adds_between_the_blocks_is_part_of_the_residual() -> None:
+    """It runs at every step: what it adds after the last block is of the present step."""
+    case = _with_controlnet(DEEP[0])
+    ends = [Ends(case.module.get_submodule(name), at) for name, at in _FLUX.items()]
+    worked = Worked([*case.pipe.controlnet.transformer_blocks])
+    plain = case()
+    with BlockExecutor().attach(case.pipe, Schedule.full(N)):
+        assert torch.equal(case(), plain)
+    for end in ends:
+        end.went_in.clear()
+        end.came_out.clear()
+    before = worked.calls[0]
+    with BlockExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert not torch.equal(case(), plain)
+    assert worked.calls[0] - before == N
+    assert run.report.skipped == {"call": 3}
+    assert run.report.companions == {"controlnet": (N, 0)}
+    assert run.report.warnings == [
+        "controlnet runs at every step at the level of blocks: speedup below N/B."
+    ]
+    for end, (skipped, computed) in itertools.product(ends, REUSED.items()):
+        wanted = end.residuals[computed]
+        torch.testing.assert_close(end.residuals[skipped], wanted, atol=1e-5, rtol=1e-4)
