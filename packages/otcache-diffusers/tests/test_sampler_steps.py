@@ -121,3 +121,24 @@ def test_the_evaluator_predicts_the_error_of_the_accelerated_pipeline(name: str)
             made = sampler(range(2))
         found = (made - full).double().flatten(1).square().mean(1).sqrt()
         np.testing.assert_allclose(errors, found, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ddim v", "ddim v, zero terminal signal", "euler v"])
+def test_half_precision_velocities_are_replayed_to_the_bit(name: str) -> None:
+    """Epsilon is kept wide enough that the evaluator gives back the very velocities it recorded."""
+    pipe, call = with_prompts(name)
+    encode = pipe.encode_prompt
+    pipe.unet.bfloat16()
+    pipe.encode_prompt = lambda *a, **k: tuple(text.bfloat16() for text in encode(*a, **k))
+    request = SampleRequest(("a", "b"), (0, 1), N, call, 2)
+    runs = list(TorchProbe().record(pipe, request))
+    built = PipelineEvaluator(pipe, request, runs, metrics={})
+    schedule = Schedule(N, (0, 1, 2, 4))
+    predicted = built.evaluate([schedule], objective="latent-rmse").errors[0]
+    sampler = Sampler(pipe, request)
+    full = sampler(range(2))
+    with TorchExecutor().attach(pipe, schedule):
+        made = sampler(range(2))
+    assert made.dtype == torch.bfloat16
+    found = (made - full).double().flatten(1).square().mean(1).sqrt()
+    np.testing.assert_array_equal(predicted, found)
