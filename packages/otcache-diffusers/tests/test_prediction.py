@@ -24,13 +24,16 @@ from diffusers import (
 from torch import nn
 
 from otcache_core import ExecutionError, Schedule
-from otcache_core.contracts import Forecaster
+from otcache_core.contracts import Forecaster, SampleRequest
+from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.driver import drive, sigma_grid
 from otcache_diffusers.driver.clock import SchedulerClock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.prediction import AsIs, NoiseSpace, Place
 from otcache_diffusers.driver.space_of import output_space
+from otcache_diffusers.evaluator import PipelineEvaluator
 from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.probe import TorchProbe
 from otcache_diffusers.recorder import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
@@ -328,3 +331,26 @@ def test_linear_forecasts_extrapolate_epsilon() -> None:
     pairs = zip(given.seen, states, strict=True)
     eps = [alpha[t] * (v + grid[t] * x) for t, (v, x) in enumerate(pairs)]
     torch.testing.assert_close(eps[3], 2 * eps[2] - eps[1])
+
+
+class Asked(Plain):
+    """A pipeline as calibration calls it, whose denoiser sees a picture before the latent."""
+
+    def __call__(  # type: ignore[override]  # another pipeline
+        self, prompt: list[str], num_inference_steps: int, **given: Any
+    ) -> tuple[torch.Tensor]:
+        image = tiny.noise(len(prompt), CHANNELS, 3, 3).double()
+        return (super().__call__(num_inference_steps, len(prompt), False, image, False),)
+
+
+def test_calibration_is_told_once_that_velocities_are_kept() -> None:
+    scheduler = DETERMINISTIC["ddim"]()
+    pipe = Asked(Field(scheduler, bend=0.3).double(), scheduler)
+    request = SampleRequest(("a", "b"), (0, 1), N)
+    built = PipelineEvaluator(pipe, request, list(TorchProbe().record(pipe, request)))
+    with pytest.warns(OtcacheNotice) as told:
+        for _ in range(2):
+            errors = built.evaluate([Schedule(N, (0, 2, 5)), Schedule.full(N)], fit=True).errors
+    assert [str(notice.message).count("no denoiser input") for notice in told] == [1]
+    assert np.isfinite(errors).all()
+    assert (errors[1] == 0).all()
