@@ -258,7 +258,7 @@ def main() -> None:
     """Take turns, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--steps", type=int, default=10, help="N")
     parser.add_argument("--size", type=int, default=256, help="height and width")
     asked = parser.parse_args()
