@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otcache.results import Cell, Results
+from otcache.results import Cell, Missing, Results
 from otcache_core import FileError, OtcacheError
 
 CELL = Cell(
@@ -19,7 +19,16 @@ RESULTS = Results("demo", 30, (("a cat", 0, "animal"), ("a cat", 1, "animal")), 
 
 
 def test_results_survive_a_file(tmp_path: Path) -> None:
-    results = replace(RESULTS, provenance={"model": {"class": "X"}}, ledger={"fit": 3}, command="c")
+    results = replace(
+        RESULTS,
+        provenance={"model": {"class": "X"}},
+        ledger={"fit": 3},
+        command="c",
+        sources={"otcache": "this project"},
+        prices={"otcache": 3},
+        full={"frechet": 4.0},
+        missing=(Missing("fora", None, "no U-Net"),),
+    )
     results.save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json") == results
     assert Results.from_dict(json.loads(json.dumps(results.to_dict()))) == results
@@ -49,6 +58,10 @@ def test_contradictions_are_named() -> None:
         replace(RESULTS, cells=())
     with pytest.raises(OtcacheError, match="otcache at budget 5: rmse"):
         replace(CELL, metrics={"rmse": (math.nan, 0.0)})
+    with pytest.raises(OtcacheError, match="frechet must be finite"):
+        replace(CELL, totals={"frechet": math.inf})
+    with pytest.raises(OtcacheError, match="budget and nfe"):
+        replace(CELL, nfe=0)
     with pytest.raises(OtcacheError, match="speedup must be finite"):
         replace(CELL, measured_speedup=0.0)
 
@@ -56,7 +69,7 @@ def test_contradictions_are_named() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 1', '"version": 9', "version"),
+        ('"version": 2', '"version": 9', "version"),
         ('"otcache-results"', '"something"', "format"),
         ('"budget": 5', '"budget": "five"', "budget"),
         ('"budget": 5', '"budget": 0', "budget and nfe"),

@@ -13,7 +13,7 @@ from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
 from otcache_core.files import load_json, save_json
 
-FORMAT, VERSION = "otcache-results", 1
+FORMAT, VERSION = "otcache-results", 2
 Label = tuple[str, int, str]
 
 
@@ -24,12 +24,19 @@ class Cell:
     Args:
         method: name of the row.
         budget: B of the group the row stands in.
-        nfe: network evaluations of one sample.
+        nfe: network evaluations of one sample; whole ones that cost as much, where a method skips
+            parts of them; the mean over samples, where inputs decide.
         ideal_speedup: N / NFE.
         measured_speedup: seconds of the full run's denoising loops over this method's.
         schedule: computed steps of 0 .. N-1; None where the method runs another grid.
         metrics: metric name to one value a sample, in the order of ``Results.labels``;
             ``inf`` is the PSNR of identical pictures.
+        setting: what the method was set to, as ``threshold=0.12``; empty where B says it all.
+        totals: metric name to one value of all samples together: a distance of distributions.
+        seconds: of one picture, median over samples, the whole pipeline call; None if not timed.
+        flops: of one picture, mean over samples, decoding left out; None if not counted.
+        peak_bytes: most memory held while a picture was made; None if not known. Differs from run
+            to run, as ``seconds`` and ``measured_speedup`` do and nothing else.
 
     Raises:
         OtcacheError: if a value is out of range or NaN.
@@ -37,23 +44,46 @@ class Cell:
 
     method: str
     budget: int
-    nfe: int
+    nfe: float
     ideal_speedup: float
     measured_speedup: float
     schedule: tuple[int, ...] | None
     metrics: dict[str, tuple[float, ...]]
+    setting: str = ""
+    totals: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    flops: float | None = None
+    peak_bytes: int | None = None
 
     def __post_init__(self) -> None:
         where = f"{self.method} at budget {self.budget}"
-        if self.budget < 1 or self.nfe < 1:
+        if self.budget < 1 or not (math.isfinite(self.nfe) and self.nfe > 0):
             got = (self.budget, self.nfe)
-            raise OtcacheError(expected(f"{where}: budget and nfe", got, "at least 1"))
+            raise OtcacheError(expected(f"{where}: budget and nfe", got, "at least 1 and above 0"))
+        for name, total in self.totals.items():
+            if not math.isfinite(total):
+                raise OtcacheError(expected(f"{where}: {name}", total, "finite"))
         for speedup in (self.ideal_speedup, self.measured_speedup):
             if not (math.isfinite(speedup) and speedup > 0):
                 raise OtcacheError(expected(f"{where}: speedup", speedup, "finite and above 0"))
         for name, values in self.metrics.items():
             if any(math.isnan(v) or v == -math.inf for v in values):
                 raise OtcacheError(expected(f"{where}: {name}", "NaN or -inf", "a number a sample"))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is not in the table.
+
+    Args:
+        method: name of the row.
+        budget: B; None where the method could not be run at all.
+        reason: why, in words.
+    """
+
+    method: str
+    budget: int | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +98,10 @@ class Results:
         provenance: model, scheduler, prompts digest, versions; plain data.
         command: the command line that makes these figures again.
         ledger: network evaluations that calibration cost, by stage.
+        sources: method to project, version and rule it stands for.
+        prices: method to the network evaluations its own calibration took; 0 for none.
+        missing: what could not be run, and why.
+        full: figures of the full run: metrics without a partner, as a distance to data.
 
     Raises:
         OtcacheError: if there is no cell, a pair of method and budget stands twice, or a metric
@@ -81,6 +115,10 @@ class Results:
     provenance: dict[str, Any] = field(default_factory=dict)
     command: str = ""
     ledger: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    prices: dict[str, int] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
+    full: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cells or not self.labels:
@@ -168,11 +206,16 @@ class Results:
 class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
     method: str
     budget: int
-    nfe: int
+    nfe: float
     ideal_speedup: float
     measured_speedup: float
     schedule: tuple[int, ...] | None
     metrics: dict[str, tuple[float | None, ...]]
+    setting: str
+    totals: dict[str, float]
+    seconds: float | None
+    flops: float | None
+    peak_bytes: int | None
 
 
 class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -183,6 +226,10 @@ class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
     provenance: dict[str, Any]
     command: str
     ledger: dict[str, int]
+    sources: dict[str, str]
+    prices: dict[str, int]
+    missing: tuple[Missing, ...]
+    full: dict[str, float]
 
 
 def _unpack(stored: _ResultsFile) -> Results:

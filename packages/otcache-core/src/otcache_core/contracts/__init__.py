@@ -1,11 +1,12 @@
-"""The contracts between the parts of otcache: four kinds, two small ones, the Evaluator."""
+"""The contracts between the parts of otcache: four kinds, the small ones, the Evaluator."""
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport, SchedulePlan
 from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.contracts.metric import QualityMetric
-from otcache_core.contracts.probe import FeatureProbe, SampleRequest
+from otcache_core.contracts.peer import Peer, PeerSetting
+from otcache_core.contracts.probe import FeatureProbe, Measured, SampleRequest
 from otcache_core.contracts.solver import ScheduleSolver
 
 __all__ = [
@@ -16,6 +17,9 @@ __all__ = [
     "Evaluator",
     "FeatureProbe",
     "Forecaster",
+    "Measured",
+    "Peer",
+    "PeerSetting",
     "QualityMetric",
     "RunHandle",
     "RunReport",

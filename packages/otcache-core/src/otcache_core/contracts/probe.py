@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,27 @@ class SampleRequest:
     num_steps: int
     call: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one request made, and what it cost.
+
+    Attributes:
+        pictures: shape (n, height, width, 3) in [0, 1], or final states where nothing is decoded.
+        states: what the sampler ended on, shape (n, ...), float32; None where it cannot be seen.
+        seconds: wall time of the pipeline calls, decoding included; devices are waited for.
+        flops: multiply-adds counted twice, of matrix products, convolutions and attention; None
+            unless asked for.
+        peak_bytes: the most memory held during the calls: allocated on the device, or resident in
+            the process on a CPU; None where it cannot be told.
+    """
+
+    pictures: NDArray[np.floating]
+    states: NDArray[np.floating] | None
+    seconds: float
+    flops: int | None = None
+    peak_bytes: int | None = None
 
 
 class FeatureProbe(ABC):
@@ -71,6 +93,18 @@ class FeatureProbe(ABC):
             Pictures of shape (n, height, width, 3) in [0, 1] where the target decodes them, else
             final states of shape (n, ...).
         """
+
+    def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
+        """Run the target as it is now, as :meth:`sample` does, and tell what that cost.
+
+        Args:
+            target: accelerated or not, by whatever means.
+            request: what to sample.
+            flops: count them; slows the calls down, so that ``seconds`` are of no use.
+        """
+        began = time.perf_counter()
+        pictures = self.sample(target, request)
+        return Measured(pictures, None, time.perf_counter() - began)
 
     def fingerprint(self, target: Any) -> str:
         """A hash that changes with the target's weights; "" where there is none to be had cheaply.

@@ -54,6 +54,11 @@ def otcache_provide_metrics() -> Iterable[Info]:  # type: ignore[empty-body]  # 
 
 
 @hookspec
+def otcache_provide_peers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.Peer` classes: rivals for ``otcache compare``."""
+
+
+@hookspec
 def otcache_provide_demos() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
     """Offer demo pipelines: a target that gives :class:`~otcache_core.demo.Demo`."""
 

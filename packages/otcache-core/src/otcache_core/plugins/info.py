@@ -17,6 +17,7 @@ KINDS = (
     "executors",
     "forecasters",
     "metrics",
+    "peers",
     "demos",
     "architectures",
 )

@@ -7,6 +7,7 @@ from otcache_core.contracts import (
     CostModel,
     FeatureProbe,
     Forecaster,
+    Peer,
     QualityMetric,
     ScheduleSolver,
 )
@@ -18,6 +19,7 @@ CONTRACTS: dict[str, type] = {
     "executors": CacheExecutor,
     "forecasters": Forecaster,
     "metrics": QualityMetric,
+    "peers": Peer,
 }
 EXTRAS = {
     "probes": "diffusers",
@@ -26,6 +28,7 @@ EXTRAS = {
     "executors": "diffusers",
     "forecasters": "diffusers",
     "metrics": "diffusers",
+    "peers": "diffusers",
     "demos": "diffusers",
     "architectures": "diffusers",
 }

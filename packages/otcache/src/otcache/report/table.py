@@ -40,7 +40,7 @@ def markdown_table(results: Results) -> str:
     for budget in results.budgets:
         best = {metric: best_methods(results, budget, metric) for metric in results.metrics}
         for cell in results.at(budget):
-            figures = [str(cell.budget), cell.method, str(cell.nfe), speedup(cell)]
+            figures = [str(cell.budget), cell.method, f"{cell.nfe:.4g}", speedup(cell)]
             if cell.method == OURS:
                 figures[1] = f"**{cell.method}**"
             for metric in results.metrics:
@@ -91,7 +91,7 @@ def _row(results: Results, cell: Cell, first: bool) -> list[Text]:
     row = [
         Text(str(cell.budget) if first else "", "bold"),
         Text(mark + cell.method, style),
-        Text(str(cell.nfe), style),
+        Text(f"{cell.nfe:.4g}", style),
         Text(speedup(cell), style),
     ]
     for metric in results.metrics:
