@@ -39,6 +39,12 @@ def otcache_provide_metrics() -> list[Info]:
 
 
 @hookimpl
+def otcache_provide_peers() -> list[Info]:
+    """Rivals for ``otcache compare``."""
+    return []
+
+
+@hookimpl
 def otcache_provide_demos() -> list[Info]:
     """The trained pipeline that ships with this package."""
     about = "shapes, letters and emoji: a trained FluxPipeline in miniature"

@@ -1,0 +1,1 @@
+"""Rivals for ``otcache compare``: caches of other projects, published rules, and fewer steps."""
