@@ -12,7 +12,6 @@ import torch
 from diffusers import FluxControlNetModel, FluxControlNetPipeline
 from diffusers.hooks import HookRegistry, ModelHook
 from families import FAMILIES, Case, N
-from tensor_tracer import TensorTracer
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +20,7 @@ from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.block_executor import BlockExecutor
 from otcache_diffusers.driver import tensors
+from otcache_diffusers.metering import TensorTracer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SCHEDULE = Schedule(N, (0, 1, 4))

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from tensor_tracer import TensorTracer
 from torch import nn
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
 from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.metering import TensorTracer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N, WIDTH = 10, 1 << 16

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core.contracts import Evaluator, FeatureProbe, Measured, SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.trajectory import Trajectory
@@ -57,6 +57,12 @@ class TorchProbe(FeatureProbe):
         with quiet(target):
             made = [sampler(part, output_type=kind) for part in _batches(request)]
         return np.concatenate([np.asarray(_host(batch)) for batch in made])
+
+    def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
+        """As the contract says; ``flops`` and ``peak_bytes`` come together and leave decoding out."""
+        from otcache_diffusers.metering import measure
+
+        return measure(self, target, request, flops)
 
     def open(self, name: str) -> Any | None:
         """A folder that ``save_pretrained`` wrote."""

@@ -44,8 +44,8 @@ class Measured:
         seconds: wall time of the pipeline calls, decoding included; devices are waited for.
         flops: multiply-adds counted twice, of matrix products, convolutions and attention; None
             unless asked for.
-        peak_bytes: the most memory held during the calls: allocated on the device, or resident in
-            the process on a CPU; None where it cannot be told.
+        peak_bytes: the most bytes of tensors alive at once, of those made during the calls; None
+            unless ``flops`` were asked for.
     """
 
     pictures: NDArray[np.floating]
@@ -100,7 +100,7 @@ class FeatureProbe(ABC):
         Args:
             target: accelerated or not, by whatever means.
             request: what to sample.
-            flops: count them; slows the calls down, so that ``seconds`` are of no use.
+            flops: count them, and memory; slows the calls down, so that ``seconds`` are of no use.
         """
         began = time.perf_counter()
         pictures = self.sample(target, request)
