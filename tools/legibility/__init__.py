@@ -1,0 +1,1 @@
+"""Modules that train and measure the glyph reader of otcache-diffusers."""
