@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fewer_steps import scheduler
 from frechet import Frechet, real_pictures
 from numpy.typing import NDArray
 from rivals import Rivals
@@ -35,10 +34,11 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
+from otcache_diffusers.peers.fewer_steps import SAMPLERS
 
 SHARES = (0.1, 0.13, 0.17, 0.2, 0.27, 0.33, 0.5)
 SHOWN_ONLY = 0.1  # stands in the table, counts in no mean
-FEWER = ("euler", "adams-bashforth", "dpm++", "unipc")
+FEWER = {"euler": "euler", "adams-bashforth": "adams-bashforth", "dpm++": "dpmpp", "unipc": "unipc"}
 OURS, REFINED = "otcache", "otcache, refined"
 REFERENCE_STEPS = 500
 CALIBRATION_PROMPTS = 8
@@ -194,7 +194,7 @@ class Bench:
         return self._folder / "pictures" / f"{slug}-{budget}.npy"
 
     def _fewer(self, name: str, budget: int) -> Pictures:
-        self._pipe.scheduler = scheduler(name, self._own)
+        self._pipe.scheduler = SAMPLERS[FEWER[name]].scheduler(self._own)
         try:
             return self._sample(budget)
         finally:

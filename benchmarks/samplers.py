@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from fewer_steps import scheduler
 from quality import BATCH, CALIBRATION_PROMPTS, Setting
 
 import otcache
@@ -22,8 +21,9 @@ from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
+from otcache_diffusers.peers import fewer_steps
 
-SAMPLERS = ("euler", "dpm++", "unipc")
+SAMPLERS = {"euler": "euler", "dpm++": "dpmpp", "unipc": "unipc"}
 BUDGETS = (5, 8, 10, 15)
 HELD_OUT = 16
 
@@ -44,7 +44,7 @@ def rows(name: str, out: Path) -> list[str]:
         with otcache.accelerate(pipe, schedule):
             return sample(n)
 
-    pipe.scheduler = scheduler(name, own)
+    pipe.scheduler = fewer_steps.SAMPLERS[SAMPLERS[name]].scheduler(own)
     calibration = otcache.calibrate(
         pipe,
         [text for text, _ in roles["calibration"]][:CALIBRATION_PROMPTS],

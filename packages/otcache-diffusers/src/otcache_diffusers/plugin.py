@@ -41,7 +41,7 @@ def otcache_provide_metrics() -> list[Info]:
 @hookimpl
 def otcache_provide_peers() -> list[Info]:
     """Rivals for ``otcache compare``."""
-    return []
+    return [*_fewer_steps()]
 
 
 @hookimpl
@@ -60,4 +60,16 @@ def otcache_provide_architectures() -> list[Info]:
         Info("qwen-image", f"{home}:qwen_image", "Qwen-Image, 20.4 B parameters"),
         Info("sd3-5-large", f"{home}:sd3_5_large", "Stable Diffusion 3.5 large, 8.1 B parameters"),
         Info("sdxl-base", f"{home}:sdxl_base", "SDXL base 1.0, 2.57 B parameters"),
+    ]
+
+
+def _fewer_steps() -> list[Info]:
+    home = "otcache_diffusers.peers.fewer_steps"
+    return [
+        Info("fewer-steps-own", f"{home}:own", "the pipeline's own sampler on B steps"),
+        Info("fewer-steps-euler", f"{home}:euler", "Euler on B steps"),
+        Info("fewer-steps-adams-bashforth", f"{home}:adams_bashforth", "AB2 on B steps"),
+        Info("fewer-steps-dpmpp", f"{home}:dpmpp", "DPM-Solver++(2M) on B steps"),
+        Info("fewer-steps-unipc", f"{home}:unipc", "UniPC of order 2 on B steps"),
+        Info("fewer-steps-heun", f"{home}:heun", "Heun with B evaluations"),
     ]

@@ -1,0 +1,24 @@
+"""The sampler a pipeline has already."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import diffusers
+
+from otcache_diffusers.peers.fewer_steps.sampler import FewStepSampler
+
+
+@final
+class Own(FewStepSampler):
+    """The pipeline as it is, or the user's own loop, called with fewer steps."""
+
+    @property
+    def source(self) -> str:
+        return f"diffusers {diffusers.__version__}, the pipeline's own sampler"
+
+    def why_not(self, own: Any) -> str:
+        return ""
+
+    def scheduler(self, own: Any) -> Any:
+        return own
