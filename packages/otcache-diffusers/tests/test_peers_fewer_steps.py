@@ -21,16 +21,22 @@ from diffusers import (
 )
 from torch import Tensor
 
-from otcache_core.contracts import SampleRequest
+from otcache_core.contracts import Peer, SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
-from otcache_diffusers.peers.fewer_steps import SAMPLERS, FewerSteps
+from otcache_core.plugins import Registry
+from otcache_diffusers.peers.fewer_steps import SAMPLERS
 from otcache_diffusers.peers.fewer_steps.flow_grid import FlowMatchGrid
 
 REQUEST = SampleRequest(("a",), (0,), 30)
 BUDGETS = (5, 6, 8)
 X = 0.7
 Velocity = Callable[[float, float], float]
+
+
+def peer_of(name: str) -> Peer:
+    peer: Peer = Registry().create("peers", f"fewer-steps-{name}")
+    return peer
 
 
 def velocity(x: float, s: float) -> float:
@@ -123,7 +129,7 @@ def test_the_second_order_ones_converge_twice_as_fast(name: str) -> None:
 def test_a_peer_leaves_no_trace_and_repeats_itself(name: str) -> None:
     case = tiny.flux(cfg=True)
     own, plain = case.pipe.scheduler, case(steps=7)
-    peer = FewerSteps(SAMPLERS[name])
+    peer = peer_of(name)
     measured = peer.calibrate(case.pipe, REQUEST, BUDGETS)
     settings = peer.settings(30, BUDGETS, measured)
     with peer.apply(case.pipe, settings[0], measured):
@@ -139,7 +145,7 @@ def test_a_peer_leaves_no_trace_and_repeats_itself(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_as_many_evaluations_as_the_budget_says(name: str) -> None:
     """Heun's are odd in number: at or just below the budget."""
-    case, peer = tiny.flux(), FewerSteps(SAMPLERS[name])
+    case, peer = tiny.flux(), peer_of(name)
     tiny.counted(case.denoiser)
     measured = peer.calibrate(case.pipe, REQUEST, BUDGETS)
     settings = peer.settings(30, BUDGETS, measured)
@@ -193,7 +199,7 @@ def test_a_picture_as_the_start_begins_in_the_middle_of_the_grid() -> None:
 def test_other_schedulers_lend_their_configuration(name: str, solver: type) -> None:
     own = DDIMScheduler(beta_schedule="scaled_linear", prediction_type="v_prediction")
     case = tiny.sdxl(scheduler=own)
-    peer = FewerSteps(SAMPLERS[name])
+    peer = peer_of(name)
     assert peer.supports(case.pipe, REQUEST) == ""
     measured = peer.calibrate(case.pipe, REQUEST, BUDGETS)
     setting = peer.settings(30, BUDGETS, measured)[0]
@@ -223,7 +229,7 @@ def test_other_schedulers_lend_their_configuration(name: str, solver: type) -> N
 def test_what_does_not_fit_has_a_reason(name: str, own: Any, reason: str) -> None:
     case = tiny.flux()
     case.pipe.scheduler = own
-    peer = FewerSteps(SAMPLERS[name])
+    peer = peer_of(name)
     assert reason in peer.supports(case.pipe, REQUEST)
     setting = peer.settings(30, BUDGETS, {})[0]
     with pytest.raises(ExecutionError, match=reason), peer.apply(case.pipe, setting, {}):
@@ -232,7 +238,7 @@ def test_what_does_not_fit_has_a_reason(name: str, own: Any, reason: str) -> Non
 
 def test_a_call_that_fixes_its_grid_has_a_reason() -> None:
     request = SampleRequest(("a",), (0,), 30, {"sigmas": [1.0, 0.5]})
-    reason = FewerSteps(SAMPLERS["own"]).supports(tiny.flux().pipe, request)
+    reason = peer_of("own").supports(tiny.flux().pipe, request)
     assert reason == "the call names its own sigmas, so the number of steps is fixed"
 
 
@@ -240,12 +246,12 @@ def test_a_loop_takes_fewer_steps_where_it_is_told_how_many() -> None:
     net = tiny.Velocity()
     sample = tiny.euler_sampler(net)
     loop = Loop(sample, net)
-    own = FewerSteps(SAMPLERS["own"])
+    own = peer_of("own")
     assert own.supports(loop, REQUEST) == ""
     setting = own.settings(30, (4,), own.calibrate(loop, REQUEST, (4,)))[0]
     with own.apply(loop, setting, {}):
         assert torch.equal(loop(["a"], [0], setting.num_steps), sample(["a"], [0], 4))
-    assert "cannot be exchanged" in FewerSteps(SAMPLERS["dpmpp"]).supports(loop, REQUEST)
+    assert "cannot be exchanged" in peer_of("dpmpp").supports(loop, REQUEST)
     fixed = Loop(lambda prompts, seeds: sample(prompts, seeds, 30), net, num_steps=30)
     assert "does not take its number of steps" in own.supports(fixed, REQUEST)
     assert "has no sampler" in own.supports(net, REQUEST)

@@ -64,12 +64,12 @@ def otcache_provide_architectures() -> list[Info]:
 
 
 def _fewer_steps() -> list[Info]:
-    home = "otcache_diffusers.peers.fewer_steps"
+    home = "otcache_diffusers.peers.fewer_steps.methods"
     return [
-        Info("fewer-steps-own", f"{home}:own", "the pipeline's own sampler on B steps"),
-        Info("fewer-steps-euler", f"{home}:euler", "Euler on B steps"),
-        Info("fewer-steps-adams-bashforth", f"{home}:adams_bashforth", "AB2 on B steps"),
-        Info("fewer-steps-dpmpp", f"{home}:dpmpp", "DPM-Solver++(2M) on B steps"),
-        Info("fewer-steps-unipc", f"{home}:unipc", "UniPC of order 2 on B steps"),
-        Info("fewer-steps-heun", f"{home}:heun", "Heun with B evaluations"),
+        Info("fewer-steps-own", f"{home}:FewerStepsOwn", "the pipeline's own sampler on B steps"),
+        Info("fewer-steps-euler", f"{home}:FewerStepsEuler", "Euler on B steps"),
+        Info("fewer-steps-adams-bashforth", f"{home}:FewerStepsAdamsBashforth", "AB2 on B steps"),
+        Info("fewer-steps-dpmpp", f"{home}:FewerStepsDPMPP", "DPM-Solver++(2M) on B steps"),
+        Info("fewer-steps-unipc", f"{home}:FewerStepsUniPC", "UniPC of order 2 on B steps"),
+        Info("fewer-steps-heun", f"{home}:FewerStepsHeun", "Heun with B evaluations"),
     ]

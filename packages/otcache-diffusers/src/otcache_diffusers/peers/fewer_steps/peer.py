@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, final
+from typing import Any
 
 from torch import nn
 
@@ -16,31 +17,33 @@ from otcache_diffusers.peers.fewer_steps.own import Own
 from otcache_diffusers.peers.fewer_steps.sampler import FewStepSampler
 
 
-@final
 class FewerSteps(Peer):
     """The pipeline called with as many steps as make B evaluations, its scheduler exchanged meanwhile.
 
     A method of two calls a step makes 2n - 1 of them in n steps, so it lands on the odd number at or
     below B.
-
-    Args:
-        sampler: makes the scheduler.
+    Each peer of this kind only names its sampler.
     """
 
     by_budget = True
 
-    def __init__(self, sampler: FewStepSampler) -> None:
-        self._sampler, self.source = sampler, sampler.source
+    def __init__(self) -> None:
+        self.source = self.sampler.source
+
+    @property
+    @abstractmethod
+    def sampler(self) -> FewStepSampler:
+        """Makes the scheduler."""
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         if isinstance(target, nn.Module):
             return "a bare module has no sampler that could take fewer steps"
         reason = unsupported(target) or _fixed(target, request)
-        if reason or isinstance(self._sampler, Own):
+        if reason or isinstance(self.sampler, Own):
             return reason
         if isinstance(target, Loop):
             return "the sampler of a loop cannot be exchanged"
-        return self._sampler.why_not(target.scheduler)
+        return self.sampler.why_not(target.scheduler)
 
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
@@ -48,7 +51,7 @@ class FewerSteps(Peer):
         """How many calls a step of this sampler makes; nothing is run."""
         if isinstance(target, Loop):
             return {"order": 1}
-        return {"order": int(getattr(self._sampler.scheduler(target.scheduler), "order", 1))}
+        return {"order": int(getattr(self.sampler.scheduler(target.scheduler), "order", 1))}
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
@@ -71,10 +74,10 @@ class FewerSteps(Peer):
             yield
             return
         own = target.scheduler
-        reason = self._sampler.why_not(own)
+        reason = self.sampler.why_not(own)
         if reason:
             raise ExecutionError(f"{self.source}: {reason}.")
-        target.scheduler = self._sampler.scheduler(own)
+        target.scheduler = self.sampler.scheduler(own)
         try:
             yield
         finally:
