@@ -29,6 +29,7 @@ from otcache_core.testing import (
     CostModelConformance,
     ExecutorConformance,
     ForecasterConformance,
+    KnownAnswer,
     MetricConformance,
     ProbeConformance,
     SolverConformance,
@@ -97,8 +98,17 @@ class Rmse(QualityMetric):
 
 
 class TestRmse(MetricConformance):
+    channel_blind = True
+
     def make_metric(self) -> QualityMetric:
         return Rmse()
+
+    def known_answer(self) -> KnownAnswer:
+        """One channel off by d: d / sqrt(3)."""
+        y = np.full((2, 8, 8, 3), 0.2)
+        x = y.copy()
+        x[0, ..., 0], x[1, ..., 2] = 0.5, 1.0
+        return KnownAnswer((x, y), np.array([0.3, 0.8]) / np.sqrt(3))
 
 
 class Denoiser:

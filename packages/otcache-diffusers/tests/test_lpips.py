@@ -10,56 +10,28 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
+import metric_kits
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
-from safetensors.numpy import load
+import torch
+from safetensors.numpy import load, save_file
 
+from otcache_core import FileError, OtcacheError
+from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.lpips import Lpips
+from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
 
-Array = NDArray[np.float64]
 EXAMPLES = os.environ.get("OTCACHE_LPIPS_EXAMPLES")
 PACKED = files("otcache_diffusers.metrics").joinpath("weights/lpips_alex.safetensors")
-
-
-def convolve(x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
-    """Picture (H, W, C) with kernel (out, C, k, k)."""
-    x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
-    k = weight.shape[-1]
-    patches = sliding_window_view(x, (k, k), axis=(0, 1))[::stride, ::stride]
-    out: Array = np.einsum("hwckl,ockl->hwo", patches, weight, optimize=True) + bias
-    return out
-
-
-def features(picture: Array, weights: dict[str, Array]) -> list[Array]:
-    x = (2 * picture - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
-    layers = []
-    for layer in range(5):
-        if layer in (1, 2):
-            x = sliding_window_view(x, (3, 3), axis=(0, 1))[::2, ::2].max(axis=(-1, -2))
-        stride, padding = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))[layer]
-        kernel, bias = weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"]
-        x = np.maximum(convolve(x, kernel, bias, stride, padding), 0)
-        layers.append(x)
-    return layers
-
-
-def by_hand(x: Array, y: Array) -> float:
-    weights = {k: v.astype(np.float64) for k, v in load(PACKED.read_bytes()).items()}
-    total = 0.0
-    pairs = zip(features(x, weights), features(y, weights), strict=True)
-    for layer, (a, b) in enumerate(pairs):
-        a, b = (f / (np.linalg.norm(f, axis=-1, keepdims=True) + 1e-10) for f in (a, b))
-        total += float((((a - b) ** 2) @ weights[f"head{layer}.weight"].ravel()).mean())
-    return total
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (47, 35)])
 def test_equals_the_formula(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.random((2, 3, *shape, 3))
-    expected = [by_hand(a, b) for a, b in zip(x, y, strict=True)]
+    weights = metric_kits.alex_weights()
+    features = [[metric_kits.alex_features(p, weights) for p in stack] for stack in (x, y)]
+    expected = [metric_kits.distance_on(a, b, weights) for a, b in zip(*features, strict=True)]
     assert Lpips()(x, y) == pytest.approx(expected, rel=1e-4)
 
 
@@ -81,7 +53,22 @@ def test_weights_are_small_and_complete() -> None:
 
 
 def test_weights_are_read_on_the_first_call() -> None:
-    assert "_weights" not in vars(Lpips())
+    assert "_weights" not in vars(AlexNet(torch.device("cpu")))
+
+
+def test_vgg_weights_are_a_local_file(tmp_path: Path) -> None:
+    with pytest.raises(OtcacheError, match=r"must be given as a local path, .*convert_lpips"):
+        LpipsVgg()
+    with pytest.raises(OtcacheError, match=r"must be a file, got '.*nowhere'.*convert_lpips"):
+        LpipsVgg(tmp_path / "nowhere")
+    x = np.zeros((1, 16, 16, 3))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"no tensors")
+    with pytest.raises(FileError, match="not a safetensors file"):
+        LpipsVgg(other)(x, x)
+    save_file({"conv0.weight": np.zeros((1, 3, 3, 3))}, other)
+    with pytest.raises(FileError, match=r"conv0 to conv12 .* conv0.bias"):
+        LpipsVgg(other)(x, x)
 
 
 @pytest.mark.skipif(EXAMPLES is None, reason="OTCACHE_LPIPS_EXAMPLES is not set")

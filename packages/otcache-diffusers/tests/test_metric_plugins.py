@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
+import metric_kits
 import pytest
 
-from otcache_core.contracts.metric import QualityMetric
-from otcache_core.testing import MetricConformance
-from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.metrics.psnr import Psnr
-from otcache_diffusers.metrics.rmse import Rmse
-from otcache_diffusers.metrics.ssim import Ssim
+from otcache_core import OtcacheError
+from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric
+from otcache_core.plugins import Registry
 from otcache_diffusers.plugin import otcache_provide_metrics
 
 OFFERED = {info.name: info for info in otcache_provide_metrics()}
+KINDS = {"pairs": QualityMetric, "prompts": PromptMetric, "set": SetMetric}
 
 
-def test_four_metrics_are_offered() -> None:
-    assert sorted(OFFERED) == ["lpips", "psnr", "rmse", "ssim"]
+def test_every_metric_that_is_offered_has_a_kit() -> None:
+    assert sorted(OFFERED) == sorted(metric_kits.KITS)
 
 
 @pytest.mark.parametrize("name", sorted(OFFERED))
 def test_each_loads_under_its_own_name(name: str) -> None:
-    metric = OFFERED[name].load()()
-    assert isinstance(metric, QualityMetric)
+    metric = Registry().get("metrics", name)
+    assert issubclass(metric, Metric)
     assert metric.name == name
+    assert issubclass(metric, KINDS[metric.takes])
 
 
-class TestRmse(MetricConformance):
-    def make_metric(self) -> QualityMetric:
-        return Rmse()
+@pytest.mark.parametrize("name", sorted(OFFERED))
+def test_each_is_made_without_arguments_or_says_what_it_needs(name: str) -> None:
+    registry = Registry()
+    if not registry.get("metrics", name).needs:
+        assert registry.create("metrics", name).name == name
+        return
+    with pytest.raises(OtcacheError, match="must be given as a local path, got none: "):
+        registry.create("metrics", name)
 
 
-class TestPsnr(MetricConformance):
-    def make_metric(self) -> QualityMetric:
-        return Psnr()
+class TestRmse(metric_kits.RmseKit):
+    pass
 
 
-class TestSsim(MetricConformance):
-    def make_metric(self) -> QualityMetric:
-        return Ssim()
+class TestPsnr(metric_kits.PsnrKit):
+    pass
 
 
-class TestLpips(MetricConformance):
-    def make_metric(self) -> QualityMetric:
-        return Lpips()
+class TestSsim(metric_kits.SsimKit):
+    pass
+
+
+class TestMsSsim(metric_kits.MsSsimKit):
+    pass
+
+
+class TestHaarPsi(metric_kits.HaarPsiKit):
+    pass
+
+
+class TestLpips(metric_kits.LpipsKit):
+    pass
+
+
+class TestLpipsVgg(metric_kits.LpipsVggKit):
+    pass

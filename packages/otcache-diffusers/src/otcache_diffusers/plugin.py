@@ -28,13 +28,16 @@ def otcache_provide_executors() -> list[Info]:
 
 @hookimpl
 def otcache_provide_metrics() -> list[Info]:
-    """Image metrics, each one number a pair of pictures in [0, 1]."""
+    """Image metrics: of pairs of pictures in [0, 1], of prompts, of all pictures together."""
     home = "otcache_diffusers.metrics"
     return [
         Info("rmse", f"{home}.rmse:Rmse", "root mean square error of pictures in [0, 1]"),
         Info("psnr", f"{home}.psnr:Psnr", "peak signal-to-noise ratio in dB, float64"),
         Info("ssim", f"{home}.ssim:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
+        Info("ms-ssim", f"{home}.ms_ssim:MsSsim", "structural similarity over up to five scales"),
+        Info("haarpsi", f"{home}.haarpsi:HaarPsi", "perceptual similarity by Haar wavelets"),
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
+        Info("lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by local path"),
     ]
 
 

@@ -4,7 +4,7 @@ from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport, SchedulePlan
 from otcache_core.contracts.forecaster import Forecaster
-from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.metric import Metric, PromptMetric, QualityMetric, SetMetric
 from otcache_core.contracts.peer import Peer, PeerSetting
 from otcache_core.contracts.probe import FeatureProbe, Measured, SampleRequest
 from otcache_core.contracts.solver import ScheduleSolver
@@ -18,13 +18,16 @@ __all__ = [
     "FeatureProbe",
     "Forecaster",
     "Measured",
+    "Metric",
     "Peer",
     "PeerSetting",
+    "PromptMetric",
     "QualityMetric",
     "RunHandle",
     "RunReport",
     "SampleRequest",
     "SchedulePlan",
     "ScheduleSolver",
+    "SetMetric",
     "SpanCosts",
 ]

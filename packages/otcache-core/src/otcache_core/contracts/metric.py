@@ -1,23 +1,43 @@
-"""Contract of a quality metric."""
+"""Contracts of a quality metric: of pairs, of pictures and their prompts, of a set of pictures."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+Takes = Literal["pairs", "prompts", "set"]
 
-class QualityMetric(ABC):
-    """Compare accelerated pictures with the full run's, one number a pair.
+
+class Metric(ABC):
+    """What the three kinds of metrics have in common; a plugin subclasses one of the kinds.
+
+    Laws: pictures are not changed, values outside [0, 1] and other types than floating point are
+    refused, and the same arguments give the same value.
 
     Attributes:
         name: short name, as tables print it.
         higher_is_better: True for PSNR and SSIM, False for distances.
+        takes: which kind it is: ``pairs`` (:class:`QualityMetric`), ``prompts``
+            (:class:`PromptMetric`) or ``set`` (:class:`SetMetric`).
+        needs: what a local path must be given to, as the argument ``path`` of the constructor, in a
+            few words; empty where nothing is needed. Without the path construction raises
+            OtcacheError that says where to get it.
     """
 
     name: str
     higher_is_better: bool
+    takes: ClassVar[Takes]
+    needs: ClassVar[str] = ""
+
+
+class QualityMetric(Metric):
+    """Compare accelerated pictures with the full run's, one number a pair."""
+
+    takes = "pairs"
 
     @abstractmethod
     def __call__(
@@ -25,8 +45,12 @@ class QualityMetric(ABC):
     ) -> NDArray[np.float64]:
         """Compare picture by picture.
 
+        Laws: a pair's value depends on this pair alone, and no pair is better than two identical
+        pictures, whatever they show.
+
         Args:
-            images: accelerated pictures, shape (n, height, width, 3), range [0, 1].
+            images: accelerated pictures, shape (n, height, width, 3), range [0, 1], channels red,
+                green, blue.
             reference: the full run's pictures, same shape and range.
 
         Returns:
@@ -34,4 +58,51 @@ class QualityMetric(ABC):
 
         Raises:
             OtcacheError: if shapes differ, or values leave [0, 1] or are not floating point.
+        """
+
+
+class PromptMetric(Metric):
+    """Judge pictures by what they were to show, one number a picture; no reference is needed.
+
+    It has no best value, so a full run is judged beside the accelerated ones.
+    """
+
+    takes = "prompts"
+
+    @abstractmethod
+    def __call__(self, images: NDArray[np.floating], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Judge picture by picture.
+
+        Law: a picture's value depends on this picture and its prompt alone.
+
+        Args:
+            images: shape (n, height, width, 3), range [0, 1], channels red, green, blue.
+            prompts: n texts, one a picture.
+
+        Returns:
+            Shape (n,), float64.
+
+        Raises:
+            OtcacheError: if there is another number of prompts, or values leave [0, 1] or are not
+                floating point.
+        """
+
+
+class SetMetric(Metric):
+    """Judge all pictures of a method together, by one number: a distance of distributions."""
+
+    takes = "set"
+
+    @abstractmethod
+    def __call__(self, images: NDArray[np.floating]) -> float:
+        """Judge the set.
+
+        Laws: the order of the pictures does not matter, and every picture counts.
+
+        Args:
+            images: shape (n, height, width, 3), range [0, 1], channels red, green, blue.
+
+        Raises:
+            OtcacheError: if values leave [0, 1] or are not floating point, or there are too few
+                pictures to judge.
         """

@@ -50,7 +50,7 @@ def otcache_provide_forecasters() -> Iterable[Info]:  # type: ignore[empty-body]
 
 @hookspec
 def otcache_provide_metrics() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
-    """Offer :class:`~otcache_core.contracts.QualityMetric` classes."""
+    """Offer :class:`~otcache_core.contracts.Metric` classes: of pairs, of prompts or of a set."""
 
 
 @hookspec

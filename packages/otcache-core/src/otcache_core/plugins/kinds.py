@@ -7,8 +7,8 @@ from otcache_core.contracts import (
     CostModel,
     FeatureProbe,
     Forecaster,
+    Metric,
     Peer,
-    QualityMetric,
     ScheduleSolver,
 )
 
@@ -18,7 +18,7 @@ CONTRACTS: dict[str, type] = {
     "solvers": ScheduleSolver,
     "executors": CacheExecutor,
     "forecasters": Forecaster,
-    "metrics": QualityMetric,
+    "metrics": Metric,
     "peers": Peer,
 }
 EXTRAS = {

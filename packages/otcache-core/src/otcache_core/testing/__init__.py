@@ -18,7 +18,10 @@ from otcache_core.testing.cost_models import CostModelConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
 from otcache_core.testing.metrics import MetricConformance
+from otcache_core.testing.pictures import KnownAnswer
 from otcache_core.testing.probes import ProbeConformance
+from otcache_core.testing.prompt_metrics import PromptMetricConformance
+from otcache_core.testing.set_metrics import SetMetricConformance
 from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.toy import ToyEvaluator, ToySampler
 
@@ -26,8 +29,11 @@ __all__ = [
     "CostModelConformance",
     "ExecutorConformance",
     "ForecasterConformance",
+    "KnownAnswer",
     "MetricConformance",
     "ProbeConformance",
+    "PromptMetricConformance",
+    "SetMetricConformance",
     "SolverConformance",
     "ToyEvaluator",
     "ToySampler",

@@ -10,28 +10,49 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import QualityMetric
 from otcache_core.errors import OtcacheError
+from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
 
 
 class MetricConformance(ABC):
-    """Laws of :class:`~otcache_core.contracts.QualityMetric`; override :meth:`make_metric`."""
+    """Laws of :class:`~otcache_core.contracts.QualityMetric`.
+
+    Override :meth:`make_metric` and :meth:`known_answer`.
+
+    Attributes:
+        shape: of one picture.
+        tolerance: how near to 0 the distance of identical pictures is.
+        channel_blind: whether the metric treats red, green and blue alike, so that swapping them in
+            both pictures changes nothing.
+    """
 
     shape: tuple[int, ...] = (64, 64, 3)
     tolerance: float = 1e-6
+    channel_blind: bool = False
 
     @abstractmethod
     def make_metric(self) -> QualityMetric:
         """A fresh metric."""
 
-    def _pictures(self, n: int = 3) -> NDArray[np.float64]:
-        y, x = np.mgrid[0 : self.shape[0], 0 : self.shape[1]] / max(self.shape[:2])
-        waves = [np.sin(5 * (x + c * y) + k) for k in range(n) for c in range(self.shape[-1])]
-        flat = 0.5 + 0.3 * np.array(waves).reshape(n, self.shape[-1], *x.shape)
-        return np.moveaxis(flat, 1, -1)
+    @abstractmethod
+    def known_answer(self) -> KnownAnswer:
+        """A value derived without the metric, for arguments (images, reference)."""
 
-    def _noisy(self, amount: float) -> NDArray[np.float64]:
-        rng = np.random.default_rng(0)
-        clean = self._pictures()
-        return np.clip(clean + amount * rng.uniform(-1.0, 1.0, clean.shape), 0.0, 1.0)
+    def _pictures(self, n: int = 3) -> Pictures:
+        return waves(n, self.shape)
+
+    def _noisy(self, amount: float) -> Pictures:
+        return noisy(self._pictures(), amount)
+
+    def _losses(self, images: Pictures, reference: Pictures) -> NDArray[np.float64]:
+        """The metric, turned so that lower is better."""
+        metric = self.make_metric()
+        return (-1.0 if metric.higher_is_better else 1.0) * metric(images, reference)
+
+    def test_the_known_answer(self) -> None:
+        answer = self.known_answer()
+        check_telling(answer)
+        found = self.make_metric()(*answer.arguments)
+        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
 
     def test_one_number_a_picture(self) -> None:
         values = self.make_metric()(self._noisy(0.1), self._pictures())
@@ -41,33 +62,57 @@ class MetricConformance(ABC):
 
     def test_identical_pictures_are_best(self) -> None:
         metric, clean = self.make_metric(), self._pictures()
-        same, noisy = metric(clean, clean), metric(self._noisy(0.05), clean)
+        same, worse = metric(clean, clean), metric(self._noisy(0.05), clean)
         if metric.higher_is_better:
-            assert (same > noisy).all()
+            assert (same > worse).all()
         else:
             np.testing.assert_allclose(same, 0.0, atol=self.tolerance)
-            assert (noisy > same).all()
+            assert (worse > same).all()
+
+    def test_identical_pictures_are_equally_good_whatever_they_show(self) -> None:
+        clean = np.concatenate([self._pictures(), self._noisy(0.3)])
+        same = self.make_metric()(clean, clean)
+        np.testing.assert_allclose(same, same[0], rtol=self.tolerance, atol=self.tolerance)
 
     def test_more_noise_is_worse(self) -> None:
         metric, clean = self.make_metric(), self._pictures()
         little, much = metric(self._noisy(0.02), clean), metric(self._noisy(0.3), clean)
         assert ((little > much) == metric.higher_is_better).all()
 
+    def test_a_small_difference_is_small_in_both_directions(self) -> None:
+        clean = self._pictures()
+        grain = np.random.default_rng(1).random(clean.shape)
+        for sign in (1.0, -1.0):
+            little = self._losses(clean + 0.01 * sign * grain, clean)
+            much = self._losses(clean + 0.2 * sign * grain, clean)
+            assert (little < much).all()
+
+    def test_white_is_not_black(self) -> None:
+        white, nearly, black = (self._pictures() for _ in range(3))
+        half = self.shape[0] // 2
+        white[:, :half], nearly[:, :half], black[:, :half] = 1.0, 0.99, 0.0
+        assert (self._losses(white, nearly) < self._losses(white, black)).all()
+
+    def test_channels_are_what_they_are_called(self) -> None:
+        metric, answer = self.make_metric(), self.known_answer()
+        x, y = answer.arguments
+        assert answer.agrees(metric(x[..., ::-1], y[..., ::-1])) == self.channel_blind
+
     def test_pictures_do_not_influence_each_other(self) -> None:
-        metric, clean, noisy = self.make_metric(), self._pictures(), self._noisy(0.1)
-        single = [metric(noisy[i : i + 1], clean[i : i + 1])[0] for i in range(len(clean))]
-        np.testing.assert_allclose(metric(noisy, clean), single, rtol=1e-4, atol=self.tolerance)
+        metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
+        single = [metric(worse[i : i + 1], clean[i : i + 1])[0] for i in range(len(clean))]
+        np.testing.assert_allclose(metric(worse, clean), single, rtol=1e-4, atol=self.tolerance)
 
     def test_pictures_are_not_changed(self) -> None:
-        clean, noisy = self._pictures(), self._noisy(0.1)
-        self.make_metric()(noisy, clean)
+        clean, worse = self._pictures(), self._noisy(0.1)
+        self.make_metric()(worse, clean)
         np.testing.assert_array_equal(clean, self._pictures())
-        np.testing.assert_array_equal(noisy, self._noisy(0.1))
+        np.testing.assert_array_equal(worse, self._noisy(0.1))
 
     def test_single_precision_will_do(self) -> None:
-        metric, clean, noisy = self.make_metric(), self._pictures(), self._noisy(0.1)
-        single = metric(noisy.astype(np.float32), clean.astype(np.float32))
-        np.testing.assert_allclose(single, metric(noisy, clean), rtol=1e-3, atol=1e-3)
+        metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
+        single = metric(worse.astype(np.float32), clean.astype(np.float32))
+        np.testing.assert_allclose(single, metric(worse, clean), rtol=1e-3, atol=1e-3)
 
     def test_bytes_are_refused(self) -> None:
         pictures = np.zeros((1, *self.shape), dtype=np.uint8)

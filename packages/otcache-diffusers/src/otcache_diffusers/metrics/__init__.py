@@ -1,1 +1,1 @@
-"""Image metrics: accelerated pictures against the full run's, one number a pair."""
+"""Image metrics: of accelerated pictures against the full run's, of prompts, of all pictures."""

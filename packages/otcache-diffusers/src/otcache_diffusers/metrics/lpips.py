@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-from importlib.resources import files
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
-from torch import Tensor
-from torch.nn.functional import conv2d, max_pool2d, relu
 
 from otcache_core.contracts.metric import QualityMetric
+from otcache_diffusers.metrics.alexnet import SMALLEST, AlexNet
 from otcache_diffusers.metrics.pairs import check_pairs
-
-SHIFT = (-0.030, -0.088, -0.188)
-SCALE = (0.458, 0.448, 0.450)
-STRIDE_PADDING = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-POOLED_BEFORE = (1, 2)
-SMALLEST = 31
+from otcache_diffusers.metrics.perceptual import distances
 
 
 class Lpips(QualityMetric):
@@ -52,7 +41,7 @@ class Lpips(QualityMetric):
 
     def __init__(self, batch: int = 32, device: str = "cpu") -> None:
         self._batch = max(1, batch)
-        self._device = torch.device(device)
+        self._network = AlexNet(torch.device(device))
 
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
@@ -64,38 +53,4 @@ class Lpips(QualityMetric):
                 not floating point in [0, 1].
         """
         x, y = check_pairs(images, reference, smallest=SMALLEST)
-        starts = range(0, len(x), self._batch)
-        with torch.inference_mode():
-            parts = [self._distance(x[i : i + self._batch], y[i : i + self._batch]) for i in starts]
-        return np.concatenate(parts)
-
-    @cached_property
-    def _weights(self) -> dict[str, Tensor]:
-        packed = files("otcache_diffusers.metrics").joinpath("weights/lpips_alex.safetensors")
-        return {
-            name: tensor.to(self._device, torch.float32)
-            for name, tensor in load(packed.read_bytes()).items()
-        }
-
-    def _distance(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = torch.zeros(len(x), device=self._device)
-        layers = zip(self._features(x), self._features(y), strict=True)
-        for layer, (fx, fy) in enumerate(layers):
-            difference = (_unit(fx) - _unit(fy)) ** 2
-            total += conv2d(difference, self._weights[f"head{layer}.weight"]).mean(dim=(1, 2, 3))
-        return total.double().cpu().numpy()
-
-    def _features(self, pictures: NDArray[np.float64]) -> Iterator[Tensor]:
-        x = torch.from_numpy(pictures).to(self._device, torch.float32).permute(0, 3, 1, 2)
-        shift, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
-        x = (2.0 * x - 1.0 - shift) / scale
-        for layer, (stride, padding) in enumerate(STRIDE_PADDING):
-            if layer in POOLED_BEFORE:
-                x = max_pool2d(x, kernel_size=3, stride=2)
-            weight, bias = (self._weights[f"conv{layer}.{k}"] for k in ("weight", "bias"))
-            x = relu(conv2d(x, weight, bias, stride=stride, padding=padding))
-            yield x
-
-
-def _unit(features: Tensor) -> Tensor:
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+        return distances(self._network, x, y, self._batch)

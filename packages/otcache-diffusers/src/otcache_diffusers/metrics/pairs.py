@@ -1,4 +1,4 @@
-"""What every image metric asks of its two inputs."""
+"""What every image metric asks of its pictures."""
 
 from __future__ import annotations
 
@@ -26,12 +26,34 @@ def check_pairs(
         OtcacheError: if shapes differ or are too small, or values are not floating point,
             not finite or outside [0, 1].
     """
-    a, b = np.asarray(images), np.asarray(reference)
-    for name, stack in (("images", a), ("reference", b)):
-        _check_stack(name, stack, smallest)
+    a, b = (
+        check_pictures(v, k, smallest) for v, k in ((images, "images"), (reference, "reference"))
+    )
     if a.shape != b.shape:
         raise OtcacheError(expected("images' shape", a.shape, f"the reference's {b.shape}"))
-    return a.astype(np.float64), b.astype(np.float64)
+    return a, b
+
+
+def check_pictures(
+    pictures: NDArray[np.floating], name: str = "images", smallest: int = 1
+) -> NDArray[np.float64]:
+    """Return one stack as float64 once it is known to hold pictures in [0, 1].
+
+    Args:
+        pictures: shape (n, height, width, 3), range [0, 1].
+        name: what messages call them.
+        smallest: least height and width the metric can read.
+
+    Raises:
+        OtcacheError: as :func:`check_pairs`, but for the shapes of two.
+    """
+    stack = np.asarray(pictures)
+    _check_form(name, stack, smallest)
+    low, high = float(stack.min()), float(stack.max())
+    if not (low >= 0.0 and high <= 1.0):
+        got = f"{low:.4g} to {high:.4g}"
+        raise OtcacheError(expected(f"{name}' values", got, "finite and within [0, 1]", _RESCALE))
+    return stack.astype(np.float64)
 
 
 def mean_squares(
@@ -46,7 +68,7 @@ def mean_squares(
     return np.asarray(np.mean((x - y) ** 2, axis=(1, 2, 3)))
 
 
-def _check_stack(name: str, stack: NDArray[np.generic], smallest: int) -> None:
+def _check_form(name: str, stack: NDArray[np.generic], smallest: int) -> None:
     if not np.issubdtype(stack.dtype, np.floating):
         raise OtcacheError(expected(f"{name}' dtype", str(stack.dtype), "floating point", _RESCALE))
     if stack.ndim != 4 or stack.shape[-1] != 3 or 0 in stack.shape:
@@ -55,7 +77,3 @@ def _check_stack(name: str, stack: NDArray[np.generic], smallest: int) -> None:
     if min(stack.shape[1:3]) < smallest:
         wanted = f"at least {smallest} by {smallest}"
         raise OtcacheError(expected(f"{name}' height and width", stack.shape[1:3], wanted))
-    low, high = float(stack.min()), float(stack.max())
-    if not (low >= 0.0 and high <= 1.0):
-        got = f"{low:.4g} to {high:.4g}"
-        raise OtcacheError(expected(f"{name}' values", got, "finite and within [0, 1]", _RESCALE))

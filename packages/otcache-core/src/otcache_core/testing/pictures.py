@@ -1,0 +1,61 @@
+"""Pictures that the metric kits are run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Pictures = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """A value of a metric that was derived without it: a closed form, or another implementation.
+
+    It is to tell defects apart: at least two coloured pictures, some reaching 0.9 or more, whose
+    values differ.
+
+    Args:
+        arguments: what the metric is called with; pictures come first.
+        value: what it must return.
+        rtol: how near, relative to the value.
+        atol: how near, absolutely.
+    """
+
+    arguments: tuple[Any, ...]
+    value: ArrayLike
+    rtol: float = 1e-6
+    atol: float = 1e-9
+
+    def agrees(self, values: ArrayLike) -> bool:
+        """Whether these are the known values."""
+        found, wanted = (np.asarray(v, dtype=np.float64) for v in (values, self.value))
+        return np.allclose(found, wanted, rtol=self.rtol, atol=self.atol)
+
+
+def waves(n: int, shape: Sequence[int]) -> Pictures:
+    """Smooth coloured pictures between 0.2 and 0.8, no two alike, shape (n, \\*shape)."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape[:2])
+    planes = [np.sin(5 * (x + c * y) + k) for k in range(n) for c in range(shape[-1])]
+    flat = 0.5 + 0.3 * np.array(planes).reshape(n, shape[-1], *x.shape)
+    return np.moveaxis(flat, 1, -1)
+
+
+def noisy(pictures: Pictures, amount: float) -> Pictures:
+    """The same with uniform noise of up to ``amount``, always the same noise."""
+    grain = np.random.default_rng(0).uniform(-1.0, 1.0, pictures.shape)
+    return np.clip(pictures + amount * grain, 0.0, 1.0)
+
+
+def check_telling(answer: KnownAnswer) -> None:
+    """Assert that a known answer can tell a wrong range, pairing or channel order."""
+    pictures = answer.arguments[0]
+    assert len(pictures) >= 2, "a known answer needs at least two pictures"
+    assert pictures.max() >= 0.9, "a known answer needs pictures that reach 0.9"
+    assert not np.allclose(pictures, pictures[..., ::-1]), "a known answer needs coloured pictures"
+    if np.ndim(answer.value):
+        assert len(np.unique(answer.value)) > 1, "a known answer needs values that differ"

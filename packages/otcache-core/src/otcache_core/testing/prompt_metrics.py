@@ -1,0 +1,93 @@
+"""The laws of a metric of pictures and prompts as tests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pytest
+
+from otcache_core.contracts.metric import PromptMetric
+from otcache_core.errors import OtcacheError
+from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, waves
+
+
+class PromptMetricConformance(ABC):
+    """Laws of :class:`~otcache_core.contracts.PromptMetric`.
+
+    Override :meth:`make_metric` and :meth:`known_answer`.
+
+    Attributes:
+        shape: of one picture.
+        prompts: three texts the metric can tell apart.
+        tolerance: how near the values of a batch are to those of single pictures.
+    """
+
+    shape: tuple[int, ...] = (64, 64, 3)
+    prompts: tuple[str, str, str] = ("a red circle", "a small cat", "the letter K in blue")
+    tolerance: float = 1e-5
+
+    @abstractmethod
+    def make_metric(self) -> PromptMetric:
+        """A fresh metric."""
+
+    @abstractmethod
+    def known_answer(self) -> KnownAnswer:
+        """Values derived without the metric, for arguments (images, prompts)."""
+
+    def _pictures(self) -> Pictures:
+        return waves(3, self.shape)
+
+    def test_the_known_answer(self) -> None:
+        answer = self.known_answer()
+        check_telling(answer)
+        found = self.make_metric()(*answer.arguments)
+        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
+
+    def test_one_number_a_picture(self) -> None:
+        values = self.make_metric()(self._pictures(), self.prompts)
+        assert values.shape == (3,)
+        assert values.dtype == np.float64
+        assert np.isfinite(values).all()
+
+    def test_the_prompt_matters(self) -> None:
+        same = np.repeat(self._pictures()[:1], 3, axis=0)
+        assert len(np.unique(self.make_metric()(same, self.prompts))) == 3
+
+    def test_the_picture_matters(self) -> None:
+        values = self.make_metric()(self._pictures(), (self.prompts[0],) * 3)
+        assert len(np.unique(values)) == 3
+
+    def test_channels_are_what_they_are_called(self) -> None:
+        metric, answer = self.make_metric(), self.known_answer()
+        pictures, prompts = answer.arguments
+        swapped = metric(pictures[..., ::-1], prompts)
+        assert not answer.agrees(swapped)
+
+    def test_pictures_do_not_influence_each_other(self) -> None:
+        metric, pictures = self.make_metric(), self._pictures()
+        single = [metric(pictures[i : i + 1], self.prompts[i : i + 1])[0] for i in range(3)]
+        together = metric(pictures, self.prompts)
+        np.testing.assert_allclose(together, single, rtol=self.tolerance, atol=self.tolerance)
+
+    def test_pictures_are_not_changed(self) -> None:
+        pictures = self._pictures()
+        self.make_metric()(pictures, self.prompts)
+        np.testing.assert_array_equal(pictures, self._pictures())
+
+    def test_the_same_again(self) -> None:
+        once, again = (self.make_metric()(self._pictures(), self.prompts) for _ in range(2))
+        np.testing.assert_array_equal(once, again)
+
+    def test_another_number_of_prompts_is_refused(self) -> None:
+        with pytest.raises(OtcacheError):
+            self.make_metric()(self._pictures(), self.prompts[:2])
+
+    def test_bytes_are_refused(self) -> None:
+        pictures = np.zeros((3, *self.shape), dtype=np.uint8)
+        with pytest.raises(OtcacheError):
+            self.make_metric()(pictures, self.prompts)  # type: ignore[arg-type]  # that is the point
+
+    def test_values_out_of_range_are_refused(self) -> None:
+        with pytest.raises(OtcacheError):
+            self.make_metric()(255.0 * self._pictures(), self.prompts)

@@ -1,0 +1,92 @@
+"""The laws of a metric of a set of pictures as tests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pytest
+
+from otcache_core.contracts.metric import SetMetric
+from otcache_core.errors import OtcacheError
+from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
+
+
+class SetMetricConformance(ABC):
+    """Laws of :class:`~otcache_core.contracts.SetMetric`.
+
+    Override :meth:`make_metric`, :meth:`known_answer` and, for a metric that knows a best set,
+    :meth:`best`.
+
+    Attributes:
+        shape: of one picture.
+        count: pictures in a set.
+    """
+
+    shape: tuple[int, ...] = (64, 64, 3)
+    count: int = 8
+
+    @abstractmethod
+    def make_metric(self) -> SetMetric:
+        """A fresh metric."""
+
+    @abstractmethod
+    def known_answer(self) -> KnownAnswer:
+        """A value derived without the metric, for arguments (images,)."""
+
+    def best(self) -> Pictures | None:
+        """The set that nothing is better than: the real pictures of a distance to them."""
+        return None
+
+    def _pictures(self) -> Pictures:
+        return waves(self.count, self.shape)
+
+    def test_the_known_answer(self) -> None:
+        answer = self.known_answer()
+        check_telling(answer)
+        found = self.make_metric()(*answer.arguments)
+        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
+
+    def test_one_number_for_all(self) -> None:
+        value = self.make_metric()(self._pictures())
+        assert isinstance(value, float)
+        assert np.isfinite(value)
+
+    def test_the_best_set_is_best(self) -> None:
+        best, metric = self.best(), self.make_metric()
+        if best is None:
+            pytest.skip("this metric knows no best set")
+        sign = -1.0 if metric.higher_is_better else 1.0
+        values = [sign * metric(noisy(best, amount)) for amount in (0.0, 0.05, 0.3)]
+        assert values[0] < values[1] < values[2]
+
+    def test_order_does_not_matter(self) -> None:
+        metric, pictures = self.make_metric(), self._pictures()
+        assert metric(pictures[::-1]) == pytest.approx(metric(pictures), rel=1e-5, abs=1e-6)
+
+    def test_every_picture_counts(self) -> None:
+        metric, pictures = self.make_metric(), self._pictures()
+        value = metric(pictures)
+        for i in range(self.count):
+            other = pictures.copy()
+            other[i] = 1.0 - other[i]
+            assert metric(other) != pytest.approx(value, rel=1e-6, abs=1e-9)
+
+    def test_channels_are_what_they_are_called(self) -> None:
+        answer = self.known_answer()
+        swapped = self.make_metric()(answer.arguments[0][..., ::-1])
+        assert not answer.agrees(swapped)
+
+    def test_pictures_are_not_changed(self) -> None:
+        pictures = self._pictures()
+        self.make_metric()(pictures)
+        np.testing.assert_array_equal(pictures, self._pictures())
+
+    def test_bytes_are_refused(self) -> None:
+        pictures = np.zeros((self.count, *self.shape), dtype=np.uint8)
+        with pytest.raises(OtcacheError):
+            self.make_metric()(pictures)  # type: ignore[arg-type]  # that is the point
+
+    def test_values_out_of_range_are_refused(self) -> None:
+        with pytest.raises(OtcacheError):
+            self.make_metric()(255.0 * self._pictures())

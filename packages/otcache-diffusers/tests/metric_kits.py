@@ -1,0 +1,247 @@
+"""A conformance kit for every metric that is offered, each with an answer derived elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from otcache_core.contracts.metric import QualityMetric
+from otcache_core.testing import KnownAnswer, MetricConformance
+from otcache_diffusers.metrics.haarpsi import HaarPsi
+from otcache_diffusers.metrics.lpips import Lpips
+from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
+from otcache_diffusers.metrics.ms_ssim import MsSsim
+from otcache_diffusers.metrics.psnr import Psnr
+from otcache_diffusers.metrics.rmse import Rmse
+from otcache_diffusers.metrics.ssim import Ssim
+
+Array = NDArray[np.float64]
+VGG_BLOCKS = (2, 2, 3, 3, 3)
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def golden_pair(side: int) -> tuple[Array, Array]:
+    """Two coloured pairs of waves that reach 0 and 1, for values that other code computed."""
+    ranges = (np.arange(n) for n in (2, side, side, 3))
+    p, h, w, c = np.meshgrid(*ranges, indexing="ij")
+    phase = 0.37 * h + 0.23 * (c + 1) * w + p
+    return 0.5 + 0.5 * np.sin(phase + 0.3 * (p + 1) * (c + 1)), 0.5 + 0.5 * np.sin(phase)
+
+
+def flat_pair(size: int = 64) -> tuple[Array, Array]:
+    """Two pairs of flat coloured pictures."""
+    colours = np.array([[[0.9, 0.5, 0.2], [0.6, 0.5, 0.1]], [[1.0, 0.0, 0.4], [0.2, 0.3, 0.4]]])
+    x, y = (np.broadcast_to(colours[:, k, None, None], (2, size, size, 3)).copy() for k in (0, 1))
+    return x, y
+
+
+# -- networks in plain numpy -----------------------------------------------------------------------
+
+
+def convolve(x: Array, weight: Array, bias: Array, stride: int = 1, padding: int = 1) -> Array:
+    """Picture (H, W, C) with kernel (out, C, k, k)."""
+    x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
+    k = weight.shape[-1]
+    patches = sliding_window_view(x, (k, k), axis=(0, 1))[::stride, ::stride]
+    out: Array = np.einsum("hwckl,ockl->hwo", patches, weight, optimize=True) + bias
+    return out
+
+
+def pool(x: Array, size: int) -> Array:
+    """Largest of size by size, every second one."""
+    pooled: Array = sliding_window_view(x, (size, size), axis=(0, 1))[::2, ::2].max(axis=(-1, -2))
+    return pooled
+
+
+def network_input(picture: Array) -> Array:
+    scaled: Array = (2 * picture - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
+    return scaled
+
+
+def alex_features(picture: Array, weights: dict[str, Array]) -> list[Array]:
+    x, layers = network_input(picture), []
+    for layer in range(5):
+        if layer in (1, 2):
+            x = pool(x, 3)
+        stride, padding = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))[layer]
+        kernel, bias = weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"]
+        x = np.maximum(convolve(x, kernel, bias, stride, padding), 0)
+        layers.append(x)
+    return layers
+
+
+def vgg_features(picture: Array, weights: dict[str, Array]) -> list[Array]:
+    x, layers, layer = network_input(picture), [], 0
+    for block, count in enumerate(VGG_BLOCKS):
+        x = pool(x, 2) if block else x
+        for _ in range(count):
+            kernel, bias = weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"]
+            x = np.maximum(convolve(x, kernel, bias), 0)
+            layer += 1
+        layers.append(x)
+    return layers
+
+
+def distance_on(x: list[Array], y: list[Array], weights: dict[str, Array]) -> float:
+    """LPIPS of two pictures' features, by its formula."""
+    total = 0.0
+    for layer, (a, b) in enumerate(zip(x, y, strict=True)):
+        a, b = (f / (np.linalg.norm(f, axis=-1, keepdims=True) + 1e-10) for f in (a, b))
+        total += float((((a - b) ** 2) @ weights[f"head{layer}.weight"].ravel()).mean())
+    return total
+
+
+@cache
+def alex_weights() -> dict[str, Array]:
+    from importlib.resources import files
+
+    packed = files("otcache_diffusers.metrics").joinpath("weights/lpips_alex.safetensors")
+    return {k: v.astype(np.float64) for k, v in load_file(Path(str(packed))).items()}
+
+
+@cache
+def vgg_file() -> Path:
+    """A VGG16 of four channels with random weights, in a folder that lives as long as the tests."""
+    rng, channels = np.random.default_rng(0), 4
+    tensors = {}
+    for layer in range(sum(VGG_BLOCKS)):
+        inputs = channels if layer else 3
+        scale = (2 / (9 * inputs)) ** 0.5
+        tensors[f"conv{layer}.weight"] = scale * rng.normal(size=(channels, inputs, 3, 3))
+        tensors[f"conv{layer}.bias"] = 0.1 * rng.random(channels)
+    for block in range(len(VGG_BLOCKS)):
+        tensors[f"head{block}.weight"] = rng.random((1, channels, 1, 1))
+    path = Path(scratch()) / "vgg.safetensors"
+    save_file({k: v.astype(np.float32) for k, v in tensors.items()}, path)
+    return path
+
+
+@cache
+def scratch() -> str:
+    """A folder that is removed when the tests end."""
+    folder = tempfile.TemporaryDirectory(prefix="otcache-metrics-")
+    _kept.append(folder)
+    return folder.name
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+# -- kits ------------------------------------------------------------------------------------------
+
+
+class RmseKit(MetricConformance):
+    channel_blind = True
+
+    def make_metric(self) -> QualityMetric:
+        return Rmse()
+
+    def known_answer(self) -> KnownAnswer:
+        """Roots of means of three squares."""
+        value = np.sqrt(np.array([0.3**2 + 0.1**2, 0.8**2 + 0.3**2]) / 3)
+        return KnownAnswer(flat_pair(), value, rtol=1e-12)
+
+
+class PsnrKit(MetricConformance):
+    channel_blind = True
+
+    def make_metric(self) -> QualityMetric:
+        return Psnr()
+
+    def known_answer(self) -> KnownAnswer:
+        """Mean squares of 0.1 / 3 and 0.73 / 3, in decibels below 1."""
+        return KnownAnswer(flat_pair(), 10 * np.log10([30.0, 300 / 73]), rtol=1e-12)
+
+
+def luminance(exponent: float = 1.0) -> Array:
+    """Flat pictures have no structure: what is left is (2ab + C1) / (a^2 + b^2 + C1), C1 = 1e-4."""
+    x, y = (v[:, 0, 0] for v in flat_pair())
+    similarity: Array = ((2 * x * y + 1e-4) / (x**2 + y**2 + 1e-4)) ** exponent
+    return similarity.mean(axis=-1)
+
+
+class SsimKit(MetricConformance):
+    channel_blind = True
+
+    def make_metric(self) -> QualityMetric:
+        return Ssim()
+
+    def known_answer(self) -> KnownAnswer:
+        return KnownAnswer(flat_pair(), luminance(), rtol=1e-9)
+
+
+class MsSsimKit(MetricConformance):
+    channel_blind = True
+
+    def make_metric(self) -> QualityMetric:
+        return MsSsim()
+
+    def known_answer(self) -> KnownAnswer:
+        """Three scales; luminance enters at the third, by its share of their exponents."""
+        share = 0.3001 / (0.0448 + 0.2856 + 0.3001)
+        return KnownAnswer(flat_pair(), luminance(share), rtol=1e-9)
+
+
+class HaarPsiKit(MetricConformance):
+    def make_metric(self) -> QualityMetric:
+        return HaarPsi()
+
+    def known_answer(self) -> KnownAnswer:
+        """``haar_psi_numpy`` of the authors' haarPsi.py (github.com/rgcda/haarpsi, 3b9599b) on these
+        pictures times 255, scipy 1.17.1, numpy 2.4.6."""
+        return KnownAnswer(golden_pair(64), [0.49379277391613796, 0.336391679710901], rtol=1e-12)
+
+
+class LpipsKit(MetricConformance):
+    def make_metric(self) -> QualityMetric:
+        return Lpips()
+
+    def known_answer(self) -> KnownAnswer:
+        """The formula in plain numpy, in float64."""
+        return KnownAnswer(golden_pair(64), _alex_distances(), rtol=1e-4)
+
+
+@cache
+def _alex_distances() -> list[float]:
+    weights = alex_weights()
+    pairs = [
+        [alex_features(p, weights) for p in pair] for pair in zip(*golden_pair(64), strict=True)
+    ]
+    return [distance_on(x, y, weights) for x, y in pairs]
+
+
+class LpipsVggKit(MetricConformance):
+    def make_metric(self) -> QualityMetric:
+        return LpipsVgg(vgg_file())
+
+    def known_answer(self) -> KnownAnswer:
+        """The formula in plain numpy, in float64, on a narrow network."""
+        return KnownAnswer(golden_pair(64), _vgg_distances(), rtol=1e-4)
+
+
+@cache
+def _vgg_distances() -> list[float]:
+    weights = {k: v.astype(np.float64) for k, v in load_file(vgg_file()).items()}
+    pairs = [
+        [vgg_features(p, weights) for p in pair] for pair in zip(*golden_pair(64), strict=True)
+    ]
+    return [distance_on(x, y, weights) for x, y in pairs]
+
+
+KITS = {
+    "rmse": RmseKit,
+    "psnr": PsnrKit,
+    "ssim": SsimKit,
+    "ms-ssim": MsSsimKit,
+    "haarpsi": HaarPsiKit,
+    "lpips": LpipsKit,
+    "lpips-vgg": LpipsVggKit,
+}
