@@ -124,9 +124,7 @@ class Bench:
     def _rivals(self) -> Rivals:
         allowance = sum(self.plain.nfe.values())
         request = self._request(self.setting.num_steps, self._prompts, 0)
-        return Rivals(
-            self._probe, self._pipe, request, self._folder, allowance, max(self.setting.budgets)
-        )
+        return Rivals(self._pipe, request, self._folder, allowance, self.setting.budgets)
 
     def methods(self) -> dict[str, Callable[[int], Pictures]]:
         """What makes the pictures of each method at a budget."""

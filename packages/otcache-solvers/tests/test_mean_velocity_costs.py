@@ -11,7 +11,7 @@ from otcache_core.schedule import Span
 from otcache_core.testing import ToySampler
 from otcache_solvers.costs import mean_velocity
 from otcache_solvers.costs.local import Local
-from otcache_solvers.costs.lookback_costs import LookbackCosts, with_lookbacks
+from otcache_solvers.costs.lookback_costs import LookbackCosts
 from otcache_solvers.costs.mean_velocity import MeanVelocity
 from otcache_solvers.peak_suppressed import PeakSuppressed
 
@@ -115,12 +115,12 @@ def test_coinciding_grid_points_give_finite_costs():
 def test_a_planned_schedule_carries_its_lookbacks():
     found = MeanVelocity().lookback_costs(RUNS)
     plan = PeakSuppressed().solve(ScheduleProblem(N, 4, costs=found.costs)).schedule
-    carried = with_lookbacks(plan, found)
+    carried = found.applied(plan)
     assert carried.computed == plan.computed
     assert carried.forecaster == "mean-velocity"
     h = [float(found.lookbacks[span.start, span.stop]) for span in plan.spans()]
     assert carried.weights == ((h[0],), (h[1], h[0]), (h[2], h[1], h[0]), tuple(h[::-1]))
-    paper = with_lookbacks(plan, found, "mean-velocity-paper")
+    paper = found.applied(plan, "mean-velocity-paper")
     for schedule in (carried, paper):
         rule = Registry().create("forecasters", schedule.forecaster)
         for span in schedule.spans():
@@ -131,7 +131,7 @@ def test_fitted_weights_are_replaced():
     found = MeanVelocity().lookback_costs(RUNS)
     rows = ((0.1,), (0.1, 0.2))
     fitted = Schedule(N, (0, 4)).with_weights(rows, {"cond": rows})
-    carried = with_lookbacks(fitted, found)
+    carried = found.applied(fitted)
     assert carried.branch_weights == ()
     assert all(c == int(c) for row in carried.weights for c in row)
 
@@ -139,7 +139,7 @@ def test_fitted_weights_are_replaced():
 def test_what_does_not_fit_is_refused():
     found = MeanVelocity().lookback_costs(RUNS)
     with pytest.raises(OtcacheError, match=r"schedule.num_steps must be 9 as the costs'"):
-        with_lookbacks(Schedule.full(5), found)
+        found.applied(Schedule.full(5))
     with pytest.raises(OtcacheError, match=r"LookbackCosts.candidates must be"):
         found.merge(MeanVelocity(lookbacks=(1, 2)).lookback_costs(RUNS))
     other = ToySampler(num_steps=5).trajectories()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -179,6 +180,88 @@ def run(
 
 
 @app.command()
+def compare(
+    pipeline: Pipeline,
+    directory: Annotated[
+        Path, typer.Option("--out", help="Folder of the comparison; gone on with if begun.")
+    ],
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy of otcache; calibrated here if not given.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="N; the policy's, or 30.")] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="B, comma-separated; five shares of N by default.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names, comma-separated; all by default.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Names, comma-separated; the usual ones by default.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Held-out prompts, one a line; tags after a tab.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration-prompts", help="Prompts to tune methods on.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Held-out prompts, at most.")] = 16,
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds of each prompt.")] = "1000",
+    limit: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 600.0,
+    workers: Annotated[int, typer.Option(help="Methods at a time.", min=1)] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another comparison in the folder.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    call: Call = None,
+    as_json: Json = False,
+) -> None:
+    """Set methods beside each other on one pipeline, each in a process of its own; write a report.
+
+    An interrupted comparison goes on where it stopped; a finished one only writes its report again.
+    """
+    from otcache.arena import Settings
+    from otcache.arena import compare as run_comparison
+    from otcache.arena.asking import Question
+    from otcache_core.plugins import Registry
+
+    question = Question(
+        pipeline=pipeline,
+        policy=policy,
+        num_steps=steps,
+        budgets=_integers("--budgets", budgets),
+        prompts=prompts,
+        calibration=calibration,
+        samples=samples,
+        seeds=_integers("--seeds", seeds),
+        call=_arguments(call),
+    )
+    settings = Settings(
+        limit=limit,
+        workers=workers,
+        overwrite=force,
+        retry=retry,
+        progress=not as_json,
+        command=_command_line(),
+        metrics=_names(metrics),
+    )
+    job = question.job(Registry())
+    results, written = run_comparison(job, _names(methods), directory, settings)
+    _show_results(results, written, as_json)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="Folder that compare or demo wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Write the report of a comparison again, from its results and pictures; runs no network."""
+    from otcache.report import rebuild
+
+    written = [str(path) for path in rebuild(directory)]
+    _show({"files": written} if as_json else {"report": directory / "report.html"}, as_json)
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="Policy file.")],
     budget: Annotated[
@@ -287,6 +370,32 @@ def plugins_doctor(as_json: Json = False) -> None:
             out.print(line, markup=False, highlight=False, soft_wrap=True)
     if problems:
         raise typer.Exit(1)
+
+
+def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
+    if as_json:
+        _print_json({"results": results.to_dict(), "files": [str(path) for path in written]})
+        return
+    from otcache.report.terminal import summary_table
+
+    wide = Console(width=max(TABLE_WIDTH, out.width))
+    wide.print(summary_table(results))
+    for gap in results.missing:
+        at = "" if gap.budget is None else f" at B = {gap.budget}"
+        out.print(f"not run: {gap.method}{at}: {gap.reason}", markup=False, highlight=False)
+    out.print(f"report: {written[0]}", highlight=False)
+
+
+def _command_line() -> str:
+    return shlex.join(["otcache", *sys.argv[1:]])
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _integers(what: str, text: str | None) -> tuple[int, ...]:
+    return tuple(_integer(what, part) for part in _names(text))
 
 
 def _integer(what: str, text: str) -> int:

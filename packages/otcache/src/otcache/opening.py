@@ -79,16 +79,31 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
     """
+    return [line for _, line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a prompt file that hold something, with their numbers.
+
+    Raises:
+        FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
+    """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot read prompts: {error}") from error
-    prompts = [line for line in lines if line]
-    if not 1 <= len(prompts) <= MAX_PROMPTS:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
         raise FileError(
-            f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(prompts)}."
+            f"{path}, line {line}: must be UTF-8, got the byte {error.object[error.start]:#04x}: "
+            "save the file as UTF-8."
+        ) from error
+    except OSError as error:
+        raise FileError(f"{path}: cannot read prompts: {error.strerror or error}.") from error
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not 1 <= len(lines) <= MAX_PROMPTS:
+        raise FileError(
+            f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(lines)}."
         )
-    return prompts
+    return lines
 
 
 def save_picture(path: Path, picture: NDArray[np.floating]) -> None:

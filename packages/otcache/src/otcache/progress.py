@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 Advance = Callable[[int, int], None]
 
@@ -29,6 +36,29 @@ class Stages:
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task(name, total=total)
             yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    @contextmanager
+    def rows(self) -> Iterator[Callable[[str, str, int, int], None]]:
+        """A bar for each name that is reported; the function takes (name, what, done, total)."""
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[what]}", style="dim"),
+        )
+        tasks: dict[str, TaskID] = {}
+        with Progress(*columns, console=self._console) as progress:
+
+            def report(name: str, what: str, done: int, total: int) -> None:
+                if name not in tasks:
+                    tasks[name] = progress.add_task(name, total=total, what=what)
+                if done >= total:
+                    what = ""
+                    progress.stop_task(tasks[name])
+                progress.update(tasks[name], completed=done, total=total, what=what)
+
+            yield report
 
     def say(self, text: str) -> None:
         """A line below the bars."""

@@ -99,31 +99,28 @@ class LookbackCosts:
         """h* of each span, shape (N, N + 1); the smallest candidate where nothing is skipped."""
         return np.asarray(np.array(self.candidates, dtype=np.intp)[self.table.argmin(axis=0)])
 
+    def applied(self, schedule: Schedule, forecaster: str = "mean-velocity") -> Schedule:
+        """The same steps, forecast by mean velocities with the best lookback of each span.
 
-def with_lookbacks(
-    schedule: Schedule, costs: LookbackCosts, forecaster: str = "mean-velocity"
-) -> Schedule:
-    """The same steps, forecast by mean velocities with the best lookback of each span.
+        The weights of span m become (h*_m, h*_{m-1}, ..., h*_1), as
+        :class:`~otcache_core.forecasters.MeanVelocity` reads them; they count for all branches that
+        follow the schedule's own steps.
 
-    The weights of span m become (h*_m, h*_{m-1}, ..., h*_1), as
-    :class:`~otcache_core.forecasters.MeanVelocity` reads them; they count for all branches that
-    follow the schedule's own steps.
+        Args:
+            schedule: computed steps; its forecaster and weights are replaced.
+            forecaster: ``mean-velocity`` or ``mean-velocity-paper``.
 
-    Args:
-        schedule: computed steps; its forecaster and weights are replaced.
-        costs: of the same N.
-        forecaster: ``mean-velocity`` or ``mean-velocity-paper``.
-
-    Raises:
-        OtcacheError: if N differs.
-    """
-    if schedule.num_steps != costs.num_steps:
-        raise OtcacheError(
-            expected("schedule.num_steps", schedule.num_steps, f"{costs.num_steps} as the costs'")
+        Raises:
+            OtcacheError: if N differs.
+        """
+        if schedule.num_steps != self.num_steps:
+            wanted = f"{self.num_steps} as the costs'"
+            raise OtcacheError(expected("schedule.num_steps", schedule.num_steps, wanted))
+        found = [float(self.lookbacks[span.start, span.stop]) for span in schedule.spans()]
+        rows = tuple(tuple(reversed(found[: m + 1])) for m in range(len(found)))
+        return msgspec.structs.replace(
+            schedule, forecaster=forecaster, weights=rows, branch_weights=()
         )
-    found = [float(costs.lookbacks[span.start, span.stop]) for span in schedule.spans()]
-    rows = tuple(tuple(reversed(found[: m + 1])) for m in range(len(found)))
-    return msgspec.structs.replace(schedule, forecaster=forecaster, weights=rows, branch_weights=())
 
 
 def check_candidates(candidates: tuple[int, ...]) -> None:

@@ -32,7 +32,7 @@ class MeanVelocity(CostModel):
     runs, so the price is 0. Times ``|s_j - s_i|`` it is the error of one step of
     ``mean-velocity-paper`` over the span on an Euler sampler. A schedule planned on these costs
     carries the best h of its spans by
-    :func:`~otcache_solvers.costs.lookback_costs.with_lookbacks`.
+    :meth:`~otcache_solvers.costs.lookback_costs.LookbackCosts.applied`.
 
     References:
         MeanCache: From Instantaneous to Average Velocity for Accelerating Flow Matching Inference

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.arena.asking import spread
 from otcache.calibrate import calibrate
 from otcache.demo.methods import Method, methods, outcome_costs
 from otcache.opening import open_demo
@@ -113,7 +114,7 @@ def run_demo(
         **demo.call,
     )
     policy = plan(calibration)
-    held = _spread(demo.prompts["heldout"], settings.heldout_prompts)
+    held = spread(demo.prompts["heldout"], settings.heldout_prompts)
     bench = _Bench(pipe, registry, settings, demo.call, held, Stages(progress))
     costs = bench.outcome_costs(prompts[: settings.lemica_prompts])
     results, pictures = bench.compare(
@@ -123,20 +124,6 @@ def run_demo(
         command=command,
     )
     return DemoOutcome(calibration, policy, results, pictures)
-
-
-def _spread(prompts: Sequence[tuple[str, str]], count: int) -> list[tuple[str, str]]:
-    """As many prompts, taking tags in turn so that every kind of picture is in the table."""
-    by_tag: dict[str, list[tuple[str, str]]] = {}
-    for entry in prompts:
-        by_tag.setdefault(entry[1], []).append(entry)
-    queues = list(by_tag.values())
-    chosen: list[tuple[str, str]] = []
-    while len(chosen) < count and any(queues):
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    return chosen
 
 
 class _Bench:

@@ -1,0 +1,141 @@
+"""From what the command line says to a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from otcache.arena.job import Job
+from otcache.opening import open_demo, read_lines
+from otcache.results import Label
+from otcache.running import load_policy
+from otcache_core import FileError, OtcacheError
+from otcache_core.errors import expected
+from otcache_core.plugins import Registry
+
+SHARES = (0.17, 0.2, 0.27, 0.33, 0.5)
+SAMPLES, CALIBRATION, STEPS = 16, 8, 30
+Tagged = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared, as a person says it.
+
+    Args:
+        pipeline: ``demo``, a folder saved by ``save_pretrained``, or ``module:function``.
+        policy: policy file for the method ``otcache``; without one it calibrates itself.
+        num_steps: N; the policy's, or 30, where it is not given.
+        budgets: B; five shares of N where none are given.
+        prompts: file of held-out prompts, a line each: the prompt, or prompt, tab, tags joined by
+            commas. The demo brings its own.
+        calibration: file of the prompts that methods are tuned on; without one, the first lines of
+            ``prompts`` (an eighth to a half of them, eight at most) are set aside.
+        samples: use at most so many held-out prompts, kinds in turn.
+        seeds: of every prompt.
+        call: further arguments of the pipeline call.
+    """
+
+    pipeline: str
+    policy: Path | None = None
+    num_steps: int | None = None
+    budgets: Sequence[int] = ()
+    prompts: Path | None = None
+    calibration: Path | None = None
+    samples: int = SAMPLES
+    seeds: Sequence[int] = (1000,)
+    call: dict[str, Any] = field(default_factory=dict)
+
+    def job(self, registry: Registry) -> Job:
+        """The job.
+
+        Raises:
+            OtcacheError: if there are no prompts, or a figure is out of range.
+            FileError: if a file cannot be read.
+        """
+        policy = load_policy(self.policy) if self.policy else None
+        n = self.num_steps or (policy.num_steps if policy else STEPS)
+        held, calibration, title, call = self._prompts(registry)
+        options: dict[str, dict[str, Any]] = {}
+        if self.policy is not None:
+            options["otcache"] = {"policy": str(self.policy.resolve())}
+        chosen = spread(held, self.samples)
+        labels: list[Label] = [(text, seed, tags) for text, tags in chosen for seed in self.seeds]
+        return Job(
+            title=title,
+            pipeline=self.pipeline,
+            num_steps=n,
+            budgets=tuple(sorted(set(self.budgets or (max(1, round(s * n)) for s in SHARES)))),
+            samples=tuple(labels),
+            calibration=tuple(calibration),
+            call={**call, **self.call},
+            options=options,
+        )
+
+    def _prompts(self, registry: Registry) -> tuple[list[Tagged], list[str], str, dict[str, Any]]:
+        if self.samples < 1:
+            raise OtcacheError(expected("samples", self.samples, "at least 1"))
+        given = read_tagged(self.prompts) if self.prompts else []
+        tuned = [text for text, _ in read_tagged(self.calibration)] if self.calibration else []
+        title = f"Comparison on {self.pipeline}"
+        call: dict[str, Any] = {}
+        if self.pipeline == "demo":
+            demo = open_demo(registry)
+            title = demo.summary
+            given = given or list(demo.prompts["heldout"])
+            tuned = tuned or [text for text, _ in demo.prompts["calibration"]][:CALIBRATION]
+        if not given:
+            raise OtcacheError(
+                f"{self.pipeline} brings no prompts of its own: give --prompts FILE, one a line."
+            )
+        if not tuned:
+            given, tuned = set_aside(given)
+        return given, tuned, title, call
+
+
+def read_tagged(path: Path) -> list[Tagged]:
+    """Prompts with their tags: ``prompt``, or ``prompt<TAB>tag,tag``, a line each.
+
+    Raises:
+        FileError: if the file cannot be read, a line has no prompt or more than one tab, or a prompt
+            stands twice.
+    """
+    found: dict[str, str] = {}
+    for number, line in read_lines(path):
+        text, _, tags = (part.strip() for part in line.partition("\t"))
+        if not text or "\t" in tags:
+            raise FileError(f"{path}, line {number}: must be a prompt, or prompt, tab, tags.")
+        if text in found:
+            raise FileError(f"{path}, line {number}: {text!r} stands there before.")
+        found[text] = ",".join(tag.strip() for tag in tags.split(",") if tag.strip())
+    return list(found.items())
+
+
+def set_aside(prompts: Sequence[Tagged]) -> tuple[list[Tagged], list[str]]:
+    """Held-out prompts, and those at the file's head to tune on: half of them, eight at most.
+
+    Raises:
+        OtcacheError: if there are not two.
+    """
+    if len(prompts) < 2:
+        raise OtcacheError(
+            expected("prompts", len(prompts), "two or more", "one is set aside to tune methods on.")
+        )
+    count = min(CALIBRATION, len(prompts) // 2)
+    return list(prompts[count:]), [text for text, _ in prompts[:count]]
+
+
+def spread(prompts: Sequence[Tagged], count: int) -> list[Tagged]:
+    """As many prompts, taking tags in turn so that every kind of picture is in the table."""
+    by_tag: dict[str, list[Tagged]] = {}
+    for entry in prompts:
+        by_tag.setdefault(entry[1], []).append(entry)
+    queues = list(by_tag.values())
+    chosen: list[Tagged] = []
+    while len(chosen) < count and any(queues):
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return chosen

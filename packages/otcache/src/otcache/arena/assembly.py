@@ -1,0 +1,114 @@
+"""From finished runs to results: every picture measured against its full run's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
+from otcache.report.pictures import Pictures
+from otcache.results import Cell, Missing, Results
+from otcache.state_error import state_rmse
+from otcache_core import OtcacheError
+
+#: Metrics beside those of plugins: states of the sampler, and pictures against the ODE's solution.
+STATES, ODE = "latent-rmse", "ode-rmse"
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Reads a folder.
+
+    Args:
+        folder: of the comparison; the full runs in it are finished.
+        metrics: name to a metric of pairs, in the order of the table.
+    """
+
+    folder: Folder
+    metrics: dict[str, Any]
+
+    def results(
+        self, methods: Sequence[str], provenance: dict[str, Any], command: str
+    ) -> tuple[Results, Pictures]:
+        """What is finished of these methods, and why the rest is not.
+
+        Raises:
+            OtcacheError: if nothing could be run.
+        """
+        job, full = self.folder.job, self.folder.of(FULL)
+        if any(full.run(label) is None for label in (FULL, REFERENCE)):
+            why = "; ".join(full.failures().values()) or f"see {full.log}"
+            raise OtcacheError(f"the full runs could not be made: {why}")
+        base, reference = full.arrays(FULL), full.arrays(REFERENCE)["pictures"]
+        pictures: dict[tuple[str, int], Floats] = {("full", job.num_steps): base["pictures"]}
+        cells, missing = [], []
+        sources, prices = {}, {}
+        for method in methods:
+            part = self.folder.of(method)
+            plan = part.plan() or Plan("", 0, {})
+            sources[method], prices[method] = plan.source, plan.price
+            missing += _missing(method, part, plan)
+            for budget, label in plan.labels.items():
+                run = part.run(label)
+                if run is not None:
+                    arrays = part.arrays(label)
+                    pictures[method, budget] = arrays["pictures"]
+                    cells.append(self._cell(method, budget, run, arrays, base, reference))
+        if not cells:
+            raise OtcacheError("no method could be run: " + "; ".join(m.reason for m in missing))
+        results = Results(
+            title=job.title,
+            num_steps=job.num_steps,
+            labels=job.samples,
+            cells=tuple(cells),
+            provenance=provenance,
+            command=command,
+            sources={name: text for name, text in sources.items() if text},
+            prices=prices,
+            missing=tuple(missing),
+            full={},
+        )
+        return results, pictures
+
+    def _cell(
+        self,
+        method: str,
+        budget: int,
+        run: Run,
+        arrays: dict[str, Floats],
+        base: dict[str, Floats],
+        reference: Floats,
+    ) -> Cell:
+        n, made = self.folder.job.num_steps, arrays["pictures"]
+        values = {name: metric(made, base["pictures"]) for name, metric in self.metrics.items()}
+        if "states" in arrays and "states" in base:
+            values[STATES] = state_rmse(arrays["states"], base["states"])
+        values[ODE] = state_rmse(made, reference)
+        seconds = statistics.median(run.seconds)
+        return Cell(
+            method=method,
+            budget=budget,
+            nfe=run.nfe,
+            ideal_speedup=n / run.nfe,
+            measured_speedup=statistics.median(run.full_seconds) / seconds,
+            schedule=run.computed if run.num_steps == n else None,
+            metrics={name: tuple(map(float, each)) for name, each in values.items()},
+            setting="" if run.label == f"B = {budget}" else run.label,
+            seconds=seconds,
+            flops=run.flops,
+            peak_bytes=run.peak_bytes,
+        )
+
+
+def _missing(method: str, part: MethodFolder, plan: Plan) -> list[Missing]:
+    """Why budgets of a method are empty; one reason for all where it never ran."""
+    failed = part.failures()
+    if "" in failed and not plan.labels:
+        return [Missing(method, None, failed[""])]
+    found = list(plan.missing)
+    for budget, label in plan.labels.items():
+        if part.run(label) is None:
+            found.append(Missing(method, budget, failed.get(label) or failed.get("", "not run")))
+    return found

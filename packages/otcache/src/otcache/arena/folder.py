@@ -1,0 +1,185 @@
+"""The folder of a comparison: finished work is kept there, whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache.arena.job import FORMAT, VERSION, Job
+from otcache.results import Missing
+from otcache_core import FileError
+from otcache_core.files import load_arrays, load_json, save_arrays, save_json
+
+#: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
+FULL, REFERENCE = "full run", "reference"
+Floats = NDArray[np.floating]
+
+
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One setting of one method, over all samples.
+
+    Args:
+        label: of the setting.
+        num_steps: the pipeline was called with.
+        computed: steps computed, where the method knows them beforehand.
+        nfe: evaluations of one sample: whole ones that cost as many multiply-adds.
+        flops: of one sample.
+        peak_bytes: tensors alive at once while one sample was made.
+        seconds: of each sample.
+        full_seconds: of plain full runs between them.
+    """
+
+    label: str
+    num_steps: int
+    computed: tuple[int, ...] | None
+    nfe: float
+    flops: float
+    peak_bytes: int
+    seconds: tuple[float, ...]
+    full_seconds: tuple[float, ...]
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a method will run: budget to the label of a setting, and why others are left out."""
+
+    source: str
+    price: int
+    labels: dict[int, str]
+    missing: tuple[Missing, ...] = ()
+
+
+class _Facts(msgspec.Struct, forbid_unknown_fields=True):
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a comparison is kept.
+
+    Args:
+        path: made if missing.
+    """
+
+    path: Path
+
+    @property
+    def job(self) -> Job:
+        """What is compared.
+
+        Raises:
+            FileError: if there is none, or it is of another version.
+        """
+        return load_json(self.path / "job.json", FORMAT, VERSION, Job)
+
+    def begin(self, job: Job, *, overwrite: bool) -> None:
+        """Write the job down, or go on with the same one.
+
+        Raises:
+            FileError: if the folder holds something else, unless it may be overwritten.
+        """
+        if self.path.exists() and any(self.path.iterdir()):
+            if self._holds(job):
+                return
+            if not overwrite:
+                raise FileError(
+                    f"{self.path}: holds another comparison, one of another version, or other files: "
+                    "name a new folder, or give --force to replace the comparison in it."
+                )
+            shutil.rmtree(self.path / "work", ignore_errors=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be made: {error.strerror}.") from error
+        save_json(self.path / "job.json", FORMAT, VERSION, job)
+
+    def _holds(self, job: Job) -> bool:
+        try:
+            return self.job == msgspec.convert(msgspec.to_builtins(job), Job)
+        except FileError:
+            return False
+
+    def of(self, method: str) -> MethodFolder:
+        """The part of one method; made if missing."""
+        part = MethodFolder(self.path / "work" / slug(method))
+        part.path.mkdir(parents=True, exist_ok=True)
+        return part
+
+
+@dataclass(frozen=True)
+class MethodFolder:
+    """What one method has finished."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """What its processes printed."""
+        return self.path / "log.txt"
+
+    def measured(self) -> dict[str, Any] | None:
+        """What it calibrated; None if it has not yet."""
+        return self._facts("measured")
+
+    def keep_measured(self, facts: dict[str, Any]) -> None:
+        """Write down what it calibrated."""
+        save_json(self.path / "measured.json", FORMAT, VERSION, _Facts(facts))
+
+    def plan(self) -> Plan | None:
+        """What it will run; None if that is not known yet."""
+        path = self.path / "plan.json"
+        return load_json(path, FORMAT, VERSION, Plan) if path.exists() else None
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Write down what it will run."""
+        save_json(self.path / "plan.json", FORMAT, VERSION, plan)
+
+    def failures(self) -> dict[str, str]:
+        """Label of a setting to what went wrong; the empty label stands for the whole method."""
+        return {str(k): str(v) for k, v in (self._facts("failures") or {}).items()}
+
+    def keep_failure(self, label: str, reason: str) -> None:
+        """Write down that a setting will not be tried again."""
+        facts = _Facts({**self.failures(), label: reason})
+        save_json(self.path / "failures.json", FORMAT, VERSION, facts)
+
+    def forget_failures(self) -> None:
+        """What failed is to be tried again."""
+        (self.path / "failures.json").unlink(missing_ok=True)
+
+    def run(self, label: str) -> Run | None:
+        """A finished setting; None if it is not finished."""
+        path = self._run_path(label, "json")
+        return load_json(path, FORMAT, VERSION, Run) if path.exists() else None
+
+    def keep_run(self, run: Run, pictures: Floats, states: Floats | None) -> None:
+        """Write down a finished setting: arrays first, so that facts never stand without them."""
+        arrays = {"pictures": np.asarray(pictures, dtype=np.float32)}
+        if states is not None:
+            arrays["states"] = np.asarray(states, dtype=np.float32)
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_arrays(self._run_path(run.label, "safetensors"), arrays)
+        save_json(self._run_path(run.label, "json"), FORMAT, VERSION, run)
+
+    def arrays(self, label: str) -> dict[str, Floats]:
+        """``pictures`` and, where they could be seen, ``states`` of a finished setting."""
+        arrays, _ = load_arrays(self._run_path(label, "safetensors"))
+        return arrays
+
+    def _run_path(self, label: str, suffix: str) -> Path:
+        return self.path / f"run-{slug(label)}.{suffix}"
+
+    def _facts(self, name: str) -> dict[str, Any] | None:
+        path = self.path / f"{name}.json"
+        return load_json(path, FORMAT, VERSION, _Facts).facts if path.exists() else None
+
+
+def slug(text: str) -> str:
+    """A file name for a method or a setting."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-") or "all"

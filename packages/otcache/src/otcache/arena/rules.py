@@ -1,0 +1,218 @@
+"""Published rules of whole-output caching, each tuned as its authors do; and otcache."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import final
+
+import msgspec
+
+from otcache.arena.scheduled import ScheduledPeer
+from otcache.arena.tuning import Tuning
+from otcache.calibrate import calibrate
+from otcache.planning import plan
+from otcache.recipe import Recipe
+from otcache.running import load_policy
+from otcache_core import Schedule, ScheduleProblem
+from otcache_core.errors import OtcacheNotice
+from otcache_core.warp import levels, quantile_function, round_to_steps
+
+Found = tuple[dict[int, Schedule], int]
+
+
+@final
+class Ours(ScheduledPeer):
+    """otcache's default policy: a given one, or one calibrated here.
+
+    Args:
+        policy: a policy file; without one, the job's calibration prompts make one.
+        refine: add the refinement stage to a calibration made here.
+    """
+
+    source = "this project, default policy"
+
+    def __init__(self, policy: str | None = None, refine: bool = False) -> None:
+        self._policy, self._refine = policy, refine
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        if self._policy is not None:
+            made = load_policy(self._policy)
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", OtcacheNotice
+                )  # of another N: the run says so itself
+                return {b: made.schedule(b, tuning.num_steps) for b in budgets}, 0
+        ask = tuning.request
+        measured = calibrate(
+            tuning.target,
+            ask.prompts,
+            ask.num_steps,
+            ask.seeds[:1],
+            recipe=Recipe(batch_size=ask.batch_size, refine=self._refine, ladder=tuple(budgets)),
+            progress=False,
+            registry=tuning.registry,
+            **ask.call,
+        )
+        made = plan(measured)
+        return {b: made.schedule(b) for b in budgets}, sum(measured.nfe.values())
+
+
+@final
+class UniformReuse(ScheduledPeer):
+    """Evenly spaced steps; a skipped step repeats the last computed output."""
+
+    source = "evenly spaced steps, output reuse"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        return {b: _even(tuning, b, "reuse") for b in budgets}, 0
+
+
+@final
+class UniformLinear(ScheduledPeer):
+    """Evenly spaced steps; a skipped step continues the line through the last two outputs."""
+
+    source = "evenly spaced steps, two-point extrapolation in sigma"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        return {b: _even(tuning, b, "linear") for b in budgets}, 0
+
+
+@final
+class UniformTaylor(ScheduledPeer):
+    """TaylorSeer's series on whole outputs, evenly spaced steps, order 1 to 3 by calibration error.
+
+    References:
+        From reusing to forecasting: accelerating diffusion models with TaylorSeers, 2025,
+        arXiv 2503.06923.
+    """
+
+    source = "TaylorSeer (arXiv 2503.06923) on whole outputs; order 1 to 3 tuned"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        orders = ("taylor-1", "taylor", "taylor-3")
+        found = {b: tuning.best([_even(tuning, b, name) for name in orders]) for b in budgets}
+        spent = sum(budgets) * len(orders) * len(tuning.request.prompts)
+        return found, spent + 2 * tuning.full_runs
+
+
+@final
+class LeMiCa(ScheduledPeer):
+    """Lexicographic minimax over exact outcome costs; reuse.
+
+    Args:
+        prompts: calibration prompts on which spans are priced, about N^2/6 full runs each.
+
+    References:
+        LeMiCa: lexicographic minimax path caching, 2025, arXiv 2511.00090.
+    """
+
+    source = "LeMiCa (arXiv 2511.00090), its rule on this pipeline's own costs"
+
+    def __init__(self, prompts: int = 2) -> None:
+        self._prompts = prompts
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        few = tuning.first(self._prompts)
+        model = few.registry.create("cost_models", "outcome", samples=len(few.recorded))
+        found = model.measure(few.recorded, few.evaluator)
+        costs = found.costs
+        made = {b: tuning.solve("lexicographic", b, given={"costs": costs}) for b in budgets}
+        return made, int(found.nfe) + 2 * few.full_runs
+
+
+@final
+class MeanCache(ScheduledPeer):
+    """MeanCache's costs, sum of their fourth powers, and the forecast its authors released.
+
+    References:
+        MeanCache, 2026, arXiv 2601.19961.
+    """
+
+    source = "MeanCache (arXiv 2601.19961), released rule on this pipeline's own costs"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        model = tuning.registry.create("cost_models", "mean-velocity")
+        table = model.lookback_costs(tuning.recorded)
+        given = {"costs": table.costs}
+        plain = {b: tuning.solve("peak-suppressed", b, given=given, gamma=4.0) for b in budgets}
+        return {b: table.applied(s) for b, s in plain.items()}, tuning.full_runs
+
+
+@final
+class StateDP(ScheduledPeer):
+    """A DP whose labels carry the state that the schedule is really in; reuse.
+
+    Args:
+        prompts: calibration prompts, about B N evaluations each.
+
+    References:
+        Optimal stepsize for diffusion sampling (OSS), 2025, arXiv 2503.21774.
+    """
+
+    source = "OSS-like dynamic programme (arXiv 2503.21774) over true states"
+
+    def __init__(self, prompts: int = 4) -> None:
+        self._prompts = prompts
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        few = tuning.first(self._prompts)
+        solver = few.registry.create("solvers", "state-dp", samples=self._prompts)
+        problem = ScheduleProblem(few.num_steps, max(budgets), evaluator=few.evaluator)
+        made = [solution.schedule for solution in solver.frontier(problem)]
+        return {b: made[b - 1] for b in budgets}, max(budgets) * few.full_runs
+
+
+@final
+class Annealed(ScheduledPeer):
+    """BudCache's search on the true error of whole schedules: annealing, then a climb; reuse.
+
+    Args:
+        full_runs: evaluations it may spend at each budget, in full runs of all calibration samples;
+            as many as otcache's calibration takes for all budgets together.
+
+    References:
+        BudCache, ICML 2026 (annealing of 200 iterations, relocations within three steps).
+    """
+
+    source = "BudCache-style annealing, at each budget with otcache's whole allowance"
+
+    def __init__(self, full_runs: float = 11.0) -> None:
+        self._full_runs = full_runs
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        allowance = int(self._full_runs * tuning.full_runs)
+        found = {}
+        for budget in budgets:
+            trials = allowance // (budget * tuning.evaluator.num_samples)
+            found[budget] = tuning.solve(
+                "annealing",
+                budget,
+                given={"evaluator": tuning.evaluator},
+                relative=True,
+                iterations=max(1, min(200, trials // 2)),
+                max_nfe=allowance,
+            )
+        return found, allowance * len(budgets) + 2 * tuning.full_runs
+
+
+@final
+class FluxTable(ScheduledPeer):
+    """The hard-coded table that LeMiCa and MeanCache publish for FLUX.1, carried over to N.
+
+    Its 50 steps are read as a warp and sampled at N and B; at N = 50 and B = 10 it is the table itself.
+    """
+
+    source = "published 50-step table of FLUX.1 and Qwen-Image, B = 10, carried over"
+    #: Computed steps of 50; the last one is forced by the tables' authors.
+    TABLE = (0, 1, 3, 7, 14, 21, 28, 35, 42, 49)
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        warp = quantile_function(Schedule(50, self.TABLE))
+        n = tuning.num_steps
+        return {b: Schedule(n, round_to_steps(warp(levels(b)), n)) for b in budgets}, 0
+
+
+def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:
+    even = tuning.solve("uniform", budget, given={})
+    return msgspec.structs.replace(even, forecaster=forecaster)

@@ -1,0 +1,150 @@
+"""A comparison from end to end."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otcache.arena.assembly import Assembly
+from otcache.arena.folder import FULL, Folder
+from otcache.arena.job import Job
+from otcache.arena.supervisor import Supervisor
+from otcache.progress import Stages
+from otcache.report import write_report
+from otcache.results import Results
+from otcache_core import OtcacheError
+from otcache_core.plugins import Registry
+
+#: Measured where installed, in this order; others are asked for by name.
+METRICS = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi", "legible")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a comparison is run; nothing here changes its figures, but for times.
+
+    Args:
+        limit: seconds that one setting, or one method's calibration, may take.
+        workers: methods at a time. With more than one, times are taken beside other work: only the
+            speedups, measured against full runs of the same process, mean something then.
+        overwrite: replace another comparison in the folder.
+        retry: try again what failed.
+        progress: show bars.
+        command: the command line, for the report.
+        metrics: names of metric plugins; those of :data:`METRICS` that are installed where empty.
+    """
+
+    limit: float = 600.0
+    workers: int = 1
+    overwrite: bool = False
+    retry: bool = False
+    progress: bool = True
+    command: str = ""
+    metrics: tuple[str, ...] = ()
+
+
+def compare(
+    job: Job, methods: Sequence[str], directory: str | Path, settings: Settings | None = None
+) -> tuple[Results, list[Path]]:
+    """Run methods beside each other, each in a process of its own, and write the report.
+
+    What is finished is kept in the folder: the same call goes on where it stopped, and once all is
+    done it only writes the report again. A method that crashes, hangs or cannot be run stands in the
+    report with its reason; the others go on.
+
+    Args:
+        job: what is compared.
+        methods: names of peer plugins; none takes all.
+        directory: made if missing.
+        settings: limits and bars.
+
+    Returns:
+        The results, and the files written.
+
+    Raises:
+        OtcacheError: if a name is unknown, the full runs cannot be made, or nothing ran.
+        FileError: if the folder holds something else.
+    """
+    settings = settings or Settings()
+    registry = Registry()
+    chosen = check_methods(methods, registry)
+    measured = chosen_metrics(settings.metrics, registry)
+    folder = Folder(Path(directory))
+    folder.begin(job, overwrite=settings.overwrite)
+    _run_all(folder, chosen, settings)
+    assembly = Assembly(folder, {name: registry.create("metrics", name) for name in measured})
+    results, pictures = assembly.results(chosen, _provenance(job), settings.command)
+    return results, write_report(results, pictures, directory)
+
+
+def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
+    """The peers of these names, all of them where there is none.
+
+    Raises:
+        OtcacheError: naming what is unknown, and the nearest names.
+    """
+    known = [offer.info.name for offer in registry.infos("peers")]
+    ours = [name for name in known if name == "otcache"]
+    if not methods:
+        return ours + [name for name in known if name != "otcache"]
+    for name in methods:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            every = ", ".join(known)
+            raise OtcacheError(f"no method is called {name!r}: {hint}Known: {every}.")
+    return list(dict.fromkeys(methods))
+
+
+def chosen_metrics(asked: Sequence[str], registry: Registry) -> list[str]:
+    """The metrics asked for, or the usual ones that are installed; RMSE always.
+
+    Raises:
+        OtcacheError: if there is no RMSE, or a name is unknown.
+    """
+    known = [offer.info.name for offer in registry.infos("metrics")]
+    if "rmse" not in known:
+        raise OtcacheError("no image metrics are installed: pip install 'otcache[diffusers]'")
+    for name in asked:
+        registry.get("metrics", name)
+    return list(dict.fromkeys(["rmse", *(asked or [n for n in METRICS if n in known])]))
+
+
+def _run_all(folder: Folder, methods: Sequence[str], settings: Settings) -> None:
+    threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
+    with Stages(settings.progress).rows() as report:
+        supervisor = Supervisor(folder, settings.limit, threads, report)
+        for method in (FULL, *(methods if settings.retry else ())):
+            folder.of(method).forget_failures()
+        supervisor.run(FULL)
+        if folder.of(FULL).failures():
+            return
+        with ThreadPoolExecutor(settings.workers) as pool:
+            list(pool.map(supervisor.run, methods))
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    """What the figures are bound to; opens no pipeline."""
+    from importlib import metadata
+
+    names = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit", "numpy")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "pipeline": job.pipeline,
+        "num_steps": job.num_steps,
+        "call": job.call,
+        "calibration prompts": len(job.calibration),
+        "reference steps": job.reference_steps,
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }

@@ -1,0 +1,62 @@
+"""A peer that is a schedule: published rules on whole outputs, and otcache itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from otcache.arena.tuning import Tuning
+from otcache.running import accelerate
+from otcache.targets import choose
+from otcache_core import OtcacheError, Schedule
+from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_core.plugins import Registry
+
+
+class ScheduledPeer(Peer):
+    """Tunes one schedule a budget on calibration samples, and runs it by otcache's executor."""
+
+    by_budget = True
+
+    @abstractmethod
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> tuple[dict[int, Schedule], int]:
+        """One schedule a budget, and the evaluations that tuning them took."""
+
+    def supports(self, target: Any, request: SampleRequest) -> str:
+        registry = Registry()
+        try:
+            for kind in ("probes", "executors"):
+                choose(registry, kind, target)
+        except OtcacheError as error:
+            return str(error)
+        return ""
+
+    def calibrate(
+        self, target: Any, request: SampleRequest, budgets: Sequence[int]
+    ) -> Mapping[str, Any]:
+        found, nfe = self.schedules(Tuning(target, request, Registry()), budgets)
+        return {"schedules": {str(b): s.to_dict() for b, s in found.items()}, "nfe": nfe}
+
+    def settings(
+        self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
+    ) -> Sequence[PeerSetting]:
+        found = []
+        for budget in budgets:
+            stored = measured["schedules"][str(budget)]
+            schedule = msgspec.convert(stored, Schedule)
+            found.append(
+                PeerSetting(f"B = {budget}", {"schedule": stored}, num_steps, schedule.computed)
+            )
+        return found
+
+    @contextmanager
+    def apply(
+        self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
+    ) -> Iterator[None]:
+        schedule = msgspec.convert(setting.values["schedule"], Schedule)
+        with accelerate(target, schedule):
+            yield

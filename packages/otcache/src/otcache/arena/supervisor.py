@@ -1,0 +1,141 @@
+"""Runs a method's worker, and survives whatever becomes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+from otcache.arena.folder import Folder, MethodFolder
+
+#: (method, what it is at, settings done, settings in all)
+Report = Callable[[str, str, int, int], None]
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """Starts workers one after the other until a method has nothing left to do.
+
+    Args:
+        folder: of the comparison.
+        limit: seconds that one piece of work may take: a calibration, or a setting.
+        threads: of each worker; 0 leaves that to its libraries.
+        report: told of progress.
+    """
+
+    folder: Folder
+    limit: float
+    threads: int
+    report: Report
+
+    def run(self, method: str) -> None:
+        """Do what is missing of a method. What fails is written down and not tried again."""
+        part = self.folder.of(method)
+        while "" not in (failed := part.failures()):
+            if (plan := part.plan()) is not None and all(
+                label in failed or part.run(label) is not None for label in plan.labels.values()
+            ):
+                return
+            ended = _Watch(self, method, part).ended()
+            if ended is None:
+                return
+            part.keep_failure(*ended)
+
+
+class _Watch:
+    """One process."""
+
+    def __init__(self, supervisor: Supervisor, method: str, part: MethodFolder) -> None:
+        self._supervisor, self._method, self._part = supervisor, method, part
+        self._at, self._working = "", False
+        self._labels: list[str] = []
+
+    def ended(self) -> tuple[str, str] | None:
+        """None if it did all its work, else the setting that failed ("" for all) and why."""
+        with self._part.log.open("ab") as log:
+            process = self._start(log)
+            try:
+                return self._follow(process)
+            finally:
+                process.kill()
+                process.wait()
+
+    def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self._supervisor.threads:
+            environment["OMP_NUM_THREADS"] = str(self._supervisor.threads)
+        command = [sys.executable, "-m", "otcache.arena.worker"]
+        command += [str(self._supervisor.folder.path), self._method]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+        )
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, str] | None:
+        assert process.stdout is not None
+        lines: queue.Queue[bytes | None] = queue.Queue()
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        clock = _Clock(self._supervisor.limit)
+        while True:
+            try:
+                line = lines.get(timeout=clock.left)
+            except queue.Empty:
+                return self._failure(f"took longer than {self._supervisor.limit:g} s")
+            if line is None:
+                return self._after(process.wait())
+            event: Event = json.loads(line)
+            if event["event"] == "absent":
+                return "", event["reason"]
+            if event["event"] in ("begin", "end"):
+                clock.restart()
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        if event["event"] == "plan":
+            self._labels = event["labels"]
+        elif event["event"] == "begin":
+            self._at, self._working = event["what"], True
+        elif event["event"] == "end":
+            self._working = False
+        done = sum(self._part.run(label) is not None for label in self._labels)
+        self._supervisor.report(self._method, self._at, done, max(1, len(self._labels)))
+
+    def _after(self, code: int) -> tuple[str, str] | None:
+        if code == 0:
+            return None
+        lines = self._part.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = lines[-1].strip() if lines else "it said nothing"
+        how = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        return self._failure(f"{how} while at {self._at or 'its start'}: {last}")
+
+    def _failure(self, reason: str) -> tuple[str, str]:
+        known = self._working and self._at in self._labels
+        return (self._at if known else ""), reason
+
+
+class _Clock:
+    """What is left of a limit; never less than nothing."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self.restart()
+
+    def restart(self) -> None:
+        self._ends = time.monotonic() + self._limit
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self._ends - time.monotonic())
+
+
+def _read(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)

@@ -1,0 +1,83 @@
+"""What a scheduled rule may use to tune itself: the calibration samples, recorded and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from otcache.targets import choose
+from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core.plugins import Registry
+from otcache_core.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The pipeline on calibration samples.
+
+    Args:
+        target: the pipeline.
+        request: calibration samples, N steps.
+        registry: where solvers and cost models come from.
+    """
+
+    target: Any
+    request: SampleRequest
+    registry: Registry
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return self.request.num_steps
+
+    @property
+    def full_runs(self) -> int:
+        """Evaluations of one full run of every calibration sample."""
+        return self.num_steps * len(self.request.prompts)
+
+    @cached_property
+    def probe(self) -> FeatureProbe:
+        """Of the target."""
+        probe: FeatureProbe = choose(self.registry, "probes", self.target)
+        return probe
+
+    @cached_property
+    def recorded(self) -> Sequence[Trajectory]:
+        """Full runs; costs one full run a sample."""
+        return list(self.probe.record(self.target, self.request))
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """On those; costs one more."""
+        return self.probe.evaluator(self.target, self.request, self.recorded)
+
+    def first(self, prompts: int) -> Tuning:
+        """The same on some of the samples."""
+        ask = self.request
+        few = SampleRequest(
+            ask.prompts[:prompts], ask.seeds[:prompts], ask.num_steps, ask.call, ask.batch_size
+        )
+        return Tuning(self.target, few, self.registry)
+
+    def solve(self, solver: str, budget: int, *, given: dict[str, Any], **options: Any) -> Schedule:
+        """The schedule that a solver plugin finds.
+
+        Raises:
+            OtcacheError: if it finds none.
+        """
+        problem = ScheduleProblem(self.num_steps, budget, **given)
+        solution = self.registry.create("solvers", solver, **options).solve(problem)
+        if solution.schedule is None:
+            raise OtcacheError(f"{solver} found no schedule of {budget} steps: {solution.result}.")
+        found: Schedule = solution.schedule
+        return found
+
+    def best(self, schedules: Sequence[Schedule]) -> Schedule:
+        """The one of least mean log RMSE of pictures, each sample counting alike."""
+        errors = self.evaluator.evaluate(schedules, objective="rmse").errors
+        return schedules[int(np.log(np.maximum(errors, 1e-12)).mean(axis=1).argmin())]

@@ -1,0 +1,207 @@
+"""One method in a process of its own: ``python -m otcache.arena.worker FOLDER METHOD``.
+
+Nothing that a method does to classes, globals or the allocator reaches another one; a crash or a hang ends
+this process and no more.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from otcache.arena.channel import Channel
+from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
+from otcache.arena.job import Job
+from otcache.arena.matching import match
+from otcache.opening import open_pipeline
+from otcache.results import Label
+from otcache.targets import choose
+from otcache_core.contracts import FeatureProbe, Measured, Peer, PeerSetting, SampleRequest
+from otcache_core.plugins import Registry
+
+#: Calibration samples on which settings of a ladder are matched to budgets.
+MATCHED_ON = 2
+#: Plain full runs beside each setting, for its speedup.
+FULL_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The pipeline of this process, and how samples of it are measured."""
+
+    job: Job
+    target: Any
+    call: dict[str, Any]
+    probe: FeatureProbe
+    channel: Channel
+
+    @classmethod
+    def open(cls, job: Job, channel: Channel, registry: Registry) -> Bench:
+        """Open the job's pipeline."""
+        opened = open_pipeline(job.pipeline, registry)
+        probe = choose(registry, "probes", opened.target)
+        return cls(job, opened.target, {**opened.call, **job.call}, probe, channel)
+
+    def request(self, samples: Sequence[Label], num_steps: int, batch: int = 1) -> SampleRequest:
+        """Some samples on some steps."""
+        prompts = tuple(prompt for prompt, _, _ in samples)
+        seeds = tuple(seed for _, seed, _ in samples)
+        return SampleRequest(prompts, seeds, num_steps, self.call, batch)
+
+    @property
+    def calibration(self) -> SampleRequest:
+        """What methods are calibrated on."""
+        samples = [(prompt, 0, "") for prompt in self.job.calibration]
+        return self.request(samples, self.job.num_steps, batch=16)
+
+    def one(self, sample: Label, num_steps: int, *, flops: bool = False) -> Measured:
+        """One sample in one pipeline call."""
+        found = self.probe.measure(self.target, self.request([sample], num_steps), flops=flops)
+        self.channel.say("step")
+        return found
+
+    @cached_property
+    def price(self) -> tuple[float, float]:
+        """Multiply-adds of a plain step, and of what a run does besides its steps."""
+        sample = self.job.samples[0]
+        two, three = (self.one(sample, n, flops=True).flops or 0 for n in (2, 3))
+        return float(three - two), float(two - 2 * (three - two))
+
+    def evaluations(self, samples: Sequence[Label], num_steps: int) -> tuple[float, float, int]:
+        """Evaluations and multiply-adds of a sample, and peak bytes, as the target is now."""
+        found = [self.one(sample, num_steps, flops=True) for sample in samples]
+        flops = statistics.fmean(one.flops or 0 for one in found)
+        step, rest = self.price
+        nfe = (flops - rest) / step if step else float("nan")
+        return nfe, flops, max(one.peak_bytes or 0 for one in found)
+
+    def run(
+        self, setting: PeerSetting, context: AbstractContextManager[None], counted: int
+    ) -> tuple[Run, Floats, Floats | None]:
+        """All samples of a setting, and plain full runs before and after them."""
+        samples, full = self.job.samples, []
+        _ = self.price
+        plain = FULL_RUNS if setting.label != REFERENCE else 0
+        full += [self.one(s, self.job.num_steps).seconds for s in samples[: plain - plain // 2]]
+        with context:
+            self.one(samples[0], setting.num_steps)  # the first call of a setting is slow
+            made = [self.one(sample, setting.num_steps) for sample in samples]
+            nfe, flops, peak = self.evaluations(samples[:counted], setting.num_steps)
+        full += [self.one(s, self.job.num_steps).seconds for s in samples[: plain // 2]]
+        states = [one.states for one in made if one.states is not None]
+        run = Run(
+            label=setting.label,
+            num_steps=setting.num_steps,
+            computed=setting.computed,
+            nfe=round(nfe, 6),
+            flops=flops,
+            peak_bytes=peak,
+            seconds=tuple(one.seconds for one in made),
+            full_seconds=tuple(full),
+        )
+        pictures = np.concatenate([one.pictures for one in made])
+        return run, pictures, np.concatenate(states) if len(states) == len(made) else None
+
+
+class Worker:
+    """Runs what is missing of one method."""
+
+    def __init__(self, bench: Bench, folder: MethodFolder, peer: Peer) -> None:
+        self._bench, self._folder, self._peer = bench, folder, peer
+        self._channel, self._job = bench.channel, bench.job
+
+    def work(self, method: str) -> None:
+        """Calibrate, match settings to budgets, run each; what is finished is not done again."""
+        reason = self._peer.supports(self._bench.target, self._bench.calibration)
+        if reason:
+            self._channel.say("absent", reason=reason)
+            return
+        measured = self._measured()
+        settings = {s.label: s for s in self._settings(measured)}
+        plan = self._folder.plan() or self._planned(method, list(settings.values()), measured)
+        self._channel.say("plan", labels=list(dict.fromkeys(plan.labels.values())))
+        failed = self._folder.failures()
+        for label in dict.fromkeys(plan.labels.values()):
+            if label not in failed and self._folder.run(label) is None:
+                self._run(settings[label], measured)
+
+    def _measured(self) -> dict[str, Any]:
+        known = self._folder.measured()
+        if known is not None:
+            return known
+        self._channel.say("begin", what="calibration")
+        request = self._bench.calibration
+        known = dict(self._peer.calibrate(self._bench.target, request, self._job.budgets))
+        self._folder.keep_measured(known)
+        self._channel.say("end")
+        return known
+
+    def _settings(self, measured: dict[str, Any]) -> Sequence[PeerSetting]:
+        return self._peer.settings(self._job.num_steps, self._job.budgets, measured)
+
+    def _planned(self, method: str, settings: list[PeerSetting], measured: dict[str, Any]) -> Plan:
+        source, price = self._peer.source, int(measured.get("nfe", 0))
+        if self._peer.by_budget:
+            pairs = zip(self._job.budgets, settings, strict=True)
+            plan = Plan(source, price, {budget: s.label for budget, s in pairs})
+        else:
+            self._channel.say("begin", what="matching settings to budgets")
+            costs = {s.label: self._cost(s, measured) for s in settings}
+            labels, missing = match(method, costs, self._job.budgets)
+            plan = Plan(source, price, labels, missing)
+            self._channel.say("end")
+        self._folder.keep_plan(plan)
+        return plan
+
+    def _cost(self, setting: PeerSetting, measured: dict[str, Any]) -> float:
+        samples = [(prompt, 1, "") for prompt in self._job.calibration[:MATCHED_ON]]
+        _ = self._bench.price
+        with self._peer.apply(self._bench.target, setting, measured):
+            return self._bench.evaluations(samples, setting.num_steps)[0]
+
+    def _run(self, setting: PeerSetting, measured: dict[str, Any]) -> None:
+        self._channel.say("begin", what=setting.label)
+        counted = self._job.counted if self._peer.adaptive else 1
+        context = self._peer.apply(self._bench.target, setting, measured)
+        self._folder.keep_run(*self._bench.run(setting, context, counted))
+        self._channel.say("end")
+
+
+def full_runs(bench: Bench, folder: MethodFolder) -> None:
+    """The full run of every sample, and the run that stands for the ODE's solution."""
+    wanted = {FULL: bench.job.num_steps, REFERENCE: bench.job.reference_steps}
+    bench.channel.say("plan", labels=list(wanted))
+    for label, steps in wanted.items():
+        if folder.run(label) is None:
+            bench.channel.say("begin", what=label)
+            folder.keep_run(*bench.run(PeerSetting(label, {}, steps), nullcontext(), 1))
+            bench.channel.say("end")
+
+
+def main() -> None:
+    """Do one method's work."""
+    path, method = sys.argv[1:]
+    channel, registry = Channel(), Registry()
+    folder = Folder(Path(path))
+    job, part = folder.job, folder.of(method)
+    channel.say("begin", what="opening the pipeline")
+    bench = Bench.open(job, channel, registry)
+    if method == FULL:
+        channel.say("end")
+        full_runs(bench, part)
+        return
+    peer: Peer = registry.create("peers", method, **job.options.get(method, {}))
+    channel.say("end")
+    Worker(bench, part, peer).work(method)
+
+
+if __name__ == "__main__":
+    main()

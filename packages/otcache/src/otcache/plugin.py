@@ -1,0 +1,22 @@
+"""What the facade itself offers: the schedules that `otcache compare` sets beside the rivals."""
+
+from __future__ import annotations
+
+from otcache_core.plugins import Info, hookimpl
+
+
+@hookimpl
+def otcache_provide_peers() -> list[Info]:
+    """otcache, and the published rules that are schedules on whole outputs."""
+    home = "otcache.arena.rules"
+    return [
+        Info("otcache", f"{home}:Ours", "the default policy: a given one, or calibrated here"),
+        Info("uniform", f"{home}:UniformReuse", "evenly spaced steps, output reuse"),
+        Info("uniform-linear", f"{home}:UniformLinear", "evenly spaced steps, extrapolation"),
+        Info("uniform-taylor", f"{home}:UniformTaylor", "TaylorSeer's series on whole outputs"),
+        Info("lemica", f"{home}:LeMiCa", "lexicographic minimax over exact outcome costs"),
+        Info("meancache", f"{home}:MeanCache", "MeanCache's released rule on its own costs"),
+        Info("state-dp", f"{home}:StateDP", "OSS-like dynamic programme over true states"),
+        Info("budcache", f"{home}:Annealed", "annealed search on the true error"),
+        Info("flux-table", f"{home}:FluxTable", "the published table of FLUX.1, carried over"),
+    ]
