@@ -37,14 +37,16 @@ def otcache_provide_metrics() -> list[Info]:
         Info("ms-ssim", f"{home}.ms_ssim:MsSsim", "structural similarity over up to five scales"),
         Info("haarpsi", f"{home}.haarpsi:HaarPsi", "perceptual similarity by Haar wavelets"),
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
-        Info("lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by local path"),
+        Info(
+            "lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by local path"
+        ),
     ]
 
 
 @hookimpl
 def otcache_provide_peers() -> list[Info]:
     """Rivals for ``otcache compare``."""
-    return [*_fewer_steps()]
+    return [*_fewer_steps(), *_diffusers_caches()]
 
 
 @hookimpl
@@ -75,4 +77,13 @@ def _fewer_steps() -> list[Info]:
         Info("fewer-steps-dpmpp", f"{home}:FewerStepsDPMPP", "DPM-Solver++(2M) on B steps"),
         Info("fewer-steps-unipc", f"{home}:FewerStepsUniPC", "UniPC of order 2 on B steps"),
         Info("fewer-steps-heun", f"{home}:FewerStepsHeun", "Heun with B evaluations"),
+    ]
+
+
+def _diffusers_caches() -> list[Info]:
+    home = "otcache_diffusers.peers.diffusers_caches"
+    return [
+        Info(
+            "first-block-cache", f"{home}.first_block_cache:FirstBlockCache", "by the first block"
+        ),
     ]

@@ -1,0 +1,1 @@
+"""Peers that are caches of diffusers itself: its own classes, enabled and taken off, never patched."""

@@ -1,0 +1,67 @@
+"""Why a pipeline cannot run with a cache of diffusers, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+from diffusers import DiffusionPipeline
+from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS
+from diffusers.hooks._helpers import TransformerBlockRegistry
+from torch import nn
+
+VERSION = f"diffusers {diffusers.__version__}"
+
+
+def cannot_cache(target: Any, config: str) -> str:
+    """ "" if ``target.transformer.enable_cache`` takes a config of this name, else why not."""
+    if not hasattr(diffusers.hooks, config):
+        return f"{VERSION} has no {config}: install a later one"
+    if not isinstance(target, DiffusionPipeline):
+        kind = type(target).__name__
+        return f"needs a diffusers pipeline, got {kind}: the cache sits on a pipeline's transformer"
+    pipeline, denoiser = type(target).__name__, getattr(target, "transformer", None)
+    if not isinstance(denoiser, nn.Module):
+        return f"{pipeline} has no transformer, and the cache sits on one"
+    if isinstance(getattr(target, "transformer_2", None), nn.Module):
+        return f"{pipeline} has two transformers that share a run: the cache would know half of it"
+    if not hasattr(denoiser, "enable_cache"):
+        return f"{type(denoiser).__name__} has no enable_cache in {VERSION}"
+    if not hasattr(getattr(target, "scheduler", None), "set_timesteps"):
+        return f"{pipeline} has no scheduler with timesteps"
+    return ""
+
+
+def cannot_skip_blocks(target: Any) -> str:
+    """ "" if diffusers can pass over this transformer's blocks, else why not.
+
+    It needs a registered layout of each block's inputs and outputs, and a first block that is not the
+    last one.
+    """
+    denoiser = target.transformer
+    blocks = blocks_of(denoiser)
+    for block in blocks:
+        try:
+            TransformerBlockRegistry.get(type(block))
+        except ValueError:
+            return f"{VERSION} does not know how to pass over a {type(block).__name__}"
+    if len(blocks) < 2:
+        return f"{type(denoiser).__name__} has {len(blocks)} blocks, and the rule needs two"
+    return ""
+
+
+def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
+    """The blocks that diffusers' caches find, in the order of the forward pass."""
+    return [
+        block
+        for name, child in denoiser.named_children()
+        if name in _ALL_TRANSFORMER_BLOCK_IDENTIFIERS and isinstance(child, nn.ModuleList)
+        for block in child
+    ]
+
+
+def enters_no_context(target: Any) -> str:
+    """The reason that goes with a pipeline without cache contexts."""
+    return (
+        f"{type(target).__name__} enters no cache_context, by which the cache tells branches apart"
+    )
