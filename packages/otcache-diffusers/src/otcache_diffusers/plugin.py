@@ -46,7 +46,7 @@ def otcache_provide_metrics() -> list[Info]:
 @hookimpl
 def otcache_provide_peers() -> list[Info]:
     """Rivals for ``otcache compare``."""
-    return [*_fewer_steps(), *_diffusers_caches()]
+    return [*_fewer_steps(), *_diffusers_caches(), *_teacache()]
 
 
 @hookimpl
@@ -87,3 +87,8 @@ def _diffusers_caches() -> list[Info]:
             "first-block-cache", f"{home}.first_block_cache:FirstBlockCache", "by the first block"
         ),
     ]
+
+
+def _teacache() -> list[Info]:
+    about = "skips while the first block's input has changed little (arXiv 2411.19108)"
+    return [Info("teacache", "otcache_diffusers.peers.teacache.peer:TeaCache", about)]
