@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from frechet import Frechet, real_pictures
 from numpy.typing import NDArray
 from rivals import Rivals
 
@@ -34,6 +33,7 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
+from otcache_diffusers.metrics.frechet import Frechet
 from otcache_diffusers.peers.fewer_steps import SAMPLERS
 
 SHARES = (0.1, 0.13, 0.17, 0.2, 0.27, 0.33, 0.5)
@@ -42,7 +42,6 @@ FEWER = {"euler": "euler", "adams-bashforth": "adams-bashforth", "dpm++": "dpmpp
 OURS, REFINED = "otcache", "otcache, refined"
 REFERENCE_STEPS = 500
 CALIBRATION_PROMPTS = 8
-REAL_PICTURES = 512
 BATCH = 16
 Pictures = NDArray[np.floating]
 Cells = dict[str, dict[str, list[float]]]
@@ -163,7 +162,7 @@ class Bench:
 
     def cells(self) -> Cells:
         """Values of each metric a sample, by ``method|budget``, of methods that are complete."""
-        distance = Frechet(real_pictures(REAL_PICTURES, self._out / "npm"))
+        distance = Frechet("demo")
         found: Cells = {"full run|": {"frechet": [distance(self._full)]}}
         for name in self.methods():
             paths = {b: self._path(name, b) for b in self.setting.budgets}
@@ -319,8 +318,8 @@ def preamble(samples: int) -> list[str]:
         "Made by `nox -s bench -- quality OUT` on two CPU cores: the demo pipeline, "
         f"{samples} held-out prompts with one seed. `rmse` and `lpips` are against the full run, `ode` is "
         f"RMSE against a {REFERENCE_STEPS}-step run; mean and half of the 95 % bootstrap interval over "
-        "prompts. `frechet` is a Fréchet distance to real pictures (benchmarks/frechet.py says on which "
-        "features; with so few pictures it compares rows and no more).",
+        "prompts. `frechet` is a Fréchet distance to real pictures (otcache_diffusers.metrics.frechet says "
+        "on which features; with so few pictures it compares rows and no more).",
         "",
         "Everything is tuned on calibration prompts. All *fewer steps* samplers visit the pipeline's own "
         "grid of B steps. The searched rival (*BudCache-style*) gets, at every single budget, as many "

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from otcache_core.contracts.metric import QualityMetric
-from otcache_core.testing import KnownAnswer, MetricConformance
+from otcache_core.contracts import QualityMetric, SetMetric
+from otcache_core.testing import KnownAnswer, MetricConformance, SetMetricConformance
+from otcache_core.testing.pictures import waves
+from otcache_diffusers.metrics.frechet import Frechet
 from otcache_diffusers.metrics.haarpsi import HaarPsi
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
@@ -236,7 +239,43 @@ def _vgg_distances() -> list[float]:
     return [distance_on(x, y, weights) for x, y in pairs]
 
 
-KITS = {
+class FrechetKit(SetMetricConformance):
+    def make_metric(self) -> SetMetric:
+        return Frechet(real_file())
+
+    def known_answer(self) -> KnownAnswer:
+        """The formula with scipy's matrix root, on features in plain numpy."""
+        return KnownAnswer((waves(8, (64, 64, 3))[:, ::-1] / 0.8,), _frechet_distance(), rtol=1e-4)
+
+    def best(self) -> Array:
+        return np.asarray(np.load(real_file()))
+
+
+@cache
+def real_file() -> Path:
+    """Sixteen pictures that stand for real ones."""
+    path = Path(scratch()) / "real.npy"
+    np.save(path, np.concatenate([*(golden_pair(64)), waves(12, (64, 64, 3))]))
+    return path
+
+
+@cache
+def _frechet_distance() -> float:
+    from scipy.linalg import sqrtm
+
+    def rows(pictures: Array) -> Array:
+        deepest = [alex_features(p, alex_weights())[-1].reshape(-1, 256) for p in pictures]
+        return np.concatenate(deepest)
+
+    real, made = rows(np.load(real_file())), rows(waves(8, (64, 64, 3))[:, ::-1] / 0.8)
+    _, _, directions = np.linalg.svd(real - real.mean(axis=0), full_matrices=False)
+    x, y = ((v - real.mean(axis=0)) @ directions[:16].T for v in (made, real))
+    cx, cy = np.cov(x.T), np.cov(y.T)
+    root = np.real(sqrtm(cx @ cy))
+    return float(np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + np.trace(cx + cy - 2 * root))
+
+
+KITS: dict[str, Any] = {
     "rmse": RmseKit,
     "psnr": PsnrKit,
     "ssim": SsimKit,
@@ -244,4 +283,5 @@ KITS = {
     "haarpsi": HaarPsiKit,
     "lpips": LpipsKit,
     "lpips-vgg": LpipsVggKit,
+    "frechet": FrechetKit,
 }

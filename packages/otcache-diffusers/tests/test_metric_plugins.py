@@ -62,3 +62,7 @@ class TestLpips(metric_kits.LpipsKit):
 
 class TestLpipsVgg(metric_kits.LpipsVggKit):
     pass
+
+
+class TestFrechet(metric_kits.FrechetKit):
+    pass

@@ -37,9 +37,8 @@ def otcache_provide_metrics() -> list[Info]:
         Info("ms-ssim", f"{home}.ms_ssim:MsSsim", "structural similarity over up to five scales"),
         Info("haarpsi", f"{home}.haarpsi:HaarPsi", "perceptual similarity by Haar wavelets"),
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
-        Info(
-            "lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by local path"
-        ),
+        Info("lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
+        Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real pictures by path"),
     ]
 
 

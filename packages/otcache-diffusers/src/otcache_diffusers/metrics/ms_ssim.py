@@ -59,8 +59,9 @@ def exponents(side: int) -> tuple[float, ...]:
     count = 1
     while count < len(EXPONENTS) and side // 2**count >= WINDOW:
         count += 1
-    total = sum(EXPONENTS[:count]) if count < len(EXPONENTS) else 1.0  # as printed: they make 1.0001
-    return tuple(w / total for w in EXPONENTS[:count])
+    if count == len(EXPONENTS):
+        return EXPONENTS  # as printed, though they make 1.0001
+    return tuple(w / sum(EXPONENTS[:count]) for w in EXPONENTS[:count])
 
 
 def _similarity(x: Tensor, y: Tensor) -> float:
