@@ -104,9 +104,10 @@ def test_sinkhorn_tends_to_the_linear_program_as_epsilon_falls():
     exact = _value(NetworkSimplex()(*_uniform(*pair), cost), cost)
     above = []
     for epsilon in (1.0, 0.1, 0.01, 0.001):
-        plan, residual, _ = Sinkhorn(epsilon=Annealed(end=epsilon)).plan(cost)
-        assert residual <= 1e-8
-        above.append(_value(plan, cost) - exact)
+        coupling = Sinkhorn(epsilon=Annealed(end=epsilon)).couple(cost)
+        assert coupling.converged
+        assert coupling.residual <= 1e-8
+        above.append(_value(coupling.plan, cost) - exact)
     assert above == sorted(above, reverse=True)
     assert above[-1] < 1e-2 * above[0]
 
@@ -121,6 +122,20 @@ def test_a_stopped_sinkhorn_says_so():
     done = Sinkhorn().solve(problem)
     assert done.result is Result.OPTIMAL
     assert done.stats["marginal_residual"] <= 1e-8
+
+
+def test_marginals_met_before_the_last_epsilon_are_not_convergence():
+    """However the iterations run out: exactly where a stage is done, too."""
+    anchor, reference = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))
+    problem = ScheduleProblem(N, 5, anchor=anchor, reference=reference)
+    needed = Sinkhorn().solve(problem).stats["iterations"]
+    met_early = 0
+    for limit in range(1, needed + 1):
+        stopped = Sinkhorn(max_iterations=limit).solve(problem)
+        met = stopped.stats["marginal_residual"] <= 1e-8
+        assert (stopped.result is Result.OPTIMAL) == (limit == needed)
+        met_early += met and limit < needed
+    assert met_early > 0  # the first epsilon is met in a few iterations
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ class Result(enum.Enum):
     INFEASIBLE = (
         "No path of this budget exists in the span graph. Raise the budget or the span cap."
     )
-    BUDGET_SPENT = "The search stopped at its evaluation limit. Try increasing `max_trials`."
+    BUDGET_SPENT = (
+        "The solver stopped at one of its limits before it was done. "
+        "Raise it: `stats[\"advice\"]` names it."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,8 @@ class Solution:
             the solver offers none.
         certificate: what the bound bounds (objective, forecaster, samples); empty where there is
             none.
-        stats: counters such as ``{"nfe": 120, "trials": 40}``.
+        stats: counters such as ``{"nfe": 120, "trials": 40}``; where the result is BUDGET_SPENT,
+            ``advice`` names the solver's own limit that ended it.
     """
 
     schedule: Schedule | None

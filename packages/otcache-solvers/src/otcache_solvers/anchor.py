@@ -13,6 +13,7 @@ from otcache_core.forecasters.strength import StrengthCurve
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.climb import climb
 from otcache_solvers.kumaraswamy import Kumaraswamy
+from otcache_solvers.limits import raise_limits
 from otcache_solvers.needs import evaluator_of, objective_of
 from otcache_solvers.search_space import GapSpace, IntegerSpace, SearchSpace, WarpSpace
 from otcache_solvers.shared_study import SharedStudy
@@ -149,6 +150,8 @@ class AnchorSearch(ScheduleSolver):
         if self.progress is not None:
             self.progress(self._most, self._most)
         pruned = {"pruned": len(book.given_up)} if self.prune else {}
+        if not settled:
+            verdict["advice"] = raise_limits("the climb", climb_trials=self.climb_trials)
         return Solution(
             chosen.schedule,
             chosen.value,

@@ -117,6 +117,7 @@ class Annealing(ScheduleSolver):
                 "start": start.value,
                 "annealed": annealed.value,
                 "taken": taken,
+                **book.advice("annealing", settled),
             },
         )
 

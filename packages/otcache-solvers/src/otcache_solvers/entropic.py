@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Result, Solution
+from otcache_core import OtcacheError
 from otcache_core.errors import expected
-from otcache_solvers.sinkhorn import Annealed
+from otcache_solvers.annealed import Annealed
+from otcache_solvers.coupling import Coupling
 
 Floats = NDArray[np.float64]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Coupling:
-    """What the iteration reached.
-
-    Args:
-        plan: pi, shape of C.
-        residual: what the marginals lack, as a share of the mass (the law is in :func:`couple`).
-        iterations: over all epsilons.
-        epsilon: the last one, in units of C.
-        converged: whether ``residual`` is within the tolerance at the last epsilon.
-    """
-
-    plan: Floats
-    residual: float
-    iterations: int
-    epsilon: float
-    converged: bool
 
 
 def couple(
@@ -123,20 +102,3 @@ def check_effort(tolerance: float, max_iterations: int) -> None:
         raise OtcacheError(expected("tolerance", tolerance, "above 0 and finite"))
     if max_iterations < 1:
         raise OtcacheError(expected("max_iterations", max_iterations, "at least 1"))
-
-
-def reported(solution: Solution, coupling: Coupling) -> Solution:
-    """The solution with how its coupling was reached; unconverged, it certifies nothing."""
-    stats = solution.stats | {
-        "marginal_residual": coupling.residual,
-        "iterations": coupling.iterations,
-        "epsilon": coupling.epsilon,
-    }
-    if coupling.converged:
-        return replace(solution, stats=stats)
-    stats["advice"] = (
-        f"The coupling did not converge: marginal residual {coupling.residual:.1e} after "
-        f"{coupling.iterations} iterations. Raise `max_iterations` or the last epsilon."
-    )
-    spent = Result.BUDGET_SPENT
-    return replace(solution, result=spent, lower_bound=None, certificate="", stats=stats)

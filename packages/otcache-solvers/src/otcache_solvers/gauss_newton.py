@@ -85,7 +85,10 @@ class GaussNewton(ScheduleSolver):
         start, nfe = self._start(problem, evaluator)
         price = nfe + _price(WeightVector.of(start), n - len(kept), len(kept))
         if self.max_nfe is not None and price > self.max_nfe:
-            stats = {"nfe": nfe, "accepted": False, "price": price}
+            advice = (
+                f"A step may cost {price} evaluations. Raise `max_nfe` ({self.max_nfe}) to that."
+            )
+            stats = {"nfe": nfe, "accepted": False, "price": price, "advice": advice}
             return Solution(start, np.inf, Result.BUDGET_SPENT, stats=stats)
         better, spent = self._refined(start, evaluator, range(kept.start))
         ran = evaluator.evaluate([start, better], objective=self.objective, samples=kept)

@@ -1,6 +1,9 @@
-"""What a solver asks of its problem, or one clear error."""
+"""What a solver asks of its problem and its machine, or one clear error."""
 
 from __future__ import annotations
+
+import importlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +11,38 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
+
+#: What to install for a module that is imported on use: the requirements of this package.
+REQUIREMENTS = {
+    "cvxpy": "cvxpy>=1.5",
+    "networkx": "networkx>=3.3",
+    "optuna": "optuna>=4",
+    "ot": "POT>=0.9.5",
+    "scipy": "scipy>=1.13",
+}
+
+
+def library(module: str, user: str, instead: str = "") -> Any:
+    """A heavy library, imported on use; ``scipy.optimize`` and the like are of ``scipy``.
+
+    Args:
+        module: name to import.
+        user: what needs it, to begin a sentence with.
+        instead: what works without it, such as ``use backend=HiGHS()``.
+
+    Raises:
+        OtcacheError: if it cannot be imported, with the line that installs it.
+    """
+    requirement = REQUIREMENTS[module.split(".")[0]]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = requirement.split(">")[0]
+        why = "is not installed" if error.name == module.split(".")[0] else f"is broken ({error})"
+        other = f", or {instead}." if instead else "."
+        raise OtcacheError(
+            f"{user} needs {name}, which {why}: pip install '{requirement}'{other}"
+        ) from error
 
 
 def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:

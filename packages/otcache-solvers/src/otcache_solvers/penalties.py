@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
-from otcache_solvers.entropic import Coupling, check_effort, couple
+from otcache_solvers.annealed import Annealed
+from otcache_solvers.coupling import Coupling
+from otcache_solvers.entropic import check_effort, couple
 from otcache_solvers.simplex import Coupler, NetworkSimplex
-from otcache_solvers.sinkhorn import Annealed
 
 Floats = NDArray[np.float64]
 

@@ -92,6 +92,7 @@ class Refine(ScheduleSolver):
                 "trials": len(book.entries),
                 "start": start.value,
                 "accepted": best is not start,
+                **book.advice("the climb", settled),
             },
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from otcache_core import Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
-from otcache_solvers.needs import costs_of
+from otcache_solvers.needs import costs_of, library
 
 CERTIFICATE = "least sum of the problem's span costs"
 
@@ -36,11 +36,10 @@ class ShortestPath(ScheduleSolver):
         """A path of least sum; which of several equal ones is networkx's choice, but always it.
 
         Raises:
-            OtcacheError: if the problem has no costs.
+            OtcacheError: if the problem has no costs, or networkx is not installed.
         """
-        import networkx as nx
-
         costs = costs_of(problem, "shortest-path")
+        nx = library("networkx", "solver 'shortest-path'")
         starts, stops = np.nonzero(np.isfinite(np.where(np.tri(*costs.shape) > 0, np.inf, costs)))
         graph = nx.DiGraph()
         for i, j in zip(starts.tolist(), stops.tolist(), strict=True):

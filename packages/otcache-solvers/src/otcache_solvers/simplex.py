@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
+from otcache_solvers.needs import library
 
 Floats = NDArray[np.float64]
 #: From mu, nu (equal sums) and C to the optimal plan.
@@ -43,15 +45,7 @@ class NetworkSimplex:
         Raises:
             OtcacheError: if POT is not installed or reports that it did not converge.
         """
-        try:
-            import ot
-        except ImportError as error:
-            raise OtcacheError(
-                "optimal transport by network simplex needs POT, which is not installed: "
-                "pip install 'POT>=0.9.5', or use backend=HiGHS()."
-            ) from error
-        import warnings
-
+        ot = library("ot", "optimal transport by network simplex", "use backend=HiGHS()")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # reported below, as an error
             # The simplex compares with absolute tolerances: hand it costs of order one.
@@ -74,11 +68,10 @@ class HiGHS:
         """The optimal plan.
 
         Raises:
-            OtcacheError: if HiGHS reports no optimum.
+            OtcacheError: if scipy is not installed or HiGHS reports no optimum.
         """
-        from scipy import sparse
-        from scipy.optimize import linprog
-
+        user = "optimal transport by HiGHS"
+        sparse, linprog = library("scipy.sparse", user), library("scipy.optimize", user).linprog
         rows, columns = cost.shape
         marginals = sparse.vstack(
             [

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Result, ScheduleProblem, Solution
+from otcache_core import OtcacheError, ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.warp import coordinate
+from otcache_solvers.annealed import Annealed
+from otcache_solvers.coupling import Coupling, reported
 from otcache_solvers.needs import endpoints_of
 from otcache_solvers.transport import Geodesic, between, ground_cost
 
 Floats = NDArray[np.float64]
-
-
-@final
-@dataclass(frozen=True)
-class Annealed:
-    """epsilon from ``start`` down to ``end`` by ``factor`` a stage, relative to the largest cost.
-
-    Raises:
-        OtcacheError: if not 0 < end <= start, or the factor is not in (0, 1).
-    """
-
-    start: float = 1.0
-    end: float = 1e-3
-    factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.end <= self.start:
-            raise OtcacheError(expected("Annealed.end", self.end, f"in (0, {self.start}]"))
-        if not 0 < self.factor < 1:
-            raise OtcacheError(expected("Annealed.factor", self.factor, "between 0 and 1"))
-
-    def stages(self) -> list[float]:
-        """Every epsilon, largest first."""
-        found, epsilon = [], self.start
-        while epsilon > self.end:
-            found.append(epsilon)
-            epsilon *= self.factor
-        return [*found, self.end]
 
 
 @final
@@ -57,8 +31,9 @@ class Sinkhorn(ScheduleSolver):
 
     by alternating updates of f and g in the log domain, each epsilon of the annealing starting from
     the last one's potentials. It tends to the linear program's optimum as epsilon falls. Converged
-    means that the marginals are met to ``tolerance`` in total variation; ``stats`` say what was
-    reached, and a run that was stopped before says ``Result.BUDGET_SPENT``.
+    means that the marginals are met to ``tolerance`` in total variation at the last epsilon;
+    ``stats`` say what was reached, and a run that was stopped before, wherever in the annealing,
+    says ``Result.BUDGET_SPENT``.
 
     References:
         Cuturi, Sinkhorn Distances, 2013; Schmitzer, Stabilized Sparse Scaling Algorithms for Entropy
@@ -96,22 +71,14 @@ class Sinkhorn(ScheduleSolver):
         """
         anchor, reference = endpoints_of(problem, "sinkhorn")
         cost = ground_cost(self.cost, problem.num_steps)
-        plan, residual, iterations = self.plan(between(cost, anchor, reference))
+        coupling = self.couple(between(cost, anchor, reference))
         lam = coordinate(problem.budget, anchor.budget, reference.budget)
         masses = (1 / anchor.budget, 1 / reference.budget)
-        found = Geodesic(anchor, reference, cost, plan, masses).solution(
-            problem.budget,
-            lam,
-            marginal_residual=residual,
-            iterations=iterations,
-            epsilon=self.epsilon.end,
-        )
-        if residual <= self.tolerance:
-            return found
-        return replace(found, result=Result.BUDGET_SPENT, lower_bound=None, certificate="")
+        found = Geodesic(anchor, reference, cost, coupling.plan, masses)
+        return reported(found.solution(problem.budget, lam), coupling)
 
-    def plan(self, cost: Floats) -> tuple[Floats, float, int]:
-        """Coupling of two uniform measures, its marginal residual, and the iterations spent.
+    def couple(self, cost: Floats) -> Coupling:
+        """The coupling of two uniform measures; epsilon is in units of the largest cost.
 
         Args:
             cost: C between the points of both, shape (B_a, B_r).
@@ -120,18 +87,19 @@ class Sinkhorn(ScheduleSolver):
         log_mu, log_nu = -np.log(rows), -np.log(columns)
         scaled = cost / (cost.max() or 1.0)
         f, g = np.zeros(rows), np.zeros(columns)
-        spent, residual = 0, np.inf
-        plan = np.zeros_like(scaled)
+        spent, residual, reached = 0, np.inf, self.epsilon.start
+        plan = np.full_like(scaled, 1.0 / scaled.size)
         for epsilon in self.epsilon.stages():
             while spent < self.max_iterations:
-                spent += 1
+                spent, reached = spent + 1, epsilon
                 f = epsilon * (log_mu - _log_sum_exp((g - scaled) / epsilon, axis=1))
                 g = epsilon * (log_nu - _log_sum_exp((f[:, None] - scaled) / epsilon, axis=0))
                 plan = np.exp((f[:, None] + g - scaled) / epsilon)
                 residual = float(np.abs(plan.sum(axis=1) - 1 / rows).sum())
                 if residual <= self.tolerance:
                     break
-        return plan, residual, spent
+        converged = residual <= self.tolerance and reached == self.epsilon.end
+        return Coupling(plan, residual, spent, reached, converged)
 
 
 def _log_sum_exp(x: Floats, axis: int) -> Floats:

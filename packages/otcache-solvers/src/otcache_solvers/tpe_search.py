@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from otcache_core import Schedule
+from otcache_solvers.needs import library
 from otcache_solvers.search_space import SearchSpace
 from otcache_solvers.shared_study import SCHEDULE, SharedStudy
 from otcache_solvers.trial_book import TrialBook
@@ -44,10 +45,10 @@ def search(
         shared: keep the study there, and enter in the book what others run.
 
     Raises:
-        OtcacheError: if the shared study cannot be reached, or is of something else.
+        OtcacheError: if Optuna is not installed, or the shared study cannot be reached or is of
+            something else.
     """
-    import optuna
-
+    optuna = library("optuna", "solver 'anchor-search'")
     startup = max(4, trials // 4)
 
     def sampler(number: int) -> Any:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.errors import expected
+from otcache_solvers.limits import raise_limits
 
 FLOOR = 1e-12
 
@@ -143,6 +144,12 @@ class TrialBook:
                 break
             allowed.append(schedule)
         return allowed
+
+    def advice(self, search: str, settled: bool) -> dict[str, str]:
+        """What to raise, for a solution's stats; nothing where no allowance ended the search."""
+        if settled:
+            return {}
+        return {"advice": raise_limits(search, max_trials=self.max_trials, max_nfe=self.max_nfe)}
 
     def compare(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> list[float]:
         """Errors of finished schedules, weights as they are, on other samples."""

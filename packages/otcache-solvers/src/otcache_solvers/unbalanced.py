@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from otcache_core import ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
-from otcache_solvers.entropic import reported
+from otcache_solvers.coupling import reported
 from otcache_solvers.needs import endpoints_of
 from otcache_solvers.penalties import Penalty, TotalVariation
 from otcache_solvers.transport import Geodesic, between, ground_cost

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_solvers.flows.span_vectors import SpanVectors
+from otcache_solvers.needs import library
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -136,8 +137,7 @@ def _nearest_weights(atoms: Floats) -> Floats | None:
     min ||A'w||^2 + (1'w - 1)^2 over w >= 0: its solution is t times convex weights of the nearest
     point, since for w = t m the best t depends on ||A'm|| alone and the value grows with it.
     """
-    from scipy.optimize import nnls
-
+    nnls = library("scipy.optimize", "a bound by MinNormPoint").nnls
     scale = float(np.abs(atoms).max(initial=0.0)) or 1.0
     rows = np.vstack([atoms.T / scale, np.ones(len(atoms))])
     try:

@@ -15,6 +15,7 @@ from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_solvers.flows.bounds import Projections, nearest
 from otcache_solvers.flows.span_vectors import SpanVectors
+from otcache_solvers.needs import library
 
 Floats = NDArray[np.float64]
 #: A QP solver's flow counts as solved if the bound it proves is this part of its own objective.
@@ -120,7 +121,7 @@ class QuadraticProgram(Relaxation):
         """See :class:`Relaxation`.
 
         Raises:
-            OtcacheError: if cvxpy does not know the solver.
+            OtcacheError: if cvxpy is not installed or does not know the solver.
         """
         y, status = self._vector_sum(spans, budget)
         name = f"QP by {self.solver}"
@@ -136,9 +137,7 @@ class QuadraticProgram(Relaxation):
 
     def _vector_sum(self, spans: SpanVectors, budget: int) -> tuple[Floats | None, str]:
         """Vector sum of the flow, None without one; and the solver's status."""
-        import cvxpy
-
-        cp: Any = cvxpy  # half of its functions have no types
+        cp = library("cvxpy", "a relaxation by QuadraticProgram", "use MinNormPoint()")
         if self.solver not in cp.installed_solvers():
             wanted = f"one of {', '.join(cp.installed_solvers())}"
             raise OtcacheError(expected("QuadraticProgram.solver", self.solver, wanted))
