@@ -206,6 +206,9 @@ def compare(
     ] = None,
     samples: Annotated[int, typer.Option(help="Held-out prompts, at most.")] = 16,
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds of each prompt.")] = "1000",
+    reference: Annotated[
+        int, typer.Option("--reference-steps", help="Steps that stand for the ODE's solution.")
+    ] = 500,
     limit: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 600.0,
     workers: Annotated[int, typer.Option(help="Methods at a time.", min=1)] = 1,
     force: Annotated[
@@ -234,6 +237,7 @@ def compare(
         samples=samples,
         seeds=_integers("--seeds", seeds),
         call=_arguments(call),
+        reference_steps=reference,
     )
     settings = Settings(
         limit=limit,

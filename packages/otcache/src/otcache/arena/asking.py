@@ -36,6 +36,7 @@ class Question:
         samples: use at most so many held-out prompts, kinds in turn.
         seeds: of every prompt.
         call: further arguments of the pipeline call.
+        reference_steps: of the run that stands for the ODE's solution.
     """
 
     pipeline: str
@@ -47,6 +48,7 @@ class Question:
     samples: int = SAMPLES
     seeds: Sequence[int] = (1000,)
     call: dict[str, Any] = field(default_factory=dict)
+    reference_steps: int = 500
 
     def job(self, registry: Registry) -> Job:
         """The job.
@@ -72,6 +74,7 @@ class Question:
             calibration=tuple(calibration),
             call={**call, **self.call},
             options=options,
+            reference_steps=self.reference_steps,
         )
 
     def _prompts(self, registry: Registry) -> tuple[list[Tagged], list[str], str, dict[str, Any]]:

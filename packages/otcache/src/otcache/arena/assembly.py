@@ -47,10 +47,10 @@ class Assembly:
         sources, prices = {}, {}
         for method in methods:
             part = self.folder.of(method)
-            plan = part.plan() or Plan("", 0, {})
+            plan = part.plan() or Plan("", 0, ())
             sources[method], prices[method] = plan.source, plan.price
             missing += _missing(method, part, plan)
-            for budget, label in plan.labels.items():
+            for budget, label in plan.labels:
                 run = part.run(label)
                 if run is not None:
                     arrays = part.arrays(label)
@@ -108,7 +108,7 @@ def _missing(method: str, part: MethodFolder, plan: Plan) -> list[Missing]:
     if "" in failed and not plan.labels:
         return [Missing(method, None, failed[""])]
     found = list(plan.missing)
-    for budget, label in plan.labels.items():
+    for budget, label in plan.labels:
         if part.run(label) is None:
             found.append(Missing(method, budget, failed.get(label) or failed.get("", "not run")))
     return found

@@ -47,12 +47,17 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a method will run: budget to the label of a setting, and why others are left out."""
+    """What a method will run: (budget, label of a setting), and why others are left out."""
 
     source: str
     price: int
-    labels: dict[int, str]
+    labels: tuple[tuple[int, str], ...]
     missing: tuple[Missing, ...] = ()
+
+    @property
+    def distinct(self) -> list[str]:
+        """Each label once."""
+        return list(dict.fromkeys(label for _, label in self.labels))
 
 
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):

@@ -29,19 +29,21 @@ class Supervisor:
         limit: seconds that one piece of work may take: a calibration, or a setting.
         threads: of each worker; 0 leaves that to its libraries.
         report: told of progress.
+        command: of a worker; folder and method are added to it.
     """
 
     folder: Folder
     limit: float
     threads: int
     report: Report
+    command: tuple[str, ...] = (sys.executable, "-m", "otcache.arena.worker")
 
     def run(self, method: str) -> None:
         """Do what is missing of a method. What fails is written down and not tried again."""
         part = self.folder.of(method)
         while "" not in (failed := part.failures()):
             if (plan := part.plan()) is not None and all(
-                label in failed or part.run(label) is not None for label in plan.labels.values()
+                label in failed or part.run(label) is not None for label in plan.distinct
             ):
                 return
             ended = _Watch(self, method, part).ended()
@@ -72,8 +74,7 @@ class _Watch:
         environment = dict(os.environ)
         if self._supervisor.threads:
             environment["OMP_NUM_THREADS"] = str(self._supervisor.threads)
-        command = [sys.executable, "-m", "otcache.arena.worker"]
-        command += [str(self._supervisor.folder.path), self._method]
+        command = [*self._supervisor.command, str(self._supervisor.folder.path), self._method]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
         )

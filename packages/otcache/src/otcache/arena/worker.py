@@ -127,9 +127,9 @@ class Worker:
         measured = self._measured()
         settings = {s.label: s for s in self._settings(measured)}
         plan = self._folder.plan() or self._planned(method, list(settings.values()), measured)
-        self._channel.say("plan", labels=list(dict.fromkeys(plan.labels.values())))
+        self._channel.say("plan", labels=plan.distinct)
         failed = self._folder.failures()
-        for label in dict.fromkeys(plan.labels.values()):
+        for label in plan.distinct:
             if label not in failed and self._folder.run(label) is None:
                 self._run(settings[label], measured)
 
@@ -151,12 +151,12 @@ class Worker:
         source, price = self._peer.source, int(measured.get("nfe", 0))
         if self._peer.by_budget:
             pairs = zip(self._job.budgets, settings, strict=True)
-            plan = Plan(source, price, {budget: s.label for budget, s in pairs})
+            plan = Plan(source, price, tuple((budget, s.label) for budget, s in pairs))
         else:
             self._channel.say("begin", what="matching settings to budgets")
             costs = {s.label: self._cost(s, measured) for s in settings}
             labels, missing = match(method, costs, self._job.budgets)
-            plan = Plan(source, price, labels, missing)
+            plan = Plan(source, price, tuple(sorted(labels.items())), missing)
             self._channel.say("end")
         self._folder.keep_plan(plan)
         return plan

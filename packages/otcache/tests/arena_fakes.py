@@ -1,0 +1,93 @@
+"""A comparison that was never run: jobs, finished runs, and a worker that does as its method's name says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from otcache.arena.folder import FULL, REFERENCE, Folder, Plan, Run
+from otcache.arena.job import Job
+from otcache.results import Missing
+
+N = 8
+SAMPLES = (("a red circle", 1000, "shape"), ("the digit 7", 1000, "glyph,digit"))
+
+
+def job(**changes: object) -> Job:
+    facts: dict[str, object] = {
+        "title": "invented",
+        "pipeline": "nowhere:at_all",
+        "num_steps": N,
+        "budgets": (2, 4),
+        "samples": SAMPLES,
+        "calibration": ("a blue star",),
+    }
+    return Job(**{**facts, **changes})  # type: ignore[arg-type]  # the tests name wrong ones too
+
+
+def run(label: str, nfe: float = 2.0, num_steps: int = N) -> Run:
+    return Run(label, num_steps, (0, 3), nfe, 1e6 * nfe, 4096, (0.2, 0.4, 0.3), (1.2, 0.9, 1.0))
+
+
+def pictures(error: float) -> np.ndarray:
+    """Grey, wrong by as much."""
+    return np.full((len(SAMPLES), 4, 4, 3), 0.5 + error, dtype=np.float32)
+
+
+def finished(path: Path, asked: Job | None = None) -> Folder:
+    """The full runs, a method that ran, one that lost a budget, and one that never could."""
+    folder = Folder(path)
+    folder.begin(asked or job(), overwrite=False)
+    states = np.zeros((len(SAMPLES), 3), dtype=np.float32)
+    folder.of(FULL).keep_run(run(FULL, N), pictures(0.0), states)
+    folder.of(FULL).keep_run(run(REFERENCE, 500, 500), pictures(0.1), states)
+    good = folder.of("good")
+    good.keep_plan(Plan("somebody 1.0", 12, ((2, "B = 2"), (4, "B = 4"))))
+    good.keep_run(run("B = 2"), pictures(0.2), states + 1)
+    good.keep_run(run("B = 4", 4.0), pictures(0.0), states)
+    partly = folder.of("partly")
+    gap = Missing("partly", 2, "the nearest setting takes 4 evaluations")
+    partly.keep_plan(Plan("else 2.0", 0, ((4, "knob=1"),), (gap,)))
+    partly.keep_failure("knob=1", "took longer than 5 s")
+    folder.of("never").keep_failure("", "it is made for U-Nets")
+    return folder
+
+
+#: A worker without torch: what it does is in the method's name.
+WORKER = """
+import json, os, sys
+sys.path.insert(0, {tests!r})
+from arena_fakes import pictures, run
+from otcache.arena.folder import Folder, Plan
+method = sys.argv[2]
+part = Folder(sys.argv[1] and __import__("pathlib").Path(sys.argv[1])).of(method)
+say = lambda event, **facts: print(json.dumps(dict(event=event, **facts)), flush=True)
+if method == "absent":
+    say("absent", reason="made for U-Nets"); sys.exit()
+if method == "early":
+    sys.exit("no such module")
+labels = ["B = 2", "B = 4"]
+part.keep_plan(Plan("fake 1.0", 0, ((2, labels[0]), (4, labels[1]))))
+say("plan", labels=labels)
+for label in labels:
+    if part.run(label) is not None or label in part.failures():
+        continue
+    say("begin", what=label)
+    if method == "crash" and label == "B = 2":
+        print("IndexError: out of range", file=sys.stderr); sys.exit(1)
+    if method == "killed" and label == "B = 4":
+        os.kill(os.getpid(), 9)
+    if method == "hang" and label == "B = 2":
+        sys.stdin = open(os.devnull); __import__("threading").Event().wait()
+    part.keep_run(run(label), pictures(0.1), None)
+    say("end")
+"""
+
+
+def worker(tmp_path: Path) -> tuple[str, ...]:
+    """The command of that worker."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER.format(tests=str(Path(__file__).parent)), encoding="utf-8")
+    return sys.executable, str(script)

@@ -1,0 +1,280 @@
+"""The arena without a network: jobs, folders, matching, workers that fail, and results."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otcache.arena.asking import read_tagged, set_aside, spread
+from otcache.arena.assembly import Assembly
+from otcache.arena.folder import FULL, Folder
+from otcache.arena.matching import WITHIN, match
+from otcache.arena.run import check_methods
+from otcache.arena.supervisor import Supervisor
+from otcache.state_error import state_rmse
+from otcache_core import FileError, OtcacheError
+from otcache_core.plugins import Info, Registry, hookimpl
+
+sys.path.insert(0, str(Path(__file__).parent))
+import arena_fakes as fakes
+
+
+class Peers:
+    """Offers names only."""
+
+    @hookimpl
+    def otcache_provide_peers(self) -> list[Info]:
+        names = ("otcache", "first-block-cache", "uniform", "uniform-linear")
+        return [Info(name, "nowhere:Nobody") for name in names]
+
+
+# --- jobs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budgets": (0, 2)}, "budget must be an integer between 1 and 8"),
+        ({"budgets": (9,)}, "budget must be an integer between 1 and 8"),
+        ({"budgets": (4, 2)}, "distinct and increasing"),
+        ({"budgets": ()}, "distinct and increasing"),
+        ({"samples": ()}, "some of each"),
+        ({"calibration": ()}, "some of each"),
+        ({"calibration": ("the digit 7",)}, "others than the calibration prompts"),
+        ({"call": {"scale": math.nan}}, "call argument scale must be a finite number"),
+    ],
+)
+def test_a_bad_job_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(OtcacheError, match=message):
+        fakes.job(**changes)
+
+
+def test_a_job_survives_its_folder(tmp_path: Path) -> None:
+    asked = fakes.job(call={"height": 64, "names": ["a"]}, options={"otcache": {"policy": "p"}})
+    Folder(tmp_path / "new").begin(asked, overwrite=False)
+    assert Folder(tmp_path / "new").job == asked
+
+
+# --- prompts ---------------------------------------------------------------------------------------
+
+
+def test_prompts_and_tags_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\ufeffa red fox\n\nthe digit 7\tglyph, digit\n", encoding="utf-8")
+    assert read_tagged(path) == [("a red fox", ""), ("the digit 7", "glyph,digit")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"fine\nna\xefve\n", "line 2: must be UTF-8, got the byte 0xef"),
+        (b"a\tb\tc\n", "line 1: must be a prompt, or prompt, tab, tags"),
+        (b"twice\ntwice\tx\n", "line 2: 'twice' stands there before"),
+        (b"\n \n", "must hold 1 to 10000 prompts"),
+        (b"\n".join(b"prompt %d" % i for i in range(100_000)), "got 100000"),
+    ],
+)
+def test_bad_prompt_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_tagged(path)
+
+
+def test_prompts_are_set_aside_and_kinds_taken_in_turn() -> None:
+    many = [(f"p{i}", "ab"[i % 2]) for i in range(40)]
+    held, tuned = set_aside(many)
+    assert (len(held), len(tuned)) == (32, 8)
+    assert not {text for text, _ in held} & set(tuned)
+    assert [tag for _, tag in spread([("x", "a"), ("y", "a"), ("z", "b")], 2)] == ["a", "b"]
+    with pytest.raises(OtcacheError, match="two or more"):
+        set_aside(many[:1])
+
+
+# --- folders ---------------------------------------------------------------------------------------
+
+
+def test_the_same_job_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+    folder = fakes.finished(tmp_path)
+    folder.begin(fakes.job(), overwrite=False)
+    assert folder.of("good").run("B = 2") is not None
+    with pytest.raises(FileError, match="--force"):
+        folder.begin(fakes.job(budgets=(3,)), overwrite=False)
+    with pytest.raises(FileError, match="--force"):
+        folder.begin(fakes.job(written_by="0.0.1"), overwrite=False)
+    folder.begin(fakes.job(budgets=(3,)), overwrite=True)
+    assert folder.of("good").run("B = 2") is None
+
+
+def test_force_leaves_the_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileError, match="--force"):
+        Folder(tmp_path).begin(fakes.job(), overwrite=False)
+    Folder(tmp_path).begin(fakes.job(), overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+    part = fakes.finished(tmp_path).of("good")
+    (part.path / "run-B-2.safetensors").write_bytes(b"half")
+    with pytest.raises(FileError, match=r"run-B-2\.safetensors"):
+        part.arrays("B = 2")
+
+
+# --- which setting at which budget -----------------------------------------------------------------
+
+
+def test_the_nearest_setting_stands_at_each_budget() -> None:
+    costs = {"mild": 9.0, "medium": 5.2, "bold": 2.1, "broken": math.nan}
+    found, missing = match("m", costs, (2, 3, 5))
+    assert found == {2: "bold", 5: "medium"}
+    assert [(gap.budget, gap.reason) for gap in missing] == [
+        (3, "the nearest setting, bold, takes 2.1 evaluations")
+    ]
+
+
+def test_a_method_that_reaches_no_budget_is_seen_all_the_same() -> None:
+    found, missing = match("m", {"x": 26.0, "y": 23.6}, (5, 10))
+    assert found == {24: "y"}
+    assert [gap.budget for gap in missing] == [5, 10]
+    assert match("m", {}, (5,))[1][0].budget is None
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0.5, 60), min_size=1, max_size=12))
+def test_every_budget_has_a_near_setting_or_a_reason(costs: dict[str, float]) -> None:
+    budgets = (5, 6, 8, 10, 15)
+    found, missing = match("m", costs, budgets)
+    standing = {b: label for b, label in found.items() if b in budgets}
+    reasons = {gap.budget for gap in missing}
+    assert (set(standing) | reasons) >= set(budgets)
+    for budget, label in standing.items():
+        if budget not in reasons:
+            assert 1 / WITHIN <= costs[label] / budget <= WITHIN
+    assert len(set(found.values())) == len(found)
+
+
+# --- workers ---------------------------------------------------------------------------------------
+
+
+def supervise(tmp_path: Path, method: str, limit: float = 60.0) -> Folder:
+    folder = Folder(tmp_path / "out")
+    folder.begin(fakes.job(), overwrite=False)
+    told: list[tuple[str, str, int, int]] = []
+    command = fakes.worker(tmp_path)
+    Supervisor(folder, limit, 1, lambda *what: told.append(what), command).run(method)
+    return folder
+
+
+def test_a_worker_that_does_its_work(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "fine").of("fine")
+    assert part.failures() == {}
+    assert part.run("B = 2") == part.run("B = 2") != None  # noqa: E711  # read twice, alike
+    assert part.run("B = 4") is not None
+
+
+def test_a_crash_costs_its_cell_only(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "crash").of("crash")
+    reason = "ended with status 1 while at B = 2: IndexError: out of range"
+    assert part.failures() == {"B = 2": reason}
+    assert part.run("B = 4") is not None
+
+
+def test_a_signal_is_told(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "killed").of("killed")
+    assert "signal 9 while at B = 4" in part.failures()["B = 4"]
+    assert part.run("B = 2") is not None
+
+
+def test_a_hang_is_ended_and_the_rest_goes_on(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "hang", limit=3.0).of("hang")
+    assert part.failures() == {"B = 2": "took longer than 3 s"}
+    assert part.run("B = 4") is not None
+
+
+def test_reasons_of_methods_that_cannot_run(tmp_path: Path) -> None:
+    assert supervise(tmp_path, "absent").of("absent").failures() == {"": "made for U-Nets"}
+    early = supervise(tmp_path, "early").of("early").failures()[""]
+    assert "status 1 while at its start: no such module" in early
+
+
+def test_what_failed_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "crash").of("crash")
+    size = part.log.stat().st_size
+    supervise(tmp_path, "crash")
+    assert part.log.stat().st_size == size
+    part.forget_failures()
+    supervise(tmp_path, "crash")
+    assert part.log.stat().st_size > size
+
+
+# --- results ---------------------------------------------------------------------------------------
+
+
+def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
+    folder = fakes.finished(tmp_path)
+    made, pictures = Assembly(folder, {"rmse": state_rmse}).results(
+        ["good", "partly", "never"], {"pipeline": "invented"}, "otcache compare"
+    )
+    low, high = made.cells
+    assert (low.method, low.budget, low.nfe, low.schedule) == ("good", 2, 2.0, (0, 3))
+    np.testing.assert_allclose(low.metrics["rmse"], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(low.metrics["latent-rmse"], 1.0)
+    np.testing.assert_allclose(low.metrics["ode-rmse"], 0.1, rtol=1e-5)
+    assert high.metrics["rmse"] == (0.0, 0.0)
+    assert low.measured_speedup == pytest.approx(1.0 / 0.3)
+    assert low.ideal_speedup == 4.0
+    assert set(pictures) == {("full", fakes.N), ("good", 2), ("good", 4)}
+    assert [(gap.method, gap.budget) for gap in made.missing] == [
+        ("partly", 2), ("partly", 4), ("never", None)
+    ]  # fmt: skip
+    assert made.missing[1].reason == "took longer than 5 s"
+    assert made.sources == {"good": "somebody 1.0", "partly": "else 2.0"}
+    assert made.prices["good"] == 12
+
+
+def test_without_full_runs_there_are_no_results(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.begin(fakes.job(), overwrite=False)
+    folder.of(FULL).keep_failure("", "no such module")
+    with pytest.raises(OtcacheError, match="full runs could not be made: no such module"):
+        Assembly(folder, {}).results(["good"], {}, "")
+
+
+def test_runs_are_the_same_but_for_times(tmp_path: Path) -> None:
+    texts = []
+    for name in "ab":
+        made, _ = Assembly(fakes.finished(tmp_path / name), {"rmse": state_rmse}).results(
+            ["good", "never"], {}, ""
+        )
+        made.save(tmp_path / f"{name}.json")
+        texts.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    assert texts[0] == texts[1]
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+def test_a_typo_gets_the_nearest_names() -> None:
+    registry = Registry(entry_points=False)
+    registry.register(Peers())
+    with pytest.raises(OtcacheError, match="did you mean uniform-linear or uniform"):
+        check_methods(["uniform-liner"], registry)
+    assert check_methods([], registry)[0] == "otcache"
+    assert check_methods(["uniform", "uniform"], registry) == ["uniform"]
+
+
+def test_state_rmse_by_hand() -> None:
+    x = np.zeros((2, 3, 4))
+    np.testing.assert_allclose(state_rmse(x + 0.5, x), 0.5)
+    with pytest.raises(OtcacheError, match="shape"):
+        state_rmse(x, x[:1])
+    with pytest.raises(OtcacheError, match="finite"):
+        state_rmse(x * np.nan, x)
