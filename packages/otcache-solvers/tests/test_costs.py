@@ -11,6 +11,8 @@ from otcache_core import OtcacheError
 from otcache_core.contracts import Evaluation
 from otcache_core.testing import ToyEvaluator, ToySampler
 from otcache_solvers.costs import Gram, Outcome
+from otcache_solvers.costs.local import Local
+from otcache_solvers.costs.sample_costs import SampleCosts
 
 SAMPLER = ToySampler(num_steps=7, num_samples=4, power=1.5)
 
@@ -73,6 +75,64 @@ def test_a_cap_leaves_longer_spans_infinite_and_costs_less():
     near = (j > i) & (j - i <= 3)
     np.testing.assert_array_equal(capped.costs[near], free.costs[near])
     assert capped.nfe < free.nfe
+
+
+def sharded(model, runs_of):
+    """The shards' tables, two samples here and two there, merged either way round."""
+    a, b = (runs_of(model, samples) for samples in ([0, 1], [2, 3]))
+    return a.merge(b), b.merge(a)
+
+
+def locally(model, samples):
+    return model.sample_costs([SAMPLER.trajectories()[n] for n in samples])
+
+
+class OnlySome(ToyEvaluator):
+    """The samples of one shard."""
+
+    def __init__(self, samples):
+        super().__init__(SAMPLER)
+        self.shard = samples
+
+    @property
+    def num_samples(self):
+        return len(self.shard)
+
+    def evaluate(self, schedules, *, samples=None, **settings):
+        own = range(len(self.shard)) if samples is None else samples
+        return super().evaluate(schedules, samples=[self.shard[n] for n in own], **settings)
+
+
+def by_rollouts(model, samples):
+    runs = [SAMPLER.trajectories()[n] for n in samples]
+    return model.sample_costs(runs, OnlySome(samples))
+
+
+@pytest.mark.parametrize(
+    ("model", "runs_of"),
+    [(Local(), locally), (Outcome(samples=4), by_rollouts), (Outcome(4, 3), by_rollouts)],
+)
+def test_costs_of_shards_merge_to_the_bits_of_the_whole(model, runs_of):
+    whole = measure(model)
+    for merged in sharded(model, runs_of):
+        assert (merged.samples, merged.nfe) == (whole.samples, whole.nfe)
+        np.testing.assert_array_equal(merged.span_costs().costs, whole.costs)
+
+
+def test_costs_that_are_not_of_one_kind_do_not_merge():
+    local, outcome = locally(Local(), [0]), by_rollouts(Outcome(), [1])
+    with pytest.raises(OtcacheError, match=r"model must be 'local', as the other shard's"):
+        local.merge(outcome)
+    with pytest.raises(OtcacheError, match=r"num_steps must be 7, as the other shard's, got 3"):
+        local.merge(Local().sample_costs(ToySampler(num_steps=3).trajectories()))
+    with pytest.raises(OtcacheError, match="leave out the same spans"):
+        outcome.merge(by_rollouts(Outcome(span_cap=3), [0]))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 3, 3), (0, 3, 4)])
+def test_tables_of_another_shape_are_refused(shape):
+    with pytest.raises(OtcacheError, match=r"of shape \(samples, N, N \+ 1\)"):
+        SampleCosts("local", np.zeros(shape))
 
 
 def test_more_samples_than_there_are_means_all():

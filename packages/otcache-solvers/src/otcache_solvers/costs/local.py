@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
+from otcache_solvers.costs.sample_costs import SampleCosts
 
 CHUNK = 1 << 16
 
@@ -49,6 +49,14 @@ class Local(CostModel):
             evaluator: not used.
 
         Raises:
+            OtcacheError: as :meth:`sample_costs`.
+        """
+        return self.sample_costs(trajectories).span_costs()
+
+    def sample_costs(self, trajectories: Sequence[Trajectory]) -> SampleCosts:
+        """The costs of each sample, which shards can merge.
+
+        Raises:
             OtcacheError: if there is no trajectory, or they differ in N.
         """
         if not trajectories:
@@ -56,10 +64,7 @@ class Local(CostModel):
         sizes = sorted({t.num_steps for t in trajectories})
         if len(sizes) > 1:
             raise OtcacheError(expected("num_steps", sizes, "one and the same for all runs"))
-        tables = np.stack([_table(t) for t in trajectories])
-        # math.fsum rounds once, so the order of the samples leaves no trace.
-        sums = [math.fsum(column) for column in tables.reshape(len(tables), -1).T.tolist()]
-        return SpanCosts(np.reshape(sums, tables[0].shape) / len(tables), 0, len(tables))
+        return SampleCosts("local", np.stack([_table(t) for t in trajectories]))
 
 
 def _table(run: Trajectory) -> NDArray[np.float64]:

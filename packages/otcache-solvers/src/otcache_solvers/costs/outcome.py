@@ -11,6 +11,7 @@ import numpy as np
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
+from otcache_solvers.costs.sample_costs import SampleCosts
 
 OBJECTIVE = "latent-l1"
 
@@ -63,24 +64,38 @@ class Outcome(CostModel):
         """Price every span within the cap; see :class:`~otcache_core.contracts.CostModel`.
 
         Raises:
+            OtcacheError: as :meth:`sample_costs`.
+        """
+        return self.sample_costs(trajectories, evaluator).span_costs()
+
+    def sample_costs(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> SampleCosts:
+        """The costs of each sample, which shards can merge.
+
+        Args:
+            trajectories: recorded full runs of the shard's samples, all of the same N.
+            evaluator: its samples are the trajectories'.
+
+        Raises:
             OtcacheError: if there is no trajectory or no evaluator, they differ in N, the evaluator
                 does not measure ``latent-l1``, or an error is not a number.
         """
         evaluator, n = _check(trajectories, evaluator)
         samples = range(min(self.samples, evaluator.num_samples))
-        costs = np.full((n, n + 1), np.inf)
-        costs[np.tri(n, n + 1, k=1, dtype=bool)] = 0.0
+        costs = np.full((len(samples), n, n + 1), np.inf)
+        costs[:, np.tri(n, n + 1, k=1, dtype=bool)] = 0.0
         nfe = done = 0
         total = sum(len(starts) for _, starts in self._batches(n))
         for stop, starts in self._batches(n):
             schedules = [_only(start, stop, n) for start in starts]
             ran = evaluator.evaluate(schedules, objective=OBJECTIVE, samples=samples)
-            costs[list(starts), stop] = _finite(ran.errors, stop).mean(axis=1)
+            costs[:, list(starts), stop] = _finite(ran.errors, stop).T
             nfe += ran.nfe
             done += len(starts)
             if self.progress is not None:
                 self.progress(done, total)
-        return SpanCosts(costs, nfe, len(samples))
+        return SampleCosts("outcome", costs, nfe)
 
     def _batches(self, n: int) -> Iterator[tuple[int, range]]:
         """Each stop with its spans' starts: they compute the same steps, so they run together."""
