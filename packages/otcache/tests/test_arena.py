@@ -17,14 +17,40 @@ from otcache.arena.asking import read_tagged, set_aside, spread
 from otcache.arena.assembly import Assembly
 from otcache.arena.folder import FULL, Folder
 from otcache.arena.matching import WITHIN, match
+from otcache.arena.measures import Measures
 from otcache.arena.run import check_methods
 from otcache.arena.supervisor import Supervisor
 from otcache.state_error import state_rmse
 from otcache_core import FileError, OtcacheError
+from otcache_core.contracts import PromptMetric, QualityMetric, SetMetric
 from otcache_core.plugins import Info, Registry, hookimpl
 
 sys.path.insert(0, str(Path(__file__).parent))
 import arena_fakes as fakes
+
+
+class Grey(QualityMetric):
+    name, higher_is_better = "rmse", False
+
+    def __call__(self, images: Any, reference: Any) -> Any:
+        return state_rmse(images, reference)
+
+
+class Mean(SetMetric):
+    name, higher_is_better = "mean", False
+
+    def __call__(self, images: Any) -> float:
+        return float(images.mean())
+
+
+class Letters(PromptMetric):
+    name, higher_is_better = "letters", True
+
+    def __call__(self, images: Any, prompts: Any) -> Any:
+        return np.array([float(len(text)) for text in prompts])
+
+
+MEASURES = Measures({"rmse": Grey(), "mean": Mean(), "letters": Letters()})
 
 
 class Peers:
@@ -220,7 +246,7 @@ def test_what_failed_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
 
 def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     folder = fakes.finished(tmp_path)
-    made, pictures = Assembly(folder, {"rmse": state_rmse}).results(
+    made, pictures = Assembly(folder, MEASURES).results(
         ["good", "partly", "never"], {"pipeline": "invented"}, "otcache compare"
     )
     low, high = made.cells
@@ -229,6 +255,9 @@ def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     np.testing.assert_allclose(low.metrics["latent-rmse"], 1.0)
     np.testing.assert_allclose(low.metrics["ode-rmse"], 0.1, rtol=1e-5)
     assert high.metrics["rmse"] == (0.0, 0.0)
+    assert low.totals == {"mean": pytest.approx(0.7)}
+    assert low.metrics["letters"] == (12.0, 11.0)
+    assert made.full == {"mean": pytest.approx(0.5), "letters": 11.5}
     assert low.measured_speedup == pytest.approx(1.0 / 0.3)
     assert low.ideal_speedup == 4.0
     assert set(pictures) == {("full", fakes.N), ("good", 2), ("good", 4)}
@@ -245,13 +274,13 @@ def test_without_full_runs_there_are_no_results(tmp_path: Path) -> None:
     folder.begin(fakes.job(), overwrite=False)
     folder.of(FULL).keep_failure("", "no such module")
     with pytest.raises(OtcacheError, match="full runs could not be made: no such module"):
-        Assembly(folder, {}).results(["good"], {}, "")
+        Assembly(folder, Measures({})).results(["good"], {}, "")
 
 
 def test_runs_are_the_same_but_for_times(tmp_path: Path) -> None:
     texts = []
     for name in "ab":
-        made, _ = Assembly(fakes.finished(tmp_path / name), {"rmse": state_rmse}).results(
+        made, _ = Assembly(fakes.finished(tmp_path / name), MEASURES).results(
             ["good", "never"], {}, ""
         )
         made.save(tmp_path / f"{name}.json")
@@ -269,6 +298,23 @@ def test_a_typo_gets_the_nearest_names() -> None:
         check_methods(["uniform-liner"], registry)
     assert check_methods([], registry)[0] == "otcache"
     assert check_methods(["uniform", "uniform"], registry) == ["uniform"]
+
+
+def test_metrics_are_chosen_by_name_and_path() -> None:
+    class Offers:
+        @hookimpl
+        def otcache_provide_metrics(self) -> list[Info]:
+            return [Info("rmse", "test_arena:Grey"), Info("mean", "test_arena:Mean")]
+
+    registry = Registry(entry_points=False)
+    with pytest.raises(OtcacheError, match=r"no image metrics.*pip install"):
+        Measures.choose((), "demo", registry)
+    registry.register(Offers())
+    sys.modules.setdefault("test_arena", sys.modules[__name__])
+    assert list(Measures.choose((), "x", registry).metrics) == ["rmse"]
+    assert list(Measures.choose(("mean",), "x", registry).metrics) == ["rmse", "mean"]
+    with pytest.raises(OtcacheError, match="maen"):
+        Measures.choose(("maen",), "x", registry)
 
 
 def test_state_rmse_by_hand() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
+from otcache.arena.measures import Measures
 from otcache.report.pictures import Pictures
 from otcache.results import Cell, Missing, Results
 from otcache.state_error import state_rmse
@@ -23,11 +24,11 @@ class Assembly:
 
     Args:
         folder: of the comparison; the full runs in it are finished.
-        metrics: name to a metric of pairs, in the order of the table.
+        measures: the table's metrics.
     """
 
     folder: Folder
-    metrics: dict[str, Any]
+    measures: Measures
 
     def results(
         self, methods: Sequence[str], provenance: dict[str, Any], command: str
@@ -68,7 +69,9 @@ class Assembly:
             sources={name: text for name, text in sources.items() if text},
             prices=prices,
             missing=tuple(missing),
-            full={},
+            full=self.measures.of_full_runs(
+                base["pictures"], [prompt for prompt, _, _ in job.samples]
+            ),
         )
         return results, pictures
 
@@ -82,7 +85,8 @@ class Assembly:
         reference: Floats,
     ) -> Cell:
         n, made = self.folder.job.num_steps, arrays["pictures"]
-        values = {name: metric(made, base["pictures"]) for name, metric in self.metrics.items()}
+        prompts = [prompt for prompt, _, _ in self.folder.job.samples]
+        values = self.measures.values(made, base["pictures"], prompts)
         if "states" in arrays and "states" in base:
             values[STATES] = state_rmse(arrays["states"], base["states"])
         values[ODE] = state_rmse(made, reference)
@@ -95,6 +99,7 @@ class Assembly:
             measured_speedup=statistics.median(run.full_seconds) / seconds,
             schedule=run.computed if run.num_steps == n else None,
             metrics={name: tuple(map(float, each)) for name, each in values.items()},
+            totals=self.measures.totals(made),
             setting="" if run.label == f"B = {budget}" else run.label,
             seconds=seconds,
             flops=run.flops,

@@ -13,15 +13,13 @@ from typing import Any
 from otcache.arena.assembly import Assembly
 from otcache.arena.folder import FULL, Folder
 from otcache.arena.job import Job
+from otcache.arena.measures import Measures
 from otcache.arena.supervisor import Supervisor
 from otcache.progress import Stages
 from otcache.report import write_report
 from otcache.results import Results
 from otcache_core import OtcacheError
 from otcache_core.plugins import Registry
-
-#: Measured where installed, in this order; others are asked for by name.
-METRICS = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi", "legible")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class Settings:
         retry: try again what failed.
         progress: show bars.
         command: the command line, for the report.
-        metrics: names of metric plugins; those of :data:`METRICS` that are installed where empty.
+        metrics: names of metric plugins, ``name=path`` where one needs weights or data; the usual ones
+            that are installed where empty.
     """
 
     limit: float = 600.0
@@ -73,12 +72,13 @@ def compare(
     settings = settings or Settings()
     registry = Registry()
     chosen = check_methods(methods, registry)
-    measured = chosen_metrics(settings.metrics, registry)
+    measures = Measures.choose(settings.metrics, job.pipeline, registry)
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
     _run_all(folder, chosen, settings)
-    assembly = Assembly(folder, {name: registry.create("metrics", name) for name in measured})
-    results, pictures = assembly.results(chosen, _provenance(job), settings.command)
+    results, pictures = Assembly(folder, measures).results(
+        chosen, _provenance(job), settings.command
+    )
     return results, write_report(results, pictures, directory)
 
 
@@ -99,20 +99,6 @@ def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
             every = ", ".join(known)
             raise OtcacheError(f"no method is called {name!r}: {hint}Known: {every}.")
     return list(dict.fromkeys(methods))
-
-
-def chosen_metrics(asked: Sequence[str], registry: Registry) -> list[str]:
-    """The metrics asked for, or the usual ones that are installed; RMSE always.
-
-    Raises:
-        OtcacheError: if there is no RMSE, or a name is unknown.
-    """
-    known = [offer.info.name for offer in registry.infos("metrics")]
-    if "rmse" not in known:
-        raise OtcacheError("no image metrics are installed: pip install 'otcache[diffusers]'")
-    for name in asked:
-        registry.get("metrics", name)
-    return list(dict.fromkeys(["rmse", *(asked or [n for n in METRICS if n in known])]))
 
 
 def _run_all(folder: Folder, methods: Sequence[str], settings: Settings) -> None:
