@@ -32,6 +32,11 @@ class TestDisplacement(CostModelConformance):
         return create("cost_models", "displacement")
 
 
+class TestGram(CostModelConformance):
+    def make_cost_model(self):
+        return create("cost_models", "gram")
+
+
 class TestLocal(CostModelConformance):
     def make_cost_model(self):
         return create("cost_models", "local")

@@ -15,6 +15,11 @@ def otcache_provide_cost_models() -> list[Info]:
             "root mean square of what skipping a span does to the result, by a gain a step",
         ),
         Info(
+            "gram",
+            "otcache_solvers.costs.gram_costs:GramCosts",
+            "what the best multiple of the last output leaves of a span; costs nothing",
+        ),
+        Info(
             "local",
             "otcache_solvers.costs.local:Local",
             "how far one step over a span lands from the recorded state; costs nothing",

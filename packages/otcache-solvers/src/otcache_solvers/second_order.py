@@ -13,6 +13,7 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Soluti
 from otcache_core.contracts import ScheduleSolver
 from otcache_core.errors import expected
 from otcache_solvers.costs.forecast import ForecastCosts
+from otcache_solvers.open_loop import OpenLoopFit
 
 CERTIFICATE = (
     "least sum over spans of E ||delta_c(previous, k -> j)||^2 under the open-loop "
@@ -41,6 +42,9 @@ class SecondOrder(ScheduleSolver):
         grid: s_0 .. s_N, shape (N + 1,).
         gains: g_0 .. g_N, growth of a deviation from step j to the end; none by default.
         ridge: of the forecast, relative.
+        fitted: store the weights of the planned forecast in the schedule
+            (:class:`~otcache_solvers.open_loop.OpenLoopFit` of memory 2); else it reuses, for a fit
+            in closed loop to come.
 
     Raises:
         OtcacheError: if only one of ``gram`` and ``grid`` is given, or a shape or value is wrong.
@@ -50,6 +54,7 @@ class SecondOrder(ScheduleSolver):
     grid: NDArray[np.float64] | None = None
     gains: NDArray[np.float64] | None = None
     ridge: float = 1e-4
+    fitted: bool = False
 
     def __post_init__(self) -> None:
         if (self.gram is None) != (self.grid is None):
@@ -67,14 +72,20 @@ class SecondOrder(ScheduleSolver):
         if problem.num_steps != n:
             raise OtcacheError(expected("num_steps", problem.num_steps, f"{n}, as the Gram"))
         steps, value = self._paths[problem.budget - 1]
+        schedule = Schedule(num_steps=n, computed=steps)
         return Solution(
-            Schedule(num_steps=n, computed=steps),
+            self._fit.fitted(schedule) if self.fitted else schedule,
             value,
             Result.OPTIMAL,
             lower_bound=value,
             certificate=CERTIFICATE,
             stats={"nfe": 0},
         )
+
+    @cached_property
+    def _fit(self) -> OpenLoopFit:
+        gram, grid = (np.asarray(a, dtype=np.float64) for a in (self.gram, self.grid))
+        return OpenLoopFit(gram, grid, 2, self.ridge)
 
     @cached_property
     def _costs(self) -> NDArray[np.float64]:

@@ -42,15 +42,9 @@ class ForecastCosts:
     ridge: float = 1e-4
 
     def __post_init__(self) -> None:
-        n = len(self.gram)
-        _check("gram", self.gram, (n, n))
-        _check("grid", self.grid, (n + 1,))
+        check_run(self.gram, self.grid, self.ridge)
         if self.gains is not None:
-            _check("gains", self.gains, (n + 1,))
-        if not np.allclose(self.gram, self.gram.T, rtol=1e-6, atol=1e-9 * np.abs(self.gram).max()):
-            raise OtcacheError("gram must be symmetric, got another matrix: is it E <v_a, v_b>?")
-        if not self.ridge > 0:
-            raise OtcacheError(expected("ridge", self.ridge, "above 0", "1e-4 is a good value."))
+            _check("gains", self.gains, (len(self.gram) + 1,))
 
     def table(self) -> Array:
         """q[p, k, j] for p < k < j, and q[0, 0, j] for the first span, which has nothing before it.
@@ -97,6 +91,17 @@ def _residual(
     b = ((kk + lam) * zp - kp * zk) / det
     square = a * a * kk + 2 * a * b * kp + b * b * pp
     return np.asarray(np.maximum(zz - 2 * (a * zk + b * zp) + square, 0.0))
+
+
+def check_run(gram: Array, grid: Array, ridge: float) -> None:
+    """Raise OtcacheError unless they are a Gram, its grid and a ridge above 0."""
+    n = len(gram)
+    _check("gram", gram, (n, n))
+    _check("grid", grid, (n + 1,))
+    if not np.allclose(gram, gram.T, rtol=1e-6, atol=1e-9 * np.abs(gram).max()):
+        raise OtcacheError("gram must be symmetric, got another matrix: is it E <v_a, v_b>?")
+    if not ridge > 0:
+        raise OtcacheError(expected("ridge", ridge, "above 0", "1e-4 is a good value."))
 
 
 def _check(name: str, value: Array, shape: tuple[int, ...]) -> None:
