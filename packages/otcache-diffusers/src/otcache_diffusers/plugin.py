@@ -85,6 +85,11 @@ def _diffusers_caches() -> list[Info]:
         Info(
             "first-block-cache", f"{home}.first_block_cache:FirstBlockCache", "by the first block"
         ),
+        Info("mag-cache", f"{home}.mag_cache:MagCache", "by magnitudes calibrated on full runs"),
+        Info("taylorseer", f"{home}.taylorseer:TaylorSeer", "modules forecast, by diffusers"),
+        Info("sea-cache", f"{home}.sea_cache:SeaCache", "by the change of filtered latents"),
+        Info("pab", f"{home}.pyramid_attention:PyramidAttention", "attention used again"),
+        Info("faster-cache", f"{home}.faster_cache:FasterCache", "attention extrapolated"),
     ]
 
 

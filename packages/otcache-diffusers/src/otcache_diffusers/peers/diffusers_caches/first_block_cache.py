@@ -31,7 +31,7 @@ class FirstBlockCache(Peer):
     skips all blocks but the first, r being what it adds to its input, at this step t and at the latest
     computed one k; what the others added at k is added again. The rule knows no warm-up and no longest
     skip, so nothing is widened but the threshold: published values are 0.05 .. 0.2, the ladder goes on
-    to 2. However large it is, the first block of every step is paid for: on the demo model a ninth of
+    to 1.5. However large it is, the first block of every step is paid for: on the demo model a ninth of
     the transformer, so that no run takes fewer than 4.4 evaluations of 30.
 
     References:
@@ -53,7 +53,7 @@ class FirstBlockCache(Peer):
     ) -> Sequence[PeerSetting]:
         return [
             PeerSetting(f"threshold={value:g}", {"threshold": value}, num_steps)
-            for value in geometric(0.03, 2.0, 16)
+            for value in geometric(0.03, 1.5, 18)
         ]
 
     def apply(

@@ -6,7 +6,7 @@ from typing import Any
 
 import diffusers
 from diffusers import DiffusionPipeline
-from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS
+from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS, _ATTENTION_CLASSES
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from torch import nn
 
@@ -65,3 +65,18 @@ def enters_no_context(target: Any) -> str:
     return (
         f"{type(target).__name__} enters no cache_context, by which the cache tells branches apart"
     )
+
+
+def has_no_attention(target: Any) -> str:
+    """ "" if there is attention whose outputs diffusers can keep, else why not."""
+    denoiser = target.transformer
+    if any(isinstance(module, _ATTENTION_CLASSES) for module in denoiser.modules()):
+        return ""
+    return f"{VERSION} knows none of the attention in {type(denoiser).__name__}"
+
+
+def tells_no_timestep(target: Any) -> str:
+    """ "" if the pipeline says at which timestep it is, else why that is needed."""
+    if hasattr(type(target), "current_timestep"):
+        return ""
+    return f"{type(target).__name__} has no current_timestep, and the rule holds in a range of them"
