@@ -3,9 +3,9 @@
     python tools/train_legibility.py --cache-dir DIR [--out FILE] [--misread sheet.png]
 
 Scenes are composed and rendered as for the demo picture model (`demo_image`), half of them passed
-through its autoencoder with noise on the latents, and distorted anew in every batch. Ten minutes on
-one core. Then the written weights are measured, as docs/legibility.md shows; `--measure-only` does
-no more than that.
+through its autoencoder with noise on the latents, and distorted anew in every batch. About ten
+minutes on one core. Then the written weights are measured, as docs/legibility.md shows;
+`--measure-only` does no more than that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--cache-dir", type=Path, required=True, help="folder of the npm tarball")
     parser.add_argument("--out", type=Path, default=ROOT / OUT, help="file for the weights")
-    parser.add_argument("--misread", type=Path, help="picture of what full runs were misread")
+    parser.add_argument("--misread", type=Path, help="picture of the runs that were misread")
     parser.add_argument("--scenes", type=int, default=24_000, help="pictures to train on")
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -70,7 +70,7 @@ def build_pool(
 def measure(
     arguments: argparse.Namespace, sprites: Mapping[str, Image.Image], pipeline: FluxPipeline
 ) -> None:
-    """Print the table; draw the full runs that were misread."""
+    """Print the table; draw the runs that were misread."""
     reader = GlyphReader(arguments.out)
     prompts = [prompt for role in demo.prompts().values() for prompt in role]
     rows = render_rows(reader, sprites, pipeline.vae)
@@ -81,7 +81,7 @@ def measure(
         print("misread:", case.caption)
     if arguments.misread and misread:
         items = [(case.caption, case.picture) for case in misread]
-        make_sheet([("Misread full runs", items)]).save(arguments.misread)
+        make_sheet([("Not read as asked, or not as the full run", items)]).save(arguments.misread)
 
 
 if __name__ == "__main__":

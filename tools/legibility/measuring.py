@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Misread:
-    """A picture of the full run whose reading is not what its prompt asked for."""
+    """A picture that is not read as its prompt asked, or not as the full run's was."""
 
     caption: str
     picture: Image.Image
@@ -85,19 +85,31 @@ def pipeline_rows(
     fresh = glyph_captions()
     shipped = [text for text, tag in packaged if tag == "glyph"]
     others = [text for text, tag in packaged if tag != "glyph"]
-    rows, misread, readings = [], [], {}
+    rows, misread, full = [], [], {}
     for what, captions in (("fresh", fresh), ("shipped", shipped), ("other", others)):
         pictures = _sampled(pipeline, captions, steps=30)
-        read = readings[what] = reader.read(_array(pictures))
-        right = [c == asked(text) for c, text in zip(read, captions, strict=True)]
-        rows.append(Row(_TITLES[what], sum(right), len(right)))
-        cases = zip(captions, read, pictures, right, strict=True)
-        misread += [Misread(f"{t}: read {c or 'none'}", p) for t, c, p, ok in cases if not ok]
+        full[what] = reader.read(_array(pictures))
+        cases = _cases(reader, captions, pictures, [asked(text) for text in captions])
+        rows.append(Row(_TITLES[what], len(captions) - len(cases), len(captions)))
+        misread += cases
     for steps in BUDGETS:
-        read = reader.read(_array(_sampled(pipeline, fresh, steps)))
-        same = sum(a == b for a, b in zip(read, readings["fresh"], strict=True))
-        rows.append(Row(f"Runs of {steps} steps (Euler): read as the full run", same, len(read)))
+        pictures = _sampled(pipeline, fresh, steps)
+        captions = [f"{steps} steps: {text}" for text in fresh]
+        cases = _cases(reader, captions, pictures, full["fresh"])
+        what = f"Runs of {steps} steps (Euler): read as the full run"
+        rows.append(Row(what, len(fresh) - len(cases), len(fresh)))
+        misread += cases
     return rows, misread
+
+
+def _cases(
+    reader: GlyphReader,
+    captions: Sequence[str],
+    pictures: Sequence[Image.Image],
+    wanted: Sequence[str],
+) -> list[Misread]:
+    read = zip(captions, pictures, reader.read(_array(pictures)), wanted, strict=True)
+    return [Misread(f"{text}: read {c or 'none'}", p) for text, p, c, w in read if c != w]
 
 
 _TITLES = {

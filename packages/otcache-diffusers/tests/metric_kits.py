@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from legible_kit import LegibleKit
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -284,4 +285,5 @@ KITS: dict[str, Any] = {
     "lpips": LpipsKit,
     "lpips-vgg": LpipsVggKit,
     "frechet": FrechetKit,
+    "legible": LegibleKit,
 }

@@ -39,6 +39,7 @@ def otcache_provide_metrics() -> list[Info]:
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
         Info("lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
         Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real pictures by path"),
+        Info("legible", f"{home}.legible:Legible", "same letter or digit read; 64 by 64 pixels"),
     ]
 
 
