@@ -18,6 +18,7 @@ from otcache_core.testing.cost_models import CostModelConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
 from otcache_core.testing.metrics import MetricConformance
+from otcache_core.testing.peers import PeerConformance
 from otcache_core.testing.pictures import KnownAnswer
 from otcache_core.testing.probes import ProbeConformance
 from otcache_core.testing.prompt_metrics import PromptMetricConformance
@@ -31,6 +32,7 @@ __all__ = [
     "ForecasterConformance",
     "KnownAnswer",
     "MetricConformance",
+    "PeerConformance",
     "ProbeConformance",
     "PromptMetricConformance",
     "SetMetricConformance",
