@@ -8,22 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiny_scorers
 from legible_kit import LegibleKit
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from otcache_core.contracts import QualityMetric, SetMetric
-from otcache_core.testing import KnownAnswer, MetricConformance, SetMetricConformance
+from otcache_core.contracts import PromptMetric, QualityMetric, SetMetric
+from otcache_core.testing import (
+    KnownAnswer,
+    MetricConformance,
+    PromptMetricConformance,
+    SetMetricConformance,
+)
 from otcache_core.testing.pictures import waves
+from otcache_diffusers.metrics.clip_score import ClipScore
 from otcache_diffusers.metrics.frechet import Frechet
 from otcache_diffusers.metrics.haarpsi import HaarPsi
+from otcache_diffusers.metrics.image_reward import ImageReward
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
 from otcache_diffusers.metrics.ms_ssim import MsSsim
 from otcache_diffusers.metrics.psnr import Psnr
 from otcache_diffusers.metrics.rmse import Rmse
 from otcache_diffusers.metrics.ssim import Ssim
+from otcache_diffusers.quiet import quiet_loading
 
 Array = NDArray[np.float64]
 VGG_BLOCKS = (2, 2, 3, 3, 3)
@@ -276,6 +285,61 @@ def _frechet_distance() -> float:
     return float(np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + np.trace(cx + cy - 2 * root))
 
 
+class ClipScoreKit(PromptMetricConformance):
+    shape = (tiny_scorers.SIDE, tiny_scorers.SIDE, 3)
+
+    def make_metric(self) -> PromptMetric:
+        return ClipScore(clip())
+
+    def known_answer(self) -> KnownAnswer:
+        """The model's own logits over its temperature, of pictures normalised by hand."""
+        pictures = golden_pair(tiny_scorers.SIDE)[0]
+        return KnownAnswer((pictures, self.prompts[:2]), _clip_cosines(self.prompts[:2]), rtol=1e-4)
+
+
+@cache
+def clip() -> Path:
+    return tiny_scorers.clip_folder(Path(scratch()) / "clip")
+
+
+@cache
+def _clip_cosines(prompts: tuple[str, ...]) -> list[float]:
+    import torch
+    from transformers import CLIPModel, CLIPTokenizer
+
+    with quiet_loading():
+        model = CLIPModel.from_pretrained(clip())
+    tokenizer = CLIPTokenizer.from_pretrained(clip())
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    pixels = ((golden_pair(tiny_scorers.SIDE)[0] - mean) / std).transpose(0, 3, 1, 2)
+    words = tokenizer(list(prompts), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = model(pixel_values=torch.from_numpy(pixels).float(), **words)
+        logits = found.logits_per_image / model.logit_scale.exp()
+    return [100 * max(float(value), 0.0) for value in logits.diagonal()]
+
+
+class ImageRewardKit(PromptMetricConformance):
+    shape = (tiny_scorers.SIDE, tiny_scorers.SIDE, 3)
+
+    def make_metric(self) -> PromptMetric:
+        return ImageReward(reward())
+
+    def known_answer(self) -> KnownAnswer:
+        """What ImageReward 1.5's own towers and head (with transformers 4.35.2, torch 2.13) give for
+        the checkpoint of ``tiny_scorers.reward_state``, its ``score`` from the normalised picture
+        on."""
+        prompts = ("a red circle", "a small cat on a Blue background")
+        pictures = golden_pair(tiny_scorers.SIDE)[0]
+        value = [-0.21951906383037567, 0.1840377151966095]
+        return KnownAnswer((pictures, prompts), value, rtol=1e-4)
+
+
+@cache
+def reward() -> Path:
+    return tiny_scorers.reward_folder(Path(scratch()) / "reward")
+
+
 KITS: dict[str, Any] = {
     "rmse": RmseKit,
     "psnr": PsnrKit,
@@ -284,6 +348,8 @@ KITS: dict[str, Any] = {
     "haarpsi": HaarPsiKit,
     "lpips": LpipsKit,
     "lpips-vgg": LpipsVggKit,
+    "clip-score": ClipScoreKit,
+    "image-reward": ImageRewardKit,
     "frechet": FrechetKit,
     "legible": LegibleKit,
 }

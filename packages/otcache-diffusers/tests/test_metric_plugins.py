@@ -66,3 +66,11 @@ class TestLpipsVgg(metric_kits.LpipsVggKit):
 
 class TestFrechet(metric_kits.FrechetKit):
     pass
+
+
+class TestClipScore(metric_kits.ClipScoreKit):
+    pass
+
+
+class TestImageReward(metric_kits.ImageRewardKit):
+    pass

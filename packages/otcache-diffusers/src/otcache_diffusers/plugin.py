@@ -38,6 +38,8 @@ def otcache_provide_metrics() -> list[Info]:
         Info("haarpsi", f"{home}.haarpsi:HaarPsi", "perceptual similarity by Haar wavelets"),
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
         Info("lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
+        Info("clip-score", f"{home}.clip_score:ClipScore", "fit to the prompt, CLIP by path"),
+        Info("image-reward", f"{home}.image_reward:ImageReward", "human preference, by path"),
         Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real pictures by path"),
         Info("legible", f"{home}.legible:Legible", "same letter or digit read; 64 by 64 pixels"),
     ]

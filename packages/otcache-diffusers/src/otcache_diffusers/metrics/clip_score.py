@@ -1,0 +1,100 @@
+"""How well pictures fit their prompts, by CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.contracts.metric import PromptMetric
+from otcache_diffusers.metrics.clip_pixels import clip_pixels
+from otcache_diffusers.metrics.local_files import local_path
+from otcache_diffusers.metrics.prompts import check_prompted
+from otcache_diffusers.quiet import quiet_loading
+
+FILES = (
+    "config.json",
+    "model.safetensors|model.safetensors.index.json",
+    "tokenizer.json|vocab.json",
+)
+ADVICE = (
+    "the folder of a CLIP model as transformers' save_pretrained writes it, such as a copy of "
+    "openai/clip-vit-large-patch14."
+)
+
+
+class ClipScore(PromptMetric):
+    r"""CLIPScore without a reference: one hundred times the cosine of the embeddings,
+
+    .. math:: \mathrm{CLIPScore}(x, c) = 100 \max(\cos(E_x, E_c), 0),
+
+    as text-to-image work reports it; the paper's own figure is 2.5 max(cos, 0). The prompt is taken
+    as it stands, cut at the text tower's length (77 tokens). Runs in float32. It depends on the CLIP
+    model, so state which; it counts objects and hardly sees an artefact.
+
+    References:
+        Hessel, Holtzman, Forbes, Le Bras, Choi: CLIPScore: a reference-free evaluation metric for
+        image captioning, 2021, https://arxiv.org/abs/2104.08718.
+
+    Args:
+        path: folder of a CLIP model and its tokenizer, as transformers writes them, with safetensors.
+            Pictures are normalised as OpenAI's and LAION's models are. Loaded on the first call.
+        batch: pictures per forward pass, at least 1.
+        device: where to run, as torch names it.
+
+    Raises:
+        OtcacheError: if there is no such folder, or a file is missing in it.
+    """
+
+    name = "clip-score"
+    higher_is_better = True
+    needs = "folder of a CLIP model"
+
+    def __init__(
+        self, path: str | Path | None = None, batch: int = 16, device: str = "cpu"
+    ) -> None:
+        self._folder = local_path(path, "clip-score: the CLIP model", ADVICE, FILES)
+        self._batch, self._device = max(1, batch), torch.device(device)
+
+    def __call__(self, images: NDArray[np.floating], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Judge picture by picture: shape (n, height, width, 3) to (n,), 0 to 100.
+
+        Raises:
+            OtcacheError: if there is another number of prompts, or values are not floating point in
+                [0, 1].
+        """
+        x, texts = check_prompted(images, prompts)
+        starts = range(0, len(x), self._batch)
+        parts = [self._scores(x[i : i + self._batch], texts[i : i + self._batch]) for i in starts]
+        return np.concatenate(parts)
+
+    def _scores(self, pictures: NDArray[np.float64], texts: list[str]) -> NDArray[np.float64]:
+        model, tokenizer = self._model
+        length = model.config.text_config.max_position_embeddings
+        words = tokenizer(
+            texts, padding=True, truncation=True, max_length=length, return_tensors="pt"
+        )
+        pixels = clip_pixels(pictures, model.config.vision_config.image_size, self._device)
+        with torch.inference_mode():
+            found = model(
+                input_ids=words["input_ids"].to(self._device),
+                attention_mask=words["attention_mask"].to(self._device),
+                pixel_values=pixels,
+            )
+            cosines = torch.cosine_similarity(found.image_embeds, found.text_embeds, dim=-1)
+        return 100.0 * cosines.clamp(min=0.0).double().cpu().numpy()
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        with quiet_loading():
+            from transformers import AutoTokenizer, CLIPModel
+
+            here: dict[str, Any] = {"local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(self._folder, **here)
+            model: Any = CLIPModel.from_pretrained(self._folder, use_safetensors=True, **here)
+        return model.to(self._device, torch.float32).eval(), tokenizer

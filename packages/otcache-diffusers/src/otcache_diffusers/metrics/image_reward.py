@@ -1,0 +1,125 @@
+"""What people would prefer, by ImageReward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import linear
+
+from otcache_core.contracts.metric import PromptMetric
+from otcache_diffusers.metrics.clip_pixels import clip_pixels
+from otcache_diffusers.metrics.local_files import local_path
+from otcache_diffusers.metrics.prompts import check_prompted
+from otcache_diffusers.quiet import quiet_loading
+
+FILES = ("vision/config.json", "text/config.json", "tokenizer", "head.safetensors")
+ADVICE = (
+    "the folder that tools/convert_image_reward.py writes from ImageReward.pt, med_config.json and "
+    "the vocab.txt of bert-base-uncased."
+)
+#: Of the rewards in the authors' training data.
+MEAN, STD = 0.16717362830052426, 1.0333394966054072
+LENGTH = 35
+LAYERS = 5
+
+
+class ImageReward(PromptMetric):
+    r"""ImageReward: a linear head on BLIP's text encoder that looks at the picture,
+
+    .. math:: r(x, c) = \frac{h(\mathrm{BLIP}(c \mid x)_{\mathrm{[CLS]}}) - 0.167}{1.033},
+
+    about a standard normal over the authors' own data; the prompt is cut at 35 tokens. Runs in
+    float32. It was trained on what people ranked, and values over 0 say nothing by themselves: show
+    the full run's beside it.
+
+    References:
+        Xu, Liu, Wu, Tong, Li, Ding, Tang, Dong: ImageReward: learning and evaluating human
+        preferences for text-to-image generation, 2023, https://arxiv.org/abs/2304.05977.
+
+    Args:
+        path: folder with the converted weights: ``vision`` and ``text`` (BLIP, as transformers
+            writes it), ``tokenizer``, ``head.safetensors``; ``tools/convert_image_reward.py`` makes
+            it. Loaded on the first call.
+        batch: pictures per forward pass, at least 1.
+        device: where to run, as torch names it.
+
+    Raises:
+        OtcacheError: if there is no such folder, or a part is missing in it.
+    """
+
+    name = "image-reward"
+    higher_is_better = True
+    needs = "folder of converted ImageReward weights"
+
+    def __init__(self, path: str | Path | None = None, batch: int = 8, device: str = "cpu") -> None:
+        self._folder = local_path(path, "image-reward: the weights", ADVICE, FILES)
+        self._batch, self._device = max(1, batch), torch.device(device)
+
+    def __call__(self, images: NDArray[np.floating], prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Judge picture by picture: shape (n, height, width, 3) to (n,).
+
+        Raises:
+            OtcacheError: if there is another number of prompts, or values are not floating point in
+                [0, 1].
+        """
+        x, texts = check_prompted(images, prompts)
+        starts = range(0, len(x), self._batch)
+        with torch.inference_mode():
+            parts = [
+                self._rewards(x[i : i + self._batch], texts[i : i + self._batch]) for i in starts
+            ]
+        return torch.cat(parts).double().cpu().numpy()
+
+    def _rewards(self, pictures: NDArray[np.float64], texts: list[str]) -> Tensor:
+        parts = self._parts
+        words = parts.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
+        pixels = clip_pixels(pictures, parts.vision.config.image_size, self._device)
+        seen = parts.vision(pixel_values=pixels).last_hidden_state
+        read: Tensor = parts.text(
+            input_ids=words["input_ids"].to(self._device),
+            attention_mask=words["attention_mask"].to(self._device),
+            encoder_hidden_states=seen,
+            encoder_attention_mask=seen.new_ones(seen.shape[:2], dtype=torch.long),
+        ).last_hidden_state[:, 0]
+        for layer in range(LAYERS):
+            weight, bias = (parts.head[f"{layer}.{kind}"] for kind in ("weight", "bias"))
+            read = linear(read, weight, bias)
+        return (read[:, 0] - MEAN) / STD
+
+    @cached_property
+    def _parts(self) -> _Parts:
+        with quiet_loading():
+            from transformers import AutoTokenizer, BlipTextModel, BlipVisionModel
+
+            here: dict[str, Any] = {"local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(self._folder / "tokenizer", **here)
+            here["use_safetensors"] = True
+            towers: list[Any] = [
+                BlipVisionModel.from_pretrained(self._folder / "vision", **here),
+                BlipTextModel.from_pretrained(
+                    self._folder / "text", add_pooling_layer=False, **here
+                ),
+            ]
+        vision, text = (tower.to(self._device, torch.float32).eval() for tower in towers)
+        head = load_file(self._folder / "head.safetensors")
+        placed = {k: v.to(self._device, torch.float32) for k, v in head.items()}
+        return _Parts(vision, text, tokenizer, placed)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    vision: Any
+    text: Any
+    tokenizer: Any
+    head: dict[str, Tensor]
