@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, hooks
 from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS, _ATTENTION_CLASSES
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from torch import nn
@@ -15,7 +15,7 @@ VERSION = f"diffusers {diffusers.__version__}"
 
 def cannot_cache(target: Any, config: str) -> str:
     """ "" if ``target.transformer.enable_cache`` takes a config of this name, else why not."""
-    if not hasattr(diffusers.hooks, config):
+    if not hasattr(hooks, config):
         return f"{VERSION} has no {config}: install a later one"
     if not isinstance(target, DiffusionPipeline):
         kind = type(target).__name__
@@ -46,7 +46,8 @@ def cannot_skip_blocks(target: Any) -> str:
         except ValueError:
             return f"{VERSION} does not know how to pass over a {type(block).__name__}"
     if len(blocks) < 2:
-        return f"{type(denoiser).__name__} has {len(blocks)} blocks, and the rule needs two"
+        count = "one block" if blocks else "no block"
+        return f"{type(denoiser).__name__} has {count}, and the rule needs two"
     return ""
 
 
