@@ -27,6 +27,35 @@ class SpanWeights:
     pooled: tuple[float, ...]
     others: tuple[tuple[float, ...], ...]
 
+    def of(self, samples: slice) -> SpanWeights:
+        """Those of some of the samples; ``pooled`` stays that of all."""
+        return SpanWeights(self.pooled, self.others[samples])
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """The least squares of one span, kept per sample, so that batches add up.
+
+    Attributes:
+        normal: A_n' A_n of each sample; shape (samples, weights, weights).
+        toward: A_n' times what the prior leaves; shape (samples, weights).
+        prior: the weights that the ridge pulls to, shape (weights,).
+        sizes: number of weights of each branch, in their order above.
+    """
+
+    normal: NDArray[np.float64]
+    toward: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def joined(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
+        """Those of all samples of several batches, of the same span."""
+        normal, toward = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("normal", "toward")
+        )
+        return cls(normal, toward, parts[0].prior, parts[0].sizes)
+
 
 @dataclass(frozen=True)
 class ClosedLoopFit:
@@ -70,7 +99,27 @@ class ClosedLoopFit:
         terms: Mapping[str, Sequence[torch.Tensor]],
         ideal: torch.Tensor,
     ) -> dict[str, SpanWeights]:
-        """Weights c_0 .. c_{m-1} of one span, branch by branch.
+        """Weights c_0 .. c_{m-1} of one span, branch by branch, from one batch.
+
+        Args:
+            span: as :meth:`equations`, like all others.
+            grid: s_0 .. s_N.
+            terms: the outputs.
+            ideal: u*.
+
+        Returns:
+            For each branch min(memory, outputs) weights, pooled and a sample.
+        """
+        return self.weights(self.equations(span, grid, terms, ideal))
+
+    def equations(
+        self,
+        span: Span,
+        grid: NDArray[np.float64],
+        terms: Mapping[str, Sequence[torch.Tensor]],
+        ideal: torch.Tensor,
+    ) -> NormalEquations:
+        """What one batch of samples says about the weights of one span.
 
         Args:
             span: (k -> j), with at least one skipped step.
@@ -79,9 +128,6 @@ class ClosedLoopFit:
                 as the sampler saw them; each of shape (samples, ...). One entry fits v itself.
             ideal: u*, the output that would end the span on the full run's x_j, as
                 :func:`ideal_output` gives it; same shape.
-
-        Returns:
-            For each branch min(memory, outputs) weights, pooled and a sample.
         """
         groups = {name: _basis(outputs[: self.memory]) for name, outputs in terms.items()}
         basis = torch.cat(list(groups.values()), dim=1)  # (samples, weights, elements)
@@ -91,13 +137,20 @@ class ClosedLoopFit:
         prior = np.concatenate([[0.0, *slope, 0.0, 0.0][: g.shape[1]] for g in groups.values()])
         normal = (basis @ basis.mT).numpy()
         toward = (basis @ target[:, :, None])[:, :, 0].numpy() - normal @ prior
+        sizes = {name: group.shape[1] for name, group in groups.items()}
+        return NormalEquations(normal, toward, prior, sizes)
+
+    def weights(self, equations: NormalEquations) -> dict[str, SpanWeights]:
+        """The weights of each branch, pooled and a sample."""
+        normal, toward, prior = equations.normal, equations.toward, equations.prior
         pooled = prior + self._solve(normal.sum(0), toward.sum(0))
         alone = np.tile(pooled, (len(normal), 1))
         if len(normal) >= max(2, self.cross_validate):
             others = zip(normal.sum(0) - normal, toward.sum(0) - toward, strict=True)
             alone = np.stack([prior + self._solve(*system) for system in others])
-        ends = np.cumsum([group.shape[1] for group in groups.values()])[:-1]
-        parts = zip(groups, np.split(pooled, ends), np.split(alone, ends, axis=1), strict=True)
+        ends = np.cumsum(list(equations.sizes.values()))[:-1]
+        names, rows = equations.sizes, np.split(alone, ends, axis=1)
+        parts = zip(names, np.split(pooled, ends), rows, strict=True)
         return {name: SpanWeights(_plain(c), tuple(map(_plain, own))) for name, c, own in parts}
 
     def _solve(

@@ -21,6 +21,7 @@ from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.driver import drive
 from otcache_diffusers.guidance import branch_gains
+from otcache_diffusers.pooled_fit import PooledFit
 from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
@@ -50,8 +51,10 @@ class PipelineEvaluator(Evaluator):
     full once more, to keep the denoiser's outputs per branch; that pass is not part of any
     ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
 
-    With ``fit`` on four samples or more every sample runs with the weights that the others of its
-    batch give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
+    The fit is one of all samples, however few one pipeline call holds: with more than one batch each
+    schedule is run span by span (:class:`~otcache_diffusers.pooled_fit.PooledFit`), for more calls
+    but no more evaluations. On four samples or more every sample runs with the weights that the
+    others give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
     it does not reward overfitting. The weights returned are those of all samples. Where guidance is
     linear in its branches (:func:`~otcache_diffusers.guidance.branch_gains`), every branch gets its
     own. The fit needs a deterministic linear sampler
@@ -62,7 +65,8 @@ class PipelineEvaluator(Evaluator):
 
     Args:
         target: a diffusers pipeline or a Loop.
-        request: the samples; ``batch_size`` bounds the rows of one call.
+        request: the samples; ``batch_size`` bounds the rows of one call and changes no result beyond
+            rounding.
         trajectories: the same samples, recorded.
         fit: the rule of the closed-loop fit.
         metrics: perceptual objectives by name; where the pipeline decodes pictures, ``lpips`` and
@@ -129,15 +133,16 @@ class PipelineEvaluator(Evaluator):
         errors = np.zeros((len(schedules), len(chosen)))
         deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
         results = list(schedules)
-        for part in self._chunks(range(len(chosen)), self._request.batch_size):
-            use = fitting if part[0] == 0 else None
-            inside = [chosen[p] for p in part]
-            full = self._full(inside)
-            for run in self._runs(tuple(results), inside, use, decode=objective in self._metrics):
-                error = (run.latents - full).detach().cpu().double().flatten(1)
-                deviations[run.index].append(error)
-                errors[run.index, list(part)] = self._score(objective, error, run.pictures, inside)
-                results[run.index] = run.schedule
+        batches = list(self._chunks(chosen, self._request.batch_size))
+        places = list(self._chunks(range(len(chosen)), self._request.batch_size))
+        decode = objective in self._metrics
+        for b, run in self._batched(tuple(schedules), batches, fitting, decode):
+            error = (run.latents - self._full(batches[b])).detach().cpu().double().flatten(1)
+            deviations[run.index].append(error)
+            errors[run.index, list(places[b])] = self._score(
+                objective, error, run.pictures, batches[b]
+            )
+            results[run.index] = run.schedule
         return Evaluation(tuple(results), errors, self._nfe, _grams(deviations))
 
     def drift(
@@ -201,6 +206,49 @@ class PipelineEvaluator(Evaluator):
         forecaster = self._registry.create("forecasters", schedule.forecaster)
         return Track(schedule, forecaster, self._grid, given)
 
+    def _batched(
+        self,
+        schedules: tuple[Schedule, ...],
+        batches: Sequence[Sequence[int]],
+        fit: Fit | None,
+        decode: bool,
+    ) -> Iterator[tuple[int, _Run]]:
+        """Run every schedule on every batch of samples; of one schedule the batches in order."""
+        if fit is None or len(batches) == 1:
+            for b, samples in enumerate(batches):
+                yield from ((b, run) for run in self._runs(schedules, samples, fit, decode=decode))
+            return
+        assert self._recording is not None
+        pooled = PooledFit(fit, self._recording, self._replay, self._spend)
+        prefixes = [Prefixes(schedules, fit=True) for _ in batches]
+        for index in _full(schedules):
+            for b, samples in enumerate(batches):
+                yield b, self._full_run(index, schedules[index], samples)
+        for ready, *_ in zip(*(found.rounds() for found in prefixes), strict=True):
+            for index in (i for i in ready if i not in _full(schedules)):
+                tracks = [self._track(schedules[index], found.given(index)) for found in prefixes]
+                pooled(tracks, batches)
+                for b, samples in enumerate(batches):
+                    yield b, self._fitted_run(index, tracks[b], samples, prefixes[b], decode)
+
+    def _fitted_run(
+        self, index: int, track: Track, samples: Sequence[int], prefixes: Prefixes, decode: bool
+    ) -> _Run:
+        """Run a schedule that is fitted already, up to what is computed already."""
+        assert self._recording is not None
+        policy = ReplayPolicy([track], samples, self._recording, None, self._spend)
+        output = self._replay(policy, samples, "np" if decode else "latent")
+        outputs = track.given | {step: policy.computed(0, step) for step in track.live}
+        for step, found in outputs.items():
+            prefixes.keep(index, step, found)
+        assert policy.result is not None
+        pictures = output if decode else None
+        return _Run(index, track.result(), policy.result, pictures, np.zeros(0))
+
+    def _replay(self, policy: ReplayPolicy, samples: Sequence[int], kind: str = "latent") -> Any:
+        with drive(self._target, policy, num_steps=self._num_steps):
+            return self._sampler(samples, output_type=kind)
+
     def _runs(
         self,
         schedules: Sequence[Schedule],
@@ -223,9 +271,8 @@ class PipelineEvaluator(Evaluator):
                 policy = ReplayPolicy(
                     inside, samples, self._recording, fit, self._spend, watch=watch
                 )
-                with drive(self._target, policy, num_steps=self._num_steps):
-                    kind = "np" if decode else "latent"
-                    output = self._sampler([*samples] * len(group), output_type=kind)
+                kind = "np" if decode else "latent"
+                output = self._replay(policy, [*samples] * len(group), kind)
                 assert policy.result is not None
                 for place, index in enumerate(group):
                     rows = slice(place * len(samples), (place + 1) * len(samples))

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from otcache_core.contracts import Forecaster
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule, Span
-from otcache_diffusers.closed_loop import ClosedLoopFit, SpanWeights, ideal_output
+from otcache_diffusers.closed_loop import (
+    ClosedLoopFit,
+    NormalEquations,
+    SpanWeights,
+    ideal_output,
+)
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
 from otcache_diffusers.prefixes import Outputs, known_prefix
 from otcache_diffusers.recording import Recording
@@ -106,6 +111,18 @@ class Fit:
     recurrence: Recurrence
     gains: dict[str, float] = field(default_factory=dict)
 
+    def nothing(self, samples: int) -> dict[str, SpanWeights]:
+        """The weights of a span whose end its skipped outputs do not move: reuse."""
+        weights = SpanWeights((0.0,), ((0.0,),) * samples)
+        return dict.fromkeys((SHARED, *self.gains), weights)
+
+    def weights(self, equations: Sequence[NormalEquations]) -> dict[str, SpanWeights]:
+        """The weights of a span: the shared ones, and those of each branch that has its own."""
+        found: dict[str, SpanWeights] = {}
+        for one in equations:
+            found |= self.rule.weights(one)
+        return found
+
 
 class ReplayPolicy(StepPolicy):
     """Rows are (schedule, sample) pairs, schedule after schedule; all tracks share their live steps.
@@ -117,8 +134,11 @@ class ReplayPolicy(StepPolicy):
         fit: fit weights of each span from its own drifted state; None to use each track's forecaster.
         count: called with the rows of each denoiser evaluation.
         watch: keep how far the states are from the full run's, in ``drift``.
+        until: start of a span that is not fitted but asked: what its samples say is kept in
+            ``equations``, and from there on the full run is replayed at no cost.
 
     Attributes:
+        equations: of the span that starts at ``until``, as :meth:`Fit.weights` takes them.
         result: x_N of all rows.
         drift: root mean square deviation of x_0 .. x_N, each of shape (rows,).
     """
@@ -131,7 +151,10 @@ class ReplayPolicy(StepPolicy):
         fit: Fit | None,
         count: Callable[[int], None],
         watch: bool = False,
+        until: int | None = None,
     ) -> None:
+        self._until = until
+        self.equations: list[NormalEquations] = []
         self._tracks, self._samples, self._recording = tracks, samples, recording
         self._fit, self._count = fit, count
         self._live = set(tracks[0].live)
@@ -147,6 +170,8 @@ class ReplayPolicy(StepPolicy):
         self._main: str | None = None
 
     def before(self, step: int, branch: str) -> Any | None:
+        if self._until is not None and step > self._until:
+            return join_rows(self._known(step, branch) * len(self._tracks))
         if step in self._live:
             return None
         rows: list[Any] = []
@@ -170,7 +195,7 @@ class ReplayPolicy(StepPolicy):
         self.result = next_sample
         if self._watch:
             self.drift.append(self._deviation(step + 1, next_sample))
-        if self._fit is None:
+        if self._fit is None or (self._until is not None and step > self._until):
             return
         self._guided[step] = model_output
         if order := self._fit.recurrence.order:
@@ -178,7 +203,7 @@ class ReplayPolicy(StepPolicy):
             self._states.pop(step - order, None)
         for index, track in enumerate(self._tracks):
             span = track.span_of[step]
-            if span.start == step and span.skipped:
+            if span.start == step and span.skipped and step not in track.fitted:
                 self._fit_span(self._fit, index, track, span, next_sample)
 
     def end(self, completed: bool) -> None:
@@ -226,7 +251,8 @@ class ReplayPolicy(StepPolicy):
         rows, k = self._rows_of(index), span.start
         landing = fit.recurrence.landing(k, span.stop)
         if landing.singular:
-            self._leave(fit, track, k)
+            self.warn(f"the span from step {k} reuses: no output of its steps moves where it ends.")
+            track.install(k, fit.nothing(len(self._samples)), fit.forecaster)
             return
         steps = (k, *span.history)[: fit.rule.memory]
         wanted = torch.stack([self._recording.states[span.stop][n] for n in self._samples])
@@ -234,7 +260,7 @@ class ReplayPolicy(StepPolicy):
         outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
         ideal = ideal_output(landing, [x[rows] for x in states], [v[rows] for v in outputs], wanted)
         guided = {SHARED: [self._guided[t][rows] for t in steps]}
-        found = fit.rule.solve(span, track.grid, guided, ideal)
+        equations = [fit.rule.equations(span, track.grid, guided, ideal)]
         if fit.gains:
             terms = {
                 name: [
@@ -242,11 +268,8 @@ class ReplayPolicy(StepPolicy):
                 ]
                 for name, gain in fit.gains.items()
             }
-            found |= fit.rule.solve(span, track.grid, terms, ideal)
-        track.install(k, found, fit.forecaster)
-
-    def _leave(self, fit: Fit, track: Track, k: int) -> None:
-        """Reuse in a span whose end its skipped outputs do not move."""
-        self.warn(f"the span from step {k} reuses: no output of its steps moves where it ends.")
-        nothing = SpanWeights((0.0,), ((0.0,),) * len(self._samples))
-        track.install(k, dict.fromkeys((SHARED, *fit.gains), nothing), fit.forecaster)
+            equations.append(fit.rule.equations(span, track.grid, terms, ideal))
+        if k == self._until:
+            self.equations = equations
+        else:
+            track.install(k, fit.weights(equations), fit.forecaster)
