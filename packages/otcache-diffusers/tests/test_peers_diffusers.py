@@ -270,9 +270,10 @@ def test_magnitude_ratios_of_a_batch_are_those_of_its_samples(pipe: Any) -> None
         np.testing.assert_allclose(batched[name], ratios, rtol=1e-5)
 
 
-def test_a_sampler_of_several_calls_a_step_is_refused() -> None:
+@pytest.mark.parametrize("name", ["mag-cache", "taylorseer"])
+def test_a_sampler_of_several_calls_a_step_is_refused(name: str) -> None:
     case = tiny.with_prompts(tiny.flux(scheduler=FlowMatchHeunDiscreteScheduler()))
-    reason = peer_of("mag-cache").supports(case.pipe, request(guided=False))
+    reason = peer_of(name).supports(case.pipe, request(guided=False))
     assert reason == "it counts one call a step, and FlowMatchHeunDiscreteScheduler makes several"
 
 

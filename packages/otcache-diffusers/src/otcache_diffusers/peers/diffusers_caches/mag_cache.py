@@ -16,6 +16,7 @@ from otcache_diffusers.peers.diffusers_caches.mag_cache_ratios import magnitude_
 from otcache_diffusers.peers.diffusers_caches.mag_cache_rule import MagCacheRule
 from otcache_diffusers.peers.diffusers_caches.reasons import (
     VERSION,
+    calls_several_times,
     cannot_cache,
     cannot_skip_blocks,
     enters_no_context,
@@ -55,10 +56,7 @@ class MagCache(Peer):
             return reason
         if not contexts_of(target, request):
             return enters_no_context(target)
-        if getattr(target.scheduler, "order", 1) != 1:
-            kind = type(target.scheduler).__name__
-            return f"it counts one call a step, and {kind} makes several"
-        return ""
+        return calls_several_times(target)
 
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]

@@ -81,3 +81,10 @@ def tells_no_timestep(target: Any) -> str:
     if hasattr(type(target), "current_timestep"):
         return ""
     return f"{type(target).__name__} has no current_timestep, and the rule holds in a range of them"
+
+
+def calls_several_times(target: Any) -> str:
+    """ "" if the sampler makes one call a step in each context, else that as a reason."""
+    if getattr(target.scheduler, "order", 1) == 1:
+        return ""
+    return f"it counts one call a step, and {type(target.scheduler).__name__} makes several"

@@ -14,6 +14,7 @@ from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.reasons import (
     VERSION,
+    calls_several_times,
     cannot_cache,
     enters_no_context,
 )
@@ -67,7 +68,7 @@ class TaylorSeer(Peer):
         if not any(re.fullmatch(pattern, name) for name in names for pattern in _FORECAST):
             kind = type(target.transformer).__name__
             return f"{kind} has no attention or feed-forward under the names that are forecast"
-        return ""
+        return calls_several_times(target)
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
