@@ -1,0 +1,170 @@
+"""Every metric that is offered, with every classic defect planted in it: its kit must notice.
+
+A defect sits behind the metric's own checks, so that refusing bad pictures alone does not catch it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import metric_kits
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otcache_core.contracts import PromptMetric, QualityMetric, SetMetric
+from otcache_core.plugins import Registry
+
+Array = NDArray[np.floating]
+#: What becomes of a metric's two arguments (pictures and reference, prompts or nothing).
+Change = Callable[[Any, Any], tuple[Any, Any]]
+
+
+# -- defects ---------------------------------------------------------------------------------------
+
+
+def wrapped_difference(x: Array, y: Array) -> tuple[Array, Array]:
+    """The difference of two pictures is taken in bytes, where 3 - 5 is 254."""
+    a, b = (np.round(255 * v).astype(np.uint8) for v in (x, y))
+    return np.clip(y + (a - b) / 255.0, 0.0, 1.0), y
+
+
+def white_to_black(x: Array, other: Any) -> tuple[Array, Any]:
+    """Pictures are made bytes by a factor of 256, and white becomes 256, which is 0."""
+    return ((256 * x).astype(np.int64) % 256) / 255.0, other
+
+
+def another_range(x: Array, other: Any) -> tuple[Array, Any]:
+    """Values in [0, 1] are judged as if white were 255."""
+    return x / 255.0, other / 255.0 if isinstance(other, np.ndarray) else other
+
+
+def blue_first(x: Array, other: Any) -> tuple[Array, Any]:
+    """One picture comes from a library that puts blue first."""
+    return x[..., ::-1], other
+
+
+def blue_first_in_both(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both do."""
+    return x[..., ::-1], y[..., ::-1]
+
+
+def off_by_one(x: Array, other: Any) -> tuple[Array, Any]:
+    """Each picture meets the partner of the one before it."""
+    return np.roll(x, 1, axis=0), other
+
+
+def one_left_out(x: Array, other: Any) -> tuple[Array, Any]:
+    """A set has no partners: an index that is off by one loses a picture."""
+    return x[1:], other
+
+
+DEFECTS: dict[str, dict[Change, str]] = {
+    "pairs": {
+        wrapped_difference: "a_small_difference_is_small_in_both_directions",
+        white_to_black: "white_is_not_black",
+        another_range: "the_known_answer",
+        blue_first: "the_known_answer",
+        blue_first_in_both: "the_known_answer",
+        off_by_one: "pictures_do_not_influence_each_other",
+    },
+    "prompts": {
+        white_to_black: "the_known_answer",
+        another_range: "the_known_answer",
+        blue_first: "the_known_answer",
+        off_by_one: "pictures_do_not_influence_each_other",
+    },
+    "set": {
+        white_to_black: "the_known_answer",
+        another_range: "the_known_answer",
+        blue_first: "the_known_answer",
+        one_left_out: "every_picture_counts",
+    },
+}
+
+#: Where another law catches it; None where it is no defect: letters are read whatever their colour.
+ELSEWHERE: dict[tuple[str, Change], str | None] = {
+    ("legible", white_to_black): "more_noise_is_worse",
+    ("legible", off_by_one): "the_known_answer",
+    ("legible", blue_first): None,
+}
+
+
+# -- planting --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A metric whose arguments are changed after it has accepted them."""
+
+    metric: Any
+    change: Change
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.metric(*arguments)  # it refuses what it refuses
+        changed = self.change(*arguments, *[None] * (2 - len(arguments)))
+        return self.metric(*changed[: len(arguments)])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.metric, name)
+
+
+def broken_laws(kit: Any) -> set[str]:
+    """The laws of a kit that its metric breaks."""
+    broken = set()
+    for name, law in inspect.getmembers(kit, inspect.ismethod):
+        if not name.startswith("test_"):
+            continue
+        try:
+            law()
+        except pytest.skip.Exception:
+            continue
+        except (AssertionError, pytest.fail.Exception):
+            broken.add(name.removeprefix("test_"))
+    return broken
+
+
+def kit_with(name: str, change: Change) -> Any:
+    kit = metric_kits.KITS[name]
+    planted = Planted(kit().make_metric(), change)
+    return type("Kit", (kit,), {"make_metric": lambda self: planted})()
+
+
+OFFERED = [
+    o.info.name for o in Registry().infos("metrics") if o.distribution == "otcache-diffusers"
+]
+CASES = [
+    pytest.param(name, change, id=f"{name}-{change.__name__}")
+    for name in OFFERED
+    for change in DEFECTS[Registry().get("metrics", name).takes]
+]
+
+
+def law_that_catches(name: str, change: Change) -> str | None:
+    """None where the metric's value is the same by design, so that nothing is wrong."""
+    if change is blue_first_in_both and metric_kits.KITS[name].channel_blind:
+        return None
+    law = DEFECTS[Registry().get("metrics", name).takes][change]
+    return ELSEWHERE.get((name, change), law)
+
+
+@pytest.mark.parametrize(("name", "change"), CASES)
+def test_a_planted_defect_is_caught(name: str, change: Change) -> None:
+    law, broken = law_that_catches(name, change), broken_laws(kit_with(name, change))
+    assert law in broken if law else broken == set()
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_without_a_defect_no_law_is_broken(name: str) -> None:
+    """So what is caught above is the defect, not the planting."""
+    assert broken_laws(kit_with(name, lambda *arguments: arguments)) == set()
+
+
+def test_there_is_a_defect_of_every_sort_for_every_kind() -> None:
+    kinds = {"pairs": QualityMetric, "prompts": PromptMetric, "set": SetMetric}
+    assert set(DEFECTS) == set(kinds)
+    assert all(len(defects) >= 4 for defects in DEFECTS.values())
+    assert {Registry().get("metrics", name).takes for name in OFFERED} == set(kinds)
