@@ -40,7 +40,8 @@ def main() -> None:
             x = x + (grid[i + 1] - grid[i]) * denoiser(x, grid[i])
         return x
 
-    loop = otcache.loop(sample, denoiser=denoiser, grid=grid.tolist())
+    # A loop with guidance calls its denoiser twice a step: say so with calls_per_step=2.
+    loop = otcache.loop(sample, denoiser=denoiser, grid=grid.tolist(), calls_per_step=1)
     calibration = otcache.calibrate(loop, ["any"], STEPS, seeds=range(8), progress=False)
     policy = otcache.plan(calibration)
     full = loop(["any"], [100], STEPS)

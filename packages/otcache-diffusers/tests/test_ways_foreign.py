@@ -55,6 +55,20 @@ def test_a_cache_enabled_while_accelerated_is_refused_at_the_next_run() -> None:
         assert torch.equal(case(N), wanted)
 
 
+def test_a_cache_enabled_on_a_bare_module_is_refused_at_its_next_run() -> None:
+    case = tiny.flux()
+    with TorchExecutor().attach(case.denoiser, SCHEDULE) as run:
+        wanted = case(N)
+        case.denoiser.enable_cache(CONFIGS["FirstBlockCacheConfig"]())
+        with pytest.raises(
+            ExecutionError, match=r"got FirstBlockCacheConfig: .* disable_cache\(\)"
+        ):
+            case(N)
+        case.denoiser.disable_cache()
+        assert torch.equal(case(N), wanted)
+    assert run.report.runs == 2
+
+
 def test_a_cache_put_on_without_enable_cache_is_found_by_its_hooks() -> None:
     case = tiny.flux()
     apply_first_block_cache(case.denoiser, CONFIGS["FirstBlockCacheConfig"]())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,11 +87,15 @@ class Loop:
 
     def steps_of(self, *args: Any, **kwargs: Any) -> int | None:
         """N of a call with these arguments, as far as arguments, grid or ``num_steps`` tell."""
-        bound = inspect.signature(self._sample_fn).bind(*args, **kwargs)
+        signature = inspect.signature(self._sample_fn)
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        named = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        named = dict(bound.arguments)
+        for parameter in signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:  # whatever its name
+                named |= named.pop(parameter.name)
         for name in _STEP_NAMES:
-            if isinstance(named.get(name), int):
+            if isinstance(named.get(name), Integral):
                 return int(named[name])
         if self.grid is not None and not callable(self.grid):
             return len(self.grid) - 1

@@ -39,12 +39,17 @@ class BlockExecutor(CacheExecutor):
         return next(filter(None, map(no_blocks, denoisers_of(target).values())), "")
 
     def attach(
-        self, target: Any, schedule: Schedule | SchedulePlan, *, strict: bool = False
+        self,
+        target: Any,
+        schedule: Schedule | SchedulePlan,
+        *,
+        strict: bool = False,
+        calls_per_step: int | None = None,
     ) -> AbstractContextManager[RunHandle]:
         reason = self.supports(target)
         if reason:
             raise ExecutionError(f"{reason}: cache whole outputs (executor 'torch').")
-        return self._inner.attach(target, schedule, strict=strict)
+        return self._inner.attach(target, schedule, strict=strict, calls_per_step=calls_per_step)
 
 
 def block_stacks(target: Any, cache: CachePolicy) -> StepPolicy:

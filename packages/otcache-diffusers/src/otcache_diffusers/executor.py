@@ -11,6 +11,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 
 from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, RunReport, SchedulePlan
+from otcache_core.contracts.executor import NOTHING_RAN
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
@@ -70,23 +71,38 @@ class TorchExecutor(CacheExecutor):
         return unsupported(target)
 
     def attach(
-        self, target: Any, schedule: Schedule | SchedulePlan, *, strict: bool = False
+        self,
+        target: Any,
+        schedule: Schedule | SchedulePlan,
+        *,
+        strict: bool = False,
+        calls_per_step: int | None = None,
     ) -> AbstractContextManager[RunHandle]:
-        return self._attached(target, schedule, strict)
+        return self._attached(target, schedule, strict, calls_per_step)
 
     @contextmanager
     def _attached(
-        self, target: Any, schedule: Schedule | SchedulePlan, strict: bool
+        self,
+        target: Any,
+        schedule: Schedule | SchedulePlan,
+        strict: bool,
+        calls_per_step: int | None,
     ) -> Iterator[RunHandle]:
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
         policy = CachePolicy(schedule, self._forecaster, report, strict=strict)
-        num_steps = fixed.num_steps if fixed else None
-        level, companions = self._level(target, policy), _companions(target, policy)
-        with drive(target, level, num_steps=num_steps, companions=companions):
+        with drive(
+            target,
+            self._level(target, policy),
+            num_steps=fixed.num_steps if fixed else None,
+            calls_per_step=calls_per_step,
+            companions=_companions(target, policy),
+        ):
             run = TorchRun(report)
             try:
                 yield run
+                if report.idle and not (fixed and fixed.budget == fixed.num_steps):
+                    policy.warn(NOTHING_RAN)
             finally:
                 run.close(target, policy)
 

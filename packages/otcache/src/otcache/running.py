@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan
+from otcache_core.contracts.executor import NOTHING_RAN
 from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
@@ -26,6 +28,7 @@ def accelerate(
     strict: bool = False,
     executor: str | None = None,
     registry: Registry | None = None,
+    calls_per_step: int | None = None,
 ) -> AbstractContextManager[RunHandle]:
     """A context in which ``target`` skips steps; nothing remains on it afterwards.
 
@@ -37,9 +40,12 @@ def accelerate(
         executor: name of an executor plugin, where not the first that supports the target;
             ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
         registry: where plugins come from.
+        calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
+            twice. Where it is not told, two calls that carry the same time are an error.
 
     Returns:
-        A context manager; ``run.report`` tells what was planned and what was executed.
+        A context manager; ``run.report`` tells what was planned and what was executed. A context that
+        is left without any run of the target says so.
 
     Raises:
         OtcacheError: if the target is not supported, or does not fit the policy.
@@ -54,10 +60,22 @@ def accelerate(
         if isinstance(plan, Schedule)
         else planned(registry, target, plan, budget, strict=strict)
     )
+    told = {} if calls_per_step is None else {"calls_per_step": calls_per_step}
     handle: AbstractContextManager[RunHandle] = choose(
         registry, "executors", target, executor
-    ).attach(target, schedule, strict=strict)
-    return handle
+    ).attach(target, schedule, strict=strict, **told)
+    all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps
+    return handle if all_computed else _watched(handle)
+
+
+@contextmanager
+def _watched(handle: AbstractContextManager[RunHandle]) -> Iterator[RunHandle]:
+    """The same context; left with nothing done, it says so."""
+    with handle as run:
+        yield run
+        idle = run.report.idle
+    if idle:
+        warnings.warn(NOTHING_RAN, OtcacheNotice, stacklevel=3)
 
 
 def load_policy(path: str | Path) -> Policy:

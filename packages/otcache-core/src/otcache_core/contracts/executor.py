@@ -45,9 +45,21 @@ class RunReport:
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no run of the target was seen, whole or not."""
+        return not (self.runs or self.computed or self.skipped)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return dict(self.__dict__)
+
+
+#: What a report says of a context that was left with nothing done, where steps were to be skipped.
+NOTHING_RAN = (
+    "the target made no run while it was accelerated, so nothing was skipped: run the very pipeline, "
+    "otcache.loop(...) or module that was accelerated, inside the context."
+)
 
 
 class RunHandle(ABC):
@@ -77,7 +89,12 @@ class CacheExecutor(ABC):
 
     @abstractmethod
     def attach(
-        self, target: Any, schedule: Schedule | SchedulePlan, *, strict: bool = False
+        self,
+        target: Any,
+        schedule: Schedule | SchedulePlan,
+        *,
+        strict: bool = False,
+        calls_per_step: int | None = None,
     ) -> AbstractContextManager[RunHandle]:
         """A context in which ``target`` runs by ``schedule``.
 
@@ -86,7 +103,10 @@ class CacheExecutor(ABC):
             schedule: plain data, whose runs of another step count are computed in full with a
                 notice, or refused under ``strict``; or a plan, asked at the start of each run.
             strict: refuse instead of noticing.
+            calls_per_step: denoiser calls of one sampler step of a bare module; None where the user
+                did not tell, which may be taken for 1 only as long as nothing contradicts.
 
         Raises:
-            ExecutionError: if the target is already accelerated or not supported.
+            ExecutionError: if the target is already accelerated or not supported, or tells itself how
+                many calls a step makes.
         """

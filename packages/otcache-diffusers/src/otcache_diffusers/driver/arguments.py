@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 
 from otcache_diffusers.driver.tree import first_tensor
 
-_TIMESTEP_NAMES = ("timestep", "timesteps", "t", "sigma", "time")
+#: Usual names of the time argument.
+TIME_NAMES = ("timestep", "timesteps", "t", "sigma", "time")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Arguments:
     @property
     def timestep(self) -> Any | None:
         """The time argument, by its usual names, else the second positional one."""
-        for name in _TIMESTEP_NAMES:
+        for name in TIME_NAMES:
             if name in self.kwargs:
                 return self.kwargs[name]
         return self.args[1] if len(self.args) > 1 else None

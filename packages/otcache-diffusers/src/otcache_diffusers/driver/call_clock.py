@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.call_times import CallTimes
 from otcache_diffusers.driver.clock import Clock
 from otcache_diffusers.driver.conductor import Conductor
+from otcache_diffusers.driver.doubts import Doubts
 from otcache_diffusers.driver.policy import RunInfo
+from otcache_diffusers.driver.time_argument import TimeArgument
 from otcache_diffusers.driver.tree import first_tensor
+
+RAGGED = (
+    "the calls of one step must carry one time, as in the first step, got two: a branch has come or "
+    "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run."
+)
 
 
 class LoopClock(Clock):
@@ -38,8 +46,11 @@ class LoopClock(Clock):
         renew: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop, self._conductor, self._num_steps = loop, conductor, num_steps
-        self._renew = renew
-        self._calls = 0
+        self._renew, self._per_step = renew, loop.calls_per_step
+        self._time_of = TimeArgument(loop.denoiser)
+        self._times, self._doubts = CallTimes(), Doubts()
+        self._live = threading.Lock()
+        self._calls = self._whole = 0
         self._state: torch.Tensor | None = None
         self._output: torch.Tensor | None = None
 
@@ -54,25 +65,61 @@ class LoopClock(Clock):
         """A run begins.
 
         Raises:
-            ExecutionError: if nothing tells its number of steps.
+            ExecutionError: if another one has not ended, or nothing tells this one's number of steps.
         """
-        n = num_steps or self._num_steps
+        if not self._live.acquire(blocking=False):
+            raise ExecutionError(
+                "one loop must serve one run at a time, got a second before the first has ended: "
+                "give each thread a loop with a denoiser of its own."
+            )
+        try:
+            self._begin(num_steps or self._num_steps)
+        except BaseException:
+            self._live.release()
+            raise
+
+    def _begin(self, n: int | None) -> None:
         if n is None:
             raise ExecutionError(
                 "the loop's number of steps must be known: give sample_fn an argument num_steps, "
                 "or otcache.loop(...) num_steps= or grid=."
             )
         info = RunInfo(n, self._loop.grid_for(n))
-        self._calls, self._state, self._output = 0, None, None
+        self._calls, self._whole, self._state, self._output = 0, n * self._per_step, None, None
+        self._doubts = Doubts()
         self._renew()
         self._conductor.announce(lambda arguments: info)
 
     def arrive(self, arguments: Arguments) -> None:
-        if self._calls % self._loop.calls_per_step == 0:
+        """A call begins a step, or is another one of its step.
+
+        Raises:
+            ExecutionError: if the run has had all its calls, or those of one step carry two times.
+        """
+        if self._live.locked():
+            self._count(arguments)
+        if self._calls % self._per_step == 0:
             state = arguments.state
             if self._calls and self._conductor.running:
                 self._conductor.advance(self._triple(state))
             self._state = self._kept(state)
+
+    def _count(self, arguments: Arguments) -> None:
+        if self._calls >= self._whole:
+            raise ExecutionError(
+                f"the loop must make {self._whole} denoiser calls ({self._steps}), got one more: set "
+                f"calls_per_step={self._per_step + 1} in otcache.loop(...) if each step makes as many, "
+                "or num_steps= if there are more steps."
+            )
+        if self._per_step == 1:
+            return
+        time = self._time_of.of(arguments).value
+        if self._calls == 0:
+            self._times.begin(time)
+        elif self._calls % self._per_step == 0:
+            self._times.advance(time)
+        elif self._doubts.sure(self._times.apart(time), RAGGED):
+            raise ExecutionError(RAGGED)
 
     def left(self, output: Any) -> None:
         self._calls += 1
@@ -82,20 +129,40 @@ class LoopClock(Clock):
         """The loop returned ``result``.
 
         Raises:
-            ExecutionError: if it never called the denoiser.
+            ExecutionError: if it never called the denoiser, or the device has seen what ``arrive``
+                refuses.
         """
+        try:
+            self._check()
+            if self._conductor.running and self._calls % self._per_step == 0:
+                self._conductor.advance(self._triple(first_tensor(result)))
+        finally:
+            self._conductor.finish(False)
+            self._live.release()
+
+    def loop_fails(self) -> None:
+        """The loop raised."""
+        self._conductor.finish(False)
+        self._live.release()
+
+    def _check(self) -> None:
         if self._calls == 0:
             raise ExecutionError(
                 f"the sampler never called the denoiser ({type(self._loop.denoiser).__name__}): "
                 "pass the very module that sample_fn calls to otcache.loop(...)."
             )
-        if self._conductor.running and self._calls % self._loop.calls_per_step == 0:
-            self._conductor.advance(self._triple(first_tensor(result)))
-        self._conductor.finish(False)
+        for complaint in self._doubts.settle():
+            raise ExecutionError(complaint)
+        if self._calls <= self._whole - self._per_step:
+            self._conductor.warn_aloud(
+                f"the loop returned after {self._calls} of {self._whole} denoiser calls "
+                f"({self._steps}): set num_steps= or calls_per_step= in otcache.loop(...) to what it "
+                "makes."
+            )
 
-    def loop_fails(self) -> None:
-        """The loop raised."""
-        self._conductor.finish(False)
+    @property
+    def _steps(self) -> str:
+        return f"{self._whole // self._per_step} steps, calls_per_step={self._per_step}"
 
     def _kept(self, seen: torch.Tensor | None) -> torch.Tensor | None:
         """A copy, where anybody looks at it: the loop may write into what it has."""
@@ -107,49 +174,3 @@ class LoopClock(Clock):
         if self._state is None or self._output is None or following is None:
             return None
         return self._state, self._output, following
-
-
-class BareClock(Clock):
-    """In a foreign loop: a run is N ``calls_per_step`` calls, and the next call begins another.
-
-    A run that broke off unseen is noticed where the next one's batch has another shape, or its time
-    argument is a number and jumps back to the first one.
-
-    Args:
-        conductor: what is told.
-        num_steps: N.
-        calls_per_step: denoiser calls of one sampler step.
-    """
-
-    def __init__(self, conductor: Conductor, num_steps: int, calls_per_step: int) -> None:
-        self._conductor, self._per_step = conductor, calls_per_step
-        self._info = RunInfo(num_steps, np.full(num_steps + 1, np.nan))
-        self._calls = 0
-        self._shape: tuple[int, ...] = ()
-        self._start: Any = None
-        self._time: Any = None
-
-    def __enter__(self) -> BareClock:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Nothing was attached."""
-
-    def arrive(self, arguments: Arguments) -> None:
-        if not self._conductor.running or self._restarted(arguments):
-            self._calls = 0
-            self._shape, self._start = arguments.shape, arguments.timestep
-            self._conductor.announce(lambda arguments: self._info)
-        self._time = arguments.timestep
-
-    def left(self, output: Any) -> None:
-        self._calls += 1
-        if self._calls % self._per_step == 0:
-            self._conductor.advance()
-
-    def _restarted(self, arguments: Arguments) -> bool:
-        if self._calls % self._per_step == 0 and arguments.shape != self._shape:
-            return True
-        time = arguments.timestep
-        numbers = isinstance(time, (int, float)) and isinstance(self._start, (int, float))
-        return numbers and time == self._start and time != self._time

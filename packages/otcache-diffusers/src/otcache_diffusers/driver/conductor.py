@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.branches import Branches, Group
 from otcache_diffusers.driver.companions import Companions
@@ -57,8 +58,22 @@ class Conductor:
         """Whether the policy looks at the sampler's states."""
         return self._policy.watches
 
+    @property
+    def busy(self) -> bool:
+        """Whether a denoiser call is being answered."""
+        return self._calling.locked()
+
     def announce(self, announcement: Announcement) -> None:
-        """The next denoiser call begins a run; a run still under way has broken off."""
+        """The next denoiser call begins a run; a run still under way has broken off.
+
+        Raises:
+            ExecutionError: if a denoiser call is being answered: that run has not broken off.
+        """
+        if self.busy:
+            raise ExecutionError(
+                "one module must serve one run at a time, got another run during a call: load the "
+                "pipeline twice."
+            )
         self.finish(False)
         self._announced = announcement
 
@@ -181,6 +196,12 @@ class Conductor:
         if message not in self._warned:
             self._warned.add(message)
             self._policy.note(message)
+
+    def warn_aloud(self, message: str) -> None:
+        """Tell the policy, and whoever runs the program, each message once."""
+        if message not in self._warned:
+            warnings.warn(message, OtcacheNotice, stacklevel=2)
+        self.warn(message)
 
     def warn(self, message: str) -> None:
         """Tell the policy, each message once."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, expected
 from otcache_core.loop import Loop
 from otcache_diffusers.driver.arguments import Arguments
-from otcache_diffusers.driver.call_clock import BareClock, LoopClock
+from otcache_diffusers.driver.bare_clock import BareClock
+from otcache_diffusers.driver.call_clock import LoopClock
 from otcache_diffusers.driver.clock import Clock, SchedulerClock
 from otcache_diffusers.driver.companions import companions_of
 from otcache_diffusers.driver.conductor import Conductor
@@ -63,7 +65,7 @@ def drive(
     policy: StepPolicy,
     *,
     num_steps: int | None = None,
-    calls_per_step: int = 1,
+    calls_per_step: int | None = None,
     companions: Collection[str] = (),
 ) -> Iterator[None]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
@@ -74,15 +76,17 @@ def drive(
         target: a diffusers pipeline, a :class:`~otcache_core.loop.Loop`, or a bare module.
         policy: what decides.
         num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
-        calls_per_step: of a bare module; a loop has its own.
+        calls_per_step: of a bare module, None where nobody told; a loop has its own.
         companions: those of ``companions_of(target)`` that are left out where no denoiser is called.
 
     Raises:
-        ExecutionError: if the target is not supported, already driven, or cached by something else.
+        ExecutionError: if the target is not supported, already driven, or cached by something else; if
+            ``calls_per_step`` is below 1, or the target is no bare module and has its own.
     """
     reason = unsupported(target)
     if reason:
         raise ExecutionError(f"{reason}.")
+    _check_calls(target, calls_per_step)
     conductor = Conductor(policy)
     with ExitStack() as stack:
         hooks: dict[str, DenoiserHook] = {}
@@ -103,7 +107,7 @@ def _clock(
     target: Any,
     conductor: Conductor,
     num_steps: int | None,
-    calls_per_step: int,
+    calls_per_step: int | None,
     renew: Callable[[], None],
 ) -> Clock:
     if isinstance(target, Loop):
@@ -113,8 +117,22 @@ def _clock(
             raise ExecutionError(
                 "a bare module needs num_steps: wrap its sampler in otcache.loop(...)."
             )
-        return BareClock(conductor, num_steps, calls_per_step)
+        # In the middle of a call the hook cannot move: only look.
+        look = partial(refuse_foreign_caches, target, denoisers_of(target))
+        return BareClock(target, conductor, num_steps, calls_per_step, look)
     return SchedulerClock(target, conductor, renew)
+
+
+def _check_calls(target: Any, calls_per_step: int | None) -> None:
+    if calls_per_step is None:
+        return
+    if calls_per_step < 1:
+        raise ExecutionError(expected("calls_per_step", calls_per_step, "at least 1"))
+    if not isinstance(target, nn.Module):
+        raise ExecutionError(
+            f"calls_per_step is told for a bare module, got {type(target).__name__}: a loop is told by "
+            "otcache.loop(..., calls_per_step=...), and a pipeline's scheduler tells its steps."
+        )
 
 
 def _renew(target: Any, hooks: dict[str, DenoiserHook]) -> None:

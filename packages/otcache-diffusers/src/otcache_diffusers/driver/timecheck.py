@@ -23,7 +23,7 @@ class TimeCheck:
         self._conventions = _CONVENTIONS
         self._first: torch.Tensor | None = None
         self._always: torch.Tensor | None = None
-        self._bad: list[torch.Tensor] = []
+        self._bad: torch.Tensor | None = None
 
     def begin(self, timesteps: torch.Tensor) -> None:
         """A run starts with these timesteps, t_0 first."""
@@ -53,9 +53,11 @@ class TimeCheck:
     def failed(self) -> bool:
         """Read the flag: whether some run passed other times than its scheduler's. Syncs."""
         self._collect()
-        return any(bool(bad) for bad in self._bad)
+        return self._bad is not None and bool(self._bad)
 
     def _collect(self) -> None:
+        """Fold the run's flag into one for all runs: a handle may see millions of them."""
         if self._first is not None and self._always is not None:
-            self._bad.append(self._first.any() & ~self._always.any())
+            bad = self._first.any() & ~self._always.any()
+            self._bad = bad if self._bad is None else bad | self._bad.to(bad.device)
         self._first = self._always = None

@@ -1,0 +1,366 @@
+"""Bare modules in loops otcache does not know: only the calls tell where a run is."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from diffusers import ModularPipeline
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from otcache_core import ExecutionError, Schedule
+from otcache_core.errors import OtcacheNotice
+from otcache_core.loop import Loop
+from otcache_diffusers.executor import TorchExecutor
+
+N = 8
+SCHEDULE = Schedule(N, (0, 2, 4, 6))
+GRID = tiny.euler_grid(N)
+
+
+class Elsewhere(torch.Tensor):
+    """Stands for a tensor of another device: what is made of it may be read at the end only."""
+
+
+#: How a loop may hand over the time.
+KINDS: dict[str, Callable[[float], Any]] = {
+    "number": float,
+    "tensor": torch.tensor,
+    "elsewhere": lambda t: torch.tensor(t).as_subclass(Elsewhere),
+}
+ON_HOST = ["number", "tensor"]
+
+
+class Net(torch.nn.Module):
+    """v(x, t) that never asks for its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = tiny.Velocity()
+
+    def forward(self, x: torch.Tensor, t: Any) -> torch.Tensor:
+        time = torch.as_tensor(t).as_subclass(torch.Tensor).reshape(1, 1).expand(len(x), 1)
+        return self.inner.layers(torch.cat([x, time], dim=1))
+
+
+class BreakOffError(Exception):
+    """What ends a run between two calls."""
+
+
+def plain(net: Any, kind: str = "number", seed: int = 1, end: int = N, times: Any = GRID) -> Any:
+    """One call a step; breaks off at step ``end``."""
+    x = tiny.noise(1, 8, seed=seed)
+    with torch.no_grad():
+        for i in range(N):
+            if i == end:
+                raise BreakOffError
+            x = x + (GRID[i + 1] - GRID[i]) * net(x, KINDS[kind](times[i]))
+    return x
+
+
+def guided(net: Any, kind: str = "number", until: int = N) -> tuple[Any, list[Any]]:
+    """Two calls a step, one from step ``until`` on: the result, and the outputs of each step."""
+    x, seen = tiny.noise(1, 8), []
+    with torch.no_grad():
+        for i in range(N):
+            t = KINDS[kind](GRID[i])
+            pair = [net(x, t), net(x + 1, t)] if i < until else [net(x, t)]
+            seen.append(pair)
+            x = x + (GRID[i + 1] - GRID[i]) * (3 * pair[0] - 2 * pair[-1])
+    return x, seen
+
+
+# -- branches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_calls_of_one_time_are_refused_unless_told(kind: str) -> None:
+    net = Net()
+    with (
+        TorchExecutor().attach(net, SCHEDULE),
+        pytest.raises(ExecutionError, match=r"two times, got one: set calls_per_step=2"),
+    ):
+        guided(net, kind)
+    assert torch.equal(guided(net, kind)[0], guided(net)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_branches_that_were_told_keep_apart(kind: str) -> None:
+    net = Net()
+    with TorchExecutor().attach(net, SCHEDULE, calls_per_step=2) as run:
+        _, seen = guided(net, kind)
+    for step, before in ((s, s - s % 2) for s in range(N)):
+        assert [torch.equal(a, b) for a, b in zip(seen[step], seen[before], strict=True)] == [
+            True
+        ] * 2
+        assert not torch.equal(*seen[step])
+    assert (run.report.runs, run.report.warnings) == (1, [])
+    assert run.report.skipped == {"call": 4, "call#2": 4}
+
+
+def test_everything_computed_is_bit_identical_with_two_calls_a_step() -> None:
+    net = Net()
+    wanted = guided(net)[0]
+    with TorchExecutor().attach(net, Schedule.full(N), calls_per_step=2):
+        assert torch.equal(guided(net)[0], wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guidance_that_ends_during_a_run_is_refused(kind: str) -> None:
+    """Else the second branch would get outputs of the first."""
+    net = Net()
+
+    def twice() -> None:  # a run is over, for who only counts, in the middle of the second
+        for _ in range(2):
+            guided(net, kind, until=4)
+
+    with (
+        TorchExecutor().attach(net, SCHEDULE, calls_per_step=2),
+        pytest.raises(ExecutionError, match=r"one time, as in the first step, got two"),
+    ):
+        twice()
+
+
+@pytest.mark.filterwarnings("ignore:the first two steps")
+def test_a_third_call_a_step_is_refused() -> None:
+    net = Net()
+
+    def thrice() -> None:
+        for t in GRID[:-1]:
+            for shift in range(3):
+                net(tiny.noise(1, 8) + shift, t)
+
+    with (
+        TorchExecutor().attach(net, SCHEDULE, calls_per_step=2),
+        pytest.raises(ExecutionError, match="as in the first step, got two"),
+    ):
+        thrice()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_of_one_time_may_be_told_to_be_steps(kind: str) -> None:
+    """As in Heun's method: its second stage and the next step's first carry one time."""
+    net = Net()
+    times = [GRID[0], *(GRID[k] for k in range(1, N) for _ in range(2))][:N]
+    with TorchExecutor().attach(net, SCHEDULE, calls_per_step=1) as run:
+        plain(net, kind, times=times)
+    assert (run.report.skipped, run.report.warnings) == ({"call": 4}, [])
+    with (
+        TorchExecutor().attach(net, SCHEDULE),
+        pytest.raises(ExecutionError, match="calls_per_step=1 if these are steps of their own"),
+    ):
+        plain(net, kind, times=times)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_first_steps_of_one_time_are_noticed_where_the_calls_were_told(kind: str) -> None:
+    net = Net()
+    with (
+        TorchExecutor().attach(net, SCHEDULE, calls_per_step=1),
+        pytest.warns(OtcacheNotice, match="the first two steps carry the same time"),
+    ):
+        plain(net, kind, times=[GRID[0], *GRID[:-2]])
+
+
+class Labelled(Net):
+    """A class comes second, and the time has a name nobody would guess."""
+
+    def forward(self, x: torch.Tensor, label: Any, hour: Any) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x, hour) + label
+
+
+@pytest.mark.parametrize("label", [3, torch.tensor([3])], ids=["number", "tensor"])
+def test_a_class_is_not_taken_for_a_time_that_repeats(label: Any) -> None:
+    net = Labelled()
+    with TorchExecutor().attach(net, SCHEDULE) as run:
+        plain(lambda x, t: net(x, label, t))
+    assert (run.report.runs, run.report.warnings) == (1, [])
+
+
+class Third(Net):
+    """The time comes third, by its usual name."""
+
+    def forward(self, x: torch.Tensor, text: Any, timestep: Any) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x, timestep)
+
+
+def test_the_time_is_found_by_the_name_of_its_parameter() -> None:
+    net, text = Third(), torch.zeros(1)
+    with TorchExecutor().attach(net, SCHEDULE) as run:
+        plain(lambda x, t: net(x, text, t))
+    assert (run.report.runs, run.report.warnings) == (1, [])
+    with (
+        TorchExecutor().attach(net, SCHEDULE),
+        pytest.raises(ExecutionError, match="calls_per_step=2"),
+    ):
+        guided(lambda x, t: net(x, text, t))
+
+
+# -- where a run begins and ends ------------------------------------------------------------------
+
+
+def _fresh(net: Any, seed: int) -> torch.Tensor:
+    with TorchExecutor().attach(net, SCHEDULE):
+        return plain(net, seed=seed)
+
+
+def _broken(net: Any, kind: str, end: int = 3) -> None:
+    with pytest.raises(BreakOffError):
+        plain(net, kind, seed=1, end=end)
+
+
+@pytest.mark.parametrize("kind", ON_HOST)
+def test_a_run_that_broke_off_does_not_shift_the_next(kind: str) -> None:
+    net = Net()
+    wanted = _fresh(net, 2)
+    with TorchExecutor().attach(net, SCHEDULE):
+        _broken(net, kind)
+        with pytest.warns(OtcacheNotice, match="another run began after 3 of the 8 calls"):
+            assert torch.equal(plain(net, kind, seed=2), wanted)
+
+
+def test_a_run_shifted_by_one_that_broke_off_is_refused_where_the_device_knows() -> None:
+    net = Net()
+    wanted = _fresh(net, 2)
+    with TorchExecutor().attach(net, SCHEDULE):
+        _broken(net, "elsewhere")
+        with pytest.raises(ExecutionError, match=r"broken off unseen.*otcache\.loop\(\.\.\.\)"):
+            plain(net, "elsewhere", seed=2)
+        assert torch.equal(plain(net, "elsewhere", seed=2), wanted)
+
+
+def test_what_the_device_has_seen_is_said_on_exit() -> None:
+    net = Net()
+    driven = TorchExecutor().attach(net, SCHEDULE)
+    run = driven.__enter__()
+    for end in (3, 2):
+        _broken(net, "elsewhere", end)
+    with pytest.warns(OtcacheNotice) as heard:
+        driven.__exit__(None, None, None)
+    said = [str(warning.message) for warning in heard]
+    assert any("the time must not return to the first one" in text for text in said)
+    assert any("the context was left after 5 of the 8 calls of a run" in text for text in said)
+    assert set(said) <= set(run.report.warnings)
+
+
+def test_a_run_that_broke_off_after_one_call_is_not_passed_over() -> None:
+    net = Net()
+    wanted = _fresh(net, 2)
+    with TorchExecutor().attach(net, SCHEDULE):
+        _broken(net, "number", end=1)
+        with pytest.raises(ExecutionError, match="broke off after its first call looks so too"):
+            plain(net, seed=2)
+        assert torch.equal(plain(net, seed=2), wanted)
+
+
+class _Reads(TorchDispatchMode):
+    """Counts what asks the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        words = ("_local_scalar_dense", "nonzero", "equal")
+        self.count += any(word == func.__name__.split(".")[0] for word in words)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("calls", [None, 1, 2])
+def test_the_device_is_asked_at_the_end_of_a_run_only(calls: int | None) -> None:
+    net = Net()
+    counts = []
+    with (
+        TorchExecutor().attach(net, SCHEDULE, calls_per_step=calls),
+        torch.no_grad(),
+        _Reads() as reads,
+    ):
+        for _ in range(2):
+            for t in GRID[:-1]:
+                for _ in range(calls or 1):
+                    net(tiny.noise(1, 8), KINDS["elsewhere"](t))
+                    counts.append(reads.count)
+    whole = N * (calls or 1)
+    assert counts == [0] * (whole - 1) + [1] * whole + [2]
+
+
+# -- threads --------------------------------------------------------------------------------------
+
+
+def test_a_call_of_another_thread_between_two_calls_spoils_neither_in_silence() -> None:
+    """Where the first thread's run goes on, its rest would pass for a run of its own."""
+    net, x = Net(), tiny.noise(1, 8)
+    with TorchExecutor().attach(net, SCHEDULE), torch.no_grad(), ThreadPoolExecutor(1) as other:
+        for t in GRID[:3]:
+            net(x, t)
+        with pytest.raises(ExecutionError, match="calls of two threads within a run"):
+            other.submit(net, x, GRID[1]).result()
+        with pytest.raises(ExecutionError, match="calls of two threads within a run"):
+            net(x, GRID[3])
+        assert torch.equal(plain(net), _in_thread(lambda: plain(net)))
+
+
+def test_runs_of_a_server_s_threads_follow_one_another() -> None:
+    """One of them broke off: the next thread's run begins where its time does."""
+    net = Net()
+    wanted = _fresh(net, 2)
+    with TorchExecutor().attach(net, SCHEDULE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OtcacheNotice)
+        _broken(net, "tensor")
+        assert torch.equal(_in_thread(lambda: plain(net, "tensor", seed=2)), wanted)
+
+
+def _in_thread(work: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(work).result()
+
+
+def test_a_call_during_another_thread_s_call_leaves_that_alone() -> None:
+    net = Net()
+    wanted = _fresh(net, 1)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(module: Any, args: Any) -> None:
+        inside.set()
+        go_on.wait(60)
+
+    handle = net.inner.layers.register_forward_pre_hook(wait)
+    with TorchExecutor().attach(net, SCHEDULE), ThreadPoolExecutor(1) as other:
+        first = other.submit(plain, net)
+        inside.wait(60)
+        for shape in (1, 2):  # another shape looks like another run
+            with pytest.raises(ExecutionError, match="one run at a time, got a concurrent call"):
+                net(tiny.noise(shape, 8), GRID[0])
+        handle.remove()
+        go_on.set()
+        assert torch.equal(first.result(), wanted)
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "calls", "message"),
+    [
+        (Net, 0, "calls_per_step must be at least 1, got 0"),
+        (lambda: Loop(plain, Net()), 2, r"told for a bare module, got Loop: .* otcache\.loop\("),
+        (lambda: tiny.flux().pipe, 1, "told for a bare module, got FluxPipeline"),
+    ],
+)
+def test_calls_per_step_is_for_bare_modules(target: Any, calls: int, message: str) -> None:
+    with (
+        pytest.raises(ExecutionError, match=message),
+        TorchExecutor().attach(target(), SCHEDULE, calls_per_step=calls),
+    ):
+        pass
+
+
+def test_a_modular_pipeline_is_refused_with_what_is_taken() -> None:
+    pipe = ModularPipeline.__new__(ModularPipeline)
+    assert TorchExecutor().supports(pipe) == (
+        "needs a diffusers pipeline, otcache.loop(...) or a torch module, got ModularPipeline"
+    )

@@ -1,0 +1,218 @@
+"""Loops of the user's own that do not do what they announced."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from otcache_core import ExecutionError, Schedule
+from otcache_core.contracts import SampleRequest
+from otcache_core.errors import OtcacheNotice
+from otcache_core.loop import Loop
+from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.probe import TorchProbe
+
+N = 6
+SCHEDULE = Schedule(N, (0, 2, 4))
+
+
+class Elsewhere(torch.Tensor):
+    """Stands for a tensor of another device."""
+
+
+#: How a loop may hand over the time.
+KINDS: dict[str, Callable[[float], Any]] = {
+    "number": float,
+    "tensor": torch.tensor,
+    "elsewhere": lambda t: torch.tensor(t).as_subclass(Elsewhere),
+}
+
+
+def _guided(net: Any, until: int = N, kind: str = "number") -> Callable[..., torch.Tensor]:
+    """A sampler of two calls a step, of one from step ``until`` on."""
+
+    def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
+        x, s = tiny.noise(len(seeds), 8), tiny.euler_grid(num_steps)
+        with torch.no_grad():
+            for i in range(num_steps):
+                v = net(x, KINDS[kind](s[i]))
+                if i < until:
+                    v = 3 * v - 2 * net(x + 1, KINDS[kind](s[i]))
+                x = x + (s[i + 1] - s[i]) * v
+        return x
+
+    return sample
+
+
+# -- calls ----------------------------------------------------------------------------------------
+
+
+def test_calls_per_step_that_was_forgotten_is_an_error() -> None:
+    net = tiny.Velocity()
+    loop = Loop(_guided(net), net)
+    with (
+        TorchExecutor().attach(loop, SCHEDULE),
+        pytest.raises(
+            ExecutionError,
+            match=r"must make 6 denoiser calls \(6 steps, calls_per_step=1\), got one more: "
+            r"set calls_per_step=2 in otcache\.loop\(\.\.\.\)",
+        ),
+    ):
+        loop(["a"], [0], N)
+    with pytest.raises(ExecutionError, match="set calls_per_step=2"):
+        list(TorchProbe().record(loop, SampleRequest(("a",), (0,), N)))
+
+
+def test_branches_of_a_loop_that_told_keep_apart() -> None:
+    net = tiny.Velocity()
+    loop = Loop(_guided(net), net, calls_per_step=2)
+    plain = loop(["a"], [0], N)
+    with TorchExecutor().attach(loop, Schedule.full(N)):
+        assert torch.equal(loop(["a"], [0], N), plain)
+    with TorchExecutor().attach(loop, SCHEDULE) as run:
+        loop(["a"], [0], N)
+    assert (run.report.skipped, run.report.warnings) == ({"call": 3, "call#2": 3}, [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guidance_that_ends_during_a_run_is_refused(kind: str) -> None:
+    """Else the second branch would get outputs of the first."""
+    net = tiny.Velocity()
+    loop = Loop(_guided(net, 2, kind), net, calls_per_step=2)
+    with (
+        TorchExecutor().attach(loop, SCHEDULE),
+        pytest.raises(ExecutionError, match="as in the first step, got two"),
+    ):
+        loop(["a"], [0], N)
+
+
+def test_a_sampler_of_two_stages_may_make_fewer_calls_in_its_last_step(recwarn: Any) -> None:
+    """Heun's method: its times differ within a step, and nothing is wrong."""
+    net = tiny.Velocity()
+
+    def heun(num_steps: int) -> torch.Tensor:
+        x, s = tiny.noise(1, 8), tiny.euler_grid(num_steps)
+        with torch.no_grad():
+            for i in range(num_steps):
+                v, h = net(x, s[i]), s[i + 1] - s[i]
+                if i + 1 < num_steps:
+                    v = (v + net(x + h * v, s[i + 1])) / 2
+                x = x + h * v
+        return x
+
+    loop = Loop(heun, net, calls_per_step=2)
+    with TorchExecutor().attach(loop, SCHEDULE) as run:
+        loop(N)
+    assert run.report.skipped == {"call": 3, "call#2": 2}
+    assert not [w for w in recwarn if issubclass(w.category, OtcacheNotice)]
+
+
+# -- steps ----------------------------------------------------------------------------------------
+
+
+def _stops(net: Any, announced: int | None = None) -> Loop:
+    """Makes as many steps as it is called with, whatever was announced."""
+
+    def sample(n: int) -> torch.Tensor:
+        x = tiny.noise(1, 8)
+        with torch.no_grad():
+            for i in range(n):
+                x = x - net(x, 1 - i / n) / n
+        return x
+
+    return Loop(sample, net, num_steps=announced)
+
+
+def test_a_loop_that_returns_early_says_so_aloud() -> None:
+    loop = _stops(tiny.Velocity(), announced=N)
+    with (
+        TorchExecutor().attach(loop, SCHEDULE) as run,
+        pytest.warns(OtcacheNotice, match=r"returned after 4 of 6 denoiser calls \(6 steps"),
+    ):
+        loop(4)
+    assert run.report.runs == 0
+    assert any("returned after 4 of 6" in text for text in run.report.warnings)
+
+
+def test_a_loop_that_makes_more_steps_is_an_error_and_the_next_run_is_clean() -> None:
+    loop = _stops(tiny.Velocity(), announced=N)
+    with TorchExecutor().attach(loop, SCHEDULE):
+        wanted = loop(N)
+        with pytest.raises(ExecutionError, match="num_steps= if there are more steps"):
+            loop(N + 1)
+        assert torch.equal(loop(N), wanted)
+
+
+def test_the_step_count_is_found_among_named_arguments_of_any_name() -> None:
+    net = tiny.Velocity()
+    sample = tiny.euler_sampler(net)
+    loop = Loop(lambda **call: sample(["a"], [0], call["num_steps"]), net, num_steps=N)
+    with (
+        TorchExecutor().attach(loop, SCHEDULE) as run,
+        pytest.warns(OtcacheNotice, match="a run of 5 steps cannot follow a schedule of 6"),
+    ):
+        loop(num_steps=5)
+    assert (run.report.runs, run.report.computed) == (1, {"call": 5})
+
+
+# -- threads --------------------------------------------------------------------------------------
+
+
+def test_a_run_that_another_thread_begins_is_refused_and_the_first_goes_on() -> None:
+    net, inside, go_on = tiny.Velocity(), threading.Event(), threading.Event()
+    s = tiny.euler_grid(N)
+
+    def sample(num_steps: int, waits: bool = False) -> torch.Tensor:
+        x = tiny.noise(1, 8)
+        with torch.no_grad():
+            for i in range(num_steps):
+                if waits and i == 3:
+                    inside.set()
+                    go_on.wait(60)
+                x = x + (s[i + 1] - s[i]) * net(x, s[i])
+        return x
+
+    loop = Loop(sample, net)
+    with TorchExecutor().attach(loop, SCHEDULE) as run, ThreadPoolExecutor(1) as other:
+        wanted = loop(N)
+        first = other.submit(loop, N, True)
+        inside.wait(60)
+        with pytest.raises(ExecutionError, match="got a second before the first has ended"):
+            loop(N)
+        go_on.set()
+        assert torch.equal(first.result(), wanted)
+        assert torch.equal(loop(N), wanted)
+    assert (run.report.runs, run.report.warnings) == (3, [])
+
+
+def test_a_loop_that_was_refused_may_be_called_again() -> None:
+    net = tiny.Velocity()
+    loop = _stops(net)
+    with TorchExecutor().attach(loop, lambda grid: Schedule.full(len(grid) - 1)):
+        for _ in range(2):
+            with pytest.raises(ExecutionError, match="number of steps must be known"):
+                loop(N)
+
+
+def test_a_pipeline_s_run_is_not_replaced_during_its_call() -> None:
+    case = tiny.flux()
+    refused: list[BaseException] = []
+
+    def meddle(module: Any, args: Any) -> None:
+        with ThreadPoolExecutor(1) as other:
+            error = other.submit(case.pipe.scheduler.set_timesteps, sigmas=[1.0, 0.5]).exception()
+        assert error is not None
+        refused.append(error)
+
+    part = next(m for m in case.denoiser.modules() if isinstance(m, torch.nn.Linear))
+    part.register_forward_pre_hook(meddle)
+    with TorchExecutor().attach(case.pipe, Schedule(1, (0,))):
+        case(1)
+    assert [type(error) for error in refused] == [ExecutionError]
+    assert "got another run during a call" in str(refused[0])
