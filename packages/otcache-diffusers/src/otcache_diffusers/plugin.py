@@ -48,7 +48,7 @@ def otcache_provide_metrics() -> list[Info]:
 @hookimpl
 def otcache_provide_peers() -> list[Info]:
     """Rivals for ``otcache compare``."""
-    return [*_fewer_steps(), *_diffusers_caches(), *_teacache()]
+    return [*_fewer_steps(), *_diffusers_caches(), *_teacache(), *_cache_dit()]
 
 
 @hookimpl
@@ -99,3 +99,12 @@ def _diffusers_caches() -> list[Info]:
 def _teacache() -> list[Info]:
     about = "skips while the first block's input has changed little (arXiv 2411.19108)"
     return [Info("teacache", "otcache_diffusers.peers.teacache.peer:TeaCache", about)]
+
+
+def _cache_dit() -> list[Info]:
+    home = "otcache_diffusers.peers.dbcache"
+    return [
+        Info("dbcache", f"{home}.dynamic:DBCache", "cache-dit: by the first blocks' residual"),
+        Info("dbcache-taylorseer", f"{home}.taylorseer:DBCacheTaylorSeer", "the same, extrapolated"),
+        Info("dbcache-mask", f"{home}.mask:DBCacheMask", "cache-dit: by a mask of steps"),
+    ]

@@ -1,0 +1,1 @@
+"""The caches of cache-dit, run by cache-dit itself."""
