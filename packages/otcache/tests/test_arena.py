@@ -23,6 +23,7 @@ from otcache.arena.supervisor import Supervisor
 from otcache.state_error import state_rmse
 from otcache_core import FileError, OtcacheError
 from otcache_core.contracts import PromptMetric, QualityMetric, SetMetric
+from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Info, Registry, hookimpl
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -267,6 +268,17 @@ def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     assert made.missing[1].reason == "took longer than 5 s"
     assert made.sources == {"good": "somebody 1.0", "partly": "else 2.0"}
     assert made.prices["good"] == 12
+
+
+def test_a_metric_that_refuses_such_pictures_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    class Picky(Grey):
+        def __call__(self, images: Any, reference: Any) -> Any:
+            raise OtcacheError("pictures must be 64x64, got 4x4.")
+
+    measures = Measures({"rmse": Grey(), "picky": Picky()})
+    with pytest.warns(OtcacheNotice, match="picky is left out: pictures must be 64x64"):
+        made, _ = Assembly(fakes.finished(tmp_path), measures).results(["good"], {}, "")
+    assert "picky" not in made.metrics
 
 
 def test_without_full_runs_there_are_no_results(tmp_path: Path) -> None:

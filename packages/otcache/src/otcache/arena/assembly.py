@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
+from otcache.arena.job import Job
 from otcache.arena.measures import Measures
 from otcache.report.pictures import Pictures
 from otcache.results import Cell, Missing, Results
@@ -42,7 +43,9 @@ class Assembly:
         if any(full.run(label) is None for label in (FULL, REFERENCE)):
             why = "; ".join(full.failures().values()) or f"see {full.log}"
             raise OtcacheError(f"the full runs could not be made: {why}")
-        base, reference = full.arrays(FULL), full.arrays(REFERENCE)["pictures"]
+        base = full.arrays(FULL)
+        measures = self.measures.usable(base["pictures"], job.prompts)
+        judge = _Judge(job, measures, base, full.arrays(REFERENCE)["pictures"])
         pictures: dict[tuple[str, int], Floats] = {("full", job.num_steps): base["pictures"]}
         cells, missing = [], []
         sources, prices = {}, {}
@@ -56,7 +59,7 @@ class Assembly:
                 if run is not None:
                     arrays = part.arrays(label)
                     pictures[method, budget] = arrays["pictures"]
-                    cells.append(self._cell(method, budget, run, arrays, base, reference))
+                    cells.append(judge.cell(method, budget, run, arrays))
         if not cells:
             raise OtcacheError("no method could be run: " + "; ".join(m.reason for m in missing))
         results = Results(
@@ -69,42 +72,44 @@ class Assembly:
             sources={name: text for name, text in sources.items() if text},
             prices=prices,
             missing=tuple(missing),
-            full=self.measures.of_full_runs(
-                base["pictures"], [prompt for prompt, _, _ in job.samples]
-            ),
+            full=measures.of_full_runs(base["pictures"], job.prompts),
         )
         return results, pictures
 
-    def _cell(
-        self,
-        method: str,
-        budget: int,
-        run: Run,
-        arrays: dict[str, Floats],
-        base: dict[str, Floats],
-        reference: Floats,
-    ) -> Cell:
-        n, made = self.folder.job.num_steps, arrays["pictures"]
-        prompts = [prompt for prompt, _, _ in self.folder.job.samples]
-        values = self.measures.values(made, base["pictures"], prompts)
-        if "states" in arrays and "states" in base:
-            values[STATES] = state_rmse(arrays["states"], base["states"])
-        values[ODE] = state_rmse(made, reference)
-        seconds = statistics.median(run.seconds)
+
+@dataclass(frozen=True)
+class _Judge:
+    """Measures runs against the full run and the ODE's solution."""
+
+    job: Job
+    measures: Measures
+    base: dict[str, Floats]
+    reference: Floats
+
+    def cell(self, method: str, budget: int, run: Run, arrays: dict[str, Floats]) -> Cell:
+        made, seconds = arrays["pictures"], statistics.median(run.seconds)
         return Cell(
             method=method,
             budget=budget,
             nfe=run.nfe,
-            ideal_speedup=n / run.nfe,
+            ideal_speedup=self.job.num_steps / run.nfe,
             measured_speedup=statistics.median(run.full_seconds) / seconds,
-            schedule=run.computed if run.num_steps == n else None,
-            metrics={name: tuple(map(float, each)) for name, each in values.items()},
+            schedule=run.computed if run.num_steps == self.job.num_steps else None,
+            metrics=self._values(arrays),
             totals=self.measures.totals(made),
             setting="" if run.label == f"B = {budget}" else run.label,
             seconds=seconds,
             flops=run.flops,
             peak_bytes=run.peak_bytes,
         )
+
+    def _values(self, arrays: dict[str, Floats]) -> dict[str, tuple[float, ...]]:
+        made = arrays["pictures"]
+        values = self.measures.values(made, self.base["pictures"], self.job.prompts)
+        if "states" in arrays and "states" in self.base:
+            values[STATES] = state_rmse(arrays["states"], self.base["states"])
+        values[ODE] = state_rmse(made, self.reference)
+        return {name: tuple(map(float, each)) for name, each in values.items()}
 
 
 def _missing(method: str, part: MethodFolder, plan: Plan) -> list[Missing]:

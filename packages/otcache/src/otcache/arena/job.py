@@ -63,3 +63,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         for name, value in self.call.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise OtcacheError(expected(f"call argument {name}", value, "a finite number"))
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Of each held-out sample."""
+        return tuple(prompt for prompt, _, _ in self.samples)

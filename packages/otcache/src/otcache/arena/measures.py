@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric
+from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
 
 #: Measured where installed, in this order; others are asked for by name.
-USUAL = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi", "legible")
-#: What the demo's own data allows besides.
-OF_THE_DEMO = {"frechet": "demo"}
+USUAL = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi")
+#: What the demo's own data allows besides, with the path.
+OF_THE_DEMO = {"legible": "", "frechet": "demo"}
 Floats = NDArray[np.floating]
 
 
@@ -51,6 +53,20 @@ class Measures:
                 for name, path in paths.items()
             }
         )
+
+    def usable(self, full: Floats, prompts: Sequence[str]) -> Measures:
+        """Those that take pictures like these; a notice names each that does not, and why."""
+        kept = {}
+        for name, metric in self.metrics.items():
+            alone = Measures({name: metric})
+            try:
+                alone.values(full, full, prompts)
+                alone.totals(full)
+            except OtcacheError as error:
+                warnings.warn(f"{name} is left out: {error}", OtcacheNotice, stacklevel=2)
+            else:
+                kept[name] = metric
+        return Measures(kept)
 
     def values(
         self, pictures: Floats, full: Floats, prompts: Sequence[str]
