@@ -273,6 +273,30 @@ def test_weights_of_branches_are_interpolated_each_on_its_own(provenance: Proven
     assert all(c == 0 for span in got.spans("uncond") for c in span.weights)
 
 
+def test_unlike_forecasters_without_strengths_reuse_on_any_run(provenance: Provenance) -> None:
+    ends = [Schedule(N, (0, 10), "taylor"), Schedule(N, (0, 5, 10, 20, 30), "mean-velocity")]
+    policy = Policy(*ends, provenance)
+    with pytest.warns(OtcacheNotice):
+        mapped = policy.schedule(4, num_steps=30)
+    for got in (policy.schedule(4), mapped):
+        assert got.forecaster == "fitted"
+        assert not any(c for row in got.weights for c in row)
+
+
+def test_strengths_are_read_on_the_policys_own_grid(provenance: Provenance) -> None:
+    """Linear extrapolation stays linear extrapolation on another grid of as many steps."""
+    linear = [Schedule(N, s, "linear") for s in ((0, 12, 30), (0, 5, 10, 20, 30, 40))]
+    rows = [
+        [linear_weights(span, np.array(provenance.grid), 2) for span in s.spans()] for s in linear
+    ]
+    fitted = [s.with_weights(c) for s, c in zip(linear, rows, strict=True)]
+    other = np.linspace(1.0, 0.0, N + 1) ** 2.4
+    with pytest.warns(OtcacheNotice):
+        got = Policy(*fitted, provenance).schedule(4, grid=other)
+    for span in list(got.spans())[1:]:
+        np.testing.assert_allclose(span.weights, linear_weights(span, other, 2), rtol=1e-9)
+
+
 def test_weights_that_are_no_strengths_are_not_carried_over(provenance: Provenance) -> None:
     """Lookbacks of mean-velocity belong to spans of their own schedule."""
     ends = [

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.forecasters.strength import StrengthCurve, blend, weights_from_strengths
+from otcache_core.forecasters.strength_table import StrengthTable, carried_weights
 from otcache_core.schedule import Schedule
-from otcache_core.warp import coordinate, interpolate, levels, round_to_steps
+from otcache_core.warp import coordinate, levels, round_to_steps, targets_between
 
 if TYPE_CHECKING:
     from otcache_core.policy import Policy
@@ -60,9 +60,8 @@ def schedule_at(policy: Policy, budget: int) -> Schedule:
         return place.lower if place.lower.budget == 1 else Schedule(num_steps=n, computed=(0,))
     if budget == place.lower.budget:
         return place.lower
-    steps = interpolate(place.lower, place.upper, budget, place.lam)
-    plain = msgspec.structs.replace(steps.without_weights(), branches=())
-    return _forecast(policy, place, plain, _grid(policy, n))
+    targets = targets_between(place.lower, place.upper, budget, place.lam)
+    return _forecast(policy, place, round_to_steps(targets, n), _grid(policy, n))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -87,15 +86,15 @@ def schedule_mapped(
         targets = _index_of(np.interp(positions, np.arange(own + 1), old), np.array(points))
     else:
         targets = positions / own
-    steps = Schedule(num_steps=n, computed=round_to_steps(targets, n))
+    steps = round_to_steps(targets, n)
     if budget == 1:
-        return steps
+        return Schedule(num_steps=n, computed=steps)
     new = np.array(points) if points else _grid(policy, n)
     return _forecast(policy, _place(policy, min(budget, own)), steps, new)
 
 
 def _forecast(
-    policy: Policy, place: _Place, steps: Schedule, grid: NDArray[np.float64]
+    policy: Policy, place: _Place, steps: tuple[int, ...], grid: NDArray[np.float64]
 ) -> Schedule:
     """Give steps the forecaster of both neighbours: by name unless it is ``fitted``.
 
@@ -104,34 +103,27 @@ def _forecast(
     weights beside a fitted schedule means that nothing was fitted there: the fitted strengths count
     for both.
     """
-    ends = [place.lower, place.upper]
+    n, ends = len(grid) - 1, [place.lower, place.upper]
     fitted = [s for s in ends if s.forecaster == "fitted" and s.weights]
-    names = {s.forecaster for s in ends}
-    if len(names) == 1 and not fitted:
-        return msgspec.structs.replace(steps, forecaster=names.pop())
-    ends = [s for s in ends if s.forecaster in WITH_STRENGTH] or [steps]
+    kinds = {s.forecaster for s in ends}
+    if len(kinds) == 1 and not fitted:
+        return Schedule(num_steps=n, computed=steps, forecaster=kinds.pop())
+    ends = [s for s in ends if s.forecaster in WITH_STRENGTH] or [place.lower.without_weights()]
     if fitted:
         ends = [s for s in ends if s.weights or s.forecaster != "reuse"]
-    own = tuple(_grid(policy, policy.num_steps).tolist())
-
-    def rows(branch: str | None) -> tuple[tuple[float, ...], ...]:
-        curves = [_curve(s, own, branch) for s in ends]
-        curve = blend(curves[0], curves[-1], place.lam)
-        memory = max(c.memory for c in curves)
-        return weights_from_strengths(steps, curve, grid, memory)
-
-    names = {name for s in ends for name, _ in s.branch_weights}
-    return steps.with_weights(rows(None), {name: rows(name) for name in names})
-
-
-@functools.lru_cache(maxsize=1024)
-def _curve(schedule: Schedule, grid: tuple[float, ...], branch: str | None) -> StrengthCurve:
-    return StrengthCurve.of(schedule, np.array(grid), branch)
+    names = sorted({name for s in ends for name, _ in s.branch_weights})
+    own, branches = _grid(policy, policy.num_steps), (None, *names)
+    low = StrengthTable.of(ends[0], own, branches)
+    high = low if ends[-1] is ends[0] else StrengthTable.of(ends[-1], own, branches)
+    shared, *others = carried_weights(steps, grid, (low, high), place.lam)
+    return Schedule(n, steps, "fitted", shared, (), tuple(zip(names, others, strict=True)))
 
 
 def _grid(policy: Policy, n: int) -> NDArray[np.float64]:
     """The policy's grid read at n + 1 points; 1 - i/N where it is unknown."""
     own = np.array(policy.provenance.grid or (1.0, 0.0))
+    if len(own) == n + 1:
+        return own
     points = np.interp(np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, len(own)), own)
     return np.asarray(points, dtype=np.float64)
 

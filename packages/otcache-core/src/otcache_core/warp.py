@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -65,7 +66,13 @@ def round_to_steps(
 
     .. math:: \min \sum_m (k_m - N Q_m)^2 \quad \text{over} \quad 0 = k_1 < k_2 < \dots < k_B < N
 
-    by a dynamic programme over (m, k) in O(B N); ties go to the smaller step, the earliest m first.
+    as the isotonic regression of N Q_m - m by whole numbers: neighbours that want to be in the wrong
+    order share the value that is best for all of them, in O(B). Ties go to the smaller step, the
+    earliest m first.
+
+    References:
+        Best, Chakravarti, Ubhaya, Minimizing Separable Convex Functions Subject to Simple Chain
+        Constraints, 2000, for pooling adjacent violators with convex functions of whole numbers.
 
     Args:
         targets: Q_1 .. Q_B in units of the whole run (1 is N); 1 to N of them. Any finite value.
@@ -85,19 +92,30 @@ def round_to_steps(
     nearest = np.clip(np.ceil(positions - 0.5), 0, num_steps - 1).astype(int)
     if nearest[0] == 0 and (np.diff(nearest) > 0).all():
         return tuple(nearest.tolist())  # each is as near as it can be
-    price = (np.arange(num_steps)[None, :] - positions[:, None]) ** 2
-    price[0, 1:] = np.inf
-    tails = np.empty_like(price)  # tails[m, k]: least price of steps m.. with k_m = k
-    tails[-1] = price[-1]
-    for m in range(len(price) - 2, -1, -1):
-        least = np.minimum.accumulate(tails[m + 1, ::-1])[::-1]
-        tails[m] = price[m] + np.append(least[1:], np.inf)
-    steps = [0]
-    for row in tails[1:]:
-        after = row[steps[-1] + 1 :]
-        tie = after.min() + 10.0**-_DECIMALS
-        steps.append(steps[-1] + 1 + int(np.argmax(after <= tie)))
-    return tuple(steps)
+    free = positions[1:] - np.arange(
+        1, len(positions)
+    )  # k_m - m may be any numbers that never fall
+    rest = np.clip(_isotonic(free.tolist()), 0, num_steps - len(positions))
+    return (0, *(rest + np.arange(1, len(positions))).tolist())
+
+
+def _isotonic(wanted: list[float]) -> list[int]:
+    """The smallest whole numbers that never fall and are nearest to what is wanted, by squares."""
+    blocks: list[tuple[int, float, int]] = []  # value, sum and length of numbers that share a value
+    for want in wanted:
+        total, length = want, 1
+        value = _down(want)
+        while blocks and blocks[-1][0] > value:
+            _, before, others = blocks.pop()
+            total, length = total + before, length + others
+            value = _down(total / length)
+        blocks.append((value, total, length))
+    return [value for value, _, length in blocks for _ in range(length)]
+
+
+def _down(value: float) -> int:
+    """The nearest whole number; of two the smaller."""
+    return math.ceil(value - 0.5 - 0.1**_DECIMALS)
 
 
 def coordinate(budget: int, anchor_budget: int, reference_budget: int) -> float:
