@@ -120,42 +120,6 @@ def expected(watch: Watch, b: int) -> list[bool]:
     return found
 
 
-def state(case: tiny.Case) -> list[Any]:
-    """What a module is made of, its order and its class included."""
-    modules = dict(case.denoiser.named_modules())
-    names = [(name, sorted(vars(module))) for name, module in modules.items()]
-    bound = [id(vars(module).get("forward")) for module in modules.values()]
-    return [names, bound, sorted(vars(type(case.pipe))), id(type(case.pipe).__call__)]
-
-
-def traces(name: str, how: PeerSetting) -> dict[str, bool]:
-    """Whether runs begin with nothing and contexts leave nothing, also one that broke off."""
-    case = tiny.flux(cfg=True)
-    plain, before = case(steps=N), state(case)
-
-    def stop(pipe: Any, step: int, t: Any, kwargs: Any) -> Any:
-        if step == N // 2:
-            raise KeyboardInterrupt
-        return kwargs
-
-    with peer(name).apply(case.pipe, how, MEASURED):
-        first, other, again = case(steps=N), case(steps=N, seed=3), case(steps=N)
-        try:
-            case(steps=N, callback_on_step_end=stop)
-        except KeyboardInterrupt:
-            broken = case(steps=N)
-    clean = state(case) == before
-    with peer(name).apply(case.pipe, how, MEASURED):
-        later = case(steps=N)
-    return {
-        "repeats": all(torch.equal(first, x) for x in (again, broken, later)),
-        "depends on its noise": not torch.equal(first, other),
-        "differs from plain": not torch.equal(first, plain),
-        "plain afterwards": torch.equal(case(steps=N), plain),
-        "no trace": clean and state(case) == before,
-    }
-
-
 def counted(cfg: bool) -> dict[str, Any]:
     case = tiny.with_prompts(tiny.flux(cfg=cfg))
     call = {name: value for name, value in case.call.items() if name != "prompt"}
@@ -226,11 +190,6 @@ def main() -> None:
         "taylor reused": reused(taylor),
         "taylor extrapolated": extrapolated(taylor),
         "all computed": nothing.worked,
-        "traces": {
-            "dbcache": traces("dbcache", BY_THRESHOLD),
-            "dbcache-taylorseer": traces("dbcache-taylorseer", BY_THRESHOLD),
-            "dbcache-mask": traces("dbcache-mask", BY_MASK),
-        },
         "two calls": counted(cfg=True),
         "one call": counted(cfg=False),
         "uneven": uneven(),

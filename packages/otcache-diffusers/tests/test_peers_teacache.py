@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from families import FAMILIES
+from flux_laws import FluxLaws
 from torch import Tensor, nn
 
 from otcache_core.contracts import PeerSetting, SampleRequest
@@ -138,34 +139,8 @@ def test_a_threshold_of_nothing_gives_the_plain_bits() -> None:
         assert torch.equal(case(steps=N), plain)
 
 
-def test_runs_begin_with_nothing_and_leave_nothing() -> None:
-    case = tiny.flux(cfg=True)
-    plain, modules = case(steps=N), [dict(m.__dict__) for m in case.denoiser.modules()]
-    with TeaCache().apply(case.pipe, setting(0.25), {"polynomial": (2.0, 0.0)}):
-        first, other, again = case(steps=N), case(steps=N, seed=5), case(steps=N)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert not torch.equal(first, plain)
-    assert [dict(m.__dict__) for m in case.denoiser.modules()] == modules
-    assert torch.equal(case(steps=N), plain)
-
-
-def test_a_run_that_breaks_off_leaves_nothing() -> None:
-    case = tiny.flux()
-    plain = case(steps=N)
-
-    def stop(pipe: Any, step: int, t: Any, kwargs: Any) -> Any:
-        if step == 4:
-            raise KeyboardInterrupt
-        return kwargs
-
-    with TeaCache().apply(case.pipe, setting(0.25), {"polynomial": LINE}):
-        with pytest.raises(KeyboardInterrupt):
-            case(steps=N, callback_on_step_end=stop)
-        fresh = case(steps=N)
-    with TeaCache().apply(case.pipe, setting(0.25), {"polynomial": LINE}):
-        assert torch.equal(case(steps=N), fresh)
-    assert torch.equal(case(steps=N), plain)
+class TestLaws(FluxLaws):
+    name = "teacache"
 
 
 def test_calibration_sees_every_step_of_every_branch() -> None:

@@ -59,8 +59,8 @@ class FewerSteps(Peer):
         if measured.get("order", 1) == 1:
             return [PeerSetting(f"B = {b}", {}, b, tuple(range(b))) for b in budgets]
         return [
-            PeerSetting(f"B = {b}: {2 * n - 1} calls in {n} steps", {}, n)
-            for b, n in ((b, (b + 1) // 2) for b in budgets)
+            PeerSetting(f"{2 * n - 1} calls in {n} steps", {}, n)
+            for n in ((b + 1) // 2 for b in budgets)
         ]
 
     def apply(

@@ -1,0 +1,55 @@
+"""The laws of a peer on a tiny Flux under true guidance."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import tiny
+
+from otcache_core.contracts import Peer, SampleRequest
+from otcache_core.plugins import Registry
+from otcache_core.testing import PeerConformance
+
+N = 8
+CALL: dict[str, Any] = {"height": 16, "width": 16, "negative_prompt": "b", "true_cfg_scale": 3.0}
+
+
+class FluxLaws(PeerConformance):
+    """Give the peer's name."""
+
+    name: ClassVar[str]
+    budgets = (3, 5)
+
+    def make_peer(self) -> Peer:
+        peer: Peer = Registry().create("peers", self.name)
+        return peer
+
+    def make_target(self) -> Any:
+        return tiny.with_prompts(tiny.flux(cfg=True)).pipe
+
+    def request(self) -> SampleRequest:
+        return SampleRequest(("red", "blue"), (0, 1), N, CALL)
+
+    def run(self, target: Any, sample: int, num_steps: int) -> Any:
+        return np.asarray(self._call(target, sample, num_steps))
+
+    def traces(self, target: Any) -> Any:
+        modules = [(name, sorted(vars(m))) for name, m in target.transformer.named_modules()]
+        kind = type(target)
+        scheduler = (type(target.scheduler), sorted(vars(target.scheduler)))
+        return modules, scheduler, sorted(vars(kind)), id(kind.__call__)
+
+    def break_off(self, target: Any, num_steps: int) -> None:
+        def stop(pipe: Any, step: int, t: Any, kwargs: Any) -> Any:
+            if step == num_steps // 2:
+                raise InterruptedError
+            return kwargs
+
+        with pytest.raises(InterruptedError):
+            self._call(target, 0, num_steps, callback_on_step_end=stop)
+
+    def _call(self, target: Any, sample: int, num_steps: int, **more: Any) -> Any:
+        case, ask = tiny.Case(target, dict(CALL), ()), self.request()
+        return case(num_steps, ask.seeds[sample], prompt=ask.prompts[sample], **more)
