@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from otcache.report.pictures import Pictures
-from otcache.results import Cell, Results
+from otcache.results import Cell, Missing, Results
 
 METHODS = {
     "uniform": 1.6, "fewer steps": 1.5, "LeMiCa rule": 1.35, "Adams-Bashforth": 1.0, "otcache": 0.6
@@ -18,6 +18,7 @@ THINGS = (
     "the flag of Norway", "a smiling face",
 )  # fmt: skip
 N = 30
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def fake_results(budgets: tuple[int, ...] = (5, 6, 8, 10, 15), seeds: int = 2) -> Results:
@@ -55,6 +56,88 @@ def fake_results(budgets: tuple[int, ...] = (5, 6, 8, 10, 15), seeds: int = 2) -
     )
 
 
+#: Peer to its error beside otcache's, how its evaluations stand off the budget, and whether its
+#: schedule is known beforehand.
+PEERS = {
+    "otcache": (0.6, 1.0, True), "uniform": (1.6, 1.0, True), "lemica-rule": (1.3, 1.0, True),
+    "meancache-rule": (1.2, 1.0, True), "additive-path": (1.35, 1.0, True),
+    "budcache": (0.8, 1.0, True), "published-table": (1.25, 1.0, True),
+    "fewer-steps-own": (1.5, 1.0, False), "fewer-steps-euler": (1.5, 1.0, False),
+    "fewer-steps-adams-bashforth": (0.95, 1.0, False), "fewer-steps-dpmpp": (0.9, 1.0, False),
+    "fewer-steps-unipc": (0.85, 1.0, False), "fewer-steps-heun": (1.9, 1.0, False),
+    "first-block-cache": (1.45, 1.12, False), "teacache": (1.4, 0.93, False),
+    "mag-cache": (1.2, 1.05, False), "taylorseer": (1.1, 1.07, True),
+    "pyramid-attention": (3.0, 1.2, False), "faster-cache": (2.6, 1.15, False),
+    "cache-dit-dbcache": (1.3, 1.1, False), "cache-dit-taylorseer": (1.05, 1.1, False),
+}  # fmt: skip
+METRICS = {
+    "rmse": lambda e: e, "psnr": lambda e: -20 * np.log10(e), "ssim": lambda e: np.exp(-4 * e),
+    "ms-ssim": lambda e: np.exp(-3 * e), "lpips": lambda e: 0.8 * e / (1 + e),
+    "haarpsi": lambda e: 1 / (1 + 5 * e), "latent-rmse": lambda e: 6 * e,
+    "ode-rmse": lambda e: np.hypot(e, 0.02), "legible": lambda e: (e < 0.12).astype(float),
+}  # fmt: skip
+
+
+def arena_results(
+    budgets: tuple[int, ...] = (5, 6, 8, 10, 15), prompts: int = 16, methods: int = len(PEERS)
+) -> Results:
+    """As ``otcache compare`` gives: many methods, gaps, adaptive costs, and a tag that suffers."""
+    tags = ("shape", "pair", "glyph", "emoji,small")
+    labels = tuple(
+        (f"{THINGS[i % len(THINGS)]}, number {i}", 1000, tags[i % 4]) for i in range(prompts)
+    )
+    rng = np.random.default_rng(2)
+    hardness = rng.lognormal(0, 0.25, prompts)
+    hardness[2::4] *= 2.2
+    cells, names = [], list(PEERS)[:methods]
+    for name in names:
+        for budget in budgets:
+            if not (name in ("pyramid-attention", "faster-cache") and budget < 10):
+                cells.append(_arena_cell(name, budget, hardness, rng))
+    missing = [Missing("lora-cache", None, "needs <cuda> & 24 GB: none here")]
+    missing += [
+        Missing(name, b, "the nearest setting, skip=2, takes 12.5 evaluations")
+        for name in names[17:19]
+        for b in budgets
+        if b < 10
+    ]
+    return Results(
+        title="shapes, letters and emoji: a trained FluxPipeline in miniature",
+        num_steps=N,
+        labels=labels,
+        cells=tuple(cells),
+        provenance={"pipeline": "demo", "cores": 2, "versions": {"torch": "2.13.0"}},
+        command="otcache compare demo --budgets 5,6,8,10,15 --out arena",
+        sources={name: f"invented project {i}, rule of {name}" for i, name in enumerate(names)},
+        prices={name: 240 * (i % 4) for i, name in enumerate(names)},
+        missing=tuple(missing),
+        full={"frechet": 14.2},
+    )
+
+
+def _arena_cell(name: str, budget: int, hardness: Vector, rng: np.random.Generator) -> Cell:
+    scale, off, known = PEERS[name]
+    slope = -1.6 if name == "otcache" else -1.25
+    noise = rng.lognormal(0, 0.08, len(hardness))
+    errors = 0.5 * scale * (budget * off) ** slope * hardness * noise
+    nfe = budget if off == 1.0 else round(budget * off, 3)
+    seconds = 0.011 * nfe + 0.02 + 0.02 * (1 - known)
+    return Cell(
+        method=name,
+        budget=budget,
+        nfe=nfe,
+        ideal_speedup=N / nfe,
+        measured_speedup=0.36 / seconds,
+        schedule=tuple(int(k * N / budget) for k in range(budget)) if known else None,
+        metrics={key: tuple(map(float, of(errors))) for key, of in METRICS.items()},
+        setting="" if off == 1.0 else f"threshold={0.5 / budget:.3f}",
+        totals={"frechet": float(14 + 40 * errors.mean())},
+        seconds=seconds,
+        flops=nfe * 4.1e9,
+        peak_bytes=int(60e6 + 1e6 * len(name)),
+    )
+
+
 def fake_pictures(results: Results, size: int = 64) -> Pictures:
     """Smooth pictures, with noise of the stated error added for each method."""
     rng = np.random.default_rng(1)
@@ -69,7 +152,7 @@ def fake_pictures(results: Results, size: int = 64) -> Pictures:
     return pictures
 
 
-def _cell(method: str, budget: int, rmse: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Cell:
+def _cell(method: str, budget: int, rmse: Vector) -> Cell:
     step = N / budget
     shift = 0.7 if method == "otcache" else 1.0
     steps = sorted({math.floor((k / budget) ** (1 / shift) * budget * step) for k in range(budget)})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Console
 
-from otcache.report.duels import duel_table, duels, duels_markdown
+from otcache.report.duels import duel_table, duels
 from otcache.report.grid import spread
+from otcache.report.markdown import duels_markdown
 from otcache.results import Cell, Results
 
 
@@ -21,8 +24,8 @@ def _results(ours: list[float], theirs: list[float]) -> Results:
 def test_a_constant_gain_has_an_interval_of_no_length() -> None:
     theirs = [0.1, 0.5, 0.2, 0.9]
     (duel,) = duels(_results([t - 0.05 for t in theirs], theirs))
-    assert duel.verdict == "below"
-    assert duel.wins == 1
+    assert duel.verdict == "better"
+    assert duel.wins.mean == 1
     assert abs(duel.difference.mean + 0.05) < 1e-12
     assert duel.difference.half < 1e-12
 
@@ -30,12 +33,33 @@ def test_a_constant_gain_has_an_interval_of_no_length() -> None:
 def test_a_difference_that_changes_sign_is_none() -> None:
     (duel,) = duels(_results([0.1, 0.1, 0.3, 0.3], [0.2, 0.2, 0.2, 0.2]))
     assert duel.verdict == "no difference"
-    assert duel.wins == 0.5
+    assert duel.wins.mean == 0.5
 
 
 def test_a_loss_is_called_one() -> None:
     (duel,) = duels(_results([0.3, 0.4, 0.3, 0.4], [0.2, 0.2, 0.2, 0.2]))
-    assert duel.verdict == "above"
+    assert duel.verdict == "worse"
+
+
+def test_a_metric_that_grows_with_quality_turns_the_verdict() -> None:
+    def results(metric: str) -> Results:
+        found = _results([30.0, 31.0, 32.0, 33.0], [20.0, 22.0, 21.0, 20.0])
+        cells = tuple(replace(c, metrics={metric: c.metrics["rmse"]}) for c in found.cells)
+        return replace(found, cells=cells)
+
+    (psnr,), (lpips,) = duels(results("psnr"), "psnr"), duels(results("lpips"), "lpips")
+    assert (psnr.verdict, psnr.wins.mean) == ("better", 1.0)
+    assert (lpips.verdict, lpips.wins.mean) == ("worse", 0.0)
+    assert psnr.difference.mean == lpips.difference.mean > 0
+    assert psnr.ratio is None
+
+
+def test_ties_count_half_and_equal_methods_differ_by_nothing() -> None:
+    (duel,) = duels(_results([0.1, 0.2], [0.1, 0.2]))
+    assert duel.wins.mean == 0.5
+    assert duel.verdict == "no difference"
+    (zeros,) = duels(_results([0.0, 0.0], [0.0, 0.0]))
+    assert zeros.ratio is None
 
 
 def test_tables_name_the_rival_and_the_verdict() -> None:
@@ -44,7 +68,7 @@ def test_tables_name_the_rival_and_the_verdict() -> None:
     console = Console(width=100)
     with console.capture() as captured:
         console.print(duel_table(results))
-    assert "below" in captured.get()
+    assert "better" in captured.get()
 
 
 def test_the_picture_grid_goes_from_the_worst_sample_to_the_best() -> None:

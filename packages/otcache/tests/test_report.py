@@ -2,207 +2,297 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
+import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from otcache.report import write_report
+from otcache.report import rebuild, write_report
+from otcache.report.album import Album
 from otcache.report.grid import grid_png, spread
 from otcache.report.html import render
-from otcache.report.pictures import png, shrink
-from otcache.report.summary import best_methods, headlines, worst_first
-from otcache.report.table import markdown_table, rich_table
+from otcache.report.pictures import data_uri, encode, shrink
+from otcache.report.wall import wall
 from otcache.results import Results
 from otcache_core import FileError, OtcacheError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
+    arena_results,
     fake_pictures,
     fake_results,
 )
 
 RESULTS = fake_results(budgets=(5, 10), seeds=1)
 PICTURES = fake_pictures(RESULTS, size=32)
+ALBUM = Album.of(RESULTS, PICTURES)
+ARENA = arena_results(budgets=(5, 10), prompts=8)
 
 
 class Page(HTMLParser):
-    """Collects tags, their attributes, and what each id is."""
+    """Collects tags, their attributes, and the text of scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "script" and self.cdata_elem == "script":
+            self.scripts.append(data)
+        else:
+            self.text += data
+
     def every(self, tag: str) -> list[dict[str, str | None]]:
         return [attrs for name, attrs in self.tags if name == tag]
+
+    def data(self, identifier: str) -> Any:
+        places = [script.get("id") for script in self.every("script")]
+        return json.loads(self.scripts[places.index(identifier)])
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return render(RESULTS, PICTURES)
+    return render(RESULTS, ALBUM)
 
 
-def printed(results: Results, width: int = 100) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(rich_table(results))
-    return console.export_text()
-
-
-def test_the_terminal_table_fits_100_columns() -> None:
-    shown = printed(RESULTS)
-    assert "…" not in shown
-    assert max(map(len, shown.splitlines())) <= 100
-    assert shown.count("▸ otcache") == 2
-    assert "RMSE ↓" in shown
-    assert "PSNR ↑" in shown
-
-
-def test_the_figures_are_means_with_half_intervals() -> None:
-    cell = RESULTS.cells[0]
-    mean = np.mean(cell.metrics["rmse"])
-    row = next(line for line in printed(RESULTS).splitlines() if "uniform" in line).split()
-    assert row[:5] == ["5", "uniform", "5", "5.70", "(6.00)"]
-    assert row[5] == f"{mean:.4f}".removeprefix("0")
-
-
-def test_markdown_marks_the_best_and_ours() -> None:
-    lines = markdown_table(RESULTS).splitlines()
-    ours = next(line for line in lines if "otcache" in line)
-    assert ours.startswith("| 5 | **otcache** |")
-    assert ours.count("**") == 2 * 5
-    assert "**" not in next(line for line in lines if "uniform" in line)
-
-
-def test_markdown_keeps_its_columns_whatever_a_method_is_called() -> None:
-    cells = tuple(replace(c, method=c.method.replace("uniform", "a|b")) for c in RESULTS.cells)
-    assert "a\\|b" in markdown_table(replace(RESULTS, cells=cells))
-
-
-def test_identical_pictures_are_stated() -> None:
-    cell = RESULTS.cells[0]
-    metrics = {**cell.metrics, "psnr": (float("inf"), *cell.metrics["psnr"][1:])}
-    results = replace(RESULTS, cells=(replace(cell, metrics=metrics), *RESULTS.cells[1:]))
-    assert "1 identical pictures have no finite PSNR" in markdown_table(results)
-
-
-def test_best_follows_the_metric_s_direction() -> None:
-    assert best_methods(RESULTS, 5, "rmse") == {"otcache"}
-    assert best_methods(RESULTS, 5, "psnr") == {"otcache"}
-    assert best_methods(RESULTS, 5, "no such metric") == set()
-
-
-def test_headlines_compare_with_the_best_other_method() -> None:
-    found = headlines(RESULTS)
-    assert [(one.budget, one.rival, one.verdict) for one in found] == [
-        (5, "Adams-Bashforth", "lower"),
-        (10, "Adams-Bashforth", "lower"),
-    ]
-    swapped = {"otcache": "Adams-Bashforth", "Adams-Bashforth": "otcache"}
-    cells = tuple(replace(c, method=swapped.get(c.method, c.method)) for c in RESULTS.cells)
-    assert {one.verdict for one in headlines(replace(RESULTS, cells=cells))} == {"higher"}
-
-
-def test_without_a_rival_there_is_no_headline() -> None:
-    alone = tuple(c for c in RESULTS.cells if c.method == "otcache")
-    results = replace(RESULTS, cells=alone)
-    assert headlines(results) == []
-    assert "no budget at which both" in render(results)
+@pytest.fixture(scope="module")
+def arena() -> str:
+    return render(ARENA)
 
 
 def test_the_page_loads_nothing(text: str) -> None:
     page = Page(text)
-    assert all(str(img["src"]).startswith("data:image/png;base64,") for img in page.every("img"))
-    assert all("src" not in script for script in page.every("script"))
-    assert [link["href"] for link in page.every("link")] == ["data:,"]
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", text)
     assert "url(http" not in text
-    policy = next(m for m in page.every("meta") if m.get("http-equiv"))
-    assert str(policy["content"]).startswith("default-src 'none'")
+    assert [link["href"] for link in page.every("link")] == ["data:,"]
+    wanted = next(m for m in page.every("meta") if m.get("http-equiv"))
+    assert str(wanted["content"]).startswith("default-src 'none'; img-src data:;")
+
+
+def test_no_script_runs_but_the_one_named_by_hash(text: str) -> None:
+    page = Page(text)
+    policy = next(str(m["content"]) for m in page.every("meta") if m.get("http-equiv"))
+    kinds = [script.get("type") for script in page.every("script")]
+    assert kinds == ["application/json", "application/json", None]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
 def test_prompts_and_names_are_escaped() -> None:
-    evil = "</script><script>alert(1)</script>\"' $x_$^"
+    evil = "</script><script>alert(1)</script><!--\u2028\"' $x_$^"
     cells = tuple(
-        replace(c, method=evil if c.method == "uniform" else c.method) for c in RESULTS.cells
+        replace(c, method=evil if c.method == "uniform" else c.method, setting=evil)
+        for c in RESULTS.cells
     )
-    labels = tuple((evil, seed, evil) for _, seed, _ in RESULTS.labels)
+    labels = tuple((f"{evil} {i}", seed, evil) for i, (_, seed, _) in enumerate(RESULTS.labels))
+    gaps = tuple(replace(gap, reason=evil) for gap in ARENA.missing)
     results = replace(
-        RESULTS, title=evil, labels=labels, cells=cells, provenance={evil: evil}, command=evil
-    )
+        RESULTS, title=evil, labels=labels, cells=cells, provenance={evil: evil}, command=evil,
+        sources={evil: evil}, ledger={evil: 1}, missing=gaps,
+    )  # fmt: skip
     pictures = {(evil if m == "uniform" else m, b): p for (m, b), p in PICTURES.items()}
-    text = render(results, pictures)
-    assert "<script>alert" not in text
-    assert len(Page(text).every("script")) == 1
-
-
-def test_every_picture_has_words_and_every_id_is_unique(text: str) -> None:
+    text = render(results, Album.of(results, pictures))
     page = Page(text)
-    assert len(page.every("img")) == len(RESULTS.labels) * (1 + 2 * 5)
-    assert all(img["alt"] for img in page.every("img"))
-    ids = [str(attrs["id"]) for _, attrs in page.tags if attrs.get("id")]
-    assert len(ids) == len(set(ids))
-    targets = {str(a["href"])[1:] for a in page.every("a") if str(a.get("href")).startswith("#")}
-    targets |= {str(use["href"])[1:] for use in page.every("use")}
-    assert targets <= set(ids)
+    assert "<script>alert" not in text
+    assert "<!--" not in text
+    assert len(page.every("script")) == 3
+    assert page.data("figures")["samples"][0]["prompt"] == f"{evil} 0"
 
 
-def test_only_the_lowest_budget_is_open_at_first(text: str) -> None:
-    tiles = [f for f in Page(text).every("figure") if "data-budget" in f]
-    assert {f["data-budget"] for f in tiles if "hidden" not in f} == {"5"}
-    assert {f["data-budget"] for f in tiles if "hidden" in f} == {"10"}
+def test_every_id_is_unique_and_every_target_exists(text: str, arena: str) -> None:
+    for page in (Page(text), Page(arena)):
+        ids = [str(attrs["id"]) for _, attrs in page.tags if attrs.get("id")]
+        assert len(ids) == len(set(ids))
+        links = {str(a["href"])[1:] for a in page.every("a")}
+        links |= {str(use["href"])[1:] for use in page.every("use")}
+        assert links <= set(ids)
 
 
-def test_the_page_states_price_provenance_and_command(text: str) -> None:
-    assert "otcache demo --out otcache-demo" in text
-    assert "anchor search" in text
-    assert f"{sum(RESULTS.ledger.values()):,}" in text
-    assert "versions.torch" in text
+def test_each_picture_stands_in_the_page_once(text: str) -> None:
+    cards = Page(text).data("pictures-data")["cards"]
+    assert len(cards) == len(RESULTS.labels)
+    assert all(len(card["tiles"]) == 2 * 5 for card in cards)
+    sources = [card["full"] for card in cards] + [s for c in cards for s in c["tiles"].values()]
+    assert all(source.startswith("data:image/") for source in sources)
+    assert text.count("data:image/") == len(sources)
 
 
-def test_without_pictures_there_is_no_wall() -> None:
-    text = render(RESULTS)
-    assert "<script" not in text
-    assert 'id="pictures"' not in text
-
-
-def test_worst_cases_come_first() -> None:
+def test_cards_come_worst_first() -> None:
     cell = RESULTS.cell("otcache", 5)
     assert cell is not None
-    errors = [cell.metrics["rmse"][i] for i in worst_first(RESULTS, 5)]
+    errors = [cell.metrics["rmse"][card["sample"]] for card in wall(RESULTS, ALBUM)["cards"]]
     assert errors == sorted(errors, reverse=True)
 
 
-def test_the_grid_spreads_over_distinct_prompts() -> None:
-    results = fake_results()
-    chosen = spread(results, 5, 4)
-    assert chosen[0] == worst_first(results, 5)[0]
-    assert len({results.prompts[i] for i in chosen}) == 4
+def test_large_pictures_are_shown_smaller_where_room_is_short() -> None:
+    assert wall(RESULTS, ALBUM)["size"] == (32, 32)
+    tight = wall(RESULTS, ALBUM, room=60_000)
+    assert tight["size"] == (16, 16)
+    assert tight["smaller"] == 2
+
+
+def test_the_page_has_the_figures_of_every_metric(arena: str) -> None:
+    data = Page(arena).data("figures")
+    assert [metric["name"] for metric in data["metrics"]] == [*ARENA.metrics, "frechet"]
+    cell, packed = ARENA.cells[3], data["cells"][3]
+    assert packed["values"]["psnr"] == pytest.approx(cell.metrics["psnr"], rel=1e-4)
+    mean, low, high = packed["figures"]["psnr"]
+    assert mean == pytest.approx(np.mean(cell.metrics["psnr"]), rel=1e-4)
+    assert low < mean < high
+    assert packed["figures"]["frechet"] == [pytest.approx(cell.totals["frechet"], rel=1e-4)]
+    assert data["metrics"][-1]["full"] == 14.2
+    assert packed["nfe"] == cell.nfe
+    rivals = {(budget, m) for budget, m, *_ in data["duels"]["psnr"]}
+    assert len(rivals) == len(data["duels"]["psnr"]) == len(ARENA.cells) - 2
+
+
+def test_identical_pictures_reach_the_page_as_no_number_and_are_counted() -> None:
+    cell = RESULTS.cells[0]
+    metrics = {
+        **cell.metrics,
+        "psnr": (float("inf"), *cell.metrics["psnr"][1:]),
+        "rmse": (0.0, *cell.metrics["rmse"][1:]),
+    }
+    page = Page(
+        render(replace(RESULTS, cells=(replace(cell, metrics=metrics), *RESULTS.cells[1:])))
+    )
+    assert page.data("figures")["cells"][0]["values"]["psnr"][0] is None
+    assert "1 identical pictures have no finite PSNR" in page.text
+    assert f"1/{len(RESULTS.labels)}" in page.text
+
+
+def test_the_page_states_sources_prices_gaps_and_command(arena: str, text: str) -> None:
+    words = " ".join(Page(arena).text.split())
+    assert "otcache compare demo --budgets 5,6,8,10,15 --out arena" in words
+    assert "invented project 3, rule of meancache-rule" in words
+    assert "lora-cache" in words
+    assert "needs <cuda> & 24 GB: none here" in words
+    assert "pyramid-attention, B = 5" in words
+    demo = " ".join(Page(text).text.split())
+    assert "anchor search" in demo
+    assert f"{sum(RESULTS.ledger.values()):,}" in demo
+    assert "versions.torch" in demo
+
+
+def test_a_tag_that_suffers_is_a_warning(arena: str) -> None:
+    whole = Page(render(arena_results(budgets=(5,), methods=3))).text
+    assert "on glyph, otcache's RMSE is" in " ".join(whole.split())
+    flat = replace(RESULTS, labels=tuple((p, s, "") for p, s, _ in RESULTS.labels))
+    page = Page(render(flat))
+    assert "suffer more than the rest" not in page.text
+    assert not any(attributes.get("id") == "tags" for _, attributes in page.tags)
+
+
+def test_schedules_are_drawn_and_told(arena: str) -> None:
+    page = Page(arena)
+    words = [s["aria-label"] for s in page.every("svg") if s.get("aria-label")]
+    cell = ARENA.cell("otcache", 5)
+    assert cell is not None
+    assert cell.schedule is not None
+    assert f"computes steps {', '.join(map(str, cell.schedule))}" in words
+    assert "fewer-steps-own, fewer-steps-euler" in page.text
+
+
+def test_without_a_rival_there_is_no_headline() -> None:
+    alone = tuple(c for c in RESULTS.cells if c.method == "otcache")
+    assert "no budget at which both" in render(replace(RESULTS, cells=alone))
+
+
+def test_otcache_may_be_missing() -> None:
+    results = replace(RESULTS, cells=tuple(c for c in RESULTS.cells if c.method != "otcache"))
+    pictures = {key: p for key, p in PICTURES.items() if key[0] != "otcache"}
+    assert 'id="wall"' in render(results, Album.of(results, pictures))
+
+
+def test_without_pictures_there_is_no_wall(arena: str) -> None:
+    assert 'id="pictures"' not in arena
+    assert 'id="pictures-data"' not in arena
+
+
+NAMES = "report.html table.md table.csv error.png schedules.png grid.png pictures.safetensors"
 
 
 def test_all_files_are_written(tmp_path: Path) -> None:
     written = write_report(RESULTS, PICTURES, tmp_path / "new" / "folder")
-    names = "report.html table.md error.png schedules.png grid.png results.json"
-    assert [path.name for path in written] == names.split()
+    assert [path.name for path in written] == [*NAMES.split(), "results.json"]
     assert all(path.stat().st_size > 500 for path in written)
     assert Results.load(written[-1]) == replace(
         RESULTS, provenance={**RESULTS.provenance, "grid": list(RESULTS.provenance["grid"])}
     )
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in written if p.suffix == ".png")
+    with (tmp_path / "new" / "folder" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(RESULTS.cells)
+
+
+def test_a_report_is_rebuilt_byte_by_byte(tmp_path: Path) -> None:
+    written = write_report(RESULTS, PICTURES, tmp_path)
+    before = {path: path.read_bytes() for path in written}
+    for path in written[:6]:
+        path.unlink()
+    again = rebuild(tmp_path)
+    assert again == written[:6]
+    assert {path: path.read_bytes() for path in written} == before
+
+
+def test_a_report_without_pictures_forgets_those_of_another(tmp_path: Path) -> None:
+    write_report(RESULTS, PICTURES, tmp_path)
+    write_report(RESULTS, None, tmp_path)
+    assert not (tmp_path / "grid.png").exists()
+    (page, *_) = rebuild(tmp_path)
+    assert 'id="wall"' not in page.read_text()
+
+
+def test_rebuilding_names_the_file_that_is_missing_or_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"results\.json: cannot be read"):
+        rebuild(tmp_path)
+    write_report(RESULTS, PICTURES, tmp_path)
+    pictures = tmp_path / "pictures.safetensors"
+    whole = pictures.read_bytes()
+    pictures.write_bytes(whole[:-100])
+    with pytest.raises(FileError, match=r"pictures\.safetensors: truncated"):
+        rebuild(tmp_path)
+    pictures.write_bytes(whole)
+    fewer = {m: v[:-1] for m, v in RESULTS.cells[0].metrics.items()}
+    cell = replace(RESULTS.cells[0], metrics=fewer)
+    replace(RESULTS, labels=RESULTS.labels[:-1], cells=(cell,)).save(tmp_path / "results.json")
+    with pytest.raises(FileError, match=r"pictures\.safetensors: pictures\[.*of shape"):
+        rebuild(tmp_path)
+
+
+def test_another_file_in_the_place_of_pictures_is_named(tmp_path: Path) -> None:
+    from otcache_core.files import save_arrays
+
+    write_report(RESULTS, None, tmp_path)
+    path = tmp_path / "pictures.safetensors"
+    save_arrays(path, {"30:full": np.zeros((1, 2, 2, 3), np.uint8)})
+    with pytest.raises(FileError, match="must be pictures of a report"):
+        rebuild(tmp_path)
+    save_arrays(path, {"full": np.zeros(3)}, {"format": "otcache-pictures", "version": "1"})
+    with pytest.raises(FileError, match="'full' is no stack of 8-bit pictures"):
+        rebuild(tmp_path)
 
 
 def test_the_same_results_give_the_same_page(text: str) -> None:
-    assert render(RESULTS, PICTURES) == text
-    assert grid_png(RESULTS, PICTURES) == grid_png(RESULTS, PICTURES)
+    assert render(RESULTS, ALBUM) == text
+    assert grid_png(RESULTS, ALBUM) == grid_png(RESULTS, ALBUM)
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
@@ -213,13 +303,15 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 def test_pictures_that_do_not_fit_are_named() -> None:
     with pytest.raises(OtcacheError, match=r"\('full', 30\)"):
-        render(RESULTS, {("otcache", 5): PICTURES["otcache", 5]})
+        Album.of(RESULTS, {("otcache", 5): PICTURES["otcache", 5]})
     with pytest.raises(OtcacheError, match=r"\('otcache', 5\).*of shape"):
-        render(RESULTS, {**PICTURES, ("otcache", 5): PICTURES["otcache", 5][1:]})
+        Album.of(RESULTS, {**PICTURES, ("otcache", 5): PICTURES["otcache", 5][1:]})
     with pytest.raises(OtcacheError, match="uint8"):
-        render(
+        Album.of(
             RESULTS, {**PICTURES, ("otcache", 5): (PICTURES["otcache", 5] * 255).astype("uint8")}
         )
+    with pytest.raises(OtcacheError, match=r"within \[0, 1\]"):
+        Album.of(RESULTS, {**PICTURES, ("otcache", 5): PICTURES["otcache", 5] * 255})
 
 
 def test_large_pictures_shrink_by_block_means() -> None:
@@ -228,18 +320,48 @@ def test_large_pictures_shrink_by_block_means() -> None:
     small = shrink(picture, 256)
     assert small.shape == (250, 150, 3)
     assert np.all(small == 0.5)
-    assert shrink(picture, 500) is not None
     assert shrink(picture, 500).shape == picture.shape
-    assert len(png(small)) < 2000
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_encoded_pictures_are_lossless(kind: str, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
+    path = tmp_path / f"picture.{kind}"
+    path.write_bytes(encode(picture, kind))
+    read = imread(path)
+    eight_bit = np.rint(read * 255).astype(np.uint8) if read.dtype != np.uint8 else read
+    assert np.array_equal(eight_bit[..., :3], picture)
+    assert data_uri(picture).startswith("data:image/")
+
+
+def test_the_grid_spreads_over_distinct_prompts() -> None:
+    results = fake_results()
+    chosen = spread(results, 5, 4)
+    assert len({results.prompts[i] for i in chosen}) == 4
+
+
+def test_the_grid_of_many_methods_shows_the_best() -> None:
+    from matplotlib.image import imread
+
+    pictures = {
+        key: np.zeros((8, 8, 8, 3))
+        for key in [("full", 30), *((c.method, c.budget) for c in ARENA.cells)]
+    }
+    import io
+
+    wide = imread(io.BytesIO(grid_png(ARENA, Album.of(ARENA, pictures)))).shape[1]
+    assert wide < 2100
 
 
 def test_one_sample_one_budget_and_an_error_of_zero() -> None:
     cell = replace(RESULTS.cells[-1], metrics={"rmse": (0.0,), "psnr": (float("inf"),)})
     results = replace(RESULTS, labels=RESULTS.labels[:1], cells=(cell,), ledger={}, provenance={})
     pictures = {("full", 30): np.zeros((1, 16, 16, 3)), ("otcache", 10): np.zeros((1, 16, 16, 3))}
-    assert "∞" in render(results, pictures)
-    assert grid_png(results, pictures)
-    assert "∞" in printed(results)
+    album = Album.of(results, pictures)
+    assert "∞" in render(results, album)
+    assert grid_png(results, album)
 
 
 def test_plots_are_imported_on_use_and_leave_no_global_state() -> None:

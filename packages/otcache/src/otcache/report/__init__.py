@@ -1,13 +1,19 @@
-"""Reports: the table, plots, picture grid and page of a comparison."""
+"""Reports: the tables, plots, picture grid and page of a comparison."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from otcache.report.pictures import Pictures
 from otcache.results import Results
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from otcache.report.album import Album
+
+__all__ = ["rebuild", "write_report"]
+
+RESULTS, PICTURES, GRID = "results.json", "pictures.safetensors", "grid.png"
 
 
 def write_report(results: Results, pictures: Pictures | None, directory: str | Path) -> list[Path]:
@@ -20,34 +26,73 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
         directory: made if missing; files of an earlier report in it are replaced.
 
     Returns:
-        report.html, results.json, table.md, error.png, schedules.png and, with pictures, grid.png.
+        report.html, table.md, table.csv, error.png, schedules.png, with pictures grid.png and
+        pictures.safetensors, and results.json.
 
     Raises:
         FileError: if a file cannot be written.
         OtcacheError: if pictures do not fit the results.
     """
+    from otcache.report.album import Album
+
+    folder = Path(directory)
+    album = Album.of(results, pictures) if pictures else None
+    kept = Results.from_dict(results.to_dict())  # as it will be read again
+    _make(folder)
+    written = _write(kept, album, folder)
+    if album:
+        album.save(folder / PICTURES)
+        written.append(folder / PICTURES)
+    else:
+        _forget(folder / PICTURES, folder / GRID)
+    kept.save(folder / RESULTS)
+    return [*written, folder / RESULTS]
+
+
+def rebuild(directory: str | Path) -> list[Path]:
+    """Write the files of a report again, from its results.json and pictures.safetensors.
+
+    Where nothing changed, neither otcache nor the two files, every file comes out as it was.
+
+    Args:
+        directory: what :func:`write_report` wrote to; without pictures.safetensors, grid.png and the
+            picture wall are left out.
+
+    Returns:
+        As :func:`write_report`, but for the two files read.
+
+    Raises:
+        FileError: if a file cannot be read or written, naming it.
+    """
+    from otcache.report.album import Album
+
+    folder = Path(directory)
+    results = Results.load(folder / RESULTS)
+    path = folder / PICTURES
+    return _write(results, Album.load(path, results) if path.exists() else None, folder)
+
+
+def _write(results: Results, album: Album | None, folder: Path) -> list[Path]:
     from otcache.report.canvas import draw_png
-    from otcache.report.duels import duels_markdown
+    from otcache.report.csv_table import csv_table
     from otcache.report.grid import grid_png
     from otcache.report.html import render
+    from otcache.report.markdown import document
     from otcache.report.plots import ERROR_SIZE, error_plot, strips_plot, strips_size
-    from otcache.report.table import markdown_table
     from otcache_core.files import write_bytes
 
     contents = {
-        "report.html": render(results, pictures).encode(),
-        "table.md": "\n".join([markdown_table(results), duels_markdown(results)]).encode(),
+        "report.html": render(results, album).encode(),
+        "table.md": document(results).encode(),
+        "table.csv": csv_table(results).encode(),
         "error.png": draw_png(error_plot(results), ERROR_SIZE),
         "schedules.png": draw_png(strips_plot(results), strips_size(results)),
     }
-    if pictures:
-        contents["grid.png"] = grid_png(results, pictures)
-    folder = Path(directory)
-    _make(folder)
+    if album:
+        contents[GRID] = grid_png(results, album)
     for name, content in contents.items():
         write_bytes(folder / name, content)
-    results.save(folder / "results.json")
-    return [folder / name for name in [*contents, "results.json"]]
+    return [folder / name for name in contents]
 
 
 def _make(folder: Path) -> None:
@@ -58,3 +103,9 @@ def _make(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{folder}: cannot be made a folder: {reason}.") from error
+
+
+def _forget(*paths: Path) -> None:
+    """Pictures of an earlier report are none of this one's."""
+    for path in paths:
+        path.unlink(missing_ok=True)

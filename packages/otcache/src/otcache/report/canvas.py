@@ -6,12 +6,17 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from otcache.report.palette import GREY, SERIES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Placeholders that an SVG replaces by the page's own colours, so that it reads in light and dark.
 INK, MUTED, FAINT, PAPER = "#010203", "#5b6471", "#d0d5dd", "#fefdfc"
-_ON_PAGE = {INK: "currentColor", MUTED: "var(--muted)", FAINT: "var(--line)", PAPER: "var(--card)"}
+_ON_PAGE = {
+    INK: "currentColor", MUTED: "var(--muted)", FAINT: "var(--line)", PAPER: "var(--card)",
+    GREY.light: "var(--grey)", **{ink.light: f"var(--s{i})" for i, ink in enumerate(SERIES)},
+}  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],

@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rich.table import Table
 from rich.text import Text
 
-from otcache.report.scales import OURS
+from otcache.report.scales import OURS, scale_of
 from otcache.report.summary import ERROR
 from otcache.results import Results
-from otcache.statistics import Interval, paired_difference, paired_ratio
+from otcache.statistics import Interval, paired_difference, paired_ratio, win_rate
 
 
 @dataclass(frozen=True)
 class Duel:
-    """otcache's RMSE beside a rival's at one budget, over the same prompts and seeds.
+    """otcache beside a rival at one budget, over the same prompts and seeds.
 
     Attributes:
         budget: B.
         rival: the other method.
-        difference: mean of otcache's RMSE - the rival's, paired.
-        ratio: otcache's mean RMSE over the rival's, paired.
-        wins: share of samples on which otcache is closer to the full run.
+        difference: mean of otcache's metric - the rival's, paired.
+        ratio: otcache's mean over the rival's, paired; None for metrics other than RMSE.
+        wins: share of samples on which otcache is better, a tie by half, with its interval.
+        higher_is_better: direction of the metric.
     """
 
     budget: int
     rival: str
     difference: Interval
-    ratio: Interval
-    wins: float
+    ratio: Interval | None
+    wins: Interval
+    higher_is_better: bool = False
 
     @property
     def verdict(self) -> str:
-        """``below``, ``above`` or ``no difference``: where the whole 95 % interval lies."""
-        if self.difference.high < 0:
-            return "below"
-        return "above" if self.difference.low > 0 else "no difference"
+        """``better``, ``worse`` or ``no difference``: where the whole 95 % interval lies."""
+        low, high = self.difference.low, self.difference.high
+        if self.higher_is_better:
+            low, high = -high, -low
+        if high < 0:
+            return "better"
+        return "worse" if low > 0 else "no difference"
 
 
-def duels(results: Results) -> list[Duel]:
-    """Every budget and rival for which both sides have an RMSE."""
-    found = []
+def duels(results: Results, metric: str = ERROR) -> list[Duel]:
+    """Every budget and rival for which both sides have the metric."""
+    higher, found = scale_of(metric).higher_is_better, []
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
         for cell in results.at(budget):
-            if ours is None or cell.method == OURS or ERROR not in cell.metrics:
+            if ours is None or cell.method == OURS:
                 continue
-            a, b = ours.metrics[ERROR], cell.metrics[ERROR]
-            wins = sum(x < y for x, y in zip(a, b, strict=True)) / len(a)
-            difference = paired_difference(a, b, results.prompts)
-            ratio = paired_ratio(a, b, results.prompts)
-            found.append(Duel(budget, cell.method, difference, ratio, wins))
+            if metric not in cell.metrics or metric not in ours.metrics:
+                continue
+            a, b = ours.metrics[metric], cell.metrics[metric]
+            difference = _difference(a, b, results.prompts)
+            ratio = paired_ratio(a, b, results.prompts) if metric == ERROR and any(b) else None
+            wins = _wins(a, b, results.prompts, higher)
+            found.append(Duel(budget, cell.method, difference, ratio, wins, higher))
     return found
 
 
@@ -61,34 +69,35 @@ def duel_table(results: Results) -> Table:
     for head in HEADS:
         table.add_column(head, justify="left" if head == "rival" else "right")
     for duel in duels(results):
-        style = {"below": "green", "above": "red"}.get(duel.verdict, "")
-        table.add_row(*(Text(text, style) for text in _figures(duel)))
+        style = {"better": "green", "worse": "red"}.get(duel.verdict, "")
+        table.add_row(*(Text(text, style) for text in figures(duel, ERROR)))
     return table
 
 
-def duels_markdown(results: Results) -> str:
-    """The duels in Markdown; empty where there are none."""
-    found = duels(results)
-    if not found:
-        return ""
-    lines = [_line(HEADS), _line(["--:", "---", "--:", "--:", "--:", "---"])]
-    return "\n".join([*lines, *(_line(_figures(duel)) for duel in found), ""])
+HEADS = ["B", "rival", "otcache - rival", "otcache / rival", "better on", "otcache is"]
 
 
-HEADS = ["B", "rival", "otcache - rival", "otcache / rival", "closer", "otcache is"]
-
-
-def _figures(duel: Duel) -> list[str]:
-    difference, ratio = duel.difference, duel.ratio
+def figures(duel: Duel, metric: str) -> list[str]:
+    """A row of the table."""
+    difference, ratio, scale = duel.difference, duel.ratio, scale_of(metric)
+    low, high = scale.write_signed(difference.low), scale.write_signed(difference.high)
     return [
         str(duel.budget),
         duel.rival,
-        f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
-        f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]",
-        f"{duel.wins:.0%}",
+        f"{scale.write_signed(difference.mean)} [{low}, {high}]" if difference.count else "-",
+        f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "-",
+        f"{duel.wins.mean:.0%} [{duel.wins.low:.0%}, {duel.wins.high:.0%}]",
         duel.verdict,
     ]
 
 
-def _line(figures: list[str]) -> str:
-    return "| " + " | ".join(figures) + " |"
+@lru_cache(maxsize=4096)
+def _difference(a: tuple[float, ...], b: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
+    return paired_difference(a, b, prompts)
+
+
+@lru_cache(maxsize=4096)
+def _wins(
+    a: tuple[float, ...], b: tuple[float, ...], prompts: tuple[int, ...], higher: bool
+) -> Interval:
+    return win_rate(a, b, prompts, higher_is_better=higher).rate

@@ -7,39 +7,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otcache.report.album import Album, Bytes
 from otcache.report.canvas import INK, MUTED, draw_png
-from otcache.report.pictures import FULL, Picture, Pictures, full_pictures
+from otcache.report.palette import SERIES
+from otcache.report.pictures import FULL
 from otcache.report.scales import OURS, scale_of
-from otcache.report.summary import ERROR, worst_first
-from otcache.results import Results
+from otcache.report.summary import ERROR, level, shared_budgets, worst_first
+from otcache.results import Cell, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.gridspec import SubplotSpec
 
-_ACCENT = "#d55e00"
+_ACCENT = SERIES[0].light
+#: Methods across; of more, the best.
+COLUMNS = 8
 
 
-def grid_png(
-    results: Results, pictures: Pictures, budget: int | None = None, rows: int = 6
-) -> bytes:
+def grid_png(results: Results, album: Album, budget: int | None = None, rows: int = 6) -> bytes:
     """The grid as PNG.
 
     Args:
         results: RMSE values stand below the pictures.
-        pictures: (method, budget) to (n, height, width, 3) in [0, 1], with ("full", N).
-        budget: B; the lowest by default.
+        album: the pictures.
+        budget: B; the lowest at which otcache stands by default.
         rows: prompts shown, spread evenly from otcache's worst sample to its best.
-
-    Raises:
-        OtcacheError: if pictures do not fit the results.
     """
-    full = full_pictures(results, pictures)
-    budget = results.budgets[0] if budget is None else budget
-    methods = [m for m in results.methods if (m, budget) in pictures]
+    full = album.full
+    budget = shared_budgets(results)[0] if budget is None else budget
     chosen = spread(results, budget, rows)
-    columns: list[tuple[str, Picture]] = [(FULL, full)]
-    columns += [(method, pictures[method, budget]) for method in methods]
+    columns: list[tuple[str, Bytes]] = [(FULL, full)]
+    columns += [(m, album.stacks[m, budget]) for m in _across(results, album, budget)]
 
     def draw(figure: Figure) -> None:
         shape = (len(chosen), len(columns) + 1)
@@ -59,6 +57,18 @@ def grid_png(
     height = full.shape[1] / full.shape[2]
     size = (1.15 * (len(columns) + 1.25), (1.15 * height + 0.22) * len(chosen) + 0.5)
     return draw_png(draw, size, dpi=170)
+
+
+def _across(results: Results, album: Album, budget: int) -> list[str]:
+    """otcache and the rivals of least RMSE, in the order of the table."""
+    cells = [cell for cell in results.at(budget) if (cell.method, budget) in album.stacks]
+
+    def rank(cell: Cell) -> tuple[bool, float]:
+        error = level(results, cell, ERROR)
+        return cell.method != OURS, float("inf") if error is None else error
+
+    best = {cell.method for cell in sorted(cells, key=rank)[:COLUMNS]}
+    return [method for method in results.methods if method in best]
 
 
 def spread(results: Results, budget: int, rows: int) -> list[int]:
@@ -90,10 +100,10 @@ def _write_prompt(figure: Figure, place: SubplotSpec, prompt: str, seed: int) ->
 
 
 def _show(
-    figure: Figure, place: SubplotSpec, picture: Picture, title: str, error: str, ours: bool
+    figure: Figure, place: SubplotSpec, picture: Bytes, title: str, error: str, ours: bool
 ) -> None:
     axes = figure.add_subplot(place)
-    axes.imshow(np.asarray(picture, dtype=np.float64), interpolation="nearest")
+    axes.imshow(picture, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from otcache.report.album import Album
 from otcache.report.canvas import draw_svg
-from otcache.report.pictures import Pictures
-from otcache.report.plots import error_plot, strips_plot, strips_size
-from otcache.report.scales import OURS, scale_of
-from otcache.report.summary import best_methods, headlines
-from otcache.report.table import caption, figure, speedup
+from otcache.report.costs import COST_HEADS, cost_figures
+from otcache.report.page_data import as_script, page_data
+from otcache.report.palette import GREY, SERIES
+from otcache.report.plots import error_plot
+from otcache.report.scales import OURS, Scale, scale_of
+from otcache.report.strips import strips, without_strip
+from otcache.report.summary import (
+    best_methods,
+    gaps,
+    headlines,
+    identical,
+    level,
+    shared_budgets,
+    totals,
+)
+from otcache.report.table import caption, figure
+from otcache.report.tags import Harm, harms, tags
 from otcache.report.wall import wall
 from otcache.results import Results
 
+#: Parts of the page's script, in order.
+SCRIPTS = ("state", "chart", "tables", "wall", "main")
+_ERROR_SIZE = (6.4, 4.2)
+_ERROR_LABEL = "RMSE against the full run for each method; the table has the figures"
 
-def render(results: Results, pictures: Pictures | None = None) -> str:
+
+def render(results: Results, album: Album | None = None) -> str:
     """The report as one HTML document: readable on a phone, in light and dark, without a network.
 
-    Whatever comes from outside (title, prompts, tags, method names, provenance, the command) is
-    escaped; a content security policy forbids the page to load anything.
+    Whatever comes from outside (title, prompts, tags, method names, reasons, provenance, the command)
+    is escaped. A content security policy forbids the page to load anything, and to run any script but
+    its own, which it names by hash.
 
     Args:
         results: the figures.
-        pictures: (method, budget) to (n, height, width, 3) in [0, 1], with ("full", N); None
-            leaves the picture wall out.
-
-    Raises:
-        OtcacheError: if pictures do not fit the results.
+        album: their pictures; None leaves the picture wall out.
     """
     environment = Environment(
         loader=PackageLoader("otcache.report"),
@@ -39,55 +57,83 @@ def render(results: Results, pictures: Pictures | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cards = wall(results, pictures) if pictures else []
+    script = _script()
+    metrics = [(name, scale_of(name)) for name in (*results.metrics, *totals(results))]
     return environment.get_template("report.html.j2").render(
         results=results,
         ours=OURS,
+        shared=shared_budgets(results),
         headlines=headlines(results),
-        ratio=_ratio,
-        table=list(_table(results)),
-        scales=[scale_of(metric) for metric in results.metrics],
+        metrics=metrics,
+        cost_heads=COST_HEADS,
+        groups=[_group(results, budget) for budget in results.budgets],
+        same=any(map(identical, results.cells)),
         caption=caption(results),
-        plots=_plots(results),
-        cards=cards,
+        curve=Markup(draw_svg(error_plot(results), _ERROR_SIZE, "error", _ERROR_LABEL)),
+        strips={budget: strips(results, budget) for budget in results.budgets},
+        without_strip=without_strip(results),
+        tags=tags(results),
+        harms=list(_harms(results).items()),
+        gaps=list(gaps(results).items()),
         provenance=list(_flat(results.provenance)),
         price=sum(results.ledger.values()),
+        known=[m for m in results.methods if m in results.sources or m in results.prices],
+        series=SERIES,
+        grey=GREY,
+        data=as_script(page_data(results)),
+        wall=as_script(wall(results, album)) if album else None,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-_PLOT_SIZE = (4.4, 3.5)  # inches: narrow, so that its letters can be read on a phone
-_ERROR_LABEL = "RMSE against the full run for each method and budget; the table has the figures"
-_STRIPS_LABEL = "Steps that each method computes at each budget; listed below as text"
+def _script() -> str:
+    folder = resources.files("otcache.report") / "templates"
+    parts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
-def _plots(results: Results) -> dict[str, Markup]:
-    """SVG elements; matplotlib escapes the names in them."""
-    strip = (_PLOT_SIZE[0], strips_size(results)[1])
-    return {
-        "error": Markup(draw_svg(error_plot(results), _PLOT_SIZE, "error", _ERROR_LABEL)),
-        "strips": Markup(draw_svg(strips_plot(results), strip, "strips", _STRIPS_LABEL)),
-    }
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _table(results: Results) -> Iterator[dict[str, Any]]:
-    for budget in results.budgets:
-        best = {metric: best_methods(results, budget, metric) for metric in results.metrics}
-        for place, cell in enumerate(results.at(budget)):
-            yield {
+def _group(results: Results, budget: int) -> dict[str, Any]:
+    """Rows of a budget: texts, and numbers to sort by."""
+    metrics = (*results.metrics, *totals(results))
+    best = {metric: best_methods(results, budget, metric) for metric in metrics}
+    rows = []
+    for cell in results.at(budget):
+        costs = (cell.nfe, cell.measured_speedup, cell.seconds, cell.flops, cell.peak_bytes)
+        figures = [_figure(figure(results, cell, metric)) for metric in metrics]
+        rows.append(
+            {
                 "cell": cell,
-                "first": place == 0,
-                "rows": len(results.at(budget)),
                 "ours": cell.method == OURS,
-                "speedup": speedup(cell),
+                "costs": list(zip(cost_figures(cell), map(_sortable, costs), strict=True)),
                 "figures": [
-                    (figure(results, cell, metric), cell.method in best[metric])
-                    for metric in results.metrics
+                    (*texts, _sortable(level(results, cell, metric)), cell.method in best[metric])
+                    for texts, metric in zip(figures, metrics, strict=True)
                 ],
+                "identical": identical(cell),
             }
+        )
+    return {"budget": budget, "rows": rows}
+
+
+def _harms(results: Results) -> dict[tuple[int, str], list[tuple[Harm, Scale]]]:
+    """otcache's, by budget and tag, the first metric of the table first."""
+    found: dict[tuple[int, str], list[tuple[Harm, Scale]]] = {}
+    for harm in harms(results):
+        if harm.cell.method == OURS:
+            entry = (harm, scale_of(harm.metric))
+            found.setdefault((harm.cell.budget, harm.tag), []).append(entry)
+    return found
+
+
+def _figure(text: str) -> tuple[str, str]:
+    """Mean, and half interval."""
+    mean, _, half = text.partition(" ±")
+    return mean, half
+
+
+def _sortable(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

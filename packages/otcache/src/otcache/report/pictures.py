@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +18,19 @@ from otcache_core.errors import expected
 Picture = NDArray[np.floating]
 Pictures = Mapping[tuple[str, int], Picture]
 FULL = "full"
+#: Pixels of the longer side of a picture in a report.
+LARGEST = 256
 
 
-def full_pictures(results: Results, pictures: Pictures) -> Picture:
-    """The full run's pictures, once every stack of ``pictures`` is known to fit the results.
+def check_pictures(
+    results: Results, pictures: Mapping[tuple[str, int], NDArray[Any]], dtype: type = np.floating
+) -> None:
+    """Whether every stack of pictures fits the results.
 
     Args:
         results: one label a sample.
-        pictures: (method, budget) to shape (n, height, width, 3) in [0, 1]; ("full", N) among them.
+        pictures: (method, budget) to shape (n, height, width, 3); ("full", N) among them.
+        dtype: ``np.floating`` for pictures in [0, 1], or ``np.uint8``.
 
     Raises:
         OtcacheError: if the full run is missing, or a stack has another shape, type or range.
@@ -35,31 +42,41 @@ def full_pictures(results: Results, pictures: Pictures) -> Picture:
     for name, stack in pictures.items():
         if stack.shape != shape:
             raise OtcacheError(expected(f"pictures[{name}]", stack.shape, f"of shape {shape}"))
-        if not np.issubdtype(stack.dtype, np.floating) or not (
-            0 <= stack.min() <= stack.max() <= 1
-        ):
+        if not np.issubdtype(stack.dtype, dtype):
+            raise OtcacheError(expected(f"pictures[{name}]", stack.dtype, dtype.__name__))
+        if dtype is np.floating and not 0 <= stack.min() <= stack.max() <= 1:
             got = f"{stack.dtype} from {stack.min()} to {stack.max()}"
             raise OtcacheError(expected(f"pictures[{name}]", got, "floating point within [0, 1]"))
-    return pictures[key]
 
 
-def data_uri(picture: Picture, largest: int = 256) -> str:
-    """PNG as a data URI, shrunk by whole factors until neither side exceeds ``largest``."""
-    raw = png(shrink(picture, largest))
-    return "data:image/png;base64," + base64.b64encode(raw).decode("ascii")
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """Lossless WebP (a third smaller than PNG) as a data URI, or PNG where Pillow lacks WebP."""
+    kind = "webp" if _writes_webp() else "png"
+    raw = encode(picture, kind)
+    return f"data:image/{kind};base64," + base64.b64encode(raw).decode("ascii")
 
 
-def png(picture: Picture) -> bytes:
-    """Lossless PNG of a picture (height, width, 3) in [0, 1]."""
+def encode(picture: NDArray[np.uint8], kind: str) -> bytes:
+    """Lossless file of a picture (height, width, 3)."""
     from matplotlib.image import imsave
 
-    eight_bit = np.rint(np.asarray(picture, dtype=np.float64) * 255).astype(np.uint8)
+    options: dict[str, Any] = {"pil_kwargs": {"lossless": True, "quality": 60, "method": 4}}
+    if kind == "png":
+        options = {"metadata": {"Software": "otcache"}}
     with io.BytesIO() as target:
-        imsave(target, eight_bit, format="png", metadata={"Software": "otcache"})
+        imsave(target, picture, format=kind, **options)
         return target.getvalue()
 
 
-def shrink(picture: Picture, largest: int) -> Picture:
+@lru_cache(maxsize=1)
+def _writes_webp() -> bool:
+    try:
+        return bool(encode(np.zeros((1, 1, 3), np.uint8), "webp"))
+    except (KeyError, ValueError, OSError):
+        return False
+
+
+def shrink(picture: NDArray[Any], largest: int) -> Picture:
     """Average blocks of k by k pixels, k the least factor that fits; an edge may lose k-1 pixels."""
     height, width, _ = picture.shape
     k = max(1, -(-max(height, width) // largest))

@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from otcache.report.canvas import FAINT, INK, MUTED, PAPER, Draw
-from otcache.report.palette import looks
+from otcache.report.front import coloured
+from otcache.report.palette import GREY, MARKERS, looks
 from otcache.report.scales import OURS
-from otcache.report.summary import ERROR, interval
+from otcache.report.summary import ERROR, interval, shared_budgets
 from otcache.results import Cell, Results
 
 if TYPE_CHECKING:
@@ -18,20 +19,26 @@ ERROR_SIZE = (5.6, 3.9)
 
 
 def error_plot(results: Results) -> Draw:
-    """Mean RMSE (log scale) against the budget, 95 % intervals as bands, lines labelled directly."""
+    """Mean RMSE (log scale) against network evaluations, 95 % intervals as bands.
+
+    otcache and the rivals of :func:`~otcache.report.front.front` are coloured and named; of few
+    methods all are, of many the others are grey.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        ends: dict[str, float] = {}
+        named, ends = coloured(results, ERROR), {}
         for method in results.methods:
-            cells = [c for b in results.budgets if (c := results.cell(method, b)) is not None]
+            cells = sorted((c for c in results.cells if c.method == method), key=lambda c: c.nfe)
             cells = [c for c in cells if any(c.metrics.get(ERROR, ()))]
-            if cells:
+            if cells and method in named:
                 ends[method] = _curve(axes, results, method, cells)
+            elif cells:
+                _grey(axes, results, cells)
         _name_curves(axes, results, ends)
         axes.set_yscale("log")
-        axes.set_xticks(results.budgets)
-        axes.set_xlabel(f"budget B: computed steps of {results.num_steps}")
+        axes.set_xticks(shared_budgets(results))
+        axes.set_xlabel(f"network evaluations of a picture (full run: {results.num_steps})")
         axes.set_title("RMSE against the full run, log scale", loc="left", fontsize=9, color=INK)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         axes.yaxis.set_minor_formatter(lambda value, _: _minor(value))
@@ -89,39 +96,43 @@ def _strip_rows(results: Results) -> list[tuple[Cell, tuple[int, ...]]]:
     ]
 
 
-def _curve(axes: Any, results: Results, method: str, cells: list[Cell]) -> float:
-    """Draw one method; returns its last mean."""
-    look = looks(results)[method]
+def _curve(axes: Any, results: Results, method: str, cells: list[Cell]) -> tuple[float, float]:
+    """Draw one method; returns its right end."""
+    look, ours = looks(results)[method], method == OURS
     found = [interval(results, cell, ERROR) for cell in cells]
-    budgets, means = [cell.budget for cell in cells], [one.mean for one in found]
-    style = {"color": look.color, "zorder": look.order}
+    places, means = [cell.nfe for cell in cells], [one.mean for one in found]
+    style = {"color": look.color, "zorder": 5 if ours else 3}
     low = [max(one.low, one.mean * 1e-2) for one in found]
-    axes.fill_between(budgets, low, [one.high for one in found], alpha=0.15, linewidth=0, **style)
+    axes.fill_between(places, low, [one.high for one in found], alpha=0.15, linewidth=0, **style)
+    width = 2.6 if ours else 1.3
     axes.plot(
-        budgets, means, marker=look.marker, linewidth=look.width, markersize=3 + look.width,
+        places, means, marker=MARKERS[look.marker], linewidth=width, markersize=3 + width,
         markeredgecolor=PAPER, markeredgewidth=0.7, **style,
     )  # fmt: skip
-    return means[-1]
+    return places[-1], means[-1]
 
 
-def _name_curves(axes: Any, results: Results, ends: dict[str, float]) -> None:
-    """Names at the right ends of the curves, pushed apart where they would touch."""
+def _grey(axes: Any, results: Results, cells: list[Cell]) -> None:
+    means = [interval(results, cell, ERROR).mean for cell in cells]
+    places = [cell.nfe for cell in cells]
+    axes.plot(places, means, color=GREY.light, linewidth=0.8, zorder=1, marker=".", markersize=3)
+
+
+def _name_curves(axes: Any, results: Results, ends: dict[str, tuple[float, float]]) -> None:
+    """Names right of the curves, pushed apart where they would touch."""
     if not ends:
         return
-    span = max(axes.dataLim.height, 0.0)
-    low, high = axes.dataLim.y0, axes.dataLim.y0 + span
+    low, high = axes.dataLim.y0, axes.dataLim.y1
     gap = 0.058 * (math.log(high / low) if low > 0 else 1.0)
     look, previous = looks(results), -math.inf
-    for method in sorted(ends, key=lambda name: ends[name]):
-        wanted = math.log(ends[method])
-        placed = max(wanted, previous + gap)
-        previous = placed
+    for method in sorted(ends, key=lambda name: ends[name][1]):
+        previous = max(math.log(ends[method][1]), previous + gap)
         axes.annotate(
             method,
-            (results.budgets[-1], ends[method]),
-            (1.03, math.exp(placed)),
+            ends[method],
+            (1.03, math.exp(previous)),
             textcoords=axes.get_yaxis_transform(),
-            color=look[method].color if method == OURS else INK,
+            color=look[method].color,
             fontweight="bold" if method == OURS else "normal",
             fontsize=9 if method == OURS else 8,
             va="center",

@@ -19,11 +19,13 @@ class Headline:
     Attributes:
         budget: B.
         rival: the other method of least mean RMSE.
+        nfe: network evaluations of the rival; a little off B where inputs decide.
         ratio: paired ratio of means; below 1 otcache is closer to the full run.
     """
 
     budget: int
     rival: str
+    nfe: float
     ratio: Interval
 
     @property
@@ -39,22 +41,54 @@ def interval(results: Results, cell: Cell, metric: str) -> Interval:
     return _interval(cell.metrics[metric], results.prompts)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _interval(values: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
     return mean_interval(values, prompts)
 
 
+def shared_budgets(results: Results) -> tuple[int, ...]:
+    """Budgets at which otcache stands; all of them where it stands at none.
+
+    A method that no setting brings near a budget stands at one of its own, beside nobody.
+    """
+    shared = tuple(b for b in results.budgets if results.cell(OURS, b) is not None)
+    return shared or results.budgets
+
+
+def totals(results: Results) -> tuple[str, ...]:
+    """Distinct totals in the order of their first appearance."""
+    return tuple(dict.fromkeys(name for cell in results.cells for name in cell.totals))
+
+
 def best_methods(results: Results, budget: int, metric: str) -> set[str]:
-    """Methods whose mean is best at this budget (several if they tie)."""
-    means = {
-        cell.method: interval(results, cell, metric).mean
+    """Methods whose mean, or total, is best at this budget (several if they tie)."""
+    bad = {
+        cell.method: scale_of(metric).badness(value)
         for cell in results.at(budget)
-        if metric in cell.metrics
+        if (value := level(results, cell, metric)) is not None
     }
-    if not means:
-        return set()
-    best = max(means.values()) if scale_of(metric).higher_is_better else min(means.values())
-    return {method for method, mean in means.items() if mean == best}
+    return {method for method, value in bad.items() if value == min(bad.values())}
+
+
+def level(results: Results, cell: Cell, metric: str) -> float | None:
+    """The mean of a metric, or a total; None where it was not measured."""
+    if metric in cell.metrics:
+        return interval(results, cell, metric).mean
+    return cell.totals.get(metric)
+
+
+def identical(cell: Cell) -> int:
+    """Pictures equal to the full run's to the last bit."""
+    return sum(value == 0 for value in cell.metrics.get(ERROR, ()))
+
+
+def gaps(results: Results) -> dict[tuple[str, str], list[int]]:
+    """Method and reason to the budgets that it explains; to none where it never ran."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for gap in results.missing:
+        budgets = found.setdefault((gap.method, gap.reason), [])
+        budgets += [] if gap.budget is None else [gap.budget]
+    return found
 
 
 def headlines(results: Results) -> list[Headline]:
@@ -72,7 +106,7 @@ def headlines(results: Results) -> list[Headline]:
             continue
         rival = min(rivals, key=lambda cell: sum(cell.metrics[ERROR]))
         ratio = paired_ratio(ours.metrics[ERROR], rival.metrics[ERROR], results.prompts)
-        found.append(Headline(budget, rival.method, ratio))
+        found.append(Headline(budget, rival.method, rival.nfe, ratio))
     return found
 
 

@@ -1,84 +1,72 @@
-"""The picture wall of the page: each prompt's full picture beside every method, budget by budget."""
+"""The picture wall of the page: each sample's full picture, and every method's at every budget."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from otcache.report.pictures import Picture, Pictures, data_uri, full_pictures
-from otcache.report.scales import OURS, scale_of
-from otcache.report.summary import ERROR, worst_first
+import numpy as np
+
+from otcache.report.album import Album, Bytes
+from otcache.report.pictures import data_uri, shrink
+from otcache.report.summary import shared_budgets, worst_first
 from otcache.results import Results
 
-
-@dataclass(frozen=True)
-class Tile:
-    """One picture of one method."""
-
-    method: str
-    source: str
-    error: str
-    ours: bool
-    alt: str
+#: Bytes of pictures in a page; where they would be more, all are shown smaller.
+ROOM = 24_000_000
+#: Samples on the wall.
+MOST = 16
 
 
-@dataclass(frozen=True)
-class Card:
-    """One sample: its full picture and the tiles of each budget.
-
-    Attributes:
-        ranks: budget to the card's place when sorted by otcache's RMSE there, worst first.
-    """
-
-    prompt: str
-    seed: int
-    tag: str
-    full: str
-    alt: str
-    tiles: dict[int, list[Tile]]
-    ranks: dict[int, int]
-
-
-def wall(results: Results, pictures: Pictures, most: int = 16) -> list[Card]:
-    """Cards, worst first at the lowest budget.
+def wall(results: Results, album: Album, room: int = ROOM) -> dict[str, Any]:
+    """Plain data for the page: each picture once.
 
     Args:
         results: labels and per-picture RMSE.
-        pictures: (method, budget) to (n, height, width, 3) in [0, 1], with ("full", N).
-        most: cards shown: the worst ones at the lowest budget.
+        album: their pictures.
+        room: bytes that all pictures may take.
 
-    Raises:
-        OtcacheError: if pictures do not fit the results.
+    Returns:
+        ``cards``, each of ``sample``, ``full`` (a data URI) and ``tiles`` (``method:budget``, the
+        method by its place in ``results.methods``, to a data URI), those on which otcache is worst at
+        the lowest budget first; ``size``, height and width of a picture; ``smaller``, by which
+        factor they are smaller than in the album.
     """
-    full = full_pictures(results, pictures)
-    chosen = worst_first(results, results.budgets[0])[:most]
-    ranks: dict[int, dict[int, int]] = {sample: {} for sample in chosen}
-    for budget in results.budgets:
-        order = [sample for sample in worst_first(results, budget) if sample in ranks]
-        for place, sample in enumerate(order):
-            ranks[sample][budget] = place
-    return [_card(results, pictures, full, sample, ranks[sample]) for sample in chosen]
+    chosen = worst_first(results, shared_budgets(results)[0])[:MOST]
+    hand = _Hand(results, album)
+    while len(str(hand.card(chosen[0]))) * len(chosen) > room and min(hand.size) > 16:
+        hand = _Hand(results, album, hand.factor * 2)
+    cards = [hand.card(sample) for sample in chosen]
+    return {"cards": cards, "size": hand.size, "smaller": hand.factor}
 
 
-def _card(
-    results: Results, pictures: Pictures, full: Picture, sample: int, ranks: dict[int, int]
-) -> Card:
-    prompt, seed, tag = results.labels[sample]
-    tiles = {
-        budget: [
-            _tile(results, method, budget, sample, pictures[method, budget][sample])
-            for method in results.methods
-            if (method, budget) in pictures
-        ]
-        for budget in results.budgets
-    }
-    alt = f"{prompt}: full run of {results.num_steps} steps, seed {seed}"
-    return Card(prompt, seed, tag, data_uri(full[sample]), alt, tiles, ranks)
+@dataclass(frozen=True)
+class _Hand:
+    """Encodes cards at a size."""
 
+    results: Results
+    album: Album
+    factor: int = 1
 
-def _tile(results: Results, method: str, budget: int, sample: int, picture: Picture) -> Tile:
-    cell = results.cell(method, budget)
-    known = cell is not None and ERROR in cell.metrics
-    error = scale_of(ERROR).write(cell.metrics[ERROR][sample]) if cell and known else ""
-    alt = f"{results.labels[sample][0]}: {method} at budget {budget}"
-    alt += f", RMSE {error}" if error else ""
-    return Tile(method, data_uri(picture), error, method == OURS, alt)
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self._small(self.album.full[0]).shape[:2]
+        return height, width
+
+    def card(self, sample: int) -> dict[str, Any]:
+        methods, stacks = self.results.methods, self.album.stacks
+        tiles = {
+            f"{place}:{budget}": data_uri(self._small(stacks[method, budget][sample]))
+            for place, method in enumerate(methods)
+            for budget in self.results.budgets
+            if (method, budget) in stacks
+        }
+        full = data_uri(self._small(self.album.full[sample]))
+        return {"sample": sample, "full": full, "tiles": tiles}
+
+    def _small(self, picture: Bytes) -> Bytes:
+        if self.factor == 1:
+            return picture
+        largest = max(picture.shape[:2]) // self.factor
+        return np.rint(shrink(picture, largest)).astype(np.uint8)

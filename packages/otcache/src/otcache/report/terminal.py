@@ -1,0 +1,64 @@
+"""Many methods in one screen: the rest is in the files."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from otcache.report.scales import OURS, scale_of
+from otcache.report.summary import ERROR, best_methods, level, shared_budgets
+from otcache.results import Results
+
+#: Budgets that 104 columns have room for.
+COLUMNS = 5
+
+
+def summary_table(results: Results) -> Table:
+    """A row a method, a column a budget: mean RMSE, and network evaluations where they are not B.
+
+    The best of each budget is bold. Budgets beyond :data:`COLUMNS`, and those at which otcache does
+    not stand, are left to the files, which the caption says.
+    """
+    budgets = shared_budgets(results)[:COLUMNS]
+    scale = scale_of(ERROR)
+    table = Table(
+        title=f"{results.title}: {scale.head} against the full run of {results.num_steps} steps",
+        caption=_caption(results, budgets),
+        caption_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("method", overflow="ellipsis", no_wrap=True, max_width=30)
+    for budget in budgets:
+        table.add_column(f"B = {budget}", justify="right", no_wrap=True)
+    best = {budget: best_methods(results, budget, ERROR) for budget in budgets}
+    for method in results.methods:
+        style = "cyan" if method == OURS else ""
+        row = [Text(("▸ " if method == OURS else "  ") + method, style)]
+        for budget in budgets:
+            bold = method in best[budget]
+            row.append(Text(_figure(results, method, budget), f"{style} bold" if bold else style))
+        table.add_row(*row)
+    return table
+
+
+def _figure(results: Results, method: str, budget: int) -> str:
+    cell = results.cell(method, budget)
+    value = level(results, cell, ERROR) if cell else None
+    if cell is None or value is None:
+        return "-"
+    exact = abs(cell.nfe - budget) < 0.005
+    return f"{scale_of(ERROR).write(value)} ({budget if exact else format(cell.nfe, '.3g')})"
+
+
+def _caption(results: Results, budgets: tuple[int, ...]) -> str:
+    text = (
+        f"Mean over {len(results.labels)} samples of {len(set(results.prompts))} prompts; in brackets "
+        "network evaluations of a picture. Bold: the best of each budget. Intervals, further metrics, "
+        "times and memory: table.md, table.csv, report.html."
+    )
+    left = [str(b) for b in results.budgets if b not in budgets]
+    return text + (f" Only there: B = {', '.join(left)}." if left else "")
