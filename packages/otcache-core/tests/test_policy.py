@@ -98,6 +98,14 @@ def test_it_takes_well_under_a_millisecond(policy: Policy) -> None:
     assert (time.perf_counter() - began) / (20 * N) < 0.5e-3
 
 
+def test_the_same_call_gives_the_same_object(policy: Policy) -> None:
+    assert policy.schedule(7) is policy.schedule(7)
+    with pytest.warns(OtcacheNotice):
+        assert policy.schedule(7, num_steps=30) is policy.schedule(7, num_steps=30)
+    again = msgspec.convert(msgspec.to_builtins(policy), Policy)
+    assert again.schedule(7) == policy.schedule(7)
+
+
 @pytest.mark.parametrize("budget", [0, N + 1, "ten", 5.0])
 def test_a_budget_out_of_range_is_refused(policy: Policy, budget: object) -> None:
     with pytest.raises(ScheduleError, match="budget must be an integer between 1 and 50, got"):

@@ -18,7 +18,7 @@ from otcache_core.forecasters.strength import (
     weights_from_strengths,
 )
 from otcache_core.forecasters.strength_table import StrengthTable, carried_weights, linear_table
-from otcache_core.interpolation import schedule_at
+from otcache_core.interpolation import clear_cache
 from otcache_core.warp import round_to_steps
 
 N = 14
@@ -115,7 +115,7 @@ def test_a_cold_schedule_takes_under_a_millisecond_at_any_budget_of_50() -> None
     for budget in range(2, 51):
         times = []
         for _ in range(7):
-            schedule_at.cache_clear()
+            clear_cache()
             began = time.perf_counter()
             policy.schedule(budget)
             times.append(time.perf_counter() - began)
@@ -125,7 +125,7 @@ def test_a_cold_schedule_takes_under_a_millisecond_at_any_budget_of_50() -> None
 @pytest.mark.parametrize("budget", [200, 700])
 def test_a_long_run_needs_no_table_of_steps_by_steps(budget: int) -> None:
     policy = _policy(1000)
-    schedule_at.cache_clear()
+    clear_cache()
     tracemalloc.start()
     try:
         assert policy.schedule(budget).budget == budget

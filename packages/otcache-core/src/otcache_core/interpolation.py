@@ -23,6 +23,22 @@ if TYPE_CHECKING:
 WITH_STRENGTH = ("reuse", "linear", "fitted")
 
 
+class _Same:
+    """A policy as a key of a cache: by identity, since hashing all its weights takes longer than
+    making a schedule from them."""
+
+    __slots__ = ("policy",)
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def __hash__(self) -> int:
+        return id(self.policy)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.policy is other.policy
+
+
 class _Place(msgspec.Struct, frozen=True):
     """Where a budget lies: lam of the way from one node to the next."""
 
@@ -49,9 +65,20 @@ def _place(policy: Policy, budget: int) -> _Place:
     return _Place(lower, upper, coordinate(budget, lower.budget, upper.budget))
 
 
-@functools.lru_cache(maxsize=1024)
 def schedule_at(policy: Policy, budget: int) -> Schedule:
-    """The schedule of a budget in 1..N on the policy's own grid."""
+    """The schedule of a budget in 1..N on the policy's own grid; the same object for the same policy."""
+    return _schedule_at(_Same(policy), budget)
+
+
+def clear_cache() -> None:
+    """Forget all schedules made so far, to measure what making one takes."""
+    _schedule_at.cache_clear()
+    _schedule_mapped.cache_clear()
+
+
+@functools.lru_cache(maxsize=1024)
+def _schedule_at(same: _Same, budget: int) -> Schedule:
+    policy = same.policy
     n = policy.num_steps
     place = _place(policy, budget)
     if budget == n:
@@ -64,7 +91,6 @@ def schedule_at(policy: Policy, budget: int) -> Schedule:
     return _forecast(policy, place, round_to_steps(targets, n), _grid(policy, n))
 
 
-@functools.lru_cache(maxsize=1024)
 def schedule_mapped(
     policy: Policy, budget: int, n: int, points: tuple[float, ...] | None
 ) -> Schedule:
@@ -73,8 +99,16 @@ def schedule_mapped(
     The steps of the policy's own schedule are carried over to the nearest distinct ones; above its
     N they are spread evenly. Strengths are those of the budget.
     """
+    return _schedule_mapped(_Same(policy), budget, n, points)
+
+
+@functools.lru_cache(maxsize=1024)
+def _schedule_mapped(
+    same: _Same, budget: int, n: int, points: tuple[float, ...] | None
+) -> Schedule:
     if budget == n:
         return Schedule.full(n)
+    policy = same.policy
     own = policy.num_steps
     positions = (
         np.array(schedule_at(policy, budget).computed, dtype=np.float64)
