@@ -312,7 +312,9 @@ def main() -> int:
         end=" ",
     )
     print(
-        "B = N/5, anchor N/8, reference N/3, unless a row says all B; benchmarks/planning.py has the rest.\n"
+        "B = N/5, anchor N/8, reference N/3, unless a row says all B. Rows with a number of runs search on "
+        "a toy ODE that costs next to nothing, so theirs is the time of the search itself; "
+        "benchmarks/planning.py has the rest.\n"
     )
     for line in table(steps):
         print(line, flush=True)
