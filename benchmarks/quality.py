@@ -40,6 +40,8 @@ SHARES = (0.1, 0.13, 0.17, 0.2, 0.27, 0.33, 0.5)
 SHOWN_ONLY = 0.1  # stands in the table, counts in no mean
 FEWER = {"euler": "euler", "adams-bashforth": "adams-bashforth", "dpm++": "dpmpp", "unipc": "unipc"}
 OURS, REFINED = "otcache", "otcache, refined"
+SEARCHED = "BudCache-style"
+SEARCHED_LONGER = f"{SEARCHED}, allowance of the refined"
 REFERENCE_STEPS = 500
 CALIBRATION_PROMPTS = 8
 BATCH = 16
@@ -102,7 +104,7 @@ class Bench:
 
     def calibrate(self, refine: bool) -> Calibration:
         """otcache's own measurement; what both kinds have in common is run once."""
-        recipe = Recipe(batch_size=BATCH, ladder=self.setting.budgets[1:], refine=refine)
+        recipe = Recipe(batch_size=BATCH, refine=refine)
         return otcache.calibrate(
             self._pipe,
             self._prompts,
@@ -121,9 +123,18 @@ class Bench:
 
     @cached_property
     def _rivals(self) -> Rivals:
-        allowance = sum(self.plain.nfe.values())
+        return self._rivals_with(sum(self.plain.nfe.values()), self._folder)
+
+    @cached_property
+    def _longer(self) -> Rivals:
+        """Those that may spend what the refined calibration took."""
+        folder = self._folder / "longer"
+        folder.mkdir(exist_ok=True)
+        return self._rivals_with(sum(self.calibrate(refine=True).nfe.values()), folder)
+
+    def _rivals_with(self, allowance: int, folder: Path) -> Rivals:
         request = self._request(self.setting.num_steps, self._prompts, 0)
-        return Rivals(self._pipe, request, self._folder, allowance, self.setting.budgets)
+        return Rivals(self._pipe, request, folder, allowance, self.setting.budgets)
 
     def methods(self) -> dict[str, Callable[[int], Pictures]]:
         """What makes the pictures of each method at a budget."""
@@ -146,6 +157,7 @@ class Bench:
         }
         for name in Rivals.NAMES:
             made[name] = cached(lambda budget, name=name: self._rivals.schedule(name, budget))
+        made[SEARCHED_LONGER] = cached(lambda budget: self._longer.schedule(SEARCHED, budget))
         return made | {OURS: cached(ours(False)), REFINED: cached(ours(True))}
 
     def run(self, skip: Sequence[str]) -> None:
@@ -249,7 +261,7 @@ class Table:
             ]
         text = [f"## {self._setting.name}", ""]
         text += [f"- {self._summary(ours)}" for ours in (OURS, REFINED) if ours in self._names]
-        text += [f"- {self._price(price)}", ""]
+        text += [f"- {self._price(price)}", f"- {self._iterations(price)}", ""]
         for metric in self.METRICS:
             text += self._table(metric)
         return text
@@ -262,6 +274,17 @@ class Table:
             f"{sum(price.values()) - refinement:.1f} without refinement, {refinement:.1f} for it ({parts})."
         )
 
+    def _iterations(self, price: dict[str, float]) -> str:
+        """How many schedules the searched rival anneals, as otcache.arena.rules has it."""
+        n, refinement = self._setting.num_steps, price.get("refinement", 0.0)
+        rows = {SEARCHED: sum(price.values()) - refinement, SEARCHED_LONGER: sum(price.values())}
+        parts = []
+        for name in (name for name in rows if name in self._names):
+            counts = [max(1, min(200, int(rows[name] * n / b) // 2)) for b in self._setting.budgets]
+            pairs = zip(counts, self._setting.budgets, strict=True)
+            parts.append(f"{name}: " + ", ".join(f"{c} at B = {b}" for c, b in pairs))
+        return f"Annealing iterations. {'; '.join(parts)}." if parts else "No search was run."
+
     def _summary(self, ours: str) -> str:
         found = {b: self._ratio(ours, b)[1].mean for b in self._setting.counted}
         upper = [r for b, r in found.items() if b >= 0.195 * self._setting.num_steps]
@@ -272,8 +295,12 @@ class Table:
         )
 
     def _ratio(self, ours: str, budget: int) -> tuple[str, Any]:
-        """The best rival by mean RMSE, and our paired ratio to it."""
-        rivals = [name for name in self._names if name not in (OURS, REFINED)]
+        """The best rival by mean RMSE, and our paired ratio to it.
+
+        The search with the refined allowance is a rival of the refined policy alone.
+        """
+        others = (OURS, REFINED) if ours == REFINED else (OURS, REFINED, SEARCHED_LONGER)
+        rivals = [name for name in self._names if name not in others]
         values = {name: self._cells[f"{name}|{budget}"]["rmse"] for name in rivals}
         best = min(values, key=lambda name: float(np.mean(values[name])))
         return best, paired_ratio(self._cells[f"{ours}|{budget}"]["rmse"], values[best])
@@ -321,10 +348,13 @@ def preamble(samples: int) -> list[str]:
         "prompts. `frechet` is a Fréchet distance to real pictures (otcache_diffusers.metrics.frechet says "
         "on which features; with so few pictures it compares rows and no more).",
         "",
-        "Everything is tuned on calibration prompts. All *fewer steps* samplers visit the pipeline's own "
-        "grid of B steps. The searched rival (*BudCache-style*) gets, at every single budget, as many "
-        "evaluations as otcache's whole calibration took for all budgets; benchmarks/rivals.py states "
-        "every rule. The budget at B/N = 0.1 is shown and counts in no mean.",
+        "Everything is tuned on calibration prompts. otcache is calibrated with no options: its ladder is "
+        "the default one, and budgets between its rungs are interpolated. All *fewer steps* samplers visit "
+        "the pipeline's own grid of B steps. The searched rival (*BudCache-style*) gets, at every single "
+        "budget, as many evaluations as otcache's whole calibration took for all budgets, or as the refined "
+        "one took where its row says so (that row is a rival of the refined policy alone). Half of the "
+        "schedules it can run are annealed, at most 200 as published, and the climb has the rest; both rules "
+        "are in otcache.arena.rules with all others. The budget at B/N = 0.1 is shown and counts in no mean.",
         "",
     ]
 

@@ -65,7 +65,7 @@ class Result(enum.Enum):
     )
     BUDGET_SPENT = (
         "The solver stopped at one of its limits before it was done. "
-        "Raise it: `stats[\"advice\"]` names it."
+        'Raise it: `stats["advice"]` names it.'
     )
 
 
