@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import date
 from pathlib import Path
 
 import ideas_branches
 import ideas_displacement
 import ideas_inputs
 import numpy as np
-from ideas_bench import BUDGETS, HELD_PROMPTS, HELD_SEEDS, TUNING_PROMPTS, Bench, Row
+from ideas_bench import BUDGETS, HELD_PROMPTS, HELD_SEEDS, LADDER, TUNING_PROMPTS, Bench, Row
 from ideas_loop import N
 
 from otcache.statistics import paired_ratio
@@ -89,6 +90,10 @@ def main() -> None:
         f"{len(HELD_SEEDS)} seeds; in brackets the ratio to the first row with its 95 % bootstrap interval "
         "over prompts. The loop of this benchmark differs from the pipeline's own results by "
         f"{bench.check():.0e}.",
+        "",
+        f"*Default policy* is the default recipe with rungs at B = {', '.join(map(str, LADDER))} (its own "
+        "ladder is in steps of about 1.25), so that every budget below is one of its rungs, measured on "
+        f"{date.today():%-d %B %Y}.",
         "",
     ]
     for name, (module, title) in IDEAS.items():

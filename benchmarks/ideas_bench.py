@@ -16,6 +16,7 @@ from otcache_core.calibration import Calibration
 from otcache_diffusers import demo
 
 BUDGETS = (5, 6, 8, 10)
+#: Every budget below is a rung, so that ideas are compared with fitted schedules, not interpolated ones.
 LADDER = (4, *BUDGETS, 13)
 TUNING_PROMPTS, HELD_PROMPTS = 8, 16
 HELD_SEEDS = (1000, 1001)
