@@ -16,7 +16,7 @@ from rich.table import Table
 from otcache.report.csv_table import csv_table
 from otcache.report.front import MOST, coloured, front, rivals
 from otcache.report.markdown import document, markdown_table
-from otcache.report.palette import GREY, SERIES, looks
+from otcache.report.palette import GREY, SERIES, series_of
 from otcache.report.summary import best_methods, headlines, shared_budgets, worst_first
 from otcache.report.table import rich_table
 from otcache.report.tags import harms, tags, tags_of
@@ -137,6 +137,8 @@ def test_csv_has_full_precision_and_gaps_are_empty() -> None:
         assert float(row["rmse_low"]) < float(row["rmse_mean"]) < float(row["rmse_high"])
         assert float(row["frechet"]) == cell.totals["frechet"]
         assert float(row["flops"]) == cell.flops
+    assert "| 5 |" in markdown_table(RESULTS)
+    assert "TFLOPs" not in markdown_table(RESULTS)
     bare = Cell("otcache", 5, 5, 6.0, 5.9, None, {"rmse": (0.1, 0.2)})
     alone = Results("toy", 30, (("a", 0, ""), ("b", 0, "")), (bare,))
     (row,) = csv.DictReader(io.StringIO(csv_table(alone)))
@@ -213,13 +215,15 @@ def test_a_method_on_the_front_is_beaten_by_nobody() -> None:
         assert coloured(ARENA, metric) == ("otcache", *found)
 
 
-def test_few_methods_are_all_coloured_and_apart() -> None:
+def test_coloured_methods_differ_in_colour_and_keep_it_where_they_can() -> None:
     assert coloured(RESULTS, "rmse") == RESULTS.methods
-    look = looks(RESULTS)
-    assert len({(one.series, one.marker) for one in look.values()}) == len(RESULTS.methods)
-    many = looks(ARENA)
-    assert len({(one.series, one.marker) for one in many.values()}) == len(ARENA.methods)
-    assert len({many[m].series for m in coloured(ARENA, "rmse")}) == MOST + 1
+    assert sorted(series_of(RESULTS, "rmse").values()) == [0, 1, 2, 3, 4]
+    by_metric = {metric: series_of(ARENA, metric) for metric in ARENA.metrics}
+    for metric, series in by_metric.items():
+        assert set(series) == set(coloured(ARENA, metric))
+        assert len(set(series.values())) == len(series) == MOST + 1
+        assert series["otcache"] == 0
+    assert by_metric["ssim"] == by_metric["rmse"]
 
 
 def _luminance(color: str) -> float:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from otcache.results import Cell
+from collections.abc import Callable
+from dataclasses import dataclass
 
-COST_HEADS = ["NFE", "speedup (ideal)", "seconds", "TFLOPs", "peak MB"]
+from otcache.results import Cell, Results
 
 
-def cost_figures(cell: Cell) -> list[str]:
-    """One text for each of :data:`COST_HEADS`; a dash where it was not measured."""
-    return [
-        f"{cell.nfe:.4g}",
-        speedup(cell),
-        _significant(cell.seconds),
-        _significant(None if cell.flops is None else cell.flops / 1e12),
-        _significant(None if cell.peak_bytes is None else cell.peak_bytes / 1e6),
-    ]
+@dataclass(frozen=True)
+class Cost:
+    """One column of costs.
+
+    Args:
+        head: of the column.
+        value: what a cell costs; None where it was not measured.
+        write: the text of a cell.
+    """
+
+    head: str
+    value: Callable[[Cell], float | None]
+    write: Callable[[Cell], str]
+
+
+def costs(results: Results) -> list[Cost]:
+    """The columns that at least one cell has."""
+    return [cost for cost in _COSTS if any(cost.value(c) is not None for c in results.cells)]
 
 
 def speedup(cell: Cell) -> str:
@@ -23,7 +33,24 @@ def speedup(cell: Cell) -> str:
     return f"{cell.measured_speedup:.2f} ({cell.ideal_speedup:.2f})"
 
 
-def _significant(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def _scaled(head: str, field: str, unit: float) -> Cost:
+    def value(cell: Cell) -> float | None:
+        amount: float | None = getattr(cell, field)
+        return None if amount is None else amount / unit
+
+    def write(cell: Cell) -> str:
+        amount = value(cell)
+        if amount is None:
+            return "-"
+        return f"{amount:.0f}" if amount >= 100 else f"{amount:.3g}"
+
+    return Cost(head, value, write)
+
+
+_COSTS = (
+    Cost("NFE", lambda cell: cell.nfe, lambda cell: f"{cell.nfe:.4g}"),
+    Cost("speedup (ideal)", lambda cell: cell.measured_speedup, speedup),
+    _scaled("seconds", "seconds", 1),
+    _scaled("TFLOPs", "flops", 1e12),
+    _scaled("peak MB", "peak_bytes", 1e6),
+)

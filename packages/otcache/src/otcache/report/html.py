@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from otcache.report.album import Album
 from otcache.report.canvas import draw_svg
-from otcache.report.costs import COST_HEADS, cost_figures
+from otcache.report.costs import costs
 from otcache.report.page_data import as_script, page_data
 from otcache.report.palette import GREY, SERIES
 from otcache.report.plots import error_plot
@@ -65,7 +65,7 @@ def render(results: Results, album: Album | None = None) -> str:
         shared=shared_budgets(results),
         headlines=headlines(results),
         metrics=metrics,
-        cost_heads=COST_HEADS,
+        cost_heads=[cost.head for cost in costs(results)],
         groups=[_group(results, budget) for budget in results.budgets],
         same=any(map(identical, results.cells)),
         caption=caption(results),
@@ -99,13 +99,14 @@ def _group(results: Results, budget: int) -> dict[str, Any]:
     best = {metric: best_methods(results, budget, metric) for metric in metrics}
     rows = []
     for cell in results.at(budget):
-        costs = (cell.nfe, cell.measured_speedup, cell.seconds, cell.flops, cell.peak_bytes)
         figures = [_figure(figure(results, cell, metric)) for metric in metrics]
         rows.append(
             {
                 "cell": cell,
                 "ours": cell.method == OURS,
-                "costs": list(zip(cost_figures(cell), map(_sortable, costs), strict=True)),
+                "costs": [
+                    (cost.write(cell), _sortable(cost.value(cell))) for cost in costs(results)
+                ],
                 "figures": [
                     (*texts, _sortable(level(results, cell, metric)), cell.method in best[metric])
                     for texts, metric in zip(figures, metrics, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from otcache.report.costs import COST_HEADS, cost_figures
+from otcache.report.costs import costs
 from otcache.report.duels import HEADS, duels, figures
 from otcache.report.scales import OURS, scale_of
 from otcache.report.summary import ERROR, best_methods, gaps, identical, totals
@@ -30,13 +30,13 @@ def document(results: Results) -> str:
 def markdown_table(results: Results) -> str:
     """Every figure of every cell, with the caption below."""
     metrics = (*results.metrics, *totals(results))
-    same = any(map(identical, results.cells))
-    heads = ["B", "method", *COST_HEADS, *(scale_of(m).head for m in metrics)]
+    same, columns = any(map(identical, results.cells)), costs(results)
+    heads = ["B", "method", *(cost.head for cost in columns), *(scale_of(m).head for m in metrics)]
     rows = []
     for budget in results.budgets:
         best = {metric: best_methods(results, budget, metric) for metric in metrics}
         for cell in results.at(budget):
-            row = [str(cell.budget), _name(cell), *cost_figures(cell)]
+            row = [str(cell.budget), _name(cell), *(cost.write(cell) for cost in columns)]
             for metric in metrics:
                 text = figure(results, cell, metric)
                 row.append(f"**{text}**" if cell.method in best[metric] else text)

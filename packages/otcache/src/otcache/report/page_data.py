@@ -9,8 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from otcache.report.duels import duels
-from otcache.report.front import coloured
-from otcache.report.palette import looks
+from otcache.report.palette import series_of
 from otcache.report.scales import OURS, scale_of
 from otcache.report.summary import interval, shared_budgets, totals
 from otcache.report.tags import harms, tags, tags_of
@@ -19,11 +18,10 @@ from otcache.results import Cell, Results
 
 def page_data(results: Results) -> dict[str, Any]:
     """Figures, intervals, paired differences and harms of every metric."""
-    look = looks(results)
     return {
         "ours": OURS,
         "steps": results.num_steps,
-        "methods": [{"name": m, **vars(look[m])} for m in results.methods],
+        "methods": results.methods,
         "budgets": results.budgets,
         "shared": shared_budgets(results),
         "metrics": [_metric(results, name) for name in (*results.metrics, *totals(results))],
@@ -63,9 +61,11 @@ def _metric(results: Results, name: str) -> dict[str, Any]:
         "meaning": scale.meaning,
         "total": name not in results.metrics,
         "full": _short(results.full.get(name)),
-        "front": [
-            results.methods.index(m) for m in coloured(results, name) if m in results.methods
-        ],
+        "front": {
+            results.methods.index(method): series
+            for method, series in series_of(results, name).items()
+            if method in results.methods
+        },
     }
 
 

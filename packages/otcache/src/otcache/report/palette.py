@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otcache.report.front import rivals
+from otcache.report.front import coloured, rivals
 from otcache.report.scales import OURS
 from otcache.results import Results
 
@@ -34,34 +34,20 @@ SERIES = (
 )
 #: Rivals behind the front.
 GREY = Ink("#868f9c", "#6f7a89")
+#: Shape of each series, so that curves stay apart in grey.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-@dataclass(frozen=True)
-class Look:
-    """A method's colour and marker, alike in every plot and for every metric.
+def series_of(results: Results, metric: str) -> dict[str, int]:
+    """Place in :data:`SERIES` of each method that is coloured for a metric.
 
-    Attributes:
-        series: place in :data:`SERIES`.
-        marker: place in :data:`MARKERS`.
+    otcache has the first. A rival keeps its colour from metric to metric unless one before it on the
+    front has it already.
     """
-
-    series: int
-    marker: int
-
-    @property
-    def color(self) -> str:
-        """On white."""
-        return SERIES[self.series].light
-
-
-def looks(results: Results) -> dict[str, Look]:
-    """A look for each method; the first of :func:`~otcache.report.front.rivals` differ in colour.
-
-    Colours repeat from the seventh rival on, with another marker.
-    """
-    found = {OURS: Look(0, 0)}
-    for place, method in enumerate(rivals(results)):
-        around, series = divmod(place, len(SERIES) - 1)
-        found[method] = Look(series + 1, (series + around) % (len(MARKERS) - 1) + 1)
+    usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(rivals(results))}
+    found: dict[str, int] = {OURS: 0}
+    for method in coloured(results, metric):
+        free = [i for i in range(len(SERIES)) if i not in found.values()]
+        wanted = usual.get(method, 0)
+        found.setdefault(method, wanted if wanted in free else free[0])
     return found

@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from otcache.report.canvas import FAINT, INK, MUTED, PAPER, Draw
-from otcache.report.front import coloured
-from otcache.report.palette import GREY, MARKERS, looks
+from otcache.report.palette import GREY, MARKERS, SERIES, series_of
 from otcache.report.scales import OURS
 from otcache.report.summary import ERROR, interval, shared_budgets
 from otcache.results import Cell, Results
@@ -27,15 +26,15 @@ def error_plot(results: Results) -> Draw:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        named, ends = coloured(results, ERROR), {}
+        series, ends = series_of(results, ERROR), {}
         for method in results.methods:
             cells = sorted((c for c in results.cells if c.method == method), key=lambda c: c.nfe)
             cells = [c for c in cells if any(c.metrics.get(ERROR, ()))]
-            if cells and method in named:
-                ends[method] = _curve(axes, results, method, cells)
+            if cells and method in series:
+                ends[method] = _curve(axes, results, series[method], cells)
             elif cells:
                 _grey(axes, results, cells)
-        _name_curves(axes, results, ends)
+        _name_curves(axes, series, ends)
         axes.set_yscale("log")
         axes.set_xticks(shared_budgets(results))
         axes.set_xlabel(f"network evaluations of a picture (full run: {results.num_steps})")
@@ -61,7 +60,7 @@ def strips_plot(results: Results) -> Draw:
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        look, places, y, before = looks(results), [], 0.0, None
+        places, y, before = [], 0.0, None
         for cell, steps in rows:
             y += 1.7 if before not in (None, cell.budget) else 1.0
             before = cell.budget
@@ -69,12 +68,12 @@ def strips_plot(results: Results) -> Draw:
             ours = cell.method == OURS
             axes.barh(y, results.num_steps, 0.72, -0.5, color=FAINT, alpha=0.45, linewidth=0)
             axes.barh(
-                [y] * len(steps), 0.84, 0.72, [k - 0.42 for k in steps], color=look[cell.method].color,
-                alpha=1.0 if ours else 0.75, linewidth=0,
+                [y] * len(steps), 0.84, 0.72, [k - 0.42 for k in steps], linewidth=0,
+                color=SERIES[0].light if ours else MUTED,
             )  # fmt: skip
         axes.set_yticks(places, [f"{cell.method}  B={cell.budget}" for cell, _ in rows])
         for text, (cell, _) in zip(axes.get_yticklabels(), rows, strict=True):
-            text.set_color(look[OURS].color if cell.method == OURS else INK)
+            text.set_color(SERIES[0].light if cell.method == OURS else INK)
             text.set_fontweight("bold" if cell.method == OURS else "normal")
         axes.set_ylim(y + 0.6, 0.4)
         axes.set_xlim(-0.6, results.num_steps - 0.4)
@@ -96,17 +95,19 @@ def _strip_rows(results: Results) -> list[tuple[Cell, tuple[int, ...]]]:
     ]
 
 
-def _curve(axes: Any, results: Results, method: str, cells: list[Cell]) -> tuple[float, float]:
+def _curve(axes: Any, results: Results, series: int, cells: list[Cell]) -> tuple[float, float]:
     """Draw one method; returns its right end."""
-    look, ours = looks(results)[method], method == OURS
+    ours = series == 0
     found = [interval(results, cell, ERROR) for cell in cells]
     places, means = [cell.nfe for cell in cells], [one.mean for one in found]
-    style = {"color": look.color, "zorder": 5 if ours else 3}
+    style = {"color": SERIES[series].light, "zorder": 5 if ours else 3}
     low = [max(one.low, one.mean * 1e-2) for one in found]
-    axes.fill_between(places, low, [one.high for one in found], alpha=0.15, linewidth=0, **style)
+    axes.fill_between(
+        places, low, [one.high for one in found], alpha=0.15 if ours else 0.07, linewidth=0, **style
+    )
     width = 2.6 if ours else 1.3
     axes.plot(
-        places, means, marker=MARKERS[look.marker], linewidth=width, markersize=3 + width,
+        places, means, marker=MARKERS[series], linewidth=width, markersize=3 + width,
         markeredgecolor=PAPER, markeredgewidth=0.7, **style,
     )  # fmt: skip
     return places[-1], means[-1]
@@ -118,13 +119,13 @@ def _grey(axes: Any, results: Results, cells: list[Cell]) -> None:
     axes.plot(places, means, color=GREY.light, linewidth=0.8, zorder=1, marker=".", markersize=3)
 
 
-def _name_curves(axes: Any, results: Results, ends: dict[str, tuple[float, float]]) -> None:
+def _name_curves(axes: Any, series: dict[str, int], ends: dict[str, tuple[float, float]]) -> None:
     """Names right of the curves, pushed apart where they would touch."""
     if not ends:
         return
     low, high = axes.dataLim.y0, axes.dataLim.y1
     gap = 0.058 * (math.log(high / low) if low > 0 else 1.0)
-    look, previous = looks(results), -math.inf
+    previous = -math.inf
     for method in sorted(ends, key=lambda name: ends[name][1]):
         previous = max(math.log(ends[method][1]), previous + gap)
         axes.annotate(
@@ -132,11 +133,11 @@ def _name_curves(axes: Any, results: Results, ends: dict[str, tuple[float, float
             ends[method],
             (1.03, math.exp(previous)),
             textcoords=axes.get_yaxis_transform(),
-            color=look[method].color,
+            color=SERIES[series[method]].light,
             fontweight="bold" if method == OURS else "normal",
             fontsize=9 if method == OURS else 8,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4},
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.4, "relpos": (0, 0.5)},
             annotation_clip=False,
         )
 

@@ -12,8 +12,10 @@ const MARKS = [
   "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.4-3.4h6.8v6.8h-6.8z", "M0-4.4L4.2 3.4H-4.2z",
   "M0-4.8L4.4 0 0 4.8-4.4 0z", "M0 4.4L4.2-3.4H-4.2z",
   "M-1.4-4.2h2.8v2.8h2.8v2.8h-2.8v2.8h-2.8v-2.8h-2.8v-2.8h2.8z",
+  "M-4-2.2L-2.2-4 0-1.8 2.2-4 4-2.2 1.8 0 4 2.2 2.2 4 0 1.8-2.2 4-4 2.2-1.8 0z",
 ];
 const chart = byId("chart");
+let said = null; // the method that the line below the chart is about
 
 function curves() {
   const axis = AXES[state.axis];
@@ -109,7 +111,7 @@ function curve({ m, points }, scale) {
   }
   group.append(shape("path", { d: line, class: "line" }));
   for (const [x, y] of at) {
-    const mark = coloured(m) ? MARKS[data.methods[m].marker % MARKS.length] : MARKS[0];
+    const mark = MARKS[series(m) ?? 0];
     const size = coloured(m) ? (m === ours ? 1.2 : 1) : 0.55;
     group.append(
       shape("path", { d: mark, class: "mark", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${size})` })
@@ -168,6 +170,7 @@ function drawChart() {
   svg.addEventListener("pointerleave", () => emphasise(null));
   chart.prepend(svg);
   byId("chart-note").hidden = !state.metric.total;
+  sayMethod(said);
   legend();
 }
 
@@ -215,6 +218,8 @@ function figuresOf(cell, figures) {
 
 // What the chart shows of a method, in words: for those who come with the keyboard.
 function sayMethod(m) {
+  said = m;
+  if (m === null) return;
   const points = curves().find((one) => one.m === m)?.points || [];
   const words = points.map((p) => figuresOf(p.cell, p.figures)).join("; ");
   byId("chart-said").textContent = `${nameOf(m)}: ${words || "no figure of this metric"}`;
@@ -225,7 +230,7 @@ function legend() {
     const m = Number(key.dataset.m);
     key.style.color = colour(m);
     key.classList.toggle("front", coloured(m));
-    const mark = coloured(m) ? MARKS[data.methods[m].marker % MARKS.length] : MARKS[0];
+    const mark = MARKS[series(m) ?? 0];
     key.querySelector(".swatch path:last-child").setAttribute("d", mark);
     key.querySelector("input").checked = !state.hidden.has(m);
   }

@@ -3,7 +3,7 @@ const read = (id) => JSON.parse(document.getElementById(id)?.textContent || "nul
 const byId = (id) => document.getElementById(id);
 const data = read("figures");
 const wall = read("pictures-data");
-const ours = data.methods.findIndex((method) => method.name === data.ours);
+const ours = data.methods.indexOf(data.ours);
 
 const state = {
   metric: data.metrics[0],
@@ -37,11 +37,12 @@ function write(value, metric = state.metric) {
 }
 
 const signed = (value) => (value === null ? "–" : (value < 0 ? "" : "+") + write(value));
-const nameOf = (m) => data.methods[m].name;
+const nameOf = (m) => data.methods[m];
 const cellsAt = (budget) => data.cells.filter((cell) => cell.b === budget);
 const cellOf = (m, budget) => data.cells.find((cell) => cell.m === m && cell.b === budget);
-const coloured = (m) => state.metric.front.includes(m);
-const colour = (m) => (coloured(m) ? `var(--s${data.methods[m].series})` : "var(--grey)");
+const series = (m) => state.metric.front[m]; // undefined for those in grey
+const coloured = (m) => series(m) !== undefined;
+const colour = (m) => (coloured(m) ? `var(--s${series(m)})` : "var(--grey)");
 
 function mean(values) {
   const finite = values.filter((value) => value !== null);

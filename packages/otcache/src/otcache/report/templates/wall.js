@@ -110,22 +110,22 @@ function drag(event, frame, slider, move) {
 
 // otcache, the coloured rivals and as many others as two rows beside the large view hold.
 function firstTiles() {
-  const order = new Set([...data.metrics[0].front, ...data.methods.keys()]);
+  const order = new Set([...Object.keys(data.metrics[0].front).map(Number), ...data.methods.keys()]);
   return new Set([...order].slice(0, matchMedia("(max-width: 34rem)").matches ? 6 : 14));
 }
 
 function buildWall() {
   if (!wall) return;
   state.tiles = firstTiles();
-  for (const [m, method] of data.methods.entries()) {
-    const box = make("input", { type: "checkbox", value: method.name, name: "method" });
+  for (const [m, name] of data.methods.entries()) {
+    const box = make("input", { type: "checkbox", value: name, name: "method" });
     box.checked = state.tiles.has(m);
     box.addEventListener("change", () => {
       state.tiles[box.checked ? "add" : "delete"](m);
       drawWall();
     });
-    byId("methods").append(make("label", {}, box, make("span", {}, method.name)));
-    byId("judge").append(make("option", { value: m }, method.name));
+    byId("methods").append(make("label", {}, box, make("span", {}, name)));
+    byId("judge").append(make("option", { value: m }, name));
   }
   byId("judge").value = String(ours < 0 ? 0 : ours);
   byId("judge").addEventListener("change", drawWall);
