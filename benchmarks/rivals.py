@@ -62,7 +62,7 @@ class Rivals:
             LeMiCa(),
             MeanCache(),
             StateDP(),
-            Annealed(allowance / self._tuning.full_runs),
+            Annealed(allowance * len(budgets) / self._tuning.full_runs),
         )
         self._rules = dict(zip(self.NAMES, rules, strict=True))
 

@@ -168,20 +168,20 @@ class Annealed(ScheduledPeer):
     """BudCache's search on the true error of whole schedules: annealing, then a climb; reuse.
 
     Args:
-        full_runs: evaluations it may spend at each budget, in full runs of all calibration samples;
-            as many as otcache's calibration takes for all budgets together.
+        full_runs: evaluations it may spend on all budgets together, an equal share on each, in full
+            runs of all calibration samples; as many as otcache's calibration takes.
 
     References:
         BudCache, ICML 2026 (annealing of 200 iterations, relocations within three steps).
     """
 
-    source = "BudCache-style annealing, at each budget with otcache's whole allowance"
+    source = "BudCache-style annealing and climb, in all with as many evaluations as otcache"
 
-    def __init__(self, full_runs: float = 11.0) -> None:
+    def __init__(self, full_runs: float = 14.0) -> None:
         self._full_runs = full_runs
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        allowance = int(self._full_runs * tuning.full_runs)
+        allowance = int(self._full_runs * tuning.full_runs / len(budgets))
         found = {}
         for budget in budgets:
             trials = allowance // (budget * tuning.evaluator.num_samples)

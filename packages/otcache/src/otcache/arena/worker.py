@@ -29,6 +29,8 @@ from otcache_core.plugins import Registry
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
+#: Samples in one call where nothing is timed.
+BATCH = 16
 #: Plain full runs beside each setting, for its speedup.
 FULL_RUNS = 2
 
@@ -60,7 +62,7 @@ class Bench:
     def calibration(self) -> SampleRequest:
         """What methods are calibrated on."""
         samples = [(prompt, 0, "") for prompt in self.job.calibration]
-        return self.request(samples, self.job.num_steps, batch=16)
+        return self.request(samples, self.job.num_steps, BATCH)
 
     def one(self, sample: Label, num_steps: int, *, flops: bool = False) -> Measured:
         """One sample in one pipeline call."""
@@ -89,13 +91,13 @@ class Bench:
         """All samples of a setting, and plain full runs before and after them."""
         samples, full = self.job.samples, []
         _ = self.price
-        plain = FULL_RUNS if setting.label != REFERENCE else 0
-        full += [self.one(s, self.job.num_steps).seconds for s in samples[: plain - plain // 2]]
+        before, after = FULL_RUNS - FULL_RUNS // 2, FULL_RUNS // 2
+        full += [self.one(s, self.job.num_steps).seconds for s in samples[:before]]
         with context:
             self.one(samples[0], setting.num_steps)  # the first call of a setting is slow
             made = [self.one(sample, setting.num_steps) for sample in samples]
             nfe, flops, peak = self.evaluations(samples[:counted], setting.num_steps)
-        full += [self.one(s, self.job.num_steps).seconds for s in samples[: plain // 2]]
+        full += [self.one(s, self.job.num_steps).seconds for s in samples[:after]]
         states = [one.states for one in made if one.states is not None]
         run = Run(
             label=setting.label,
@@ -177,13 +179,19 @@ class Worker:
 
 def full_runs(bench: Bench, folder: MethodFolder) -> None:
     """The full run of every sample, and the run that stands for the ODE's solution."""
-    wanted = {FULL: bench.job.num_steps, REFERENCE: bench.job.reference_steps}
-    bench.channel.say("plan", labels=list(wanted))
-    for label, steps in wanted.items():
-        if folder.run(label) is None:
-            bench.channel.say("begin", what=label)
-            folder.keep_run(*bench.run(PeerSetting(label, {}, steps), nullcontext(), 1))
-            bench.channel.say("end")
+    bench.channel.say("plan", labels=[FULL, REFERENCE])
+    if folder.run(FULL) is None:
+        bench.channel.say("begin", what=FULL)
+        setting = PeerSetting(FULL, {}, bench.job.num_steps)
+        folder.keep_run(*bench.run(setting, nullcontext(), 1))
+        bench.channel.say("end")
+    if folder.run(REFERENCE) is None:
+        bench.channel.say("begin", what=REFERENCE)
+        steps = bench.job.reference_steps
+        made = bench.probe.measure(bench.target, bench.request(bench.job.samples, steps, BATCH))
+        run = Run(REFERENCE, steps, None, float(steps), 0.0, 0, (made.seconds,), ())
+        folder.keep_run(run, made.pictures, made.states)
+        bench.channel.say("end")
 
 
 def main() -> None:
