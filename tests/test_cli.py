@@ -168,3 +168,45 @@ def test_the_list_counts_what_was_left_out(run: Run) -> None:
     assert json.loads(out)
     assert "1 left out" in err
     assert "plugins doctor" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "fewer-steps-unipcc"], "did you mean fewer-steps-unipc"),
+        (["--metrics", "lpipz"], "lpipz"),
+        (["--metrics", "clip-score"], "path"),
+        (["--budgets", "0,5"], "budget must be an integer between 1 and 30, got 0"),
+        (["--budgets", "five"], "--budgets must be a whole number"),
+        (["--samples", "0"], "samples must be at least 1"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt: cannot read prompts"),
+        (["--policy", "nowhere.otcache"], "nowhere.otcache"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused_before_anything_runs(
+    run: Run, tmp_path: Path, words: list[str], message: str
+) -> None:
+    status, _, err = run("compare", "demo", "--out", tmp_path / "new", *words)
+    assert status == 2
+    assert message in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_something_else_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    status, _, err = run("compare", "demo", "--out", tmp_path)
+    assert status == 2
+    assert "--force" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt"]
+
+
+def test_a_report_needs_results(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("report", tmp_path)
+    assert status == 2
+    assert "results.json" in err
+
+
+def test_a_pipeline_without_prompts_is_asked_for_some(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("compare", "somewhere:pipe", "--out", tmp_path / "new")
+    assert status == 2
+    assert "give --prompts FILE" in err
