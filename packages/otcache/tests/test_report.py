@@ -126,12 +126,16 @@ def test_every_id_is_unique_and_every_target_exists(text: str, arena: str) -> No
 
 
 def test_each_picture_stands_in_the_page_once(text: str) -> None:
-    cards = Page(text).data("pictures-data")["cards"]
+    data = Page(text).data("pictures-data")
+    cards, pictures = data["cards"], data["pictures"]
     assert len(cards) == len(RESULTS.labels)
     assert all(len(card["tiles"]) == 2 * 5 for card in cards)
-    sources = [card["full"] for card in cards] + [s for c in cards for s in c["tiles"].values()]
-    assert all(source.startswith("data:image/") for source in sources)
-    assert text.count("data:image/") == len(sources)
+    assert all(source.startswith("data:image/") for source in pictures)
+    used = {card["full"] for card in cards} | {p for card in cards for p in card["tiles"].values()}
+    assert used == set(range(len(RESULTS.labels) * (1 + 2 * 5)))
+    assert text.count("data:image/") == len(pictures) == len(used)
+    same = dict.fromkeys(PICTURES, PICTURES["full", 30])
+    assert len(wall(RESULTS, Album.of(RESULTS, same))["pictures"]) == len(RESULTS.labels)
 
 
 def test_cards_come_worst_first() -> None:

@@ -82,7 +82,9 @@ def spread(results: Results, budget: int, rows: int) -> list[int]:
 
 
 def _title(method: str, budget: int, results: Results) -> str:
-    return f"{FULL}\nN = {results.num_steps}" if method == FULL else f"{method}\nB = {budget}"
+    if method == FULL:
+        return f"{FULL}\nN = {results.num_steps}"
+    return "\n".join([*textwrap.wrap(method, 17), f"B = {budget}"])
 
 
 def _error(results: Results, method: str, budget: int, sample: int) -> str:

@@ -53,18 +53,20 @@ function drawDuels() {
     : "";
 }
 
+const figureCell = (figure, range) => make("td", {}, figure + " ", make("span", { class: "doubt" }, range));
+
 function duelRow([budget, m, mid, low, high, ...rest], reach) {
   const [wins, least, most, verdict] = rest;
   const percent = (v) => Math.round(v * 100);
   const cell = cellOf(m, budget);
-  const text = mid === null ? "–" : `${signed(mid)} [${signed(low)}, ${signed(high)}]`;
+  const range = mid === null ? "" : `[${signed(low)}, ${signed(high)}]`;
   return make(
     "tr", {},
     make("th", { scope: "row", class: "name" }, nameOf(m)),
     make("td", {}, String(Number(cell.nfe.toPrecision(3)))),
-    make("td", {}, text),
+    figureCell(signed(mid), range),
     make("td", {}, mid === null ? "" : forest(low, mid, high, reach, verdict)),
-    make("td", { class: "wins" }, make("b", {}, `${percent(wins)} %`), ` [${percent(least)}, ${percent(most)}]`),
+    figureCell(`${percent(wins)} %`, `[${percent(least)}, ${percent(most)}]`),
     make("td", { class: `verdict ${verdict.replace(" ", "-")}` }, verdict)
   );
 }

@@ -1,10 +1,11 @@
 // The picture wall: cards are made when they are shown, from the one copy of each picture.
 const picked = new Map(); // sample to the method in its large view
+const source = (card, m) => wall.pictures[card.tiles[`${m}:${state.budget}`]];
 
 function tileMethods() {
   return data.methods
     .map((_, m) => m)
-    .filter((m) => state.tiles.has(m) && wall.cards.some((card) => card.tiles[`${m}:${state.budget}`]));
+    .filter((m) => state.tiles.has(m) && wall.cards.some((card) => source(card, m)));
 }
 
 function wallOrder() {
@@ -26,9 +27,11 @@ function drawWall() {
   byId("wall").classList.toggle("difference", state.view === "difference");
   byId("wall").replaceChildren(...cards.map((card) => cardOf(card, methods)));
   const judge = nameOf(Number(byId("judge").value));
+  const [height, width] = wall.size;
   const kind = state.tag ? ` tagged ${state.tag}` : "";
   byId("wall-said").textContent = cards.length
-    ? `${cards.length} of ${data.samples.length} samples${kind}, the worst of ${judge} by ${state.metric.label} at B = ${state.budget} first.`
+    ? `${cards.length} of ${data.samples.length} samples${kind}, the worst of ${judge} by ${state.metric.label} at B = ${state.budget} first. ` +
+      `Pictures of ${width} by ${height} pixels${wall.smaller > 1 ? ", made smaller for this page" : ""}.`
     : `None of the ${wall.cards.length} samples on the wall is tagged ${state.tag}.`;
   byId("tiles-said").textContent = `Methods: ${methods.length} of ${data.methods.length}`;
 }
@@ -60,14 +63,14 @@ function cardOf(card, methods) {
   if (first !== undefined) show(first);
   else stage.append(make("p", { class: "note" }, "No method chosen above has pictures at this budget."));
   return make(
-    "article", { class: "card", style: `--full:url(${card.full})` },
+    "article", { class: "card", style: `--full:url(${wall.pictures[card.full]})` },
     make("h3", {}, prompt + " ", make("small", {}, about)), make("div", { class: "pair" }, stage, tiles)
   );
 }
 
 function tileOf(card, m, show) {
   const figure = figureOf(m, card.sample);
-  const picture = make("img", { src: card.tiles[`${m}:${state.budget}`], alt: words(m, card), draggable: "false" });
+  const picture = make("img", { src: source(card, m), alt: words(m, card), draggable: "false" });
   const tile = make(
     "button", { type: "button", class: m === ours ? "tile ours" : "tile", "data-m": m, "aria-pressed": "false" },
     make("span", { class: "frame" }, make("span", { class: "view" }, picture)),
@@ -80,8 +83,8 @@ function tileOf(card, m, show) {
 // The full run to the left of the cut, the method to the right of it.
 function stageOf(card, m) {
   const { prompt } = data.samples[card.sample];
-  const full = make("img", { src: card.full, alt: `${prompt}: full run of ${data.steps} steps`, draggable: "false" });
-  const other = make("img", { src: card.tiles[`${m}:${state.budget}`], alt: words(m, card), draggable: "false" });
+  const full = make("img", { src: wall.pictures[card.full], alt: `${prompt}: full run of ${data.steps} steps`, draggable: "false" });
+  const other = make("img", { src: source(card, m), alt: words(m, card), draggable: "false" });
   const after = make("div", { class: "after" }, make("div", { class: "view" }, other));
   const frame = make("div", { class: "compare frame", style: "--cut:50%" }, full, after, make("div", { class: "cut" }));
   const slider = make("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": `Share of the full run beside ${nameOf(m)}` });
