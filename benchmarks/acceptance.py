@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from otcache.report.duels import duels, duels_markdown
-from otcache.report.table import markdown_table
+from otcache.report.duels import duels
+from otcache.report.markdown import duels_markdown, markdown_table
 from otcache.results import Results
 from otcache_core.calibration import Calibration
 
@@ -26,7 +26,7 @@ def _quality(results: Results) -> list[tuple[str, bool]]:
     rows = []
     for duel in duels(results):
         if duel.rival in RIVALS:
-            kept = duel.verdict == "below" or (duel.budget >= 15 and duel.verdict != "above")
+            kept = duel.verdict == "better" or (duel.budget >= 15 and duel.verdict != "worse")
             rows.append((f"RMSE at B = {duel.budget} against {duel.rival}: {duel.verdict}", kept))
     return rows
 
