@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -290,8 +291,9 @@ def _holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@lru_cache(maxsize=8)
 def _draws(count: int, seed: int) -> Floats:
-    """How often each of ``count`` groups is drawn, shape (resamples, count)."""
+    """How often each of ``count`` groups is drawn, shape (resamples, count); read only."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
