@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from diffusers import DDIMScheduler
 from torch import nn
 
 from otcache_core import Schedule
@@ -99,6 +100,38 @@ def test_inference_mode_holds_no_more(name: str) -> None:
             peak = _peak(lambda: loop(N))
     assert run.report.peak_cached_bytes == memory * one
     assert peak - plain <= run.report.peak_cached_bytes + SMALL
+
+
+class _Half(nn.Module):
+    """In the place of a UNet's own work: next to no memory."""
+
+    def forward(self, sample: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        return (sample * 0.5,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("zero", [False, True], ids=["", "zero terminal signal"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_velocities_are_regained_within_two_temporaries(
+    name: str, zero: bool, dtype: torch.dtype
+) -> None:
+    """They are kept as noise, in float32, and in float64 where there is next to no signal."""
+    schedule, memory = SCHEDULES[name]
+    spacing = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero else {}
+    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, **spacing)
+    case = tiny.sdxl(scheduler)
+    case.pipe.to(dtype)
+    case.pipe.unet.forward = _Half().forward
+    case.call |= {"height": 128, "width": 128}
+    case.call |= {k: v.to(dtype) for k, v in case.call.items() if isinstance(v, torch.Tensor)}
+    one = 2 * 4 * 128 * 128 * dtype.itemsize
+    plain = _peak(lambda: case(N))
+    with TorchExecutor().attach(case.pipe, schedule) as run:
+        peak = _peak(lambda: case(N))
+    wide = one * 4 // dtype.itemsize
+    assert run.report.skipped == {"call": N - len(COMPUTED)}
+    assert run.report.peak_cached_bytes == (memory + (zero and memory == 3)) * wide
+    assert peak - plain <= run.report.peak_cached_bytes + 2 * one + SMALL
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

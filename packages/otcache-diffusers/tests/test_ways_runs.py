@@ -161,6 +161,40 @@ def test_guidance_in_an_interval_gives_each_branch_its_own_outputs() -> None:
     ]
 
 
+# -- branches that a schedule names ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"branches": (("cond", COMPUTED), ("none", (0, 4)))},
+        {"weights": ((0.5,),) * 3, "branch_weights": (("none", ((0.5,),) * 3),)},
+    ],
+    ids=["branches", "branch_weights"],
+)
+def test_a_name_that_no_branch_has_is_said(named: dict[str, Any]) -> None:
+    case = tiny.flux(cfg=True)
+    forecaster = "fitted" if "weights" in named else "reuse"
+    with TorchExecutor().attach(case.pipe, Schedule(N, COMPUTED, forecaster, **named)) as run:
+        case(N)
+        case(N)
+    assert run.report.skipped == {"cond": 6, "uncond": 6}
+    assert run.report.warnings == [
+        "the schedule plans for 'none', which no call of a run was: it had 'cond', 'uncond'. Name "
+        "branches as run.report does."
+    ]
+
+
+def test_names_of_the_branches_there_are_say_nothing() -> None:
+    case = tiny.flux(cfg=True)
+    with TorchExecutor().attach(
+        case.pipe, Schedule(N, COMPUTED, branches=(("uncond", (0, 4)),))
+    ) as run:
+        case(N)
+    assert run.report.skipped == {"cond": 3, "uncond": 4}
+    assert run.report.warnings == []
+
+
 # -- callbacks that edit latents ------------------------------------------------------------------
 
 

@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxImg2ImgPipeline, FluxPipeline
+from diffusers import (
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxImg2ImgPipeline,
+    FluxPipeline,
+)
+from families import Case
+from families.stable_diffusion import xl_controlnet
 
-from otcache_core import ExecutionError, Schedule
+from otcache_core import Schedule
 from otcache_diffusers.executor import TorchExecutor
 
 N = 6
@@ -117,27 +124,38 @@ def _with_twin(case: tiny.Case, after: int, steps: int) -> tuple[torch.Tensor, t
     return outer, inner[0], run.report
 
 
-@pytest.mark.filterwarnings("ignore:no call was skipped")
 @pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("after", [0, 3])
-def test_a_twin_inside_a_run_before_a_computed_step_is_computed(after: int, steps: int) -> None:
-    """Its calls have the very shape and branch of the run's own, which is computed from then on."""
+@pytest.mark.parametrize("after", range(N - 1))
+def test_a_twin_inside_a_run_is_computed_and_disturbs_nothing(after: int, steps: int) -> None:
+    """Its calls have the very shape and branch of the run's own, before skipped steps too."""
     case = tiny.flux()
     plain = _twin(case)(steps, seed=1)
-    computed = set(SCHEDULE.computed) | set(range(after + 1, N))
-    wanted = _accelerated(case, Schedule(N, tuple(sorted(computed)), "linear"), 0)
+    wanted = _accelerated(case, SCHEDULE, 0)
     outer, inner, report = _with_twin(case, after, steps)
     assert torch.equal(inner, plain)
     assert torch.equal(outer, wanted)
-    assert any("number of denoiser calls per step changed" in w for w in report.warnings)
+    assert (report.runs, report.computed, report.skipped) == (1, {"cond": 3}, {"cond": 3})
+    assert any("outside a run of this target's own sampler" in w for w in report.warnings)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("after", [1, 2, 4])
-def test_a_twin_inside_a_run_before_a_skipped_step_is_an_error(after: int, steps: int) -> None:
-    """It was given the run's forecast: better no picture than a wrong one."""
-    with pytest.raises(ExecutionError, match="may have gone to the wrong one"):
-        _with_twin(tiny.flux(), after, steps)
+def test_a_twin_inside_a_run_has_its_controlnet_computed_too() -> None:
+    case = xl_controlnet()
+    twin = type(case.pipe)(**case.pipe.components | {"scheduler": EulerDiscreteScheduler()})
+    twin.set_progress_bar_config(disable=True)
+    other = Case(twin, dict(case.call), case.branches, "unet")
+    plain, made = other(), []
+
+    def between(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if step == 1:
+            made.append(other())
+        return kwargs
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        wanted = case()
+        case.call["callback_on_step_end"] = between
+        assert torch.equal(case(), wanted)
+    assert torch.equal(made[0], plain)
+    assert run.report.companions == {"controlnet": (6, 6)}
 
 
 # -- threads ------------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ class OutputCache:
             return None
         return [_apart(found[0])] if len(found) == 1 else found
 
+    def holds(self, output: Any) -> bool:
+        """Whether this very output is kept, so that nobody may write into it."""
+        return any(held is output for held, _ in self._held.values())
+
     def changed(self, branch: str, steps: Sequence[int]) -> bool:
         """Whether somebody wrote into one of these outputs since it was put here."""
         held = [self._held[branch, step] for step in steps]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -92,6 +92,7 @@ class CachePolicy(StepPolicy):
         self._report.skipped[branch] = self._report.skipped.get(branch, 0) + 1
         output = combine(outputs, forecast.coefficients)
         self._forget(branch, step)
+        self.keeps = self._cache.holds(output)
         return output
 
     def skips(self, step: int, branch: str) -> bool:
@@ -130,7 +131,9 @@ class CachePolicy(StepPolicy):
         self._report.cached_bytes = 0
         if not completed:
             self.warn("a run broke off before its last step.")
-        elif self._run is not None and self._to_skip and not self._skipped:
+            return
+        self._miss()
+        if self._run is not None and self._to_skip and not self._skipped:
             message = f"no call was skipped although {self._to_skip} steps were to be: {self._why}"
             self.warn(message)
             warnings.warn(message, OtcacheNotice, stacklevel=2)
@@ -145,6 +148,16 @@ class CachePolicy(StepPolicy):
         if message not in self._report.warnings:
             self._report.warnings.append(message)
 
+    def _miss(self) -> None:
+        """Say which branches have a plan of their own and made no call."""
+        named = {name for name, _ in (*self._schedule.branches, *self._schedule.branch_weights)}
+        missing = sorted(named - self._plans.keys()) if self._run is not None else []
+        if missing:
+            self.warn(
+                f"the schedule plans for {_listed(missing)}, which no call of a run was: it had "
+                f"{_listed(self._plans)}. Name branches as run.report does."
+            )
+
     def _plan(self, branch: str, run: RunInfo) -> Plan:
         if branch not in self._plans:
             self._plans[branch] = Plan.of(self._schedule, branch, self._forecaster, run.grid)
@@ -156,6 +169,10 @@ class CachePolicy(StepPolicy):
         held = self._cache.num_bytes
         self._report.cached_bytes = held
         self._report.peak_cached_bytes = max(self._report.peak_cached_bytes, held)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _now() -> float:

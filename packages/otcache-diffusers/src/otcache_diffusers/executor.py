@@ -26,8 +26,8 @@ class TorchRun(RunHandle):
     some ten milliseconds, which a run should not wait for.
     """
 
-    def __init__(self, report: RunReport) -> None:
-        self._report = report
+    def __init__(self, report: RunReport, running: Callable[[], bool]) -> None:
+        self._report, self._running = report, running
         self._look: Callable[[], None] | None = None
 
     @property
@@ -37,8 +37,13 @@ class TorchRun(RunHandle):
             look()
         return self._report
 
+    @property
+    def running(self) -> bool:
+        return self._running()
+
     def close(self, target: Any, policy: CachePolicy) -> None:
         """The context is left; the target is not kept alive."""
+        self._running = lambda: False
         if isinstance(target, DiffusionPipeline):
             self._look = partial(_report_sharers, weakref.ref(target), policy)
 
@@ -97,8 +102,8 @@ class TorchExecutor(CacheExecutor):
             num_steps=fixed.num_steps if fixed else None,
             calls_per_step=calls_per_step,
             companions=_companions(target, policy),
-        ):
-            run = TorchRun(report)
+        ) as running:
+            run = TorchRun(report, running)
             try:
                 yield run
                 if report.idle and not (fixed and fixed.budget == fixed.num_steps):

@@ -61,7 +61,8 @@ class Recorder(StepPolicy):
         self._last = _host(next_sample)
 
     def end(self, completed: bool) -> None:
-        self.completed += completed
+        whole = self.run is not None and len(self._states) == self.run.num_steps
+        self.completed += completed and whole
 
     def warn(self, message: str) -> None:
         """Keep it: what goes wrong while recording is an error to its reader."""

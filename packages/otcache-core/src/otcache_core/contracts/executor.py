@@ -70,6 +70,11 @@ class RunHandle(ABC):
     def report(self) -> RunReport:
         """The report so far; final after exit."""
 
+    @property
+    def running(self) -> bool:
+        """Whether a run is known to be under way; False where an executor cannot tell."""
+        return False
+
 
 class CacheExecutor(ABC):
     """Run a live pipeline or module by a schedule.

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import MethodType
 from typing import Any
 
-import torch
-
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.grid import sigma_grid
+from otcache_diffusers.driver.home import Calls, Home
 from otcache_diffusers.driver.policy import RunInfo
+from otcache_diffusers.driver.rewinds import Rewinds
 from otcache_diffusers.driver.space_of import output_space, predicts_velocity
+from otcache_diffusers.driver.start import first_position
+from otcache_diffusers.driver.taps import Taps, tapped
 
 _REPLACED = (
     "the pipeline's scheduler was replaced after it was accelerated: its runs are computed in full. "
@@ -42,31 +46,28 @@ class Clock(ABC):
     @abstractmethod
     def __exit__(self, *error: object) -> None: ...
 
+    def expects(self) -> bool:
+        """Whether a call of one of the networks can be of the run under way; ends one that is over."""
+        return True
 
-class _Tap:
-    """A method of one scheduler, replaced on the instance; a deep copy has the plain one."""
-
-    def __init__(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
-        self._owner, self._name = owner, name
-        self._around = functools.partial(around, getattr(owner, name))
-        functools.update_wrapper(self, getattr(owner, name))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> MethodType:
-        return MethodType(getattr(type(self._owner), self._name), memo[id(self._owner)])
+    @property
+    def alive(self) -> bool:
+        """Whether the run under way, if any, is known to go on."""
+        return True
 
 
 class SchedulerClock(Clock):
     """The position is the number of ``scheduler.step`` calls since ``set_timesteps``.
 
     So duplicate timesteps (Heun, PNDM) and bf16 collisions do not matter. The timestep the denoiser
-    is given is compared on the device, and read once on exit.
+    is given is compared on the device, and read once on exit. A run ends at its last position or with
+    the pipeline's progress bar, whichever comes first; a call from outside the pipeline's own, during
+    it or after, is none of the run's.
 
     Args:
         pipeline: whose scheduler it is. The scheduler's ``step`` and ``set_timesteps`` are wrapped on
-            the instance, and ``scale_model_input`` where the denoiser predicts a velocity.
+            the instance, ``scale_model_input`` where the denoiser predicts a velocity, and the
+            pipeline's ``progress_bar``.
         conductor: what is told.
         renew: called when a run is announced.
 
@@ -77,40 +78,61 @@ class SchedulerClock(Clock):
     def __init__(self, pipeline: Any, conductor: Conductor, renew: Callable[[], None]) -> None:
         self._pipeline, self._conductor, self._renew = pipeline, conductor, renew
         self._scheduler = pipeline.scheduler
+        self._calls = Calls(type(pipeline))
+        self._home: Home | None = None
+        self._rewinds = Rewinds(self._scheduler)
+        self._stack = ExitStack()
 
     def __enter__(self) -> SchedulerClock:
-        if any(isinstance(value, _Tap) for value in vars(self._scheduler).values()):
+        if tapped(self._scheduler):
             raise ExecutionError(
                 f"{type(self._scheduler).__name__} is already watched by otcache: give each "
                 "pipeline a scheduler of its own."
             )
-        known = vars(self._scheduler)
         taps = {"step": self._step, "set_timesteps": self._set_timesteps}
         if predicts_velocity(self._scheduler) and hasattr(self._scheduler, "scale_model_input"):
             taps["scale_model_input"] = self._scale
-        self._taps = tuple(taps)
-        self._before = {name: known[name] for name in taps if name in known}
-        self._signature = inspect.signature(self._scheduler.step)
-        for name, around in taps.items():
-            vars(self._scheduler)[name] = _Tap(self._scheduler, name, around)
+        self._signature = _signature(self._scheduler)
+        self._stack.enter_context(Taps(self._scheduler, taps))
+        if hasattr(self._pipeline, "progress_bar"):
+            self._stack.enter_context(Taps(self._pipeline, {"progress_bar": self._progress_bar}))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for name in self._taps:
-            vars(self._scheduler).pop(name, None)
-        vars(self._scheduler).update(self._before)
+        self._stack.close()
+        self._home = None
         if error[0] is None and self._conductor.times.failed():
             self._conductor.warn(
                 "the denoiser was called at other timesteps than the scheduler's: a callback or "
                 "another pipeline moved the clock, so steps may have been mistaken."
             )
 
+    def expects(self) -> bool:
+        """Whether this call comes from the pipeline call that the run belongs to.
+
+        Calls of another pipeline inside a callback are none of the run's; neither are those after the
+        run's call has ended, which ends the run. Another thread's calls are left to the conductor.
+        """
+        home = self._home
+        if home is None or home.frame is None or home.here:
+            return True
+        if not home.alive:
+            self._end(False)
+            return True
+        return home.thread != threading.get_ident()
+
+    @property
+    def alive(self) -> bool:
+        return self._home is not None and self._home.frame is not None and self._home.alive
+
     def arrive(self, arguments: Arguments) -> None:
-        """See that the scheduler that tells is still the pipeline's."""
+        """See that the scheduler that tells is still the pipeline's, and was not put back."""
         if self._pipeline.scheduler is not self._scheduler:
-            self._conductor.finish(False)
+            self._end(False)
             self._conductor.warn(_REPLACED)
             warnings.warn(_REPLACED, OtcacheNotice, stacklevel=2)
+        elif self._conductor.running and self._rewinds.found(arguments.timestep):
+            self._conductor.give_up(self._rewinds.REASON)
 
     def left(self, output: Any) -> None:
         """Nothing to do: the scheduler tells."""
@@ -118,8 +140,23 @@ class SchedulerClock(Clock):
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         self._renew()
+        self._home = Home(self._calls)
+        self._rewinds.begin()
         self._conductor.announce(self._run_info)
         return result
+
+    def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        bar = original(*args, **kwargs)
+        # One that opens during a run is inside its loop, and says nothing of it.
+        return bar if self._conductor.running else Bar(bar, self._loop_over)
+
+    def _loop_over(self, whole: bool) -> None:
+        if not self._conductor.expectant:
+            self._end(whole and not getattr(self._pipeline, "_interrupt", False))
+
+    def _end(self, completed: bool) -> None:
+        self._home = None
+        self._conductor.finish(completed)
 
     def _scale(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._conductor.scaled = original(*args, **kwargs)
@@ -129,22 +166,21 @@ class SchedulerClock(Clock):
         given = self._signature.bind(*args, **kwargs).arguments
         result = original(*args, **kwargs)
         following = result[0] if isinstance(result, tuple) else result.prev_sample
+        if self._rewinds.stepped(given.get("timestep")):
+            self._conductor.give_up(self._rewinds.REASON)
         self._conductor.advance((given["sample"], given["model_output"], following))
+        if not self._conductor.running:
+            self._home = None
         return result
 
     def _run_info(self, arguments: Arguments) -> RunInfo:
-        start = self._start(arguments)
+        start = first_position(self._scheduler, arguments.timestep)
         self._conductor.times.begin(self._scheduler.timesteps[start:])
         grid = sigma_grid(self._scheduler)[start:]
         return RunInfo(len(grid) - 1, grid, output_space(self._scheduler, start))
 
-    def _start(self, arguments: Arguments) -> int:
-        """Position of the first step in ``timesteps``: not 0 where a picture is the start."""
-        begin = getattr(self._scheduler, "begin_index", 0)
-        passed = arguments.timestep
-        if hasattr(self._scheduler, "begin_index") or not isinstance(passed, torch.Tensor):
-            return int(begin or 0)
-        # The first call of a run is always computed, so asking the device is allowed here.
-        times = torch.as_tensor(self._scheduler.timesteps).cpu()
-        same = (times == passed.reshape(-1)[0].cpu()).nonzero()
-        return int(same[0]) if len(same) else 0
+
+def _signature(scheduler: Any) -> inspect.Signature:
+    """Of the scheduler's own step: a wrapper put on the instance may hide it."""
+    own = getattr(type(scheduler), "step", None)
+    return inspect.signature(scheduler.step if own is None else MethodType(own, scheduler))

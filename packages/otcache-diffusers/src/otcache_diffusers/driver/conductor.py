@@ -44,6 +44,7 @@ class Conductor:
         self._owner = 0
         self._calling = threading.Lock()
         self._warned: set[str] = set()
+        self._given_up = False
         self.times = TimeCheck()
         self.scaled: Tensor | None = None
         self.step = 0
@@ -52,6 +53,11 @@ class Conductor:
     def running(self) -> bool:
         """Whether a run is under way."""
         return self._run is not None
+
+    @property
+    def expectant(self) -> bool:
+        """Whether a run was announced and has not begun."""
+        return self._announced is not None
 
     @property
     def watches(self) -> bool:
@@ -109,7 +115,8 @@ class Conductor:
 
     def _idle(self) -> bool:
         """Whether every branch of the step before will be forecast in this one."""
-        branches = self._branches.latest if self._run and self._branches.trusted else ()
+        counts = self._run and self._branches.trusted and not self._given_up
+        branches = self._branches.latest if counts else ()
         return bool(branches) and all(self._policy.skips(self.step, b) for b in branches)
 
     def advance(self, seen: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
@@ -119,10 +126,12 @@ class Conductor:
             if self._announced is not None:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
-        self._branches.close(self.step)
         for name, use in self._companions.close():
             self._policy.fed(name, use)
         self.scaled = None
+        if self._given_up:
+            return
+        self._branches.close(self.step)
         if seen is not None and self.watches:
             sample, output, following = seen
             guided = run.space.guided(self.step, sample, output)
@@ -131,9 +140,26 @@ class Conductor:
         if self.step >= run.num_steps:
             self.finish(True)
 
+    def give_up(self, reason: str) -> None:
+        """The steps of the run under way cannot be told any more: compute the rest of it."""
+        self._given_up = self.running
+        self.warn(reason)
+
+    def outside(self) -> None:
+        """A call was computed that is none of a run's."""
+        self.warn(
+            "the denoiser was called outside a run of this target's own sampler (another "
+            "pipeline shares it, or it makes more calls than steps): such calls are computed."
+        )
+
     def finish(self, completed: bool) -> None:
-        """End the run under way, if any."""
+        """End the run under way, if any, and forget one that was announced.
+
+        Args:
+            completed: it came to its last step, or its pipeline's call was to end before.
+        """
         run, self._run, self._announced, self.scaled = self._run, None, None, None
+        self._given_up = False
         self._companions = Companions()
         if run is not None:
             self._policy.end(completed)
@@ -142,15 +168,14 @@ class Conductor:
         if self._announced is not None:
             self._begin(self._announced(arguments))
         if self._run is None:
-            self.warn(
-                "the denoiser was called outside a run of this target's own sampler (another "
-                "pipeline shares it, or it makes more calls than steps): such calls are computed."
-            )
+            self.outside()
             return compute()
         if self._owner != threading.get_ident():
             raise ExecutionError(
                 "a run must stay in one thread, got a call from another: load the pipeline twice."
             )
+        if self._given_up:
+            return self._supplied(arguments, compute)
         self.times.see(self.step, arguments.timestep)
         branch = self._branches.name(group, self.step)
         place = Place(self.step, branch, self.scaled, arguments.state)
@@ -188,7 +213,7 @@ class Conductor:
     def _without_work(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any | None:
         held = self._policy.before(self.step, place.branch)
         if held is not None:
-            return run.space.leave(place, held)
+            return run.space.leave(place, held, spare=not self._policy.keeps)
         return self._policy.shorten(self.step, place.branch, compute)
 
     def note(self, message: str) -> None:

@@ -6,6 +6,7 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.copies import PlainCopies
 from otcache_diffusers.driver.root_hook import RootHook
 
 _NAME = "otcache"
@@ -28,9 +30,9 @@ class DenoiserHook:
     """Routes every call of one module through ``ask`` while entered.
 
     On exit the module's ``__dict__`` is as it was, also where hooks of somebody else came or went
-    meanwhile. A compiled module (``module.compile()``, ``torch.compile(module)``) is asked for
-    outside the compiled region, so that nothing is traced anew; ``refresh`` sees to it where it is
-    compiled while this is entered.
+    meanwhile; copies and pickles made while entered are plain. A compiled module
+    (``module.compile()``, ``torch.compile(module)``) is asked for outside the compiled region, so that
+    nothing is traced anew; ``refresh`` sees to it where it is compiled while this is entered.
 
     Args:
         module: the denoiser.
@@ -49,6 +51,8 @@ class DenoiserHook:
         self._forward: Any = None
         self._compiled: Any = _MISSING
         self._before: dict[str, tuple[nn.Module, Any]] = {}
+        self._put: dict[str, Any] = {}
+        self._copies: list[PlainCopies] = []
 
     def __enter__(self) -> DenoiserHook:
         _check_free(self._root)
@@ -61,6 +65,8 @@ class DenoiserHook:
             self._restore(set())
             _DRIVEN.discard(self._root)
             raise
+        for owner in {self._module, self._root}:
+            self._copies.append(PlainCopies(owner, partial(self._strip, owner)).__enter__())
         return self
 
     def __exit__(
@@ -69,6 +75,8 @@ class DenoiserHook:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        while self._copies:
+            self._copies.pop().__exit__(kind, error, trace)
         kept = set() if self._outermost else {"forward"}
         self._detach()
         registry = self._root.__dict__.get("_diffusers_hook")
@@ -127,13 +135,15 @@ class DenoiserHook:
         name = "forward" if self._module is not self._root else "_compiled_call_impl"
         compiled = self._before[name][1]
         if compiled is not _MISSING and compiled is not None:
-            self._module.__dict__[name] = self._around(compiled)
+            self._module.__dict__[name] = self._put[name] = self._around(compiled)
             self._compiled = self._compiled_now
             return
         self._before["forward"] = self._module, self._module.__dict__.get("forward", _MISSING)
         registry = HookRegistry.check_if_exists_or_initialize(self._module)
+        if registry.get_hook(_NAME) is not None:  # a retired one, copied with hooks of others
+            registry.remove_hook(_NAME, recurse=False)
         registry.register_hook(RootHook(self._asked), _NAME)
-        self._forward = self._module.forward
+        self._forward = self._put["forward"] = self._module.forward
 
     def _detach(self) -> None:
         registry = self._root.__dict__.get("_diffusers_hook")
@@ -188,7 +198,20 @@ class DenoiserHook:
             finally:
                 self._context = outer
 
-        self._root.__dict__["cache_context"] = cache_context
+        self._root.__dict__["cache_context"] = self._put["cache_context"] = cache_context
+
+    def _strip(self, owner: nn.Module, state: dict[str, Any]) -> None:
+        """Take out of a copy's state what is ours."""
+        registry = state.get("_diffusers_hook")
+        if list(getattr(registry, "hooks", ())) == [_NAME]:
+            del state["_diffusers_hook"]
+        for name, (at, value) in self._before.items():
+            if at is not owner or name not in state or state[name] is not self._put.get(name):
+                continue
+            if value is _MISSING:
+                del state[name]
+            else:
+                state[name] = value
 
 
 def _check_free(root: nn.Module) -> None:

@@ -67,10 +67,11 @@ def drive(
     num_steps: int | None = None,
     calls_per_step: int | None = None,
     companions: Collection[str] = (),
-) -> Iterator[None]:
+) -> Iterator[Callable[[], bool]]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
 
-    On exit, also by exception, nothing remains on the target.
+    On exit, also by exception, nothing remains on the target. What it gives tells whether a run is
+    known to be under way.
 
     Args:
         target: a diffusers pipeline, a :class:`~otcache_core.loop.Loop`, or a bare module.
@@ -98,9 +99,9 @@ def drive(
             hook = DenoiserHook(module, _asker(name, clock, conductor))
             hooks[name] = stack.enter_context(hook)
         for name in companions:
-            hook = DenoiserHook(companions_of(target)[name], _feeder(name, conductor))
+            hook = DenoiserHook(companions_of(target)[name], _feeder(name, clock, conductor))
             hooks[name] = stack.enter_context(hook)
-        yield
+        yield lambda: conductor.running and clock.alive
 
 
 def _clock(
@@ -147,6 +148,9 @@ def _renew(target: Any, hooks: dict[str, DenoiserHook]) -> None:
 
 def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
     def ask(context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        if not clock.expects():
+            conductor.outside()
+            return compute()
         clock.arrive(arguments)
         output = conductor.call(name, context, arguments, compute)
         clock.left(output)
@@ -155,8 +159,8 @@ def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
     return ask
 
 
-def _feeder(name: str, conductor: Conductor) -> Callable[..., Any]:
+def _feeder(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
     def ask(context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        return conductor.feed(name, arguments, compute)
+        return conductor.feed(name, arguments, compute) if clock.expects() else compute()
 
     return ask

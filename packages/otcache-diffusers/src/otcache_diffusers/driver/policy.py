@@ -47,9 +47,12 @@ class StepPolicy(ABC):
 
     Attributes:
         watches: whether ``stepped`` is asked for; where it is not, a loop's states are not copied.
+        keeps: whether what ``before`` gave last is the policy's own, so that nothing may be written
+            into it.
     """
 
     watches: bool = True
+    keeps: bool = True
 
     @abstractmethod
     def begin(self, run: RunInfo) -> None:
@@ -100,7 +103,12 @@ class StepPolicy(ABC):
 
     @abstractmethod
     def end(self, completed: bool) -> None:
-        """The run is over; ``completed`` is False where it broke off before step N."""
+        """The run is over.
+
+        Args:
+            completed: False where it broke off. A pipeline whose call returns before step N without an
+                interrupt, as one with ``denoising_end`` does, has completed its run.
+        """
 
     def skips(self, step: int, branch: str) -> bool:
         """Whether ``before`` will give an output; asked where a companion could be left out.

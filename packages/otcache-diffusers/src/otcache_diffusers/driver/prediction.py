@@ -48,8 +48,14 @@ class OutputSpace(ABC):
         """What a policy is told of a computed output."""
 
     @abstractmethod
-    def leave(self, place: Place, held: Any) -> Any:
-        """The denoiser's output that a policy's forecast stands for, at the present state."""
+    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+        """The denoiser's output that a policy's forecast stands for, at the present state.
+
+        Args:
+            place: of the call.
+            held: the forecast.
+            spare: nobody else has it, so it may be written into.
+        """
 
     @abstractmethod
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
@@ -70,7 +76,7 @@ class AsIs(OutputSpace):
     def enter(self, place: Place, output: Any) -> Any:
         return output
 
-    def leave(self, place: Place, held: Any) -> Any:
+    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
         return held
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
@@ -118,12 +124,12 @@ class NoiseSpace(OutputSpace):
         leaves[at] = self._noise(place.step, leaves[at], x)
         return pytree.tree_unflatten(leaves, spec)
 
-    def leave(self, place: Place, held: Any) -> Any:
+    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
         leaves, spec, at = _flat(held)
         x = self._related(place, leaves, at)
         if x is None:
             return held
-        v = leaves[at].clone()
+        v = leaves[at] if spare else leaves[at].clone()
         part = _part(v, x)
         part.sub_(x, alpha=self._sigma[place.step]).div_(self._alpha[place.step])
         leaves[at] = v.to(self._dtypes.get(place.branch, x.dtype))

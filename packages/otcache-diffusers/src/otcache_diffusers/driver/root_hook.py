@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,12 @@ class RootHook(ModelHook):
     def retire(self) -> None:
         """Let every call through: somebody may have kept the forward that asks here."""
         self._ask = _compute
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RootHook:
+        """A retired one: the copy of a denoiser is nobody's."""
+        other = RootHook(_compute)
+        other.fn_ref = copy.deepcopy(self.fn_ref, memo)
+        return other
 
 
 def _compute(arguments: Arguments, compute: Callable[[], Any]) -> Any:

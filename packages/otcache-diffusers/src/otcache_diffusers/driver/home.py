@@ -1,0 +1,86 @@
+"""In which call of which pipeline a run lives."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from types import CodeType, FrameType
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+
+class Calls:
+    """Finds the calls of pipelines on the stack.
+
+    A pipeline's call is a frame that runs the ``__call__`` of a pipeline class of the frame's own
+    module, or of the class given. Locals are not looked at: before Python 3.13 that would keep them.
+
+    Args:
+        kind: a class whose calls are known from the start.
+    """
+
+    def __init__(self, kind: type) -> None:
+        # By identity, since a code object's hash reads all of it; the code is kept with its verdict.
+        self._known: dict[int, tuple[CodeType, bool]] = {}
+        for base in kind.__mro__:
+            code = _code(base)
+            if code is not None:
+                self._known[id(code)] = code, True
+
+    def innermost(self) -> FrameType | None:
+        """The innermost call of a pipeline on this thread's stack; None outside any."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not self._is_call(frame):
+            frame = frame.f_back
+        return frame
+
+    def _is_call(self, frame: FrameType) -> bool:
+        code = frame.f_code
+        known = self._known.get(id(code))
+        if known is not None:
+            return known[1]
+        if code.co_name != "__call__":
+            return False
+        kinds = [value for value in list(frame.f_globals.values()) if isinstance(value, type)]
+        verdict = any(issubclass(k, DiffusionPipeline) and _code(k) is code for k in kinds)
+        self._known[id(code)] = code, verdict
+        return verdict
+
+
+class Home:
+    """The pipeline call that a run belongs to: the innermost one when it is made.
+
+    Attributes:
+        frame: its frame; None for a loop of the user's own, which nothing tells the end of. Kept to
+            know it again, so a home is let go of when its run ends.
+        thread: on whose stack it is.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self.frame = calls.innermost()
+        self.thread = threading.get_ident()
+
+    @property
+    def here(self) -> bool:
+        """Whether the innermost pipeline call on this thread's stack is the run's own."""
+        return self._calls.innermost() is self.frame
+
+    @property
+    def alive(self) -> bool:
+        """Whether the call has not ended yet."""
+        if self.thread == threading.get_ident():
+            frame: FrameType | None = sys._getframe()
+        else:
+            frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame is not self.frame:
+            frame = frame.f_back
+        return frame is not None
+
+
+def _code(kind: type) -> CodeType | None:
+    """What a class's own ``__call__`` runs, under its decorators."""
+    own: Any = vars(kind).get("__call__")
+    return getattr(inspect.unwrap(own), "__code__", None) if own is not None else None

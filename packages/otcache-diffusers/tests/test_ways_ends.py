@@ -1,0 +1,321 @@
+"""When a run is over: whatever is called then is computed, and nothing is kept."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxImg2ImgPipeline, FluxPipeline
+from families.stable_diffusion import xl, xl_img2img
+from repeating import repeated
+
+from otcache_core import ExecutionError, Schedule
+from otcache_core.contracts import SampleRequest
+from otcache_diffusers.driver.bar import Bar
+from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.probe import TorchProbe
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+N = 6
+SCHEDULE = Schedule(N, (0, 1, 4))
+BROKEN = "a run broke off before its last step."
+OUTSIDE = (
+    "the denoiser was called outside a run of this target's own sampler (another pipeline shares it, or "
+    "it makes more calls than steps): such calls are computed."
+)
+
+
+def _interrupts(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+    pipe._interrupt = step == 1
+    return kwargs
+
+
+def _raises(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+    if step == 1:
+        raise KeyError("broken")
+    return kwargs
+
+
+CUTS = {"interrupt": _interrupts, "exception": _raises}
+
+
+@pytest.fixture(params=sorted(tiny.CASES))
+def case(request: pytest.FixtureRequest) -> tiny.Case:
+    return tiny.CASES[request.param]()
+
+
+def _input(case: tiny.Case) -> Callable[[], torch.Tensor]:
+    """A call of the denoiser with another state, in the context of the first branch."""
+    seen: list[dict[str, Any]] = []
+
+    def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        seen.append(dict(zip(("sample", "timestep"), args, strict=False)) | kwargs)
+
+    handle = case.denoiser.register_forward_pre_hook(see, with_kwargs=True)
+    case(2)
+    handle.remove()
+    first = next(iter({"sample", "hidden_states"} & seen[0].keys()))
+    given = seen[0] | {first: 3 * seen[0][first]}
+
+    def call() -> torch.Tensor:
+        with torch.no_grad():
+            if not hasattr(case.denoiser, "cache_context"):
+                return case.denoiser(**given)[0]
+            with case.denoiser.cache_context(case.branches[0]):
+                return case.denoiser(**given)[0]
+
+    return call
+
+
+def _cut(case: tiny.Case, cut: str) -> None:
+    with suppress(KeyError):
+        case(N, callback_on_step_end=CUTS[cut])
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_what_is_called_after_a_run_that_broke_off_is_computed(case: tiny.Case, cut: str) -> None:
+    call = _input(case)
+    wanted = call()
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        _cut(case, cut)
+        assert run.report.cached_bytes == 0
+        assert torch.equal(call(), wanted)
+        assert torch.equal(call(), wanted)
+    assert run.report.computed == dict.fromkeys(case.branches, 2)
+    assert (run.report.runs, run.report.warnings) == (0, [BROKEN, OUTSIDE])
+
+
+@pytest.mark.parametrize("cut", [*CUTS, "none"])
+def test_outputs_die_with_the_call(case: tiny.Case, cut: str) -> None:
+    outputs: list[weakref.ref[torch.Tensor]] = []
+    case.denoiser.register_forward_hook(
+        lambda module, args, output: outputs.append(weakref.ref(output[0]))
+    )
+    with TorchExecutor().attach(case.pipe, Schedule(N, (0, 1, 4), "linear")):
+        if cut == "none":
+            case(N)
+        else:
+            _cut(case, cut)
+        gc.collect()
+        assert outputs
+        assert not [seen for seen in outputs if seen() is not None]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("steps", [1, 2, N])
+def test_a_twin_after_a_run_that_broke_off_is_computed(cut: str, steps: int) -> None:
+    case = tiny.flux()
+    parts = case.pipe.components | {"scheduler": FlowMatchEulerDiscreteScheduler()}
+    twin = tiny.Case(FluxPipeline(**parts), case.call, case.branches)
+    plain = twin(steps, seed=5)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        _cut(case, cut)
+        assert torch.equal(twin(steps, seed=5), plain)
+    assert run.report.skipped == {}
+
+
+def test_a_sibling_s_run_is_over_with_its_call_too() -> None:
+    """Its progress bar is not watched; its call is looked for on the stack."""
+    case = tiny.flux()
+    pipe = FluxImg2ImgPipeline.from_pipe(case.pipe)
+    more = {"image": torch.full((1, 3, 16, 16), 0.5), "strength": 1.0}
+    sibling = tiny.Case(pipe, case.call | more, case.branches)
+    call = _input(case)
+    wanted = call()
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        whole = sibling(N)
+        _cut(sibling, "exception")
+        assert torch.equal(call(), wanted)
+        assert run.report.cached_bytes == 0
+        assert torch.equal(sibling(N), whole)
+    assert run.report.runs == 2
+
+
+def test_a_call_that_fails_before_its_first_step_leaves_no_run_behind() -> None:
+    case = tiny.flux()
+    call = _input(case)
+    wanted = call()
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        whole = case(N)
+        case.pipe._progress_bar_config = 3
+        with pytest.raises(ValueError, match="_progress_bar_config"):
+            case(N)
+        case.pipe.set_progress_bar_config(disable=True)
+        assert torch.equal(call(), wanted)
+        assert run.report.computed == {"cond": 3}
+        assert torch.equal(case(N), whole)
+    assert run.report.runs == 2
+
+
+def test_a_loop_of_one_s_own_is_no_pipeline_s_call() -> None:
+    """Each step is made in a function of its own, as cells of a notebook are."""
+    case = tiny.flux()
+    call, scheduler = _input(case), case.pipe.scheduler
+    wanted = call()
+    scheduler_x = torch.ones(1, 2)
+
+    def step(i: int) -> torch.Tensor:
+        output = call()
+        scheduler.step(scheduler_x, scheduler.timesteps[i], scheduler_x)
+        return output
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        scheduler.set_timesteps(N, mu=0.0)
+        assert all(torch.equal(step(i), wanted) for i in range(N))
+    assert (run.report.computed, run.report.skipped) == ({"cond": 3}, {"cond": 3})
+    assert run.report.runs == 1
+
+
+@pytest.mark.parametrize("where", ["here", "another thread"])
+def test_a_handle_knows_whether_a_run_is_under_way(where: str) -> None:
+    case = tiny.flux()
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(run.running)
+
+    def callback(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if where == "here":
+            look()
+        else:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+        return kwargs
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert not run.running
+        case(N, callback_on_step_end=callback)
+        assert not run.running
+        _cut(case, "exception")
+        assert not run.running
+    assert seen == [True] * (N - 1) + [False]
+
+
+# -- runs that are to end early -------------------------------------------------------------------
+
+
+def test_denoising_end_completes_a_run_and_denoising_start_begins_one() -> None:
+    base = tiny.Case(xl().pipe, xl().call, ("call",))
+    base.pipe.set_progress_bar_config(disable=True)
+    schedule = Schedule(10, (0, 1, 4))
+    wanted = repeated(base, schedule, denoising_end=0.8)
+    with TorchExecutor().attach(base.pipe, schedule) as run:
+        assert torch.equal(base(10, denoising_end=0.8), wanted)
+    assert (run.report.computed, run.report.skipped) == ({"call": 3}, {"call": 5})
+    assert (run.report.runs, run.report.warnings) == (1, [])
+    family = xl_img2img()
+    call = {k: v for k, v in family.call.items() if k != "strength"} | {"denoising_start": 0.4}
+    refiner = tiny.Case(family.pipe, call, ("call",))
+    refiner.pipe.set_progress_bar_config(disable=True)
+    with TorchExecutor().attach(refiner.pipe, SCHEDULE) as run:
+        refiner(10)
+    assert (run.report.runs, run.report.skipped) == (1, {"call": 3})
+
+
+def test_an_interrupt_before_denoising_end_breaks_the_run_off() -> None:
+    base = tiny.Case(xl().pipe, xl().call, ("call",))
+    base.pipe.set_progress_bar_config(disable=True)
+    with TorchExecutor().attach(base.pipe, Schedule(10, (0, 1, 4))) as run:
+        base(10, denoising_end=0.8, callback_on_step_end=_interrupts)
+    assert (run.report.runs, run.report.warnings) == (0, [BROKEN])
+
+
+def test_a_part_of_a_run_is_not_recorded() -> None:
+    case = tiny.sdxl()
+    text = tiny.noise(1, 12, 64), -tiny.noise(1, 12, 64), tiny.noise(1, 32), -tiny.noise(1, 32)
+    case.pipe.encode_prompt = lambda *args, **given: text
+    call = {"height": 16, "width": 16, "denoising_end": 0.5}
+    with pytest.raises(ExecutionError, match="4, not completed"):
+        list(TorchProbe().record(case.pipe, SampleRequest(("a",), (0,), 4, call)))
+
+
+# -- what others put over ours ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("owner", "name"), [("scheduler", "step"), ("pipe", "progress_bar")])
+def test_a_wrapper_put_over_a_method_stays_and_ours_lets_through(owner: str, name: str) -> None:
+    case = tiny.flux()
+    plain = case(N)
+    thing = case.pipe if owner == "pipe" else case.pipe.scheduler
+    calls: list[int] = []
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        ours = getattr(thing, name)
+
+        def theirs(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return ours(*args, **kwargs)
+
+        vars(thing)[name] = theirs
+        case(N)
+    assert vars(thing)[name] is theirs
+    assert torch.equal(case(N), plain)
+    assert len(calls) == 2 * (N if name == "step" else 1)
+    assert (run.report.runs, run.report.skipped) == (1, {"cond": 3})
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case(N)
+    assert vars(thing)[name] is theirs
+    assert run.report.skipped == {"cond": 3}
+
+
+# -- the progress bar -------------------------------------------------------------------------------
+
+
+class _Real:
+    """A bar that writes down what it is asked."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    def __enter__(self) -> _Real:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.done.append(error[0])
+
+    def __iter__(self) -> Any:
+        return iter([1, 2, 3])
+
+    def __len__(self) -> int:
+        return 3
+
+    def update(self) -> None:
+        self.done.append("update")
+
+
+def test_a_bar_entered_tells_how_it_was_left() -> None:
+    told: list[bool] = []
+    real = _Real()
+    with Bar(real, told.append) as inner:
+        inner.update()
+    with suppress(KeyError), Bar(real, told.append):
+        raise KeyError
+    assert (told, real.done) == ([True, False], ["update", None, KeyError])
+
+
+def test_a_bar_iterated_over_tells_how_it_was_left() -> None:
+    told: list[bool] = []
+    assert list(Bar(_Real(), told.append)) == [1, 2, 3]
+    for n in Bar(_Real(), told.append):
+        if n == 2:
+            break
+    with suppress(KeyError):
+        for n in Bar(_Real(), told.append):
+            raise KeyError(n)
+    assert told == [True, False, False]
+
+
+def test_a_bar_neither_entered_nor_iterated_over_tells_when_it_is_let_go_of() -> None:
+    told: list[bool] = []
+    bar = Bar(_Real(), told.append)
+    bar.update()
+    assert (len(bar), told) == (3, [])
+    del bar
+    assert told == [False]
