@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -138,6 +139,52 @@ def test_a_change_inside_one_s_own_request_is_an_error(
             changes[change]()
         _sample(loop)
     assert loop.denoiser.calls == 3
+
+
+@pytest.mark.parametrize("where", ["callback", "another thread"])
+@pytest.mark.parametrize("change", ["request", "set_budget", "remove"])
+def test_a_change_while_a_run_is_under_way_is_an_error(
+    loop: otcache.Loop, handle: otcache.Enabled, change: str, where: str
+) -> None:
+    """Taken off in the middle, the rest of the run would be computed in full, and in no report."""
+    changes: dict[str, Callable[[], Any]] = {
+        "request": lambda: handle.request(3).__enter__(),
+        "set_budget": lambda: handle.set_budget(3),
+        "remove": handle.remove,
+    }
+    errors: list[BaseException | None] = []
+
+    def tries(*seen: Any) -> None:
+        if where == "callback":
+            with pytest.raises(otcache.ExecutionError, match="a run must end before the handle"):
+                changes[change]()
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                errors.append(pool.submit(changes[change]).exception())
+
+    handle.set_budget(5)
+    watch = loop.denoiser.register_forward_hook(tries)
+    _sample(loop)
+    watch.remove()
+    assert handle.run is not None
+    assert (loop.denoiser.calls, handle.run.report.computed) == (5, {"call": 5})
+    assert all("a run must end before" in str(error) for error in errors)
+    handle.set_budget(3)
+    _sample(loop)
+    assert loop.denoiser.calls == 5 + 3
+
+
+@pytest.mark.filterwarnings("ignore:the run has 13 steps")
+def test_a_run_that_broke_off_does_not_stand_in_the_way(
+    loop: otcache.Loop, handle: otcache.Enabled
+) -> None:
+    handle.set_budget(5)
+    with pytest.raises(IndexError), torch.no_grad():
+        loop(["a"], [0], STEPS + 1)
+    handle.set_budget(3)
+    _sample(loop)
+    assert handle.run is not None
+    assert handle.run.report.computed == {"call": 3}
 
 
 def test_a_removed_handle_says_so_and_leaves_nothing(loop: otcache.Loop) -> None:

@@ -72,11 +72,12 @@ class Enabled:
 
         Raises:
             OtcacheError: if the budget is not None and not in 1..N, or the handle was removed.
-            ExecutionError: inside a request of the same thread.
+            ExecutionError: inside a request of the same thread, or while a run is under way.
         """
         plan = None if budget is None else self._plan_for(budget)
         with self._turn.taken():
             self._check()
+            self._check_idle()
             self._plan = plan
             self._put(plan)
 
@@ -94,11 +95,13 @@ class Enabled:
 
         Raises:
             OtcacheError: if the budget is not in 1..N, or the handle was removed.
-            ExecutionError: inside a request of the same thread.
+            ExecutionError: inside a request of the same thread, or while a run outside requests is
+                under way.
         """
         plan = self._plan_for(budget)
         with self._turn.taken():
             self._check()
+            self._check_idle()
             try:
                 yield self._put(plan)
             finally:
@@ -108,9 +111,10 @@ class Enabled:
         """Take everything off the pipeline for good; may be called twice.
 
         Raises:
-            ExecutionError: inside a request of the same thread.
+            ExecutionError: inside a request of the same thread, or while a run is under way.
         """
         with self._turn.taken():
+            self._check_idle()
             self._removed = True
             self._put(None)
 
@@ -123,6 +127,13 @@ class Enabled:
             raise OtcacheError(
                 "this handle must be enabled, got one that was removed: call "
                 "otcache.enable(pipe, policy) again."
+            )
+
+    def _check_idle(self) -> None:
+        if self._run is not None and self._run.running:
+            raise ExecutionError(
+                "a run must end before the handle is changed, got a change inside it, by a callback or "
+                "another thread: change the budget between runs."
             )
 
     def _put(self, plan: SchedulePlan | None) -> Any:
