@@ -1,15 +1,20 @@
-"""A ControlNet is left out of the steps in which no denoiser is called, and of no other."""
+"""A ControlNet or an IP-Adapter is left out of steps without denoiser calls, and of no other."""
 
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from families import Case, N
-from families.stable_diffusion import xl, xl_controlnet
+from families.parts import noise
+from families.stable_diffusion import sd15, xl, xl_controlnet
+from repeating import repeated
 from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import RunReport
@@ -171,6 +176,76 @@ def test_pipelines_without_one_report_none() -> None:
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         case()
     assert run.report.companions == {}
+
+
+# -- IP-Adapter: a picture as a prompt ------------------------------------------------------------
+
+
+def _ip_adapter(scale: float = 1.0) -> Case:
+    """Stable Diffusion 1.5 with random weights of an IP-Adapter and a tiny encoder of pictures."""
+    case = sd15()
+    unet, width = case.pipe.unet, 32
+    torch.manual_seed(1)
+    layers = {}
+    for at, name in enumerate(n for n in unet.attn_processors if "attn2" in n):
+        out = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        layers |= {f"{2 * at + 1}.to_{x}_ip.weight": torch.randn(out, width) for x in "kv"}
+    projection = {
+        "proj.weight": torch.randn(4 * width, 16),
+        "proj.bias": torch.randn(4 * width),
+        "norm.weight": torch.ones(width),
+        "norm.bias": torch.zeros(width),
+    }
+    unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": layers}])
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        projection_dim=16,
+    )
+    case.pipe.image_encoder = CLIPVisionModelWithProjection(config).eval()
+    case.pipe.set_ip_adapter_scale(scale)
+    case.call |= {"ip_adapter_image": noise(1, 3, 16, 16)}
+    return case
+
+
+def _layers(case: Case, kind: str) -> list[nn.Module]:
+    return [m for name, m in case.pipe.unet.named_modules() if name.endswith(kind)]
+
+
+def test_everything_computed_with_an_ip_adapter_is_bit_identical() -> None:
+    case = _ip_adapter()
+    plain = case()
+    with TorchExecutor().attach(case.pipe, Schedule.full(N)) as run:
+        assert torch.equal(case(), plain)
+    assert (run.report.computed, run.report.warnings) == ({"call": N}, [])
+    assert torch.equal(case(), plain)
+    assert not torch.equal(plain, _ip_adapter(scale=0.0)())
+
+
+def test_an_ip_adapter_is_skipped_with_the_step() -> None:
+    """Its layers are the denoiser's own; its picture is encoded once a run, before the first step."""
+    case = _ip_adapter()
+    plainly = tiny.Case(case.pipe, case.call, case.branches)
+    wanted = repeated(plainly, SCHEDULE, num_inference_steps=case.asked)
+    calls: Counter[str] = Counter()
+    parts = {"encoder": [case.pipe.image_encoder], "layers": _layers(case, "to_k_ip.0")}
+    for name, modules in parts.items():
+        for module in modules:
+            module.register_forward_pre_hook(lambda m, args, name=name: calls.update([name]))
+    plain = case()
+    whole = dict(calls)
+    calls.clear()
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(case(), wanted)
+    assert not torch.equal(wanted, plain)
+    assert whole["layers"] == len(parts["layers"]) * N
+    assert calls == {"encoder": whole["encoder"], "layers": len(parts["layers"]) * 3}
+    assert (run.report.computed, run.report.skipped) == ({"call": 3}, {"call": 3})
+    assert (run.report.companions, run.report.warnings) == ({}, [])
 
 
 # -- the parts ----------------------------------------------------------------------------------
