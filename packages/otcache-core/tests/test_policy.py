@@ -130,6 +130,55 @@ def test_twice_the_steps_keep_place_and_strength(policy: Policy) -> None:
     assert theirs == pytest.approx(StrengthCurve.of(policy.ladder[1], grid_of(policy))(0.5, 3))
 
 
+def test_large_budgets_of_a_longer_run_are_read_by_their_share() -> None:
+    """Three times the steps, three times the computed ones: the same schedule, more finely."""
+    low, high = Schedule(20, (0, 3, 9, 15)), Schedule(20, (0, 2, 4, 6, 8, 10, 12, 14, 16, 18))
+    short = Policy(low, high, Provenance(num_steps=20))
+    with pytest.warns(OtcacheNotice):
+        half = short.schedule(30, num_steps=60)
+    assert half.computed[::3] == tuple(3 * k for k in high.computed)
+    with pytest.warns(OtcacheNotice):
+        fifteen = short.schedule(15, num_steps=60)  # a quarter: as 5 of 20
+    assert fifteen.computed[::3] == tuple(round(60 * q) for q in _between(low, high, 5))
+    with pytest.warns(OtcacheNotice):
+        fewer = short.schedule(14, num_steps=60)  # less: as 14 of 20, where the highest is read
+    targets = 60 * np.interp(np.arange(14) / 14, np.arange(11) / 10, [*high.computed, 20]) / 20
+    assert np.abs(np.array(fewer.computed) - targets).max() <= 1.0
+
+
+def _between(low: Schedule, high: Schedule, budget: int) -> list[float]:
+    """Displacement interpolation at a budget, by hand."""
+    lam = (1 / low.budget - 1 / budget) / (1 / low.budget - 1 / high.budget)
+    u = np.arange(budget) / budget
+    n = low.num_steps
+    a, b = (
+        np.interp(u, np.arange(s.budget + 1) / s.budget, [*s.computed, n]) / n for s in (low, high)
+    )
+    return list((1 - lam) * a + lam * b)
+
+
+def test_small_budgets_of_a_longer_run_are_read_by_their_number(policy: Policy) -> None:
+    for budget in (4, 10):  # rungs: at less than a quarter of 100 steps they come back as they are
+        with pytest.warns(OtcacheNotice):
+            got = policy.schedule(budget, num_steps=100)
+        assert got.computed == tuple(2 * k for k in policy.schedule(budget).computed)
+
+
+def test_a_shorter_run_reads_every_budget_by_its_number(policy: Policy) -> None:
+    with pytest.warns(OtcacheNotice):
+        got = policy.schedule(10, num_steps=25)  # 40 % of it; of the policy's own 10 are 20 %
+    wanted = np.array(policy.schedule(10).computed) / 2
+    assert np.abs(np.array(got.computed) - wanted).max() <= 1.0
+
+
+def test_no_rounding_to_the_policys_own_steps_comes_in_between(policy: Policy) -> None:
+    """Between two rungs a finer run can be nearer to the warp than twice the coarse steps."""
+    wanted = 20 * N * np.array(_between(*policy.ladder, 7))
+    with pytest.warns(OtcacheNotice):
+        got = policy.schedule(7, num_steps=20 * N)
+    assert np.abs(np.array(got.computed) - wanted).max() <= 0.5 + 1e-9
+
+
 def test_another_grid_is_mapped_by_noise_level(policy: Policy) -> None:
     other = np.linspace(1.0, 0.0, N + 1) ** 2.4
     with pytest.warns(OtcacheNotice, match="on its own grid"):

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from otcache_core.errors import ScheduleError, expected
 from otcache_core.forecasters.strength_table import StrengthTable, carried_weights
 from otcache_core.schedule import Schedule
-from otcache_core.warp import coordinate, levels, round_to_steps, targets_between
+from otcache_core.warp import (
+    coordinate,
+    levels,
+    quantile_function,
+    round_to_steps,
+    targets_between,
+)
 
 if TYPE_CHECKING:
     from otcache_core.policy import Policy
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Forecasters that strengths describe.
 WITH_STRENGTH = ("reuse", "linear", "fitted")
+#: On a run of more steps than the policy's, budgets of at least this share of them are read by share.
+BY_SHARE = 0.25
 
 
 class _Same:
@@ -55,7 +63,7 @@ def _nodes(policy: Policy) -> list[Schedule]:
     return [rungs[b] for b in sorted(rungs)]
 
 
-def _place(policy: Policy, budget: int) -> _Place:
+def _place(policy: Policy, budget: float) -> _Place:
     nodes = _nodes(policy)
     below = [s for s in nodes if s.budget <= budget]
     above = [s for s in nodes if s.budget >= budget]
@@ -94,10 +102,16 @@ def _schedule_at(same: _Same, budget: int) -> Schedule:
 def schedule_mapped(
     policy: Policy, budget: int, n: int, points: tuple[float, ...] | None
 ) -> Schedule:
-    """The schedule of a budget in 1..n on n steps, at the noise levels s_0 .. s_n where given.
+    r"""The schedule of a budget in 1..n on n steps, at the noise levels s_0 .. s_n where given.
 
-    The steps of the policy's own schedule are carried over to the nearest distinct ones; above its
-    N they are spread evenly. Strengths are those of the budget.
+    .. math:: k_m \approx Q_{\lambda(B')}\big((m-1)/B\big), \qquad
+        B' = B N / n \text{ if } n > N \text{ and } B \ge n/4, \text{ else } \min(B, N)
+
+    The policy's own warp at the budget B' is read at B levels, without rounding it to its own steps
+    first, carried over by noise level (by position where a grid is unknown) and rounded there.
+    Strengths are those of B' too. At small budgets it is the number of computed steps that decides
+    where they belong, so B' = B; where a good part of a longer run is computed it is the share of it.
+    On a shorter run the number decides at any budget (docs/transfer.md).
     """
     return _schedule_mapped(_Same(policy), budget, n, points)
 
@@ -109,22 +123,25 @@ def _schedule_mapped(
     if budget == n:
         return Schedule.full(n)
     policy = same.policy
-    own = policy.num_steps
-    positions = (
-        np.array(schedule_at(policy, budget).computed, dtype=np.float64)
-        if budget <= own
-        else levels(budget) * own
-    )
+    place = _place(policy, _own_budget(budget, policy.num_steps, n))
+    u = levels(budget)
+    low, high = (quantile_function(s)(u) for s in (place.lower, place.upper))
+    targets = (1.0 - place.lam) * low + place.lam * high
     old = np.array(policy.provenance.grid)
     if points and len(old):
-        targets = _index_of(np.interp(positions, np.arange(own + 1), old), np.array(points))
-    else:
-        targets = positions / own
+        there = np.interp(targets, np.linspace(0.0, 1.0, len(old)), old)
+        targets = _index_of(there, np.array(points))
     steps = round_to_steps(targets, n)
     if budget == 1:
         return Schedule(num_steps=n, computed=steps)
-    new = np.array(points) if points else _grid(policy, n)
-    return _forecast(policy, _place(policy, min(budget, own)), steps, new)
+    return _forecast(policy, place, steps, np.array(points) if points else _grid(policy, n))
+
+
+def _own_budget(budget: int, own: int, n: int) -> float:
+    """B', the budget of the policy's own run that one of a run of n steps is read as."""
+    if n > own and budget >= BY_SHARE * n:
+        return budget * own / n
+    return min(budget, own)
 
 
 def _forecast(

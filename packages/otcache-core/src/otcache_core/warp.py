@@ -118,10 +118,11 @@ def _down(value: float) -> int:
     return math.ceil(value - 0.5 - 0.1**_DECIMALS)
 
 
-def coordinate(budget: int, anchor_budget: int, reference_budget: int) -> float:
+def coordinate(budget: float, anchor_budget: int, reference_budget: int) -> float:
     """lam = (1/B_a - 1/B) / (1/B_a - 1/B_r), clamped to [0, 1].
 
-    Linear in the ideal cost 1/B. For B_a = B_r it is 0 up to that budget and 1 above.
+    Linear in the ideal cost 1/B; B need not be a whole number. For B_a = B_r it is 0 up to that
+    budget and 1 above.
     """
     if anchor_budget == reference_budget:
         return float(budget > anchor_budget)
