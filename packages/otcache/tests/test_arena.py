@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,17 @@ from otcache.arena.matching import WITHIN, match
 from otcache.arena.measures import Measures
 from otcache.arena.run import check_methods
 from otcache.arena.supervisor import Supervisor
+from otcache.arena.worker import Bench, Worker
 from otcache.state_error import state_rmse
 from otcache_core import FileError, OtcacheError
-from otcache_core.contracts import PromptMetric, QualityMetric, SetMetric
+from otcache_core.contracts import (
+    Measured,
+    Peer,
+    PeerSetting,
+    PromptMetric,
+    QualityMetric,
+    SetMetric,
+)
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Info, Registry, hookimpl
 
@@ -240,6 +250,57 @@ def test_what_failed_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
     part.forget_failures()
     supervise(tmp_path, "crash")
     assert part.log.stat().st_size > size
+
+
+class FakeProbe:
+    """Makes grey pictures; a step costs 10 multiply-adds, a run 7 more; ``skips`` steps are left out."""
+
+    skips = 0
+
+    def measure(self, target: Any, request: Any, *, flops: bool = False) -> Measured:
+        cost = 10 * (request.num_steps - self.skips) + 7
+        shown = np.full((len(request.prompts), 4, 4, 3), 0.5)
+        return Measured(shown, shown, 0.1, cost if flops else None, 9 if flops else None)
+
+
+class Knob(Peer):
+    """Two budgets share a setting, as Heun's odd numbers of calls make them."""
+
+    source, by_budget = "a knob", True
+
+    def __init__(self, probe: FakeProbe) -> None:
+        self._probe = probe
+
+    def supports(self, target: Any, request: Any) -> str:
+        return ""
+
+    def settings(self, num_steps: int, budgets: Any, measured: Any) -> list[PeerSetting]:
+        return [PeerSetting("3 calls", {"skips": num_steps - 3}, num_steps)] * len(budgets)
+
+    @contextmanager
+    def apply(self, target: Any, setting: PeerSetting, measured: Any) -> Iterator[None]:
+        self._probe.skips = setting.values["skips"]
+        yield
+        self._probe.skips = 0
+
+
+class Silent:
+    def say(self, event: str, **facts: Any) -> None:
+        """Nothing."""
+
+
+def test_two_budgets_may_share_a_setting_and_evaluations_are_counted(tmp_path: Path) -> None:
+    folder, probe = Folder(tmp_path), FakeProbe()
+    folder.begin(fakes.job(), overwrite=False)
+    bench = Bench(folder.job, None, {}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    part = folder.of("knob")
+    Worker(bench, part, Knob(probe)).work("knob")
+    plan, run = part.plan(), part.run("3 calls")
+    assert plan is not None
+    assert plan.labels == ((2, "3 calls"), (4, "3 calls"))
+    assert run is not None
+    assert run.nfe == 3.0
+    assert len(run.seconds) == len(fakes.SAMPLES)
 
 
 # --- results ---------------------------------------------------------------------------------------

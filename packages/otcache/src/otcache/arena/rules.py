@@ -49,7 +49,7 @@ class Ours(ScheduledPeer):
             ask.prompts,
             ask.num_steps,
             ask.seeds[:1],
-            recipe=Recipe(batch_size=ask.batch_size, refine=self._refine, ladder=tuple(budgets)),
+            recipe=Recipe(batch_size=ask.batch_size, refine=self._refine),
             progress=False,
             registry=tuning.registry,
             **ask.call,

@@ -127,13 +127,13 @@ class Worker:
             self._channel.say("absent", reason=reason)
             return
         measured = self._measured()
-        settings = {s.label: s for s in self._settings(measured)}
-        plan = self._folder.plan() or self._planned(method, list(settings.values()), measured)
+        settings = list(self._settings(measured))
+        plan = self._folder.plan() or self._planned(method, settings, measured)
         self._channel.say("plan", labels=plan.distinct)
         failed = self._folder.failures()
         for label in plan.distinct:
             if label not in failed and self._folder.run(label) is None:
-                self._run(settings[label], measured)
+                self._run(next(s for s in settings if s.label == label), measured)
 
     def _measured(self) -> dict[str, Any]:
         known = self._folder.measured()
