@@ -17,6 +17,8 @@ CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
 #: The newest two minor versions: packages/otcache-diffusers/pyproject.toml allows these.
 DIFFUSERS_VERSIONS = ("0.41.0", "0.42.1")
 RESULTS = Path("build/families")
+#: What else of the executor runs on the older one; on the newest the session ``tests`` runs it.
+EXECUTOR = ("executor_laws", "samplers", "companions", "block_families", "ways_*")
 EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
 ALONE = {
     "core": (CORE,),
@@ -66,18 +68,25 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("diffusers", DIFFUSERS_VERSIONS)
 def families(session: nox.Session, diffusers: str) -> None:
-    """Every family of pipelines on one version of diffusers; then the table in docs/coverage.md."""
+    """Every family of pipelines on one version of diffusers; then the table in docs/coverage.md.
+
+    On the older version also the executor's other laws, the samplers, companions, levels and ways to run.
+    """
     constraints = Path(session.create_tmp()) / "constraints.txt"
     pinned = Path("constraints.txt").read_text().splitlines()
-    others = [line for line in pinned if not line.startswith("diffusers==")]
-    constraints.write_text("\n".join([*others, f"diffusers=={diffusers}"]) + "\n")
-    session.install("-c", str(constraints), CORE, DIFFUSERS, "pytest")
+    kept = [line for line in pinned if not line.startswith("diffusers==")]
+    constraints.write_text("\n".join([*kept, f"diffusers=={diffusers}"]) + "\n")
+    session.install("-c", str(constraints), CORE, DIFFUSERS, "pytest", "accelerate", "peft")
     _environment(session)
-    module = f"{DIFFUSERS}/tests/test_families.py"
+    folder = Path(DIFFUSERS, "tests")
+    module = str(folder / "test_families.py")
     result = ("-o", "junit_family=xunit1", f"--junitxml={RESULTS}/{diffusers}.xml")
     # What failed stands in the table, and the session that writes it fails.
     session.run("python", "-m", "pytest", module, *result, success_codes=[0, 1])
     session.notify("coverage")
+    if diffusers != DIFFUSERS_VERSIONS[-1]:
+        others = sorted(str(path) for name in EXECUTOR for path in folder.glob(f"test_{name}.py"))
+        session.run("python", "-m", "pytest", *others)
 
 
 @nox.session(venv_backend="none")

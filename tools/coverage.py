@@ -26,7 +26,9 @@ INTRODUCTION = """\
 Which pipelines of diffusers the executor runs, as tested: tiny random weights, the real pipeline, sampler
 and denoiser classes, no network. Made by `nox -s families`, which runs
 `packages/otcache-diffusers/tests/test_families.py` on each version of diffusers and then
-`tools/coverage.py` on the results; edit the tests, not this file.
+`tools/coverage.py` on the results; edit the tests, not this file. On the older version the same session runs
+the executor's other tests too: its laws, samplers, ControlNets and IP-Adapters, block stacks, and
+[the ways to run](running.md).
 
 The four tests, each on a run of six steps:
 
