@@ -46,6 +46,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def compare(session: nox.Session) -> None:
+    """Run ``otcache compare demo`` with every method, cache-dit's among them; arguments go to it."""
+    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), "cache-dit")
+    _environment(session)
+    session.run("otcache", "compare", "demo", *(session.posargs or ("--out", "comparison")))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run a benchmark by name, as in ``nox -s bench -- quality OUT``; without one, list them."""
     names = sorted(path.stem for path in Path("benchmarks").glob("*.py"))
@@ -60,7 +68,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite; arguments go to pytest."""
-    _install(session, EVERYTHING, "pytest", "hypothesis", "accelerate", "peft", "playwright")
+    _install(session, EVERYTHING, "pytest", "hypothesis", "accelerate", "peft", "playwright", "cache-dit")
     _environment(session)
     session.run("python", "-m", "pytest", *session.posargs)
 
