@@ -176,3 +176,31 @@ def test_threads_with_a_pipeline_each_give_what_they_give_alone() -> None:
         for seed, made in enumerate(pool.map(serve, range(width))):
             assert all(torch.equal(x, wanted[seed]) for x in made)
     assert all("forward" not in vars(case.denoiser) for case in cases)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("what", ["a run", "a call"])
+def test_another_thread_on_a_pipeline_is_refused_and_disturbs_nothing(
+    what: str, after: int
+) -> None:
+    case = tiny.flux()
+    wanted = _accelerated(case, SCHEDULE, 0)
+    intrusions: list[BaseException | None] = []
+
+    def intrude() -> None:
+        if what == "a run":
+            case(N, seed=1)
+        else:
+            case.denoiser(hidden_states=torch.zeros(1, 64, 4))
+
+    def between(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if step == after:
+            with ThreadPoolExecutor(1) as pool:
+                intrusions.append(pool.submit(intrude).exception())
+        return kwargs
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(case(N, callback_on_step_end=between), wanted)
+    assert "load the pipeline twice" in str(intrusions[0])
+    assert (run.report.runs, run.report.skipped) == (1, {"cond": 3})
+    assert run.report.warnings == []

@@ -27,6 +27,10 @@ _REPLACED = (
     "the pipeline's scheduler was replaced after it was accelerated: its runs are computed in full. "
     "Set the scheduler first, then enter the context."
 )
+_THREADS = (
+    "one pipeline must serve one run at a time, got a call from another thread during a run: load the "
+    "pipeline twice."
+)
 
 
 class Clock(ABC):
@@ -111,7 +115,7 @@ class SchedulerClock(Clock):
         """Whether this call comes from the pipeline call that the run belongs to.
 
         Calls of another pipeline inside a callback are none of the run's; neither are those after the
-        run's call has ended, which ends the run. Another thread's calls are left to the conductor.
+        run's call has ended, which ends the run. Another thread's are let through, to be refused.
         """
         home = self._home
         if home is None or home.frame is None or home.here:
@@ -119,14 +123,26 @@ class SchedulerClock(Clock):
         if not home.alive:
             self._end(False)
             return True
-        return home.thread != threading.get_ident()
+        return self._elsewhere
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether the run is of a pipeline's call in another thread."""
+        home = self._home
+        return home is not None and home.frame is not None and home.thread != threading.get_ident()
 
     @property
     def alive(self) -> bool:
         return self._home is not None and self._home.frame is not None and self._home.alive
 
     def arrive(self, arguments: Arguments) -> None:
-        """See that the scheduler that tells is still the pipeline's, and was not put back."""
+        """See that the scheduler that tells is still the pipeline's, and was not put back.
+
+        Raises:
+            ExecutionError: if the run is another thread's, which is not disturbed.
+        """
+        if self._elsewhere:
+            raise ExecutionError(_THREADS)
         if self._pipeline.scheduler is not self._scheduler:
             self._end(False)
             self._conductor.warn(_REPLACED)
@@ -138,11 +154,13 @@ class SchedulerClock(Clock):
         """Nothing to do: the scheduler tells."""
 
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._elsewhere and self.alive:
+            raise ExecutionError(_THREADS)
         result = original(*args, **kwargs)
         self._renew()
+        self._conductor.announce(self._run_info)
         self._home = Home(self._calls)
         self._rewinds.begin()
-        self._conductor.announce(self._run_info)
         return result
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
