@@ -215,4 +215,5 @@ def test_a_pipeline_s_run_is_not_replaced_during_its_call() -> None:
     with TorchExecutor().attach(case.pipe, Schedule(1, (0,))):
         case(1)
     assert [type(error) for error in refused] == [ExecutionError]
-    assert "got another run during a call" in str(refused[0])
+    assert len(case.pipe.scheduler.timesteps) == 1
+    assert "must serve one run at a time" in str(refused[0])
