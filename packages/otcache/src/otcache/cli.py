@@ -386,7 +386,8 @@ def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
     wide.print(summary_table(results))
     for gap in results.missing:
         at = "" if gap.budget is None else f" at B = {gap.budget}"
-        out.print(f"not run: {gap.method}{at}: {gap.reason}", markup=False, highlight=False)
+        text = f"not run: {gap.method}{at}: {gap.reason}"
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
     out.print(f"report: {written[0]}", highlight=False)
 
 

@@ -54,7 +54,6 @@ class Stages:
                 if name not in tasks:
                     tasks[name] = progress.add_task(name, total=total, what=what)
                 if done >= total:
-                    what = ""
                     progress.stop_task(tasks[name])
                 progress.update(tasks[name], completed=done, total=total, what=what)
 

@@ -41,15 +41,22 @@ class Supervisor:
     def run(self, method: str) -> None:
         """Do what is missing of a method. What fails is written down and not tried again."""
         part = self.folder.of(method)
-        while "" not in (failed := part.failures()):
-            if (plan := part.plan()) is not None and all(
-                label in failed or part.run(label) is not None for label in plan.distinct
-            ):
-                return
+        while "" not in part.failures() and not _finished(part):
             ended = _Watch(self, method, part).ended()
             if ended is None:
-                return
+                break
             part.keep_failure(*ended)
+        plan, lost = part.plan(), len(part.failures())
+        total = len(plan.distinct) if plan else 1
+        self.report(method, f"{lost} could not be run" if lost else "", total, total)
+
+
+def _finished(part: MethodFolder) -> bool:
+    """Whether every setting of a plan has run or failed."""
+    plan, failed = part.plan(), part.failures()
+    return plan is not None and all(
+        label in failed or part.run(label) is not None for label in plan.distinct
+    )
 
 
 class _Watch:

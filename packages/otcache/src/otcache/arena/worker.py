@@ -32,7 +32,7 @@ MATCHED_ON = 2
 #: Samples in one call where nothing is timed.
 BATCH = 16
 #: Plain full runs beside each setting, for its speedup.
-FULL_RUNS = 2
+FULL_RUNS = 4
 
 
 @dataclass(frozen=True)
