@@ -20,8 +20,10 @@ from otcache.arena.assembly import Assembly
 from otcache.arena.folder import FULL, Folder
 from otcache.arena.matching import WITHIN, match
 from otcache.arena.measures import Measures
+from otcache.arena.rules import FluxTable
 from otcache.arena.run import check_methods
 from otcache.arena.supervisor import Supervisor
+from otcache.arena.tuning import Tuning
 from otcache.arena.worker import Bench, Worker
 from otcache.state_error import state_rmse
 from otcache_core import FileError, OtcacheError
@@ -31,6 +33,7 @@ from otcache_core.contracts import (
     PeerSetting,
     PromptMetric,
     QualityMetric,
+    SampleRequest,
     SetMetric,
 )
 from otcache_core.errors import OtcacheNotice
@@ -301,6 +304,14 @@ def test_two_budgets_may_share_a_setting_and_evaluations_are_counted(tmp_path: P
     assert run is not None
     assert run.nfe == 3.0
     assert len(run.seconds) == len(fakes.SAMPLES)
+
+
+@pytest.mark.parametrize("table", FluxTable.TABLES, ids=len)
+def test_a_published_table_is_itself_where_it_was_published(table: tuple[int, ...]) -> None:
+    tuning = Tuning(None, SampleRequest(("x",), (0,), 50), Registry(entry_points=False))
+    found, price = FluxTable().schedules(tuning, [len(table)])
+    assert found[len(table)].computed == table
+    assert price == 0
 
 
 # --- results ---------------------------------------------------------------------------------------

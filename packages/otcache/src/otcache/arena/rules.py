@@ -198,19 +198,28 @@ class Annealed(ScheduledPeer):
 
 @final
 class FluxTable(ScheduledPeer):
-    """The hard-coded table that LeMiCa and MeanCache publish for FLUX.1, carried over to N.
+    """The hard-coded tables that LeMiCa and MeanCache publish for FLUX.1, carried over to N.
 
-    Its 50 steps are read as a warp and sampled at N and B; at N = 50 and B = 10 it is the table itself.
+    Of the tables of 50 steps the one nearest in B/N is read as a warp and sampled at N and B; at N = 50
+    and a published budget it is the table itself. Their authors force the last step.
     """
 
-    source = "published 50-step table of FLUX.1 and Qwen-Image, B = 10, carried over"
-    #: Computed steps of 50; the last one is forced by the tables' authors.
-    TABLE = (0, 1, 3, 7, 14, 21, 28, 35, 42, 49)
+    source = "published 50-step tables of FLUX.1 (LeMiCa, MeanCache), carried over"
+    STEPS = 50
+    TABLES = (
+        (0, 1, 3, 7, 14, 21, 28, 35, 42, 49),
+        (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 27, 34, 41, 47, 49),
+        (0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 19, 24, 31, 38, 43, 46, 47, 48, 49),
+    )
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        warp = quantile_function(Schedule(50, self.TABLE))
-        n = tuning.num_steps
-        return {b: Schedule(n, round_to_steps(warp(levels(b)), n)) for b in budgets}, 0
+        return {b: self._carried(b, tuning.num_steps) for b in budgets}, 0
+
+    def _carried(self, budget: int, num_steps: int) -> Schedule:
+        share = budget / num_steps
+        table = min(self.TABLES, key=lambda steps: abs(len(steps) / self.STEPS - share))
+        warp = quantile_function(Schedule(self.STEPS, table))
+        return Schedule(num_steps, round_to_steps(warp(levels(budget)), num_steps))
 
 
 def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:
