@@ -68,7 +68,9 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite; arguments go to pytest."""
-    _install(session, EVERYTHING, "pytest", "hypothesis", "accelerate", "peft", "playwright", "cache-dit")
+    _install(
+        session, EVERYTHING, "pytest", "hypothesis", "accelerate", "peft", "playwright", "cache-dit"
+    )
     _environment(session)
     session.run("python", "-m", "pytest", *session.posargs)
 

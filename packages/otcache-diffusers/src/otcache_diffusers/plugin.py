@@ -105,6 +105,8 @@ def _cache_dit() -> list[Info]:
     home = "otcache_diffusers.peers.dbcache"
     return [
         Info("dbcache", f"{home}.dynamic:DBCache", "cache-dit: by the first blocks' residual"),
-        Info("dbcache-taylorseer", f"{home}.taylorseer:DBCacheTaylorSeer", "the same, extrapolated"),
+        Info(
+            "dbcache-taylorseer", f"{home}.taylorseer:DBCacheTaylorSeer", "the same, extrapolated"
+        ),
         Info("dbcache-mask", f"{home}.mask:DBCacheMask", "cache-dit: by a mask of steps"),
     ]
