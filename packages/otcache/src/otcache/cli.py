@@ -209,6 +209,9 @@ def compare(
     reference: Annotated[
         int, typer.Option("--reference-steps", help="Steps that stand for the ODE's solution.")
     ] = 500,
+    batch_size: Annotated[
+        int, typer.Option(help="Samples in one call where nothing is timed.")
+    ] = 16,
     limit: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 600.0,
     workers: Annotated[int, typer.Option(help="Methods at a time.", min=1)] = 1,
     force: Annotated[
@@ -238,6 +241,7 @@ def compare(
         seeds=_integers("--seeds", seeds),
         call=_arguments(call),
         reference_steps=reference,
+        batch_size=batch_size,
     )
     settings = Settings(
         limit=limit,

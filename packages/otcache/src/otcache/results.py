@@ -99,9 +99,12 @@ class Results:
         command: the command line that makes these figures again.
         ledger: network evaluations that calibration cost, by stage.
         sources: method to project, version and rule it stands for.
-        prices: method to the network evaluations its own calibration took; 0 for none.
+        prices: method to the network evaluations its own calibration took; 0 for none. What came
+            calibrated is left out.
         missing: what could not be run, and why.
-        full: figures of the full run: metrics without a partner, as a distance to data.
+        full: what the full run itself gets from metrics for which it is not the measure, as a distance
+            to data: one number, the mean over samples where there is one a sample.
+        full_metrics: those that have one value a sample.
 
     Raises:
         OtcacheError: if there is no cell, a pair of method and budget stands twice, or a metric
@@ -119,6 +122,7 @@ class Results:
     prices: dict[str, int] = field(default_factory=dict)
     missing: tuple[Missing, ...] = ()
     full: dict[str, float] = field(default_factory=dict)
+    full_metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cells or not self.labels:
@@ -127,10 +131,11 @@ class Results:
         for key in keys:
             if keys.count(key) > 1:
                 raise OtcacheError(expected("cells", key, "each (method, budget) once"))
-        for cell in self.cells:
-            for name, values in cell.metrics.items():
+        where = {f"{cell.method} at budget {cell.budget}": cell.metrics for cell in self.cells}
+        for place, metrics in {**where, "full run": self.full_metrics}.items():
+            for name, values in metrics.items():
                 if len(values) != len(self.labels):
-                    what = f"{cell.method} at budget {cell.budget}: {name}"
+                    what = f"{place}: {name}"
                     wanted = f"one value for each of the {len(self.labels)} samples"
                     raise OtcacheError(expected(what, len(values), wanted))
 
@@ -230,6 +235,7 @@ class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
     prices: dict[str, int]
     missing: tuple[Missing, ...]
     full: dict[str, float]
+    full_metrics: dict[str, tuple[float, ...]]
 
 
 def _unpack(stored: _ResultsFile) -> Results:

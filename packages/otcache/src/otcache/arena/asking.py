@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ class Question:
         seeds: of every prompt.
         call: further arguments of the pipeline call.
         reference_steps: of the run that stands for the ODE's solution.
+        batch_size: samples in one pipeline call where nothing is timed.
     """
 
     pipeline: str
@@ -49,6 +51,7 @@ class Question:
     seeds: Sequence[int] = (1000,)
     call: dict[str, Any] = field(default_factory=dict)
     reference_steps: int = 500
+    batch_size: int = 16
 
     def job(self, registry: Registry) -> Job:
         """The job.
@@ -61,8 +64,10 @@ class Question:
         n = self.num_steps or (policy.num_steps if policy else STEPS)
         held, calibration, title, call = self._prompts(registry)
         options: dict[str, dict[str, Any]] = {}
+        inputs = {}
         if self.policy is not None:
             options["otcache"] = {"policy": str(self.policy.resolve())}
+            inputs["policy"] = hashlib.sha256(self.policy.read_bytes()).hexdigest()
         chosen = spread(held, self.samples)
         labels: list[Label] = [(text, seed, tags) for text, tags in chosen for seed in self.seeds]
         return Job(
@@ -75,6 +80,8 @@ class Question:
             call={**call, **self.call},
             options=options,
             reference_steps=self.reference_steps,
+            batch_size=self.batch_size,
+            inputs=inputs,
         )
 
     def _prompts(self, registry: Registry) -> tuple[list[Tagged], list[str], str, dict[str, Any]]:

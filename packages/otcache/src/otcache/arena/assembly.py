@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from otcache.report.pictures import Pictures
 from otcache.results import Cell, Missing, Results
 from otcache.state_error import state_rmse
 from otcache_core import OtcacheError
+from otcache_core.errors import OtcacheNotice
 
 #: Metrics beside those of plugins: states of the sampler, and pictures against the ODE's solution.
 STATES, ODE = "latent-rmse", "ode-rmse"
@@ -40,12 +42,12 @@ class Assembly:
             OtcacheError: if nothing could be run.
         """
         job, full = self.folder.job, self.folder.of(FULL)
-        if any(full.run(label) is None for label in (FULL, REFERENCE)):
+        if full.run(FULL) is None:
             why = "; ".join(full.failures().values()) or f"see {full.log}"
             raise OtcacheError(f"the full runs could not be made: {why}")
         base = full.arrays(FULL)
         measures = self.measures.usable(base["pictures"], job.prompts)
-        judge = _Judge(job, measures, base, full.arrays(REFERENCE)["pictures"])
+        judge = _Judge(job, measures, base, self._reference(full))
         pictures: dict[tuple[str, int], Floats] = {("full", job.num_steps): base["pictures"]}
         cells, missing = [], []
         sources, prices = {}, {}
@@ -70,11 +72,20 @@ class Assembly:
             provenance=provenance,
             command=command,
             sources={name: text for name, text in sources.items() if text},
-            prices=prices,
+            prices={name: price for name, price in prices.items() if price is not None},
             missing=tuple(missing),
-            full=measures.of_full_runs(base["pictures"], job.prompts),
+            full=judge.full_means(),
+            full_metrics=judge.full_values(),
         )
         return results, pictures
+
+    def _reference(self, full: MethodFolder) -> Floats | None:
+        """Pictures of the ODE's solution; None, with a notice, where they could not be made."""
+        if full.run(REFERENCE) is not None:
+            return full.arrays(REFERENCE)["pictures"]
+        why = "; ".join(full.failures().values()) or f"see {full.log}"
+        warnings.warn(f"{ODE} is left out: {why}", OtcacheNotice, stacklevel=3)
+        return None
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class _Judge:
     job: Job
     measures: Measures
     base: dict[str, Floats]
-    reference: Floats
+    reference: Floats | None
 
     def cell(self, method: str, budget: int, run: Run, arrays: dict[str, Floats]) -> Cell:
         made, seconds = arrays["pictures"], statistics.median(run.seconds)
@@ -103,12 +114,26 @@ class _Judge:
             peak_bytes=run.peak_bytes,
         )
 
+    def full_values(self) -> dict[str, tuple[float, ...]]:
+        """What the full run itself gets, a sample, where it is not the measure."""
+        full = self.base["pictures"]
+        values = self.measures.of_full_runs(full, self.job.prompts)
+        if self.reference is not None:
+            values[ODE] = state_rmse(full, self.reference)
+        return {name: tuple(map(float, each)) for name, each in values.items()}
+
+    def full_means(self) -> dict[str, float]:
+        """The same over all samples, and metrics of the whole set."""
+        means = {name: statistics.fmean(each) for name, each in self.full_values().items()}
+        return means | self.measures.totals(self.base["pictures"])
+
     def _values(self, arrays: dict[str, Floats]) -> dict[str, tuple[float, ...]]:
         made = arrays["pictures"]
         values = self.measures.values(made, self.base["pictures"], self.job.prompts)
         if "states" in arrays and "states" in self.base:
             values[STATES] = state_rmse(arrays["states"], self.base["states"])
-        values[ODE] = state_rmse(made, self.reference)
+        if self.reference is not None:
+            values[ODE] = state_rmse(made, self.reference)
         return {name: tuple(map(float, each)) for name, each in values.items()}
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, TextIO
+import threading
+from typing import Any, BinaryIO, TextIO
+
+ORPHANED = 3
 
 
 class Channel:
-    """The worker's end. Whatever libraries print goes to standard error from here on."""
+    """The worker's end. Whatever libraries print goes to standard error from here on.
+
+    Standard input is a pipe that closes when the supervisor ends, in whatever way: this process ends then
+    too, in the middle of its work.
+    """
 
     def __init__(self) -> None:
+        threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
         sys.stdout.flush()
         self._lines: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
@@ -26,3 +34,8 @@ class Channel:
         """
         self._lines.write(json.dumps({"event": event, **facts}) + "\n")
         self._lines.flush()
+
+
+def _end_with(pipe: BinaryIO) -> None:
+    pipe.read()
+    os._exit(ORPHANED)

@@ -19,6 +19,8 @@ from otcache_core.files import load_arrays, load_json, save_arrays, save_json
 
 #: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
 FULL, REFERENCE = "full run", "reference"
+#: Folders of what methods, and the comparison itself, have finished.
+WORK, OWN = "work", "own"
 Floats = NDArray[np.floating]
 
 
@@ -47,10 +49,13 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a method will run: (budget, label of a setting), and why others are left out."""
+    """What a method will run: (budget, label of a setting), and why others are left out.
+
+    ``price`` is None where it came calibrated.
+    """
 
     source: str
-    price: int
+    price: int | None
     labels: tuple[tuple[int, str], ...]
     missing: tuple[Missing, ...] = ()
 
@@ -89,19 +94,19 @@ class Folder:
         Raises:
             FileError: if the folder holds something else, unless it may be overwritten.
         """
-        if self.path.exists() and any(self.path.iterdir()):
-            if self._holds(job):
-                return
-            if not overwrite:
-                raise FileError(
-                    f"{self.path}: holds another comparison, one of another version, or other files: "
-                    "name a new folder, or give --force to replace the comparison in it."
-                )
-            shutil.rmtree(self.path / "work", ignore_errors=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()) and not (self._holds(job) and not overwrite):
+                if not overwrite:
+                    raise FileError(
+                        f"{self.path}: holds another comparison, one of other versions, or other files: "
+                        "name a new folder, or give --force to replace the comparison in it."
+                    )
+                for part in (self.path / WORK, self.path / OWN):
+                    if part.exists():
+                        shutil.rmtree(part)
         except OSError as error:
-            raise FileError(f"{self.path}: cannot be made: {error.strerror}.") from error
+            raise FileError(f"{self.path}: cannot be made or emptied: {error.strerror}.") from error
         save_json(self.path / "job.json", FORMAT, VERSION, job)
 
     def _holds(self, job: Job) -> bool:
@@ -112,7 +117,7 @@ class Folder:
 
     def of(self, method: str) -> MethodFolder:
         """The part of one method; made if missing."""
-        part = MethodFolder(self.path / "work" / slug(method))
+        part = MethodFolder(self.path / (OWN if method == FULL else WORK) / slug(method))
         part.path.mkdir(parents=True, exist_ok=True)
         return part
 
@@ -144,6 +149,15 @@ class MethodFolder:
     def keep_plan(self, plan: Plan) -> None:
         """Write down what it will run."""
         save_json(self.path / "plan.json", FORMAT, VERSION, plan)
+
+    def costs(self) -> dict[str, float]:
+        """Label of a setting to its evaluations on calibration samples, as far as they are counted."""
+        return {str(k): float(v) for k, v in (self._facts("costs") or {}).items()}
+
+    def keep_cost(self, label: str, nfe: float) -> None:
+        """Write down what a setting costs."""
+        facts = _Facts({**self.costs(), label: nfe})
+        save_json(self.path / "costs.json", FORMAT, VERSION, facts)
 
     def failures(self) -> dict[str, str]:
         """Label of a setting to what went wrong; the empty label stands for the whole method."""

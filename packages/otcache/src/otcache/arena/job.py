@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from importlib import metadata
 from typing import Any
 
 import msgspec
 
 from otcache.results import Label
-from otcache_core import OtcacheError, __version__
+from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_core.schedule import check_budget
 
 FORMAT, VERSION = "otcache-arena", 1
+DEPENDENCIES = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit", "numpy")
+
+
+def installed() -> dict[str, str]:
+    """Versions of what figures depend on, of those that are installed."""
+    found = {}
+    for name in DEPENDENCIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,7 +41,10 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         options: method name to arguments of its peer class.
         reference_steps: steps of the run that stands for the ODE's solution.
         counted: held-out samples on which evaluations of input-dependent methods are counted.
-        written_by: version of otcache: results of different ones are not mixed.
+        batch_size: samples in one pipeline call where nothing is timed: calibrations, and the run that
+            stands for the ODE's solution.
+        inputs: digests of the files that options name: another content is another job.
+        versions: of what the figures depend on: results of different ones are not mixed.
 
     Raises:
         OtcacheError: if a budget is not in 1..N, prompts are missing or used twice, or a call argument
@@ -46,9 +61,13 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     options: dict[str, dict[str, Any]] = {}
     reference_steps: int = 500
     counted: int = 4
-    written_by: str = __version__
+    batch_size: int = 16
+    inputs: dict[str, str] = {}
+    versions: dict[str, str] = msgspec.field(default_factory=installed)
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise OtcacheError(expected("batch_size", self.batch_size, "at least 1"))
         for budget in self.budgets:
             check_budget(budget, self.num_steps)
         if not self.budgets or list(self.budgets) != sorted(set(self.budgets)):

@@ -19,8 +19,8 @@ def match(
     .. math:: \arg\min_s |\log(\mathrm{NFE}_s / B)|, \qquad
         B / 1.25 \le \mathrm{NFE}_s \le 1.25 B
 
-    A setting stands at one budget only, the nearest. Where no setting is near any budget, the cheapest
-    one stands at a budget of its own, its evaluations rounded, so that the method is seen all the same.
+    One setting may stand at two budgets. Where no setting is near any budget, the cheapest one stands at
+    a budget of its own, its evaluations rounded, so that the method is seen all the same.
 
     Args:
         method: for the reasons.
@@ -37,8 +37,7 @@ def match(
     missing = []
     for budget in budgets:
         label = min(usable, key=lambda name: (abs(math.log(usable[name] / budget)), usable[name]))
-        near = min(budgets, key=lambda b: (abs(math.log(usable[label] / b)), b)) == budget
-        if near and 1 / WITHIN <= usable[label] / budget <= WITHIN:
+        if 1 / WITHIN <= usable[label] / budget <= WITHIN:
             found[budget] = label
         else:
             reason = f"the nearest setting, {label}, takes {usable[label]:.3g} evaluations"

@@ -85,13 +85,10 @@ class Measures:
         pairs = self.metrics.items()
         return {n: float(m(pictures)) for n, m in pairs if isinstance(m, SetMetric)}
 
-    def of_full_runs(self, full: Floats, prompts: Sequence[str]) -> dict[str, float]:
-        """What full runs themselves get from metrics that need no partner."""
+    def of_full_runs(self, full: Floats, prompts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """What full runs themselves get, one number a picture, from metrics that need no partner."""
         pairs = self.metrics.items()
-        judged = {
-            n: float(m(full, prompts).mean()) for n, m in pairs if isinstance(m, PromptMetric)
-        }
-        return judged | self.totals(full)
+        return {n: m(full, prompts) for n, m in pairs if isinstance(m, PromptMetric)}
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from otcache_core import Schedule, ScheduleProblem
 from otcache_core.errors import OtcacheNotice
 from otcache_core.warp import levels, quantile_function, round_to_steps
 
-Found = tuple[dict[int, Schedule], int]
+Found = tuple[dict[int, Schedule], int | None]
 
 
 @final
@@ -36,13 +36,13 @@ class Ours(ScheduledPeer):
         self._policy, self._refine = policy, refine
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        if self._policy is not None:
+        if self._policy is not None:  # what it cost to make is not in it
             made = load_policy(self._policy)
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore", OtcacheNotice
                 )  # of another N: the run says so itself
-                return {b: made.schedule(b, tuning.num_steps) for b in budgets}, 0
+                return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
         ask = tuning.request
         measured = calibrate(
             tuning.target,
@@ -169,13 +169,13 @@ class Annealed(ScheduledPeer):
 
     Args:
         full_runs: evaluations it may spend on all budgets together, an equal share on each, in full
-            runs of all calibration samples; as many as otcache's calibration takes.
+            runs of all calibration samples; otcache's calibration takes about as many for all budgets.
 
     References:
         BudCache, ICML 2026 (annealing of 200 iterations, relocations within three steps).
     """
 
-    source = "BudCache-style annealing and climb, in all with as many evaluations as otcache"
+    source = "BudCache-style annealing and climb, 14 full runs a calibration prompt in all"
 
     def __init__(self, full_runs: float = 14.0) -> None:
         self._full_runs = full_runs
@@ -198,18 +198,19 @@ class Annealed(ScheduledPeer):
 
 @final
 class FluxTable(ScheduledPeer):
-    """The hard-coded tables that LeMiCa and MeanCache publish for FLUX.1, carried over to N.
+    """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, carried over to N; reuse.
 
     Of the tables of 50 steps the one nearest in B/N is read as a warp and sampled at N and B; at N = 50
     and a published budget it is the table itself. Their authors force the last step.
     """
 
-    source = "published 50-step tables of FLUX.1 (LeMiCa, MeanCache), carried over"
+    source = "LeMiCa's published 50-step tables of FLUX.1-dev, carried over"
     STEPS = 50
     TABLES = (
         (0, 1, 3, 7, 14, 21, 28, 35, 42, 49),
         (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 27, 34, 41, 47, 49),
         (0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 19, 24, 31, 38, 43, 46, 47, 48, 49),
+        (*range(11), 12, 15, 18, 20, 25, 30, 35, 39, 42, *range(44, 50)),
     )
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:

@@ -107,30 +107,27 @@ def _run_all(folder: Folder, methods: Sequence[str], settings: Settings) -> None
         supervisor = Supervisor(folder, settings.limit, threads, report)
         for method in (FULL, *(methods if settings.retry else ())):
             folder.of(method).forget_failures()
-        supervisor.run(FULL)
-        if folder.of(FULL).failures():
-            return
         with ThreadPoolExecutor(settings.workers) as pool:
-            list(pool.map(supervisor.run, methods))
+            try:
+                pool.submit(supervisor.run, FULL).result()
+                if folder.of(FULL).run(FULL) is not None:
+                    list(pool.map(supervisor.run, methods))
+            except BaseException:
+                supervisor.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def _provenance(job: Job) -> dict[str, Any]:
     """What the figures are bound to; opens no pipeline."""
-    from importlib import metadata
-
-    names = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit", "numpy")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "pipeline": job.pipeline,
         "num_steps": job.num_steps,
         "call": job.call,
         "calibration prompts": len(job.calibration),
         "reference steps": job.reference_steps,
+        "batch size": job.batch_size,
         "cores": os.cpu_count(),
-        "versions": versions,
+        "inputs": job.inputs,
+        "versions": job.versions,
     }

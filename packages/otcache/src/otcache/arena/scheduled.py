@@ -23,8 +23,10 @@ class ScheduledPeer(Peer):
     by_budget = True
 
     @abstractmethod
-    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> tuple[dict[int, Schedule], int]:
-        """One schedule a budget, and the evaluations that tuning them took."""
+    def schedules(
+        self, tuning: Tuning, budgets: Sequence[int]
+    ) -> tuple[dict[int, Schedule], int | None]:
+        """One schedule a budget, and the evaluations that tuning took; None where it came tuned."""
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         registry = Registry()

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from otcache.arena.folder import Folder, MethodFolder
@@ -18,6 +18,8 @@ from otcache.arena.folder import Folder, MethodFolder
 #: (method, what it is at, settings done, settings in all)
 Report = Callable[[str, str, int, int], None]
 Event = dict[str, Any]
+#: Seconds between looks at whether to stop.
+LOOK = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Supervisor:
         threads: of each worker; 0 leaves that to its libraries.
         report: told of progress.
         command: of a worker; folder and method are added to it.
+        stop: once set, workers are ended, nothing is written down of them, and none is started.
     """
 
     folder: Folder
@@ -37,12 +40,13 @@ class Supervisor:
     threads: int
     report: Report
     command: tuple[str, ...] = (sys.executable, "-m", "otcache.arena.worker")
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self, method: str) -> None:
         """Do what is missing of a method. What fails is written down and not tried again."""
         part = self.folder.of(method)
         while "" not in part.failures() and not _finished(part):
-            ended = _Watch(self, method, part).ended()
+            ended = None if self.stop.is_set() else _Watch(self, method, part).ended()
             if ended is None:
                 break
             part.keep_failure(*ended)
@@ -82,8 +86,14 @@ class _Watch:
         if self._supervisor.threads:
             environment["OMP_NUM_THREADS"] = str(self._supervisor.threads)
         command = [*self._supervisor.command, str(self._supervisor.folder.path), self._method]
+        # Ctrl-C is ours alone; a worker ends with the pipe on its standard input, however we end.
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )
 
     def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, str] | None:
@@ -92,9 +102,13 @@ class _Watch:
         threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
         clock = _Clock(self._supervisor.limit)
         while True:
+            if self._supervisor.stop.is_set():
+                return None
             try:
-                line = lines.get(timeout=clock.left)
+                line = lines.get(timeout=min(clock.left, LOOK))
             except queue.Empty:
+                if clock.left:
+                    continue
                 return self._failure(f"took longer than {self._supervisor.limit:g} s")
             if line is None:
                 return self._after(process.wait())

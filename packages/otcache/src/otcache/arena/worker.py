@@ -29,8 +29,6 @@ from otcache_core.plugins import Registry
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
-#: Samples in one call where nothing is timed.
-BATCH = 16
 #: Plain full runs beside each setting, for its speedup.
 FULL_RUNS = 4
 
@@ -62,7 +60,7 @@ class Bench:
     def calibration(self) -> SampleRequest:
         """What methods are calibrated on."""
         samples = [(prompt, 0, "") for prompt in self.job.calibration]
-        return self.request(samples, self.job.num_steps, BATCH)
+        return self.request(samples, self.job.num_steps, self.job.batch_size)
 
     def one(self, sample: Label, num_steps: int, *, flops: bool = False) -> Measured:
         """One sample in one pipeline call."""
@@ -150,24 +148,29 @@ class Worker:
         return self._peer.settings(self._job.num_steps, self._job.budgets, measured)
 
     def _planned(self, method: str, settings: list[PeerSetting], measured: dict[str, Any]) -> Plan:
-        source, price = self._peer.source, int(measured.get("nfe", 0))
+        source, price = self._peer.source, measured.get("nfe", 0)
         if self._peer.by_budget:
             pairs = zip(self._job.budgets, settings, strict=True)
             plan = Plan(source, price, tuple((budget, s.label) for budget, s in pairs))
         else:
-            self._channel.say("begin", what="matching settings to budgets")
             costs = {s.label: self._cost(s, measured) for s in settings}
             labels, missing = match(method, costs, self._job.budgets)
             plan = Plan(source, price, tuple(sorted(labels.items())), missing)
-            self._channel.say("end")
         self._folder.keep_plan(plan)
         return plan
 
     def _cost(self, setting: PeerSetting, measured: dict[str, Any]) -> float:
+        known = self._folder.costs().get(setting.label)
+        if known is not None:
+            return known
+        self._channel.say("begin", what=f"counting {setting.label}")
         samples = [(prompt, 1, "") for prompt in self._job.calibration[:MATCHED_ON]]
         _ = self._bench.price
         with self._peer.apply(self._bench.target, setting, measured):
-            return self._bench.evaluations(samples, setting.num_steps)[0]
+            found = self._bench.evaluations(samples, setting.num_steps)[0]
+        self._folder.keep_cost(setting.label, found)
+        self._channel.say("end")
+        return found
 
     def _run(self, setting: PeerSetting, measured: dict[str, Any]) -> None:
         self._channel.say("begin", what=setting.label)
@@ -185,13 +188,23 @@ def full_runs(bench: Bench, folder: MethodFolder) -> None:
         setting = PeerSetting(FULL, {}, bench.job.num_steps)
         folder.keep_run(*bench.run(setting, nullcontext(), 1))
         bench.channel.say("end")
-    if folder.run(REFERENCE) is None:
+    if folder.run(REFERENCE) is None and REFERENCE not in folder.failures():
+        folder.keep_run(*_reference(bench))
+
+
+def _reference(bench: Bench) -> tuple[Run, Floats, Floats | None]:
+    """Batch by batch, each within the time limit."""
+    samples, steps, size = bench.job.samples, bench.job.reference_steps, bench.job.batch_size
+    made = []
+    for start in range(0, len(samples), size):
         bench.channel.say("begin", what=REFERENCE)
-        steps = bench.job.reference_steps
-        made = bench.probe.measure(bench.target, bench.request(bench.job.samples, steps, BATCH))
-        run = Run(REFERENCE, steps, None, float(steps), 0.0, 0, (made.seconds,), ())
-        folder.keep_run(run, made.pictures, made.states)
+        request = bench.request(samples[start : start + size], steps, size)
+        made.append(bench.probe.measure(bench.target, request))
         bench.channel.say("end")
+    run = Run(REFERENCE, steps, None, float(steps), 0.0, 0, tuple(m.seconds for m in made), ())
+    states = [m.states for m in made if m.states is not None]
+    pictures = np.concatenate([m.pictures for m in made])
+    return run, pictures, np.concatenate(states) if len(states) == len(made) else None
 
 
 def main() -> None:

@@ -49,9 +49,10 @@ def tags(results: Results) -> tuple[str, ...]:
 def harms(results: Results) -> list[Harm]:
     """Tags that caching hurts more than the rest.
 
-    Tested are the RMSE of every method, and every metric of otcache: each cell's metric against the
-    full run itself, by the permutation test of :func:`otcache.statistics.tag_harm`, for each tag
-    against all samples without it, corrected over tags by Holm's method.
+    Tested are the RMSE of every method, and every metric of otcache: each cell's metric less what the
+    full run itself has of it (nothing where the full run is the measure), by the permutation test of
+    :func:`otcache.statistics.tag_harm`, for each tag against all samples without it, corrected over
+    tags by Holm's method.
     """
     if len(tags(results)) < 2:
         return []
@@ -69,7 +70,8 @@ def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[Harm]:
     members = {
         tag: tuple(tag in tags_of(text) for _, _, text in results.labels) for tag in tags(results)
     }
-    p = {tag: _p_value(values, has, results.prompts, higher) for tag, has in members.items()}
+    full = results.full_metrics.get(metric, (0.0,) * len(values))
+    p = {tag: _p_value(values, full, has, results.prompts, higher) for tag, has in members.items()}
     corrected = 0.0
     for step, tag in enumerate(sorted(p, key=lambda tag: p[tag])):
         corrected = max(corrected, p[tag] * (len(p) - step))
@@ -82,11 +84,14 @@ def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[Harm]:
 
 @lru_cache(maxsize=4096)
 def _p_value(
-    values: tuple[float, ...], inside: tuple[bool, ...], prompts: tuple[int, ...], higher: bool
+    values: tuple[float, ...],
+    full: tuple[float, ...],
+    inside: tuple[bool, ...],
+    prompts: tuple[int, ...],
+    higher: bool,
 ) -> float:
-    full_run = [0.0] * len(values)
     sides = ["inside" if has else "outside" for has in inside]
-    found = tag_harm(values, full_run, sides, prompts, higher_is_better=higher)
+    found = tag_harm(values, full, sides, prompts, higher_is_better=higher)
     return next((one.p for one in found if one.tag == "inside"), 1.0)
 
 
