@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from repeating import repeated
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_diffusers.driver.bar import Bar
+from otcache_diffusers.driver.rewinds import Rewinds
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.probe import TorchProbe
 
@@ -312,10 +313,227 @@ def test_a_bar_iterated_over_tells_how_it_was_left() -> None:
     assert told == [True, False, False]
 
 
-def test_a_bar_neither_entered_nor_iterated_over_tells_when_it_is_let_go_of() -> None:
+def test_a_bar_let_go_of_tells_nothing() -> None:
     told: list[bool] = []
     bar = Bar(_Real(), told.append)
     bar.update()
-    assert (len(bar), told) == (3, [])
+    assert len(bar) == 3
     del bar
-    assert told == [False]
+    gc.collect()
+    assert told == []
+
+
+def test_a_bar_left_late_does_not_end_another_thread_s_run() -> None:
+    """The first run is over with its last step; its bar is left while the second is under way."""
+    case = tiny.flux()
+    last, begun, left = threading.Event(), threading.Event(), threading.Event()
+
+    def first(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if step == N - 1:
+            last.set()
+            assert begun.wait(60)
+        return kwargs
+
+    def second(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+        if step == 0:
+            begun.set()
+            assert left.wait(60)
+        return kwargs
+
+    def serve() -> None:
+        case(N, callback_on_step_end=first)
+        left.set()
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert last.wait(60)
+        case(N, callback_on_step_end=second)
+        thread.join()
+    assert (run.report.runs, run.report.skipped, run.report.warnings) == (2, {"cond": 6}, [])
+
+
+# -- calls of other shapes --------------------------------------------------------------------------
+
+
+def _steps(pipe: Any, bar: Any, given: dict[str, Any]) -> Iterator[torch.Tensor]:
+    """The latents of a small pipeline's own loop, after each step."""
+    x = torch.randn(1, 64, 4, generator=torch.Generator().manual_seed(0))
+    for t in bar:
+        with torch.no_grad():
+            v = _velocity(pipe, x, t, given)
+        x = pipe.scheduler.step(v, t, x, return_dict=False)[0]
+        yield x
+
+
+def _velocity(pipe: Any, x: torch.Tensor, t: torch.Tensor, given: dict[str, Any]) -> torch.Tensor:
+    """One call of the transformer."""
+    return pipe.transformer(
+        hidden_states=x,
+        timestep=t.expand(1) / 1000,
+        pooled_projections=given["pooled_prompt_embeds"],
+        encoder_hidden_states=given["prompt_embeds"],
+        txt_ids=torch.zeros(12, 3),
+        img_ids=torch.zeros(64, 3),
+        return_dict=False,
+    )[0]
+
+
+class Inner(FluxPipeline):  # type: ignore[misc]
+    """Denoises over the timesteps that somebody else set."""
+
+    def __call__(self, **given: Any) -> Any:
+        return list(_steps(self, self.progress_bar(self.scheduler.timesteps), given))[-1:]
+
+
+class Outer(Inner):
+    """Sets them, and leaves the rest to its base."""
+
+    def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
+        self.scheduler.set_timesteps(num_inference_steps, mu=0.0)
+        return super().__call__(**given)
+
+
+class Staged(FluxPipeline):  # type: ignore[misc]
+    """Sets them, and calls another pipeline over the same parts."""
+
+    def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
+        self.scheduler.set_timesteps(num_inference_steps, mu=0.0)
+        return Inner(**self.components)(**given)
+
+
+def _nameless(method: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return wrapper
+
+
+class Decorated(FluxPipeline):  # type: ignore[misc]
+    """Has one wrapper, which does not tell what it wraps, around two methods."""
+
+    @_nameless
+    def prepare(self, num_steps: int) -> None:
+        self.scheduler.set_timesteps(num_steps, mu=0.0)
+
+    @_nameless
+    def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
+        self.prepare(num_inference_steps)
+        return list(_steps(self, self.progress_bar(self.scheduler.timesteps), given))[-1:]
+
+
+class Stream(FluxPipeline):  # type: ignore[misc]
+    """Yields after each step."""
+
+    def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
+        self.scheduler.set_timesteps(num_inference_steps, mu=0.0)
+        with self.progress_bar(total=num_inference_steps):
+            yield from _steps(self, self.scheduler.timesteps, given)
+
+
+def _made(kind: type[FluxPipeline]) -> tiny.Case:
+    case = tiny.flux()
+    pipe = kind(**case.pipe.components)
+    pipe.set_progress_bar_config(disable=True)
+    return tiny.Case(pipe, case.call, ("call",))
+
+
+@pytest.mark.parametrize("kind", [Outer, Staged, Decorated])
+def test_one_call_may_set_the_timesteps_and_another_denoise(kind: type[FluxPipeline]) -> None:
+    case = _made(kind)
+    wanted = repeated(case, SCHEDULE)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(case(N), wanted)
+    assert (run.report.computed, run.report.skipped) == ({"call": 3}, {"call": 3})
+    assert (run.report.runs, run.report.warnings) == (1, [])
+
+
+def test_a_call_that_yields_is_under_way_between_its_steps() -> None:
+    case = _made(Stream)
+    x, t = torch.ones(1, 64, 4), torch.tensor(500.0)
+    with torch.no_grad():
+        plain = _velocity(case.pipe, x, t, case.call)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        for _ in case.pipe(N, **case.call):
+            with torch.no_grad():
+                assert torch.equal(_velocity(case.pipe, x, t, case.call), plain)
+        assert (run.report.runs, run.report.skipped) == (1, {"call": 3})
+        assert run.report.warnings == [OUTSIDE]
+        stream = case.pipe(N, **case.call)
+        next(stream)
+        assert run.running
+        stream.close()
+        assert not run.running
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_call_that_fails_keeps_nothing_of_its_callers(watched: bool) -> None:
+    case = tiny.flux()
+    failing = case.pipe if watched else FluxPipeline.from_pipe(case.pipe)
+    payloads: list[weakref.ref[torch.Tensor]] = []
+
+    def caller() -> None:
+        payload = torch.ones(3)
+        payloads.append(weakref.ref(payload))
+        with suppress(TypeError):
+            failing(num_inference_steps=N, **case.call)
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE):
+        failing.progress_bar = None  # fails after the timesteps were set
+        caller()
+        gc.collect()
+        assert payloads[0]() is None
+
+
+# -- one timestep for several steps -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_timestep_written_in_place_is_another_one(index: bool) -> None:
+    class Scheduler:
+        pass
+
+    scheduler: Any = Scheduler()
+    rewinds, buffer = Rewinds(scheduler), torch.zeros(())
+    for n in range(3):
+        buffer.copy_(torch.tensor(float(3 - n)))
+        assert not rewinds.found(buffer)
+        if index:
+            scheduler.step_index = n + 1
+        assert not rewinds.stepped(buffer)
+    if index:
+        scheduler.step_index = 2
+    assert rewinds.found(buffer)
+    scheduler.step_index = 3 if index else None
+    assert rewinds.stepped(buffer)
+
+
+def test_a_loop_over_one_buffer_skips_steps() -> None:
+    case = tiny.flux()
+    scheduler, buffer, x = case.pipe.scheduler, torch.zeros(()), torch.ones(1, 64, 4)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run, torch.no_grad():
+        scheduler.set_timesteps(N, mu=0.0)
+        for t in scheduler.timesteps.clone():
+            buffer.copy_(t)
+            v = _velocity(case.pipe, x, buffer, case.call)
+            x = scheduler.step(v, buffer, x, return_dict=False)[0]
+    assert (run.report.skipped, run.report.warnings) == ({"call": 3}, [])
+
+
+# -- an entry that fails ----------------------------------------------------------------------------
+
+
+class Barless(FluxPipeline):  # type: ignore[misc]
+    """Its progress bar cannot be looked at."""
+
+    @property
+    def progress_bar(self) -> Any:
+        raise RuntimeError("no bar")
+
+
+def test_an_entry_that_fails_leaves_nothing_on_the_scheduler() -> None:
+    pipe = Barless(**tiny.flux().pipe.components)
+    before = dict(vars(pipe.scheduler))
+    with pytest.raises(RuntimeError, match="no bar"), TorchExecutor().attach(pipe, SCHEDULE):
+        pass
+    assert vars(pipe.scheduler) == before

@@ -9,8 +9,7 @@ from typing import Any
 class Bar:
     """Stands for a progress bar and tells when its loop is over.
 
-    Pipelines enter the bar as a context or iterate over it. One that does neither lets go of it when
-    its call ends.
+    Pipelines enter the bar as a context or iterate over it. Of one that does neither nothing is told.
 
     Args:
         bar: the real one, to which everything else goes.
@@ -40,9 +39,6 @@ class Bar:
 
     def __len__(self) -> int:
         return len(self._bar)
-
-    def __del__(self) -> None:
-        self._end(False)
 
     def _end(self, whole: bool) -> None:
         over, self._over = self._over, _nothing

@@ -8,6 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -84,6 +85,7 @@ class SchedulerClock(Clock):
         self._scheduler = pipeline.scheduler
         self._calls = Calls(type(pipeline))
         self._home: Home | None = None
+        self._token = object()
         self._rewinds = Rewinds(self._scheduler)
         self._stack = ExitStack()
 
@@ -97,9 +99,11 @@ class SchedulerClock(Clock):
         if predicts_velocity(self._scheduler) and hasattr(self._scheduler, "scale_model_input"):
             taps["scale_model_input"] = self._scale
         self._signature = _signature(self._scheduler)
-        self._stack.enter_context(Taps(self._scheduler, taps))
-        if hasattr(self._pipeline, "progress_bar"):
-            self._stack.enter_context(Taps(self._pipeline, {"progress_bar": self._progress_bar}))
+        with ExitStack() as stack:
+            stack.enter_context(Taps(self._scheduler, taps))
+            if hasattr(self._pipeline, "progress_bar"):
+                stack.enter_context(Taps(self._pipeline, {"progress_bar": self._progress_bar}))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -118,7 +122,11 @@ class SchedulerClock(Clock):
         run's call has ended, which ends the run. Another thread's are let through, to be refused.
         """
         home = self._home
-        if home is None or home.frame is None or home.here:
+        if home is None or not home.known or home.here:
+            return True
+        if not self._elsewhere and self._conductor.expectant and home.around:
+            # Announced by a call around the one that denoises, as a subclass's or a stage's.
+            self._home = Home(self._calls)
             return True
         if not home.alive:
             self._end(False)
@@ -129,11 +137,11 @@ class SchedulerClock(Clock):
     def _elsewhere(self) -> bool:
         """Whether the run is of a pipeline's call in another thread."""
         home = self._home
-        return home is not None and home.frame is not None and home.thread != threading.get_ident()
+        return home is not None and home.known and home.thread != threading.get_ident()
 
     @property
     def alive(self) -> bool:
-        return self._home is not None and self._home.frame is not None and self._home.alive
+        return self._home is not None and self._home.known and self._home.alive
 
     def arrive(self, arguments: Arguments) -> None:
         """See that the scheduler that tells is still the pipeline's, and was not put back.
@@ -159,17 +167,18 @@ class SchedulerClock(Clock):
         result = original(*args, **kwargs)
         self._renew()
         self._conductor.announce(self._run_info)
-        self._home = Home(self._calls)
+        self._home, self._token = Home(self._calls), object()
         self._rewinds.begin()
         return result
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         bar = original(*args, **kwargs)
         # One that opens during a run is inside its loop, and says nothing of it.
-        return bar if self._conductor.running else Bar(bar, self._loop_over)
+        return bar if self._conductor.running else Bar(bar, partial(self._loop_over, self._token))
 
-    def _loop_over(self, whole: bool) -> None:
-        if not self._conductor.expectant:
+    def _loop_over(self, token: object, whole: bool) -> None:
+        # The bar of a run before may be left late, in another thread or by an exception kept.
+        if token is self._token and not self._conductor.expectant:
             self._end(whole and not getattr(self._pipeline, "_interrupt", False))
 
     def _end(self, completed: bool) -> None:
@@ -187,7 +196,7 @@ class SchedulerClock(Clock):
         if self._rewinds.stepped(given.get("timestep")):
             self._conductor.give_up(self._rewinds.REASON)
         self._conductor.advance((given["sample"], given["model_output"], following))
-        if not self._conductor.running:
+        if not self._conductor.running and not self._conductor.expectant:
             self._home = None
         return result
 

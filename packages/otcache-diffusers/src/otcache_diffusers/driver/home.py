@@ -10,6 +10,11 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
+_PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+#: What a frame is known again by.
+Mark = tuple[Any, ...]
+
 
 class Calls:
     """Finds the calls of pipelines on the stack.
@@ -26,7 +31,8 @@ class Calls:
         self._known: dict[int, tuple[CodeType, bool]] = {}
         for base in kind.__mro__:
             code = _code(base)
-            if code is not None:
+            # A decorator's wrapper, which may be around other methods too, has a name of its own.
+            if code is not None and code.co_name == "__call__":
                 self._known[id(code)] = code, True
 
     def innermost(self) -> FrameType | None:
@@ -52,32 +58,54 @@ class Calls:
 class Home:
     """The pipeline call that a run belongs to: the innermost one when it is made.
 
+    Its frame is not kept, since that would keep what it and its callers hold: it is known again by
+    where it lies, what it runs, and from where it was called.
+
     Attributes:
-        frame: its frame; None for a loop of the user's own, which nothing tells the end of. Kept to
-            know it again, so a home is let go of when its run ends.
+        known: whether there is one; there is none for a loop of the user's own, which nothing tells
+            the end of.
         thread: on whose stack it is.
     """
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self.frame = calls.innermost()
+        frame = calls.innermost()
+        self.known = frame is not None
+        self._mark: Mark = () if frame is None else _mark(frame)
+        self._pauses = frame is not None and bool(frame.f_code.co_flags & _PAUSES)
         self.thread = threading.get_ident()
 
     @property
     def here(self) -> bool:
         """Whether the innermost pipeline call on this thread's stack is the run's own."""
-        return self._calls.innermost() is self.frame
+        frame = self._calls.innermost()
+        return frame is not None and self._is(frame)
 
     @property
-    def alive(self) -> bool:
-        """Whether the call has not ended yet."""
+    def around(self) -> bool:
+        """Whether the call is on the stack of its thread."""
         if self.thread == threading.get_ident():
             frame: FrameType | None = sys._getframe()
         else:
             frame = sys._current_frames().get(self.thread)
-        while frame is not None and frame is not self.frame:
+        while frame is not None and not self._is(frame):
             frame = frame.f_back
         return frame is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the call has not ended yet; one that can pause is not known to end."""
+        return self._pauses or self.around
+
+    def _is(self, frame: FrameType) -> bool:
+        return bool(self._mark) and id(frame) == self._mark[0] and _mark(frame) == self._mark
+
+
+def _mark(frame: FrameType) -> Mark:
+    code, back = frame.f_code, frame.f_back
+    if code.co_flags & _PAUSES or back is None:  # what pauses is called from many places
+        return id(frame), code
+    return id(frame), code, id(back), back.f_lasti
 
 
 def _code(kind: type) -> CodeType | None:
