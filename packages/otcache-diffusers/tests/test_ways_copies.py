@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks import HookRegistry, ModelHook
 
 from otcache_core import Schedule
@@ -130,6 +131,88 @@ def test_a_copied_scheduler_has_a_clock_of_its_own(way: str) -> None:
     assert (len(made.timesteps), len(case.pipe.scheduler.timesteps)) == (3, N)
 
 
+class Slots(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """Its state is a ``__dict__`` and its slots."""
+
+    __slots__ = ("extra",)
+
+    def __init__(self, extra: int = 1) -> None:
+        super().__init__()
+        self.extra = extra
+
+
+class Deep(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """Copies its ``__dict__`` itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        made = type(self).__new__(type(self))
+        for name, value in vars(self).items():
+            vars(made)[name] = copy.deepcopy(value, memo)
+        return made
+
+
+class Nested(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """Has its ``__dict__`` inside its state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"inner": dict(vars(self))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state["inner"])
+
+
+class Reduced(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """Says itself what makes it again."""
+
+    def __reduce__(self) -> Any:
+        return _again, (dict(vars(self)),)
+
+
+def _again(state: dict[str, Any]) -> Reduced:
+    made = Reduced.__new__(Reduced)
+    vars(made).update(state)
+    return made
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [Slots, Deep, Nested, Reduced])
+def test_a_scheduler_with_its_own_way_of_being_copied_is_copied_plainly(
+    kind: Callable[[], Any], way: str
+) -> None:
+    case = tiny.flux(scheduler=kind())
+    scheduler = case.pipe.scheduler
+    case(N)
+    before = set(vars(scheduler))
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        for made in (WAYS[way](scheduler), WAYS[way](WAYS[way](scheduler))):
+            assert vars(made).keys() == before
+            made.set_timesteps(9, mu=0.0)
+            assert (len(made.timesteps), len(scheduler.timesteps)) == (9, N)
+        case(N)
+    assert (run.report.runs, run.report.skipped) == (1, {"cond": 3})
+    assert vars(scheduler).keys() == before
+    assert getattr(made, "extra", 1) == 1
+
+
+def test_methods_in_a_shared_dict_are_those_of_the_deep_copy() -> None:
+    """A state that holds the very ``__dict__`` cannot be stripped."""
+
+    class Aliased(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+        def __getstate__(self) -> dict[str, Any]:
+            return {"inner": vars(self)}
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            vars(self).update(state["inner"])
+
+    case = tiny.flux(scheduler=Aliased())
+    case(N)
+    with TorchExecutor().attach(case.pipe, SCHEDULE):
+        made = copy.deepcopy(case.pipe.scheduler)
+        for each in (made, copy.deepcopy(made)):
+            each.set_timesteps(9, mu=0.0)
+            assert (len(each.timesteps), len(case.pipe.scheduler.timesteps)) == (9, N)
+
+
 @pytest.mark.parametrize("way", DEEP)
 def test_a_copy_of_what_torch_compile_wraps_is_plain(way: str) -> None:
     case = _case("flux")
@@ -137,7 +220,7 @@ def test_a_copy_of_what_torch_compile_wraps_is_plain(way: str) -> None:
     case.pipe.transformer = torch.compile(inner, backend="eager")
     with TorchExecutor().attach(case.pipe, SCHEDULE):
         made = DEEP[way](inner)
-    assert not vars(made).keys() & {"forward", "cache_context", "__getstate__"}
+    assert not vars(made).keys() & {"forward", "cache_context", "__reduce_ex__"}
 
 
 def test_a_copy_with_hooks_of_others_can_be_accelerated_itself() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 #: Strips a ``__dict__`` of what was put there, so that it is as if nothing had been.
 Strip = Callable[[dict[str, Any]], None]
-_NAME = "__getstate__"
 _MISSING = object()
+_OWN = ("__reduce_ex__", "__reduce__", "__getstate__")
 
 
 class PlainCopies:
     """While entered, what ``copy`` and ``pickle`` make of an object has nothing of ours.
 
-    Both ask an object for its state by the name ``__getstate__``, which is found on the instance
-    before its class. Without this a copy would go on calling the original.
+    Both ask an object how to be made again by the names ``__deepcopy__`` and ``__reduce_ex__``, which
+    are found on the instance before its class. Without this a copy would go on calling the original.
+    A class's own ``__copy__`` is looked for on the class alone, and is not helped.
 
     Args:
         owner: the object.
@@ -26,32 +29,105 @@ class PlainCopies:
         self._owner, self._strip = owner, strip
 
     def __enter__(self) -> PlainCopies:
-        self._state: Callable[[], Any] = self._owner.__getstate__
-        self._before = vars(self._owner).get(_NAME, _MISSING)
-        vars(self._owner)[_NAME] = self
+        known = vars(self._owner)
+        names: dict[str, Callable[[Any], Any]] = {"__reduce_ex__": self._reduced}
+        if hasattr(self._owner, "__deepcopy__"):
+            names["__deepcopy__"] = self._deepcopied
+        self._before = {name: known.get(name, _MISSING) for name in names}
+        self._asked = {name: getattr(self._owner, name) for name in names}
+        self._put = {n: Way(self._owner, self._asked[n], way) for n, way in names.items()}
+        known.update(self._put)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._take_off(vars(self._owner))
 
-    def __call__(self) -> Any:
-        """The owner's state, without what is ours."""
-        state = self._state()
+    def _reduced(self, protocol: Any) -> Any:
+        # What object does is stripped afterwards, for another thread may be using the owner.
+        with nullcontext() if self._as_object else self._bare():
+            return self._plain(self._asked["__reduce_ex__"](protocol))
+
+    @property
+    def _as_object(self) -> bool:
+        """Whether the owner is reduced as any object is, and no code of its own looks at it."""
+        kind, known = type(self._owner), vars(self._owner)
+        own = any(getattr(kind, name) is not getattr(object, name) for name in _OWN)
+        theirs = known.keys() & {"__reduce__", "__getstate__"}
+        return not own and not theirs and self._before["__reduce_ex__"] is _MISSING
+
+    def _deepcopied(self, memo: dict[int, Any]) -> Any:
+        with self._bare():
+            return self._asked["__deepcopy__"](memo)
+
+    @contextmanager
+    def _bare(self) -> Iterator[None]:
+        """The owner without what is ours, for code of its class that reads its ``__dict__``."""
+        known = vars(self._owner)
+        ours = dict(known)
+        self._clean(known)
+        ours = {n: v for n, v in ours.items() if known.get(n, _MISSING) is not v}
+        try:
+            yield
+        finally:
+            known.update(ours)
+
+    def _plain(self, reduced: Any) -> Any:
+        """The result of a reduction, with a clean state: a ``__dict__``, alone or with slots."""
+        if not isinstance(reduced, tuple) or len(reduced) < 3:
+            return reduced
+        state = reduced[2]
+        if isinstance(state, tuple) and len(state) == 2:
+            state = self._cleaned(state[0]), state[1]
+        return (*reduced[:2], self._cleaned(state), *reduced[3:])
+
+    def _cleaned(self, state: Any) -> Any:
         if not isinstance(state, dict):
             return state
         state = dict(state)
-        self._take_off(state)
-        self._strip(state)
+        self._clean(state)
         return state
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PlainCopies:
-        """Itself: whoever copies a ``__dict__`` alone puts it back."""
-        return self
+    def _clean(self, state: dict[str, Any]) -> None:
+        self._take_off(state)
+        self._strip(state)
 
     def _take_off(self, state: dict[str, Any]) -> None:
-        if state.get(_NAME) is not self:
-            return
-        if self._before is _MISSING:
-            del state[_NAME]
-        else:
-            state[_NAME] = self._before
+        for name, way in self._put.items():
+            if state.get(name) is not way:
+                continue
+            if self._before[name] is _MISSING:
+                del state[name]
+            else:
+                state[name] = self._before[name]
+
+
+class Way:
+    """Stands for one of the methods on an instance by which it is copied.
+
+    Args:
+        owner: the instance.
+        method: what would be called without this.
+        around: what is called.
+    """
+
+    def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
+        self._owner, self._method, self._around = owner, method, around
+
+    def __call__(self, given: Any) -> Any:
+        return self._around(given)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return rebound(self, self._owner, self._method, memo)
+
+
+def rebound(stand_in: Any, owner: Any, method: Any, memo: dict[int, Any]) -> Any:
+    """What a deep copy gets in the place of a stand-in for a method of its owner.
+
+    The method of the copied owner; where only the owner's ``__dict__`` is copied, the stand-in itself:
+    whoever does that puts it back.
+    """
+    if id(owner) not in memo:
+        return stand_in
+    if getattr(method, "__self__", None) is owner:
+        return getattr(memo[id(owner)], method.__name__)
+    return copy.deepcopy(method, memo)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otcache_diffusers.driver.copies import PlainCopies
+from otcache_diffusers.driver.copies import PlainCopies, rebound
 
 _MISSING = object()
 
@@ -15,20 +15,21 @@ class Tap:
     """Stands for a method on one instance, until it is retired.
 
     Args:
-        method: the bound method.
+        owner: the instance.
+        method: its bound method.
         around: called with it and its arguments; returns its result.
     """
 
-    def __init__(self, method: Callable[..., Any], around: Callable[..., Any]) -> None:
-        self._method, self._around = method, around
+    def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
+        self._owner, self._method, self._around = owner, method, around
         functools.update_wrapper(self, method)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._around(self._method, *args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tap:
-        """Itself: a pipeline may copy its scheduler's ``__dict__`` alone, and put it back later."""
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Itself where a pipeline copies its scheduler's ``__dict__`` alone, and puts it back later."""
+        return rebound(self, self._owner, self._method, memo)
 
     def retire(self) -> None:
         """Let every call through: somebody may have kept this, or put a wrapper around it."""
@@ -53,7 +54,9 @@ class Taps:
     def __enter__(self) -> Taps:
         known = vars(self._owner)
         self._before = {name: known.get(name, _MISSING) for name in self._arounds}
-        self._taps = {n: Tap(getattr(self._owner, n), f) for n, f in self._arounds.items()}
+        self._taps = {
+            n: Tap(self._owner, getattr(self._owner, n), f) for n, f in self._arounds.items()
+        }
         self._copies.__enter__()
         known.update(self._taps)
         return self
