@@ -53,6 +53,22 @@ def test_an_error_is_not_talked_over() -> None:
             raise KeyError
 
 
+@pytest.mark.parametrize("schedule", [SCHEDULE, otcache.Schedule.full(STEPS)])
+def test_a_decorated_function_is_accelerated_at_each_call(schedule: otcache.Schedule) -> None:
+    loop = make_loop()
+    plain = loop(["a"], [0], STEPS)
+    with otcache.accelerate(loop, schedule):
+        wanted = loop(["a"], [0], STEPS)
+
+    @otcache.accelerate(loop, schedule)
+    def sample() -> torch.Tensor:
+        return loop(["a"], [0], STEPS)
+
+    assert all(torch.equal(sample(), wanted) for _ in range(3))
+    assert torch.equal(loop(["a"], [0], STEPS), plain)
+    assert torch.equal(wanted, plain) == (schedule.budget == STEPS)
+
+
 def test_calls_per_step_of_a_module_is_passed_on() -> None:
     net = make_loop().denoiser
     with otcache.accelerate(net, SCHEDULE, calls_per_step=2) as run:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def accelerate(
             twice. Where it is not told, two calls that carry the same time are an error.
 
     Returns:
-        A context manager; ``run.report`` tells what was planned and what was executed. A context that
-        is left without any run of the target says so.
+        A context manager, or a decorator, which is entered at each call; ``run.report`` tells what was
+        planned and what was executed. A context that is left without any run of the target says so.
 
     Raises:
         OtcacheError: if the target is not supported, or does not fit the policy.
@@ -61,19 +62,20 @@ def accelerate(
         else planned(registry, target, plan, budget, strict=strict)
     )
     told = {} if calls_per_step is None else {"calls_per_step": calls_per_step}
-    handle: AbstractContextManager[RunHandle] = choose(
-        registry, "executors", target, executor
-    ).attach(target, schedule, strict=strict, **told)
+    chosen = choose(registry, "executors", target, executor)
+    attach = partial(chosen.attach, target, schedule, strict=strict, **told)
     all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps
-    return handle if all_computed else _watched(handle)
+    return _watched(attach, all_computed)
 
 
 @contextmanager
-def _watched(handle: AbstractContextManager[RunHandle]) -> Iterator[RunHandle]:
-    """The same context; left with nothing done, it says so."""
-    with handle as run:
+def _watched(
+    attach: Callable[[], AbstractContextManager[RunHandle]], all_computed: bool
+) -> Iterator[RunHandle]:
+    """A context attached anew at each entry; left with nothing done, it says so."""
+    with attach() as run:
         yield run
-        idle = run.report.idle
+        idle = run.report.idle and not all_computed
     if idle:
         warnings.warn(NOTHING_RAN, OtcacheNotice, stacklevel=3)
 
