@@ -537,3 +537,23 @@ def test_an_entry_that_fails_leaves_nothing_on_the_scheduler() -> None:
     with pytest.raises(RuntimeError, match="no bar"), TorchExecutor().attach(pipe, SCHEDULE):
         pass
     assert vars(pipe.scheduler) == before
+
+
+class Secretive(torch.nn.Linear):
+    """It cannot be asked how to copy it."""
+
+    @property
+    def __reduce_ex__(self) -> Any:
+        raise RuntimeError("not to be copied")
+
+
+def test_an_entry_that_fails_leaves_nothing_on_the_denoiser() -> None:
+    module = Secretive(2, 2)
+    before = dict(vars(module))
+    for _ in range(2):  # nor is it taken for one that is driven already
+        with (
+            pytest.raises(RuntimeError, match="not to be copied"),
+            TorchExecutor().attach(module, SCHEDULE),
+        ):
+            pass
+        assert vars(module) == before

@@ -61,12 +61,11 @@ class DenoiserHook:
         try:
             self._wrap_context()
             self._attach()
+            for owner in {self._module, self._root}:
+                self._copies.append(PlainCopies(owner, partial(self._strip, owner)).__enter__())
         except BaseException:
-            self._restore(set())
-            _DRIVEN.discard(self._root)
+            self.__exit__(None, None, None)
             raise
-        for owner in {self._module, self._root}:
-            self._copies.append(PlainCopies(owner, partial(self._strip, owner)).__enter__())
         return self
 
     def __exit__(
