@@ -294,6 +294,13 @@ def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
     worker.stdout.close()
 
 
+def test_a_worker_ends_in_peace_while_its_supervisor_lives() -> None:
+    script = "from otcache.arena.channel import Channel; Channel().say('begin', what='x')"
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.wait(timeout=30) == 0
+
+
 def test_counted_settings_are_kept(tmp_path: Path) -> None:
     part = fakes.finished(tmp_path).of("good")
     part.keep_cost("threshold=1", 7.25)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 ORPHANED = 3
 
@@ -19,7 +19,7 @@ class Channel:
     """
 
     def __init__(self) -> None:
-        threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(sys.stdin.fileno(),), daemon=True).start()
         sys.stdout.flush()
         self._lines: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
@@ -36,6 +36,8 @@ class Channel:
         self._lines.flush()
 
 
-def _end_with(pipe: BinaryIO) -> None:
-    pipe.read()
+def _end_with(pipe: int) -> None:
+    # Below Python's buffers: their lock, held here, would abort the interpreter when it ends in peace.
+    while os.read(pipe, 1):
+        pass
     os._exit(ORPHANED)
