@@ -448,6 +448,26 @@ def test_one_call_may_set_the_timesteps_and_another_denoise(kind: type[FluxPipel
     assert (run.report.runs, run.report.warnings) == (1, [])
 
 
+def test_a_sibling_of_a_class_made_in_a_function_is_known_too() -> None:
+    class Local(FluxPipeline):  # type: ignore[misc]
+        def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
+            self.scheduler.set_timesteps(num_inference_steps, mu=0.0)
+            steps = _steps(self, self.progress_bar(self.scheduler.timesteps), given)
+            next(steps), next(steps)
+            raise KeyError("broken")
+
+    case = tiny.flux()
+    sibling = Local(**case.pipe.components)
+    x, t = torch.ones(1, 64, 4), torch.tensor(500.0)
+    with torch.no_grad():
+        plain = _velocity(case.pipe, x, t, case.call)
+        with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+            with suppress(KeyError):
+                sibling(N, **case.call)
+            assert torch.equal(_velocity(case.pipe, x, t, case.call), plain)
+    assert run.report.skipped == {}
+
+
 def test_a_call_that_yields_is_under_way_between_its_steps() -> None:
     case = _made(Stream)
     x, t = torch.ones(1, 64, 4), torch.tensor(500.0)

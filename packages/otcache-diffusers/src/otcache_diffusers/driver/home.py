@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -19,8 +20,8 @@ Mark = tuple[Any, ...]
 class Calls:
     """Finds the calls of pipelines on the stack.
 
-    A pipeline's call is a frame that runs the ``__call__`` of a pipeline class of the frame's own
-    module, or of the class given. Locals are not looked at: before Python 3.13 that would keep them.
+    A pipeline's call is a frame that runs the ``__call__`` of a pipeline class, or of a base of the
+    class given. Locals are not looked at: before Python 3.13 that would keep them.
 
     Args:
         kind: a class whose calls are known from the start.
@@ -49,8 +50,7 @@ class Calls:
             return known[1]
         if code.co_name != "__call__":
             return False
-        kinds = [value for value in list(frame.f_globals.values()) if isinstance(value, type)]
-        verdict = any(issubclass(k, DiffusionPipeline) and _code(k) is code for k in kinds)
+        verdict = any(_code(kind) is code for kind in _pipelines())
         self._known[id(code)] = code, verdict
         return verdict
 
@@ -106,6 +106,15 @@ def _mark(frame: FrameType) -> Mark:
     if code.co_flags & _PAUSES or back is None:  # what pauses is called from many places
         return id(frame), code
     return id(frame), code, id(back), back.f_lasti
+
+
+def _pipelines() -> Iterator[type]:
+    """Every pipeline class there is, also one made in a function."""
+    waiting: list[type] = [DiffusionPipeline]
+    while waiting:
+        kind = waiting.pop()
+        yield kind
+        waiting.extend(kind.__subclasses__())
 
 
 def _code(kind: type) -> CodeType | None:
