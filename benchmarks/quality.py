@@ -337,8 +337,9 @@ def _figure(values: list[float]) -> str:
     return f"{m.mean:.5f} ±{m.half:.5f}".replace("0.", ".")
 
 
-def preamble(samples: int) -> list[str]:
+def preamble(samples: int, skipped: Sequence[str]) -> list[str]:
     """What a reader must know."""
+    left_out = [f"Left out of this run (`--skip`): {', '.join(skipped)}.", ""] if skipped else []
     return [
         "# Quality",
         "",
@@ -356,6 +357,7 @@ def preamble(samples: int) -> list[str]:
         "schedules it can run are annealed, at most 200 as published, and the climb has the rest; both rules "
         "are in otcache.arena.rules with all others. The budget at B/N = 0.1 is shown and counts in no mean.",
         "",
+        *left_out,
     ]
 
 
@@ -370,7 +372,7 @@ def main() -> None:
     parser.add_argument("--tables-only", action="store_true", help="make no pictures")
     asked = parser.parse_args()
     guided = {"on": [True], "off": [False], "both": [True, False]}[asked.guidance]
-    text = preamble(asked.samples)
+    text = preamble(asked.samples, asked.skip)
     for setting in (Setting(n, g) for n in asked.steps for g in guided):
         bench = Bench(setting, asked.out, asked.samples)
         if not asked.tables_only:

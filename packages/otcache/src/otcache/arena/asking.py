@@ -33,7 +33,7 @@ class Question:
         prompts: file of held-out prompts, a line each: the prompt, or prompt, tab, tags joined by
             commas. The demo brings its own.
         calibration: file of the prompts that methods are tuned on; without one, the first lines of
-            ``prompts`` (an eighth to a half of them, eight at most) are set aside.
+            ``prompts`` (half of them, eight at most) are set aside.
         samples: use at most so many held-out prompts, kinds in turn.
         seeds: of every prompt.
         call: further arguments of the pipeline call.

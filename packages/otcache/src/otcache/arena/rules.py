@@ -38,10 +38,8 @@ class Ours(ScheduledPeer):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         if self._policy is not None:  # what it cost to make is not in it
             made = load_policy(self._policy)
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", OtcacheNotice
-                )  # of another N: the run says so itself
+            with warnings.catch_warnings():  # of another N: the run says so itself
+                warnings.simplefilter("ignore", OtcacheNotice)
                 return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
         ask = tuning.request
         measured = calibrate(
