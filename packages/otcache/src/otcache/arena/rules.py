@@ -158,7 +158,7 @@ class StateDP(ScheduledPeer):
         solver = few.registry.create("solvers", "state-dp", samples=self._prompts)
         problem = ScheduleProblem(few.num_steps, max(budgets), evaluator=few.evaluator)
         made = [solution.schedule for solution in solver.frontier(problem)]
-        return {b: made[b - 1] for b in budgets}, max(budgets) * few.full_runs
+        return {b: made[b - 1] for b in budgets}, (max(budgets) + 2) * few.full_runs
 
 
 @final
