@@ -101,6 +101,8 @@ def test_plugins_are_listed(run: Run) -> None:
         ("forecasters", "fitted"),
         ("metrics", "lpips"),
         ("demos", "image"),
+        ("demos", "video"),
+        ("writers", "mp4"),
     } <= names
 
 
@@ -108,6 +110,13 @@ def test_an_unknown_pipeline(run: Run, policy_file: Path) -> None:
     status, _, err = run("run", "nowhere", "--policy", policy_file, "--budget", 3, "--prompt", "a")
     assert status == 2
     assert "pipeline must be 'demo'" in err
+
+
+def test_a_demo_that_is_not_installed(run: Run, policy_file: Path) -> None:
+    words = ["--policy", policy_file, "--budget", 3, "--prompt", "a"]
+    status, _, err = run("run", "demo:sound", *words)
+    assert status == 2
+    assert "demos has no 'sound': valid names are image, video" in err
 
 
 def test_an_empty_prompt_file(run: Run, tmp_path: Path) -> None:

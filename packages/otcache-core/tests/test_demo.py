@@ -20,3 +20,13 @@ def test_prompts_are_pairs_of_text_and_tag(pair: tuple[object, ...]) -> None:
     with pytest.raises(OtcacheError) as caught:
         Demo("toy", "a toy", load=dict, prompts={"held-out": (pair,)})
     assert "Demo.prompts['held-out'] must be pairs of strings (text, tag)" in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_a_frame_rate_is_a_number(rate: float) -> None:
+    with pytest.raises(OtcacheError, match=r"Demo\.frames_per_second must be a number of at least"):
+        Demo("toy", "a toy", load=dict, frames_per_second=rate)
+
+
+def test_pictures_have_no_frame_rate() -> None:
+    assert Demo("toy", "a toy", load=dict).frames_per_second == 0

@@ -249,6 +249,8 @@ def test_an_unknown_name_lists_the_valid_ones_the_nearest_and_the_extra() -> Non
     )
     with pytest.raises(PluginError, match=r"none installed.*pip install 'otcache\[diffusers\]'"):
         registry.get("probes", "anything")
+    with pytest.raises(PluginError, match=r"pip install 'otcache\[diffusers,video\]'"):
+        registry.get("demos", "anything")
     with pytest.raises(PluginError, match="plugin kind must be one of probes, cost_models"):
         registry.infos("solver")
 

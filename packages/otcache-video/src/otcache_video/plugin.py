@@ -1,1 +1,24 @@
-"""Offers the plugins of otcache-video: none yet; video pipelines come in a later release."""
+"""Offers the plugins of otcache-video."""
+
+from __future__ import annotations
+
+from otcache_core.plugins import Info, hookimpl
+
+
+@hookimpl
+def otcache_provide_demos() -> list[Info]:
+    """The trained video pipeline that ships with this package."""
+    about = "moving shapes and emoji: a trained WanPipeline in miniature"
+    return [Info("video", "otcache_video.demo:video_demo", about)]
+
+
+@hookimpl
+def otcache_provide_writers() -> list[Info]:
+    """Files of clips."""
+    home = "otcache_video.writing"
+    return [
+        Info(
+            "mp4", f"{home}.mp4:Mp4", "H.264 in an MP4 file, which every player and browser shows"
+        ),
+        Info("webp", f"{home}.webp:WebP", "animated WebP, lossless, looped: a preview for a page"),
+    ]

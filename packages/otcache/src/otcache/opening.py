@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -30,37 +30,47 @@ class Opened:
         target: the pipeline.
         call: arguments every call of it needs.
         prompts: prompts to calibrate on where the user names none.
+        frames_per_second: at which clips play; 0 where that is not known, or it makes pictures.
     """
 
     target: Any
     call: dict[str, Any] = field(default_factory=dict)
     prompts: Sequence[str] = ()
+    frames_per_second: float = 0.0
 
 
-def open_demo(registry: Registry) -> Demo:
-    """The demo pipeline that otcache-diffusers ships.
+def find_demo(name: str, registry: Registry) -> Demo | None:
+    """The demo that a pipeline's name means: ``demo:NAME``, or ``demo``, which is ``demo:image``.
+
+    Returns:
+        None if the name means no demo; so does ``demo:function`` of a module that is called ``demo``.
 
     Raises:
-        OtcacheError: if it is not installed.
+        PluginError: if the demo is not installed, is offered twice or cannot be loaded.
     """
-    if not registry.infos("demos"):
-        raise OtcacheError("no demo pipeline is installed: pip install 'otcache[diffusers]'")
-    demo: Demo = registry.create("demos", "otcache-diffusers/image")
+    prefix, _, wanted = name.partition(":")
+    known = {known for o in registry.infos("demos") for known in (o.info.name, o.qualified_name)}
+    if prefix != "demo" or (wanted and wanted not in known and _importable(prefix)):
+        return None
+    demo: Demo = registry.create("demos", wanted or "image")
     return demo
 
 
 def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     """A demo by its name, a target made by ``module:function``, or what a probe plugin opens.
 
+    Args:
+        name: ``demo`` or ``demo:NAME``; of a module that is called ``demo`` every other function.
+        registry: where demos and probes come from.
+
     Raises:
         OtcacheError: if nothing installed knows the name.
     """
     registry = registry or Registry()
-    if name == "demo":
-        demo = open_demo(registry)
-        return Opened(
-            demo.load(), dict(demo.call), [text for text, _ in demo.prompts["calibration"]]
-        )
+    demo = find_demo(name, registry)
+    if demo is not None:
+        texts = [text for text, _ in demo.prompts["calibration"]]
+        return Opened(demo.load(), dict(demo.call), texts, demo.frames_per_second)
     module, separator, function = name.partition(":")
     if separator and function.isidentifier():
         return Opened(_make(name, module, function))
@@ -69,7 +79,8 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
         if target is not None:
             return Opened(target)
     raise OtcacheError(
-        f"pipeline must be 'demo', a folder saved by save_pretrained, or module:function, got {name!r}."
+        "pipeline must be 'demo', 'demo:video', a folder saved by save_pretrained, or "
+        f"module:function, got {name!r}."
     )
 
 
@@ -120,9 +131,18 @@ def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
 
 
 def _make(name: str, module: str, function: str) -> Any:
-    if os.getcwd() not in sys.path:  # a console script does not look beside itself
-        sys.path.insert(0, os.getcwd())
+    _look_here()
     try:
         return getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError) as error:
         raise OtcacheError(f"pipeline {name!r} cannot be made: {error}") from error
+
+
+def _importable(module: str) -> bool:
+    _look_here()
+    return importlib.util.find_spec(module) is not None
+
+
+def _look_here() -> None:
+    if os.getcwd() not in sys.path:  # a console script does not look beside itself
+        sys.path.insert(0, os.getcwd())

@@ -1,5 +1,6 @@
 """The contracts between the parts of otcache: four kinds, the small ones, the Evaluator."""
 
+from otcache_core.contracts.clip_writer import ClipWriter, check_clip
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport, SchedulePlan
@@ -11,6 +12,7 @@ from otcache_core.contracts.solver import ScheduleSolver
 
 __all__ = [
     "CacheExecutor",
+    "ClipWriter",
     "CostModel",
     "Drift",
     "Evaluation",
@@ -30,4 +32,5 @@ __all__ = [
     "ScheduleSolver",
     "SetMetric",
     "SpanCosts",
+    "check_clip",
 ]

@@ -64,5 +64,10 @@ def otcache_provide_demos() -> Iterable[Info]:  # type: ignore[empty-body]  # a 
 
 
 @hookspec
+def otcache_provide_writers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.ClipWriter` classes: files of clips, by suffix."""
+
+
+@hookspec
 def otcache_provide_architectures() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
     """Offer published models: targets that give :class:`~otcache_core.architecture.Architecture`."""

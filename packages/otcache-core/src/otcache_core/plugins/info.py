@@ -19,6 +19,7 @@ KINDS = (
     "metrics",
     "peers",
     "demos",
+    "writers",
     "architectures",
 )
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

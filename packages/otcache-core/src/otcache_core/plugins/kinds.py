@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from otcache_core.contracts import (
     CacheExecutor,
+    ClipWriter,
     CostModel,
     FeatureProbe,
     Forecaster,
@@ -20,23 +21,25 @@ CONTRACTS: dict[str, type] = {
     "forecasters": Forecaster,
     "metrics": Metric,
     "peers": Peer,
+    "writers": ClipWriter,
 }
-EXTRAS = {
-    "probes": "diffusers",
-    "cost_models": "solvers",
-    "solvers": "solvers",
-    "executors": "diffusers",
-    "forecasters": "diffusers",
-    "metrics": "diffusers",
-    "peers": "diffusers",
-    "demos": "diffusers",
-    "architectures": "diffusers",
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "probes": ("diffusers",),
+    "cost_models": ("solvers",),
+    "solvers": ("solvers",),
+    "executors": ("diffusers",),
+    "forecasters": ("diffusers",),
+    "metrics": ("diffusers", "video"),
+    "peers": ("diffusers", "video"),
+    "demos": ("diffusers", "video"),
+    "writers": ("video",),
+    "architectures": ("diffusers", "video"),
 }
 
 
 def advice(kind: str, distributions: set[str]) -> str:
-    """Which extra to install for plugins of a kind; empty where it is there already."""
-    extra = EXTRAS[kind]
-    if f"otcache-{extra}" in distributions:
+    """Which extras to install for plugins of a kind; empty where they are there already."""
+    missing = [name for name in EXTRAS[kind] if f"otcache-{name}" not in distributions]
+    if not missing:
         return ""
-    return f" More {kind} come with: pip install 'otcache[{extra}]'."
+    return f" More {kind} come with: pip install 'otcache[{','.join(missing)}]'."

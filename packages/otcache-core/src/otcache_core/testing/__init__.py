@@ -14,6 +14,7 @@ begins with ``Test`` and say how to make the plugin:
 Importing this package needs pytest; nothing else in otcache-core does.
 """
 
+from otcache_core.testing.clip_writers import ClipWriterConformance
 from otcache_core.testing.cost_models import CostModelConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
@@ -27,6 +28,7 @@ from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.toy import ToyEvaluator, ToySampler
 
 __all__ = [
+    "ClipWriterConformance",
     "CostModelConformance",
     "ExecutorConformance",
     "ForecasterConformance",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from otcache.arena.job import Job
-from otcache.opening import open_demo, read_lines
+from otcache.opening import find_demo, read_lines
 from otcache.results import Label
 from otcache.running import load_policy
 from otcache_core import FileError, OtcacheError
@@ -26,7 +26,7 @@ class Question:
     """What is to be compared, as a person says it.
 
     Args:
-        pipeline: ``demo``, a folder saved by ``save_pretrained``, or ``module:function``.
+        pipeline: ``demo``, ``demo:video``, a folder saved by ``save_pretrained``, or ``module:function``.
         policy: policy file for the method ``otcache``; without one it calibrates itself.
         num_steps: N; the policy's, or 30, where it is not given.
         budgets: B; five shares of N where none are given.
@@ -91,8 +91,8 @@ class Question:
         tuned = [text for text, _ in read_tagged(self.calibration)] if self.calibration else []
         title = f"Comparison on {self.pipeline}"
         call: dict[str, Any] = {}
-        if self.pipeline == "demo":
-            demo = open_demo(registry)
+        demo = find_demo(self.pipeline, registry)
+        if demo is not None:
             title = demo.summary
             given = given or list(demo.prompts["heldout"])
             tuned = tuned or [text for text, _ in demo.prompts["calibration"]][:CALIBRATION]

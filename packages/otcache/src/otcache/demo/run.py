@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from otcache.arena.asking import spread
 from otcache.calibrate import calibrate
 from otcache.demo.methods import Method, methods, outcome_costs
-from otcache.opening import open_demo
+from otcache.opening import find_demo
 from otcache.planning import plan
 from otcache.progress import Stages
 from otcache.recipe import Recipe
@@ -99,7 +99,8 @@ def run_demo(
         OtcacheError: if no demo pipeline is installed.
     """
     registry = Registry()
-    demo = open_demo(registry)
+    demo = find_demo("demo", registry)
+    assert demo is not None
     pipe = demo.load()
     prompts = [text for text, _ in demo.prompts["calibration"]][: settings.calibration_prompts]
     calibration = calibrate(
