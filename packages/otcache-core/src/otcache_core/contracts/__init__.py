@@ -9,6 +9,7 @@ from otcache_core.contracts.metric import Metric, PromptMetric, QualityMetric, S
 from otcache_core.contracts.peer import Peer, PeerSetting
 from otcache_core.contracts.probe import FeatureProbe, Measured, SampleRequest
 from otcache_core.contracts.solver import ScheduleSolver
+from otcache_core.contracts.storage import Storage
 
 __all__ = [
     "CacheExecutor",
@@ -32,5 +33,6 @@ __all__ = [
     "ScheduleSolver",
     "SetMetric",
     "SpanCosts",
+    "Storage",
     "check_clip",
 ]
