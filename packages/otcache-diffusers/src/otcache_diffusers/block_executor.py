@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, SchedulePlan
+from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, SchedulePlan, Storage
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
 from otcache_diffusers.blocks import BlockPolicy, no_blocks
@@ -45,11 +45,14 @@ class BlockExecutor(CacheExecutor):
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
+        storage: Storage | None = None,
     ) -> AbstractContextManager[RunHandle]:
         reason = self.supports(target)
         if reason:
             raise ExecutionError(f"{reason}: cache whole outputs (executor 'torch').")
-        return self._inner.attach(target, schedule, strict=strict, calls_per_step=calls_per_step)
+        return self._inner.attach(
+            target, schedule, strict=strict, calls_per_step=calls_per_step, storage=storage
+        )
 
 
 def block_stacks(target: Any, cache: CachePolicy) -> StepPolicy:

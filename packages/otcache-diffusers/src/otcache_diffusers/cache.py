@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from otcache_diffusers.driver import tensors
+from otcache_core.contracts import Storage
+from otcache_diffusers.driver import Packed, tensors
+from otcache_diffusers.packing import Packing
+
+
+class Held(NamedTuple):
+    """Bytes of the memory kept alive; memory that outputs share counts once.
+
+    Attributes:
+        on_device: where the outputs were computed.
+        on_host: of those moved to the host.
+    """
+
+    on_device: int
+    on_host: int
 
 
 class OutputCache:
     """Outputs by branch and step.
 
-    Never copied where torch counts writes into them. Tensors made in inference mode have no counter:
-    of these a copy is kept, and given where a single output may go to the sampler as it is, so that it
-    may write into what it got; several outputs are only read.
+    Kept as they are, they are never copied where torch counts writes into them. Tensors made in
+    inference mode have no counter: of these a copy is kept, and given where a single output may go to
+    the sampler as it is, so that it may write into what it got; several outputs are only read. What is
+    packed is a copy that nobody else ever has.
+
+    Args:
+        storage: how they are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, storage: Storage) -> None:
+        self._packing = Packing(storage)
         self._held: dict[tuple[str, int], tuple[Any, list[int]]] = {}
 
     def put(self, branch: str, step: int, output: Any) -> None:
         """Keep an output."""
-        self._held[branch, step] = _apart(output), _versions(output)
+        kept = self._packing.pack(output)
+        self._held[branch, step] = _apart(kept), _versions(kept)
 
     def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
         """The outputs of these steps; None unless all are held."""
@@ -53,13 +73,21 @@ class OutputCache:
         """Let go of everything."""
         self._held.clear()
 
+    def overflowed(self) -> bool:
+        """Whether an output put since this was asked last is beyond its storage; asks the device."""
+        return self._packing.overflowed()
+
     @property
-    def num_bytes(self) -> int:
-        """Bytes of the memory kept alive; memory that outputs share counts once."""
-        leaves = [leaf for output, _ in self._held.values() for leaf in tensors(output)]
-        plain = [part for leaf in leaves for part in _parts(leaf)]
-        storages = {s.data_ptr(): s.nbytes() for s in (part.untyped_storage() for part in plain)}
-        return sum(storages.values())
+    def held(self) -> Held:
+        """The bytes held now."""
+        leaves = [leaf for output, _ in self._held.values() for leaf in pytree.tree_leaves(output)]
+        plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        packed = [leaf for leaf in leaves if isinstance(leaf, Packed)]
+        stayed = [leaf.codes for leaf in packed if not leaf.moved]
+        return Held(
+            _num_bytes([*plain, *stayed]),
+            _num_bytes([leaf.codes for leaf in packed if leaf.moved]),
+        )
 
 
 def _apart(output: Any) -> Any:
@@ -67,6 +95,11 @@ def _apart(output: Any) -> Any:
     if not any(leaf.is_inference() for leaf in tensors(output)):
         return output
     return pytree.tree_map_only(torch.Tensor, torch.clone, output)
+
+
+def _num_bytes(leaves: Iterable[torch.Tensor]) -> int:
+    storages = [part.untyped_storage() for leaf in leaves for part in _parts(leaf)]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
 
 def _parts(leaf: torch.Tensor) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otcache_core.contracts import Forecaster, RunReport, SchedulePlan
+from otcache_core.contracts import Forecaster, RunReport, SchedulePlan, Storage
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache import OutputCache
@@ -30,6 +30,7 @@ class CachePolicy(StepPolicy):
         resolve: gives the forecaster, which gives A, of a name.
         report: filled as runs go by.
         strict: refuse a run of another step count.
+        storage: how outputs are kept; None: as they are.
     """
 
     watches = False
@@ -41,13 +42,15 @@ class CachePolicy(StepPolicy):
         report: RunReport,
         *,
         strict: bool = False,
+        storage: Storage | None = None,
     ) -> None:
         self._plan_of = schedule if callable(schedule) else lambda grid: schedule
         self._resolve = functools.cache(resolve)  # plugins are looked up once, not every run
         self._report, self._strict = report, strict
         if isinstance(schedule, Schedule):
             self._take(schedule)
-        self._cache = OutputCache()
+        report.storage = storage or Storage()
+        self._cache = OutputCache(report.storage)
         self._plans: dict[str, Plan] = {}
         self._run: RunInfo | None = None
         self._skipped = 0
@@ -128,7 +131,12 @@ class CachePolicy(StepPolicy):
         self._report.seconds += _now() - self._started
         self._report.runs += completed
         self._cache.clear()
-        self._report.cached_bytes = 0
+        self._report.hold(*self._cache.held)
+        if self._cache.overflowed():
+            self.warn(
+                "an output was beyond the range of fp16, in which outputs are kept: forecasts from it "
+                "are infinite. Keep outputs in bf16."
+            )
         if not completed:
             self.warn("a run broke off before its last step.")
             return
@@ -166,9 +174,7 @@ class CachePolicy(StepPolicy):
     def _forget(self, branch: str, step: int) -> None:
         done = [k for k, last in self._plans[branch].last_use.items() if last <= step]
         self._cache.drop(branch, done)
-        held = self._cache.num_bytes
-        self._report.cached_bytes = held
-        self._report.peak_cached_bytes = max(self._report.peak_cached_bytes, held)
+        self._report.hold(*self._cache.held)
 
 
 def _listed(names: Iterable[str]) -> str:

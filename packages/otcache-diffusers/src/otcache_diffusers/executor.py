@@ -10,7 +10,14 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, RunReport, SchedulePlan
+from otcache_core.contracts import (
+    CacheExecutor,
+    Forecaster,
+    RunHandle,
+    RunReport,
+    SchedulePlan,
+    Storage,
+)
 from otcache_core.contracts.executor import NOTHING_RAN
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
@@ -82,8 +89,9 @@ class TorchExecutor(CacheExecutor):
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
+        storage: Storage | None = None,
     ) -> AbstractContextManager[RunHandle]:
-        return self._attached(target, schedule, strict, calls_per_step)
+        return self._attached(target, schedule, strict, calls_per_step, storage)
 
     @contextmanager
     def _attached(
@@ -92,10 +100,11 @@ class TorchExecutor(CacheExecutor):
         schedule: Schedule | SchedulePlan,
         strict: bool,
         calls_per_step: int | None,
+        storage: Storage | None,
     ) -> Iterator[RunHandle]:
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
-        policy = CachePolicy(schedule, self._forecaster, report, strict=strict)
+        policy = CachePolicy(schedule, self._forecaster, report, strict=strict, storage=storage)
         with drive(
             target,
             self._level(target, policy),

@@ -17,6 +17,7 @@ from otcache_core import (
     __version__,
 )
 from otcache_core.calibration import Calibration
+from otcache_core.contracts import Storage
 from otcache_core.loop import Loop, loop
 from otcache_core.policy import Policy
 
@@ -34,6 +35,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "ScheduleError",
+    "Storage",
     "__version__",
     "accelerate",
     "calibrate",

@@ -154,6 +154,12 @@ def run(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse another step count or grid.")
     ] = False,
+    cache_dtype: Annotated[
+        str | None, typer.Option(help="Keep outputs in bf16, fp16 or fp32.")
+    ] = None,
+    cache_device: Annotated[
+        str | None, typer.Option(help="Keep outputs in host memory: cpu.")
+    ] = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
@@ -161,6 +167,7 @@ def run(
     from otcache.opening import open_pipeline, save_picture
     from otcache.running import load_policy
     from otcache.single import run_once
+    from otcache_core.contracts import Storage
 
     plan_ = load_policy(policy)
     opened = open_pipeline(pipeline)
@@ -174,6 +181,7 @@ def run(
         num_steps=steps,
         strict=strict,
         call=arguments,
+        storage=Storage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
     )
     save_picture(picture, result.picture)
     _show({"picture": str(picture), **result.report.to_dict()}, as_json)

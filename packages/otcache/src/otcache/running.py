@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
-from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan
+from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan, Storage
 from otcache_core.contracts.executor import NOTHING_RAN
 from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.plugins import Registry
@@ -30,6 +30,7 @@ def accelerate(
     executor: str | None = None,
     registry: Registry | None = None,
     calls_per_step: int | None = None,
+    storage: Storage | None = None,
 ) -> AbstractContextManager[RunHandle]:
     """A context in which ``target`` skips steps; nothing remains on it afterwards.
 
@@ -43,6 +44,8 @@ def accelerate(
         registry: where plugins come from.
         calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
             twice. Where it is not told, two calls that carry the same time are an error.
+        storage: how outputs are kept for forecasts, such as ``otcache.Storage("bf16", device="cpu")``;
+            None: as they are, where they are.
 
     Returns:
         A context manager, or a decorator, which is entered at each call; ``run.report`` tells what was
@@ -61,7 +64,8 @@ def accelerate(
         if isinstance(plan, Schedule)
         else planned(registry, target, plan, budget, strict=strict)
     )
-    told = {} if calls_per_step is None else {"calls_per_step": calls_per_step}
+    options = {"calls_per_step": calls_per_step, "storage": storage}
+    told = {name: value for name, value in options.items() if value is not None}
     chosen = choose(registry, "executors", target, executor)
     attach = partial(chosen.attach, target, schedule, strict=strict, **told)
     all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps

@@ -10,7 +10,7 @@ from typing import Any
 from otcache.running import planned
 from otcache.targets import choose
 from otcache_core import ExecutionError, OtcacheError
-from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan
+from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan, Storage
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -29,6 +29,7 @@ class Enabled:
         strict: refuse a step count or grid other than planned.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
         registry: where plugins come from.
+        storage: how outputs are kept, as in :func:`otcache.accelerate`.
 
     Raises:
         OtcacheError: if the target is not supported, does not fit the policy, or the budget is not
@@ -50,8 +51,10 @@ class Enabled:
         strict: bool = False,
         executor: str | None = None,
         registry: Registry | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self._target, self._policy, self._strict = target, policy, strict
+        self._told: dict[str, Any] = {} if storage is None else {"storage": storage}
         self._registry = registry or Registry()
         self._executor: CacheExecutor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
@@ -142,7 +145,7 @@ class Enabled:
         if context is not None:
             context.__exit__(None, None, None)
         if plan is not None:
-            context = self._executor.attach(self._target, plan, strict=self._strict)
+            context = self._executor.attach(self._target, plan, strict=self._strict, **self._told)
             self._run, self._context = context.__enter__(), context
         return self._run
 
@@ -180,6 +183,7 @@ def enable(
     *,
     strict: bool = False,
     executor: str | None = None,
+    storage: Storage | None = None,
 ) -> Enabled:
     """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
-    return Enabled(target, policy, budget, strict=strict, executor=executor)
+    return Enabled(target, policy, budget, strict=strict, executor=executor, storage=storage)

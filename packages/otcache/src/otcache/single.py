@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache.running import planned
 from otcache.targets import choose
 from otcache_core import ExecutionError
-from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest
+from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest, Storage
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -35,6 +35,7 @@ def run_once(
     num_steps: int | None = None,
     strict: bool = False,
     call: Mapping[str, Any] | None = None,
+    storage: Storage | None = None,
 ) -> Single:
     """Check a policy against the pipeline, map it to another step count if asked, and sample once.
 
@@ -49,7 +50,9 @@ def run_once(
     n = num_steps or own.inference_steps or own.num_steps
     request = SampleRequest((prompt,), (seed,), n, call or {}, 1)
     plan = planned(registry, target, policy, budget, strict=strict, request=request)
-    with choose(registry, "executors", target).attach(target, plan, strict=strict) as run:
+    executor = choose(registry, "executors", target)
+    told: dict[str, Any] = {} if storage is None else {"storage": storage}
+    with executor.attach(target, plan, strict=strict, **told) as run:
         picture = probe.sample(target, request)[0]
     if not run.report.runs:
         raise ExecutionError(

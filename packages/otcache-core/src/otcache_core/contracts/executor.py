@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.contracts.storage import Storage
 from otcache_core.schedule import Schedule
 
 #: The schedule of a run from its grid s_0 .. s_N, shape (N + 1,); all NaN where it is not known.
@@ -29,8 +30,11 @@ class RunReport:
             per branch.
         companions: calls (made, avoided) of networks that only feed the denoiser, by name: a
             ControlNet is left out of steps in which no denoiser is called.
-        cached_bytes: bytes of cached outputs held now.
-        peak_cached_bytes: the most ever held.
+        storage: how outputs were kept.
+        cached_bytes: bytes of cached outputs held now on the devices they were computed on.
+        peak_cached_bytes: the most ever held there.
+        cached_host_bytes: bytes held now of outputs that were moved to host memory.
+        peak_cached_host_bytes: the most ever held there.
         seconds: wall time of the denoising loops, first step's start to last step's end.
         warnings: what could not be done as planned, and why.
     """
@@ -40,8 +44,11 @@ class RunReport:
     computed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     companions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    storage: Storage = field(default_factory=Storage)
     cached_bytes: int = 0
     peak_cached_bytes: int = 0
+    cached_host_bytes: int = 0
+    peak_cached_host_bytes: int = 0
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
@@ -52,7 +59,13 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return dict(self.__dict__)
+        return {**self.__dict__, "storage": asdict(self.storage)}
+
+    def hold(self, on_device: int, on_host: int) -> None:
+        """Note the bytes held now."""
+        self.cached_bytes, self.cached_host_bytes = on_device, on_host
+        self.peak_cached_bytes = max(self.peak_cached_bytes, on_device)
+        self.peak_cached_host_bytes = max(self.peak_cached_host_bytes, on_host)
 
 
 #: What a report says of a context that was left with nothing done, where steps were to be skipped.
@@ -79,10 +92,10 @@ class RunHandle(ABC):
 class CacheExecutor(ABC):
     """Run a live pipeline or module by a schedule.
 
-    Laws: under the all-compute schedule outputs are bit-identical; on exit, also by exception,
-    nothing remains on the module and ``inspect.signature(forward)`` is unchanged; other
-    instances are never touched; a skipped step makes no call of the denoiser, or at least none
-    of what the executor caches in it, and no device-to-host sync.
+    Laws: under the all-compute schedule outputs are bit-identical, however they are kept; on exit,
+    also by exception, nothing remains on the module and ``inspect.signature(forward)`` is
+    unchanged; other instances are never touched; a skipped step makes no call of the denoiser, or
+    at least none of what the executor caches in it, and no device-to-host sync.
     """
 
     @abstractmethod
@@ -100,6 +113,7 @@ class CacheExecutor(ABC):
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
+        storage: Storage | None = None,
     ) -> AbstractContextManager[RunHandle]:
         """A context in which ``target`` runs by ``schedule``.
 
@@ -110,8 +124,9 @@ class CacheExecutor(ABC):
             strict: refuse instead of noticing.
             calls_per_step: denoiser calls of one sampler step of a bare module; None where the user
                 did not tell, which may be taken for 1 only as long as nothing contradicts.
+            storage: how outputs are kept; None: as they are.
 
         Raises:
             ExecutionError: if the target is already accelerated or not supported, or tells itself how
-                many calls a step makes.
+                many calls a step makes, or the executor cannot keep outputs that way.
         """

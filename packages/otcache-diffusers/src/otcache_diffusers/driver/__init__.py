@@ -3,11 +3,13 @@
 from otcache_diffusers.driver.companions import CompanionUse, companions_of
 from otcache_diffusers.driver.drive import denoisers_of, drive, unsupported
 from otcache_diffusers.driver.grid import sigma_grid
+from otcache_diffusers.driver.packed import Packed
 from otcache_diffusers.driver.policy import RunInfo, StepPolicy
 from otcache_diffusers.driver.tree import combine, tensors
 
 __all__ = [
     "CompanionUse",
+    "Packed",
     "RunInfo",
     "StepPolicy",
     "combine",

@@ -9,6 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.driver.packed import Packed
 
 
 def tensors(tree: Any) -> list[torch.Tensor]:
@@ -27,7 +28,8 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
     .. math:: \sum_r A_r v_r
 
     Accumulated in float32 (float64 for float64 leaves) and cast once. The single term 1 v returns
-    the very object v. Leaves that are no floating-point tensors are taken from the first output.
+    the very object v. Leaves that are no floating-point tensors are taken from the first output. Packed
+    leaves are read one at a time; the sum has the type they came in.
 
     Args:
         outputs: v_0, v_1, ..., trees of one structure.
@@ -36,10 +38,10 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
     Raises:
         ExecutionError: if the trees or their shapes differ.
     """
-    if len(outputs) == 1 and coefficients[0] == 1.0:
-        return outputs[0]
     flat = [pytree.tree_flatten(output) for output in outputs]
-    spec = flat[0][1]
+    first, spec = flat[0]
+    if len(outputs) == 1 and coefficients[0] == 1.0 and Packed not in map(type, first):
+        return outputs[0]
     if any(other != spec for _, other in flat[1:]):
         raise ExecutionError(
             "the denoiser's outputs changed their structure during the run: use reuse."
@@ -50,14 +52,18 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
 
 def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[float]) -> Any:
     first = leaves[0]
-    if not isinstance(first, torch.Tensor) or not first.is_floating_point():
-        return first
+    if not isinstance(first, (torch.Tensor, Packed)) or not first.dtype.is_floating_point:
+        return _read(first)
     if any(leaf.shape != first.shape for leaf in leaves):
         shapes = [tuple(leaf.shape) for leaf in leaves]
         raise ExecutionError(f"outputs of one branch must have one shape, got {shapes}: use reuse.")
     wide = torch.promote_types(first.dtype, torch.float32)
     # One wide tensor and no other: what is added to it is widened as it is read.
-    total = first.to(wide, copy=True).mul_(coefficients[0])
+    total = _read(first).to(wide, copy=True).mul_(coefficients[0])
     for leaf, c in zip(leaves[1:], coefficients[1:], strict=True):
-        total.add_(leaf, alpha=c)
+        total.add_(_read(leaf), alpha=c)
     return total.to(first.dtype)
+
+
+def _read(leaf: Any) -> Any:
+    return leaf.read() if isinstance(leaf, Packed) else leaf
