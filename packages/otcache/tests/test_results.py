@@ -27,6 +27,7 @@ def test_results_survive_a_file(tmp_path: Path) -> None:
         sources={"otcache": "this project"},
         prices={"otcache": 3},
         full={"frechet": 4.0},
+        frames_per_second=8.0,
         missing=(Missing("fora", None, "no U-Net"),),
     )
     results.save(tmp_path / "results.json")
@@ -64,12 +65,15 @@ def test_contradictions_are_named() -> None:
         replace(CELL, nfe=0)
     with pytest.raises(OtcacheError, match="speedup must be finite"):
         replace(CELL, measured_speedup=0.0)
+    for rate in (-1.0, math.inf, math.nan):
+        with pytest.raises(OtcacheError, match="frames_per_second must be a finite number"):
+            replace(RESULTS, frames_per_second=rate)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 2', '"version": 9', "version"),
+        ('"version": 3', '"version": 9', "version"),
         ('"otcache-results"', '"something"', "format"),
         ('"budget": 5', '"budget": "five"', "budget"),
         ('"budget": 5', '"budget": 0', "budget and nfe"),

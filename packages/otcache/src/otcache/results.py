@@ -13,7 +13,7 @@ from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
 from otcache_core.files import load_json, save_json
 
-FORMAT, VERSION = "otcache-results", 2
+FORMAT, VERSION = "otcache-results", 3
 Label = tuple[str, int, str]
 
 
@@ -105,10 +105,11 @@ class Results:
         full: what the full run itself gets from metrics for which it is not the measure, as a distance
             to data: one number, the mean over samples where there is one a sample.
         full_metrics: those that have one value a sample.
+        frames_per_second: at which clips play; 0 where pictures were made.
 
     Raises:
-        OtcacheError: if there is no cell, a pair of method and budget stands twice, or a metric
-            has another number of values than there are samples.
+        OtcacheError: if there is no cell, a pair of method and budget stands twice, a metric has
+            another number of values than there are samples, or the frame rate is negative or not finite.
     """
 
     title: str
@@ -123,8 +124,12 @@ class Results:
     missing: tuple[Missing, ...] = ()
     full: dict[str, float] = field(default_factory=dict)
     full_metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    frames_per_second: float = 0.0
 
     def __post_init__(self) -> None:
+        rate = self.frames_per_second
+        if not (math.isfinite(rate) and rate >= 0):
+            raise OtcacheError(expected("frames_per_second", rate, "a finite number of at least 0"))
         if not self.cells or not self.labels:
             raise OtcacheError("results must hold at least one cell and one sample, got none.")
         keys = [(cell.method, cell.budget) for cell in self.cells]
@@ -236,6 +241,7 @@ class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
     missing: tuple[Missing, ...]
     full: dict[str, float]
     full_metrics: dict[str, tuple[float, ...]]
+    frames_per_second: float
 
 
 def _unpack(stored: _ResultsFile) -> Results:
