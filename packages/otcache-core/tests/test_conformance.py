@@ -85,7 +85,7 @@ class TestOutcome(CostModelConformance):
 
 
 class Rmse(QualityMetric):
-    name, higher_is_better = "rmse", False
+    name, higher_is_better, pointwise = "rmse", False, True
 
     def __call__(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
         for pictures in (images, reference):

@@ -1,4 +1,4 @@
-"""The kits of prompt and set metrics pass what keeps the contracts, and fail what does not."""
+"""The kits of clip, prompt and set metrics pass what keeps the contracts, and fail what does not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric
+from otcache_core.contracts import ClipMetric, Metric, PromptMetric, QualityMetric, SetMetric
 from otcache_core.plugins import Info, Registry, hookimpl
 from otcache_core.testing import (
+    ClipMetricConformance,
     KnownAnswer,
+    MetricConformance,
     PromptMetricConformance,
     SetMetricConformance,
 )
@@ -67,6 +69,43 @@ class TestMeanColour(SetMetricConformance):
         return KnownAnswer((x,), 0.3)
 
 
+class Steps(ClipMetric):
+    """How far the steps from frame to frame are off, root mean square."""
+
+    name, higher_is_better = "steps", False
+
+    def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        for stack in (clips, reference):
+            _check(stack)
+            if stack.ndim != 5 or stack.shape != reference.shape or stack.shape[1] < 2:
+                raise OtcacheError("not clips of one shape")
+        off = np.diff(clips.astype(np.float64), axis=1) - np.diff(reference, axis=1)
+        return np.sqrt((off**2).mean((1, 2, 3, 4)))
+
+
+class TestSteps(ClipMetricConformance):
+    channel_blind = True
+
+    def make_metric(self) -> ClipMetric:
+        return Steps()
+
+    def known_answer(self) -> KnownAnswer:
+        """The last of three frames is off by d in one channel: of six steps' channels one is."""
+        y = np.full((2, 3, 8, 8, 3), 0.2)
+        x = y.copy()
+        x[0, 2, ..., 0], x[1, 2, ..., 2] = 0.5, 1.0
+        return KnownAnswer((x, y), np.array([0.3, 0.8]) / np.sqrt(6))
+
+
+class Neighbours(QualityMetric):
+    """Says that it is pointwise, and compares each pixel with the next one's difference."""
+
+    name, higher_is_better, pointwise = "neighbours", False, True
+
+    def __call__(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return np.abs(np.diff(images - reference, axis=1)).mean((1, 2, 3))
+
+
 class Rolled(PromptMetric):
     """Pairs each picture with the prompt before its own."""
 
@@ -83,6 +122,31 @@ class Forgetful(SetMetric):
 
     def __call__(self, images: np.ndarray) -> float:
         return MeanColour()(images[1:])
+
+
+def test_a_kit_fails_a_metric_that_calls_itself_pointwise() -> None:
+    class Kit(MetricConformance):
+        def make_metric(self) -> QualityMetric:
+            return Neighbours()
+
+        def known_answer(self) -> KnownAnswer:
+            raise NotImplementedError
+
+    with pytest.raises(AssertionError):
+        Kit().test_a_pointwise_metric_does_not_know_where_a_pixel_lies()
+
+
+def test_a_kit_fails_clips_whose_frames_are_off_by_one() -> None:
+    class Late(Steps):
+        def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
+            return super().__call__(np.roll(clips, 1, axis=1), reference)
+
+    class Kit(TestSteps):
+        def make_metric(self) -> ClipMetric:
+            return Late()
+
+    with pytest.raises(AssertionError):
+        Kit().test_identical_clips_are_best()
 
 
 def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
@@ -125,7 +189,7 @@ def test_a_known_answer_that_tells_nothing_is_refused(
         Kit().test_the_known_answer()
 
 
-@pytest.mark.parametrize("metric", [Prompted, MeanColour])
+@pytest.mark.parametrize("metric", [Prompted, MeanColour, Steps])
 def test_the_registry_takes_every_kind_of_metric(metric: type[Metric]) -> None:
     class Plugin:
         @hookimpl
@@ -138,6 +202,6 @@ def test_the_registry_takes_every_kind_of_metric(metric: type[Metric]) -> None:
 
 
 def test_each_kind_says_what_it_takes() -> None:
-    kinds = (QualityMetric, PromptMetric, SetMetric)
-    assert [kind.takes for kind in kinds] == ["pairs", "prompts", "set"]
+    kinds = (QualityMetric, ClipMetric, PromptMetric, SetMetric)
+    assert [kind.takes for kind in kinds] == ["pairs", "clips", "prompts", "set"]
     assert Metric.needs == ""

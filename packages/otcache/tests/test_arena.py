@@ -30,6 +30,7 @@ from otcache.arena.worker import Bench, Worker, full_runs
 from otcache.state_error import state_rmse
 from otcache_core import FileError, OtcacheError
 from otcache_core.contracts import (
+    ClipMetric,
     Measured,
     Peer,
     PeerSetting,
@@ -437,6 +438,37 @@ def test_a_metric_that_refuses_such_pictures_is_left_out_with_its_reason(tmp_pat
     with pytest.warns(OtcacheNotice, match="picky is left out: pictures must be 64x64"):
         made, _ = Assembly(fakes.finished(tmp_path), measures).results(["good"], {}, "")
     assert "picky" not in made.metrics
+
+
+def test_a_metric_of_clips_is_left_out_of_pictures_and_one_of_prompts_of_clips() -> None:
+    class Still(ClipMetric):
+        name, higher_is_better = "still", False
+
+        def __call__(self, clips: Any, reference: Any) -> Any:
+            return np.abs(clips - reference).mean((1, 2, 3, 4))
+
+    measures = Measures({**MEASURES.metrics, "still": Still()})
+    pictures = np.linspace(0, 1, 2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
+    with pytest.warns(OtcacheNotice, match="still is left out: .* must be clips"):
+        kept = measures.usable(pictures, ("a", "bc"))
+    assert [*kept.metrics] == ["rmse", "mean", "letters"]
+    clips = np.stack([pictures, 0.5 * pictures, pictures], axis=1)
+    with pytest.warns(OtcacheNotice, match="is left out: it judges pictures, and these are clips"):
+        kept = measures.usable(clips, ("a", "bc"))
+    assert [*kept.metrics] == ["rmse", "still"]
+    made = np.clip(clips + 0.1, 0, 1)
+    values = kept.values(made, clips, ("a", "bc"))
+    assert {name: found.shape for name, found in values.items()} == {"rmse": (2,), "still": (2,)}
+    assert kept.totals(made) == kept.of_full_runs(made, ("a", "bc")) == {}
+
+
+def test_usual_metrics_are_those_of_what_is_compared(recwarn: pytest.WarningsRecorder) -> None:
+    names = ("rmse", "ms-ssim", "flicker")
+    measures = Measures(dict.fromkeys(names, Grey()), usual=True)
+    pictures = np.full((2, 4, 4, 3), 0.5)
+    assert [*measures.usable(pictures, ("a", "b")).metrics] == ["rmse", "ms-ssim"]
+    assert [*measures.usable(pictures[:, None], ("a", "b")).metrics] == ["rmse", "flicker"]
+    assert not recwarn.list
 
 
 def test_without_the_ode_s_solution_the_rest_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.contracts import Drift, Evaluation, Evaluator, QualityMetric, SampleRequest
+from otcache_core.contracts import (
+    Drift,
+    Evaluation,
+    Evaluator,
+    QualityMetric,
+    SampleRequest,
+    compare,
+)
 from otcache_core.errors import OtcacheError, OtcacheNotice, expected
 from otcache_core.plugins import Registry
 from otcache_core.recurrence import NotLinear, Recurrence
@@ -319,7 +326,7 @@ class PipelineEvaluator(Evaluator):
             return np.asarray(error.abs().mean(1))
         assert pictures is not None
         assert self._pictures is not None
-        return self._metrics[objective](pictures, self._pictures[list(samples)])
+        return compare(self._metrics[objective], pictures, self._pictures[list(samples)])
 
     @staticmethod
     def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

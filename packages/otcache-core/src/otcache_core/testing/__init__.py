@@ -14,6 +14,7 @@ begins with ``Test`` and say how to make the plugin:
 Importing this package needs pytest; nothing else in otcache-core does.
 """
 
+from otcache_core.testing.clip_metrics import ClipMetricConformance
 from otcache_core.testing.clip_writers import ClipWriterConformance
 from otcache_core.testing.cost_models import CostModelConformance
 from otcache_core.testing.executors import ExecutorConformance
@@ -28,6 +29,7 @@ from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.toy import ToyEvaluator, ToySampler
 
 __all__ = [
+    "ClipMetricConformance",
     "ClipWriterConformance",
     "CostModelConformance",
     "ExecutorConformance",

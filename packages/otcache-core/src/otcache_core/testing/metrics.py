@@ -99,6 +99,15 @@ class MetricConformance(ABC):
         x, y = answer.arguments
         assert answer.agrees(metric(x[..., ::-1], y[..., ::-1])) == self.channel_blind
 
+    def test_a_pointwise_metric_does_not_know_where_a_pixel_lies(self) -> None:
+        metric = self.make_metric()
+        if not metric.pointwise:
+            pytest.skip("this metric sees more than single pixels")
+        pair = [v.reshape(3, -1, 3) for v in (self._noisy(0.1), self._pictures())]
+        order = np.random.default_rng(0).permutation(pair[0].shape[1])
+        x, y = (v[:, order].reshape(3, *self.shape) for v in pair)
+        np.testing.assert_allclose(metric(x, y), metric(self._noisy(0.1), self._pictures()))
+
     def test_pictures_do_not_influence_each_other(self) -> None:
         metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
         single = [metric(worse[i : i + 1], clean[i : i + 1])[0] for i in range(len(clean))]

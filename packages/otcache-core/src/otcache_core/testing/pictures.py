@@ -45,10 +45,29 @@ def waves(n: int, shape: Sequence[int]) -> Pictures:
     return np.moveaxis(flat, 1, -1)
 
 
+def moving(n: int, frames: int, shape: Sequence[int]) -> Pictures:
+    """Clips of coloured patterns that move, between 0.1 and 0.9, shape (n, frames, \\*shape).
+
+    No two clips are alike, and no two frames of one.
+    """
+    return np.stack([np.stack([_pattern(k, t, shape) for t in range(frames)]) for k in range(n)])
+
+
 def noisy(pictures: Pictures, amount: float) -> Pictures:
     """The same with uniform noise of up to ``amount``, always the same noise."""
     grain = np.random.default_rng(0).uniform(-1.0, 1.0, pictures.shape)
     return np.clip(pictures + amount * grain, 0.0, 1.0)
+
+
+def _pattern(clip: int, frame: int, shape: Sequence[int]) -> Pictures:
+    """One frame; the pattern moves by a pixel to the right and half a pixel down."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
+    x, y = x - frame - 3 * clip, y - 0.5 * frame - 5 * clip
+    planes = [
+        0.5 + 0.2 * np.sin(0.45 * x + 0.2 * y + c) + 0.2 * np.sin(0.5 * y - 0.1 * x + 2 * c)
+        for c in range(shape[-1])
+    ]
+    return np.stack(planes, axis=-1)
 
 
 def check_telling(answer: KnownAnswer) -> None:

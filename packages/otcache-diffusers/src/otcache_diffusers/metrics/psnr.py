@@ -22,6 +22,7 @@ class Psnr(QualityMetric):
 
     name = "psnr"
     higher_is_better = True
+    pointwise = True
 
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]

@@ -20,6 +20,7 @@ class Rmse(QualityMetric):
 
     name = "rmse"
     higher_is_better = False
+    pointwise = True
 
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]

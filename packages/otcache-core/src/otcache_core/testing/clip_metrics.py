@@ -1,0 +1,145 @@
+"""The laws of a metric of clips as tests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otcache_core.contracts.metric import ClipMetric
+from otcache_core.errors import OtcacheError
+from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, moving, noisy
+
+
+class ClipMetricConformance(ABC):
+    """Laws of :class:`~otcache_core.contracts.ClipMetric`.
+
+    Override :meth:`make_metric` and :meth:`known_answer`.
+
+    Attributes:
+        shape: of one frame.
+        frames: of one clip, at least 3 and another number than the kit's three clips.
+        tolerance: how near to 0 the distance of identical clips is.
+        channel_blind: whether the metric treats red, green and blue alike, so that swapping them in
+            both clips changes nothing.
+    """
+
+    shape: tuple[int, ...] = (48, 48, 3)
+    frames: int = 5
+    tolerance: float = 1e-6
+    channel_blind: bool = False
+
+    @abstractmethod
+    def make_metric(self) -> ClipMetric:
+        """A fresh metric."""
+
+    @abstractmethod
+    def known_answer(self) -> KnownAnswer:
+        """Values derived without the metric, for arguments (clips, reference)."""
+
+    def _clips(self) -> Pictures:
+        return moving(3, self.frames, self.shape)
+
+    def _noisy(self, amount: float) -> Pictures:
+        return noisy(self._clips(), amount)
+
+    def _losses(self, clips: Pictures, reference: Pictures) -> NDArray[np.float64]:
+        """The metric, turned so that lower is better."""
+        metric = self.make_metric()
+        return (-1.0 if metric.higher_is_better else 1.0) * metric(clips, reference)
+
+    def test_the_known_answer(self) -> None:
+        answer = self.known_answer()
+        check_telling(answer)
+        found = self.make_metric()(*answer.arguments)
+        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
+
+    def test_one_number_a_clip(self) -> None:
+        values = self.make_metric()(self._noisy(0.1), self._clips())
+        assert values.shape == (3,)
+        assert values.dtype == np.float64
+        assert np.isfinite(values).all()
+
+    def test_identical_clips_are_best(self) -> None:
+        metric, clean = self.make_metric(), self._clips()
+        same, worse = self._losses(clean, clean), self._losses(self._noisy(0.05), clean)
+        assert (worse > same).all()
+        if not metric.higher_is_better:
+            np.testing.assert_allclose(same, 0.0, atol=self.tolerance)
+
+    def test_identical_clips_are_equally_good_whatever_they_show(self) -> None:
+        clean = np.concatenate([self._clips(), self._noisy(0.1)])
+        same = self.make_metric()(clean, clean)
+        np.testing.assert_allclose(same, same[0], rtol=self.tolerance, atol=self.tolerance)
+
+    def test_more_noise_is_worse(self) -> None:
+        clean = self._clips()
+        little, much = (self._losses(self._noisy(amount), clean) for amount in (0.02, 0.3))
+        assert (little < much).all()
+
+    def test_another_order_of_the_frames_is_worse(self) -> None:
+        clean = self._clips()
+        order = [*range(1, self.frames, 2), *range(0, self.frames, 2)]
+        assert (self._losses(clean[:, order], clean) > self._losses(clean, clean)).all()
+
+    def test_every_frame_counts(self) -> None:
+        clean = self._clips()
+        same = self._losses(clean, clean)
+        for t in range(self.frames):
+            other = clean.copy()
+            other[:, t] = self._noisy(0.3)[:, t]
+            assert (self._losses(other, clean) > same + self.tolerance).all()
+
+    def test_channels_are_what_they_are_called(self) -> None:
+        metric, answer = self.make_metric(), self.known_answer()
+        x, y = answer.arguments
+        assert answer.agrees(metric(x[..., ::-1], y[..., ::-1])) == self.channel_blind
+
+    def test_clips_do_not_influence_each_other(self) -> None:
+        metric, clean, worse = self.make_metric(), self._clips(), self._noisy(0.1)
+        single = [metric(worse[i : i + 1], clean[i : i + 1])[0] for i in range(len(clean))]
+        np.testing.assert_allclose(metric(worse, clean), single, rtol=1e-4, atol=self.tolerance)
+
+    def test_the_same_again(self) -> None:
+        metric, clean = self.make_metric(), self._clips()
+        once = metric(self._noisy(0.1), clean)
+        metric(clean, self._noisy(0.2))
+        np.testing.assert_array_equal(metric(self._noisy(0.1), clean), once)
+
+    def test_clips_are_not_changed(self) -> None:
+        clean, worse = self._clips(), self._noisy(0.1)
+        self.make_metric()(worse, clean)
+        np.testing.assert_array_equal(clean, self._clips())
+        np.testing.assert_array_equal(worse, self._noisy(0.1))
+
+    def test_single_precision_will_do(self) -> None:
+        metric, clean, worse = self.make_metric(), self._clips(), self._noisy(0.1)
+        single = metric(worse.astype(np.float32), clean.astype(np.float32))
+        np.testing.assert_allclose(single, metric(worse, clean), rtol=1e-2, atol=1e-3)
+
+    def test_bytes_are_refused(self) -> None:
+        clips = np.zeros((1, self.frames, *self.shape), dtype=np.uint8)
+        with pytest.raises(OtcacheError):
+            self.make_metric()(clips, clips)  # type: ignore[arg-type]  # that is the point
+
+    def test_values_out_of_range_are_refused(self) -> None:
+        with pytest.raises(OtcacheError):
+            self.make_metric()(255.0 * self._clips(), self._clips())
+
+    def test_other_shapes_are_refused(self) -> None:
+        metric, clean = self.make_metric(), self._clips()
+        for other in (clean[:2], clean[:, 1:], clean[:, :, 1:]):
+            with pytest.raises(OtcacheError):
+                metric(other, clean)
+
+    def test_pictures_are_refused(self) -> None:
+        clean = self._clips()[:, 0]
+        with pytest.raises(OtcacheError):
+            self.make_metric()(clean, clean)
+
+    def test_one_frame_alone_is_refused(self) -> None:
+        clean = self._clips()[:, :1]
+        with pytest.raises(OtcacheError):
+            self.make_metric()(clean, clean)
