@@ -24,7 +24,7 @@ class ClipWriterConformance(ABC):
         tolerance: greatest mean error of a decoded frame of smooth colours, in [0, 1].
     """
 
-    tolerance: float = 0.02
+    tolerance: float = 0.01
 
     @abstractmethod
     def make_writer(self) -> ClipWriter:
