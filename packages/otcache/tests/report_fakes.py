@@ -152,6 +152,31 @@ def fake_pictures(results: Results, size: int = 64) -> Pictures:
     return pictures
 
 
+def fake_clips(
+    results: Results, size: int = 32, frames: int = 9
+) -> dict[tuple[str, int], np.ndarray]:
+    """A square that moves over a gradient; methods lag behind it, and are noisy by the stated error."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[0:size, 0:size] / size
+    ground = 0.25 + 0.5 * np.stack([x, y, 1 - x * y], axis=-1)
+    colours = rng.uniform(0, 1, (len(results.labels), 3))
+
+    def clip(colour: Vector, lag: float) -> np.ndarray:
+        made = np.repeat(ground[None], frames, axis=0)
+        for frame in range(frames):
+            left = round((0.05 + 0.6 * max(0.0, frame - lag) / max(1, frames - 1)) * size)
+            made[frame, size // 3 : 2 * size // 3, left : left + size // 4] = colour
+        return made
+
+    clips = {("full", results.num_steps): np.stack([clip(colour, 0) for colour in colours])}
+    for cell in results.cells:
+        errors = np.array(cell.metrics["rmse"])
+        made = np.stack([clip(c, 8 * e) for c, e in zip(colours, errors, strict=True)])
+        noise = errors[:, None, None, None, None] * rng.normal(0, 0.5, made.shape)
+        clips[cell.method, cell.budget] = np.clip(made + noise, 0, 1)
+    return clips
+
+
 def _cell(method: str, budget: int, rmse: Vector) -> Cell:
     step = N / budget
     shift = 0.7 if method == "otcache" else 1.0

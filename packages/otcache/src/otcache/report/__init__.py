@@ -21,8 +21,8 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
 
     Args:
         results: the figures.
-        pictures: (method, budget) to (n, height, width, 3) in [0, 1], with ("full", N); None
-            leaves the picture grid and the picture wall out.
+        pictures: (method, budget) to pictures (n, height, width, 3), or to clips (n, frames, height,
+            width, 3), in [0, 1], with ("full", N); None leaves the picture grid and the wall out.
         directory: made if missing; files of an earlier report in it are replaced.
 
     Returns:
@@ -31,7 +31,7 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
 
     Raises:
         FileError: if a file cannot be written.
-        OtcacheError: if pictures do not fit the results.
+        OtcacheError: if pictures do not fit the results, or clips come without a frame rate.
     """
     from otcache.report.album import Album
 

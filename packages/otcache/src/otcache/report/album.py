@@ -1,4 +1,4 @@
-"""The pictures of a report, as they are kept beside it."""
+"""The pictures or clips of a report, as they are kept beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.report.pictures import FULL, LARGEST, Pictures, check_pictures, shrink
+from otcache.report.pictures import (
+    FULL,
+    LARGEST,
+    Pictures,
+    check_pictures,
+    check_stack,
+    shrink,
+    stack_shape,
+)
 from otcache.results import Results
 from otcache_core import FileError, OtcacheError
 from otcache_core.files import load_arrays, save_arrays
@@ -20,13 +28,15 @@ FORMAT = {"format": "otcache-pictures", "version": "1"}
 
 @dataclass(frozen=True)
 class Album:
-    """Pictures in 8 bits a channel, no side longer than :data:`~otcache.report.pictures.LARGEST`.
+    """Pictures, or clips, in 8 bits a channel, no side longer than
+    :data:`~otcache.report.pictures.LARGEST`.
 
     A page made from an album that was kept is the page made from the pictures, byte for byte, since
     both see these.
 
     Args:
-        stacks: (method, budget) to shape (n, height, width, 3); ("full", N) among them.
+        stacks: (method, budget) to shape (n, height, width, 3), or all to (n, frames, height, width,
+            3); ("full", N) among them.
         num_steps: N.
     """
 
@@ -35,19 +45,29 @@ class Album:
 
     @classmethod
     def of(cls, results: Results, pictures: Pictures) -> Album:
-        """Pictures in [0, 1], shrunk and rounded.
+        """Pictures or clips in [0, 1], shrunk and rounded.
+
+        Each stack is asked for once and let go, but for the full run's: they may be read from files.
 
         Raises:
-            OtcacheError: if the full run is missing, or a stack has another shape, type or range.
+            OtcacheError: if the full run is missing, a stack has another shape, type or range, or clips
+                come without a frame rate.
         """
-        check_pictures(results, pictures)
-        stacks = {key: _eight_bit(stack) for key, stack in pictures.items()}
+        shape, stacks = stack_shape(results, pictures), {}
+        for name, stack in pictures.items():
+            check_stack(name, stack, shape)
+            stacks[name] = _eight_bit(stack)
         return cls(stacks, results.num_steps)
 
     @property
     def full(self) -> Bytes:
         """The full run's."""
         return self.stacks[FULL, self.num_steps]
+
+    @property
+    def frames(self) -> int:
+        """Of each clip; 0 where the album is of pictures."""
+        return self.full.shape[1] if self.full.ndim == 5 else 0
 
     def save(self, path: Path) -> None:
         """Write them as safetensors, atomically.

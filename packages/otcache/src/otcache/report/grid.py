@@ -1,4 +1,7 @@
-"""The picture grid: prompts down, the full run and every method across, at one low budget."""
+"""The picture grid: prompts down, the full run and every method across, at one low budget.
+
+Of clips it shows the middle frame.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from otcache.report.album import Album, Bytes
 from otcache.report.canvas import INK, MUTED, draw_png
+from otcache.report.film import stills
 from otcache.report.palette import SERIES
 from otcache.report.pictures import FULL
 from otcache.report.scales import OURS, scale_of
@@ -29,15 +33,15 @@ def grid_png(results: Results, album: Album, budget: int | None = None, rows: in
 
     Args:
         results: RMSE values stand below the pictures.
-        album: the pictures.
+        album: the pictures or clips.
         budget: B; the lowest at which otcache stands by default.
         rows: prompts shown, spread evenly from otcache's worst sample to its best.
     """
-    full = album.full
+    full = stills(album.full)
     budget = shared_budgets(results)[0] if budget is None else budget
     chosen = spread(results, budget, rows)
     columns: list[tuple[str, Bytes]] = [(FULL, full)]
-    columns += [(m, album.stacks[m, budget]) for m in _across(results, album, budget)]
+    columns += [(m, stills(album.stacks[m, budget])) for m in _across(results, album, budget)]
 
     def draw(figure: Figure) -> None:
         shape = (len(chosen), len(columns) + 1)
@@ -52,6 +56,7 @@ def grid_png(results: Results, album: Album, budget: int | None = None, rows: in
                 error = _error(results, method, budget, sample)
                 _show(figure, spec[row, column], picture, title, error, method == OURS)
         text = "Figures: RMSE against the full run. Rows: from otcache's worst prompt to its best."
+        text += f" Frame {album.frames // 2 + 1} of {album.frames}." if album.frames else ""
         figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
 
     height = full.shape[1] / full.shape[2]

@@ -25,6 +25,7 @@ from otcache.report.summary import (
     headlines,
     identical,
     level,
+    noun,
     shared_budgets,
     totals,
 )
@@ -34,7 +35,7 @@ from otcache.report.wall import wall
 from otcache.results import Results
 
 #: Parts of the page's script, in order.
-SCRIPTS = ("state", "chart", "tables", "wall", "main")
+SCRIPTS = ("state", "chart", "tables", "film", "wall", "main")
 _ERROR_SIZE = (6.4, 4.2)
 _ERROR_LABEL = "RMSE against the full run for each method; the table has the figures"
 
@@ -48,7 +49,7 @@ def render(results: Results, album: Album | None = None) -> str:
 
     Args:
         results: the figures.
-        album: their pictures; None leaves the picture wall out.
+        album: their pictures or clips; None leaves the wall out.
     """
     environment = Environment(
         loader=PackageLoader("otcache.report"),
@@ -62,6 +63,7 @@ def render(results: Results, album: Album | None = None) -> str:
     return environment.get_template("report.html.j2").render(
         results=results,
         ours=OURS,
+        noun=noun(results),
         shared=shared_budgets(results),
         headlines=headlines(results),
         metrics=metrics,
@@ -82,6 +84,7 @@ def render(results: Results, album: Album | None = None) -> str:
         grey=GREY,
         data=as_script(page_data(results)),
         wall=as_script(wall(results, album)) if album else None,
+        frames=album.frames if album else 0,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from otcache.report.duels import duels
 from otcache.report.palette import series_of
 from otcache.report.scales import OURS, scale_of
-from otcache.report.summary import interval, shared_budgets, totals
+from otcache.report.summary import interval, noun, shared_budgets, totals
 from otcache.report.tags import harms, tags, tags_of
 from otcache.results import Cell, Results
 
@@ -20,6 +20,7 @@ def page_data(results: Results) -> dict[str, Any]:
     """Figures, intervals, paired differences and harms of every metric."""
     return {
         "ours": OURS,
+        "noun": noun(results),
         "steps": results.num_steps,
         "methods": results.methods,
         "budgets": results.budgets,

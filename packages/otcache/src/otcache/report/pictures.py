@@ -17,6 +17,7 @@ from otcache_core.errors import expected
 
 Picture = NDArray[np.floating]
 Pictures = Mapping[tuple[str, int], Picture]
+Shape = tuple[int, ...]
 FULL = "full"
 #: Pixels of the longer side of a picture in a report.
 LARGEST = 256
@@ -25,28 +26,56 @@ LARGEST = 256
 def check_pictures(
     results: Results, pictures: Mapping[tuple[str, int], NDArray[Any]], dtype: type = np.floating
 ) -> None:
-    """Whether every stack of pictures fits the results.
+    """Whether every stack of pictures, or of clips, fits the results.
 
     Args:
-        results: one label a sample.
-        pictures: (method, budget) to shape (n, height, width, 3); ("full", N) among them.
+        results: one label a sample, and the frame rate of clips.
+        pictures: (method, budget) to shape (n, height, width, 3) or (n, frames, height, width, 3);
+            ("full", N) among them.
         dtype: ``np.floating`` for pictures in [0, 1], or ``np.uint8``.
 
     Raises:
-        OtcacheError: if the full run is missing, or a stack has another shape, type or range.
+        OtcacheError: if the full run is missing, a stack has another shape, type or range, or clips
+            come without a frame rate.
+    """
+    shape = stack_shape(results, pictures)
+    for name, stack in pictures.items():
+        check_stack(name, stack, shape, dtype)
+
+
+def stack_shape(results: Results, pictures: Mapping[tuple[str, int], NDArray[Any]]) -> Shape:
+    """The shape that every stack must have, as the full run's says.
+
+    Raises:
+        OtcacheError: if the full run is missing, or clips come without a frame rate.
     """
     key = (FULL, results.num_steps)
     if key not in pictures:
         raise OtcacheError(expected("pictures", sorted(pictures), f"a dictionary with {key}"))
-    shape = (len(results.labels), *pictures[key].shape[1:3], 3)
-    for name, stack in pictures.items():
-        if stack.shape != shape:
-            raise OtcacheError(expected(f"pictures[{name}]", stack.shape, f"of shape {shape}"))
-        if not np.issubdtype(stack.dtype, dtype):
-            raise OtcacheError(expected(f"pictures[{name}]", stack.dtype, dtype.__name__))
-        if dtype is np.floating and not 0 <= stack.min() <= stack.max() <= 1:
-            got = f"{stack.dtype} from {stack.min()} to {stack.max()}"
-            raise OtcacheError(expected(f"pictures[{name}]", got, "floating point within [0, 1]"))
+    inner = pictures[key].shape[1:-1]
+    if len(inner) == 3 and not results.frames_per_second:
+        rate = results.frames_per_second
+        advice = "clips cannot play without: set Results.frames_per_second."
+        raise OtcacheError(expected("frames_per_second", rate, "above 0", advice))
+    dims = inner if len(inner) == 3 else inner[:2]
+    return (len(results.labels), *dims, 3)
+
+
+def check_stack(
+    name: tuple[str, int], stack: NDArray[Any], shape: Shape, dtype: type = np.floating
+) -> None:
+    """Whether a stack is of this shape, type and, where floating point, within [0, 1].
+
+    Raises:
+        OtcacheError: naming what is not.
+    """
+    if stack.shape != shape:
+        raise OtcacheError(expected(f"pictures[{name}]", stack.shape, f"of shape {shape}"))
+    if not np.issubdtype(stack.dtype, dtype):
+        raise OtcacheError(expected(f"pictures[{name}]", stack.dtype, dtype.__name__))
+    if dtype is np.floating and not 0 <= stack.min() <= stack.max() <= 1:
+        got = f"{stack.dtype} from {stack.min()} to {stack.max()}"
+        raise OtcacheError(expected(f"pictures[{name}]", got, "floating point within [0, 1]"))
 
 
 def data_uri(picture: NDArray[np.uint8]) -> str:
@@ -76,11 +105,18 @@ def _writes_webp() -> bool:
         return False
 
 
-def shrink(picture: NDArray[Any], largest: int) -> Picture:
-    """Average blocks of k by k pixels, k the least factor that fits; an edge may lose k-1 pixels."""
-    height, width, _ = picture.shape
+def shrink(pictures: NDArray[Any], largest: int) -> Picture:
+    """Average blocks of k by k pixels, k the least factor that fits; an edge may lose k-1 pixels.
+
+    Args:
+        pictures: shape (..., height, width, 3).
+        largest: pixels that a side may have afterwards.
+    """
+    *lead, height, width, _ = pictures.shape
     k = max(1, -(-max(height, width) // largest))
     h, w = max(1, height // k), max(1, width // k)
-    blocks = picture[: h * k, : w * k].reshape(h, min(k, height), w, min(k, width), 3)
-    averaged: Picture = blocks.mean(axis=(1, 3))
+    blocks = pictures[..., : h * k, : w * k, :].reshape(
+        *lead, h, min(k, height), w, min(k, width), 3
+    )
+    averaged: Picture = blocks.mean(axis=(-4, -2))
     return averaged

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from otcache.report.canvas import FAINT, INK, MUTED, PAPER, Draw
 from otcache.report.palette import GREY, MARKERS, SERIES, series_of
 from otcache.report.scales import OURS
-from otcache.report.summary import ERROR, interval, shared_budgets
+from otcache.report.summary import ERROR, interval, noun, shared_budgets
 from otcache.results import Cell, Results
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def error_plot(results: Results) -> Draw:
         _name_curves(axes, series, ends)
         axes.set_yscale("log")
         axes.set_xticks(shared_budgets(results))
-        axes.set_xlabel(f"network evaluations of a picture (full run: {results.num_steps})")
+        axes.set_xlabel(f"network evaluations of a {noun(results)} (full run: {results.num_steps})")
         axes.set_title("RMSE against the full run, log scale", loc="left", fontsize=9, color=INK)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         axes.yaxis.set_minor_formatter(lambda value, _: _minor(value))

@@ -46,6 +46,11 @@ def _interval(values: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
     return mean_interval(values, prompts)
 
 
+def noun(results: Results) -> str:
+    """What a sample is: ``picture`` or ``clip``."""
+    return "clip" if results.frames_per_second else "picture"
+
+
 def shared_budgets(results: Results) -> tuple[int, ...]:
     """Budgets at which otcache stands; all of them where it stands at none.
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from otcache.report.costs import speedup
 from otcache.report.scales import OURS, scale_of
-from otcache.report.summary import best_methods, interval
+from otcache.report.summary import best_methods, interval, noun
 from otcache.results import Cell, Results
 
 
@@ -49,7 +49,7 @@ def figure(results: Results, cell: Cell, metric: str) -> str:
 
 
 def caption(results: Results) -> str:
-    """What the figures are, in two sentences; counts identical pictures if there are any."""
+    """What the figures are, in two sentences; counts identical pictures or clips if there are any."""
     prompts = len(set(results.prompts))
     text = (
         f"Mean over {len(results.labels)} samples of {prompts} prompts against the full run, "
@@ -61,9 +61,7 @@ def caption(results: Results) -> str:
         for metric in cell.metrics
     )
     if infinite:
-        text += (
-            f" *: {infinite} identical pictures have no finite PSNR and are left out of its mean."
-        )
+        text += f" *: {infinite} identical {noun(results)}s have no finite PSNR and are left out of its mean."
     return text
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otcache.report.scales import OURS, scale_of
-from otcache.report.summary import ERROR, best_methods, level, shared_budgets
+from otcache.report.summary import ERROR, best_methods, level, noun, shared_budgets
 from otcache.results import Results
 
 #: Budgets that 104 columns have room for.
@@ -57,8 +57,8 @@ def _figure(results: Results, method: str, budget: int) -> str:
 def _caption(results: Results, budgets: tuple[int, ...]) -> str:
     text = (
         f"Mean over {len(results.labels)} samples of {len(set(results.prompts))} prompts; in brackets "
-        "network evaluations of a picture. Bold: the best of each budget. Intervals, further metrics, "
-        "times and memory: table.md, table.csv, report.html."
+        f"network evaluations of a {noun(results)}. Bold: the best of each budget. Intervals, further "
+        "metrics, times and memory: table.md, table.csv, report.html."
     )
     left = [str(b) for b in results.budgets if b not in budgets]
     return text + (f" Only there: B = {', '.join(left)}." if left else "")

@@ -24,6 +24,7 @@ choose("tag", (value) => { state.tag = value; });
 buildAxes();
 buildLegend();
 buildWall();
+buildPlayer();
 byId("all-budgets").addEventListener("change", showGroups);
 for (const button of document.querySelectorAll("#all button.sort")) {
   button.addEventListener("click", () => sortBy(button));

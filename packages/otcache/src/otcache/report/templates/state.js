@@ -49,7 +49,7 @@ function mean(values) {
   return finite.length ? finite.reduce((a, b) => a + b, 0) / finite.length : null;
 }
 
-// Greater is worse; null stands for infinity: identical pictures, the best there is.
+// Greater is worse; null stands for infinity: identical to the full run, the best there is.
 function badness(value) {
   if (value === null || value === undefined) return -Infinity;
   return state.metric.higher ? -value : value;

@@ -1,11 +1,11 @@
-// The picture wall: cards are made when they are shown, from the one copy of each picture.
+// The wall of pictures or clips: cards are made when they are shown, from the one copy of each.
 const picked = new Map(); // sample to the method in its large view
-const source = (card, m) => wall.pictures[card.tiles[`${m}:${state.budget}`]];
+const placeOf = (card, m) => card.tiles[`${m}:${state.budget}`];
 
 function tileMethods() {
   return data.methods
     .map((_, m) => m)
-    .filter((m) => state.tiles.has(m) && wall.cards.some((card) => source(card, m)));
+    .filter((m) => state.tiles.has(m) && wall.cards.some((card) => placeOf(card, m) !== undefined));
 }
 
 function wallOrder() {
@@ -25,15 +25,29 @@ function drawWall() {
   const cards = wallOrder();
   const methods = tileMethods();
   byId("wall").classList.toggle("difference", state.view === "difference");
+  sight.disconnect();
+  inView.clear();
   byId("wall").replaceChildren(...cards.map((card) => cardOf(card, methods)));
+  byId("wall").classList.toggle("filmed", Boolean(film));
+  for (const article of film ? byId("wall").children : []) {
+    showCard(article);
+    sight.observe(article);
+  }
   const judge = nameOf(Number(byId("judge").value));
   const [height, width] = wall.size;
   const kind = state.tag ? ` tagged ${state.tag}` : "";
+  const noun = film ? "Clips" : "Pictures";
   byId("wall-said").textContent = cards.length
     ? `${cards.length} of ${data.samples.length} samples${kind}, the worst of ${judge} by ${state.metric.label} at B = ${state.budget} first. ` +
-      `Pictures of ${width} by ${height} pixels${wall.smaller > 1 ? ", made smaller for this page" : ""}.`
+      `${noun} of ${width} by ${height} pixels${wall.smaller > 1 ? ", made smaller for this page" : ""}.${aboutFrames()}`
     : `None of the ${wall.cards.length} samples on the wall is tagged ${state.tag}.`;
   byId("tiles-said").textContent = `Methods: ${methods.length} of ${data.methods.length}`;
+}
+
+function aboutFrames() {
+  if (!film) return "";
+  const thin = film.frames.length < film.filmed ? `, one of ${film.frames[1]} shown` : "";
+  return ` ${film.filmed} frames${thin}; below each clip its ${state.metric.label} and the RMSE of the frame that is shown.`;
 }
 
 function figureOf(m, sample) {
@@ -55,26 +69,29 @@ function cardOf(card, methods) {
   const show = (m) => {
     picked.set(card.sample, m);
     stage.replaceChildren(...stageOf(card, m));
+    if (film && stage.isConnected) showCard(stage.closest(".card"));
     for (const tile of tiles.children) tile.setAttribute("aria-pressed", String(Number(tile.dataset.m) === m));
   };
   for (const m of methods) tiles.append(tileOf(card, m, show));
   const before = picked.get(card.sample);
   const first = [before, ours, methods[0]].find((m) => m !== undefined && methods.includes(m));
   if (first !== undefined) show(first);
-  else stage.append(make("p", { class: "note" }, "No method chosen above has pictures at this budget."));
+  else stage.append(make("p", { class: "note" }, "No method chosen above was run at this budget."));
+  const style = film ? null : `--full:url(${wall.pictures[card.full]})`;
   return make(
-    "article", { class: "card", style: `--full:url(${wall.pictures[card.full]})` },
+    "article", { class: "card", style, "data-sample": card.sample },
     make("h3", {}, prompt + " ", make("small", {}, about)), make("div", { class: "pair" }, stage, tiles)
   );
 }
 
 function tileOf(card, m, show) {
   const figure = figureOf(m, card.sample);
-  const picture = make("img", { src: source(card, m), alt: words(m, card), draggable: "false" });
+  const picture = screenOf(placeOf(card, m), words(m, card), card.full);
+  const now = film ? [make("span", { class: "error now", "data-m": m })] : [];
   const tile = make(
     "button", { type: "button", class: m === ours ? "tile ours" : "tile", "data-m": m, "aria-pressed": "false" },
     make("span", { class: "frame" }, make("span", { class: "view" }, picture)),
-    make("span", { class: "caption" }, nameOf(m), make("span", { class: "error" }, figure))
+    make("span", { class: "caption" }, nameOf(m), make("span", { class: "error" }, figure), ...now)
   );
   tile.addEventListener("click", () => show(m));
   return tile;
@@ -83,8 +100,8 @@ function tileOf(card, m, show) {
 // The full run to the left of the cut, the method to the right of it.
 function stageOf(card, m) {
   const { prompt } = data.samples[card.sample];
-  const full = make("img", { src: wall.pictures[card.full], alt: `${prompt}: full run of ${data.steps} steps`, draggable: "false" });
-  const other = make("img", { src: source(card, m), alt: words(m, card), draggable: "false" });
+  const full = screenOf(card.full, `${prompt}: full run of ${data.steps} steps`);
+  const other = screenOf(placeOf(card, m), words(m, card), card.full);
   const after = make("div", { class: "after" }, make("div", { class: "view" }, other));
   const frame = make("div", { class: "compare frame", style: "--cut:50%" }, full, after, make("div", { class: "cut" }));
   const slider = make("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": `Share of the full run beside ${nameOf(m)}` });
@@ -96,7 +113,7 @@ function stageOf(card, m) {
   frame.addEventListener("pointerdown", (event) => drag(event, frame, slider, move));
   move();
   const ends = make("div", { class: "ends" }, make("span", {}, "full run"), make("span", { class: m === ours ? "ours" : "" }, nameOf(m)));
-  return [frame, ends, slider];
+  return film ? [frame, ends, slider, frameChart(card, m)] : [frame, ends, slider];
 }
 
 function drag(event, frame, slider, move) {
