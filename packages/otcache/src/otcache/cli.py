@@ -220,6 +220,9 @@ def compare(
     batch_size: Annotated[
         int, typer.Option(help="Samples in one call where nothing is timed.")
     ] = 16,
+    rate: Annotated[
+        float | None, typer.Option("--fps", help="Frames a second of clips; the demo's, or 16.")
+    ] = None,
     limit: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 600.0,
     workers: Annotated[int, typer.Option(help="Methods at a time.", min=1)] = 1,
     force: Annotated[
@@ -250,6 +253,7 @@ def compare(
         call=_arguments(call),
         reference_steps=reference,
         batch_size=batch_size,
+        frames_per_second=rate,
     )
     settings = Settings(
         limit=limit,

@@ -13,6 +13,7 @@ from otcache.opening import find_demo, read_lines
 from otcache.results import Label
 from otcache.running import load_policy
 from otcache_core import FileError, OtcacheError
+from otcache_core.demo import Demo
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 
@@ -39,6 +40,8 @@ class Question:
         call: further arguments of the pipeline call.
         reference_steps: of the run that stands for the ODE's solution.
         batch_size: samples in one pipeline call where nothing is timed.
+        frames_per_second: at which clips play in the report; the demo's own, or
+            :data:`~otcache.arena.assembly.FRAMES_PER_SECOND`, where it is not given.
     """
 
     pipeline: str
@@ -52,6 +55,7 @@ class Question:
     call: dict[str, Any] = field(default_factory=dict)
     reference_steps: int = 500
     batch_size: int = 16
+    frames_per_second: float | None = None
 
     def job(self, registry: Registry) -> Job:
         """The job.
@@ -62,7 +66,9 @@ class Question:
         """
         policy = load_policy(self.policy) if self.policy else None
         n = self.num_steps or (policy.num_steps if policy else STEPS)
-        held, calibration, title, call = self._prompts(registry)
+        demo = find_demo(self.pipeline, registry)
+        held, calibration = self._prompts(demo)
+        rate = self.frames_per_second
         options: dict[str, dict[str, Any]] = {}
         inputs = {}
         if self.policy is not None:
@@ -71,29 +77,26 @@ class Question:
         chosen = spread(held, self.samples)
         labels: list[Label] = [(text, seed, tags) for text, tags in chosen for seed in self.seeds]
         return Job(
-            title=title,
+            title=demo.summary if demo else f"Comparison on {self.pipeline}",
             pipeline=self.pipeline,
             num_steps=n,
             budgets=tuple(sorted(set(self.budgets or (max(1, round(s * n)) for s in SHARES)))),
             samples=tuple(labels),
             calibration=tuple(calibration),
-            call={**call, **self.call},
+            call={**(demo.call if demo else {}), **self.call},
             options=options,
             reference_steps=self.reference_steps,
             batch_size=self.batch_size,
+            frames_per_second=(demo.frames_per_second if demo else 0.0) if rate is None else rate,
             inputs=inputs,
         )
 
-    def _prompts(self, registry: Registry) -> tuple[list[Tagged], list[str], str, dict[str, Any]]:
+    def _prompts(self, demo: Demo | None) -> tuple[list[Tagged], list[str]]:
         if self.samples < 1:
             raise OtcacheError(expected("samples", self.samples, "at least 1"))
         given = read_tagged(self.prompts) if self.prompts else []
         tuned = [text for text, _ in read_tagged(self.calibration)] if self.calibration else []
-        title = f"Comparison on {self.pipeline}"
-        call: dict[str, Any] = {}
-        demo = find_demo(self.pipeline, registry)
         if demo is not None:
-            title = demo.summary
             given = given or list(demo.prompts["heldout"])
             tuned = tuned or [text for text, _ in demo.prompts["calibration"]][:CALIBRATION]
         if not given:
@@ -102,7 +105,7 @@ class Question:
             )
         if not tuned:
             given, tuned = set_aside(given)
-        return given, tuned, title, call
+        return given, tuned
 
 
 def read_tagged(path: Path) -> list[Tagged]:

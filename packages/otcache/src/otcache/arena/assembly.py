@@ -1,11 +1,11 @@
-"""From finished runs to results: every picture measured against its full run's."""
+"""From finished runs to results: every picture or clip measured against its full run's."""
 
 from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
@@ -19,6 +19,8 @@ from otcache_core.errors import OtcacheNotice
 
 #: Metrics beside those of plugins: states of the sampler, and pictures against the ODE's solution.
 STATES, ODE = "latent-rmse", "ode-rmse"
+#: At which clips play where nobody says.
+FRAMES_PER_SECOND = 16.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Assembly:
         base = full.arrays(FULL)
         measures = self.measures.usable(base["pictures"], job.prompts)
         judge = _Judge(job, measures, base, self._reference(full))
-        pictures: dict[tuple[str, int], Floats] = {("full", job.num_steps): base["pictures"]}
+        pictures = Stored({("full", job.num_steps): (full, FULL)})
         cells, missing = [], []
         sources, prices = {}, {}
         for method in methods:
@@ -60,7 +62,7 @@ class Assembly:
                 run = part.run(label)
                 if run is not None:
                     arrays = part.arrays(label)
-                    pictures[method, budget] = arrays["pictures"]
+                    pictures.places[method, budget] = (part, label)
                     cells.append(judge.cell(method, budget, run, arrays))
         if not cells:
             raise OtcacheError("no method could be run: " + "; ".join(m.reason for m in missing))
@@ -76,6 +78,7 @@ class Assembly:
             missing=tuple(missing),
             full=judge.full_means(),
             full_metrics=judge.full_values(),
+            frames_per_second=_rate(job, base["pictures"]),
         )
         return results, pictures
 
@@ -86,6 +89,27 @@ class Assembly:
         why = "; ".join(full.failures().values()) or f"see {full.log}"
         warnings.warn(f"{ODE} is left out: {why}", OtcacheNotice, stacklevel=3)
         return None
+
+
+@dataclass(frozen=True)
+class Stored(Mapping[tuple[str, int], Floats]):
+    """Pictures or clips of finished runs, read when they are asked for: those of all are too many.
+
+    Args:
+        places: (method, budget) to the folder, and the label in it.
+    """
+
+    places: dict[tuple[str, int], tuple[MethodFolder, str]] = field(default_factory=dict)
+
+    def __getitem__(self, key: tuple[str, int]) -> Floats:
+        part, label = self.places[key]
+        return part.arrays(label)["pictures"]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 @dataclass(frozen=True)
@@ -135,6 +159,11 @@ class _Judge:
         if self.reference is not None:
             values[ODE] = state_rmse(made, self.reference)
         return {name: tuple(map(float, each)) for name, each in values.items()}
+
+
+def _rate(job: Job, made: Floats) -> float:
+    """At which clips play; 0 where these are pictures."""
+    return (job.frames_per_second or FRAMES_PER_SECOND) if made.ndim == 5 else 0.0
 
 
 def _missing(method: str, part: MethodFolder, plan: Plan) -> list[Missing]:

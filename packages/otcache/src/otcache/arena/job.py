@@ -35,7 +35,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         pipeline: as ``otcache.opening.open_pipeline`` takes it: every worker opens its own.
         num_steps: N of the full run.
         budgets: B of the table, increasing.
-        samples: (prompt, seed, tags) of each held-out picture; tags joined by commas.
+        samples: (prompt, seed, tags) of each held-out picture or clip; tags joined by commas.
         calibration: prompts on which methods measure and tune themselves; none of the held-out ones.
         call: further arguments of the pipeline call.
         options: method name to arguments of its peer class.
@@ -43,12 +43,13 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         counted: held-out samples on which evaluations of input-dependent methods are counted.
         batch_size: samples in one pipeline call where nothing is timed: calibrations, and the run that
             stands for the ODE's solution.
+        frames_per_second: at which clips play; 0 where nobody says.
         inputs: digests of the files that options name: another content is another job.
         versions: of what the figures depend on: results of different ones are not mixed.
 
     Raises:
         OtcacheError: if a budget is not in 1..N, prompts are missing or used twice, or a call argument
-            is not finite.
+            or the frame rate is not finite.
     """
 
     title: str
@@ -62,12 +63,16 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     reference_steps: int = 500
     counted: int = 4
     batch_size: int = 16
+    frames_per_second: float = 0.0
     inputs: dict[str, str] = {}
     versions: dict[str, str] = msgspec.field(default_factory=installed)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise OtcacheError(expected("batch_size", self.batch_size, "at least 1"))
+        rate = self.frames_per_second
+        if not (math.isfinite(rate) and rate >= 0):
+            raise OtcacheError(expected("frames_per_second", rate, "a finite number of at least 0"))
         for budget in self.budgets:
             check_budget(budget, self.num_steps)
         if not self.budgets or list(self.budgets) != sorted(set(self.budgets)):
