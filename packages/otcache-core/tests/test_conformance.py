@@ -22,6 +22,7 @@ from otcache_core.contracts import (
     RunReport,
     SampleRequest,
     SpanCosts,
+    Storage,
 )
 from otcache_core.forecasters import Linear, Reuse
 from otcache_core.solvers import Uniform
@@ -154,11 +155,16 @@ class Executor(CacheExecutor):
         return "" if isinstance(target, Pipeline) else "not a toy pipeline"
 
     @contextmanager
-    def attach(self, target: Any, schedule: Schedule, *, strict: bool = False) -> Iterator[Handle]:
+    def attach(
+        self, target: Any, schedule: Schedule, *, storage: Storage | None = None, **options: Any
+    ) -> Iterator[Handle]:
+        if storage is not None and storage.dtype is not None:
+            raise ExecutionError("outputs are kept in float64 only: leave out dtype.")
         module = target.denoiser
         if "forward" in vars(module):
             raise ExecutionError("already accelerated")
         report = RunReport(schedule.computed, computed={"main": 0}, skipped={"main": 0})
+        report.storage = storage or Storage()
         module.forward = self._forward(module.forward, target.sampler.grid, schedule, report)
         try:
             yield Handle(report)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from otcache_core.contracts.executor import CacheExecutor
+from otcache_core.contracts.storage import Storage
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
 
@@ -105,6 +108,24 @@ class ExecutorConformance(ABC):
         assert run.report.runs == 2
         assert run.report.peak_cached_bytes > 0
         assert run.report.cached_bytes == 0
+
+    def test_outputs_are_kept_as_asked_or_not_at_all(self) -> None:
+        target, full = self.make_target(), Schedule.full(self.num_steps)
+        plain = self.run(target)
+        storages = Storage("bf16"), Storage(device="cpu")
+        for storage, schedule in product(storages, (full, Schedule(self.num_steps, (0, 2)))):
+            with ExitStack() as stack:
+                try:
+                    attached = self.make_executor().attach(target, schedule, storage=storage)
+                    run = stack.enter_context(attached)
+                except ExecutionError:
+                    continue
+                result = self.run(target)
+            assert run.report.storage == storage
+            assert (run.report.cached_bytes, run.report.cached_host_bytes) == (0, 0)
+            assert np.isfinite(result).all()
+            if schedule is full:
+                np.testing.assert_array_equal(result, plain)
 
     def test_runs_do_not_mix(self) -> None:
         target = self.make_target()
