@@ -119,6 +119,13 @@ def test_a_demo_that_is_not_installed(run: Run, policy_file: Path) -> None:
     assert "demos has no 'sound': valid names are image, video" in err
 
 
+def test_a_file_nobody_can_write_is_refused_first(run: Run, policy_file: Path) -> None:
+    words = ["--policy", policy_file, "--budget", 3, "--prompt", "a", "--out", "clip.avi"]
+    status, _, err = run("run", "nowhere", *words)
+    assert status == 2
+    assert "--out must be a name that ends on .png or .mp4 or .webp, got 'clip.avi'" in err
+
+
 def test_an_empty_prompt_file(run: Run, tmp_path: Path) -> None:
     empty = tmp_path / "prompts.txt"
     empty.write_text("\n\n")

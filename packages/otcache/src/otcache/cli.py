@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for 
 Pipeline = Annotated[
     str,
     typer.Argument(
-        help="'demo', a folder saved by save_pretrained, or module:function that makes one."
+        help="'demo', 'demo:video', a folder saved by save_pretrained, or module:function that makes one."
     ),
 ]
 Call = Annotated[
@@ -146,9 +146,10 @@ def run(
     policy: Annotated[Path, typer.Option(help="Policy file.")],
     budget: Annotated[str, typer.Option(help="B, the number of computed steps.")],
     prompt: Annotated[str, typer.Option(help="What to make.")],
-    picture: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path(
-        "otcache.png"
-    ),
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; otcache.png, or otcache.mp4 for a clip."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="N; the policy's by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     strict: Annotated[
@@ -160,17 +161,26 @@ def run(
     cache_device: Annotated[
         str | None, typer.Option(help="Keep outputs in host memory: cpu.")
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option("--fps", help="Frames a second of a clip; the demo's, or 16.", min=0.1),
+    ] = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
-    """Make one picture by a policy."""
-    from otcache.opening import open_pipeline, save_picture
+    """Make one picture or clip by a policy."""
+    from otcache.arena.assembly import FRAMES_PER_SECOND
+    from otcache.opening import open_pipeline
     from otcache.running import load_policy
+    from otcache.saving import check_name, save
     from otcache.single import run_once
     from otcache_core.contracts import Storage
+    from otcache_core.plugins import Registry
 
-    plan_ = load_policy(policy)
-    opened = open_pipeline(pipeline)
+    registry, plan_ = Registry(), load_policy(policy)
+    if file is not None:
+        check_name(file, registry)
+    opened = open_pipeline(pipeline, registry)
     arguments = {**opened.call, **_arguments(call)}
     result = run_once(
         opened.target,
@@ -183,8 +193,9 @@ def run(
         call=arguments,
         storage=Storage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
     )
-    save_picture(picture, result.picture)
-    _show({"picture": str(picture), **result.report.to_dict()}, as_json)
+    rate = rate or opened.frames_per_second or FRAMES_PER_SECOND
+    written = save(file, result.made, rate, registry)
+    _show({"file": str(written), **result.report.to_dict()}, as_json)
 
 
 @app.command()

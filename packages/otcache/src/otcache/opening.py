@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,12 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from otcache_core import FileError, OtcacheError
 from otcache_core.demo import Demo
-from otcache_core.files import write_bytes
 from otcache_core.plugins import Registry
 
 MAX_PROMPTS = 10_000
@@ -115,19 +110,6 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
             f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(lines)}."
         )
     return lines
-
-
-def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
-    """Write a picture of shape (height, width, 3) in [0, 1] as PNG, whole or not at all.
-
-    Raises:
-        FileError: if the file cannot be written.
-    """
-    import matplotlib.image
-
-    png = io.BytesIO()
-    matplotlib.image.imsave(png, np.clip(picture, 0, 1), format="png")
-    write_bytes(path, png.getvalue())
 
 
 def _make(name: str, module: str, function: str) -> Any:

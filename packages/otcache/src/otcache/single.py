@@ -1,4 +1,4 @@
-"""One picture by a policy."""
+"""One picture or clip by a policy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from otcache_core.policy import Policy
 
 @dataclass(frozen=True)
 class Single:
-    """A picture of shape (height, width, 3) in [0, 1], and the report of its run."""
+    """What was made, and the report of its run.
 
-    picture: NDArray[np.floating]
+    Args:
+        made: a picture (height, width, 3) or a clip (frames, height, width, 3), in [0, 1].
+        report: of the run.
+    """
+
+    made: NDArray[np.floating]
     report: RunReport
 
 
@@ -53,10 +58,10 @@ def run_once(
     executor = choose(registry, "executors", target)
     told: dict[str, Any] = {} if storage is None else {"storage": storage}
     with executor.attach(target, plan, strict=strict, **told) as run:
-        picture = probe.sample(target, request)[0]
+        made = probe.sample(target, request)[0]
     if not run.report.runs:
         raise ExecutionError(
             f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "
             f"{'; '.join(run.report.warnings) or 'nothing was accelerated'}"
         )
-    return Single(picture, run.report)
+    return Single(made, run.report)
