@@ -6,6 +6,23 @@ from otcache_core.plugins import Info, hookimpl
 
 
 @hookimpl
+def otcache_provide_metrics() -> list[Info]:
+    """Metrics of pairs of clips, over time."""
+    home = "otcache_video.metrics"
+    return [
+        Info("flicker", f"{home}.flicker:Flicker", "RMSE of temporal differences (dtSSD)"),
+        Info("temporal-lpips", f"{home}.temporal_lpips:TemporalLpips", "tLP of TecoGAN"),
+        Info("warping-error", f"{home}.warping_error:WarpingError", "along the reference's flow"),
+        Info("motion-magnitude", f"{home}.motion_magnitude:MotionMagnitude", "ratio of motion"),
+        Info(
+            "subject-consistency",
+            f"{home}.subject_consistency:SubjectConsistency",
+            "VBench's, on AlexNet features or DINO by path",
+        ),
+    ]
+
+
+@hookimpl
 def otcache_provide_demos() -> list[Info]:
     """The trained video pipeline that ships with this package."""
     about = "moving shapes and emoji: a trained WanPipeline in miniature"

@@ -59,6 +59,19 @@ _KNOWN = {
     "lpips": Scale("LPIPS", False, 4, "learned perceptual distance, AlexNet"),
     "lpips-vgg": Scale("LPIPS (VGG)", False, 4, "learned perceptual distance, VGG16"),
     "haarpsi": Scale("HaarPSI", True, 4, "perceptual similarity by Haar wavelets, 1 is identical"),
+    "flicker": Scale("flicker", False, 4, "RMSE of the changes from frame to frame, 0 is the full run's"),
+    "temporal-lpips": Scale(
+        "tLP", False, 4, "error of the perceptual change from frame to frame, LPIPS"
+    ),
+    "warping-error": Scale(
+        "warping error", False, 4, "error along the full run's motion, less the full run's own"
+    ),
+    "motion-magnitude": Scale(
+        "motion", False, 3, "logarithm of the ratio of motion to the full run's, 0.69 is half or double"
+    ),
+    "subject-consistency": Scale(
+        "subject", False, 4, "how far the subject's consistency over time is from the full run's"
+    ),
     "latent-rmse": Scale(
         "latent RMSE", False, 4, "root mean square error of the sampler's last states"
     ),

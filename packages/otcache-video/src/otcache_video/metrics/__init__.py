@@ -1,0 +1,1 @@
+"""Metrics of accelerated clips against the full run's, over time."""
