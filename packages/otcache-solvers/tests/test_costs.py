@@ -192,12 +192,6 @@ def test_shards_merge_to_the_same_bits_in_any_order():
         np.testing.assert_array_equal(first.matrix, whole.matrix)
 
 
-def test_long_outputs_are_read_in_slabs(monkeypatch):
-    whole = Gram.of(SAMPLER.trajectories()).matrix
-    monkeypatch.setattr("otcache_solvers.costs.gram.CHUNK", 4)
-    np.testing.assert_allclose(Gram.of(SAMPLER.trajectories()).matrix, whole, rtol=1e-13)
-
-
 def test_grams_of_different_runs_do_not_merge():
     small = Gram.of(ToySampler(num_steps=3).trajectories())
     with pytest.raises(OtcacheError, match="num_steps must be 7, got 3"):

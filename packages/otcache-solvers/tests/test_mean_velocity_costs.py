@@ -98,7 +98,7 @@ def test_shards_merge_to_the_same_bits():
 
 def test_slabs_of_elements_add_up(monkeypatch):
     whole = MeanVelocity().lookback_costs(RUNS).table
-    monkeypatch.setattr(mean_velocity, "CHUNK", 4)
+    monkeypatch.setattr(mean_velocity, "SLAB", 4)
     np.testing.assert_allclose(MeanVelocity().lookback_costs(RUNS).table, whole, rtol=1e-12)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.recurrence import SINGULAR, NotLinear, Recurrence
+from otcache_core.slabs import mapped, release, slabs
 from otcache_core.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
@@ -29,6 +30,7 @@ HIDDEN = 2.0
 ELEMENTS = 2**16
 #: Singular value of columns of length 1 that is kept however coarse the rounding.
 WEAKEST = 1e-3
+_TINY = float(np.finfo(float).tiny)
 
 
 def euler_residual(trajectories: Sequence[Trajectory]) -> float:
@@ -40,15 +42,22 @@ def euler_residual(trajectories: Sequence[Trajectory]) -> float:
     with epsilon the rounding of the sampler's own states: in bfloat16 one step moves the state by
     little more than that.
     """
-    worst = 0.0
-    for t in trajectories:
-        moved = np.diff(t.states.astype(np.float64), axis=0)
-        euler = np.diff(t.grid)[:, None] * t.outputs
-        scale = np.linalg.norm(moved, axis=1) + np.finfo(float).tiny
-        noise = 4 * t.rounding * np.linalg.norm(t.states[1:].astype(np.float64), axis=1)
-        left = np.maximum(0.0, np.linalg.norm(moved - euler, axis=1) - noise)
-        worst = max(worst, float((left / scale).max()))
-    return worst
+    return max((_residual(t) for t in trajectories), default=0.0)
+
+
+def _residual(t: Trajectory) -> float:
+    """That of one sample, a slab of elements at a time."""
+    moved, ends, euler = np.zeros((3, t.num_steps))
+    steps = np.diff(t.grid)[:, None]
+    for x, v in zip(slabs(t.states), slabs(t.outputs), strict=True):
+        states = x.astype(np.float64)
+        dx = np.diff(states, axis=0)
+        moved += np.square(dx).sum(1)
+        ends += np.square(states[1:]).sum(1)
+        euler += np.square(dx - steps * v).sum(1)
+    noise = 4 * t.rounding * np.sqrt(ends)
+    left = np.maximum(0.0, np.sqrt(euler) - noise)
+    return float((left / (np.sqrt(moved) + _TINY)).max())
 
 
 def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
@@ -80,7 +89,8 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     passes, fine = residual <= EULER_LIMIT, max(t.rounding for t in trajectories) <= FINE
     if passes and fine:
         return Recurrence.euler(grid, residual)
-    steps = [_Step(trajectories, i) for i in range(len(grid) - 1)]
+    runs = [_Thin.of(t) for t in trajectories]
+    steps = [_Step(runs, i) for i in range(len(grid) - 1)]
     largest = _largest_order(steps[0].numbers, len(steps))
     pairs = list(zip(steps, np.diff(grid), strict=True))
     if passes and (largest < 0 or not any(s.hides(h, largest) for s, h in pairs)):
@@ -142,6 +152,31 @@ def _inherited(a: Floats, b: Floats) -> list[int]:
     return relations
 
 
+@dataclass(frozen=True, eq=False)
+class _Thin:
+    """A recorded run with at most about ``ELEMENTS`` of its elements."""
+
+    states: NDArray[np.floating]
+    outputs: NDArray[np.floating]
+    rounding: float
+
+    @classmethod
+    def of(cls, t: Trajectory) -> _Thin:
+        stride = t.states.shape[1] // ELEMENTS | 1  # odd: every channel takes part
+        return cls(_thinned(t.states, stride), _thinned(t.outputs, stride), t.rounding)
+
+
+def _thinned(array: NDArray[np.floating], stride: int) -> NDArray[np.floating]:
+    """Every stride-th column: a view, or of a memory map a copy, row by row."""
+    if not mapped(array):
+        return array[:, ::stride]
+    thin = np.empty((len(array), -(-array.shape[1] // stride)), array.dtype)
+    for row, whole in zip(thin, array, strict=True):
+        row[:] = whole[::stride]
+        release(array)
+    return thin
+
+
 @dataclass(frozen=True)
 class _Fit:
     """Coefficients a_0, b_0, a_1, b_1, ... of one step.
@@ -162,16 +197,16 @@ class _Fit:
 class _Step:
     """All samples' columns x_i, v_i, x_{i-1}, v_{i-1}, ... and x_{i+1}, by their triangular factors."""
 
-    def __init__(self, trajectories: Sequence[Trajectory], i: int) -> None:
+    def __init__(self, runs: Sequence[_Thin], i: int) -> None:
         self._lags = min(MAX_ORDER, i) + 1
-        self._factors = [_factor(t, i, self._lags) for t in trajectories]
+        self._factors = [_factor(t, i, self._lags) for t in runs]
         ends = [np.linalg.norm(f[:, -1]) for f in self._factors]
         self._moved = [np.linalg.norm(f[:, -1] - f[:, 0]) for f in self._factors]
-        self._noise = [4 * t.rounding * end for t, end in zip(trajectories, ends, strict=True)]
-        self._rounding = max(t.rounding for t in trajectories)
+        self._noise = [4 * t.rounding * end for t, end in zip(runs, ends, strict=True)]
+        self._rounding = max(t.rounding for t in runs)
         self._floor = 0.1 * self._rounding * float(np.linalg.norm(ends))
         self._fits: dict[int, _Fit] = {}
-        self.numbers = sum(t.states[0, _some(t)].size for t in trajectories)
+        self.numbers = sum(t.states.shape[1] for t in runs)
 
     def explained(self, order: int, largest: int) -> bool:
         """Whether this order leaves no more than rounding, nor more than the largest one and chance."""
@@ -210,15 +245,7 @@ class _Step:
         return np.array([np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c) for f in self._factors])
 
 
-_TINY = float(np.finfo(float).tiny)
-
-
-def _factor(t: Trajectory, i: int, lags: int) -> Floats:
-    some = _some(t)
-    columns = [kept[i - q, some] for q in range(lags) for kept in (t.states, t.outputs)]
-    matrix = np.stack([*columns, t.states[i + 1, some]], axis=1, dtype=np.float64)
+def _factor(t: _Thin, i: int, lags: int) -> Floats:
+    columns = [kept[i - q] for q in range(lags) for kept in (t.states, t.outputs)]
+    matrix = np.stack([*columns, t.states[i + 1]], axis=1, dtype=np.float64)
     return np.asarray(np.linalg.qr(matrix, mode="r"))
-
-
-def _some(t: Trajectory) -> slice:
-    return slice(None, None, t.states.shape[1] // ELEMENTS | 1)  # odd: every channel takes part

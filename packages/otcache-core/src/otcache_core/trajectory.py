@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import OtcacheError, expected
+from otcache_core.slabs import mapped
 
 FloatArray = NDArray[np.floating]
 
@@ -15,6 +16,11 @@ FloatArray = NDArray[np.floating]
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """States and outputs of one sample's full run, as the sampler saw them.
+
+    States and outputs may be read-only memory maps: their values are then not looked at here, so that
+    nothing is read from the disk, and who wrote them answers for their being finite. Go through them
+    with :func:`otcache_core.slabs.slabs`. They may also be a sketch (:mod:`otcache_core.sketch`): d is
+    then the number of coordinates kept.
 
     Args:
         grid: s_0 .. s_N, noise level (sigma) at each step and at the end; shape (N + 1,).
@@ -25,9 +31,10 @@ class Trajectory:
         label: what was sampled, such as ``prompt 3, seed 0``.
         rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16): what the
             states can be trusted to.
+        sketch_of: elements of the whole state, where only some were kept; 0 where all were.
 
     Raises:
-        OtcacheError: if shapes disagree or a value is not finite.
+        OtcacheError: if shapes disagree or a value in memory is not finite.
     """
 
     grid: NDArray[np.float64]
@@ -36,6 +43,7 @@ class Trajectory:
     calls: dict[str, int] = field(default_factory=dict)
     label: str = ""
     rounding: float = 6e-8
+    sketch_of: int = 0
 
     def __post_init__(self) -> None:
         n = self.num_steps
@@ -56,7 +64,8 @@ class Trajectory:
                 )
             )
         for name in ("grid", "states", "outputs"):
-            if not np.isfinite(getattr(self, name)).all():
+            array = getattr(self, name)
+            if not mapped(array) and not np.isfinite(array).all():
                 what = f"Trajectory.{name} of {self.label!r}"
                 raise OtcacheError(f"{what} holds NaN or infinity: the full run itself broke.")
 

@@ -85,7 +85,7 @@ class TorchProbe(FeatureProbe):
         return PipelineEvaluator(target, request, trajectories)
 
     def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
-        recorder = Recorder()
+        recorder = Recorder(request.keep.share(len(part), len(request.prompts)))
         with quiet(target), drive(target, recorder, num_steps=request.num_steps):
             Sampler(target, request)(part)
         if recorder.run is None:

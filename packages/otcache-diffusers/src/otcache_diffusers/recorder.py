@@ -11,25 +11,28 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
+from otcache_core.keep import Keep
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import RunInfo, StepPolicy
-
-Floats = NDArray[np.float32]
-#: An Euler step whose state and output are what they seem leaves about 1e-6 in float32.
-MAX_RESIDUAL = 1e-3
+from otcache_diffusers.kept_run import Floats, KeptRun
+from otcache_diffusers.step_grid import identified_grid
 
 
 class Recorder(StepPolicy):
-    """Keeps x_i and v_i of one batched run on the host, in float32."""
+    """Keeps x_i and v_i of one batched run on the host, in float32.
 
-    def __init__(self) -> None:
+    Args:
+        keep: where; decided at the first step, when the size is known, and told in a notice if the
+            run goes to the disk or is sketched.
+    """
+
+    def __init__(self, keep: Keep | None = None) -> None:
         self.run: RunInfo | None = None
         self.completed = 0
         self.calls: Counter[str] = Counter()
         self.warnings: list[str] = []
-        self._states: list[Floats] = []
-        self._outputs: list[Floats] = []
-        self._last: Floats | None = None
+        self._keep = keep or Keep()
+        self._kept: KeptRun | None = None
         self._rounding = 0.0
 
     def begin(self, run: RunInfo) -> None:
@@ -55,13 +58,17 @@ class Recorder(StepPolicy):
                 f"{shapes}: the first tensor argument is not the sampler's state, or the loop does "
                 "not return it; use a diffusers pipeline, or a loop that calls the denoiser with x."
             )
+        assert self.run is not None
         self._rounding = max(_rounding(x.dtype) for x in (sample, model_output, next_sample))
-        self._states.append(_host(sample))
-        self._outputs.append(_host(model_output))
-        self._last = _host(next_sample)
+        state = _host(sample)
+        if self._kept is None:
+            self._kept = KeptRun(self.run.num_steps, state.shape, self._keep)
+        self._kept.add(step, state, _host(model_output))
+        if step == self.run.num_steps - 1:
+            self._kept.add_end(step, _host(next_sample))
 
     def end(self, completed: bool) -> None:
-        whole = self.run is not None and len(self._states) == self.run.num_steps
+        whole = self.run is not None and self._kept is not None and self._kept.ended
         self.completed += completed and whole
 
     def warn(self, message: str) -> None:
@@ -80,47 +87,33 @@ class Recorder(StepPolicy):
                 calls make up one output.
 
         Raises:
-            ExecutionError: if the batch has another size.
+            ExecutionError: if the batch has another size, or the run did not come to its end.
         """
-        states = np.stack([*self._states, self._end()])
-        if states.shape[1] != len(labels):
+        kept = self._whole()
+        states = kept.states()
+        if len(states) != len(labels):
             raise ExecutionError(
                 f"the sampler's state must have one row a sample ({len(labels)}), got "
-                f"{states.shape[1]}: leave num_images_per_prompt at 1, or use a diffusers pipeline."
+                f"{len(states)}: leave num_images_per_prompt at 1, or use a diffusers pipeline."
             )
-        h = np.diff(grid).reshape(-1, 1, 1)
-        outputs = np.diff(states, axis=0) / h if implied else np.stack(self._outputs)
-        for n, label in enumerate(labels):
-            x = np.ascontiguousarray(states[:, n])
-            v = np.ascontiguousarray(outputs[:, n], dtype=np.float32)
-            yield Trajectory(grid, x, v, dict(self.calls), label, self._rounding)
+        outputs = kept.implied_outputs(grid) if implied else kept.outputs()
+        for x, v, label in zip(states, outputs, labels, strict=True):
+            calls = dict(self.calls)
+            yield Trajectory(grid, x, v, calls, label, self._rounding, kept.sketch_of)
 
     def identified_grid(self) -> NDArray[np.float64]:
-        r"""s_i from the states alone, by least squares over the batch.
-
-        .. math:: x_{i+1} - x_i = h_i v_i, \qquad s_i = -\sum_{j \ge i} h_j, \qquad s_N = 0
+        """s_i from the states alone (:func:`~otcache_diffusers.step_grid.identified_grid`).
 
         Raises:
-            ExecutionError: if the steps do not have this form: more than 1e-3 of them is left over.
+            ExecutionError: if the steps do not have the form x + h v, or there is no end.
         """
-        x = np.stack([*self._states, self._end()]).astype(np.float64)
-        v = np.stack(self._outputs).astype(np.float64)
-        dx = np.diff(x, axis=0)
-        h = (dx * v).sum((1, 2)) / np.maximum((v * v).sum((1, 2)), np.finfo(float).tiny)
-        left = np.linalg.norm(dx - h[:, None, None] * v)
-        residual = float(left / max(np.linalg.norm(dx), np.finfo(float).tiny))
-        if not residual <= MAX_RESIDUAL:
-            raise ExecutionError(
-                f"steps must be x + h v to {MAX_RESIDUAL:g}, got a relative residual of {residual:.2g}: "
-                "the denoiser's first tensor argument is not the sampler's state, or it is no "
-                "one-step sampler; give otcache.loop(...) its grid=, or use a diffusers pipeline."
-            )
-        return np.append(-np.cumsum(h[::-1])[::-1], 0.0)
+        kept = self._whole()
+        return identified_grid(kept.states(), kept.outputs())
 
-    def _end(self) -> Floats:
-        if self._last is None:
+    def _whole(self) -> KeptRun:
+        if self._kept is None or not self._kept.ended:
             raise ExecutionError("the loop must return its final state, got no tensor.")
-        return self._last
+        return self._kept
 
 
 def _rounding(dtype: torch.dtype) -> float:
@@ -129,6 +122,5 @@ def _rounding(dtype: torch.dtype) -> float:
 
 
 def _host(x: torch.Tensor) -> Floats:
-    """Rows of float32 on the host; always a copy, since samplers may write in place."""
-    flat = x.detach().reshape(len(x), -1)
-    return np.asarray(flat.to("cpu", torch.float32, copy=True))
+    """Rows of float32 on the host; not copied where they are there already."""
+    return np.asarray(x.detach().reshape(len(x), -1).to("cpu", torch.float32))

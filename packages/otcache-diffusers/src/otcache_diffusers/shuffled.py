@@ -10,6 +10,7 @@ import torch
 
 from otcache_core.errors import OtcacheError
 from otcache_core.identification import identify
+from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.trajectory import Trajectory
@@ -35,14 +36,15 @@ class ShufflePolicy(StepPolicy):
     Args:
         recording: the full runs.
         num_samples: the first so many of its samples are run.
+        keep: where the recorder keeps the run.
 
     Attributes:
         recorder: what the sampler made of it.
     """
 
-    def __init__(self, recording: Recording, num_samples: int) -> None:
+    def __init__(self, recording: Recording, num_samples: int, keep: Keep | None = None) -> None:
         self._recording, self._num_samples = recording, num_samples
-        self.recorder = Recorder()
+        self.recorder = Recorder(keep)
 
     def begin(self, run: RunInfo) -> None:
         self.recorder.begin(run)
@@ -93,7 +95,7 @@ def confirmed_recurrence(
     if isinstance(found, NotLinear) or found.grid is not None:
         return found
     n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
-    policy = ShufflePolicy(recording, n)
+    policy = ShufflePolicy(recording, n, sampler.request.keep)
     with quiet(target), drive(target, policy, num_steps=trajectories[0].num_steps):
         sampler(range(n))
     implied = isinstance(target, Loop) and target.calls_per_step > 1

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
+from otcache_core.keep import Keep
 from otcache_core.trajectory import Trajectory
 
 
@@ -25,6 +26,7 @@ class SampleRequest:
         num_steps: N, the ``num_inference_steps`` the pipeline is called with.
         call: further keyword arguments of the pipeline call (height, guidance_scale, ...).
         batch_size: samples per pipeline call; the trajectories come one a sample all the same.
+        keep: where what is recorded is kept.
     """
 
     prompts: tuple[str, ...]
@@ -32,6 +34,7 @@ class SampleRequest:
     num_steps: int
     call: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
+    keep: Keep = field(default_factory=Keep)
 
 
 @dataclass(frozen=True)

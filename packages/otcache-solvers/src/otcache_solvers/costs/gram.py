@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.errors import expected
-
-CHUNK = 1 << 20
+from otcache_core.slabs import inner_products
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ class Gram:
         Raises:
             OtcacheError: if there is none, or they differ in N.
         """
-        matrices = [_inner(t.outputs) for t in trajectories]
+        matrices = [inner_products(t.outputs) for t in trajectories]
         if not matrices:
             raise OtcacheError("a Gram needs a recorded run, got none: record one first.")
         sizes = sorted({len(m) for m in matrices})
@@ -88,13 +87,3 @@ class Gram:
         columns = self.per_sample.reshape(self.num_samples, -1).T
         total = np.array([math.fsum(column) for column in columns.tolist()])
         return np.asarray(total / self.num_samples).reshape(self.num_steps, self.num_steps)
-
-
-def _inner(outputs: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Inner products per element, in float64, a slab of columns at a time to bound memory."""
-    n, d = outputs.shape
-    total = np.zeros((n, n))
-    for at in range(0, d, CHUNK):
-        slab = outputs[:, at : at + CHUNK].astype(np.float64)
-        total += slab @ slab.T
-    return np.asarray((total + total.T) / (2 * d))

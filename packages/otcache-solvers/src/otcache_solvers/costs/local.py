@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
+from otcache_core.slabs import slabs
 from otcache_solvers.costs.sample_costs import SampleCosts
-
-CHUNK = 1 << 16
 
 
 @final
@@ -71,9 +70,8 @@ def _table(run: Trajectory) -> NDArray[np.float64]:
     """w of one sample, shape (N, N + 1), in float64, a slab of elements at a time."""
     n, d = run.outputs.shape
     costs = np.zeros((n, n + 1))
-    for at in range(0, d, CHUNK):
-        x = run.states[:, at : at + CHUNK].astype(np.float64)
-        v = run.outputs[:, at : at + CHUNK].astype(np.float64)
+    for slab in zip(slabs(run.states), slabs(run.outputs), strict=True):
+        x, v = (part.astype(np.float64) for part in slab)
         for i in range(n - 1):
             far = np.arange(i + 2, n + 1)
             landed = x[i] + np.outer(run.grid[far] - run.grid[i], v[i])

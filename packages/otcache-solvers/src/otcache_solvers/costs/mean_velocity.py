@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
+from otcache_core.slabs import slabs
 from otcache_solvers.costs.lookback_costs import LookbackCosts, check_candidates
 
-CHUNK = 1 << 15
+SLAB = 2**15  # half of core's: more arrays of this many elements live at once
 Array = NDArray[np.float64]
 
 
@@ -94,9 +95,8 @@ def _table(run: Trajectory, lookbacks: tuple[int, ...]) -> Array:
     """E_h of one sample, shape (H, N, N + 1), in float64, a slab of elements at a time."""
     n, d = run.outputs.shape
     costs = np.zeros((len(lookbacks), n, n + 1))
-    for at in range(0, d, CHUNK):
-        x = run.states[:, at : at + CHUNK].astype(np.float64)
-        v = run.outputs[:, at : at + CHUNK].astype(np.float64)
+    for slab in zip(slabs(run.states, SLAB), slabs(run.outputs, SLAB), strict=True):
+        x, v = (part.astype(np.float64) for part in slab)
         for i in range(n - 1):
             _add_spans(costs[:, i], x, v, run.grid, i, lookbacks)
     return np.asarray(costs / d)
