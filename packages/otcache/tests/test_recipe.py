@@ -6,6 +6,7 @@ import pytest
 
 from otcache.recipe import Recipe
 from otcache_core import OtcacheError
+from otcache_core.keep import Keep
 
 
 def test_budgets_follow_from_the_step_count() -> None:
@@ -43,3 +44,12 @@ def test_a_refined_calibration_goes_on_from_an_unrefined_one() -> None:
 def test_refinement_needs_an_allowance() -> None:
     with pytest.raises(OtcacheError, match="refine_runs"):
         Recipe(refine_runs=0.0).resolve(30)
+
+
+def test_where_runs_are_kept_is_no_part_of_a_calibration_but_a_sketch_is() -> None:
+    plain, there = (Recipe(keep=keep).resolve(30) for keep in (Keep(), Keep(0, "/data")))
+    assert there.keep == Keep(0, "/data")
+    assert plain.identity == there.identity
+    sketched = [Recipe(keep=Keep(coordinates=9, seed=seed)).identity for seed in (0, 0, 1)]
+    assert sketched[0] == sketched[1] != sketched[2]
+    assert sketched[0] != Recipe().identity

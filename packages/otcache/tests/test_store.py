@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from otcache.store import Store, StoredEvaluator
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
+from otcache_core.slabs import mapped
+from otcache_core.spill import StepsOnDisk
 
 
 class Counting(Evaluator):
@@ -105,6 +107,27 @@ def test_a_sample_is_remembered(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.states, made.states)
     assert (found.calls, found.label) == (made.calls, made.label)
     assert Store(tmp_path, IDENTITY).trajectory(4) is None
+
+
+def test_a_sample_on_the_disk_is_kept_row_by_row_and_stays_there(tmp_path: Path) -> None:
+    rows = np.arange(15, dtype=np.float32).reshape(5, 3)
+    steps = StepsOnDisk((1, 3), tmp_path)
+    for row in rows:
+        steps.append(row[None])
+    (states,) = steps.samples()
+    made = Trajectory(np.linspace(1, 0, 5), states, states[:4], {"cond": 4}, "a", 2e-3, 9)
+    kept = Store(tmp_path, IDENTITY, map_above=0).keep_trajectory(3, made)
+    again = Store(tmp_path, IDENTITY, map_above=0).trajectory(3)
+    small = Store(tmp_path, IDENTITY).trajectory(3)
+    assert again is not None
+    assert small is not None
+    for found in (kept, again, small):
+        np.testing.assert_array_equal(found.grid, made.grid)
+        np.testing.assert_array_equal(found.states, rows)
+        np.testing.assert_array_equal(found.outputs, rows[:4])
+        facts = (found.calls, found.label, found.rounding, found.sketch_of)
+        assert facts == ({"cond": 4}, "a", 2e-3, 9)
+    assert [mapped(found.states) for found in (kept, again, small)] == [True, True, False]
 
 
 def test_a_folder_of_another_calibration_is_refused(tmp_path: Path) -> None:

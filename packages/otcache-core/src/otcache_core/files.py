@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,7 +29,18 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: a temporary file beside it, flushed to the disk, then renamed.
+    """Write a file atomically.
+
+    Raises:
+        FileError: as :func:`whole_file`.
+    """
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write atomically: a temporary one beside it, flushed to the disk, then renamed.
 
     Whatever goes wrong, the old file stays as it was and the temporary one is removed.
 
@@ -40,7 +51,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

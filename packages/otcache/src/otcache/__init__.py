@@ -18,6 +18,7 @@ from otcache_core import (
 )
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Storage
+from otcache_core.keep import Keep
 from otcache_core.loop import Loop, loop
 from otcache_core.policy import Policy
 
@@ -27,6 +28,7 @@ __all__ = [
     "Estimate",
     "ExecutionError",
     "FileError",
+    "Keep",
     "Loop",
     "MismatchError",
     "OtcacheError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def calibrate(
             of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, most others: n).
         seeds: every prompt is sampled with every seed.
         recipe: budgets, trials and objective.
-        directory: keep finished work here; an interrupted calibration called again with the same
-            arguments goes on from there to the same result.
+        directory: keep finished work and large recorded runs here; an interrupted calibration called
+            again with the same arguments goes on from there to the same result.
         overwrite: start over where the folder holds another calibration, instead of refusing.
         progress: show bars on standard error.
         registry: where plugins come from.
@@ -68,7 +69,10 @@ def calibrate(
     """
     registry = registry or Registry()
     settings = (recipe or Recipe()).resolve(num_inference_steps)
-    request = _request(prompts, seeds, num_inference_steps, call, settings)
+    keep = settings.keep
+    if directory is not None and keep.folder is None:
+        keep = replace(keep, folder=directory)
+    request = replace(_request(prompts, seeds, num_inference_steps, call, settings), keep=keep)
     probe: FeatureProbe = choose(registry, "probes", target)
     provenance = probe.provenance(target, request)
     provenance["prompts_digest"] = digest([list(request.prompts), list(request.seeds)])
@@ -81,7 +85,8 @@ def calibrate(
             "call": dict(call),
             "otcache": __version__,
         }
-        store = Store(Path(directory), identity, overwrite=overwrite)
+        share = keep.share(1, len(request.prompts)).memory_bytes
+        store = Store(Path(directory), identity, overwrite=overwrite, map_above=share)
     show = Stages(progress)
     trajectories = stage.record(probe, target, request, store, show)
     n = trajectories[0].num_steps

@@ -19,6 +19,7 @@ from otcache_core.calibration import Rung
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
 from otcache_core.plugins import Registry
 from otcache_core.roundings import roundings
+from otcache_core.slabs import inner_products
 
 #: Ways in which one rung's interpolated targets are rounded.
 MOST_ROUNDINGS = 8
@@ -67,9 +68,9 @@ def record(
             kept = [t for t in (store.trajectory(i) if store else None for i in part) if t]
             if len(kept) < len(part):
                 kept = list(_recorded(probe, target, request, part))
-                for index, trajectory in zip(part, kept, strict=True):
-                    if store:
-                        store.keep_trajectory(index, trajectory)
+                if store:
+                    pairs = zip(part, kept, strict=True)
+                    kept = [store.keep_trajectory(index, made) for index, made in pairs]
             found += kept
             advance(part.stop, total)
     return found
@@ -89,15 +90,15 @@ def _recorded(
     probe: FeatureProbe, target: Any, request: SampleRequest, part: range
 ) -> Iterator[Trajectory]:
     prompts, seeds = request.prompts[part.start : part.stop], request.seeds[part.start : part.stop]
-    inside = SampleRequest(prompts, seeds, request.num_steps, request.call, request.batch_size)
+    keep = request.keep.share(len(part), len(request.prompts))
+    inside = replace(request, prompts=prompts, seeds=seeds, keep=keep)
     for index, trajectory in zip(part, probe.record(target, inside), strict=True):
         yield replace(trajectory, label=f"sample {index}, seed {request.seeds[index]}")
 
 
 def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
     """H[a, b] = E <v_a, v_b>, mean over elements, then samples; shape (N, N)."""
-    grams = [t.outputs.astype(np.float64) @ t.outputs.T / t.outputs.shape[1] for t in trajectories]
-    return np.asarray(np.mean(grams, axis=0))
+    return np.asarray(np.mean([inner_products(t.outputs) for t in trajectories], axis=0))
 
 
 def price_spans(bench: Workbench) -> SpanCosts:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from otcache.planning import FEW_STEPS
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
+from otcache_core.keep import Keep
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Recipe:
         refine: refine the weights of every rung on the error at the end of the run, as a last stage.
         refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
             the smallest budget on, and those whose price no longer fits keep their fitted weights.
+        keep: where recorded runs are kept, in memory, on the disk or as a sketch.
     """
 
     anchor_budget: int | None = None
@@ -48,6 +50,7 @@ class Recipe:
     seed: int = 0
     refine: bool = False
     refine_runs: float = 40.0
+    keep: Keep = field(default_factory=Keep)
 
     def resolve(self, num_steps: int) -> Recipe:
         """The recipe with its budgets filled in for N steps.
@@ -79,14 +82,8 @@ class Recipe:
                 expected("anchor and reference budgets", (anchor, reference), wanted)
             )
         ladder = self.ladder or _ladder(anchor, reference, num_steps)
-        return Recipe(
-            **{
-                **asdict(self),
-                "anchor_budget": anchor,
-                "reference_budget": reference,
-                "ladder": tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)})),
-            }
-        )
+        rungs = tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)}))
+        return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -94,9 +91,15 @@ class Recipe:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What earlier stages depend on: a refined calibration goes on from an unrefined one."""
-        data = self.to_dict()
-        return {name: data[name] for name in data if name not in ("refine", "refine_runs")}
+        """What earlier stages depend on: a refined calibration goes on from an unrefined one.
+
+        Where recorded runs are kept changes nothing in them, but a sketch does.
+        """
+        data, later = self.to_dict(), ("refine", "refine_runs", "keep")
+        kept = {name: data[name] for name in data if name not in later}
+        if self.keep.coordinates is None:
+            return kept
+        return kept | {"sketch": [self.keep.coordinates, self.keep.seed]}
 
 
 def _scale(num_steps: int) -> tuple[int, ...]:

@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Drift, Evaluation, Evaluator
 from otcache_core.files import load_arrays, save_arrays, write_bytes
+from otcache_core.keep import MEMORY_BYTES
+from otcache_core.slabs import mapped
+from otcache_core.spill import check_space
+from otcache_core.streaming import map_arrays, stream_arrays
 
 _FIELDS = ("schedules", "errors", "nfe", "grams")
 
@@ -34,15 +38,21 @@ class Store:
         directory: created if missing.
         identity: facts that must be the same for the stored work to be used again.
         overwrite: start over where the folder holds work of another calibration.
+        map_above: samples of more bytes than this are read through memory maps.
 
     Raises:
         OtcacheError: if the folder holds work of another calibration.
     """
 
     def __init__(
-        self, directory: Path, identity: dict[str, Any], *, overwrite: bool = False
+        self,
+        directory: Path,
+        identity: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        map_above: int = MEMORY_BYTES,
     ) -> None:
-        self._directory = directory
+        self._directory, self._map_above = directory, map_above
         self._samples = directory / "samples"
         self._log = directory / "evaluations.jsonl"
         try:
@@ -58,7 +68,8 @@ class Store:
         path = self._samples / f"{index:04d}.safetensors"
         if not path.exists():
             return None
-        arrays, facts = load_arrays(path)
+        large = path.stat().st_size > self._map_above
+        arrays, facts = (map_arrays if large else load_arrays)(path)
         missing = {"grid", "states", "outputs"} - set(arrays)
         if missing:
             raise FileError(f"{path}: arrays must be grid, states and outputs, lacks {missing}.")
@@ -70,21 +81,29 @@ class Store:
             calls,
             facts.get("label", ""),
             float(facts.get("rounding", "6e-8")),
+            int(facts.get("sketch_of", "0")),
         )
 
-    def keep_trajectory(self, index: int, trajectory: Trajectory) -> None:
-        """Remember a recorded sample."""
-        arrays = {
-            "grid": trajectory.grid,
-            "states": trajectory.states,
-            "outputs": trajectory.outputs,
-        }
+    def keep_trajectory(self, index: int, trajectory: Trajectory) -> Trajectory:
+        """Remember a recorded sample; returns it as it is kept, where it is not in memory.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        path = self._samples / f"{index:04d}.safetensors"
+        arrays = {name: getattr(trajectory, name) for name in ("grid", "states", "outputs")}
         facts = {
             "label": trajectory.label,
             "calls": json.dumps(trajectory.calls),
             "rounding": repr(trajectory.rounding),
+            "sketch_of": str(trajectory.sketch_of),
         }
-        save_arrays(self._samples / f"{index:04d}.safetensors", arrays, facts)
+        if not mapped(trajectory.states):
+            save_arrays(path, arrays, facts)
+            return trajectory
+        check_space(self._samples, sum(array.nbytes for array in arrays.values()))
+        stream_arrays(path, arrays, facts)
+        return self.trajectory(index) or trajectory
 
     def evaluation(self, key: str) -> Evaluation | None:
         """A remembered evaluation."""
