@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from otcache.demo.methods import methods
+import numpy as np
+import pytest
+import torch
+from toy import STEPS, make_loop
+
+from otcache.arena.tuning import Tuning
+from otcache.demo.methods import Method, methods
+from otcache.running import accelerate
 from otcache_core import Provenance, Schedule
+from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
+from otcache_diffusers import demo
 
-N, BUDGET = 12, 4
+BUDGETS = (3, 4)
+ANCHOR, REFERENCE = (0, 3), (0, 2, 4, 6, 9)
 
 
-def test_fewer_steps_and_the_two_step_rule_stand_in_every_table() -> None:
+def _rows(target: Any, n: int, call: dict[str, Any], prompts: tuple[str, ...]) -> list[Method]:
+    request = SampleRequest(prompts, (0,) * len(prompts), n, call)
+    anchor = Schedule(n, tuple(i for i in ANCHOR if i < n))
+    reference = Schedule(n, tuple(i for i in REFERENCE if i < n))
+    policy = Policy(anchor, reference, Provenance(n))
+    return methods(Tuning(target, request, Registry()), BUDGETS, policy, lemica_prompts=1)
+
+
+def test_the_competitors_stand_in_every_table() -> None:
     """Without these rows any cache looks good: just taking fewer steps is a competitor."""
-    policy = Policy(Schedule(N, (0, 3)), Schedule(N, (0, 2, 4, 6, 9)), Provenance(N))
-    rows = {
-        m.name: m.schedule(BUDGET)
-        for m in methods(Registry(), policy, np.triu(np.ones((N, N + 1)), k=2), N)
-    }
-    assert rows["fewer steps"] == Schedule.full(BUDGET)
-    assert (rows["Adams-Bashforth"].forecaster, rows["Adams-Bashforth"].budget) == (
-        "linear",
-        BUDGET,
-    )
-    assert rows["uniform"].budget == rows["otcache"].budget == BUDGET
+    rows = {m.name: m for m in _rows(make_loop(), STEPS, {}, ("a", "b"))}
+    assert list(rows) == [
+        *("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "otcache")
+    ]
+    for budget in BUDGETS:
+        found = {name: row.schedule(budget) for name, row in rows.items()}
+        assert found["fewer steps"] == Schedule.full(budget)
+        assert {schedule.budget for schedule in found.values()} == {budget}
+        assert found["Adams-Bashforth"].forecaster == "linear"
+        assert found["Adams-Bashforth"].computed == found["uniform"].computed
+        assert found["MeanCache rule"].forecaster == "mean-velocity"
+        assert found["LeMiCa rule"].forecaster == found["uniform"].forecaster == "reuse"
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return demo.load()
+
+
+def _latents(pipe: Any, steps: int) -> np.ndarray:
+    call = {**demo.CALL, "num_inference_steps": steps, "output_type": "latent"}
+    generator = torch.Generator().manual_seed(3)
+    found: np.ndarray = pipe("a red circle", generator=generator, **call)[0].numpy()
+    return found
+
+
+def test_unipc_is_the_arenas_and_its_calls_are_counted(pipe: Any) -> None:
+    rows = {m.name: m for m in _rows(pipe, 5, demo.CALL, ("a blue square",))}
+    row, own, budget = rows["UniPC"], pipe.scheduler, 4
+    plain = _latents(pipe, budget)
+    with row.around(pipe, budget), accelerate(pipe, row.schedule(budget)) as run:
+        made = _latents(pipe, budget)
+    assert pipe.scheduler is own
+    assert set(run.report.computed.values()) == {budget}
+    peer = Registry().create("peers", "fewer-steps-unipc")
+    (setting,) = peer.settings(5, [budget], {})
+    with peer.apply(pipe, setting, {}):
+        np.testing.assert_array_equal(_latents(pipe, budget), made)
+    assert np.abs(made - plain).max() > 1e-2
+    np.testing.assert_array_equal(_latents(pipe, budget), plain)

@@ -54,28 +54,30 @@ def demo(
     directory: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path(
         "otcache-demo"
     ),
+    video: Annotated[bool, typer.Option("--video", help="Clips instead of pictures.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="About a minute; proves nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Calibrate the shipped pipeline and compare otcache on held-out prompts."""
+    """Calibrate a shipped pipeline and compare otcache on held-out prompts."""
     from otcache.demo import DemoSettings, run_demo
-    from otcache.report import write_report
+    from otcache.demo.showing import show, write
 
-    settings = DemoSettings.quick() if quick else DemoSettings()
-    command = "otcache demo --quick" if quick else "otcache demo"
-    kept = directory / ("calibration-quick" if quick else "calibration")
-    outcome = run_demo(settings, kept, command=command, progress=not as_json)
-    written = write_report(outcome.results, outcome.pictures, directory)
-    outcome.policy.save(directory / "policy.otcache")
+    choices = {
+        (False, False): DemoSettings,
+        (False, True): DemoSettings.quick,
+        (True, False): DemoSettings.video,
+        (True, True): DemoSettings.quick_video,
+    }
+    words = ["otcache", "demo", *["--video"] * video, *["--quick"] * quick]
+    kept = directory / "-".join(["calibration", *["video"] * video, *["quick"] * quick])
+    outcome = run_demo(
+        choices[video, quick](), kept, command=shlex.join(words), progress=not as_json
+    )
+    written = write(outcome, directory)
     if as_json:
         _print_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
         return
-    from otcache.report.duels import duel_table
-    from otcache.report.table import rich_table
-
-    wide = Console(width=max(TABLE_WIDTH, out.width))
-    wide.print(rich_table(outcome.results))
-    wide.print(duel_table(outcome.results))
+    show(outcome, Console(width=max(TABLE_WIDTH, out.width)))
     out.print(f"report: {directory / 'report.html'}", highlight=False)
 
 

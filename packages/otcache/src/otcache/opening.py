@@ -47,7 +47,16 @@ def find_demo(name: str, registry: Registry) -> Demo | None:
     known = {known for o in registry.infos("demos") for known in (o.info.name, o.qualified_name)}
     if prefix != "demo" or (wanted and wanted not in known and _importable(prefix)):
         return None
-    demo: Demo = registry.create("demos", wanted or "image")
+    return open_demo(name, registry)
+
+
+def open_demo(name: str, registry: Registry) -> Demo:
+    """The demo of this name: ``demo:NAME``, or ``demo``, which is ``demo:image``.
+
+    Raises:
+        PluginError: if it is not installed, is offered twice or cannot be loaded.
+    """
+    demo: Demo = registry.create("demos", name.partition(":")[2] or "image")
     return demo
 
 

@@ -112,7 +112,9 @@ class LeMiCa(ScheduledPeer):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         few = tuning.first(self._prompts)
-        model = few.registry.create("cost_models", "outcome", samples=len(few.recorded))
+        model = few.registry.create(
+            "cost_models", "outcome", samples=len(few.recorded), progress=few.progress
+        )
         found = model.measure(few.recorded, few.evaluator)
         costs = found.costs
         made = {b: tuning.solve("lexicographic", b, given={"costs": costs}) for b in budgets}

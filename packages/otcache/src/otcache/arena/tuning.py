@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,11 +24,13 @@ class Tuning:
         target: the pipeline.
         request: calibration samples, N steps.
         registry: where solvers and cost models come from.
+        progress: called with (done, total) while LeMiCa's spans are priced, the longest part by far.
     """
 
     target: Any
     request: SampleRequest
     registry: Registry
+    progress: Callable[[int, int], None] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -62,7 +64,7 @@ class Tuning:
         few = SampleRequest(
             ask.prompts[:prompts], ask.seeds[:prompts], ask.num_steps, ask.call, ask.batch_size
         )
-        return Tuning(self.target, few, self.registry)
+        return Tuning(self.target, few, self.registry, self.progress)
 
     def solve(self, solver: str, budget: int, *, given: dict[str, Any], **options: Any) -> Schedule:
         """The schedule that a solver plugin finds.

@@ -1,5 +1,6 @@
-"""The demo: calibrate the shipped pipeline, and show otcache beside what one would use instead."""
+"""The demos: calibrate a shipped pipeline, and show otcache beside what one would use instead."""
 
-from otcache.demo.run import DemoSettings, run_demo
+from otcache.demo.run import DemoOutcome, run_demo
+from otcache.demo.settings import DemoSettings
 
-__all__ = ["DemoSettings", "run_demo"]
+__all__ = ["DemoOutcome", "DemoSettings", "run_demo"]

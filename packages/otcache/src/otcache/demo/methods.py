@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from otcache_core import Schedule, ScheduleProblem
-from otcache_core.contracts import FeatureProbe, SampleRequest, SpanCosts
-from otcache_core.plugins import Registry
+from otcache.arena.rules import LeMiCa, MeanCache, UniformLinear, UniformReuse
+from otcache.arena.scheduled import ScheduledPeer
+from otcache.arena.tuning import Tuning
+from otcache_core import Schedule
+from otcache_core.contracts import Peer
 from otcache_core.policy import Policy
 
-Progress = Callable[[int, int], None]
-
-
-def outcome_costs(
-    probe: FeatureProbe, pipe: Any, request: SampleRequest, registry: Registry, progress: Progress
-) -> NDArray[np.float64]:
-    """Span costs of the LeMiCa rule: exact rollouts on the samples, about N^2/6 full runs each."""
-    recorded = list(probe.record(pipe, request))
-    model = registry.create("cost_models", "outcome", samples=len(recorded), progress=progress)
-    found: SpanCosts = model.measure(recorded, probe.evaluator(pipe, request, recorded))
-    return found.costs
+UNIPC = "fewer-steps-unipc"
 
 
 @dataclass(frozen=True)
@@ -35,35 +24,50 @@ class Method:
     Args:
         name: as tables print it.
         schedule: the schedule at a budget; its ``num_steps`` is what the pipeline is called with.
+        around: a context for the runs at a budget, in which the pipeline has another sampler.
     """
 
     name: str
     schedule: Callable[[int], Schedule]
+    around: Callable[[Any, int], AbstractContextManager[None]] = lambda pipe, budget: nullcontext()
 
 
 def methods(
-    registry: Registry, policy: Policy, costs: NDArray[np.float64], num_steps: int
+    tuning: Tuning, budgets: Sequence[int], policy: Policy, lemica_prompts: int
 ) -> list[Method]:
     """What one would use instead, and otcache.
 
-    Uniform reuse, fewer steps of the same sampler, the LeMiCa rule with reuse, and the rival to beat:
-    two-step Adams-Bashforth on a uniform sub-grid, which needs no calibration.
+    Uniform reuse; fewer steps of the same sampler; the rules of LeMiCa and MeanCache on this
+    pipeline's own costs; and the rivals to beat, which need no calibration: two-step Adams-Bashforth on
+    a uniform sub-grid, and UniPC on fewer steps where the pipeline's sampler can be exchanged for it.
     """
-    uniform = registry.create("solvers", "uniform")
-    lemica = registry.create("solvers", "lexicographic")
-
-    def solve(solver: object, budget: int) -> Schedule:
-        problem = ScheduleProblem(num_steps, budget, costs=costs)
-        schedule: Schedule = solver.solve(problem).schedule  # type: ignore[attr-defined]  # plugins are untyped
-        return schedule
-
+    rules: dict[str, ScheduledPeer] = {
+        "LeMiCa rule": LeMiCa(lemica_prompts),
+        "MeanCache rule": MeanCache(),
+        "Adams-Bashforth": UniformLinear(),
+    }
+    tuned = [_tuned(name, rule, tuning, budgets) for name, rule in rules.items()]
     return [
-        Method("uniform", lambda budget: solve(uniform, budget)),
+        _tuned("uniform", UniformReuse(), tuning, budgets),
         Method("fewer steps", Schedule.full),
-        Method("LeMiCa rule", lambda budget: solve(lemica, budget)),
-        Method(
-            "Adams-Bashforth",
-            lambda budget: msgspec.structs.replace(solve(uniform, budget), forecaster="linear"),
-        ),
+        *tuned,
+        *_unipc(tuning, budgets),
         Method("otcache", policy.schedule),
     ]
+
+
+def _tuned(name: str, rule: ScheduledPeer, tuning: Tuning, budgets: Sequence[int]) -> Method:
+    found, _ = rule.schedules(tuning, budgets)
+    return Method(name, found.__getitem__)
+
+
+def _unipc(tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
+    if UNIPC not in {offer.info.name for offer in tuning.registry.infos("peers")}:
+        return []
+    peer: Peer = tuning.registry.create("peers", UNIPC)
+    if peer.supports(tuning.target, tuning.request):
+        return []
+    measured = peer.calibrate(tuning.target, tuning.request, budgets)
+    settings = peer.settings(tuning.num_steps, budgets, measured)
+    of = dict(zip(budgets, settings, strict=True))
+    return [Method("UniPC", Schedule.full, lambda pipe, b: peer.apply(pipe, of[b], measured))]

@@ -1,9 +1,9 @@
-"""The demo from end to end."""
+"""A demo from end to end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.arena.asking import spread
+from otcache.arena.measures import Measures
+from otcache.arena.tuning import Tuning
 from otcache.calibrate import calibrate
-from otcache.demo.methods import Method, methods, outcome_costs
-from otcache.opening import find_demo
+from otcache.demo.methods import Method, methods
+from otcache.demo.settings import DemoSettings
+from otcache.opening import open_demo
 from otcache.planning import plan
 from otcache.progress import Stages
-from otcache.recipe import Recipe
 from otcache.results import Cell, Results
 from otcache.running import accelerate
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import FeatureProbe, SampleRequest
+from otcache_core.contracts import ClipMetric, FeatureProbe, SampleRequest
+from otcache_core.demo import Demo
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
-METRICS = ("rmse", "psnr", "ssim", "lpips")
-Pictures = dict[tuple[str, int], NDArray[np.floating]]
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """How much the demo does.
-
-    Args:
-        num_steps: N.
-        budgets: B of the table's groups.
-        calibration_prompts: prompts the policy is made from.
-        heldout_prompts: prompts of the table, none of them seen in calibration.
-        seeds: seeds of every held-out prompt; calibration uses others.
-        recipe: of the calibration.
-        lemica_prompts: calibration prompts from which the LeMiCa rule's costs are measured; each
-            takes about N^2/6 full runs.
-    """
-
-    num_steps: int = 30
-    budgets: tuple[int, ...] = (5, 6, 8, 10, 15)
-    calibration_prompts: int = 8
-    heldout_prompts: int = 16
-    seeds: tuple[int, ...] = (1000, 1001)
-    recipe: Recipe = field(default_factory=lambda: Recipe(batch_size=16))
-    lemica_prompts: int = 2
-
-    @classmethod
-    def quick(cls) -> DemoSettings:
-        """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
-        recipe = Recipe(cost_samples=2, anchor_trials=6, climb_trials=2, batch_size=16)
-        return cls(
-            budgets=(5, 10),
-            calibration_prompts=2,
-            heldout_prompts=4,
-            seeds=(1000,),
-            recipe=recipe,
-            lemica_prompts=1,
-        )
+Floats = NDArray[np.floating]
+Pictures = dict[tuple[str, int], Floats]
 
 
 @dataclass(frozen=True)
@@ -75,13 +41,15 @@ class DemoOutcome:
         calibration: of the shipped pipeline.
         policy: planned from it.
         results: the table's figures.
-        pictures: pictures of each (method, budget), and of ``("full", N)``.
+        pictures: pictures or clips of each (method, budget), and of ``("full", N)``.
+        temporal: metrics of the table that look at clips over time.
     """
 
     calibration: Calibration
     policy: Policy
     results: Results
     pictures: Pictures
+    temporal: tuple[str, ...] = ()
 
 
 def run_demo(
@@ -96,11 +64,10 @@ def run_demo(
         progress: show bars.
 
     Raises:
-        OtcacheError: if no demo pipeline is installed.
+        OtcacheError: if the demo's pipeline is not installed.
     """
     registry = Registry()
-    demo = find_demo("demo", registry)
-    assert demo is not None
+    demo = open_demo(settings.pipeline, registry)
     pipe = demo.load()
     prompts = [text for text, _ in demo.prompts["calibration"]][: settings.calibration_prompts]
     calibration = calibrate(
@@ -115,106 +82,101 @@ def run_demo(
         **demo.call,
     )
     policy = plan(calibration)
-    held = spread(demo.prompts["heldout"], settings.heldout_prompts)
-    bench = _Bench(pipe, registry, settings, demo.call, held, Stages(progress))
-    costs = bench.outcome_costs(prompts[: settings.lemica_prompts])
-    results, pictures = bench.compare(
-        methods(registry, policy, costs, settings.num_steps),
-        title=demo.summary,
-        calibration=calibration,
-        command=command,
-    )
-    return DemoOutcome(calibration, policy, results, pictures)
+    bench = _Bench(pipe, registry, settings, demo, Stages(progress))
+    rows = bench.methods(prompts, policy)
+    return bench.compare(rows, calibration, policy, command)
 
 
 class _Bench:
     """Runs methods on the held-out samples and measures them against the full run."""
 
     def __init__(
-        self,
-        pipe: Any,
-        registry: Registry,
-        settings: DemoSettings,
-        call: dict[str, Any],
-        held: Sequence[tuple[str, str]],
-        stages: Stages,
+        self, pipe: Any, registry: Registry, settings: DemoSettings, demo: Demo, stages: Stages
     ) -> None:
         self._pipe, self._registry, self._settings = pipe, registry, settings
-        self._call, self._stages = call, stages
+        self._demo, self._stages = demo, stages
         self._probe: FeatureProbe = choose(registry, "probes", pipe)
+        held = spread(demo.prompts["heldout"], settings.heldout_prompts)
         self._samples = [(text, seed, tag) for text, tag in held for seed in settings.seeds]
-        self._metrics = {name: registry.create("metrics", name) for name in METRICS}
 
-    def outcome_costs(self, prompts: Sequence[str]) -> NDArray[np.float64]:
-        """What the LeMiCa rule plans from, on calibration prompts."""
-        n, total = self._settings.num_steps, len(prompts)
-        request = SampleRequest(
-            tuple(prompts), (0,) * total, n, self._call, self._settings.recipe.batch_size
-        )
-        with self._stages.stage("pricing spans for LeMiCa", n) as advance:
-            return outcome_costs(self._probe, self._pipe, request, self._registry, advance)
+    def methods(self, prompts: Sequence[str], policy: Policy) -> list[Method]:
+        """The table's rows, tuned on calibration prompts."""
+        settings = self._settings
+        request = self._request([(prompt, 0, "") for prompt in prompts], settings.num_steps)
+        with self._stages.stage("pricing spans for LeMiCa", 1) as advance:
+            tuning = Tuning(self._pipe, request, self._registry, advance)
+            return methods(tuning, settings.budgets, policy, settings.lemica_prompts)
 
     def compare(
-        self, rows: Sequence[Method], *, title: str, calibration: Calibration, command: str
-    ) -> tuple[Results, Pictures]:
-        n = self._settings.num_steps
+        self, rows: Sequence[Method], calibration: Calibration, policy: Policy, command: str
+    ) -> DemoOutcome:
+        n, texts = self._settings.num_steps, [text for text, _, _ in self._samples]
         self._run(Schedule.full(2))  # the first calls of a process are slow
         full, before = self._run(Schedule.full(n))
+        chosen = Measures.choose(self._settings.metrics, self._settings.pipeline, self._registry)
+        measures = chosen.usable(full, texts)
         pictures: Pictures = {("full", n): full}
         pairs = [(budget, method) for budget in self._settings.budgets for method in rows]
         seconds = {}
         with self._stages.stage("held-out prompts", len(pairs)) as advance:
             for done, (budget, method) in enumerate(pairs, 1):
                 key = (method.name, budget)
-                pictures[key], seconds[key] = self._run(method.schedule(budget))
+                with method.around(self._pipe, budget):
+                    pictures[key], seconds[key] = self._run(method.schedule(budget))
                 advance(done, len(pairs))
         _, after = self._run(Schedule.full(n))
         whole = (before + after) / 2
-        cells = [
-            self._cell(budget, method, whole / seconds[method.name, budget], pictures)
-            for budget, method in pairs
-        ]
+        cells = []
+        with self._stages.stage("comparing with full runs", len(pairs)) as advance:
+            for done, (budget, method) in enumerate(pairs, 1):
+                key = (method.name, budget)
+                values = measures.values(pictures[key], full, texts)
+                cells.append(_cell(method, budget, n, whole / seconds[key], values))
+                advance(done, len(pairs))
         results = Results(
-            title=title,
+            title=self._demo.summary,
             num_steps=n,
             labels=tuple(self._samples),
             cells=tuple(cells),
             provenance=calibration.provenance,
             command=command,
             ledger=dict(calibration.nfe),
+            frames_per_second=self._demo.frames_per_second,
         )
-        return results, pictures
+        over_time = [name for name, m in measures.metrics.items() if isinstance(m, ClipMetric)]
+        return DemoOutcome(calibration, policy, results, pictures, tuple(over_time))
 
-    def _cell(self, budget: int, method: Method, speedup: float, pictures: Pictures) -> Cell:
-        n, schedule = self._settings.num_steps, method.schedule(budget)
-        made, full = pictures[method.name, budget], pictures["full", n]
-        return Cell(
-            method=method.name,
-            budget=budget,
-            nfe=schedule.budget,
-            ideal_speedup=n / schedule.budget,
-            measured_speedup=speedup,
-            schedule=schedule.computed if schedule.num_steps == n else None,
-            metrics={
-                name: tuple(map(float, metric(made, full)))
-                for name, metric in self._metrics.items()
-            },
-        )
-
-    def _run(self, schedule: Schedule) -> tuple[NDArray[np.floating], float]:
-        """Pictures of every sample and the seconds of the denoising loops."""
+    def _run(self, schedule: Schedule) -> tuple[Floats, float]:
+        """What is made of every sample, and the seconds of the denoising loops."""
         made, seconds = [], 0.0
         size = self._settings.recipe.batch_size
         for start in range(0, len(self._samples), size):
-            part = self._samples[start : start + size]
-            request = SampleRequest(
-                tuple(text for text, _, _ in part),
-                tuple(seed for _, seed, _ in part),
-                schedule.num_steps,
-                self._call,
-                size,
-            )
+            request = self._request(self._samples[start : start + size], schedule.num_steps)
             with accelerate(self._pipe, schedule, registry=self._registry) as run:
                 made.append(self._probe.sample(self._pipe, request))
             seconds += run.report.seconds
         return np.concatenate(made), seconds
+
+    def _request(self, samples: Sequence[tuple[str, int, str]], num_steps: int) -> SampleRequest:
+        return SampleRequest(
+            tuple(text for text, _, _ in samples),
+            tuple(seed for _, seed, _ in samples),
+            num_steps,
+            self._demo.call,
+            self._settings.recipe.batch_size,
+        )
+
+
+def _cell(
+    method: Method, budget: int, n: int, speedup: float, values: dict[str, NDArray[np.float64]]
+) -> Cell:
+    schedule = method.schedule(budget)
+    return Cell(
+        method=method.name,
+        budget=budget,
+        nfe=schedule.budget,
+        ideal_speedup=n / schedule.budget,
+        measured_speedup=speedup,
+        schedule=schedule.computed if schedule.num_steps == n else None,
+        metrics={name: tuple(map(float, each)) for name, each in values.items()},
+    )

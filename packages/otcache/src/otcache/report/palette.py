@@ -47,7 +47,9 @@ def series_of(results: Results, metric: str) -> dict[str, int]:
     usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(rivals(results))}
     found: dict[str, int] = {OURS: 0}
     for method in coloured(results, metric):
+        if method in found:
+            continue
         free = [i for i in range(len(SERIES)) if i not in found.values()]
         wanted = usual.get(method, 0)
-        found.setdefault(method, wanted if wanted in free else free[0])
+        found[method] = wanted if wanted in free else free[0]
     return found

@@ -12,8 +12,13 @@ from otcache.report.summary import best_methods, interval, noun
 from otcache.results import Cell, Results
 
 
-def rich_table(results: Results) -> Table:
-    """Every metric, for a terminal of 100 columns and few methods: one group a budget, the best bold."""
+def rich_table(results: Results, *, costs: bool = True) -> Table:
+    """Every metric, for a terminal of 100 columns and few methods: one group a budget, the best bold.
+
+    Args:
+        results: the figures.
+        costs: show evaluations and speedups.
+    """
     table = Table(
         title=f"{results.title} (N = {results.num_steps})",
         caption=caption(results),
@@ -23,14 +28,14 @@ def rich_table(results: Results) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for head in ("B", "method", "NFE", "speedup"):
+    for head in ("B", "method", *(["NFE", "speedup"] if costs else [])):
         table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
     for metric in results.metrics:
         table.add_column(scale_of(metric).head, justify="right", no_wrap=True)
     for budget in results.budgets:
         table.add_section()
         for place, cell in enumerate(results.at(budget)):
-            table.add_row(*_row(results, cell, first=place == 0))
+            table.add_row(*_row(results, cell, first=place == 0, costs=costs))
     return table
 
 
@@ -65,14 +70,13 @@ def caption(results: Results) -> str:
     return text
 
 
-def _row(results: Results, cell: Cell, first: bool) -> list[Text]:
+def _row(results: Results, cell: Cell, first: bool, costs: bool) -> list[Text]:
     ours = cell.method == OURS
     mark, style = ("▸ ", "cyan") if ours else ("  ", "")
     row = [
         Text(str(cell.budget) if first else "", "bold"),
         Text(mark + cell.method, style),
-        Text(f"{cell.nfe:.4g}", style),
-        Text(speedup(cell), style),
+        *([Text(f"{cell.nfe:.4g}", style), Text(speedup(cell), style)] if costs else []),
     ]
     for metric in results.metrics:
         best = cell.method in best_methods(results, cell.budget, metric)

@@ -1,0 +1,52 @@
+"""A demo's outcome as files, and on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from otcache.demo.clips import write_clips
+from otcache.demo.run import DemoOutcome
+from otcache.demo.verdict import verdict
+from otcache.report import write_report
+from otcache.report.duels import duel_table
+from otcache.report.table import rich_table
+from otcache.results import Results
+from otcache_core.plugins import Registry
+
+
+def write(outcome: DemoOutcome, directory: Path) -> list[Path]:
+    """The report, the policy, and a folder ``clips`` where the pipeline makes clips.
+
+    Raises:
+        FileError: if a file cannot be written.
+    """
+    written = write_report(outcome.results, outcome.pictures, directory)
+    policy = directory / "policy.otcache"
+    outcome.policy.save(policy)
+    written.append(policy)
+    if outcome.results.frames_per_second:
+        written += write_clips(outcome, directory / "clips", Registry())
+    return written
+
+
+def show(outcome: DemoOutcome, console: Console) -> None:
+    """The tables, measures over time in one of their own, and what they say."""
+    results, temporal = outcome.results, outcome.temporal
+    frames = [name for name in results.metrics if name not in temporal]
+    console.print(rich_table(only(results, frames)))
+    if temporal:
+        console.print(rich_table(only(results, temporal), costs=False))
+    console.print(duel_table(results))
+    console.print(verdict(results, temporal), highlight=False)
+
+
+def only(results: Results, metrics: tuple[str, ...] | list[str]) -> Results:
+    """The same results with these metrics alone."""
+    cells = (
+        replace(cell, metrics={n: v for n, v in cell.metrics.items() if n in metrics})
+        for cell in results.cells
+    )
+    return replace(results, cells=tuple(cells))

@@ -1,0 +1,181 @@
+"""What a demo writes and says, on figures made up so that the answer is known."""
+
+from __future__ import annotations
+
+import io
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from otcache.arena.measures import OF_CLIPS
+from otcache.demo.clips import GAP, row, write_clips
+from otcache.demo.run import DemoOutcome
+from otcache.demo.settings import DemoSettings
+from otcache.demo.showing import only, show
+from otcache.demo.verdict import verdict
+from otcache.report.palette import series_of
+from otcache.report.scales import scale_of
+from otcache.results import Cell, Results
+from otcache_core import FileError, Info, Registry, hookimpl
+from otcache_core.contracts import ClipWriter, check_clip
+
+N, BUDGETS, PROMPTS = 30, (5, 6, 10), 6
+RIVALS = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
+
+
+def _cell(method: str, budget: int, **means: float) -> Cell:
+    """Values a hundredth around each mean, alike for all methods."""
+    spread = np.linspace(0.99, 1.01, PROMPTS)
+    metrics = {name.replace("_", "-"): tuple(mean * spread) for name, mean in means.items()}
+    return Cell(method, budget, budget, N / budget, N / budget, None, metrics)
+
+
+def _results() -> Results:
+    """otcache has 0.4, 0.5 and 0.625 of the best rival's RMSE: 0.5 in geometric mean."""
+    cells = []
+    for ratio, budget, best in zip((0.4, 0.5, 0.625), BUDGETS, ("UniPC", *RIVALS[:2]), strict=True):
+        for rival in RIVALS:
+            off = 1.0 if rival == best else 2.0
+            cells.append(_cell(rival, budget, rmse=0.1 * off, flicker=0.1 * off, temporal_lpips=1))
+        tlp = 1.5 if budget == 6 else 1.0
+        cells.append(_cell("otcache", budget, rmse=0.1 * ratio, flicker=0.05, temporal_lpips=tlp))
+    labels = tuple((f"a red circle, No {i}", 1000, "shape") for i in range(PROMPTS))
+    return Results("made up", N, labels, tuple(cells), frames_per_second=8.0)
+
+
+def test_the_geometric_mean_over_budgets() -> None:
+    assert verdict(_results()) == (
+        "otcache's RMSE is 0.50 of the best other method's: 0.40 at B = 5 (UniPC), "
+        "0.50 at B = 6 (uniform), 0.62 at B = 10 (fewer steps)."
+    )
+
+
+def test_measures_over_time_are_told_by_budget() -> None:
+    text = verdict(_results(), ("flicker", "temporal-lpips"))
+    assert "flicker is better at every budget" in text
+    assert text.endswith("tLP is worse at B = 6.")
+
+
+def test_no_difference_is_within_the_interval() -> None:
+    text = verdict(only(_results(), ("rmse",)), ())
+    assert "Over time" not in text
+    even = [_cell(name, 5, rmse=0.1, flicker=0.1) for name in ("uniform", "otcache")]
+    labels = tuple((f"a{i}", 0, "") for i in range(PROMPTS))
+    told = verdict(Results("even", N, labels, tuple(even), frames_per_second=8.0), ("flicker",))
+    assert "flicker is better or within the 95 % interval at every budget" in told
+
+
+def test_seven_methods_with_otcache_last_have_a_colour_each() -> None:
+    found = series_of(_results(), "rmse")
+    assert found["otcache"] == 0
+    assert sorted(found.values()) == list(range(7))
+
+
+class Reels(ClipWriter):
+    """Notes the shape of what it writes."""
+
+    suffixes = (".reel",)
+
+    def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
+        check_clip(self, path, clip, frames_per_second)
+        Path(path).write_text(f"{clip.shape} {frames_per_second} {clip.mean():.3f}")
+
+
+class Writers:
+    @hookimpl
+    def otcache_provide_writers(self) -> list[Info]:
+        return [Info("reels", "fake_reels:Reels")]
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    module = types.ModuleType("fake_reels")
+    module.Reels = Reels  # type: ignore[attr-defined]  # made here
+    monkeypatch.setitem(sys.modules, "fake_reels", module)
+    found = Registry(entry_points=False)
+    found.register(Writers(), "fakes")
+    return found
+
+
+@pytest.fixture
+def outcome() -> DemoOutcome:
+    results = _results()
+    shape = (PROMPTS, 3, 4, 5, 3)
+    pictures = {(c.method, c.budget): np.full(shape, 0.5) for c in results.cells}
+    pictures["full", N] = np.zeros(shape) + np.arange(PROMPTS).reshape(-1, 1, 1, 1, 1) / 10
+    nothing = cast(Any, None)
+    return DemoOutcome(nothing, nothing, results, pictures, ("flicker", "temporal-lpips"))
+
+
+def test_clips_are_named_from_left_to_right(
+    tmp_path: Path, outcome: DemoOutcome, registry: Registry
+) -> None:
+    written = write_clips(outcome, tmp_path / "clips", registry)
+    names = [path.name for path in written]
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "clips").iterdir())
+    assert names[:3] == [
+        "01-a-red-circle-no-0-full.reel",
+        "01-a-red-circle-no-0-B5-full-otcache-unipc.reel",
+        "01-a-red-circle-no-0-B6-full-otcache-uniform.reel",
+    ]
+    assert len(names) == 4 * 3
+    assert (tmp_path / "clips" / "04-a-red-circle-no-3-full.reel").read_text() == (
+        "(3, 4, 5, 3) 8.0 0.300"
+    )
+    assert written[1].read_text().startswith(f"(3, 4, {3 * 5 + 2 * GAP}, 3) 8.0")
+
+
+def test_clips_of_an_earlier_demo_go_and_nothing_else(
+    tmp_path: Path, outcome: DemoOutcome, registry: Registry
+) -> None:
+    for name in ("01-old-full.reel", "02-old-B5-full-otcache-x.reel", "mine.reel", "01-old.txt"):
+        (tmp_path / name).write_text("old")
+    names = {path.name for path in write_clips(outcome, tmp_path, registry)}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"mine.reel", "01-old.txt"}
+
+
+def test_a_folder_that_cannot_be_made(
+    tmp_path: Path, outcome: DemoOutcome, registry: Registry
+) -> None:
+    (tmp_path / "clips").write_text("a file")
+    with pytest.raises(FileError, match="clips: cannot be made a folder of clips"):
+        write_clips(outcome, tmp_path / "clips", registry)
+
+
+def test_a_row_shows_clips_in_order_with_white_between() -> None:
+    clips = tuple(np.full((2, 3, 4, 3), value) for value in (0.1, 0.2, 0.3))
+    made = row(clips)
+    assert made.shape == (2, 3, 3 * 4 + 2 * GAP, 3)
+    columns = made[0, 0, :, 0]
+    np.testing.assert_allclose(
+        columns, np.repeat([0.1, 1.0, 0.2, 1.0, 0.3], [4, GAP, 4, GAP, 4]), atol=0
+    )
+
+
+def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
+    temporal = OF_CLIPS[4:]
+    cells = tuple(
+        replace(c, metrics=dict.fromkeys(OF_CLIPS, tuple(np.linspace(0.123, 0.456, PROMPTS))))
+        for c in outcome.results.cells
+    )
+    console = Console(width=104, record=True, file=io.StringIO())
+    results = replace(outcome.results, cells=cells)
+    show(replace(outcome, results=results, temporal=temporal), console)
+    text = console.export_text()
+    assert "…" not in text
+    assert "of the best other method's" in " ".join(text.split())
+    assert all(scale_of(metric).head in text for metric in OF_CLIPS)
+
+
+def test_settings_of_clips_and_pictures() -> None:
+    assert DemoSettings().pipeline == "demo"
+    video = DemoSettings.video()
+    shares = [round(budget / video.num_steps, 2) for budget in video.budgets]
+    assert shares == [0.17, 0.2, 0.33, 0.5]
+    assert DemoSettings.quick_video().pipeline == video.pipeline == "demo:video"
