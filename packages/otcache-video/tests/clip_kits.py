@@ -67,12 +67,14 @@ class FlickerKit(ClipMetricConformance):
         return Flicker()
 
     def known_answer(self) -> KnownAnswer:
-        """Twice the amplitude; over channels the root of the mean square."""
+        """Twice the difference of amplitudes; over channels the root of the mean square."""
         still = np.full((FRAMES, SIDE, SIDE, 3), 0.5)
-        amounts = np.array([[0.4, 0.0, 0.1], [0.1, 0.1, 0.2]])
-        made = np.stack([alternating(still, a) for a in amounts])
-        value = 2 * np.sqrt((amounts**2).mean(axis=1))
-        return KnownAnswer((made, np.stack([still, still])), value, rtol=1e-12)
+        made, full = np.array(
+            [[[0.4, 0.0, 0.1], [0.1, 0.1, 0.2]], [[0.1, 0.0, 0.3], [0.0, 0.2, 0.0]]]
+        )
+        clips, reference = (np.stack([alternating(still, a) for a in v]) for v in (made, full))
+        value = 2 * np.sqrt(((made - full) ** 2).mean(axis=1))
+        return KnownAnswer((clips, reference), value, rtol=1e-12)
 
 
 class TemporalLpipsKit(ClipMetricConformance):

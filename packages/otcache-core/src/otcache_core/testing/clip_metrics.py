@@ -79,6 +79,22 @@ class ClipMetricConformance(ABC):
         little, much = (self._losses(self._noisy(amount), clean) for amount in (0.02, 0.3))
         assert (little < much).all()
 
+    def test_a_small_difference_is_small_in_both_directions(self) -> None:
+        clean = self._clips()
+        grain = 0.5 + 0.5 * np.random.default_rng(1).random(clean.shape)
+        brighter, darker = (
+            [self._losses(clean + sign * amount * grain, clean) for amount in (0.005, 0.1)]
+            for sign in (1.0, -1.0)
+        )
+        assert (np.maximum(brighter[0], darker[0]) < np.minimum(brighter[1], darker[1])).all()
+
+    def test_white_is_not_black(self) -> None:
+        white, nearly, black = (self._clips() for _ in range(3))
+        for t in range(self.frames):
+            rows = slice(4 * t, 4 * t + self.shape[0] // 3)
+            white[:, t, rows], nearly[:, t, rows], black[:, t, rows] = 1.0, 0.99, 0.0
+        assert (self._losses(white, nearly) < self._losses(white, black)).all()
+
     def test_another_order_of_the_frames_is_worse(self) -> None:
         clean = self._clips()
         order = [*range(1, self.frames, 2), *range(0, self.frames, 2)]

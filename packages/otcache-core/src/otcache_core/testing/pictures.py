@@ -32,9 +32,11 @@ class KnownAnswer:
     atol: float = 1e-9
 
     def agrees(self, values: ArrayLike) -> bool:
-        """Whether these are the known values."""
+        """Whether these are the known values, and as many."""
         found, wanted = (np.asarray(v, dtype=np.float64) for v in (values, self.value))
-        return np.allclose(found, wanted, rtol=self.rtol, atol=self.atol)
+        return found.shape == wanted.shape and np.allclose(
+            found, wanted, rtol=self.rtol, atol=self.atol
+        )
 
 
 def waves(n: int, shape: Sequence[int]) -> Pictures:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import ClipMetric
 from otcache_video.metrics.clips import Clip, clip_by_clip
-from otcache_video.metrics.flow import frames, optical_flow
+from otcache_video.metrics.flow import SMALLEST, frames, optical_flow
 
 #: epsilon, in pixels a frame: motion that flow can hardly tell from noise.
-STILL = 0.02
+STILL = 0.05
 
 
 class MotionMagnitude(ClipMetric):
@@ -23,11 +23,11 @@ class MotionMagnitude(ClipMetric):
               \quad m(v) = \operatorname*{mean}_{t < F,\, p} \| w_t(p) \|,
 
     where w_t is the optical flow from frame t to t+1 of the clip itself
-    (:func:`~otcache_video.metrics.flow.optical_flow`) in pixels, and epsilon 0.02 pixels a frame.
+    (:func:`~otcache_video.metrics.flow.optical_flow`) in pixels, and epsilon 0.05 pixels a frame.
 
     Laws: half or double the motion costs ln 2 = 0.69, but for epsilon; both directions of time cost
     about the same, and so does any other motion of the same amount. Two clips that stand still cost
-    0; one that stands still where the other moves by m costs ln(1 + m / epsilon), 3.9 for a pixel a
+    0; one that stands still where the other moves by m costs ln(1 + m / epsilon), 3.0 for a pixel a
     frame. Differences of motion far below epsilon do not count.
 
     References:
@@ -47,10 +47,10 @@ class MotionMagnitude(ClipMetric):
         """Compare clip by clip: shape (n, frames, height, width, 3) to (n,).
 
         Raises:
-            OtcacheError: if shapes differ, there is one frame alone, or values are not floating
-                point in [0, 1].
+            OtcacheError: if shapes differ, there is one frame alone, frames are smaller than 7 by 7,
+                or values are not floating point in [0, 1].
         """
-        return clip_by_clip(self._value, clips, reference)
+        return clip_by_clip(self._value, clips, reference, SMALLEST)
 
     def _value(self, x: Clip, y: Clip) -> float:
         made, full = (self._magnitude(v) + STILL for v in (x, y))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from otcache_core.contracts.metric import ClipMetric
 from otcache_video.metrics.clips import Clip, clip_by_clip
-from otcache_video.metrics.flow import frames, optical_flow, visible, warp
+from otcache_video.metrics.flow import SMALLEST, frames, optical_flow, visible, warp
 
 
 class WarpingError(ClipMetric):
@@ -47,10 +47,10 @@ class WarpingError(ClipMetric):
         """Compare clip by clip: shape (n, frames, height, width, 3) to (n,), 0 to 1.
 
         Raises:
-            OtcacheError: if shapes differ, there is one frame alone, or values are not floating
-                point in [0, 1].
+            OtcacheError: if shapes differ, there is one frame alone, frames are smaller than 7 by 7,
+                or values are not floating point in [0, 1].
         """
-        return clip_by_clip(self._value, clips, reference)
+        return clip_by_clip(self._value, clips, reference, SMALLEST)
 
     def _value(self, x: Clip, y: Clip) -> float:
         made, full = (frames(v, self._device) for v in (x, y))

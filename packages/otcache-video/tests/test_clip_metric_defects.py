@@ -1,0 +1,149 @@
+"""Every clip metric, with every classic defect planted in it: its kit must notice.
+
+A defect sits behind the metric's own checks, so that refusing bad clips alone does not catch it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otcache_core import OtcacheError
+from otcache_core.contracts import ClipMetric
+
+sys.path.insert(0, str(Path(__file__).parent))
+import clip_kits
+
+Array = NDArray[np.floating]
+Change = Callable[[Array, Array], tuple[Array, Array]]
+
+
+# -- defects ---------------------------------------------------------------------------------------
+
+
+def wrapped_difference(x: Array, y: Array) -> tuple[Array, Array]:
+    """The difference of two clips is taken in bytes, where 3 - 5 is 254."""
+    a, b = (np.round(255 * v).astype(np.uint8) for v in (x, y))
+    return np.clip(y + (a - b) / 255.0, 0.0, 1.0), y
+
+
+def white_to_black(x: Array, y: Array) -> tuple[Array, Array]:
+    """Clips are made bytes by a factor of 256, and white becomes 256, which is 0."""
+    return ((256 * x).astype(np.int64) % 256) / 255.0, y
+
+
+def another_range(x: Array, y: Array) -> tuple[Array, Array]:
+    """Values in [0, 1] are judged as if white were 255."""
+    return x / 255.0, y / 255.0
+
+
+def blue_first(x: Array, y: Array) -> tuple[Array, Array]:
+    """One clip comes from a library that puts blue first."""
+    return x[..., ::-1], y
+
+
+def blue_first_in_both(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both do."""
+    return x[..., ::-1], y[..., ::-1]
+
+
+def clips_off_by_one(x: Array, y: Array) -> tuple[Array, Array]:
+    """Each clip meets the partner of the one before it."""
+    return np.roll(x, 1, axis=0), y
+
+
+def frames_off_by_one(x: Array, y: Array) -> tuple[Array, Array]:
+    """Each frame meets the partner of the one before it."""
+    return np.roll(x, 1, axis=1), y
+
+
+def time_as_batch(x: Array, y: Array) -> tuple[Array, Array]:
+    """The axis of clips is taken for time, and time for the axis of clips."""
+    return x.swapaxes(0, 1), y.swapaxes(0, 1)
+
+
+def time_into_batch(x: Array, y: Array) -> tuple[Array, Array]:
+    """The same, flattened and folded again: a clip is made of frames of others."""
+    return x.swapaxes(0, 1).reshape(x.shape), y.swapaxes(0, 1).reshape(y.shape)
+
+
+def last_frame_lost(x: Array, y: Array) -> tuple[Array, Array]:
+    """A range of frames ends one too early."""
+    return x[:, :-1], y[:, :-1]
+
+
+def first_frame_lost(x: Array, y: Array) -> tuple[Array, Array]:
+    """A range of frames begins one too late."""
+    return x[:, 1:], y[:, 1:]
+
+
+DEFECTS: dict[Change, str] = {
+    wrapped_difference: "a_small_difference_is_small_in_both_directions",
+    white_to_black: "white_is_not_black",
+    another_range: "the_known_answer",
+    blue_first: "the_known_answer",
+    blue_first_in_both: "the_known_answer",
+    clips_off_by_one: "clips_do_not_influence_each_other",
+    frames_off_by_one: "identical_clips_are_best",
+    time_as_batch: "one_number_a_clip",
+    time_into_batch: "clips_do_not_influence_each_other",
+    last_frame_lost: "every_frame_counts",
+    first_frame_lost: "every_frame_counts",
+}
+
+#: Where the value is the same by design: all channels count alike, in the made clip at least.
+NO_DEFECT = {
+    ("flicker", blue_first_in_both),
+    ("warping-error", blue_first),
+}
+
+
+# -- planting --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A metric whose arguments are changed after it has accepted them."""
+
+    metric: ClipMetric
+    change: Change
+
+    def __call__(self, clips: Array, reference: Array) -> Array:
+        self.metric(clips, reference)  # it refuses what it refuses
+        return self.metric(*self.change(clips, reference))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.metric, name)
+
+
+def breaks(name: str, change: Change, law: str) -> bool:
+    """Whether a metric with a defect breaks a law of its kit; to refuse good clips is to break it."""
+    kit = clip_kits.KITS[name]
+    planted = Planted(kit().make_metric(), change)
+    defective = type("Kit", (kit,), {"make_metric": lambda self: planted})()
+    try:
+        getattr(defective, f"test_{law}")()
+    except (AssertionError, OtcacheError, pytest.fail.Exception):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("change", DEFECTS, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", clip_kits.KITS)
+def test_a_planted_defect_is_caught(name: str, change: Change) -> None:
+    harmless = (name, change) in NO_DEFECT
+    assert breaks(name, change, DEFECTS[change]) != harmless
+
+
+@pytest.mark.parametrize("law", sorted(set(DEFECTS.values())))
+@pytest.mark.parametrize("name", clip_kits.KITS)
+def test_without_a_defect_no_law_is_broken(name: str, law: str) -> None:
+    """So what is caught above is the defect, not the planting."""
+    assert not breaks(name, lambda clips, reference: (clips, reference), law)
