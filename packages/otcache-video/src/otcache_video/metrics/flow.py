@@ -48,7 +48,8 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
         https://doi.org/10.1109/CVPR.1991.139707 (the prior).
 
     Args:
-        first: frames I, shape (n, 3, height, width), at least 7 by 7, range [0, 1], channels red, green, blue.
+        first: frames I, shape (n, 3, height, width), at least 7 by 7, range [0, 1], channels red,
+            green, blue.
         second: frames J, same shape and range.
 
     Returns:
