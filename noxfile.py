@@ -45,6 +45,14 @@ def demo(session: nox.Session) -> None:
     session.run("otcache", "demo", *session.posargs)
 
 
+@nox.session(name="demo-video")
+def demo_video(session: nox.Session) -> None:
+    """Install otcache[video] and run ``otcache demo --video``; arguments go to it."""
+    _install(session, EVERYTHING)
+    _environment(session)
+    session.run("otcache", "demo", "--video", *session.posargs)
+
+
 @nox.session
 def compare(session: nox.Session) -> None:
     """Run ``otcache compare demo`` with every method, cache-dit's among them; arguments go to it."""

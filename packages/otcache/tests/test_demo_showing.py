@@ -174,8 +174,11 @@ def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
 
 
 def test_settings_of_clips_and_pictures() -> None:
-    assert DemoSettings().pipeline == "demo"
-    video = DemoSettings.video()
+    assert DemoSettings.chosen(video=False, quick=False) == DemoSettings()
+    assert DemoSettings.chosen(video=False, quick=True) == DemoSettings.quick()
+    assert DemoSettings.chosen(video=True, quick=True) == DemoSettings.quick_video()
+    assert DemoSettings().pipeline == DemoSettings.quick().pipeline == "demo"
+    video = DemoSettings.chosen(video=True, quick=False)
     shares = [round(budget / video.num_steps, 2) for budget in video.budgets]
     assert shares == [0.17, 0.2, 0.33, 0.5]
     assert DemoSettings.quick_video().pipeline == video.pipeline == "demo:video"

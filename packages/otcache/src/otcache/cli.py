@@ -51,9 +51,10 @@ def _options(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path(
-        "otcache-demo"
-    ),
+    directory: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the report; otcache-demo, or otcache-demo-video."),
+    ] = None,
     video: Annotated[bool, typer.Option("--video", help="Clips instead of pictures.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="About a minute; proves nothing.")] = False,
     as_json: Json = False,
@@ -62,17 +63,11 @@ def demo(
     from otcache.demo import DemoSettings, run_demo
     from otcache.demo.showing import show, write
 
-    choices = {
-        (False, False): DemoSettings,
-        (False, True): DemoSettings.quick,
-        (True, False): DemoSettings.video,
-        (True, True): DemoSettings.quick_video,
-    }
-    words = ["otcache", "demo", *["--video"] * video, *["--quick"] * quick]
+    settings = DemoSettings.chosen(video=video, quick=quick)
+    command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick])
+    directory = directory or Path("otcache-demo-video" if video else "otcache-demo")
     kept = directory / "-".join(["calibration", *["video"] * video, *["quick"] * quick])
-    outcome = run_demo(
-        choices[video, quick](), kept, command=shlex.join(words), progress=not as_json
-    )
+    outcome = run_demo(settings, kept, command=command, progress=not as_json)
     written = write(outcome, directory)
     if as_json:
         _print_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})

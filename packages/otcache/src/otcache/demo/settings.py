@@ -35,6 +35,13 @@ class DemoSettings:
     metrics: tuple[str, ...] = ("rmse", "psnr", "ssim", "lpips")
 
     @classmethod
+    def chosen(cls, *, video: bool, quick: bool) -> DemoSettings:
+        """As the command line says."""
+        if video:
+            return cls.quick_video() if quick else cls.video()
+        return cls.quick() if quick else cls()
+
+    @classmethod
     def quick(cls) -> DemoSettings:
         """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
         recipe = Recipe(cost_samples=2, anchor_trials=6, climb_trials=2, batch_size=16)
