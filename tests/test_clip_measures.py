@@ -1,0 +1,41 @@
+"""What a comparison of clips measures where everything is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from otcache.arena.measures import OF_CLIPS, Measures
+from otcache_core.errors import OtcacheNotice
+from otcache_core.plugins import Registry
+from otcache_core.testing.pictures import moving, noisy
+
+CLIPS = moving(2, 3, (48, 48, 3))
+PROMPTS = ("a star moves left", "a cat falls")
+
+
+def test_usual_measures_of_clips(recwarn: pytest.WarningsRecorder) -> None:
+    measures = Measures.choose((), "demo:video", Registry()).usable(CLIPS, PROMPTS)
+    assert [*measures.metrics] == [*OF_CLIPS]
+    assert not [w for w in recwarn if issubclass(w.category, OtcacheNotice)]
+    values = measures.values(noisy(CLIPS, 0.05), CLIPS, PROMPTS)
+    assert [*values] == [*OF_CLIPS]
+    assert all(found.shape == (2,) and np.isfinite(found).all() for found in values.values())
+    best = measures.values(CLIPS, CLIPS, PROMPTS)
+    for name, metric in measures.metrics.items():
+        assert ((best[name] > values[name]) == metric.higher_is_better).all()
+
+
+def test_usual_measures_of_pictures_have_none_of_clips(recwarn: pytest.WarningsRecorder) -> None:
+    measures = Measures.choose((), "model", Registry()).usable(CLIPS[:, 0], PROMPTS)
+    assert [*measures.metrics][:3] == ["rmse", "psnr", "ssim"]
+    assert not {"flicker", "warping-error"} & {*measures.metrics}
+    assert not [w for w in recwarn if "flicker" in str(w.message)]
+
+
+def test_what_was_asked_for_and_cannot_be_measured_is_named() -> None:
+    measures = Measures.choose(("flicker",), "model", Registry())
+    with pytest.warns(OtcacheNotice, match="flicker is left out: .* must be clips"):
+        assert "flicker" not in measures.usable(CLIPS[:, 0], PROMPTS).metrics
+    with pytest.warns(OtcacheNotice, match="flicker is left out: .* at least 2"):
+        assert "flicker" not in measures.usable(CLIPS[:, :1], PROMPTS).metrics
