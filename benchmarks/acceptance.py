@@ -82,8 +82,9 @@ def main() -> int:
         "",
         "The otcache row is, at each rung of its ladder, the best of the interpolated and the two planned "
         "schedules by cross-validated error on the calibration samples, with fitted forecasts. "
-        "*Adams-Bashforth* extrapolates two outputs on a uniform schedule; all others but otcache "
-        "reuse outputs. *Fewer steps* is the plain pipeline called with B steps.",
+        "*Adams-Bashforth* extrapolates two outputs on a uniform schedule, *MeanCache rule* corrects by "
+        "mean velocities; *uniform* and *LeMiCa rule* reuse outputs. *Fewer steps* is the plain pipeline "
+        "called with B steps, *UniPC* the same with another sampler.",
         "",
         markdown_table(results),
         "## Pair by pair",

@@ -30,7 +30,7 @@ def _rows(target: Any, n: int, call: dict[str, Any], prompts: tuple[str, ...]) -
     return methods(Tuning(target, request, Registry()), BUDGETS, policy, lemica_prompts=1)
 
 
-def test_the_competitors_stand_in_every_table() -> None:
+def test_fewer_steps_and_the_two_step_rule_stand_in_every_table() -> None:
     """Without these rows any cache looks good: just taking fewer steps is a competitor."""
     rows = {m.name: m for m in _rows(make_loop(), STEPS, {}, ("a", "b"))}
     assert list(rows) == [
