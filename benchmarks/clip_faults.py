@@ -1,8 +1,6 @@
 """What each metric of clips says of planted faults, and how long it takes.
 
-    python benchmarks/clip_faults.py
-
-prints the tables of docs/video-metrics.md. The clip is a striped disc that crosses a plain background
+Prints the table and the times of docs/video-metrics.md. The clip is a striped disc that crosses a plain background
 by two pixels a frame; nothing is random but the noise, and that has a seed.
 """
 
