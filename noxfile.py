@@ -68,7 +68,7 @@ def bench(session: nox.Session) -> None:
     name, *rest = session.posargs or ("",)
     if name not in names:
         session.error(f"name a benchmark: {', '.join(names)}")
-    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE))
+    _install(session, EVERYTHING)
     _environment(session)
     session.run("python", f"benchmarks/{name}.py", *rest)
 

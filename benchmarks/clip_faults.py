@@ -1,7 +1,7 @@
 """What each metric of clips says of planted faults, and how long it takes.
 
-Prints the table and the times of docs/video-metrics.md. The clip is a striped disc that crosses a plain background
-by two pixels a frame; nothing is random but the noise, and that has a seed.
+Prints the table and the times of docs/video-metrics.md. The clip is a striped disc that crosses a plain
+background by two pixels a frame; nothing is random but the noise, and that has a seed.
 """
 
 from __future__ import annotations
