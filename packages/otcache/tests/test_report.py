@@ -16,9 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otcache.report import rebuild, write_report
 from otcache.report.album import Album
+from otcache.report.film import LONGEST, frame_errors, rows_of, stills, strip
 from otcache.report.grid import grid_png, spread
 from otcache.report.html import render
 from otcache.report.pictures import data_uri, encode, shrink
@@ -29,6 +32,7 @@ from otcache_core import FileError, OtcacheError
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
     arena_results,
+    fake_clips,
     fake_pictures,
     fake_results,
 )
@@ -37,6 +41,8 @@ RESULTS = fake_results(budgets=(5, 10), seeds=1)
 PICTURES = fake_pictures(RESULTS, size=32)
 ALBUM = Album.of(RESULTS, PICTURES)
 ARENA = arena_results(budgets=(5, 10), prompts=8)
+FILM = replace(RESULTS, frames_per_second=8.0)
+CLIPS = fake_clips(FILM, size=32, frames=9)
 
 
 class Page(HTMLParser):
@@ -338,6 +344,124 @@ def test_encoded_pictures_are_lossless(kind: str, tmp_path: Path) -> None:
     eight_bit = np.rint(read * 255).astype(np.uint8) if read.dtype != np.uint8 else read
     assert np.array_equal(eight_bit[..., :3], picture)
     assert data_uri(picture).startswith("data:image/")
+
+
+# --- clips -------------------------------------------------------------------------------------------
+
+
+def _decoded(source: str) -> np.ndarray:
+    import io
+
+    from matplotlib.image import imread
+
+    kind, _, text = source.removeprefix("data:image/").partition(";base64,")
+    read = imread(io.BytesIO(base64.b64decode(text)), format=kind)
+    return (read if read.dtype == np.uint8 else np.rint(read * 255).astype(np.uint8))[..., :3]
+
+
+def _cut(picture: np.ndarray, data: dict[str, Any]) -> np.ndarray:
+    """Frames of a strip, cut out one by one as the page's script does."""
+    height, width = data["size"]
+    found = []
+    for n in range(len(data["frames"])):
+        top, left = (n % data["rows"]) * height, (n // data["rows"]) * width
+        found.append(picture[top : top + height, left : left + width])
+    return np.stack(found)
+
+
+def test_every_clip_stands_in_the_page_once_and_loses_nothing() -> None:
+    album = Album.of(FILM, CLIPS)
+    data = Page(render(FILM, album)).data("pictures-data")
+    assert (data["frames"], data["filmed"], data["rate"]) == (list(range(9)), 9, 8.0)
+    assert len(data["pictures"]) == len(FILM.labels) * (1 + 2 * 5)
+    for card in data["cards"]:
+        shown = _cut(_decoded(data["pictures"][card["full"]]), data)
+        np.testing.assert_array_equal(shown, album.full[card["sample"]])
+        for key, place in card["tiles"].items():
+            method, budget = key.split(":")
+            wanted = album.stacks[FILM.methods[int(method)], int(budget)][card["sample"]]
+            np.testing.assert_array_equal(_cut(_decoded(data["pictures"][place]), data), wanted)
+    same = dict.fromkeys(CLIPS, CLIPS["full", 30])
+    assert len(wall(FILM, Album.of(FILM, same))["pictures"]) == len(FILM.labels)
+
+
+def test_the_errors_of_frames_stand_beside_them() -> None:
+    album = Album.of(FILM, CLIPS)
+    for card in wall(FILM, album)["cards"]:
+        full = CLIPS["full", 30][card["sample"]]
+        for key, errors in card["errors"].items():
+            method, budget = key.split(":")
+            made = CLIPS[FILM.methods[int(method)], int(budget)][card["sample"]]
+            wanted = np.sqrt(((made - full) ** 2).mean(axis=(1, 2, 3)))
+            np.testing.assert_allclose(errors, wanted, atol=1 / 255)
+    assert frame_errors(*2 * (album.full[0],)) == [0.0] * 9
+
+
+def test_where_room_is_short_clips_are_made_smaller_then_thinned_then_fewer() -> None:
+    film = replace(FILM, cells=FILM.cells[-2:])
+    album = Album.of(film, fake_clips(film, size=64, frames=40))
+    length = sum(map(len, wall(film, album)["pictures"]))
+    smaller = wall(film, album, room=length)  # room for clips like the worst, which is the noisiest
+    assert (smaller["size"], smaller["smaller"], len(smaller["frames"])) == ((32, 32), 2, 40)
+    thinner = wall(film, album, room=length // 5)
+    assert thinner["size"] == (32, 32)
+    assert 12 <= len(thinner["frames"]) < 40
+    stride = thinner["frames"][1]
+    assert thinner["frames"] == list(range(0, 40, stride))
+    assert thinner["rate"] == 8.0 / stride
+    card = thinner["cards"][0]
+    assert {len(errors) for errors in card["errors"].values()} == {len(thinner["frames"])}
+    fewer = wall(film, album, room=length // 40)
+    assert 1 <= len(fewer["cards"]) < len(film.labels)
+
+
+@given(st.integers(1, 300), st.integers(1, 400))
+def test_a_strip_fits_into_a_picture(frames: int, height: int) -> None:
+    rows = rows_of(frames, height)
+    assert 1 <= rows <= frames
+    assert rows * height <= LONGEST
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(300, 3000))
+def test_a_strip_holds_every_frame(frames: int, width: int, height: int) -> None:
+    clip = np.random.default_rng(frames).integers(0, 256, (frames, 1, width, 3), dtype=np.uint8)
+    clip = np.repeat(clip, height, axis=1)
+    data = {"size": (height, width), "frames": range(frames), "rows": rows_of(frames, height)}
+    np.testing.assert_array_equal(_cut(strip(clip), data), clip)
+
+
+def test_a_report_of_clips_is_kept_and_rebuilt_byte_by_byte(tmp_path: Path) -> None:
+    written = write_report(FILM, CLIPS, tmp_path)
+    before = {path: path.read_bytes() for path in written}
+    rebuild(tmp_path)
+    assert {path: path.read_bytes() for path in written} == before
+    assert Results.load(tmp_path / "results.json").frames_per_second == 8.0
+
+
+def test_a_page_of_clips_speaks_of_clips() -> None:
+    words = " ".join(Page(render(FILM, Album.of(FILM, CLIPS))).text.split())
+    assert "how far the clips are from the full run's" in words
+    assert "Clips, worst cases first" in words
+    still = " ".join(Page(render(RESULTS, ALBUM)).text.split())
+    assert "Pictures, worst cases first" in still
+    assert "frames" not in Page(render(RESULTS, ALBUM)).data("pictures-data")
+
+
+def test_clips_that_do_not_fit_are_named() -> None:
+    with pytest.raises(OtcacheError, match="frames_per_second must be above 0"):
+        Album.of(RESULTS, CLIPS)
+    shorter = {**CLIPS, ("otcache", 5): CLIPS["otcache", 5][:, :-1]}
+    with pytest.raises(OtcacheError, match=r"\('otcache', 5\).*of shape"):
+        Album.of(FILM, shorter)
+    with pytest.raises(OtcacheError, match=r"\('otcache', 5\).*of shape"):
+        Album.of(FILM, {**CLIPS, ("otcache", 5): PICTURES["otcache", 5]})
+
+
+def test_the_grid_shows_the_middle_frame() -> None:
+    album = Album.of(FILM, CLIPS)
+    np.testing.assert_array_equal(stills(album.full), album.full[:, 4])
+    assert stills(ALBUM.full) is ALBUM.full
+    assert grid_png(FILM, album)
 
 
 def test_the_grid_spreads_over_distinct_prompts() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from otcache.report.album import Album
@@ -18,6 +20,7 @@ from otcache.results import Results
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
     arena_results,
+    fake_clips,
     fake_pictures,
 )
 
@@ -45,7 +48,17 @@ def _results() -> Results:
 
 
 RESULTS = _results()
+FRAMES = 9
+FILM = replace(arena_results(budgets=(5,), prompts=4, methods=6), frames_per_second=20.0)
 Open = Callable[..., Any]
+
+
+def _clips() -> dict[tuple[str, int], np.ndarray]:
+    """The red of the first pixel says which frame it is."""
+    clips = fake_clips(FILM, size=16, frames=FRAMES)
+    for stack in clips.values():
+        stack[:, :, 0, 0, 0] = np.arange(FRAMES) * 20 / 255
+    return clips
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +76,30 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
+@pytest.fixture(scope="module")
+def film_address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("film") / "report.html"
+    path.write_text(render(FILM, Album.of(FILM, _clips())))
+    return path.as_uri()
+
+
 @pytest.fixture
 def open_page(browser: Any, address: str) -> Iterator[Open]:
-    """Opens the page; at the end nothing may have been said, asked for or popped up."""
+    """Opens the page of pictures."""
+    with _quiet(browser, address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_film(browser: Any, film_address: str) -> Iterator[Open]:
+    """Opens the page of clips."""
+    with _quiet(browser, film_address) as opened:
+        yield opened
+
+
+@contextmanager
+def _quiet(browser: Any, address: str) -> Iterator[Open]:
+    """Opens a page; at the end nothing may have been said, asked for or popped up."""
     noise: list[str] = []
     contexts = []
 
@@ -302,6 +336,140 @@ def test_paper_shows_all_sections_and_no_controls(open_page: Open) -> None:
     assert page.locator("#pictures .controls").is_hidden()
     assert page.locator("#chart svg").is_visible()
     assert page.locator("#wall .card").count() == 8
+
+
+# --- clips -------------------------------------------------------------------------------------------
+
+STILL = {"reduced_motion": "reduce"}
+#: The pixels of a canvas, by way of a copy: reading the page's own would make the browser slow them.
+PIXELS = """(canvas) => {
+  const copy = new OffscreenCanvas(canvas.width, canvas.height);
+  const pen = copy.getContext("2d", { willReadFrequently: true });
+  pen.drawImage(canvas, 0, 0);
+  return Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data);
+}"""
+#: The reds of the first pixels of all canvases on the first card, over 20: frame numbers.
+SHOWN = f"""() => Array.from(document.querySelector("#wall .card").querySelectorAll("canvas"),
+  (canvas) => ({PIXELS})(canvas)[0] / 20)"""
+#: Resolves after a dozen frames of the browser.
+LATER = """() => new Promise((done) => {
+  let left = 12;
+  const next = () => (left-- ? requestAnimationFrame(next) : done());
+  next();
+})"""
+
+
+def _frames(page: Any) -> list[float]:
+    """Frame numbers of what the first card shows, once every picture is decoded."""
+    page.wait_for_function(f"() => ({SHOWN})().every((frame) => frame === Number(scrub.value))")
+    shown: list[float] = page.evaluate(SHOWN)
+    return shown
+
+
+@sizes
+def test_the_scrubber_moves_all_clips_to_the_same_frame(open_film: Open, size: str) -> None:
+    page = open_film(size, **STILL)
+    page.locator("#wall .card").first.scroll_into_view_if_needed()
+    assert set(_frames(page)) == {0}
+    page.locator("#scrub").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    # A canvas for every method, and two in the large view.
+    assert _frames(page) == [5] * (len(FILM.methods) + 2)
+    assert page.locator("#frame-said").inner_text() == "6 of 9"
+    assert page.locator("#scrub").get_attribute("aria-valuetext") == "frame 6 of 9"
+    page.keyboard.press("End")
+    assert set(_frames(page)) == {8}
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+
+
+def test_clips_play_in_step_and_pause(open_film: Open) -> None:
+    page = open_film()
+    assert page.locator("#play").inner_text() == "Pause"
+    page.locator("#wall .card").first.scroll_into_view_if_needed()
+    page.wait_for_function("() => Number(scrub.value) > 1")
+    page.wait_for_function(f"() => new Set(({SHOWN})()).size === 1 && ({SHOWN})()[0] > 0")
+    page.locator("#play").focus()
+    page.keyboard.press("Space")
+    assert page.locator("#play").inner_text() == "Play"
+    paused = page.locator("#scrub").input_value()
+    page.evaluate(LATER)
+    assert page.locator("#scrub").input_value() == paused
+    assert set(_frames(page)) == {int(paused)}
+    page.select_option("#speed", "2")
+    assert page.locator("#play").inner_text() == "Play"
+    page.locator("#play").click()
+    page.wait_for_function(f"() => Number(scrub.value) !== {paused}")
+
+
+def test_clips_wait_where_motion_is_not_wanted(open_film: Open) -> None:
+    page = open_film(**STILL)
+    assert page.locator("#play").inner_text() == "Play"
+    page.locator("#play").click()
+    page.wait_for_function("() => Number(scrub.value) > 0")
+    page.locator("#scrub").press("Home")
+    assert page.locator("#play").inner_text() == "Play"
+    assert set(_frames(page)) == {0}
+
+
+def test_the_error_of_the_frame_that_is_shown_is_told(open_film: Open) -> None:
+    page = open_film(**STILL)
+    clips, place = _clips(), FILM.methods.index("uniform")
+    full, made = (np.rint(clips[key] * 255) for key in (("full", 30), ("uniform", 5)))
+    card = page.locator("#wall .card").first
+    sample = int(card.get_attribute("data-sample"))
+    for frame in (0, 4):
+        page.locator("#scrub").fill(str(frame))
+        error = np.sqrt(np.mean((made[sample, frame] - full[sample, frame]) ** 2)) / 255
+        said = card.locator(f'.now[data-m="{place}"]').inner_text()
+        assert said.startswith("frame .")
+        assert float(said.removeprefix("frame ")) == pytest.approx(error, abs=1e-4)
+    assert card.locator(".frames .line").count() == len(FILM.methods)
+    assert card.locator(".frames .near").count() == 1
+    assert card.locator(".playhead").get_attribute("d") == "M50 0V40"
+
+
+def test_a_clip_comes_beside_the_full_run_at_the_same_frame(open_film: Open) -> None:
+    page = open_film(**STILL)
+    page.locator("#scrub").fill("3")
+    card = page.locator("#wall .card").first
+    card.locator("button.tile", has_text="uniform").click()
+    assert "uniform at budget 5" in str(card.locator(".after canvas").get_attribute("aria-label"))
+    assert card.locator(".frames b").inner_text() == "uniform"
+    assert set(_frames(page)) == {3}
+
+
+def test_the_difference_of_clips_follows_the_clock(open_film: Open) -> None:
+    page = open_film(**STILL)
+    page.locator("#views label", has_text="difference").click()
+    page.locator("#scrub").fill("6")
+    clips = {key: np.rint(stack * 255) for key, stack in _clips().items()}
+    card = page.locator("#wall .card").first
+    sample = int(card.get_attribute("data-sample"))
+    wanted = np.abs(clips["uniform", 5][sample, 6] - clips["full", 30][sample, 6])
+    canvas = card.locator("button.tile", has_text="uniform").locator("canvas")
+    drawn = f"(canvas) => ({PIXELS})(canvas)[3] === 255"
+    page.wait_for_function(drawn, arg=canvas.element_handle())
+    seen = np.array(canvas.evaluate(PIXELS)).reshape(16, 16, 4)[..., :3]
+    np.testing.assert_array_equal(seen, wanted)
+    assert canvas.locator("..").evaluate("(v) => getComputedStyle(v).filter") == "brightness(4)"
+
+
+def test_every_control_of_the_player_has_a_name_and_text_stands_out(open_film: Open) -> None:
+    for scheme in ("light", "dark"):
+        page = open_film(color_scheme=scheme, **STILL)
+        assert page.evaluate(CONTRAST) == []
+    unnamed = page.locator(".player :is(button, select, input), #wall canvas").evaluate_all(
+        """(all) => all.filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim()))
+            .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert unnamed == []
+
+
+def test_a_page_of_pictures_has_no_player(open_page: Open) -> None:
+    page = open_page()
+    assert page.locator(".player, #wall canvas, .now, .frames").count() == 0
+    assert page.locator("#wall .card img").count() > 0
 
 
 # Contrast by the formula of WCAG 2.2, 1.4.3: 4.5, or 3 for large letters; opacity is not looked at.

@@ -45,11 +45,11 @@ def frame_errors(clip: NDArray[np.uint8], reference: NDArray[np.uint8]) -> list[
         reference: the same shape.
 
     Returns:
-        One number a frame, three digits of it.
+        One number a frame, four digits of it.
     """
     difference = clip.astype(np.float64) - reference
     errors = np.sqrt(np.mean(difference**2, axis=(1, 2, 3))) / 255
-    return [float(f"{error:.3g}") for error in errors]
+    return [float(f"{error:.4g}") for error in errors]
 
 
 def stills(stack: NDArray[Any]) -> NDArray[Any]:
