@@ -36,6 +36,23 @@ def pictures(error: float) -> np.ndarray:
     return np.full((len(SAMPLES), 4, 4, 3), 0.5 + error, dtype=np.float32)
 
 
+def clips(error: float) -> np.ndarray:
+    """Two frames of the same."""
+    return np.stack([pictures(error)] * 2, axis=1)
+
+
+def filmed(path: Path, **changes: object) -> Folder:
+    """The full runs of a pipeline that makes clips, and a method's."""
+    folder = Folder(path)
+    folder.begin(job(**changes), overwrite=False)
+    folder.of(FULL).keep_run(run(FULL, N), clips(0.0), None)
+    folder.of(FULL).keep_run(run(REFERENCE, 500, 500), clips(0.1), None)
+    good = folder.of("good")
+    good.keep_plan(Plan("somebody 1.0", 12, ((2, "B = 2"),)))
+    good.keep_run(run("B = 2"), clips(0.2), None)
+    return folder
+
+
 def finished(path: Path, asked: Job | None = None) -> Folder:
     """The full runs, a method that ran, one that lost a budget, and one that never could."""
     folder = Folder(path)

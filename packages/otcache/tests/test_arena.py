@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache.arena.asking import read_tagged, set_aside, spread
-from otcache.arena.assembly import Assembly
+from otcache.arena.assembly import FRAMES_PER_SECOND, Assembly
 from otcache.arena.channel import ORPHANED
 from otcache.arena.folder import FULL, Folder, Plan
 from otcache.arena.matching import WITHIN, match
@@ -27,6 +27,7 @@ from otcache.arena.run import check_methods
 from otcache.arena.supervisor import Supervisor
 from otcache.arena.tuning import Tuning
 from otcache.arena.worker import Bench, Worker, full_runs
+from otcache.report import write_report
 from otcache.state_error import state_rmse
 from otcache_core import FileError, OtcacheError
 from otcache_core.contracts import (
@@ -93,6 +94,8 @@ class Peers:
         ({"calibration": ()}, "some of each"),
         ({"calibration": ("the digit 7",)}, "others than the calibration prompts"),
         ({"call": {"scale": math.nan}}, "call argument scale must be a finite number"),
+        ({"frames_per_second": math.nan}, "frames_per_second must be a finite number"),
+        ({"frames_per_second": -8.0}, "frames_per_second must be a finite number"),
     ],
 )
 def test_a_bad_job_is_named(changes: dict[str, Any], message: str) -> None:
@@ -398,6 +401,27 @@ def test_full_runs_are_made_once_and_a_failed_reference_is_not_tried_forever(
 
 
 # --- results ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "rate"), [(8.0, 8.0), (0.0, FRAMES_PER_SECOND)])
+def test_results_of_clips_play_at_the_rate_of_the_job(
+    tmp_path: Path, asked: float, rate: float
+) -> None:
+    folder = fakes.filmed(tmp_path, frames_per_second=asked)
+    made, clips = Assembly(folder, Measures({"rmse": Grey()})).results(["good"], {}, "x")
+    assert made.frames_per_second == rate
+    (cell,) = made.cells
+    np.testing.assert_allclose(cell.metrics["rmse"], 0.2, rtol=1e-6)
+    np.testing.assert_allclose(cell.metrics["ode-rmse"], 0.1, rtol=1e-5)
+    assert set(clips) == {("full", fakes.N), ("good", 2)}
+    np.testing.assert_array_equal(clips["good", 2], fakes.clips(0.2))
+    assert len(write_report(made, clips, tmp_path / "report")) == 8
+
+
+def test_pictures_have_no_rate_whatever_the_job_says(tmp_path: Path) -> None:
+    folder = fakes.finished(tmp_path, fakes.job(frames_per_second=8.0))
+    made, _ = Assembly(folder, Measures({"rmse": Grey()})).results(["good"], {}, "x")
+    assert made.frames_per_second == 0.0
 
 
 def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
