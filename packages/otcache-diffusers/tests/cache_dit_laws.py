@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from flux_laws import FluxLaws
+from wan_laws import LAYERS, WanLaws, ladder, pipeline, run, tails
 
 
 class TestDBCache(FluxLaws):
@@ -15,3 +17,28 @@ class TestDBCacheTaylorSeer(FluxLaws):
 
 class TestDBCacheMask(FluxLaws):
     name = "dbcache-mask"
+
+
+class TestDBCacheOnWan(WanLaws):
+    name = "dbcache"
+
+
+class TestDBCacheTaylorSeerOnWan(WanLaws):
+    name = "dbcache-taylorseer"
+
+
+class TestDBCacheMaskOnWan(WanLaws):
+    name = "dbcache-mask"
+
+
+def test_dbcache_runs_the_first_block_and_adds_what_the_others_added_in_each_branch() -> None:
+    rungs = len(ladder("dbcache", pipeline())[1])
+    branches, _, plain = run("dbcache", rungs - 1)
+    for calls in branches:
+        known = tails(calls, plain)
+        for k, call in enumerate(calls):
+            if call.worked == [0]:
+                torch.testing.assert_close(known[k], known[k - 1], atol=1e-5, rtol=1e-5)
+            else:
+                assert call.worked == list(range(LAYERS))
+        assert [0] in [call.worked for call in calls]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+
 from otcache_diffusers.driver import denoisers_of
 from otcache_diffusers.peers.dbcache.library import library, quiet
 
@@ -40,7 +42,9 @@ class _Marks:
 
     def __init__(self, target: Any) -> None:
         denoiser = denoisers_of(target)[""]
-        self._owners = [vars(target), *(vars(module) for module in denoiser.modules())]
+        modules = list(denoiser.modules())
+        self._owners = [vars(target), *map(vars, modules)]
+        self._lists = [False, *(isinstance(module, nn.ModuleList) for module in modules)]
         self._before = [dict(own) for own in self._owners]
         self._added: list[set[str]] = [set() for _ in self._owners]
         self._children, self._order = denoiser._modules, dict(denoiser._modules)
@@ -52,9 +56,10 @@ class _Marks:
         self._added = [set(own) - set(before) for own, before in pairs]
 
     def remove(self) -> None:
-        """Take off what is still there."""
-        for own, before, added in zip(self._owners, self._before, self._added, strict=True):
-            for name in added & set(own):
+        """Take off what is still there; a list of blocks does nothing in a run, so all of its is theirs."""
+        every = zip(self._owners, self._before, self._added, self._lists, strict=True)
+        for own, before, added, listed in every:
+            for name in set(own) - set(before) if listed else added & set(own):
                 del own[name]
             if "forward" in before:
                 own["forward"] = before["forward"]
