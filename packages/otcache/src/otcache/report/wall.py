@@ -18,8 +18,8 @@ from otcache.results import Results
 ROOM = 24_000_000
 #: Samples on the wall.
 MOST = 16
-#: Pixels of the shorter side below which pictures, and clips, are made no smaller.
-SMALLEST, SMALLEST_CLIP = 16, 32
+#: Pixels of the shorter side from which on pictures, and clips, may be halved.
+HALVED, HALVED_CLIPS = 17, 64
 #: Frames below which none of a clip are left out.
 FEWEST_FRAMES = 12
 
@@ -64,10 +64,10 @@ def wall(results: Results, album: Album, room: int = ROOM) -> dict[str, Any]:
 
 def _hands(results: Results, album: Album) -> Iterator[_Hand]:
     """Ever smaller ones: first in space, then, of clips, every k-th frame alone."""
-    smallest = SMALLEST_CLIP if album.frames else SMALLEST
+    halved = HALVED_CLIPS if album.frames else HALVED
     hand = _Hand(results, album)
     yield hand
-    while min(hand.size) > smallest:
+    while min(hand.size) >= halved:
         hand = _Hand(results, album, hand.factor * 2)
         yield hand
     while album.frames // (hand.stride + 1) >= FEWEST_FRAMES:
