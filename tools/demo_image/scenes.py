@@ -122,7 +122,7 @@ class Scene:
     things: tuple[Thing, ...]
 
 
-def _with_article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
@@ -139,7 +139,7 @@ def _single(rng: random.Random, name: str, colour: str | None) -> Scene:
     size = rng.choice(list(SIZES))
     thing = Thing(name, colour, _centre(rng, 2.0), SIZES[size])
     background = _background(rng, colour)
-    caption = f"a {size} {thing.phrase} on {_with_article(background)} background"
+    caption = f"a {size} {thing.phrase} on {with_article(background)} background"
     return Scene(caption, "shape" if colour else "emoji", background, (thing,))
 
 
@@ -159,7 +159,7 @@ def glyph_scene(rng: random.Random) -> Scene:
     colour = rng.choice(list(COLOURS))
     background = _background(rng, colour)
     kind = "digit" if glyph in DIGITS else "letter"
-    caption = f"the {kind} {glyph} in {colour} on {_with_article(background)} background"
+    caption = f"the {kind} {glyph} in {colour} on {with_article(background)} background"
     return Scene(caption, "glyph", background, (Thing(glyph, colour, _centre(rng, 3.0), 21.0),))
 
 
@@ -175,8 +175,8 @@ def pair_scene(rng: random.Random) -> Scene:
     )
     background = _background(rng, *colours)
     caption = (
-        f"{_with_article(first.phrase)} {relation} {_with_article(second.phrase)}"
-        f" on {_with_article(background)} background"
+        f"{with_article(first.phrase)} {relation} {with_article(second.phrase)}"
+        f" on {with_article(background)} background"
     )
     return Scene(caption, "pair", background, (first, second))
 
@@ -235,20 +235,20 @@ def render(scene: Scene, sprites: Mapping[str, Image.Image]) -> Image.Image:
     canvas = Image.new("RGB", (side, side), COLOURS[scene.background])
     for thing in scene.things:
         if thing.colour is None:
-            _paste_sprite(canvas, thing, sprites)
+            paste_sprite(canvas, thing, sprites)
         else:
-            _draw_thing(canvas, thing, scene.tag == "glyph")
+            draw_thing(canvas, thing, scene.tag == "glyph")
     return canvas.reduce(SUPERSAMPLING)
 
 
-def _paste_sprite(canvas: Image.Image, thing: Thing, sprites: Mapping[str, Image.Image]) -> None:
+def paste_sprite(canvas: Image.Image, thing: Thing, sprites: Mapping[str, Image.Image]) -> None:
     side = round(2 * (thing.radius + 1.0) * SUPERSAMPLING)
     sprite = sprites[thing.name].resize((side, side), Image.Resampling.BICUBIC)
     corner = tuple(round(value * SUPERSAMPLING - side / 2) for value in thing.centre)
     canvas.paste(sprite, (corner[0], corner[1]), sprite)
 
 
-def _draw_thing(canvas: Image.Image, thing: Thing, is_glyph: bool) -> None:
+def draw_thing(canvas: Image.Image, thing: Thing, is_glyph: bool) -> None:
     draw = ImageDraw.Draw(canvas)
     x, y = (value * SUPERSAMPLING for value in thing.centre)
     radius = thing.radius * SUPERSAMPLING

@@ -1,0 +1,70 @@
+"""The shipped demo pipeline: a trained WanPipeline in miniature."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from otcache_core.demo import Demo
+
+#: Arguments of every call of the demo pipeline: its size and length, the length its captions are
+#: padded to, and guidance, which makes better clips and a harder task for a cache.
+CALL: dict[str, Any] = {
+    "height": 48,
+    "width": 48,
+    "num_frames": 9,
+    "max_sequence_length": 20,
+    "guidance_scale": 3.0,
+    "negative_prompt": "",
+}
+
+FRAMES_PER_SECOND = 8.0
+
+
+def folder() -> Path:
+    """The packaged folder, as ``save_pretrained`` wrote it."""
+    return Path(str(resources.files("otcache_video") / "demo_model"))
+
+
+def load() -> Any:
+    """The pipeline in float32, its progress bar off; call it with :data:`CALL`.
+
+    Returns:
+        A plain ``diffusers.WanPipeline``; nothing in it is otcache's own.
+    """
+    import torch
+
+    from otcache_diffusers.quiet import quiet_loading
+
+    with quiet_loading():
+        from diffusers import WanPipeline
+
+        pipe = WanPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # untyped in diffusers
+            str(folder()), local_files_only=True, low_cpu_mem_usage=False
+        ).to(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
+    """Prompts by role, as pairs (text, tag).
+
+    ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
+    words that training never showed.
+    """
+    roles = json.loads((folder() / "prompts.json").read_text(encoding="utf-8"))
+    return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}
+
+
+def video_demo() -> Demo:
+    """The descriptor of the demo."""
+    return Demo(
+        name="video",
+        summary="moving shapes and emoji, a WanPipeline in miniature, 9 frames of 48x48",
+        load=load,
+        call=dict(CALL),
+        prompts=prompts(),
+        frames_per_second=FRAMES_PER_SECOND,
+    )

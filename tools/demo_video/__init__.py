@@ -1,0 +1,1 @@
+"""Parts of tools/train_demo_video.py: the demo clip model of otcache-video."""
