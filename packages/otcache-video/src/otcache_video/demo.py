@@ -42,7 +42,7 @@ def load() -> Any:
         from diffusers import WanPipeline
 
         pipe = WanPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # untyped in diffusers
-            str(folder()), local_files_only=True, low_cpu_mem_usage=False
+            str(folder()), local_files_only=True
         ).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
