@@ -1,0 +1,142 @@
+"""The shipped video pipeline on the command line: a run to a file, and the demo from end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+import otcache
+from otcache import cli
+from otcache.demo import DemoSettings
+from otcache.opening import open_demo
+from otcache.recipe import Recipe
+from otcache.report import rebuild
+from otcache.results import Results
+from otcache_core.plugins import Registry
+from otcache_core.policy import Policy, Provenance
+from otcache_video.demo import folder
+
+pytestmark = pytest.mark.skipif(
+    not folder().is_dir(), reason="the trained video model is not packaged yet"
+)
+N, BUDGET = 9, 2
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line; gives (status, standard output, standard error)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["otcache", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, " ".join(captured.err.split())
+
+    return call
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[object]:
+    """``run demo:video`` under a policy of nine steps."""
+    path = tmp_path / "p.otcache"
+    anchor, reference = otcache.Schedule(N, (0, 3)), otcache.Schedule(N, (0, 1, 3))
+    Policy(anchor, reference, Provenance(num_steps=N)).save(path)
+    return ["run", "demo:video", "--policy", path, "--budget", BUDGET, "--prompt", "a red circle"]
+
+
+def _decoded(path: Path) -> tuple[int, tuple[int, int], float]:
+    """Frames, size and rate of an MP4 file."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        rate = float(stream.average_rate or 0)
+    return len(frames), (frames[0].height, frames[0].width), rate
+
+
+def test_a_run_writes_a_clip_that_decodes(run: Run, words: list[object], tmp_path: Path) -> None:
+    demo = open_demo("demo:video", Registry())
+    status, out, err = run(*words, "--out", tmp_path / "clip.mp4", "--json")
+    assert status == 0, err
+    told = json.loads(out)
+    assert told["file"] == str(tmp_path / "clip.mp4")
+    assert set(told["computed"].values()) == {BUDGET}
+    frames, size, rate = _decoded(tmp_path / "clip.mp4")
+    assert (frames, rate) == (demo.call["num_frames"], demo.frames_per_second)
+    assert (size[0] % demo.call["height"], size[1] % demo.call["width"]) == (0, 0)
+
+
+def test_the_frame_rate_can_be_chosen(run: Run, words: list[object], tmp_path: Path) -> None:
+    status, _, err = run(*words, "--out", tmp_path / "clip.webp", "--fps", 4)
+    assert status == 0, err
+    with Image.open(tmp_path / "clip.webp") as clip:
+        clip.load()
+        assert clip.info["duration"] == 250
+
+
+def test_a_clip_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> None:
+    status, _, err = run(*words, "--out", tmp_path / "clip.png")
+    assert status == 2
+    assert "name of a clip must be one that ends on .mp4 or .webp" in err
+    assert not (tmp_path / "clip.png").exists()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of a few seconds."""
+    settings = DemoSettings(
+        pipeline="demo:video",
+        num_steps=N,
+        budgets=(2, 3),
+        calibration_prompts=1,
+        heldout_prompts=1,
+        seeds=(1000,),
+        recipe=Recipe(cost_samples=1, anchor_trials=2, climb_trials=0, rounding_runs=0),
+        lemica_prompts=1,
+        metrics=(),
+    )
+    monkeypatch.setattr(DemoSettings, "chosen", lambda **asked: settings)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_demo_from_end_to_end(run: Run, tmp_path: Path) -> None:
+    status, out, err = run("demo", "--video", "--out", tmp_path)
+    assert status == 0, err
+    assert "of the best other method's" in " ".join(out.split())
+    results = Results.load(tmp_path / "results.json")
+    names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
+    assert results.methods == (*names, "otcache")
+    assert results.frames_per_second == open_demo("demo:video", Registry()).frames_per_second
+    temporal = {"flicker", "temporal-lpips", "warping-error", "motion-magnitude"}
+    assert {"rmse", "psnr", "ssim", "lpips", "subject-consistency", *temporal} == set(
+        results.metrics
+    )
+    assert Policy.load(tmp_path / "policy.otcache").num_steps == N
+    clips = sorted((tmp_path / "clips").iterdir())
+    assert {path.suffix for path in clips} == {".mp4", ".webp"}
+    assert len(clips) == 2 * 3
+    for path in clips:
+        _check(path, wide="-otcache-" in path.name)
+    page = (tmp_path / "report.html").read_bytes()
+    rebuild(tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == page
+
+
+def _check(path: Path, wide: bool) -> None:
+    """A clip, or a row of three, with every frame in it."""
+    call: dict[str, Any] = open_demo("demo:video", Registry()).call
+    if path.suffix == ".mp4":
+        frames, (height, width), _ = _decoded(path)
+    else:
+        with Image.open(path) as clip:
+            frames, (width, height) = clip.n_frames, clip.size
+    assert frames == call["num_frames"]
+    shape = width / height * call["height"] / call["width"]
+    assert shape == pytest.approx(3.0 if wide else 1.0, abs=0.15)
