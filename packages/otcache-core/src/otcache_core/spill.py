@@ -36,13 +36,13 @@ class StepsOnDisk(Steps):
         try:
             self._file = tempfile.TemporaryFile(dir=folder, prefix="otcache-", suffix=".f32")  # noqa: SIM115  # lives as long as this object
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
 
     def append(self, row: Floats) -> None:
         try:
             self._file.write(np.ascontiguousarray(row, dtype=np.float32).data)
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            raise unwritable(self._folder, error) from error
         self._count += 1
 
     def samples(self) -> list[Floats]:
@@ -50,7 +50,7 @@ class StepsOnDisk(Steps):
             self._file.flush()
             whole = np.memmap(self._file, np.float32, "r", shape=(self._count, *self._shape))
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            raise unwritable(self._folder, error) from error
         return [whole[:, n] for n in range(self._shape[0])]
 
 
@@ -63,7 +63,7 @@ def check_space(folder: Path, size: int) -> None:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     if free < size:
         raise FileError(
             f"{folder}: recorded runs take {gigabytes(size)}, {gigabytes(free)} are free: {ADVICE}"
@@ -75,6 +75,7 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def _unwritable(folder: Path, error: OSError) -> FileError:
+def unwritable(folder: Path, error: OSError) -> FileError:
+    """The error to raise where recorded runs cannot be written."""
     reason = error.strerror or str(error)
     return FileError(f"{folder}: recorded runs cannot be written here: {reason}: {ADVICE}")

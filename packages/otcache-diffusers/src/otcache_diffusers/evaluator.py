@@ -70,6 +70,11 @@ class PipelineEvaluator(Evaluator):
 
     A schedule that skips nothing is the full run and is not run again.
 
+    What it holds of each sample, on the pipeline's device: N outputs a branch, N guided outputs and
+    N + 1 states, so (N (C + 2) + 1) latents with C branches; and while schedules run, the B outputs a
+    branch of each. What was recorded goes to the disk where all samples' exceed
+    ``request.keep.memory_bytes``, which a notice tells; it is then read a step at a time.
+
     Args:
         target: a diffusers pipeline or a Loop.
         request: the samples; ``batch_size`` bounds the rows of one call and changes no result beyond
@@ -185,7 +190,7 @@ class PipelineEvaluator(Evaluator):
             return
         recording, shown = Recording(), []
         for part in self._chunks(range(self.num_samples), self._request.batch_size):
-            policy = RecordingPolicy(recording, len(part))
+            policy = RecordingPolicy(recording, len(part), self.num_samples, self._request.keep)
             with drive(self._target, policy, num_steps=self._num_steps):
                 shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
         for note in recording.notes:
@@ -310,8 +315,7 @@ class PipelineEvaluator(Evaluator):
 
     def _full(self, samples: Sequence[int]) -> torch.Tensor:
         assert self._recording is not None
-        last = self._recording.states[self._num_steps]
-        return torch.stack([last[n] for n in samples])
+        return self._recording.state(self._num_steps, samples)
 
     def _score(
         self,

@@ -8,6 +8,7 @@ import torch
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.recording import Recording
 from otcache_diffusers.rows import stack_rows
+from otcache_diffusers.shelf import loaded
 
 #: Relative residual up to which guidance counts as linear: the rounding of bfloat16, doubled.
 LIMIT = 1e-2
@@ -29,9 +30,9 @@ def branch_gains(recording: Recording) -> dict[str, float]:
         return {}
     normal, toward, total = np.zeros((len(names),) * 2), np.zeros(len(names)), 0.0
     for step, guided in recording.guided.items():
-        v = torch.stack(list(guided)).detach().cpu().double().flatten()
+        v = torch.stack(loaded(list(guided))).detach().cpu().double().flatten()
         try:
-            outputs = [stack_rows(recording.raw[step, name]) for name in names]
+            outputs = [stack_rows(loaded(recording.raw[step, name])) for name in names]
         except ExecutionError:
             return {}
         if any(output.numel() != len(v) for output in outputs):

@@ -215,7 +215,7 @@ class ReplayPolicy(StepPolicy):
         return {branch: found[rows] for (k, branch), found in self._computed.items() if k == step}
 
     def _deviation(self, step: int, states: torch.Tensor) -> NDArray[np.float64]:
-        full = torch.stack([self._recording.states[step][n] for n in self._samples])
+        full = self._recording.state(step, self._samples)
         full = full.repeat(len(self._tracks), *[1] * (full.ndim - 1))
         error = (states - full).detach().cpu().double().flatten(1)
         return np.asarray(error.square().mean(1).sqrt())
@@ -242,8 +242,7 @@ class ReplayPolicy(StepPolicy):
         return self._computed[step, branch][self._rows_of(index)]
 
     def _known(self, step: int, branch: str) -> list[Any]:
-        recorded = self._recording.raw[step, branch]
-        return [recorded[n] for n in self._samples]
+        return self._recording.outputs(step, branch, self._samples)
 
     def _fit_span(
         self, fit: Fit, index: int, track: Track, span: Span, state: torch.Tensor
@@ -255,7 +254,7 @@ class ReplayPolicy(StepPolicy):
             track.install(k, fit.nothing(len(self._samples)), fit.forecaster)
             return
         steps = (k, *span.history)[: fit.rule.memory]
-        wanted = torch.stack([self._recording.states[span.stop][n] for n in self._samples])
+        wanted = self._recording.state(span.stop, self._samples)
         states = [state, *(self._states[k + 1 - q] for q in range(1, len(landing.states)))]
         outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
         ideal = ideal_output(landing, [x[rows] for x in states], [v[rows] for v in outputs], wanted)

@@ -20,6 +20,7 @@ from otcache_diffusers.recorder import Recorder
 from otcache_diffusers.recording import Recording
 from otcache_diffusers.rows import join_rows
 from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.shelf import loaded
 
 #: Outputs change places within this many steps, as far as a skipped step lies from a computed one.
 BLOCK = 4
@@ -60,7 +61,7 @@ class ShufflePolicy(StepPolicy):
         raw = self._recording.raw
         sources = [(int(order[step]), branch) for order in self._orders]
         found = [raw.get(source, raw[step, branch]) for source in sources]
-        return join_rows([outputs[n] for n, outputs in enumerate(found)])
+        return join_rows([loaded(outputs[n]) for n, outputs in enumerate(found)])
 
     def after(self, step: int, branch: str, output: Any) -> None:
         """Nothing is computed."""

@@ -1,0 +1,82 @@
+"""Tensors put away on the disk and fetched one at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from otcache_core.spill import unwritable
+
+
+class Shelf:
+    """A temporary file of tensors, gone when neither it nor anything on it is needed.
+
+    Args:
+        folder: where the file is made.
+
+    Raises:
+        FileError: if no file can be made there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._end = folder, 0
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, prefix="otcache-", suffix=".rows")  # noqa: SIM115  # lives as long as this object
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
+    def put(self, tree: Any) -> Any:
+        """Put the tensors of a tree away; :func:`loaded` gives them back, bit for bit.
+
+        Raises:
+            FileError: if the disk is full.
+        """
+        return pytree.tree_map(self._put, tree)
+
+    def fetch(self, at: int, into: torch.Tensor) -> None:
+        """Read the bytes from ``at`` on into a contiguous tensor on the host."""
+        self._file.seek(at)
+        self._file.readinto(_bytes(into))
+
+    def _put(self, leaf: torch.Tensor) -> Shelved:
+        data = _bytes(leaf.detach().cpu().contiguous())
+        try:
+            self._file.seek(self._end)
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+        found = Shelved(self, self._end, leaf.shape, leaf.dtype, leaf.device)
+        self._end += len(data)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Shelved:
+    """A tensor on a shelf."""
+
+    shelf: Shelf
+    at: int
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    def load(self) -> torch.Tensor:
+        """A fresh copy, on the device that the tensor came from."""
+        made = torch.empty(self.shape, dtype=self.dtype)
+        self.shelf.fetch(self.at, made)
+        return made.to(self.device)
+
+
+def loaded(tree: Any) -> Any:
+    """A tree with what is on a shelf fetched; tensors in memory stay as they are."""
+    return pytree.tree_map(lambda leaf: leaf.load() if isinstance(leaf, Shelved) else leaf, tree)
+
+
+def _bytes(x: torch.Tensor) -> memoryview:
+    return x.reshape(-1).view(torch.uint8).numpy().data
