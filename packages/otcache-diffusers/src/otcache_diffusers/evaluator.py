@@ -26,6 +26,7 @@ from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
+from otcache_diffusers.deviations import Deviations
 from otcache_diffusers.driver import drive
 from otcache_diffusers.guidance import branch_gains
 from otcache_diffusers.pooled_fit import PooledFit
@@ -33,6 +34,7 @@ from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
 from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.shelf import Shelf
 from otcache_diffusers.shuffled import confirmed_recurrence
 
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
@@ -71,9 +73,10 @@ class PipelineEvaluator(Evaluator):
     A schedule that skips nothing is the full run and is not run again.
 
     What it holds of each sample, on the pipeline's device: N outputs a branch, N guided outputs and
-    N + 1 states, so (N (C + 2) + 1) latents with C branches; and while schedules run, the B outputs a
-    branch of each. What was recorded goes to the disk where all samples' exceed
-    ``request.keep.memory_bytes``, which a notice tells; it is then read a step at a time.
+    N + 1 states, so (N (C + 2) + 1) latents with C branches; and of the schedules that run, the B
+    outputs a branch of each, and on the host how far it ended from the full run. Recorded runs and
+    deviations go to the disk where the runs of all samples exceed ``request.keep.memory_bytes``,
+    which a notice tells, and are read from there a step at a time.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -143,19 +146,19 @@ class PipelineEvaluator(Evaluator):
         chosen = self._begin(samples)
         fitting = self._fitting() if fit else None
         errors = np.zeros((len(schedules), len(chosen)))
-        deviations: list[list[torch.Tensor]] = [[] for _ in schedules]
+        deviations = Deviations(len(schedules), self._shelf())
         results = list(schedules)
         batches = list(self._chunks(chosen, self._request.batch_size))
         places = list(self._chunks(range(len(chosen)), self._request.batch_size))
         decode = objective in self._metrics
         for b, run in self._batched(tuple(schedules), batches, fitting, decode):
-            error = (run.latents - self._full(batches[b])).detach().cpu().double().flatten(1)
-            deviations[run.index].append(error)
+            error = (run.latents - self._full(batches[b])).detach().cpu().flatten(1)
+            deviations.add(run.index, error)
             errors[run.index, list(places[b])] = self._score(
                 objective, error, run.pictures, batches[b]
             )
             results[run.index] = run.schedule
-        return Evaluation(tuple(results), errors, self._nfe, _grams(deviations))
+        return Evaluation(tuple(results), errors, self._nfe, deviations.grams())
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
@@ -313,6 +316,11 @@ class PipelineEvaluator(Evaluator):
     def _spend(self, rows: int) -> None:
         self._nfe += rows
 
+    def _shelf(self) -> Shelf | None:
+        """Another one beside the recording's, for what is needed less long."""
+        away = self._recording and self._recording.shelf
+        return away.another() if away else None
+
     def _full(self, samples: Sequence[int]) -> torch.Tensor:
         assert self._recording is not None
         return self._recording.state(self._num_steps, samples)
@@ -325,9 +333,9 @@ class PipelineEvaluator(Evaluator):
         samples: Sequence[int],
     ) -> NDArray[np.float64]:
         if objective == "latent-rmse":
-            return np.asarray(error.square().mean(1).sqrt())
+            return np.asarray(error.double().square().mean(1).sqrt())
         if objective == "latent-l1":
-            return np.asarray(error.abs().mean(1))
+            return np.asarray(error.double().abs().mean(1))
         assert pictures is not None
         assert self._pictures is not None
         return compare(self._metrics[objective], pictures, self._pictures[list(samples)])
@@ -340,9 +348,3 @@ class PipelineEvaluator(Evaluator):
 def _full(schedules: Sequence[Schedule]) -> list[int]:
     """Indices of those that skip nothing in any branch."""
     return [i for i, s in enumerate(schedules) if s.budget == s.num_steps and not s.branches]
-
-
-def _grams(deviations: Sequence[Sequence[torch.Tensor]]) -> NDArray[np.float64]:
-    """<e_a, e_b> of each sample, mean over elements; shape (samples, schedules, schedules)."""
-    errors = torch.stack([torch.cat(list(parts)) for parts in deviations], dim=1)
-    return np.asarray(errors @ errors.mT / errors.shape[2])

@@ -30,6 +30,10 @@ class Shelf:
         except OSError as error:
             raise unwritable(folder, error) from error
 
+    def another(self) -> Shelf:
+        """An empty one in the same folder."""
+        return Shelf(self._folder)
+
     def put(self, tree: Any) -> Any:
         """Put the tensors of a tree away; :func:`loaded` gives them back, bit for bit.
 
@@ -71,6 +75,14 @@ class Shelved:
         made = torch.empty(self.shape, dtype=self.dtype)
         self.shelf.fetch(self.at, made)
         return made.to(self.device)
+
+    def columns(self, wanted: slice) -> torch.Tensor:
+        """Some columns of a tensor of two dimensions, on the host, without reading the others."""
+        rows, width = self.shape
+        made = torch.empty(rows, wanted.stop - wanted.start, dtype=self.dtype)
+        for n, row in enumerate(made):
+            self.shelf.fetch(self.at + self.dtype.itemsize * (n * width + wanted.start), row)
+        return made
 
 
 def loaded(tree: Any) -> Any:
