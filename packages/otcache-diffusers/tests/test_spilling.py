@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,10 @@ from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.sketch import sketch
 from otcache_core.slabs import mapped
+from otcache_diffusers.driver import drive
 from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recorder import Recorder
+from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import Shelf, loaded
 
 N = 6
@@ -106,6 +111,21 @@ def test_an_evaluation_from_the_disk_is_the_evaluation_from_memory(
     drifts = [one.drift(SCHEDULES).errors for one in (plain, away)]
     np.testing.assert_array_equal(*drifts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_recorded_is_freed_without_the_garbage_collector(target: Any) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        recorder = Recorder()
+        with drive(target, recorder, num_steps=N):
+            Sampler(target, _asked(target))(range(2))
+        assert recorder.completed == 1
+        gone = weakref.ref(recorder)
+        del recorder
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_outputs_of_several_calls_a_step_follow_from_the_states(on_disk: Keep) -> None:

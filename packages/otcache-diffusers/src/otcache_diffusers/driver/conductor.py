@@ -14,7 +14,7 @@ from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.branches import Branches, Group
 from otcache_diffusers.driver.companions import Companions
-from otcache_diffusers.driver.policy import RunInfo, StepPolicy
+from otcache_diffusers.driver.policy import Retired, RunInfo, StepPolicy
 from otcache_diffusers.driver.prediction import Place
 from otcache_diffusers.driver.timecheck import TimeCheck
 
@@ -36,7 +36,7 @@ class Conductor:
     """
 
     def __init__(self, policy: StepPolicy) -> None:
-        self._policy = policy
+        self._policy: StepPolicy = policy
         self._announced: Announcement | None = None
         self._run: RunInfo | None = None
         self._branches = Branches()
@@ -163,6 +163,10 @@ class Conductor:
         self._companions = Companions()
         if run is not None:
             self._policy.end(completed)
+
+    def retire(self) -> None:
+        """Let the policy go: clocks and taps refer to one another, and would keep what it holds."""
+        self._policy = Retired()
 
     def _answer(self, group: Group, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         if self._announced is not None:

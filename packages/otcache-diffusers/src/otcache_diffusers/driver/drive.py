@@ -93,6 +93,7 @@ def drive(
         hooks: dict[str, DenoiserHook] = {}
         refuse_foreign_caches(target, denoisers_of(target))
         clock = _clock(target, conductor, num_steps, calls_per_step, lambda: _renew(target, hooks))
+        stack.callback(conductor.retire)
         stack.callback(conductor.finish, False)
         stack.enter_context(clock)
         for name, module in denoisers_of(target).items():

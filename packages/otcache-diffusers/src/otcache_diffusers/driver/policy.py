@@ -133,3 +133,24 @@ class StepPolicy(ABC):
     def note(self, message: str) -> None:
         """Something is done in another way than is best, and nothing is wrong; logged unless kept."""
         logger.info(message)
+
+
+class Retired(StepPolicy):
+    """Stands where a policy was: asks for nothing and holds nothing."""
+
+    watches = False
+
+    def begin(self, run: RunInfo) -> None:
+        """Nothing."""
+
+    def before(self, step: int, branch: str) -> Any | None:
+        return None
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        """Nothing."""
+
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """Nothing."""
+
+    def end(self, completed: bool) -> None:
+        """Nothing."""
