@@ -351,6 +351,7 @@ PIXELS = """(canvas) => {
 #: The reds of the first pixels of all canvases on the first card, over 20: frame numbers.
 SHOWN = f"""() => Array.from(document.querySelector("#wall .card").querySelectorAll("canvas"),
   (canvas) => ({PIXELS})(canvas)[0] / 20)"""
+EVERYWHERE = SHOWN.replace('document.querySelector("#wall .card")', "document")
 #: Resolves after a dozen frames of the browser.
 LATER = """() => new Promise((done) => {
   let left = 12;
@@ -380,6 +381,7 @@ def test_the_scrubber_moves_all_clips_to_the_same_frame(open_film: Open, size: s
     assert page.locator("#scrub").get_attribute("aria-valuetext") == "frame 6 of 9"
     page.keyboard.press("End")
     assert set(_frames(page)) == {8}
+    assert set(page.evaluate(EVERYWHERE)) == {8}
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
 
 
@@ -396,6 +398,7 @@ def test_clips_play_in_step_and_pause(open_film: Open) -> None:
     page.evaluate(LATER)
     assert page.locator("#scrub").input_value() == paused
     assert set(_frames(page)) == {int(paused)}
+    assert set(page.evaluate(EVERYWHERE)) == {int(paused)}
     page.select_option("#speed", "2")
     assert page.locator("#play").inner_text() == "Play"
     page.locator("#play").click()

@@ -14,7 +14,7 @@ LONGEST = 16383
 
 def rows_of(frames: int, height: int) -> int:
     """Frames below one another in a strip: all of them, unless the picture would be too high."""
-    columns = math.ceil(frames * height / LONGEST)
+    columns = math.ceil(frames / max(1, LONGEST // height))
     return math.ceil(frames / columns)
 
 

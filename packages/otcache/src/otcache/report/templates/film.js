@@ -59,9 +59,10 @@ function showCard(article) {
   article.querySelector(".playhead")?.setAttribute("d", `M${x} 0V40`);
 }
 
+// While they play only cards in view are painted; the others follow when they come into view, or at rest.
 function showFrame(frame) {
   clock.frame = frame;
-  for (const article of inView) showCard(article);
+  for (const article of clock.playing ? inView : byId("wall").children) showCard(article);
   const said = `${film.frames[frame] + 1} of ${film.filmed}`;
   byId("scrub").value = frame;
   byId("scrub").setAttribute("aria-valuetext", `frame ${said}`);
@@ -81,7 +82,8 @@ function setClock(changes) {
   const idle = !clock.playing;
   Object.assign(clock, changes, { from: clock.frame, began: performance.now() });
   byId("play").textContent = clock.playing ? "Pause" : "Play";
-  if (clock.playing && idle) requestAnimationFrame(tick);
+  if (!clock.playing) showFrame(clock.frame);
+  else if (idle) requestAnimationFrame(tick);
 }
 
 // RMSE of each frame: a line a method, those of the front in their colours, the one in the large view thick.
@@ -113,13 +115,14 @@ function buildPlayer() {
   if (!film) return;
   byId("scrub").max = film.frames.length - 1;
   byId("scrub").addEventListener("input", (event) => {
+    clock.frame = Number(event.target.value);
     setClock({ playing: false });
-    showFrame(Number(event.target.value));
   });
   byId("play").addEventListener("click", () => setClock({ playing: !clock.playing }));
   const speed = byId("speed");
   clock.speed = Number(speed.value); // a browser that reloads may keep an earlier choice
   speed.addEventListener("change", () => setClock({ speed: Number(speed.value) }));
+  addEventListener("beforeprint", () => setClock({ playing: false }));
   showFrame(0);
   setClock({ playing: !matchMedia("(prefers-reduced-motion: reduce)").matches });
 }
