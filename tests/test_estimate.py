@@ -113,7 +113,7 @@ def test_bad_folders(registry: Registry, tmp_path: Path, text: str | None, messa
 
 
 def test_nothing_installed() -> None:
-    with pytest.raises(otcache.OtcacheError, match=r"pip install 'otcache\[diffusers\]'"):
+    with pytest.raises(otcache.OtcacheError, match=r"pip install 'otcache\[diffusers,video\]'"):
         otcache.estimate("flux-1-dev", registry=Registry(entry_points=False))
 
 

@@ -16,6 +16,7 @@ from otcache_core.architecture import Architecture, Canvas
 from otcache_diffusers.architectures import calls, models, published
 from otcache_diffusers.architectures.blueprint import Blueprint
 from otcache_diffusers.architectures.latent import Compression, Latent
+from otcache_diffusers.architectures.masks import WholeMasks
 from otcache_diffusers.architectures.measuring import count
 
 #: Its latent has 128 x 128 pixels.
@@ -201,3 +202,20 @@ def test_another_package_adds_a_video_model() -> None:
     assert five.output_elements == 5 * one.output_elements == 5 * 16 * 4 * 4
     assert 3 * one.flops < five.flops < 6 * one.flops
     assert five.decode_flops > one.decode_flops > 0
+
+
+def test_masks_of_the_meta_device_are_whole() -> None:
+    with torch.device("meta"), WholeMasks():
+        mask, x = torch.empty(7, dtype=torch.bool), torch.empty(7, 3)
+        assert bool(torch.all(mask))
+        assert x[mask].shape == (7, 3)
+        assert x[~mask].shape == (0, 3)
+        assert x[~~mask].shape == (7, 3)
+        assert torch.cat([x[mask], x[~mask]]).shape == x.shape
+
+
+def test_masks_that_hold_values_are_read() -> None:
+    with WholeMasks():
+        mask, x = torch.tensor([True, False]), torch.ones(2, 3)
+        assert x[mask].shape == (1, 3)
+        assert not torch.all(mask)

@@ -39,3 +39,18 @@ def otcache_provide_writers() -> list[Info]:
         ),
         Info("webp", f"{home}.webp:WebP", "animated WebP, lossless, looped: a preview for a page"),
     ]
+
+
+@hookimpl
+def otcache_provide_architectures() -> list[Info]:
+    """Published video models at full size."""
+    home = "otcache_video.architectures.models"
+    return [
+        Info("wan-2-1-1-3b", f"{home}:wan_2_1_1_3b", "Wan 2.1 T2V, 1.42 B parameters"),
+        Info("wan-2-1-14b", f"{home}:wan_2_1_14b", "Wan 2.1 T2V, 14.3 B parameters"),
+        Info("wan-2-2-a14b", f"{home}:wan_2_2_a14b", "Wan 2.2 T2V, twice 14.3 B parameters"),
+        Info("hunyuan-video", f"{home}:hunyuan_video", "HunyuanVideo, 12.8 B parameters"),
+        Info("hunyuan-video-1-5", f"{home}:hunyuan_video_1_5", "8.3 B parameters"),
+        Info("cogvideox-5b", f"{home}:cogvideox_5b", "CogVideoX 5B, 5.57 B parameters"),
+        Info("ltx-video", f"{home}:ltx_video", "LTX-Video 0.9, 1.92 B parameters"),
+    ]

@@ -25,7 +25,7 @@ def qwen_image() -> Blueprint:
         "AutoencoderKLQwenImage",
         _causal,
         _qwen_image,
-        _clip,
+        clip_latents,
         calls_per_step=2,
     )
 
@@ -52,7 +52,8 @@ def _picture(latent: Latent) -> tuple[int, ...]:
     return (1, latent.channels, latent.height, latent.width)
 
 
-def _clip(latent: Latent) -> tuple[int, ...]:
+def clip_latents(latent: Latent) -> tuple[int, ...]:
+    """What a decoder of clips takes: channels, frames, rows, columns."""
     return (1, latent.channels, latent.frames, latent.height, latent.width)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from otcache_diffusers.architectures.masks import WholeMasks
 from otcache_diffusers.driver import tensors
 
 
@@ -27,10 +28,10 @@ def count(call: Callable[[], Any]) -> Count:
     """Count one call of a module that lives on the meta device, by torch's flop counter.
 
     Element-wise work, norms and softmax are not counted. Scaled dot-product attention is: on the
-    meta device it runs as its two matrix products.
+    meta device it runs as its two matrix products. Masks are taken to hold no padding.
     """
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), torch.device("meta"), counter:
+    with torch.no_grad(), torch.device("meta"), WholeMasks(), counter:
         output = call()
     memory = {id(s): s.nbytes() // leaf.itemsize for leaf, s in _storages(output)}
     return Count(counter.get_total_flops(), sum(memory.values()))

@@ -1,0 +1,1 @@
+"""Published video models at full size, measured on the meta device: no weights, no memory."""
