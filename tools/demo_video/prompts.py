@@ -21,7 +21,8 @@ def make_prompts() -> dict[str, list[Prompt]]:
     """Return the three lists of prompts, tags in turn; no caption stands in two lists.
 
     Calibration and held-out prompts are drawn as the training's captions are. The novel ones hold
-    a composition that `is_novel` keeps from training. Within a list, no objects do the same twice.
+    a composition that `is_novel` keeps from training, each of other objects. In the other lists no
+    objects of a tag do the same twice.
     """
     taken: set[str] = set()
     result: dict[str, list[Prompt]] = {}
@@ -33,9 +34,12 @@ def make_prompts() -> dict[str, list[Prompt]]:
 
 def _draw(role: str, tag: str, count: int, seed: int, taken: set[str]) -> list[Prompt]:
     prompts: list[Prompt] = []
-    subjects: set[frozenset[tuple[str, str]]] = set()
+    subjects: set[frozenset[tuple[str, ...]]] = set()
     for clip in _clips(role, tag, seed):
-        subject = frozenset((actor.name, actor.motion) for actor in clip.actors)
+        subject = frozenset(
+            (actor.name,) if role == "novel" else (actor.name, actor.motion)
+            for actor in clip.actors
+        )
         if clip.caption in taken or subject in subjects:
             continue
         taken.add(clip.caption)
