@@ -226,3 +226,20 @@ def test_a_pipeline_without_prompts_is_asked_for_some(run: Run, tmp_path: Path) 
     status, _, err = run("compare", "somewhere:pipe", "--out", tmp_path / "new")
     assert status == 2
     assert "give --prompts FILE" in err
+
+
+def test_convert_there_and_back(run: Run, tmp_path: Path) -> None:
+    mask, back = tmp_path / "mask.json", tmp_path / "back.json"
+    table = ("lemica-wan-2-1-t2v-1-3b", "--budget", "17", "--to", "mask", "--out", mask)
+    status, out, _ = run("convert", *table, "--json")
+    assert status == 0
+    facts = json.loads(out)
+    assert (facts["num_steps"], facts["budget"], facts["computed"][-3:]) == (50, 17, [39, 46, 49])
+    assert run("convert", mask, "--out", back)[0] == 0
+    assert list(otcache.load_schedule(back).computed) == facts["computed"]
+
+
+def test_convert_a_table_without_a_budget(run: Run, tmp_path: Path) -> None:
+    status, out, err = run("convert", "lemica-flux-1-dev", "--out", tmp_path / "x.json")
+    assert (status, out) == (2, "")
+    assert "budget must be given, of 10, 15, 20, 26" in err

@@ -16,6 +16,7 @@ from otcache_core.plugins import Info, Registry, hookimpl
 from otcache_core.policy import Policy, Provenance
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule, Span
+from otcache_core.tables import ScheduleTable
 from otcache_core.trajectory import Trajectory
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "ScheduleProblem",
+    "ScheduleTable",
     "Solution",
     "Span",
     "Trajectory",

@@ -114,6 +114,15 @@ def load_json(path: str | Path, format: str, version: int, type: type[T]) -> T:
         raise FileError(f"{path}: {_located(str(error))}") from error
 
 
+def read_json(path: str | Path) -> Any:
+    """The value of a JSON file of another project, or one whose kind is not known yet.
+
+    Raises:
+        FileError: if it cannot be read, is truncated or no JSON, or a key is given twice.
+    """
+    return _decoded(path, read_bytes(path))
+
+
 def save_arrays(
     path: str | Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str] | None = None
 ) -> bytes:
@@ -165,14 +174,18 @@ def array(
 
 
 def _parse(path: str | Path, raw: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error}; expected one whole JSON object, got {len(raw)} bytes"
-        raise FileError(f"{path}: truncated or not JSON: {reason}.") from error
+    data = _decoded(path, raw)
     if not isinstance(data, dict):
         raise FileError(f"{path}: {expected('the file', type(data).__name__, 'one JSON object')}")
     return data
+
+
+def _decoded(path: str | Path, raw: bytes) -> Any:
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error}; expected one whole JSON value, got {len(raw)} bytes"
+        raise FileError(f"{path}: truncated or not JSON: {reason}.") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

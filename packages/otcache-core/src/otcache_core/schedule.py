@@ -7,11 +7,15 @@ import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from otcache_core.errors import ScheduleError, expected
+from otcache_core.files import load_json, save_json
+
+FORMAT, VERSION = "otcache-schedule", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,48 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
                 expected("grid", f"{len(grid)} values", f"{self.num_steps + 1} values")
             )
         return (*(float(grid[k]) for k in self.computed), float(grid[-1]))
+
+    def to_mask(self) -> tuple[int, ...]:
+        """1 at computed steps, 0 elsewhere: cache-dit's ``steps_computation_mask``.
+
+        Raises:
+            ScheduleError: if branches compute different steps, which a mask cannot say.
+        """
+        if any(steps != self.computed for _, steps in self.branches):
+            raise ScheduleError(
+                "branches compute different steps, and a mask holds one row of steps."
+            )
+        computed = set(self.computed)
+        return tuple(int(step in computed) for step in range(self.num_steps))
+
+    @classmethod
+    def from_mask(cls, mask: Sequence[int]) -> Schedule:
+        """What :meth:`to_mask` says, by reuse.
+
+        Raises:
+            ScheduleError: if an entry is neither 0 nor 1, or the first is not 1.
+        """
+        wrong = [entry for entry in mask if entry not in (0, 1)]
+        if wrong or not mask:
+            raise ScheduleError(expected("mask", list(mask), "a row of 0 and 1"))
+        return cls(len(mask), tuple(step for step, one in enumerate(mask) if one))
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, atomically.
+
+        Raises:
+            FileError: if the file cannot be written.
+        """
+        save_json(path, FORMAT, VERSION, self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: naming file, field, got and expected.
+        """
+        return load_json(path, FORMAT, VERSION, cls)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

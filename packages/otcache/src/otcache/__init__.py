@@ -1,6 +1,7 @@
 """otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, and run it."""
 
 from otcache.calibrate import calibrate
+from otcache.converting import load_schedule, load_table
 from otcache.estimating import Estimate, estimate
 from otcache.planning import plan
 from otcache.recipe import Recipe
@@ -14,6 +15,7 @@ from otcache_core import (
     PluginError,
     Schedule,
     ScheduleError,
+    ScheduleTable,
     __version__,
 )
 from otcache_core.calibration import Calibration
@@ -37,6 +39,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "ScheduleError",
+    "ScheduleTable",
     "Storage",
     "__version__",
     "accelerate",
@@ -44,6 +47,8 @@ __all__ = [
     "enable",
     "estimate",
     "load_policy",
+    "load_schedule",
+    "load_table",
     "loop",
     "plan",
 ]

@@ -356,6 +356,34 @@ def estimate(
         out.print(estimate_table(found), highlight=False)
 
 
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A schedule, policy, index table, list of indices or mask (JSON), or a published table."
+        ),
+    ],
+    path: Annotated[Path, typer.Option("--out", help="JSON file to write.")],
+    to: Annotated[
+        str, typer.Option(help="schedule, indices, or mask (cache-dit's steps_computation_mask).")
+    ] = "schedule",
+    budget: Annotated[str | None, typer.Option(help="B, of a policy or a table.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="N; needed where the source does not tell.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn index tables, masks, policies and schedules into one another; runs no network."""
+    from otcache.converting import load_schedule, write_schedule
+
+    wanted = None if budget is None else _integer("--budget", budget)
+    schedule = load_schedule(source, budget=wanted, num_steps=steps)
+    write_schedule(schedule, path, to)
+    facts = {"num_steps": schedule.num_steps, "computed": list(schedule.computed)}
+    _show({"written": str(path), "budget": schedule.budget, **facts}, as_json)
+
+
 @plugins_app.command("list")
 def plugins_list(as_json: Json = False) -> None:
     """Name every plugin, by kind; loads none of them."""

@@ -19,4 +19,5 @@ def otcache_provide_peers() -> list[Info]:
         Info("state-dp", f"{home}:StateDP", "OSS-like dynamic programme over true states"),
         Info("budcache", f"{home}:Annealed", "annealed search on the true error"),
         Info("flux-table", f"{home}:FluxTable", "the published table of FLUX.1, carried over"),
+        Info("lemica-table", f"{home}:LeMiCaTable", "LeMiCa's published table of the pipeline"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import msgspec
 
@@ -12,11 +12,11 @@ from otcache.arena.scheduled import ScheduledPeer
 from otcache.arena.tuning import Tuning
 from otcache.calibrate import calibrate
 from otcache.planning import plan
+from otcache.published import made_for, no_table, published
 from otcache.recipe import Recipe
 from otcache.running import load_policy
-from otcache_core import Schedule, ScheduleProblem
+from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.errors import OtcacheNotice
-from otcache_core.warp import levels, quantile_function, round_to_steps
 
 Found = tuple[dict[int, Schedule], int | None]
 
@@ -198,29 +198,41 @@ class Annealed(ScheduledPeer):
 
 @final
 class FluxTable(ScheduledPeer):
-    """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, carried over to N; reuse.
+    """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, carried over to N and B; reuse.
 
-    Of the tables of 50 steps the one nearest in B/N is read as a warp and sampled at N and B; at N = 50
-    and a published budget it is the table itself. Their authors force the last step.
+    At N = 50 and a published budget it is the table itself. Their authors force the last step.
     """
 
     source = "LeMiCa's published 50-step tables of FLUX.1-dev, carried over"
-    STEPS = 50
-    TABLES = (
-        (0, 1, 3, 7, 14, 21, 28, 35, 42, 49),
-        (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 27, 34, 41, 47, 49),
-        (0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 15, 19, 24, 31, 38, 43, 46, 47, 48, 49),
-        (*range(11), 12, 15, 18, 20, 25, 30, 35, 39, 42, *range(44, 50)),
-    )
+    TABLE = "lemica-flux-1-dev"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        return {b: self._carried(b, tuning.num_steps) for b in budgets}, 0
+        table = published(self.TABLE)
+        return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
 
-    def _carried(self, budget: int, num_steps: int) -> Schedule:
-        share = budget / num_steps
-        table = min(self.TABLES, key=lambda steps: abs(len(steps) / self.STEPS - share))
-        warp = quantile_function(Schedule(self.STEPS, table))
-        return Schedule(num_steps, round_to_steps(warp(levels(budget)), num_steps))
+
+@final
+class LeMiCaTable(ScheduledPeer):
+    """The tables that LeMiCa publishes for this class of pipelines, carried over to N and B; reuse.
+
+    At the table's own N and budget it is the table itself. LeMiCa passes over the blocks of a skipped
+    step, here its whole output is used again. Of several tables the one made for the nearest size is taken.
+    FLUX.1's own are those of :class:`FluxTable`.
+    """
+
+    source = "LeMiCa's published tables of this pipeline, carried over"
+
+    def unfit(self, target: Any) -> str:
+        table = made_for(target, "lemica-")
+        if table is None:
+            return no_table(target, "lemica-")
+        return "the method flux-table is the same here" if table.name == FluxTable.TABLE else ""
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        table = made_for(tuning.target, "lemica-")
+        if table is None:
+            raise OtcacheError(no_table(tuning.target, "lemica-"))
+        return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
 
 
 def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:

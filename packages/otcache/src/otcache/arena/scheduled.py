@@ -35,6 +35,10 @@ class ScheduledPeer(Peer):
                 choose(registry, kind, target)
         except OtcacheError as error:
             return str(error)
+        return self.unfit(target)
+
+    def unfit(self, target: Any) -> str:
+        """Why this rule knows nothing for such a target; empty where it does, as it always is by default."""
         return ""
 
     def calibrate(

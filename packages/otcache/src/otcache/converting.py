@@ -1,0 +1,168 @@
+"""Schedules in the files of other projects."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from otcache.published import names, published
+from otcache_core import FileError, Schedule, ScheduleError, ScheduleTable
+from otcache_core.errors import OtcacheNotice, expected
+from otcache_core.files import read_json, write_bytes
+from otcache_core.policy import FORMAT as POLICY
+from otcache_core.policy import Policy
+from otcache_core.schedule import FORMAT as SCHEDULE
+from otcache_core.tables import FORMAT as TABLE
+
+#: What :func:`write_schedule` writes.
+KINDS = ("schedule", "indices", "mask")
+
+
+def load_schedule(
+    source: str | Path, *, budget: int | None = None, num_steps: int | None = None
+) -> Schedule:
+    """Read a schedule from whatever holds one.
+
+    Args:
+        source: the name of a published table, or a JSON file: a schedule, table or policy of otcache; an
+            index table ``{"10": [0, 1, 3, ...], ...}`` as LeMiCa and MeanCache publish them; a list of
+            computed steps, which begins with 0; or a mask of 0 and 1 as cache-dit takes it, which begins
+            with 1.
+        budget: B; a table of one row needs none. A table that has no such row is carried over.
+        num_steps: N; needed for indices, which do not tell. A table or policy of another N is carried
+            over, with a notice.
+
+    Raises:
+        FileError: if the file cannot be read, or holds something else.
+        ScheduleError: if what it holds is no schedule, or budget or step count are missing or do not fit.
+
+    Examples:
+        >>> load_schedule("lemica-wan-2-1-t2v-1-3b", budget=14).computed
+        (0, 1, 2, 3, 4, 5, 7, 10, 16, 23, 30, 37, 44, 49)
+    """
+    if str(source) in names():
+        return _row(published(str(source)), budget, num_steps)
+    data = read_json(_existing(source))
+    if isinstance(data, list):
+        return _fitting(_plain(source, data, num_steps), budget, num_steps)
+    kind = data.get("format") if isinstance(data, dict) else None
+    if kind == SCHEDULE:
+        return _fitting(Schedule.load(source), budget, num_steps)
+    if kind == POLICY:
+        policy = Policy.load(source)
+        return policy.schedule(_named(budget, f"1 .. {policy.num_steps}"), num_steps)
+    return _row(_table(source, data, num_steps), budget, num_steps)
+
+
+def load_table(source: str | Path, num_steps: int | None = None) -> ScheduleTable:
+    """Read a published table by name, or a table from a file.
+
+    Args:
+        source: as in :func:`load_schedule`, where it holds a table.
+        num_steps: N of an index table, which does not tell.
+
+    Raises:
+        FileError: if the file cannot be read or holds no table.
+        ScheduleError: if a row is no schedule.
+    """
+    if str(source) in names():
+        return published(str(source))
+    return _table(source, read_json(_existing(source)), num_steps)
+
+
+def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> None:
+    """Write a schedule of otcache, a list of computed steps, or cache-dit's mask of steps.
+
+    Lists and masks hold no forecasts; a notice says so where some are left out.
+
+    Raises:
+        ScheduleError: if the kind is none of these, or branches compute different steps.
+        FileError: if the file cannot be written.
+    """
+    if kind not in KINDS:
+        raise ScheduleError(expected("kind", kind, f"one of {', '.join(KINDS)}"))
+    if kind == "schedule":
+        schedule.save(path)
+        return
+    mask = schedule.to_mask()
+    if schedule.forecaster != "reuse":
+        warnings.warn(
+            f"forecasts by {schedule.forecaster!r} are left out: {kind} tell computed steps only.",
+            OtcacheNotice,
+            stacklevel=2,
+        )
+    write_bytes(path, json.dumps(mask if kind == "mask" else schedule.computed).encode() + b"\n")
+
+
+def _existing(source: str | Path) -> Path:
+    if not Path(source).is_file():
+        among = f"a file, or one of {', '.join(names())}"
+        raise FileError(expected("the source", str(source), among))
+    return Path(source)
+
+
+def _plain(source: str | Path, data: list[Any], num_steps: int | None) -> Schedule:
+    _check_integers(source, data)
+    if data[:1] == [1]:
+        return Schedule.from_mask(data)
+    if num_steps is None:
+        raise ScheduleError(
+            expected("num_steps", None, "given", f"{source} lists computed steps only.")
+        )
+    return Schedule(num_steps, tuple(data))
+
+
+def _table(source: str | Path, data: Any, num_steps: int | None) -> ScheduleTable:
+    if isinstance(data, dict) and data.get("format") == TABLE:
+        return ScheduleTable.load(source)
+    rows = data if isinstance(data, dict) else {}
+    if not rows or not all(k.isdecimal() and isinstance(row, list) for k, row in rows.items()):
+        wanted = "a schedule, table or policy of otcache, an index table, a list of steps or a mask"
+        raise FileError(f"{source}: {expected('the file', type(data).__name__, wanted)}")
+    for key, row in rows.items():
+        _check_integers(source, row)
+        if len(row) != int(key):
+            raise ScheduleError(expected(f"row {key!r} of {source}", f"{len(row)} steps", key))
+    if num_steps is None:
+        raise ScheduleError(
+            expected("num_steps", None, "given", f"{source} lists computed steps only.")
+        )
+    return ScheduleTable.of(Path(source).stem, str(source), num_steps, rows.values())
+
+
+def _check_integers(source: str | Path, row: list[Any]) -> None:
+    if any(isinstance(k, bool) or not isinstance(k, int) for k in row):
+        raise FileError(f"{source}: {expected('a row', row, 'whole numbers')}")
+
+
+def _row(table: ScheduleTable, budget: int | None, num_steps: int | None) -> Schedule:
+    only = table.budgets[0] if len(table.budgets) == 1 else None
+    wanted = _named(budget or only, ", ".join(map(str, table.budgets)))
+    n = num_steps or table.num_steps
+    if n == table.num_steps and wanted in table.budgets:
+        return table.schedule(wanted)
+    warnings.warn(
+        f"the table {table.name!r} is of {table.num_steps} steps and budgets "
+        f"{', '.join(map(str, table.budgets))}: carried over to {wanted} of {n}.",
+        OtcacheNotice,
+        stacklevel=3,
+    )
+    return table.carried(wanted, n)
+
+
+def _named(budget: int | None, among: str) -> int:
+    if budget is None:
+        raise ScheduleError(expected("budget", None, f"given, of {among}"))
+    return budget
+
+
+def _fitting(schedule: Schedule, budget: int | None, num_steps: int | None) -> Schedule:
+    """The one schedule there is; another one must not have been asked for."""
+    for name, wanted in (("budget", budget), ("num_steps", num_steps)):
+        if wanted not in (None, getattr(schedule, name)):
+            raise ScheduleError(
+                expected(name, wanted, f"{getattr(schedule, name)}, as in the file")
+            )
+    return schedule
