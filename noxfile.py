@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -51,6 +52,24 @@ def demo_video(session: nox.Session) -> None:
     _install(session, EVERYTHING)
     _environment(session)
     session.run("otcache", "demo", "--video", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def wheels(session: nox.Session) -> None:
+    """Build the five wheels, install otcache[video] from them alone and run its demo; arguments go to it."""
+    folder = Path(session.create_tmp()).resolve() / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), *EVERYTHING)
+    session.run("python", "tools/check_wheels.py", str(folder))
+    links = ("--find-links", str(folder))
+    session.install("-c", "constraints.txt", *links, "otcache[video]")
+    _environment(session)
+    session.chdir(folder.parent)
+    session.run("otcache", "plugins", "list")
+    session.run("otcache", "plugins", "doctor")
+    lean = "from importlib.util import find_spec; assert find_spec('torchvision') is None"
+    session.run("python", "-c", lean)
+    session.run("otcache", "demo", "--video", *(session.posargs or ("--quick",)))
 
 
 @nox.session

@@ -48,8 +48,9 @@ def test_every_package_ships_the_licence(package: Path) -> None:
     assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
-def test_the_package_with_others_work_ships_the_notice() -> None:
-    notice = ROOT / "packages/otcache-diffusers/NOTICE"
+@pytest.mark.parametrize("name", ["otcache-diffusers", "otcache-video"])
+def test_packages_with_others_work_ship_the_notice(name: str) -> None:
+    notice = ROOT / "packages" / name / "NOTICE"
     assert notice.read_bytes() == (ROOT / "NOTICE").read_bytes()
 
 
