@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from otcache_core import OtcacheError
 from otcache_core.demo import Demo
 
 #: Arguments of every call of the demo pipeline: its size and length, the length its captions are
@@ -53,7 +54,15 @@ def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
 
     ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
     words that training never showed.
+
+    Raises:
+        OtcacheError: if this copy of otcache-video was made without the model.
     """
+    if not (folder() / "model_index.json").is_file():
+        raise OtcacheError(
+            "this copy of otcache-video holds no trained model: make one with "
+            "tools/train_demo_video.py, or use a release that has it."
+        )
     roles = json.loads((folder() / "prompts.json").read_text(encoding="utf-8"))
     return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}
 
