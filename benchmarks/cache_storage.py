@@ -186,16 +186,18 @@ def preamble(samples: int, demos: list[str]) -> list[str]:
     return [
         "# Outputs kept in fewer bits, or on the host",
         "",
-        f"Made by `nox -s bench -- cache_storage OUT{' --video' if 'video' in demos else ''}`: a demo pipeline "
-        f"in float32 with guidance, N = {N}, one policy of a small calibration ({CALIBRATION_PROMPTS} prompts), "
-        f"{samples} held-out prompts.",
-        "RMSE of decoded pictures in [0, 1] against the full run, mean over prompts; in brackets 95 % bootstrap",
-        "intervals over prompts, those of differences and ratios paired. *KiB held* is the peak of cached outputs",
-        f"of {BATCH} pictures or clips at once.",
+        f"Made by `nox -s bench -- cache_storage OUT{' --video' if 'video' in demos else ''}`: a demo "
+        f"pipeline in float32 with guidance, N = {N}, one policy of a small calibration "
+        f"({CALIBRATION_PROMPTS} prompts), {samples} held-out prompts.",
+        "RMSE of decoded pictures in [0, 1] against the full run, mean over prompts; in brackets 95 %",
+        "bootstrap intervals over prompts, those of differences and ratios paired. *KiB held* is the peak",
+        f"of cached outputs of {BATCH} pictures or clips at once.",
         "",
         "```python",
-        'with otcache.accelerate(pipe, policy, 10, storage=otcache.Storage("bf16")) as run: ...',
-        'with otcache.accelerate(pipe, policy, 10, storage=otcache.Storage(device="cpu")) as run: ...',
+        'with otcache.accelerate(pipe, policy, 10, storage=otcache.Storage("bf16")) as run:',
+        "    picture = pipe(prompt).images[0]",
+        'with otcache.accelerate(pipe, policy, 10, storage=otcache.Storage(device="cpu")) as run:',
+        "    picture = pipe(prompt).images[0]",
         "```",
         "",
     ]
@@ -205,33 +207,35 @@ def preamble(samples: int, demos: list[str]) -> list[str]:
 ADVICE = """\
 ## What to choose
 
-- **Leave it** unless memory is short: whole outputs are as large as the latent, a few MB for a clip of 720p.
-  Block stacks (`executor="torch-blocks"`) hold hidden states, which are some hundred times larger.
-- **A model in bf16 or fp16** returns 16 bits already: `bf16` and `fp16` change nothing there, since only wider
-  tensors are cast. The host is what saves memory.
-- **A model in float32**: `fp16` and `bf16` take half the bytes. fp16 has the finer digits (2^-11 against 2^-8)
-  and the smaller range: an output beyond 65504 is told in the report, and bf16 is the answer to it.
-- **A velocity prediction** (`prediction_type="v_prediction"`) is kept as noise, in float32 whatever the model's
-  type, and regained by a division by the share of signal, which magnifies rounding at high noise: on a random
-  network (no guidance, a third to a fifth of the steps computed) bf16 moved latents by 0.2 to 0.9 % of their
-  spread and fp16 by 0.03 to 0.12 %, with and without a zero terminal signal, where reuse itself moved them by
-  12 to 130 %. Choose `fp16`.
-- **The host** costs no quality: what comes back is what went, bit for bit, if no type is named. A skipped step
-  waits for the copies of its outputs and for nothing else; they go through pinned memory, on the stream of the
-  pipeline, and the program does not wait. Torch hands out pinned memory in powers of two. Outputs that are on the
-  CPU already stay as they are.
-- **Eight bits** (a scale for every 64 numbers) is not offered: where a third of the steps or more is computed,
-  skipping itself errs so little that eight bits show in the result.
+- **Leave it** unless memory is short: whole outputs are as large as the latent, a few MB for a clip of
+  720p. Block stacks (`executor="torch-blocks"`) hold hidden states, which are some hundred times larger.
+- **A model in bf16 or fp16** returns 16 bits already: `bf16` and `fp16` change nothing there, since only
+  wider tensors are cast. The host is what saves memory.
+- **A model in float32**: `fp16` and `bf16` take half the bytes. fp16 has the finer digits (2^-11 against
+  2^-8) and the smaller range: an output beyond 65504 is told in the report, and bf16 is the answer to
+  it.
+- **A velocity prediction** (`prediction_type="v_prediction"`) is kept as noise, in float32 whatever the
+  model's type, and regained by a division by the share of signal, which magnifies rounding at high
+  noise: on a random network (no guidance, a third to a fifth of the steps computed) bf16 moved latents
+  by 0.2 to 0.9 % of their spread and fp16 by 0.03 to 0.12 %, with and without a zero terminal signal,
+  where reuse itself moved them by 12 to 130 %. Choose `fp16`.
+- **The host** costs no quality: what comes back is what went, bit for bit, if no type is named. A
+  skipped step waits for the copies of its outputs and for nothing else; they go through pinned memory,
+  on the stream of the pipeline, and the program does not wait. Torch hands out pinned memory in powers
+  of two. Outputs that are on the CPU already stay as they are.
+- **Eight bits** (a scale for every 64 numbers) is not offered: where a third of the steps or more is
+  computed, skipping itself errs so little that eight bits show in the result.
 
 ## What holds in every mode
 
-A computed step returns the denoiser's very output, so a schedule that computes everything gives the plain bits.
-Tensors that are narrower than asked, and integers, booleans and complex numbers, keep their type. Forecasts are
-summed in float32 and cast once, so that with p bits of significand (8, 11) they are within
-sum_r |A_r| 2^-p |v_r| of those from outputs kept as they are. What is packed is a copy: a sampler that writes
-into the denoiser's outputs is accelerated too, where otherwise its steps are computed. `run.report` gives
-`storage`, `cached_bytes` and `peak_cached_bytes` on the device, `cached_host_bytes` and
-`peak_cached_host_bytes` on the host; `otcache estimate --dtype` counts bytes before there is a pipeline.
+A computed step returns the denoiser's very output, so a schedule that computes everything gives the
+plain bits. Tensors that are narrower than asked, and integers, booleans and complex numbers, keep their
+type. Forecasts are summed in float32 and cast once, so that with p bits of significand (8, 11) they are
+within sum_r |A_r| 2^-p |v_r| of those from outputs kept as they are. What is packed is a copy: a sampler
+that writes into the denoiser's outputs is accelerated too, where otherwise its steps are computed.
+`run.report` gives `storage`, `cached_bytes` and `peak_cached_bytes` on the device, `cached_host_bytes`
+and `peak_cached_host_bytes` on the host; `otcache estimate --dtype` counts bytes before there is a
+pipeline.
 """
 
 
