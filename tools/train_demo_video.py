@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cache-dir", type=Path, required=True, help="folder of the npm tarball")
     parser.add_argument("--out", type=Path, help="folder for the exported pipeline")
     parser.add_argument("--sheet", type=Path, help="picture of samples, made at the end")
-    parser.add_argument("--vae-minutes", type=float, default=12.0)
+    parser.add_argument("--vae-minutes", type=float, default=22.0)
     parser.add_argument("--transformer-minutes", type=float, default=50.0)
     parser.add_argument("--clips", type=int, default=8_000, help="size of the training pool")
     parser.add_argument("--threads", type=int, default=1)

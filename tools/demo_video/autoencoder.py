@@ -1,4 +1,4 @@
-"""A small AutoencoderKLWan: 9 frames of 48x48 pixels to latents of 8x5x12x12."""
+"""A small AutoencoderKLWan: 9 frames of 48x48 pixels to latents of 16x5x12x12."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from .scenes import Clip, render, training_clips
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 PATCH = 2
 BATCH = 4
 RATE = 1.5e-3
 KL_WEIGHT = 3e-4
 EDGE_WEIGHT = 0.5
+OBJECT_WEIGHT = 6.0
+"""How much more a pixel of an object counts than one of the plain background."""
 
 
 def new_autoencoder() -> AutoencoderKLWan:
@@ -53,11 +55,19 @@ def clip_batches(
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Return mean |y - x| + EDGE_WEIGHT * mean |grad y - grad x|, with finite differences."""
-    loss = (output - target).abs().mean()
+    """Return mean w |y - x| + EDGE_WEIGHT * mean w |grad y - grad x|, with finite differences.
+
+    w is `OBJECT_WEIGHT` where the target is not of its corner's colour and 1 elsewhere, over its mean.
+    """
+    corner = target[..., :1, :1]
+    seen = (target - corner).abs().amax(1, keepdim=True) > 0.05
+    weight = torch.where(seen, OBJECT_WEIGHT, 1.0)
+    weight = weight / weight.mean()
+    loss = (weight * (output - target).abs()).mean()
     for dim in (3, 4):
-        difference = output.diff(dim=dim) - target.diff(dim=dim)
-        loss = loss + 0.5 * EDGE_WEIGHT * difference.abs().mean()
+        difference = (output.diff(dim=dim) - target.diff(dim=dim)).abs()
+        near = weight.narrow(dim, 1, weight.shape[dim] - 1)
+        loss = loss + 0.5 * EDGE_WEIGHT * (near * difference).mean()
     return loss
 
 
