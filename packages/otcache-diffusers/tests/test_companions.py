@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 from families import Case, N
-from families.parts import noise
 from families.stable_diffusion import sd15, xl, xl_controlnet
 from repeating import repeated
 from torch import nn
@@ -24,6 +23,7 @@ from otcache_diffusers.driver import drive
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.companions import Companions
 from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.testing.parts import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SCHEDULE = Schedule(N, (0, 1, 4))

@@ -17,7 +17,6 @@ from diffusers import (
     KandinskyV22Img2ImgPipeline,
     StableDiffusionPanoramaPipeline,
 )
-from families.parts import picture
 from families.priors import kandinsky2
 from families.stable_diffusion import sd2
 from repeating import repeated
@@ -25,6 +24,7 @@ from repeating import repeated
 from otcache_core import Schedule
 from otcache_diffusers.driver.start import first_position
 from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.testing.parts import picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 N = 6

@@ -21,8 +21,8 @@ from diffusers import (
     SanaTransformer2DModel,
 )
 
-from families.case import Case
-from families.parts import absent, both, noise, ones, signed, vae
+from otcache_diffusers.testing.case import Case
+from otcache_diffusers.testing.parts import absent, both, noise, ones, signed, vae
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 

@@ -18,8 +18,8 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from families.case import Case
-from families.parts import absent, mask, noise, picture, vae
+from otcache_diffusers.testing.case import Case
+from otcache_diffusers.testing.parts import absent, mask, noise, picture, vae
 
 _TEXT = absent("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 

@@ -24,8 +24,8 @@ from diffusers import (
     VQModel,
 )
 
-from families.case import Case
-from families.parts import absent, both, noise, ones, signed
+from otcache_diffusers.testing.case import Case
+from otcache_diffusers.testing.parts import absent, both, noise, ones, signed
 
 
 def kandinsky2() -> Case:

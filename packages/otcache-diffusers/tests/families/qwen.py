@@ -13,8 +13,17 @@ from diffusers import (
 )
 from PIL import Image
 
-from families.case import Case
-from families.parts import absent, both, noise, ones, picture, qwen_vae, signed, vae
+from otcache_diffusers.testing.case import Case
+from otcache_diffusers.testing.parts import (
+    absent,
+    both,
+    noise,
+    ones,
+    picture,
+    qwen_vae,
+    signed,
+    vae,
+)
 
 
 def _transformer() -> QwenImageTransformer2DModel:

@@ -22,8 +22,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from families.case import Case, N
-from families.parts import absent, mask, noise, picture, signed, vae
+from otcache_diffusers.testing.case import Case, N
+from otcache_diffusers.testing.parts import absent, mask, noise, picture, signed, vae
 
 _NOISE: dict[str, Any] = {
     "beta_start": 0.00085,

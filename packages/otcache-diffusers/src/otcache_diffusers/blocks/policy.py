@@ -28,6 +28,7 @@ class BlockPolicy(StepPolicy):
     """
 
     watches = False
+    apart = True
 
     def __init__(
         self, cache: CachePolicy, denoisers: Callable[[], Mapping[str, nn.Module]]

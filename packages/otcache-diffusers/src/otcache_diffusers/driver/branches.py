@@ -12,7 +12,7 @@ class Group(NamedTuple):
     """Calls that only their order within the step tells apart.
 
     Attributes:
-        denoiser: "" for the main denoiser, else its name in the pipeline.
+        denoiser: its name in the pipeline where its calls are told apart from the main one's, else "".
         context: name the pipeline gave the call through ``cache_context``; "" for none.
         shape: shape of the first argument, so that a batch that shrinks when guidance ends is never
             mixed with the one before.

@@ -28,6 +28,10 @@ class Conductor:
     A clock announces runs and advances steps; denoisers ask for their output. A call that comes
     outside an announced run is computed, with one warning.
 
+    Denoisers that take turns, as the two experts of Wan 2.2 do, share their branches: one schedule and
+    one budget are over both. A skipped step of the second is forecast from outputs of the first until
+    the second has computed some of its own; where nothing of its steps is computed it is never called.
+
     Args:
         policy: what is asked at each call.
 
@@ -97,7 +101,8 @@ class Conductor:
                 "pipeline twice."
             )
         try:
-            return self._answer(Group(denoiser, context, arguments.shape), arguments, compute)
+            stream = denoiser if self._policy.apart else ""
+            return self._answer(Group(stream, context, arguments.shape), arguments, compute)
         except BaseException:
             self.finish(False)
             raise

@@ -49,10 +49,13 @@ class StepPolicy(ABC):
         watches: whether ``stepped`` is asked for; where it is not, a loop's states are not copied.
         keeps: whether what ``before`` gave last is the policy's own, so that nothing may be written
             into it.
+        apart: whether a denoiser that takes over from another has branches of its own, as it must for
+            what happens inside it. Else they go on: an output is the same quantity whoever computes it.
     """
 
     watches: bool = True
     keeps: bool = True
+    apart: bool = False
 
     @abstractmethod
     def begin(self, run: RunInfo) -> None:

@@ -34,12 +34,17 @@ def first_position(scheduler: Any, timestep: Any) -> int:
     return found
 
 
+def latest_time(timestep: Tensor) -> Tensor:
+    """The time of a call's step; of times for each token the largest, since a given picture's are 0."""
+    return timestep.amax()
+
+
 def _look_up(times: Tensor, timestep: Tensor) -> int:
     """The position whose time is nearest, within the rounding of what was passed; 0 where none is.
 
     Where several conventions fit, a run of all steps is the likeliest, then the first of them.
     """
-    passed = timestep.detach().reshape(-1)[0].cpu()
+    passed = latest_time(timestep.detach()).cpu()
     kind = passed.dtype if passed.is_floating_point() else torch.float64
     wanted = torch.stack([factor * times + shift for factor, shift in _CONVENTIONS])
     error = (wanted.to(kind).double() - passed.double()).abs()

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from otcache_diffusers.driver.start import latest_time
+
 #: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000.
 _CONVENTIONS = torch.tensor([[1.0, 0.0], [1e-3, 0.0], [-1e-3, 1.0]])
 #: bfloat16 keeps 8 bits.
@@ -38,7 +40,7 @@ class TimeCheck:
             or step >= len(self._timesteps)
         ):
             return
-        passed = timestep.reshape(-1)[0].float()
+        passed = latest_time(timestep).float()
         if self._timesteps.device != passed.device:
             self._timesteps = self._timesteps.to(passed.device)
         if self._conventions.device != passed.device:

@@ -41,6 +41,7 @@ class TeaCachePolicy(StepPolicy):
     """
 
     watches = False
+    apart = True
 
     def __init__(self, rule: Rule, denoisers: Callable[[], Mapping[str, nn.Module]]) -> None:
         self._rule, self._denoisers = rule, denoisers

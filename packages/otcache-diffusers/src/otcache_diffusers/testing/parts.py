@@ -48,7 +48,7 @@ def absent(*names: str) -> dict[str, None]:
 def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
     """Downsamples by 2^(levels - 1)."""
     torch.manual_seed(0)
-    return AutoencoderKL(
+    return AutoencoderKL(  # type: ignore[no-untyped-call]  # theirs
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=(4,) * levels,
@@ -63,7 +63,7 @@ def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
 def qwen_vae() -> AutoencoderKLQwenImage:
     """Four channels, downsamples by 4."""
     torch.manual_seed(0)
-    return AutoencoderKLQwenImage(
+    return AutoencoderKLQwenImage(  # type: ignore[no-untyped-call]  # theirs
         base_dim=8,
         z_dim=4,
         dim_mult=[1, 2, 4],

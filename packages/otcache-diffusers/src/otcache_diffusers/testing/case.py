@@ -28,6 +28,7 @@ class Case:
         steps: sampler steps of the run.
         notes: what the report says although nothing is wrong.
         layer: an inner layer that runs once a forward; the first linear one where not given.
+        others: those of further denoisers, which take turns with it; a step calls one of them.
     """
 
     pipe: Any
@@ -39,16 +40,22 @@ class Case:
     steps: int = N
     layer: str = ""
     notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.pipe.set_progress_bar_config(disable=True)
-        self.module.eval()
+        for module in self.modules:
+            module.eval()
 
     @property
     def module(self) -> nn.Module:
-        """The denoiser."""
-        module: nn.Module = getattr(self.pipe, self.denoiser)
-        return module
+        """The denoiser; of several the first."""
+        return self.modules[0]
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All denoisers."""
+        return tuple(getattr(self.pipe, name) for name in (self.denoiser, *self.others))
 
     @property
     def reuses_noise(self) -> bool:
@@ -57,11 +64,14 @@ class Case:
         return velocity and not self.notes
 
     @property
-    def inner(self) -> nn.Module:
-        """A layer inside the denoiser, where nothing of ours reaches."""
+    def inner(self) -> tuple[nn.Module, ...]:
+        """A layer inside each denoiser, where nothing of ours reaches."""
         if self.layer:
-            return self.module.get_submodule(self.layer)
-        return next(m for m in self.module.modules() if isinstance(m, nn.Linear))
+            return tuple(module.get_submodule(self.layer) for module in self.modules)
+        linear = (
+            (m for m in module.modules() if isinstance(m, nn.Linear)) for module in self.modules
+        )
+        return tuple(map(next, linear))
 
     def __call__(self) -> torch.Tensor:
         """One run; always from the same noise."""

@@ -1,0 +1,6 @@
+"""The executor's laws on a family of pipelines, for packages that bring families."""
+
+from otcache_diffusers.testing.case import Case, Family, N
+from otcache_diffusers.testing.laws import Calls, FamilyLaws, Outputs
+
+__all__ = ["Calls", "Case", "Family", "FamilyLaws", "N", "Outputs"]

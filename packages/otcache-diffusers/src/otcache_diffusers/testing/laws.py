@@ -1,0 +1,187 @@
+"""The executor's laws on every family of pipelines as tests."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import diffusers
+import pytest
+import torch
+from torch import nn
+
+from otcache_core.schedule import Schedule
+from otcache_diffusers.driver import tensors
+from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.testing.case import Case, Family
+
+COMPUTED = (0, 1, 4)
+#: Skipped step and the computed one whose output it gets by reuse.
+REUSED = {2: 1, 3: 1, 5: 4}
+
+
+class Calls:
+    """Counts how often layers run, and breaks the run at a call if told to.
+
+    Args:
+        layers: one of each denoiser.
+        breaks_at: number of the call, of all together, that raises.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], breaks_at: int | None = None) -> None:
+        self._breaks_at = breaks_at
+        self.each = [0] * len(layers)
+        self._handles = [
+            layer.register_forward_pre_hook(partial(self._seen, n))
+            for n, layer in enumerate(layers)
+        ]
+
+    @property
+    def made(self) -> int:
+        """Calls of all layers together."""
+        return sum(self.each)
+
+    def remove(self) -> None:
+        """Count no more."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _seen(self, n: int, module: nn.Module, args: Any) -> None:
+        self.each[n] += 1
+        if self.made == self._breaks_at:
+            raise KeyError("broken")
+
+
+class Outputs:
+    """What the denoisers' callers give and get, call by call, computed or not."""
+
+    def __init__(self, case: Case) -> None:
+        self.seen: list[tuple[Arguments, Any]] = []
+        self._width = len(case.branches)
+        for module in case.modules:
+            module.register_forward_hook(self._see, with_kwargs=True)
+
+    def _see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.seen.append((Arguments(args, kwargs), output))
+
+    def at(self, step: int) -> list[tuple[Arguments, Any]]:
+        """Of one step, in the order of its branches."""
+        return self.seen[step * self._width : (step + 1) * self._width]
+
+
+def _noise(case: Case, arguments: Arguments, output: Any) -> torch.Tensor:
+    """sqrt(a) v + sqrt(1 - a) x of a velocity prediction; channels beyond those of x as they are."""
+    v, x = tensors(output)[0], arguments.state
+    assert x is not None
+    a = case.pipe.scheduler.alphas_cumprod[int(torch.as_tensor(arguments.timestep).flatten()[0])]
+    own = v[:, : x.shape[1]]
+    return torch.cat([a.sqrt() * own + (1 - a).sqrt() * x, v[:, x.shape[1] :]], dim=1)
+
+
+def _state(case: Case) -> tuple[Any, ...]:
+    scheduler = case.pipe.scheduler
+    own = [{name: id(value) for name, value in vars(m).items()} for m in case.modules]
+    methods = (*(module.forward for module in case.modules), scheduler.step)
+    signatures = [str(inspect.signature(method)) for method in methods]
+    return own, signatures, sorted(vars(scheduler)), sorted(vars(case.pipe))
+
+
+class FamilyLaws:
+    """Identity, calls, restoration and isolation; tools/coverage.py makes docs/coverage.md of them.
+
+    A subclass takes the families as the parameters of its fixture ``family``::
+
+        class TestFamilies(FamilyLaws):
+            title = "Video"
+
+            @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+            def family(self, request):
+                return request.param
+
+    Attributes:
+        title: of the table in docs/coverage.md.
+    """
+
+    title: ClassVar[str] = ""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def _told(self, record_testsuite_property: Any) -> None:
+        record_testsuite_property("diffusers", diffusers.__version__)
+        record_testsuite_property("title", self.title)
+
+    @pytest.fixture
+    def case(self, family: Family, record_property: Any) -> Case:
+        """The family's pipeline, its facts told; skips where diffusers has none."""
+        record_property("family", family.name)
+        record_property("pipeline", family.pipeline)
+        if family.reason:
+            pytest.skip(family.reason)
+        made = family.build()
+        assert type(made.pipe).__name__ == family.pipeline
+        record_property("denoiser", type(made.module).__name__)
+        record_property("scheduler", type(made.pipe.scheduler).__name__)
+        record_property("branches", ", ".join(made.branches))
+        return made
+
+    def test_identity_everything_computed_is_bit_identical(self, case: Case) -> None:
+        plain = case()
+        assert torch.isfinite(plain).all()
+        with TorchExecutor().attach(case.pipe, Schedule.full(case.steps)) as run:
+            assert torch.equal(case(), plain)
+        assert run.report.computed == dict.fromkeys(case.branches, case.steps)
+        assert run.report.skipped == {}
+        assert run.report.warnings == list(case.notes)
+
+    def test_calls_are_exactly_the_planned_ones(self, case: Case) -> None:
+        calls = Calls(case.inner)
+        case()
+        assert calls.made == case.steps * len(case.branches)
+        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)) as run:
+            assert torch.isfinite(case()).all()
+        assert calls.made == (case.steps + 3) * len(case.branches)
+        assert run.report.computed == dict.fromkeys(case.branches, 3)
+        assert run.report.skipped == dict.fromkeys(case.branches, case.steps - 3)
+        assert run.report.warnings == list(case.notes)
+        assert run.report.runs == 1
+
+    def test_restoration_after_a_run(self, case: Case) -> None:
+        plain = case()
+        before = _state(case)
+        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)):
+            assert _state(case)[1] == before[1]
+            assert not torch.equal(case(), plain)
+        assert _state(case) == before
+        assert torch.equal(case(), plain)
+
+    def test_restoration_after_an_exception(self, case: Case) -> None:
+        plain = case()
+        before = _state(case)
+        calls = Calls(case.inner, breaks_at=len(case.branches) + 1)
+        with (
+            pytest.raises(KeyError),
+            TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)) as run,
+        ):
+            case()
+        calls.remove()
+        assert run.report.computed == dict.fromkeys(case.branches, 1)
+        assert run.report.cached_bytes == 0
+        assert _state(case) == before
+        assert torch.equal(case(), plain)
+
+    def test_isolation_a_skipped_output_is_its_own_branch_s(self, case: Case) -> None:
+        outputs = Outputs(case)
+        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)):
+            case()
+        assert len(outputs.seen) == case.steps * len(case.branches)
+        for skipped, computed in REUSED.items():
+            for given, own in zip(outputs.at(skipped), outputs.at(computed), strict=True):
+                if case.reuses_noise:
+                    assert torch.allclose(_noise(case, *given), _noise(case, *own), atol=1e-4)
+                else:
+                    assert given[1] is own[1]
+        values = [tensors(output)[0] for _, output in outputs.at(1)]
+        for n, value in enumerate(values):
+            assert not any(torch.equal(value, other) for other in values[:n])
