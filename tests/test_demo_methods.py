@@ -10,7 +10,7 @@ import torch
 from toy import STEPS, make_loop
 
 from otcache.arena.tuning import Tuning
-from otcache.demo.methods import Method, methods
+from otcache.demo.methods import SAMPLERS, Method, methods
 from otcache.running import accelerate
 from otcache_core import Provenance, Schedule
 from otcache_core.contracts import SampleRequest
@@ -27,7 +27,8 @@ def _rows(target: Any, n: int, call: dict[str, Any], prompts: tuple[str, ...]) -
     anchor = Schedule(n, tuple(i for i in ANCHOR if i < n))
     reference = Schedule(n, tuple(i for i in REFERENCE if i < n))
     policy = Policy(anchor, reference, Provenance(n))
-    return methods(Tuning(target, request, Registry()), BUDGETS, policy, lemica_prompts=1)
+    tuning = Tuning(target, request, Registry())
+    return methods(tuning, BUDGETS, policy, lemica_prompts=1, samplers=tuple(SAMPLERS))
 
 
 def test_fewer_steps_and_the_two_step_rule_stand_in_every_table() -> None:
@@ -58,15 +59,22 @@ def _latents(pipe: Any, steps: int) -> np.ndarray:
     return found
 
 
-def test_unipc_is_the_arenas_and_its_calls_are_counted(pipe: Any) -> None:
-    rows = {m.name: m for m in _rows(pipe, 5, demo.CALL, ("a blue square",))}
-    row, own, budget = rows["UniPC"], pipe.scheduler, 4
+@pytest.fixture(scope="module")
+def exchanged(pipe: Any) -> dict[str, Method]:
+    return {m.name: m for m in _rows(pipe, 5, demo.CALL, ("a blue square",))}
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_other_samplers_are_the_arenas_and_their_calls_are_counted(
+    pipe: Any, exchanged: dict[str, Method], name: str
+) -> None:
+    row, own, budget = exchanged[SAMPLERS[name]], pipe.scheduler, 4
     plain = _latents(pipe, budget)
     with row.around(pipe, budget), accelerate(pipe, row.schedule(budget)) as run:
         made = _latents(pipe, budget)
     assert pipe.scheduler is own
     assert set(run.report.computed.values()) == {budget}
-    peer = Registry().create("peers", "fewer-steps-unipc")
+    peer = Registry().create("peers", name)
     (setting,) = peer.settings(5, [budget], {})
     with peer.apply(pipe, setting, {}):
         np.testing.assert_array_equal(_latents(pipe, budget), made)

@@ -14,7 +14,8 @@ from otcache_core import Schedule
 from otcache_core.contracts import Peer
 from otcache_core.policy import Policy
 
-UNIPC = "fewer-steps-unipc"
+#: Peers that run B steps of another sampler, and how the table names them.
+SAMPLERS = {"fewer-steps-adams-bashforth": "fewer steps, AB2", "fewer-steps-unipc": "UniPC"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,24 @@ class Method:
 
 
 def methods(
-    tuning: Tuning, budgets: Sequence[int], policy: Policy, lemica_prompts: int
+    tuning: Tuning,
+    budgets: Sequence[int],
+    policy: Policy,
+    lemica_prompts: int,
+    samplers: Sequence[str],
 ) -> list[Method]:
     """What one would use instead, and otcache.
 
     Uniform reuse; fewer steps of the same sampler; the rules of LeMiCa and MeanCache on this
     pipeline's own costs; and the rivals to beat, which need no calibration: two-step Adams-Bashforth on
-    a uniform sub-grid, and UniPC on fewer steps where the pipeline's sampler can be exchanged for it.
+    a uniform sub-grid, and fewer steps of other samplers where the pipeline's can be exchanged for them.
+
+    Args:
+        tuning: what the rules measure on.
+        budgets: of the table.
+        policy: otcache's.
+        lemica_prompts: calibration prompts on which the LeMiCa rule prices its spans.
+        samplers: names of :data:`SAMPLERS`.
     """
     rules: dict[str, ScheduledPeer] = {
         "LeMiCa rule": LeMiCa(lemica_prompts),
@@ -51,7 +63,7 @@ def methods(
         _tuned("uniform", UniformReuse(), tuning, budgets),
         Method("fewer steps", Schedule.full),
         *tuned,
-        *_unipc(tuning, budgets),
+        *(method for name in samplers for method in _sampled(name, tuning, budgets)),
         Method("otcache", policy.schedule),
     ]
 
@@ -61,13 +73,15 @@ def _tuned(name: str, rule: ScheduledPeer, tuning: Tuning, budgets: Sequence[int
     return Method(name, found.__getitem__)
 
 
-def _unipc(tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
-    if UNIPC not in {offer.info.name for offer in tuning.registry.infos("peers")}:
+def _sampled(name: str, tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
+    """One method; none where the pipeline's sampler cannot be exchanged."""
+    if name not in {offer.info.name for offer in tuning.registry.infos("peers")}:
         return []
-    peer: Peer = tuning.registry.create("peers", UNIPC)
+    peer: Peer = tuning.registry.create("peers", name)
     if peer.supports(tuning.target, tuning.request):
         return []
     measured = peer.calibrate(tuning.target, tuning.request, budgets)
     settings = peer.settings(tuning.num_steps, budgets, measured)
     of = dict(zip(budgets, settings, strict=True))
-    return [Method("UniPC", Schedule.full, lambda pipe, b: peer.apply(pipe, of[b], measured))]
+    title = SAMPLERS[name]
+    return [Method(title, Schedule.full, lambda pipe, b: peer.apply(pipe, of[b], measured))]

@@ -105,7 +105,9 @@ class _Bench:
         request = self._request([(prompt, 0, "") for prompt in prompts], settings.num_steps)
         with self._stages.stage("pricing spans for LeMiCa", 1) as advance:
             tuning = Tuning(self._pipe, request, self._registry, advance)
-            return methods(tuning, settings.budgets, policy, settings.lemica_prompts)
+            return methods(
+                tuning, settings.budgets, policy, settings.lemica_prompts, settings.samplers
+            )
 
     def compare(
         self, rows: Sequence[Method], calibration: Calibration, policy: Policy, command: str

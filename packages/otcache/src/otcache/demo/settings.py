@@ -21,6 +21,7 @@ class DemoSettings:
         recipe: of the calibration.
         lemica_prompts: calibration prompts from which the LeMiCa rule's costs are measured; each
             takes about N^2/6 full runs.
+        samplers: peers that run fewer steps of another sampler.
         metrics: of the table; none for all that are usual for what the pipeline makes.
     """
 
@@ -32,6 +33,7 @@ class DemoSettings:
     seeds: tuple[int, ...] = (1000, 1001)
     recipe: Recipe = field(default_factory=lambda: Recipe(batch_size=16))
     lemica_prompts: int = 2
+    samplers: tuple[str, ...] = ("fewer-steps-unipc",)
     metrics: tuple[str, ...] = ("rmse", "psnr", "ssim", "lpips")
 
     @classmethod
@@ -64,6 +66,7 @@ class DemoSettings:
             seeds=(1000,),
             recipe=Recipe(batch_size=8),
             lemica_prompts=1,
+            samplers=("fewer-steps-adams-bashforth", "fewer-steps-unipc"),
             metrics=(),
         )
 
@@ -79,5 +82,6 @@ class DemoSettings:
             seeds=(1000,),
             recipe=Recipe(cost_samples=2, anchor_trials=6, climb_trials=2, batch_size=8),
             lemica_prompts=1,
+            samplers=("fewer-steps-adams-bashforth", "fewer-steps-unipc"),
             metrics=(),
         )
