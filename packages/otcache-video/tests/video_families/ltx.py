@@ -68,3 +68,91 @@ def text() -> Case:
 
 def image() -> Case:
     return _case(diffusers.LTXImageToVideoPipeline, image=picture(32))
+
+
+def condition() -> Case:
+    """A picture anywhere in the clip: its tokens stay at time 0."""
+    return _case(diffusers.LTXConditionPipeline, image=picture(32))
+
+
+def second() -> Case:
+    """LTX 2: the transformer returns a clip and its sound; sound has a copy of the scheduler."""
+    torch.manual_seed(0)
+    net = diffusers.LTX2VideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        audio_in_channels=4,
+        audio_out_channels=4,
+        audio_num_attention_heads=2,
+        audio_attention_head_dim=4,
+        audio_cross_attention_dim=8,
+        num_layers=1,
+        caption_channels=16,
+    )
+    connectors = diffusers.pipelines.ltx2.LTX2TextConnectors(
+        caption_channels=16,
+        text_proj_in_factor=1,
+        video_connector_num_attention_heads=2,
+        video_connector_attention_head_dim=8,
+        video_connector_num_layers=1,
+        video_connector_num_learnable_registers=None,
+        audio_connector_num_attention_heads=2,
+        audio_connector_attention_head_dim=8,
+        audio_connector_num_layers=1,
+        audio_connector_num_learnable_registers=None,
+        connector_rope_base_seq_len=32,
+    )
+    coder = diffusers.AutoencoderKLLTX2Video(
+        latent_channels=4,
+        block_out_channels=(8,),
+        decoder_block_out_channels=(8,),
+        layers_per_block=(1,),
+        decoder_layers_per_block=(1, 1),
+        spatio_temporal_scaling=(True,),
+        decoder_spatio_temporal_scaling=(True,),
+        decoder_inject_noise=(False, False),
+        downsample_type=("spatial",),
+        upsample_residual=(False,),
+        upsample_factor=(1,),
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    )
+    sound = diffusers.AutoencoderKLLTX2Audio(
+        base_channels=4,
+        output_channels=2,
+        ch_mult=(1,),
+        num_res_blocks=1,
+        attn_resolutions=None,
+        in_channels=2,
+        resolution=32,
+        latent_channels=2,
+        norm_type="pixel",
+        causality_axis="height",
+        dropout=0.0,
+        mid_block_add_attention=False,
+        sample_rate=16000,
+        mel_hop_length=160,
+        is_causal=True,
+        mel_bins=8,
+    )
+    pipe = diffusers.LTX2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=coder,
+        audio_vae=sound,
+        connectors=connectors,
+        transformer=net,
+        vocoder=None,
+        **_NO_TEXT,
+    )
+    text = signed(prompt_embeds=noise(1, 16, 16))
+    masks = both(prompt_attention_mask=ones(1, 16).bool())
+    size = {"height": 32, "width": 32, "num_frames": 5, "frame_rate": 25.0}
+    scales = {"guidance_scale": 3.0, "stg_scale": 0.0, "modality_scale": 1.0}
+    sounds = {"audio_guidance_scale": 3.0, "audio_stg_scale": 0.0, "audio_modality_scale": 1.0}
+    return Case(pipe, text | masks | size | scales | sounds, ("cond_uncond",))

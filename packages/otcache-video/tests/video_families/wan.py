@@ -9,7 +9,8 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.parts import absent, noise, signed
+from otcache_diffusers.testing.parts import absent, noise, picture, signed
+from video_families import eyes
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 SIZE = {"height": 16, "width": 16, "num_frames": 5}
@@ -88,3 +89,94 @@ def sky_reels() -> Case:
         scheduler=unipc(8.0), vae=vae(), transformer=net, **_NO_TEXT
     )
     return Case(pipe, words() | SIZE | {"guidance_scale": 4.0}, GUIDED)
+
+
+def diffusion_forcing() -> Case:
+    """Every latent frame has a time and a scheduler of its own: the pipeline's scheduler never steps."""
+    net = transformer(kind=diffusers.SkyReelsV2Transformer3DModel, inject_sample_info=False)
+    pipe = diffusers.SkyReelsV2DiffusionForcingPipeline(
+        scheduler=unipc(8.0), vae=vae(), transformer=net, **_NO_TEXT
+    )
+    size = SIZE | {"base_num_frames": 5, "guidance_scale": 4.0}
+    return Case(pipe, words() | size | {"prompt": None}, GUIDED)
+
+
+def image() -> Case:
+    """The picture is in further channels, and its embedding beside the text's."""
+    net = transformer(in_channels=36, image_dim=4, added_kv_proj_dim=24)
+    pipe = diffusers.WanImageToVideoPipeline(
+        scheduler=unipc(), vae=vae(), transformer=net, **_NO_TEXT, **_eyes()
+    )
+    return Case(pipe, words() | SIZE | {"image": picture(), "guidance_scale": 4.0}, GUIDED)
+
+
+def _eyes() -> dict[str, Any]:
+    return {"image_encoder": eyes.clip(4), "image_processor": eyes.Reader()}
+
+
+def image_experts() -> Case:
+    """Wan 2.2 I2V A14B: as for text, without an embedding of the picture."""
+    pipe = diffusers.WanImageToVideoPipeline(
+        scheduler=unipc(),
+        vae=vae(),
+        transformer=transformer(in_channels=36),
+        transformer_2=transformer(1, in_channels=36),
+        boundary_ratio=0.8,
+        **_NO_TEXT,
+    )
+    call = words() | SIZE | {"image": picture(), "guidance_scale": 4.0}
+    return Case(pipe, call, GUIDED, others=("transformer_2",))
+
+
+def vace() -> Case:
+    kind = diffusers.WanVACETransformer3DModel
+    net = transformer(kind=kind, num_layers=2, vace_layers=[0], vace_in_channels=96)
+    pipe = diffusers.WanVACEPipeline(scheduler=unipc(), vae=vae(), transformer=net, **_NO_TEXT)
+    return Case(pipe, words() | SIZE | {"guidance_scale": 4.0}, GUIDED)
+
+
+def tokens() -> Case:
+    """Wan 2.2 TI2V 5B from text: every token has a time of its own."""
+    pipe = diffusers.WanPipeline(
+        scheduler=unipc(5.0),
+        vae=vae(),
+        transformer=transformer(),
+        expand_timesteps=True,
+        **_NO_TEXT,
+    )
+    return Case(pipe, words() | SIZE | {"guidance_scale": 5.0}, GUIDED)
+
+
+def image_tokens() -> Case:
+    """Wan 2.2 TI2V 5B from a picture: tokens of the first frame stay at time 0."""
+    pipe = diffusers.WanImageToVideoPipeline(
+        scheduler=unipc(5.0),
+        vae=vae(),
+        transformer=transformer(),
+        expand_timesteps=True,
+        **_NO_TEXT,
+    )
+    return Case(pipe, words() | SIZE | {"image": picture(), "guidance_scale": 5.0}, GUIDED)
+
+
+def video() -> Case:
+    pipe = diffusers.WanVideoToVideoPipeline(
+        scheduler=unipc(), vae=vae(), transformer=transformer(), **_NO_TEXT
+    )
+    size = {"height": 16, "width": 16, "strength": 0.75}
+    call = words() | size | {"video": [picture()[0]] * 5, "guidance_scale": 4.0}
+    return Case(pipe, call, ("call", "call#2"), asked=8)
+
+
+def sky_reels_image() -> Case:
+    net = transformer(
+        kind=diffusers.SkyReelsV2Transformer3DModel,
+        in_channels=36,
+        image_dim=4,
+        added_kv_proj_dim=24,
+    )
+    pipe = diffusers.SkyReelsV2ImageToVideoPipeline(
+        scheduler=unipc(8.0), vae=vae(), transformer=net, **_NO_TEXT, **_eyes()
+    )
+    call = words() | SIZE | {"image": picture(), "guidance_scale": 4.0}
+    return Case(pipe, call, GUIDED)

@@ -72,13 +72,25 @@ class Outputs:
         return self.seen[step * self._width : (step + 1) * self._width]
 
 
-def _noise(case: Case, arguments: Arguments, output: Any) -> torch.Tensor:
-    """sqrt(a) v + sqrt(1 - a) x of a velocity prediction; channels beyond those of x as they are."""
+def _noise(case: Case, step: int, arguments: Arguments, output: Any) -> torch.Tensor:
+    """sqrt(a) v + sqrt(1 - a) x of a velocity prediction; channels beyond those of x as they are.
+
+    Further channels of the denoiser's input, as of a given picture, come after those of x.
+    """
     v, x = tensors(output)[0], arguments.state
     assert x is not None
-    a = case.pipe.scheduler.alphas_cumprod[int(torch.as_tensor(arguments.timestep).flatten()[0])]
-    own = v[:, : x.shape[1]]
-    return torch.cat([a.sqrt() * own + (1 - a).sqrt() * x, v[:, x.shape[1] :]], dim=1)
+    a = _signal(case.pipe.scheduler, step, arguments.timestep)
+    noise = v.clone()
+    shared = tuple(slice(min(sizes)) for sizes in zip(v.shape, x.shape, strict=True))
+    noise[shared] = a.sqrt() * v[shared] + (1 - a).sqrt() * x[shared]
+    return noise
+
+
+def _signal(scheduler: Any, step: int, timestep: Any) -> torch.Tensor:
+    """The share a of the signal; 1 / (1 + sigma^2) where times are those of sigmas."""
+    if scheduler.config.get("timestep_type") == "continuous":
+        return torch.as_tensor(1 / (1 + scheduler.sigmas[step] ** 2))
+    return torch.as_tensor(scheduler.alphas_cumprod[int(torch.as_tensor(timestep).flatten()[0])])
 
 
 def _state(case: Case) -> tuple[Any, ...]:
@@ -179,7 +191,8 @@ class FamilyLaws:
         for skipped, computed in REUSED.items():
             for given, own in zip(outputs.at(skipped), outputs.at(computed), strict=True):
                 if case.reuses_noise:
-                    assert torch.allclose(_noise(case, *given), _noise(case, *own), atol=1e-4)
+                    noises = _noise(case, skipped, *given), _noise(case, computed, *own)
+                    assert torch.allclose(*noises, atol=1e-4)
                 else:
                     assert given[1] is own[1]
         values = [tensors(output)[0] for _, output in outputs.at(1)]
