@@ -14,6 +14,20 @@ import torch
 from otcache_core.loop import Loop
 from otcache_diffusers.driver import denoisers_of
 
+#: What pipelines call the ratio of pixels to latent pixels, of frames to latent frames, and the frames.
+SPATIAL = (
+    "vae_scale_factor",
+    "vae_scale_factor_spatial",
+    "vae_spatial_compression_ratio",
+    "vae_spatial_scale_factor",
+)
+TEMPORAL = (
+    "vae_scale_factor_temporal",
+    "vae_temporal_compression_ratio",
+    "vae_temporal_scale_factor",
+)
+FRAMES = ("num_frames", "video_length", "frames")
+
 
 def provenance_of(
     target: Any, num_steps: int | None, call: Mapping[str, Any] | None
@@ -70,7 +84,7 @@ def _config_hash(denoiser: torch.nn.Module) -> str:
 
 
 def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
-    """``cfg 3.0``, ``embedded 3.5`` or ``none``."""
+    """``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``."""
     defaults = inspect.signature(type(pipe).__call__).parameters
 
     def scale(name: str) -> float | None:
@@ -85,20 +99,45 @@ def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
     if embedded:
         return f"embedded {guidance}"
     if "true_cfg_scale" not in defaults and guidance is not None and guidance > 1:
-        return f"cfg {guidance}"
-    return "none"
+        second = scale("guidance_scale_2") if len(denoisers_of(pipe)) > 1 else None
+        return f"cfg {guidance}" if second in (None, guidance) else f"cfg {guidance} then {second}"
+    own = getattr(getattr(pipe, "guider", None), "guidance_scale", None)
+    return f"cfg {float(own)}" if isinstance(own, (int, float)) else "none"
 
 
 def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | None:
-    """Tokens of one picture; latent pixels for a UNet; None where the size is not known."""
-    factor = getattr(pipe, "vae_scale_factor", None)
+    """Tokens of one picture or clip; latent pixels for a UNet; None where the size is not known.
+
+    A clip of F frames has (F - 1) // r + 1 latent frames, r the autoencoder's ratio in time; ``patch_size``
+    is (t, h, w), or that of both sides with ``patch_size_t`` beside it.
+    """
+    factor = _first(pipe, SPATIAL)
     side = getattr(pipe, "default_sample_size", denoiser.config.get("sample_size"))
     default = side * factor if isinstance(side, int) and isinstance(factor, int) else None
-    height, width = (call.get(name) or default for name in ("height", "width"))
+    height, width = (_asked(pipe, call, name) or default for name in ("height", "width"))
     if factor is None or height is None or width is None:
         return None
+    frames = next(filter(None, (_asked(pipe, call, name) for name in FRAMES)), None)
     patch = denoiser.config.get("patch_size") or 1
-    if hasattr(pipe, "_pack_latents"):
+    if frames is None and hasattr(pipe, "_pack_latents"):
         patch = 2
-    cell = int(factor) * int(patch if isinstance(patch, int) else patch[-1])
-    return (int(height) // cell) * (int(width) // cell)
+    sides = (patch,) if isinstance(patch, int) else tuple(patch)
+    cell = int(factor) * int(sides[-1])
+    pictures = (int(height) // cell) * (int(width) // cell)
+    if frames is None:
+        return pictures
+    deep = sides[0] if len(sides) == 3 else denoiser.config.get("patch_size_t") or 1
+    latent_frames = (int(frames) - 1) // int(_first(pipe, TEMPORAL) or 1) + 1
+    return max(1, latent_frames // int(deep)) * pictures
+
+
+def _first(pipe: Any, names: tuple[str, ...]) -> Any | None:
+    return next((getattr(pipe, name) for name in names if getattr(pipe, name, None)), None)
+
+
+def _asked(pipe: Any, call: Mapping[str, Any], name: str) -> Any | None:
+    """An argument of the call, by default the pipeline's own default."""
+    known = inspect.signature(type(pipe).__call__).parameters
+    default = known[name].default if name in known else None
+    value = call.get(name)
+    return default if value is None else value

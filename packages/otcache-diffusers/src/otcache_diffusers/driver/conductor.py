@@ -21,6 +21,11 @@ from otcache_diffusers.driver.timecheck import TimeCheck
 #: Makes the RunInfo of an announced run from the first call's arguments.
 Announcement = Callable[[Arguments], RunInfo]
 
+STILL = (
+    "the pipeline's scheduler never made a step, as with one of its own for each frame (SkyReels V2's "
+    "diffusion forcing): positions cannot be counted, and the run was computed in full."
+)
+
 
 class Conductor:
     """One clock for all denoisers of a target.
@@ -166,8 +171,11 @@ class Conductor:
         run, self._run, self._announced, self.scaled = self._run, None, None, None
         self._given_up = False
         self._companions = Companions()
-        if run is not None:
-            self._policy.end(completed)
+        if run is None:
+            return
+        if completed and not self.step:
+            self.warn(STILL)
+        self._policy.end(completed)
 
     def retire(self) -> None:
         """Let the policy go: clocks and taps refer to one another, and would keep what it holds."""
