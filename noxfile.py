@@ -105,7 +105,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("diffusers", DIFFUSERS_VERSIONS)
 def families(session: nox.Session, diffusers: str) -> None:
-    """Every family of pipelines on one version of diffusers; then the table in docs/coverage.md.
+    """Every family of pipelines on one version of diffusers; then the tables in docs/coverage.md.
 
     On the older version also the executor's other laws, the samplers, companions, levels and ways to run.
     """
@@ -113,16 +113,21 @@ def families(session: nox.Session, diffusers: str) -> None:
     pinned = Path("constraints.txt").read_text().splitlines()
     kept = [line for line in pinned if not line.startswith("diffusers==")]
     constraints.write_text("\n".join([*kept, f"diffusers=={diffusers}"]) + "\n")
-    session.install("-c", str(constraints), CORE, DIFFUSERS, "pytest", "accelerate", "peft")
+    session.install("-c", str(constraints), CORE, DIFFUSERS, VIDEO, "pytest", "hypothesis", "peft")
     _environment(session)
     folder = Path(DIFFUSERS, "tests")
-    module = str(folder / "test_families.py")
-    result = ("-o", "junit_family=xunit1", f"--junitxml={RESULTS}/{diffusers}.xml")
-    # What failed stands in the table, and the session that writes it fails.
-    session.run("python", "-m", "pytest", module, *result, success_codes=[0, 1])
+    modules = {
+        "images": folder / "test_families.py",
+        "video": Path(VIDEO, "tests", "test_video_families.py"),
+    }
+    for name, module in modules.items():
+        result = ("-o", "junit_family=xunit1", f"--junitxml={RESULTS}/{name}-{diffusers}.xml")
+        # What failed stands in the table, and the session that writes it fails.
+        session.run("python", "-m", "pytest", str(module), *result, success_codes=[0, 1])
     session.notify("coverage")
     if diffusers != DIFFUSERS_VERSIONS[-1]:
         others = sorted(str(path) for name in EXECUTOR for path in folder.glob(f"test_{name}.py"))
+        others.append(str(Path(VIDEO, "tests", "test_two_experts.py")))
         session.run("python", "-m", "pytest", *others)
 
 

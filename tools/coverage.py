@@ -1,6 +1,6 @@
-"""Write docs/coverage.md from result files of test_families.py: one per version of diffusers.
+"""Write docs/coverage.md from result files of the families' tests: one per module and version of diffusers.
 
-    nox -s families          # runs that module on both versions, then this
+    nox -s families          # runs those modules on both versions, then this
     python tools/coverage.py build/families/*.xml
 
 Result files are pytest's own (``--junitxml``); nothing is in the table that did not run.
@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 #: The tests, by the second word of their names.
 KINDS = ("identity", "calls", "restoration", "isolation")
 FACTS = ("pipeline", "denoiser", "scheduler", "branches")
+#: Tests that are of no family: not in the table, but told of where they fail.
+OTHERS = "other tests"
 OUT = Path(__file__).parent.parent / "docs" / "coverage.md"
 
 INTRODUCTION = """\
@@ -25,7 +27,8 @@ INTRODUCTION = """\
 
 Which pipelines of diffusers the executor runs, as tested: tiny random weights, the real pipeline, sampler
 and denoiser classes, no network. Made by `nox -s families`, which runs
-`packages/otcache-diffusers/tests/test_families.py` on each version of diffusers and then
+`packages/otcache-diffusers/tests/test_families.py` and
+`packages/otcache-video/tests/test_video_families.py` on each version of diffusers and then
 `tools/coverage.py` on the results; edit the tests, not this file. On the older version the same session runs
 the executor's other tests too: its laws, samplers, ControlNets and IP-Adapters, block stacks, and
 [the ways to run](running.md).
@@ -45,6 +48,18 @@ The four tests, each on a run of six steps:
 pipeline itself gives. Where guidance is one batch of two, it is one call.
 
 """
+#: What else there is to say, below the heading of a table.
+NOTES = {
+    "Video": """\
+Every family is also recorded by the probe: the run stays bit-identical, and the states and outputs are those
+that the scheduler's steps saw. Two transformers (Wan 2.2) share a clock, their branches and one budget. LTX 2
+is recorded by its clip; its sound, stepped by a copy of the scheduler, is forecast with it.
+
+Two pipelines are computed in full and say so, which is tested: SkyReels V2's diffusion forcing, which has a
+time and a scheduler for every latent frame, and Cosmos Predict 1, which makes two scheduler steps at a time.
+
+""",
+}
 
 
 @dataclass
@@ -72,25 +87,29 @@ class Row:
         return ", ".join(f"no {kind}" for kind in KINDS if told.get(kind, "not run"))
 
 
-def read(path: Path, rows: dict[str, Row]) -> str:
-    """Add the results of one file to ``rows``, by family.
+#: By title of the table, then by family.
+Tables = dict[str, dict[str, Row]]
+
+
+def read(path: Path, tables: Tables) -> str:
+    """Add the results of one file to ``tables``.
 
     Returns:
         The version of diffusers that ran.
 
     Raises:
-        SystemExit: if the file is no result of test_families.py.
+        SystemExit: if the file is no result of a module with the families' laws.
     """
     root = ElementTree.parse(path).getroot()
-    version = _properties(root.find(".//testsuite")).get("diffusers")
+    suite = _properties(root.find(".//testsuite"))
+    version = suite.get("diffusers")
     if version is None:
-        raise SystemExit(f"{path}: expected a result file of test_families.py, see nox -s families")
+        raise SystemExit(f"{path}: expected a result file of test_families, see nox -s families")
+    rows = tables.setdefault(suite.get("title", ""), {})
     for case in root.iter("testcase"):
         facts = _properties(case)
         kind = (case.get("name") or "").split("_")[1]
-        if "family" not in facts or kind not in KINDS:
-            continue
-        row = rows.setdefault(facts.pop("family"), Row())
+        row = rows.setdefault(facts.pop("family", OTHERS), Row())
         row.facts |= facts
         told = row.outcomes.setdefault(version, {})
         told[kind] = told.get(kind) or _reason(case)
@@ -111,9 +130,22 @@ def _reason(case: ElementTree.Element) -> str:
     return ""
 
 
-def table(rows: dict[str, Row], versions: Sequence[str]) -> str:
+def document(tables: Tables, versions: Sequence[str]) -> str:
     """The whole document."""
-    good = [row for row in rows.values() if all(row.passed(v) for v in versions)]
+    parts = []
+    for title, rows in tables.items():
+        heading = f"## {title}\n\n" if title else ""
+        parts.append(heading + NOTES.get(title, "") + table(rows, versions))
+    reasons = _reasons(tables, versions)
+    if reasons:
+        parts.append("\n".join(["Where something cannot, and why:", "", *reasons]) + "\n")
+    return INTRODUCTION + "\n".join(parts)
+
+
+def table(rows: dict[str, Row], versions: Sequence[str]) -> str:
+    """The families of one title, counted and listed."""
+    families = {name: row for name, row in rows.items() if name != OTHERS}
+    good = [row for row in families.values() if all(row.passed(v) for v in versions)]
     classes = {row.facts["denoiser"] for row in good}
     head = [
         "family",
@@ -121,28 +153,25 @@ def table(rows: dict[str, Row], versions: Sequence[str]) -> str:
         *versions,
     ]
     lines = [
-        f"{len(good)} of {len(rows)} families, with {len(classes)} denoiser classes, pass all four "
+        f"{len(good)} of {len(families)} families, with {len(classes)} denoiser classes, pass all four "
         f"on diffusers {' and '.join(versions)}.",
         "",
         _line(head),
         _line(["---"] * len(head)),
     ]
-    for name, row in rows.items():
+    for name, row in families.items():
         facts = [f"`{row.facts[fact]}`" if fact in row.facts else "" for fact in FACTS]
         lines.append(_line([name, *facts, *(row.cell(v) for v in versions)]))
-    reasons = _reasons(rows, versions)
-    if reasons:
-        lines += ["", "Where something cannot, and why:", "", *reasons]
-    return INTRODUCTION + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _reasons(rows: dict[str, Row], versions: Sequence[str]) -> list[str]:
+def _reasons(tables: Tables, versions: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
-    for name, row in rows.items():
+    for name, row in (pair for rows in tables.values() for pair in rows.items()):
         for version in versions:
             for reason in filter(None, row.outcomes.get(version, {}).values()):
                 found[f"- {name}, diffusers {version}: {reason}"] = None
@@ -157,11 +186,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("results", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(arguments)
-    rows: dict[str, Row] = {}
-    versions = sorted({read(path, rows) for path in given.results})
-    given.out.write_text(table(rows, versions), encoding="utf-8")
-    broken = [line for line in _reasons(rows, versions) if ": skipped: " not in line]
-    print(f"{given.out}: {len(rows)} families on diffusers {', '.join(versions)}")
+    tables: Tables = {}
+    versions = sorted({read(path, tables) for path in given.results})
+    given.out.write_text(document(tables, versions), encoding="utf-8")
+    broken = [line for line in _reasons(tables, versions) if ": skipped: " not in line]
+    count = sum(name != OTHERS for rows in tables.values() for name in rows)
+    print(f"{given.out}: {count} families on diffusers {', '.join(versions)}")
     print(*broken, sep="\n", end="\n" if broken else "")
     return int(bool(broken))
 

@@ -89,9 +89,40 @@ def test_other_result_files_are_refused(tool: Any, tmp_path: Path) -> None:
         tool.main([str(path)])
 
 
-def test_the_document_has_every_family_under_test() -> None:
-    source = (ROOT / "packages/otcache-diffusers/tests/families/__init__.py").read_text()
-    families = re.findall(r'Family\("([^"]+)", "([^"]+)"', source)
+def test_tables_stand_below_their_titles(tool: Any, tmp_path: Path) -> None:
+    results = []
+    for title, family in (("Pictures", "A"), ("Video", "B")):
+        path = _result(tmp_path, "1.0", {})
+        told = f'<properties><property name="title" value="{title}"/>'
+        text = path.read_text().replace("<testsuite><properties>", f"<testsuite>{told}")
+        other = "B" if family == "A" else "A"
+        results.append(path.rename(tmp_path / f"{title}.xml"))
+        results[-1].write_text(text.replace(f'value="{other}"', f'value="{family}"'))
+    out = tmp_path / "coverage.md"
+    assert tool.main([*map(str, results), "--out", str(out)]) == 0
+    pictures, video = out.read_text().split("## Video")
+    assert "## Pictures" in pictures
+    assert pictures.count("1 of 1 families") == video.count("1 of 1 families") == 1
+    assert _row(pictures, "A")
+    assert _row(video, "B")
+
+
+def test_a_failure_of_a_test_of_no_family_fails(tool: Any, tmp_path: Path) -> None:
+    path = _result(tmp_path, "1.0", {})
+    more = '<testcase name="test_other_things"><failure message="no"/></testcase>'
+    path.write_text(path.read_text().replace("</testsuite>", f"{more}</testsuite>"))
+    out = tmp_path / "coverage.md"
+    assert tool.main([str(path), "--out", str(out)]) == 1
+    assert "2 of 2 families" in out.read_text()
+    assert "- other tests, diffusers 1.0: failure: no\n" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    "module", ["otcache-diffusers/tests/families", "otcache-video/tests/video_families"]
+)
+def test_the_document_has_every_family_under_test(module: str) -> None:
+    source = (ROOT / "packages" / module / "__init__.py").read_text()
+    families = re.findall(r'Family\(\s*"([^"]+)", "([^"]+)"', source)
     text = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
     assert len(families) > 20
     rows = {tuple(_row(text, name)[:2]) for name, _ in families}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from video_families import FAMILIES, wan
+from video_families import FAMILIES, cosmos, wan
 
 from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
@@ -82,3 +82,14 @@ def test_diffusion_forcing_is_computed_in_full_and_says_so(forcing: dict[str, in
         assert torch.equal(case(), plain)
     assert run.report.skipped == {}
     assert any("never made a step" in text for text in run.report.warnings)
+
+
+def test_two_scheduler_steps_at_a_time_are_computed_in_full_and_said() -> None:
+    case = cosmos.first()
+    plain = case()
+    with (
+        pytest.warns(OtcacheNotice, match="several scheduler steps at one timestep"),
+        TorchExecutor().attach(case.pipe, Schedule(case.steps, (0, 1, 4))) as run,
+    ):
+        assert torch.equal(case(), plain)
+    assert run.report.skipped == {}

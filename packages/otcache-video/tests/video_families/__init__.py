@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from otcache_diffusers.testing import Family
-from video_families import hunyuan, ltx, transformers, unets, wan
+from video_families import cosmos, hunyuan, ltx, transformers, unets, wan
 
 FAMILIES = (
     Family("Wan 2.1", "WanPipeline", wan.text),
@@ -37,6 +37,7 @@ FAMILIES = (
     Family("Latte", "LattePipeline", transformers.latte),
     Family("Kandinsky 5 T2V", "Kandinsky5T2VPipeline", transformers.kandinsky5),
     Family("Sana Video", "SanaVideoPipeline", transformers.sana),
+    Family("Cosmos Predict 2", "Cosmos2VideoToWorldPipeline", cosmos.second),
     Family("AnimateDiff", "AnimateDiffPipeline", unets.animate_diff),
     Family("Stable Video Diffusion", "StableVideoDiffusionPipeline", unets.stable_video),
 )
