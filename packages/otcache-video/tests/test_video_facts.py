@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from video_families import hunyuan, ltx, transformers, unets, wan
 
+from otcache_core.contracts import SampleRequest
+from otcache_core.errors import OtcacheError
 from otcache_diffusers.facts import provenance_of
+from otcache_diffusers.probe import TorchProbe
 from otcache_diffusers.testing import Case, N
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -59,3 +62,9 @@ def test_guidance_embedded_true_and_of_a_guider() -> None:
     assert _facts(hunyuan.text())["guidance"] == "embedded 6.0"
     assert _facts(hunyuan.true_guidance())["guidance"] == "cfg 4.0"
     assert _facts(hunyuan.newer())["guidance"] == "cfg 4.0"
+
+
+def test_a_pipeline_without_prompts_says_what_to_do() -> None:
+    request = SampleRequest(("a",), (0,), N, unets.stable_video().call)
+    with pytest.raises(OtcacheError, match=r"takes no prompt.*otcache\.loop"):
+        TorchProbe().sample(unets.stable_video().pipe, request)

@@ -24,7 +24,7 @@ class Sampler:
         request: prompts, seeds, step count and further call arguments.
 
     Raises:
-        OtcacheError: if the pipeline's call has no argument of a given name.
+        OtcacheError: if the pipeline's call has no argument of a given name, or takes no prompt.
     """
 
     target: Any
@@ -33,13 +33,18 @@ class Sampler:
     def __post_init__(self) -> None:
         if isinstance(self.target, Loop):
             return
+        kind = type(self.target).__name__
         known = inspect.signature(type(self.target).__call__).parameters
         for name in self.request.call:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}."
-                kind = type(self.target).__name__
                 raise OtcacheError(expected("call argument", name, f"one that {kind} takes", hint))
+        if "prompt" not in known:
+            raise OtcacheError(
+                f"{kind} takes no prompt, by which samples are asked for: wrap its denoiser and a function "
+                "that calls it in otcache.loop(...); a schedule or policy runs on the pipeline itself."
+            )
 
     @property
     def decodes(self) -> bool:
