@@ -90,6 +90,10 @@ def test_a_plan_counts_the_steps_of_both(pipe: Pipe, scales: tuple[float, float]
         pipe, ("a", "b", "c", "d"), N, recipe=RECIPE, progress=False, **SIZE, **first
     )
     policy = otcache.plan(calibration)
+    assert {name for rung in calibration.ladder for name, _ in rung.schedule.branch_weights} == {
+        "cond",
+        "uncond",
+    }
     calls = _calls(pipe)
     plain = _sample(pipe, **first)
     assert calls.each == [2 * FIRST, 2 * (N - FIRST)]

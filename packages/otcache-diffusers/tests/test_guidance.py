@@ -35,7 +35,28 @@ def _recording(mix: Mix, branches: int = 2) -> Recording:
 
 def test_the_guidance_scale_is_found() -> None:
     gains = branch_gains(_recording(lambda c, u: u + 3.5 * (c - u)))
-    assert gains == pytest.approx({"cond": 3.5, "uncond": -2.5}, rel=1e-6)
+    assert set(gains) == {"cond", "uncond"}
+    assert gains["cond"] == pytest.approx((3.5,) * N, rel=1e-6)
+    assert gains["uncond"] == pytest.approx((-2.5,) * N, rel=1e-6)
+
+
+@pytest.mark.parametrize("change", [1, 2, N - 1])
+def test_two_scales_are_found_where_guidance_changes_once(change: int) -> None:
+    recording = _recording(lambda c, u: u + 4.0 * (c - u))
+    other = _recording(lambda c, u: u + 3.0 * (c - u))  # of the same outputs
+    recording.guided |= {step: other.guided[step] for step in range(change, N)}
+    gains = branch_gains(recording)
+    scales = (4.0,) * change + (3.0,) * (N - change)
+    assert gains["cond"] == pytest.approx(scales, rel=1e-6)
+    assert gains["uncond"] == pytest.approx([1 - w for w in scales], rel=1e-6)
+
+
+def test_guidance_that_changes_at_every_step_has_no_gains() -> None:
+    recording = _recording(lambda c, u: c)
+    for step in range(N):
+        other = _recording(lambda c, u, w=step + 1.0: u + w * (c - u))
+        recording.guided[step] = other.guided[step]
+    assert branch_gains(recording) == {}
 
 
 def test_guidance_that_is_not_linear_has_no_gains() -> None:

@@ -103,18 +103,23 @@ class Fit:
         rule: fits one span.
         forecaster: uses the weights.
         recurrence: the sampler's, through which a span's end is known from its start.
-        gains: gamma of each guidance branch, to give every branch its own weights; none shares them.
+        gains: gamma of each guidance branch at each step, to give every branch its own weights; none
+            shares them.
     """
 
     rule: ClosedLoopFit
     forecaster: Forecaster
     recurrence: Recurrence
-    gains: dict[str, float] = field(default_factory=dict)
+    gains: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def nothing(self, samples: int) -> dict[str, SpanWeights]:
         """The weights of a span whose end its skipped outputs do not move: reuse."""
         weights = SpanWeights((0.0,), ((0.0,),) * samples)
         return dict.fromkeys((SHARED, *self.gains), weights)
+
+    def gain(self, branch: str, span: Span) -> float:
+        """gamma of a branch at the skipped steps of a span: their mean, should it change inside."""
+        return float(np.mean([self.gains[branch][t] for t in span.skipped]))
 
     def weights(self, equations: Sequence[NormalEquations]) -> dict[str, SpanWeights]:
         """The weights of a span: the shared ones, and those of each branch that has its own."""
@@ -263,9 +268,10 @@ class ReplayPolicy(StepPolicy):
         if fit.gains:
             terms = {
                 name: [
-                    gain * stack_rows(self._outputs(index, track, t, name)).double() for t in steps
+                    fit.gain(name, span) * stack_rows(self._outputs(index, track, t, name)).double()
+                    for t in steps
                 ]
-                for name, gain in fit.gains.items()
+                for name in fit.gains
             }
             equations.append(fit.rule.equations(span, track.grid, terms, ideal))
         if k == self._until:
