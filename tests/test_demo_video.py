@@ -20,11 +20,7 @@ from otcache.report import rebuild
 from otcache.results import Results
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy, Provenance
-from otcache_video.demo import folder
 
-pytestmark = pytest.mark.skipif(
-    not folder().is_dir(), reason="the trained video model is not packaged yet"
-)
 N, BUDGET = 9, 2
 Run = Callable[..., tuple[int, str, str]]
 

@@ -21,7 +21,7 @@ from demo_image.sprites import load_sprites
 from demo_video.autoencoder import clip_batches, psnr, set_scale, train_autoencoder
 from demo_video.prompts import make_prompts
 from demo_video.scenes import training_clips
-from demo_video.sheet import make_sheet, sample
+from demo_video.sheet import draw_sheet
 from demo_video.transformer import Trainer, build_pool, new_pipeline, new_transformer
 from diffusers import AutoencoderKLWan, WanPipeline
 from PIL import Image
@@ -58,20 +58,6 @@ def prepare_autoencoder(
     set_scale(vae, clips)
     print(f"VAE: PSNR {psnr(vae, clips):.2f} dB on unseen clips", flush=True)
     return vae
-
-
-def draw_sheet(pipeline: WanPipeline, path: Path, roles: tuple[str, ...]) -> None:
-    """Write a sheet of the prompts of `roles`, 30 steps each."""
-    titles = {
-        "heldout": "Prompts held out from calibration",
-        "novel": "Novel: compositions never trained",
-    }
-    prompts = make_prompts()
-    rows = []
-    for role in roles:
-        texts = [prompt["text"] for prompt in prompts[role]]
-        rows.append((titles[role], list(zip(texts, sample(pipeline, texts), strict=True))))
-    make_sheet(rows).quantize(192).save(path, optimize=True)
 
 
 def export(pipeline: WanPipeline, out: Path) -> None:

@@ -13,6 +13,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .prompts import make_prompts
 from .scenes import FRAMES, SIDE
 from .text import MAX_TOKENS
 
@@ -21,6 +22,20 @@ SHOWN = (0, 2, 4, 6, 8)
 MARGIN = 8
 CAPTION_HEIGHT = 30
 GUIDANCE = 3.0
+TITLES = {
+    "heldout": "Prompts held out from calibration",
+    "novel": "Novel: compositions never trained",
+}
+
+
+def draw_sheet(pipeline: WanPipeline, path: Path, roles: tuple[str, ...]) -> None:
+    """Write a sheet of the prompts of `roles`, 30 steps each."""
+    prompts = make_prompts()
+    rows = []
+    for role in roles:
+        texts = [prompt["text"] for prompt in prompts[role]]
+        rows.append((TITLES[role], list(zip(texts, sample(pipeline, texts), strict=True))))
+    make_sheet(rows).quantize(192).save(path, optimize=True)
 
 
 def sample(

@@ -402,7 +402,9 @@ def test_a_bare_module_cannot_be_recorded() -> None:
 def test_a_pipeline_that_never_calls_the_denoiser_is_named() -> None:
     case = tiny.with_prompts(tiny.flux())
     stranger = tiny.flux().pipe.transformer
-    case.pipe.__class__ = type("Odd", (type(case.pipe),), {"__call__": lambda self, **call: [0]})
+    case.pipe.__class__ = type(
+        "Odd", (type(case.pipe),), {"__call__": lambda self, prompt=None, **call: [0]}
+    )
     request = SampleRequest(("a",), (0,), 4)
     with pytest.raises(ExecutionError, match="the sampler of Odd never called the denoiser"):
         list(TorchProbe().record(case.pipe, request))
