@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts.metric import ClipMetric
 from otcache_video.metrics.clips import Clip, clip_by_clip
 from otcache_video.metrics.flow import SMALLEST, frames, optical_flow
+from otcache_video.metrics.kept import Kept
 
 #: epsilon, in pixels a frame: motion that flow can hardly tell from noise.
 STILL = 0.05
@@ -40,6 +41,7 @@ class MotionMagnitude(ClipMetric):
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
+        self._of_reference = Kept(self._magnitude)
 
     def __call__(
         self, clips: NDArray[np.floating], reference: NDArray[np.floating]
@@ -53,7 +55,7 @@ class MotionMagnitude(ClipMetric):
         return clip_by_clip(self._value, clips, reference, SMALLEST)
 
     def _value(self, x: Clip, y: Clip) -> float:
-        made, full = (self._magnitude(v) + STILL for v in (x, y))
+        made, full = self._magnitude(x) + STILL, self._of_reference(y) + STILL
         return abs(math.log(made / full))
 
     def _magnitude(self, clip: Clip) -> float:

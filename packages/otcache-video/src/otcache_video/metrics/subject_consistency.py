@@ -13,6 +13,7 @@ from otcache_core.contracts.metric import ClipMetric
 from otcache_diffusers.metrics.alexnet import SMALLEST, AlexNet
 from otcache_video.metrics.clips import Clip, clip_by_clip
 from otcache_video.metrics.dino import Dino
+from otcache_video.metrics.kept import Kept
 
 
 class SubjectConsistency(ClipMetric):
@@ -55,6 +56,7 @@ class SubjectConsistency(ClipMetric):
         self._batch, where = max(1, batch), torch.device(device)
         self._smallest = SMALLEST if path is None else 1
         self._features = _Pooled(where) if path is None else Dino(path, where)
+        self._of_reference = Kept(self._consistency)
 
     def __call__(
         self, clips: NDArray[np.floating], reference: NDArray[np.floating]
@@ -68,7 +70,7 @@ class SubjectConsistency(ClipMetric):
         return clip_by_clip(self._value, clips, reference, self._smallest)
 
     def _value(self, x: Clip, y: Clip) -> float:
-        return abs(self._consistency(x) - self._consistency(y))
+        return abs(self._consistency(x) - self._of_reference(y))
 
     def _consistency(self, clip: Clip) -> float:
         starts = range(0, len(clip), self._batch)

@@ -9,6 +9,7 @@ from otcache_core.contracts.metric import ClipMetric
 from otcache_diffusers.metrics.alexnet import SMALLEST
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_video.metrics.clips import Clip, clip_by_clip
+from otcache_video.metrics.kept import Kept
 
 
 class TemporalLpips(ClipMetric):
@@ -36,6 +37,7 @@ class TemporalLpips(ClipMetric):
 
     def __init__(self, batch: int = 32, device: str = "cpu") -> None:
         self._distance = Lpips(batch, device)
+        self._of_reference = Kept(self._steps, lambda found: found.nbytes)
 
     def __call__(
         self, clips: NDArray[np.floating], reference: NDArray[np.floating]
@@ -49,5 +51,8 @@ class TemporalLpips(ClipMetric):
         return clip_by_clip(self._value, clips, reference, SMALLEST)
 
     def _value(self, x: Clip, y: Clip) -> float:
-        made, full = (self._distance(v[:-1], v[1:]) for v in (x, y))
-        return float(np.mean(np.abs(made - full)))
+        return float(np.mean(np.abs(self._steps(x) - self._of_reference(y))))
+
+    def _steps(self, clip: Clip) -> NDArray[np.float64]:
+        """LPIPS of successive frames, shape (frames - 1,)."""
+        return self._distance(clip[:-1], clip[1:])

@@ -10,6 +10,7 @@ from torch import Tensor
 from otcache_core.contracts.metric import ClipMetric
 from otcache_video.metrics.clips import Clip, clip_by_clip
 from otcache_video.metrics.flow import SMALLEST, frames, optical_flow, visible, warp
+from otcache_video.metrics.kept import Kept
 
 
 class WarpingError(ClipMetric):
@@ -40,6 +41,7 @@ class WarpingError(ClipMetric):
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
+        self._motion = Kept(self._find_motion, lambda found: sum(part.nbytes for part in found))
 
     def __call__(
         self, clips: NDArray[np.floating], reference: NDArray[np.floating]
@@ -53,11 +55,15 @@ class WarpingError(ClipMetric):
         return clip_by_clip(self._value, clips, reference, SMALLEST)
 
     def _value(self, x: Clip, y: Clip) -> float:
-        made, full = (frames(v, self._device) for v in (x, y))
+        flow, seen, own = self._motion(y)
+        return float((_errors(frames(x, self._device), flow, seen) - own).abs().mean())
+
+    def _find_motion(self, reference: Clip) -> tuple[Tensor, Tensor, Tensor]:
+        """Flow w_t, the pixels M_t, and the reference's own errors."""
+        full = frames(reference, self._device)
         forward, backward = optical_flow(full[:-1], full[1:]), optical_flow(full[1:], full[:-1])
         seen = visible(forward, backward)
-        errors = [_errors(v, forward, seen) for v in (made, full)]
-        return float((errors[0] - errors[1]).abs().mean())
+        return forward, seen, _errors(full, forward, seen)
 
 
 def _errors(clip: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
