@@ -57,5 +57,5 @@ class Kept(Generic[Found]):
 
 def _digest(clip: Clip) -> bytes:
     digest = hashlib.blake2b(repr((clip.shape, clip.dtype.str)).encode(), digest_size=32)
-    digest.update(np.ascontiguousarray(clip))
+    digest.update(np.ascontiguousarray(clip).data)
     return digest.digest()
