@@ -21,7 +21,7 @@ SHOWN = (0, 2, 4, 6, 8)
 """Frames of a strip."""
 MARGIN = 8
 CAPTION_HEIGHT = 30
-GUIDANCE = 3.0
+GUIDANCE = 1.0
 TITLES = {
     "heldout": "Prompts held out from calibration",
     "novel": "Novel: compositions never trained",

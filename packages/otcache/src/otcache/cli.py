@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,14 +58,16 @@ def demo(
     ] = None,
     video: Annotated[bool, typer.Option("--video", help="Clips instead of pictures.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="About a minute; proves nothing.")] = False,
+    call: Call = None,
     as_json: Json = False,
 ) -> None:
     """Calibrate a shipped pipeline and compare otcache on held-out prompts."""
     from otcache.demo import DemoSettings, run_demo
     from otcache.demo.showing import show, write
 
-    settings = DemoSettings.chosen(video=video, quick=quick)
-    command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick])
+    settings = replace(DemoSettings.chosen(video=video, quick=quick), call=_arguments(call))
+    told = [f"--set {shlex.quote(argument)}" for argument in call or ()]
+    command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick, *told])
     directory = directory or Path("otcache-demo-video" if video else "otcache-demo")
     kept = directory / "-".join(["calibration", *["video"] * video, *["quick"] * quick])
     outcome = run_demo(settings, kept, command=command, progress=not as_json)

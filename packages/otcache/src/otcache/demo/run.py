@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def run_demo(
     """
     registry = Registry()
     demo = open_demo(settings.pipeline, registry)
+    demo = replace(demo, call=demo.call | dict(settings.call))
     pipe = demo.load()
     prompts = [text for text, _ in demo.prompts["calibration"]][: settings.calibration_prompts]
     calibration = calibrate(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from otcache.recipe import Recipe
 
@@ -23,6 +25,7 @@ class DemoSettings:
             takes about N^2/6 full runs.
         samplers: peers that run fewer steps of another sampler.
         metrics: of the table; none for all that are usual for what the pipeline makes.
+        call: arguments of the pipeline call that are other than the demo's.
     """
 
     pipeline: str = "demo"
@@ -35,6 +38,7 @@ class DemoSettings:
     lemica_prompts: int = 2
     samplers: tuple[str, ...] = ("fewer-steps-unipc",)
     metrics: tuple[str, ...] = ("rmse", "psnr", "ssim", "lpips")
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def chosen(cls, *, video: bool, quick: bool) -> DemoSettings:
@@ -62,9 +66,9 @@ class DemoSettings:
         return cls(
             pipeline="demo:video",
             budgets=(5, 6, 10, 15),
-            heldout_prompts=24,
+            heldout_prompts=16,
             seeds=(1000,),
-            recipe=Recipe(batch_size=8),
+            recipe=Recipe(batch_size=16),
             lemica_prompts=1,
             samplers=("fewer-steps-adams-bashforth", "fewer-steps-unipc"),
             metrics=(),
