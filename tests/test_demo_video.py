@@ -103,10 +103,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_demo_from_end_to_end(run: Run, tmp_path: Path) -> None:
-    status, out, err = run("demo", "--video", "--out", tmp_path)
+    status, out, err = run("demo", "--video", "--set", "guidance_scale=2", "--out", tmp_path)
     assert status == 0, err
     assert "of the best other method's" in " ".join(out.split())
     results = Results.load(tmp_path / "results.json")
+    assert results.command == "otcache demo --video --set guidance_scale=2"
+    assert results.provenance["guidance"] != "none"
     names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
     assert results.methods == (*names, "otcache")
     assert results.frames_per_second == open_demo("demo:video", Registry()).frames_per_second
