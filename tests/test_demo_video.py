@@ -84,6 +84,22 @@ def test_a_clip_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> 
     assert not (tmp_path / "clip.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("num_inference_steps=5", "the number of steps comes from --steps, the policy or the demo"),
+        ("prompt=x", "prompts come from --prompt or --prompts, or the demo"),
+        ("output_type=latent", "otcache decodes what it needs"),
+    ],
+)
+def test_what_otcache_gives_the_pipeline_itself_is_not_taken(
+    run: Run, given: str, told: str
+) -> None:
+    status, _, err = run("demo", "--video", "--set", given)
+    assert status == 2
+    assert told in err
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo of a few seconds."""

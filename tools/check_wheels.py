@@ -7,13 +7,25 @@ import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
 
+#: Of a demo pipeline.
+DEMO_MODEL = tuple(
+    f"demo_model/{part}"
+    for part in (
+        "model_index.json",
+        "prompts.json",
+        "README.md",
+        "text_encoder/model.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    )
+)
 #: What each wheel must hold beside py.typed and the licence: of its import package, and of its licences.
 CONTENTS = {
     "otcache": ("published/lemica-wan-2-1-t2v-14b.json", "report/templates"),
     "otcache-core": ("testing",),
     "otcache-solvers": ("plugin.py",),
-    "otcache-diffusers": ("demo_model/model_index.json", "metrics/weights", "NOTICE"),
-    "otcache-video": ("demo_model/model_index.json", "NOTICE"),
+    "otcache-diffusers": (*DEMO_MODEL, "metrics/weights", "NOTICE"),
+    "otcache-video": (*DEMO_MODEL, "NOTICE"),
 }
 LARGEST = 16 * 2**20
 

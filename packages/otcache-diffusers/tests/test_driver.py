@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from otcache_core import ExecutionError, Schedule
+from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
@@ -409,6 +409,14 @@ def test_a_pipeline_that_never_calls_the_denoiser_is_named() -> None:
     with pytest.raises(ExecutionError, match="the sampler of Odd never called the denoiser"):
         list(TorchProbe().record(case.pipe, request))
     del stranger
+
+
+@pytest.mark.parametrize("name", ["prompt", "num_inference_steps", "generator", "output_type"])
+def test_what_a_request_makes_itself_is_no_call_argument(name: str) -> None:
+    case = tiny.with_prompts(tiny.flux())
+    request = SampleRequest(("a",), (0,), 4, {name: "x"})
+    with pytest.raises(OtcacheError, match=f"the call argument {name} is otcache's own"):
+        list(TorchProbe().record(case.pipe, request))
 
 
 def test_a_loop_that_never_calls_the_denoiser_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from otcache_core import OtcacheError
 from otcache_video import demo
 
 MEGABYTE = 2**20
@@ -31,6 +33,12 @@ def _clip(pipe: Any, text: str, steps: int) -> NDArray[np.float32]:
 def test_folder_is_small() -> None:
     sizes = [path.stat().st_size for path in demo.folder().rglob("*") if path.is_file()]
     assert sum(sizes) <= 16 * MEGABYTE
+
+
+def test_a_copy_without_the_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "folder", lambda: tmp_path)
+    with pytest.raises(OtcacheError, match="holds no trained model"):
+        demo.prompts()
 
 
 def test_prompts_are_enough_and_disjoint() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -67,4 +69,5 @@ def test_a_metric_that_remembers_says_the_same(kind: type[ClipMetric]) -> None:
     metric = kind()
     metric(other, full)
     metric(full, other)
+    metric = pickle.loads(pickle.dumps(metric))
     np.testing.assert_array_equal(metric(made, full), kind()(made, full))

@@ -58,6 +58,12 @@ def test_guidance_of_two_transformers_has_two_scales() -> None:
     assert _facts(wan.text())["guidance"] == "cfg 4.0"
 
 
+def test_guidance_of_ltx_2_has_two_scales_more() -> None:
+    assert _facts(ltx.second())["guidance"] == "cfg 3.0, stg 1.0, modality 3.0"
+    assert _facts(ltx.second(), stg_scale=0.5)["guidance"] == "cfg 3.0, stg 0.5, modality 3.0"
+    assert _facts(ltx.second_plain())["guidance"] == "cfg 3.0"
+
+
 def test_guidance_embedded_true_and_of_a_guider() -> None:
     assert _facts(hunyuan.text())["guidance"] == "embedded 6.0"
     assert _facts(hunyuan.true_guidance())["guidance"] == "cfg 4.0"

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from video_families import FAMILIES, cosmos, wan
+from video_families import FAMILIES, cosmos, hunyuan, wan
 
 from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.driver import drive
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.recorder import Recorder
-from otcache_diffusers.testing import Case, Family, FamilyLaws
+from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -93,3 +93,18 @@ def test_two_scheduler_steps_at_a_time_are_computed_in_full_and_said() -> None:
     ):
         assert torch.equal(case(), plain)
     assert run.report.skipped == {}
+
+
+@pytest.mark.parametrize("build", [wan.text, wan.experts, hunyuan.newer])
+def test_a_branch_of_a_clip_can_have_steps_of_its_own(build: Any) -> None:
+    case = build()
+    outputs, (guided, plain) = Outputs(case), case.branches
+    schedule = Schedule(case.steps, (0, 1, 3, 4), branches=((plain, (0, 3)),))
+    with TorchExecutor().attach(case.pipe, schedule) as run:
+        case()
+    assert run.report.computed == {guided: 4, plain: 2}
+    assert run.report.warnings == []
+    (_, cond), (_, uncond) = outputs.at(1)
+    (_, before) = outputs.at(0)[1]
+    assert uncond is before
+    assert cond is not outputs.at(0)[0][1]

@@ -84,7 +84,10 @@ def _config_hash(denoiser: torch.nn.Module) -> str:
 
 
 def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
-    """``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``."""
+    """``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``.
+
+    LTX 2's other kinds stand behind: ``cfg 3.0, stg 1.0, modality 3.0``.
+    """
     defaults = inspect.signature(type(pipe).__call__).parameters
 
     def scale(name: str) -> float | None:
@@ -100,7 +103,10 @@ def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
         return f"embedded {guidance}"
     if "true_cfg_scale" not in defaults and guidance is not None and guidance > 1:
         second = scale("guidance_scale_2") if len(denoisers_of(pipe)) > 1 else None
-        return f"cfg {guidance}" if second in (None, guidance) else f"cfg {guidance} then {second}"
+        found = f"cfg {guidance}" if second in (None, guidance) else f"cfg {guidance} then {second}"
+        others = {"stg": (scale("stg_scale"), 0.0), "modality": (scale("modality_scale"), 1.0)}
+        more = (f", {kind} {s}" for kind, (s, off) in others.items() if s not in (None, off))
+        return found + "".join(more)
     own = getattr(getattr(pipe, "guider", None), "guidance_scale", None)
     return f"cfg {float(own)}" if isinstance(own, (int, float)) else "none"
 

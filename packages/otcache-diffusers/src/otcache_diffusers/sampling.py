@@ -14,6 +14,15 @@ from otcache_core.contracts.probe import SampleRequest
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
 
+#: Arguments of a pipeline call that a request makes itself, and what to give instead.
+OWN = {
+    "prompt": "prompts are those of the request",
+    "num_inference_steps": "give the number of steps",
+    "generator": "give seeds",
+    "output_type": "pictures are decoded where they are needed",
+    "return_dict": "leave it out",
+}
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -24,7 +33,8 @@ class Sampler:
         request: prompts, seeds, step count and further call arguments.
 
     Raises:
-        OtcacheError: if the pipeline's call has no argument of a given name, or takes no prompt.
+        OtcacheError: if the pipeline's call has no argument of a given name, or one of :data:`OWN`, or
+            takes no prompt.
     """
 
     target: Any
@@ -36,6 +46,8 @@ class Sampler:
         kind = type(self.target).__name__
         known = inspect.signature(type(self.target).__call__).parameters
         for name in self.request.call:
+            if name in OWN:
+                raise OtcacheError(f"the call argument {name} is otcache's own: {OWN[name]}.")
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}."

@@ -76,7 +76,34 @@ def condition() -> Case:
 
 
 def second() -> Case:
-    """LTX 2: the transformer returns a clip and its sound; sound has a copy of the scheduler."""
+    """LTX 2 with its own scales: a batch of two for guidance, a call each for its two other kinds."""
+    return _second(
+        diffusers.LTX2Pipeline,
+        ("cond_uncond", "uncond_stg", "uncond_modality"),
+        guidance_scale=3.0,
+    )
+
+
+def second_plain() -> Case:
+    """LTX 2 with classifier-free guidance alone."""
+    return _second(diffusers.LTX2Pipeline, ("cond_uncond",), **_PLAIN)
+
+
+def second_image() -> Case:
+    """The tokens of the picture have time 0, and the frames after it are stepped."""
+    more = {"image": picture(32), "image_crf": 0}
+    return _second(diffusers.LTX2ImageToVideoPipeline, ("cond_uncond",), **_PLAIN, **more)
+
+
+_PLAIN = {"guidance_scale": 3.0, "stg_scale": 0.0, "modality_scale": 1.0} | {
+    "audio_guidance_scale": 3.0,
+    "audio_stg_scale": 0.0,
+    "audio_modality_scale": 1.0,
+}
+
+
+def _second(pipeline: Any, branches: tuple[str, ...], **call: Any) -> Case:
+    """The transformer returns a clip and its sound; sound has a copy of the scheduler."""
     torch.manual_seed(0)
     net = diffusers.LTX2VideoTransformer3DModel(
         in_channels=4,
@@ -141,7 +168,7 @@ def second() -> Case:
         is_causal=True,
         mel_bins=8,
     )
-    pipe = diffusers.LTX2Pipeline(
+    pipe = pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=coder,
         audio_vae=sound,
@@ -153,6 +180,4 @@ def second() -> Case:
     text = signed(prompt_embeds=noise(1, 16, 16))
     masks = both(prompt_attention_mask=ones(1, 16).bool())
     size = {"height": 32, "width": 32, "num_frames": 5, "frame_rate": 25.0}
-    scales = {"guidance_scale": 3.0, "stg_scale": 0.0, "modality_scale": 1.0}
-    sounds = {"audio_guidance_scale": 3.0, "audio_stg_scale": 0.0, "audio_modality_scale": 1.0}
-    return Case(pipe, text | masks | size | scales | sounds, ("cond_uncond",))
+    return Case(pipe, text | masks | size | call, branches)

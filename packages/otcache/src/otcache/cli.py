@@ -27,6 +27,16 @@ app.add_typer(plugins_app, name="plugins")
 out = Console()
 TABLE_WIDTH = 104
 INTERRUPTED = 130
+#: What --set cannot name, as the verbs' own options or otcache itself give it to the pipeline.
+OWN = {
+    "prompt": "prompts come from --prompt or --prompts, or the demo",
+    "prompts": "prompts come from --prompt or --prompts, or the demo",
+    "num_inference_steps": "the number of steps comes from --steps, the policy or the demo",
+    "generator": "noise comes from --seed or --seeds",
+    "seeds": "noise comes from --seed or --seeds",
+    "output_type": "otcache decodes what it needs",
+    "return_dict": "otcache reads what it needs",
+}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Pipeline = Annotated[
@@ -57,7 +67,9 @@ def demo(
         typer.Option("--out", help="Folder for the report; otcache-demo, or otcache-demo-video."),
     ] = None,
     video: Annotated[bool, typer.Option("--video", help="Clips instead of pictures.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="About a minute; proves nothing.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A minute or two; proves nothing.")
+    ] = False,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
@@ -473,6 +485,8 @@ def _arguments(pairs: list[str] | None) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
             raise OtcacheError(f"--set must be NAME=VALUE, got {pair!r}.")
+        if name in OWN:
+            raise OtcacheError(f"--set {name} is not taken: {OWN[name]}.")
         try:
             arguments[name] = json.loads(value)
         except ValueError:

@@ -14,6 +14,8 @@ from otcache_video.metrics.clips import Clip
 Found = TypeVar("Found")
 #: Bytes that all findings of one metric may take.
 MOST_BYTES = 1 << 27
+#: Bytes of a number and its key.
+ONE_NUMBER = 64
 
 
 class Kept(Generic[Found]):
@@ -24,14 +26,14 @@ class Kept(Generic[Found]):
 
     Args:
         find: the function; what it returns must not be written to.
-        size: bytes of a finding.
+        size: bytes of a finding; one number by default.
         most_bytes: of all findings together.
     """
 
     def __init__(
         self,
         find: Callable[[Clip], Found],
-        size: Callable[[Found], int] = lambda found: 64,
+        size: Callable[[Found], int] | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._find, self._size, self._most_bytes = find, size, most_bytes
@@ -45,7 +47,7 @@ class Kept(Generic[Found]):
             self._held.move_to_end(key)
             return self._held[key][0]
         found = self._find(clip)
-        size = self._size(found)
+        size = ONE_NUMBER if self._size is None else self._size(found)
         if size <= self._most_bytes:
             self._held[key] = found, size
             self._bytes += size

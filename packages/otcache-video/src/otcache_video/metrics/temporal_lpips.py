@@ -37,7 +37,7 @@ class TemporalLpips(ClipMetric):
 
     def __init__(self, batch: int = 32, device: str = "cpu") -> None:
         self._distance = Lpips(batch, device)
-        self._of_reference = Kept(self._steps, lambda found: found.nbytes)
+        self._of_reference = Kept(self._steps, _size)
 
     def __call__(
         self, clips: NDArray[np.floating], reference: NDArray[np.floating]
@@ -56,3 +56,7 @@ class TemporalLpips(ClipMetric):
     def _steps(self, clip: Clip) -> NDArray[np.float64]:
         """LPIPS of successive frames, shape (frames - 1,)."""
         return self._distance(clip[:-1], clip[1:])
+
+
+def _size(found: NDArray[np.float64]) -> int:
+    return found.nbytes

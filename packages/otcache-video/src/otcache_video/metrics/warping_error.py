@@ -41,7 +41,7 @@ class WarpingError(ClipMetric):
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._motion = Kept(self._find_motion, lambda found: sum(part.nbytes for part in found))
+        self._motion = Kept(self._find_motion, _size)
 
     def __call__(
         self, clips: NDArray[np.floating], reference: NDArray[np.floating]
@@ -70,3 +70,7 @@ def _errors(clip: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
     """E_t of each step, shape (frames - 1,)."""
     squares = (clip[:-1] - warp(clip[1:], flow)).square().mean(dim=1) * seen
     return (squares.sum(dim=(1, 2)) / seen.sum(dim=(1, 2)).clamp(min=1)).sqrt()
+
+
+def _size(found: tuple[Tensor, ...]) -> int:
+    return sum(part.nbytes for part in found)

@@ -62,7 +62,7 @@ class DemoSettings:
 
     @classmethod
     def video(cls) -> DemoSettings:
-        """Clips: ten minutes at most on two cores, most of them for the pricing of LeMiCa's spans."""
+        """Clips: six to ten minutes on two cores; pricing LeMiCa's spans takes a sixth of them."""
         return cls(
             pipeline="demo:video",
             budgets=(5, 6, 10, 15),
