@@ -1,6 +1,6 @@
 """Outputs kept in fewer bits: ``python benchmarks/cache_storage.py OUT [--video]``.
 
-The demo pipeline (guided, N = 30) under one policy of a small calibration: RMSE of held-out pictures against
+The demo pipeline (N = 30) under one policy of a small calibration: RMSE of held-out pictures against
 the full run with outputs kept as they are (float32), in bf16, in fp16, and, tried and not offered, in 8 bits.
 Whole outputs and block stacks. OUT keeps the calibrations; OUT/cache-storage.md is the table, about five
 minutes on one core for pictures.
@@ -37,6 +37,7 @@ from otcache_diffusers.executor import Level, TorchExecutor, whole_outputs
 N, BUDGETS, SEED, BATCH = 30, (6, 10, 15), 1000, 4
 RECIPE = Recipe(cost_samples=2, anchor_trials=12, climb_trials=8, batch_size=BATCH)
 CALIBRATION_PROMPTS = 4
+GUIDANCE = {"image": "with", "video": "without"}
 LEVELS: dict[str, Level] = {"whole outputs": whole_outputs, "block stacks": block_stacks}
 STORAGES = {"float32": None, "bf16": Storage("bf16"), "fp16": Storage("fp16")}
 EIGHT_BITS, GROUP = "8 bits, not offered", 64
@@ -187,7 +188,7 @@ def preamble(samples: int, demos: list[str]) -> list[str]:
         "# Outputs kept in fewer bits, or on the host",
         "",
         f"Made by `nox -s bench -- cache_storage OUT{' --video' if 'video' in demos else ''}`: a demo "
-        f"pipeline in float32 with guidance, N = {N}, one policy of a small calibration "
+        f"pipeline in float32, N = {N}, one policy of a small calibration "
         f"({CALIBRATION_PROMPTS} prompts), {samples} held-out prompts.",
         "RMSE of decoded pictures in [0, 1] against the full run, mean over prompts; in brackets 95 %",
         "bootstrap intervals over prompts, those of differences and ratios paired. *KiB held* is the peak",
@@ -253,7 +254,7 @@ def main() -> None:
         if not kept.exists():
             rows = table(Runs(name, asked.out, asked.samples))
             kept.write_text(json.dumps(rows), encoding="utf-8")
-        lines += [f"## The {name} demo", "", *json.loads(kept.read_text(encoding="utf-8"))]
+        lines += [f"## The {name} demo, {GUIDANCE[name]} guidance", "", *json.loads(kept.read_text(encoding="utf-8"))]
     (asked.out / "cache-storage.md").write_text("\n".join([*lines, ADVICE]), encoding="utf-8")
     print("\n".join(lines))
 
