@@ -254,7 +254,11 @@ def main() -> None:
         if not kept.exists():
             rows = table(Runs(name, asked.out, asked.samples))
             kept.write_text(json.dumps(rows), encoding="utf-8")
-        lines += [f"## The {name} demo, {GUIDANCE[name]} guidance", "", *json.loads(kept.read_text(encoding="utf-8"))]
+        lines += [
+            f"## The {name} demo, {GUIDANCE[name]} guidance",
+            "",
+            *json.loads(kept.read_text(encoding="utf-8")),
+        ]
     (asked.out / "cache-storage.md").write_text("\n".join([*lines, ADVICE]), encoding="utf-8")
     print("\n".join(lines))
 
