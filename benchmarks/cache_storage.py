@@ -226,6 +226,9 @@ ADVICE = """\
   of two. Outputs that are on the CPU already stay as they are.
 - **Eight bits** (a scale for every 64 numbers) is not offered: where a third of the steps or more is
   computed, skipping itself errs so little that eight bits show in the result.
+- **What the calibration is too small for**: four prompts price storage, not quality. On the clips errors of
+  its rungs stop falling above B = 8, so those are left out, and B = 15 is extrapolated: its error is ten
+  times that of a policy of eight prompts (docs/demo-video.md).
 
 ## What holds in every mode
 
