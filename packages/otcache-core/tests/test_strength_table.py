@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import sys
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -110,16 +111,31 @@ def _policy(n: int) -> Policy:
     return Policy(ladder[0], ladder[-1], Provenance(num_steps=n, grid=grid), ladder)
 
 
-def test_a_cold_schedule_takes_under_a_millisecond_at_any_budget_of_50() -> None:
+def _calls(work: Callable[[], object]) -> int:
+    """Function calls of Python and C that a piece of work makes."""
+    counted = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+def test_a_cold_schedule_takes_few_calls_at_any_budget_of_50() -> None:
+    """A promise of time, kept by its cause: clocks of shared machines differ fivefold.
+
+    ``nox -s bench -- planning`` measures the time: 1,000 calls are some 0.4 ms.
+    """
     policy = _policy(50)
     for budget in range(2, 51):
-        times = []
-        for _ in range(7):
-            clear_cache()
-            began = time.perf_counter()
-            policy.schedule(budget)
-            times.append(time.perf_counter() - began)
-        assert min(times) < 1e-3  # the least: the machine may be busy
+        clear_cache()
+        assert _calls(lambda b=budget: policy.schedule(b)) < 1500
 
 
 @pytest.mark.parametrize("budget", [200, 700])

@@ -235,7 +235,7 @@ def _make_plain(schedule: Schedule) -> None:
     try:
         plain = {
             "num_steps": operator.index(schedule.num_steps),
-            "computed": tuple(operator.index(k) for k in schedule.computed),
+            "computed": tuple(map(operator.index, schedule.computed)),
             "weights": _rows(schedule.weights),
             "branch_weights": tuple((name, _rows(rows)) for name, rows in schedule.branch_weights),
             "branches": tuple(
@@ -250,7 +250,7 @@ def _make_plain(schedule: Schedule) -> None:
 
 
 def _rows(weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(c) for c in row) for row in weights)
+    return tuple(tuple(map(float, row)) for row in weights)
 
 
 def _check_weights(rows: tuple[tuple[float, ...], ...], budget: int) -> None:
@@ -258,7 +258,7 @@ def _check_weights(rows: tuple[tuple[float, ...], ...], budget: int) -> None:
         raise ScheduleError(
             expected("weights", len(rows), f"one tuple for each of the {budget} spans")
         )
-    if not all(math.isfinite(c) for row in rows for c in row):
+    if not all(map(math.isfinite, itertools.chain.from_iterable(rows))):
         raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
 
 
