@@ -90,6 +90,7 @@ def test_a_clip_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> 
         ("num_inference_steps=5", "the number of steps comes from --steps, the policy or the demo"),
         ("prompt=x", "prompts come from --prompt or --prompts, or the demo"),
         ("output_type=latent", "otcache decodes what it needs"),
+        ("directory=x", "it is no argument of a pipeline call"),
     ],
 )
 def test_what_otcache_gives_the_pipeline_itself_is_not_taken(

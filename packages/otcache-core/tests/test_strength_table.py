@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -128,12 +129,20 @@ def _calls(work: Callable[[], object]) -> int:
 
 
 def test_a_cold_schedule_takes_few_calls_at_any_budget_of_50() -> None:
-    """A promise of time, kept by its cause: clocks of shared machines differ fivefold.
+    """The promise is a millisecond, which ``nox -s bench -- planning`` measures on a quiet machine.
 
-    ``nox -s bench -- planning`` measures the time: 1,000 calls are some 0.4 ms.
+    Clocks of shared ones differ fivefold, so what is exact here is the number of calls; the clock's own
+    limit is five times the promise, for a call that takes long.
     """
     policy = _policy(50)
     for budget in range(2, 51):
+        times = []
+        for _ in range(7):
+            clear_cache()
+            began = time.perf_counter()
+            policy.schedule(budget)
+            times.append(time.perf_counter() - began)
+        assert min(times) < 5e-3
         clear_cache()
         assert _calls(lambda b=budget: policy.schedule(b)) < 1500
 

@@ -49,8 +49,8 @@ def calibrate(
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
-        prompts: at least one; eight are a good number. On four the clip demo's errors stop falling above
-            B = 8 of 30, where on eight they are a third and less at B = 15.
+        prompts: at least one; eight are a good number. On four the clip demo's held-out error at B = 15
+            of 30 is ten times that on eight (docs/cache-storage.md, docs/demo-video.md).
         num_inference_steps: steps asked for, as the pipeline will be run; N is what its sampler makes
             of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, most others: n).
         seeds: every prompt is sampled with every seed.

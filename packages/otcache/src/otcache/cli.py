@@ -36,7 +36,10 @@ OWN = {
     "seeds": "noise comes from --seed or --seeds",
     "output_type": "otcache decodes what it needs",
     "return_dict": "otcache reads what it needs",
-}
+} | dict.fromkeys(
+    ("target", "recipe", "directory", "overwrite", "progress", "registry"),
+    "it is no argument of a pipeline call",
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
 Pipeline = Annotated[

@@ -62,7 +62,7 @@ class DemoSettings:
 
     @classmethod
     def video(cls) -> DemoSettings:
-        """Clips: six to ten minutes on two cores; pricing LeMiCa's spans takes a sixth of them."""
+        """Clips: about six minutes on two cores; pricing LeMiCa's spans takes a sixth of them."""
         return cls(
             pipeline="demo:video",
             budgets=(5, 6, 10, 15),
