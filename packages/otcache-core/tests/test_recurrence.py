@@ -211,3 +211,22 @@ def test_opposite_impulses_leave_nothing_to_move() -> None:
     assert not made.landing(2, 4).singular
     flat = Recurrence.euler(np.array([1.0, 0.5, 0.5, 0.5]))
     assert flat.landing(0, 3).singular
+
+
+@pytest.mark.parametrize("draw", range(40))
+def test_rounding_of_float32_on_few_numbers_is_no_further_lag(draw: int) -> None:
+    """28 numbers more than coefficients: by chance two further lags explain much of their rounding."""
+    grid = np.linspace(1, 0, 25)
+    rng, h = np.random.default_rng(draw), np.diff(grid).astype(np.float32)
+    turn = rng.normal(size=(8, 8)).astype(np.float32)
+    runs = []
+    for _ in range(4):
+        xs, vs = [rng.normal(size=8).astype(np.float32)], []
+        for i in range(24):
+            vs.append(np.tanh(turn @ xs[i]) * (1 + np.float32(grid[i])))
+            bend = h[i] / h[i - 1] / 2 * (vs[i] - vs[i - 1]) if i else np.float32(0)
+            xs.append(xs[i] + h[i] * (vs[i] + bend))
+        runs.append(Trajectory(grid, np.stack(xs), np.stack(vs), rounding=2.0**-24))
+    found = identify(runs)
+    assert isinstance(found, Recurrence)
+    assert found.order == 1

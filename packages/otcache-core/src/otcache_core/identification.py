@@ -73,7 +73,8 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
 
     for p = 0 .. 3, through one QR factorisation a sample, in float64. An order explains the runs if
     it leaves at most ``LINEAR_LIMIT`` of any step of any sample beyond rounding (the measure of
-    :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it:
+    :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it,
+    or what it leaves is no more than one rounding (a tenth where rounding is coarse):
     a smooth run can be imitated by too small an order, whose coefficients are then wrong as soon as
     a step is skipped. Collinear columns give the smallest coefficients that fit. Step 0 need not be
     explained: no span needs its row, and where it starts from pure noise (zero terminal signal) its
@@ -204,7 +205,8 @@ class _Step:
         self._moved = [np.linalg.norm(f[:, -1] - f[:, 0]) for f in self._factors]
         self._noise = [4 * t.rounding * end for t, end in zip(runs, ends, strict=True)]
         self._rounding = max(t.rounding for t in runs)
-        self._floor = 0.1 * self._rounding * float(np.linalg.norm(ends))
+        share = 1.0 if self._rounding <= FINE else 0.1
+        self._floor = share * self._rounding * float(np.linalg.norm(ends))
         self._fits: dict[int, _Fit] = {}
         self.numbers = sum(t.states.shape[1] for t in runs)
 
