@@ -94,12 +94,12 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite; arguments go to pytest."""
-    _install(
-        session, EVERYTHING, "pytest", "hypothesis", "accelerate", "peft", "playwright", "cache-dit"
-    )
+    """The whole test suite, a file at a time in each of two processes; arguments go to pytest."""
+    tools = ("pytest", "pytest-xdist", "hypothesis", "playwright")
+    _install(session, EVERYTHING, *tools, "accelerate", "peft", "cache-dit")
     _environment(session)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

@@ -74,6 +74,14 @@ def test_bad_policy_files(
     assert message in err
 
 
+def test_a_long_path_is_told_unbroken(run: Run, policy_file: Path) -> None:
+    """On one line however narrow the terminal, and with brackets as they are."""
+    folder = policy_file.parent / "[red]" / ("deep" * 20)
+    folder.mkdir(parents=True)
+    _, _, err = run("inspect", folder / "none.otcache")
+    assert str(folder / "none.otcache") in err
+
+
 def test_a_missing_file(run: Run, tmp_path: Path) -> None:
     status, _, err = run("inspect", tmp_path / "nothing.otcache")
     assert status == 2

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from otcache_core import OtcacheError
 from otcache_core.errors import OtcacheNotice
@@ -91,7 +92,7 @@ def demo(
         _print_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
         return
     show(outcome, Console(width=max(TABLE_WIDTH, out.width)))
-    out.print(f"report: {directory / 'report.html'}", highlight=False)
+    _line(f"report: {directory / 'report.html'}")
 
 
 @app.command()
@@ -441,7 +442,7 @@ def plugins_doctor(as_json: Json = False) -> None:
         _print_json([problem._asdict() for problem in problems])
     else:
         for line in map(str, problems) if problems else ["no problems: every plugin was read."]:
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            _line(line)
     if problems:
         raise typer.Exit(1)
 
@@ -456,9 +457,8 @@ def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
     wide.print(summary_table(results))
     for gap in results.missing:
         at = "" if gap.budget is None else f" at B = {gap.budget}"
-        text = f"not run: {gap.method}{at}: {gap.reason}"
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
-    out.print(f"report: {written[0]}", highlight=False)
+        _line(f"not run: {gap.method}{at}: {gap.reason}")
+    _line(f"report: {written[0]}")
 
 
 def _command_line() -> str:
@@ -506,7 +506,7 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         _print_json(facts)
         return
     for name, value in facts.items():
-        out.print(f"[bold]{name}[/]: {value}", highlight=False)
+        _line(Text.assemble((name, "bold"), f": {value}"))
 
 
 def main() -> None:
@@ -547,4 +547,9 @@ def _notice(message: Warning | str, category: type[Warning], *where: Any, **more
 
 
 def _say(text: str, style: str) -> None:
-    Console(stderr=True).print(f"otcache: {text}", style=style, markup=False, highlight=False)
+    _line(Text(f"otcache: {text}", style), Console(stderr=True))
+
+
+def _line(text: str | Text, console: Console = out) -> None:
+    """As it is, and on one line: a path or command in it can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

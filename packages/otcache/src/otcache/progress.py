@@ -61,4 +61,4 @@ class Stages:
 
     def say(self, text: str) -> None:
         """A line below the bars."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, markup=False, highlight=False)
