@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import OtcacheError
 from otcache_core.architecture import Architecture, Canvas
@@ -219,3 +220,26 @@ def test_masks_that_hold_values_are_read() -> None:
         mask, x = torch.tensor([True, False]), torch.ones(2, 3)
         assert x[mask].shape == (1, 3)
         assert not torch.all(mask)
+
+
+class _Counting(TorchDispatchMode):
+    """How often torch is asked for anything."""
+
+    asked = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.asked += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_written_where_there_are_no_values() -> None:
+    """Row by row, as the decoder of HunyuanVideo 1.5 makes its mask of 110 000 rows."""
+    with WholeMasks(), _Counting() as torch_is:
+        mask = torch.full((50, 50), float("-inf"), device="meta")
+        for row in range(50):
+            mask[row, :row] = 0
+    assert torch_is.asked <= 2
+    with WholeMasks():
+        real = torch.ones(3)
+        real[1] = 0
+    assert real.tolist() == [1, 0, 1]
