@@ -62,14 +62,13 @@ class DemoSettings:
 
     @classmethod
     def video(cls) -> DemoSettings:
-        """Clips: about six minutes on two cores; pricing LeMiCa's spans takes a sixth of them."""
+        """Clips: about eight minutes on two cores; pricing LeMiCa's spans takes a third of them."""
         return cls(
             pipeline="demo:video",
             budgets=(5, 6, 10, 15),
             heldout_prompts=16,
             seeds=(1000,),
             recipe=Recipe(batch_size=16),
-            lemica_prompts=1,
             samplers=("fewer-steps-adams-bashforth", "fewer-steps-unipc"),
             metrics=(),
         )
