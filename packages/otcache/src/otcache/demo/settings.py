@@ -62,7 +62,7 @@ class DemoSettings:
 
     @classmethod
     def video(cls) -> DemoSettings:
-        """Clips: about eight minutes on two cores; pricing LeMiCa's spans takes a third of them."""
+        """Clips: six to eight minutes on two cores; pricing LeMiCa's spans takes a third of them."""
         return cls(
             pipeline="demo:video",
             budgets=(5, 6, 10, 15),
