@@ -99,7 +99,8 @@ def tests(session: nox.Session) -> None:
     _install(session, EVERYTHING, *tools, "accelerate", "peft", "cache-dit")
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
-    session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *session.posargs)
+    processes = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("python", "-m", "pytest", *processes, *session.posargs)
 
 
 @nox.session

@@ -49,10 +49,11 @@ class DemoSettings:
 
     @classmethod
     def quick(cls) -> DemoSettings:
-        """A minute's version: fewer prompts, budgets and trials; its figures prove nothing."""
+        """A minute's version: fewer steps, prompts, budgets and trials; its figures prove nothing."""
         recipe = Recipe(cost_samples=2, anchor_trials=6, climb_trials=2, batch_size=16)
         return cls(
-            budgets=(5, 10),
+            num_steps=20,
+            budgets=(4, 8),
             calibration_prompts=2,
             heldout_prompts=4,
             seeds=(1000,),
