@@ -82,6 +82,14 @@ def test_a_long_path_is_told_unbroken(run: Run, policy_file: Path) -> None:
     assert str(folder / "none.otcache") in err
 
 
+def test_the_path_of_a_written_file_is_told_unbroken(run: Run, policy_file: Path) -> None:
+    written = policy_file.parent / "[red]" / ("deep" * 20) / "s.json"
+    written.parent.mkdir(parents=True)
+    status, told, err = run("convert", policy_file, "--budget", 3, "--out", written)
+    assert status == 0, err
+    assert f"written: {written}\n" in told
+
+
 def test_a_missing_file(run: Run, tmp_path: Path) -> None:
     status, _, err = run("inspect", tmp_path / "nothing.otcache")
     assert status == 2
