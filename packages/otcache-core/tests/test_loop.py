@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from otcache_core.errors import OtcacheError
 from otcache_core.loop import Loop
 
 
@@ -38,8 +41,55 @@ def _tricky(kwargs: Any, **more: Any) -> None: ...
 def test_the_step_count_is_found_wherever_it_is_given(
     sample: Callable[..., Any], given: dict[str, Any], steps: int
 ) -> None:
-    """The last one only is told by the loop itself."""
-    assert Loop(sample, lambda x: x, num_steps=3).steps_of("a", **given) == steps
+    """The last one only follows from the grid."""
+    assert Loop(sample, lambda x: x, grid=[1.0, 0.7, 0.3, 0.0]).steps_of("a", **given) == steps
+
+
+def test_a_number_of_steps_goes_before_an_argument() -> None:
+    """k-diffusion's Heun makes 2n - 1 of n steps asked for: the argument is not what is made."""
+    assert Loop(_named, lambda x: x, num_steps=13).steps_of("a", num_steps=7) == 13
+    loop = Loop(_named, lambda x: x, num_steps=lambda n: 2 * n - 1)
+    assert [loop.steps_of("a"), loop.steps_of("a", num_steps=5)] == [13, 9]
+    assert Loop(_other, lambda x: x, num_steps=lambda n: 2 * n).steps_of("a") is None
+
+
+@given(n=st.integers(1, 1000), factor=st.integers(1, 4), whole=st.integers(1, 99))
+def test_positions_are_the_steps_made_of_those_asked_for(n: int, factor: int, whole: int) -> None:
+    assert Loop(_named, lambda x: x).positions(n) == n
+    assert Loop(_named, lambda x: x, num_steps=whole).positions(n) == whole
+    assert (
+        Loop(_named, lambda x: x, num_steps=lambda n: np.int64(factor * n)).positions(n)
+        == factor * n
+    )
+
+
+@pytest.mark.parametrize("made", [0, -3, 7.0, "7", None, True])
+def test_a_function_that_gives_no_number_of_steps_is_named(made: Any) -> None:
+    loop = Loop(_named, lambda x: x, num_steps=lambda n: made)
+    for ask in (lambda: loop.steps_of("a", num_steps=4), lambda: loop.positions(4)):
+        with pytest.raises(
+            OtcacheError, match=r"num_steps\(4\) must be an integer of at least 1, got"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"num_steps": 0},
+            "num_steps must be an integer of at least 1, or a function of the steps",
+        ),
+        ({"num_steps": 2.5}, "got 2.5"),
+        ({"num_steps": True}, "got True"),
+        ({"calls_per_step": 0}, "calls_per_step must be at least 1, got 0"),
+        ({"calls_per_step": "2"}, "calls_per_step must be an integer, got '2'"),
+        ({"sample_fn": 3}, "sample_fn must be a function, got 'int'"),
+    ],
+)
+def test_what_a_loop_is_made_of_is_checked(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OtcacheError, match=message):
+        Loop(**{"sample_fn": _named, "denoiser": lambda x: x, **given})
 
 
 def test_an_argument_is_no_bag_of_arguments_for_its_name() -> None:

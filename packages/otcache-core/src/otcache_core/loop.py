@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.callable_denoiser import CallableDenoiser, as_denoiser, calls_of, name_of
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 
 _STEP_NAMES = ("num_steps", "num_inference_steps", "steps")
+
+#: s_0 .. s_N, or a function from N to them.
+Grid = Sequence[float] | NDArray[np.floating] | Callable[[int], Sequence[float]]
+#: Steps of the sampler, or a function from the steps asked for to them.
+Steps = int | Callable[[int], int]
 
 
 class LoopObserver(Protocol):
@@ -31,11 +37,14 @@ class Loop:
     Args:
         sample_fn: samples a batch and returns the final state x_N. To be calibrated it is called as
             ``sample_fn(prompts, seeds, num_steps, **call)`` with one prompt and one seed a sample.
-        denoiser: the ``nn.Module`` it calls; its first tensor argument is taken for the sampler's state.
+        denoiser: the ``nn.Module`` it calls, or any other callable (a function, a method, a
+            ``functools.partial``, an object) that it calls as ``loop.denoiser(...)``.
         grid: s_0 .. s_N, or a function from N to them; where not given, calibration identifies it.
         calls_per_step: denoiser calls of one sampler step.
-        num_steps: N, where neither an argument of ``sample_fn`` (``num_steps``,
-            ``num_inference_steps`` or ``steps``) nor ``grid`` tells it.
+        num_steps: N, the steps that the sampler makes, where they are not those asked for: a number, or
+            a function of the steps asked for (``lambda n: 2 * n - 1`` for k-diffusion's Heun and DPM2).
+            Where it is None, N is an argument of ``sample_fn`` called ``num_steps``,
+            ``num_inference_steps`` or ``steps``, or follows from ``grid``.
 
     Raises:
         OtcacheError: if an argument is out of range.
@@ -53,23 +62,37 @@ class Loop:
         self,
         sample_fn: Callable[..., Any],
         denoiser: Any,
-        grid: Sequence[float]
-        | NDArray[np.floating]
-        | Callable[[int], Sequence[float]]
-        | None = None,
+        grid: Grid | None = None,
         calls_per_step: int = 1,
-        num_steps: int | None = None,
+        num_steps: Steps | None = None,
     ) -> None:
-        if not callable(denoiser):
-            raise OtcacheError(expected("denoiser", type(denoiser).__name__, "a torch.nn.Module"))
-        if calls_per_step < 1:
-            raise OtcacheError(expected("calls_per_step", calls_per_step, "at least 1"))
+        if not callable(sample_fn):
+            raise OtcacheError(expected("sample_fn", type(sample_fn).__name__, "a function"))
+        if not _counts(calls_per_step):
+            wanted = "at least 1" if isinstance(calls_per_step, Integral) else "an integer"
+            raise OtcacheError(expected("calls_per_step", calls_per_step, wanted))
+        if num_steps is not None and not callable(num_steps) and not _counts(num_steps):
+            wanted = "an integer of at least 1, or a function of the steps asked for"
+            raise OtcacheError(expected("num_steps", num_steps, wanted))
         self._sample_fn = sample_fn
-        self.denoiser = denoiser
+        self._denoiser = as_denoiser(denoiser)
         self.grid = grid
-        self.calls_per_step = calls_per_step
+        self.calls_per_step = int(calls_per_step)
         self.num_steps = num_steps
         self._observer: LoopObserver | None = None
+
+    @property
+    def denoiser(self) -> Any:
+        """What ``sample_fn`` calls: the module itself, or a proxy of any other callable."""
+        return self._denoiser
+
+    @denoiser.setter
+    def denoiser(self, value: Any) -> None:
+        self._denoiser = as_denoiser(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of a copy what is attached here."""
+        return {**vars(self), "_observer": None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Sample: whatever ``sample_fn`` takes and returns."""
@@ -78,28 +101,78 @@ class Loop:
             return self._sample_fn(*args, **kwargs)
         observer.loop_begins(self.steps_of(*args, **kwargs))
         try:
-            result = self._sample_fn(*args, **kwargs)
+            result = self._followed(*args, **kwargs)
         except BaseException:
             observer.loop_fails()
             raise
         observer.loop_ends(result)
         return result
 
+    def _followed(self, *args: Any, **kwargs: Any) -> Any:
+        """Sample, and see that the calls of a plain callable come through its proxy."""
+        denoiser = self._denoiser
+        before = calls_of(denoiser) if isinstance(denoiser, CallableDenoiser) else -1
+        result = self._sample_fn(*args, **kwargs)
+        if isinstance(denoiser, CallableDenoiser) and calls_of(denoiser) == before:
+            raise ExecutionError(
+                f"sample_fn must call {name_of(denoiser)} as loop.denoiser(...), got a run without such "
+                "a call: a denoiser that is no torch module is followed only there; call it as "
+                "loop.denoiser(...), with loop what otcache.loop(...) returned."
+            )
+        return result
+
     def steps_of(self, *args: Any, **kwargs: Any) -> int | None:
-        """N of a call with these arguments, as far as arguments, grid or ``num_steps`` tell."""
-        signature = inspect.signature(self._sample_fn)
+        """Return N of a call with these arguments, as far as ``num_steps``, arguments or grid specify it.
+
+        Raises:
+            OtcacheError: if ``num_steps`` is a function and returns no number of steps.
+        """
+        if self.num_steps is not None and not callable(self.num_steps):
+            return int(self.num_steps)
+        asked = self._asked(*args, **kwargs)
+        if asked is not None:
+            return self.positions(asked)
+        if self.grid is not None and not callable(self.grid):
+            return len(self.grid) - 1
+        return None
+
+    def positions(self, num_steps: int) -> int:
+        """Return N, the steps that the sampler makes where so many are asked for.
+
+        Args:
+            num_steps: n, steps asked for.
+
+        Raises:
+            OtcacheError: if ``num_steps`` of the loop is a function and returns no number of steps.
+        """
+        if self.num_steps is None:
+            return num_steps
+        made = self.num_steps(num_steps) if callable(self.num_steps) else self.num_steps
+        if not _counts(made):
+            raise OtcacheError(
+                expected(
+                    f"num_steps({num_steps})",
+                    made,
+                    "an integer of at least 1",
+                    "num_steps= of otcache.loop(...) returns the steps that the sampler makes of those "
+                    "asked for.",
+                )
+            )
+        return int(made)
+
+    def _asked(self, *args: Any, **kwargs: Any) -> int | None:
+        """The argument of a call that is the number of steps."""
+        try:
+            signature = inspect.signature(self._sample_fn)
+        except ValueError:  # compiled elsewhere: only names that are given are known
+            return _steps_among(kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         named = dict(bound.arguments)
         for parameter in signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:  # whatever its name
                 named |= named.pop(parameter.name)
-        for name in _STEP_NAMES:
-            if isinstance(named.get(name), Integral):
-                return int(named[name])
-        if self.grid is not None and not callable(self.grid):
-            return len(self.grid) - 1
-        return self.num_steps
+        return _steps_among(named)
 
     def grid_for(self, num_steps: int) -> NDArray[np.float64]:
         """s_0 .. s_N of a run of N steps; all NaN where it is not known."""
@@ -125,9 +198,17 @@ def loop(
     sample_fn: Callable[..., Any],
     *,
     denoiser: Any,
-    grid: Sequence[float] | NDArray[np.floating] | Callable[[int], Sequence[float]] | None = None,
+    grid: Grid | None = None,
     calls_per_step: int = 1,
-    num_steps: int | None = None,
+    num_steps: Steps | None = None,
 ) -> Loop:
-    """A sampling loop of your own, to calibrate and accelerate; see :class:`Loop` for the arguments."""
+    """Make a loop of a sampler of your own, to calibrate and accelerate; see :class:`Loop`."""
     return Loop(sample_fn, denoiser, grid, calls_per_step, num_steps)
+
+
+def _steps_among(named: Mapping[str, Any]) -> int | None:
+    return next((int(named[n]) for n in _STEP_NAMES if isinstance(named.get(n), Integral)), None)
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
