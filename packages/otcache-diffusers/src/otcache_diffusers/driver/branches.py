@@ -14,8 +14,8 @@ class Group(NamedTuple):
     Attributes:
         denoiser: its name in the pipeline where its calls are told apart from the main one's, else "".
         context: name the pipeline gave the call through ``cache_context``; "" for none.
-        shape: shape of the first argument, so that a batch that shrinks when guidance ends is never
-            mixed with the one before.
+        shape: shape of the state among the arguments, so that a batch that shrinks when guidance ends
+            is never mixed with the one before.
     """
 
     denoiser: str
@@ -49,6 +49,12 @@ class Branches:
             self._distrust(group, step)
         self._names.setdefault(group, self._base(group))
         return self._numbered(group, n)
+
+    def regroup(self, group: Group, other: Group) -> None:
+        """Count the first call of a run, whose output has shown which argument is the state."""
+        if group != other and group in self._names:
+            self._counts[other] += self._counts.pop(group)
+            self._names.setdefault(other, self._names.pop(group))
 
     def forecast(self) -> None:
         """A forecast was handed out in this step."""

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from otcache_core.errors import ExecutionError, OtcacheNotice
-from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.arguments import ArgumentPlace, Arguments
 from otcache_diffusers.driver.branches import Branches, Group
 from otcache_diffusers.driver.companions import Companions
+from otcache_diffusers.driver.memory import apart
 from otcache_diffusers.driver.policy import Retired, RunInfo, StepPolicy
 from otcache_diffusers.driver.prediction import Place
 from otcache_diffusers.driver.timecheck import TimeCheck
@@ -49,6 +50,7 @@ class Conductor:
         self._announced: Announcement | None = None
         self._run: RunInfo | None = None
         self._branches = Branches()
+        self._states: dict[tuple[str, str], ArgumentPlace | None] = {}
         self._companions = Companions()
         self._owner = 0
         self._calling = threading.Lock()
@@ -107,7 +109,7 @@ class Conductor:
             )
         try:
             stream = denoiser if self._policy.apart else ""
-            return self._answer(Group(stream, context, arguments.shape), arguments, compute)
+            return self._answer((stream, context), arguments, compute)
         except BaseException:
             self.finish(False)
             raise
@@ -181,7 +183,9 @@ class Conductor:
         """Let the policy go: clocks and taps refer to one another, and would keep what it holds."""
         self._policy = Retired()
 
-    def _answer(self, group: Group, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+    def _answer(
+        self, source: tuple[str, str], arguments: Arguments, compute: Callable[[], Any]
+    ) -> Any:
         if self._announced is not None:
             self._begin(self._announced(arguments))
         if self._run is None:
@@ -194,13 +198,28 @@ class Conductor:
         if self._given_up:
             return self._supplied(arguments, compute)
         self.times.see(self.step, arguments.timestep)
+        group = Group(*source, self._shape(source, arguments))
         branch = self._branches.name(group, self.step)
         place = Place(self.step, branch, self.scaled, arguments.state)
         supplied = partial(self._supplied, arguments, compute)
         output = self._decide(self._run, place, supplied)
+        if source not in self._states:
+            self._find_state(source, group, arguments, output)
         if self._run.space.reason:
             self.note(self._run.space.reason)
         return output
+
+    def _shape(self, source: tuple[str, str], arguments: Arguments) -> tuple[int, ...]:
+        """The state's shape, at the place where the first call had a tensor like its output."""
+        place = self._states.get(source)
+        shape = None if place is None else arguments.shape_at(place)
+        return arguments.shape if shape is None else shape
+
+    def _find_state(
+        self, source: tuple[str, str], group: Group, arguments: Arguments, output: Any
+    ) -> None:
+        self._states[source] = arguments.state_like(output)
+        self._branches.regroup(group, Group(*source, self._shape(source, arguments)))
 
     def _supplied(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         self._companions.supply(arguments, self.step)
@@ -208,7 +227,7 @@ class Conductor:
 
     def _begin(self, run: RunInfo) -> None:
         self._announced, self._run, self.step = None, run, 0
-        self._branches = Branches()
+        self._branches, self._states = Branches(), {}
         self._owner = threading.get_ident()
         self._policy.begin(run)
 
@@ -224,7 +243,8 @@ class Conductor:
                 "branches: the rest of the run is computed."
             )
         output = self._policy.observe(self.step, place.branch, compute)
-        self._policy.after(self.step, place.branch, run.space.enter(place, output))
+        seen = apart(output, place.state)
+        self._policy.after(self.step, place.branch, run.space.enter(place, seen))
         return output
 
     def _without_work(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any | None:

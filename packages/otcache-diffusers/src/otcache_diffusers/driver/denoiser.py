@@ -14,7 +14,7 @@ from diffusers.hooks import HookRegistry  # type: ignore[attr-defined]  # lazy e
 from torch import nn
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.driver.arguments import Arguments
+from otcache_diffusers.driver.arguments import Arguments, parameters_of
 from otcache_diffusers.driver.copies import PlainCopies
 from otcache_diffusers.driver.root_hook import RootHook
 
@@ -46,6 +46,7 @@ class DenoiserHook:
     def __init__(self, module: nn.Module, ask: Ask) -> None:
         self._module = module
         self._root: nn.Module = getattr(module, "_orig_mod", module)
+        self._names = parameters_of(module)
         self._ask = ask
         self._context = ""
         self._forward: Any = None
@@ -102,7 +103,7 @@ class DenoiserHook:
             if root is not self._root:
                 _check_free(root)
             self.__exit__(None, None, None)
-            self._module, self._root = module, root
+            self._module, self._root, self._names = module, root, parameters_of(module)
             self.__enter__()
             return
         registry = self._root.__dict__.get("_diffusers_hook")
@@ -141,7 +142,7 @@ class DenoiserHook:
         registry = HookRegistry.check_if_exists_or_initialize(self._module)
         if registry.get_hook(_NAME) is not None:  # a retired one, copied with hooks of others
             registry.remove_hook(_NAME, recurse=False)
-        registry.register_hook(RootHook(self._asked), _NAME)
+        registry.register_hook(RootHook(self._asked, self._names), _NAME)
         self._forward = self._put["forward"] = self._module.forward
 
     def _detach(self) -> None:
@@ -165,7 +166,7 @@ class DenoiserHook:
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def asked(*args: Any, **kwargs: Any) -> Any:
-            return self._asked(Arguments(args, kwargs), lambda: call(*args, **kwargs))
+            return self._asked(Arguments(args, kwargs, self._names), lambda: call(*args, **kwargs))
 
         return asked
 
