@@ -11,8 +11,10 @@ from typing import Any
 import diffusers
 import torch
 
+from otcache_core.callable_denoiser import name_of
 from otcache_core.loop import Loop
 from otcache_diffusers.driver import denoisers_of
+from otcache_diffusers.driver.inner_modules import inner_modules
 
 #: What pipelines call the ratio of pixels to latent pixels, of frames to latent frames, and the frames.
 SPATIAL = (
@@ -35,15 +37,15 @@ def provenance_of(
     """The keys of :class:`otcache_core.provenance.Provenance`, without ``grid``; None is unknown.
 
     Args:
-        target: a pipeline or a loop.
+        target: a pipeline, a loop or a bare module.
         num_steps: N.
         call: the arguments of its calls; None where unknown.
     """
     denoiser = denoisers_of(target)[""]
-    loop = isinstance(target, Loop)
+    loop = isinstance(target, (Loop, torch.nn.Module))
     return {
         "num_steps": num_steps,
-        "model_class": type(denoiser).__name__,
+        "model_class": _class_of(denoiser),
         "config_hash": _config_hash(denoiser),
         "scheduler_class": None if loop else type(target.scheduler).__name__,
         "prediction_type": None if loop else prediction_type(target.scheduler),
@@ -54,13 +56,18 @@ def provenance_of(
 
 
 def fingerprint_of(target: Any) -> str:
-    """A hash of up to 16 evenly spaced elements of every weight of the target's denoisers."""
+    """A hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
+
+    Of a callable that is no module, its name and the weights of the modules it holds.
+    """
     digest = hashlib.sha256()
     for denoiser in denoisers_of(target).values():
-        for name, weight in denoiser.named_parameters():
-            flat = weight.detach().reshape(-1)
-            few = flat[:: max(1, flat.numel() // 16)].float().cpu().numpy()
-            digest.update(name.encode() + few.tobytes())
+        digest.update(b"" if isinstance(denoiser, torch.nn.Module) else name_of(denoiser).encode())
+        for module in inner_modules(denoiser):
+            for name, weight in module.named_parameters():
+                flat = weight.detach().reshape(-1)
+                few = flat[:: max(1, flat.numel() // 16)].float().cpu().numpy()
+                digest.update(name.encode() + few.tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -72,13 +79,23 @@ def prediction_type(scheduler: Any) -> str:
     return "flow" if kind == "flow_prediction" else kind
 
 
-def _config_hash(denoiser: torch.nn.Module) -> str:
-    """Of the configuration, or of names and shapes of the weights where there is none."""
-    config = getattr(denoiser, "config", None)
-    if config is None:
-        facts: Any = [(name, list(p.shape)) for name, p in denoiser.named_parameters()]
+def _class_of(denoiser: Any) -> str:
+    return type(denoiser).__name__ if isinstance(denoiser, torch.nn.Module) else name_of(denoiser)
+
+
+def _config_hash(denoiser: Any) -> str | None:
+    """Of the configuration, or of names and shapes of the weights where there is none.
+
+    None of a callable that holds no module, or several: which of them denoise is not known.
+    """
+    modules = inner_modules(denoiser)
+    if len(modules) != 1:
+        return None
+    config = getattr(modules[0], "config", None)
+    if isinstance(config, Mapping):
+        facts: Any = {key: value for key, value in config.items() if not str(key).startswith("_")}
     else:
-        facts = {key: value for key, value in dict(config).items() if not key.startswith("_")}
+        facts = [(name, list(p.shape)) for name, p in modules[0].named_parameters()]
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from otcache_core.callable_denoiser import name_of
+
 
 def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module]]:
     """Every outermost ``nn.ModuleList`` in ``module`` by its dotted name.
@@ -21,6 +23,8 @@ def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module
 
 def no_blocks(module: nn.Module) -> str:
     """ "" if blocks of the denoiser can be looked for, else the reason why not."""
+    if not isinstance(module, nn.Module):
+        return f"{name_of(module)} is no torch module, so it has no blocks"
     kind = type(getattr(module, "_orig_mod", module)).__name__
     if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
         return (

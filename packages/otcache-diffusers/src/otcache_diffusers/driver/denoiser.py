@@ -13,6 +13,7 @@ from typing import Any
 from diffusers.hooks import HookRegistry  # type: ignore[attr-defined]  # lazy export
 from torch import nn
 
+from otcache_core.callable_denoiser import CallableDenoiser, attach, detach, name_of
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments, parameters_of
 from otcache_diffusers.driver.copies import PlainCopies
@@ -85,7 +86,7 @@ class DenoiserHook:
         self._restore(kept)
         _DRIVEN.discard(self._root)
 
-    def refresh(self, module: nn.Module) -> None:
+    def refresh(self, module: Any) -> None:
         """Attach again where the way to the denoiser changed; called between runs.
 
         Offloading takes the forward away after each run. Compiling would trace what is attached
@@ -96,8 +97,9 @@ class DenoiserHook:
                 ``torch.compile``, or another one.
 
         Raises:
-            ExecutionError: if another one is driven by otcache already.
+            ExecutionError: if another one is driven by otcache already, or is no module.
         """
+        _check_kind(module, nn.Module)
         if module is not self._module or self._compiled is not self._compiled_now:
             root = getattr(module, "_orig_mod", module)
             if root is not self._root:
@@ -212,6 +214,68 @@ class DenoiserHook:
                 del state[name]
             else:
                 state[name] = value
+
+
+class CallableHook:
+    """Routes every call of a loop's callable denoiser through ``ask`` while entered.
+
+    Args:
+        denoiser: what stands between the sampler and the callable.
+        ask: as of :class:`DenoiserHook`; there is no ``cache_context``.
+
+    Raises:
+        ExecutionError: on entry, if the denoiser is already driven by otcache.
+    """
+
+    def __init__(self, denoiser: CallableDenoiser, ask: Ask) -> None:
+        self._denoiser, self._ask = denoiser, ask
+        self._names = parameters_of(denoiser)
+
+    def __enter__(self) -> CallableHook:
+        attach(self._denoiser, self._asked)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        detach(self._denoiser)
+
+    def refresh(self, denoiser: Any) -> None:
+        """Attach to another denoiser of the loop, if it has another one; called between runs.
+
+        Raises:
+            ExecutionError: if that one is driven by otcache already, or is a module.
+        """
+        _check_kind(denoiser, CallableDenoiser)
+        if denoiser is not self._denoiser:
+            attach(denoiser, self._asked)
+            detach(self._denoiser)
+            self._denoiser, self._names = denoiser, parameters_of(denoiser)
+
+    def _asked(self, args: Any, kwargs: Any, compute: Callable[[], Any]) -> Any:
+        return self._ask("", Arguments(args, kwargs, self._names), compute)
+
+
+#: What is attached to a denoiser.
+Hook = DenoiserHook | CallableHook
+
+
+def hook_for(denoiser: Any, ask: Ask) -> Hook:
+    """Make the hook that attaches to a module, or to the callable denoiser of a loop."""
+    if isinstance(denoiser, CallableDenoiser):
+        return CallableHook(denoiser, ask)
+    return DenoiserHook(denoiser, ask)
+
+
+def _check_kind(denoiser: Any, kind: type) -> None:
+    if not isinstance(denoiser, kind):
+        raise ExecutionError(
+            "a loop's denoiser must stay a torch module, or stay another callable, while it is "
+            f"accelerated or recorded, got {name_of(denoiser)}: leave the context first."
+        )
 
 
 def _check_free(root: nn.Module) -> None:

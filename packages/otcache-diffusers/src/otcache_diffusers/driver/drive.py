@@ -18,8 +18,9 @@ from otcache_diffusers.driver.call_clock import LoopClock
 from otcache_diffusers.driver.clock import Clock, SchedulerClock
 from otcache_diffusers.driver.companions import companions_of
 from otcache_diffusers.driver.conductor import Conductor
-from otcache_diffusers.driver.denoiser import DenoiserHook
+from otcache_diffusers.driver.denoiser import Hook, hook_for
 from otcache_diffusers.driver.foreign import refuse_foreign_caches
+from otcache_diffusers.driver.inner_modules import inner_modules
 from otcache_diffusers.driver.policy import StepPolicy
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
@@ -28,8 +29,8 @@ DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
 PRIOR = "prior"
 
 
-def denoisers_of(target: Any) -> dict[str, nn.Module]:
-    """The denoisers of a target by name; the main one is called ""."""
+def denoisers_of(target: Any) -> dict[str, Any]:
+    """The denoisers of a target by name; the main one is called "". Modules, unless a loop has another."""
     if isinstance(target, Loop):
         return {"": target.denoiser}
     if isinstance(target, nn.Module):
@@ -45,8 +46,6 @@ def denoisers_of(target: Any) -> dict[str, nn.Module]:
 
 def unsupported(target: Any) -> str:
     """ "" if ``drive`` takes the target, else the reason why not."""
-    if isinstance(target, Loop) and not isinstance(target.denoiser, nn.Module):
-        return f"the loop's denoiser must be a torch module, got {type(target.denoiser).__name__}"
     if isinstance(target, (Loop, nn.Module)):
         return ""
     if not isinstance(target, DiffusionPipeline):
@@ -90,18 +89,19 @@ def drive(
     _check_calls(target, calls_per_step)
     conductor = Conductor(policy)
     with ExitStack() as stack:
-        hooks: dict[str, DenoiserHook] = {}
-        refuse_foreign_caches(target, denoisers_of(target))
-        clock = _clock(target, conductor, num_steps, calls_per_step, lambda: _renew(target, hooks))
+        hooks: dict[str, Hook] = {}
+        refuse_foreign_caches(target, _modules_of(target))
+        renew = partial(_renew, target, hooks)
+        clock = _clock(target, conductor, num_steps, calls_per_step, renew)
         stack.callback(conductor.retire)
         stack.callback(conductor.finish, False)
         stack.enter_context(clock)
         for name, module in denoisers_of(target).items():
-            hook = DenoiserHook(module, _asker(name, clock, conductor))
-            hooks[name] = stack.enter_context(hook)
+            hooks[name] = hook_for(module, _asker(name, clock, conductor))
         for name in companions:
-            hook = DenoiserHook(companions_of(target)[name], _feeder(name, clock, conductor))
-            hooks[name] = stack.enter_context(hook)
+            hooks[name] = hook_for(companions_of(target)[name], _feeder(name, clock, conductor))
+        for hook in hooks.values():
+            stack.enter_context(hook)
         yield lambda: conductor.running and clock.alive
 
 
@@ -120,7 +120,7 @@ def _clock(
                 "a bare module needs num_steps: wrap its sampler in otcache.loop(...)."
             )
         # In the middle of a call the hook cannot move: only look.
-        look = partial(refuse_foreign_caches, target, denoisers_of(target))
+        look = partial(refuse_foreign_caches, target, _modules_of(target))
         return BareClock(target, conductor, num_steps, calls_per_step, look)
     return SchedulerClock(target, conductor, renew)
 
@@ -137,14 +137,19 @@ def _check_calls(target: Any, calls_per_step: int | None) -> None:
         )
 
 
-def _renew(target: Any, hooks: dict[str, DenoiserHook]) -> None:
+def _renew(target: Any, hooks: dict[str, Hook]) -> None:
     """Before each run: what happened to the denoisers since the last one?"""
-    modules = denoisers_of(target)
-    refuse_foreign_caches(target, modules)
-    modules = modules | companions_of(target)
+    refuse_foreign_caches(target, _modules_of(target))
+    denoisers = denoisers_of(target) | companions_of(target)
     for name, hook in hooks.items():
-        if name in modules:
-            hook.refresh(modules[name])
+        if name in denoisers:
+            hook.refresh(denoisers[name])
+
+
+def _modules_of(target: Any) -> dict[str, nn.Module]:
+    """The denoisers of a target that are modules, and the modules inside others."""
+    modules = [m for denoiser in denoisers_of(target).values() for m in inner_modules(denoiser)]
+    return {str(n): module for n, module in enumerate(modules)}
 
 
 def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
