@@ -347,8 +347,8 @@ def test_a_call_during_another_thread_s_call_leaves_that_alone() -> None:
     ("target", "calls", "message"),
     [
         (Net, 0, "calls_per_step must be at least 1, got 0"),
-        (lambda: Loop(plain, Net()), 2, r"told for a bare module, got Loop: .* otcache\.loop\("),
-        (lambda: tiny.flux().pipe, 1, "told for a bare module, got FluxPipeline"),
+        (lambda: Loop(plain, Net()), 2, r"given for a bare module, got Loop: .* otcache\.loop\("),
+        (lambda: tiny.flux().pipe, 1, "given for a bare module, got FluxPipeline"),
     ],
 )
 def test_calls_per_step_is_for_bare_modules(target: Any, calls: int, message: str) -> None:

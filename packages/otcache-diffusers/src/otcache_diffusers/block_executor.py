@@ -6,6 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, SchedulePlan, Storage
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
@@ -46,12 +49,18 @@ class BlockExecutor(CacheExecutor):
         strict: bool = False,
         calls_per_step: int | None = None,
         storage: Storage | None = None,
+        grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
         reason = self.supports(target)
         if reason:
             raise ExecutionError(f"{reason}: cache whole outputs (executor 'torch').")
         return self._inner.attach(
-            target, schedule, strict=strict, calls_per_step=calls_per_step, storage=storage
+            target,
+            schedule,
+            strict=strict,
+            calls_per_step=calls_per_step,
+            storage=storage,
+            grid=grid,
         )
 
 

@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
 
 from otcache_core.contracts import (
     CacheExecutor,
@@ -90,8 +92,9 @@ class TorchExecutor(CacheExecutor):
         strict: bool = False,
         calls_per_step: int | None = None,
         storage: Storage | None = None,
+        grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
-        return self._attached(target, schedule, strict, calls_per_step, storage)
+        return self._attached(target, schedule, strict, calls_per_step, storage, grid)
 
     @contextmanager
     def _attached(
@@ -101,6 +104,7 @@ class TorchExecutor(CacheExecutor):
         strict: bool,
         calls_per_step: int | None,
         storage: Storage | None,
+        grid: NDArray[np.float64] | None,
     ) -> Iterator[RunHandle]:
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
@@ -110,6 +114,7 @@ class TorchExecutor(CacheExecutor):
             self._level(target, policy),
             num_steps=fixed.num_steps if fixed else None,
             calls_per_step=calls_per_step,
+            grid=grid,
             companions=_companions(target, policy),
         ) as running:
             run = TorchRun(report, running)

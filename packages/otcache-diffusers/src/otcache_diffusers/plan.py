@@ -63,7 +63,7 @@ def _fill(
         raise ExecutionError(
             f"forecaster {name!r} must give finite coefficients for the span ({span.start} -> "
             f"{span.stop}), got {table.tolist()}: it needs the sigma grid; pass grid= to "
-            "otcache.loop(...)."
+            "otcache.loop(...), or to otcache.accelerate(module, ..., grid=...)."
         )
     sources = (span.start, *span.history)
     rows = [[(k, float(a)) for k, a in zip(sources, row, strict=False) if a] for row in table]

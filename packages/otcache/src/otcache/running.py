@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
+from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan, Storage
 from otcache_core.contracts.executor import NOTHING_RAN
 from otcache_core.errors import OtcacheNotice, expected
+from otcache_core.interpolation import checked_grid
+from otcache_core.loop import Grid, Loop
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -31,6 +34,7 @@ def accelerate(
     registry: Registry | None = None,
     calls_per_step: int | None = None,
     storage: Storage | None = None,
+    grid: Grid | None = None,
 ) -> AbstractContextManager[RunHandle]:
     """A context in which ``target`` skips steps; nothing remains on it afterwards.
 
@@ -46,6 +50,8 @@ def accelerate(
             twice. Where it is not told, two calls that carry the same time are an error.
         storage: how outputs are kept for forecasts, such as ``otcache.Storage("bf16", device="cpu")``;
             None: as they are, where they are.
+        grid: s_0 .. s_N where the target is a module, or a function from N to them: forecasts by noise
+            level need it, and a policy is matched by it. None: that of the policy, if there is one.
 
     Returns:
         A context manager, or a decorator, which is entered at each call; ``run.report`` tells what was
@@ -59,17 +65,24 @@ def accelerate(
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
     registry = registry or Registry()
+    _check_plan(plan)
+    points = module_grid(target, plan, grid)
     schedule: Schedule | SchedulePlan = (
         plan
         if isinstance(plan, Schedule)
-        else planned(registry, target, plan, budget, strict=strict)
+        else planned(registry, target, plan, budget, strict=strict, grid=points)
     )
-    options = {"calls_per_step": calls_per_step, "storage": storage}
+    options = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
     told = {name: value for name, value in options.items() if value is not None}
     chosen = choose(registry, "executors", target, executor)
     attach = partial(chosen.attach, target, schedule, strict=strict, **told)
     all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps
     return _watched(attach, all_computed)
+
+
+def _check_plan(plan: Any) -> None:
+    if not isinstance(plan, (Schedule, Policy)):
+        raise OtcacheError(expected("plan", plan, "a Schedule or a Policy"))
 
 
 @contextmanager
@@ -101,8 +114,11 @@ def planned(
     *,
     strict: bool = False,
     request: SampleRequest | None = None,
-) -> SchedulePlan:
+    grid: NDArray[np.float64] | None = None,
+) -> Schedule | SchedulePlan:
     """Check a policy against a target, and give the schedule of each coming run by its own grid.
+
+    All runs of a bare module have one grid, and so one schedule.
 
     Args:
         registry: where plugins come from.
@@ -111,20 +127,25 @@ def planned(
         budget: B, in 1..N of the policy.
         strict: refuse what would only be noticed.
         request: what will be sampled, where it is known: resolution and guidance are compared too.
+        grid: s_0 .. s_N of a bare module's runs; None where it is not known, and N is the policy's.
 
     Raises:
         OtcacheError: if there is no policy or no budget, or it is out of range.
         MismatchError: if the target is of another model; under ``strict`` for any difference.
     """
-    if not isinstance(policy, Policy):
-        raise OtcacheError(expected("plan", policy, "a Schedule or a Policy"))
+    _check_plan(policy)
     if budget is None:
         raise OtcacheError("a policy needs a budget: accelerate(pipe, policy, budget=10).")
     policy.schedule(budget)
-    facts = choose(registry, "probes", target).provenance(target, request)
+    # A bare module has the facts of a loop around it, for which policies of modules are made.
+    bare = is_module(target)
+    asked = Loop(_no_sampler, target) if bare else target
+    facts = choose(registry, "probes", asked).provenance(asked, request)
     facts.pop("num_steps", None)  # the schedule itself tells, when it meets a run
     for notice in policy.check(facts, strict=strict):
         warnings.warn(notice, OtcacheNotice, stacklevel=3)
+    if bare:
+        return policy.schedule(budget, None, grid, strict=strict)
 
     def plan(grid: NDArray[np.float64]) -> Schedule:
         known = bool(np.isfinite(grid).all())
@@ -133,3 +154,36 @@ def planned(
         )
 
     return plan
+
+
+def module_grid(
+    target: Any, plan: Schedule | Policy, grid: Grid | None
+) -> NDArray[np.float64] | None:
+    """Return s_0 .. s_N of a bare module's runs: as given, else the policy's own; None where unknown.
+
+    Raises:
+        OtcacheError: if the grid is not one of N + 1 finite monotone numbers, or the target is no module.
+    """
+    if not is_module(target):
+        if grid is None:
+            return None
+        raise OtcacheError(
+            f"grid is given for a bare module, got {type(target).__name__}: a loop has that of "
+            "otcache.loop(..., grid=...), and a pipeline that of its scheduler."
+        )
+    if grid is None:
+        own = plan.provenance.grid if isinstance(plan, Policy) else ()
+        return np.asarray(own, dtype=np.float64) if own else None
+    points = grid(plan.num_steps) if callable(grid) else grid
+    fixed = callable(grid) or isinstance(
+        plan, Schedule
+    )  # else the grid says how many steps there are
+    try:
+        numbers = [float(s) for s in points]
+    except (TypeError, ValueError) as error:
+        raise OtcacheError(expected("grid", points, "numbers s_0 .. s_N")) from error
+    return np.asarray(checked_grid(numbers, plan.num_steps if fixed else None), dtype=np.float64)
+
+
+def _no_sampler() -> None:
+    """Stand for the sampler of a loop that is only asked about."""

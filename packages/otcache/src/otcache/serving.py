@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from otcache.running import planned
+from otcache.running import module_grid, planned
 from otcache.targets import choose
-from otcache_core import ExecutionError, OtcacheError
+from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan, Storage
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
@@ -54,12 +54,13 @@ class Enabled:
         storage: Storage | None = None,
     ) -> None:
         self._target, self._policy, self._strict = target, policy, strict
-        self._told: dict[str, Any] = {} if storage is None else {"storage": storage}
+        given = {"storage": storage, "grid": module_grid(target, policy, None)}
+        self._told: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         self._registry = registry or Registry()
         self._executor: CacheExecutor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
-        self._plan: SchedulePlan | None = None
+        self._plan: Schedule | SchedulePlan | None = None
         self._turn = _Turn()
         self._removed = False
         self._plan_for(1)
@@ -121,9 +122,16 @@ class Enabled:
             self._removed = True
             self._put(None)
 
-    def _plan_for(self, budget: int) -> SchedulePlan:
+    def _plan_for(self, budget: int) -> Schedule | SchedulePlan:
         self._check()
-        return planned(self._registry, self._target, self._policy, budget, strict=self._strict)
+        return planned(
+            self._registry,
+            self._target,
+            self._policy,
+            budget,
+            strict=self._strict,
+            grid=self._told.get("grid"),
+        )
 
     def _check(self) -> None:
         if self._removed:
@@ -139,7 +147,7 @@ class Enabled:
                 "another thread: change the budget between runs."
             )
 
-    def _put(self, plan: SchedulePlan | None) -> Any:
+    def _put(self, plan: Schedule | SchedulePlan | None) -> Any:
         """Replace what is on the pipeline; the new runs' handle."""
         context, self._context, self._run = self._context, None, None
         if context is not None:

@@ -114,6 +114,7 @@ class CacheExecutor(ABC):
         strict: bool = False,
         calls_per_step: int | None = None,
         storage: Storage | None = None,
+        grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
         """A context in which ``target`` runs by ``schedule``.
 
@@ -125,8 +126,9 @@ class CacheExecutor(ABC):
             calls_per_step: denoiser calls of one sampler step of a bare module; None where the user
                 did not tell, which may be taken for 1 only as long as nothing contradicts.
             storage: how outputs are kept; None: as they are.
+            grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); None where it is not known.
 
         Raises:
-            ExecutionError: if the target is already accelerated or not supported, or tells itself how
-                many calls a step makes, or the executor cannot keep outputs that way.
+            ExecutionError: if the target is already accelerated or not supported, or specifies itself how
+                many calls a step makes or on which grid, or the executor cannot keep outputs that way.
         """

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from otcache_core.errors import ExecutionError
@@ -60,6 +61,7 @@ class BareClock(Clock):
         calls_per_step: denoiser calls of one sampler step; None where nobody told, which is 1 unless
             the times contradict.
         renew: called when a run begins.
+        grid: s_0 .. s_N, shape (N + 1,); None where it is not known.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class BareClock(Clock):
         num_steps: int,
         calls_per_step: int | None,
         renew: Callable[[], None] = lambda: None,
+        grid: NDArray[np.float64] | None = None,
     ) -> None:
         self._conductor, self._renew = conductor, renew
         self._told, self._per_step = calls_per_step is not None, calls_per_step or 1
         self._whole = num_steps * self._per_step
-        self._info = RunInfo(num_steps, np.full(num_steps + 1, np.nan))
+        unknown = np.full(num_steps + 1, np.nan)
+        self._info = RunInfo(num_steps, unknown if grid is None else grid)
         self._time_of = TimeArgument(module)
         self._times, self._doubts = CallTimes(), Doubts()
         self._calls = self._thread = self._cut = 0

@@ -7,7 +7,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
 from torch import nn
 
 from otcache_core.errors import ExecutionError, expected
@@ -65,6 +67,7 @@ def drive(
     *,
     num_steps: int | None = None,
     calls_per_step: int | None = None,
+    grid: NDArray[np.float64] | None = None,
     companions: Collection[str] = (),
 ) -> Iterator[Callable[[], bool]]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
@@ -77,22 +80,23 @@ def drive(
         policy: what decides.
         num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
         calls_per_step: of a bare module, None where nobody told; a loop has its own.
+        grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); a loop and a pipeline have their own.
         companions: those of ``companions_of(target)`` that are left out where no denoiser is called.
 
     Raises:
         ExecutionError: if the target is not supported, already driven, or cached by something else; if
-            ``calls_per_step`` is below 1, or the target is no bare module and has its own.
+            ``calls_per_step`` is below 1, or it or ``grid`` is given and the target is no bare module.
     """
     reason = unsupported(target)
     if reason:
         raise ExecutionError(f"{reason}.")
-    _check_calls(target, calls_per_step)
+    _check_bare(target, calls_per_step, grid)
     conductor = Conductor(policy)
     with ExitStack() as stack:
         hooks: dict[str, Hook] = {}
         refuse_foreign_caches(target, _modules_of(target))
         renew = partial(_renew, target, hooks)
-        clock = _clock(target, conductor, num_steps, calls_per_step, renew)
+        clock = _clock(target, conductor, num_steps, calls_per_step, renew, grid)
         stack.callback(conductor.retire)
         stack.callback(conductor.finish, False)
         stack.enter_context(clock)
@@ -111,6 +115,7 @@ def _clock(
     num_steps: int | None,
     calls_per_step: int | None,
     renew: Callable[[], None],
+    grid: NDArray[np.float64] | None,
 ) -> Clock:
     if isinstance(target, Loop):
         return LoopClock(target, conductor, num_steps, renew)
@@ -121,20 +126,20 @@ def _clock(
             )
         # In the middle of a call the hook cannot move: only look.
         look = partial(refuse_foreign_caches, target, _modules_of(target))
-        return BareClock(target, conductor, num_steps, calls_per_step, look)
+        return BareClock(target, conductor, num_steps, calls_per_step, look, grid)
     return SchedulerClock(target, conductor, renew)
 
 
-def _check_calls(target: Any, calls_per_step: int | None) -> None:
-    if calls_per_step is None:
-        return
-    if calls_per_step < 1:
+def _check_bare(target: Any, calls_per_step: int | None, grid: NDArray[np.float64] | None) -> None:
+    """Refuse what is given for bare modules only."""
+    if calls_per_step is not None and calls_per_step < 1:
         raise ExecutionError(expected("calls_per_step", calls_per_step, "at least 1"))
-    if not isinstance(target, nn.Module):
-        raise ExecutionError(
-            f"calls_per_step is told for a bare module, got {type(target).__name__}: a loop is told by "
-            "otcache.loop(..., calls_per_step=...), and a pipeline's scheduler tells its steps."
-        )
+    for name, value in (("calls_per_step", calls_per_step), ("grid", grid)):
+        if value is not None and not isinstance(target, nn.Module):
+            raise ExecutionError(
+                f"{name} is given for a bare module, got {type(target).__name__}: a loop has that of "
+                f"otcache.loop(..., {name}=...), and a pipeline that of its scheduler."
+            )
 
 
 def _renew(target: Any, hooks: dict[str, Hook]) -> None:
