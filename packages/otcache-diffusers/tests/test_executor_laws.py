@@ -232,7 +232,7 @@ def test_runs_of_other_step_counts_and_batch_sizes(case: tiny.Case) -> None:
     assert run.report.runs == 4
     assert run.report.skipped == dict.fromkeys(case.branches, 9)
     assert run.report.warnings == [
-        "a run of 4 steps cannot follow a schedule of 6: it was computed in full."
+        "a run of 4 steps cannot follow a schedule of 6: it is computed in full."
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.errors import MismatchError, OtcacheNotice, ScheduleError, expected
+from otcache_core.errors import MismatchError, ScheduleError, expected
 from otcache_core.files import load_json, save_json
 from otcache_core.interpolation import checked_grid, schedule_at, schedule_mapped
+from otcache_core.notices import notify
 from otcache_core.provenance import Provenance, same_grid
 from otcache_core.schedule import Schedule, check_budget
 
@@ -104,7 +104,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             difference = f"the run has {n} steps, the policy was measured on {self.num_steps}"
         if strict:
             raise MismatchError(f"{difference}: calibrate again, or leave strict off to map it.")
-        warnings.warn(f"{difference}: the schedule is mapped.", OtcacheNotice, stacklevel=2)
+        notify(f"{difference}: the schedule is mapped.")
         return schedule_mapped(self, budget, n, points)
 
     def check(self, provenance: Mapping[str, Any], strict: bool = False) -> list[str]:

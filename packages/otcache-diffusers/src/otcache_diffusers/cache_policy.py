@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from otcache_core.contracts import Forecaster, RunReport, SchedulePlan, Storage
-from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.errors import ExecutionError
+from otcache_core.notices import notify
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache import OutputCache
 from otcache_diffusers.driver import CompanionUse, RunInfo, StepPolicy, combine
@@ -70,8 +70,7 @@ class CachePolicy(StepPolicy):
         )
         if self._strict:
             raise ExecutionError(f"{message}: plan one for {run.num_steps} steps.")
-        self.warn(f"{message}: it was computed in full.")
-        warnings.warn(f"{message}: it is computed in full.", OtcacheNotice, stacklevel=2)
+        self._say(f"{message}: it is computed in full.")
 
     def _take(self, schedule: Schedule) -> None:
         self._schedule, self._forecaster = schedule, self._resolve(schedule.forecaster)
@@ -143,8 +142,13 @@ class CachePolicy(StepPolicy):
         self._miss()
         if self._run is not None and self._to_skip and not self._skipped:
             message = f"no call was skipped although {self._to_skip} steps were to be: {self._why}"
-            self.warn(message)
-            warnings.warn(message, OtcacheNotice, stacklevel=2)
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        """Keep it for the report and give it as a notice, once."""
+        if message not in self._report.warnings:
+            notify(message)
+        self.warn(message)
 
     def warn(self, message: str) -> None:
         """Keep it for the report, once, and as a reason if nothing is skipped."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.errors import ExecutionError
 from otcache_core.keep import Keep
+from otcache_core.notices import notify
 from otcache_core.sketch import sketch, sketch_error
 from otcache_core.slabs import release
 from otcache_core.spill import StepsOnDisk, check_space, gigabytes
@@ -126,4 +126,4 @@ def _sketched(elements: int, coordinates: int) -> str:
 
 
 def _notice(text: str) -> None:
-    warnings.warn(text, OtcacheNotice, stacklevel=2)
+    notify(text)

@@ -20,6 +20,7 @@ from otcache_core import (
 )
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Storage
+from otcache_core.errors import OtcacheNotice
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop, loop
 from otcache_core.policy import Policy
@@ -34,6 +35,7 @@ __all__ = [
     "Loop",
     "MismatchError",
     "OtcacheError",
+    "OtcacheNotice",
     "PluginError",
     "Policy",
     "Recipe",

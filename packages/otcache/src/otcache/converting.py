@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 from otcache.published import names, published
 from otcache_core import FileError, Schedule, ScheduleError, ScheduleTable
-from otcache_core.errors import OtcacheNotice, expected
+from otcache_core.errors import expected
 from otcache_core.files import read_json, write_bytes
+from otcache_core.notices import notify
 from otcache_core.policy import FORMAT as POLICY
 from otcache_core.policy import Policy
 from otcache_core.schedule import FORMAT as SCHEDULE
@@ -88,10 +88,8 @@ def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> No
         return
     mask = schedule.to_mask()
     if schedule.forecaster != "reuse":
-        warnings.warn(
-            f"forecasts by {schedule.forecaster!r} are left out: {kind} tell computed steps only.",
-            OtcacheNotice,
-            stacklevel=2,
+        notify(
+            f"forecasts by {schedule.forecaster!r} are left out: {kind} tell computed steps only."
         )
     write_bytes(path, json.dumps(mask if kind == "mask" else schedule.computed).encode() + b"\n")
 
@@ -143,11 +141,9 @@ def _row(table: ScheduleTable, budget: int | None, num_steps: int | None) -> Sch
     n = num_steps or table.num_steps
     if n == table.num_steps and wanted in table.budgets:
         return table.schedule(wanted)
-    warnings.warn(
+    notify(
         f"the table {table.name!r} is of {table.num_steps} steps and budgets "
-        f"{', '.join(map(str, table.budgets))}: carried over to {wanted} of {n}.",
-        OtcacheNotice,
-        stacklevel=3,
+        f"{', '.join(map(str, table.budgets))}: carried over to {wanted} of {n}."
     )
     return table.carried(wanted, n)
 

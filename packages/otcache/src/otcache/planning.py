@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
-from otcache_core.errors import OtcacheNotice
+from otcache_core.notices import notify
 from otcache_core.policy import Policy, Provenance
 
 #: Runs of at most so many steps are those of distilled models.
@@ -49,7 +48,7 @@ def plan(calibration: Calibration) -> Policy:
         )
     if n <= FEW_STEPS and any(2 <= r.schedule.budget < kept[0].budget for r in calibration.ladder):
         message = f"budgets below {kept[0].budget} are not worthwhile for {n} steps."
-        warnings.warn(message, OtcacheNotice, stacklevel=2)
+        notify(message)
     return Policy(
         anchor=calibration.anchor,
         reference=calibration.reference,

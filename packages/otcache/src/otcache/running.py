@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,9 +16,10 @@ from otcache_core import OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan, Storage
 from otcache_core.contracts.executor import NOTHING_RAN
-from otcache_core.errors import OtcacheNotice, expected
+from otcache_core.errors import expected
 from otcache_core.interpolation import checked_grid
 from otcache_core.loop import Grid, Loop
+from otcache_core.notices import notify, once
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -94,7 +94,7 @@ def _watched(
         yield run
         idle = run.report.idle and not all_computed
     if idle:
-        warnings.warn(NOTHING_RAN, OtcacheNotice, stacklevel=3)
+        notify(NOTHING_RAN)
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -143,15 +143,18 @@ def planned(
     facts = choose(registry, "probes", asked).provenance(asked, request)
     facts.pop("num_steps", None)  # the schedule itself tells, when it meets a run
     for notice in policy.check(facts, strict=strict):
-        warnings.warn(notice, OtcacheNotice, stacklevel=3)
+        notify(notice)
     if bare:
         return policy.schedule(budget, None, grid, strict=strict)
 
+    given: set[str] = set()
+
     def plan(grid: NDArray[np.float64]) -> Schedule:
         known = bool(np.isfinite(grid).all())
-        return policy.schedule(
-            budget, len(grid) - 1, grid.tolist() if known else None, strict=strict
-        )
+        with once(given):
+            return policy.schedule(
+                budget, len(grid) - 1, grid.tolist() if known else None, strict=strict
+            )
 
     return plan
 

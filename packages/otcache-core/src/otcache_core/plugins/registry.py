@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import pluggy
 from otcache_core.architecture import Architecture
 from otcache_core.demo import Demo
 from otcache_core.errors import PluginError, PluginWarning, expected
+from otcache_core.notices import notify
 from otcache_core.plugins import hookspecs
 from otcache_core.plugins.discovery import PluginSettings, found_entry_points
 from otcache_core.plugins.info import KINDS, Info
@@ -202,7 +202,7 @@ class Registry:
         if self._settings.strict:
             raise PluginError(str(problem))
         self._problems.append(problem)
-        warnings.warn(str(problem), PluginWarning, stacklevel=3)
+        notify(str(problem), category=PluginWarning)
 
 
 def hook_name(kind: str) -> str:

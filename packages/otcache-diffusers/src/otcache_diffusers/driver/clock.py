@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
-from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
@@ -153,8 +152,7 @@ class SchedulerClock(Clock):
             raise ExecutionError(_THREADS)
         if self._pipeline.scheduler is not self._scheduler:
             self._end(False)
-            self._conductor.warn(_REPLACED)
-            warnings.warn(_REPLACED, OtcacheNotice, stacklevel=2)
+            self._conductor.warn_aloud(_REPLACED)
         elif self._conductor.running and self._rewinds.found(arguments.timestep):
             self._conductor.give_up(self._rewinds.REASON)
 

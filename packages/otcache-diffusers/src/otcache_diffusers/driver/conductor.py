@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.errors import ExecutionError
+from otcache_core.notices import notify, once
 from otcache_diffusers.driver.arguments import ArgumentPlace, Arguments
 from otcache_diffusers.driver.branches import Branches, Group
 from otcache_diffusers.driver.companions import Companions
@@ -55,6 +55,7 @@ class Conductor:
         self._owner = 0
         self._calling = threading.Lock()
         self._warned: set[str] = set()
+        self._aloud: set[str] = set()
         self._given_up = False
         self.times = TimeCheck()
         self.scaled: Tensor | None = None
@@ -259,14 +260,19 @@ class Conductor:
             self._warned.add(message)
             self._policy.note(message)
 
-    def warn_aloud(self, message: str) -> None:
-        """Tell the policy, and whoever runs the program, each message once."""
-        if message not in self._warned:
-            warnings.warn(message, OtcacheNotice, stacklevel=2)
-        self.warn(message)
+    def warn_aloud(self, message: str, fact: str = "") -> None:
+        """Tell the policy, and whoever runs the program, each message once.
 
-    def warn(self, message: str) -> None:
-        """Tell the policy, each message once."""
-        if message not in self._warned:
-            self._warned.add(message)
+        Args:
+            message: what happened.
+            fact: what it is about, if its numbers may differ from one time to the next.
+        """
+        with once(self._aloud):
+            notify(message, fact=fact)
+            self.warn(message, fact)
+
+    def warn(self, message: str, fact: str = "") -> None:
+        """Tell the policy, each message once, and of those about one fact the first."""
+        if not self._warned & {message, fact or message}:
+            self._warned |= {message, fact or message}
             self._policy.warn(message)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from otcache_core.notices import notify
 from otcache_diffusers.driver.companions import CompanionUse
 from otcache_diffusers.driver.prediction import AsIs, OutputSpace
 
@@ -130,8 +131,8 @@ class StepPolicy(ABC):
         logger.debug("%s: %s", companion, use)
 
     def warn(self, message: str) -> None:
-        """Something could not be done as planned; logged unless a policy keeps it."""
-        logger.warning(message)
+        """Something could not be done as planned; a notice unless a policy keeps it."""
+        notify(message)
 
     def note(self, message: str) -> None:
         """Something is done in another way than is best, and nothing is wrong; logged unless kept."""

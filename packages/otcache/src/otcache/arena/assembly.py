@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from otcache.report.pictures import Pictures
 from otcache.results import Cell, Missing, Results
 from otcache.state_error import state_rmse
 from otcache_core import OtcacheError
-from otcache_core.errors import OtcacheNotice
+from otcache_core.notices import notify
 
 #: Metrics beside those of plugins: states of the sampler, and pictures against the ODE's solution.
 STATES, ODE = "latent-rmse", "ode-rmse"
@@ -87,7 +86,7 @@ class Assembly:
         if full.run(REFERENCE) is not None:
             return full.arrays(REFERENCE)["pictures"]
         why = "; ".join(full.failures().values()) or f"see {full.log}"
-        warnings.warn(f"{ODE} is left out: {why}", OtcacheNotice, stacklevel=3)
+        notify(f"{ODE} is left out: {why}")
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from otcache_core.contracts import (
     SetMetric,
     compare,
 )
-from otcache_core.errors import OtcacheNotice
+from otcache_core.notices import notify
 from otcache_core.plugins import Registry
 
 #: Measured where installed, in this order; others are asked for by name.
@@ -86,7 +85,7 @@ class Measures:
                 alone.values(full, full, prompts)
                 alone.totals(full)
             except OtcacheError as error:
-                warnings.warn(f"{name} is left out: {error}", OtcacheNotice, stacklevel=2)
+                notify(f"{name} is left out: {error}")
             else:
                 kept[name] = metric
         return Measures(kept)

@@ -1,0 +1,63 @@
+"""Notices: each is given once, at the line of the user's program that it is about."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from otcache_core.errors import OtcacheNotice
+
+#: Packages between the user's line and a notice.
+_BETWEEN = frozenset(
+    (
+        *("otcache", "otcache_core", "otcache_diffusers", "otcache_solvers", "otcache_video"),
+        *("torch", "diffusers", "accelerate", "contextlib", "functools"),
+    )
+)
+_GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
+
+
+def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = OtcacheNotice) -> None:
+    """Warn of something that was adapted rather than refused, once inside :func:`once`.
+
+    Args:
+        message: what happened and what to do.
+        fact: what the message is about, if other messages are about the same (with other numbers, or
+            another reason): only the first of them is given.
+        category: kind of warning.
+    """
+    keys = {message, fact} - {""}
+    given = _GIVEN.get()
+    if any(keys & known for known in given):
+        return
+    for known in given:
+        known |= keys
+    warnings.warn(message, category, stacklevel=_users_level())
+
+
+@contextmanager
+def once(given: set[str] | None = None) -> Iterator[None]:
+    """Give each notice once inside this context.
+
+    Args:
+        given: what was given before, if several contexts count as one; it grows. Meant for a context that
+            is left by the function that entered it.
+    """
+    token = _GIVEN.set((*_GIVEN.get(), set() if given is None else given))
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def _users_level() -> int:
+    """How many calls above ``notify``'s own the user's line is; 2, its caller, if there is none."""
+    frame, level = sys._getframe(1).f_back, 2
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:
+            return level
+        frame, level = frame.f_back, level + 1
+    return 2
