@@ -15,7 +15,7 @@ from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache import OutputCache
-from otcache_diffusers.driver import CompanionUse, RunInfo, StepPolicy, combine
+from otcache_diffusers.driver import CompanionUse, RunInfo, StepPolicy, combine, usable_grid
 from otcache_diffusers.plan import Plan
 
 
@@ -85,15 +85,13 @@ class CachePolicy(StepPolicy):
             return None
         outputs = self._cache.get(branch, forecast.steps)
         if outputs is None:
-            self.warn(f"branch {branch!r} appeared or changed its shape during a run: computed.")
-            return None
-        if self._cache.changed(branch, forecast.steps):
-            self.warn("the sampler writes into the denoiser's outputs: steps were computed.")
+            self.warn(self._cache.why_not(branch, forecast.steps))
             return None
         self._skipped += 1
         self._report.skipped[branch] = self._report.skipped.get(branch, 0) + 1
         output = combine(outputs, forecast.coefficients)
-        self._forget(branch, step)
+        self._drop(branch, step)
+        self._report.hold(*self._cache.held)
         self.keeps = self._cache.holds(output)
         return output
 
@@ -101,9 +99,7 @@ class CachePolicy(StepPolicy):
         if self._run is None:
             return False
         forecast = self._plan(branch, self._run).forecasts.get(step)
-        if forecast is None or self._cache.get(branch, forecast.steps) is None:
-            return False
-        return not self._cache.changed(branch, forecast.steps)
+        return forecast is not None and self._cache.has(branch, forecast.steps)
 
     def fed(self, companion: str, use: CompanionUse) -> None:
         computed, skipped = self._report.companions.get(companion, (0, 0))
@@ -119,9 +115,12 @@ class CachePolicy(StepPolicy):
         self._report.computed[branch] = self._report.computed.get(branch, 0) + 1
         if self._run is None:
             return
-        if self.needs(step, branch):
+        needed = self.needs(step, branch)
+        self._drop(branch, step)
+        self._cache.notice(output)
+        if needed and output is not None:  # a denoiser without block stacks leaves nothing to keep
             self._cache.put(branch, step, output)
-        self._forget(branch, step)
+        self._report.hold(*self._cache.held)
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """The executor does not look at the sampler's state."""
@@ -172,13 +171,15 @@ class CachePolicy(StepPolicy):
 
     def _plan(self, branch: str, run: RunInfo) -> Plan:
         if branch not in self._plans:
-            self._plans[branch] = Plan.of(self._schedule, branch, self._forecaster, run.grid)
+            self._plans[branch] = Plan.of(
+                self._schedule, branch, self._forecaster, usable_grid(run.grid)
+            )
         return self._plans[branch]
 
-    def _forget(self, branch: str, step: int) -> None:
-        done = [k for k, last in self._plans[branch].last_use.items() if last <= step]
-        self._cache.drop(branch, done)
-        self._report.hold(*self._cache.held)
+    def _drop(self, branch: str, step: int) -> None:
+        """Let go of what no later step needs."""
+        last_use = self._plan(branch, self._run).last_use if self._run is not None else {}
+        self._cache.drop(branch, [k for k, last in last_use.items() if last <= step])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ class Forecast:
     """The output of a skipped step: the sum of coefficient times output over computed steps.
 
     Attributes:
-        steps: k, k_1, ...; those with coefficient 0 are left out.
+        steps: k, k_1, ...; those with coefficient 0 are left out unless all are.
         coefficients: A_{t,0}, A_{t,1}, ...
     """
 
@@ -66,7 +66,11 @@ def _fill(
             "otcache.loop(...), or to otcache.accelerate(module, ..., grid=...)."
         )
     sources = (span.start, *span.history)
-    rows = [[(k, float(a)) for k, a in zip(sources, row, strict=False) if a] for row in table]
+    # A forecast of zero still has the form of an output.
+    rows = [
+        [(k, float(a)) for k, a in zip(sources, row, strict=False) if a] or [(span.start, 0.0)]
+        for row in table
+    ]
     return {
         t: Forecast(tuple(k for k, _ in row), tuple(a for _, a in row))
         for t, row in zip(span.skipped, rows, strict=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from otcache_core.spill import unwritable
+from otcache_diffusers.driver.packed import StandIn
+from otcache_diffusers.driver.tree import flatten, unflatten
 
 
 class Shelf:
@@ -40,7 +41,9 @@ class Shelf:
         Raises:
             FileError: if the disk is full.
         """
-        return pytree.tree_map(self._put, tree)
+        leaves, form = flatten(tree)
+        away = [self._put(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        return unflatten(away, form)
 
     def fetch(self, at: int, into: torch.Tensor) -> None:
         """Read the bytes from ``at`` on into a contiguous tensor on the host."""
@@ -61,7 +64,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, eq=False)
-class Shelved:
+class Shelved(StandIn):
     """A tensor on a shelf."""
 
     shelf: Shelf
@@ -87,7 +90,10 @@ class Shelved:
 
 def loaded(tree: Any) -> Any:
     """A tree with what is on a shelf fetched; tensors in memory stay as they are."""
-    return pytree.tree_map(lambda leaf: leaf.load() if isinstance(leaf, Shelved) else leaf, tree)
+    leaves, form = flatten(tree)
+    if not any(isinstance(leaf, Shelved) for leaf in leaves):
+        return tree
+    return unflatten([leaf.load() if isinstance(leaf, Shelved) else leaf for leaf in leaves], form)
 
 
 def _bytes(x: torch.Tensor) -> memoryview:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from otcache_diffusers.blocks.flow import Mark
 from otcache_diffusers.blocks.sighting import Ends, Sighting
 from otcache_diffusers.blocks.stack import Slot, Stack, is_stream
+from otcache_diffusers.driver.tree import is_opaque, unflatten
 
 #: Least share of the blocks' weights in one stack, and in all of them together. A small stack (two blocks
 #: that refine the text before thirty others, say) adds to the error and saves next to nothing.
@@ -42,7 +42,8 @@ def found_in(
     reasons: list[str] = []
     for group in groups(calls):
         members = [calls[n] for n in group]
-        why = _why_not(group, calls, leaked) or _blocked(ends[members[0].name])
+        first, last = ends[members[0].name], ends[members[-1].name]
+        why = _why_not(group, calls, leaked) or _blocked(first, last)
         pair = None if why else _pair(members, ends)
         if pair is None:
             reasons.append(f"{_name(members)}: {why or 'no input goes on to the output'}")
@@ -78,8 +79,11 @@ def _why_not(group: range, calls: Sequence[Sighting], leaked: Set[Mark]) -> str:
     return f"what a block returns is also used by {', '.join(sorted(users))}" if users else ""
 
 
-def _blocked(ends: Ends) -> str:
-    return "a block writes into its arguments" if ends.writes else ""
+def _blocked(first: Ends, last: Ends) -> str:
+    if first.writes:
+        return "a block writes into its arguments"
+    shut = next((type(leaf).__name__ for leaf in last.output if is_opaque(leaf)), "")
+    return f"a block returns a {shut}, which cannot be opened" if shut else ""
 
 
 def _pair(members: Sequence[Sighting], ends: Mapping[str, Ends]) -> Pair | None:
@@ -93,7 +97,7 @@ def _pair(members: Sequence[Sighting], ends: Mapping[str, Ends]) -> Pair | None:
     shapes = tuple(call.shape for call in members)
     stack = Stack(_name(members), tuple(call.block for call in members), streams, shapes)
     inputs = [None if slot is None else first.inputs[slot] for slot in streams]
-    output = pytree.tree_unflatten(last.output, shapes[-1].spec)
+    output = unflatten(last.output, shapes[-1].form)
     return stack, stack.residual(inputs, output)
 
 

@@ -70,7 +70,7 @@ class BlockPolicy(StepPolicy):
         return output
 
     def after(self, step: int, branch: str, output: Any) -> None:
-        self._cache.after(step, branch, self._residuals)
+        self._cache.after(step, branch, self._residuals or None)
         self._residuals = None
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:

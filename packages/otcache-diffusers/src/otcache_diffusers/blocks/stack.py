@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver import combine
+from otcache_diffusers.driver.tree import Form, flatten, unflatten
 
 #: Which argument of a block: its position or its name.
 Slot = int | str
@@ -42,19 +42,19 @@ class Call:
 class Shape:
     """The structure of an output without its numbers."""
 
-    spec: pytree.TreeSpec
+    form: Form
     leaves: tuple[Any, ...]  # of a tensor (shape, dtype, device), else the leaf itself
 
     @classmethod
     def of(cls, output: Any) -> Shape:
         """That of a block's output."""
-        leaves, spec = pytree.tree_flatten(output)
-        return cls(spec, tuple(_Blank(leaf) if is_tensor(leaf) else leaf for leaf in leaves))
+        leaves, form = flatten(output)
+        return cls(form, tuple(_Blank(leaf) if is_tensor(leaf) else leaf for leaf in leaves))
 
     def blank(self) -> Any:
         """An output nobody reads: memory of the right size that is never filled."""
         leaves = [leaf.made() if isinstance(leaf, _Blank) else leaf for leaf in self.leaves]
-        return pytree.tree_unflatten(leaves, self.spec)
+        return unflatten(leaves, self.form)
 
 
 class _Blank:
@@ -95,7 +95,7 @@ class Stack:
 
     def residual(self, inputs: Sequence[Any], output: Any) -> list[Any]:
         """R in the dtype of the output, leaf by leaf; new tensors."""
-        leaves = pytree.tree_leaves(output)
+        leaves, _ = flatten(output)
         return [_less(leaf, h) for leaf, h in zip(leaves, inputs, strict=True)]
 
     def answer(self, inputs: Sequence[Any], residual: Sequence[Any]) -> Any:
@@ -105,7 +105,7 @@ class Stack:
             ExecutionError: if a stream has another shape than when R was recorded.
         """
         leaves = [_plus(h, r) for h, r in zip(inputs, residual, strict=True)]
-        return pytree.tree_unflatten(leaves, self.shapes[-1].spec)
+        return unflatten(leaves, self.shapes[-1].form)
 
 
 def is_tensor(value: Any) -> bool:

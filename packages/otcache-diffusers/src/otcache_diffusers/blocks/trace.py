@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from otcache_diffusers.blocks.flow import Flow, Mark
 from otcache_diffusers.blocks.grouping import found_in
 from otcache_diffusers.blocks.sighting import Ends, Sighting
 from otcache_diffusers.blocks.stack import Call, Residuals, Shape, Slot, Stack, is_tensor
 from otcache_diffusers.blocks.taps import tapped
+from otcache_diffusers.driver.tree import flatten
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Trace:
         with self._flow.paused():
             output = self._worked(name, work, call)
         self._calls.append(Sighting(name, block, Shape.of(output), reached, carried))
-        self._latest = pytree.tree_leaves(output)
+        self._latest, _ = flatten(output)
         for n, leaf in enumerate(self._latest):
             if is_tensor(leaf):
                 self._flow.put(leaf, Mark(len(self._calls) - 1, n))
@@ -84,7 +84,7 @@ class Trace:
         self._inside = False
         if not ends.output:
             ends.writes = _written(call, ends.inputs)
-        leaves = pytree.tree_leaves(output)
+        leaves, _ = flatten(output)
         ends.output = [leaf.clone() if is_tensor(leaf) else leaf for leaf in leaves]
         return output
 

@@ -14,6 +14,7 @@ from otcache_core.notices import notify, once
 from otcache_diffusers.driver.arguments import ArgumentPlace, Arguments
 from otcache_diffusers.driver.branches import Branches, Group
 from otcache_diffusers.driver.companions import Companions
+from otcache_diffusers.driver.memory import apart
 from otcache_diffusers.driver.policy import Retired, RunInfo, StepPolicy
 from otcache_diffusers.driver.prediction import Place
 from otcache_diffusers.driver.timecheck import TimeCheck
@@ -243,7 +244,8 @@ class Conductor:
                 "branches: the rest of the run is computed."
             )
         output = self._policy.observe(self.step, place.branch, compute)
-        self._policy.after(self.step, place.branch, run.space.enter(place, output))
+        seen = apart(output, place.state)
+        self._policy.after(self.step, place.branch, run.space.enter(place, seen))
         return output
 
     def _without_work(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any | None:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import torch
 
 
+class StandIn:
+    """Stands for a tensor in a tree; a leaf that is never opened."""
+
+
 @dataclass(frozen=True, eq=False)
-class Packed:
+class Packed(StandIn):
     """Stands for a tensor that is kept in fewer bits or on another device; nobody else has it.
 
     Attributes:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.driver.tree import flatten, prediction_at, unflatten
 
 #: Share of the signal below which a division by it needs more digits than float32 has.
 FAINT = 2.0**-8
@@ -122,7 +122,7 @@ class NoiseSpace(OutputSpace):
             return output
         self._dtypes[place.branch] = leaves[at].dtype
         leaves[at] = self._noise(place.step, leaves[at], x)
-        return pytree.tree_unflatten(leaves, spec)
+        return unflatten(leaves, spec)
 
     def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
         leaves, spec, at = _flat(held)
@@ -133,7 +133,7 @@ class NoiseSpace(OutputSpace):
         part = _part(v, x)
         part.sub_(x, alpha=self._sigma[place.step]).div_(self._alpha[place.step])
         leaves[at] = v.to(self._dtypes.get(place.branch, x.dtype))
-        return pytree.tree_unflatten(leaves, spec)
+        return unflatten(leaves, spec)
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
         if not any(self._converts.values()) or not _fits(sample, model_output):
@@ -179,10 +179,9 @@ class NoiseSpace(OutputSpace):
 
 
 def _flat(tree: Any) -> tuple[list[Any], Any, int]:
-    """Leaves, structure, and the place of the first tensor (the number of leaves where there is none)."""
-    leaves, spec = pytree.tree_flatten(tree)
-    places = (n for n, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
-    return leaves, spec, next(places, len(leaves))
+    """Leaves, structure, and the place of the prediction (the number of leaves where there is none)."""
+    leaves, form = flatten(tree)
+    return leaves, form, prediction_at(leaves)
 
 
 def _fits(x: Tensor, output: Tensor) -> bool:
