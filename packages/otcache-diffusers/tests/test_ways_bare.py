@@ -288,6 +288,95 @@ def test_the_device_is_asked_at_the_end_of_a_run_only(calls: int | None) -> None
     assert counts == [0] * (whole - 1) + [1] * whole + [2]
 
 
+# -- solvers that choose their own steps ----------------------------------------------------------
+
+
+def _adaptive(net: Any, kind: str, h: float) -> int:
+    """Euler's method whose steps are halved until two of half the size agree; the number of calls."""
+    x, t, calls = tiny.noise(1, 8), 1.0, 0
+    with torch.no_grad():
+        while t > 1e-6:
+            h = min(h, t)
+            v = net(x, KINDS[kind](t))
+            half = x - h / 2 * v
+            w = net(half, KINDS[kind](t - h / 2))
+            calls += 2
+            if h / 2 * float((w - v).norm()) > 0.01:
+                h /= 2
+            else:
+                x, t, h = half - h / 2 * w, t - h, 2 * h
+    return calls
+
+
+def _heard(act: Callable[[], Any]) -> list[str]:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        act()
+    assert {w.filename for w in heard} <= {__file__}
+    return [str(w.message) for w in heard if issubclass(w.category, OtcacheNotice)]
+
+
+@pytest.mark.parametrize(
+    ("h", "sign"),
+    [
+        (0.5, "another run began after 2"),
+        (0.25, "the time goes back within a run, from 0.5 to 0.75"),
+    ],
+    ids=["in the first step", "later"],
+)
+@pytest.mark.parametrize("kind", ON_HOST)
+def test_a_solver_that_rejects_steps_is_said_at_the_first_sign(
+    kind: str, h: float, sign: str
+) -> None:
+    net = Net()
+    plain_calls = _adaptive(net, kind, h)
+    schedule = Schedule(plain_calls, (0, 1, 2, 3, *range(4, plain_calls, 2)))
+    with TorchExecutor().attach(net, schedule, calls_per_step=1) as run:
+        said = _heard(lambda: [_adaptive(net, kind, h) for _ in range(3)])
+    assert sign in said[0]
+    assert "use a fixed-step method of the same library" in said[0]
+    assert set(said) <= set(run.report.warnings)
+    assert len(said) == len(set(said)) <= 4
+
+
+@pytest.mark.parametrize("kind", ON_HOST)
+def test_a_time_that_goes_back_is_said_once(kind: str) -> None:
+    times = [1.0, 0.9, 0.7, 0.8, 0.5, 0.6, 0.4, 0.3]
+    net = Net()
+    with TorchExecutor().attach(net, SCHEDULE):
+        (said,) = _heard(lambda: [plain(net, kind, times=times) for _ in range(2)])
+    assert "the time goes back within a run, from 0.7 to 0.8" in said
+
+
+@pytest.mark.parametrize("kind", ON_HOST)
+def test_a_run_that_begins_at_another_time_is_said_once(kind: str) -> None:
+    """One call more than announced: the next run is shifted."""
+    net, x = Net(), tiny.noise(1, 8)
+
+    def runs() -> None:
+        for _ in range(3):
+            for t in tiny.euler_grid(N + 1)[:-1]:
+                net(x, KINDS[kind](t))
+
+    with TorchExecutor().attach(net, SCHEDULE, calls_per_step=1):
+        said = _heard(runs)
+    (other,) = [text for text in said if "begins at time" in text]
+    last = tiny.euler_grid(N + 1)[N]
+    assert f"a run begins at time {last:g}, and the last one began at 1: runs are counted" in other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_as_announced_are_not_remarked_on(kind: str) -> None:
+    net = Net()
+    up = [1 - t for t in GRID]
+    for times in (GRID, up):
+        with TorchExecutor().attach(net, SCHEDULE) as run:
+            assert (
+                _heard(lambda times=times: [plain(net, kind, times=times) for _ in range(2)]) == []
+            )
+        assert run.report.runs == 2
+
+
 # -- threads --------------------------------------------------------------------------------------
 
 

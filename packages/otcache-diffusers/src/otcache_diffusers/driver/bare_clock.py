@@ -12,7 +12,7 @@ from torch import nn
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
-from otcache_diffusers.driver.call_times import CallTimes
+from otcache_diffusers.driver.call_times import ADAPTIVE, CallTimes, HostTimes
 from otcache_diffusers.driver.clock import Clock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.doubts import Doubts, Truth
@@ -28,7 +28,8 @@ _LOOP = "otcache.loop(...) around the sampler tells where runs begin and end"
 BRANCHES = (
     "two steps in a row must carry two times, got one: set calls_per_step=2 if guidance calls the "
     "module twice a step, or calls_per_step=1 if these are steps of their own (Heun's method, times "
-    f"that bfloat16 rounds alike). A run that broke off after its first call looks so too; {_LOOP}."
+    f"that bfloat16 rounds alike). A run that broke off after its first call looks so too; {_LOOP}. "
+    f"{ADAPTIVE}"
 )
 JUMPED = (
     "the time must not return to the first one within a run, and did: a run before has broken off "
@@ -51,7 +52,9 @@ class BareClock(Clock):
 
     Nothing tells where a run begins and ends, so the times of the calls are watched. A run that broke
     off unseen is noticed where the next one's batch has another shape, or its time jumps back to the
-    first one; two calls that carry one time are branches of one step, and must have been told of.
+    first one; two calls that carry one time are branches of one step, and must have been told of. A run
+    that begins at another time than the last one, and a time that goes back, are said at once if they are
+    known on the host.
     Times on a device are compared there, and what came out is read at the end of the run.
 
     Args:
@@ -79,7 +82,7 @@ class BareClock(Clock):
         unknown = np.full(num_steps + 1, np.nan)
         self._info = RunInfo(num_steps, unknown if grid is None else grid)
         self._time_of = TimeArgument(module)
-        self._times, self._doubts = CallTimes(), Doubts()
+        self._times, self._doubts, self._host = CallTimes(), Doubts(), HostTimes()
         self._calls = self._thread = self._cut = 0
         self._shape: tuple[int, ...] = ()
 
@@ -137,6 +140,7 @@ class BareClock(Clock):
         self._thread = threading.get_ident()
         self._times.begin(time)
         self._conductor.announce(lambda arguments: self._info)
+        self._say(self._host.begin(time), "runs begin at other times")
 
     def _broke_off(self, arguments: Arguments, time: Any, first: bool) -> bool:
         """Whether this call is known to begin another run."""
@@ -147,12 +151,18 @@ class BareClock(Clock):
         if not first:
             self._check(self._times.apart(time.value), RAGGED)
             return
+        if time.certain:
+            self._say(self._host.advance(time.value), "the time goes back")
         again = self._times.again(time.value) if time.certain else False
         self._times.advance(time.value)
         if not self._told:
             self._check(again, BRANCHES)
         elif self._times.step == 1 and self._doubts.sure(again, REPEATED):
             self._conductor.warn_aloud(REPEATED)
+
+    def _say(self, message: str, fact: str) -> None:
+        if message:
+            self._conductor.warn_aloud(message, fact)
 
     def _check(self, truth: Truth, complaint: str) -> None:
         if self._doubts.sure(truth, complaint):
@@ -185,5 +195,6 @@ class BareClock(Clock):
     def _say_broken(self, event: str) -> None:
         self._conductor.warn_aloud(
             f"{event} after {self._calls} of the {self._whole} calls of a run, which is taken for broken "
-            "off: if it was whole, num_steps or calls_per_step are wrong."
+            f"off: if it was whole, num_steps or calls_per_step are wrong. {ADAPTIVE}",
+            f"broken off: {event}",
         )

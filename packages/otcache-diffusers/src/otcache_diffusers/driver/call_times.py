@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from typing import Any, final
 
+import numpy as np
 import torch
 
 from otcache_diffusers.driver.doubts import Truth
+
+#: What to do where the number of calls follows from the outputs.
+ADAPTIVE = (
+    "A solver that chooses its own steps (dopri5, dpm_adaptive, step doubling) cannot follow a "
+    "schedule: use a fixed-step method of the same library (euler, heun, midpoint, rk4)."
+)
+
+
+@final
+class HostTimes:
+    """Watches the times that need no device: at which runs begin, and whether one goes back."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._latest: float | None = None
+        self._forward = 0.0
+
+    def begin(self, time: Any) -> str:
+        """Take the time of a run's first call, and say if the last run began at another one."""
+        before, self._first = self._first, _known(time)
+        self._latest, self._forward = self._first, 0.0
+        if before is None or self._first is None or math.isclose(before, self._first, rel_tol=1e-6):
+            return ""
+        return (
+            f"a run begins at time {self._first:g}, and the last one began at {before:g}: runs are counted "
+            "wrongly, unless they differ in truth (another strength, another grid). Check num_steps and "
+            f"calls_per_step. {ADAPTIVE} otcache.loop(...) around the sampler says where runs begin."
+        )
+
+    def advance(self, time: Any) -> str:
+        """Take the time of the next step's first call, and say if it goes back."""
+        before, self._latest = self._latest, _known(time)
+        if before is None or self._latest is None:
+            return ""
+        move = self._latest - before
+        self._forward = self._forward or move
+        if move * self._forward >= 0:
+            return ""
+        return (
+            f"the time goes back within a run, from {before:g} to {self._latest:g}, as in a solver that "
+            f"rejects a step. {ADAPTIVE} A sampler that goes back by plan (churn, restarts) makes the same "
+            "calls in each run, and may go on."
+        )
 
 
 @final
@@ -59,6 +104,19 @@ class CallTimes:
         if self.step == 0:
             self._one = self._one & _truth(same)
         return False if same is None or self.step == 0 else self._one & _not(same)
+
+
+def _known(time: Any) -> float | None:
+    """A time that is one number on the host; None for any other."""
+    if isinstance(time, Real):
+        return float(time)
+    on_host = isinstance(time, np.ndarray) or (
+        type(time) is torch.Tensor and time.device.type == "cpu"
+    )
+    if not on_host or 0 in time.shape:
+        return None
+    flat = time.reshape(-1)
+    return float(flat[0]) if bool((flat == flat[0]).all()) else None
 
 
 def _kept(time: Any) -> Any:
