@@ -40,16 +40,20 @@ def _speed(results: Results) -> tuple[str, bool]:
 
 
 def ladder_markdown(calibration: Calibration) -> str:
-    """Error on the calibration samples of every candidate at each rung; the smallest is kept."""
-    names = list(dict.fromkeys(name for rung in calibration.ladder for name in rung.alternatives))
+    """Error of every candidate at each rung, on the calibration samples; the one kept is bold.
+
+    Figures behind a ~ were measured on a part of the samples.
+    """
+    names = list(dict.fromkeys(name for rung in calibration.ladder for name in rung.candidates))
     lines = ["| B | " + " | ".join(names) + " |", "|--:|" + "--:|" * len(names)]
     for rung in calibration.ladder:
-        best = min(rung.alternatives.values())
         figures = []
         for name in names:
-            error = rung.alternatives.get(name)
-            text = "same steps" if error is None else f"{error:.5f}"
-            figures.append(f"**{text}**" if error == best else text)
+            entry = rung.candidates.get(name)
+            text = "-" if entry is None or entry.error is None else f"{entry.error:.5f}"
+            if entry is not None and entry.samples < len(calibration.samples):
+                text = f"~{text}"
+            figures.append(f"**{text}**" if name == rung.winner else text)
         lines.append(f"| {rung.schedule.budget} | " + " | ".join(figures) + " |")
     return "\n".join([*lines, ""])
 

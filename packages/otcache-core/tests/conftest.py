@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from otcache_core import Policy, Provenance, Schedule
-from otcache_core.calibration import Calibration, Rung
+from otcache_core.calibration import Calibration, Measured, Rung
 
 hypothesis.settings.register_profile("otcache-core", deadline=None)  # shared machines are slow
 hypothesis.settings.load_profile("otcache-core")
@@ -70,7 +70,16 @@ def calibration() -> Calibration:
         span_costs=np.triu(rng.random((n, n + 1)), k=2),
         anchor=anchor,
         reference=reference,
-        ladder=(Rung(anchor, 0.5, {"uniform": 0.7}), Rung(reference, 0.1)),
+        ladder=(
+            Rung(anchor, 0.5, "planned, reuse", {"planned, reuse": Measured(0.5, 2)}),
+            Rung(
+                reference,
+                0.1,
+                "quantile",
+                {"quantile": Measured(0.1, 2), "uniform, reuse": Measured(0.7, 1)}
+                | {"uniform, linear": Measured(None, 1)},
+            ),
+        ),
         nfe={"record": 12, "anchor": 24},
         span_costs_nfe=30,
         span_costs_samples=2,

@@ -8,6 +8,8 @@ import warnings
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from otcache_core import (
     MismatchError,
@@ -19,7 +21,7 @@ from otcache_core import (
     ScheduleError,
 )
 from otcache_core.forecasters.strength import StrengthCurve, linear_weights
-from otcache_core.warp import interpolate
+from otcache_core.warp import interpolate, uniform_steps
 
 N = 50
 
@@ -78,14 +80,42 @@ def test_a_forecaster_without_weights_is_kept(provenance: Provenance) -> None:
     assert (got.forecaster, got.weights) == ("linear", ())
 
 
-def test_unlike_forecasters_meet_in_weights(provenance: Provenance) -> None:
-    reuse = Schedule(N, (0, 10))
-    linear = Schedule(N, (0, 5, 10, 20, 30), forecaster="linear")
-    got = Policy(reuse, linear, provenance).schedule(3)
-    assert (got.forecaster, got.memory) == ("fitted", 2)
-    lam = (1 / 2 - 1 / 3) / (1 / 2 - 1 / 5)
-    theta = StrengthCurve.of(got, np.array(provenance.grid))(2 / 3, 2)
-    assert theta == pytest.approx((0.0, lam))
+def _rung(budget: int, kind: str, uniform: bool) -> Schedule:
+    steps = uniform_steps(N, budget) if uniform else (*range(budget - 1), N - 2)
+    schedule = Schedule(N, steps, "reuse" if kind == "fitted" else kind)
+    return schedule.with_weights([(0.1,)] * budget) if kind == "fitted" else schedule
+
+
+RUNGS = st.tuples(st.sampled_from(["fitted", "reuse", "linear"]), st.booleans())
+
+
+@given(st.integers(2, 12), st.integers(2, 30), RUNGS, RUNGS, st.integers(2, N - 1))
+def test_next_to_a_baseline_its_rule_holds(
+    low: int, gap: int, first: tuple[str, bool], second: tuple[str, bool], budget: int
+) -> None:
+    """What won at a rung holds beside it, on the policy's own run and on any other."""
+    ends = [_rung(low, *first), _rung(low + gap, *second)]
+    policy = Policy(*ends, Provenance(num_steps=N), ladder=tuple(ends))
+    near = ends if low <= budget <= low + gap else [ends[0] if budget < low else ends[1]]
+    near = [s for s in ends if s.budget == budget] or near
+    rules = {s.forecaster for s in near} - {"fitted"}
+    rule = "fitted" if not rules else rules.pop() if len(rules) == 1 else "reuse"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OtcacheNotice)
+        found = [policy.schedule(budget), policy.schedule(budget, num_steps=N - 1 + N % 2 + 1)]
+    for schedule in found if budget < N - 1 else found[:1]:
+        assert schedule.forecaster == rule
+        plain = [s for s in near if s.forecaster != "fitted"]
+        if any(s.computed == uniform_steps(N, s.budget) for s in plain):
+            assert schedule.computed == uniform_steps(schedule.num_steps, budget)
+
+
+def test_what_computes_everything_has_no_rule(provenance: Provenance) -> None:
+    fitted = Schedule(N, (0, 10, 20)).with_weights([(0.1,)] * 3)
+    policy = Policy(fitted, fitted, provenance, ladder=(fitted, Schedule.full(N)))
+    got = policy.schedule(30)
+    assert got.forecaster == "fitted"
+    assert got.computed == interpolate(fitted, Schedule.full(N), 30).computed
 
 
 def test_it_takes_well_under_a_millisecond(policy: Policy) -> None:
@@ -132,7 +162,7 @@ def test_twice_the_steps_keep_place_and_strength(policy: Policy) -> None:
 
 def test_large_budgets_of_a_longer_run_are_read_by_their_share() -> None:
     """Three times the steps, three times the computed ones: the same schedule, more finely."""
-    low, high = Schedule(20, (0, 3, 9, 15)), Schedule(20, (0, 2, 4, 6, 8, 10, 12, 14, 16, 18))
+    low, high = Schedule(20, (0, 3, 9, 15)), Schedule(20, (0, 1, 4, 6, 8, 10, 12, 14, 16, 18))
     short = Policy(low, high, Provenance(num_steps=20))
     with pytest.warns(OtcacheNotice):
         half = short.schedule(30, num_steps=60)
@@ -302,14 +332,6 @@ def test_bad_provenance_is_refused(provenance: Provenance, change: dict, text: s
     assert text in str(caught.value)
 
 
-def test_a_schedule_that_was_not_fitted_borrows_its_neighbours_strengths(policy: Policy) -> None:
-    plain = msgspec.structs.replace(policy.reference, weights=(), forecaster="reuse")
-    half = msgspec.structs.replace(policy, reference=plain, ladder=policy.ladder[:1])
-    own = StrengthCurve.of(policy.ladder[0], grid_of(policy))
-    got = StrengthCurve.of(half.schedule(7), grid_of(policy))
-    assert got(4 / 7, 3) == pytest.approx(own(4 / 7, 3))
-
-
 def test_inside_the_ladder_only_rungs_are_neighbours(policy: Policy) -> None:
     stray = Schedule(N, (0, 45, 46, 47, 48, 49))
     assert msgspec.structs.replace(policy, reference=stray).schedule(6) == policy.schedule(6)
@@ -336,8 +358,7 @@ def test_unlike_forecasters_without_strengths_reuse_on_any_run(provenance: Prove
     with pytest.warns(OtcacheNotice):
         mapped = policy.schedule(4, num_steps=30)
     for got in (policy.schedule(4), mapped):
-        assert got.forecaster == "fitted"
-        assert not any(c for row in got.weights for c in row)
+        assert (got.forecaster, got.weights) == ("reuse", ())
 
 
 def test_strengths_are_read_on_the_policys_own_grid(provenance: Provenance) -> None:
@@ -366,5 +387,4 @@ def test_weights_that_are_no_strengths_are_not_carried_over(provenance: Provenan
     assert (between.forecaster, between.weights) == ("mean-velocity", ())
     fitted = Schedule(N, (0, 5, 10, 20, 30, 40)).with_weights([(0.1,)] * 6)
     mixed = Policy(ends[0], fitted, provenance).schedule(4)
-    assert mixed.forecaster == "fitted"
-    assert {row[0] for row in mixed.weights} <= {0.0, 0.1}
+    assert (mixed.forecaster, mixed.weights) == ("mean-velocity", ())

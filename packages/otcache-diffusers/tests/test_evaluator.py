@@ -150,7 +150,8 @@ def test_a_subset_of_samples(built: PipelineEvaluator) -> None:
     np.testing.assert_allclose(some, every[:, [2, 0]], atol=1e-14)
 
 
-def test_fitted_weights_are_found_and_reproduce_the_error(built: PipelineEvaluator) -> None:
+def test_fitted_weights_are_found_and_reproduce_the_error(field: Field) -> None:
+    built = _evaluator(field, fit=ClosedLoopFit(cross_validate=False))
     schedules = [Schedule(N, (0, 2, 5)), Schedule(N, (0, 1, 3, 6))]
     fitted = built.evaluate(schedules, fit=True)
     assert [s.forecaster for s in fitted.schedules] == ["fitted", "fitted"]
@@ -160,13 +161,15 @@ def test_fitted_weights_are_found_and_reproduce_the_error(built: PipelineEvaluat
     assert (again.errors.mean(1) < 0.5 * built.evaluate(schedules).errors.mean(1)).all()
 
 
-def test_the_error_of_a_fit_is_that_of_samples_it_never_saw(field: Field) -> None:
+@pytest.mark.parametrize("samples", [2, 3])
+def test_the_error_of_a_fit_is_that_of_samples_it_never_saw(
+    built: PipelineEvaluator, samples: int
+) -> None:
     """With one span that skips, leaving a sample out is fitting on the others and running it."""
-    built = _evaluator(field, fit=ClosedLoopFit(cross_validate=2))
-    schedule = Schedule(N, (0, 1, 2, 3))
-    errors = built.evaluate([schedule], fit=True).errors[0]
-    for n in range(3):
-        others = built.evaluate([schedule], fit=True, samples=[m for m in range(3) if m != n])
+    schedule, every = Schedule(N, (0, 1, 2, 3)), range(samples)
+    errors = built.evaluate([schedule], fit=True, samples=every).errors[0]
+    for n in every:
+        others = built.evaluate([schedule], fit=True, samples=[m for m in every if m != n])
         alone = built.evaluate(others.schedules, samples=[n]).errors[0, 0]
         np.testing.assert_allclose(errors[n], alone, rtol=1e-9)
 

@@ -24,9 +24,19 @@ def _bench(errors: dict[Schedule, list[float]]) -> Any:
 
 
 def test_candidates_compete_by_geometric_mean() -> None:
-    rung = compare(_bench({A: [1.0, 4.0], B: [2.9, 1.0]}), {"quantile": A, "second-order": B})
-    assert rung.schedule is B
-    assert rung.alternatives == pytest.approx({"quantile": 2.0, "second-order": 2.9**0.5})
+    best = compare(_bench({A: [1.0, 4.0], B: [2.9, 1.0]}), {"quantile": A, "second-order": B})
+    assert (best.schedule, best.name) == (B, "second-order")
+    assert best.error == pytest.approx(2.9**0.5)
+    assert {n: c.error for n, c in best.candidates.items()} == pytest.approx(
+        {"quantile": 2.0, "second-order": 2.9**0.5}
+    )
+    assert {c.samples for c in best.candidates.values()} == {2}
+
+
+def test_equal_schedules_run_once_and_stand_in_the_table_twice() -> None:
+    best = compare(_bench({A: [1.0, 1.0]}), {"quantile": A, "lexicographic": A})
+    assert best.name == "quantile"
+    assert best.candidates["lexicographic"] == best.candidates["quantile"]
 
 
 @pytest.mark.parametrize(
@@ -34,21 +44,23 @@ def test_candidates_compete_by_geometric_mean() -> None:
 )
 def test_a_variant_must_be_clearly_better(lucky: list[float], chosen: Schedule) -> None:
     bench = _bench({A: [1.0, 1.0, 1.0], B: lucky, C: [2.0, 2.0, 2.0]})
-    rung = compare(bench, {"quantile": A}, [B, C])
-    assert rung.schedule is chosen
-    assert list(rung.alternatives) == ["quantile", "quantile, rounding 2", "quantile, rounding 3"]
+    best = compare(bench, {"quantile": A}, [B, C])
+    assert best.schedule is chosen
+    assert list(best.candidates) == ["quantile", "quantile, rounding 2", "quantile, rounding 3"]
 
 
 def test_a_variant_that_is_also_a_plan_competes_as_the_plan() -> None:
     bench = _bench({A: [1.0, 1.0], B: [0.5, 1.9]})
-    rung = compare(bench, {"quantile": A, "second-order": B}, [B])
-    assert rung.schedule is B
-    assert list(rung.alternatives) == ["quantile", "second-order"]
+    best = compare(bench, {"quantile": A, "second-order": B}, [B])
+    assert (best.schedule, best.name) == (B, "second-order")
+    assert list(best.candidates) == ["quantile", "second-order"]
 
 
 def test_a_sound_variant_replaces_broken_candidates() -> None:
     bench = _bench({A: [np.nan, 1.0], B: [0.5, 0.5]})
-    assert compare(bench, {"quantile": A}, [B]).schedule is B
+    best = compare(bench, {"quantile": A}, [B])
+    assert best.schedule is B
+    assert best.candidates["quantile"].error is None
     with pytest.raises(OtcacheError, match="every schedule of budget 2 broke the run"):
         compare(_bench({A: [np.inf, 1.0]}), {"quantile": A})
 

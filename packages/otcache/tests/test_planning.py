@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
 import otcache
+from otcache.candidates import BASELINES
 from otcache_core import OtcacheError, Schedule
-from otcache_core.calibration import Calibration, Rung
+from otcache_core.calibration import Calibration, Measured, Rung
 from otcache_core.errors import OtcacheNotice
 
 
+def _rung(num_steps: int, budget: int, error: float, **candidates: float) -> Rung:
+    """A fitted rung that was compared with uniform reuse, or with the candidates given."""
+    schedule = Schedule(num_steps, tuple(range(budget))).with_weights([(0.1,)] * budget)
+    table = {n.replace("_", ", "): Measured(e, 1) for n, e in candidates.items()}
+    table |= {"quantile": Measured(error, 2)}
+    return Rung(schedule, error, "quantile", table)
+
+
 def _calibration(num_steps: int, errors: Mapping[int, float]) -> Calibration:
-    """A calibration that measured these errors by budget."""
-    schedules = {b: Schedule(num_steps, tuple(range(b))) for b in {*errors, 2, 3}}
+    """A calibration that measured these errors of fitted schedules by budget."""
+    rungs = [_rung(num_steps, b, e, uniform_reuse=3 * e) for b, e in sorted(errors.items())]
+    return _of(num_steps, rungs)
+
+
+def _of(num_steps: int, rungs: Sequence[Rung], samples: int = 2) -> Calibration:
     return Calibration(
         provenance={"num_steps": num_steps},
         num_steps=num_steps,
         grid=np.linspace(1, 0, num_steps + 1),
-        samples=("one",),
+        samples=tuple(map(str, range(samples))),
         gram=np.eye(num_steps),
         span_costs=np.zeros((num_steps, num_steps + 1)),
-        anchor=schedules[2],
-        reference=schedules[3],
-        ladder=tuple(Rung(schedules[b], error) for b, error in sorted(errors.items())),
+        anchor=Schedule(num_steps, (0, 1)),
+        reference=Schedule(num_steps, (0, 1, 2)),
+        ladder=tuple(rungs),
         nfe={},
     )
 
@@ -38,6 +51,53 @@ def _budgets(policy: otcache.Policy) -> list[int]:
 def test_a_rung_worse_than_a_cheaper_one_is_left_out() -> None:
     policy = otcache.plan(_calibration(30, {4: 0.3, 8: 0.1, 10: 0.2, 15: 0.05}))
     assert _budgets(policy) == [4, 8, 15]
+
+
+def _won(rung: Rung, name: str, error: float) -> Rung:
+    """The rung, won by a baseline."""
+    plain = Schedule(rung.schedule.num_steps, rung.schedule.computed, name.split(", ")[1])
+    return Rung(plain, error, name, rung.candidates | {name: Measured(error, 2)})
+
+
+def test_a_rung_where_a_baseline_won_is_kept_and_hides_no_fitted_one() -> None:
+    """Between a reusing rung and another there is reuse: worse than a fitted rung in between."""
+    fitted = [_rung(30, b, e, uniform_reuse=1.0) for b, e in ((4, 0.2), (5, 0.15), (6, 0.3))]
+    reuse = _won(fitted[1], "uniform, reuse", 0.1)
+    assert _budgets(otcache.plan(_of(30, [fitted[0], reuse, fitted[2]]))) == [4, 5, 6]
+    worse = _won(fitted[2], "planned, linear", 0.4)
+    assert _budgets(otcache.plan(_of(30, [*fitted[:2], worse]))) == [4, 5, 6]
+
+
+def test_anchor_and_reference_outside_of_the_rungs_are_no_nodes() -> None:
+    """They were never compared with a baseline."""
+    policy = otcache.plan(_of(30, [_rung(30, b, 1 / b, uniform_reuse=1.0) for b in (4, 8)]))
+    assert policy.anchor == policy.reference == policy.ladder[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "samples", "kept"),
+    [(0.08, 2, True), (0.09, 2, False), (0.04, 1, True), (0.045, 1, False)],
+)
+def test_a_rung_without_baselines_needs_the_bound_of_a_smaller_one(
+    error: float, samples: int, kept: bool
+) -> None:
+    """At B = 10 the best baseline had .25; at 12 it would have .174, and half of that is .087."""
+    every = dict.fromkeys(n.replace(", ", "_") for n in BASELINES)
+    below = _rung(50, 10, 0.2, **dict.fromkeys(every, 0.25))
+    calibration = _of(50, [below, _rung(50, 12, error)], samples)
+    assert _budgets(otcache.plan(calibration)) == ([10, 12] if kept else [10])
+
+
+def test_one_sample_asks_for_all_four_baselines() -> None:
+    some = _rung(30, 6, 0.1, uniform_reuse=0.3, planned_reuse=0.3)
+    every = _rung(30, 5, 0.15, **dict.fromkeys((n.replace(", ", "_") for n in BASELINES), 0.4))
+    assert _budgets(otcache.plan(_of(30, [every, some], samples=1))) == [5]
+    assert _budgets(otcache.plan(_of(30, [every, some], samples=2))) == [5, 6]
+
+
+def test_a_ladder_that_was_never_compared_makes_no_policy() -> None:
+    with pytest.raises(OtcacheError, match=r"compared with uniform reuse: raise Recipe\."):
+        otcache.plan(_of(30, [_rung(30, 5, 0.1)]))
 
 
 @pytest.mark.parametrize("num_steps", [4, 8])
@@ -61,6 +121,10 @@ def test_few_steps_without_loss_are_planned_without_a_word() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", OtcacheNotice)
         assert _budgets(otcache.plan(_calibration(8, {1: 0.4, 2: 0.01, 3: 0.001}))) == [2, 3]
+
+
+def test_few_steps_on_a_straight_path_are_skipped_though_one_leaves_no_error() -> None:
+    assert _budgets(otcache.plan(_calibration(8, {1: 1e-12, 2: 1e-12, 3: 2e-9}))) == [2]
 
 
 def test_without_a_rung_of_one_step_the_worst_one_is_the_measure() -> None:

@@ -12,7 +12,8 @@ from otcache_core.keep import Keep
 def test_budgets_follow_from_the_step_count() -> None:
     recipe = Recipe().resolve(30)
     assert (recipe.anchor_budget, recipe.reference_budget) == (4, 10)
-    assert recipe.ladder == (4, 5, 6, 8, 10, 12, 15, 19)
+    assert recipe.ladder == (2, 3, 4, 5, 6, 8, 10, 12, 15, 19)
+    assert Recipe(ladder=(15,)).resolve(30).ladder == (4, 10, 15)
 
 
 @pytest.mark.parametrize("num_steps", range(4, 101))
@@ -20,7 +21,7 @@ def test_every_step_count_gets_a_ladder_inside_it(num_steps: int) -> None:
     recipe = Recipe().resolve(num_steps)
     assert recipe.ladder is not None
     assert recipe.anchor_budget in recipe.ladder
-    assert recipe.ladder[0] == (1 if num_steps <= 8 else recipe.anchor_budget)
+    assert recipe.ladder[0] == (1 if num_steps <= 8 else 2)
     assert recipe.ladder[-1] <= num_steps
     assert recipe.reference_budget in recipe.ladder
 
@@ -41,9 +42,14 @@ def test_a_refined_calibration_goes_on_from_an_unrefined_one() -> None:
     assert plain.identity != Recipe(seed=1).identity
 
 
-def test_refinement_needs_an_allowance() -> None:
-    with pytest.raises(OtcacheError, match="refine_runs"):
-        Recipe(refine_runs=0.0).resolve(30)
+@pytest.mark.parametrize("name", ["refine_runs", "candidate_runs"])
+def test_a_stage_needs_an_allowance(name: str) -> None:
+    with pytest.raises(OtcacheError, match=f"Recipe.{name} must be above 0, got 0.0"):
+        Recipe(**{name: 0.0}).resolve(30)
+
+
+def test_what_baselines_may_cost_is_part_of_a_calibration() -> None:
+    assert Recipe().identity != Recipe(candidate_runs=3.0).identity
 
 
 def test_where_runs_are_kept_is_no_part_of_a_calibration_but_a_sketch_is() -> None:

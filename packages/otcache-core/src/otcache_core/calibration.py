@@ -18,30 +18,59 @@ from otcache_core.files import array, load_arrays, load_json, read_bytes, save_a
 from otcache_core.problem import check_costs
 from otcache_core.schedule import Schedule
 
-FORMAT, VERSION = "otcache-calibration", 1
+FORMAT, VERSION = "otcache-calibration", 2
 FACTS, ARRAYS = "calibration.json", "calibration.safetensors"
+
+
+class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one candidate of a rung did on the calibration samples.
+
+    Args:
+        error: geometric mean over samples; >= 0. That of a candidate measured on a part of them is
+            scaled by the ratio of the fitted schedule's errors on all samples and on that part, so
+            that the figures of a rung compare. None where the run broke (NaN or infinity).
+        samples: number of samples it was measured on, at least 1.
+
+    Raises:
+        OtcacheError: if a number is out of range.
+    """
+
+    error: float | None
+    samples: int
+
+    def __post_init__(self) -> None:
+        if self.error is not None and not 0 <= self.error < math.inf:
+            raise OtcacheError(expected("candidate error", self.error, "a finite number >= 0"))
+        if self.samples < 1:
+            raise OtcacheError(expected("candidate samples", self.samples, "at least 1"))
 
 
 class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The best schedule known of one budget, and what it was compared with.
 
     Args:
-        schedule: with its fitted weights.
+        schedule: with its fitted weights, where a fitted one was best.
         error: its mean error by the calibration's objective; >= 0.
-        alternatives: name of each rival at this budget (``uniform``, ...) to its mean error.
+        winner: its name among the candidates; "" where there was nothing to compare.
+        candidates: what was measured at this budget, by name: fitted schedules (``quantile``,
+            ``second-order``, ...) and baselines (``uniform, reuse``, ...). A baseline that is not
+            there was not measured.
 
     Raises:
-        OtcacheError: if an error is negative, infinite or NaN.
+        OtcacheError: if the error is negative, infinite or NaN, or the winner is no candidate.
     """
 
     schedule: Schedule
     error: float
-    alternatives: dict[str, float] = {}
+    winner: str = ""
+    candidates: dict[str, Measured] = {}
 
     def __post_init__(self) -> None:
-        for name, error in {"error": self.error, **self.alternatives}.items():
-            if not 0 <= error < math.inf:
-                raise OtcacheError(expected(f"rung error {name!r}", error, "a finite number >= 0"))
+        if not 0 <= self.error < math.inf:
+            raise OtcacheError(expected("rung error", self.error, "a finite number >= 0"))
+        if self.winner and self.winner not in self.candidates:
+            wanted = f"one of its candidates: {', '.join(self.candidates) or 'there are none'}"
+            raise OtcacheError(expected("rung winner", self.winner, wanted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +88,7 @@ class Calibration:
         span_costs: w(i -> j), shape (N, N + 1); see :class:`~otcache_core.problem.ScheduleProblem`.
         anchor: schedule at the extreme budget.
         reference: schedule at the conservative budget.
-        ladder: fitted rungs of distinct budgets, lowest first.
+        ladder: one rung a budget, lowest first, each with the table of its candidates.
         nfe: stage to denoiser evaluations spent there, a sample and step being one.
         span_costs_nfe: evaluations that ``span_costs`` cost.
         span_costs_samples: samples that ``span_costs`` are a mean over.

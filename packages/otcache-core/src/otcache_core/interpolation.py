@@ -19,14 +19,13 @@ from otcache_core.warp import (
     quantile_function,
     round_to_steps,
     targets_between,
+    uniform_steps,
 )
 
 if TYPE_CHECKING:
     from otcache_core.policy import Policy
 
 
-#: Forecasters that strengths describe.
-WITH_STRENGTH = ("reuse", "linear", "fitted")
 #: On a run of more steps than the policy's, budgets of at least this share of them are read by share.
 BY_SHARE = 0.25
 
@@ -53,6 +52,34 @@ class _Place(msgspec.Struct, frozen=True):
     lower: Schedule
     upper: Schedule
     lam: float
+
+    @property
+    def plain(self) -> list[Schedule]:
+        """The ends that are not fitted, but for one that skips nothing: any rule is right there."""
+        ends = [self.lower] if self.lower is self.upper else [self.lower, self.upper]
+        return [s for s in ends if not _fitted(s) and s.budget < s.num_steps]
+
+    @property
+    def rule(self) -> str:
+        """The forecaster that holds here: that of the ends that are not fitted, if any.
+
+        A baseline wins a rung where what was fitted fails on samples it has not seen, and the
+        strengths of the other end say nothing about where that begins: they would be run unmeasured.
+        Between two rules it is reuse, the one that can do the least harm.
+        """
+        rules = {s.forecaster for s in self.plain}
+        if not rules:
+            return "fitted"
+        return rules.pop() if len(rules) == 1 else "reuse"
+
+    @property
+    def uniform(self) -> bool:
+        """Whether one of those ends has uniform steps: then so has what is between."""
+        return any(s.computed == uniform_steps(s.num_steps, s.budget) for s in self.plain)
+
+
+def _fitted(schedule: Schedule) -> bool:
+    return schedule.forecaster == "fitted" and bool(schedule.weights)
 
 
 def _nodes(policy: Policy) -> list[Schedule]:
@@ -95,6 +122,8 @@ def _schedule_at(same: _Same, budget: int) -> Schedule:
         return place.lower if place.lower.budget == 1 else Schedule(num_steps=n, computed=(0,))
     if budget == place.lower.budget:
         return place.lower
+    if place.uniform:
+        return Schedule(n, uniform_steps(n, budget), place.rule)
     targets = targets_between(place.lower, place.upper, budget, place.lam)
     return _forecast(policy, place, round_to_steps(targets, n), _grid(policy, n))
 
@@ -111,7 +140,8 @@ def schedule_mapped(
     first, carried over by noise level (by position where a grid is unknown) and rounded there.
     Strengths are those of B' too. At small budgets it is the number of computed steps that decides
     where they belong, so B' = B; where a good part of a longer run is computed it is the share of it.
-    On a shorter run the number decides at any budget (docs/transfer.md).
+    On a shorter run the number decides at any budget (docs/transfer.md). Where uniform steps hold at
+    B', they are the run's own, B of n.
     """
     return _schedule_mapped(_Same(policy), budget, n, points)
 
@@ -124,6 +154,8 @@ def _schedule_mapped(
         return Schedule.full(n)
     policy = same.policy
     place = _place(policy, _own_budget(budget, policy.num_steps, n))
+    if place.uniform:
+        return Schedule(n, uniform_steps(n, budget), place.rule)
     u = levels(budget)
     low, high = (quantile_function(s)(u) for s in (place.lower, place.upper))
     targets = (1.0 - place.lam) * low + place.lam * high
@@ -147,21 +179,15 @@ def _own_budget(budget: int, own: int, n: int) -> float:
 def _forecast(
     policy: Policy, place: _Place, steps: tuple[int, ...], grid: NDArray[np.float64]
 ) -> Schedule:
-    """Give steps the forecaster of both neighbours: by name unless it is ``fitted``.
+    """Give steps the forecaster that holds: by name, or between fitted ends by their strengths.
 
     What other forecasters store in the weights belongs to the spans of their own schedule and is not
-    carried over; where neighbours differ, only those whose strength is known count. Reuse without
-    weights beside a fitted schedule means that nothing was fitted there: the fitted strengths count
-    for both.
+    carried over.
     """
-    n, ends = len(grid) - 1, [place.lower, place.upper]
-    fitted = [s for s in ends if s.forecaster == "fitted" and s.weights]
-    kinds = {s.forecaster for s in ends}
-    if len(kinds) == 1 and not fitted:
-        return Schedule(num_steps=n, computed=steps, forecaster=kinds.pop())
-    ends = [s for s in ends if s.forecaster in WITH_STRENGTH] or [place.lower.without_weights()]
-    if fitted:
-        ends = [s for s in ends if s.weights or s.forecaster != "reuse"]
+    n = len(grid) - 1
+    ends = [s for s in (place.lower, place.upper) if _fitted(s)]
+    if place.rule != "fitted" or not ends:
+        return Schedule(n, steps, place.rule if place.plain else "reuse")
     names = sorted({name for s in ends for name, _ in s.branch_weights})
     own, branches = _grid(policy, policy.num_steps), (None, *names)
     low = StrengthTable.of(ends[0], own, branches)

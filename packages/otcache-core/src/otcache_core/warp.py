@@ -54,6 +54,16 @@ def quantile_function(schedule: Schedule) -> Quantile:
     return quantile
 
 
+def uniform_steps(num_steps: int, budget: int) -> tuple[int, ...]:
+    r"""B of N steps at equal gaps: k_m = \lfloor (m-1) N / B \rfloor, m = 1..B.
+
+    Examples:
+        >>> uniform_steps(10, 4)
+        (0, 2, 5, 7)
+    """
+    return tuple(m * num_steps // budget for m in range(budget))
+
+
 def levels(budget: int) -> NDArray[np.float64]:
     """The u at which a schedule of this budget reads a quantile function: (m-1)/B, m = 1..B."""
     return np.arange(budget) / budget

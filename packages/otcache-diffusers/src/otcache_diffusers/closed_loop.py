@@ -20,8 +20,8 @@ class SpanWeights:
 
     Attributes:
         pooled: c_0 .. c_{m-1} from all samples.
-        others: for each sample the weights from all samples but itself (``pooled`` if there is
-            are too few).
+        others: for each sample the weights from all samples but itself (``pooled`` where it is the
+            only one, or without cross-validation).
     """
 
     pooled: tuple[float, ...]
@@ -74,15 +74,16 @@ class ClosedLoopFit:
     is linear in the outputs o_b of several guidance branches, each branch has weights of its own:
     the sum over r becomes one over branches and r, of gamma_b times the branch's outputs.
 
-    From four samples on every sample also gets the weights that the *other* samples alone would
+    From two samples on every sample also gets the weights that the *other* samples alone would
     give. Run with those, its error is one of a sample the fit never saw: leave-one-out
-    cross-validation inside the run, for no evaluation more. With fewer samples the weights of the
-    others would be too far off, and the state of the run with them.
+    cross-validation inside the run, for no evaluation more. With two or three samples those weights
+    are of fewer than the pooled ones, so the error is a cautious one; that of a fit which has seen
+    its sample would be an optimistic one, by an unknown factor.
 
     Args:
         memory: m, the number of computed outputs combined; 1 to 3.
         ridge: lambda, relative to the diagonal.
-        cross_validate: least number of samples for which weights of the others are made.
+        cross_validate: run each sample with the weights of the others; False runs all with the pooled.
 
     References:
         This project's reconstruction; measured in docs/evidence.md.
@@ -90,7 +91,7 @@ class ClosedLoopFit:
 
     memory: int = 3
     ridge: float = 1e-3
-    cross_validate: int = 4
+    cross_validate: bool = True
 
     def solve(
         self,
@@ -145,7 +146,7 @@ class ClosedLoopFit:
         normal, toward, prior = equations.normal, equations.toward, equations.prior
         pooled = prior + self._solve(normal.sum(0), toward.sum(0))
         alone = np.tile(pooled, (len(normal), 1))
-        if len(normal) >= max(2, self.cross_validate):
+        if self.cross_validate and len(normal) > 1:
             others = zip(normal.sum(0) - normal, toward.sum(0) - toward, strict=True)
             alone = np.stack([prior + self._solve(*system) for system in others])
         ends = np.cumsum(list(equations.sizes.values()))[:-1]

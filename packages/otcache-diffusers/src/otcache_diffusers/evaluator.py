@@ -62,7 +62,7 @@ class PipelineEvaluator(Evaluator):
 
     The fit is one of all samples, however few one pipeline call holds: with more than one batch each
     schedule is run span by span (:class:`~otcache_diffusers.pooled_fit.PooledFit`), for more calls
-    but no more evaluations. On four samples or more every sample runs with the weights that the
+    but no more evaluations. On two samples or more every sample runs with the weights that the
     others give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
     it does not reward overfitting. The weights returned are those of all samples. Where guidance is
     linear in its branches (:func:`~otcache_diffusers.guidance.branch_gains`), every branch gets its

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from otcache import calibration_stages as stage
+from otcache.candidates import settle_ladder
 from otcache.comparison import compare
+from otcache.inspection import candidate_table
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store, StoredEvaluator, digest
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, __version__
-from otcache_core.calibration import Calibration, Rung
+from otcache_core.calibration import Calibration
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import OtcacheNotice, expected
 from otcache_core.identification import identify
@@ -45,7 +47,9 @@ def calibrate(
     3. *Anchor*: search the perceptual error of whole runs at the extreme budget B_a.
     4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop;
        at small budgets in several roundings, of which the best by true error is kept.
-    5. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
+    5. *Candidates*: run reuse and linear forecasts, on the same steps and on uniform ones, and keep
+       the best of each budget: no rung is worse than the simplest rules (:mod:`otcache.candidates`).
+    6. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
@@ -116,6 +120,7 @@ def calibrate(
     calibration = _measure(bench, provenance)
     if note := _fitted(recurrence, calibration):
         show.say(note)
+    show.table(candidate_table(calibration))
     show.say(_price(calibration))
     if directory is not None:
         calibration.save(Path(directory))
@@ -128,8 +133,8 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
     planner = stage.Planner(bench, costs.costs, gram)
     reference = _reference(bench, planner)
     warm = list(planner.plan(bench.recipe.anchor_budget or 1).values())
-    anchor = stage.find_anchor(bench, reference.schedule, warm)
-    ladder = stage.climb_ladder(bench, anchor, reference, planner)
+    anchor = stage.find_anchor(bench, reference, warm)
+    ladder = settle_ladder(bench, stage.climb_ladder(bench, anchor, reference, planner))
     if bench.recipe.refine and bench.fit:
         ladder = stage.refine_ladder(bench, ladder)
     return Calibration(
@@ -141,23 +146,23 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
         span_costs=costs.costs,
         span_costs_nfe=costs.nfe,
         span_costs_samples=costs.samples,
-        anchor=anchor.schedule,
-        reference=reference.schedule,
+        anchor=anchor,
+        reference=reference,
         ladder=tuple(ladder),
         nfe=dict(bench.ledger.nfe),
         objective=bench.fidelity,
     )
 
 
-def _reference(bench: stage.Workbench, planner: stage.Planner) -> Rung:
+def _reference(bench: stage.Workbench, planner: stage.Planner) -> Schedule:
     bench.ledger.stage = "reference"
     budget = bench.recipe.reference_budget
     assert budget is not None
     plans: dict[str, Schedule] = planner.plan(budget)
     with bench.stages.stage("choosing the reference", 1) as advance:
-        rung = compare(bench, plans)
+        best = compare(bench, plans).schedule
         advance(1, 1)
-    return rung
+    return best
 
 
 def _request(

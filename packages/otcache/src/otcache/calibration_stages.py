@@ -1,4 +1,4 @@
-"""The stages of a calibration: record, price spans, reference, anchor, ladder."""
+"""The stages of a calibration: record, price spans, reference, anchor, ladder, refinement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.comparison import compare
+from otcache.comparison import Contender, compare
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store
-from otcache_core import OtcacheError, Schedule, ScheduleProblem, Trajectory
-from otcache_core.calibration import Rung
+from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
+from otcache_core.calibration import Measured, Rung
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
 from otcache_core.plugins import Registry
 from otcache_core.roundings import roundings
@@ -163,7 +163,7 @@ class Planner:
         return plans
 
 
-def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule]) -> Rung:
+def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule]) -> Schedule:
     """Stage 2: search the end-to-end error at the anchor budget."""
     bench.ledger.stage = "anchor search"
     recipe = bench.recipe
@@ -188,42 +188,44 @@ def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule])
             evaluator=bench.evaluator,
             seed=recipe.seed,
         )
-        solution = solver.solve(problem)
+        solution: Solution = solver.solve(problem)
     if solution.schedule is None:
         raise OtcacheError(
             f"no anchor schedule of {budget} steps was found: {solution.result.value}"
         )
-    return Rung(solution.schedule, float(solution.objective), {})
+    return solution.schedule
 
 
-def climb_ladder(bench: Workbench, anchor: Rung, reference: Rung, planner: Planner) -> list[Rung]:
+def climb_ladder(
+    bench: Workbench, anchor: Schedule, reference: Schedule, planner: Planner
+) -> list[Contender]:
     """Stage 3: at every rung fit the interpolated schedule, beside what planning alone offers.
 
-    Where the recipe's allowance for it lasts, from the smallest budget up, the interpolated targets
+    Where the recipe's allowance for it lasts, from the anchor's budget up, the interpolated targets
     are rounded in several ways.
     """
     bench.ledger.stage = "ladder"
     budgets = bench.recipe.ladder or ()
-    rungs = []
+    found = []
     left = int(bench.recipe.rounding_runs * bench.num_steps)
     with bench.stages.stage("fitting the ladder", len(budgets)) as advance:
         for done, budget in enumerate(budgets, 1):
             price = max(1, budget - 1)  # step 0 is known from the full run
-            ways = max(1, min(MOST_ROUNDINGS, left // price))
-            between = roundings(anchor.schedule, reference.schedule, budget, ways)
+            ways = max(1, min(MOST_ROUNDINGS, left // price)) if budget > anchor.budget else 1
+            between = roundings(anchor, reference, budget, ways)
             left -= price * len(between) if len(between) > 1 else 0
             candidates = {"quantile": between[0], **planner.plan(budget)}
-            rungs.append(compare(bench, candidates, between[1:]))
+            found.append(compare(bench, candidates, between[1:]))
             advance(done, len(budgets))
-    return rungs
+    return found
 
 
 def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
-    """Stage 4: one Gauss-Newton step on the weights of each rung, smallest budget first.
+    """Stage 5: one Gauss-Newton step on the weights of each rung, smallest budget first.
 
-    A rung whose price exceeds what the recipe's allowance has left keeps its fitted weights. A step
-    is taken only if it lowers the error of samples that were kept out of it; the rung's error is
-    then lowered in the same ratio.
+    A rung whose price exceeds what the recipe's allowance has left keeps its fitted weights, and one
+    where a baseline won has none. A step is taken only if it lowers the error of samples that were
+    kept out of it; the rung's error is then lowered in the same ratio.
     """
     bench.ledger.stage = "refinement"
     bench.ledger.spend(0)
@@ -238,6 +240,8 @@ def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
 
 
 def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
+    if rung.schedule.forecaster != "fitted":
+        return rung
     solver = bench.registry.create(
         "solvers", "gauss-newton", objective=bench.fidelity, max_nfe=max_nfe
     )
@@ -252,4 +256,5 @@ def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
         return rung
     held = solution.stats["kept_out"]
     error = rung.error * held["refined"] / held["start"]
-    return Rung(solution.schedule, error, {**rung.alternatives, "fitted": rung.error})
+    table = {**rung.candidates, "refined": Measured(error, len(bench.trajectories))}
+    return Rung(solution.schedule, error, "refined", table)

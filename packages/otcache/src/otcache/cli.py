@@ -310,13 +310,16 @@ def report(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Policy file.")],
+    file: Annotated[Path, typer.Argument(help="Policy file, or folder of a calibration.")],
     budget: Annotated[
         str | None, typer.Option(help="Show the schedule of one budget only.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a policy's schedules and tell where it comes from."""
+    """Draw a policy's schedules and tell where it comes from; of a calibration, show its ladder."""
+    if file.is_dir():
+        _inspect_calibration(file, as_json)
+        return
     from otcache.inspection import draw
     from otcache.running import load_policy
 
@@ -334,6 +337,26 @@ def inspect(
         )
     else:
         out.print(draw(policy, schedules))
+
+
+def _inspect_calibration(folder: Path, as_json: bool) -> None:
+    """Show what was measured of every candidate at every rung."""
+    import msgspec
+
+    from otcache.inspection import candidate_table
+    from otcache_core.calibration import Calibration
+
+    calibration = Calibration.load(folder)
+    if as_json:
+        _print_json(
+            {
+                "provenance": calibration.provenance,
+                "nfe": dict(calibration.nfe),
+                "ladder": [msgspec.to_builtins(rung) for rung in calibration.ladder],
+            }
+        )
+    else:
+        out.print(candidate_table(calibration))
 
 
 @app.command()

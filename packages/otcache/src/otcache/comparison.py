@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
-from otcache_core.calibration import Rung
+from otcache_core.calibration import Measured
 
 if TYPE_CHECKING:
     from otcache.calibration_stages import Workbench
 
 
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """The best of a budget's schedules that were run on all samples, weights fitted on the way.
+
+    Args:
+        schedule: with its weights.
+        name: of it among the candidates.
+        logs: logarithm of its error on each sample, shape (samples,).
+        candidates: what was measured, by name.
+    """
+
+    schedule: Schedule
+    name: str
+    logs: NDArray[np.float64]
+    candidates: dict[str, Measured]
+
+    @property
+    def error(self) -> float:
+        """Geometric mean over samples."""
+        return float(np.exp(self.logs.mean()))
+
+
 def compare(
     bench: Workbench, candidates: Mapping[str, Schedule], variants: Sequence[Schedule] = ()
-) -> Rung:
+) -> Contender:
     """Run every schedule, with its weights fitted on the way, and keep the best.
 
     Schedules are compared by the mean over samples of the logarithm of their error, since errors
-    are heavy-tailed; ``Rung.error`` and the alternatives are geometric means. The best of the
-    variants takes the place of the best candidate only where it is clearly below it: of many alike
-    the best is in part the luckiest.
+    are heavy-tailed. The best of the variants takes the place of the best candidate only where it is
+    clearly below it: of many alike the best is in part the luckiest.
 
     Args:
         bench: what runs them.
@@ -33,29 +55,39 @@ def compare(
     Raises:
         OtcacheError: if every schedule breaks the run.
     """
-    names: dict[tuple[int, ...], str] = {}
-    for name, schedule in candidates.items():
-        names.setdefault(schedule.computed, name)
-    known = len(names)
+    named = dict(candidates)
+    first = {schedule.computed: name for name, schedule in reversed(named.items())}
+    known = len(first)
     for number, schedule in enumerate(variants, 2):
-        names.setdefault(schedule.computed, f"quantile, rounding {number}")
-    by_steps = {s.computed: s for s in (*variants, *candidates.values())}
-    unique = [by_steps[steps] for steps in names]
+        if schedule.computed not in first:
+            name = f"quantile, rounding {number}"
+            first[schedule.computed], named[name] = name, schedule
+    unique = list({s.computed: s for s in named.values()}.values())
     done = bench.evaluator.evaluate(unique, objective=bench.fidelity, fit=bench.fit)
-    floored = np.where(np.isfinite(done.errors), np.maximum(done.errors, 1e-12), np.inf)
-    logs = np.log(floored)
+    logs = log_errors(done.errors)
     best = int(logs[:known].mean(axis=1).argmin())
     if known < len(unique):
         challenger = known + int(logs[known:].mean(axis=1).argmin())
         best = challenger if clearly_below(logs[challenger], logs[best]) else best
-    error = np.exp(logs.mean(axis=1))
-    if not np.isfinite(error[best]):
+    if not np.isfinite(logs[best]).all():
         raise OtcacheError(
             f"every schedule of budget {unique[0].budget} broke the run: NaN or infinity."
         )
-    pairs = zip(names.values(), map(float, error), strict=True)
-    alternatives = {name: value for name, value in pairs if np.isfinite(value)}
-    return Rung(done.schedules[best], float(error[best]), alternatives)
+    row = {schedule.computed: at for at, schedule in enumerate(unique)}
+    table = {name: measured(logs[row[schedule.computed]]) for name, schedule in named.items()}
+    return Contender(done.schedules[best], first[unique[best].computed], logs[best], table)
+
+
+def log_errors(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of errors, from 1e-12 up; infinite where a run broke."""
+    floored = np.where(np.isfinite(errors), np.maximum(errors, 1e-12), np.inf)
+    return np.asarray(np.log(floored))
+
+
+def measured(logs: NDArray[np.float64]) -> Measured:
+    """The entry of a candidate with these logarithms of its error, one a sample."""
+    error = float(np.exp(logs.mean()))
+    return Measured(error if np.isfinite(error) else None, len(logs))
 
 
 def clearly_below(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:

@@ -1,14 +1,17 @@
-"""What ``otcache inspect`` and ``otcache plugins list`` print."""
+"""What ``otcache calibrate``, ``otcache inspect`` and ``otcache plugins list`` print."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from otcache.candidates import BASELINES
+from otcache.planning import proven
 from otcache_core import Schedule
+from otcache_core.calibration import Calibration, Measured, Rung
 from otcache_core.policy import Policy
 
 COMPUTED, SKIPPED = "█", "·"
@@ -39,6 +42,91 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
         facts.add_row(name, str(value))
     return Group(table, Text(), facts)
+
+
+def candidate_table(calibration: Calibration) -> Group:
+    """The error of every candidate at every rung, and what that means where it is not obvious."""
+    rows = [_columns(rung) for rung in calibration.ladder]
+    seen = {name: None for row in rows for name in row}
+    names = [*(name for name in seen if name not in BASELINES), *_in_order(seen)]
+    table = Table(box=None, padding=(0, 1, 0, 0), title=_title(calibration), title_justify="left")
+    table.add_column("B", justify="right", vertical="bottom", no_wrap=True)
+    for name in names:
+        table.add_column(_heading(name), justify="right", vertical="bottom", no_wrap=True)
+    samples = len(calibration.samples)
+    for rung, row in zip(calibration.ladder, rows, strict=True):
+        cells = (_cell(row.get(n), n == _column(rung.winner), samples) for n in names)
+        table.add_row(str(rung.schedule.budget), *cells)
+    return Group(table, Text(_LEGEND, style="dim"), *map(Text, _remarks(calibration)))
+
+
+_LEGEND = "* kept   ~ measured on a part of the samples   - not measured"
+
+
+def _heading(name: str) -> str:
+    """On two lines, so that eight columns fit on a terminal of 80."""
+    if name == "lexicographic":
+        return "lexico-\ngraphic "
+    return name.replace(", ", "\n").replace("-", "-\n") + " "
+
+
+def _title(calibration: Calibration) -> str:
+    count = len(calibration.samples)
+    samples = f"{count} calibration samples" if count > 1 else "one calibration sample"
+    return f"{calibration.objective or 'error'} of every candidate on {samples}"
+
+
+def _in_order(seen: dict[str, None]) -> list[str]:
+    """The baselines there are: those on planned steps, then those on uniform ones."""
+    return sorted(name for name in BASELINES if name in seen)
+
+
+def _column(name: str) -> str:
+    """The column of a candidate: all further roundings share one."""
+    return "quantile, rounded" if name.startswith("quantile, rounding") else name
+
+
+def _columns(rung: Rung) -> dict[str, Measured]:
+    """The candidates of a rung by column; of several roundings the winner, else the best."""
+    found: dict[str, Measured] = {}
+    for name, entry in rung.candidates.items():
+        column = _column(name)
+        before = found.get(column)
+        if before is None or name == rung.winner or _above(before, entry):
+            found[column] = entry
+    return found
+
+
+def _above(a: Measured, b: Measured) -> bool:
+    return b.error is not None and (a.error is None or a.error > b.error)
+
+
+def _cell(entry: Measured | None, kept: bool, samples: int) -> Text:
+    if entry is None:
+        return Text("- ", style="dim")
+    figure = "broke" if entry.error is None else f"{entry.error:.3g}"
+    part = "~" if entry.samples < samples else ""
+    return Text(f"{part}{figure}{'*' if kept else ' '}", style="bold green" if kept else "")
+
+
+def _errors(rung: Rung) -> Iterator[tuple[str, float]]:
+    return ((name, c.error) for name, c in rung.candidates.items() if c.error is not None)
+
+
+def _remarks(calibration: Calibration) -> Iterator[str]:
+    """One line for each rung where a baseline won, or that a policy does not get."""
+    known = {rung.schedule.budget for rung in proven(calibration)}
+    for rung in calibration.ladder:
+        budget = rung.schedule.budget
+        if rung.winner in BASELINES:
+            fitted = [e for n, e in _errors(rung) if n not in BASELINES and rung.error]
+            times = f"; fitted has {min(fitted) / rung.error:.2f} times its error" if fitted else ""
+            yield f"B = {budget}: {rung.winner} is kept{times}."
+        elif budget not in known:
+            yield (
+                f"B = {budget}: left out, not compared with its baselines; more samples or a larger "
+                "Recipe.candidate_runs would."
+            )
 
 
 def plugin_table(rows: Sequence[dict[str, str]]) -> Table:

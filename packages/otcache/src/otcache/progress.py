@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -58,6 +58,10 @@ class Stages:
                 progress.update(tasks[name], completed=done, total=total, what=what)
 
             yield report
+
+    def table(self, what: RenderableType) -> None:
+        """A table below the bars."""
+        self._console.print(what)
 
     def say(self, text: str) -> None:
         """A line below the bars."""

@@ -18,7 +18,7 @@ class Recipe:
     Args:
         anchor_budget: B_a of the searched schedule; about N/8.
         reference_budget: B_r of the graph method's schedule; about N/3.
-        ladder: budgets at which forecast weights are fitted; about every factor 1.25 from B_a to 2N/3.
+        ladder: budgets at which forecast weights are fitted; about every factor 1.25 from 2 to 2N/3.
             With N of at most 8 the budget 1 is always among them, as the measure of the others.
         cost_samples: samples on which the growth of deviations is measured; each costs about four
             full runs.
@@ -29,6 +29,8 @@ class Recipe:
             where there are any.
         rounding_runs: full runs a sample that may be spent, from the smallest budget up, on rounding
             the interpolated steps of a rung in several ways.
+        candidate_runs: full runs a sample that may be spent, from the smallest budget up, on reuse and
+            linear forecasts on a rung's own steps and on uniform ones, which a fitted rung must beat.
         batch_size: samples in one pipeline call.
         seed: of the search.
         refine: refine the weights of every rung on the error at the end of the run, as a last stage.
@@ -46,6 +48,7 @@ class Recipe:
     objective: str | None = None
     fidelity: str | None = None
     rounding_runs: float = 2.0
+    candidate_runs: float = 2.5
     batch_size: int = 8
     seed: int = 0
     refine: bool = False
@@ -63,8 +66,9 @@ class Recipe:
                 raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 1"))
         if not self.rounding_runs >= 0:
             raise OtcacheError(expected("Recipe.rounding_runs", self.rounding_runs, "at least 0"))
-        if not self.refine_runs > 0:
-            raise OtcacheError(expected("Recipe.refine_runs", self.refine_runs, "above 0"))
+        for name in ("candidate_runs", "refine_runs"):
+            if not getattr(self, name) > 0:
+                raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "above 0"))
         if num_steps < 4:
             raise OtcacheError(
                 expected(
@@ -108,9 +112,16 @@ def _scale(num_steps: int) -> tuple[int, ...]:
 
 
 def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
-    """Budgets in geometric progression from the anchor to 2N/3."""
+    """Budgets in geometric progression around the anchor, from 2 to 2N/3.
+
+    Those below the anchor cost next to nothing, and what is best there is not what is best above.
+    """
     budgets, b = {anchor, reference}, float(anchor)
     while b <= 2 * num_steps / 3:
         budgets.add(round(b))
         b *= 1.25
+    b = anchor / 1.25
+    while round(b) >= 2:
+        budgets.add(round(b))
+        b /= 1.25
     return tuple(sorted(budgets))

@@ -7,6 +7,7 @@ from typing import final
 from otcache_core.contracts.solver import ScheduleSolver
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
+from otcache_core.warp import uniform_steps
 
 
 @final
@@ -26,6 +27,6 @@ class Uniform(ScheduleSolver):
             smaller one: ceil(N / B).
         """
         n, b = problem.num_steps, problem.budget
-        schedule = Schedule(num_steps=n, computed=tuple(m * n // b for m in range(b)))
+        schedule = Schedule(num_steps=n, computed=uniform_steps(n, b))
         gap = float(-(-n // b))
         return Solution(schedule, gap, Result.OPTIMAL, lower_bound=gap, certificate="largest gap")

@@ -1,0 +1,181 @@
+"""What a fitted rung must beat: reuse and linear forecasts, on its own steps and on uniform ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache.comparison import Contender, log_errors
+from otcache_core import Schedule
+from otcache_core.calibration import Measured, Rung
+from otcache_core.warp import uniform_steps
+
+if TYPE_CHECKING:
+    from otcache.calibration_stages import Workbench
+
+#: The baseline that is measured first and at every rung: a rung without it is not kept.
+UNIFORM = "uniform, reuse"
+#: Names of the four baselines, those first that threaten a fitted rung most.
+BASELINES = (UNIFORM, "planned, reuse", "planned, linear", "uniform, linear")
+#: What is not below this multiple of the best error, where both were screened, is not run further.
+SCREENED_OUT = 2.0
+#: With one sample the fit has seen it, so its error counts as this many times as large.
+UNSEEN = 2.0
+#: Part of the allowance that may be held back to screen ``UNIFORM`` at the larger rungs.
+HELD_BACK = 0.5
+
+
+def baselines(schedule: Schedule) -> dict[str, Schedule]:
+    """The four baselines of a schedule, by name; equal ones where its steps are uniform."""
+    n, computed = schedule.num_steps, schedule.computed
+    steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
+    made = {}
+    for name in BASELINES:
+        where, rule = name.split(", ")
+        made[name] = Schedule(n, steps[where], rule)
+    return made
+
+
+def screening_samples(num_samples: int) -> tuple[int, ...]:
+    """A quarter of the samples, two at least where there are two, spread evenly over all."""
+    few = min(num_samples, max(2, -(-num_samples // 4)))
+    return tuple(i * num_samples // few for i in range(few))
+
+
+def cost(schedule: Schedule, samples: int) -> int:
+    """Denoiser evaluations of a run, at most: the steps before the first skipped one are known."""
+    known = next((t for t, k in enumerate(schedule.computed) if k != t), schedule.budget)
+    return (schedule.budget - known) * samples
+
+
+@dataclass
+class Allowance:
+    """What is left of the evaluations for this stage, and what of it is held back.
+
+    Where little is left, the largest rungs are the ones that are left without: baselines win where
+    few steps are computed. So rungs spend from the smallest up, but for what it costs to screen
+    ``UNIFORM`` at the larger ones, up to a half of the whole.
+
+    Args:
+        left: evaluations.
+        screens: what screening ``UNIFORM`` costs at each rung, smallest first.
+    """
+
+    left: int
+    screens: Sequence[int]
+    rung: int = 0
+
+    def __post_init__(self) -> None:
+        sums = np.cumsum(self.screens) if len(self.screens) else np.zeros(0)
+        self._held = [
+            c if s <= HELD_BACK * self.left else 0 for c, s in zip(self.screens, sums, strict=True)
+        ]
+
+    @property
+    def free(self) -> int:
+        """What the present rung may spend."""
+        return self.left - sum(self._held[self.rung + 1 :])
+
+    def affords(self, costs: Mapping[Schedule, int]) -> list[Schedule]:
+        """Those of the schedules that can be paid for, in their order, up to the first that cannot."""
+        sums = np.cumsum(list(costs.values()))
+        return [s for s, total in zip(costs, sums, strict=True) if total <= self.free]
+
+
+def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
+    """Stage 4: at every rung keep a baseline where the fitted schedule is above it.
+
+    The four baselines run on a quarter of the samples, and on the others those that are below twice
+    the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
+    them counts by its ratio to the fitted schedule there. With one sample, which the fit has seen, a
+    fitted schedule is kept only below half of every baseline.
+
+    Where the recipe's allowance does not last, baselines are missing in the rung's table; see
+    :func:`otcache.planning.proven` for which of these rungs a policy gets.
+    """
+    bench.ledger.stage = "candidates"
+    bench.ledger.spend(0)
+    n = len(bench.trajectories)
+    few = len(screening_samples(n))
+    allowance = Allowance(
+        int(bench.recipe.candidate_runs * bench.num_steps * n),
+        [cost(baselines(c.schedule)[UNIFORM], few) for c in contenders],
+    )
+    rungs = []
+    with bench.stages.stage("comparing candidates", len(contenders)) as advance:
+        for allowance.rung, contender in enumerate(contenders):
+            rungs.append(Contest(bench, contender, allowance).settle())
+            advance(allowance.rung + 1, len(contenders))
+    return rungs
+
+
+@dataclass
+class Contest:
+    """One rung: a fitted schedule beside its baselines.
+
+    Args:
+        bench: what runs them.
+        contender: the best fitted schedule.
+        allowance: paid from.
+    """
+
+    bench: Workbench
+    contender: Contender
+    allowance: Allowance
+    _logs: dict[Schedule, NDArray[np.float64]] = field(default_factory=dict)
+
+    def settle(self) -> Rung:
+        """Measure what the allowance affords, and keep the best."""
+        own, made = self.contender, baselines(self.contender.schedule)
+        self._logs[own.schedule] = own.logs  # reuse itself where nothing could be fitted
+        n = len(own.logs)
+        few = screening_samples(n)
+        self._run([s for s in made.values() if s not in self._logs], few)
+        self._run(self._threatening(), [i for i in range(n) if i not in few])
+        known = {name: s for name, s in made.items() if s in self._logs}
+        table = own.candidates | {name: self._entry(s) for name, s in known.items()}
+        winner, schedule = own.name, own.schedule
+        best = math.log(UNSEEN) if n == 1 and own.schedule.forecaster == "fitted" else 0.0
+        for name, baseline in known.items():
+            if (ratio := self._ratio(baseline)) < best:
+                winner, schedule, best = name, baseline, ratio
+        error = table[winner].error
+        assert error is not None
+        return Rung(schedule, error, winner, table)
+
+    def _run(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> None:
+        """Run what can be paid for, in one question."""
+        chosen = self.allowance.affords(
+            {s: cost(s, len(samples)) for s in dict.fromkeys(schedules)}
+        )
+        if not chosen or not samples:
+            return
+        bench, n = self.bench, len(self.contender.logs)
+        done = bench.evaluator.evaluate(
+            chosen, objective=bench.fidelity, samples=samples if len(samples) < n else None
+        )
+        self.allowance.left -= done.nfe
+        for schedule, logs in zip(chosen, log_errors(done.errors), strict=True):
+            self._logs.setdefault(schedule, np.full(n, np.nan))[list(samples)] = logs
+
+    def _threatening(self) -> list[Schedule]:
+        """Baselines that are below twice the best on what they were screened on, lowest first."""
+        ratios = {s: self._ratio(s) for s in self._logs}
+        limit = min(ratios.values()) + math.log(SCREENED_OUT)
+        partly = [s for s, r in ratios.items() if r < limit and np.isnan(self._logs[s]).any()]
+        return sorted(partly, key=lambda s: ratios[s])
+
+    def _ratio(self, schedule: Schedule) -> float:
+        """Mean log error over the fitted schedule's, on the samples that both ran on."""
+        logs = self._logs[schedule]
+        ran = ~np.isnan(logs)
+        return float((logs[ran] - self.contender.logs[ran]).mean())
+
+    def _entry(self, schedule: Schedule) -> Measured:
+        ratio, ran = self._ratio(schedule), int((~np.isnan(self._logs[schedule])).sum())
+        return Measured(self.contender.error * math.exp(ratio) if ratio < math.inf else None, ran)

@@ -1,0 +1,78 @@
+"""What ``otcache inspect`` shows of a calibration."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from otcache.inspection import candidate_table
+from otcache_core import Schedule
+from otcache_core.calibration import Calibration, Measured, Rung
+
+N = 30
+
+
+def _rung(budget: int, winner: str, table: dict[str, Measured]) -> Rung:
+    schedule = Schedule(N, tuple(range(budget)))
+    if ", " not in winner or "rounding" in winner:
+        schedule = schedule.with_weights([(0.1,)] * budget)
+    error = table[winner].error
+    assert error is not None
+    return Rung(schedule, error, winner, table)
+
+
+FITTED = {name: Measured(0.05, 8) for name in ("quantile", "lexicographic", "second-order")}
+RUNGS = (
+    _rung(4, "uniform, reuse", FITTED | {"uniform, reuse": Measured(0.04, 8)}),
+    _rung(
+        5,
+        "quantile, rounding 3",
+        FITTED
+        | {"quantile, rounding 2": Measured(0.01, 8), "quantile, rounding 3": Measured(0.02, 8)}
+        | {"uniform, reuse": Measured(0.123456, 2), "uniform, linear": Measured(None, 2)},
+    ),
+    _rung(12, "second-order", FITTED),
+)
+
+
+@pytest.fixture(scope="module")
+def shown() -> list[str]:
+    calibration = Calibration(
+        provenance={"num_steps": N},
+        num_steps=N,
+        grid=np.linspace(1, 0, N + 1),
+        samples=tuple("abcdefgh"),
+        gram=np.eye(N),
+        span_costs=np.zeros((N, N + 1)),
+        anchor=RUNGS[0].schedule,
+        reference=RUNGS[-1].schedule,
+        ladder=RUNGS,
+        nfe={},
+        objective="rmse",
+    )
+    out = io.StringIO()
+    Console(file=out, width=80).print(candidate_table(calibration))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_every_candidate_has_a_column_and_fits_on_80_characters(shown: list[str]) -> None:
+    assert shown[0] == "rmse of every candidate on 8 calibration samples"
+    assert max(map(len, shown)) <= 80
+    assert not any("…" in line for line in shown)
+    head = " ".join(shown[1:3]).split()
+    assert [head.count(word) for word in ("quantile", "graphic", "reuse", "linear")] == [2, 1, 1, 1]
+
+
+def test_what_is_kept_screened_broken_or_missing_is_marked(shown: list[str]) -> None:
+    rows = [line.split() for line in shown[3:6]]
+    assert rows[0] == ["4", "0.05", "0.05", "0.05", "-", "-", "0.04*"]
+    assert rows[1] == ["5", "0.05", "0.05", "0.05", "0.02*", "~broke", "~0.123"]
+    assert rows[2] == ["12", "0.05", "0.05", "0.05*", "-", "-", "-"]
+
+
+def test_a_rung_that_a_baseline_won_and_one_that_is_left_out_say_so(shown: list[str]) -> None:
+    assert shown[7] == "B = 4: uniform, reuse is kept; fitted has 1.25 times its error."
+    assert shown[8].startswith("B = 12: left out, not compared with its baselines")
