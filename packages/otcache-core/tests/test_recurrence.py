@@ -131,7 +131,8 @@ def test_euler_gives_the_grid_itself() -> None:
     assert isinstance(found, Recurrence)
     assert found.grid is GRID
     np.testing.assert_array_equal(found.outputs[:, 0], np.diff(GRID))
-    assert found.landing(2, 7) == Landing((1.0,), (), float(GRID[7] - GRID[3]), False)
+    shares = tuple(np.diff(GRID)[3:7] / (GRID[7] - GRID[3]))
+    assert found.landing(2, 7) == Landing((1.0,), (), float(GRID[7] - GRID[3]), False, shares)
 
 
 def _noisy(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:

@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import OtcacheNotice
+from otcache_core.identification import identify
 from otcache_core.loop import Loop
+from otcache_core.recurrence import Recurrence
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine, drive
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.probe import TorchProbe
@@ -266,7 +268,7 @@ def test_the_grid_of_a_loop_is_identified() -> None:
         assert run.grid is runs[0].grid
 
 
-def test_a_first_argument_that_is_not_the_state_is_named() -> None:
+def test_a_denoiser_that_is_given_a_scaled_state_is_calibrated() -> None:
     net = tiny.Velocity()
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
@@ -275,8 +277,11 @@ def test_a_first_argument_that_is_not_the_state_is_named() -> None:
             x = x - net(x / (1 + i), i) / num_steps
         return x.detach()
 
-    with pytest.raises(ExecutionError, match="first tensor argument is not the sampler's state"):
-        list(TorchProbe().record(Loop(sample, net), SampleRequest(("a",), (0,), 6)))
+    request = SampleRequest(("a",) * 4, (0, 1, 2, 3), 6)
+    found = identify(list(TorchProbe().record(Loop(sample, net), request)))
+    assert isinstance(found, Recurrence)
+    assert (found.order, found.grid) == (0, None)
+    np.testing.assert_allclose(found.states[1:5, 0], [2 / 3, 3 / 4, 4 / 5, 5 / 6], atol=1e-4)
 
 
 def test_in_place_updates_of_the_state_are_recorded_rightly() -> None:

@@ -284,7 +284,7 @@ def test_the_probe_sees_epsilon_after_guidance() -> None:
         with drive(pipe, recorder):
             pipe(guided=True)
         assert recorder.run is not None
-        for run in recorder.trajectories(["a", "b"], recorder.run.grid, False):
+        for run in recorder.trajectories(["a", "b"], recorder.run.grid):
             spread = np.ptp(run.outputs, axis=0)
             assert spread.max() < 1e-4 * np.abs(run.outputs).max()
 

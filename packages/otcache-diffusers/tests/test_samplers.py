@@ -161,7 +161,7 @@ def test_a_shuffled_run_calls_no_denoiser_and_stays_near() -> None:
         Sampler(pipe, request)(range(2))
     assert tiny.calls_of(pipe.unet) == 0
     grid = policy.recorder.run.grid if policy.recorder.run else np.zeros(0)
-    for n, made in enumerate(policy.recorder.trajectories(["a", "b"], grid, False)):
+    for n, made in enumerate(policy.recorder.trajectories(["a", "b"], grid)):
         full = np.stack([recording.guided[t][n].flatten().numpy() for t in range(N)])
         places = [int(np.abs(full - v).mean(axis=1).argmin()) for v in made.outputs]
         assert sorted(places) == list(range(N))

@@ -39,7 +39,7 @@ class TestVideoFamilies(FamilyLaws):
             assert torch.equal(case(), plain)
         assert recorder.run is not None
         assert (recorder.completed, recorder.warnings) == (1, [])
-        (run,) = recorder.trajectories(["clip"], recorder.run.grid, implied=False)
+        (run,) = recorder.trajectories(["clip"], recorder.run.grid)
         assert run.calls == dict.fromkeys(case.branches, case.steps)
         assert len(seen) == run.num_steps == case.steps
         assert len(run.states) == case.steps + 1

@@ -28,6 +28,8 @@ FINE = 1e-6
 HIDDEN = 2.0
 #: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
 ELEMENTS = 2**16
+#: Terms of a step are no larger than so many times their sum in samplers of use.
+LARGEST_TERMS = 32.0
 #: Singular value of columns of length 1 that is kept however coarse the rounding.
 WEAKEST = 1e-3
 _TINY = float(np.finfo(float).tiny)
@@ -86,13 +88,16 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     Returns:
         The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
     """
+    for t in trajectories:
+        if t.unexplained:
+            return NotLinear(t.unexplained, np.inf)
     grid, residual = trajectories[0].grid, euler_residual(trajectories)
     passes, fine = residual <= EULER_LIMIT, max(t.rounding for t in trajectories) <= FINE
     if passes and fine:
         return Recurrence.euler(grid, residual)
-    runs = [_Thin.of(t) for t in trajectories]
-    steps = [_Step(runs, i) for i in range(len(grid) - 1)]
-    largest = _largest_order(steps[0].numbers, len(steps))
+    runs = [ThinRun.of(t) for t in trajectories]
+    steps = [StepFit(runs, i) for i in range(len(grid) - 1)]
+    largest = largest_order(steps, 2)
     pairs = list(zip(steps, np.diff(grid), strict=True))
     if passes and (largest < 0 or not any(s.hides(h, largest) for s, h in pairs)):
         return Recurrence.euler(grid, residual)
@@ -103,11 +108,16 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     needed = steps[1:] or steps
     explained = np.array([[s.explained(p, largest) for p in range(largest + 1)] for s in needed])
     if not explained.all(axis=0).any():
-        return Recurrence.euler(grid, residual) if passes else _refusal(steps, largest)
+        if passes:
+            return Recurrence.euler(grid, residual)
+        steps[-1] = StepFit(runs, len(steps) - 1, affine=True)
+        explained[-1] = [steps[-1].explained(p, largest) for p in range(largest + 1)]
+        if not explained.all(axis=0).any():
+            return refusal(steps, largest)
     return _assembled(steps, int(explained.all(axis=0).argmax()))
 
 
-def _assembled(steps: Sequence[_Step], order: int) -> Recurrence:
+def _assembled(steps: Sequence[StepFit], order: int) -> Recurrence:
     fits = [step.fit(order) for step in steps]
     a, b = np.zeros((2, len(steps), order + 1))
     for i, fit in enumerate(fits):
@@ -115,15 +125,18 @@ def _assembled(steps: Sequence[_Step], order: int) -> Recurrence:
         a[i, :lags], b[i, :lags] = fit.coefficients[0::2], fit.coefficients[1::2]
     inherited = _inherited(a, b)
     loose = tuple(i for i, fit in enumerate(fits) if fit.deficit > inherited[i])
-    return Recurrence(a, b, max(fit.excess for fit in fits[1:] or fits), None, loose)
+    left = max(fit.excess for fit in fits[1:] or fits)
+    return Recurrence(a, b, left, None, loose, fits[-1].offset)
 
 
-def _largest_order(numbers: int, num_steps: int) -> int:
-    affordable = numbers // (2 * PER_COEFFICIENT) - 1
-    return min(MAX_ORDER, num_steps - 1, affordable)
+def largest_order(steps: Sequence[StepFit], per_lag: int) -> int:
+    """Return the largest order that the recorded numbers can tell; below 0 where they tell none."""
+    affordable: int = steps[0].numbers // (per_lag * PER_COEFFICIENT) - 1
+    return min(MAX_ORDER, len(steps) - 1, affordable)
 
 
-def _refusal(steps: Sequence[_Step], order: int) -> NotLinear:
+def refusal(steps: Sequence[StepFit], order: int) -> NotLinear:
+    """Say which step no order explains."""
     left = [step.fit(order).excess for step in steps]
     worst = int(np.argmax(left[1:])) + 1 if len(left) > 1 else 0
     least = "" if order == MAX_ORDER else " (with more samples longer ones could be told)"
@@ -154,17 +167,32 @@ def _inherited(a: Floats, b: Floats) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Thin:
-    """A recorded run with at most about ``ELEMENTS`` of its elements."""
+class ThinRun:
+    """A recorded run with at most about ``ELEMENTS`` of its elements.
+
+    Attributes:
+        states: x_0 .. x_N, shape (N + 1, d).
+        outputs: P arrays of shape (N, d): what each of a step's calls returned, or v alone.
+        rounding: relative rounding of the states.
+    """
 
     states: NDArray[np.floating]
-    outputs: NDArray[np.floating]
+    outputs: Sequence[NDArray[np.floating]]
     rounding: float
 
     @classmethod
-    def of(cls, t: Trajectory) -> _Thin:
-        stride = t.states.shape[1] // ELEMENTS | 1  # odd: every channel takes part
-        return cls(_thinned(t.states, stride), _thinned(t.outputs, stride), t.rounding)
+    def of(cls, t: Trajectory) -> ThinRun:
+        return cls.thinned(t.states, [t.outputs], t.rounding)
+
+    @classmethod
+    def thinned(
+        cls,
+        states: NDArray[np.floating],
+        outputs: Sequence[NDArray[np.floating]],
+        rounding: float,
+    ) -> ThinRun:
+        stride = states.shape[1] // ELEMENTS | 1  # odd: every channel takes part
+        return cls(_thinned(states, stride), [_thinned(v, stride) for v in outputs], rounding)
 
 
 def _thinned(array: NDArray[np.floating], stride: int) -> NDArray[np.floating]:
@@ -179,7 +207,7 @@ def _thinned(array: NDArray[np.floating], stride: int) -> NDArray[np.floating]:
 
 
 @dataclass(frozen=True)
-class _Fit:
+class _Coefficients:
     """Coefficients a_0, b_0, a_1, b_1, ... of one step.
 
     Attributes:
@@ -187,19 +215,25 @@ class _Fit:
         left: norm of what is left over, all samples together.
         excess: the worst sample's, relative to its step, beyond rounding.
         deficit: number of coefficients that the columns do not determine.
+        offset: the constant of an affine step.
     """
 
     coefficients: Floats
     left: float
     excess: float
     deficit: int
+    offset: float = 0.0
 
 
-class _Step:
-    """All samples' columns x_i, v_i, x_{i-1}, v_{i-1}, ... and x_{i+1}, by their triangular factors."""
+class StepFit:
+    """All samples' columns x_i, v_i, x_{i-1}, v_{i-1}, ... and x_{i+1}, by their triangular factors.
 
-    def __init__(self, runs: Sequence[_Thin], i: int) -> None:
-        self._lags = min(MAX_ORDER, i) + 1
+    Where a step has P outputs, each lag has P + 1 columns. An affine step has one more, of ones.
+    """
+
+    def __init__(self, runs: Sequence[ThinRun], i: int, affine: bool = False) -> None:
+        self._lags, self._affine = min(MAX_ORDER, i) + 1, affine
+        self._per_lag = 1 + len(runs[0].outputs)
         self._factors = [_factor(t, i, self._lags) for t in runs]
         ends = [np.linalg.norm(f[:, -1]) for f in self._factors]
         self._moved = [np.linalg.norm(f[:, -1] - f[:, 0]) for f in self._factors]
@@ -207,7 +241,7 @@ class _Step:
         self._rounding = max(t.rounding for t in runs)
         share = 1.0 if self._rounding <= FINE else 0.1
         self._floor = share * self._rounding * float(np.linalg.norm(ends))
-        self._fits: dict[int, _Fit] = {}
+        self._fits: dict[int, _Coefficients] = {}
         self.numbers = sum(t.states.shape[1] for t in runs)
 
     def explained(self, order: int, largest: int) -> bool:
@@ -223,31 +257,53 @@ class _Step:
         euler = self._left(np.array([1.0, h]))
         return bool(np.sum(euler**2) > HIDDEN * self.fit(order).left ** 2 + self._floor**2)
 
-    def fit(self, order: int) -> _Fit:
+    def fit(self, order: int) -> _Coefficients:
         """Least squares of one order; solved once."""
         if order not in self._fits:
-            self._fits[order] = self._solve(2 * min(order + 1, self._lags))
+            self._fits[order] = self._solve(self._per_lag * min(order + 1, self._lags))
         return self._fits[order]
 
-    def _solve(self, width: int) -> _Fit:
-        stacked = np.concatenate(self._factors)
-        columns, end = stacked[:, :width], stacked[:, -1]
+    def _solve(self, width: int) -> _Coefficients:
+        stacked, ones = np.concatenate(self._factors), self._per_lag * self._lags
+        used = [*range(width), ones] if self._affine else list(range(width))
+        columns, end = stacked[:, used], stacked[:, -1]
         scale = np.linalg.norm(columns, axis=0)
         scale[scale == 0] = 1.0
         # Along weaker directions than this a coefficient would be rounding, not signal.
         weak = min(100 * self._rounding / np.sqrt(self.numbers), WEAKEST)
         scaled, _, rank, _ = np.linalg.lstsq(columns / scale, end, rcond=weak)
-        c = scaled / scale
-        left = self._left(c)
-        beyond = np.maximum(0.0, left - self._noise) / (np.array(self._moved) + _TINY)
-        return _Fit(c, float(np.linalg.norm(left)), float(beyond.max()), width - int(rank))
+        found = scaled / scale
+        c, offset = (found[:-1], float(found[-1])) if self._affine else (found, 0.0)
+        left = self._left(c, offset)
+        beyond = np.maximum(0.0, left - self._rounded(c)) / (np.array(self._moved) + _TINY)
+        worst, loose = float(beyond.max()), len(used) - int(rank)
+        return _Coefficients(c, float(np.linalg.norm(left)), worst, loose, offset)
 
-    def _left(self, c: Floats) -> Floats:
+    def _left(self, c: Floats, offset: float = 0.0) -> Floats:
         """What coefficients leave over of each sample."""
-        return np.array([np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c) for f in self._factors])
+        ones = self._per_lag * self._lags
+        return np.array(
+            [
+                np.linalg.norm(f[:, -1] - f[:, : len(c)] @ c - offset * f[:, ones])
+                for f in self._factors
+            ]
+        )
+
+    def _rounded(self, c: Floats) -> Floats:
+        """The rounding of each sample's end, and of the terms it is the sum of, in proportion.
+
+        At a small noise level a sampler divides by it: terms are then larger than their sum. Where
+        they are ``LARGEST_TERMS`` times that, they are an imitation.
+        """
+        noise = np.array(self._noise)
+        terms = [np.abs(c) @ np.linalg.norm(f[:, : len(c)], axis=0) for f in self._factors]
+        ends = [np.linalg.norm(f[:, -1]) + _TINY for f in self._factors]
+        return noise * np.clip(np.array(terms) / np.array(ends), 1.0, LARGEST_TERMS)
 
 
-def _factor(t: _Thin, i: int, lags: int) -> Floats:
-    columns = [kept[i - q] for q in range(lags) for kept in (t.states, t.outputs)]
-    matrix = np.stack([*columns, t.states[i + 1]], axis=1, dtype=np.float64)
+def _factor(t: ThinRun, i: int, lags: int) -> Floats:
+    kept = (t.states, *t.outputs)
+    columns = [array[i - q] for q in range(lags) for array in kept]
+    ones = np.ones_like(t.states[i])
+    matrix = np.stack([*columns, ones, t.states[i + 1]], axis=1, dtype=np.float64)
     return np.asarray(np.linalg.qr(matrix, mode="r"))

@@ -17,19 +17,23 @@ SINGULAR = 1e-6
 class Landing:
     r"""Where a span (k -> j) ends, as a function of the one output u its skipped steps return.
 
-    .. math:: x_j = \sum_q A_q x_{k+1-q} + \sum_q B_q v_{k-q} + R\,u
+    .. math:: x_j = \sum_q A_q x_{k+1-q} + \sum_q B_q v_{k-q} + R\,u + C
 
     Attributes:
         states: A_0, A_1, ..., for x_{k+1}, x_k, ...
         outputs: B_0, B_1, ..., for v_k, v_{k-1}, ...
         reach: R, what u moves; the same unit as a step of the grid for an Euler sampler.
         singular: R is 0 up to cancellation: u has no say in where the span ends.
+        shares: what each skipped step's output contributes to R, summing to 1; empty if singular.
+        offset: C, the constant that a sampler adds to its result; 0 for a span that ends before N.
     """
 
     states: tuple[float, ...]
     outputs: tuple[float, ...]
     reach: float
     singular: bool
+    shares: tuple[float, ...] = ()
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,8 @@ class Recurrence:
         undetermined: steps whose coefficients the runs do not tell apart: their states and outputs
             are collinear, and not because the sampler itself makes them so. Those coefficients are
             the smallest that fit.
+        offset: C of a sampler that returns an affine map of its last state, such as (x + 1)/2; the
+            last step's coefficients hold the factor.
     """
 
     states: Floats
@@ -54,6 +60,7 @@ class Recurrence:
     residual: float
     grid: Floats | None = None
     undetermined: tuple[int, ...] = ()
+    offset: float = 0.0
 
     @classmethod
     def euler(cls, grid: Floats, residual: float = 0.0) -> Recurrence:
@@ -79,7 +86,9 @@ class Recurrence:
         """Where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
         if self.grid is not None:
             reach = float(self.grid[j] - self.grid[k + 1])
-            return Landing((1.0,), (), reach, reach == 0)
+            return Landing(
+                (1.0,), (), reach, reach == 0, _shares(np.diff(self.grid[k + 1 : j + 1]))
+            )
         known = (min(self.order, k + 1) + 1, min(self.order, k + 1), j - k - 1)
         unit = iter(np.eye(sum(known)))
         x = {k + 1 - q: next(unit) for q in range(known[0])}
@@ -92,7 +101,14 @@ class Recurrence:
         a, b, impulses = np.split(x[j], np.cumsum(known)[:2])
         reach = float(impulses.sum())
         singular = abs(reach) <= SINGULAR * float(np.abs(impulses).sum())
-        return Landing(tuple(map(float, a)), tuple(map(float, b)), reach, singular)
+        offset = self.offset if j == len(self.states) else 0.0
+        shares = () if singular else _shares(impulses)
+        return Landing(tuple(map(float, a)), tuple(map(float, b)), reach, singular, shares, offset)
+
+
+def _shares(impulses: Floats) -> tuple[float, ...]:
+    total = float(impulses.sum())
+    return tuple(float(part) / total for part in impulses) if total else ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ class Trajectory:
         rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16): what the
             states can be trusted to.
         sketch_of: elements of the whole state, where only some were kept; 0 where all were.
+        gains: gamma with which v_i combines the outputs of the P calls of each step
+            (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None where the
+            sampler itself gives v_i, or a step has one call.
+        unexplained: why the sampler is not linear in the outputs of its calls, where it is not: v_i
+            is then their mean; "" otherwise.
 
     Raises:
         OtcacheError: if shapes disagree or a value in memory is not finite.
@@ -44,6 +49,8 @@ class Trajectory:
     label: str = ""
     rounding: float = 6e-8
     sketch_of: int = 0
+    gains: NDArray[np.float64] | None = None
+    unexplained: str = ""
 
     def __post_init__(self) -> None:
         n = self.num_steps

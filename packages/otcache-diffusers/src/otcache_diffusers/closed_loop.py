@@ -169,10 +169,10 @@ def ideal_output(
 ) -> torch.Tensor:
     r"""u*, the one output of all skipped steps that ends a span on a wanted state.
 
-    .. math:: u^* = \frac{1}{R} \Big( x_j^{full} - \sum_q A_q x_{k+1-q} - \sum_q B_q v_{k-q} \Big)
+    .. math:: u^* = \frac{1}{R} \Big( x_j^{full} - C - \sum_q A_q x_{k+1-q} - \sum_q B_q v_{k-q} \Big)
 
     Args:
-        landing: A, B and R, not singular.
+        landing: A, B, C and R, not singular.
         states: x_{k+1}, x_k, ... of the accelerated run, at least as many as A; shape (samples, ...).
         outputs: v_k, v_{k-1}, ... as its sampler saw them, at least as many as B; same shape.
         wanted: x_j of the full run, same shape.
@@ -185,7 +185,7 @@ def ideal_output(
         base += a * _host(x)
     for b, v in zip(landing.outputs, outputs, strict=False):
         base += b * _host(v)
-    return (_host(wanted) - base) / landing.reach
+    return (_host(wanted) - landing.offset - base) / landing.reach
 
 
 def _basis(outputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -21,13 +22,14 @@ from otcache_core.contracts import (
     compare,
 )
 from otcache_core.errors import OtcacheError, OtcacheNotice, expected
+from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.deviations import Deviations
-from otcache_diffusers.driver import drive
+from otcache_diffusers.driver import LoopStates, drive, usable_grid
 from otcache_diffusers.guidance import branch_gains
 from otcache_diffusers.pooled_fit import PooledFit
 from otcache_diffusers.prefixes import Outputs, Prefixes
@@ -37,6 +39,7 @@ from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import Shelf
 from otcache_diffusers.shuffled import confirmed_recurrence
 
+_TINY = float(np.finfo(np.float64).tiny)
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 
 
@@ -49,6 +52,7 @@ class _Run:
     latents: torch.Tensor
     pictures: NDArray[np.floating] | None
     drift: NDArray[np.float64]
+    ran: tuple[Schedule, ...] = ()
 
 
 class PipelineEvaluator(Evaluator):
@@ -147,7 +151,7 @@ class PipelineEvaluator(Evaluator):
         fitting = self._fitting() if fit else None
         errors = np.zeros((len(schedules), len(chosen)))
         deviations = Deviations(len(schedules), self._shelf())
-        results = list(schedules)
+        results, ran = list(schedules), [[s] * len(chosen) for s in schedules]
         batches = list(self._chunks(chosen, self._request.batch_size))
         places = list(self._chunks(range(len(chosen)), self._request.batch_size))
         decode = objective in self._metrics
@@ -158,7 +162,33 @@ class PipelineEvaluator(Evaluator):
                 objective, error, run.pictures, batches[b]
             )
             results[run.index] = run.schedule
-        return Evaluation(tuple(results), errors, self._nfe, deviations.grams())
+            for place, schedule in zip(places[b], run.ran, strict=False):
+                ran[run.index][place] = schedule
+        grams = deviations.grams()
+        return Evaluation(tuple(results), errors, self._nfe, grams, tuple(map(tuple, ran)))
+
+    @property
+    def largest_batch(self) -> int:
+        n = min(self.num_samples, self._request.batch_size)
+        return n * (self._request.batch_size // n)
+
+    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        self._begin(None)
+        assert self._recording is not None
+        track = self._track(Schedule.full(self._num_steps), {})
+        policy = ReplayPolicy([track], samples, self._recording, None, self._spend)
+        self._replay(policy, samples)
+        assert policy.result is not None
+        made = policy.result.detach().cpu().double().flatten(1)
+        full = self._recorded_ends(samples)
+        return np.asarray((made - full).norm(dim=1) / full.norm(dim=1).clamp(min=_TINY))
+
+    def _recorded_ends(self, samples: Sequence[int]) -> torch.Tensor:
+        """x_N as the probe recorded it; of a sketch, as the evaluator did."""
+        if any(self._trajectories[n].sketch_of for n in samples):
+            return self._full(samples).detach().cpu().double().flatten(1)
+        ends = [np.array(self._trajectories[n].states[-1], dtype=np.float64) for n in samples]
+        return torch.from_numpy(np.stack(ends))
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
@@ -194,14 +224,34 @@ class PipelineEvaluator(Evaluator):
         recording, shown = Recording(), []
         for part in self._chunks(range(self.num_samples), self._request.batch_size):
             policy = RecordingPolicy(recording, len(part), self.num_samples, self._request.keep)
-            with drive(self._target, policy, num_steps=self._num_steps):
-                shown.append(self._sampler(part, output_type="np" if self._metrics else "latent"))
+            kind = "np" if self._metrics else "latent"
+            with drive(
+                self._target, policy, num_steps=self._num_steps, states=self._states(len(part))
+            ):
+                shown.append(self._sampler(part, output_type=kind))
         for note in recording.notes:
             warnings.warn(note, OtcacheNotice, stacklevel=3)
         self._recording = recording
-        self._fit.gains = branch_gains(recording)
+        self._fit.gains = self._branch_gains(recording)
         self._find_recurrence(recording)
         self._pictures = np.concatenate(shown) if self._metrics else None
+
+    def _states(self, rows: int) -> LoopStates | None:
+        """Return what makes a loop's states and outputs of its calls, as the probe's did."""
+        if not isinstance(self._target, Loop):
+            return None
+        return LoopStates(rows, self._trajectories[0].gains)
+
+    def _branch_gains(self, recording: Recording) -> dict[str, tuple[float, ...]]:
+        gains = self._trajectories[0].gains
+        if gains is None:
+            return branch_gains(recording)
+        names = list(dict.fromkeys(branch for _, branch in recording.raw))
+        if len(names) != gains.shape[1]:
+            return {}  # the rows of a doubled batch have their weights in common
+        return {
+            name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)
+        }
 
     def _find_recurrence(self, recording: Recording) -> None:
         found = confirmed_recurrence(self._target, self._sampler, recording, self._trajectories)
@@ -219,7 +269,14 @@ class PipelineEvaluator(Evaluator):
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
         forecaster = self._registry.create("forecasters", schedule.forecaster)
-        return Track(schedule, forecaster, self._grid, given)
+        return Track(schedule, forecaster, self._run_grid, given)
+
+    @cached_property
+    def _run_grid(self) -> NDArray[np.float64]:
+        """s_0 .. s_N as an accelerated run of the target has them: a loop without a grid counts steps."""
+        if not isinstance(self._target, Loop):
+            return self._grid
+        return usable_grid(self._target.grid_for(self._num_steps))
 
     def _batched(
         self,
@@ -258,10 +315,12 @@ class PipelineEvaluator(Evaluator):
             prefixes.keep(index, step, found)
         assert policy.result is not None
         pictures = output if decode else None
-        return _Run(index, track.result(), policy.result, pictures, np.zeros(0))
+        ran = track.results(len(samples))
+        return _Run(index, track.result(), policy.result, pictures, np.zeros(0), ran)
 
     def _replay(self, policy: ReplayPolicy, samples: Sequence[int], kind: str = "latent") -> Any:
-        with drive(self._target, policy, num_steps=self._num_steps):
+        states = self._states(len(samples))
+        with drive(self._target, policy, num_steps=self._num_steps, states=states):
             return self._sampler(samples, output_type=kind)
 
     def _runs(
@@ -299,6 +358,7 @@ class PipelineEvaluator(Evaluator):
                         policy.result[rows],
                         output[rows] if decode else None,
                         np.stack(policy.drift, axis=-1)[rows],
+                        tracks[index].results(len(samples)),
                     )
 
     def _full_run(self, index: int, schedule: Schedule, samples: Sequence[int]) -> _Run:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
 from otcache_core.keep import Keep
 from otcache_core.notices import notify
 from otcache_core.sketch import sketch, sketch_error
-from otcache_core.slabs import release
 from otcache_core.spill import StepsOnDisk, check_space, gigabytes
 from otcache_core.steps import Steps, StepsInMemory
 
@@ -25,6 +26,7 @@ class KeptRun:
     Args:
         num_steps: N.
         shape: (samples, elements) of a state.
+        num_outputs: P, outputs a step.
         keep: where they go; what a :class:`~otcache_core.trajectory.Trajectory` will not see all of
             is checked to be finite on the way.
 
@@ -36,7 +38,9 @@ class KeptRun:
         FileError: if the folder has no room for the run or may not be written.
     """
 
-    def __init__(self, num_steps: int, shape: tuple[int, ...], keep: Keep) -> None:
+    def __init__(
+        self, num_steps: int, shape: tuple[int, ...], num_outputs: int, keep: Keep
+    ) -> None:
         self.ended = False
         self._num_steps, self._shape = num_steps, shape
         samples, elements = shape
@@ -46,45 +50,40 @@ class KeptRun:
         self._row = (samples, elements if self._some is None else len(self._some))
         if self._some is not None:
             _notice(_sketched(elements, len(self._some)))
-        self._folder = self._folder_for(keep)
-        self._states, self._outputs = self._steps(num_steps + 1), self._steps(num_steps)
+        self._folder = self._folder_for(keep, num_outputs)
+        self._states = self._steps(num_steps + 1)
+        self._outputs = [self._steps(num_steps) for _ in range(num_outputs)]
 
-    def add(self, step: int, state: Floats, output: Floats) -> None:
-        """x_i and v_i of the next step.
+    def add(self, step: int, state: Floats, outputs: Sequence[Floats]) -> None:
+        """Append x_i and the outputs of the next step.
 
         Raises:
             ExecutionError: if the shape changes, or values are not finite.
             FileError: if they cannot be written.
         """
+        if len(outputs) != len(self._outputs):
+            raise ExecutionError(
+                f"step {step}: every step must have as many denoiser outputs as the first "
+                f"({len(self._outputs)}), got {len(outputs)}: keep guidance on for the whole run."
+            )
         self._append(self._states, step, "state", state)
-        self._append(self._outputs, step, "output", output)
+        for steps, output in zip(self._outputs, outputs, strict=True):
+            self._append(steps, step, "output", output)
 
     def add_end(self, step: int, state: Floats) -> None:
         """x_N, after the last step; raises as :meth:`add`."""
         self._append(self._states, step, "next state", state)
         self.ended = True
 
-    def states(self) -> list[Floats]:
-        """x_0 .. x_N of each sample, shape (N + 1, d)."""
-        return self._states.samples()
+    def runs(self, rounding: float) -> list[CallRun]:
+        """Return every sample's states and outputs."""
+        states, outputs = self._states.samples(), [steps.samples() for steps in self._outputs]
+        return [CallRun(x, o, rounding) for x, *o in zip(states, *outputs, strict=True)]
 
-    def outputs(self) -> list[Floats]:
-        """v_0 .. v_{N-1} of each sample, shape (N, d)."""
-        return self._outputs.samples()
-
-    def implied_outputs(self, grid: NDArray[np.float64]) -> list[Floats]:
-        """v_i from the states: (x_{i+1} - x_i) / (s_{i+1} - s_i)."""
-        implied, states = self._steps(self._num_steps), self.states()
-        for i, h in enumerate(np.diff(grid)):
-            implied.append(np.stack([(x[i + 1] - x[i]) / h for x in states], dtype=np.float32))
-            for x in states:
-                release(x)
-        return implied.samples()
-
-    def _folder_for(self, keep: Keep) -> Path | None:
-        """Where the run goes to the disk; None where it stays in memory."""
+    def _folder_for(self, keep: Keep, num_outputs: int) -> Path | None:
+        """Return where the run goes to the disk; None if it stays in memory."""
         samples, elements = self._row
-        size = 4 * (2 * self._num_steps + 1) * samples * elements
+        size = 4 * ((1 + num_outputs) * self._num_steps + 1) * samples * elements
         if size <= keep.memory_bytes:
             return None
         folder = Path(keep.folder or tempfile.gettempdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from otcache_core.contracts import Evaluator, FeatureProbe, Measured, SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
+from otcache_core.recurrence import NotLinear
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.driver import drive, unsupported
+from otcache_diffusers.driver import LoopStates, drive, unsupported
 from otcache_diffusers.facts import fingerprint_of, provenance_of
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
 from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.shuffled import confirmed_combination
+from otcache_diffusers.step_grid import identified_grid
 
 
 class TorchProbe(FeatureProbe):
@@ -39,16 +43,13 @@ class TorchProbe(FeatureProbe):
 
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
         _check(request)
-        grid: NDArray[np.float64] | None = None
+        known: _StepUse | None = None
         for part in _batches(request):
             recorder = self._run(target, request, part)
             assert recorder.run is not None
-            if grid is None:
-                known = recorder.run.grid
-                grid = known if np.isfinite(known).all() else recorder.identified_grid()
+            known = known or _step_use(target, request, part, recorder)
             labels = [f"prompt {n}, seed {request.seeds[n]}" for n in part]
-            implied = isinstance(target, Loop) and target.calls_per_step > 1
-            yield from recorder.trajectories(labels, grid, implied)
+            yield from recorder.trajectories(labels, known.grid, known.gains, known.unexplained)
 
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
         _check(request)
@@ -85,8 +86,11 @@ class TorchProbe(FeatureProbe):
         return PipelineEvaluator(target, request, trajectories)
 
     def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
-        recorder = Recorder(request.keep.share(len(part), len(request.prompts)))
-        with quiet(target), drive(target, recorder, num_steps=request.num_steps):
+        n, loop = len(part), isinstance(target, Loop)
+        keep = request.keep.share(n, len(request.prompts))
+        recorder = Recorder(keep, n if loop else None)
+        states = LoopStates(n, None) if loop else None
+        with quiet(target), drive(target, recorder, num_steps=request.num_steps, states=states):
             Sampler(target, request)(part)
         if recorder.run is None:
             raise ExecutionError(
@@ -103,6 +107,37 @@ class TorchProbe(FeatureProbe):
         return recorder
 
 
+@dataclass(frozen=True, eq=False)
+class _StepUse:
+    """How a target's steps use its denoiser: the grid, and the gains of a step's outputs."""
+
+    grid: NDArray[np.float64]
+    gains: NDArray[np.float64] | None = None
+    unexplained: str = ""
+
+
+def _step_use(
+    target: Any, request: SampleRequest, part: Sequence[int], recorder: Recorder
+) -> _StepUse:
+    """Find out from the first batch, and replays of its outputs."""
+    assert recorder.run is not None
+    given, runs = recorder.run.grid, recorder.runs(len(part))
+    known, states = bool(np.isfinite(given).all()), [run.states for run in runs]
+    if recorder.raw is None:
+        grid = given if known else identified_grid(states, [run.outputs[0] for run in runs])
+        return _StepUse(grid)
+    sampler, few = Sampler(target, request), part[: recorder.few]
+    grid = given if known else np.linspace(1.0, 0.0, len(given))
+    with quiet(target):
+        gains = confirmed_combination(target, sampler, recorder.raw, few, runs, grid)
+    if isinstance(gains, NotLinear):
+        even = np.full((len(given) - 1, len(runs[0].outputs)), 1 / len(runs[0].outputs))
+        return _StepUse(grid, even, gains.reason)
+    if not known:
+        grid = identified_grid(states, [run.combined(gains) for run in runs])
+    return _StepUse(grid, gains)
+
+
 def _check(request: SampleRequest) -> None:
     if not request.prompts:
         raise OtcacheError(expected("prompts", request.prompts, "at least one"))
@@ -114,7 +149,7 @@ def _check(request: SampleRequest) -> None:
 def _positions(target: Any, request: SampleRequest) -> int:
     """Steps of a whole run, as many as asked for or more: Heun makes 2n - 1 of n, PNDM n + 1."""
     if isinstance(target, Loop):
-        return request.num_steps
+        return target.positions(request.num_steps)
     return max(request.num_steps, len(target.scheduler.timesteps))
 
 

@@ -10,28 +10,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
+from otcache_core.identification import ELEMENTS
 from otcache_core.keep import Keep
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.driver import RunInfo, StepPolicy
+from otcache_diffusers.driver import RunInfo, StepPolicy, tensors
 from otcache_diffusers.kept_run import Floats, KeptRun
-from otcache_diffusers.step_grid import identified_grid
+from otcache_diffusers.recording import Recording
+from otcache_diffusers.rows import split_rows
+
+#: Samples whose outputs are replayed where states are large.
+SAMPLES = 2
 
 
 class Recorder(StepPolicy):
-    """Keeps x_i and v_i of one batched run on the host, in float32.
+    """Keeps x_i and the outputs of one batched run on the host, in float32.
 
     Args:
-        keep: where; decided at the first step, when the size is known, and told in a notice if the
+        keep: where; decided at the first step, when the size is known, and given in a notice if the
             run goes to the disk or is sketched.
+        samples: of a loop's batch: where its steps have several outputs, those are kept as they are too,
+            so that they can be replayed; None keeps none.
+
+    Attributes:
+        raw: the outputs of each call as they are, of the first ``few`` samples; None where a step has
+            one output.
+        few: samples of which there are enough numbers to tell the outputs of a step apart.
     """
 
-    def __init__(self, keep: Keep | None = None) -> None:
+    def __init__(self, keep: Keep | None = None, samples: int | None = None) -> None:
         self.run: RunInfo | None = None
         self.completed = 0
         self.calls: Counter[str] = Counter()
         self.warnings: list[str] = []
-        self._keep = keep or Keep()
+        self.raw = None if samples is None else Recording()
+        self.few = 0
+        self._keep, self._samples = keep or Keep(), samples or 0
         self._kept: KeptRun | None = None
         self._rounding = 0.0
 
@@ -43,6 +58,8 @@ class Recorder(StepPolicy):
 
     def after(self, step: int, branch: str, output: Any) -> None:
         self.calls[branch] += 1
+        if self.raw is not None:
+            self._keep_raw(self.raw, (step, branch), output)
 
     def stepped(
         self,
@@ -51,21 +68,27 @@ class Recorder(StepPolicy):
         model_output: torch.Tensor,
         next_sample: torch.Tensor,
     ) -> None:
-        if not sample.shape == model_output.shape == next_sample.shape:
-            shapes = [tuple(x.shape) for x in (sample, model_output, next_sample)]
-            raise ExecutionError(
-                f"step {step}: state, denoiser output and next state must have one shape, got "
-                f"{shapes}: the first tensor argument is not the sampler's state, or the loop does "
-                "not return it; use a diffusers pipeline, or a loop that calls the denoiser with x."
-            )
         assert self.run is not None
-        self._rounding = max(_rounding(x.dtype) for x in (sample, model_output, next_sample))
+        outputs = (
+            list(model_output.unbind(1)) if model_output.ndim > sample.ndim else [model_output]
+        )
+        _check_shapes(step, sample, outputs[0], next_sample, step == self.run.num_steps - 1)
+        self._rounding = max(_rounding(x.dtype) for x in (sample, *outputs, next_sample))
         state = _host(sample)
+        if len(outputs) == 1:
+            self.raw = None
         if self._kept is None:
-            self._kept = KeptRun(self.run.num_steps, state.shape, self._keep)
-        self._kept.add(step, state, _host(model_output))
+            self._kept = KeptRun(self.run.num_steps, state.shape, len(outputs), self._keep)
+        self._kept.add(step, state, [_host(output) for output in outputs])
         if step == self.run.num_steps - 1:
             self._kept.add_end(step, _host(next_sample))
+
+    def _keep_raw(self, raw: Recording, key: tuple[int, str], output: Any) -> None:
+        """Keep copies of the first samples' outputs."""
+        if not raw.raw:
+            size = sum(leaf.numel() for leaf in tensors(output))
+            self.few = self._samples if size <= ELEMENTS else min(SAMPLES, self._samples)
+        raw.raw[key] = split_rows(output, self._samples)[: self.few]
 
     def end(self, completed: bool) -> None:
         whole = self.run is not None and self._kept is not None and self._kept.ended
@@ -75,45 +98,78 @@ class Recorder(StepPolicy):
         """Keep it: what goes wrong while recording is an error to its reader."""
         self.warnings.append(message)
 
-    def trajectories(
-        self, labels: Sequence[str], grid: NDArray[np.float64], implied: bool
-    ) -> Iterator[Trajectory]:
-        """One trajectory a sample.
-
-        Args:
-            labels: one a sample of the batch.
-            grid: s_0 .. s_N.
-            implied: take v_i from the states, (x_{i+1} - x_i) / (s_{i+1} - s_i), where several
-                calls make up one output.
+    def runs(self, num_samples: int) -> list[CallRun]:
+        """Return the states and outputs of every sample of the batch.
 
         Raises:
             ExecutionError: if the batch has another size, or the run did not come to its end.
         """
-        kept = self._whole()
-        states = kept.states()
-        if len(states) != len(labels):
+        found = self._whole().runs(self._rounding)
+        if len(found) != num_samples:
             raise ExecutionError(
-                f"the sampler's state must have one row a sample ({len(labels)}), got "
-                f"{len(states)}: leave num_images_per_prompt at 1, or use a diffusers pipeline."
+                f"the sampler's state must have one row a sample ({num_samples}), got "
+                f"{len(found)}: leave num_images_per_prompt at 1, or use a diffusers pipeline."
             )
-        outputs = kept.implied_outputs(grid) if implied else kept.outputs()
-        for x, v, label in zip(states, outputs, labels, strict=True):
-            calls = dict(self.calls)
-            yield Trajectory(grid, x, v, calls, label, self._rounding, kept.sketch_of)
+        return found
 
-    def identified_grid(self) -> NDArray[np.float64]:
-        """s_i from the states alone (:func:`~otcache_diffusers.step_grid.identified_grid`).
+    def trajectories(
+        self,
+        labels: Sequence[str],
+        grid: NDArray[np.float64],
+        gains: NDArray[np.float64] | None = None,
+        unexplained: str = "",
+    ) -> Iterator[Trajectory]:
+        """Return one trajectory a sample.
+
+        Args:
+            labels: one a sample of the batch.
+            grid: s_0 .. s_N.
+            gains: gamma of the outputs of each step, shape (N, P); None where there is one.
+            unexplained: why the gains are none of the sampler's.
 
         Raises:
-            ExecutionError: if the steps do not have the form x + h v, or there is no end.
+            ExecutionError: as :meth:`runs`.
         """
-        kept = self._whole()
-        return identified_grid(kept.states(), kept.outputs())
+        sketch_of = self._whole().sketch_of
+        for run, label in zip(self.runs(len(labels)), labels, strict=True):
+            v = run.outputs[0] if gains is None else run.combined(gains)
+            yield Trajectory(
+                grid,
+                run.states,
+                v,
+                dict(self.calls),
+                label,
+                self._rounding,
+                sketch_of,
+                gains,
+                unexplained,
+            )
 
     def _whole(self) -> KeptRun:
         if self._kept is None or not self._kept.ended:
-            raise ExecutionError("the loop must return its final state, got no tensor.")
+            raise ExecutionError(
+                "the loop must return its final state, got no tensor: let sample_fn return x_N, one row "
+                "a sample."
+            )
         return self._kept
+
+
+def _check_shapes(
+    step: int, state: torch.Tensor, output: torch.Tensor, following: torch.Tensor, last: bool
+) -> None:
+    if state.shape == output.shape == following.shape:
+        return
+    shapes = [tuple(x.shape) for x in (state, output, following)]
+    what = f"step {step}: state, denoiser output and next state must have one shape, got {shapes}: "
+    if last and state.shape == output.shape:
+        raise ExecutionError(
+            f"{what}sample_fn must return the sampler's final state and nothing else: not all states on "
+            "the way, and nothing decoded."
+        )
+    raise ExecutionError(
+        f"{what}the denoiser is not given the sampler's state, or the loop does not return it; use a "
+        "diffusers pipeline, or a loop that calls the denoiser with x."
+    )
 
 
 def _rounding(dtype: torch.dtype) -> float:

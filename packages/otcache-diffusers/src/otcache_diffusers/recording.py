@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from otcache_core.errors import OtcacheNotice
 from otcache_core.keep import Keep
 from otcache_core.spill import check_space, gigabytes
-from otcache_diffusers.driver import RunInfo, StepPolicy
+from otcache_diffusers.driver import RunInfo, StepPolicy, tensors
 from otcache_diffusers.rows import split_rows
 from otcache_diffusers.shelf import Shelf, loaded
 
@@ -67,7 +66,11 @@ class RecordingPolicy(StepPolicy):
     """
 
     def __init__(
-        self, recording: Recording, num_samples: int, total: int = 0, keep: Keep | None = None
+        self,
+        recording: Recording,
+        num_samples: int,
+        total: int = 0,
+        keep: Keep | None = None,
     ) -> None:
         self._recording = recording
         self._num_samples, self._total = num_samples, max(total, num_samples)
@@ -94,8 +97,9 @@ class RecordingPolicy(StepPolicy):
         record = self._recording
         if self._keep is not None and not record.states:
             self._choose(self._keep, sample, model_output)
-        record.guided.setdefault(step, []).extend(record.put(model_output.unbind(0)))
-        record.states.setdefault(step, []).extend(record.put(sample.unbind(0)))
+        # Copies: others may own the memory, and write into it.
+        record.guided.setdefault(step, []).extend(record.put(model_output.clone().unbind(0)))
+        record.states.setdefault(step, []).extend(record.put(sample.clone().unbind(0)))
         record.states.setdefault(step + 1, [])
         self._last = (step + 1, next_sample)
 
@@ -112,7 +116,7 @@ class RecordingPolicy(StepPolicy):
     def _choose(self, keep: Keep, *seen: torch.Tensor) -> None:
         """Put all on a shelf if what one step left, times all steps and samples, is too much."""
         record = self._recording
-        step = sum(leaf.nbytes for leaf in (*seen, *pytree.tree_leaves(record.raw)))
+        step = sum(leaf.nbytes for leaf in (*seen, *tensors(record.raw)))
         size = self._num_steps * self._total * step // self._num_samples
         if size <= keep.memory_bytes:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts import Forecaster
-from otcache_core.recurrence import Recurrence
+from otcache_core.recurrence import Landing, Recurrence
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.closed_loop import (
     ClosedLoopFit,
@@ -82,17 +83,33 @@ class Track:
 
     def result(self) -> Schedule:
         """The schedule with the weights fitted on the way, pooled (unchanged if none were)."""
+        return self._with_weights(_of_all)
+
+    def results(self, samples: int) -> tuple[Schedule, ...]:
+        """The schedule that each sample ran, with the weights of the others."""
+        if not self.fitted:
+            return (self.schedule,) * samples
+        return tuple(self._with_weights(partial(_of_sample, n)) for n in range(samples))
+
+    def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
         if not self.fitted:
             return self.schedule
         names = {name for found in self.fitted.values() for name in found}
         rows = {
             name: [
-                self.fitted[k][name].pooled if k in self.fitted else ()
-                for k in self.schedule.computed
+                of(self.fitted[k][name]) if k in self.fitted else () for k in self.schedule.computed
             ]
             for name in names
         }
         return self.schedule.with_weights(rows.pop(SHARED), rows)
+
+
+def _of_all(weights: SpanWeights) -> tuple[float, ...]:
+    return weights.pooled
+
+
+def _of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
+    return weights.others[n]
 
 
 @dataclass
@@ -103,8 +120,8 @@ class Fit:
         rule: fits one span.
         forecaster: uses the weights.
         recurrence: the sampler's, through which a span's end is known from its start.
-        gains: gamma of each guidance branch at each step, to give every branch its own weights; none
-            shares them.
+        gains: gamma of each branch at each step, to give every branch its own weights; none shares
+            them.
     """
 
     rule: ClosedLoopFit
@@ -117,9 +134,20 @@ class Fit:
         weights = SpanWeights((0.0,), ((0.0,),) * samples)
         return dict.fromkeys((SHARED, *self.gains), weights)
 
-    def gain(self, branch: str, span: Span) -> float:
-        """gamma of a branch at the skipped steps of a span: their mean, should it change inside."""
-        return float(np.mean([self.gains[branch][t] for t in span.skipped]))
+    def gain(self, branch: str, span: Span, landing: Landing) -> float:
+        r"""Return gamma of a branch over a span, should it change inside.
+
+        .. math:: \sum_t r_t \gamma_{b,t}
+
+        with r_t the share of skipped step t in where the span ends.
+        """
+        pairs = zip(landing.shares, span.skipped, strict=True)
+        return float(sum(share * self.gains[branch][t] for share, t in pairs))
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether the gains change from step to step."""
+        return any(np.ptp(gains) > 0 for gains in self.gains.values())
 
     def weights(self, equations: Sequence[NormalEquations]) -> dict[str, SpanWeights]:
         """The weights of a span: the shared ones, and those of each branch that has its own."""
@@ -202,7 +230,7 @@ class ReplayPolicy(StepPolicy):
             self.drift.append(self._deviation(step + 1, next_sample))
         if self._fit is None or (self._until is not None and step > self._until):
             return
-        self._guided[step] = model_output
+        self._guided[step] = model_output.clone()  # others may own its memory, and write into it
         if order := self._fit.recurrence.order:
             self._states[step] = sample.clone()  # samplers may write in place
             self._states.pop(step - order, None)
@@ -263,16 +291,19 @@ class ReplayPolicy(StepPolicy):
         states = [state, *(self._states[k + 1 - q] for q in range(1, len(landing.states)))]
         outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
         ideal = ideal_output(landing, [x[rows] for x in states], [v[rows] for v in outputs], wanted)
-        guided = {SHARED: [self._guided[t][rows] for t in steps]}
-        equations = [fit.rule.equations(span, track.grid, guided, ideal)]
+        terms = {
+            name: [
+                fit.gain(name, span, landing)
+                * stack_rows(self._outputs(index, track, t, name)).double()
+                for t in steps
+            ]
+            for name in fit.gains
+        }
+        guided = [self._guided[t][rows] for t in steps]
+        if fit.varies:  # what the span would make of the outputs, not what their own steps made
+            guided = [torch.stack(parts).sum(0) for parts in zip(*terms.values(), strict=True)]
+        equations = [fit.rule.equations(span, track.grid, {SHARED: guided}, ideal)]
         if fit.gains:
-            terms = {
-                name: [
-                    fit.gain(name, span) * stack_rows(self._outputs(index, track, t, name)).double()
-                    for t in steps
-                ]
-                for name in fit.gains
-            }
             equations.append(fit.rule.equations(span, track.grid, terms, ideal))
         if k == self._until:
             self.equations = equations

@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from otcache_core.combination import CallRun, identify_combination
 from otcache_core.errors import OtcacheError
 from otcache_core.identification import identify
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.driver import RunInfo, StepPolicy, drive
+from otcache_diffusers.driver import LoopStates, RunInfo, StepPolicy, drive, tensors
+from otcache_diffusers.driver.tree import flatten, unflatten
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
 from otcache_diffusers.recording import Recording
-from otcache_diffusers.rows import join_rows
+from otcache_diffusers.rows import Whole, join_rows
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import loaded
 
@@ -26,6 +29,9 @@ from otcache_diffusers.shelf import loaded
 BLOCK = 4
 #: Samples of the shuffled run.
 SAMPLES = 2
+#: Numbers a step that shuffled runs should give to tell the calls of a step apart, and most runs for it.
+NUMBERS = 256
+MOST_SHUFFLED = 8
 
 
 class ShufflePolicy(StepPolicy):
@@ -38,30 +44,64 @@ class ShufflePolicy(StepPolicy):
         recording: the full runs.
         num_samples: the first so many of its samples are run.
         keep: where the recorder keeps the run.
+        apart: every output of a step comes from a step of its own, those of the rows of one sample too;
+            else all outputs of a step come from one other step.
+        seed: of the orders.
 
     Attributes:
         recorder: what the sampler made of it.
     """
 
-    def __init__(self, recording: Recording, num_samples: int, keep: Keep | None = None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        num_samples: int,
+        keep: Keep | None = None,
+        *,
+        apart: bool = False,
+        seed: int = 0,
+    ) -> None:
         self._recording, self._num_samples = recording, num_samples
+        self._apart, self._seed = apart, seed
+        self._orders: dict[tuple[str, int], NDArray[np.intp]] = {}
         self.recorder = Recorder(keep)
 
     def begin(self, run: RunInfo) -> None:
         self.recorder.begin(run)
-        random = np.random.default_rng(0)
-        near = np.floor(np.arange(run.num_steps) / BLOCK)
-        # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
-        keys = near + random.random((self._num_samples, run.num_steps))
-        # Step 0 is never skipped, and at pure noise no other step's epsilon fits its state.
-        keys[:, 0] = -1.0
-        self._orders = np.argsort(keys, axis=1)
+        self._random = np.random.default_rng(self._seed)
+        self._num_steps = run.num_steps
+        self._orders = {}
 
     def before(self, step: int, branch: str) -> Any | None:
+        if not self._apart:
+            return join_rows(self._rows(step, branch, ("", 0)))
+        chunks = self._chunks(self._recording.raw[step, branch][0])
+        parts = [self._rows(step, branch, (branch, chunk)) for chunk in range(chunks)]
+        return join_rows([_mixed(rows) for rows in zip(*parts, strict=True)])
+
+    def _rows(self, step: int, branch: str, key: tuple[str, int]) -> list[Any]:
+        """Every sample's output of the step that takes this one's place."""
         raw = self._recording.raw
-        sources = [(int(order[step]), branch) for order in self._orders]
+        sources = [(int(order[step]), branch) for order in self._order(key)]
         found = [raw.get(source, raw[step, branch]) for source in sources]
-        return join_rows([loaded(outputs[n]) for n, outputs in enumerate(found)])
+        return [loaded(outputs[n]) for n, outputs in enumerate(found)]
+
+    def _order(self, key: tuple[str, int]) -> NDArray[np.intp]:
+        """Steps in the order of their places, one row a sample."""
+        if key not in self._orders:
+            near = np.floor(np.arange(self._num_steps) / BLOCK)
+            # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
+            keys = near + self._random.random((self._num_samples, self._num_steps))
+            if not self._apart:
+                # Step 0 is never skipped, and at pure noise no other step's epsilon fits its state.
+                keys[:, 0] = -1.0
+            self._orders[key] = np.argsort(keys, axis=1)
+        return self._orders[key]
+
+    @staticmethod
+    def _chunks(output: Any) -> int:
+        """Rows of one sample in an output."""
+        return max((len(leaf) for leaf in tensors(loaded(output)) if leaf.ndim), default=1)
 
     def after(self, step: int, branch: str, output: Any) -> None:
         """Nothing is computed."""
@@ -77,6 +117,56 @@ class ShufflePolicy(StepPolicy):
 
     def end(self, completed: bool) -> None:
         self.recorder.end(completed)
+
+
+def _mixed(versions: Sequence[Any]) -> Any:
+    """Row c of version c of one sample's output, leaf by leaf."""
+    if len(versions) == 1:
+        return versions[0]
+    flat = [flatten(version, (Whole,)) for version in versions]
+    leaves = [
+        torch.stack([leaf[c] for c, leaf in enumerate(same)])
+        if _cut(same[0], len(same))
+        else same[0]
+        for same in zip(*(leaves for leaves, _ in flat), strict=True)
+    ]
+    return unflatten(leaves, flat[0][1])
+
+
+def _cut(leaf: Any, rows: int) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
+
+
+def confirmed_combination(
+    target: Any,
+    sampler: Sampler,
+    recording: Recording,
+    samples: Sequence[int],
+    runs: Sequence[CallRun],
+    grid: NDArray[np.float64],
+) -> NDArray[np.float64] | NotLinear:
+    """Find how a loop combines the outputs of a step, from full runs and shuffled ones together.
+
+    Args:
+        target: a Loop.
+        sampler: calls it.
+        recording: the denoiser's outputs of these samples.
+        samples: their indices.
+        runs: full runs.
+        grid: s_0 .. s_N.
+    """
+    shuffled: list[CallRun] = []
+    numbers = len(samples) * runs[0].states.shape[1]
+    for seed in range(min(MOST_SHUFFLED, 1 + NUMBERS // numbers)):
+        policy = ShufflePolicy(recording, len(samples), sampler.request.keep, apart=True, seed=seed)
+        try:
+            states = LoopStates(len(samples), None)
+            with drive(target, policy, num_steps=len(grid) - 1, states=states):
+                sampler(samples)
+            shuffled += policy.recorder.runs(len(samples))
+        except OtcacheError as error:
+            return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
+    return identify_combination([*runs, *shuffled], grid)
 
 
 def confirmed_recurrence(
@@ -97,12 +187,12 @@ def confirmed_recurrence(
         return found
     n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
     policy = ShufflePolicy(recording, n, sampler.request.keep)
-    with quiet(target), drive(target, policy, num_steps=trajectories[0].num_steps):
-        sampler(range(n))
-    implied = isinstance(target, Loop) and target.calls_per_step > 1
+    gains, grid = trajectories[0].gains, trajectories[0].grid
     names = [f"{t.label}, shuffled" for t in trajectories[:n]]
+    states = LoopStates(n, gains) if isinstance(target, Loop) else None
     try:
-        shuffled = policy.recorder.trajectories(names, trajectories[0].grid, implied)
-        return identify([*trajectories, *shuffled])
+        with quiet(target), drive(target, policy, num_steps=len(grid) - 1, states=states):
+            sampler(range(n))
+        return identify([*trajectories, *policy.recorder.trajectories(names, grid)])
     except OtcacheError as error:
         return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)

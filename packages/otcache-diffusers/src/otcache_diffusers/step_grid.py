@@ -1,4 +1,4 @@
-"""The noise levels of a sampler that tells none, from its recorded states."""
+"""The grid of a sampler that reports none, from its recorded states."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.errors import ExecutionError
 from otcache_core.slabs import SLAB, slabs
 
 Array = NDArray[np.float64]
@@ -19,16 +18,17 @@ _TINY = float(np.finfo(float).tiny)
 def identified_grid(
     states: Sequence[NDArray[np.floating]], outputs: Sequence[NDArray[np.floating]]
 ) -> Array:
-    r"""s_i from the states alone, by least squares over the batch.
+    r"""Return s_i from the states alone, by least squares over the batch.
 
     .. math:: x_{i+1} - x_i = h_i v_i, \qquad s_i = -\sum_{j \ge i} h_j, \qquad s_N = 0
+
+    Where the steps do not have this form (more than 1e-3 of them is left over), as with denoisers that
+    return x_0, epsilon or a score, it is the share of steps to go, 1 - i/N: any falling grid does there,
+    since the recurrence of such a sampler is found without it.
 
     Args:
         states: x_0 .. x_N of each sample, shape (N + 1, d).
         outputs: v_0 .. v_{N-1} of each sample, shape (N, d).
-
-    Raises:
-        ExecutionError: if the steps do not have this form: more than 1e-3 of them is left over.
     """
     along, size = np.zeros((2, len(outputs[0])))
     for dx, v in _steps(states, outputs):
@@ -40,12 +40,8 @@ def identified_grid(
         left += float(np.square(dx - h[:, None, None] * v).sum())
         moved += float(np.square(dx).sum())
     residual = float(np.sqrt(left) / max(np.sqrt(moved), _TINY))
-    if not residual <= MAX_RESIDUAL:
-        raise ExecutionError(
-            f"steps must be x + h v to {MAX_RESIDUAL:g}, got a relative residual of {residual:.2g}: "
-            "the denoiser's first tensor argument is not the sampler's state, or it is no "
-            "one-step sampler; give otcache.loop(...) its grid=, or use a diffusers pipeline."
-        )
+    if not residual <= MAX_RESIDUAL or not (np.all(h > 0) or np.all(h < 0)):
+        return np.linspace(1.0, 0.0, len(h) + 1)
     return np.append(-np.cumsum(h[::-1])[::-1], 0.0)
 
 

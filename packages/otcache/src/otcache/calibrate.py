@@ -14,6 +14,7 @@ from otcache.comparison import compare
 from otcache.inspection import candidate_table
 from otcache.progress import Stages
 from otcache.recipe import Recipe
+from otcache.reproduction import reproduced
 from otcache.store import Store, StoredEvaluator, digest
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, __version__
@@ -40,7 +41,9 @@ def calibrate(
 ) -> Calibration:
     """Measure a pipeline: everything that needs it is done here, once.
 
-    1. *Record* a full run of every prompt and seed.
+    1. *Record* a full run of every prompt and seed, and *replay* its outputs through the sampler with no
+       evaluation: what is measured later is what was recorded. Where a sample depends on what is beside
+       it in the batch, as noise drawn for the whole batch does, it is recorded again one sample a call.
     2. *Reference*: measure how deviations grow to the end of the run, which prices every span;
        lexicographic minimax and a second-order DP propose schedules of B_r steps, the better one by
        true error is kept.
@@ -70,7 +73,8 @@ def calibrate(
         The calibration, for :func:`otcache.plan`.
 
     Raises:
-        OtcacheError: if prompts or seeds are empty, or no installed plugin can record the target.
+        OtcacheError: if prompts or seeds are empty, no installed plugin can record the target, or a run
+            of the same seed does not come out the same.
     """
     registry = registry or Registry()
     settings = (recipe or Recipe()).resolve(num_inference_steps)
@@ -93,16 +97,13 @@ def calibrate(
         share = keep.share(1, len(request.prompts)).memory_bytes
         store = Store(Path(directory), identity, overwrite=overwrite, map_above=share)
     show = Stages(progress)
-    trajectories = stage.record(probe, target, request, store, show)
+    ledger = stage.Ledger()
+    measured = reproduced(probe, target, request, store, show, ledger)
+    trajectories, evaluator = measured.trajectories, measured.evaluator
     n = trajectories[0].num_steps
     if n != num_inference_steps:  # Heun makes 2n - 1 of n steps asked for, PNDM n + 1
         settings = (recipe or Recipe()).resolve(n)
         provenance |= {"num_steps": n, "inference_steps": num_inference_steps}
-    # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
-    ledger = stage.Ledger(nfe={"record": 2 * len(trajectories) * n})
-    evaluator = StoredEvaluator(
-        lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
-    )
     recurrence = identify(trajectories)
     bench = stage.Workbench(
         settings,

@@ -63,6 +63,22 @@ class Store:
                 f"{directory}: cannot keep a calibration here: {error.strerror}"
             ) from error
 
+    def knows(self, fact: str) -> bool:
+        """Whether :meth:`mark` was called with this fact."""
+        return (self._directory / _named(fact)).exists()
+
+    def mark(self, fact: str) -> None:
+        """Remember a fact about the work that is kept here."""
+        write_bytes(self._directory / _named(fact), b"")
+
+    def restart(self, fact: str) -> None:
+        """Forget all samples and evaluations, since they have to be made anew; remember why."""
+        shutil.rmtree(self._samples)
+        self._log.unlink(missing_ok=True)
+        self._samples.mkdir()
+        self._known = {}
+        self.mark(fact)
+
     def trajectory(self, index: int) -> Trajectory | None:
         """The recorded sample, or None if it was not finished."""
         path = self._samples / f"{index:04d}.safetensors"
@@ -82,6 +98,8 @@ class Store:
             facts.get("label", ""),
             float(facts.get("rounding", "6e-8")),
             int(facts.get("sketch_of", "0")),
+            arrays.get("gains"),
+            facts.get("unexplained", ""),
         )
 
     def keep_trajectory(self, index: int, trajectory: Trajectory) -> Trajectory:
@@ -92,7 +110,10 @@ class Store:
         """
         path = self._samples / f"{index:04d}.safetensors"
         arrays = {name: getattr(trajectory, name) for name in ("grid", "states", "outputs")}
+        if trajectory.gains is not None:
+            arrays["gains"] = trajectory.gains
         facts = {
+            "unexplained": trajectory.unexplained,
             "label": trajectory.label,
             "calls": json.dumps(trajectory.calls),
             "rounding": repr(trajectory.rounding),
@@ -148,6 +169,8 @@ class Store:
                 )
             shutil.rmtree(self._samples)
             self._log.unlink(missing_ok=True)
+            for mark in self._directory.glob(_named("*")):
+                mark.unlink()
         self._samples.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps({"calibration": identity}).encode())
 
@@ -167,6 +190,10 @@ class Store:
             except (ValueError, KeyError, TypeError):
                 continue  # not written by this class; it is measured again
         return known
+
+
+def _named(fact: str) -> str:
+    return f"{fact.replace(' ', '-')}.mark"
 
 
 class StoredEvaluator(Evaluator):
@@ -201,6 +228,13 @@ class StoredEvaluator(Evaluator):
     @property
     def objectives(self) -> tuple[str, ...]:
         return self.real.objectives
+
+    @property
+    def largest_batch(self) -> int:
+        return self.real.largest_batch
+
+    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        return self.real.replay(samples)
 
     def evaluate(
         self,

@@ -25,12 +25,15 @@ class Evaluation:
         grams: <e_a, e_b> of the final-latent errors of schedules a and b on each sample, mean over
             elements; shape (samples, schedules, schedules). Kept per sample, so that a fit may
             weigh samples or leave some out without running anything again.
+        ran: ran[a][n], schedule a with the weights that sample n ran with: under cross-validation those
+            of the other samples; empty where they are not kept.
     """
 
     schedules: tuple[Schedule, ...]
     errors: NDArray[np.float64]
     nfe: int
     grams: NDArray[np.float64]
+    ran: tuple[tuple[Schedule, ...], ...] = ()
 
     @property
     def gram(self) -> NDArray[np.float64]:
@@ -55,7 +58,10 @@ class Drift:
 class Evaluator(ABC):
     """Runs schedules on the calibration samples and measures their true error.
 
-    Law: the all-compute schedule has error 0 on every sample. The same call gives the same numbers.
+    Laws: the all-compute schedule has error 0 on every sample; the same call gives the same numbers;
+    recorded outputs replayed through the target's own sampler end in the recorded x_N; the error of a
+    schedule is that of a real accelerated run, with a fit that of a run with the weights each sample
+    ran with (:class:`otcache_core.testing.EvaluatorConformance`).
     """
 
     @property
@@ -93,6 +99,31 @@ class Evaluator(ABC):
                 An implementation may then run each sample with weights fitted on the others, so
                 that ``errors`` are cross-validated; it says so.
         """
+
+    @property
+    def largest_batch(self) -> int:
+        """Return the most rows that one call of the target has in :meth:`evaluate`."""
+        return self.num_samples
+
+    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        r"""Run recorded outputs through the target's own sampler, with no denoiser evaluation.
+
+        .. math:: \| x_N^{replayed} - x_N^{recorded} \| / \| x_N^{recorded} \|
+
+        Args:
+            samples: indices of the samples, one a row of one call; an index may come several times.
+
+        Returns:
+            The deviation of each row, shape (len(samples),): 0 up to rounding where the target gives a
+            sample the same result whatever is beside it in the batch.
+
+        Raises:
+            OtcacheError: if the implementation cannot replay.
+        """
+        raise OtcacheError(
+            f"{type(self).__name__} cannot replay recorded outputs, so nothing shows that it measures "
+            "what the probe recorded: implement Evaluator.replay."
+        )
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None

@@ -17,6 +17,7 @@ Importing this package needs pytest; nothing else in otcache-core does.
 from otcache_core.testing.clip_metrics import ClipMetricConformance
 from otcache_core.testing.clip_writers import ClipWriterConformance
 from otcache_core.testing.cost_models import CostModelConformance
+from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
 from otcache_core.testing.metrics import MetricConformance
@@ -32,6 +33,7 @@ __all__ = [
     "ClipMetricConformance",
     "ClipWriterConformance",
     "CostModelConformance",
+    "EvaluatorConformance",
     "ExecutorConformance",
     "ForecasterConformance",
     "KnownAnswer",

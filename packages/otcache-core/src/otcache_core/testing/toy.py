@@ -142,7 +142,19 @@ class ToyEvaluator(Evaluator):
         errors = np.sqrt((e**2).mean(-1)) if name == "latent-rmse" else np.abs(e).mean(-1)
         grams = np.einsum("and,bnd->nab", e, e) / self.sampler.dim
         nfe = len(chosen) * sum(s.budget for s in schedules)
-        return Evaluation(tuple(s for s, _ in ran), errors, nfe, grams)
+        schedules = tuple(s for s, _ in ran)
+        return Evaluation(
+            schedules, errors, nfe, grams, tuple((s,) * len(chosen) for s in schedules)
+        )
+
+    def replay(self, samples: Sequence[int]) -> Floats:
+        """Deviation of recorded outputs, put through the Euler rule again."""
+        chosen, runs = list(samples), self.sampler.trajectories()
+        x = self.sampler.start[chosen]
+        for i, h in enumerate(np.diff(self.grid)):
+            x = x + h * np.stack([runs[n].outputs[i] for n in chosen])
+        full = self._full[-1, chosen]
+        return np.asarray(np.linalg.norm(x - full, axis=1) / np.linalg.norm(full, axis=1))
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None

@@ -2,13 +2,15 @@
 
 from otcache_diffusers.driver.companions import CompanionUse, companions_of
 from otcache_diffusers.driver.drive import denoisers_of, drive, unsupported
-from otcache_diffusers.driver.grid import sigma_grid
+from otcache_diffusers.driver.grid import sigma_grid, usable_grid
+from otcache_diffusers.driver.loop_states import LoopStates
 from otcache_diffusers.driver.packed import Packed
 from otcache_diffusers.driver.policy import RunInfo, StepPolicy
 from otcache_diffusers.driver.tree import combine, tensors
 
 __all__ = [
     "CompanionUse",
+    "LoopStates",
     "Packed",
     "RunInfo",
     "StepPolicy",
@@ -19,4 +21,5 @@ __all__ = [
     "sigma_grid",
     "tensors",
     "unsupported",
+    "usable_grid",
 ]

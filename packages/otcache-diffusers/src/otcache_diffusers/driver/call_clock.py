@@ -15,6 +15,7 @@ from otcache_diffusers.driver.call_times import CallTimes
 from otcache_diffusers.driver.clock import Clock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.doubts import Doubts
+from otcache_diffusers.driver.loop_states import LoopStates, Seen
 from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.time_argument import TimeArgument
 from otcache_diffusers.driver.tree import first_tensor
@@ -23,19 +24,25 @@ RAGGED = (
     "the calls of one step must carry one time, as in the first step, got two: a branch has come or "
     "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run."
 )
+#: What to do where the number of calls follows from the outputs.
+ADAPTIVE = (
+    "A solver that chooses its own steps (dopri5, dpm_adaptive, step doubling) cannot follow a "
+    "schedule: use a fixed-step method of the same library (euler, heun, midpoint, rk4)."
+)
 
 
 class LoopClock(Clock):
     """In a loop: the position is the number of calls since the loop began.
 
-    Steps are reported with the first tensor argument of a step's first call as x_t, the output of
-    its last call as v_t, and x_{t+1} from the next step or the loop's result.
+    Steps are reported as :class:`LoopStates` sees them, with x_{t+1} from the next step's first call or
+    the loop's result.
 
     Args:
-        loop: tells when it begins and returns.
-        conductor: what is told.
-        num_steps: N, where the loop does not tell it.
+        loop: says when it begins and returns.
+        conductor: what is advanced.
+        num_steps: N, if the loop does not say.
         renew: called when a run is announced.
+        states: makes x_t and v_t of calls, for policies that watch.
     """
 
     def __init__(
@@ -44,15 +51,17 @@ class LoopClock(Clock):
         conductor: Conductor,
         num_steps: int | None,
         renew: Callable[[], None] = lambda: None,
+        states: LoopStates | None = None,
     ) -> None:
         self._loop, self._conductor, self._num_steps = loop, conductor, num_steps
+        self._states = states or LoopStates(None, None)
         self._renew, self._per_step = renew, loop.calls_per_step
         self._time_of = TimeArgument(loop.denoiser)
         self._times, self._doubts = CallTimes(), Doubts()
         self._live = threading.Lock()
         self._calls = self._whole = 0
-        self._state: torch.Tensor | None = None
-        self._output: torch.Tensor | None = None
+        self._arguments = Arguments((), {})
+        self._start: Any = None
 
     def __enter__(self) -> LoopClock:
         self._loop.observe(self)
@@ -85,8 +94,9 @@ class LoopClock(Clock):
                 "or otcache.loop(...) num_steps= or grid=."
             )
         info = RunInfo(n, self._loop.grid_for(n))
-        self._calls, self._whole, self._state, self._output = 0, n * self._per_step, None, None
+        self._calls, self._whole = 0, n * self._per_step
         self._doubts = Doubts()
+        self._states.begin()
         self._renew()
         self._conductor.announce(lambda arguments: info)
 
@@ -99,17 +109,24 @@ class LoopClock(Clock):
         if self._live.locked():
             self._count(arguments)
         if self._calls % self._per_step == 0:
-            state = arguments.state
-            if self._calls and self._conductor.running:
-                self._conductor.advance(self._triple(state))
-            self._state = self._kept(state)
+            self._step_begins(arguments)
+        self._arguments = arguments
+
+    def _step_begins(self, arguments: Arguments) -> None:
+        watched = self._conductor.watches
+        state = self._states.state_of(arguments) if watched else None
+        if self._calls and self._conductor.running:
+            self._conductor.advance(self._seen(state))
+        if watched:
+            self._states.open(state)
 
     def _count(self, arguments: Arguments) -> None:
         if self._calls >= self._whole:
             raise ExecutionError(
                 f"the loop must make {self._whole} denoiser calls ({self._steps}), got one more: set "
                 f"calls_per_step={self._per_step + 1} in otcache.loop(...) if each step makes as many, "
-                "or num_steps= if there are more steps."
+                "or num_steps= (a number, or a function of the steps asked for such as "
+                f"lambda n: 2 * n - 1 for Heun's method) if there are more steps. {ADAPTIVE}"
             )
         if self._per_step == 1:
             return
@@ -123,7 +140,8 @@ class LoopClock(Clock):
 
     def left(self, output: Any) -> None:
         self._calls += 1
-        self._output = self._kept(first_tensor(output))
+        if self._conductor.watches:
+            self._states.called(self._arguments, output)
 
     def loop_ends(self, result: Any) -> None:
         """The loop returned ``result``.
@@ -135,7 +153,7 @@ class LoopClock(Clock):
         try:
             self._check()
             if self._conductor.running and self._calls % self._per_step == 0:
-                self._conductor.advance(self._triple(first_tensor(result)))
+                self._conductor.advance(self._seen(first_tensor(result)))
         finally:
             self._conductor.finish(False)
             self._live.release()
@@ -157,20 +175,12 @@ class LoopClock(Clock):
             self._conductor.warn_aloud(
                 f"the loop returned after {self._calls} of {self._whole} denoiser calls "
                 f"({self._steps}): set num_steps= or calls_per_step= in otcache.loop(...) to what it "
-                "makes."
+                f"makes. {ADAPTIVE}"
             )
 
     @property
     def _steps(self) -> str:
         return f"{self._whole // self._per_step} steps, calls_per_step={self._per_step}"
 
-    def _kept(self, seen: torch.Tensor | None) -> torch.Tensor | None:
-        """A copy, where anybody looks at it: the loop may write into what it has."""
-        return seen.detach().clone() if seen is not None and self._conductor.watches else None
-
-    def _triple(
-        self, following: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
-        if self._state is None or self._output is None or following is None:
-            return None
-        return self._state, self._output, following
+    def _seen(self, following: torch.Tensor | None) -> Seen | None:
+        return self._states.close(self._conductor.step, following)

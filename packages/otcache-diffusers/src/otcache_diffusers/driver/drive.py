@@ -23,6 +23,7 @@ from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.denoiser import Hook, hook_for
 from otcache_diffusers.driver.foreign import refuse_foreign_caches
 from otcache_diffusers.driver.inner_modules import inner_modules
+from otcache_diffusers.driver.loop_states import LoopStates
 from otcache_diffusers.driver.policy import StepPolicy
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
@@ -69,6 +70,7 @@ def drive(
     calls_per_step: int | None = None,
     grid: NDArray[np.float64] | None = None,
     companions: Collection[str] = (),
+    states: LoopStates | None = None,
 ) -> Iterator[Callable[[], bool]]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
 
@@ -82,6 +84,7 @@ def drive(
         calls_per_step: of a bare module, None where nobody told; a loop has its own.
         grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); a loop and a pipeline have their own.
         companions: those of ``companions_of(target)`` that are left out where no denoiser is called.
+        states: makes a loop's states and outputs of its calls, for a policy that watches.
 
     Raises:
         ExecutionError: if the target is not supported, already driven, or cached by something else; if
@@ -96,7 +99,10 @@ def drive(
         hooks: dict[str, Hook] = {}
         refuse_foreign_caches(target, _modules_of(target))
         renew = partial(_renew, target, hooks)
-        clock = _clock(target, conductor, num_steps, calls_per_step, renew, grid)
+        if isinstance(target, Loop):
+            clock: Clock = LoopClock(target, conductor, num_steps, renew, states)
+        else:
+            clock = _clock(target, conductor, num_steps, calls_per_step, renew, grid)
         stack.callback(conductor.retire)
         stack.callback(conductor.finish, False)
         stack.enter_context(clock)
@@ -117,8 +123,6 @@ def _clock(
     renew: Callable[[], None],
     grid: NDArray[np.float64] | None,
 ) -> Clock:
-    if isinstance(target, Loop):
-        return LoopClock(target, conductor, num_steps, renew)
     if isinstance(target, nn.Module):
         if num_steps is None:
             raise ExecutionError(

@@ -38,6 +38,11 @@ def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
     return np.asarray(torch.sqrt((1 - a) / a))
 
 
+def usable_grid(grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the grid, or where none is known the share of steps to go, 1 - i/N."""
+    return grid if np.isfinite(grid).all() else np.linspace(1.0, 0.0, len(grid))
+
+
 def signal_shares(scheduler: Any) -> NDArray[np.float64]:
     r"""alpha_0 .. alpha_{N-1} of a variance-preserving scheduler after ``set_timesteps``.
 

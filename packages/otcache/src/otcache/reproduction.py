@@ -1,0 +1,103 @@
+"""Record runs that can be measured: replayed through the sampler they end where they ended."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import Any
+
+from otcache import calibration_stages as stage
+from otcache.progress import Stages
+from otcache.store import Store, StoredEvaluator
+from otcache_core import OtcacheError, Trajectory
+from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core.errors import OtcacheNotice
+
+#: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
+LIMIT = 1e-3
+#: How the work of a calibration that goes one sample a call is marked.
+ONE_BY_ONE = "one sample a call"
+REPLAYED = "replayed"
+ALONE = (
+    "a sample depends on what is beside it in the batch (replayed with others it ends {deviation:.1e} off, "
+    "relative to it): its noise is drawn for the whole batch, or seeded by the first seed only. Every "
+    "sample is measured in a call of its own. Seed each sample's noise by its own seed to calibrate in "
+    "batches, as docs/running.md shows."
+)
+UNSEEDED = (
+    "a run of the same prompt and seed must end in the same result, and replayed with the same denoiser "
+    "outputs it ends {deviation:.1e} off, relative to it: the sampler draws noise that no seed fixes. Draw "
+    "all noise from a torch.Generator that is seeded by the sample's own seed."
+)
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """Recorded runs and what evaluates schedules on them.
+
+    Attributes:
+        trajectories: one a sample.
+        evaluator: of these samples.
+    """
+
+    trajectories: Sequence[Trajectory]
+    evaluator: StoredEvaluator
+
+
+def reproduced(
+    probe: FeatureProbe,
+    target: Any,
+    request: SampleRequest,
+    store: Store | None,
+    show: Stages,
+    ledger: stage.Ledger,
+) -> Reproduced:
+    """Record the samples, in batches if a sample is the same in any batch, else one a call.
+
+    Raises:
+        OtcacheError: if a run does not end in the same result twice.
+    """
+    if store and store.knows(ONE_BY_ONE):
+        request = replace(request, batch_size=1)
+    made, deviation = _recorded(probe, target, request, store, show, ledger)
+    if deviation > LIMIT and request.batch_size > 1:
+        warnings.warn(ALONE.format(deviation=deviation), OtcacheNotice, stacklevel=3)
+        if store:
+            store.restart(ONE_BY_ONE)
+        request = replace(request, batch_size=1)
+        made, deviation = _recorded(probe, target, request, store, show, ledger)
+    if deviation > LIMIT:
+        raise OtcacheError(UNSEEDED.format(deviation=deviation))
+    if store:
+        store.mark(REPLAYED)
+    return made
+
+
+def _recorded(
+    probe: FeatureProbe,
+    target: Any,
+    request: SampleRequest,
+    store: Store | None,
+    show: Stages,
+    ledger: stage.Ledger,
+) -> tuple[Reproduced, float]:
+    """Record, and return how far replayed runs end from the recorded ones at worst."""
+    trajectories = stage.record(probe, target, request, store, show)
+    ledger.stage = "record"
+    # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
+    ledger.spend(2 * len(trajectories) * trajectories[0].num_steps)
+    evaluator = StoredEvaluator(
+        lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
+    )
+    if store and store.knows(REPLAYED):
+        return Reproduced(trajectories, evaluator), 0.0
+    return Reproduced(trajectories, evaluator), _deviation(evaluator.real)
+
+
+def _deviation(evaluator: Evaluator) -> float:
+    """Replay every sample alone or beside others: in one row, in the first batch, in the largest."""
+    first = range(min(evaluator.num_samples, evaluator.largest_batch))
+    largest = list(islice(cycle(first), evaluator.largest_batch))
+    return max(float(evaluator.replay(rows).max()) for rows in ([0], largest))
