@@ -20,19 +20,6 @@ DIFFUSERS_VERSIONS = ("0.41.0", "0.42.1")
 RESULTS = Path("build/families")
 #: What else of the executor runs on the older one; on the newest the session ``tests`` runs it.
 EXECUTOR = ("executor_laws", "samplers", "companions", "block_families", "ways_*")
-#: The libraries whose samplers the session ``foreign`` runs, and what they import that needs no torch;
-#: clip-anytorch imports pkg_resources, which setuptools had until its version 81.
-FOREIGN = tuple(
-    """k-diffusion azula torchdiffeq torchdyn flow-matching denoising-diffusion-pytorch
-    rectified-flow-pytorch imagen-pytorch v-diffusion-pytorch onnxruntime openvino torchvision
-    ema-pytorch dctorch clean-fid clip-anytorch jsonmerge kornia torchsde trampoline torchcde
-    pytorch-fid einx rotary-embedding-torch torch-einops-utils x-transformers x-unet pytorch-warmup
-    pytorch-lightning torchmetrics datasets""".split()
-)
-FOREIGN_NEEDS = tuple(
-    """einops tqdm beartype pydantic jsonschema attrs frozendict kornia_rs loguru lightning-utilities
-    pandas pyarrow dill multiprocess xxhash aiohttp onnx flatbuffers setuptools==80.10.2""".split()
-)
 EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
 ALONE = {
     "core": (CORE,),
@@ -157,17 +144,15 @@ def foreign(session: nox.Session) -> None:
 
     Fails where a cell is worse than uniform reuse. Not in CI: 3 GB to install, half an hour to run.
     """
-    _install(session, EVERYTHING, "pytest", "accelerate", *FOREIGN_NEEDS)
-    # Their own requirements would pull in torchvision's build of torch, wandb, lightning and more.
-    session.install("--no-deps", "-c", "constraints.txt", *FOREIGN)
+    folder = Path("benchmarks", "foreign")
+    _install(session, EVERYTHING, "pytest", "accelerate", "-r", str(folder / "needs.txt"))
+    session.install("--no-deps", "-r", str(folder / "libraries.txt"))
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
     shutil.rmtree("build/foreign", ignore_errors=True)
-    options = ("-p", "no:cacheprovider", "-o", "pythonpath=benchmarks")
-    # What failed stands in the page or is missing in it; the session then fails after it is written.
-    failed = session.run(
-        "python", "-m", "pytest", *options, "benchmarks/foreign", *session.posargs, success_codes=[0, 1]
-    )
+    options = ("-p", "no:cacheprovider", "-o", "pythonpath=benchmarks", *session.posargs)
+    # What failed stands on the page, and the program that writes it fails.
+    session.run("python", "-m", "pytest", str(folder), *options, success_codes=[0, 1])
     results = sorted(map(str, Path("build/foreign").glob("*.json")))
     session.run("python", "tools/foreign.py", *results)
 

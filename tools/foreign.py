@@ -132,6 +132,8 @@ def _remarks(results: Sequence[dict[str, Any]]) -> list[str]:
     for result in results:
         if result["refused"]:
             said.setdefault(f"refused: “{result['refused']}”", []).append(result["sampler"])
+        if result["failed"] not in ("", "refused"):
+            said.setdefault(f"failed: “{result['failed']}”", []).append(result["sampler"])
         for notice in result["notices"]:
             said.setdefault(f"notice: “{notice}”", []).append(result["sampler"])
     return [f"- {'; '.join(samplers)}: {text}" for text, samplers in said.items()] + [""] * bool(
@@ -144,7 +146,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the document; 1 where otcache is worse than uniform reuse, 0 else."""
+    """Write the document; 1 where otcache is worse than uniform reuse or a loop failed, 0 else."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -155,8 +157,13 @@ def main(arguments: Sequence[str]) -> int:
     results.sort(key=lambda result: result["order"])
     text, worse = document(results)
     given.out.write_text(text.rstrip() + "\n", encoding="utf-8")
-    print(f"{given.out}: {len(results)} samplers", *worse, sep="\n")
-    return int(bool(worse))
+    failed = [
+        f"{r['library']}, {r['sampler']}: {r['failed']}, {r['refused']}"
+        for r in results
+        if r["failed"]
+    ]
+    print(f"{given.out}: {len(results)} samplers", *worse, *failed, sep="\n")
+    return int(bool(worse or failed))
 
 
 if __name__ == "__main__":

@@ -22,16 +22,20 @@ Results = dict[str, Any]
 
 
 def measure(case: Case) -> Results:
-    """Everything the document says of one sampler; an error of otcache is a result."""
+    """Everything the document says of one sampler; an error is a result."""
     begun = time.perf_counter()
     results: Results = {"library": case.library, "sampler": case.sampler, "source": case.source()}
-    results |= {"note": case.note, "steps": case.steps, "refused": "", "budgets": {}}
+    results |= {"note": case.note, "steps": case.steps, "refused": "", "failed": "", "budgets": {}}
     loop = case.loop()
     with _notices() as said:
         try:
             results |= _calibrated(case, loop)
         except otcache.OtcacheError as error:
             results["refused"] = str(error)
+        except Exception as error:  # a row of its own: the other samplers are measured all the same
+            results["failed"] = f"{type(error).__name__}: {error}"
+    if bool(results["refused"]) != case.refused and not results["failed"]:
+        results["failed"] = "measured" if case.refused else "refused"
     results["notices"] = sorted(set(said))
     results["seconds"] = round(time.perf_counter() - begun, 1)
     return results
