@@ -13,6 +13,7 @@ import torch
 from otcache_core.contracts.probe import SampleRequest
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
+from otcache_diffusers.quiet import quiet
 
 #: Arguments of a pipeline call that a request makes itself, and what to give instead.
 OWN = {
@@ -64,7 +65,7 @@ class Sampler:
         return not isinstance(self.target, Loop) and getattr(self.target, "vae", None) is not None
 
     def __call__(self, samples: Sequence[int], *, output_type: str = "latent") -> Any:
-        """Run the samples with these indices in one call; the same index gives the same noise.
+        """Run the samples with these indices in one call, without a bar; the same index, the same noise.
 
         Returns:
             What the target returns as its first output: latents, or with ``np`` pictures of shape
@@ -73,7 +74,7 @@ class Sampler:
         prompts = [self.request.prompts[i] for i in samples]
         seeds = [self.request.seeds[i] for i in samples]
         steps, call = self.request.num_steps, dict(self.request.call)
-        with torch.no_grad():
+        with quiet(self.target), torch.no_grad():
             if isinstance(self.target, Loop):
                 return self.target(prompts, seeds, steps, **call)
             for name, value in call.items():
