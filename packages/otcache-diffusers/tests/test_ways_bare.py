@@ -288,6 +288,20 @@ def test_the_device_is_asked_at_the_end_of_a_run_only(calls: int | None) -> None
     assert counts == [0] * (whole - 1) + [1] * whole + [2]
 
 
+def test_a_batch_that_halves_within_a_run_begins_another_and_is_never_mixed() -> None:
+    net, sizes = Net(), []
+
+    def halves() -> None:
+        for i, t in enumerate(GRID[:-1]):
+            x = tiny.noise(2 if i < 3 else 1, 8)
+            sizes.append((len(x), len(net(x, t))))
+
+    with TorchExecutor().attach(net, SCHEDULE):
+        said = _heard(halves)
+    assert all(given == got for given, got in sizes)
+    assert ["another run began after 3 of the 8 calls" in text for text in said] == [True, False]
+
+
 # -- solvers that choose their own steps ----------------------------------------------------------
 
 

@@ -149,6 +149,28 @@ def test_a_loop_that_makes_more_steps_is_an_error_and_the_next_run_is_clean() ->
         assert torch.equal(loop(N), wanted)
 
 
+@pytest.mark.parametrize("steps", [lambda n: 2 * n - 1, 2 * N - 1], ids=["function", "number"])
+def test_the_calls_of_k_diffusion_s_heun_are_steps(steps: Any) -> None:
+    """2n - 1 of n steps asked for: the argument of that name counts none of them."""
+    net = tiny.Velocity()
+
+    def sample(num_steps: int) -> torch.Tensor:
+        x, s = tiny.noise(1, 8), tiny.euler_grid(num_steps)
+        with torch.no_grad():
+            for i in range(num_steps):
+                v, h = net(x, s[i]), s[i + 1] - s[i]
+                if s[i + 1] > 0:
+                    v = (v + net(x + h * v, s[i + 1])) / 2
+                x = x + h * v
+        return x
+
+    loop = Loop(sample, net, num_steps=steps)
+    with TorchExecutor().attach(loop, Schedule(2 * N - 1, (0, 1, 4, 8))) as run:
+        loop(num_steps=N)
+    assert (run.report.runs, run.report.warnings) == (1, [])
+    assert (run.report.computed, run.report.skipped) == ({"call": 4}, {"call": 2 * N - 5})
+
+
 def test_the_step_count_is_found_among_named_arguments_of_any_name() -> None:
     net = tiny.Velocity()
     sample = tiny.euler_sampler(net)
@@ -159,6 +181,47 @@ def test_the_step_count_is_found_among_named_arguments_of_any_name() -> None:
     ):
         loop(num_steps=5)
     assert (run.report.runs, run.report.computed) == (1, {"call": 5})
+
+
+# -- what changes from step to step ----------------------------------------------------------------
+
+
+class Prompted(torch.nn.Module):
+    """Answers with what it was asked, so that an output says where it comes from."""
+
+    def forward(self, x: torch.Tensor, t: float, prompt: float) -> torch.Tensor:
+        return torch.full_like(x, 100 * prompt) + round(N * (1 - t))
+
+
+def _answers(asked: Callable[[int], list[float]], schedule: Schedule) -> list[list[float]]:
+    """The prompt and the step that each call of each step was answered with, as 100 p + i."""
+    net, answers = Prompted(), []
+
+    def sample(num_steps: int) -> torch.Tensor:
+        x = torch.zeros(1, 2)
+        for i in range(num_steps):
+            outputs = [net(x, 1 - i / num_steps, prompt) for prompt in asked(i)]
+            answers.append([float(output[0, 0]) for output in outputs])
+        return x
+
+    loop = Loop(sample, net, calls_per_step=len(asked(0)))
+    with TorchExecutor().attach(loop, schedule):
+        loop(N)
+    return answers
+
+
+def test_a_switched_prompt_counts_from_the_next_computed_step_on() -> None:
+    """As from a callback: compute the step of the switch."""
+    switched = [1.0 if i < 3 else 2.0 for i in range(N)]
+    late = _answers(lambda i: [switched[i]], Schedule(N, (0, 2, 4)))
+    assert late == [[100], [100], [102], [102], [204], [204]]
+    exact = _answers(lambda i: [switched[i]], Schedule(N, (0, 3)))
+    assert exact == [[100]] * 3 + [[203]] * 3
+
+
+def test_windows_that_shift_are_forecast_by_their_order() -> None:
+    answers = _answers(lambda i: [1.0 + i, 2.0 + i], SCHEDULE)
+    assert answers == [[100, 200]] * 2 + [[302, 402]] * 2 + [[504, 604]] * 2
 
 
 # -- threads --------------------------------------------------------------------------------------
