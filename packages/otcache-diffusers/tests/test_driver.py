@@ -434,13 +434,13 @@ def test_a_loop_that_never_calls_the_denoiser_is_named() -> None:
         loop(4)
 
 
-def test_a_forecaster_that_needs_the_grid_says_so() -> None:
-    loop = _loop(grid=None)
-    with (
-        pytest.raises(ExecutionError, match=r"pass grid= to otcache\.loop"),
-        TorchExecutor().attach(loop, Schedule(6, (0, 1), "linear")),
-    ):
-        loop(["a"], [0], 6)
+def test_without_a_grid_forecasts_count_steps() -> None:
+    made = []
+    for grid in (None, np.linspace(3, 0, 7)):
+        loop = _loop(grid=grid)
+        with TorchExecutor().attach(loop, Schedule(6, (0, 1), "linear")):
+            made.append(loop(["a"], [0], 6))
+    assert torch.equal(*made)
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,7 @@ class Plan:
         """Ask the forecaster once per span.
 
         Raises:
-            ExecutionError: if it gives anything but finite numbers, as it does where it needs the
-                grid and that is unknown.
+            ExecutionError: if it gives anything but finite numbers.
         """
         forecasts: dict[int, Forecast] = {}
         for span in schedule.spans(branch):
@@ -62,8 +61,8 @@ def _fill(
     if not np.isfinite(table).all():
         raise ExecutionError(
             f"forecaster {name!r} must give finite coefficients for the span ({span.start} -> "
-            f"{span.stop}), got {table.tolist()}: it needs the sigma grid; pass grid= to "
-            "otcache.loop(...), or to otcache.accelerate(module, ..., grid=...)."
+            f"{span.stop}), got {table.tolist()}: use another forecaster, or another grid= if two steps of "
+            "yours are alike."
         )
     sources = (span.start, *span.history)
     # A forecast of zero still has the form of an output.

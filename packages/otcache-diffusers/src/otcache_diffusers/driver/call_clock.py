@@ -11,23 +11,22 @@ import torch
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_diffusers.driver.arguments import Arguments
-from otcache_diffusers.driver.call_times import CallTimes
+from otcache_diffusers.driver.call_times import ADAPTIVE, CallTimes, HostTimes
 from otcache_diffusers.driver.clock import Clock
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.doubts import Doubts
 from otcache_diffusers.driver.loop_states import LoopStates, Seen
 from otcache_diffusers.driver.policy import RunInfo
-from otcache_diffusers.driver.time_argument import TimeArgument
+from otcache_diffusers.driver.time_argument import Time, TimeArgument
 from otcache_diffusers.driver.tree import first_tensor
 
 RAGGED = (
     "the calls of one step must carry one time, as in the first step, got two: a branch has come or "
     "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run."
 )
-#: What to do where the number of calls follows from the outputs.
-ADAPTIVE = (
-    "A solver that chooses its own steps (dopri5, dpm_adaptive, step doubling) cannot follow a "
-    "schedule: use a fixed-step method of the same library (euler, heun, midpoint, rk4)."
+STARTS = (
+    "the schedule counts steps from where a run begins: plan one for runs that begin there, or give "
+    f"otcache.loop(...) its grid= as a function of the steps. {ADAPTIVE}"
 )
 
 
@@ -57,11 +56,10 @@ class LoopClock(Clock):
         self._states = states or LoopStates(None, None)
         self._renew, self._per_step = renew, loop.calls_per_step
         self._time_of = TimeArgument(loop.denoiser)
-        self._times, self._doubts = CallTimes(), Doubts()
+        self._times, self._doubts, self._host = CallTimes(), Doubts(), HostTimes()
         self._live = threading.Lock()
         self._calls = self._whole = 0
         self._arguments = Arguments((), {})
-        self._start: Any = None
 
     def __enter__(self) -> LoopClock:
         self._loop.observe(self)
@@ -108,6 +106,7 @@ class LoopClock(Clock):
         """
         if self._live.locked():
             self._count(arguments)
+            self._look_at_times(self._time_of.of(arguments))
         if self._calls % self._per_step == 0:
             self._step_begins(arguments)
         self._arguments = arguments
@@ -128,15 +127,21 @@ class LoopClock(Clock):
                 "or num_steps= (a number, or a function of the steps asked for such as "
                 f"lambda n: 2 * n - 1 for Heun's method) if there are more steps. {ADAPTIVE}"
             )
-        if self._per_step == 1:
-            return
-        time = self._time_of.of(arguments).value
+
+    def _look_at_times(self, time: Time) -> None:
+        first = self._calls % self._per_step == 0
         if self._calls == 0:
-            self._times.begin(time)
-        elif self._calls % self._per_step == 0:
-            self._times.advance(time)
-        elif self._doubts.sure(self._times.apart(time), RAGGED):
+            self._times.begin(time.value)
+            self._say(self._host.begin(time.value, STARTS), "runs begin at other times")
+        elif first:
+            self._times.advance(time.value)
+            self._say(self._host.advance(time.value) if time.certain else "", "the time goes back")
+        elif self._doubts.sure(self._times.apart(time.value), RAGGED):
             raise ExecutionError(RAGGED)
+
+    def _say(self, message: str, fact: str) -> None:
+        if message:
+            self._conductor.warn_aloud(message, fact)
 
     def left(self, output: Any) -> None:
         self._calls += 1

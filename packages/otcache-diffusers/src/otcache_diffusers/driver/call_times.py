@@ -16,6 +16,11 @@ ADAPTIVE = (
     "A solver that chooses its own steps (dopri5, dpm_adaptive, step doubling) cannot follow a "
     "schedule: use a fixed-step method of the same library (euler, heun, midpoint, rk4)."
 )
+#: What another start means where nothing says where runs begin.
+UNSEEN = (
+    "runs are counted wrongly, unless they differ in truth (another strength, another grid). Check "
+    f"num_steps and calls_per_step. {ADAPTIVE} otcache.loop(...) around the sampler says where runs begin."
+)
 
 
 @final
@@ -27,17 +32,18 @@ class HostTimes:
         self._latest: float | None = None
         self._forward = 0.0
 
-    def begin(self, time: Any) -> str:
-        """Take the time of a run's first call, and say if the last run began at another one."""
+    def begin(self, time: Any, so: str = UNSEEN) -> str:
+        """Take the time of a run's first call, and say if the last run began at another one.
+
+        Args:
+            time: of the call.
+            so: what that means, and what to do.
+        """
         before, self._first = self._first, _known(time)
         self._latest, self._forward = self._first, 0.0
         if before is None or self._first is None or math.isclose(before, self._first, rel_tol=1e-6):
             return ""
-        return (
-            f"a run begins at time {self._first:g}, and the last one began at {before:g}: runs are counted "
-            "wrongly, unless they differ in truth (another strength, another grid). Check num_steps and "
-            f"calls_per_step. {ADAPTIVE} otcache.loop(...) around the sampler says where runs begin."
-        )
+        return f"a run begins at time {self._first:g}, and the last one began at {before:g}: {so}"
 
     def advance(self, time: Any) -> str:
         """Take the time of the next step's first call, and say if it goes back."""
