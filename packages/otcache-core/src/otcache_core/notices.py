@@ -17,6 +17,8 @@ _BETWEEN = frozenset(
         *("torch", "diffusers", "accelerate", "contextlib", "functools"),
     )
 )
+#: What notices are about that say why skipped steps reuse, whoever found it out.
+NOT_FITTED = "no weights are fitted"
 _GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +20,9 @@ from otcache_core.contracts import (
     SampleRequest,
     compare,
 )
-from otcache_core.errors import OtcacheError, OtcacheNotice, expected
+from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
+from otcache_core.notices import NOT_FITTED, notify
 from otcache_core.plugins import Registry
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
@@ -230,7 +230,7 @@ class PipelineEvaluator(Evaluator):
             ):
                 shown.append(self._sampler(part, output_type=kind))
         for note in recording.notes:
-            warnings.warn(note, OtcacheNotice, stacklevel=3)
+            notify(note)
         self._recording = recording
         self._fit.gains = self._branch_gains(recording)
         self._find_recurrence(recording)
@@ -263,7 +263,7 @@ class PipelineEvaluator(Evaluator):
     def _fitting(self) -> Fit | None:
         """How to fit; where that cannot be, None, and the reason as a notice the first time."""
         if self._why_not and not self._told:
-            warnings.warn(self._why_not, OtcacheNotice, stacklevel=3)
+            notify(self._why_not, fact=NOT_FITTED)
             self._told = True
         return None if self._why_not else self._fit
 

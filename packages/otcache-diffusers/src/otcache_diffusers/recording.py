@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import torch
 
-from otcache_core.errors import OtcacheNotice
 from otcache_core.keep import Keep
+from otcache_core.notices import notify
 from otcache_core.spill import check_space, gigabytes
 from otcache_diffusers.driver import RunInfo, StepPolicy, tensors
 from otcache_diffusers.rows import split_rows
@@ -122,12 +121,10 @@ class RecordingPolicy(StepPolicy):
             return
         folder = Path(keep.folder or tempfile.gettempdir())
         check_space(folder, size)
-        warnings.warn(
+        notify(
             f"evaluating keeps {gigabytes(size)} of full runs (states and outputs, and those of every "
             f"branch) on the disk, in {folder}, instead of on the pipeline's device "
             "(Keep(memory_bytes=...)).",
-            OtcacheNotice,
-            stacklevel=2,
         )
         record.shelf = Shelf(folder)
         record.raw = {key: list(record.put(rows)) for key, rows in record.raw.items()}

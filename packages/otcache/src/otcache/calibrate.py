@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,14 @@ from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import FeatureProbe, SampleRequest
-from otcache_core.errors import OtcacheNotice, expected
+from otcache_core.errors import expected
 from otcache_core.identification import identify
+from otcache_core.notices import NOT_FITTED, notify, once
 from otcache_core.plugins import Registry
 from otcache_core.recurrence import NotLinear, Recurrence
 
 
+@once()
 def calibrate(
     target: Any,
     prompts: Sequence[str],
@@ -117,7 +118,7 @@ def calibrate(
         fit=isinstance(recurrence, Recurrence),
     )
     if isinstance(recurrence, NotLinear):
-        warnings.warn(_not_fitted(recurrence), OtcacheNotice, stacklevel=2)
+        notify(_not_fitted(recurrence), fact=NOT_FITTED)
     calibration = _measure(bench, provenance)
     if note := _fitted(recurrence, calibration):
         show.say(note)

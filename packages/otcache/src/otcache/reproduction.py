@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -13,7 +12,7 @@ from otcache.progress import Stages
 from otcache.store import Store, StoredEvaluator
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
-from otcache_core.errors import OtcacheNotice
+from otcache_core.notices import notify
 
 #: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
 LIMIT = 1e-3
@@ -63,7 +62,7 @@ def reproduced(
         request = replace(request, batch_size=1)
     made, deviation = _recorded(probe, target, request, store, show, ledger)
     if deviation > LIMIT and request.batch_size > 1:
-        warnings.warn(ALONE.format(deviation=deviation), OtcacheNotice, stacklevel=3)
+        notify(ALONE.format(deviation=deviation))
         if store:
             store.restart(ONE_BY_ONE)
         request = replace(request, batch_size=1)
