@@ -6,10 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
-from otcache_core.testing import ToySampler
+from otcache_core.contracts import Evaluator
+from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.testing import EvaluatorConformance, ToySampler
 
+Floats = NDArray[np.float64]
 N = 10
 SOME = Schedule(N, (0, 1, 3, 6))
 
@@ -88,3 +92,29 @@ def test_samples_and_objectives_can_be_chosen(sampler: ToySampler) -> None:
         evaluator.evaluate([SOME], objective="lpips")
     with pytest.raises(OtcacheError, match=r"schedule\.num_steps must be 10, got 3"):
         evaluator.evaluate([Schedule.full(3)])
+
+
+class TestToyEvaluator(EvaluatorConformance):
+    """The kit on the toy, whose accelerated runs are made by hand here."""
+
+    toy = ToySampler(num_steps=N, num_samples=2)
+
+    def make_evaluator(self) -> Evaluator:
+        return self.toy.evaluator()
+
+    def accelerated_errors(self, schedule: Schedule) -> Floats:
+        grid, x, seen = self.toy.grid, self.toy.start, {}
+        rule = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}[schedule.forecaster]
+        for span in schedule.spans():
+            rows = rule.coefficients(span, grid)
+            for t in range(span.start, span.stop):
+                if t == span.start:
+                    v = seen[t] = self.toy.velocity(x, grid[t])
+                else:
+                    sources = (span.start, *span.history)
+                    v = sum(
+                        a * seen[k] for a, k in zip(rows[t - span.start - 1], sources, strict=False)
+                    )
+                x = x + (grid[t + 1] - grid[t]) * v
+        full = np.stack([t.states[-1] for t in self.toy.trajectories()])
+        return np.asarray(np.sqrt(((x - full) ** 2).mean(-1)))

@@ -9,12 +9,15 @@ import pytest
 import tiny
 import torch
 
-from otcache_core.contracts import CacheExecutor, FeatureProbe, SampleRequest
+from otcache_core.contracts import CacheExecutor, Evaluator, FeatureProbe, SampleRequest
 from otcache_core.loop import Loop
+from otcache_core.schedule import Schedule
+from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.probes import ProbeConformance
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.sampling import Sampler
 
 
 class _OnLoop:
@@ -99,6 +102,29 @@ class TestProbeOnFlux(_OnFlux, ProbeConformance):
             prompts = [request.prompts[n] for n in seeds]
             made.append(case(6, prompt=prompts, generator=generators))
         return torch.cat(made).numpy()
+
+
+class TestEvaluatorOnFlux(EvaluatorConformance):
+    """With true guidance: two branches, two samples."""
+
+    def make_evaluator(self) -> Evaluator:
+        case = tiny.with_prompts(tiny.flux(cfg=True))
+        self.pipe = case.pipe
+        tiny.counted(case.denoiser)
+        call = {"height": 16, "width": 16, "negative_prompt": "b", "true_cfg_scale": 3.0}
+        self.request = SampleRequest(("a", "b"), (0, 1), 6, call, 4)
+        probe = TorchProbe()
+        return probe.evaluator(self.pipe, self.request, list(probe.record(self.pipe, self.request)))
+
+    def accelerated_errors(self, schedule: Schedule) -> Any:
+        sampler = Sampler(self.pipe, self.request)
+        full = sampler([0, 1])
+        with TorchExecutor().attach(self.pipe, schedule):
+            fast = sampler([0, 1])
+        return np.asarray((fast - full).double().square().flatten(1).mean(1).sqrt())
+
+    def num_evaluations(self) -> int | None:
+        return tiny.calls_of(self.pipe.transformer)
 
 
 def test_provenance_names_what_binds_a_policy() -> None:

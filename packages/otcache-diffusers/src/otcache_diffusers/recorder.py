@@ -16,6 +16,7 @@ from otcache_core.identification import ELEMENTS
 from otcache_core.keep import Keep
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import RunInfo, StepPolicy, tensors
+from otcache_diffusers.driver.tree import examine
 from otcache_diffusers.kept_run import Floats, KeptRun
 from otcache_diffusers.recording import Recording
 from otcache_diffusers.rows import split_rows
@@ -58,6 +59,7 @@ class Recorder(StepPolicy):
 
     def after(self, step: int, branch: str, output: Any) -> None:
         self.calls[branch] += 1
+        examine(output)
         if self.raw is not None:
             self._keep_raw(self.raw, (step, branch), output)
 

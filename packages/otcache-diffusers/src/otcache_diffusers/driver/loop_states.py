@@ -37,6 +37,7 @@ class LoopStates:
         self._samples, self._gains = samples, gains
         self._place: Any = None
         self._leaf = 0
+        self._guess: Tensor | None = None
         self._state: Tensor | None = None
         self._parts: list[Tensor] = []
 
@@ -47,6 +48,7 @@ class LoopStates:
     def state_of(self, arguments: Arguments) -> Tensor | None:
         """Return the sampler's state among the arguments of a step's first call."""
         state = arguments.state if self._place is None else arguments.at(self._place)
+        self._guess = state
         return None if state is None else self._first(state)
 
     def open(self, state: Tensor | None) -> None:
@@ -81,7 +83,8 @@ class LoopStates:
             place = arguments.state_like(tensor)
             if place is not None:
                 self._place, self._leaf = place, leaf
-                self.open(self.state_of(arguments))
+                if arguments.at(place) is not self._guess:  # which the call may have written into
+                    self.open(self.state_of(arguments))
                 return
 
     def _first(self, x: Tensor) -> Tensor:
