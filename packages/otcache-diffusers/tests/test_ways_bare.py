@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from otcache_core import ExecutionError, Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
+from otcache_diffusers.driver.call_times import HostTimes
 from otcache_diffusers.executor import TorchExecutor
 
 N = 8
@@ -360,6 +361,27 @@ def test_a_time_that_goes_back_is_said_once(kind: str) -> None:
     with TorchExecutor().attach(net, SCHEDULE):
         (said,) = _heard(lambda: [plain(net, kind, times=times) for _ in range(2)])
     assert "the time goes back within a run, from 0.7 to 0.8" in said
+
+
+@pytest.mark.parametrize(
+    ("form", "known"),
+    [
+        (lambda t: torch.full((3, 1), t, dtype=torch.bfloat16), True),
+        (lambda t: torch.full((3,), t).numpy(), True),
+        (lambda t: torch.tensor([t, t + 1]), False),
+        (lambda t: torch.tensor([]), False),
+        (lambda t: torch.tensor(complex(t, 1)), False),
+        (lambda t: torch.empty(1, device="meta"), False),
+        (lambda t: None, False),
+    ],
+)
+def test_times_are_compared_if_they_are_one_number(
+    form: Callable[[float], Any], known: bool
+) -> None:
+    times = HostTimes()
+    assert times.begin(form(0.5)) == ""
+    assert [bool(times.advance(form(t))) for t in (0.25, 0.5, 0.25)] == [False, known, False]
+    assert bool(times.begin(form(0.75))) == known
 
 
 @pytest.mark.parametrize("kind", ON_HOST)

@@ -121,8 +121,10 @@ def _known(time: Any) -> float | None:
     )
     if not on_host or 0 in time.shape:
         return None
-    flat = time.reshape(-1)
-    return float(flat[0]) if bool((flat == flat[0]).all()) else None
+    first, *others = set(
+        time.reshape(-1).tolist()
+    )  # read where it lies: no operation that may wait
+    return float(first) if not others and isinstance(first, Real) else None
 
 
 def _kept(time: Any) -> Any:
