@@ -171,6 +171,18 @@ def test_the_calls_of_k_diffusion_s_heun_are_steps(steps: Any) -> None:
     assert (run.report.computed, run.report.skipped) == ({"call": 4}, {"call": 2 * N - 5})
 
 
+def test_a_recording_counts_the_steps_made_whatever_the_argument_is_called() -> None:
+    net = tiny.Velocity()
+    inner = tiny.euler_sampler(net)
+
+    def sample(prompts: Any, seeds: Any, n: int) -> torch.Tensor:
+        return inner(prompts, seeds, 2 * n - 1)
+
+    loop = Loop(sample, net, num_steps=lambda n: 2 * n - 1)
+    (run,) = TorchProbe().record(loop, SampleRequest(("a",), (0,), 4))
+    assert run.num_steps == 7
+
+
 def test_the_step_count_is_found_among_named_arguments_of_any_name() -> None:
     net = tiny.Velocity()
     sample = tiny.euler_sampler(net)

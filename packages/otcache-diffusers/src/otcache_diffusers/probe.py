@@ -90,7 +90,9 @@ class TorchProbe(FeatureProbe):
         keep = request.keep.share(n, len(request.prompts))
         recorder = Recorder(keep, n if loop else None)
         states = LoopStates(n, None) if loop else None
-        with quiet(target), drive(target, recorder, num_steps=request.num_steps, states=states):
+        # Of a pipeline the scheduler's own; a loop may not say it in a call.
+        steps = target.positions(request.num_steps) if isinstance(target, Loop) else None
+        with quiet(target), drive(target, recorder, num_steps=steps, states=states):
             Sampler(target, request)(part)
         if recorder.run is None:
             raise ExecutionError(
