@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -57,8 +56,9 @@ def _calibrated(case: Case, loop: otcache.Loop) -> Results:
             "otcache": _error(_sample(loop, case.steps, planned), full),
             "uniform reuse": _error(_sample(loop, case.steps, reuse), full),
         }
-        if case.fewer:
-            errors["fewer steps"] = _error(_sample(loop, _steps_for(loop, budget)), full)
+        fewer = _steps_for(loop, budget) if case.fewer else None
+        if fewer is not None:
+            errors["fewer steps"] = _error(_sample(loop, fewer), full)
         budgets[str(budget)] = {"forecaster": planned.forecaster, "errors": errors}
     return {"total": total, "budgets": budgets}
 
@@ -75,10 +75,10 @@ def _sample(loop: otcache.Loop, steps: int, schedule: otcache.Schedule | None = 
     return result
 
 
-def _steps_for(loop: otcache.Loop, budget: int) -> int:
-    """The most steps to ask for with at most ``budget`` of the schedule's steps."""
-    count: Callable[[int], int | None] = lambda n: loop.steps_of(["any"], [0], n)  # noqa: E731
-    return max(n for n in range(1, budget + 1) if (count(n) or n) <= budget)
+def _steps_for(loop: otcache.Loop, budget: int) -> int | None:
+    """The most steps to ask for with at most ``budget`` of the schedule's steps, None if no number is."""
+    fitting = [n for n in range(1, budget + 1) if (loop.steps_of(["any"], [0], n) or n) <= budget]
+    return max(fitting, default=None)
 
 
 def _error(result: Tensor, full: Tensor) -> list[float]:

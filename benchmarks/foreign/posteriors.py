@@ -109,6 +109,5 @@ CASES = [
         "EulerSampler, a denoiser that returns a posterior",
         azula_posterior,
         (S.EulerSampler,),
-        refused=True,
     ),
 ]
