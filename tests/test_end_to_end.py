@@ -237,21 +237,28 @@ def test_a_two_step_sampler_is_fitted_through_its_recurrence(
     assert error(schedule) < 0.5 * error(otcache.Schedule(STEPS, schedule.computed))
 
 
-def test_a_noisy_sampler_reuses_and_says_why_once() -> None:
-    with pytest.warns(OtcacheNotice) as told:
-        made = _calibrate_noisy()
-    reasons = [
-        str(notice.message) for notice in told if "skipped steps reuse" in str(notice.message)
-    ]
+def test_a_sampler_that_adds_noise_of_its_seed_is_fitted() -> None:
+    loop = make_loop(noise=0.3)
+    made = otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False)
+    policy, full = otcache.plan(made), loop(["a"] * 8, range(50, 58), STEPS)
+    for budget in (4, 6):
+        errors = []
+        for schedule in (policy.schedule(budget), policy.schedule(budget).without_weights()):
+            with otcache.accelerate(loop, schedule):
+                fast = loop(["a"] * 8, range(50, 58), STEPS)
+            errors.append(float((fast - full).square().mean().sqrt()))
+        assert errors[0] < 0.7 * errors[1]
+
+
+def test_a_sampler_that_clips_reuses_and_says_why_once() -> None:
+    loop = make_loop(clip=0.5)
+    with pytest.warns(OtcacheNotice) as given:
+        made = otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False)
+    reasons = [str(w.message) for w in given if "skipped steps reuse" in str(w.message)]
     assert len(reasons) == 1
     assert "no weights are fitted: step" in reasons[0]
     rules = {otcache.plan(made).schedule(budget).forecaster for budget in range(2, STEPS)}
     assert rules <= {"reuse", "linear"}
-
-
-def _calibrate_noisy() -> otcache.Calibration:
-    loop = make_loop(noise=0.3)
-    return otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False)
 
 
 def test_enable_changes_budgets_and_leaves_nothing(policy: otcache.Policy) -> None:

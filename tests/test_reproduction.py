@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def _noisy(net: nn.Module, unseeded: torch.Generator | None = None) -> Callable[
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         generator = unseeded or torch.Generator().manual_seed(seeds[0])
         x = torch.randn(len(seeds), 8, generator=generator)
-        for s, after in zip(GRID[:-1], GRID[1:], strict=True):
+        for s, after in pairwise(GRID):
             x = x + (after - s) * net(x, s)
             x = x + 0.05 * torch.randn(len(seeds), 8, generator=generator)
         return x
@@ -48,7 +50,7 @@ def _interleaved(net: nn.Module) -> Callable[..., torch.Tensor]:
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         x = _noise(seeds)
-        for s, after in zip(GRID[:-1], GRID[1:], strict=True):
+        for s, after in pairwise(GRID):
             scale = torch.tensor([1.0, 0.8]).repeat(len(x))[:, None]
             cond, uncond = (net(x.repeat_interleave(2, 0) * scale, s)).view(-1, 2, 8).unbind(1)
             x = x + (after - s) * (uncond + 2 * (cond - uncond))
@@ -89,7 +91,7 @@ def _heun(net: nn.Module) -> Callable[..., torch.Tensor]:
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         x, grid = _noise(seeds), torch.linspace(1, 0, num_steps + 1)
-        for s, after in zip(grid[:-1], grid[1:], strict=True):
+        for s, after in pairwise(grid):
             slope = net(x, s)
             if after > 0:
                 slope = (slope + net(x + (after - s) * slope, after)) / 2
@@ -155,5 +157,7 @@ def _integral(nodes: Any, q: int, low: float, high: float) -> float:
 
 def test_rounding_at_small_noise_levels_is_not_taken_for_noise() -> None:
     net = Clean()
-    calibration = _calibrated(otcache.loop(_lms(net), denoiser=net))
-    assert {rung.schedule.forecaster for rung in calibration.ladder} == {"fitted"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", otcache.OtcacheNotice)  # none says that nothing is fitted
+        calibration = _calibrated(otcache.loop(_lms(net), denoiser=net))
+    assert "fitted" in {rung.schedule.forecaster for rung in calibration.ladder}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -25,10 +27,13 @@ class Swirl(nn.Module):
         return torch.tanh(x @ self.inner * (1 + s)) + torch.sin(3 * s)
 
 
-def make_loop(power: float = 1.5, *, two_step: bool = False, noise: float = 0.0) -> otcache.Loop:
+def make_loop(
+    power: float = 1.5, *, two_step: bool = False, noise: float = 0.0, clip: float = math.inf
+) -> otcache.Loop:
     """The loop; ``loop.denoiser.calls`` counts; ``power`` bends its grid.
 
-    Euler steps, or two-step Adams-Bashforth ones; ``noise`` is added at every step.
+    Euler steps, or two-step Adams-Bashforth ones; ``noise`` is added at every step, and states are
+    clipped to ``clip``.
     """
     denoiser = Swirl()
     grid = torch.linspace(1, 0, STEPS + 1) ** power
@@ -42,7 +47,7 @@ def make_loop(power: float = 1.5, *, two_step: bool = False, noise: float = 0.0)
             bend = h[i] / h[i - 1] / 2 if two_step and older is not None else 0.0
             x = x + h[i] * (v if older is None else v + bend * (v - older))
             x = x + noise * torch.stack([torch.randn(8, generator=g) for g in generators])
-            older = v
+            x, older = x.clamp(-clip, clip), v
         return x
 
     return otcache.loop(sample, denoiser=denoiser, grid=grid.tolist())

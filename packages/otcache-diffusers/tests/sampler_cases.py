@@ -61,8 +61,8 @@ def _pndm(n: int) -> int:
 SAMPLERS: dict[str, Sampling] = {
     "euler": Sampling(lambda: EulerDiscreteScheduler(steps_offset=1, **BETAS)),
     "euler v": Sampling(lambda: EulerDiscreteScheduler(**_V)),
-    "ancestral": Sampling(lambda: EulerAncestralDiscreteScheduler(**BETAS), None, noisy=True),
-    "ancestral v": Sampling(lambda: EulerAncestralDiscreteScheduler(**_V), None, noisy=True),
+    "ancestral": Sampling(lambda: EulerAncestralDiscreteScheduler(**BETAS), 0, noisy=True),
+    "ancestral v": Sampling(lambda: EulerAncestralDiscreteScheduler(**_V), 0, noisy=True),
     "heun": Sampling(lambda: HeunDiscreteScheduler(**BETAS), 1, _heun),
     "heun v": Sampling(lambda: HeunDiscreteScheduler(**_V), 1, _heun),
     "ddim": Sampling(lambda: DDIMScheduler(clip_sample=False, **BETAS)),
@@ -80,17 +80,19 @@ SAMPLERS: dict[str, Sampling] = {
     ),
     "dpm++ sde": Sampling(
         lambda: DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **BETAS),
-        None,
+        1,
         noisy=True,
     ),
     "unipc": Sampling(lambda: UniPCMultistepScheduler(**BETAS), 2),
     "unipc v": Sampling(lambda: UniPCMultistepScheduler(**_V), 2),
-    "lcm": Sampling(lambda: LCMScheduler(clip_sample=False, **BETAS), None, noisy=True),
+    "lcm": Sampling(lambda: LCMScheduler(clip_sample=False, **BETAS), 0, noisy=True),
     "flow euler": Sampling(lambda: FlowMatchEulerDiscreteScheduler(shift=3.0), flow=True),
     # Unshifted, its last steps divide rounding by a sigma of 1e-3, more than a small step can hide.
     "flow heun": Sampling(lambda: FlowMatchHeunDiscreteScheduler(shift=3.0), 1, _heun, flow=True),
 }
-DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if sampler.order is not None]
+DETERMINISTIC = [
+    name for name, sampler in SAMPLERS.items() if sampler.order is not None and not sampler.noisy
+]
 NOISY = [name for name, sampler in SAMPLERS.items() if sampler.noisy]
 
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from sampler_cases import DETERMINISTIC, SAMPLERS, with_prompts
+from sampler_cases import DETERMINISTIC, NOISY, SAMPLERS, with_prompts
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheNotice
@@ -75,7 +75,20 @@ def test_the_order_of_flow_matching() -> None:
     assert found.grid is trajectories[0].grid
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in DETERMINISTIC])
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_of_the_seed_hides_no_recurrence(name: str) -> None:
+    """Differences of two runs of one seed obey it; the fit is through them."""
+    built, found = _evaluator(name)
+    assert isinstance(found, Recurrence)
+    assert (found.order, found.noisy, found.grid) == (SAMPLERS[name].order, True, None)
+    schedules = [Schedule(N, computed) for computed in ((0, 1, 4, 8), (0, 2, 3, 5))]
+    fitted = built.evaluate(schedules, objective="latent-rmse", fit=True)
+    assert [schedule.forecaster for schedule in fitted.schedules] == ["fitted"] * 2
+    reuse = built.evaluate(schedules, objective="latent-rmse").errors
+    assert (fitted.errors.mean(axis=1) < reuse.mean(axis=1)).all()
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if SAMPLERS[n].order is None])
 def test_samplers_without_a_recurrence_reuse_and_say_why(name: str) -> None:
     built, found = _evaluator(name)
     assert isinstance(found, NotLinear)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.identification import StepFit, ThinRun, identify, largest_order, refusal
-from otcache_core.recurrence import NotLinear
+from otcache_core.identification import StepFit, ThinRun, largest_order, refusal, smallest
+from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.slabs import slabs
-from otcache_core.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 #: Share of the largest gain below which the sum of the gains says nothing of their scale.
 _CANCELLED = 1e-3
+_TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +41,10 @@ class CallRun:
             into[:] = sum(g[:, None] * o for g, o in zip(gains.T, outputs, strict=True))
         return made
 
-    def trajectory(self, gains: Floats, grid: Floats) -> Trajectory:
-        """Return the run as if its denoiser had returned v_i."""
-        return Trajectory(grid, self.states, self.combined(gains), rounding=self.rounding)
 
-
-def identify_combination(runs: Sequence[CallRun], grid: Floats) -> Floats | NotLinear:
+def identify_combination(
+    runs: Sequence[CallRun], shuffled: Sequence[CallRun] = ()
+) -> Floats | NotLinear:
     r"""Find gamma_{i,p} with which step i combines the outputs of its P denoiser calls.
 
     .. math:: v_i = \sum_p \gamma_{i,p}\, o_{i,p}, \qquad \sum_p \gamma_{i,p} = 1
@@ -61,32 +60,51 @@ def identify_combination(runs: Sequence[CallRun], grid: Floats) -> Floats | NotL
 
     by least squares over all runs, of the smallest order that explains them, divided by their sum. If
     one gamma for all steps explains the runs as well, as guidance of one scale does, it is that one.
+    If nothing explains the runs, the differences of two runs of a sample are tried: noise of the seed
+    cancels there.
 
     Args:
-        runs: full runs, and runs in which each call was given outputs of other steps: in a smooth
-            full run the calls of a step are too alike to be told apart.
-        grid: s_0 .. s_N, only to find the Euler rule by.
+        runs: full runs.
+        shuffled: runs in which each call was given outputs of other steps, of the first samples in
+            turn: in a smooth full run the calls of a step are too alike to be told apart.
 
     Returns:
         gamma, shape (N, P); or why there is none.
     """
-    num_calls, num_steps = len(runs[0].outputs), len(runs[0].states) - 1
-    if num_calls == 1:
-        return np.ones((num_steps, 1))
-    thin = [ThinRun.thinned(run.states, run.outputs, run.rounding) for run in runs]
-    # The last step may add a constant to what it returns.
-    steps = [StepFit(thin, i, affine=i == num_steps - 1) for i in range(num_steps)]
-    beta = _coefficients(steps, num_calls)
+    if len(runs[0].outputs) == 1:
+        return np.ones((len(runs[0].states) - 1, 1))
+    full, others = ([_thin(run) for run in some] for some in (runs, shuffled))
+    found = _gains([*full, *others], affine=True)
+    if isinstance(found, NotLinear) and others:
+        pairs = zip(cycle(full[: len(others)]), others, strict=False)
+        beside = _gains([a.difference(b) for a, b in pairs], affine=False)
+        return found if isinstance(beside, NotLinear) else beside
+    return found
+
+
+def _thin(run: CallRun) -> ThinRun:
+    return ThinRun.thinned(run.states, run.outputs, run.rounding)
+
+
+def _gains(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
+    """gamma from runs or differences; ``affine``: the last step may add a constant to its result."""
+    last = len(runs[0].states) - 2
+    steps = [StepFit(runs, i, affine=affine and i == last) for i in range(last + 1)]
+    beta = _coefficients(steps, len(runs[0].outputs))
     if isinstance(beta, NotLinear):
         return beta
     gains = np.stack([_normalised(row) for row in beta])
-    weights = np.square(beta).sum(1)
-    pooled = np.tile(weights @ gains / weights.sum(), (num_steps, 1))
-    one = identify([run.trajectory(pooled, grid) for run in runs])
-    if not isinstance(one, NotLinear):
-        return pooled
-    own = identify([run.trajectory(gains, grid) for run in runs])
-    return own if isinstance(own, NotLinear) else gains
+    weights = np.square(beta).sum(1) + _TINY
+    pooled = np.tile(weights @ gains / weights.sum(), (last + 1, 1))
+    found: Recurrence | NotLinear | None = None
+    for candidate in (pooled, gains):
+        made = [run.combined(candidate) for run in runs]
+        steps = [StepFit(made, i, affine=affine and i == last) for i in range(last + 1)]
+        found = smallest(steps, largest_order(steps, 2))
+        if isinstance(found, Recurrence):
+            return candidate
+    assert isinstance(found, NotLinear)
+    return found
 
 
 def _coefficients(steps: Sequence[StepFit], num_calls: int) -> Floats | NotLinear:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,20 +101,50 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     pairs = list(zip(steps, np.diff(grid), strict=True))
     if passes and (largest < 0 or not any(s.hides(h, largest) for s, h in pairs)):
         return Recurrence.euler(grid, residual)
+    found = smallest(steps, largest)
+    if isinstance(found, NotLinear) and passes:
+        return Recurrence.euler(grid, residual)
+    if isinstance(found, NotLinear) and largest >= 0:  # but for a constant in the last step?
+        steps[-1] = StepFit(runs, len(steps) - 1, affine=True)
+        found = smallest(steps, largest)
+    return found
+
+
+def identify_differences(
+    runs: Sequence[Trajectory], shuffled: Sequence[Trajectory]
+) -> Recurrence | NotLinear:
+    r"""Identify a sampler that adds the same noise to two runs of one seed.
+
+    .. math:: x_{i+1} - x'_{i+1} = \sum_{q=0}^{p} a_{i,q} (x_{i-q} - x'_{i-q})
+        + b_{i,q} (v_{i-q} - v'_{i-q})
+
+    Noise drawn from the seed, and any other term that depends on neither states nor outputs, is the same
+    in both runs and cancels. Orders are chosen as :func:`identify` does.
+
+    Args:
+        runs: full runs.
+        shuffled: as many runs of the same samples on outputs of other steps.
+
+    Returns:
+        The recurrence, marked as ``noisy``; or why there is none.
+    """
+    pairs = zip(runs, shuffled, strict=True)
+    thin = [ThinRun.of(a).difference(ThinRun.of(b)) for a, b in pairs]
+    steps = [StepFit(thin, i) for i in range(len(runs[0].outputs))]
+    found = smallest(steps, largest_order(steps, 2))
+    return found if isinstance(found, NotLinear) else replace(found, noisy=True)
+
+
+def smallest(steps: Sequence[StepFit], largest: int) -> Recurrence | NotLinear:
+    """Return the recurrence of the smallest order that explains every step but the first."""
     if largest < 0:
         return NotLinear(
             f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
         )
-    needed = steps[1:] or steps
-    explained = np.array([[s.explained(p, largest) for p in range(largest + 1)] for s in needed])
-    if not explained.all(axis=0).any():
-        if passes:
-            return Recurrence.euler(grid, residual)
-        steps[-1] = StepFit(runs, len(steps) - 1, affine=True)
-        explained[-1] = [steps[-1].explained(p, largest) for p in range(largest + 1)]
-        if not explained.all(axis=0).any():
-            return refusal(steps, largest)
-    return _assembled(steps, int(explained.all(axis=0).argmax()))
+    for order in range(largest + 1):
+        if all(step.explained(order, largest) for step in steps[1:] or steps):
+            return _assembled(steps, order)
+    return refusal(steps, largest)
 
 
 def _assembled(steps: Sequence[StepFit], order: int) -> Recurrence:
@@ -174,11 +204,26 @@ class ThinRun:
         states: x_0 .. x_N, shape (N + 1, d).
         outputs: P arrays of shape (N, d): what each of a step's calls returned, or v alone.
         rounding: relative rounding of the states.
+        sizes: what the rounding is relative to, the norm of each state; shape (N + 1,).
     """
 
     states: NDArray[np.floating]
     outputs: Sequence[NDArray[np.floating]]
     rounding: float
+    sizes: Floats
+
+    def difference(self, other: ThinRun) -> ThinRun:
+        """Return this run minus another of the same sample; it is rounded as both are."""
+        outputs = [
+            a.astype(np.float64) - b for a, b in zip(self.outputs, other.outputs, strict=True)
+        ]
+        states = self.states.astype(np.float64) - other.states
+        return ThinRun(states, outputs, self.rounding, self.sizes + other.sizes)
+
+    def combined(self, gains: Floats) -> ThinRun:
+        """Return the run with the outputs of each step combined into one."""
+        v = sum(g[:, None] * o for g, o in zip(gains.T, self.outputs, strict=True))
+        return replace(self, outputs=[np.asarray(v)])
 
     @classmethod
     def of(cls, t: Trajectory) -> ThinRun:
@@ -192,7 +237,9 @@ class ThinRun:
         rounding: float,
     ) -> ThinRun:
         stride = states.shape[1] // ELEMENTS | 1  # odd: every channel takes part
-        return cls(_thinned(states, stride), [_thinned(v, stride) for v in outputs], rounding)
+        thin = _thinned(states, stride)
+        sizes = np.linalg.norm(thin.astype(np.float64), axis=1)
+        return cls(thin, [_thinned(v, stride) for v in outputs], rounding, sizes)
 
 
 def _thinned(array: NDArray[np.floating], stride: int) -> NDArray[np.floating]:
@@ -235,7 +282,7 @@ class StepFit:
         self._lags, self._affine = min(MAX_ORDER, i) + 1, affine
         self._per_lag = 1 + len(runs[0].outputs)
         self._factors = [_factor(t, i, self._lags) for t in runs]
-        ends = [np.linalg.norm(f[:, -1]) for f in self._factors]
+        ends = [float(t.sizes[i + 1]) for t in runs]
         self._moved = [np.linalg.norm(f[:, -1] - f[:, 0]) for f in self._factors]
         self._noise = [4 * t.rounding * end for t, end in zip(runs, ends, strict=True)]
         self._rounding = max(t.rounding for t in runs)

@@ -40,6 +40,11 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
     warnings.warn(message, category, stacklevel=_users_level())
 
 
+def not_fitted(reason: str) -> str:
+    """Say that and why no forecast weights are fitted."""
+    return f"skipped steps reuse, no weights are fitted: {reason}."
+
+
 @contextmanager
 def once(given: set[str] | None = None) -> Iterator[None]:
     """Give each notice once inside this context.

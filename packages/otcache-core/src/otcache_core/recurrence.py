@@ -53,6 +53,8 @@ class Recurrence:
             the smallest that fit.
         offset: C of a sampler that returns an affine map of its last state, such as (x + 1)/2; the
             last step's coefficients hold the factor.
+        noisy: the sampler also adds terms of its own, the same in every run of a sample: only differences
+            of two runs obey the recurrence.
     """
 
     states: Floats
@@ -61,6 +63,7 @@ class Recurrence:
     grid: Floats | None = None
     undetermined: tuple[int, ...] = ()
     offset: float = 0.0
+    noisy: bool = False
 
     @classmethod
     def euler(cls, grid: Floats, residual: float = 0.0) -> Recurrence:
@@ -75,7 +78,10 @@ class Recurrence:
 
     def __str__(self) -> str:
         kind = "Euler" if self.grid is not None else "linear"
-        text = f"{kind} recurrence of order {self.order}, relative residual {self.residual:.1e}"
+        noise = " and noise of each seed" if self.noisy else ""
+        text = (
+            f"{kind} recurrence of order {self.order}{noise}, relative residual {self.residual:.1e}"
+        )
         if not self.undetermined:
             return text
         return (

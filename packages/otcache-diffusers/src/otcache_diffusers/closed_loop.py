@@ -188,6 +188,33 @@ def ideal_output(
     return (_host(wanted) - landing.offset - base) / landing.reach
 
 
+def ideal_difference(
+    landing: Landing,
+    states: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    skipped: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    r"""Return u*, as :func:`ideal_output` does, from differences to the full run of the same seed.
+
+    .. math:: u^* = \sum_t r_t v_t^{full}
+        - \frac{1}{R} \Big( \sum_q A_q \Delta x_{k+1-q} + \sum_q B_q \Delta v_{k-q} \Big)
+
+    Args:
+        landing: A, B, R and the shares r, not singular.
+        states: Delta x_{k+1}, Delta x_k, ...: the accelerated run's minus the full run's.
+        outputs: Delta v_k, Delta v_{k-1}, ...
+        skipped: v_t of the full run at the skipped steps.
+    """
+    ideal = torch.zeros_like(_host(states[0]))
+    for share, v in zip(landing.shares, skipped, strict=True):
+        ideal += share * _host(v)
+    for a, x in zip(landing.states, states, strict=False):
+        ideal -= a / landing.reach * _host(x)
+    for b, v in zip(landing.outputs, outputs, strict=False):
+        ideal -= b / landing.reach * _host(v)
+    return ideal
+
+
 def _basis(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """v_k, v_k - v_{k_1}, ...; shape (samples, outputs, elements)."""
     newest, *older = [_host(v) for v in outputs]

@@ -22,7 +22,7 @@ from otcache_core.contracts import (
 )
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
-from otcache_core.notices import NOT_FITTED, notify
+from otcache_core.notices import NOT_FITTED, not_fitted, notify
 from otcache_core.plugins import Registry
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
@@ -119,7 +119,8 @@ class PipelineEvaluator(Evaluator):
         self._nfe = 0
         forecaster = self._registry.create("forecasters", "fitted")
         self._fit = Fit(fit or ClosedLoopFit(), forecaster, Recurrence.euler(self._grid))
-        self._why_not, self._told = "", False
+        self._why_not: NotLinear | None = None
+        self._told = False
 
     @property
     def grid(self) -> NDArray[np.float64]:
@@ -256,16 +257,23 @@ class PipelineEvaluator(Evaluator):
     def _find_recurrence(self, recording: Recording) -> None:
         found = confirmed_recurrence(self._target, self._sampler, recording, self._trajectories)
         if isinstance(found, NotLinear):
-            self._why_not = f"skipped steps reuse, no weights are fitted: {found.reason}."
+            self._why_not = found
         else:
             self._fit.recurrence = found
 
+    @property
+    def recurrence(self) -> Recurrence | NotLinear:
+        self._record()
+        return self._why_not or self._fit.recurrence
+
     def _fitting(self) -> Fit | None:
         """How to fit; where that cannot be, None, and the reason as a notice the first time."""
-        if self._why_not and not self._told:
-            notify(self._why_not, fact=NOT_FITTED)
+        if self._why_not is None:
+            return self._fit
+        if not self._told:
+            notify(not_fitted(self._why_not.reason), fact=NOT_FITTED)
             self._told = True
-        return None if self._why_not else self._fit
+        return None
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
         forecaster = self._registry.create("forecasters", schedule.forecaster)

@@ -131,7 +131,7 @@ def _step_use(
     sampler, few = Sampler(target, request), part[: recorder.few]
     grid = given if known else np.linspace(1.0, 0.0, len(given))
     with quiet(target):
-        gains = confirmed_combination(target, sampler, recorder.raw, few, runs, grid)
+        gains = confirmed_combination(target, sampler, recorder.raw, few, runs)
     if isinstance(gains, NotLinear):
         even = np.full((len(given) - 1, len(runs[0].outputs)), 1 / len(runs[0].outputs))
         return _StepUse(grid, even, gains.reason)

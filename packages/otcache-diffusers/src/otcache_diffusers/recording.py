@@ -49,6 +49,11 @@ class Recording:
         rows = self.states[step]
         return torch.stack([loaded(rows[n]) for n in samples])
 
+    def used(self, step: int, samples: Sequence[int]) -> torch.Tensor:
+        """v_step of some samples, shape (samples, ...)."""
+        rows = self.guided[step]
+        return torch.stack([loaded(rows[n]) for n in samples])
+
     def put(self, rows: Sequence[Any]) -> Sequence[Any]:
         """The rows as they are kept."""
         return rows if self.shelf is None else [self.shelf.put(row) for row in rows]

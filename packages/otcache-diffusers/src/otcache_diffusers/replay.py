@@ -18,6 +18,7 @@ from otcache_diffusers.closed_loop import (
     ClosedLoopFit,
     NormalEquations,
     SpanWeights,
+    ideal_difference,
     ideal_output,
 )
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
@@ -290,7 +291,11 @@ class ReplayPolicy(StepPolicy):
         wanted = self._recording.state(span.stop, self._samples)
         states = [state, *(self._states[k + 1 - q] for q in range(1, len(landing.states)))]
         outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
-        ideal = ideal_output(landing, [x[rows] for x in states], [v[rows] for v in outputs], wanted)
+        mine = [x[rows] for x in states], [v[rows] for v in outputs]
+        if fit.recurrence.noisy:
+            ideal = self._beside(landing, span, *mine)
+        else:
+            ideal = ideal_output(landing, *mine, wanted)
         terms = {
             name: [
                 fit.gain(name, span, landing)
@@ -309,3 +314,19 @@ class ReplayPolicy(StepPolicy):
             self.equations = equations
         else:
             track.install(k, fit.weights(equations), fit.forecaster)
+
+    def _beside(
+        self,
+        landing: Landing,
+        span: Span,
+        states: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """u* where only differences to the full run obey the recurrence."""
+        record, k = self._recording, span.start
+        return ideal_difference(
+            landing,
+            [x - record.state(k + 1 - q, self._samples) for q, x in enumerate(states)],
+            [v - record.used(k - q, self._samples) for q, v in enumerate(outputs)],
+            [record.used(t, self._samples) for t in span.skipped],
+        )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core.combination import CallRun, identify_combination
 from otcache_core.errors import OtcacheError
-from otcache_core.identification import identify
+from otcache_core.identification import identify, identify_differences
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
@@ -143,7 +143,6 @@ def confirmed_combination(
     recording: Recording,
     samples: Sequence[int],
     runs: Sequence[CallRun],
-    grid: NDArray[np.float64],
 ) -> NDArray[np.float64] | NotLinear:
     """Find how a loop combines the outputs of a step, from full runs and shuffled ones together.
 
@@ -152,8 +151,7 @@ def confirmed_combination(
         sampler: calls it.
         recording: the denoiser's outputs of these samples.
         samples: their indices.
-        runs: full runs.
-        grid: s_0 .. s_N.
+        runs: full runs, of these samples first.
     """
     shuffled: list[CallRun] = []
     numbers = len(samples) * runs[0].states.shape[1]
@@ -161,20 +159,22 @@ def confirmed_combination(
         policy = ShufflePolicy(recording, len(samples), sampler.request.keep, apart=True, seed=seed)
         try:
             states = LoopStates(len(samples), None)
-            with drive(target, policy, num_steps=len(grid) - 1, states=states):
+            with drive(target, policy, num_steps=len(runs[0].states) - 1, states=states):
                 sampler(samples)
             shuffled += policy.recorder.runs(len(samples))
         except OtcacheError as error:
             return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
-    return identify_combination([*runs, *shuffled], grid)
+    return identify_combination(runs, shuffled)
 
 
 def confirmed_recurrence(
     target: Any, sampler: Sampler, recording: Recording, trajectories: Sequence[Trajectory]
 ) -> Recurrence | NotLinear:
-    """The sampler's recurrence, from its full runs and one shuffled run together.
+    """Find the sampler's recurrence, from its full runs and shuffled runs together.
 
-    No shuffled run is made of an Euler sampler, or of one that is not linear in its full runs.
+    No shuffled run is made of an Euler sampler. One that is not linear in its full runs may be so but for
+    noise of the seed: then the differences of full and shuffled runs are
+    (:func:`~otcache_core.identification.identify_differences`).
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -183,16 +183,41 @@ def confirmed_recurrence(
         trajectories: the same runs, as the probe recorded them.
     """
     found = identify(trajectories)
-    if isinstance(found, NotLinear) or found.grid is not None:
+    if isinstance(found, Recurrence) and found.grid is not None:
         return found
     n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
-    policy = ShufflePolicy(recording, n, sampler.request.keep)
-    gains, grid = trajectories[0].gains, trajectories[0].grid
-    names = [f"{t.label}, shuffled" for t in trajectories[:n]]
-    states = LoopStates(n, gains) if isinstance(target, Loop) else None
-    try:
-        with quiet(target), drive(target, policy, num_steps=len(grid) - 1, states=states):
-            sampler(range(n))
-        return identify([*trajectories, *policy.recorder.trajectories(names, grid)])
-    except OtcacheError as error:
-        return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
+    if isinstance(found, Recurrence):
+        more = _shuffled(target, sampler, recording, trajectories[:n], 1)
+        return more if isinstance(more, NotLinear) else identify([*trajectories, *more])
+    if any(t.sketch_of for t in trajectories) or any(t.unexplained for t in trajectories):
+        return found
+    numbers = n * trajectories[0].states.shape[1]
+    rounds = min(MOST_SHUFFLED, 1 + NUMBERS // numbers)
+    more = _shuffled(target, sampler, recording, trajectories[:n], rounds)
+    if isinstance(more, NotLinear):
+        return more
+    beside = identify_differences([*trajectories[:n]] * rounds, more)
+    return found if isinstance(beside, NotLinear) else beside
+
+
+def _shuffled(
+    target: Any,
+    sampler: Sampler,
+    recording: Recording,
+    trajectories: Sequence[Trajectory],
+    rounds: int,
+) -> list[Trajectory] | NotLinear:
+    """Shuffled runs of the first samples, several times in other orders."""
+    n, gains, grid = len(trajectories), trajectories[0].gains, trajectories[0].grid
+    names = [f"{t.label}, shuffled" for t in trajectories]
+    made: list[Trajectory] = []
+    for seed in range(rounds):
+        policy = ShufflePolicy(recording, n, sampler.request.keep, seed=seed)
+        states = LoopStates(n, gains) if isinstance(target, Loop) else None
+        try:
+            with quiet(target), drive(target, policy, num_steps=len(grid) - 1, states=states):
+                sampler(range(n))
+            made += policy.recorder.trajectories(names, grid)
+        except OtcacheError as error:
+            return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
+    return made

@@ -20,10 +20,8 @@ from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
-from otcache_core.identification import identify
-from otcache_core.notices import NOT_FITTED, notify, once
+from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
 from otcache_core.plugins import Registry
-from otcache_core.recurrence import NotLinear, Recurrence
 
 
 @once()
@@ -105,7 +103,6 @@ def calibrate(
     if n != num_inference_steps:  # Heun makes 2n - 1 of n steps asked for, PNDM n + 1
         settings = (recipe or Recipe()).resolve(n)
         provenance |= {"num_steps": n, "inference_steps": num_inference_steps}
-    recurrence = identify(trajectories)
     bench = stage.Workbench(
         settings,
         registry,
@@ -115,13 +112,13 @@ def calibrate(
         ledger,
         objective=_offered("objective", settings.objective, "lpips", evaluator),
         fidelity=_offered("fidelity", settings.fidelity, "rmse", evaluator),
-        fit=isinstance(recurrence, Recurrence),
+        fit=not measured.unfitted,
     )
-    if isinstance(recurrence, NotLinear):
-        notify(_not_fitted(recurrence), fact=NOT_FITTED)
+    if measured.unfitted:
+        notify(not_fitted(measured.unfitted), fact=NOT_FITTED)
     calibration = _measure(bench, provenance)
-    if note := _fitted(recurrence, calibration):
-        show.say(note)
+    if measured.sampler and any(r.schedule.forecaster == "fitted" for r in calibration.ladder):
+        show.say(f"forecast weights were fitted through the sampler's {measured.sampler}.")
     show.table(candidate_table(calibration))
     show.say(_price(calibration))
     if directory is not None:
@@ -191,18 +188,6 @@ def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluat
     if asked not in offered:
         raise OtcacheError(expected(what, asked, f"one of {', '.join(offered)}"))
     return asked
-
-
-def _not_fitted(recurrence: NotLinear) -> str:
-    return f"skipped steps reuse, no weights are fitted: {recurrence.reason}."
-
-
-def _fitted(recurrence: Recurrence | NotLinear, calibration: Calibration) -> str:
-    """Which recurrence the weights were fitted through; "" for plain Euler, and where none were."""
-    rules = {rung.schedule.forecaster for rung in calibration.ladder}
-    if isinstance(recurrence, NotLinear) or recurrence.grid is not None or "fitted" not in rules:
-        return ""
-    return f"forecast weights were fitted through the sampler's {recurrence}."
 
 
 def _price(calibration: Calibration) -> str:

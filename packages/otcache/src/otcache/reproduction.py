@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -13,6 +14,7 @@ from otcache.store import Store, StoredEvaluator
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
 from otcache_core.notices import notify
+from otcache_core.recurrence import NotLinear
 
 #: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
 LIMIT = 1e-3
@@ -39,10 +41,16 @@ class Reproduced:
     Attributes:
         trajectories: one a sample.
         evaluator: of these samples.
+        sampler: the recurrence that weights are fitted through, in words; "" for Euler's rule.
+        unfitted: why no weights can be fitted; "" if they can.
+        deviation: how far replayed runs end from the recorded ones at worst.
     """
 
     trajectories: Sequence[Trajectory]
     evaluator: StoredEvaluator
+    sampler: str = ""
+    unfitted: str = ""
+    deviation: float = 0.0
 
 
 def reproduced(
@@ -58,19 +66,19 @@ def reproduced(
     Raises:
         OtcacheError: if a run does not end in the same result twice.
     """
-    if store and store.knows(ONE_BY_ONE):
+    if store and store.known(ONE_BY_ONE) is not None:
         request = replace(request, batch_size=1)
-    made, deviation = _recorded(probe, target, request, store, show, ledger)
-    if deviation > LIMIT and request.batch_size > 1:
-        notify(ALONE.format(deviation=deviation))
+    made = _recorded(probe, target, request, store, show, ledger)
+    if made.deviation > LIMIT and request.batch_size > 1:
+        notify(ALONE.format(deviation=made.deviation))
         if store:
             store.restart(ONE_BY_ONE)
         request = replace(request, batch_size=1)
-        made, deviation = _recorded(probe, target, request, store, show, ledger)
-    if deviation > LIMIT:
-        raise OtcacheError(UNSEEDED.format(deviation=deviation))
+        made = _recorded(probe, target, request, store, show, ledger)
+    if made.deviation > LIMIT:
+        raise OtcacheError(UNSEEDED.format(deviation=made.deviation))
     if store:
-        store.mark(REPLAYED)
+        store.mark(REPLAYED, json.dumps([made.sampler, made.unfitted]))
     return made
 
 
@@ -81,8 +89,7 @@ def _recorded(
     store: Store | None,
     show: Stages,
     ledger: stage.Ledger,
-) -> tuple[Reproduced, float]:
-    """Record, and return how far replayed runs end from the recorded ones at worst."""
+) -> Reproduced:
     trajectories = stage.record(probe, target, request, store, show)
     ledger.stage = "record"
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
@@ -90,13 +97,18 @@ def _recorded(
     evaluator = StoredEvaluator(
         lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
     )
-    if store and store.knows(REPLAYED):
-        return Reproduced(trajectories, evaluator), 0.0
-    return Reproduced(trajectories, evaluator), _deviation(evaluator.real)
+    done = store.known(REPLAYED) if store else None
+    if done is not None:
+        return Reproduced(trajectories, evaluator, *json.loads(done))
+    deviation, found = _deviation(evaluator.real), evaluator.real.recurrence
+    if isinstance(found, NotLinear):
+        return Reproduced(trajectories, evaluator, "", found.reason, deviation)
+    sampler = "" if found.grid is not None else str(found)
+    return Reproduced(trajectories, evaluator, sampler, "", deviation)
 
 
 def _deviation(evaluator: Evaluator) -> float:
-    """Replay every sample alone or beside others: in one row, in the first batch, in the largest."""
-    first = range(min(evaluator.num_samples, evaluator.largest_batch))
-    largest = list(islice(cycle(first), evaluator.largest_batch))
-    return max(float(evaluator.replay(rows).max()) for rows in ([0], largest))
+    """Replay a sample alone, and the first ones in other places, in the largest batch."""
+    last = min(evaluator.num_samples, evaluator.largest_batch) - 1
+    largest = list(islice(cycle(range(last, -1, -1)), evaluator.largest_batch))
+    return max(float(evaluator.replay(rows).max()) for rows in ([last], largest))

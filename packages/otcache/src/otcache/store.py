@@ -63,13 +63,14 @@ class Store:
                 f"{directory}: cannot keep a calibration here: {error.strerror}"
             ) from error
 
-    def knows(self, fact: str) -> bool:
-        """Whether :meth:`mark` was called with this fact."""
-        return (self._directory / _named(fact)).exists()
+    def known(self, fact: str) -> str | None:
+        """Return what :meth:`mark` said of a fact, None if it was not called."""
+        path = self._directory / _named(fact)
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
-    def mark(self, fact: str) -> None:
+    def mark(self, fact: str, text: str = "") -> None:
         """Remember a fact about the work that is kept here."""
-        write_bytes(self._directory / _named(fact), b"")
+        write_bytes(self._directory / _named(fact), text.encode())
 
     def restart(self, fact: str) -> None:
         """Forget all samples and evaluations, since they have to be made anew; remember why."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import OtcacheError
+from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 
 
@@ -99,6 +100,11 @@ class Evaluator(ABC):
                 An implementation may then run each sample with weights fitted on the others, so
                 that ``errors`` are cross-validated; it says so.
         """
+
+    @property
+    def recurrence(self) -> Recurrence | NotLinear:
+        """Return what is known of the sampler, through which ``fit`` fits; or why it cannot fit."""
+        return NotLinear(f"{type(self).__name__} does not say what its sampler does", np.inf)
 
     @property
     def largest_batch(self) -> int:

@@ -14,6 +14,7 @@ from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor
 from otcache_core.forecasters.strength import linear_weights
+from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule, Span
 from otcache_core.trajectory import Trajectory
 
@@ -118,6 +119,11 @@ class ToyEvaluator(Evaluator):
     def objectives(self) -> tuple[str, ...]:
         """Root mean square and mean absolute difference of x_N."""
         return ("latent-rmse", "latent-l1")
+
+    @property
+    def recurrence(self) -> Recurrence:
+        """The Euler rule."""
+        return Recurrence.euler(self.grid)
 
     def evaluate(
         self,
