@@ -89,25 +89,36 @@ def _rung(budget: int, kind: str, uniform: bool) -> Schedule:
 RUNGS = st.tuples(st.sampled_from(["fitted", "reuse", "linear"]), st.booleans())
 
 
-@given(st.integers(2, 12), st.integers(2, 30), RUNGS, RUNGS, st.integers(2, N - 1))
-def test_next_to_a_baseline_its_rule_holds(
+@given(st.integers(2, 12), st.integers(2, 30), RUNGS, RUNGS, st.integers(2, N - 2))
+def test_beside_a_reusing_rung_there_is_reuse(
     low: int, gap: int, first: tuple[str, bool], second: tuple[str, bool], budget: int
 ) -> None:
-    """What won at a rung holds beside it, on the policy's own run and on any other."""
+    """On the policy's own run and on any other; uniformly where a rung without a fit is uniform."""
     ends = [_rung(low, *first), _rung(low + gap, *second)]
     policy = Policy(*ends, Provenance(num_steps=N), ladder=tuple(ends))
-    near = ends if low <= budget <= low + gap else [ends[0] if budget < low else ends[1]]
-    near = [s for s in ends if s.budget == budget] or near
-    rules = {s.forecaster for s in near} - {"fitted"}
-    rule = "fitted" if not rules else rules.pop() if len(rules) == 1 else "reuse"
+    near = [s for s in ends if s.budget == budget] or ends
+    near = ends[:1] if budget < low else ends[1:] if budget > low + gap else near
+    rules = {s.forecaster for s in near}
+    rule = "reuse" if "reuse" in rules else rules.pop() if len(rules) == 1 else "fitted"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OtcacheNotice)
-        found = [policy.schedule(budget), policy.schedule(budget, num_steps=N - 1 + N % 2 + 1)]
-    for schedule in found if budget < N - 1 else found[:1]:
+        found = [policy.schedule(budget), policy.schedule(budget, num_steps=N - 1)]
+    for schedule in found:
         assert schedule.forecaster == rule
         plain = [s for s in near if s.forecaster != "fitted"]
-        if any(s.computed == uniform_steps(N, s.budget) for s in plain):
+        if rule == "reuse" and any(s.computed == uniform_steps(N, s.budget) for s in plain):
             assert schedule.computed == uniform_steps(schedule.num_steps, budget)
+
+
+def test_linear_and_fitted_forecasts_meet_in_strengths(provenance: Provenance) -> None:
+    """Linear is strength 1: beside strength 0 the part of it is lam."""
+    low = Schedule(N, (0, 10)).with_weights([(0.0,), (0.0, 0.0)])
+    high = Schedule(N, (0, 5, 10, 20, 30), forecaster="linear")
+    got = Policy(low, high, provenance).schedule(3)
+    assert (got.forecaster, got.memory) == ("fitted", 2)
+    lam = (1 / 2 - 1 / 3) / (1 / 2 - 1 / 5)
+    theta = StrengthCurve.of(got, np.array(provenance.grid))(2 / 3, 2)
+    assert theta == pytest.approx((0.0, lam))
 
 
 def test_what_computes_everything_has_no_rule(provenance: Provenance) -> None:
@@ -387,4 +398,4 @@ def test_weights_that_are_no_strengths_are_not_carried_over(provenance: Provenan
     assert (between.forecaster, between.weights) == ("mean-velocity", ())
     fitted = Schedule(N, (0, 5, 10, 20, 30, 40)).with_weights([(0.1,)] * 6)
     mixed = Policy(ends[0], fitted, provenance).schedule(4)
-    assert (mixed.forecaster, mixed.weights) == ("mean-velocity", ())
+    assert (mixed.forecaster, mixed.weights) == ("reuse", ())

@@ -131,6 +131,28 @@ def test_one_sample_keeps_nothing_fitted_but_below_half(fitted: float, winner: s
     assert [rung.candidates[name].samples for name in BASELINES] == [1] * 4
 
 
+@pytest.mark.parametrize(("fitted", "winner"), [(0.24, "quantile"), (0.26, UNIFORM)])
+def test_one_sample_without_all_baselines_asks_for_a_quarter(fitted: float, winner: str) -> None:
+    errors = _by_rule(**ABOVE | {"uniform_reuse": 1.0}, fitted=fitted)
+    bench, _ = _bench(errors, 30, 1, runs=11 / 30)  # half of it pays for uniform reuse alone
+    (rung,) = settle_ladder(bench, [_contender(errors, PLANNED, 1)])
+    assert rung.winner == winner
+    assert len(set(BASELINES) - set(rung.candidates)) > 0
+
+
+@pytest.mark.parametrize(("first", "winner"), [(1.05, "quantile"), (1.6, UNIFORM)])
+def test_uniform_reuse_gives_way_to_what_is_clearly_below_it(first: float, winner: str) -> None:
+    """Lower by a tenth on all samples but the first: on a difference like that none is built."""
+    uniform = baselines(PLANNED)[UNIFORM]
+
+    def error(schedule: Schedule, sample: int) -> float:
+        rates = {PLANNED: first if sample == 0 else 0.9, uniform: 1.0}
+        return rates.get(schedule, 10.0)
+
+    rung, _ = _settled(error, PLANNED, 8)
+    assert rung.winner == winner
+
+
 def test_equal_schedules_are_run_once_and_known_ones_never() -> None:
     """Where nothing could be fitted the planned steps are already reused, here uniformly."""
     uniform = Schedule(30, (0, 5, 10, 15, 20, 25))
@@ -196,13 +218,12 @@ def test_the_laws(n: int, samples: int, runs: float, spread: float, seed: int) -
     for contender, rung in zip(contenders, rungs, strict=True):
         assert rung.error == rung.candidates[rung.winner].error
         for name in set(BASELINES) & set(rung.candidates):
-            entry = rung.candidates[name]
+            entry, baseline = rung.candidates[name], baselines(contender.schedule)[name]
+            assert entry.error is not None
             if entry.samples == samples:
-                baseline = baselines(contender.schedule)[name]
                 truth = np.mean([math.log(drawn[baseline, i]) for i in range(samples)])
                 assert entry.error == pytest.approx(math.exp(truth))
             if rung.schedule.forecaster == "fitted":
-                assert entry.error is not None
                 assert rung.error * (2 if samples == 1 else 1) <= entry.error * (1 + 1e-9)
-            elif entry.samples == samples:
+            elif entry.samples == samples and rung.winner != UNIFORM:
                 assert rung.error <= entry.error * (1 + 1e-9)

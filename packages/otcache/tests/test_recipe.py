@@ -12,7 +12,7 @@ from otcache_core.keep import Keep
 def test_budgets_follow_from_the_step_count() -> None:
     recipe = Recipe().resolve(30)
     assert (recipe.anchor_budget, recipe.reference_budget) == (4, 10)
-    assert recipe.ladder == (2, 3, 4, 5, 6, 8, 10, 12, 15, 19)
+    assert recipe.ladder == (2, 3, 4, 5, 6, 8, 10, 12, 15, 19, 24, 29)
     assert Recipe(ladder=(15,)).resolve(30).ladder == (4, 10, 15)
 
 
@@ -22,7 +22,7 @@ def test_every_step_count_gets_a_ladder_inside_it(num_steps: int) -> None:
     assert recipe.ladder is not None
     assert recipe.anchor_budget in recipe.ladder
     assert recipe.ladder[0] == (1 if num_steps <= 8 else 2)
-    assert recipe.ladder[-1] <= num_steps
+    assert recipe.ladder[-1] == num_steps - 1
     assert recipe.reference_budget in recipe.ladder
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from otcache_core.policy import Policy
 
 
+#: Forecasters that are described by strengths.
+WITH_STRENGTH = {"linear", "fitted"}
 #: On a run of more steps than the policy's, budgets of at least this share of them are read by share.
 BY_SHARE = 0.25
 
@@ -54,32 +56,32 @@ class _Place(msgspec.Struct, frozen=True):
     lam: float
 
     @property
-    def plain(self) -> list[Schedule]:
-        """The ends that are not fitted, but for one that skips nothing: any rule is right there."""
+    def skipping(self) -> list[Schedule]:
+        """The ends that skip a step: at one that skips none any rule is right."""
         ends = [self.lower] if self.lower is self.upper else [self.lower, self.upper]
-        return [s for s in ends if not _fitted(s) and s.budget < s.num_steps]
+        return [s for s in ends if s.budget < s.num_steps]
 
     @property
     def rule(self) -> str:
-        """The forecaster that holds here: that of the ends that are not fitted, if any.
+        """The forecaster that holds here: that of both ends, else by strengths, else reuse.
 
-        A baseline wins a rung where what was fitted fails on samples it has not seen, and the
-        strengths of the other end say nothing about where that begins: they would be run unmeasured.
-        Between two rules it is reuse, the one that can do the least harm.
+        Linear forecasts are of strength 1, so between them and fitted ones strengths are interpolated.
+        Reuse is not of strength 0 in this sense: it wins a rung where forecasts fail on samples that
+        the fit has not seen, and where they begin to fail was not measured. So beside a reusing rung
+        there is reuse, and between two rules of which one has no strengths, too.
         """
-        rules = {s.forecaster for s in self.plain}
-        if not rules:
-            return "fitted"
-        return rules.pop() if len(rules) == 1 else "reuse"
+        rules = {s.forecaster for s in self.skipping} or {"reuse"}
+        if len(rules) == 1:
+            return rules.pop()
+        return "fitted" if rules <= WITH_STRENGTH else "reuse"
 
     @property
     def uniform(self) -> bool:
-        """Whether one of those ends has uniform steps: then so has what is between."""
-        return any(s.computed == uniform_steps(s.num_steps, s.budget) for s in self.plain)
-
-
-def _fitted(schedule: Schedule) -> bool:
-    return schedule.forecaster == "fitted" and bool(schedule.weights)
+        """Whether one end that is not fitted has uniform steps, and reuse holds: then they hold, too."""
+        return self.rule == "reuse" and any(
+            s.forecaster != "fitted" and s.computed == uniform_steps(s.num_steps, s.budget)
+            for s in self.skipping
+        )
 
 
 def _nodes(policy: Policy) -> list[Schedule]:
@@ -123,7 +125,7 @@ def _schedule_at(same: _Same, budget: int) -> Schedule:
     if budget == place.lower.budget:
         return place.lower
     if place.uniform:
-        return Schedule(n, uniform_steps(n, budget), place.rule)
+        return Schedule(n, uniform_steps(n, budget))
     targets = targets_between(place.lower, place.upper, budget, place.lam)
     return _forecast(policy, place, round_to_steps(targets, n), _grid(policy, n))
 
@@ -155,7 +157,7 @@ def _schedule_mapped(
     policy = same.policy
     place = _place(policy, _own_budget(budget, policy.num_steps, n))
     if place.uniform:
-        return Schedule(n, uniform_steps(n, budget), place.rule)
+        return Schedule(n, uniform_steps(n, budget))
     u = levels(budget)
     low, high = (quantile_function(s)(u) for s in (place.lower, place.upper))
     targets = (1.0 - place.lam) * low + place.lam * high
@@ -179,15 +181,15 @@ def _own_budget(budget: int, own: int, n: int) -> float:
 def _forecast(
     policy: Policy, place: _Place, steps: tuple[int, ...], grid: NDArray[np.float64]
 ) -> Schedule:
-    """Give steps the forecaster that holds: by name, or between fitted ends by their strengths.
+    """Give steps the forecaster that holds: by name, or by the strengths of both ends.
 
     What other forecasters store in the weights belongs to the spans of their own schedule and is not
     carried over.
     """
-    n = len(grid) - 1
-    ends = [s for s in (place.lower, place.upper) if _fitted(s)]
-    if place.rule != "fitted" or not ends:
-        return Schedule(n, steps, place.rule if place.plain else "reuse")
+    n, rule = len(grid) - 1, place.rule
+    if rule != "fitted":
+        return Schedule(n, steps, rule)
+    ends = place.skipping
     names = sorted({name for s in ends for name, _ in s.branch_weights})
     own, branches = _grid(policy, policy.num_steps), (None, *names)
     low = StrengthTable.of(ends[0], own, branches)

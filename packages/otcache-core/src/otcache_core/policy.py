@@ -29,11 +29,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the ladder's. On a node the schedule is the node. Between two fitted neighbours both parts are
     interpolated with lam = (1/B_a - 1/B)/(1/B_a - 1/B_r): the steps by displacement
     (:mod:`otcache_core.warp`), the forecast weights by their strengths theta
-    (:mod:`otcache_core.forecasters.strength`). Where a neighbour is not fitted, since a baseline won
-    there, its forecaster holds; two different ones give way to reuse; and where such a neighbour has
-    uniform steps, so has what lies between. Beyond the lowest and the highest node lam is
-    clamped. B = 1 is {0} by reuse, B = N computes everything. Steps that single branches skip in
-    addition are kept on the nodes only.
+    (:mod:`otcache_core.forecasters.strength`), linear forecasts being of strength 1. Beside a node
+    that reuses there is reuse, since it won where forecasts fail; between two rules without
+    strengths, too; and then uniform steps of a node that was not fitted hold as well. Beyond the
+    lowest and the highest node lam is clamped. B = 1 is {0} by reuse, B = N computes everything.
+    Steps that single branches skip in addition are kept on the nodes only.
 
     Args:
         anchor: schedule at an extreme budget.

@@ -23,6 +23,8 @@ from otcache_core.slabs import inner_products
 
 #: Ways in which one rung's interpolated targets are rounded.
 MOST_ROUNDINGS = 8
+#: Above this part of N only the second-order plan is fitted.
+UPPER = 0.7
 
 
 @dataclass
@@ -202,7 +204,8 @@ def climb_ladder(
     """Stage 3: at every rung fit the interpolated schedule, beside what planning alone offers.
 
     Where the recipe's allowance for it lasts, from the anchor's budget up, the interpolated targets
-    are rounded in several ways.
+    are rounded in several ways. Where nearly all steps are computed a run costs most and planning
+    matters least: there one plan is fitted.
     """
     bench.ledger.stage = "ladder"
     budgets = bench.recipe.ladder or ()
@@ -214,7 +217,11 @@ def climb_ladder(
             ways = max(1, min(MOST_ROUNDINGS, left // price)) if budget > anchor.budget else 1
             between = roundings(anchor, reference, budget, ways)
             left -= price * len(between) if len(between) > 1 else 0
-            candidates = {"quantile": between[0], **planner.plan(budget)}
+            planned = planner.plan(budget)
+            if budget > UPPER * bench.num_steps and "second-order" in planned:
+                candidates = {"second-order": planned["second-order"]}
+            else:
+                candidates = {"quantile": between[0], **planned}
             found.append(compare(bench, candidates, between[1:]))
             advance(done, len(budgets))
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.comparison import Contender, log_errors
+from otcache.comparison import Contender, clearly_below, log_errors
 from otcache_core import Schedule
 from otcache_core.calibration import Measured, Rung
 from otcache_core.warp import uniform_steps
@@ -24,7 +24,8 @@ UNIFORM = "uniform, reuse"
 BASELINES = (UNIFORM, "planned, reuse", "planned, linear", "uniform, linear")
 #: What is not below this multiple of the best error, where both were screened, is not run further.
 SCREENED_OUT = 2.0
-#: With one sample the fit has seen it, so its error counts as this many times as large.
+#: With one sample the fit has seen it, so its error counts as this many times as large, and as the
+#: square of it where a baseline is missing.
 UNSEEN = 2.0
 #: Part of the allowance that may be held back to screen ``UNIFORM`` at the larger rungs.
 HELD_BACK = 0.5
@@ -92,11 +93,13 @@ def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Run
 
     The four baselines run on a quarter of the samples, and on the others those that are below twice
     the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
-    them counts by its ratio to the fitted schedule there. With one sample, which the fit has seen, a
-    fitted schedule is kept only below half of every baseline.
+    them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
+    best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
+    standard error of the paired difference or by half. With one sample, which the fit has seen, a
+    fitted schedule is kept only below half of every baseline (a quarter where one is missing).
 
     Where the recipe's allowance does not last, baselines are missing in the rung's table; see
-    :func:`otcache.planning.proven` for which of these rungs a policy gets.
+    :func:`otcache.planning.proven` for what becomes of a rung without any.
     """
     bench.ledger.stage = "candidates"
     bench.ledger.spend(0)
@@ -139,14 +142,34 @@ class Contest:
         self._run(self._threatening(), [i for i in range(n) if i not in few])
         known = {name: s for name, s in made.items() if s in self._logs}
         table = own.candidates | {name: self._entry(s) for name, s in known.items()}
-        winner, schedule = own.name, own.schedule
-        best = math.log(UNSEEN) if n == 1 and own.schedule.forecaster == "fitted" else 0.0
-        for name, baseline in known.items():
-            if (ratio := self._ratio(baseline)) < best:
-                winner, schedule, best = name, baseline, ratio
+        winner, schedule = self._best(known)
+        if UNIFORM in known and not self._clearly_below(schedule, known[UNIFORM]):
+            winner, schedule = UNIFORM, known[UNIFORM]
         error = table[winner].error
         assert error is not None
         return Rung(schedule, error, winner, table)
+
+    def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
+        """The lowest of the fitted schedule, if it may count as such, and the baselines known."""
+        own = self.contender
+        doubt = 1 if len(known) == len(BASELINES) else 2
+        best = 0.0
+        if len(own.logs) == 1 and own.schedule.forecaster == "fitted" and known:
+            best = doubt * math.log(UNSEEN)
+        winner, schedule = own.name, own.schedule
+        for name, baseline in known.items():
+            if (ratio := self._ratio(baseline)) < best:
+                winner, schedule, best = name, baseline, ratio
+        return winner, schedule
+
+    def _clearly_below(self, schedule: Schedule, uniform: Schedule) -> bool:
+        """Whether uniform reuse gives way to a schedule that is lower in mean."""
+        a, b = self._logs[schedule], self._logs[uniform]
+        both = ~np.isnan(a) & ~np.isnan(b)
+        a, b = a[both], b[both]
+        if len(a) == 1 or schedule == uniform or b.mean() - a.mean() >= math.log(SCREENED_OUT):
+            return True
+        return clearly_below(a, b)
 
     def _run(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> None:
         """Run what can be paid for, in one question."""

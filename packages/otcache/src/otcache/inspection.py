@@ -104,13 +104,16 @@ def _above(a: Measured, b: Measured) -> bool:
 def _cell(entry: Measured | None, kept: bool, samples: int) -> Text:
     if entry is None:
         return Text("- ", style="dim")
-    figure = "broke" if entry.error is None else f"{entry.error:.3g}"
+    figure = "broke" if entry.error is None else f"{entry.error:.3g}".replace("0.", ".", 1)
     part = "~" if entry.samples < samples else ""
     return Text(f"{part}{figure}{'*' if kept else ' '}", style="bold green" if kept else "")
 
 
-def _errors(rung: Rung) -> Iterator[tuple[str, float]]:
-    return ((name, c.error) for name, c in rung.candidates.items() if c.error is not None)
+def _fitted_errors(rung: Rung) -> Iterator[float]:
+    """Errors of the fitted candidates, but for roundings: one of many alike is lucky."""
+    for name, entry in rung.candidates.items():
+        if name not in BASELINES and name == _column(name) and entry.error is not None:
+            yield entry.error
 
 
 def _remarks(calibration: Calibration) -> Iterator[str]:
@@ -119,14 +122,11 @@ def _remarks(calibration: Calibration) -> Iterator[str]:
     for rung in calibration.ladder:
         budget = rung.schedule.budget
         if rung.winner in BASELINES:
-            fitted = [e for n, e in _errors(rung) if n not in BASELINES and rung.error]
+            fitted = list(_fitted_errors(rung)) if rung.error else []
             times = f"; fitted has {min(fitted) / rung.error:.2f} times its error" if fitted else ""
             yield f"B = {budget}: {rung.winner} is kept{times}."
         elif budget not in known:
-            yield (
-                f"B = {budget}: left out, not compared with its baselines; more samples or a larger "
-                "Recipe.candidate_runs would."
-            )
+            yield f"B = {budget}: left out, no baseline was measured (raise Recipe.candidate_runs)."
 
 
 def plugin_table(rows: Sequence[dict[str, str]]) -> Table:

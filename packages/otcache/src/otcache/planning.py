@@ -21,16 +21,13 @@ ROUNDING = 1e-6
 def plan(calibration: Calibration) -> Policy:
     """Plan every budget from what a calibration has measured; pure.
 
-    The policy's rungs are the calibration's, but for three kinds that are left out, since
-    interpolation between their neighbours is then the better guess:
+    The policy's rungs are the calibration's, but for those that are not known to be below their
+    baselines (:func:`proven`). A rung above a lower one is kept all the same: it is the best that was
+    measured of its budget, and what would be interpolated in its place was not.
 
-    - a fitted rung where a lower fitted one already reached a smaller error;
-    - a fitted rung that is not known to be below its baselines (:func:`proven`);
-    - in a run of few steps, as distilled models make them, each step does much that the others do not
-      tell. With at most 8 steps a rung is left out, too, where its error is above a tenth of that of
-      computing the first step alone; a notice says which budgets that concerns.
-
-    A rung where a baseline won is always kept: what is interpolated there follows its rule, too.
+    In a run of few steps, as distilled models make them, each step does much that the others do not
+    tell. With at most 8 steps a rung is therefore left out, too, where its error is above a tenth of
+    that of computing the first step alone; a notice says which budgets that concerns.
 
     Args:
         calibration: of :func:`otcache.calibrate`.
@@ -46,7 +43,7 @@ def plan(calibration: Calibration) -> Policy:
         raise OtcacheError(
             "no rung of the ladder was compared with uniform reuse: raise Recipe.candidate_runs."
         )
-    kept = _falling(worthwhile(calibration, known))
+    kept = [rung.schedule for rung in worthwhile(calibration, known)]
     if not kept:
         raise OtcacheError(
             f"there is no worthwhile budget for {n} steps{_why(calibration)}: compute them all."
@@ -64,19 +61,6 @@ def plan(calibration: Calibration) -> Policy:
     )
 
 
-def _falling(rungs: list[Rung]) -> list[Schedule]:
-    """Schedules of the rungs but for those fitted ones that a lower fitted one undercuts."""
-    kept: list[Schedule] = []
-    best = math.inf
-    for rung in rungs:
-        fitted = rung.schedule.forecaster == "fitted"
-        if fitted and kept and kept[-1].forecaster == "fitted" and rung.error >= best:
-            continue
-        best = min(best, rung.error) if fitted else best
-        kept.append(rung.schedule)
-    return kept
-
-
 def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
     """The schedule, or the rung next to it where it lies outside of them: it was never compared."""
     if schedule.budget < kept[0].budget:
@@ -85,25 +69,24 @@ def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
 
 
 def proven(calibration: Calibration) -> list[Rung]:
-    r"""The rungs that were compared with their baselines, or need not be.
+    r"""The rungs that were compared with uniform reuse, or need not be.
 
-    A rung where a baseline won, and one that was compared with uniform reuse (on a single sample:
-    with all four baselines), is known to be no worse. Where the allowance did not last for that, the
-    best baseline e' of the nearest smaller rung B' bounds what it would have measured:
+    Where the allowance did not last for that, the best baseline e' of the nearest smaller rung B'
+    bounds what would have been measured: a rung is kept if its error
 
     .. math:: e_B \le m \, e' \, (B'/B)^2
 
-    as baselines would fall if they were of second order, as linear forecasts are, with m = 1/2 for
-    the doubt, and 1/4 on a single sample. All other rungs are left out.
+    as if baselines fell like those of second order, which linear forecasts are, with m = 1/2 for the
+    doubt, and 1/4 on a single sample, which the fit has seen. All others are left out: between
+    their neighbours, which were compared, there is interpolation.
     """
     found: list[Rung] = []
-    alone = len(calibration.samples) == 1
+    doubt = 0.25 if len(calibration.samples) == 1 else 0.5
     bound = -math.inf  # e' B'^2 of the nearest smaller rung that was compared
     for rung in calibration.ladder:
-        measured = {n: c.error for n, c in rung.candidates.items() if n in BASELINES}
-        compared = UNIFORM in measured and (not alone or len(measured) == len(BASELINES))
-        limit = (0.25 if alone else 0.5) * bound / rung.schedule.budget**2
-        if compared or rung.winner in BASELINES or rung.error <= limit:
+        measured = {name: c.error for name, c in rung.candidates.items() if name in BASELINES}
+        limit = doubt * bound / rung.schedule.budget**2
+        if UNIFORM in measured or rung.winner in BASELINES or rung.error <= limit:
             found.append(rung)
         if errors := [e for e in measured.values() if e is not None]:
             bound = min(errors) * rung.schedule.budget**2

@@ -18,7 +18,7 @@ class Recipe:
     Args:
         anchor_budget: B_a of the searched schedule; about N/8.
         reference_budget: B_r of the graph method's schedule; about N/3.
-        ladder: budgets at which forecast weights are fitted; about every factor 1.25 from 2 to 2N/3.
+        ladder: budgets at which forecast weights are fitted; about every factor 1.25 from 2 to N - 1.
             With N of at most 8 the budget 1 is always among them, as the measure of the others.
         cost_samples: samples on which the growth of deviations is measured; each costs about four
             full runs.
@@ -112,12 +112,13 @@ def _scale(num_steps: int) -> tuple[int, ...]:
 
 
 def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
-    """Budgets in geometric progression around the anchor, from 2 to 2N/3.
+    """Budgets in geometric progression around the anchor, from 2 to N - 1.
 
-    Those below the anchor cost next to nothing, and what is best there is not what is best above.
+    Those at either end cost little: few steps are computed, or few follow the first skipped one. What
+    is best there is not what is best in the middle.
     """
-    budgets, b = {anchor, reference}, float(anchor)
-    while b <= 2 * num_steps / 3:
+    budgets, b = {anchor, reference, num_steps - 1}, float(anchor)
+    while b < num_steps - 1:
         budgets.add(round(b))
         b *= 1.25
     b = anchor / 1.25

@@ -1,0 +1,78 @@
+"""At every budget otcache is no worse than uniform reuse: a thin slice of benchmarks/never_worse.py."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import STEPS, make_loop
+
+import otcache
+from otcache.statistics import mean_interval
+from otcache_core.errors import OtcacheNotice
+from otcache_core.warp import uniform_steps
+
+RECIPE = otcache.Recipe(anchor_trials=4, climb_trials=2, cost_samples=2)
+HELD_OUT = list(range(100, 132))
+
+
+class Rough(nn.Module):
+    """A field that turns faster than its steps, so that forecasts of it are wrong: reuse is best."""
+
+    def __init__(self, pace: float) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.inner = nn.Parameter(torch.randn(8, 8, generator=generator))
+        self.pace = pace
+
+    def forward(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """v(x, s), shape (n, 8)."""
+        return torch.sin(self.pace * x @ self.inner) + x * torch.sin(3 * s)
+
+
+def _rough(pace: float) -> otcache.Loop:
+    denoiser, grid = Rough(pace), torch.linspace(1, 0, STEPS + 1)
+
+    def sample(prompts: list[str], seeds: list[int], num_steps: int) -> torch.Tensor:
+        x = torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        for i in range(num_steps):
+            x = x + (grid[i + 1] - grid[i]) * denoiser(x, grid[i])
+        return x
+
+    return otcache.loop(sample, denoiser=denoiser, grid=grid.tolist())
+
+
+LOOPS = {
+    "smooth": make_loop,
+    "rough": lambda: _rough(4.0),
+    "two-step": lambda: make_loop(two_step=True),
+    "noisy": lambda: make_loop(noise=0.3),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "samples"), [("smooth", 2), ("rough", 4), ("two-step", 1), ("noisy", 4)]
+)
+def test_no_budget_is_worse_than_uniform_reuse(name: str, samples: int) -> None:
+    loop = LOOPS[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OtcacheNotice)
+        made = otcache.calibrate(
+            loop, ["a"], STEPS, list(range(samples)), recipe=RECIPE, progress=False
+        )
+    policy = otcache.plan(made)
+    full = loop(["held out"] * len(HELD_OUT), HELD_OUT, STEPS)
+
+    def errors(schedule: otcache.Schedule) -> np.ndarray:
+        with otcache.accelerate(loop, schedule):
+            ours = loop(["held out"] * len(HELD_OUT), HELD_OUT, STEPS)
+        return (ours - full).detach().square().mean(1).sqrt().clamp_min(1e-9).numpy()
+
+    for budget in range(2, STEPS):
+        uniform = otcache.Schedule(STEPS, uniform_steps(STEPS, budget))
+        ratio = np.log(errors(policy.schedule(budget)) / errors(uniform))
+        assert mean_interval(ratio).low <= 0, budget
+    assert made.nfe["candidates"] <= 2.5 * STEPS * samples
