@@ -59,7 +59,7 @@ def _unseeded() -> None:
         (lambda: _calibrate(make_loop(clip=0.5)), 1),
         (_unseeded, 1),
     ],
-    ids=["plain", "two-step", "noisy", "unseeded"],
+    ids=["plain", "two-step", "noisy", "clipping", "unseeded"],
 )
 def test_a_calibration_says_each_thing_once(
     act: Callable[[], None], most: int, capfd: Any, caplog: Any

@@ -9,7 +9,14 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.identification import StepFit, ThinRun, largest_order, refusal, smallest
+from otcache_core.identification import (
+    EULER_LIMIT,
+    StepFit,
+    ThinRun,
+    largest_order,
+    refusal,
+    smallest,
+)
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.slabs import slabs
 
@@ -100,7 +107,7 @@ def _gains(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
     for candidate in (pooled, gains):
         made = [run.combined(candidate) for run in runs]
         steps = [StepFit(made, i, affine=affine and i == last) for i in range(last + 1)]
-        found = smallest(steps, largest_order(steps, 2))
+        found = smallest(steps, largest_order(steps, 2), EULER_LIMIT)
         if isinstance(found, Recurrence):
             return candidate
     assert isinstance(found, NotLinear)
@@ -116,10 +123,10 @@ def _coefficients(steps: Sequence[StepFit], num_calls: int) -> Floats | NotLinea
             np.inf,
         )
     for order in range(largest + 1):
-        if all(step.explained(order, largest) for step in steps[1:] or steps):
+        if all(step.explained(order, largest, EULER_LIMIT) for step in steps[1:] or steps):
             fits = [step.fit(order).coefficients for step in steps]
             return np.array([c[1 : 1 + num_calls] for c in fits])
-    return refusal(steps, largest)
+    return refusal(steps, largest, EULER_LIMIT)
 
 
 def _normalised(beta: Floats) -> Floats:

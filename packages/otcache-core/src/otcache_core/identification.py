@@ -62,7 +62,9 @@ def _residual(t: Trajectory) -> float:
     return float((left / (np.sqrt(moved) + _TINY)).max())
 
 
-def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
+def identify(
+    trajectories: Sequence[Trajectory], limit: float = LINEAR_LIMIT
+) -> Recurrence | NotLinear:
     r"""The recurrence of the sampler that made these runs, of the smallest order that explains them.
 
     The Euler rule of the grid, where it holds to ``EULER_LIMIT``. Where states are rounded coarsely
@@ -74,7 +76,7 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
         - \sum_{q=0}^{p} (a_{i,q} x_{i-q} + b_{i,q} v_{i-q}) \Big\|^2
 
     for p = 0 .. 3, through one QR factorisation a sample, in float64. An order explains the runs if
-    it leaves at most ``LINEAR_LIMIT`` of any step of any sample beyond rounding (the measure of
+    it leaves at most ``limit`` of any step of any sample beyond rounding (the measure of
     :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it,
     or what it leaves is no more than one rounding (a tenth where rounding is coarse):
     a smooth run can be imitated by too small an order, whose coefficients are then wrong as soon as
@@ -84,6 +86,9 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
 
     Args:
         trajectories: runs on one grid; those that steps were shuffled in tell the most.
+        limit: relative residual that may be left. Where shuffled runs are among them nothing is imitated,
+            and ``EULER_LIMIT`` does: a sampler that divides rounding by a small noise level leaves more
+            than its states show.
 
     Returns:
         The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
@@ -101,12 +106,12 @@ def identify(trajectories: Sequence[Trajectory]) -> Recurrence | NotLinear:
     pairs = list(zip(steps, np.diff(grid), strict=True))
     if passes and (largest < 0 or not any(s.hides(h, largest) for s, h in pairs)):
         return Recurrence.euler(grid, residual)
-    found = smallest(steps, largest)
+    found = smallest(steps, largest, limit)
     if isinstance(found, NotLinear) and passes:
         return Recurrence.euler(grid, residual)
     if isinstance(found, NotLinear) and largest >= 0:  # but for a constant in the last step?
         steps[-1] = StepFit(runs, len(steps) - 1, affine=True)
-        found = smallest(steps, largest)
+        found = smallest(steps, largest, limit)
     return found
 
 
@@ -131,20 +136,20 @@ def identify_differences(
     pairs = zip(runs, shuffled, strict=True)
     thin = [ThinRun.of(a).difference(ThinRun.of(b)) for a, b in pairs]
     steps = [StepFit(thin, i) for i in range(len(runs[0].outputs))]
-    found = smallest(steps, largest_order(steps, 2))
+    found = smallest(steps, largest_order(steps, 2), EULER_LIMIT)
     return found if isinstance(found, NotLinear) else replace(found, noisy=True)
 
 
-def smallest(steps: Sequence[StepFit], largest: int) -> Recurrence | NotLinear:
+def smallest(steps: Sequence[StepFit], largest: int, limit: float) -> Recurrence | NotLinear:
     """Return the recurrence of the smallest order that explains every step but the first."""
     if largest < 0:
         return NotLinear(
             f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
         )
     for order in range(largest + 1):
-        if all(step.explained(order, largest) for step in steps[1:] or steps):
+        if all(step.explained(order, largest, limit) for step in steps[1:] or steps):
             return _assembled(steps, order)
-    return refusal(steps, largest)
+    return refusal(steps, largest, limit)
 
 
 def _assembled(steps: Sequence[StepFit], order: int) -> Recurrence:
@@ -165,14 +170,14 @@ def largest_order(steps: Sequence[StepFit], per_lag: int) -> int:
     return min(MAX_ORDER, len(steps) - 1, affordable)
 
 
-def refusal(steps: Sequence[StepFit], order: int) -> NotLinear:
+def refusal(steps: Sequence[StepFit], order: int, limit: float) -> NotLinear:
     """Say which step no order explains."""
     left = [step.fit(order).excess for step in steps]
     worst = int(np.argmax(left[1:])) + 1 if len(left) > 1 else 0
     least = "" if order == MAX_ORDER else " (with more samples longer ones could be told)"
     return NotLinear(
         f"step {worst} is no linear combination of the last {order + 1} states and outputs{least}: "
-        f"a relative residual of {left[worst]:.1e} is left (limit {LINEAR_LIMIT:.0e}); the sampler "
+        f"a relative residual of {left[worst]:.1e} is left (limit {limit:.0e}); the sampler "
         "adds noise, clips, or looks back further",
         left[worst],
     )
@@ -291,11 +296,11 @@ class StepFit:
         self._fits: dict[int, _Coefficients] = {}
         self.numbers = sum(t.states.shape[1] for t in runs)
 
-    def explained(self, order: int, largest: int) -> bool:
+    def explained(self, order: int, largest: int, limit: float) -> bool:
         """Whether this order leaves no more than rounding, nor more than the largest one and chance."""
         fit, best = self.fit(order), self.fit(largest)
         chance = 1.02 + 20 / max(1, self.numbers - len(best.coefficients))
-        return fit.excess <= LINEAR_LIMIT and fit.left**2 <= chance * best.left**2 + self._floor**2
+        return fit.excess <= limit and fit.left**2 <= chance * best.left**2 + self._floor**2
 
     def hides(self, h: float, order: int) -> bool:
         """Whether the Euler step h leaves far more than this order, where rounding lets one see."""

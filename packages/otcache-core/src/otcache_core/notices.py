@@ -42,7 +42,7 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
 
 def not_fitted(reason: str) -> str:
     """Say that and why no forecast weights are fitted."""
-    return f"skipped steps reuse, no weights are fitted: {reason}."
+    return f"skipped steps reuse or are forecast linearly, no weights are fitted: {reason}."
 
 
 @contextmanager

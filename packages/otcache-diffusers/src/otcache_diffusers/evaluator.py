@@ -29,17 +29,17 @@ from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.closed_loop import ClosedLoopFit
 from otcache_diffusers.deviations import Deviations
-from otcache_diffusers.driver import LoopStates, drive, usable_grid
+from otcache_diffusers.driver import LoopStates, StepPolicy, drive, usable_grid
 from otcache_diffusers.guidance import branch_gains
 from otcache_diffusers.pooled_fit import PooledFit
 from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
+from otcache_diffusers.replay_check import ReplayCheck
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import Shelf
 from otcache_diffusers.shuffled import confirmed_recurrence
 
-_TINY = float(np.finfo(np.float64).tiny)
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 
 
@@ -176,20 +176,9 @@ class PipelineEvaluator(Evaluator):
     def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
         self._begin(None)
         assert self._recording is not None
-        track = self._track(Schedule.full(self._num_steps), {})
-        policy = ReplayPolicy([track], samples, self._recording, None, self._spend)
+        policy = ReplayCheck(self._recording, self._trajectories, samples)
         self._replay(policy, samples)
-        assert policy.result is not None
-        made = policy.result.detach().cpu().double().flatten(1)
-        full = self._recorded_ends(samples)
-        return np.asarray((made - full).norm(dim=1) / full.norm(dim=1).clamp(min=_TINY))
-
-    def _recorded_ends(self, samples: Sequence[int]) -> torch.Tensor:
-        """x_N as the probe recorded it; of a sketch, as the evaluator did."""
-        if any(self._trajectories[n].sketch_of for n in samples):
-            return self._full(samples).detach().cpu().double().flatten(1)
-        ends = [np.array(self._trajectories[n].states[-1], dtype=np.float64) for n in samples]
-        return torch.from_numpy(np.stack(ends))
+        return policy.deviations
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
@@ -326,7 +315,7 @@ class PipelineEvaluator(Evaluator):
         ran = track.results(len(samples))
         return _Run(index, track.result(), policy.result, pictures, np.zeros(0), ran)
 
-    def _replay(self, policy: ReplayPolicy, samples: Sequence[int], kind: str = "latent") -> Any:
+    def _replay(self, policy: StepPolicy, samples: Sequence[int], kind: str = "latent") -> Any:
         states = self._states(len(samples))
         with drive(self._target, policy, num_steps=self._num_steps, states=states):
             return self._sampler(samples, output_type=kind)

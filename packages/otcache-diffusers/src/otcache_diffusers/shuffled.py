@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core.combination import CallRun, identify_combination
 from otcache_core.errors import OtcacheError
-from otcache_core.identification import identify, identify_differences
+from otcache_core.identification import EULER_LIMIT, identify, identify_differences
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
@@ -182,13 +182,15 @@ def confirmed_recurrence(
         recording: the full runs with the outputs of every branch.
         trajectories: the same runs, as the probe recorded them.
     """
-    found = identify(trajectories)
+    found = identify(trajectories, EULER_LIMIT)
     if isinstance(found, Recurrence) and found.grid is not None:
         return found
     n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
     if isinstance(found, Recurrence):
         more = _shuffled(target, sampler, recording, trajectories[:n], 1)
-        return more if isinstance(more, NotLinear) else identify([*trajectories, *more])
+        return (
+            more if isinstance(more, NotLinear) else identify([*trajectories, *more], EULER_LIMIT)
+        )
     if any(t.sketch_of for t in trajectories) or any(t.unexplained for t in trajectories):
         return found
     numbers = n * trajectories[0].states.shape[1]

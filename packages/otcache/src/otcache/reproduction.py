@@ -1,4 +1,4 @@
-"""Record runs that can be measured: replayed through the sampler they end where they ended."""
+"""Record runs that can be measured: replayed through the sampler they go where they went."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
+
+import numpy as np
 
 from otcache import calibration_stages as stage
 from otcache.progress import Stages
@@ -22,15 +24,22 @@ LIMIT = 1e-3
 ONE_BY_ONE = "one sample a call"
 REPLAYED = "replayed"
 ALONE = (
-    "a sample depends on what is beside it in the batch (replayed with others it ends {deviation:.1e} off, "
-    "relative to it): its noise is drawn for the whole batch, or seeded by the first seed only. Every "
+    "a sample depends on what is beside it in the batch (replayed with others it is {deviation:.1e} off, "
+    "relative to its state): its noise is drawn for the whole batch, or seeded by the first seed only. Every "
     "sample is measured in a call of its own. Seed each sample's noise by its own seed to calibrate in "
     "batches, as docs/running.md shows."
 )
 UNSEEDED = (
-    "a run of the same prompt and seed must end in the same result, and replayed with the same denoiser "
-    "outputs it ends {deviation:.1e} off, relative to it: the sampler draws noise that no seed fixes. Draw "
+    "a run of the same prompt and seed must come out the same, and replayed with the same denoiser outputs "
+    "it is {deviation:.1e} off, relative to its state: the sampler draws noise that no seed fixes. Draw "
     "all noise from a torch.Generator that is seeded by the sample's own seed."
+)
+
+BEYOND = (
+    "the sampler must use the denoiser's outputs and nothing else of it, and replayed with the same outputs "
+    "it is {deviation:.1e} off, relative to its state, though the same seed comes out the same: it may "
+    "differentiate through the denoiser (guidance by a gradient), or read what the denoiser keeps inside. "
+    "Such a sampler cannot be measured; make denoiser= a callable that returns all that the step uses."
 )
 
 
@@ -76,7 +85,8 @@ def reproduced(
         request = replace(request, batch_size=1)
         made = _recorded(probe, target, request, store, show, ledger)
     if made.deviation > LIMIT:
-        raise OtcacheError(UNSEEDED.format(deviation=made.deviation))
+        same = _repeats(probe, target, request, made.trajectories[0])
+        raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
     if store:
         store.mark(REPLAYED, json.dumps([made.sampler, made.unfitted]))
     return made
@@ -112,3 +122,13 @@ def _deviation(evaluator: Evaluator) -> float:
     last = min(evaluator.num_samples, evaluator.largest_batch) - 1
     largest = list(islice(cycle(range(last, -1, -1)), evaluator.largest_batch))
     return max(float(evaluator.replay(rows).max()) for rows in ([last], largest))
+
+
+def _repeats(
+    probe: FeatureProbe, target: Any, request: SampleRequest, recorded: Trajectory
+) -> bool:
+    """Run the first sample once more: does it come out the same?"""
+    one = replace(request, prompts=request.prompts[:1], seeds=request.seeds[:1], batch_size=1)
+    again = next(iter(probe.record(target, one)))
+    apart = np.linalg.norm(again.states - recorded.states, axis=1)
+    return bool((apart <= LIMIT * np.linalg.norm(recorded.states, axis=1)).all())

@@ -60,7 +60,7 @@ class Evaluator(ABC):
     """Runs schedules on the calibration samples and measures their true error.
 
     Laws: the all-compute schedule has error 0 on every sample; the same call gives the same numbers;
-    recorded outputs replayed through the target's own sampler end in the recorded x_N; the error of a
+    recorded outputs replayed through the target's own sampler pass the recorded states; the error of a
     schedule is that of a real accelerated run, with a fit that of a run with the weights each sample
     ran with (:class:`otcache_core.testing.EvaluatorConformance`).
     """
@@ -114,7 +114,7 @@ class Evaluator(ABC):
     def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
         r"""Run recorded outputs through the target's own sampler, with no denoiser evaluation.
 
-        .. math:: \| x_N^{replayed} - x_N^{recorded} \| / \| x_N^{recorded} \|
+        .. math:: \max_i \| x_i^{replayed} - x_i^{recorded} \| / \| x_i^{recorded} \|
 
         Args:
             samples: indices of the samples, one a row of one call; an index may come several times.

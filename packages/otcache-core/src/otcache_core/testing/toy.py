@@ -156,11 +156,12 @@ class ToyEvaluator(Evaluator):
     def replay(self, samples: Sequence[int]) -> Floats:
         """Deviation of recorded outputs, put through the Euler rule again."""
         chosen, runs = list(samples), self.sampler.trajectories()
-        x = self.sampler.start[chosen]
+        states = [self.sampler.start[chosen]]
         for i, h in enumerate(np.diff(self.grid)):
-            x = x + h * np.stack([runs[n].outputs[i] for n in chosen])
-        full = self._full[-1, chosen]
-        return np.asarray(np.linalg.norm(x - full, axis=1) / np.linalg.norm(full, axis=1))
+            states.append(states[-1] + h * np.stack([runs[n].outputs[i] for n in chosen]))
+        full = self._full[:, chosen]
+        deviations = np.linalg.norm(np.stack(states) - full, axis=2) / np.linalg.norm(full, axis=2)
+        return np.asarray(deviations.max(axis=0))
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None

@@ -135,7 +135,6 @@ class LoopClock(Clock):
             self._say(self._host.begin(time.value, STARTS), "runs begin at other times")
         elif first:
             self._times.advance(time.value)
-            self._say(self._host.advance(time.value) if time.certain else "", "the time goes back")
         elif self._doubts.sure(self._times.apart(time.value), RAGGED):
             raise ExecutionError(RAGGED)
 
