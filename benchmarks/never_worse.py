@@ -10,6 +10,7 @@ an interrupted run goes on; OUT/never-worse-TARGET.md is the table.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -49,8 +50,19 @@ class Target:
     call: dict[str, Any] = field(default_factory=dict)
 
 
+def _guided_loop() -> Any:
+    """The loop of examples/guided_loop.py: two denoiser calls a step around the demo's transformer."""
+    path = Path(__file__).parent.parent / "examples" / "guided_loop.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.guided_loop(demo.load())
+
+
 #: By name. A loop is sampled as a pipeline is, by the probe of its kind: an entry is all it takes.
-TARGETS = {"demo": Target(demo.load, dict(demo.CALL))}
+TARGETS = {"demo": Target(demo.load, dict(demo.CALL)), "guided-loop": Target(_guided_loop)}
 
 
 class Bench:

@@ -66,13 +66,12 @@ def test_forecasts_are_those_of_a_loop(rule: str, form: str) -> None:
     assert (run.report.runs, run.report.warnings) == (1, [])
 
 
-def test_a_forecast_that_needs_the_grid_says_where_to_give_it() -> None:
-    net = Swirl()
-    with (
-        pytest.raises(OtcacheError, match=r"otcache\.accelerate\(module, \.\.\., grid=\.\.\.\)"),
-        otcache.accelerate(net, SCHEDULES["linear"]),
-    ):
-        _sample(net)
+def test_without_a_grid_forecasts_count_steps() -> None:
+    net, made = Swirl(), []
+    for grid in (None, [float(STEPS - i) for i in range(STEPS + 1)]):
+        with otcache.accelerate(net, SCHEDULES["linear"], grid=grid):
+            made.append(_sample(net))
+    assert torch.equal(*made)
 
 
 @pytest.mark.parametrize("grid", [None, GRID, FORMS["function"]], ids=["own", "given", "function"])

@@ -16,7 +16,7 @@ from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.driver import drive
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.recorder import Recorder
-from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs
+from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs, same_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -106,5 +106,5 @@ def test_a_branch_of_a_clip_can_have_steps_of_its_own(build: Any) -> None:
     assert run.report.warnings == []
     (_, cond), (_, uncond) = outputs.at(1)
     (_, before) = outputs.at(0)[1]
-    assert uncond is before
-    assert cond is not outputs.at(0)[0][1]
+    assert same_tensors(uncond, before)
+    assert not same_tensors(cond, outputs.at(0)[0][1])
