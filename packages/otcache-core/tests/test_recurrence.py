@@ -118,6 +118,11 @@ def test_any_recurrence_is_found_again_with_its_order(order: int, seed: int) -> 
     told = 2 * order + 1
     np.testing.assert_allclose(found.states[told:], a[told:], atol=1e-6)
     np.testing.assert_allclose(found.outputs[told:], b[told:], atol=1e-6)
+    impulses = found.impulses()
+    nudged = outputs[0].copy()
+    nudged[8] += 1.0
+    ends = [_run(_linear(a, b), 3, some).states[-1] for some in (outputs[0], nudged)]
+    np.testing.assert_allclose(ends[1] - ends[0], impulses[8], atol=1e-5 * (1 + abs(impulses[8])))
     k, j = 1 + seed % 4, 6 + seed % 5
     u = random.normal(size=D)
     outputs[0, k + 1 : j] = u
@@ -131,6 +136,7 @@ def test_euler_gives_the_grid_itself() -> None:
     assert isinstance(found, Recurrence)
     assert found.grid is GRID
     np.testing.assert_array_equal(found.outputs[:, 0], np.diff(GRID))
+    np.testing.assert_array_equal(found.impulses(), np.diff(GRID))
     shares = tuple(np.diff(GRID)[3:7] / (GRID[7] - GRID[3]))
     assert found.landing(2, 7) == Landing((1.0,), (), float(GRID[7] - GRID[3]), False, shares)
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import otcache
 from otcache.candidates import BASELINES
+from otcache.planning import open_loop_error
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
 from otcache_core.errors import OtcacheNotice
+from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.slabs import inner_products
+from otcache_core.testing import ToySampler
+from otcache_core.warp import uniform_steps
 
 
 def _rung(num_steps: int, budget: int, error: float, **candidates: float) -> Rung:
@@ -118,3 +126,68 @@ def test_without_a_rung_of_one_step_the_worst_one_is_the_measure() -> None:
 
 def test_runs_of_more_steps_are_not_concerned() -> None:
     assert _budgets(otcache.plan(_calibration(9, {2: 0.2, 3: 0.1}))) == [2, 3]
+
+
+def _toy(rungs: Sequence[Rung]) -> tuple[ToySampler, Calibration]:
+    """A calibration with the outputs of a toy, and these rungs."""
+    toy = ToySampler(num_steps=12, num_samples=3)
+    gram = np.mean([inner_products(t.outputs) for t in toy.trajectories()], axis=0)
+    grams = {"gram": gram, "grid": toy.grid, "impulses": np.diff(toy.grid)}
+    return toy, replace(_of(12, rungs), **grams)
+
+
+@pytest.mark.parametrize("forecaster", ["reuse", "linear", "fitted"])
+def test_the_open_loop_error_is_that_of_forecasts_of_recorded_outputs(forecaster: str) -> None:
+    schedule = Schedule(12, (0, 1, 4, 9), forecaster)
+    if forecaster == "fitted":
+        schedule = schedule.with_weights([(0.1,), (0.0, 0.4), (-0.1, 0.3), (0.2, 0.1, -0.3)])
+    toy, calibration = _toy([])
+    rule = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}[forecaster]
+    squares = []
+    for run in toy.trajectories():
+        moved = np.zeros(toy.dim)
+        for span in schedule.spans():
+            rows = rule.coefficients(span, toy.grid)
+            for t, row in zip(span.skipped, rows, strict=True):
+                sources = run.outputs[[span.start, *span.history][: len(row)]]
+                moved += (toy.grid[t + 1] - toy.grid[t]) * (row @ sources - run.outputs[t])
+        squares.append(np.mean(moved**2))
+    found = open_loop_error(schedule, calibration)
+    assert found == pytest.approx(float(np.sqrt(np.mean(squares))), rel=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-20, 20), min_size=12, max_size=12))
+def test_between_rungs_nothing_is_above_uniform_reuse_in_open_loop(numbers: list[float]) -> None:
+    """Weights of the rungs are whatever they are, and what is carried over from them may be absurd."""
+    rungs = []
+    for budget, own in ((3, numbers[:3]), (6, numbers[3:9]), (10, numbers[9:])):
+        steps = tuple(i * 12 // budget for i in range(budget))
+        rows = [(0.0, own[m % len(own)])[: m + 1] for m in range(budget)]
+        schedule = Schedule(12, steps).with_weights(rows)
+        table = {"quantile": Measured(0.1, 2), "uniform, reuse": Measured(0.3, 2)}
+        rungs.append(Rung(schedule, 0.1, "quantile", table))
+    _, calibration = _toy(rungs)
+    policy = otcache.plan(calibration)
+    measured = {rung.schedule.budget: rung.schedule for rung in rungs}
+    for budget in range(2, 12):
+        schedule = policy.schedule(budget)
+        uniform = Schedule(12, uniform_steps(12, budget))
+        if budget in measured:
+            assert schedule == measured[budget]
+        else:
+            limit = open_loop_error(uniform, calibration) * (1 + 1e-9)
+            assert open_loop_error(schedule, calibration) <= limit
+
+
+def test_between_smooth_rungs_weights_are_interpolated() -> None:
+    toy = ToySampler(num_steps=12, num_samples=3)
+    rungs = []
+    for budget in (4, 8):
+        plain = Schedule(12, uniform_steps(12, budget))
+        fitted = toy.evaluator().evaluate([plain], fit=True).schedules[0]
+        table = {"quantile": Measured(0.1, 2), "uniform, reuse": Measured(0.3, 2)}
+        rungs.append(Rung(fitted, 0.1, "quantile", table))
+    policy = otcache.plan(_toy(rungs)[1])
+    assert {policy.schedule(b).forecaster for b in range(4, 9)} == {"fitted"}
+    assert not {5, 6, 7} & set(_budgets(policy))

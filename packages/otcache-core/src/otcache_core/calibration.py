@@ -93,6 +93,9 @@ class Calibration:
         span_costs_nfe: evaluations that ``span_costs`` cost.
         span_costs_samples: samples that ``span_costs`` are a mean over.
         objective: name of the objective of the rungs' errors.
+        impulses: R_t, what the output of step t moves the result by, all other outputs held
+            (:meth:`~otcache_core.recurrence.Recurrence.impulses`), shape (N,); None where the sampler is
+            not linear.
 
     Raises:
         OtcacheError: if a shape or step count is wrong, or a value is NaN.
@@ -111,10 +114,13 @@ class Calibration:
     span_costs_nfe: int = 0
     span_costs_samples: int = 0
     objective: str = ""
+    impulses: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = self.num_steps
-        shapes = {"grid": (n + 1,), "gram": (n, n)}
+        shapes: dict[str, tuple[int, ...]] = {"grid": (n + 1,), "gram": (n, n)}
+        if self.impulses is not None:
+            shapes["impulses"] = (n,)
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values.shape != shape:
@@ -156,6 +162,8 @@ class Calibration:
         except OSError as error:
             raise FileError(f"{folder}: cannot be made: {error.strerror or error}.") from error
         arrays = {"grid": self.grid, "gram": self.gram, "span_costs": self.span_costs}
+        if self.impulses is not None:
+            arrays["impulses"] = self.impulses
         written = save_arrays(folder / ARRAYS, arrays)
         facts = {f: getattr(self, f) for f in _Facts.__struct_fields__ if f != "arrays_digest"}
         facts["nfe"] = dict(self.nfe)
@@ -182,7 +190,13 @@ class Calibration:
             raise FileError(f"{arrays_path}: {text}")
         arrays, _ = load_arrays(arrays_path)
         n = facts.num_steps
-        shapes = {"grid": (n + 1,), "gram": (n, n), "span_costs": (n, n + 1)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "grid": (n + 1,),
+            "gram": (n, n),
+            "span_costs": (n, n + 1),
+        }
+        if "impulses" in arrays:
+            shapes["impulses"] = (n,)
         values: dict[str, Any] = {
             name: array(arrays_path, arrays, name, shape) for name, shape in shapes.items()
         }

@@ -28,6 +28,8 @@ FINE = 1e-6
 HIDDEN = 2.0
 #: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
 ELEMENTS = 2**16
+#: Difference of two samples' gains, relative to the largest, up to which they are one.
+SAME_GAINS = 0.05
 #: Terms of a step are no larger than so many times their sum in samplers of use.
 LARGEST_TERMS = 32.0
 #: Singular value of columns of length 1 that is kept however coarse the rounding.
@@ -93,9 +95,8 @@ def identify(
     Returns:
         The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
     """
-    for t in trajectories:
-        if t.unexplained:
-            return NotLinear(t.unexplained, np.inf)
+    if reason := _uncombined(trajectories):
+        return NotLinear(reason, np.inf)
     grid, residual = trajectories[0].grid, euler_residual(trajectories)
     passes, fine = residual <= EULER_LIMIT, max(t.rounding for t in trajectories) <= FINE
     if passes and fine:
@@ -113,6 +114,19 @@ def identify(
         steps[-1] = StepFit(runs, len(steps) - 1, affine=True)
         found = smallest(steps, largest, limit)
     return found
+
+
+def _uncombined(trajectories: Sequence[Trajectory]) -> str:
+    """Why the outputs of a step's calls are combined in no known way; "" if they are."""
+    first = trajectories[0].gains
+    for t in trajectories:
+        if t.unexplained:
+            return t.unexplained
+        if first is None or t.gains is None:
+            continue
+        if np.abs(t.gains - first).max() > SAME_GAINS * np.abs(first).max():
+            return "steps combine the outputs of their calls in another way for each prompt"
+    return ""
 
 
 def identify_differences(

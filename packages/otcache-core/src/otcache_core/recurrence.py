@@ -88,6 +88,25 @@ class Recurrence:
             f"{text}; {len(self.undetermined)} steps have coefficients that these runs leave open"
         )
 
+    def impulses(self) -> Floats:
+        r"""Return R_t, what the output of step t moves the result by, all other outputs held.
+
+        .. math:: x_N = \dots + \sum_t R_t v_t
+
+        Under the Euler rule s_{t+1} - s_t. Shape (N,).
+        """
+        if self.grid is not None:
+            return np.asarray(np.diff(self.grid))
+        # How x_N depends on the states x_{i+1}, x_i, ...: from the last step backwards.
+        num_steps, lags = self.states.shape
+        found, toward = np.zeros(num_steps), np.zeros(num_steps + 1)
+        toward[num_steps] = 1.0
+        for i in range(num_steps - 1, -1, -1):
+            for q in range(min(lags, i + 1)):
+                found[i - q] += toward[i + 1] * self.outputs[i, q]
+                toward[i - q] += toward[i + 1] * self.states[i, q]
+        return found
+
     def landing(self, k: int, j: int) -> Landing:
         """Where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
         if self.grid is not None:

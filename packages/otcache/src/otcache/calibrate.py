@@ -116,7 +116,7 @@ def calibrate(
     )
     if measured.unfitted:
         notify(not_fitted(measured.unfitted), fact=NOT_FITTED)
-    calibration = _measure(bench, provenance)
+    calibration = replace(_measure(bench, provenance), impulses=measured.known_impulses)
     if measured.sampler and any(r.schedule.forecaster == "fitted" for r in calibration.ladder):
         show.say(f"forecast weights were fitted through the sampler's {measured.sampler}.")
     show.table(candidate_table(calibration))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+
+import msgspec
+import numpy as np
 
 from otcache.candidates import BASELINES, UNIFORM
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
+from otcache_core.contracts import Forecaster
+from otcache_core.forecasters import Fitted, Linear, Reuse
 from otcache_core.notices import notify
 from otcache_core.policy import Policy, Provenance
+from otcache_core.warp import uniform_steps
 
 #: Runs of at most so many steps are those of distilled models.
 FEW_STEPS = 8
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
+_RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
 #: Errors up to this are rounding, whatever part they are of the error of one step.
 ROUNDING = 1e-6
 
@@ -22,7 +30,8 @@ def plan(calibration: Calibration) -> Policy:
     """Plan every budget from what a calibration has measured; pure.
 
     The policy's rungs are the calibration's, but for those that are not known to be below their
-    baselines (:func:`proven`). A rung above a lower one is kept all the same: it is the best that was
+    baselines (:func:`proven`), and uniform reuse where interpolation between rungs would be worse
+    (:func:`open_loop_error`). A rung above a lower one is kept all the same: it is the best that was
     measured of its budget, and what would be interpolated in its place was not.
 
     In a run of few steps, as distilled models make them, each step does much that the others do not
@@ -51,7 +60,7 @@ def plan(calibration: Calibration) -> Policy:
     if n <= FEW_STEPS and any(2 <= r.schedule.budget < kept[0].budget for r in calibration.ladder):
         message = f"budgets below {kept[0].budget} are not worthwhile for {n} steps."
         notify(message)
-    return Policy(
+    policy = Policy(
         anchor=_inside(calibration.anchor, kept),
         reference=_inside(calibration.reference, kept),
         ladder=tuple(kept),
@@ -59,6 +68,64 @@ def plan(calibration: Calibration) -> Policy:
             {**calibration.provenance, "grid": calibration.grid.tolist()}
         ),
     )
+    return msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
+
+
+def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule, ...]:
+    """The ladder, and where interpolation would be worse than uniform reuse that, too.
+
+    Between rungs nothing was measured, but what a schedule does to the recorded outputs is known
+    (:func:`open_loop_error`). If one budget of a gap fails, every budget of it becomes a rung, those
+    that fail with uniform reuse and the others as interpolated.
+    """
+    n, budgets = policy.num_steps, [s.budget for s in policy.ladder]
+    made = list(policy.ladder)
+    for low, high in pairwise([1, *budgets, n]):
+        gap = {b: policy.schedule(b) for b in range(low + 1, high)}
+        safe = {b: _safe(schedule, calibration) for b, schedule in gap.items()}
+        if any(gap[b] is not safe[b] for b in gap):
+            made += safe.values()
+    return tuple(sorted(made, key=lambda s: s.budget))
+
+
+def _safe(schedule: Schedule, calibration: Calibration) -> Schedule:
+    """The schedule, or uniform reuse of its budget if that has the lower open-loop error."""
+    n = schedule.num_steps
+    uniform = Schedule(n, uniform_steps(n, schedule.budget))
+    own, other = (open_loop_error(s, calibration) for s in (schedule, uniform))
+    return uniform if own > other else schedule
+
+
+def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
+    r"""Return how far a schedule's forecasts of recorded outputs move the result; needs no network.
+
+    .. math:: \Big( E \| \sum_{t \text{ skipped}} R_t (\hat v_t - v_t) \|^2 \Big)^{1/2}
+        = (\beta^\top H \beta)^{1/2}
+
+    with v the recorded outputs, so as if computed steps did not feel the states that forecasts lead to;
+    R_t the impulses and H the Gram matrix of the calibration. Unweighted by branches. It tells what
+    is carried over wrongly, not which of two good schedules is better.
+
+    Args:
+        schedule: of N steps.
+        calibration: with impulses.
+
+    Returns:
+        Root mean square over elements and samples; 0 where impulses or the forecaster are not known.
+    """
+    rule, impulses = _RULES.get(schedule.forecaster), calibration.impulses
+    if rule is None or impulses is None:
+        return 0.0
+    beta = np.zeros(schedule.num_steps)
+    for span in schedule.spans():
+        if not span.skipped:
+            continue
+        rows = rule.coefficients(span, calibration.grid).tolist()
+        for t, row in zip(span.skipped, rows, strict=True):
+            beta[t] -= impulses[t]
+            for k, a in zip((span.start, *span.history), row, strict=False):
+                beta[k] += impulses[t] * a
+    return math.sqrt(max(0.0, float(beta @ calibration.gram @ beta)))
 
 
 def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otcache import calibration_stages as stage
 from otcache.progress import Stages
@@ -52,14 +53,21 @@ class Reproduced:
         evaluator: of these samples.
         sampler: the recurrence that weights are fitted through, in words; "" for Euler's rule.
         unfitted: why no weights can be fitted; "" if they can.
-        deviation: how far replayed runs end from the recorded ones at worst.
+        impulses: what each step's output moves the result by; empty if that is not known.
+        deviation: how far replayed runs are from the recorded ones at worst.
     """
 
     trajectories: Sequence[Trajectory]
     evaluator: StoredEvaluator
     sampler: str = ""
     unfitted: str = ""
+    impulses: Sequence[float] = ()
     deviation: float = 0.0
+
+    @property
+    def known_impulses(self) -> NDArray[np.float64] | None:
+        """The impulses, None if they are not known."""
+        return np.array(self.impulses) if len(self.impulses) else None
 
 
 def reproduced(
@@ -88,7 +96,7 @@ def reproduced(
         same = _repeats(probe, target, request, made.trajectories[0])
         raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
     if store:
-        store.mark(REPLAYED, json.dumps([made.sampler, made.unfitted]))
+        store.mark(REPLAYED, json.dumps([made.sampler, made.unfitted, list(made.impulses)]))
     return made
 
 
@@ -112,9 +120,9 @@ def _recorded(
         return Reproduced(trajectories, evaluator, *json.loads(done))
     deviation, found = _deviation(evaluator.real), evaluator.real.recurrence
     if isinstance(found, NotLinear):
-        return Reproduced(trajectories, evaluator, "", found.reason, deviation)
+        return Reproduced(trajectories, evaluator, "", found.reason, (), deviation)
     sampler = "" if found.grid is not None else str(found)
-    return Reproduced(trajectories, evaluator, sampler, "", deviation)
+    return Reproduced(trajectories, evaluator, sampler, "", found.impulses().tolist(), deviation)
 
 
 def _deviation(evaluator: Evaluator) -> float:
