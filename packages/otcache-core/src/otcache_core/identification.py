@@ -150,6 +150,9 @@ def identify_differences(
     pairs = zip(runs, shuffled, strict=True)
     thin = [ThinRun.of(a).difference(ThinRun.of(b)) for a, b in pairs]
     steps = [StepFit(thin, i) for i in range(len(runs[0].outputs))]
+    still = [i for i, step in enumerate(steps[1:], 1) if not step.speaks]
+    if still:
+        return NotLinear(f"step {still[0]} ends alike whatever the outputs before it were", np.inf)
     found = smallest(steps, largest_order(steps, 2), EULER_LIMIT)
     return found if isinstance(found, NotLinear) else replace(found, noisy=True)
 
@@ -309,6 +312,12 @@ class StepFit:
         self._floor = share * self._rounding * float(np.linalg.norm(ends))
         self._fits: dict[int, _Coefficients] = {}
         self.numbers = sum(t.states.shape[1] for t in runs)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether some run's end is more than its rounding."""
+        ends = [float(np.linalg.norm(f[:, -1])) for f in self._factors]
+        return any(end > 10 * noise for end, noise in zip(ends, self._noise, strict=True))
 
     def explained(self, order: int, largest: int, limit: float) -> bool:
         """Whether this order leaves no more than rounding, nor more than the largest one and chance."""

@@ -82,6 +82,11 @@ class Loop:
         self._observer: LoopObserver | None = None
 
     @property
+    def sample_fn(self) -> Callable[..., Any]:
+        """The sampler, as it was given."""
+        return self._sample_fn
+
+    @property
     def denoiser(self) -> Any:
         """What ``sample_fn`` calls: the module itself, or a proxy of any other callable."""
         return self._denoiser
@@ -176,7 +181,9 @@ class Loop:
 
     def grid_for(self, num_steps: int) -> NDArray[np.float64]:
         """s_0 .. s_N of a run of N steps; all NaN where it is not known."""
-        grid = self.grid(num_steps) if callable(self.grid) else self.grid
+        grid: Any = self.grid(num_steps) if callable(self.grid) else self.grid
+        if hasattr(grid, "detach"):  # a tensor of any type, anywhere
+            grid = grid.detach().cpu().double().tolist()
         if grid is None or len(grid) != num_steps + 1:
             return np.full(num_steps + 1, np.nan)
         return np.asarray(grid, dtype=np.float64)

@@ -76,7 +76,8 @@ class ClosedLoopFit:
 
     From two samples on every sample also gets the weights that the *other* samples alone would
     give. Run with those, its error is one of a sample the fit never saw: leave-one-out
-    cross-validation inside the run, for no evaluation more. With two or three samples those weights
+    cross-validation inside the run, for no evaluation more. Samples of one seed begin with one noise and are
+    left out together. With two or three samples those weights
     are of fewer than the pooled ones, so the error is a cautious one; that of a fit which has seen
     its sample would be an optimistic one, by an unknown factor.
 
@@ -141,14 +142,24 @@ class ClosedLoopFit:
         sizes = {name: group.shape[1] for name, group in groups.items()}
         return NormalEquations(normal, toward, prior, sizes)
 
-    def weights(self, equations: NormalEquations) -> dict[str, SpanWeights]:
-        """The weights of each branch, pooled and a sample."""
+    def weights(
+        self, equations: NormalEquations, seeds: Sequence[int] = ()
+    ) -> dict[str, SpanWeights]:
+        """Solve for the weights of each branch, pooled and a sample.
+
+        Args:
+            equations: of all samples.
+            seeds: of each sample; those that share a sample's noise are no others to it, unless all do.
+        """
         normal, toward, prior = equations.normal, equations.toward, equations.prior
+        if not (np.isfinite(normal).all() and np.isfinite(toward).all()):  # the run has exploded
+            normal, toward, prior = map(np.zeros_like, (normal, toward, prior))
         pooled = prior + self._solve(normal.sum(0), toward.sum(0))
         alone = np.tile(pooled, (len(normal), 1))
         if self.cross_validate and len(normal) > 1:
-            others = zip(normal.sum(0) - normal, toward.sum(0) - toward, strict=True)
-            alone = np.stack([prior + self._solve(*system) for system in others])
+            others = _others(len(normal), seeds)
+            systems = zip(np.tensordot(others, normal, 1), others @ toward, strict=True)
+            alone = np.stack([prior + self._solve(*system) for system in systems])
         ends = np.cumsum(list(equations.sizes.values()))[:-1]
         names, rows = equations.sizes, np.split(alone, ends, axis=1)
         parts = zip(names, np.split(pooled, ends), rows, strict=True)
@@ -159,6 +170,12 @@ class ClosedLoopFit:
     ) -> NDArray[np.float64]:
         damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
         return np.asarray(np.linalg.lstsq(damped, toward, rcond=None)[0])
+
+
+def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:
+    """Which samples are others to each, 1 or 0, shape (samples, samples)."""
+    given = np.array(seeds if len(set(seeds)) > 1 else range(samples))
+    return np.asarray(given[:, None] != given[None, :], dtype=np.float64)
 
 
 def ideal_output(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
@@ -20,7 +20,7 @@ from otcache_core.contracts import (
     SampleRequest,
     compare,
 )
-from otcache_core.errors import OtcacheError, expected
+from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.notices import NOT_FITTED, not_fitted, notify
 from otcache_core.plugins import Registry
@@ -36,10 +36,16 @@ from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
 from otcache_diffusers.replay_check import ReplayCheck
+from otcache_diffusers.rows import stack_rows
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import Shelf
 from otcache_diffusers.shuffled import confirmed_recurrence
 
+#: What helps where a loop does to its denoiser's outputs what is not linear.
+INSIDE = (
+    "If it clips predictions, or guides in a way that is not linear, let denoiser= be a function that "
+    "does so inside, called as loop.denoiser(...)"
+)
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 
 
@@ -118,8 +124,9 @@ class PipelineEvaluator(Evaluator):
         self._pictures: NDArray[np.floating] | None = None
         self._nfe = 0
         forecaster = self._registry.create("forecasters", "fitted")
-        self._fit = Fit(fit or ClosedLoopFit(), forecaster, Recurrence.euler(self._grid))
-        self._why_not: NotLinear | None = None
+        rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
+        self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
+        self._found: Recurrence | NotLinear | None = None
         self._told = False
 
     @property
@@ -223,7 +230,6 @@ class PipelineEvaluator(Evaluator):
             notify(note)
         self._recording = recording
         self._fit.gains = self._branch_gains(recording)
-        self._find_recurrence(recording)
         self._pictures = np.concatenate(shown) if self._metrics else None
 
     def _states(self, rows: int) -> LoopStates | None:
@@ -237,30 +243,33 @@ class PipelineEvaluator(Evaluator):
         if gains is None:
             return branch_gains(recording)
         names = list(dict.fromkeys(branch for _, branch in recording.raw))
-        if len(names) != gains.shape[1]:
-            return {}  # the rows of a doubled batch have their weights in common
+        if len(names) != gains.shape[1] or not all(_fits(recording, name) for name in names):
+            return {}  # rows of a doubled batch, and outputs with more in them, share their weights
         return {
             name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)
         }
 
-    def _find_recurrence(self, recording: Recording) -> None:
-        found = confirmed_recurrence(self._target, self._sampler, recording, self._trajectories)
-        if isinstance(found, NotLinear):
-            self._why_not = found
-        else:
-            self._fit.recurrence = found
-
     @property
     def recurrence(self) -> Recurrence | NotLinear:
-        self._record()
-        return self._why_not or self._fit.recurrence
+        if self._found is None:
+            self._record()
+            assert self._recording is not None
+            self._found = confirmed_recurrence(
+                self._target, self._sampler, self._recording, self._trajectories
+            )
+            if isinstance(self._found, Recurrence):
+                self._fit.recurrence = self._found
+            elif isinstance(self._target, Loop):
+                self._found = replace(self._found, reason=f"{self._found.reason}. {INSIDE}")
+        return self._found
 
     def _fitting(self) -> Fit | None:
         """How to fit; where that cannot be, None, and the reason as a notice the first time."""
-        if self._why_not is None:
+        found = self.recurrence
+        if isinstance(found, Recurrence):
             return self._fit
         if not self._told:
-            notify(not_fitted(self._why_not.reason), fact=NOT_FITTED)
+            notify(not_fitted(found.reason), fact=NOT_FITTED)
             self._told = True
         return None
 
@@ -405,3 +414,12 @@ class PipelineEvaluator(Evaluator):
 def _full(schedules: Sequence[Schedule]) -> list[int]:
     """Indices of those that skip nothing in any branch."""
     return [i for i, s in enumerate(schedules) if s.budget == s.num_steps and not s.branches]
+
+
+def _fits(recording: Recording, branch: str) -> bool:
+    """Whether a branch's outputs are one tensor of the state's size, and nothing with rows beside."""
+    try:
+        output = stack_rows(recording.outputs(0, branch, [0]))
+    except ExecutionError:
+        return False
+    return output.numel() == recording.used(0, [0]).numel()

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from types import CellType, CodeType
 from typing import Any
 
 import diffusers
@@ -58,9 +59,12 @@ def provenance_of(
 def fingerprint_of(target: Any) -> str:
     """A hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
 
-    Of a callable that is no module, its name and the weights of the modules it holds.
+    Of a callable that is no module, its name and the weights of the modules it holds; of a loop also the
+    code of its sampler, its defaults, and the plain values it encloses.
     """
     digest = hashlib.sha256()
+    if isinstance(target, Loop):
+        digest.update(_code(target.sample_fn).encode())
     for denoiser in denoisers_of(target).values():
         digest.update(b"" if isinstance(denoiser, torch.nn.Module) else name_of(denoiser).encode())
         for module in inner_modules(denoiser):
@@ -69,6 +73,34 @@ def fingerprint_of(target: Any) -> str:
                 few = flat[:: max(1, flat.numel() // 16)].float().cpu().numpy()
                 digest.update(name.encode() + few.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _code(function: Any) -> str:
+    """The code of a function and the plain values it works with, as text; "" of what has none."""
+    plain = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(getattr(plain, "__func__", plain), "__code__", None)
+    if code is None:
+        return ""
+    cells = [
+        cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _filled(cell)
+    ]
+    values = [*(getattr(plain, "__defaults__", None) or ()), *cells]
+    numbers = [value for value in values if isinstance(value, (bool, int, float, str))]
+    return repr([_instructions(code), numbers])
+
+
+def _instructions(code: CodeType) -> list[Any]:
+    inner = [_instructions(c) for c in code.co_consts if isinstance(c, CodeType)]
+    constants = [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
+    return [code.co_code.hex(), code.co_names, constants, inner]
+
+
+def _filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # an empty cell raises
+    except ValueError:
+        return False
+    return True
 
 
 def prediction_type(scheduler: Any) -> str:

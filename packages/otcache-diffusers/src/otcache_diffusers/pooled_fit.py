@@ -54,7 +54,7 @@ class PooledFit:
         if not self.fit.recurrence.landing(k, span.stop).singular:
             asked = [self._ask(k, *pair) for pair in zip(tracks, batches, strict=True)]
             together = [NormalEquations.joined(parts) for parts in zip(*asked, strict=True)]
-            found = self.fit.weights(together)
+            found = self.fit.weights(together, [n for batch in batches for n in batch])
         at = 0
         for track, batch in zip(tracks, batches, strict=True):
             rows = slice(at, at + len(batch))

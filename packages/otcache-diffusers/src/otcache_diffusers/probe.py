@@ -100,6 +100,8 @@ class TorchProbe(FeatureProbe):
                 "recorded; is it the module that the sampler really uses?"
             )
         wanted = _positions(target, request)
+        if loop and recorder.run.num_steps == wanted and not recorder.warnings:
+            recorder.runs(n)  # says what the loop returned instead of its final state
         if recorder.run.num_steps != wanted or recorder.completed != 1:
             made = f"{recorder.run.num_steps}, {'' if recorder.completed else 'not '}completed"
             why = "; ".join(recorder.warnings) or "leave strength and denoising_end out."

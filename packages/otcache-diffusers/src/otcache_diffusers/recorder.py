@@ -21,6 +21,10 @@ from otcache_diffusers.kept_run import Floats, KeptRun
 from otcache_diffusers.recording import Recording
 from otcache_diffusers.rows import split_rows
 
+FIRST_STATE = (
+    "sample_fn must return the final state x_N, got the state it began with: of a list of all states return "
+    "the last one."
+)
 #: Samples whose outputs are replayed where states are large.
 SAMPLES = 2
 
@@ -82,8 +86,13 @@ class Recorder(StepPolicy):
         if self._kept is None:
             self._kept = KeptRun(self.run.num_steps, state.shape, len(outputs), self._keep)
         self._kept.add(step, state, [_host(output) for output in outputs])
+        if step == 0:
+            self._start = state.copy()
         if step == self.run.num_steps - 1:
-            self._kept.add_end(step, _host(next_sample))
+            end = _host(next_sample)
+            if np.array_equal(end, self._start):
+                raise ExecutionError(FIRST_STATE)
+            self._kept.add_end(step, end)
 
     def _keep_raw(self, raw: Recording, key: tuple[int, str], output: Any) -> None:
         """Keep copies of the first samples' outputs."""

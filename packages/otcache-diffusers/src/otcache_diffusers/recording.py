@@ -110,7 +110,7 @@ class RecordingPolicy(StepPolicy):
     def end(self, completed: bool) -> None:
         if completed:
             step, result = self._last
-            self._recording.states[step].extend(self._recording.put(result.unbind(0)))
+            self._recording.states[step].extend(self._recording.put(result.clone().unbind(0)))
 
     def note(self, message: str) -> None:
         """Keep it, once."""

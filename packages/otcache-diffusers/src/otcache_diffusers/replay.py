@@ -123,12 +123,14 @@ class Fit:
         recurrence: the sampler's, through which a span's end is known from its start.
         gains: gamma of each branch at each step, to give every branch its own weights; none shares
             them.
+        seeds: of all samples.
     """
 
     rule: ClosedLoopFit
     forecaster: Forecaster
     recurrence: Recurrence
     gains: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
 
     def nothing(self, samples: int) -> dict[str, SpanWeights]:
         """The weights of a span whose end its skipped outputs do not move: reuse."""
@@ -150,11 +152,13 @@ class Fit:
         """Whether the gains change from step to step."""
         return any(np.ptp(gains) > 0 for gains in self.gains.values())
 
-    def weights(self, equations: Sequence[NormalEquations]) -> dict[str, SpanWeights]:
+    def weights(
+        self, equations: Sequence[NormalEquations], samples: Sequence[int]
+    ) -> dict[str, SpanWeights]:
         """The weights of a span: the shared ones, and those of each branch that has its own."""
         found: dict[str, SpanWeights] = {}
         for one in equations:
-            found |= self.rule.weights(one)
+            found |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
         return found
 
 
@@ -313,7 +317,7 @@ class ReplayPolicy(StepPolicy):
         if k == self._until:
             self.equations = equations
         else:
-            track.install(k, fit.weights(equations), fit.forecaster)
+            track.install(k, fit.weights(equations, self._samples), fit.forecaster)
 
     def _beside(
         self,

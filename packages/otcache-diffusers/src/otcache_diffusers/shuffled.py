@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.combination import CallRun, identify_combination
-from otcache_core.errors import OtcacheError
 from otcache_core.identification import EULER_LIMIT, identify, identify_differences
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
@@ -89,7 +88,8 @@ class ShufflePolicy(StepPolicy):
     def _order(self, key: tuple[str, int]) -> NDArray[np.intp]:
         """Steps in the order of their places, one row a sample."""
         if key not in self._orders:
-            near = np.floor(np.arange(self._num_steps) / BLOCK)
+            # Over a block Euler steps add up to the same whatever their order, so blocks move.
+            near = np.floor((np.arange(self._num_steps) + self._seed) / BLOCK)
             # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
             keys = near + self._random.random((self._num_samples, self._num_steps))
             if not self._apart:
@@ -162,7 +162,7 @@ def confirmed_combination(
             with drive(target, policy, num_steps=len(runs[0].states) - 1, states=states):
                 sampler(samples)
             shuffled += policy.recorder.runs(len(samples))
-        except OtcacheError as error:
+        except Exception as error:  # whatever a sampler of the user's does
             return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
     return identify_combination(runs, shuffled)
 
@@ -194,7 +194,7 @@ def confirmed_recurrence(
     if any(t.sketch_of for t in trajectories) or any(t.unexplained for t in trajectories):
         return found
     numbers = n * trajectories[0].states.shape[1]
-    rounds = min(MOST_SHUFFLED, 1 + NUMBERS // numbers)
+    rounds = min(MOST_SHUFFLED, BLOCK - 1 + NUMBERS // numbers)
     more = _shuffled(target, sampler, recording, trajectories[:n], rounds)
     if isinstance(more, NotLinear):
         return more
@@ -220,6 +220,6 @@ def _shuffled(
             with quiet(target), drive(target, policy, num_steps=len(grid) - 1, states=states):
                 sampler(range(n))
             made += policy.recorder.trajectories(names, grid)
-        except OtcacheError as error:
+        except Exception as error:  # whatever a sampler of the user's does
             return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +24,18 @@ from otcache_core.errors import expected
 from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
 from otcache_core.plugins import Registry
 
+ONE_SEED = (
+    "all samples begin with the noise of one seed, so weights are fitted to it, and measured on no other: "
+    "leave seeds= out, or give several."
+)
+
 
 @once()
 def calibrate(
     target: Any,
     prompts: Sequence[str],
     num_inference_steps: int,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     *,
     recipe: Recipe | None = None,
     directory: str | Path | None = None,
@@ -59,7 +65,8 @@ def calibrate(
             of 30 is ten times that on eight (docs/cache-storage.md, docs/demo-video.md).
         num_inference_steps: steps asked for, as the pipeline will be run; N is what its sampler makes
             of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, most others: n).
-        seeds: every prompt is sampled with every seed.
+        seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
+            Weights are measured on noise that they were not fitted to, so there should be several.
         recipe: budgets, trials and objective.
         directory: keep finished work and large recorded runs here; an interrupted calibration called
             again with the same arguments goes on from there to the same result.
@@ -166,18 +173,30 @@ def _reference(bench: stage.Workbench, planner: stage.Planner) -> Schedule:
 
 def _request(
     prompts: Sequence[str],
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None,
     num_steps: int,
     call: dict[str, Any],
     recipe: Recipe,
 ) -> SampleRequest:
     if isinstance(prompts, str) or not prompts:
         raise OtcacheError(expected("prompts", prompts, "a list with at least one prompt"))
-    if not seeds:
-        raise OtcacheError(expected("seeds", seeds, "a list with at least one integer"))
-    pairs = [(p, s) for p in prompts for s in seeds]
+    pairs = [(p, s) for p in prompts for s in _integers(seeds)] if seeds is not None else []
+    pairs = pairs or [(p, s) for s, p in enumerate(prompts)]
+    if len(pairs) > 1 and len({s for _, s in pairs}) == 1:
+        notify(ONE_SEED)
     names, numbers = zip(*pairs, strict=True)
     return SampleRequest(names, numbers, num_steps, call, recipe.batch_size)
+
+
+def _integers(seeds: Sequence[int]) -> list[int]:
+    """The seeds as plain integers, whatever holds them."""
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        found = []
+    if not found:
+        raise OtcacheError(expected("seeds", seeds, "a list with at least one integer"))
+    return found
 
 
 def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluator) -> str:

@@ -75,7 +75,19 @@ def record(
                     kept = [store.keep_trajectory(index, made) for index, made in pairs]
             found += kept
             advance(part.stop, total)
-    return found
+    return _on_one_grid(found)
+
+
+def _on_one_grid(runs: list[Trajectory]) -> list[Trajectory]:
+    """Give all runs the grid of the first, from which those that were identified differ by rounding.
+
+    Where they differ by more, no run's own grid is that of all: it is the share of steps to go.
+    """
+    grid = runs[0].grid
+    span = float(np.ptp(grid))
+    if any(np.abs(run.grid - grid).max() > 1e-2 * span for run in runs):
+        grid = np.linspace(1.0, 0.0, len(grid))
+    return [run if run.grid is grid else replace(run, grid=grid) for run in runs]
 
 
 def _prompts(request: SampleRequest) -> Iterator[range]:

@@ -24,6 +24,8 @@ UNIFORM = "uniform, reuse"
 BASELINES = (UNIFORM, "planned, reuse", "planned, linear", "uniform, linear")
 #: What is not below this multiple of the best error, where both were screened, is not run further.
 SCREENED_OUT = 2.0
+#: What ran on a part of the samples only, since the allowance is spent, wins below this part.
+SCREENED_ONLY = 0.5
 #: With one sample the fit has seen it, so its error counts as this many times as large, and as the
 #: square of it where a baseline is missing.
 UNSEEN = 2.0
@@ -43,9 +45,14 @@ def baselines(schedule: Schedule) -> dict[str, Schedule]:
 
 
 def screening_samples(num_samples: int) -> tuple[int, ...]:
-    """A quarter of the samples, two at least where there are two, spread evenly over all."""
+    """A quarter of the samples, two at least where there are two, spread over prompts and seeds.
+
+    Samples stand prompt after prompt, so evenly spaced ones may all be of one seed: each next one is
+    taken one further on.
+    """
     few = min(num_samples, max(2, -(-num_samples // 4)))
-    return tuple(i * num_samples // few for i in range(few))
+    stride = num_samples // few
+    return tuple(i * stride + i % stride for i in range(few))
 
 
 def cost(schedule: Schedule, samples: int) -> int:
@@ -95,8 +102,10 @@ def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Run
     the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
     them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
     best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
-    standard error of the paired difference or by half. With one sample, which the fit has seen, a
-    fitted schedule is kept only below half of every baseline (a quarter where one is missing).
+    standard error of the paired difference or by half. Where the allowance is spent before a baseline
+    has run on all samples, it wins only below half of what it is compared with. With one sample,
+    which the fit has seen, a fitted schedule is kept only below half of every baseline (a quarter
+    where one is missing).
 
     Where the recipe's allowance does not last, baselines are missing in the rung's table; see
     :func:`otcache.planning.proven` for what becomes of a rung without any.
@@ -143,8 +152,9 @@ class Contest:
         known = {name: s for name, s in made.items() if s in self._logs}
         table = own.candidates | {name: self._entry(s) for name, s in known.items()}
         winner, schedule = self._best(known)
-        if UNIFORM in known and not self._clearly_below(schedule, known[UNIFORM]):
-            winner, schedule = UNIFORM, known[UNIFORM]
+        uniform = known.get(UNIFORM)
+        if uniform and self._whole(uniform) and not self._clearly_below(schedule, uniform):
+            winner, schedule = UNIFORM, uniform
         error = table[winner].error
         assert error is not None
         return Rung(schedule, error, winner, table)
@@ -158,9 +168,14 @@ class Contest:
             best = doubt * math.log(UNSEEN)
         winner, schedule = own.name, own.schedule
         for name, baseline in known.items():
-            if (ratio := self._ratio(baseline)) < best:
+            ratio, whole = self._ratio(baseline), self._whole(baseline)
+            if ratio < best and (whole or ratio < math.log(SCREENED_ONLY)):
                 winner, schedule, best = name, baseline, ratio
         return winner, schedule
+
+    def _whole(self, schedule: Schedule) -> bool:
+        """Whether a schedule ran on all samples."""
+        return not np.isnan(self._logs[schedule]).any()
 
     def _clearly_below(self, schedule: Schedule, uniform: Schedule) -> bool:
         """Whether uniform reuse gives way to a schedule that is lower in mean."""

@@ -103,7 +103,9 @@ def calibrate(
         Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")
     ],
     prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line.")] = None,
-    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0",
+    seeds: Annotated[
+        str, typer.Option(help="Comma-separated seeds of every prompt; by default one a prompt.")
+    ] = "",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
     refine: Annotated[
         bool, typer.Option("--refine", help="Refine the weights on the final error; dearer.")
@@ -126,7 +128,7 @@ def calibrate(
         opened.target,
         texts,
         steps,
-        [_integer("--seeds", s) for s in seeds.split(",")],
+        [_integer("--seeds", s) for s in seeds.split(",")] if seeds else None,
         recipe=Recipe(batch_size=batch_size, refine=refine),
         directory=directory,
         progress=not as_json,

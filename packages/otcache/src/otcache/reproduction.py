@@ -26,9 +26,9 @@ ONE_BY_ONE = "one sample a call"
 REPLAYED = "replayed"
 ALONE = (
     "a sample depends on what is beside it in the batch (replayed with others it is {deviation:.1e} off, "
-    "relative to its state): its noise is drawn for the whole batch, or seeded by the first seed only. Every "
-    "sample is measured in a call of its own. Seed each sample's noise by its own seed to calibrate in "
-    "batches, as docs/running.md shows."
+    "relative to its state): its noise is drawn for the whole batch, or seeded by the first seed only, or "
+    "the rows of a sample stand together where it has several. Every sample is measured in a call of its "
+    "own. Seed each sample's noise by its own seed to calibrate in batches, as docs/running.md shows."
 )
 UNSEEDED = (
     "a run of the same prompt and seed must come out the same, and replayed with the same denoiser outputs "
@@ -41,6 +41,10 @@ BEYOND = (
     "it is {deviation:.1e} off, relative to its state, though the same seed comes out the same: it may "
     "differentiate through the denoiser (guidance by a gradient), or read what the denoiser keeps inside. "
     "Such a sampler cannot be measured; make denoiser= a callable that returns all that the step uses."
+)
+CHANGED = (
+    "the sampler is another than the one whose runs are kept in this folder: replayed, they go elsewhere. "
+    "Choose another folder, or overwrite=True to start over."
 )
 
 
@@ -96,7 +100,8 @@ def reproduced(
         same = _repeats(probe, target, request, made.trajectories[0])
         raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
     if store:
-        store.mark(REPLAYED, json.dumps([made.sampler, made.unfitted, list(made.impulses)]))
+        found = [made.sampler, made.unfitted, list(made.impulses), ledger.nfe["record"]]
+        store.mark(REPLAYED, json.dumps(found))
     return made
 
 
@@ -110,19 +115,30 @@ def _recorded(
 ) -> Reproduced:
     trajectories = stage.record(probe, target, request, store, show)
     ledger.stage = "record"
+    done = store.known(REPLAYED) if store else None
+
+    def check(real: Evaluator) -> None:
+        if done is not None and _deviation(real) > LIMIT:
+            raise OtcacheError(CHANGED)
+
+    def build() -> Evaluator:
+        return probe.evaluator(target, request, trajectories)
+
+    evaluator = StoredEvaluator(build, store, ledger.spend, check)
+    if done is not None:
+        *found, spent = json.loads(done)
+        ledger.spend(spent)
+        return Reproduced(trajectories, evaluator, *found)
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
     ledger.spend(2 * len(trajectories) * trajectories[0].num_steps)
-    evaluator = StoredEvaluator(
-        lambda: probe.evaluator(target, request, trajectories), store, ledger.spend
-    )
-    done = store.known(REPLAYED) if store else None
-    if done is not None:
-        return Reproduced(trajectories, evaluator, *json.loads(done))
-    deviation, found = _deviation(evaluator.real), evaluator.real.recurrence
-    if isinstance(found, NotLinear):
-        return Reproduced(trajectories, evaluator, "", found.reason, (), deviation)
-    sampler = "" if found.grid is not None else str(found)
-    return Reproduced(trajectories, evaluator, sampler, "", found.impulses().tolist(), deviation)
+    deviation = _deviation(evaluator.real)
+    if deviation > LIMIT:
+        return Reproduced(trajectories, evaluator, deviation=deviation)
+    known = evaluator.real.recurrence
+    if isinstance(known, NotLinear):
+        return Reproduced(trajectories, evaluator, unfitted=known.reason)
+    sampler = "" if known.grid is not None else str(known)
+    return Reproduced(trajectories, evaluator, sampler, "", known.impulses().tolist())
 
 
 def _deviation(evaluator: Evaluator) -> float:

@@ -204,19 +204,32 @@ class StoredEvaluator(Evaluator):
         build: makes the real evaluator.
         store: None keeps nothing.
         spent: called with the NFE of every evaluation, remembered or not.
+        check: called once with the real one before it is asked for anything new.
     """
 
     def __init__(
-        self, build: Callable[[], Evaluator], store: Store | None, spent: Callable[[int], None]
+        self,
+        build: Callable[[], Evaluator],
+        store: Store | None,
+        spent: Callable[[int], None],
+        check: Callable[[Evaluator], None] = lambda real: None,
     ) -> None:
         self._build, self._store, self._spent = build, store, spent
         self._real: Evaluator | None = None
+        self._check: Callable[[Evaluator], None] | None = check
 
     @property
     def real(self) -> Evaluator:
         """The evaluator behind this one."""
         self._real = self._real or self._build()
         return self._real
+
+    @property
+    def _checked(self) -> Evaluator:
+        check, self._check = self._check, None
+        if check:
+            check(self.real)
+        return self.real
 
     @property
     def grid(self) -> NDArray[np.float64]:
@@ -249,7 +262,7 @@ class StoredEvaluator(Evaluator):
         key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
         found = self._store.evaluation(key) if self._store else None
         if found is None:
-            found = self.real.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+            found = self._checked.evaluate(schedules, objective=objective, samples=samples, fit=fit)
             if self._store:
                 self._store.keep_evaluation(key, found)
         self._spent(found.nfe)
@@ -259,6 +272,6 @@ class StoredEvaluator(Evaluator):
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
         """Always measured: no stage of a calibration asks for it."""
-        found = self.real.drift(schedules, samples=samples)
+        found = self._checked.drift(schedules, samples=samples)
         self._spent(found.nfe)
         return found

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -79,28 +80,47 @@ class Arguments:
             return _outer(next((value for _, value in self._given()), None))
         return self.shape_at(place) or ()
 
-    def state_like(self, output: Any) -> ArgumentPlace | None:
-        """Return where the tensor argument is that has the shape of an output.
+    @property
+    def candidates(self) -> list[ArgumentPlace]:
+        """Where floating arguments are that are no times."""
+        return [
+            place for place, x in self._arrays() if _floats(x) and not self._is_time(place.argument)
+        ]
 
-        The first floating one that is not named as a time. Where none has that shape, one that is smaller
-        in one dimension but the batch's, since an output may hold learned variances beside.
+    def state_like(self, output: Any) -> ArgumentPlace | None:
+        """Return where the argument is that an output is a prediction about; see :meth:`states_like`.
 
         Args:
             output: a tensor, or a tree whose first tensor counts.
         """
         wanted = first_tensor(output)
-        if wanted is None:
-            return None
-        floating = [(place, x) for place, x in self._arrays() if _floats(x)]
-        places = [place for place, x in floating if tuple(x.shape) == tuple(wanted.shape)]
-        parts = [place for place, x in floating if _is_part(x.shape, wanted.shape)]
-        return next(
-            (place for place in (*places, *parts) if not self._is_time(place.argument)), None
-        )
+        return None if wanted is None else next(iter(self.states_like(wanted)), None)
+
+    def states_like(self, prediction: Tensor, exact: bool = False) -> list[ArgumentPlace]:
+        """Return where floating arguments are that have the shape of a prediction, times left out.
+
+        Those of the very shape first; then those smaller in one dimension but the batch's, since an output
+        may hold learned variances beside; last those larger in one, with a condition beside the state.
+
+        Args:
+            prediction: what the denoiser returned.
+            exact: of the very shape only.
+        """
+        arrays = ((place, self._array(place)) for place in self.candidates)
+        floating = [(place, tuple(x.shape)) for place, x in arrays if x is not None]
+        wanted = tuple(prediction.shape)
+        found = [place for place, shape in floating if shape == wanted]
+        if exact:
+            return found
+        smaller = [place for place, shape in floating if _is_part(shape, wanted)]
+        larger = [place for place, shape in floating if _is_part(wanted, shape)]
+        return [*found, *smaller, *larger]
 
     def at(self, place: ArgumentPlace) -> Tensor | None:
-        """Return the tensor at a place that ``state_like`` gave, None where this call has none there."""
+        """Return the array at a place that ``state_like`` gave as a tensor, None where there is none."""
         found = self._array(place)
+        if isinstance(found, np.ndarray):
+            return torch.as_tensor(found)
         return found if isinstance(found, Tensor) else None
 
     def shape_at(self, place: ArgumentPlace) -> tuple[int, ...] | None:

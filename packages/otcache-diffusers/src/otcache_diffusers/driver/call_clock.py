@@ -18,11 +18,11 @@ from otcache_diffusers.driver.doubts import Doubts
 from otcache_diffusers.driver.loop_states import LoopStates, Seen
 from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.time_argument import Time, TimeArgument
-from otcache_diffusers.driver.tree import first_tensor
 
 RAGGED = (
     "the calls of one step must carry one time, as in the first step, got two: a branch has come or "
-    "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run."
+    "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run, or let "
+    "denoiser= be a function that guides inside, called as loop.denoiser(...)."
 )
 STARTS = (
     "the schedule counts steps from where a run begins: plan one for runs that begin there, or give "
@@ -92,9 +92,10 @@ class LoopClock(Clock):
                 "or otcache.loop(...) num_steps= or grid=."
             )
         info = RunInfo(n, self._loop.grid_for(n))
+        if self._whole != n * self._per_step:  # another grid, which may begin elsewhere
+            self._host = HostTimes()
         self._calls, self._whole = 0, n * self._per_step
         self._doubts = Doubts()
-        self._states.begin()
         self._renew()
         self._conductor.announce(lambda arguments: info)
 
@@ -113,10 +114,10 @@ class LoopClock(Clock):
 
     def _step_begins(self, arguments: Arguments) -> None:
         watched = self._conductor.watches
-        state = self._states.state_of(arguments) if watched else None
+        state = self._states.arrive(arguments, self._calls == 0) if watched else None
         if self._calls and self._conductor.running:
             self._conductor.advance(self._seen(state))
-        if watched:
+        if watched and self._calls:
             self._states.open(state)
 
     def _count(self, arguments: Arguments) -> None:
@@ -157,7 +158,8 @@ class LoopClock(Clock):
         try:
             self._check()
             if self._conductor.running and self._calls % self._per_step == 0:
-                self._conductor.advance(self._seen(first_tensor(result)))
+                following = self._states.end(result) if self._conductor.watches else None
+                self._conductor.advance(self._seen(following))
         finally:
             self._conductor.finish(False)
             self._live.release()
