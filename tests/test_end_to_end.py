@@ -28,10 +28,11 @@ def calibration() -> otcache.Calibration:
     return _calibrate()
 
 
-def _calibrate(**kwargs: Any) -> otcache.Calibration:
+def _calibrate(seeds_of_one: bool = False, **kwargs: Any) -> otcache.Calibration:
     loop = make_loop()
     kwargs.setdefault("recipe", RECIPE)
-    return otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, progress=False, **kwargs)
+    seeds = [0] if seeds_of_one else SEEDS
+    return otcache.calibrate(loop, PROMPTS, STEPS, seeds, progress=False, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -296,3 +297,30 @@ def test_a_sampler_that_never_calls_the_denoiser_is_named() -> None:
     )
     with pytest.raises(otcache.OtcacheError, match="never called"):
         otcache.calibrate(loop, PROMPTS, STEPS, progress=False)
+
+
+def test_a_loop_without_a_grid_is_calibrated_on_several_prompts() -> None:
+    """Each prompt is recorded by itself, and its grid identified up to rounding."""
+    loop = make_loop()
+    loop.grid = None
+    made = otcache.calibrate(loop, ["a", "b", "c"], STEPS, recipe=RECIPE, progress=False)
+    assert [label.rpartition(" ")[2] for label in made.samples] == ["0", "1", "2"]
+    assert "fitted" in {rung.schedule.forecaster for rung in made.ladder}
+    np.testing.assert_allclose(np.diff(made.grid), np.diff(make_loop().grid), atol=1e-4)
+
+
+def test_samples_of_one_seed_are_said_to_tell_little() -> None:
+    with pytest.warns(OtcacheNotice, match="noise of one seed"):
+        _calibrate(seeds_of_one=True)
+
+
+@pytest.mark.parametrize("seeds", [np.arange(2), torch.arange(2), range(2)])
+def test_seeds_may_be_any_integers(seeds: Any, calibration: otcache.Calibration) -> None:
+    made = otcache.calibrate(make_loop(), PROMPTS, STEPS, seeds, recipe=RECIPE, progress=False)
+    assert made.samples == calibration.samples
+
+
+@pytest.mark.parametrize("seeds", [3, [0.5], []])
+def test_other_seeds_are_refused(seeds: Any) -> None:
+    with pytest.raises(otcache.OtcacheError, match="seeds must be a list"):
+        otcache.calibrate(make_loop(), PROMPTS, STEPS, seeds, progress=False)

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otcache_core.identification import EULER_LIMIT, LINEAR_LIMIT, euler_residual, identify
+from otcache_core.identification import (
+    EULER_LIMIT,
+    LINEAR_LIMIT,
+    euler_residual,
+    identify,
+    identify_differences,
+)
 from otcache_core.recurrence import Landing, NotLinear, Recurrence
 from otcache_core.trajectory import Trajectory
 
@@ -237,3 +243,41 @@ def test_rounding_of_float32_on_few_numbers_is_no_further_lag(draw: int) -> None
     found = identify(runs)
     assert isinstance(found, Recurrence)
     assert found.order == 1
+
+
+def _seeded(step: Step, seed: int, at: int = N) -> Step:
+    """A sampler with noise of its seed at every step; what it does after step ``at`` is not linear."""
+    noise = np.random.default_rng([seed, 7]).normal(size=(N, D))
+
+    def noisy(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:
+        made = step(i, xs, vs) + 0.1 * noise[i]
+        return np.asarray(made + 0.3 * np.tanh(3 * made) if i == at else made)
+
+    return noisy
+
+
+def _pairs(step: Step, at: int = N) -> tuple[list[Trajectory], list[Trajectory]]:
+    full, shuffled = [], []
+    for seed in range(4):
+        run = _run(_seeded(step, seed, at), seed)
+        moved = np.arange(N) + np.random.default_rng(seed).integers(-3, 4, N)
+        order = np.clip(moved, 0, N - 1)
+        full.append(run)
+        shuffled.append(_run(_seeded(step, seed, at), seed, run.outputs[order]))
+    return full, shuffled
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_noise_of_the_seed_cancels_in_differences(name: str) -> None:
+    step, order = SAMPLERS[name]
+    full, shuffled = _pairs(step)
+    assert isinstance(identify([*full, *shuffled]), NotLinear)
+    found = identify_differences(full, shuffled)
+    assert isinstance(found, Recurrence)
+    assert (found.order, found.noisy) == (order, True)
+
+
+@pytest.mark.parametrize("at", range(2, N))
+def test_differences_hide_no_step_that_is_not_linear(at: int) -> None:
+    full, shuffled = _pairs(_euler, at)
+    assert isinstance(identify_differences(full, shuffled), NotLinear)

@@ -74,3 +74,16 @@ def test_uses_no_more_outputs_than_there_are() -> None:
     ideal = _ideal(Span(0, 3), state, state + 1)
     found = ClosedLoopFit(memory=3).solve(Span(0, 3), GRID, {"": outputs}, ideal)
     assert len(found[""].pooled) == 1
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 0), (5, 6, 7), (4, 4, 4)])
+def test_samples_of_one_seed_are_left_out_together(seeds: tuple[int, ...]) -> None:
+    outputs, state = _outputs(3), torch.zeros(3, 4, 5, dtype=torch.float64)
+    ideal = _ideal(SPAN, state, torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(4)))
+    fit = ClosedLoopFit()
+    found = fit.weights(fit.equations(SPAN, GRID, {"": outputs}, ideal), seeds)[""]
+    alike = len(set(seeds)) == 1  # all samples are then others to one another
+    for n, own in enumerate(found.others):
+        kept = [m for m in range(3) if m != n and (alike or seeds[m] != seeds[n])]
+        alone = fit.equations(SPAN, GRID, {"": [v[kept] for v in outputs]}, ideal[kept])
+        np.testing.assert_allclose(own, fit.weights(alone)[""].pooled, rtol=1e-9)

@@ -45,7 +45,7 @@ class ShufflePolicy(StepPolicy):
         keep: where the recorder keeps the run.
         apart: every output of a step comes from a step of its own, those of the rows of one sample too;
             else all outputs of a step come from one other step.
-        seed: of the orders.
+        seed: of the orders; 0 permutes the steps of a block, others draw steps nearby.
 
     Attributes:
         recorder: what the sampler made of it.
@@ -88,15 +88,30 @@ class ShufflePolicy(StepPolicy):
     def _order(self, key: tuple[str, int]) -> NDArray[np.intp]:
         """Steps in the order of their places, one row a sample."""
         if key not in self._orders:
-            # Over a block Euler steps add up to the same whatever their order, so blocks move.
-            near = np.floor((np.arange(self._num_steps) + self._seed) / BLOCK)
-            # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
-            keys = near + self._random.random((self._num_samples, self._num_steps))
+            made = self._drawn() if self._seed else self._permuted()
             if not self._apart:
-                # Step 0 is never skipped, and at pure noise no other step's epsilon fits its state.
-                keys[:, 0] = -1.0
-            self._orders[key] = np.argsort(keys, axis=1)
+                made[:, 0] = 0  # at pure noise no other step's epsilon fits the state
+            self._orders[key] = made
         return self._orders[key]
+
+    def _permuted(self) -> NDArray[np.intp]:
+        """Every step once, within its block."""
+        near = np.floor(np.arange(self._num_steps) / BLOCK)
+        # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
+        keys = near + self._random.random((self._num_samples, self._num_steps))
+        if not self._apart:
+            keys[:, 0] = -1.0
+        return np.asarray(np.argsort(keys, axis=1))
+
+    def _drawn(self) -> NDArray[np.intp]:
+        """Any step nearby, some of them twice.
+
+        Euler steps on an even grid add up to the same whatever their order: what a permutation leaves of
+        the end of a run is then what the full run has.
+        """
+        shape = (self._num_samples, self._num_steps)
+        moved = np.arange(self._num_steps) + self._random.integers(1 - BLOCK, BLOCK, shape)
+        return np.asarray(np.clip(moved, 0, self._num_steps - 1))
 
     @staticmethod
     def _chunks(output: Any) -> int:
@@ -187,7 +202,7 @@ def confirmed_recurrence(
         return found
     n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
     if isinstance(found, Recurrence):
-        more = _shuffled(target, sampler, recording, trajectories[:n], 1)
+        more = _shuffled(target, sampler, recording, trajectories[:n], range(1))
         return (
             more if isinstance(more, NotLinear) else identify([*trajectories, *more], EULER_LIMIT)
         )
@@ -195,7 +210,7 @@ def confirmed_recurrence(
         return found
     numbers = n * trajectories[0].states.shape[1]
     rounds = min(MOST_SHUFFLED, BLOCK - 1 + NUMBERS // numbers)
-    more = _shuffled(target, sampler, recording, trajectories[:n], rounds)
+    more = _shuffled(target, sampler, recording, trajectories[:n], range(1, rounds + 1))
     if isinstance(more, NotLinear):
         return more
     beside = identify_differences([*trajectories[:n]] * rounds, more)
@@ -207,13 +222,13 @@ def _shuffled(
     sampler: Sampler,
     recording: Recording,
     trajectories: Sequence[Trajectory],
-    rounds: int,
+    seeds: range,
 ) -> list[Trajectory] | NotLinear:
     """Shuffled runs of the first samples, several times in other orders."""
     n, gains, grid = len(trajectories), trajectories[0].gains, trajectories[0].grid
     names = [f"{t.label}, shuffled" for t in trajectories]
     made: list[Trajectory] = []
-    for seed in range(rounds):
+    for seed in seeds:
         policy = ShufflePolicy(recording, n, sampler.request.keep, seed=seed)
         states = LoopStates(n, gains) if isinstance(target, Loop) else None
         try:
