@@ -135,3 +135,8 @@ def test_what_is_no_plan_is_named() -> None:
     for use in (otcache.accelerate, otcache.enable):
         with pytest.raises(OtcacheError, match="plan must be a Schedule or a Policy, got 3"):
             use(Swirl(), 3, 4)
+
+
+def test_a_schedule_takes_no_other_budget() -> None:
+    with pytest.raises(OtcacheError, match="budget must be left out, or 4, got 5"):
+        otcache.accelerate(make_loop(), Schedule(STEPS, (0, 1, 4, 8)), 5)

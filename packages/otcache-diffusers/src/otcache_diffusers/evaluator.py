@@ -20,7 +20,7 @@ from otcache_core.contracts import (
     SampleRequest,
     compare,
 )
-from otcache_core.errors import ExecutionError, OtcacheError, expected
+from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.notices import NOT_FITTED, not_fitted, notify
 from otcache_core.plugins import Registry
@@ -36,7 +36,6 @@ from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
 from otcache_diffusers.replay_check import ReplayCheck
-from otcache_diffusers.rows import stack_rows
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import Shelf
 from otcache_diffusers.shuffled import confirmed_recurrence
@@ -229,7 +228,7 @@ class PipelineEvaluator(Evaluator):
         for note in recording.notes:
             notify(note)
         self._recording = recording
-        self._fit.gains = self._branch_gains(recording)
+        self._fit.gains = branch_gains(recording, self._trajectories[0].gains)
         self._pictures = np.concatenate(shown) if self._metrics else None
 
     def _states(self, rows: int) -> LoopStates | None:
@@ -237,17 +236,6 @@ class PipelineEvaluator(Evaluator):
         if not isinstance(self._target, Loop):
             return None
         return LoopStates(rows, self._trajectories[0].gains)
-
-    def _branch_gains(self, recording: Recording) -> dict[str, tuple[float, ...]]:
-        gains = self._trajectories[0].gains
-        if gains is None:
-            return branch_gains(recording)
-        names = list(dict.fromkeys(branch for _, branch in recording.raw))
-        if len(names) != gains.shape[1] or not all(_fits(recording, name) for name in names):
-            return {}  # rows of a doubled batch, and outputs with more in them, share their weights
-        return {
-            name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)
-        }
 
     @property
     def recurrence(self) -> Recurrence | NotLinear:
@@ -414,12 +402,3 @@ class PipelineEvaluator(Evaluator):
 def _full(schedules: Sequence[Schedule]) -> list[int]:
     """Indices of those that skip nothing in any branch."""
     return [i for i, s in enumerate(schedules) if s.budget == s.num_steps and not s.branches]
-
-
-def _fits(recording: Recording, branch: str) -> bool:
-    """Whether a branch's outputs are one tensor of the state's size, and nothing with rows beside."""
-    try:
-        output = stack_rows(recording.outputs(0, branch, [0]))
-    except ExecutionError:
-        return False
-    return output.numel() == recording.used(0, [0]).numel()

@@ -19,18 +19,24 @@ LIMIT = 1e-2
 Array = NDArray[np.float64]
 
 
-def branch_gains(recording: Recording) -> dict[str, tuple[float, ...]]:
-    r"""gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} what the denoiser returned for branch b.
+def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, tuple[float, ...]]:
+    r"""Return gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} the output of branch b.
 
     Identified by least squares over all recorded steps and samples; classifier-free guidance of scale
     w has gamma = (w, 1 - w). Where one scale does not explain all steps, two do if it changes once:
     Wan 2.2's second transformer has a scale of its own.
+
+    Args:
+        recording: full runs.
+        known: of a loop, the gains of the outputs of each step, shape (N, P).
 
     Returns:
         Branch to gamma, one a step; empty where there are fewer than two branches, where one is missing
         at some step or is no single tensor of the sampler's size, or where guidance is not linear
         (QwenImage's norm rescale): the relative residual is above ``LIMIT``.
     """
+    if known is not None:
+        return _of_calls(recording, known)
     names = sorted({branch for _, branch in recording.raw})
     if len(names) < 2 or any((t, b) not in recording.raw for t in recording.guided for b in names):
         return {}
@@ -42,6 +48,23 @@ def branch_gains(recording: Recording) -> dict[str, tuple[float, ...]]:
     if not parts:
         return {}
     return {name: tuple(float(part[n]) for part in parts) for n, name in enumerate(names)}
+
+
+def _of_calls(recording: Recording, gains: Array) -> dict[str, tuple[float, ...]]:
+    """Those of a loop, whose branches are the calls of a step."""
+    names = list(dict.fromkeys(branch for _, branch in recording.raw))
+    if len(names) != gains.shape[1] or not all(_fits(recording, name) for name in names):
+        return {}  # rows of a doubled batch, and outputs with more in them, share their weights
+    return {name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)}
+
+
+def _fits(recording: Recording, branch: str) -> bool:
+    """Whether a branch's outputs are one tensor of the state's size, and nothing with rows beside."""
+    try:
+        output = stack_rows(recording.outputs(0, branch, [0]))
+    except ExecutionError:
+        return False
+    return output.numel() == recording.used(0, [0]).numel()
 
 
 @dataclass(frozen=True, eq=False)

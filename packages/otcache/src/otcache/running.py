@@ -65,7 +65,7 @@ def accelerate(
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
     registry = registry or Registry()
-    _check_plan(plan)
+    _check_plan(plan, budget)
     points = module_grid(target, plan, grid)
     schedule: Schedule | SchedulePlan = (
         plan
@@ -80,9 +80,13 @@ def accelerate(
     return _watched(attach, all_computed)
 
 
-def _check_plan(plan: Any) -> None:
+def _check_plan(plan: Any, budget: int | None) -> None:
     if not isinstance(plan, (Schedule, Policy)):
-        raise OtcacheError(expected("plan", plan, "a Schedule or a Policy"))
+        kind = type(plan).__name__
+        raise OtcacheError(expected("plan", kind, "a Schedule or a Policy", "otcache.plan(...)."))
+    if isinstance(plan, Schedule) and budget not in (None, plan.budget):
+        advice = "a schedule has a budget of its own."
+        raise OtcacheError(expected("budget", budget, f"left out, or {plan.budget}", advice))
 
 
 @contextmanager
