@@ -133,7 +133,7 @@ def test_a_grid_is_checked(make: Callable[[], Any], grid: Any, message: str) -> 
 
 def test_what_is_no_plan_is_named() -> None:
     for use in (otcache.accelerate, otcache.enable):
-        with pytest.raises(OtcacheError, match="plan must be a Schedule or a Policy, got 3"):
+        with pytest.raises(OtcacheError, match="plan must be a Schedule or a Policy, got 'int'"):
             use(Swirl(), 3, 4)
 
 

@@ -80,7 +80,7 @@ def accelerate(
     return _watched(attach, all_computed)
 
 
-def _check_plan(plan: Any, budget: int | None) -> None:
+def _check_plan(plan: Any, budget: int | None = None) -> None:
     if not isinstance(plan, (Schedule, Policy)):
         kind = type(plan).__name__
         raise OtcacheError(expected("plan", kind, "a Schedule or a Policy", "otcache.plan(...)."))
