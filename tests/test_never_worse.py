@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from toy import STEPS, make_loop
 
 import otcache
+from otcache.planning import doubtful
 from otcache.statistics import mean_interval
 from otcache_core.errors import OtcacheNotice
 from otcache_core.warp import uniform_steps
@@ -76,3 +78,34 @@ def test_no_budget_is_worse_than_uniform_reuse(name: str, samples: int) -> None:
         ratio = np.log(errors(policy.schedule(budget)) / errors(uniform))
         assert mean_interval(ratio).low <= 0, budget
     assert made.nfe["candidates"] <= 2.5 * STEPS * samples
+
+
+def test_doubtful_budgets_between_rungs_are_measured() -> None:
+    loop = _rough(2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OtcacheNotice)
+        made = otcache.calibrate(
+            loop, ["a"], STEPS, range(4), recipe=replace(RECIPE, ladder=(3, 9)), progress=False
+        )
+        none = otcache.calibrate(
+            loop,
+            ["a"],
+            STEPS,
+            range(4),
+            recipe=replace(RECIPE, ladder=(3, 9), gap_runs=0),
+            progress=False,
+        )
+    more = {r.schedule.budget for r in made.ladder} - {r.schedule.budget for r in none.ladder}
+    assert more
+    assert 0 < made.nfe["gaps"] <= 4 * STEPS * 4
+    assert none.nfe["gaps"] == 0
+    for rung in made.ladder:
+        if rung.schedule.budget in more:
+            assert rung.winner in ("between rungs", "uniform, reuse")
+            assert rung.error <= rung.candidates["uniform, reuse"].error
+    # What could not be measured is uniform reuse.
+    left = set(doubtful(none))
+    assert more <= left
+    for budget in left:
+        uniform = otcache.Schedule(STEPS, uniform_steps(STEPS, budget))
+        assert otcache.plan(none).schedule(budget) == uniform

@@ -11,6 +11,7 @@ from typing import Any
 from otcache import calibration_stages as stage
 from otcache.candidates import settle_ladder
 from otcache.comparison import compare
+from otcache.gaps import fill_gaps
 from otcache.inspection import candidate_table
 from otcache.progress import Stages
 from otcache.recipe import Recipe
@@ -57,7 +58,8 @@ def calibrate(
        at small budgets in several roundings, of which the best by true error is kept.
     5. *Candidates*: run reuse and linear forecasts, on the same steps and on uniform ones, and keep
        the best of each budget: no rung is worse than the simplest rules (:mod:`otcache.candidates`).
-    6. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
+    6. *Gaps*: fit budgets between rungs at which interpolation cannot be trusted (:mod:`otcache.gaps`).
+    7. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
@@ -124,6 +126,10 @@ def calibrate(
     if measured.unfitted:
         notify(not_fitted(measured.unfitted), fact=NOT_FITTED)
     calibration = replace(_measure(bench, provenance), impulses=measured.known_impulses)
+    calibration = fill_gaps(bench, calibration)
+    if settings.refine and bench.fit:
+        ladder = tuple(stage.refine_ladder(bench, calibration.ladder))
+        calibration = replace(calibration, ladder=ladder, nfe=dict(ledger.nfe))
     if measured.sampler and any(r.schedule.forecaster == "fitted" for r in calibration.ladder):
         show.say(f"forecast weights were fitted through the sampler's {measured.sampler}.")
     show.table(candidate_table(calibration))
@@ -141,8 +147,6 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
     warm = list(planner.plan(bench.recipe.anchor_budget or 1).values())
     anchor = stage.find_anchor(bench, reference, warm)
     ladder = settle_ladder(bench, stage.climb_ladder(bench, anchor, reference, planner))
-    if bench.recipe.refine and bench.fit:
-        ladder = stage.refine_ladder(bench, ladder)
     return Calibration(
         provenance=provenance,
         num_steps=bench.num_steps,

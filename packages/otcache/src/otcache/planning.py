@@ -22,6 +22,8 @@ FEW_STEPS = 8
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
 _RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
+#: Share of uniform reuse's open-loop error above which forecasts that nobody measured are doubtful.
+DOUBTFUL = 0.5
 #: Errors up to this are rounding, whatever part they are of the error of one step.
 ROUNDING = 1e-6
 
@@ -60,7 +62,12 @@ def plan(calibration: Calibration) -> Policy:
     if n <= FEW_STEPS and any(2 <= r.schedule.budget < kept[0].budget for r in calibration.ladder):
         message = f"budgets below {kept[0].budget} are not worthwhile for {n} steps."
         notify(message)
-    policy = Policy(
+    policy = _interpolating(calibration, kept)
+    return msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
+
+
+def _interpolating(calibration: Calibration, kept: list[Schedule]) -> Policy:
+    return Policy(
         anchor=_inside(calibration.anchor, kept),
         reference=_inside(calibration.reference, kept),
         ladder=tuple(kept),
@@ -68,15 +75,30 @@ def plan(calibration: Calibration) -> Policy:
             {**calibration.provenance, "grid": calibration.grid.tolist()}
         ),
     )
-    return msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
+
+
+def doubtful(calibration: Calibration) -> dict[int, Schedule]:
+    """Return what is interpolated at budgets where that cannot be trusted, smallest budget first.
+
+    Its open-loop error (:func:`open_loop_error`) is above half of that of uniform reuse. None in a run of
+    few steps, or where no rung is known to be below its baselines.
+    """
+    rungs = proven(calibration)
+    if not rungs or calibration.num_steps <= FEW_STEPS:
+        return {}
+    policy = _interpolating(calibration, [rung.schedule for rung in rungs])
+    measured = {schedule.budget for schedule in policy.ladder}
+    between = [b for b in range(2, policy.num_steps) if b not in measured]
+    made = {b: policy.schedule(b) for b in between}
+    return {b: s for b, s in made.items() if _safe(s, calibration) is not s}
 
 
 def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule, ...]:
-    """The ladder, and where interpolation would be worse than uniform reuse that, too.
+    """The ladder, and uniform reuse where interpolation cannot be trusted.
 
-    Between rungs nothing was measured, but what a schedule does to the recorded outputs is known
-    (:func:`open_loop_error`). If one budget of a gap fails, every budget of it becomes a rung, those
-    that fail with uniform reuse and the others as interpolated.
+    Between rungs nothing was measured, but what a schedule does to the recorded outputs is known. If one
+    budget of a gap is doubtful, every budget of it becomes a rung, those that are doubtful with uniform
+    reuse and the others as interpolated.
     """
     n, budgets = policy.num_steps, [s.budget for s in policy.ladder]
     made = list(policy.ladder)
@@ -89,11 +111,19 @@ def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule,
 
 
 def _safe(schedule: Schedule, calibration: Calibration) -> Schedule:
-    """The schedule, or uniform reuse of its budget if that has the lower open-loop error."""
+    """The schedule, or uniform reuse of its budget if the schedule is doubtful."""
     n = schedule.num_steps
     uniform = Schedule(n, uniform_steps(n, schedule.budget))
     own, other = (open_loop_error(s, calibration) for s in (schedule, uniform))
-    return uniform if own > other else schedule
+    share = DOUBTFUL if schedule.forecaster != "reuse" else 1.0
+    return uniform if own > share * other else schedule
+
+
+def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
+    """The schedule, or the rung next to it where it lies outside of them: it was never compared."""
+    if schedule.budget < kept[0].budget:
+        return kept[0]
+    return kept[-1] if schedule.budget > kept[-1].budget else schedule
 
 
 def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
@@ -126,13 +156,6 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
             for k, a in zip((span.start, *span.history), row, strict=False):
                 beta[k] += impulses[t] * a
     return math.sqrt(max(0.0, float(beta @ calibration.gram @ beta)))
-
-
-def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
-    """The schedule, or the rung next to it where it lies outside of them: it was never compared."""
-    if schedule.budget < kept[0].budget:
-        return kept[0]
-    return kept[-1] if schedule.budget > kept[-1].budget else schedule
 
 
 def proven(calibration: Calibration) -> list[Rung]:

@@ -29,6 +29,8 @@ class Recipe:
             where there are any.
         rounding_runs: full runs a sample that may be spent, from the smallest budget up, on rounding
             the interpolated steps of a rung in several ways.
+        gap_runs: full runs a sample that may be spent on budgets between rungs at which interpolation
+            cannot be trusted.
         candidate_runs: full runs a sample that may be spent, from the smallest budget up, on reuse and
             linear forecasts on a rung's own steps and on uniform ones, which a fitted rung must beat.
         batch_size: samples in one pipeline call.
@@ -49,6 +51,7 @@ class Recipe:
     fidelity: str | None = None
     rounding_runs: float = 2.0
     candidate_runs: float = 2.5
+    gap_runs: float = 4.0
     batch_size: int = 8
     seed: int = 0
     refine: bool = False
@@ -64,8 +67,9 @@ class Recipe:
         for name in ("cost_samples", "anchor_trials", "batch_size"):
             if getattr(self, name) < 1:
                 raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 1"))
-        if not self.rounding_runs >= 0:
-            raise OtcacheError(expected("Recipe.rounding_runs", self.rounding_runs, "at least 0"))
+        for name in ("rounding_runs", "gap_runs"):
+            if not getattr(self, name) >= 0:
+                raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 0"))
         for name in ("candidate_runs", "refine_runs"):
             if not getattr(self, name) > 0:
                 raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "above 0"))
