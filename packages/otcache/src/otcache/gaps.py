@@ -41,6 +41,7 @@ def fill_gaps(bench: Workbench, calibration: Calibration) -> Calibration:
                 left -= spent
                 calibration = _with(calibration, _rung(bench, schedule))
             advance(min(len(tried), total), total)
+        advance(total, total)
     return replace(calibration, nfe=dict(bench.ledger.nfe))
 
 

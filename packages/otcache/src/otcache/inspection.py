@@ -123,10 +123,12 @@ def _remarks(calibration: Calibration) -> Iterator[str]:
         budget = rung.schedule.budget
         if rung.winner in BASELINES:
             fitted = list(_fitted_errors(rung)) if rung.error else []
-            times = f"; fitted has {min(fitted) / rung.error:.2f} times its error" if fitted else ""
+            share = min(fitted) / rung.error if fitted else 0.0
+            alike = ", not clearly below" if share < 1 else ""
+            times = f"; fitted has {share:.2f} times its error{alike}" if fitted else ""
             yield f"B = {budget}: {rung.winner} is kept{times}."
         elif budget not in known:
-            yield f"B = {budget}: left out, no baseline was measured (raise Recipe.candidate_runs)."
+            yield f"B = {budget}: omitted, no baseline was measured (raise Recipe.candidate_runs)."
 
 
 def plugin_table(rows: Sequence[dict[str, str]]) -> Table:
