@@ -138,7 +138,16 @@ def main() -> int:
     asked = parser.parse_args()
     bench = Bench(asked.target, asked.steps, (asked.calibration, asked.samples), asked.out)
     winners = {rung.schedule.budget: rung.winner for rung in bench.calibration.ladder}
-    lines = ["| B | rung | forecast | error / uniform reuse |", "|--:|---|---|---|"]
+    lines = [
+        f"## {asked.target}, N = {asked.steps}",
+        "",
+        f"{bench.calibration.full_runs:.1f} full runs a sample to calibrate on {asked.calibration} prompts "
+        f"({', '.join(f'{s} {e:,}' for s, e in bench.calibration.nfe.items())} evaluations); "
+        f"{asked.samples} held-out prompts.",
+        "",
+        "| B | rung | forecast | error / uniform reuse |",
+        "|--:|---|---|---|",
+    ]
     worse = []
     for budget in range(2, asked.steps):
         schedule, found = bench.ratio(budget)
