@@ -80,6 +80,7 @@ def test_a_span_whose_end_no_output_moves_reuses_in_every_batch() -> None:
     asked, built = [Schedule(STEPS, (0, 2, 5))], _loop_evaluator(Field(), 2)
     built.evaluate([Schedule.full(STEPS)])
     still = np.array([*GRID[:3], GRID[3], GRID[3], GRID[3], *GRID[6:]])
+    assert isinstance(built.recurrence, Recurrence)  # found once, and then replaced
     built._fit.recurrence = Recurrence.euler(still)
     weights = built.evaluate(asked, fit=True).schedules[0].weights
     assert weights[1] == (0.0,)  # 2 -> 5, where s stands still
