@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
 from otcache_core.contracts import (
@@ -24,6 +23,7 @@ from otcache_core.contracts.executor import NOTHING_RAN
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
+from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import StepPolicy, companions_of, drive, unsupported
 from otcache_diffusers.sharing import lent_companions, sharers
 
@@ -53,7 +53,7 @@ class TorchRun(RunHandle):
     def close(self, target: Any, policy: CachePolicy) -> None:
         """The context is left; the target is not kept alive."""
         self._running = lambda: False
-        if isinstance(target, DiffusionPipeline):
+        if is_pipeline(target):
             self._look = partial(_report_sharers, weakref.ref(target), policy)
 
 
@@ -134,7 +134,7 @@ class TorchExecutor(CacheExecutor):
 
 def _companions(target: Any, policy: CachePolicy) -> list[str]:
     """The companion networks that can be left out of skipped steps."""
-    if not isinstance(target, DiffusionPipeline) or not companions_of(target):
+    if not is_pipeline(target) or not companions_of(target):
         return []
     lent = lent_companions(target)
     for name, others in lent.items():

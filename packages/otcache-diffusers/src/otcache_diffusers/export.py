@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from diffusers import DiffusionPipeline, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
+from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import sigma_grid
 from otcache_diffusers.rehearsal import Rehearsal, rehearse
 
@@ -115,14 +115,16 @@ def _unexportable(pipe: Any, schedule: Schedule) -> str:
         return f"the schedule forecasts ({schedule.forecaster!r}) and only reuse is plain sampling"
     if any(steps != schedule.computed for _, steps in schedule.branches):
         return "branches compute different steps"
-    if not isinstance(pipe, DiffusionPipeline):
+    if not is_pipeline(pipe):
         return f"a diffusers pipeline is needed, got {type(pipe).__name__}"
     if "sigmas" not in inspect.signature(type(pipe).__call__).parameters:
         return f"{type(pipe).__name__} takes no `sigmas` argument"
-    return _unfit(pipe.scheduler)  # type: ignore[attr-defined]  # set by every concrete pipeline
+    return _unfit(pipe.scheduler)
 
 
 def _unfit(scheduler: Any) -> str:
+    from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+
     euler = isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler))
     stochastic = getattr(scheduler, "config", {}).get("stochastic_sampling")
     if not euler or stochastic:
@@ -133,6 +135,8 @@ def _unfit(scheduler: Any) -> str:
 
 def _candidates(full: Rehearsal, wanted: Floats) -> Iterator[tuple[Sequence[float], Any | None]]:
     """What to hand over, most convenient first: (sigmas, scheduler or None for the own one)."""
+    from diffusers import EulerDiscreteScheduler
+
     scheduler, config = full.scheduler, full.scheduler.config
     if isinstance(scheduler, EulerDiscreteScheduler):
         yield wanted.tolist(), None  # it takes the final level too, and spaces nothing anew

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from types import CellType, CodeType
 from typing import Any
 
-import diffusers
 import torch
 
 from otcache_core.callable_denoiser import name_of
 from otcache_core.loop import Loop
+from otcache_diffusers.compat import installed, is_pipeline
 from otcache_diffusers.driver import denoisers_of
 from otcache_diffusers.driver.inner_modules import inner_modules
 
@@ -52,8 +52,14 @@ def provenance_of(
         "prediction_type": None if loop else prediction_type(target.scheduler),
         "guidance": None if loop or call is None else _guidance(target, denoiser, call),
         "resolution": None if loop or call is None else _latent_tokens(target, denoiser, call),
-        "versions": {"torch": str(torch.__version__), "diffusers": diffusers.__version__},
+        "versions": _versions(target),
     }
+
+
+def _versions(target: Any) -> dict[str, str]:
+    """Return what computes a target, by library; diffusers has no part in a loop."""
+    own = {"torch": str(torch.__version__)}
+    return own | {"diffusers": installed("diffusers")} if is_pipeline(target) else own
 
 
 def fingerprint_of(target: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from diffusers import DiffusionPipeline
 from torch import nn
 
+from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import companions_of, denoisers_of
 
 
@@ -16,7 +16,7 @@ def sharers(target: Any) -> list[str]:
 
     Asks the garbage collector, since nothing else knows all pipelines: some ten milliseconds.
     """
-    if not isinstance(target, DiffusionPipeline):
+    if not is_pipeline(target):
         return []
     holders: dict[int, str] = {}
     for module in denoisers_of(target).values():
@@ -53,6 +53,4 @@ def _holders(module: nn.Module, target: Any) -> dict[int, str]:
 def _owner(holder: Any) -> str:
     """The class of the pipeline, or of the pipeline whose ``__dict__`` the holder is."""
     owners = (holder, *gc.get_referrers(holder))
-    return next(
-        (type(o).__name__ for o in owners if isinstance(o, DiffusionPipeline)), "a pipeline"
-    )
+    return next((type(o).__name__ for o in owners if is_pipeline(o)), "a pipeline")

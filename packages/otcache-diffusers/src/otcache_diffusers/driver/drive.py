@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import nn
 
 from otcache_core.errors import ExecutionError, expected
 from otcache_core.loop import Loop
+from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bare_clock import BareClock
 from otcache_diffusers.driver.call_clock import LoopClock
@@ -51,7 +51,7 @@ def unsupported(target: Any) -> str:
     """ "" if ``drive`` takes the target, else the reason why not."""
     if isinstance(target, (Loop, nn.Module)):
         return ""
-    if not isinstance(target, DiffusionPipeline):
+    if not is_pipeline(target):
         kind = type(target).__name__
         return f"needs a diffusers pipeline, otcache.loop(...) or a torch module, got {kind}"
     if not denoisers_of(target):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-from diffusers import DiffusionPipeline
+from otcache_diffusers.compat import pipeline_class
 
 _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -110,7 +110,8 @@ def _mark(frame: FrameType) -> Mark:
 
 def _pipelines() -> Iterator[type]:
     """Every pipeline class there is, also one made in a function."""
-    waiting: list[type] = [DiffusionPipeline]
+    root = pipeline_class()
+    waiting: list[type] = [] if root is None else [root]
     while waiting:
         kind = waiting.pop()
         yield kind
