@@ -14,6 +14,7 @@ import msgspec
 
 from otcache_core.errors import ScheduleError, expected
 from otcache_core.files import load_json, save_json
+from otcache_core.numbers import integer
 
 FORMAT, VERSION = "otcache-schedule", 1
 
@@ -222,12 +223,8 @@ def check_budget(budget: object, num_steps: int) -> int:
     Raises:
         ScheduleError: otherwise.
     """
-    if isinstance(budget, bool) or not isinstance(budget, int) or not 1 <= budget <= num_steps:
-        wanted = f"an integer between 1 and {num_steps}"
-        raise ScheduleError(
-            expected("budget", budget, wanted, "a schedule always computes the first step.")
-        )
-    return budget
+    advice = "a schedule always computes the first step."
+    return integer("budget", budget, 1, num_steps, advice=advice, kind=ScheduleError)
 
 
 def _make_plain(schedule: Schedule) -> None:

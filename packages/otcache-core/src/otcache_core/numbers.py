@@ -1,0 +1,119 @@
+"""Numbers as people have them: of Python, NumPy or torch, one or a row of them, and nothing else."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, SupportsFloat
+
+from otcache_core.errors import OtcacheError, expected
+
+
+def integer(
+    name: str,
+    value: object,
+    low: int | None = None,
+    high: int | None = None,
+    *,
+    advice: str = "",
+    kind: type[OtcacheError] = OtcacheError,
+) -> int:
+    """Return a whole number as an int.
+
+    Takes what Python counts with: an int, a NumPy integer, an array or a tensor of one integer. Truth
+    values and floats are refused, 12.0 too: where a count is a float something else is often wrong.
+
+    Args:
+        name: of the argument, for the message.
+        value: what was given.
+        low: least value; None for none.
+        high: largest value; None for none.
+        advice: what to do, for the message.
+        kind: of the error.
+
+    Raises:
+        OtcacheError: of the kind, if the value is no integer or out of range.
+
+    Examples:
+        >>> integer("budget", 3, 1, 12)
+        3
+        >>> integer("budget", 3.0, 1, 12)
+        Traceback (most recent call last):
+        otcache_core.errors.OtcacheError: budget must be an integer between 1 and 12, got 3.0: give 3.
+    """
+    wanted = _range("an integer", low, high)
+    try:
+        number = None if _is_truth(value) else int(operator.index(value))  # type: ignore[arg-type]  # asked
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
+        number = None
+    if number is None:
+        raise kind(expected(name, _short(value), wanted, _whole(value, low, high) or advice))
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise kind(expected(name, value, wanted, advice))
+    return number
+
+
+def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError) -> list[float]:
+    """Return a row of numbers as floats.
+
+    Takes what has an order: lists, tuples, ranges, arrays and tensors of one dimension, of any type and
+    on any device, iterators.
+
+    Args:
+        name: of the argument, for the message.
+        values: what was given.
+        kind: of the error.
+
+    Raises:
+        OtcacheError: of the kind, if it is no row, or an entry is no real number.
+
+    Examples:
+        >>> reals("grid", range(3, 0, -1))
+        [3.0, 2.0, 1.0]
+    """
+    if hasattr(values, "detach"):  # a tensor; float() of its entries would ask a device for each
+        tensor: Any = values
+        values = tensor.detach().cpu().tolist()
+    ordered = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping, Set))
+    entries = list(values) if ordered and getattr(values, "ndim", 1) == 1 else [None]  # type: ignore[call-overload]  # asked
+    try:
+        return [_real(entry) for entry in entries]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise kind(expected(name, _short(values), "a row of numbers")) from error
+
+
+def _real(entry: object) -> float:
+    if isinstance(entry, (str, bytes, bytearray)) or not isinstance(entry, SupportsFloat):
+        raise TypeError
+    return float(entry)
+
+
+def _range(what: str, low: int | None, high: int | None) -> str:
+    if low is not None and high is not None:
+        return f"{what} between {low} and {high}"
+    if low is not None:
+        return f"{what} of at least {low}"
+    return what if high is None else f"{what} of at most {high}"
+
+
+def _is_truth(value: object) -> bool:
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+
+
+def _whole(value: Any, low: int | None, high: int | None) -> str:
+    """Advise the integer that a float is, where it is one that would be taken."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, SupportsFloat)
+        or bool(getattr(value, "ndim", 0))
+    ):
+        return ""
+    number = float(value)
+    inside = (low is None or number >= low) and (high is None or number <= high)
+    return f"give {int(number)}." if inside and number.is_integer() else ""
+
+
+def _short(values: object) -> object:
+    """Return what was given, or of what type it is where that would be long."""
+    text = repr(values)
+    return type(values).__name__ if len(text) > 200 or "\n" in text else values
