@@ -89,9 +89,9 @@ def test_too_many_schedules_are_refused_with_advice() -> None:
     with pytest.raises(OtcacheError) as caught:
         BruteForce().solve(ScheduleProblem(50, 25, costs))
     assert "must be at most 2,000,000, got 63205303218876" in str(caught.value)
-    assert "use an exact path solver instead" in str(caught.value)
+    assert "use an exact solver of otcache-solvers, ShortestPath()" in str(caught.value)
 
 
 def test_costs_are_needed() -> None:
-    with pytest.raises(OtcacheError, match="brute-force needs costs, got None"):
+    with pytest.raises(OtcacheError, match="brute-force needs costs, got none"):
         BruteForce().solve(ScheduleProblem(4, 2))

@@ -32,6 +32,8 @@ STOPPED = [
 ]
 
 
+@pytest.mark.remedy("{}{} stopped at a limit. Raise {}.", value=True)
+@pytest.mark.remedy('Raise it: `stats["advice"]` names it', value=True)
 @pytest.mark.parametrize(("solver", "raised"), STOPPED, ids=lambda part: type(part).__name__)
 def test_a_limit_that_stopped_a_solver_is_one_it_has(solver, raised):
     solution = solver.solve(PROBLEM)
@@ -47,6 +49,7 @@ def test_a_limit_that_stopped_a_solver_is_one_it_has(solver, raised):
         assert "advice" not in done.stats
 
 
+@pytest.mark.remedy("A step may cost {} evaluations. Raise `max_nfe` ({}) to that", value=True)
 def test_gauss_newton_names_the_allowance_that_is_enough():
     price = GaussNewton(max_nfe=1).solve(PROBLEM).stats["price"]
     assert GaussNewton(max_nfe=price).solve(PROBLEM).result is Result.FOUND

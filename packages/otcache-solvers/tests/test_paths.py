@@ -132,12 +132,16 @@ def test_ignored_entries_are_ignored():
         assert clean.schedule == other.schedule
 
 
+@pytest.mark.remedy("Raise the budget or the span cap", value=True)
 def test_a_cap_below_n_over_b_is_infeasible_and_says_what_to_do():
     i, j = np.indices((10, 11))
     costs = np.where(j - i > 3, np.inf, random_costs(10))
     for solver in (Lexicographic(), ShortestPath()):
         assert solver.solve(ScheduleProblem(10, 3, costs=costs)).result is Result.INFEASIBLE
         assert solver.solve(ScheduleProblem(10, 4, costs=costs)).schedule is not None
+        wider = np.where(j - i > 4, np.inf, costs)
+        wider[j - i == 4] = 1.0
+        assert solver.solve(ScheduleProblem(10, 3, costs=wider)).schedule is not None
     assert "Raise the budget or the span cap" in Result.INFEASIBLE.value
 
 

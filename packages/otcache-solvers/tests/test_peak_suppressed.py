@@ -97,14 +97,6 @@ def test_the_unit_of_the_costs_does_not_matter(scale):
     assert plain.schedule == scaled.schedule
 
 
-@pytest.mark.parametrize(("scale", "gamma"), [(1e90, 4.0), (1.0, 300.0)])
-def test_powers_that_do_not_fit_a_float_are_refused_in_words(scale, gamma):
-    with pytest.raises(
-        OtcacheError, match=r"do not fit a float: divide the costs .* smaller gamma"
-    ):
-        PeakSuppressed(gamma).solve(ScheduleProblem(9, 2, costs=random_costs(9) * scale))
-
-
 @pytest.mark.parametrize("gamma", [0.0, -1.0, math.inf, math.nan])
 def test_a_bad_exponent_is_refused(gamma):
     with pytest.raises(OtcacheError, match="gamma must be above 0 and finite"):

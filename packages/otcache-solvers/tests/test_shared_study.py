@@ -151,17 +151,22 @@ def test_a_study_of_something_else_is_refused(url, settings, message):
     assert solve(url, trials=2, study="another", **settings).schedule is not None
 
 
+@pytest.mark.remedy("it was begun so. Choose another study name, or take part as it is")
+@pytest.mark.remedy("it holds trials of another program. Choose another name")
 def test_a_study_of_another_n_or_of_another_program_is_refused(url):
     solve(url, trials=2)
     shorter = ScheduleProblem(12, 4, evaluator=ToySampler(num_steps=12).evaluator())
     with pytest.raises(OtcacheError, match="num_steps of study 'anchor-search' must be 14, got 12"):
         AnchorSearch(storage=url).solve(shorter)
+    assert AnchorSearch(1, 0, storage=url, study="another").solve(shorter).schedule is not None
+    assert solve(url, trials=2).schedule is not None  # part in it as it is
     foreign = optuna.create_study(storage=url, study_name="foreign")
     foreign.tell(foreign.ask(), 1.0)
     with pytest.raises(
         OtcacheError, match="study must be one of an anchor search, got 'foreign': it holds trials"
     ):
         solve(url, study="foreign")
+    assert solve(url, trials=1, study="own").schedule is not None
 
 
 @pytest.mark.parametrize(
@@ -175,6 +180,16 @@ def test_a_storage_out_of_reach_is_an_error_with_advice(storage):
         solve(storage)
     assert "Check the URL" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.remedy("Check the URL (sqlite:///FILE for a file), that its folder exists and may be")
+def test_the_advice_of_a_storage_out_of_reach_helps(tmp_path):
+    for wrong in (f"sqlite:///{tmp_path}/a/search.db", f"{tmp_path}/search.db"):
+        with pytest.raises(OtcacheError, match=r"Check the URL \(sqlite:///FILE"):
+            solve(wrong)
+    (tmp_path / "a").mkdir()
+    for right in (f"sqlite:///{tmp_path}/a/search.db", None):
+        assert solve(right, trials=1).schedule is not None
 
 
 def test_a_storage_that_fails_on_the_way_is_the_same_error(url):

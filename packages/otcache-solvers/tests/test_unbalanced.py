@@ -188,6 +188,7 @@ def test_equal_budgets_jump_above_their_own():
     assert _solve(pair, 4).stats["lam"] == 1.0
 
 
+@pytest.mark.remedy("Raise `max_iterations` or the last epsilon", value=True)
 def test_a_stopped_iteration_says_so_and_what_to_do():
     stopped = _solve(PAIR, 5, penalty=KullbackLeibler(max_iterations=3))
     assert stopped.result is Result.BUDGET_SPENT

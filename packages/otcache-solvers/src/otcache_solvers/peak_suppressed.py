@@ -88,11 +88,17 @@ class PeakSuppressed(ScheduleSolver):
         if not positive.size:
             return usable, 1.0
         low, high = float(positive.min()), float(positive.max())
-        if self.gamma * max(math.log10(high / low), abs(math.log10(high))) > DECADES:
+        decades = math.log10(high) - math.log10(low)
+        if self.gamma * decades > DECADES:
             raise OtcacheError(
-                f"span costs from {low:.1e} to {high:.1e} to the power {self.gamma:g} do not fit "
-                "a float: divide the costs by their largest value, or take a smaller gamma; "
-                "for a very large one the 'lexicographic' solver is the limit."
+                f"span costs from {low:.1e} to {high:.1e} to the power {self.gamma:g} do not fit a "
+                f"float: set gamma={math.floor(100 * DECADES / decades) / 100:g} or less, "
+                "or use the 'lexicographic' solver, which is the limit of a large gamma."
+            )
+        if self.gamma * abs(math.log10(high)) > DECADES:
+            raise OtcacheError(
+                f"the largest span cost, {high:.1e}, to the power {self.gamma:g} does not fit a "
+                "float: divide the costs by it."
             )
         return (usable / high) ** self.gamma, high**self.gamma
 

@@ -52,7 +52,8 @@ class NetworkSimplex:
             plan, log = ot.emd(
                 mu, nu, cost / (cost.max() or 1.0), numItermax=self.max_iterations, log=True
             )
-        return _checked(plan, mu, nu, log["warning"])
+        advice = f"Use backend=HiGHS(), or raise `max_iterations` ({self.max_iterations})."
+        return _checked(plan, mu, nu, log["warning"], advice)
 
 
 @final
@@ -82,15 +83,16 @@ class HiGHS:
         scaled = cost.ravel() / (cost.max() or 1.0)
         found = linprog(scaled, A_eq=marginals.tocsr(), b_eq=np.concatenate([mu, nu]))
         plan = np.zeros_like(cost) if found.x is None else found.x.reshape(cost.shape)
-        return _checked(plan, mu, nu, None if found.success else found.message)
+        complaint = None if found.success else found.message
+        return _checked(plan, mu, nu, complaint, "Use backend=NetworkSimplex().")
 
 
-def _checked(plan: Floats, mu: Floats, nu: Floats, complaint: str | None) -> Floats:
+def _checked(plan: Floats, mu: Floats, nu: Floats, complaint: str | None, advice: str) -> Floats:
     """The plan without rounding noise, if its marginals are met."""
     off = np.abs(plan.sum(1) - mu).sum() + np.abs(plan.sum(0) - nu).sum()
     if complaint or not off <= RESIDUAL * mu.sum():
         raise OtcacheError(
             f"optimal transport did not converge: {complaint or 'no reason given'}; marginals are "
-            f"off by {off:.1e} of {mu.sum():.3g}. Try another backend, or raise `max_iterations`."
+            f"off by {off:.1e} of {mu.sum():.3g}. {advice}"
         )
     return np.asarray(np.maximum(plan, 0.0), dtype=np.float64)

@@ -72,11 +72,15 @@ class BruteForce(ScheduleSolver):
             OtcacheError: if the problem has no costs, or too many schedules.
         """
         if problem.costs is None:
-            raise OtcacheError("brute-force needs costs, got None: measure them with a cost model.")
+            raise OtcacheError(
+                "brute-force needs costs, got none: measure them with a cost model such as Local() "
+                "of otcache-solvers and pass costs=..."
+            )
         n, b = problem.num_steps, problem.budget
         count = math.comb(n - 1, b - 1)
         if count > self.max_candidates:
-            wanted, advice = f"at most {self.max_candidates:,}", "use an exact path solver instead."
+            wanted = f"at most {self.max_candidates:,}"
+            advice = "use an exact solver of otcache-solvers, ShortestPath() or Lexicographic()."
             what = f"number of schedules with N = {n}, B = {b}"
             raise OtcacheError(expected(what, count, wanted, advice))
         best, steps = self._search(problem.costs, n, b)

@@ -87,7 +87,9 @@ class Displacement(CostModel):
         outputs = Gram.of(runs)
         grid, n = np.asarray(runs[0].grid, dtype=np.float64), outputs.num_steps
         if not all(np.array_equal(run.grid, runs[0].grid) for run in runs):
-            raise OtcacheError("recorded runs must share one grid, got several: record them again.")
+            raise OtcacheError(
+                "recorded runs must share one grid, got several: record them all on one grid."
+            )
         spans = all_spans(n, self.span_cap)
         # Through a root of the Gram: A H A' itself would cancel to less than nothing where the
         # outputs hardly change over the run.

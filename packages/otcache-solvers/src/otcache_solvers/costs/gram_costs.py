@@ -56,7 +56,9 @@ class GramCosts(CostModel):
         """
         gram = Gram.of(trajectories)
         if not all(np.array_equal(run.grid, trajectories[0].grid) for run in trajectories):
-            raise OtcacheError("recorded runs must share one grid, got several: record them again.")
+            raise OtcacheError(
+                "recorded runs must share one grid, got several: record them all on one grid."
+            )
         return self.of(gram, np.asarray(trajectories[0].grid, dtype=np.float64))
 
     def of(self, gram: Gram, grid: Array) -> SpanCosts:
