@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.errors import FileError, OtcacheError, expected
-from otcache_core.files import array, load_arrays, load_json, read_bytes, save_arrays, save_json
+from otcache_core.array_files import array, load_arrays, save_arrays
+from otcache_core.errors import OtcacheError, expected
+from otcache_core.files import bad_file, make_folder
+from otcache_core.json_files import load_json, save_json
 from otcache_core.problem import check_costs
 from otcache_core.schedule import Schedule
 
@@ -156,18 +157,14 @@ class Calibration:
         Raises:
             FileError: if a file cannot be written.
         """
-        folder = Path(directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{folder}: cannot be made: {error.strerror or error}.") from error
+        folder = make_folder(directory)
         arrays = {"grid": self.grid, "gram": self.gram, "span_costs": self.span_costs}
         if self.impulses is not None:
             arrays["impulses"] = self.impulses
-        written = save_arrays(folder / ARRAYS, arrays)
+        digest = save_arrays(folder / ARRAYS, arrays)
         facts = {f: getattr(self, f) for f in _Facts.__struct_fields__ if f != "arrays_digest"}
         facts["nfe"] = dict(self.nfe)
-        save_json(folder / FACTS, FORMAT, VERSION, _Facts(**facts, arrays_digest=_digest(written)))
+        save_json(folder / FACTS, FORMAT, VERSION, _Facts(**facts, arrays_digest=digest))
 
     @classmethod
     def load(cls, directory: str | Path) -> Calibration:
@@ -179,16 +176,7 @@ class Calibration:
         """
         facts_path, arrays_path = Path(directory) / FACTS, Path(directory) / ARRAYS
         facts = load_json(facts_path, FORMAT, VERSION, _Facts)
-        found = _digest(read_bytes(arrays_path))
-        if found != facts.arrays_digest:
-            text = expected(
-                "digest",
-                found,
-                facts.arrays_digest,
-                "the file is damaged or of another calibration.",
-            )
-            raise FileError(f"{arrays_path}: {text}")
-        arrays, _ = load_arrays(arrays_path)
+        arrays, _ = load_arrays(arrays_path, digest=facts.arrays_digest)
         n = facts.num_steps
         shapes: dict[str, tuple[int, ...]] = {
             "grid": (n + 1,),
@@ -204,7 +192,7 @@ class Calibration:
         try:
             return cls(**fields, **values)
         except OtcacheError as error:
-            raise FileError(f"{facts_path}: {error}") from error
+            raise bad_file(facts_path, str(error)) from error
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -221,7 +209,3 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     span_costs_samples: int
     objective: str
     arrays_digest: str
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -41,7 +41,27 @@ class PluginWarning(OtcacheNotice):
     """A plugin could not be loaded and was left out; ``otcache plugins doctor`` lists it."""
 
 
+#: Characters of a value, and of a reason, that a message shows.
+SHOWN, REASON = 300, 1000
+
+
 def expected(what: str, got: object, expected: str, advice: str = "") -> str:
     """Compose the message ``what must be EXPECTED, got GOT: ADVICE``."""
     tail = f": {advice}" if advice else "."
-    return f"{what} must be {expected}, got {got!r}{tail}"
+    return f"{shortened(what)} must be {shortened(expected)}, got {shown(got)}{tail}"
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it, however large it is."""
+    try:
+        return shortened(repr(value), SHOWN)
+    except (ValueError, RecursionError):  # more digits, or levels, than Python writes out
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else "a value"
+
+
+def shortened(text: str, most: int = REASON) -> str:
+    """Return a text without its middle where it is long, and with what cannot be encoded escaped."""
+    if len(text) > most:
+        half = most // 2
+        text = f"{text[:half]} ... {text[-half:]} ({len(text)} characters)"
+    return text.encode("utf-8", "backslashreplace").decode()

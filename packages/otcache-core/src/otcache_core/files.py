@@ -1,31 +1,90 @@
-"""Files: versioned JSON for facts, safetensors for arrays, written whole or not at all.
+"""Files: read only where they are files, within bounds, and written whole or not at all.
 
-A JSON file is one object ``{"format": ..., "version": ..., ...}``. Reading is strict: unknown keys,
-values out of range, truncation, NaN, another format or version are a
-:class:`~otcache_core.errors.FileError` that names file, field, got and expected. No pickle is used.
+A name may lead anywhere: to a folder, a pipe that nobody writes to, a device without an end. So a file
+is looked at before and after it is opened, opening waits for nobody, and what is read has a size.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
+import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from otcache_core.errors import FileError, expected, shortened
 
-from otcache_core.errors import FileError, expected
+#: Bytes of a text file that are read: a policy of 1,000 steps with every budget has some 10 MB.
+MAX_BYTES = 2**26
+#: Bytes that are read at least, of what does not say its size.
+_LEAST = 2**16
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_ADVICE = {
+    errno.ENOSPC: "free some space, or name another folder",
+    errno.EDQUOT: "free some space, or name another folder",
+    errno.ENOENT: "make the folder first, or name one that exists",
+    errno.ENOTDIR: "name a folder that exists",
+    errno.EACCES: "allow writing there, or name another file",
+    errno.EPERM: "allow writing there, or name another file",
+    errno.EROFS: "name a folder that may be written",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ELOOP: "remove the symbolic link, or name another file",
+}
 
-T = TypeVar("T")
-Arrays = dict[str, NDArray[Any]]
+
+def bad_file(path: str | Path, text: str) -> FileError:
+    """Make the error that names a file and says what is wrong with it."""
+    name = str(path)
+    return FileError(f"{shortened(name if name.isprintable() else ascii(name))}: {text}")
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a file to read, if it is one; never waits.
+
+    Raises:
+        FileError: if it cannot be read, or is a folder, a pipe, a socket or a device.
+    """
+    try:
+        name = Path(path)
+        _check_regular(name, name.stat())  # opening a device or a pipe may already do something
+        file = open(name, "rb", opener=_not_waiting)  # noqa: SIM115  # closed by who asks
+    except FileError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from error
+    try:
+        _check_regular(name, os.fstat(file.fileno()))
+    except FileError:
+        file.close()
+        raise
+    return file
+
+
+def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """Read a whole file of at most ``limit`` bytes.
+
+    Raises:
+        FileError: as :func:`open_file`, or if it is larger.
+    """
+    with open_file(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            most = min(max(size, _LEAST), limit)
+            data = file.read(most + 1)
+        except (OSError, MemoryError) as error:
+            raise unreadable(path, error) from error
+    if len(data) > most:
+        raise bad_file(path, expected("its size", max(size, len(data)), f"at most {most} bytes"))
+    return data
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -40,190 +99,101 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write atomically: a temporary one beside it, flushed to the disk, then renamed.
+    """Open a file to write atomically: a temporary one beside it, flushed to the disk, then renamed.
 
-    Whatever goes wrong, the old file stays as it was and the temporary one is removed.
+    Whatever goes wrong, the old file stays as it was and the temporary one is removed. Through a
+    symbolic link it is the file behind it that is replaced. A file that was there gives its mode and,
+    where that is allowed, its owner to the new one.
 
     Raises:
-        FileError: if the disk is full, the folder is missing or may not be written.
+        FileError: if the disk is full, the folder is missing, it may not be written, or the name is
+            taken by something that is no file.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    target, before = _target(path)
+    temporary = target.with_name(f".otcache-{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("xb") as file:
+            if before is not None:  # before anything is in it that others may not read
+                _take_over(temporary, before)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise FileError(f"{path}: cannot be written: {reason}; nothing was changed.") from error
+        raise unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The whole file.
+def make_folder(path: str | Path) -> Path:
+    """Make a folder, and those above it, if it is missing.
 
     Raises:
-        FileError: if it cannot be read.
+        FileError: if it cannot be made.
     """
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, TypeError) as error:
+        text = f"cannot be made: {_reason(error)}: name another folder."
+        raise bad_file(path, text) from error
+    return folder
 
 
-def save_json(path: str | Path, format: str, version: int, fields: msgspec.Struct) -> None:
-    """Write the fields of a struct under an envelope of format and version.
-
-    Raises:
-        FileError: if a number is not finite, or the file cannot be written.
-    """
-    data = {"format": format, "version": version, **msgspec.to_builtins(fields)}
-    _check_finite(path, data)
-    text = msgspec.json.format(msgspec.json.encode(data), indent=1)
-    write_bytes(path, text + b"\n")
+def unreadable(path: str | Path, error: Exception) -> FileError:
+    """Make the error to raise where reading fails."""
+    return bad_file(path, f"cannot be read: {_reason(error)}.")
 
 
-def load_json(path: str | Path, format: str, version: int, type: type[T]) -> T:
-    """Read what :func:`save_json` wrote.
+def unwritable(path: str | Path, error: Exception) -> FileError:
+    """Make the error to raise where writing fails."""
+    number = error.errno if isinstance(error, OSError) else None
+    advice = _ADVICE.get(number or 0, "name another file")
+    return bad_file(path, f"cannot be written: {_reason(error)}; nothing was changed: {advice}.")
 
-    Args:
-        path: the file.
-        format: expected value of the field ``format``.
-        version: expected value of the field ``version``.
-        type: a ``msgspec.Struct`` with ``forbid_unknown_fields``, all the way down.
 
-    Raises:
-        FileError: naming file, field, got and expected.
-    """
-    data = _parse(path, read_bytes(path))
-    for field, wanted, advice in (
-        ("format", format, "this is another kind of file."),
-        ("version", version, "write it again with this version of otcache, or update otcache."),
-    ):
-        got = data.pop(field, None)
-        if got != wanted or isinstance(got, bool):
-            raise FileError(f"{path}: {expected(f'field {field!r}', got, repr(wanted), advice)}")
-    _check_finite(path, data)
+def _target(path: str | Path) -> tuple[Path, os.stat_result | None]:
+    """Find the file behind a name, and what it is now; None where it is new."""
     try:
-        return msgspec.convert(data, type, strict=True)
-    except msgspec.ValidationError as error:
-        raise FileError(f"{path}: {_located(str(error))}") from error
+        name = Path(path)
+        try:
+            before = name.stat()
+        except FileNotFoundError:
+            before = None
+        target = Path(os.path.realpath(name))
+        if before is not None:
+            _check_regular(name, before)
+            if not os.access(target, os.W_OK):  # a rename would not ask
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise unwritable(path, error) from error
+    return target, before
 
 
-def read_json(path: str | Path) -> Any:
-    """The value of a JSON file of another project, or one whose kind is not known yet.
-
-    Raises:
-        FileError: if it cannot be read, is truncated or no JSON, or a key is given twice.
-    """
-    return _decoded(path, read_bytes(path))
-
-
-def save_arrays(
-    path: str | Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str] | None = None
-) -> bytes:
-    """Write arrays and a few facts (strings) as safetensors, atomically; returns the bytes written.
-
-    Raises:
-        FileError: if an array holds NaN, or the file cannot be written.
-    """
-    plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    _check_arrays(path, plain)
-    data: bytes = save(plain, dict(facts) if facts else None)
-    write_bytes(path, data)
-    return data
+def _take_over(temporary: Path, before: os.stat_result) -> None:
+    """Give a new file the owner, if that is allowed, and the mode of an old one."""
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(temporary, before.st_uid, before.st_gid)
+    temporary.chmod(stat.S_IMODE(before.st_mode))
 
 
-def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, str]]:
-    """Read arrays and facts.
-
-    Raises:
-        FileError: if the file is missing, truncated or no safetensors file, or an array holds NaN.
-    """
-    try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
-            facts = dict(file.metadata() or {})
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, ValueError, TypeError) as error:
-        raise FileError(f"{path}: truncated or not a safetensors file: {error}.") from error
-    _check_arrays(path, arrays)
-    return arrays, facts
+def _check_regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise bad_file(path, f"must be a file, got {kind}: name a file.")
 
 
-def array(
-    path: str | Path, arrays: Arrays, name: str, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """One array of a file, as float64.
-
-    Raises:
-        FileError: if it is missing or of another shape.
-    """
-    if name not in arrays:
-        got = ", ".join(sorted(arrays)) or "no array"
-        raise FileError(f"{path}: {expected(f'field {name!r}', got, 'among the arrays')}")
-    if arrays[name].shape != shape:
-        got_shape = arrays[name].shape
-        raise FileError(f"{path}: {expected(f'field {name!r}', got_shape, f'of shape {shape}')}")
-    return np.asarray(arrays[name], dtype=np.float64)
+def _not_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _parse(path: str | Path, raw: bytes) -> dict[str, Any]:
-    data = _decoded(path, raw)
-    if not isinstance(data, dict):
-        raise FileError(f"{path}: {expected('the file', type(data).__name__, 'one JSON object')}")
-    return data
-
-
-def _decoded(path: str | Path, raw: bytes) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error}; expected one whole JSON value, got {len(raw)} bytes"
-        raise FileError(f"{path}: truncated or not JSON: {reason}.") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f"field {twice!r} is given twice")
-    return data
-
-
-def _check_finite(path: str | Path, data: Any) -> None:
-    for field, value in _numbers(data, ""):
-        if not math.isfinite(value):
-            raise FileError(f"{path}: {expected(f'field {field!r}', value, 'a finite number')}")
-
-
-def _numbers(data: Any, field: str) -> Iterator[tuple[str, float]]:
-    if isinstance(data, float):
-        yield field, data
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            yield from _numbers(value, f"{field}.{key}".lstrip("."))
-    elif isinstance(data, list | tuple):
-        for index, value in enumerate(data):
-            yield from _numbers(value, f"{field}[{index}]")
-
-
-def _check_arrays(path: str | Path, arrays: Arrays) -> None:
-    for name, values in arrays.items():
-        if np.issubdtype(values.dtype, np.floating) and np.isnan(values).any():
-            raise FileError(f"{path}: {expected(f'field {name!r}', 'NaN', 'free of NaN')}")
-
-
-def _located(message: str) -> str:
-    """Say "Expected X, got Y - at `$.a[0]`" as "field 'a[0]': Expected X, got Y"."""
-    reason, _, place = message.partition(" - at `$")
-    field = place.rstrip("`").lstrip(".")
-    if "unknown field" in reason or "missing required field" in reason:
-        where = f" in {field!r}" if field else ""
-        return f"{reason}{where}."
-    return f"field {field!r}: {reason.removesuffix('.')}."
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    return f"the name must be that of a file, got {shortened(str(error), 200)}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import MismatchError, ScheduleError, expected
-from otcache_core.files import load_json, save_json
+from otcache_core.json_files import load_json, save_json
 from otcache_core.interpolation import checked_grid, schedule_at, schedule_mapped
 from otcache_core.notices import notify
 from otcache_core.provenance import Provenance, same_grid

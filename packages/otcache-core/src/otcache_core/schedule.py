@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.files import load_json, save_json
+from otcache_core.json_files import load_json, save_json
 from otcache_core.numbers import integer
 
 FORMAT, VERSION = "otcache-schedule", 1

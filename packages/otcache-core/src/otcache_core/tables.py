@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.files import load_json, save_json
+from otcache_core.json_files import load_json, save_json
 from otcache_core.schedule import Schedule, check_budget
 from otcache_core.warp import levels, quantile_function, round_to_steps
 

@@ -9,7 +9,8 @@ from typing import Any
 from otcache.published import names, published
 from otcache_core import FileError, Schedule, ScheduleError, ScheduleTable
 from otcache_core.errors import expected
-from otcache_core.files import read_json, write_bytes
+from otcache_core.files import write_bytes
+from otcache_core.json_files import read_json
 from otcache_core.notices import notify
 from otcache_core.policy import FORMAT as POLICY
 from otcache_core.policy import Policy

@@ -11,7 +11,7 @@ import msgspec
 
 from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
-from otcache_core.files import load_json, save_json
+from otcache_core.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-results", 3
 Label = tuple[str, int, str]

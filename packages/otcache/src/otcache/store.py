@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
+from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.contracts import Drift, Evaluation, Evaluator
-from otcache_core.files import load_arrays, save_arrays, write_bytes
+from otcache_core.files import write_bytes
 from otcache_core.keep import MEMORY_BYTES
 from otcache_core.slabs import mapped
 from otcache_core.spill import check_space
-from otcache_core.streaming import map_arrays, stream_arrays
 
 _FIELDS = ("schedules", "errors", "nfe", "grams")
 
@@ -124,7 +124,7 @@ class Store:
             save_arrays(path, arrays, facts)
             return trajectory
         check_space(self._samples, sum(array.nbytes for array in arrays.values()))
-        stream_arrays(path, arrays, facts)
+        save_arrays(path, arrays, facts)
         return self.trajectory(index) or trajectory
 
     def evaluation(self, key: str) -> Evaluation | None:

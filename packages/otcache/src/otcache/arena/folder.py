@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from otcache.arena.job import FORMAT, VERSION, Job
 from otcache.results import Missing
 from otcache_core import FileError
-from otcache_core.files import load_arrays, load_json, save_arrays, save_json
+from otcache_core.array_files import load_arrays, save_arrays
+from otcache_core.json_files import load_json, save_json
 
 #: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
 FULL, REFERENCE = "full run", "reference"

@@ -20,7 +20,7 @@ from otcache.report.pictures import (
 )
 from otcache.results import Results
 from otcache_core import FileError, OtcacheError
-from otcache_core.files import load_arrays, save_arrays
+from otcache_core.array_files import load_arrays, save_arrays
 
 Bytes = NDArray[np.uint8]
 FORMAT = {"format": "otcache-pictures", "version": "1"}

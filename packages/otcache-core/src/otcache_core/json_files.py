@@ -1,0 +1,222 @@
+"""JSON files: versioned facts of our own, read strictly, and those of other projects.
+
+A file of ours is one object ``{"format": ..., "version": ..., ...}``. Unknown keys, values out of range,
+truncation, another format or version are a :class:`~otcache_core.errors.FileError` that names file,
+field, got and expected. So is, in anybody's file, what JSON allows and little else takes: a key given
+twice, NaN, integers beyond 64 bits, half a surrogate pair, nesting without end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from otcache_core.errors import expected, shortened
+from otcache_core.files import bad_file, read_bytes, write_bytes
+
+T = TypeVar("T")
+#: Values in a file, and levels of lists and objects within each other, that are read.
+MAX_VALUES, MAX_DEPTH = 4_000_000, 64
+#: Characters of an integer of 64 bits with its sign.
+_DIGITS = 20
+_MARKS = {
+    b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+#: Holder of values, and where it is: the key in another holder.
+_Place = tuple["_Place | None", object]
+
+
+def save_json(path: str | Path, format: str, version: int, fields: msgspec.Struct) -> None:
+    """Write the fields of a struct under an envelope of format and version.
+
+    Raises:
+        FileError: if a value would not be read again, or the file cannot be written.
+    """
+    data = {"format": format, "version": version, **msgspec.to_builtins(fields)}
+    check_values(path, data)
+    text = msgspec.json.format(msgspec.json.encode(data), indent=1)
+    write_bytes(path, text + b"\n")
+
+
+def load_json(path: str | Path, format: str, version: int, type: type[T]) -> T:
+    """Read what :func:`save_json` wrote.
+
+    Args:
+        path: the file.
+        format: expected value of the field ``format``.
+        version: expected value of the field ``version``.
+        type: a ``msgspec.Struct`` with ``forbid_unknown_fields``, all the way down.
+
+    Raises:
+        FileError: naming file, field, got and expected.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise bad_file(path, expected("the file", _name_of(data), "one JSON object"))
+    for field, wanted, advice in (
+        ("format", format, "this is another kind of file."),
+        ("version", version, "write it again with this version of otcache, or update otcache."),
+    ):
+        got = data.pop(field, None)
+        if got != wanted or isinstance(got, bool):
+            raise bad_file(path, expected(f"field {field!r}", got, repr(wanted), advice))
+    return converted(path, data, type)
+
+
+def converted(path: str | Path, data: Any, type: type[T]) -> T:
+    """Turn plain data of a file into a type.
+
+    Raises:
+        FileError: naming file, field, got and expected.
+    """
+    try:
+        return msgspec.convert(data, type, strict=True)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise bad_file(path, _located(str(error))) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read the value of a JSON file of another project, or one whose kind is not known yet.
+
+    Raises:
+        FileError: if it cannot be read, or as :func:`parse_json`.
+    """
+    return parse_json(path, read_bytes(path))
+
+
+def parse_json(path: str | Path, raw: bytes, *, kind: str = "JSON", finite: bool = True) -> Any:
+    """Read the one value that a text in UTF-8 holds.
+
+    Args:
+        path: where the text is from, for messages.
+        raw: the text.
+        kind: what it should be, for messages.
+        finite: refuse NaN and infinity.
+
+    Raises:
+        FileError: if it is truncated or no JSON, or :func:`check_values` refuses it.
+    """
+    for mark, got in _MARKS.items():
+        if raw.startswith(mark):
+            wanted = "UTF-8 without a byte order mark"
+            raise bad_file(path, expected("the text", got, wanted, "save it as UTF-8."))
+    if sum(map(raw.count, b",[{")) > MAX_VALUES:
+        raise bad_file(path, expected("the file", "more values", f"of at most {MAX_VALUES}"))
+    try:
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = f"{_reason(error)}; expected one whole JSON value, got {len(raw)} bytes"
+        raise bad_file(path, f"truncated or not {kind}: {reason}.") from error
+    check_values(path, data, finite=finite)
+    return data
+
+
+def check_values(path: str | Path, data: Any, *, finite: bool = True) -> None:
+    """Check that plain data hold nothing that cannot be written, read and shown everywhere.
+
+    Args:
+        path: of the file, for messages.
+        data: None, truth values, numbers, texts, lists and objects.
+        finite: refuse NaN and infinity.
+
+    Raises:
+        FileError: if a number is not finite, an integer takes more than 64 bits, a text holds half a
+            surrogate pair, or lists and objects are more than ``MAX_DEPTH`` levels deep.
+    """
+    open_: list[tuple[Iterator[tuple[object, object]], _Place | None]] = [(_entries((data,)), None)]
+    while open_:
+        entries, place = open_[-1]
+        for key, value in entries:
+            if isinstance(value, dict | list | tuple) and len(open_) <= MAX_DEPTH:
+                open_.append((_entries(value), (place, key)))
+                break
+            wanted = _wanted(value, finite) or _wanted(key, finite)
+            if wanted:
+                what = f"field {_field((place, key))!r}"
+                raise bad_file(path, expected(what, value, wanted))
+        else:
+            open_.pop()
+
+
+def _entries(holder: Any) -> Iterator[tuple[object, object]]:
+    return iter(holder.items() if isinstance(holder, dict) else enumerate(holder))
+
+
+def _wanted(value: object, finite: bool) -> str:
+    """Say what a value should be instead; "" where it is as it should."""
+    if isinstance(value, float):
+        return "a finite number" if finite and not math.isfinite(value) else ""
+    if isinstance(value, int):
+        return "" if -(2**63) <= value < 2**64 else "an integer of 64 bits"
+    if isinstance(value, str):
+        return "" if value.isascii() or _encodable(value) else "text without lone surrogates"
+    deep = isinstance(value, dict | list | tuple)
+    return f"at most {MAX_DEPTH} levels deep" if deep else ""
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _field(place: _Place) -> str:
+    """Write a place as ``a.b[3]``."""
+    keys: list[object] = []
+    inner: _Place | None = place
+    while inner is not None and inner[0] is not None:
+        inner, key = inner
+        keys.append(key)
+    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in reversed(keys)]
+    return "".join(parts).lstrip(".")
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"field {shortened(twice, 100)!r} is given twice")
+    return data
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "lists and objects lie too deep in each other"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object[: error.start].count(b"\n") + 1
+        return f"line {line} holds the byte {error.object[error.start]:#04x}, which is not UTF-8"
+    return str(error)
+
+
+def _name_of(data: object) -> str:
+    return data.__class__.__name__
+
+
+def _located(message: str) -> str:
+    """Say "Expected X, got Y - at `$.a[0]`" as "field 'a[0]': Expected X, got Y"."""
+    reason, _, place = (
+        message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
+    )
+    field, reason = shortened(place.rstrip("`").lstrip(".")), shortened(reason)
+    if "unknown field" in reason or "missing required field" in reason:
+        where = f" in {field!r}" if field else ""
+        return f"{reason}{where}."
+    return f"field {field!r}: {reason.removesuffix('.')}."
