@@ -17,7 +17,7 @@ from otcache.arena.measures import OF_CLIPS
 from otcache.demo.clips import GAP, row, write_clips
 from otcache.demo.run import DemoOutcome
 from otcache.demo.settings import DemoSettings
-from otcache.demo.showing import only, show
+from otcache.demo.showing import only, tables
 from otcache.demo.verdict import verdict
 from otcache.report.palette import series_of
 from otcache.report.scales import scale_of
@@ -166,7 +166,7 @@ def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
     )
     console = Console(width=104, record=True, file=io.StringIO())
     results = replace(outcome.results, cells=cells)
-    show(replace(outcome, results=results, temporal=temporal), console)
+    console.print(tables(replace(outcome, results=results, temporal=temporal)))
     text = console.export_text()
     assert "…" not in text
     assert "of the best other method's" in " ".join(text.split())

@@ -1,68 +1,325 @@
-"""Progress bars of a calibration."""
+"""Progress of long work, on standard error: bars with what is left on a terminal, elsewhere plain lines."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO
 
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from otcache.console import console_on, fitted
 
 Advance = Callable[[int, int], None]
+#: Takes a name, what it is at, and how much of it is done and there is in all.
+Report = Callable[[str, str, int, int], None]
+Clock = Callable[[], float]
+#: Seconds between plain lines.
+EVERY = 30.0
+#: Points of time that are remembered of one piece of work.
+MARKS = 512
+
+
+def duration(seconds: float) -> str:
+    """Return minutes and seconds, with hours where there are any: ``4:05``, ``1:04:05``."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+@dataclass
+class Pace:
+    """How far a piece of work is, and how long the rest will take.
+
+    The rest is taken to go on like the newer half of what is done: work that was kept from an earlier run
+    is there at once, and later parts are often longer.
+
+    Args:
+        clock: seconds, of any origin.
+        total: parts in all; 0 where that is not known.
+        done: parts that are done.
+        what: it is at, in words.
+        counts: whether the parts say something to a reader.
+    """
+
+    clock: Clock
+    total: float = 0
+    done: float = 0
+    what: str = ""
+    counts: bool = True
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+        self._marks = [(0.0, self.began)]
+
+    def reach(self, done: float, total: float) -> None:
+        """Take down that so many parts are done."""
+        if done > self.done:
+            self._marks.append((done, self.clock()))
+            if len(self._marks) > MARKS:
+                del self._marks[1:-1:2]
+        self.done, self.total = done, total
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return self.clock() - self.began
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that it will take yet; None while nothing says so."""
+        if not 0 < self.done < self.total:
+            return None
+        newest, at = self._marks[-1]
+        older, since = max(mark for mark in self._marks if mark[0] <= newest / 2)
+        part = (at - since) / (newest - older)
+        return max(0.0, part * (self.total - self.done) - min(part, self.clock() - at))
+
+    @property
+    def counted(self) -> str:
+        """``3 of 8``; empty where that says nothing."""
+        return f"{self.done:g} of {self.total:g}" if self.total > 1 and self.counts else ""
+
+    def line(self, name: str) -> str:
+        """Return ``name: 3 of 8, 1:30 elapsed, about 2:30 left``."""
+        left = self.left
+        parts = [
+            " ".join(part for part in (self.what, self.counted) if part),
+            f"{duration(self.elapsed)} elapsed",
+            "" if left is None else f"about {duration(left)} left",
+        ]
+        return f"{name}: {', '.join(part for part in parts if part)}"
+
+    def end(self, name: str) -> str:
+        """Return ``name: 8 of 8 in 4:00``, the last line."""
+        parts = self.counted if self.counts else self.what
+        return f"{name}: {parts or 'done'} in {duration(self.elapsed)}"
 
 
 class Stages:
-    """One bar a stage, on standard error; silent where ``show`` is False."""
+    """Stages of work one after the other.
 
-    def __init__(self, show: bool = True) -> None:
-        self._console = Console(stderr=True, quiet=not show)
+    Args:
+        show: False prints nothing at all.
+        stream: where to; standard error where none is given.
+        clock: seconds, of any origin.
+        every: seconds between plain lines.
+    """
+
+    def __init__(
+        self,
+        show: bool = True,
+        *,
+        stream: TextIO | None = None,
+        clock: Clock = time.monotonic,
+        every: float = EVERY,
+    ) -> None:
+        self._show, self._stream, self._clock = show, stream, clock
+        self._lines = _Lines(self._say, clock, every)
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
-        """A bar from 0 to total; the function given takes (done, total)."""
-        columns = (
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(name, total=total)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+    def stage(self, name: str, total: int = 0) -> Iterator[Advance]:
+        """Show one piece of work; the function given takes (done, total)."""
+        pace = Pace(self._clock, total)
+        with self._board() as board:
+            board.add(name, pace)
+
+            def advance(done: int, total: int) -> None:
+                pace.reach(done, total)
+                board.changed(name)
+
+            yield advance
+            board.remove(name, pace.end(name))
 
     @contextmanager
-    def rows(self) -> Iterator[Callable[[str, str, int, int], None]]:
-        """A bar for each name that is reported; the function takes (name, what, done, total)."""
-        columns = (
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[what]}", style="dim"),
-        )
-        tasks: dict[str, TaskID] = {}
-        with Progress(*columns, console=self._console) as progress:
+    def rows(self, name: str, total: int) -> Iterator[Report]:
+        """Show several pieces of work that go on beside each other, and all together.
 
-            def report(name: str, what: str, done: int, total: int) -> None:
-                if name not in tasks:
-                    tasks[name] = progress.add_task(name, total=total, what=what)
-                if done >= total:
-                    progress.stop_task(tasks[name])
-                progress.update(tasks[name], completed=done, total=total, what=what)
-
-            yield report
+        Args:
+            name: of all together.
+            total: of the pieces.
+        """
+        with self._board() as board:
+            rows = _Rows(name, total, board, self._clock)
+            yield rows.report
+            rows.end()
 
     def table(self, what: RenderableType) -> None:
-        """A table below the bars."""
-        self._console.print(what)
+        """Print a table below."""
+        if self._show:
+            console = self._console()
+            console.print(fitted(what, console.encoding))
 
     def say(self, text: str) -> None:
-        """A line below the bars."""
-        self._console.print(text, markup=False, highlight=False)
+        """Print a line below."""
+        if self._show:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        console = self._console()
+        line = fitted(text, console.encoding)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _console(self) -> Console:
+        return console_on(self._stream or sys.stderr, silent=True)
+
+    @contextmanager
+    def _board(self) -> Iterator[_Board]:
+        console = self._console()
+        if not self._show:
+            yield _Board()
+        elif console.is_jupyter or (console.file.isatty() and not console.is_dumb_terminal):
+            with _progress(console) as progress:
+                yield _Bars(progress)
+        else:
+            with self._lines.ticking():
+                yield self._lines
+
+
+class _Board:
+    """Shows pieces of work by name; this one shows nothing."""
+
+    def add(self, name: str, pace: Pace) -> None:
+        """Show a piece of work."""
+
+    def changed(self, name: str) -> None:
+        """Show how far it is."""
+
+    def remove(self, name: str, line: str) -> None:
+        """Leave a line in its place."""
+
+
+class _Lines(_Board):
+    """Prints where no cursor can be moved: what is at work at most every so often, and what is done."""
+
+    def __init__(self, say: Callable[[str], None], clock: Clock, every: float) -> None:
+        self._say, self._clock, self._every = say, clock, every
+        self._last = clock()
+        self._paces: dict[str, Pace] = {}
+        self._lock = threading.RLock()
+
+    def add(self, name: str, pace: Pace) -> None:
+        with self._lock:
+            self._paces[name] = pace
+
+    def changed(self, name: str) -> None:
+        self.tick()
+
+    def remove(self, name: str, line: str) -> None:
+        with self._lock:
+            del self._paces[name]
+            self._say(line)
+            self._last = self._clock()
+
+    def tick(self) -> None:
+        """Print if it is time."""
+        with self._lock:
+            if self._paces and self._clock() - self._last >= self._every:
+                self._last = self._clock()
+                for name, pace in self._paces.items():
+                    self._say(pace.line(name))
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Look at the clock beside the work, some part of which may take long."""
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.wait(min(1.0, self._every)):
+                self.tick()
+
+        threading.Thread(target=look, name="otcache-progress", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+            self._paces.clear()
+
+
+class _Bars(_Board):
+    """A bar for each piece of work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, tuple[TaskID, Pace]] = {}
+
+    def add(self, name: str, pace: Pace) -> None:
+        total = pace.total or None
+        self._tasks[name] = (self._progress.add_task(name, total=total, pace=pace), pace)
+
+    def changed(self, name: str) -> None:
+        task, pace = self._tasks[name]
+        self._progress.update(task, completed=pace.done, total=pace.total or None)
+
+    def remove(self, name: str, line: str) -> None:
+        self._progress.remove_task(self._tasks.pop(name)[0])
+        self._progress.console.print(line, markup=False, highlight=False)
+
+
+class _Time(ProgressColumn):
+    """Time elapsed, and what is left where that is known."""
+
+    def render(self, task: Task) -> Text:
+        pace: Pace = task.fields["pace"]
+        left = pace.left
+        rest = "" if left is None else f", {duration(left)} left"
+        return Text(f"{pace.counted}  {duration(pace.elapsed)}{rest}  {pace.what}".strip())
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        _Time(),
+        console=console,
+        transient=True,
+        # What a program prints to a file must not come out on the terminal instead.
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+    )
+
+
+class _Rows:
+    """Pieces of work beside each other; those that were finished before do not count for the pace."""
+
+    def __init__(self, name: str, total: int, board: _Board, clock: Clock) -> None:
+        self._name, self._board, self._clock = name, board, clock
+        self._all = Pace(clock, total, what=f"0 of {total}", counts=False)
+        self._total, self._kept, self._ended = total, 0, set[str]()
+        self._paces: dict[str, Pace] = {}
+        self._lock = threading.Lock()
+        board.add(name, self._all)
+
+    def report(self, name: str, what: str, done: int, total: int) -> None:
+        with self._lock:
+            if name in self._ended:
+                return
+            pace = self._paces.get(name)
+            if pace is None:
+                if done >= total:
+                    self._kept += 1
+                pace = self._paces[name] = Pace(self._clock, total)
+                self._board.add(name, pace)
+            pace.what = what
+            pace.reach(done, total)
+            self._board.changed(name)
+            if done >= total:
+                self._ended.add(name)
+                self._board.remove(name, f"{pace.end(name)}{what and f', {what}'}")
+            self._count()
+
+    def end(self) -> None:
+        """Say that all of them ended."""
+        self._board.remove(self._name, self._all.end(self._name))
+
+    def _count(self) -> None:
+        parts = sum(min(1.0, pace.done / max(1.0, pace.total)) for pace in self._paces.values())
+        self._all.what = f"{len(self._ended)} of {self._total}"
+        self._all.reach(parts - self._kept, self._total - self._kept)
+        self._board.changed(self._name)

@@ -103,7 +103,7 @@ def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
 
 def _run_all(folder: Folder, methods: Sequence[str], settings: Settings) -> None:
     threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
-    with Stages(settings.progress).rows() as report:
+    with Stages(settings.progress).rows("comparing", len(methods) + 1) as report:
         supervisor = Supervisor(folder, settings.limit, threads, report)
         for method in (FULL, *(methods if settings.retry else ())):
             folder.of(method).forget_failures()

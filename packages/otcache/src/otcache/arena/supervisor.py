@@ -9,14 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from otcache.arena.folder import Folder, MethodFolder
+from otcache.progress import Report
 
-#: (method, what it is at, settings done, settings in all)
-Report = Callable[[str, str, int, int], None]
 Event = dict[str, Any]
 #: Seconds between looks at whether to stop.
 LOOK = 0.5

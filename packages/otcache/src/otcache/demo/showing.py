@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Group
 
 from otcache.demo.clips import write_clips
 from otcache.demo.run import DemoOutcome
@@ -32,15 +32,14 @@ def write(outcome: DemoOutcome, directory: Path) -> list[Path]:
     return written
 
 
-def show(outcome: DemoOutcome, console: Console) -> None:
-    """The tables, measures over time in one of their own, and what they say."""
+def tables(outcome: DemoOutcome) -> Group:
+    """Return the tables, measures over time in one of their own, and what they say."""
     results, temporal = outcome.results, outcome.temporal
     frames = [name for name in results.metrics if name not in temporal]
-    console.print(rich_table(only(results, frames)))
+    parts = [rich_table(only(results, frames))]
     if temporal:
-        console.print(rich_table(only(results, temporal), costs=False))
-    console.print(duel_table(results))
-    console.print(verdict(results, temporal), highlight=False)
+        parts.append(rich_table(only(results, temporal), costs=False))
+    return Group(*parts, duel_table(results), verdict(results, temporal))
 
 
 def only(results: Results, metrics: tuple[str, ...] | list[str]) -> Results:

@@ -1,0 +1,164 @@
+"""Read a command line, run its verb, and end with one line and a status whatever becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from otcache.cli.compare import compare, demo, report
+from otcache.cli.inspect import convert, estimate, inspect, plugins
+from otcache.cli.measure import calibrate, plan
+from otcache.cli.output import say, show_line
+from otcache.cli.run import run
+from otcache.console import UnwritableError, readable_stream
+from otcache_core import OtcacheError
+from otcache_core.errors import OtcacheNotice
+
+#: Exit statuses besides 0: of an error of ours or the system's, of a misuse, of Ctrl-C, and of a reader
+#: that went away, the last two as a shell reports the signals.
+FAILED, MISUSED, INTERRUPTED, UNREAD = 1, 2, 130, 141
+#: Distributions whose versions matter, ours first.
+VERSIONS = (
+    *("otcache", "otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video"),
+    *("torch", "diffusers", "transformers", "numpy"),
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure a diffusion pipeline once, plan its cache schedule for any budget, run it without a trace.",
+)
+for verb in (demo, calibrate, plan, run, compare, report, inspect, estimate, convert):
+    app.command()(verb)
+app.add_typer(plugins, name="plugins")
+
+
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    for name in VERSIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            show_line(f"{name} {metadata.version(name)}")
+    show_line(f"python {platform.python_version()}")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the versions installed.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit.
+
+    A misuse prints one line and exits with status 2; tracebacks are shown only with --debug.
+    """
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1
+    with _any_text(), _short_warnings(debug):
+        try:
+            status = _closed() or _run(words, debug)
+        except UnwritableError as error:
+            status = _unwritten(error)
+    sys.exit(status)
+
+
+def _closed() -> int:
+    """Refuse to work for nothing: what is printed would go into the first file that is opened."""
+    if not sys.stdout.closed:
+        return 0
+    say("standard output is closed: redirect it to a file, or to /dev/null.", "red")
+    return FAILED
+
+
+def _run(words: list[str], debug: bool) -> int:
+    try:
+        status = app(args=words, prog_name="otcache", standalone_mode=False)
+        sys.stdout.flush()
+    except OtcacheError as error:
+        if debug:
+            raise
+        say(str(error), "red")
+        return MISUSED
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except UnwritableError:
+        raise
+    except Exception as error:
+        if hasattr(error, "format_message"):  # of typer, whose classes move between its versions
+            return _misused(error, words)
+        if debug:
+            raise
+        say(f"{type(error).__name__}: {error} (--debug shows where)", "red")
+        return FAILED
+    if status == INTERRUPTED:
+        say("interrupted; the same command goes on from here if it keeps a folder.", "yellow")
+    return status if isinstance(status, int) else 0
+
+
+def _misused(error: Any, words: list[str]) -> int:
+    """Print what is wrong with the words, in one line."""
+    message = str(error.format_message()).strip()
+    if message and not type(error).__name__.startswith("NoArgs"):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "otcache"
+        line = " ".join(message.split()).rstrip(".")
+        say(f"{line}{'' if line.endswith('?') else '.'} See {path} --help.", "red")
+    elif message:
+        show_line(message)
+    return MISUSED
+
+
+def _unwritten(error: UnwritableError) -> int:
+    """End where standard output takes no more; the interpreter would try again at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    if error.left:
+        return UNREAD
+    say(f"standard output cannot be written: {error}.", "red")
+    return FAILED
+
+
+@contextlib.contextmanager
+def _any_text() -> Iterator[None]:
+    """Let standard output and error take every character, whatever the encoding of the console."""
+    out, err = readable_stream(sys.stdout), readable_stream(sys.stderr, silent=True)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+@contextlib.contextmanager
+def _short_warnings(debug: bool) -> Iterator[None]:
+    """Show notices in a line each, and none of the chatter of libraries."""
+    with warnings.catch_warnings():
+        if not debug:
+            for chatter in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", chatter)
+            warnings.showwarning = _notice
+        yield
+
+
+def _notice(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if issubclass(category, OtcacheNotice):
+        say(str(message), "yellow")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))

@@ -1,0 +1,161 @@
+"""Set methods beside each other on one pipeline, and write the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integers, names
+from otcache.cli.output import TABLE_WIDTH, show_facts, show_json, show_line, show_table
+
+
+def demo(
+    directory: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the report; otcache-demo, or otcache-demo-video."),
+    ] = None,
+    video: Annotated[bool, typer.Option("--video", help="Videos instead of images.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A minute or two; proves nothing.")
+    ] = False,
+    call: Call = None,
+    as_json: Json = False,
+) -> None:
+    """Calibrate a shipped pipeline and compare otcache on held-out prompts."""
+    from otcache.demo import DemoSettings, run_demo
+    from otcache.demo.showing import tables, write
+
+    settings = replace(DemoSettings.chosen(video=video, quick=quick), call=arguments(call))
+    given = [f"--set {shlex.quote(argument)}" for argument in call or ()]
+    command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick, *given])
+    directory = directory or Path("otcache-demo-video" if video else "otcache-demo")
+    kept = directory / "-".join(["calibration", *["video"] * video, *["quick"] * quick])
+    outcome = run_demo(settings, kept, command=command, progress=not as_json)
+    written = write(outcome, directory)
+    if as_json:
+        show_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
+        return
+    show_table(tables(outcome), least=TABLE_WIDTH, highlight=False)
+    show_line(f"report: {directory / 'report.html'}")
+
+
+def compare(
+    pipeline: Pipeline,
+    directory: Annotated[
+        Path, typer.Option("--out", help="Folder of the comparison; gone on with if begun.")
+    ],
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy of otcache; calibrated here if not given.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="N; the policy's, or 30.")] = None,
+    budgets: Annotated[
+        str | None, typer.Option(help="B, comma-separated; five shares of N by default.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names, comma-separated; all by default.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Names, comma-separated; the usual ones by default.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Held-out prompts, one a line; tags after a tab.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration-prompts", help="Prompts to tune methods on.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Held-out prompts, at most.")] = 16,
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds of each prompt.")] = "1000",
+    reference: Annotated[
+        int,
+        typer.Option(
+            "--reference-steps", help="Steps that represent the ODE's solution; 0 omits it."
+        ),
+    ] = 500,
+    batch_size: Annotated[
+        int, typer.Option(help="Samples in one call where nothing is timed.")
+    ] = 16,
+    rate: Annotated[
+        float | None, typer.Option("--fps", help="Frames a second of videos; the demo's, or 16.")
+    ] = None,
+    limit: Annotated[float, typer.Option(help="Seconds one cell may take.")] = 600.0,
+    workers: Annotated[int, typer.Option(help="Methods at a time.")] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another comparison in the folder.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    call: Call = None,
+    as_json: Json = False,
+) -> None:
+    """Set methods beside each other on one pipeline, each in a process of its own; write a report.
+
+    An interrupted comparison goes on where it stopped; a finished one only writes its report again.
+    """
+    from otcache.arena import Settings
+    from otcache.arena import compare as run_comparison
+    from otcache.arena.asking import Question
+    from otcache_core.plugins import Registry
+
+    _check(steps, reference, limit, workers)
+    question = Question(
+        pipeline=pipeline,
+        policy=policy,
+        num_steps=steps,
+        budgets=integers("--budgets", budgets),
+        prompts=prompts,
+        calibration=calibration,
+        samples=samples,
+        seeds=integers("--seeds", seeds),
+        call=arguments(call),
+        reference_steps=reference,
+        batch_size=batch_size,
+        frames_per_second=rate,
+    )
+    settings = Settings(
+        limit=limit,
+        workers=workers,
+        overwrite=force,
+        retry=retry,
+        progress=not as_json,
+        command=shlex.join(["otcache", *sys.argv[1:]]),
+        metrics=names(metrics),
+    )
+    job = question.job(Registry())
+    results, written = run_comparison(job, names(methods), directory, settings)
+    _show_results(results, written, as_json)
+
+
+def _check(steps: int | None, reference: int, limit: float, workers: int) -> None:
+    if steps is not None:
+        at_least("--steps", steps, 1)
+    at_least("--reference-steps", reference, 0)
+    at_least("--limit", limit, 1)
+    at_least("--workers", workers, 1)
+
+
+def report(
+    directory: Annotated[Path, typer.Argument(help="Folder that compare or demo wrote.")],
+    as_json: Json = False,
+) -> None:
+    """Write the report of a comparison again, from its results and images; runs no network."""
+    from otcache.report import rebuild
+
+    written = [str(path) for path in rebuild(directory)]
+    show_facts({"files": written} if as_json else {"report": directory / "report.html"}, as_json)
+
+
+def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
+    if as_json:
+        show_json({"results": results.to_dict(), "files": [str(path) for path in written]})
+        return
+    from otcache.report.terminal import summary_table
+
+    show_table(summary_table(results), least=TABLE_WIDTH)
+    for gap in results.missing:
+        at = "" if gap.budget is None else f" at B = {gap.budget}"
+        show_line(f"not run: {gap.method}{at}: {gap.reason}")
+    show_line(f"report: {written[0]}")

@@ -1,0 +1,164 @@
+"""Look at files, models and plugins; nothing is run."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from otcache.cli.options import Json, integer, integers
+from otcache.cli.output import say, show_facts, show_json, show_line, show_table
+
+plugins = typer.Typer(no_args_is_help=True, help="Installed plugins.")
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Policy file, or folder of a calibration.")],
+    budget: Annotated[
+        str | None, typer.Option(help="Show the schedule of one budget only.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a policy's schedules and where it comes from; of a calibration, show its ladder."""
+    if file.is_dir():
+        _inspect_calibration(file, as_json)
+        return
+    from otcache.inspection import draw
+    from otcache.running import load_policy
+
+    policy = load_policy(file)
+    nodes = (policy.anchor, policy.reference, *policy.ladder)
+    every = sorted({1, policy.num_steps, *(node.budget for node in nodes)})
+    budgets = [integer("--budget", budget)] if budget is not None else every
+    schedules = [policy.schedule(b) for b in budgets]
+    if as_json:
+        provenance = policy.provenance.to_dict()
+        show_json({"provenance": provenance, "schedules": [s.to_dict() for s in schedules]})
+    else:
+        show_table(draw(policy, schedules))
+
+
+def _inspect_calibration(folder: Path, as_json: bool) -> None:
+    """Show what was measured of every candidate at every rung."""
+    import msgspec
+
+    from otcache.inspection import candidate_table
+    from otcache_core.calibration import Calibration
+
+    calibration = Calibration.load(folder)
+    if as_json:
+        ladder = [msgspec.to_builtins(rung) for rung in calibration.ladder]
+        facts = {"provenance": calibration.provenance, "nfe": dict(calibration.nfe)}
+        show_json({**facts, "ladder": ladder})
+    else:
+        show_table(candidate_table(calibration))
+
+
+def estimate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A name as flux-1-dev, the class of a denoiser, or a folder saved by save_pretrained."
+        ),
+    ],
+    height: Annotated[int, typer.Option(help="In pixels.")] = 1024,
+    width: Annotated[int, typer.Option(help="In pixels.")] = 1024,
+    frames: Annotated[int, typer.Option(help="Of a video; 1 for images.")] = 1,
+    steps: Annotated[int, typer.Option(help="N.")] = 50,
+    budget: Annotated[
+        str | None, typer.Option(help="B, or several, comma-separated; shares of N by default.")
+    ] = None,
+    memory: Annotated[int, typer.Option(help="Outputs a forecast uses.")] = 3,
+    dtype: Annotated[str, typer.Option(help="Of cached outputs: bf16, fp16 or fp32.")] = "bf16",
+    as_json: Json = False,
+) -> None:
+    """Count FLOPs, cached bytes and the ideal speedup of a model at full size; needs no weights."""
+    from otcache.estimate_table import estimate_table
+    from otcache.estimating import estimate as count
+
+    found = count(
+        model,
+        height=height,
+        width=width,
+        frames=frames,
+        num_steps=steps,
+        budgets=integers("--budget", budget),
+        memory=memory,
+        dtype=dtype,
+    )
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        show_table(estimate_table(found), highlight=False)
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A schedule, policy, index table, list of indices or mask (JSON), or a published table."
+        ),
+    ],
+    path: Annotated[Path, typer.Option("--out", help="JSON file to write.")],
+    to: Annotated[
+        str, typer.Option(help="schedule, indices, or mask (cache-dit's steps_computation_mask).")
+    ] = "schedule",
+    budget: Annotated[str | None, typer.Option(help="B, of a policy or a table.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="N; needed where the source does not say.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn index tables, masks, policies and schedules into one another; runs no network."""
+    from otcache.converting import load_schedule, write_schedule
+
+    wanted = None if budget is None else integer("--budget", budget)
+    schedule = load_schedule(source, budget=wanted, num_steps=steps)
+    write_schedule(schedule, path, to)
+    facts = {"num_steps": schedule.num_steps, "computed": list(schedule.computed)}
+    show_facts({"written": str(path), "budget": schedule.budget, **facts}, as_json)
+
+
+@plugins.command("list")
+def plugins_list(as_json: Json = False) -> None:
+    """Name every plugin, by kind; loads none of them."""
+    from otcache.inspection import plugin_table
+    from otcache_core.plugins import KINDS, Registry
+
+    registry = Registry()
+    rows = [
+        {
+            "kind": kind,
+            "name": r.info.name,
+            "distribution": r.distribution,
+            "summary": r.info.summary,
+        }
+        for kind in KINDS
+        for r in registry.infos(kind)
+    ]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(plugin_table(rows))
+    if registry.problems:
+        say(f"{len(registry.problems)} left out: otcache plugins doctor says why.", "yellow")
+
+
+@plugins.command("doctor")
+def plugins_doctor(as_json: Json = False) -> None:
+    """Report which plugins were left out and why; exit status 1 if any was."""
+    from otcache_core.errors import PluginWarning
+    from otcache_core.plugins import Registry
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # the same, about to be printed
+        problems = Registry().problems
+    if as_json:
+        show_json([problem._asdict() for problem in problems])
+    else:
+        for line in map(str, problems) if problems else ["no problems: every plugin was read."]:
+            show_line(line)
+    if problems:
+        raise typer.Exit(1)

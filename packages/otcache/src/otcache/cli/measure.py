@@ -1,0 +1,74 @@
+"""Measure a pipeline and plan from what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integers
+from otcache.cli.output import show_facts
+
+
+def calibrate(
+    pipeline: Pipeline,
+    steps: Annotated[int, typer.Option(help="N, as the pipeline will be run.")],
+    directory: Annotated[
+        Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")
+    ],
+    prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line.")] = None,
+    seeds: Annotated[
+        str, typer.Option(help="Comma-separated seeds of every prompt; by default one a prompt.")
+    ] = "",
+    batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Refine the weights on the final error; costs more.")
+    ] = False,
+    call: Call = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a pipeline once; an interrupted calibration goes on where it stopped.
+
+    With --refine a finished one goes on too.
+    """
+    from otcache.calibrate import calibrate as measure
+    from otcache.opening import open_pipeline, read_prompts
+    from otcache.recipe import Recipe
+
+    at_least("--steps", steps, 1)
+    at_least("--batch-size", batch_size, 1)
+    given, numbers = arguments(call), integers("--seeds", seeds)
+    read = read_prompts(prompts) if prompts else None
+    opened = open_pipeline(pipeline)
+    calibration = measure(
+        opened.target,
+        opened.prompts if read is None else read,
+        steps,
+        numbers or None,
+        recipe=Recipe(batch_size=batch_size, refine=refine),
+        directory=directory,
+        progress=not as_json,
+        **opened.call,
+        **given,
+    )
+    facts = {
+        "calibration": str(directory),
+        "nfe": calibration.nfe,
+        "objective": calibration.objective,
+    }
+    show_facts(facts, as_json)
+
+
+def plan(
+    calibration: Annotated[Path, typer.Argument(help="Folder of a finished calibration.")],
+    policy: Annotated[Path, typer.Option("--out", help="Policy file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Plan every budget from a calibration; runs no network."""
+    from otcache.planning import plan as make
+    from otcache_core.calibration import Calibration
+
+    made = make(Calibration.load(calibration))
+    made.save(policy)
+    show_facts({"policy": str(policy), "budgets": [s.budget for s in made.ladder]}, as_json)

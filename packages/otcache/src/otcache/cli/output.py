@@ -1,0 +1,76 @@
+"""What verbs print: facts, tables and JSON on standard output, one line on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import unicodedata
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from otcache.console import console_on, fitted
+
+#: Columns of a wide table, where the output is no terminal, or a narrower one.
+TABLE_WIDTH = 104
+
+
+def show_table(content: RenderableType, *, least: int = 0, highlight: bool = True) -> None:
+    """Print tables and texts, laid out for the terminal.
+
+    Args:
+        content: a table, a text or a group of those.
+        least: columns to lay out for, however narrow the terminal.
+        highlight: colour numbers in texts.
+    """
+    console = console_on(sys.stdout)
+    if console.width < least:
+        console = console_on(sys.stdout, width=least)
+    console.print(fitted(content, console.encoding), highlight=highlight)
+
+
+def show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print a line a fact, or one JSON document."""
+    if as_json:
+        show_json(facts)
+        return
+    for name, value in facts.items():
+        show_line(Text.assemble((name, "bold"), f": {printable(str(value))}"))
+
+
+def show_json(data: Any) -> None:
+    """Print one JSON document in ASCII; a number that is not finite becomes null."""
+    sys.stdout.write(json.dumps(_finite(data), indent=2, default=str) + "\n")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def show_line(text: str | Text) -> None:
+    """Print one line as it is: a path or command in it can be copied."""
+    _line(text if isinstance(text, Text) else printable(text), console_on(sys.stdout))
+
+
+def say(text: str, style: str) -> None:
+    """Print one line on standard error; nothing where that is closed."""
+    _line(Text(printable(f"otcache: {text}"), style), console_on(sys.stderr, silent=True))
+
+
+def _line(text: str | Text, console: Console) -> None:
+    shown = fitted(text, console.encoding)
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Escape control characters but for line ends: a file name may hold those of a terminal."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" and c != "\n" else c
+        for c in text
+    )

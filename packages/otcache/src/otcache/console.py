@@ -1,0 +1,244 @@
+"""Text that every console can show: characters that an encoding lacks are replaced by readable ones."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+from rich.box import Box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+#: One character for one where the place of the next one matters: tables are laid out before.
+GLYPHS = {
+    **dict.fromkeys("█▉▊▋▌▍▎▏▐▀▄■▮▓", "#"),
+    **dict.fromkeys("·∙⋅•░…", "."),
+    **dict.fromkeys("▸▶→⇒\u203a", ">"),
+    **dict.fromkeys("◂◀←⇐\u2039", "<"),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),
+    **dict.fromkeys("\u2018\u2019", "'"),
+    **dict.fromkeys("\u201c\u201d", '"'),
+    **dict.fromkeys("\u00d7✗✘", "x"),
+    **dict.fromkeys("↓✓", "v"),
+    **dict(zip("▒↑≈øØ", ":^~oO", strict=True)),
+    "ß": "ss",
+    "±": "+-",
+    "≤": "<=",
+    "≥": ">=",
+    "∞": "inf",
+}
+#: Longer ones, for text that is laid out afterwards.
+WORDS = {"…": "...", "→": "->", "↑": "(up)", "↓": "(down)"}
+#: Handlers of a stream under which it fails, or shows escapes for what is readable otherwise.
+FAILING = ("strict", "surrogateescape", "backslashreplace")
+#: A line below the head and no other, as rich's SIMPLE_HEAD.
+PLAIN_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+def readable(text: str, encoding: str | None, *, rest: bool = True) -> str:
+    r"""Return a text whose characters the encoding has.
+
+    What it lacks becomes an ASCII look-alike, a letter without its accent, or ``\u65e5``; the byte of a
+    file name that is no text becomes ``\xff``.
+
+    Args:
+        text: of any characters, lone surrogates among them.
+        encoding: of a stream; one that is unknown counts as ASCII, None as UTF-8.
+        rest: escape what has no look-alike, instead of leaving it to the stream.
+    """
+    encodable = _encodable(encoding)
+    if encodable(text):
+        return text
+    return "".join(c if encodable(c) else _substitute(c, encodable, rest) for c in text)
+
+
+def _encodable(encoding: str | None) -> Callable[[str], bool]:
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, ValueError):
+        encoding = "ascii"
+
+    def check(text: str) -> bool:
+        try:
+            text.encode(encoding or "utf-8")
+        except UnicodeError:
+            return False
+        return True
+
+    return check
+
+
+def _substitute(character: str, encodable: Callable[[str], bool], rest: bool) -> str:
+    for found in _likenesses(character):
+        if found and encodable(found):
+            return found
+    if not rest:
+        return character
+    escaped = _escape(character)
+    return escaped if encodable(escaped) else "?" if encodable("?") else ""
+
+
+def _likenesses(character: str) -> Iterator[str]:
+    yield GLYPHS.get(character, "")
+    if "\u2500" <= character <= "\u257f":
+        yield _corner(character)
+    plain = unicodedata.normalize("NFKD", character)
+    yield "".join(c for c in plain if not unicodedata.combining(c))
+    yield "".join(c for c in plain if c.isascii())
+
+
+def _corner(character: str) -> str:
+    """Draw a box by hyphens, bars and plus signs."""
+    name = unicodedata.name(character)
+    if "AND" in name or "ARC" in name:
+        return "+"
+    return "-" if "HORIZONTAL" in name else "|" if "VERTICAL" in name else "+"
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("ascii", "backslashreplace").decode("ascii")
+
+
+class UnwritableError(Exception):
+    """Standard output takes no more; no OSError, which libraries on the way handle in ways of their own.
+
+    Args:
+        reason: what the system says.
+        left: the reader went away, as ``head`` does once it has its lines.
+    """
+
+    def __init__(self, reason: str, *, left: bool = False) -> None:
+        super().__init__(reason)
+        self.left = left
+
+
+class ReadableStream:
+    """A text stream that takes every character; all but writing is the stream's own.
+
+    Args:
+        stream: None, as where the process has none, takes everything and shows nothing.
+        silent: drop what cannot be written, as progress on a terminal that is gone.
+
+    Raises:
+        UnwritableError: if it cannot be written, unless silent.
+    """
+
+    def __init__(self, stream: TextIO | None, *, silent: bool = False) -> None:
+        self._stream, self._silent = stream, silent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def encoding(self) -> str:
+        """Of the stream, UTF-8 where it says none."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written to it any more."""
+        return self._stream is None or bool(getattr(self._stream, "closed", False))
+
+    def isatty(self) -> bool:
+        """Whether somebody watches."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # closed
+            return False
+
+    def write(self, text: str) -> int:
+        """Write a text, with readable characters for those that the encoding lacks."""
+        rest = getattr(self._stream, "errors", None) in (None, *FAILING)
+        self._do("write", readable(text, self.encoding, rest=rest))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Hand over what is buffered."""
+        self._do("flush")
+
+    def _do(self, what: str, *arguments: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            getattr(self._stream, what)(*arguments)
+        except (OSError, ValueError) as error:
+            if not self._silent:
+                raise _unwritable(error) from error
+
+
+def _unwritable(error: OSError | ValueError) -> UnwritableError:
+    reason = getattr(error, "strerror", None) or str(error)
+    # Windows reports a pipe that nobody reads as an invalid argument.
+    left = isinstance(error, BrokenPipeError) or getattr(error, "winerror", None) in (109, 232)
+    return UnwritableError(reason, left=left)
+
+
+def readable_stream(stream: TextIO | None, *, silent: bool = False) -> TextIO:
+    """Return the stream as one that takes every character; one that does already as it is."""
+    if isinstance(stream, ReadableStream):
+        return cast(TextIO, stream)
+    return cast(TextIO, ReadableStream(stream, silent=silent))
+
+
+def console_on(stream: TextIO | None, *, silent: bool = False, **options: Any) -> Console:
+    """Return a rich console that knows the encoding of its stream, and never fails on a character."""
+    return Console(file=readable_stream(stream, silent=silent), **options)
+
+
+def fitted(content: RenderableType, encoding: str) -> RenderableType:
+    """Return what is to be laid out in the characters of an encoding, so that columns stay aligned.
+
+    Args:
+        content: a text, a table of texts or a group of those; of anything else the stream takes care.
+        encoding: of the console; one that has all of Unicode changes nothing.
+    """
+    if encoding.startswith("utf"):
+        return content
+    if isinstance(content, str):
+        return _worded(content, encoding)
+    if isinstance(content, Text):
+        return _fitted_text(content, encoding)
+    if isinstance(content, Group):
+        return Group(*(fitted(part, encoding) for part in content.renderables), fit=content.fit)
+    if isinstance(content, Table):
+        _fit_table(content, encoding)
+    return content
+
+
+def _worded(text: str, encoding: str) -> str:
+    encodable = _encodable(encoding)
+    worded = "".join(WORDS.get(c, c) if not encodable(c) else c for c in text)
+    return readable(worded, encoding)
+
+
+def _fitted_text(text: Text, encoding: str) -> Text:
+    made = text.blank_copy()
+    for character in text.divide(range(1, len(text))):
+        plain = _worded(character.plain, encoding)
+        style = character.spans[0].style if character.spans else ""
+        made.append(plain, style or None)
+    return made
+
+
+def _fit_table(table: Table, encoding: str) -> None:
+    table.title = table.title and _part(table.title, encoding)
+    table.caption = table.caption and _part(table.caption, encoding)
+    if table.box is not None and not table.box.ascii:
+        table.box = PLAIN_HEAD
+    for column in table.columns:
+        column.header = fitted(column.header, encoding)
+        column._cells = [fitted(cell, encoding) for cell in column.cells]
+
+
+def _part(content: str | Text, encoding: str) -> str | Text:
+    return cast("str | Text", fitted(content, encoding))
