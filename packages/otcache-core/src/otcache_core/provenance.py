@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from otcache_core.errors import MismatchError, OtcacheError, expected
+from otcache_core.schedule import check_num_steps
 
 #: Another value of these is another model: its weights would forecast nonsense.
 BINDING = ("model_class", "config_hash", "prediction_type")
@@ -51,8 +52,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         n = self.num_steps
-        if n < 1:
-            raise OtcacheError(expected("provenance.num_steps", n, "at least 1"))
+        check_num_steps(n, "provenance.num_steps")
         for name in ("resolution", "inference_steps"):
             if getattr(self, name) < 0:
                 raise OtcacheError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import msgspec
 
 from otcache_core.errors import ScheduleError, expected
 from otcache_core.json_files import load_json, save_json
-from otcache_core.numbers import integer
+from otcache_core.numbers import integer, reals
 
 FORMAT, VERSION = "otcache-schedule", 1
+#: N at most: a sampler of DDPM makes 1,000 steps, and what is longer is a slip of the keyboard.
+MAX_STEPS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,11 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         _make_plain(self)
-        if self.num_steps < 1:
-            raise ScheduleError(expected("num_steps", self.num_steps, "at least 1"))
+        check_num_steps(self.num_steps)
         _check_steps("computed", self.computed, self.num_steps)
-        for rows in (self.weights, *dict(self.branch_weights).values()):
-            _check_weights(rows, self.budget)
+        _check_weights("weights", self.weights, self.budget)
+        for name, rows in self.branch_weights:
+            _check_weights(f"branch {name!r}: weights", rows, self.budget)
         for what in ("branches", "branch_weights"):
             pairs = getattr(self, what)
             if list(pairs) != sorted(set(dict(pairs).items())):
@@ -102,8 +104,14 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
 
     @classmethod
     def full(cls, num_steps: int) -> Schedule:
-        """The schedule that computes every step."""
-        return cls(num_steps=num_steps, computed=tuple(range(num_steps)))
+        """Compute every step.
+
+        Raises:
+            ScheduleError: if the step count is no integer of at least 1.
+        """
+        n = integer("num_steps", num_steps, 1, kind=ScheduleError)
+        check_num_steps(n)
+        return cls(num_steps=n, computed=tuple(range(n)))
 
     @property
     def budget(self) -> int:
@@ -158,16 +166,17 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         Plain sampling on it equals output reuse (METHODS.md, fact 1).
 
         Args:
-            grid: s_0 .. s_N, N + 1 values.
+            grid: s_0 .. s_N, N + 1 numbers of any kind.
 
         Raises:
-            ScheduleError: if the grid has another length.
+            ScheduleError: if the grid is no row of numbers, or has another length.
         """
-        if len(grid) != self.num_steps + 1:
+        points = reals("grid", grid, kind=ScheduleError)
+        if len(points) != self.num_steps + 1:
             raise ScheduleError(
-                expected("grid", f"{len(grid)} values", f"{self.num_steps + 1} values")
+                expected("grid", f"{len(points)} values", f"{self.num_steps + 1} values")
             )
-        return (*(float(grid[k]) for k in self.computed), float(grid[-1]))
+        return (*(points[k] for k in self.computed), points[-1])
 
     def to_mask(self) -> tuple[int, ...]:
         """1 at computed steps, 0 elsewhere: cache-dit's ``steps_computation_mask``.
@@ -189,10 +198,10 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         Raises:
             ScheduleError: if an entry is neither 0 nor 1, or the first is not 1.
         """
-        wrong = [entry for entry in mask if entry not in (0, 1)]
-        if wrong or not mask:
-            raise ScheduleError(expected("mask", list(mask), "a row of 0 and 1"))
-        return cls(len(mask), tuple(step for step, one in enumerate(mask) if one))
+        entries = reals("mask", mask, kind=ScheduleError)
+        if not entries or not set(entries) <= {0.0, 1.0}:
+            raise ScheduleError(expected("mask", entries, "a row of 0 and 1"))
+        return cls(len(entries), tuple(step for step, one in enumerate(entries) if one))
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, atomically.
@@ -217,6 +226,18 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         return data
 
 
+def check_num_steps(num_steps: int, what: str = "num_steps") -> None:
+    """Check that a number is a step count N.
+
+    Raises:
+        ScheduleError: if it is not in 1 .. ``MAX_STEPS``.
+    """
+    if num_steps < 1:
+        raise ScheduleError(expected(what, num_steps, "at least 1"))
+    if num_steps > MAX_STEPS:
+        raise ScheduleError(expected(what, num_steps, f"at most {MAX_STEPS}"))
+
+
 def check_budget(budget: object, num_steps: int) -> int:
     """Return ``budget`` as an int in 1..N.
 
@@ -232,7 +253,7 @@ def _make_plain(schedule: Schedule) -> None:
     try:
         plain = {
             "num_steps": operator.index(schedule.num_steps),
-            "computed": tuple(map(operator.index, schedule.computed)),
+            "computed": tuple(map(operator.index, _no_mask(schedule.computed))),
             "weights": _rows(schedule.weights),
             "branch_weights": tuple((name, _rows(rows)) for name, rows in schedule.branch_weights),
             "branches": tuple(
@@ -246,15 +267,24 @@ def _make_plain(schedule: Schedule) -> None:
         msgspec.structs.force_setattr(schedule, name, value)
 
 
+def _no_mask(steps: Iterable[int]) -> tuple[int, ...]:
+    row = tuple(steps)
+    if bool in map(type, row):
+        raise TypeError("computed are truth values: Schedule.from_mask(...) takes a mask")
+    return row
+
+
 def _rows(weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(map(float, row)) for row in weights)
 
 
-def _check_weights(rows: tuple[tuple[float, ...], ...], budget: int) -> None:
+def _check_weights(what: str, rows: tuple[tuple[float, ...], ...], budget: int) -> None:
     if rows and len(rows) != budget:
-        raise ScheduleError(
-            expected("weights", len(rows), f"one tuple for each of the {budget} spans")
-        )
+        raise ScheduleError(expected(what, len(rows), f"one tuple for each of the {budget} spans"))
+    for m, row in enumerate(rows):
+        if len(row) > m + 1:
+            wanted = f"at most {m + 1} numbers, one for each output computed so far"
+            raise ScheduleError(expected(f"{what}[{m}]", f"{len(row)} numbers", wanted))
     if not all(map(math.isfinite, itertools.chain.from_iterable(rows))):
         raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
 
