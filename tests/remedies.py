@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 VERBS = (
     "accelerate|add|ask|await|build|cache|calibrate|call|cast|change|check|choose|close|"
     "compare|compile|compute|connect|convert|copy|create|cut|decode|delete|disable|divide|"
-    "download|draw|drop|enable|encode|end|enter|evaluate|export|fill|fit|fix|follow|give|hand|"
+    "download|draw|drop|enable|encode|end|enter|evaluate|export|fill|fit|fix|follow|free|give|hand|"
     "implement|import|increase|install|keep|leave|let|list|load|look|lower|make|mark|measure|"
     "mount|move|name|open|pass|pick|pin|pip|plan|press|put|raise|read|rebuild|record|reduce|"
     "register|remove|rename|repeat|replace|report|request|rerun|resize|restart|return|run|"
@@ -25,7 +25,8 @@ VERBS = (
     "supply|swap|switch|take|train|try|turn|unload|unset|update|upgrade|use|wait|wrap|write"
 )
 CLAUSE = re.compile(
-    rf"(?:^|[:;.] (?:either )?|, (?:or|and|then) )(?=(?:{VERBS}) (?!argument)|accelerate\()", re.I
+    rf"(?:^|[:;.] (?:either )?|, (?:or|and|then) )(?=(?:{VERBS}) (?!argument|of )|accelerate\()",
+    re.I,
 )
 #: Arguments and calls whose strings are documentation rather than messages.
 DOCUMENTS = {"help", "summary", "epilog", "description", "metavar", "usage", "title"}

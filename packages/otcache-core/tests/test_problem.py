@@ -43,7 +43,10 @@ def test_bad_costs_are_refused(table: np.ndarray, text: str) -> None:
     assert str(caught.value).startswith(text)
 
 
+@pytest.mark.remedy("got NaN or a negative entry: give spans that must not be skipped the cost inf")
 def test_infinite_costs_and_anything_below_the_diagonal_are_allowed() -> None:
+    with pytest.raises(OtcacheError, match="the cost infinity"):
+        ScheduleProblem(N, 2, with_entry(0, 4, np.nan))
     table = with_entry(0, 4, np.inf)
     table[3, 0] = np.nan
     assert ScheduleProblem(N, 2, table).costs is table

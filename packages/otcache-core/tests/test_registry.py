@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from otcache_core import Demo, Info, PluginError, PluginWarning, Registry, hookimpl
+from otcache_core import (
+    Demo,
+    Info,
+    PluginError,
+    PluginWarning,
+    Registry,
+    ScheduleProblem,
+    hookimpl,
+)
 from otcache_core.forecasters import Reuse
 from otcache_core.plugins import KINDS
+from otcache_core.plugins.info import API_VERSION
 from otcache_core.plugins.registry import hook_name
 
 GOOD = """
@@ -201,6 +210,7 @@ class Plugin:
         return [Info("uniform", "otcache_core.solvers.brute_force:BruteForce")]
 
 
+@pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
 def test_a_name_offered_twice_is_an_error_on_use_that_lists_both() -> None:
     registry = Registry(entry_points=False)
     registry.register(Plugin(), "rival")
@@ -270,6 +280,8 @@ class Misfits:
             Info("forecaster", "otcache_core.forecasters.reuse:Reuse"),
             Info("function", "otcache_core.warp:interpolate"),
             Info("old", "otcache_core.solvers.uniform:Uniform", api=0),
+            Info("new", "otcache_core.solvers.uniform:Uniform", api=API_VERSION + 1),
+            Info("updated", "otcache_core.solvers.uniform:Uniform", api=API_VERSION),
             Info("no-attribute", "otcache_core.solvers.uniform:Nonuniform"),
         ]
 
@@ -279,7 +291,16 @@ class Misfits:
     [
         ("forecaster", "must be a subclass of otcache_core.contracts.ScheduleSolver"),
         ("function", "must be a subclass of otcache_core.contracts.ScheduleSolver"),
-        ("old", "plugin 'old' api must be 1, got 0: update the plugin."),
+        pytest.param(
+            "old",
+            "plugin 'old' api must be 1, got 0: update the plugin.",
+            marks=pytest.mark.remedy("update the plugin."),
+        ),
+        pytest.param(
+            "new",
+            "plugin 'new' api must be 1, got 2: update otcache-core.",
+            marks=pytest.mark.remedy("update otcache-core."),
+        ),
         ("no-attribute", "cannot load 'otcache_core.solvers.uniform:Nonuniform'"),
     ],
 )
@@ -289,6 +310,7 @@ def test_what_does_not_keep_the_contract_is_refused(name: str, text: str) -> Non
     with pytest.raises(PluginError) as caught:
         registry.create("solvers", name)
     assert text in str(caught.value)
+    assert registry.create("solvers", "updated").solve(ScheduleProblem(4, 2)).schedule is not None
 
 
 @pytest.mark.parametrize("target", ["module", "module:", ":Class", "module:1st"])

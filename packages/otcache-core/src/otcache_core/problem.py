@@ -117,7 +117,10 @@ def check_costs(costs: NDArray[np.float64], num_steps: int) -> None:
         )
     above = costs[np.triu_indices(num_steps, k=1, m=num_steps + 1)]
     if np.isnan(above).any() or (above < 0).any():
-        raise OtcacheError("costs must be >= 0, got NaN or a negative entry: measure them again.")
+        raise OtcacheError(
+            "costs must be >= 0, got NaN or a negative entry: give spans that must not be skipped the "
+            "cost infinity."
+        )
     if np.diagonal(costs, offset=1).any():
         raise OtcacheError(
             "costs of spans of length one must be 0, got another value: nothing is skipped there."

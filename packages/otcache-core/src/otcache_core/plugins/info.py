@@ -61,7 +61,8 @@ class Info:
         """
         if self.api != API_VERSION:
             what = f"plugin {self.name!r} api"
-            raise PluginError(expected(what, self.api, str(API_VERSION), "update the plugin."))
+            advice = "update the plugin." if self.api < API_VERSION else "update otcache-core."
+            raise PluginError(expected(what, self.api, str(API_VERSION), advice))
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
