@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -134,17 +135,26 @@ def test_offloading_before_the_context_and_inside_it(way: str, first: str) -> No
 def test_a_wrapper_put_around_ours_stays_and_ours_does_not() -> None:
     """Whoever wraps forward inside the context keeps a way to ours; it lets everything through."""
     case = tiny.flux()
-    module = case.denoiser
+    module, seen = case.denoiser, []
     plain, wanted = case(N), repeated(case, SCHEDULE)
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         ours = module.forward
-        theirs = lambda *args, **kwargs: ours(*args, **kwargs)  # noqa: E731
+
+        @functools.wraps(ours)  # copies the attributes of ours too
+        def theirs(*args: Any, **kwargs: Any) -> Any:
+            seen.append(1)
+            return ours(*args, **kwargs)
+
         module.forward = theirs
         assert torch.equal(case(N), wanted)
         assert torch.equal(case(N), wanted)
     assert run.report.skipped == {"cond": 6}
+    assert len(seen) == 6
     assert vars(module)["forward"] is theirs
     assert torch.equal(case(N), plain)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        assert torch.equal(case(N), wanted)
+    assert len(seen) == 6 + N + 3
 
 
 def test_a_skipped_step_loads_no_weights() -> None:

@@ -15,6 +15,8 @@ from otcache_core.errors import OtcacheError
 
 #: The extra that brings every library below.
 INSTALL = "pip install 'otcache-diffusers[pipelines]'"
+#: Under which a module has the registry of its hooks, once it has some.
+HOOKS = "_diffusers_hook"
 #: Where diffusers keeps the base class of its pipelines, in all versions.
 _PIPELINES = "diffusers.pipelines.pipeline_utils"
 
@@ -32,6 +34,18 @@ def is_pipeline(target: Any) -> bool:
     """
     kind = pipeline_class()
     return kind is not None and isinstance(target, kind)
+
+
+def unlink(module: Any, stand_in: Any, method: Any) -> None:
+    """Put a method in the place of its stand-in wherever a hook around it keeps what it goes around.
+
+    accelerate keeps that on the module, diffusers in the references of the module's registry.
+    """
+    chain = getattr(vars(module).get(HOOKS), "_fn_refs", [])
+    for known in (vars(module), *map(vars, chain)):
+        for name, value in known.items():
+            if value is stand_in:
+                known[name] = method
 
 
 def installed(library: str) -> str:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import weakref
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-from diffusers.hooks import HookRegistry  # type: ignore[attr-defined]  # lazy export
 from torch import nn
 
 from otcache_core.callable_denoiser import CallableDenoiser, attach, detach, name_of
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.compat import HOOKS, unlink
 from otcache_diffusers.driver.arguments import Arguments, parameters_of
-from otcache_diffusers.driver.copies import PlainCopies
-from otcache_diffusers.driver.root_hook import RootHook
-
-_NAME = "otcache"
-_MISSING = object()
-_DRIVEN: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+from otcache_diffusers.driver.taps import Taps
 
 #: (context, arguments, compute) -> output
 Ask = Callable[[str, Arguments, Callable[[], Any]], Any]
@@ -30,43 +23,44 @@ Ask = Callable[[str, Arguments, Callable[[], Any]], Any]
 class DenoiserHook:
     """Routes every call of one module through ``ask`` while entered.
 
-    On exit the module's ``__dict__`` is as it was, also where hooks of somebody else came or went
-    meanwhile; copies and pickles made while entered are plain. A compiled module
-    (``module.compile()``, ``torch.compile(module)``) is asked for outside the compiled region, so that
-    nothing is traced anew; ``refresh`` sees to it where it is compiled while this is entered.
+    What stands in the way to the module, its ``forward`` or its compiled call, is wrapped on the
+    instance, outside of every hook that is there. So a skipped step runs no hook of anybody, and a
+    compiled module (``module.compile()``, ``torch.compile(module)``) is asked for outside the compiled
+    region and traced no more often than without; ``refresh`` sees to both where something is put around
+    it, taken off or compiled while this is entered.
+
+    On exit the module's ``__dict__`` is as it was, but for what somebody else put there meanwhile; copies
+    and pickles made while entered are plain.
 
     Args:
         module: the denoiser.
         ask: gets the name of the pipeline's ``cache_context`` ("" outside one), the arguments, and
             what computes the output.
 
-    Raises:
-        ExecutionError: on entry, if the module is already driven by otcache.
+    Attributes:
+        module: the denoiser.
     """
 
     def __init__(self, module: nn.Module, ask: Ask) -> None:
-        self._module = module
-        self._root: nn.Module = getattr(module, "_orig_mod", module)
-        self._names = parameters_of(module)
+        self.module = module
         self._ask = ask
-        self._context = ""
-        self._forward: Any = None
-        self._compiled: Any = _MISSING
-        self._before: dict[str, tuple[nn.Module, Any]] = {}
-        self._put: dict[str, Any] = {}
-        self._copies: list[PlainCopies] = []
+        self._here = threading.local()  # several threads may be in contexts of several pipelines
+        self._stack = ExitStack()
+        self._way: Taps | None = None
+
+    @property
+    def _root(self) -> nn.Module:
+        return root_of(self.module)
 
     def __enter__(self) -> DenoiserHook:
-        _check_free(self._root)
-        _DRIVEN.add(self._root)
-        self._remember()
+        with ExitStack() as stack:
+            stack.callback(_forget_registry, self._root, HOOKS in vars(self._root))
+            stack.enter_context(Taps(self._root, self._context_methods()))
+            self._stack = stack.pop_all()
         try:
-            self._wrap_context()
             self._attach()
-            for owner in {self._module, self._root}:
-                self._copies.append(PlainCopies(owner, partial(self._strip, owner)).__enter__())
         except BaseException:
-            self.__exit__(None, None, None)
+            self._stack.close()
             raise
         return self
 
@@ -76,144 +70,78 @@ class DenoiserHook:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        while self._copies:
-            self._copies.pop().__exit__(kind, error, trace)
-        kept = set() if self._outermost else {"forward"}
         self._detach()
-        registry = self._root.__dict__.get("_diffusers_hook")
-        if getattr(registry, "hooks", None):
-            kept = {"forward", "_diffusers_hook"}
-        self._restore(kept)
-        _DRIVEN.discard(self._root)
+        self._stack.close()
 
-    def refresh(self, module: Any) -> None:
+    def refresh(self) -> None:
         """Attach again where the way to the denoiser changed; called between runs.
 
-        Offloading takes the forward away after each run. Compiling would trace what is attached
-        here, so this moves to the outside of the compiled region.
-
-        Args:
-            module: what the target calls now: the module, or the same one wrapped by
-                ``torch.compile``, or another one.
-
-        Raises:
-            ExecutionError: if another one is driven by otcache already, or is no module.
+        Offloading takes the forward away after each run, and hooks of others go around it. Compiling
+        would trace what is attached here, so this moves to the outside of the compiled region.
         """
-        _check_kind(module, nn.Module)
-        if module is not self._module or self._compiled is not self._compiled_now:
-            root = getattr(module, "_orig_mod", module)
-            if root is not self._root:
-                _check_free(root)
-            self.__exit__(None, None, None)
-            self._module, self._root, self._names = module, root, parameters_of(module)
-            self.__enter__()
-            return
-        registry = self._root.__dict__.get("_diffusers_hook")
-        latest = next(reversed(getattr(registry, "hooks", {})), None)
-        if not self._outermost and latest == _NAME:
+        if self._way is None or not self._way.outermost(_way_into(self.module)):
             self._detach()
             self._attach()
 
-    @property
-    def _outermost(self) -> bool:
-        """Whether the module's forward is the one set here, or none was."""
-        return self._forward is None or self._module.__dict__.get("forward") is self._forward
-
-    @property
-    def _compiled_now(self) -> Any:
-        return self._module.__dict__.get("_compiled_call_impl", _MISSING)
-
-    def _remember(self) -> None:
-        owners = {
-            "forward": self._module,
-            "_diffusers_hook": self._root,
-            "cache_context": self._root,
-            "_compiled_call_impl": self._module,
-        }
-        self._before = {n: (o, o.__dict__.get(n, _MISSING)) for n, o in owners.items()}
-        self._compiled = self._compiled_now
-
     def _attach(self) -> None:
-        name = "forward" if self._module is not self._root else "_compiled_call_impl"
-        compiled = self._before[name][1]
-        if compiled is not _MISSING and compiled is not None:
-            self._module.__dict__[name] = self._put[name] = self._around(compiled)
-            self._compiled = self._compiled_now
-            return
-        self._before["forward"] = self._module, self._module.__dict__.get("forward", _MISSING)
-        registry = HookRegistry.check_if_exists_or_initialize(self._module)
-        if registry.get_hook(_NAME) is not None:  # a retired one, copied with hooks of others
-            registry.remove_hook(_NAME, recurse=False)
-        registry.register_hook(RootHook(self._asked, self._names), _NAME)
-        self._forward = self._put["forward"] = self._module.forward
+        names = parameters_of(self.module)
+
+        def asked(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            return self._ask(
+                _name_in(self._here),
+                Arguments(args, kwargs, names),
+                lambda: method(*args, **kwargs),
+            )
+
+        self._way = Taps(self.module, {_way_into(self.module): asked}).__enter__()
 
     def _detach(self) -> None:
-        registry = self._root.__dict__.get("_diffusers_hook")
-        if registry is None or registry.get_hook(_NAME) is None:
+        way, self._way = self._way, None
+        if way is None:
             return
-        hook = registry.get_hook(_NAME)
-        own = self._module.__dict__
-        forward = own.get("forward")
-        registry.remove_hook(_NAME, recurse=False)
-        hook.retire()
-        if forward is not self._forward:  # theirs, over ours, which is gone from the chain
-            own["forward"] = forward
-        for name, value in own.items():  # accelerate keeps what it wraps on the module
-            if value is self._forward:
-                own[name] = hook.fn_ref.original_forward
+        way.__exit__()
+        for tap in way.taps.values():
+            unlink(self.module, tap, tap.method)
 
-    def _asked(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        return self._ask(self._context, arguments, compute)
+    def _context_methods(self) -> dict[str, Callable[..., Any]]:
+        return {"cache_context": self._named} if hasattr(self._root, "cache_context") else {}
 
-    def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(call)
-        def asked(*args: Any, **kwargs: Any) -> Any:
-            return self._asked(Arguments(args, kwargs, self._names), lambda: call(*args, **kwargs))
+    def _named(
+        self, original: Callable[..., Any], /, name: str, *args: Any, **kwargs: Any
+    ) -> AbstractContextManager[None]:
+        return self._inside(name, original(name, *args, **kwargs))
 
-        return asked
+    @contextmanager
+    def _inside(self, name: str, theirs: AbstractContextManager[Any]) -> Iterator[None]:
+        outer, self._here.name = _name_in(self._here), name
+        try:
+            with theirs:
+                yield
+        finally:
+            self._here.name = outer
 
-    def _restore(self, kept: set[str]) -> None:
-        """Put back what was set here directly, and drop what was not there before."""
-        direct = {"cache_context", "_compiled_call_impl"}
-        if self._compiled is not self._compiled_now:  # compiled meanwhile, by somebody else
-            self._before.pop("_compiled_call_impl")
-        if self._module is not self._root:
-            direct.add("forward")
-        for name, (owner, value) in self._before.items():
-            if value is not _MISSING and name in direct:
-                owner.__dict__[name] = value
-            elif value is _MISSING and name not in kept:
-                owner.__dict__.pop(name, None)
 
-    def _wrap_context(self) -> None:
-        original = getattr(self._root, "cache_context", None)
-        if original is None:
-            return
+def _name_in(here: threading.local) -> str:
+    name: str = getattr(here, "name", "")
+    return name
 
-        @contextmanager
-        @functools.wraps(original)
-        def cache_context(name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-            outer, self._context = self._context, name
-            try:
-                with original(name, *args, **kwargs):
-                    yield
-            finally:
-                self._context = outer
 
-        self._root.__dict__["cache_context"] = self._put["cache_context"] = cache_context
+def root_of(module: nn.Module) -> nn.Module:
+    """Return the module itself, or what ``torch.compile`` wrapped."""
+    root: nn.Module = getattr(module, "_orig_mod", module)
+    return root
 
-    def _strip(self, owner: nn.Module, state: dict[str, Any]) -> None:
-        """Take out of a copy's state what is ours."""
-        registry = state.get("_diffusers_hook")
-        if list(getattr(registry, "hooks", ())) == [_NAME]:
-            del state["_diffusers_hook"]
-        for name, (at, value) in self._before.items():
-            if at is not owner or name not in state or state[name] is not self._put.get(name):
-                continue
-            if value is _MISSING:
-                del state[name]
-            else:
-                state[name] = value
+
+def _way_into(module: nn.Module) -> str:
+    """Return the name by which calling a module reaches it: compiled in place, not by ``forward``."""
+    compiled = getattr(module, "_orig_mod", module) is module and module._compiled_call_impl
+    return "_compiled_call_impl" if compiled else "forward"
+
+
+def _forget_registry(root: nn.Module, known: bool) -> None:
+    """Drop the empty registry of hooks that diffusers made while a hook was entered."""
+    if not known and not getattr(vars(root).get(HOOKS), "hooks", True):
+        del vars(root)[HOOKS]
 
 
 class CallableHook:
@@ -249,7 +177,7 @@ class CallableHook:
         Raises:
             ExecutionError: if that one is driven by otcache already, or is a module.
         """
-        _check_kind(denoiser, CallableDenoiser)
+        check_kind(denoiser, CallableDenoiser)
         if denoiser is not self._denoiser:
             attach(denoiser, self._asked)
             detach(self._denoiser)
@@ -259,28 +187,10 @@ class CallableHook:
         return self._ask("", Arguments(args, kwargs, self._names), compute)
 
 
-#: What is attached to a denoiser.
-Hook = DenoiserHook | CallableHook
-
-
-def hook_for(denoiser: Any, ask: Ask) -> Hook:
-    """Make the hook that attaches to a module, or to the callable denoiser of a loop."""
-    if isinstance(denoiser, CallableDenoiser):
-        return CallableHook(denoiser, ask)
-    return DenoiserHook(denoiser, ask)
-
-
-def _check_kind(denoiser: Any, kind: type) -> None:
+def check_kind(denoiser: Any, kind: type) -> None:
+    """Refuse a denoiser that took the place of one of another kind."""
     if not isinstance(denoiser, kind):
         raise ExecutionError(
             "a loop's denoiser must stay a torch module, or stay another callable, while it is "
             f"accelerated or recorded, got {name_of(denoiser)}: leave the context first."
-        )
-
-
-def _check_free(root: nn.Module) -> None:
-    if root in _DRIVEN:
-        raise ExecutionError(
-            f"{type(root).__name__} is already accelerated or recorded by otcache: leave that "
-            "context first, or load the pipeline twice."
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otcache_diffusers.driver.copies import PlainCopies, rebound
+from otcache_core.copies import PlainCopies, rebound
 
 _MISSING = object()
 
@@ -20,20 +21,23 @@ class Tap:
         around: called with it and its arguments; returns its result.
     """
 
+    # Whoever wraps this by functools.wraps copies the __dict__, and so does a tap around that wrapper.
+    __slots__ = ("__dict__", "_owner", "around", "method")
+
     def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
-        self._owner, self._method, self._around = owner, method, around
+        self._owner, self.method, self.around = owner, method, around
         functools.update_wrapper(self, method)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around(self._method, *args, **kwargs)
+        return self.around(self.method, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Itself where a pipeline copies its scheduler's ``__dict__`` alone, and puts it back later."""
-        return rebound(self, self._owner, self._method, memo)
+        return rebound(self, self._owner, self.method, memo)
 
     def retire(self) -> None:
         """Let every call through: somebody may have kept this, or put a wrapper around it."""
-        self._around = _through
+        self.around = _through
 
 
 class Taps:
@@ -45,30 +49,38 @@ class Taps:
     Args:
         owner: the object.
         arounds: by name of the method, as in :class:`Tap`.
+
+    Attributes:
+        taps: by name of the method, since it was last entered.
     """
 
     def __init__(self, owner: Any, arounds: Mapping[str, Callable[..., Any]]) -> None:
         self._owner, self._arounds = owner, arounds
+        self.taps: dict[str, Tap] = {}
         self._copies = PlainCopies(owner, self._strip)
 
     def __enter__(self) -> Taps:
         known = vars(self._owner)
         self._before = {name: known.get(name, _MISSING) for name in self._arounds}
-        self._taps = {
+        self.taps = {
             n: Tap(self._owner, getattr(self._owner, n), f) for n, f in self._arounds.items()
         }
         self._copies.__enter__()
-        known.update(self._taps)
+        known.update(self.taps)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._strip(vars(self._owner))
         self._copies.__exit__(*error)
-        for tap in self._taps.values():
+        for tap in self.taps.values():
             tap.retire()
 
+    def outermost(self, name: str) -> bool:
+        """Return whether the method of this name is tapped, and nothing was put in the tap's place."""
+        return name in self.taps and vars(self._owner).get(name) is self.taps[name]
+
     def _strip(self, state: dict[str, Any]) -> None:
-        for name, tap in self._taps.items():
+        for name, tap in self.taps.items():
             if state.get(name) is not tap:
                 continue
             if self._before[name] is _MISSING:
@@ -77,9 +89,25 @@ class Taps:
                 state[name] = self._before[name]
 
 
-def tapped(owner: Any) -> bool:
-    """Whether some method of an object is tapped."""
-    return any(isinstance(value, Tap) for value in vars(owner).values())
+class WeakAround:
+    """Goes around a method without keeping the object that is told of it; lets through once that is gone.
+
+    Args:
+        around: a bound method, as in :class:`Tap`.
+    """
+
+    def __init__(self, around: Callable[..., Any]) -> None:
+        self.told: Callable[[], Any] = weakref.WeakMethod(around)
+
+    def __call__(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return (self.told() or _through)(method, *args, **kwargs)
+
+
+def watcher_of(owner: Any) -> Any:
+    """Return the object that is told of an object's methods; None if there is none, or it is gone."""
+    arounds = [value.around for value in vars(owner).values() if isinstance(value, Tap)]
+    told = [around.told() for around in arounds if isinstance(around, WeakAround)]
+    return next((method.__self__ for method in told if method is not None), None)
 
 
 def _through(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

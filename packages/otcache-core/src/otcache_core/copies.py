@@ -18,7 +18,8 @@ class PlainCopies:
 
     Both ask an object how to be made again by the names ``__deepcopy__`` and ``__reduce_ex__``, which
     are found on the instance before its class. Without this a copy would go on calling the original.
-    A class's own ``__copy__`` is looked for on the class alone, and is not helped.
+    A class's own ``__copy__`` is looked for on the class alone, and is not helped. Several on one object
+    are one: what the first put there strips for all, until the last is left, in any order.
 
     Args:
         owner: the object.
@@ -27,20 +28,32 @@ class PlainCopies:
 
     def __init__(self, owner: Any, strip: Strip) -> None:
         self._owner, self._strip = owner, strip
+        self._strips = [strip]
+        self._host: PlainCopies | None = None
 
     def __enter__(self) -> PlainCopies:
         known = vars(self._owner)
+        first = known.get("__reduce_ex__")
+        if isinstance(first, Way) and first.host._owner is self._owner:
+            self._host = first.host
+            self._host._strips.append(self._strip)
+            return self
         names: dict[str, Callable[[Any], Any]] = {"__reduce_ex__": self._reduced}
         if hasattr(self._owner, "__deepcopy__"):
             names["__deepcopy__"] = self._deepcopied
         self._before = {name: known.get(name, _MISSING) for name in names}
         self._asked = {name: getattr(self._owner, name) for name in names}
-        self._put = {n: Way(self._owner, self._asked[n], way) for n, way in names.items()}
+        self._strips = [self._strip]
+        self._put = {n: Way(self, self._asked[n], way) for n, way in names.items()}
         known.update(self._put)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._take_off(vars(self._owner))
+        host, self._host = self._host or self, None
+        if self._strip in host._strips:
+            host._strips.remove(self._strip)
+        if not host._strips:
+            host._take_off(vars(host._owner))
 
     def _reduced(self, protocol: Any) -> Any:
         # What object does is stripped afterwards, for another thread may be using the owner.
@@ -89,7 +102,8 @@ class PlainCopies:
 
     def _clean(self, state: dict[str, Any]) -> None:
         self._take_off(state)
-        self._strip(state)
+        for strip in reversed(self._strips):
+            strip(state)
 
     def _take_off(self, state: dict[str, Any]) -> None:
         for name, way in self._put.items():
@@ -105,19 +119,21 @@ class Way:
     """Stands for one of the methods on an instance by which it is copied.
 
     Args:
-        owner: the instance.
+        host: what put it there.
         method: what would be called without this.
         around: what is called.
     """
 
-    def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
-        self._owner, self._method, self._around = owner, method, around
+    def __init__(
+        self, host: PlainCopies, method: Callable[..., Any], around: Callable[..., Any]
+    ) -> None:
+        self.host, self._method, self._around = host, method, around
 
     def __call__(self, given: Any) -> Any:
         return self._around(given)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return rebound(self, self._owner, self._method, memo)
+        return rebound(self, self.host._owner, self._method, memo)
 
 
 def rebound(stand_in: Any, owner: Any, method: Any, memo: dict[int, Any]) -> Any:
