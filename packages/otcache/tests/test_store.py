@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from otcache.store import Store, StoredEvaluator
-from otcache_core import OtcacheError, Schedule, Trajectory
+from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
+from otcache_core.errors import OtcacheNotice
 from otcache_core.slabs import mapped
 from otcache_core.spill import StepsOnDisk
 
@@ -83,19 +86,46 @@ def test_a_line_cut_short_by_a_kill_is_measured_again(tmp_path: Path) -> None:
     log = tmp_path / "evaluations.jsonl"
     log.write_text(log.read_text()[:-20])
     before = Counting.calls
+    with pytest.warns(OtcacheNotice, match="line 1: was cut short, as by a kill"):
+        Store(tmp_path, IDENTITY)
     for _ in range(2):
         _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
     assert Counting.calls == before + 1
 
 
-@pytest.mark.parametrize("line", ["{}", "[1]", "nonsense", '{"key": "a"}'])
-def test_lines_of_somebody_else_are_passed_over(tmp_path: Path, line: str) -> None:
+@pytest.mark.remedy("Delete the line, and what it held is measured again.")
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda line: b"nonsense", "truncated or not JSON"),
+        (lambda line: b"[1]", "Expected `object`, got `array`"),
+        (lambda line: line[: len(line) // 2], "truncated or not JSON"),
+        (lambda line: line.replace(b"0.33", b"0.37", 1), "digest must be "),
+        (lambda line: line.replace(b'"nfe": 7', b'"nfe": 6'), "digest must be "),
+        (lambda line: line.replace(b'"reuse"', b'"\\ud800"'), "text without lone surrogates"),
+        (lambda line: line.replace(b"[0, 2]", b"[0, 9]"), "distinct increasing steps below 4"),
+        (
+            lambda line: line.replace(b'"errors": [', b'"errors": [[], '),
+            "errors and grams must be ",
+        ),
+    ],
+)
+def test_a_damaged_line_is_named_and_what_it_held_is_measured_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    for schedules in (SCHEDULES[:1], SCHEDULES):
+        _evaluator(Store(tmp_path, IDENTITY), []).evaluate(schedules)
+    log, before = tmp_path / "evaluations.jsonl", Counting.calls
+    first, second = log.read_bytes().splitlines()
+    log.write_bytes(damage(first) + b"\n" + second + b"\n")
+    with pytest.raises(FileError) as caught:
+        Store(tmp_path, IDENTITY)
+    assert str(caught.value).startswith(f"{log}, line 1: ")
+    assert reason in str(caught.value)
+    log.write_bytes(second + b"\n")
+    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES[:1])
     _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
-    log = tmp_path / "evaluations.jsonl"
-    log.write_text(line + "\n" + log.read_text())
-    before = Counting.calls
-    _evaluator(Store(tmp_path, IDENTITY), []).evaluate(SCHEDULES)
-    assert Counting.calls == before
+    assert Counting.calls == before + 1
 
 
 def test_a_sample_is_remembered(tmp_path: Path) -> None:
@@ -107,6 +137,29 @@ def test_a_sample_is_remembered(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.states, made.states)
     assert (found.calls, found.label) == (made.calls, made.label)
     assert Store(tmp_path, IDENTITY).trajectory(4) is None
+
+
+@pytest.mark.remedy("Delete the file, and the sample is recorded again.")
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7), mapped=st.booleans())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_bit_in_a_sample_is_found(
+    tmp_path: Path, place: int, bit: int, mapped: bool
+) -> None:
+    store = Store(tmp_path, IDENTITY, map_above=0 if mapped else 10**9)
+    states = np.arange(15, dtype=np.float32).reshape(5, 3)
+    path = tmp_path / "samples" / "0000.safetensors"
+    if not path.exists():
+        store.keep_trajectory(0, Trajectory(np.linspace(1, 0, 5), states, states[:4]))
+    whole = path.read_bytes()
+    spoilt = bytearray(whole)
+    spoilt[place % len(whole)] ^= 1 << bit
+    path.write_bytes(spoilt)
+    with pytest.raises(FileError, match=r"0000\.safetensors: "):
+        store.trajectory(0)
+    path.unlink()
+    assert store.trajectory(0) is None
+    path.write_bytes(whole)
+    assert store.trajectory(0) is not None
 
 
 def test_a_sample_on_the_disk_is_kept_row_by_row_and_stays_there(tmp_path: Path) -> None:

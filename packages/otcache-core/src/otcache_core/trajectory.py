@@ -39,7 +39,7 @@ class Trajectory:
             is then their mean; "" otherwise.
 
     Raises:
-        OtcacheError: if shapes disagree or a value in memory is not finite.
+        OtcacheError: if shapes disagree, numbers are complex, or a value in memory is not finite.
     """
 
     grid: NDArray[np.float64]
@@ -53,13 +53,17 @@ class Trajectory:
     unexplained: str = ""
 
     def __post_init__(self) -> None:
-        n = self.num_steps
+        for name in ("grid", "states", "outputs", "gains"):
+            kind = getattr(getattr(self, name), "dtype", np.dtype(np.float64))
+            if kind.kind not in "fiu":
+                raise OtcacheError(expected(f"Trajectory.{name}", str(kind), "of real numbers"))
         if self.outputs.ndim != 2:
             raise OtcacheError(
                 expected(
                     "Trajectory.outputs", self.outputs.shape, "of shape (N, d)", "flatten them."
                 )
             )
+        n = self.num_steps
         if self.grid.shape != (n + 1,):
             raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))
         if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
@@ -70,8 +74,15 @@ class Trajectory:
                     f"of shape ({n + 1}, {self.outputs.shape[1]})",
                 )
             )
-        for name in ("grid", "states", "outputs"):
+        if self.gains is not None and (self.gains.ndim != 2 or len(self.gains) != n):
+            raise OtcacheError(expected("Trajectory.gains", self.gains.shape, f"of shape ({n}, P)"))
+        if not 0 <= self.rounding < np.inf or self.sketch_of < 0:
+            got = f"{self.rounding} and {self.sketch_of}"
+            raise OtcacheError(expected("Trajectory.rounding and sketch_of", got, "at least 0"))
+        for name in ("grid", "states", "outputs", "gains"):
             array = getattr(self, name)
+            if array is None:
+                continue
             if not mapped(array) and not np.isfinite(array).all():
                 what = f"Trajectory.{name} of {self.label!r}"
                 raise OtcacheError(f"{what} holds NaN or infinity: the full run itself broke.")

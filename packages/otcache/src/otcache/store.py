@@ -8,21 +8,26 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.evaluation_log import EvaluationLog
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.contracts import Drift, Evaluation, Evaluator
-from otcache_core.files import write_bytes
+from otcache_core.errors import expected
+from otcache_core.files import bad_file, read_bytes, unreadable, unwritable, write_bytes
+from otcache_core.json_files import converted, parse_json, read_json
 from otcache_core.keep import MEMORY_BYTES
 from otcache_core.slabs import mapped
 from otcache_core.spill import check_space
 
-_FIELDS = ("schedules", "errors", "nfe", "grams")
+T = TypeVar("T")
+_LOG, _RUN = "evaluations.jsonl", "run"
+_DELETE = "Delete the file"
 
 
 def digest(data: Any) -> str:
@@ -54,54 +59,76 @@ class Store:
     ) -> None:
         self._directory, self._map_above = directory, map_above
         self._samples = directory / "samples"
-        self._log = directory / "evaluations.jsonl"
         try:
             self._claim(digest(identity), overwrite)
-            self._known = self._read_log()
         except OSError as error:
-            raise FileError(
-                f"{directory}: cannot keep a calibration here: {error.strerror}"
-            ) from error
+            reason = error.strerror or str(error)
+            text = f"cannot keep a calibration here: {reason}: name another folder."
+            raise bad_file(directory, text) from error
+        self._log = EvaluationLog(directory / _LOG)
 
     def known(self, fact: str) -> str | None:
-        """Return what :meth:`mark` said of a fact, None if it was not called."""
+        """Return what :meth:`mark` said of a fact, None if it was not called.
+
+        Raises:
+            FileError: if what it said cannot be read.
+        """
         path = self._directory / _named(fact)
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        if not os.path.lexists(path):
+            return None
+        try:
+            return read_bytes(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            text = expected(
+                "the text", "other bytes", "UTF-8", f"{_DELETE}, and it is found out again."
+            )
+            raise bad_file(path, text) from error
+
+    def recall(self, fact: str, type: type[T]) -> T | None:
+        """Return what :meth:`mark` said of a fact in JSON, None if it was not called.
+
+        Raises:
+            FileError: if it is no JSON, or that of another type.
+        """
+        text, path = self.known(fact), self._directory / _named(fact)
+        if text is None:
+            return None
+        try:
+            return converted(path, parse_json(path, text.encode()), type)
+        except FileError as error:
+            raise FileError(f"{error} {_DELETE}, and it is found out again.") from error
 
     def mark(self, fact: str, text: str = "") -> None:
         """Remember a fact about the work that is kept here."""
         write_bytes(self._directory / _named(fact), text.encode())
 
     def restart(self, fact: str) -> None:
-        """Forget all samples and evaluations, since they have to be made anew; remember why."""
-        shutil.rmtree(self._samples)
-        self._log.unlink(missing_ok=True)
-        self._samples.mkdir()
-        self._known = {}
+        """Forget all samples and evaluations, since they have to be made anew; remember why.
+
+        Raises:
+            FileError: if they cannot be removed.
+        """
+        try:
+            shutil.rmtree(self._samples)
+            self._samples.mkdir()
+            self._log.forget()
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
         self.mark(fact)
 
     def trajectory(self, index: int) -> Trajectory | None:
-        """The recorded sample, or None if it was not finished."""
-        path = self._samples / f"{index:04d}.safetensors"
-        if not path.exists():
+        """Return the recorded sample, or None if it was not finished.
+
+        Raises:
+            FileError: if the file is not as it was written.
+        """
+        path = self._sample(index)
+        if not os.path.lexists(path):
             return None
-        large = path.stat().st_size > self._map_above
-        arrays, facts = (map_arrays if large else load_arrays)(path)
-        missing = {"grid", "states", "outputs"} - set(arrays)
-        if missing:
-            raise FileError(f"{path}: arrays must be grid, states and outputs, lacks {missing}.")
-        calls = {name: int(n) for name, n in json.loads(facts.get("calls", "{}")).items()}
-        return Trajectory(
-            arrays["grid"],
-            arrays["states"],
-            arrays["outputs"],
-            calls,
-            facts.get("label", ""),
-            float(facts.get("rounding", "6e-8")),
-            int(facts.get("sketch_of", "0")),
-            arrays.get("gains"),
-            facts.get("unexplained", ""),
-        )
+        try:
+            return _read_sample(path, self._map_above, sealed=True)
+        except FileError as error:
+            raise FileError(f"{error} {_DELETE}, and the sample is recorded again.") from error
 
     def keep_trajectory(self, index: int, trajectory: Trajectory) -> Trajectory:
         """Remember a recorded sample; returns it as it is kept, where it is not in memory.
@@ -109,58 +136,37 @@ class Store:
         Raises:
             FileError: if it cannot be written.
         """
-        path = self._samples / f"{index:04d}.safetensors"
+        path = self._sample(index)
         arrays = {name: getattr(trajectory, name) for name in ("grid", "states", "outputs")}
         if trajectory.gains is not None:
             arrays["gains"] = trajectory.gains
-        facts = {
-            "unexplained": trajectory.unexplained,
-            "label": trajectory.label,
-            "calls": json.dumps(trajectory.calls),
-            "rounding": repr(trajectory.rounding),
-            "sketch_of": str(trajectory.sketch_of),
-        }
-        if not mapped(trajectory.states):
-            save_arrays(path, arrays, facts)
-            return trajectory
-        check_space(self._samples, sum(array.nbytes for array in arrays.values()))
+        known = {name: getattr(trajectory, name) for name in _Run.__struct_fields__}
+        facts = {_RUN: msgspec.json.encode(_Run(**known)).decode()}
+        if mapped(trajectory.states):
+            check_space(self._samples, sum(array.nbytes for array in arrays.values()))
         save_arrays(path, arrays, facts)
-        return self.trajectory(index) or trajectory
+        if not mapped(trajectory.states):
+            return trajectory
+        return _read_sample(path, self._map_above, sealed=False)
 
     def evaluation(self, key: str) -> Evaluation | None:
-        """A remembered evaluation."""
-        data = self._known.get(key)
-        if data is None:
-            return None
-        schedules = tuple(msgspec.convert(s, Schedule) for s in data["schedules"])
-        errors, grams = np.array(data["errors"]), np.array(data["grams"])
-        return Evaluation(schedules, errors, data["nfe"], grams)
+        """Return a remembered evaluation."""
+        return self._log.get(key)
 
     def keep_evaluation(self, key: str, evaluation: Evaluation) -> None:
-        """Remember an evaluation; what is on the disk afterwards survives a kill."""
-        data = {
-            "schedules": [s.to_dict() for s in evaluation.schedules],
-            "errors": evaluation.errors.tolist(),
-            "nfe": evaluation.nfe,
-            "grams": evaluation.grams.tolist(),
-        }
-        self._known[key] = data
-        try:
-            with self._log.open("a", encoding="utf-8") as log:
-                log.write(json.dumps({"key": key, **data}) + "\n")
-                log.flush()
-                os.fsync(log.fileno())
-        except OSError as error:
-            raise FileError(f"{self._log}: cannot be written: {error.strerror}") from error
+        """Remember an evaluation; what is on the disk afterwards survives a kill.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        self._log.keep(key, evaluation)
+
+    def _sample(self, index: int) -> Path:
+        return self._samples / f"{index:04d}.safetensors"
 
     def _claim(self, identity: str, overwrite: bool) -> None:
         path = self._directory / "identity.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))["calibration"]
-        except FileNotFoundError:
-            found = None
-        except (ValueError, KeyError, TypeError):
-            found = "an unreadable identity.json"
+        found = _owner(path) if os.path.lexists(path) else None
         if found not in (None, identity):
             if not overwrite:
                 raise OtcacheError(
@@ -168,29 +174,50 @@ class Store:
                     f"steps, versions or settings), got {found}, expected {identity}: choose another "
                     "folder or delete this one."
                 )
-            shutil.rmtree(self._samples)
-            self._log.unlink(missing_ok=True)
+            if self._samples.exists():
+                shutil.rmtree(self._samples)
+            (self._directory / _LOG).unlink(missing_ok=True)
             for mark in self._directory.glob(_named("*")):
                 mark.unlink()
         self._samples.mkdir(parents=True, exist_ok=True)
         write_bytes(path, json.dumps({"calibration": identity}).encode())
 
-    def _read_log(self) -> dict[str, Any]:
-        """What is whole; what a kill cut short is cut off, so that the next line starts a line."""
-        if not self._log.exists():
-            return {}
-        whole = self._log.read_bytes()
-        whole = whole[: whole.rfind(b"\n") + 1]
-        with self._log.open("r+b") as log:
-            log.truncate(len(whole))
-        known = {}
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                known[str(entry["key"])] = {name: entry[name] for name in _FIELDS}
-            except (ValueError, KeyError, TypeError):
-                continue  # not written by this class; it is measured again
-        return known
+
+def _owner(path: Path) -> str:
+    """Return the identity of the calibration that a folder holds."""
+    try:
+        return converted(path, read_json(path), dict[str, str])["calibration"]
+    except (FileError, KeyError):
+        return "an unreadable identity.json"
+
+
+class _Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Facts of a recorded sample."""
+
+    calls: dict[str, int]
+    label: str
+    rounding: float
+    sketch_of: int
+    unexplained: str
+
+
+def _read_sample(path: Path, map_above: int, *, sealed: bool) -> Trajectory:
+    try:
+        large = path.stat().st_size > map_above
+    except OSError as error:
+        raise unreadable(path, error) from error
+    arrays, facts = (map_arrays if large else load_arrays)(path, sealed=sealed)
+    missing = sorted({"grid", "states", "outputs"} - set(arrays))
+    if missing or _RUN not in facts:
+        got = f"{', '.join(sorted(arrays))} and facts {', '.join(facts)}"
+        raise bad_file(path, expected("arrays", got, "grid, states and outputs and facts run"))
+    run = converted(path, parse_json(path, facts[_RUN].encode()), _Run)
+    names = ("grid", "states", "outputs", "gains")
+    fields: dict[str, Any] = {name: arrays[name] for name in names if name in arrays}
+    try:
+        return Trajectory(**fields, **msgspec.structs.asdict(run))
+    except OtcacheError as error:
+        raise bad_file(path, str(error)) from error
 
 
 def _named(fact: str) -> str:
