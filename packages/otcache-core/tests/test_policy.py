@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import (
@@ -245,11 +246,63 @@ def test_strict_refuses_to_map(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "n"), [([1.0], None), ([1.0, 0.0], 5), ([1.0, np.nan], None), ([1.0, 0.0, 0.5], None)]
+    ("grid", "n"),
+    [
+        ([1.0], None),
+        ([1.0, 0.0], 5),
+        ([1.0, np.nan], None),
+        ([1.0, 0.0, 0.5], None),
+        ("abc", None),
+        (3, None),
+        ([[1.0, 0.0]], None),
+    ],
 )
 def test_a_grid_that_is_none_is_refused(policy: Policy, grid: list[float], n: int | None) -> None:
     with pytest.raises(ScheduleError, match="grid must be"):
         policy.schedule(1, num_steps=n, grid=grid)
+
+
+@pytest.mark.parametrize("n", [0, -1, True, 4.0, "4"])
+def test_a_step_count_that_is_none_is_refused(policy: Policy, n: Any) -> None:
+    with pytest.raises(ScheduleError, match="num_steps must be an integer of at least 1, got"):
+        policy.schedule(1, n)
+
+
+@settings(max_examples=30)
+@given(budget=st.integers(1, N), n=st.integers(1, N), graded=st.booleans())
+def test_a_run_of_no_more_steps_than_the_budget_computes_them_all(
+    budget: int, n: int, graded: bool
+) -> None:
+    ends = Schedule(N, (0, 5, 20)), Schedule(N, tuple(range(0, N, 5)))
+    policy = Policy(*ends, Provenance(N, grid=tuple(np.linspace(1.0, 0.0, N + 1))))
+    grid = np.linspace(1.0, 0.0, n + 1) ** 2 if graded else None
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        got = policy.schedule(np.int64(budget), np.int32(n), grid)
+    assert got.budget == min(budget, n)
+    said = [str(w.message) for w in heard if "every step is computed" in str(w.message)]
+    assert len(said) == (budget >= n and (n < N or graded))
+    if budget > n:
+        with pytest.raises(MismatchError, match=f"the run has {n} steps"):
+            policy.schedule(budget, n, grid, strict=True)
+
+
+def test_an_inversion_computes_every_step(policy: Policy) -> None:
+    for n in (20, N):
+        rising = np.linspace(0.0, 1.0, n + 1)
+        with pytest.warns(OtcacheNotice, match="noise levels go the other way"):
+            assert policy.schedule(4, grid=rising) == Schedule.full(n)
+        with pytest.raises(MismatchError):
+            policy.schedule(4, grid=rising, strict=True)
+
+
+def test_a_policy_measured_on_restarts_runs_on_their_grid() -> None:
+    jumps = (1.0, 0.6, 0.3, 0.8, 0.4, 0.2, 0.0)
+    a, r = Schedule(6, (0, 3)), Schedule(6, (0, 1, 3, 4))
+    measured = Policy(a, r, Provenance(num_steps=6, grid=jumps))
+    assert measured.schedule(2, grid=jumps) is a
+    with pytest.raises(ScheduleError, match=r"monotone, got '0\.2 before 0\.9 at step 1'"):
+        measured.schedule(2, grid=(1.0, 0.2, 0.9, 0.0))
 
 
 def test_a_policy_without_grid_maps_by_position() -> None:

@@ -101,13 +101,35 @@ def test_the_sub_grid_keeps_the_end() -> None:
         Schedule(4, (0, 2)).to_sigmas([1.0, 0.0])
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, iter])
+def test_a_row_of_any_kind_is_taken(kind: Any) -> None:
+    wanted = Schedule(4, (0, 2))
+    assert Schedule(np.int32(4), kind([0, 2])) == wanted
+    assert Schedule.from_mask(kind([1, 0, 1, 0])) == Schedule.from_mask([True, False] * 2) == wanted
+    assert wanted.to_sigmas(kind([4, 3, 2, 1, 0])) == (4.0, 2.0, 0.0)
+    assert Schedule.full(np.int64(4)) == Schedule(4, range(4))
+
+
+def test_a_mask_in_the_place_of_steps_is_refused_with_what_takes_it() -> None:
+    mask = [True, False, True, False]
+    with pytest.raises(ScheduleError, match=r"Schedule\.from_mask\(\.\.\.\) takes a mask"):
+        Schedule(4, mask)
+    assert Schedule.from_mask(mask).computed == (0, 2)
+
+
+@pytest.mark.parametrize("steps", [0, True, 2.5, "4", None])
+def test_a_full_schedule_needs_a_step_count(steps: Any) -> None:
+    with pytest.raises(ScheduleError, match="num_steps must be an integer of at least 1"):
+        Schedule.full(steps)
+
+
 def test_schedules_are_ordered_and_survive_json() -> None:
     low, high = Schedule(5, (0, 1)), Schedule(5, (0, 2))
     assert sorted([high, low]) == [low, high]
     assert msgspec.convert(low.to_dict(), Schedule) == low
 
 
-@pytest.mark.parametrize("budget", [0, 11, -1, "ten", 2.0, True, None])
+@pytest.mark.parametrize("budget", [0, 11, -1, "ten", 12.0, True, None])
 def test_a_bad_budget_is_refused(budget: object) -> None:
     with pytest.raises(ScheduleError) as caught:
         check_budget(budget, 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core.errors import ScheduleError, expected
 from otcache_core.forecasters.strength_table import StrengthTable, carried_weights
+from otcache_core.numbers import integer, reals
 from otcache_core.schedule import Schedule
 from otcache_core.warp import (
     coordinate,
@@ -214,19 +214,56 @@ def _index_of(sigmas: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray
     return np.asarray(np.interp(sign * sigmas, sign * grid, place), dtype=np.float64)
 
 
-def checked_grid(
-    grid: Sequence[float] | NDArray[np.float64], num_steps: int | None
-) -> tuple[float, ...]:
-    """The grid as s_0 .. s_N, N + 1 finite values that only fall or only rise.
+def run_of(
+    num_steps: int | None, grid: object, default: int | None = None
+) -> tuple[int, tuple[float, ...]]:
+    """Return N and s_0 .. s_N of a run, the latter empty where no grid is given.
+
+    Args:
+        num_steps: N; None: as the grid says.
+        grid: N + 1 finite numbers of any kind; None: not known.
+        default: N where neither says it.
+
+    Raises:
+        ScheduleError: if the step count is no integer of at least 1, or the grid no N + 1 finite numbers.
+    """
+    n = default if num_steps is None else integer("num_steps", num_steps, 1, kind=ScheduleError)
+    if grid is None:
+        assert n is not None
+        return n, ()
+    points = tuple(reals("grid", grid, kind=ScheduleError))
+    if len(points) < 2 or (num_steps is not None and len(points) - 1 != n):
+        wanted = "N + 1 values" if num_steps is None else f"{num_steps + 1} values"
+        raise ScheduleError(expected("grid", f"{len(points)} values", wanted, "s_0 .. s_N."))
+    if not np.isfinite(points).all():
+        raise ScheduleError(expected("grid", points, "finite"))
+    return len(points) - 1, points
+
+
+def check_monotone(points: tuple[float, ...]) -> None:
+    """See that a grid only falls or only rises, so that noise levels can be found in it.
+
+    Raises:
+        ScheduleError: if it does neither.
+    """
+    steps = np.diff(points)
+    if not ((steps >= 0).all() or (steps <= 0).all()):
+        turn = int(np.flatnonzero(steps * steps[steps.nonzero()[0][0]] < 0)[0])
+        got = f"{points[turn]:.4g} before {points[turn + 1]:.4g} at step {turn}"
+        raise ScheduleError(expected("grid", got, "monotone"))
+
+
+def rises(points: tuple[float, ...]) -> bool:
+    """Whether a monotone grid rises."""
+    return points[-1] > points[0]
+
+
+def checked_grid(grid: object, num_steps: int | None) -> tuple[float, ...]:
+    """Return the grid as s_0 .. s_N, N + 1 finite values that only fall or only rise.
 
     Raises:
         ScheduleError: if it is not.
     """
-    points = tuple(float(s) for s in grid)
-    if len(points) < 2 or (num_steps is not None and len(points) != num_steps + 1):
-        wanted = "N + 1 values" if num_steps is None else f"{num_steps + 1} values"
-        raise ScheduleError(expected("grid", f"{len(points)} values", wanted, "s_0 .. s_N."))
-    steps = np.diff(points)
-    if not np.isfinite(steps).all() or not ((steps >= 0).all() or (steps <= 0).all()):
-        raise ScheduleError(expected("grid", points, "finite and monotone"))
+    points = run_of(num_steps, grid)[1]
+    check_monotone(points)
     return points

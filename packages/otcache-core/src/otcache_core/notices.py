@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -19,6 +19,7 @@ _BETWEEN = frozenset(
 )
 #: What notices are about that say why skipped steps reuse, whoever found it out.
 NOT_FITTED = "no weights are fitted"
+_HEARD: ContextVar[Callable[[str], None] | None] = ContextVar("otcache_heard", default=None)
 _GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
 
 
@@ -31,6 +32,9 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
             another reason): only the first of them is given.
         category: kind of warning.
     """
+    listener = _HEARD.get()
+    if listener is not None:
+        listener(message)
     keys = {message, fact} - {""}
     given = _GIVEN.get()
     if any(keys & known for known in given):
@@ -58,6 +62,20 @@ def once(given: set[str] | None = None) -> Iterator[None]:
         yield
     finally:
         _GIVEN.reset(token)
+
+
+@contextmanager
+def heard(listener: Callable[[str], None]) -> Iterator[None]:
+    """Tell what is given inside this context to a listener too, also what was given before.
+
+    Args:
+        listener: called with each message.
+    """
+    token = _HEARD.set(listener)
+    try:
+        yield
+    finally:
+        _HEARD.reset(token)
 
 
 def _users_level() -> int:

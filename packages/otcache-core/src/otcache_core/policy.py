@@ -11,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import MismatchError, ScheduleError, expected
+from otcache_core.interpolation import (
+    check_monotone,
+    rises,
+    run_of,
+    schedule_at,
+    schedule_mapped,
+)
 from otcache_core.json_files import load_json, save_json
-from otcache_core.interpolation import checked_grid, schedule_at, schedule_mapped
 from otcache_core.notices import notify
 from otcache_core.provenance import Provenance, same_grid
 from otcache_core.schedule import Schedule, check_budget
@@ -83,22 +89,24 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The schedule of a budget; the same call gives the same object, in well under 1 ms.
 
         Args:
-            budget: B, in 1..N.
+            budget: B, in 1..N of the policy or the run, whichever is larger.
             num_steps: N of the run, the policy's by default (or as the grid says).
-            grid: s_0 .. s_N of the run, N + 1 values; the policy's by default. Computed steps are
-                carried over by noise level where both grids are known, else by position.
+            grid: s_0 .. s_N of the run, N + 1 numbers of any kind; the policy's by default. Computed
+                steps are carried over by noise level where both grids are known, else by position.
+                A run of no more steps than the budget computes them all, and so does one that goes
+                the other way, as an inversion does.
             strict: refuse another step count or grid instead of mapping with a notice.
 
         Raises:
-            ScheduleError: if the budget is not an integer in 1..N, or the grid is no grid.
+            ScheduleError: if the budget is not such an integer, or the grid is no grid.
             MismatchError: under strict, if step count or grid are not the policy's.
         """
         own = self.provenance.grid
-        points = None if grid is None else checked_grid(grid, num_steps)
-        n = len(points) - 1 if points else (num_steps or self.num_steps)
-        check_budget(budget, n)
+        n, points = run_of(num_steps, grid, self.num_steps)
+        check_budget(budget, max(n, self.num_steps))
         if n == self.num_steps and (not points or not own or same_grid(points, own)):
             return schedule_at(self, budget)
+        check_monotone(points)
         difference = (
             f"the run has {n} steps on its own grid, the policy {self.num_steps} on its own"
         )
@@ -106,8 +114,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             difference = f"the run has {n} steps, the policy was measured on {self.num_steps}"
         if strict:
             raise MismatchError(f"{difference}: calibrate again, or leave strict off to map it.")
-        notify(f"{difference}: the schedule is mapped.")
-        return schedule_mapped(self, budget, n, points)
+        reason = _why_full(int(budget), n, points, own)
+        notify(f"{difference}{reason or ': the schedule is mapped.'}")
+        return Schedule.full(n) if reason else schedule_mapped(self, int(budget), n, points)
 
     def check(self, provenance: Mapping[str, Any], strict: bool = False) -> list[str]:
         """Compare with the pipeline at hand: see :meth:`Provenance.check`.
@@ -133,3 +142,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             FileError: if it is missing, truncated, of another version or holds a bad value.
         """
         return load_json(path, FORMAT, VERSION, cls)
+
+
+def _why_full(budget: int, n: int, points: tuple[float, ...], own: tuple[float, ...]) -> str:
+    """Say why a run computes every step; "" where it follows the policy."""
+    if budget >= n:
+        return f", and the budget is {budget}: every step is computed."
+    if points and own and rises(points) != rises(own):
+        return (
+            ", and its noise levels go the other way, as in an inversion: every step is computed."
+        )
+    return ""

@@ -36,6 +36,7 @@ class RunReport:
         cached_host_bytes: bytes held now of outputs that were moved to host memory.
         peak_cached_host_bytes: the most ever held there.
         seconds: wall time of the denoising loops, first step's start to last step's end.
+        uncounted: whether a run's steps could not be counted, so that it was computed in full.
         warnings: what could not be done as planned, and why.
     """
 
@@ -50,12 +51,13 @@ class RunReport:
     cached_host_bytes: int = 0
     peak_cached_host_bytes: int = 0
     seconds: float = 0.0
+    uncounted: bool = False
     warnings: list[str] = field(default_factory=list)
 
     @property
     def idle(self) -> bool:
         """Whether no run of the target was seen, whole or not."""
-        return not (self.runs or self.computed or self.skipped)
+        return not (self.runs or self.computed or self.skipped or self.uncounted)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
