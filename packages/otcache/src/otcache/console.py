@@ -54,6 +54,11 @@ def readable(text: str, encoding: str | None, *, rest: bool = True) -> str:
     return "".join(c if encodable(c) else _substitute(c, encodable, rest) for c in text)
 
 
+def as_utf8(text: str) -> bytes:
+    """Return a text as the bytes of a file; half a surrogate pair, which no file can hold, is escaped."""
+    return readable(text, "utf-8").encode()
+
+
 def _encodable(encoding: str | None) -> Callable[[str], bool]:
     try:
         "".encode(encoding or "utf-8")

@@ -46,6 +46,7 @@ class Pace:
         done: parts that are done.
         what: it is at, in words.
         counts: whether the parts say something to a reader.
+        ask: how many parts are done, of work that does not report it.
     """
 
     clock: Clock
@@ -53,6 +54,7 @@ class Pace:
     done: float = 0
     what: str = ""
     counts: bool = True
+    ask: Callable[[], int] | None = None
     began: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +68,12 @@ class Pace:
             if len(self._marks) > MARKS:
                 del self._marks[1:-1:2]
         self.done, self.total = done, total
+
+    def look(self) -> Pace:
+        """Ask how far the work is, where that is known only so."""
+        if self.ask is not None:
+            self.reach(min(self.ask(), self.total), self.total)
+        return self
 
     @property
     def elapsed(self) -> float:
@@ -125,9 +133,17 @@ class Stages:
         self._lines = _Lines(self._say, clock, every)
 
     @contextmanager
-    def stage(self, name: str, total: int = 0) -> Iterator[Advance]:
-        """Show one piece of work; the function given takes (done, total)."""
-        pace = Pace(self._clock, total)
+    def stage(
+        self, name: str, total: int = 0, *, ask: Callable[[], int] | None = None
+    ) -> Iterator[Advance]:
+        """Show one piece of work; the function given takes (done, total).
+
+        Args:
+            name: of the work.
+            total: parts in all; 0 where that is not known.
+            ask: how many parts are done, of work that does not report it; called in another thread.
+        """
+        pace = Pace(self._clock, total, ask=ask)
         with self._board() as board:
             board.add(name, pace)
 
@@ -136,7 +152,7 @@ class Stages:
                 board.changed(name)
 
             yield advance
-            board.remove(name, pace.end(name))
+            board.remove(name, pace.look().end(name))
 
     @contextmanager
     def rows(self, name: str, total: int) -> Iterator[Report]:
@@ -224,7 +240,7 @@ class _Lines(_Board):
             if self._paces and self._clock() - self._last >= self._every:
                 self._last = self._clock()
                 for name, pace in self._paces.items():
-                    self._say(pace.line(name))
+                    self._say(pace.look().line(name))
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
@@ -267,7 +283,8 @@ class _Time(ProgressColumn):
     """Time elapsed, and what is left where that is known."""
 
     def render(self, task: Task) -> Text:
-        pace: Pace = task.fields["pace"]
+        pace: Pace = task.fields["pace"].look()
+        task.completed = pace.done
         left = pace.left
         rest = "" if left is None else f", {duration(left)} left"
         return Text(f"{pace.counted}  {duration(pace.elapsed)}{rest}  {pace.what}".strip())

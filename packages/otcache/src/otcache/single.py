@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.progress import Stages
 from otcache.running import planned
 from otcache.targets import choose
 from otcache_core import ExecutionError
@@ -41,8 +42,11 @@ def run_once(
     strict: bool = False,
     call: Mapping[str, Any] | None = None,
     storage: Storage | None = None,
+    stages: Stages | None = None,
 ) -> Single:
     """Check a policy against the pipeline, map it to another step count if asked, and sample once.
+
+    ``stages`` show how many steps are behind.
 
     Raises:
         MismatchError: if the policy is of another model; under ``strict`` also of another step count
@@ -58,10 +62,19 @@ def run_once(
     executor = choose(registry, "executors", target)
     told: dict[str, Any] = {} if storage is None else {"storage": storage}
     with executor.attach(target, plan, strict=strict, **told) as run:
-        made = probe.sample(target, request)[0]
+        known = n if n != own.inference_steps else own.num_steps
+        shown = stages or Stages(show=False)
+        with shown.stage("running steps", known, ask=lambda: _steps(run.report)):
+            made = probe.sample(target, request)[0]
     if not run.report.runs:
         raise ExecutionError(
             f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "
             f"{'; '.join(run.report.warnings) or 'nothing was accelerated'}"
         )
     return Single(made, run.report)
+
+
+def _steps(report: RunReport) -> int:
+    """Return the steps that are behind, of the branch that is furthest."""
+    computed, skipped = dict(report.computed), dict(report.skipped)
+    return max((computed.get(b, 0) + skipped.get(b, 0) for b in {*computed, *skipped}), default=0)

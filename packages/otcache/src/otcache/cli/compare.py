@@ -29,6 +29,7 @@ def demo(
     """Calibrate a shipped pipeline and compare otcache on held-out prompts."""
     from otcache.demo import DemoSettings, run_demo
     from otcache.demo.showing import tables, write
+    from otcache.progress import Stages
 
     settings = replace(DemoSettings.chosen(video=video, quick=quick), call=arguments(call))
     given = [f"--set {shlex.quote(argument)}" for argument in call or ()]
@@ -36,7 +37,7 @@ def demo(
     directory = directory or Path("otcache-demo-video" if video else "otcache-demo")
     kept = directory / "-".join(["calibration", *["video"] * video, *["quick"] * quick])
     outcome = run_demo(settings, kept, command=command, progress=not as_json)
-    written = write(outcome, directory)
+    written = write(outcome, directory, Stages(not as_json))
     if as_json:
         show_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
         return
@@ -142,9 +143,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the report of a comparison again, from its results and images; runs no network."""
+    from otcache.progress import Stages
     from otcache.report import rebuild
 
-    written = [str(path) for path in rebuild(directory)]
+    written = [str(path) for path in rebuild(directory, stages=Stages(not as_json))]
     show_facts({"files": written} if as_json else {"report": directory / "report.html"}, as_json)
 
 

@@ -34,13 +34,15 @@ def calibrate(
     """
     from otcache.calibrate import calibrate as measure
     from otcache.opening import open_pipeline, read_prompts
+    from otcache.progress import Stages
     from otcache.recipe import Recipe
 
     at_least("--steps", steps, 1)
     at_least("--batch-size", batch_size, 1)
     given, numbers = arguments(call), integers("--seeds", seeds)
     read = read_prompts(prompts) if prompts else None
-    opened = open_pipeline(pipeline)
+    with Stages(not as_json).stage("opening the pipeline"):
+        opened = open_pipeline(pipeline)
     calibration = measure(
         opened.target,
         opened.prompts if read is None else read,

@@ -41,6 +41,7 @@ def run(
     """Make one image or video by a policy."""
     from otcache.arena.assembly import FRAMES_PER_SECOND
     from otcache.opening import open_pipeline
+    from otcache.progress import Stages
     from otcache.running import load_policy
     from otcache.saving import check_name, save
     from otcache.single import run_once
@@ -55,7 +56,9 @@ def run(
     registry, plan_ = Registry(), load_policy(policy)
     if file is not None:
         check_name(file, registry)
-    opened = open_pipeline(pipeline, registry)
+    stages = Stages(not as_json)
+    with stages.stage("opening the pipeline"):
+        opened = open_pipeline(pipeline, registry)
     result = run_once(
         opened.target,
         plan_,
@@ -66,6 +69,7 @@ def run(
         strict=strict,
         call={**opened.call, **given},
         storage=Storage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
+        stages=stages,
     )
     rate = rate or opened.frames_per_second or FRAMES_PER_SECOND
     written = save(file, result.made, rate, registry)

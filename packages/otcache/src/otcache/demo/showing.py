@@ -10,6 +10,7 @@ from rich.console import Group
 from otcache.demo.clips import write_clips
 from otcache.demo.run import DemoOutcome
 from otcache.demo.verdict import verdict
+from otcache.progress import Stages
 from otcache.report import write_report
 from otcache.report.duels import duel_table
 from otcache.report.table import rich_table
@@ -17,18 +18,20 @@ from otcache.results import Results
 from otcache_core.plugins import Registry
 
 
-def write(outcome: DemoOutcome, directory: Path) -> list[Path]:
-    """The report, the policy, and a folder ``clips`` where the pipeline makes clips.
+def write(outcome: DemoOutcome, directory: Path, stages: Stages | None = None) -> list[Path]:
+    """Write the report, the policy, and a folder ``clips`` where the pipeline makes videos.
 
     Raises:
         FileError: if a file cannot be written.
     """
-    written = write_report(outcome.results, outcome.pictures, directory)
+    stages = stages or Stages(show=False)
+    written = write_report(outcome.results, outcome.pictures, directory, stages=stages)
     policy = directory / "policy.otcache"
     outcome.policy.save(policy)
     written.append(policy)
     if outcome.results.frames_per_second:
-        written += write_clips(outcome, directory / "clips", Registry())
+        with stages.stage("writing videos"):
+            written += write_clips(outcome, directory / "clips", Registry())
     return written
 
 

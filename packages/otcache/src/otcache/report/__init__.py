@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from otcache.console import as_utf8
+from otcache.progress import Stages
 from otcache.report.pictures import Pictures
 from otcache.results import Results
+from otcache_core.files import write_bytes
 
 if TYPE_CHECKING:
     from otcache.report.album import Album
@@ -16,7 +20,13 @@ __all__ = ["rebuild", "write_report"]
 RESULTS, PICTURES, GRID = "results.json", "pictures.safetensors", "grid.png"
 
 
-def write_report(results: Results, pictures: Pictures | None, directory: str | Path) -> list[Path]:
+def write_report(
+    results: Results,
+    pictures: Pictures | None,
+    directory: str | Path,
+    *,
+    stages: Stages | None = None,
+) -> list[Path]:
     """Write every file of a report; each one appears whole or not at all.
 
     Args:
@@ -24,6 +34,7 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
         pictures: (method, budget) to pictures (n, height, width, 3), or to clips (n, frames, height,
             width, 3), in [0, 1], with ("full", N); None leaves the picture grid and the wall out.
         directory: made if missing; files of an earlier report in it are replaced.
+        stages: show how many files are written.
 
     Returns:
         report.html, table.md, table.csv, error.png, schedules.png, with pictures grid.png and
@@ -39,7 +50,7 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
     album = Album.of(results, pictures) if pictures else None
     kept = Results.from_dict(results.to_dict())  # as it will be read again
     _make(folder)
-    written = _write(kept, album, folder)
+    written = _write(kept, album, folder, stages)
     if album:
         album.save(folder / PICTURES)
         written.append(folder / PICTURES)
@@ -49,7 +60,7 @@ def write_report(results: Results, pictures: Pictures | None, directory: str | P
     return [*written, folder / RESULTS]
 
 
-def rebuild(directory: str | Path) -> list[Path]:
+def rebuild(directory: str | Path, *, stages: Stages | None = None) -> list[Path]:
     """Write the files of a report again, from its results.json and pictures.safetensors.
 
     Where nothing changed, neither otcache nor the two files, every file comes out as it was.
@@ -57,6 +68,7 @@ def rebuild(directory: str | Path) -> list[Path]:
     Args:
         directory: what :func:`write_report` wrote to; without pictures.safetensors, grid.png and the
             picture wall are left out.
+        stages: show how many files are written.
 
     Returns:
         As :func:`write_report`, but for the two files read.
@@ -69,30 +81,42 @@ def rebuild(directory: str | Path) -> list[Path]:
     folder = Path(directory)
     results = Results.load(folder / RESULTS)
     path = folder / PICTURES
-    return _write(results, Album.load(path, results) if path.exists() else None, folder)
+    return _write(results, Album.load(path, results) if path.exists() else None, folder, stages)
 
 
-def _write(results: Results, album: Album | None, folder: Path) -> list[Path]:
+def _write(
+    results: Results, album: Album | None, folder: Path, stages: Stages | None
+) -> list[Path]:
+    """Make every file, and write them once all are made."""
+    makers = _makers(results, album)
+    with (stages or Stages(show=False)).stage("writing the report", len(makers)) as advance:
+        contents = {}
+        for done, (name, make) in enumerate(makers.items(), 1):
+            contents[folder / name] = make()
+            advance(done, len(makers))
+        for path, content in contents.items():
+            write_bytes(path, content)
+    return list(contents)
+
+
+def _makers(results: Results, album: Album | None) -> dict[str, Callable[[], bytes]]:
     from otcache.report.canvas import draw_png
     from otcache.report.csv_table import csv_table
     from otcache.report.grid import grid_png
     from otcache.report.html import render
     from otcache.report.markdown import document
     from otcache.report.plots import ERROR_SIZE, error_plot, strips_plot, strips_size
-    from otcache_core.files import write_bytes
 
-    contents = {
-        "report.html": render(results, album).encode(),
-        "table.md": document(results).encode(),
-        "table.csv": csv_table(results).encode(),
-        "error.png": draw_png(error_plot(results), ERROR_SIZE),
-        "schedules.png": draw_png(strips_plot(results), strips_size(results)),
+    makers: dict[str, Callable[[], bytes]] = {
+        "report.html": lambda: as_utf8(render(results, album)),
+        "table.md": lambda: as_utf8(document(results)),
+        "table.csv": lambda: as_utf8(csv_table(results)),
+        "error.png": lambda: draw_png(error_plot(results), ERROR_SIZE),
+        "schedules.png": lambda: draw_png(strips_plot(results), strips_size(results)),
     }
     if album:
-        contents[GRID] = grid_png(results, album)
-    for name, content in contents.items():
-        write_bytes(folder / name, content)
-    return [folder / name for name in contents]
+        makers[GRID] = lambda: grid_png(results, album)
+    return makers
 
 
 def _make(folder: Path) -> None:
