@@ -98,7 +98,7 @@ def test_forecasts_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ([1, 0], {"num_steps": 3}, "num_steps must be 2, as in the file, got 3"),
         ([1, 0], {"budget": 2}, "budget must be 1, as in the file, got 2"),
         ([0, "1"], {}, "a row must be whole numbers"),
-        ({"3": [0, 1]}, {"num_steps": 10}, "row '3' of .* must be 3, got '2 steps'"),
+        ({"3": [0, 1]}, {"num_steps": 10}, "row '3' must be 3, got '2 steps'"),
         ({"2": [0, 1]}, {}, "num_steps must be given"),
         ({"2": [0, 1], "1": [0]}, {"num_steps": 9}, "budget must be given, of 1, 2"),
         ({"attn1": [1, 0]}, {"num_steps": 2}, "the file must be a schedule, table or policy"),

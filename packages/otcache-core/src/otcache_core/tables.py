@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parameters: of the denoiser, where one class of pipelines has several tables; else 0.
 
     Raises:
-        ScheduleError: if a row is no schedule, or two have the same budget.
+        ScheduleError: if a row is no schedule, two have the same budget, or ``parameters`` are negative.
 
     Examples:
         >>> table = ScheduleTable("mine", "by hand", 10, ((0, 5), (0, 2, 4, 7)))
@@ -45,6 +46,9 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.parameters < math.inf:
+            wanted = "a finite number of at least 0"
+            raise ScheduleError(expected("parameters", self.parameters, wanted))
         budgets = [Schedule(self.num_steps, row).budget for row in self.rows]
         if not budgets or budgets != sorted(set(budgets)):
             raise ScheduleError(expected("budgets of rows", budgets, "distinct and rising"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from otcache.published import names, published
-from otcache_core import FileError, Schedule, ScheduleError, ScheduleTable
+from otcache_core import FileError, OtcacheError, Schedule, ScheduleError, ScheduleTable
 from otcache_core.errors import expected
-from otcache_core.files import write_bytes
+from otcache_core.files import bad_file, write_bytes
 from otcache_core.json_files import read_json
 from otcache_core.notices import notify
 from otcache_core.policy import FORMAT as POLICY
@@ -17,6 +19,7 @@ from otcache_core.policy import Policy
 from otcache_core.schedule import FORMAT as SCHEDULE
 from otcache_core.tables import FORMAT as TABLE
 
+T = TypeVar("T")
 #: What :func:`write_schedule` writes.
 KINDS = ("schedule", "indices", "mask")
 
@@ -96,7 +99,7 @@ def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> No
 
 
 def _existing(source: str | Path) -> Path:
-    if not Path(source).is_file():
+    if not os.path.lexists(source):
         among = f"a file, or one of {', '.join(names())}"
         raise FileError(expected("the source", str(source), among))
     return Path(source)
@@ -105,41 +108,55 @@ def _existing(source: str | Path) -> Path:
 def _plain(source: str | Path, data: list[Any], num_steps: int | None) -> Schedule:
     _check_integers(source, data)
     if data[:1] == [1]:
-        return Schedule.from_mask(data)
+        return _in_file(source, lambda: Schedule.from_mask(data))
     if num_steps is None:
         raise ScheduleError(
             expected("num_steps", None, "given", f"{source} lists computed steps only.")
         )
-    return Schedule(num_steps, tuple(data))
+    return _in_file(source, lambda: Schedule(num_steps, tuple(data)))
 
 
 def _table(source: str | Path, data: Any, num_steps: int | None) -> ScheduleTable:
     if isinstance(data, dict) and data.get("format") == TABLE:
         return ScheduleTable.load(source)
     rows = data if isinstance(data, dict) else {}
-    if not rows or not all(k.isdecimal() and isinstance(row, list) for k, row in rows.items()):
+    if not rows or not all(_is_row(key, row) for key, row in rows.items()):
         wanted = "a schedule, table or policy of otcache, an index table, a list of steps or a mask"
-        raise FileError(f"{source}: {expected('the file', type(data).__name__, wanted)}")
+        raise bad_file(source, expected("the file", type(data).__name__, wanted))
     for key, row in rows.items():
         _check_integers(source, row)
-        if len(row) != int(key):
-            raise ScheduleError(expected(f"row {key!r} of {source}", f"{len(row)} steps", key))
+        if str(len(row)) != key:
+            raise bad_file(source, expected(f"row {key!r}", f"{len(row)} steps", key))
     if num_steps is None:
         raise ScheduleError(
             expected("num_steps", None, "given", f"{source} lists computed steps only.")
         )
-    return ScheduleTable.of(Path(source).stem, str(source), num_steps, rows.values())
+    name = Path(source).stem
+    return _in_file(source, lambda: ScheduleTable.of(name, str(source), num_steps, rows.values()))
+
+
+def _is_row(key: str, row: object) -> bool:
+    return key.isascii() and key.isdecimal() and isinstance(row, list)
+
+
+def _in_file(source: str | Path, make: Callable[[], T]) -> T:
+    """Make something of a file's values; where that fails it is the file that is wrong."""
+    try:
+        return make()
+    except OtcacheError as error:
+        raise bad_file(source, str(error)) from error
 
 
 def _check_integers(source: str | Path, row: list[Any]) -> None:
     if any(isinstance(k, bool) or not isinstance(k, int) for k in row):
-        raise FileError(f"{source}: {expected('a row', row, 'whole numbers')}")
+        raise bad_file(source, expected("a row", row, "whole numbers"))
 
 
 def _row(table: ScheduleTable, budget: int | None, num_steps: int | None) -> Schedule:
-    only = table.budgets[0] if len(table.budgets) == 1 else None
-    wanted = _named(budget or only, ", ".join(map(str, table.budgets)))
-    n = num_steps or table.num_steps
+    if budget is None and len(table.budgets) == 1:
+        budget = table.budgets[0]
+    wanted = _named(budget, ", ".join(map(str, table.budgets)))
+    n = table.num_steps if num_steps is None else num_steps
     if n == table.num_steps and wanted in table.budgets:
         return table.schedule(wanted)
     notify(

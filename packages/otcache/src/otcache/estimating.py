@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,8 @@ from typing import Any
 from otcache.model_folder import ModelFolder
 from otcache_core import OtcacheError
 from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
-from otcache_core.errors import expected
+from otcache_core.errors import expected, shortened
+from otcache_core.files import bad_file
 from otcache_core.plugins import Registry
 
 #: Bytes of a number.
@@ -119,7 +121,7 @@ def estimate(
             raise OtcacheError(expected("budget", budget, f"between 1 and {num_steps}"))
     found, configs = _find(model, registry or Registry())
     canvas = Canvas(height, width, frames)
-    call = found.measure(canvas, configs)
+    call = _measured(model, found, canvas, configs)
     one = call.output_elements * DTYPES[dtype]
     return Estimate(
         model if configs else found.name,
@@ -133,6 +135,20 @@ def estimate(
         call,
         tuple(_outlay(call, num_steps, budget, memory, one) for budget in every),
     )
+
+
+def _measured(model: str, found: Architecture, canvas: Canvas, configs: Configs) -> CallCost:
+    if not configs:
+        return found.measure(canvas, configs)
+    try:
+        return found.measure(canvas, configs)
+    except OtcacheError:
+        raise
+    except Exception as error:  # whatever a damaged configuration makes a model class raise
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise bad_file(
+            model, f"no {found.model_class} can be made of its config.json: {reason}"
+        ) from error
 
 
 def _outlay(call: CallCost, num_steps: int, budget: int, memory: int, one: int) -> Outlay:
@@ -154,7 +170,7 @@ def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
     slug = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     if slug in names or not names:
         return registry.create("architectures", slug), {}
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         folder = ModelFolder.read(Path(model))
         return _of_class(folder.model_class, registry), folder.configs
     return _of_class(model, registry), {}

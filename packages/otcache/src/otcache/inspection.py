@@ -12,6 +12,7 @@ from otcache.candidates import BASELINES
 from otcache.planning import proven
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
+from otcache_core.errors import shortened
 from otcache_core.policy import Policy
 
 COMPUTED, SKIPPED = "█", "·"
@@ -28,19 +29,20 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
     """Schedules as strips, then where the policy comes from."""
     table = Table(
         "budget",
-        "speedup",
+        "ideal speedup",
         f"computed {COMPUTED} and skipped {SKIPPED} steps",
         "forecaster",
         box=None,
     )
     for schedule in schedules:
         speedup = f"{schedule.ideal_speedup:.1f}x"
-        table.add_row(str(schedule.budget), speedup, strip(schedule), schedule.forecaster)
+        rule = Text(schedule.forecaster)  # a name in brackets is no markup
+        table.add_row(str(schedule.budget), speedup, strip(schedule), rule)
     facts = Table(box=None, show_header=False)
     for name, value in policy.provenance.to_dict().items():
         if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
-        facts.add_row(name, str(value))
+        facts.add_row(name, Text(shortened(str(value))))
     return Group(table, Text(), facts)
 
 
@@ -49,10 +51,12 @@ def candidate_table(calibration: Calibration) -> Group:
     rows = [_columns(rung) for rung in calibration.ladder]
     seen = {name: None for row in rows for name in row}
     names = [*(name for name in seen if name not in BASELINES), *_in_order(seen)]
-    table = Table(box=None, padding=(0, 1, 0, 0), title=_title(calibration), title_justify="left")
+    title = Text(_title(calibration))
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column("B", justify="right", vertical="bottom", no_wrap=True)
     for name in names:
-        table.add_column(_heading(name), justify="right", vertical="bottom", no_wrap=True)
+        heading = Text(_heading(name))
+        table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
     samples = len(calibration.samples)
     for rung, row in zip(calibration.ladder, rows, strict=True):
         cells = (_cell(row.get(n), n == _column(rung.winner), samples) for n in names)
@@ -135,5 +139,5 @@ def plugin_table(rows: Sequence[dict[str, str]]) -> Table:
     """A line a plugin."""
     table = Table("kind", "name", "distribution", "summary", box=None)
     for row in rows:
-        table.add_row(row["kind"], row["name"], row["distribution"], row["summary"])
+        table.add_row(*(Text(row[k]) for k in ("kind", "name", "distribution", "summary")))
     return table

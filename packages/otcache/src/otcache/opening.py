@@ -12,6 +12,7 @@ from typing import Any
 
 from otcache_core import FileError, OtcacheError
 from otcache_core.demo import Demo
+from otcache_core.files import read_bytes
 from otcache_core.plugins import Registry
 
 MAX_PROMPTS = 10_000
@@ -104,15 +105,13 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
         FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise FileError(
             f"{path}, line {line}: must be UTF-8, got the byte {error.object[error.start]:#04x}: "
             "save the file as UTF-8."
         ) from error
-    except OSError as error:
-        raise FileError(f"{path}: cannot read prompts: {error.strerror or error}.") from error
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not 1 <= len(lines) <= MAX_PROMPTS:
         raise FileError(
@@ -124,6 +123,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def _make(name: str, module: str, function: str) -> Any:
     _look_here()
     try:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ImportError(f"{module!r} is no name of a module")
         return getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError) as error:
         raise OtcacheError(f"pipeline {name!r} cannot be made: {error}") from error

@@ -38,7 +38,7 @@ def made_for(target: Any, prefix: str = "") -> ScheduleTable | None:
     if len(tables) < 2:
         return tables[0] if tables else None
     size = sum(p.numel() for p in target.transformer.parameters())
-    return min(tables, key=lambda table: abs(math.log(size / table.parameters)))
+    return min(tables, key=lambda table: abs(math.log(max(1, size) / max(1.0, table.parameters))))
 
 
 def no_table(target: Any, prefix: str = "") -> str:
