@@ -138,13 +138,19 @@ def test_no_real_pictures_is_an_error_that_says_what_to_give(tmp_path: Path) -> 
         Frechet(tmp_path)(waves(2, SHAPE))
 
 
+@pytest.mark.remedy("a distance depends on the size: resize the real ones")
+@pytest.mark.remedy("{} must be {}, got {}: resize the real pictures")
 def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OtcacheError, match=r"size must be the real ones' \(64, 64\), got \(32, 48"):
         Frechet("demo")(waves(2, (32, 48, 3)))
-    for i, side in enumerate((40, 50)):
-        Image.new("RGB", (side, 40)).save(tmp_path / f"{i}.png")
+    real = [Image.new("RGB", (side, 40), "red") for side in (40, 50)]
+    for i, picture in enumerate(real):
+        picture.save(tmp_path / f"{i}.png")
     with pytest.raises(OtcacheError, match=r"1.png must be 40 by 40 pixels, as 0.png, got '50 by"):
         Frechet(tmp_path)(waves(2, SHAPE))
+    for i, picture in enumerate(real):
+        picture.resize((48, 32)).save(tmp_path / f"{i}.png")
+    assert Frechet(tmp_path)(waves(2, (32, 48, 3))) > 0
 
 
 def test_one_picture_is_no_distribution(tmp_path: Path) -> None:

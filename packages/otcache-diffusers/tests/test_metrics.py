@@ -96,7 +96,7 @@ def test_pairing_off_by_one_costs_quality(metric: type[QualityMetric]) -> None:
 
 BAD = {
     "uint8 wraps": ((noise() * 255).astype(np.uint8), "must be floating point, got 'uint8'"),
-    "0 to 255": (noise() * 255, r"finite and within \[0, 1\]"),
+    "0 to 255": (noise() * 255, r"within \[0, 1\]"),
     "-1 to 1": (noise() * 2 - 1, r"map \[-1, 1\]"),
     "not a number": (np.full((2, 32, 32, 3), np.nan), "finite"),
     "channels first": (noise().transpose(0, 3, 1, 2), "channels last"),
@@ -111,6 +111,23 @@ def test_bad_pictures_are_refused(metric: type[QualityMetric], defect: str) -> N
     images, message = BAD[defect]
     with pytest.raises(OtcacheError, match=message if defect != "another count" else "shape"):
         metric()(images, noise())
+
+
+@pytest.mark.remedy("divide 8-bit pictures by 255, and map [-1, 1] to [0, 1] by (x + 1) / 2")
+@pytest.mark.remedy("make them by a pipeline in float32 or bfloat16")
+def test_what_is_advised_for_bad_pictures_makes_them_good() -> None:
+    good = noise()
+    with np.errstate(all="ignore"):  # 1e6 is beyond what float16 holds
+        half, single = ((good * 1e6).astype(t) / t(1e6) for t in (np.float16, np.float32))
+    advised = {
+        "divide 8-bit": ((255 * good).round().astype(np.uint8), lambda x: x / 255),
+        "map": (2 * good - 1, lambda x: (x + 1) / 2),
+        "float32": (half, lambda x: single),
+    }
+    for words, (bad, mend) in advised.items():
+        with pytest.raises(OtcacheError, match=words):
+            Psnr()(bad, good)
+        assert Psnr()(mend(bad), good).min() > 50
 
 
 @pytest.mark.parametrize("metric", [Ssim, Lpips])

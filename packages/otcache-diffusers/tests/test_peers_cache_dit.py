@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ def test_what_cannot_be_run_has_a_reason(facts: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.remedy("pip install 'otcache-diffusers[arena]'", value=True)
 @pytest.mark.parametrize(
     ("version", "reason"),
     [
@@ -139,3 +140,5 @@ def test_another_version_or_none_is_a_reason(
     monkeypatch.setattr(library, "version", found)
     peer = Registry().create("peers", "dbcache")
     assert peer.supports(tiny.flux().pipe, SampleRequest(("a",), (0,), N)) == reason
+    declared = requires("otcache-diffusers") or []
+    assert [line for line in declared if line.startswith("cache-dit<1.6") and "arena" in line]

@@ -353,6 +353,7 @@ def test_alone_diffusers_computes_everything_on_flux(pipe: Any) -> None:
 # -- reasons --------------------------------------------------------------------------------------
 
 
+@pytest.mark.remedy("{} has no {}: install a later one", value=True)
 def test_reasons_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ask = request()
     wanted = {
@@ -370,10 +371,12 @@ def test_reasons_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "needs a diffusers pipeline, got Linear" in peer_of(name).supports(
             nn.Linear(1, 1), ask
         )
-    monkeypatch.setattr(reasons, "hooks", SimpleNamespace())
-    assert peer_of("sea-cache").supports(tiny.flux().pipe, ask) == (
-        f"{reasons.VERSION} has no SeaCacheConfig: install a later one"
-    )
+    with monkeypatch.context() as old:
+        old.setattr(reasons, "hooks", SimpleNamespace())
+        assert peer_of("sea-cache").supports(tiny.flux().pipe, ask) == (
+            f"{reasons.VERSION} has no SeaCacheConfig: install a later one"
+        )
+    assert peer_of("sea-cache").supports(tiny.flux().pipe, ask) == ""
 
 
 def test_a_second_transformer_and_unknown_blocks_are_reasons(pipe: Any) -> None:

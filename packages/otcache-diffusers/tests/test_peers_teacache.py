@@ -238,11 +238,14 @@ def test_a_loop_of_the_users_own_is_calibrated_and_run() -> None:
     assert torch.equal(loop(["a"], [0], N), plain)
 
 
+@pytest.mark.remedy("no sampler to calibrate on: wrap it in otcache.loop(...)", value=True)
 def test_what_cannot_be_run_has_a_reason() -> None:
     peer, plain = TeaCache(), Net(modulated=False)
     loop = Loop(tiny.euler_sampler(plain), plain)
     assert "norm1 is told the timestep" in peer.supports(loop, REQUEST)
-    assert "wrap it in otcache.loop" in peer.supports(Net(), REQUEST)
+    net = Net()
+    assert "wrap it in otcache.loop" in peer.supports(net, REQUEST)
+    assert peer.supports(Loop(tiny.euler_sampler(net), net), REQUEST) == ""
     short = SampleRequest(("a",), (0,), 5)
     assert "runs of 6 steps or more" in peer.supports(tiny.flux().pipe, short)
     case = tiny.flux()

@@ -44,8 +44,7 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(OtcacheError, match=words) as caught:
         solver.solve(PROBLEM)
-    line = f"pip install '{REQUIREMENTS[module.split('.')[0]]}'"
-    assert line in str(caught.value)
+    assert str(caught.value).split("'")[-2] == REQUIREMENTS[module.split(".")[0]]
     assert isinstance(caught.value.__cause__, ImportError)
 
 
@@ -59,5 +58,7 @@ def test_a_library_that_fails_to_import_is_not_said_to_be_missing(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "networkx"]:
         if name != "networkx.utils":
             monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(OtcacheError, match=r"networkx, which is broken \(.*networkx\.utils"):
+    with pytest.raises(
+        OtcacheError, match=r"networkx, which is broken \(.*networkx\.utils.*--force-reinstall"
+    ):
         library("networkx", "this test")

@@ -326,7 +326,7 @@ def test_a_gap_says_how_to_close_it():
     assert (done.gap, done.reason) == (0, "")
 
 
-@pytest.mark.remedy("{} needs {}, which {}: pip install '{}'")
+@pytest.mark.remedy("pip install {}'{}'")
 @pytest.mark.remedy("use backend=HiGHS()")
 @pytest.mark.remedy("use MinNormPoint()")
 def test_a_missing_library_is_installed_or_done_without(monkeypatch):

@@ -228,11 +228,19 @@ def test_lpips_of_a_clip_is_the_mean_over_its_frames() -> None:
 # -- refusals --------------------------------------------------------------------------------------
 
 
+@pytest.mark.remedy("a change over time needs two; compare single frames by an image metric")
+def test_a_single_frame_is_a_picture() -> None:
+    single = np.full((2, 1, 48, 48, 3), 0.5)
+    for name in clip_kits.KITS:
+        with pytest.raises(OtcacheError, match="compare single frames by an image metric"):
+            clip_kits.KITS[name]().make_metric()(single, single)
+    assert Ssim()(single[:, 0], single[:, 0]) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("name", clip_kits.KITS)
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
-        (np.s_[:, :1], "frames must be at least 2, got 1"),
         (np.s_[:, 0], r"shape must be \(n, frames, height, width, 3\)"),
         (np.s_[..., :2], r"shape must be \(n, height, width, 3\)"),
         (np.s_[:0], r"shape must be \(n, frames, height, width, 3\)"),

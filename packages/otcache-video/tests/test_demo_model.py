@@ -35,10 +35,20 @@ def test_folder_is_small() -> None:
     assert sum(sizes) <= 16 * MEGABYTE
 
 
+@pytest.mark.remedy("holds no trained model: make one with tools/train_demo_video.py --out {}")
 def test_a_copy_without_the_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "folder", lambda: tmp_path)
-    with pytest.raises(OtcacheError, match="holds no trained model"):
+    script = Path(__file__).parents[3] / "tools/train_demo_video.py"
+    if script.exists():
+        assert '"--out"' in script.read_text(encoding="utf-8")
+    made = demo.folder()  # what the script wrote
+    monkeypatch.setattr(demo, "folder", lambda: tmp_path / "model")
+    with pytest.raises(OtcacheError, match="holds no trained model") as caught:
         demo.prompts()
+    named = Path(str(caught.value).split("--out ")[1].removesuffix("."))
+    named.mkdir()
+    for name in ("model_index.json", "prompts.json"):
+        (named / name).write_bytes((made / name).read_bytes())
+    assert demo.prompts()
 
 
 def test_prompts_are_enough_and_disjoint() -> None:

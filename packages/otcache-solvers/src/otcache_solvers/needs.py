@@ -38,11 +38,11 @@ def library(module: str, user: str, instead: str = "") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         name = requirement.split(">")[0]
-        why = "is not installed" if error.name == module.split(".")[0] else f"is broken ({error})"
+        missing = error.name == module.split(".")[0]
+        why = "is not installed" if missing else f"is broken ({error})"
+        line = f"pip install {'' if missing else '--force-reinstall '}'{requirement}'"
         other = f", or {instead}." if instead else "."
-        raise OtcacheError(
-            f"{user} needs {name}, which {why}: pip install '{requirement}'{other}"
-        ) from error
+        raise OtcacheError(f"{user} needs {name}, which {why}: {line}{other}") from error
 
 
 def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:

@@ -61,7 +61,7 @@ def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
     if not (folder() / "model_index.json").is_file():
         raise OtcacheError(
             "this copy of otcache-video holds no trained model: make one with "
-            "tools/train_demo_video.py, or use a release that has it."
+            f"tools/train_demo_video.py --out {folder()}."
         )
     roles = json.loads((folder() / "prompts.json").read_text(encoding="utf-8"))
     return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from otcache_core.errors import OtcacheError, expected
 
 _RESCALE = "divide 8-bit pictures by 255, and map [-1, 1] to [0, 1] by (x + 1) / 2."
+_FINITE = "make them by a pipeline in float32 or bfloat16."
 
 
 def check_pairs(
@@ -49,10 +50,12 @@ def check_pictures(
     """
     stack = np.asarray(pictures)
     _check_form(name, stack, smallest)
+    if not np.isfinite(stack).all():
+        raise OtcacheError(expected(f"{name}' values", "NaN or infinity", "finite", _FINITE))
     low, high = float(stack.min()), float(stack.max())
-    if not (low >= 0.0 and high <= 1.0):
+    if low < 0.0 or high > 1.0:
         got = f"{low:.4g} to {high:.4g}"
-        raise OtcacheError(expected(f"{name}' values", got, "finite and within [0, 1]", _RESCALE))
+        raise OtcacheError(expected(f"{name}' values", got, "within [0, 1]", _RESCALE))
     return stack.astype(np.float64)
 
 

@@ -70,6 +70,6 @@ class Vgg16(Backbone):
             odd = ", ".join(sorted(set(found) ^ KEYS)[:4])
             raise FileError(
                 f"{self._path}: tensors must be conv0 to conv12 and head0 to head4, missing or "
-                f"unknown: {odd}: make the file with tools/convert_lpips.py --network vgg."
+                f"unknown: {odd}: make the file with tools/convert_lpips.py --network vgg --out FILE."
             )
         return {name: tensor.to(self._device, torch.float32) for name, tensor in found.items()}

@@ -89,7 +89,8 @@ def _library() -> Any:
         import av
     except ImportError as error:
         raise OtcacheError(
-            f"writing .mp4 needs PyAV, which cannot be imported ({error}): pip install av"
+            f"writing .mp4 needs PyAV, which cannot be imported ({error}): "
+            "pip install --force-reinstall 'av>=15.1'"
         ) from error
     if ENCODER not in av.codec.codecs_available:
         raise OtcacheError(
