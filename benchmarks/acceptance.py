@@ -13,10 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+from speed import measured
+
+import otcache
 from otcache.report.duels import duels
 from otcache.report.markdown import duels_markdown, markdown_table
 from otcache.results import Results
 from otcache_core.calibration import Calibration
+from otcache_core.policy import Policy
 
 RIVALS = ("uniform", "fewer steps", "LeMiCa rule")
 SECONDS, GIBIBYTES, SHARE = 360, 3.0, 0.9
@@ -31,12 +35,16 @@ def _quality(results: Results) -> list[tuple[str, bool]]:
     return rows
 
 
-def _speed(results: Results) -> tuple[str, bool]:
-    cell = results.cell("otcache", results.num_steps // 3)
-    assert cell is not None
-    share = cell.measured_speedup / cell.ideal_speedup
-    text = f"speedup of the denoising loop at B = N/3: {cell.measured_speedup:.2f}"
-    return f"{text}, {share:.2f} of the ideal (at least {SHARE})", share >= SHARE
+def _speed(policy: Policy) -> tuple[str, bool]:
+    """The loop alone, in pairs with full runs: the table has whole calls, decoding included."""
+    schedule = policy.schedule(policy.num_steps // 3)
+    found, text = measured(schedule, 8), "speedup of the denoising loop at B = N/3"
+    if found.speedup is None:
+        return f"{text}: withheld, since {found.withheld}", False
+    median, half = found.speedup
+    share = median / schedule.ideal_speedup
+    told = f"{text}: {median:.2f} ±{half:.2f}, {share:.2f} of the ideal (at least {SHARE})"
+    return told, share >= SHARE
 
 
 def ladder_markdown(calibration: Calibration) -> str:
@@ -68,7 +76,7 @@ def main() -> int:
     results = Results.load(out / "results.json")
     checks = [
         *_quality(results),
-        _speed(results),
+        _speed(otcache.load_policy(out / "policy.otcache")),
         (f"wall time {seconds:.0f} s (at most {SECONDS})", seconds <= SECONDS),
         (f"peak memory {memory:.2f} GiB (at most {GIBIBYTES})", memory <= GIBIBYTES),
     ]

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
+from otcache.timing import Pair, speed
 from otcache_core import Schedule
 from otcache_core.contracts import RunReport
 from otcache_diffusers.executor import TorchExecutor
@@ -246,8 +247,8 @@ def lines(bench: Bench, num_steps: int, repeats: int) -> list[str]:
     for schedule in schedules.values():  # warm
         bench.run(schedule)
     runs: dict[int, list[Run]] = {b: [] for b in schedules}
-    for _ in range(repeats):
-        for b, schedule in schedules.items():
+    for number in range(repeats):  # either end first in turn, as in otcache.timing
+        for b, schedule in list(schedules.items())[:: -1 if number % 2 else 1]:
             runs[b].append(bench.run(schedule))
     name = f"{bench.size.name}, {bench.parameters / 1e6:.0f} M, {bench.size.pixels} px"
     return [_row(name, b, num_steps, schedules[b], runs) for b in schedules]
@@ -257,15 +258,17 @@ def _row(
     name: str, budget: int, num_steps: int, schedule: Schedule | None, runs: dict[int, list[Run]]
 ) -> str:
     own, plain = runs[budget], runs[num_steps]
-    wall, full = (median(run.wall for run in some) for some in (own, plain))
+    ideal = num_steps / budget
     computed = set(schedule.computed) if schedule else set(range(num_steps))
     cells = [
         name,
         f"{budget} of {num_steps}",
         _milliseconds([t for run in own for i, t in enumerate(run.steps) if i in computed]),
         _milliseconds([t for run in own for i, t in enumerate(run.steps) if i not in computed]),
-        f"{wall:.3f}",
-        f"{full / wall:.2f}x ({num_steps / budget:.2f}x)",
+        f"{median(run.wall for run in own):.3f}",
+        _speedup([Pair(a.wall, b.wall) for a, b in zip(plain, own, strict=True)], ideal)
+        if schedule
+        else "",
     ]
     if schedule is None:
         return f"| {' | '.join([*cells, '', '', ''])} |"
@@ -277,6 +280,13 @@ def _row(
         f"{cached / MIB:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _speedup(pairs: list[Pair], ideal: float) -> str:
+    found = speed(pairs, ideal)
+    if found.speedup is None:
+        return f"withheld, since {found.withheld}"
+    return f"{found.speedup.median:.2f} ±{found.speedup.half:.2f} ({ideal:.2f})"
 
 
 def _milliseconds(values: list[float]) -> str:

@@ -128,11 +128,13 @@ def _arena_cell(name: str, budget: int, hardness: Vector, rng: np.random.Generat
         nfe=nfe,
         ideal_speedup=N / nfe,
         measured_speedup=0.36 / seconds,
+        speedup_spread=0.1,
         schedule=tuple(int(k * N / budget) for k in range(budget)) if known else None,
         metrics={key: tuple(map(float, of(errors))) for key, of in METRICS.items()},
         setting="" if off == 1.0 else f"threshold={0.5 / budget:.3f}",
         totals={"frechet": float(14 + 40 * errors.mean())},
         seconds=seconds,
+        seconds_spread=0.002,
         flops=nfe * 4.1e9,
         peak_bytes=int(60e6 + 1e6 * len(name)),
     )
@@ -187,6 +189,7 @@ def _cell(method: str, budget: int, rmse: Vector) -> Cell:
         nfe=budget,
         ideal_speedup=N / budget,
         measured_speedup=0.95 * N / budget,
+        speedup_spread=0.12,
         schedule=None if method == "fewer steps" else tuple(steps),
         metrics={
             "rmse": tuple(map(float, rmse)),

@@ -30,6 +30,7 @@ from otcache.arena.worker import Bench, Worker, full_runs
 from otcache.published import published
 from otcache.report import write_report
 from otcache.state_error import state_rmse
+from otcache.timing import ABOVE, ROUNDS, Pair
 from otcache_core import FileError, OtcacheError
 from otcache_core.contracts import (
     ClipMetric,
@@ -324,14 +325,26 @@ def test_what_failed_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
 
 
 class FakeProbe:
-    """Makes grey pictures; a step costs 10 multiply-adds, a run 7 more; ``skips`` steps are left out."""
+    """Makes grey pictures; a step costs 10 multiply-adds, a run 7 more; ``skips`` steps are left out.
 
-    skips = 0
+    A step takes a tenth of a second, the first call after a change 40 more; ``batches`` are sizes of calls.
+    """
+
+    def __init__(self) -> None:
+        self.skips, self.warm = 0, False
+        self.batches: list[int] = []
+
+    def skip(self, steps: int) -> None:
+        self.skips, self.warm = steps, False
 
     def measure(self, target: Any, request: Any, *, flops: bool = False) -> Measured:
-        cost = 10 * (request.num_steps - self.skips) + 7
+        self.batches.append(len(request.prompts))
+        computed = request.num_steps - self.skips
+        cost = 10 * computed + 7
         shown = np.full((len(request.prompts), 4, 4, 3), 0.5)
-        return Measured(shown, shown, 0.1, cost if flops else None, 9 if flops else None)
+        seconds = computed / 10 + 40 * (not self.warm)
+        self.warm = True
+        return Measured(shown, shown, seconds, cost if flops else None, 9 if flops else None)
 
 
 class Knob(Peer):
@@ -350,9 +363,9 @@ class Knob(Peer):
 
     @contextmanager
     def apply(self, target: Any, setting: PeerSetting, measured: Any) -> Iterator[None]:
-        self._probe.skips = setting.values["skips"]
+        self._probe.skip(setting.values["skips"])
         yield
-        self._probe.skips = 0
+        self._probe.skip(0)
 
 
 class Silent:
@@ -371,7 +384,8 @@ def test_two_budgets_may_share_a_setting_and_evaluations_are_counted(tmp_path: P
     assert plan.labels == ((2, "3 calls"), (4, "3 calls"))
     assert run is not None
     assert run.nfe == 3.0
-    assert len(run.seconds) == len(fakes.SAMPLES)
+    assert run.pairs == (Pair(0.8, 0.3),) * ROUNDS  # eight steps and three, each warmed up
+    assert len(part.arrays("3 calls")["pictures"]) == len(fakes.SAMPLES)
 
 
 @pytest.mark.parametrize("table", published(FluxTable.TABLE).rows, ids=len)
@@ -398,7 +412,8 @@ def test_full_runs_are_made_once_and_a_failed_reference_is_not_tried_forever(
     assert whole is not None
     assert reference is not None
     assert (whole.nfe, reference.num_steps) == (float(fakes.N), 500)
-    assert len(reference.seconds) == len(fakes.SAMPLES)  # batches of one
+    assert set(probe.batches) == {1}
+    assert whole.pairs == reference.pairs == ()
 
 
 # --- results ---------------------------------------------------------------------------------------
@@ -443,8 +458,11 @@ def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     assert made.full == {
         "mean": pytest.approx(0.5), "letters": 11.5, "ode-rmse": pytest.approx(0.1, rel=1e-5)
     }  # fmt: skip
-    assert low.measured_speedup == pytest.approx(1.0 / 0.3)
+    assert (low.measured_speedup, low.speedup_spread) == (pytest.approx(3), pytest.approx(1))
+    assert (low.seconds, low.seconds_spread) == (0.3, pytest.approx(0.1))
     assert low.ideal_speedup == 4.0
+    assert (high.ideal_speedup, high.measured_speedup, high.seconds) == (2.0, None, None)
+    assert high.withheld == ABOVE  # the same pairs, of twice the evaluations
     assert set(pictures) == {("full", fakes.N), ("good", 2), ("good", 4)}
     assert [(gap.method, gap.budget) for gap in made.missing] == [
         ("partly", 2), ("partly", 4), ("never", None)

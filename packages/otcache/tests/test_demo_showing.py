@@ -33,7 +33,7 @@ def _cell(method: str, budget: int, **means: float) -> Cell:
     """Values a hundredth around each mean, alike for all methods."""
     spread = np.linspace(0.99, 1.01, PROMPTS)
     metrics = {name.replace("_", "-"): tuple(mean * spread) for name, mean in means.items()}
-    return Cell(method, budget, budget, N / budget, N / budget, None, metrics)
+    return Cell(method, budget, budget, N / budget, N / budget, None, metrics, speedup_spread=0.1)
 
 
 def _results() -> Results:

@@ -251,8 +251,8 @@ def test_curves_follow_the_metric_the_axis_and_the_legend(open_page: Open) -> No
     assert "Fréchet against network evaluations" in label
     assert page.locator("#chart .fullrun").count() == 1
     assert page.locator("#chart .band").count() == 0
-    page.locator("#axes label", has_text="seconds").click()
-    assert "seconds a picture" in page.locator("#chart svg").get_attribute("aria-label")
+    page.locator("#axes label", has_text="relative time").click()
+    assert "against time, of the full run's" in page.locator("#chart svg").get_attribute("aria-label")
     page.locator("#draw-front").click()
     assert page.locator("#chart .curve").count() == 7
     page.locator("#legend label", has_text="otcache").locator("input").focus()
@@ -261,7 +261,7 @@ def test_curves_follow_the_metric_the_axis_and_the_legend(open_page: Open) -> No
     page.locator("#draw-all").click()
     page.locator("#legend label", has_text="first-block-cache").locator("input").focus()
     said = page.locator("#chart-said").inner_text()
-    assert said.startswith("first-block-cache: 5.6 NFE, 0.102 s: ")
+    assert said.startswith("first-block-cache: 5.6 NFE, 0.282 of the full run's time: ")
     assert page.locator("#chart .curve.near").count() == 1
 
 

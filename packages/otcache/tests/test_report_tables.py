@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from otcache.report.csv_table import csv_table
+from otcache.report.csv_table import COSTS, csv_table
 from otcache.report.front import MOST, coloured, front, rivals
+from otcache.report.html import render
 from otcache.report.markdown import document, markdown_table
 from otcache.report.palette import GREY, SERIES, series_of
 from otcache.report.summary import best_methods, headlines, shared_budgets, worst_first
@@ -22,6 +23,7 @@ from otcache.report.table import rich_table
 from otcache.report.tags import harms, tags, tags_of
 from otcache.report.terminal import summary_table
 from otcache.results import Cell, Results
+from otcache.timing import ABOVE
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
@@ -59,8 +61,8 @@ def test_the_figures_are_means_with_half_intervals() -> None:
     cell = RESULTS.cells[0]
     mean = np.mean(cell.metrics["rmse"])
     row = next(line for line in printed(rich_table(RESULTS)).splitlines() if "uniform" in line)
-    assert row.split()[:5] == ["5", "uniform", "5", "5.70", "(6.00)"]
-    assert row.split()[5] == f"{mean:.4f}".removeprefix("0")
+    assert row.split()[:6] == ["5", "uniform", "5", "5.70", "±.12", "(6.0)"]
+    assert row.split()[6] == f"{mean:.4f}".removeprefix("0")
 
 
 def test_twenty_methods_fit_one_screen_of_104_columns() -> None:
@@ -99,13 +101,34 @@ def test_markdown_has_costs_gaps_sources_and_harms() -> None:
     text = document(few_metrics(ARENA))
     cell = ARENA.cells[0]
     assert cell.peak_bytes is not None
-    assert f"| {cell.nfe} | {cell.measured_speedup:.2f} (6.00) | 0.075 | 0.0205 | 67 |" in text
+    assert (
+        f"| {cell.nfe} | {cell.measured_speedup:.2f} ±.10 (6.00) | 0.075 ±0.002 | 0.0205 | 67 |"
+        in text
+    )
     assert "| all | lora-cache | needs &lt;cuda> & 24 GB: none here |" in text
     assert "| 5, 6, 8 | pyramid-attention | the nearest setting" in text
     assert "| budcache | invented project 5, rule of budcache | 240 |" in text
     assert "The full run itself: Fréchet 14.20." in text
     assert "| 5 | otcache | RMSE | glyph |" in text
     assert all(line.count("|") > 3 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_a_withheld_speedup_is_a_dash_and_its_reason_is_told_once() -> None:
+    untimed = {"measured_speedup": None, "speedup_spread": None}
+    cells = [replace(c, **untimed, withheld=ABOVE) for c in RESULTS.cells[:2]]  # type: ignore[arg-type]
+    results = few_metrics(replace(RESULTS, cells=(*cells, *RESULTS.cells[2:])))
+    for shown in (printed(rich_table(results)), document(results), render(results)):
+        text = " ".join(shown.split())
+        assert text.count("- (6.0") == 2
+        assert text.count("5.70 ±.12 (6.0") == 3
+        assert text.count(f"Withheld (-) at 2 of 10, since {ABOVE}.") == 1
+    rows = list(csv.DictReader(io.StringIO(csv_table(results))))
+    assert [row["measured_speedup"] for row in rows[:3]] == ["", "", "5.7"]
+    assert [row["withheld"] for row in rows[:3]] == [ABOVE, ABOVE, ""]
+    never = [replace(c, **untimed) for c in RESULTS.cells]  # type: ignore[arg-type]
+    for shown in (rich_table, markdown_table):
+        made = shown(replace(RESULTS, cells=tuple(never)))
+        assert "peedup" not in (made if isinstance(made, str) else printed(made))
 
 
 def test_markdown_keeps_its_columns_whatever_a_method_is_called() -> None:
@@ -139,10 +162,10 @@ def test_csv_has_full_precision_and_gaps_are_empty() -> None:
         assert float(row["flops"]) == cell.flops
     assert "| 5 |" in markdown_table(RESULTS)
     assert "TFLOPs" not in markdown_table(RESULTS)
-    bare = Cell("otcache", 5, 5, 6.0, 5.9, None, {"rmse": (0.1, 0.2)})
+    bare = Cell("otcache", 5, 5, 6.0, None, None, {"rmse": (0.1, 0.2)})
     alone = Results("toy", 30, (("a", 0, ""), ("b", 0, "")), (bare,))
     (row,) = csv.DictReader(io.StringIO(csv_table(alone)))
-    assert row["seconds"] == row["flops"] == row["peak_bytes"] == ""
+    assert {row[name] for name in COSTS[2:]} == {""}
 
 
 def test_best_follows_the_metric_s_direction() -> None:
@@ -173,7 +196,7 @@ def test_worst_cases_come_first() -> None:
 def _toy(points: dict[str, list[tuple[float, float]]]) -> Results:
     """Methods with (evaluations, RMSE) at budgets 1, 2, ..."""
     cells = [
-        Cell(name, budget, nfe, 30 / nfe, 1.0, None, {"rmse": (error, error)})
+        Cell(name, budget, nfe, 30 / nfe, None, None, {"rmse": (error, error)})
         for name, places in points.items()
         for budget, (nfe, error) in enumerate(places, 1)
     ]
@@ -274,7 +297,7 @@ def test_tags_without_an_effect_seldom_warn() -> None:
     rng = np.random.default_rng(5)
     for _ in range(runs):
         values = tuple(map(float, rng.lognormal(0, 0.5, 16)))
-        cell = Cell("otcache", 5, 5, 6.0, 5.9, None, {"rmse": values})
+        cell = Cell("otcache", 5, 5, 6.0, None, None, {"rmse": values})
         labels = tuple((f"prompt {i}", 0, "abcd"[i % 4]) for i in range(16))
         alarms += bool(harms(Results("toy", 30, labels, (cell,))))
     # 5 % of 60 is 3; more than 8 would come by chance in less than 1 % of such tests.

@@ -13,8 +13,9 @@ from otcache.results import Cell, Missing, Results
 from otcache_core import FileError, OtcacheError
 
 CELL = Cell(
-    "otcache", 5, 5, 6.0, 5.6, (0, 3, 9, 17, 25), {"rmse": (0.1, 0.0), "psnr": (20, math.inf)}
-)
+    "otcache", 5, 5, 6.0, 5.6, (0, 3, 9, 17, 25), {"rmse": (0.1, 0.0), "psnr": (20, math.inf)},
+    seconds=0.1, speedup_spread=0.2, seconds_spread=0.0,
+)  # fmt: skip
 RESULTS = Results("demo", 30, (("a cat", 0, "animal"), ("a cat", 1, "animal")), (CELL,))
 
 
@@ -63,8 +64,21 @@ def test_contradictions_are_named() -> None:
         replace(CELL, totals={"frechet": math.inf})
     with pytest.raises(OtcacheError, match="budget and nfe"):
         replace(CELL, nfe=0)
-    with pytest.raises(OtcacheError, match="speedup must be finite"):
-        replace(CELL, measured_speedup=0.0)
+    for bad in (
+        {"measured_speedup": 0.0},
+        {"ideal_speedup": math.inf},
+        {"seconds": -1.0},
+        {"speedup_spread": None},
+        {"seconds_spread": math.nan},
+        {"measured_speedup": None},
+        {"seconds": None},
+    ):
+        with pytest.raises(OtcacheError, match=r"otcache at budget 5: (speedup or|a time and its)"):
+            replace(CELL, **bad)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(OtcacheError, match=r"at most the ideal 6 within its spread of 0\.2"):
+        replace(CELL, measured_speedup=50.95)
+    untimed = {"measured_speedup": None, "speedup_spread": None, "seconds": None}
+    assert replace(CELL, **untimed, seconds_spread=None).withheld == ""  # type: ignore[arg-type]
     for rate in (-1.0, math.inf, math.nan):
         with pytest.raises(OtcacheError, match="frames_per_second must be a finite number"):
             replace(RESULTS, frames_per_second=rate)
@@ -73,7 +87,7 @@ def test_contradictions_are_named() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 3', '"version": 9', "version"),
+        ('"version": 4', '"version": 9', "version"),
         ('"otcache-results"', '"something"', "format"),
         ('"budget": 5', '"budget": "five"', "budget"),
         ('"budget": 5', '"budget": 0', "budget and nfe"),

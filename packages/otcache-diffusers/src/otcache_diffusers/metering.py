@@ -148,8 +148,9 @@ def _before_decoding(
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Let whatever device there is finish what it was given: what is timed must have run."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def _host(state: torch.Tensor) -> NDArray[np.floating]:

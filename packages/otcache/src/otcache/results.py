@@ -13,7 +13,7 @@ from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
 from otcache_core.json_files import load_json, save_json
 
-FORMAT, VERSION = "otcache-results", 3
+FORMAT, VERSION = "otcache-results", 4
 Label = tuple[str, int, str]
 
 
@@ -27,16 +27,19 @@ class Cell:
         nfe: network evaluations of one sample; whole ones that cost as much, where a method skips
             parts of them; the mean over samples, where inputs decide.
         ideal_speedup: N / NFE.
-        measured_speedup: seconds of the full run's denoising loops over this method's.
+        measured_speedup: seconds of a full run over this method's, whole pipeline calls of one sample,
+            median over pairs (:mod:`otcache.timing`); None where it was not measured or is withheld.
         schedule: computed steps of 0 .. N-1; None where the method runs another grid.
         metrics: metric name to one value a sample, in the order of ``Results.labels``;
             ``inf`` is the PSNR of identical pictures.
         setting: what the method was set to, as ``threshold=0.12``; empty where B says it all.
         totals: metric name to one value of all samples together: a distance of distributions.
-        seconds: of one picture, median over samples, the whole pipeline call; None if not timed.
+        seconds: of one sample, median over the pairs, the whole pipeline call; None alike.
         flops: of one picture, mean over samples, decoding left out; None if not counted.
         peak_bytes: most memory held while a picture was made; None if not known. Differs from run
-            to run, as ``seconds`` and ``measured_speedup`` do and nothing else.
+            to run, as times, speedups and their spreads do and nothing else.
+        speedup_spread, seconds_spread: of the two medians: half the length of their intervals.
+        withheld: why there is no speedup though pairs were timed.
 
     Raises:
         OtcacheError: if a value is out of range or NaN.
@@ -46,7 +49,7 @@ class Cell:
     budget: int
     nfe: float
     ideal_speedup: float
-    measured_speedup: float
+    measured_speedup: float | None
     schedule: tuple[int, ...] | None
     metrics: dict[str, tuple[float, ...]]
     setting: str = ""
@@ -54,6 +57,9 @@ class Cell:
     seconds: float | None = None
     flops: float | None = None
     peak_bytes: int | None = None
+    speedup_spread: float | None = None
+    seconds_spread: float | None = None
+    withheld: str = ""
 
     def __post_init__(self) -> None:
         where = f"{self.method} at budget {self.budget}"
@@ -63,12 +69,27 @@ class Cell:
         for name, total in self.totals.items():
             if not math.isfinite(total):
                 raise OtcacheError(expected(f"{where}: {name}", total, "finite"))
-        for speedup in (self.ideal_speedup, self.measured_speedup):
-            if not (math.isfinite(speedup) and speedup > 0):
-                raise OtcacheError(expected(f"{where}: speedup", speedup, "finite and above 0"))
+        self._check_times(where)
         for name, values in self.metrics.items():
             if any(math.isnan(v) or v == -math.inf for v in values):
                 raise OtcacheError(expected(f"{where}: {name}", "NaN or -inf", "a number a sample"))
+
+    def _check_times(self, where: str) -> None:
+        """Refuse a time without its spread, and a speedup above the ideal beyond its own."""
+        ideal, measured, spread = self.ideal_speedup, self.measured_speedup, self.speedup_spread
+        timed = [(measured, spread), (self.seconds, self.seconds_spread)]
+        for figure in (ideal, *(value for value, _ in timed if value is not None)):
+            if not (math.isfinite(figure) and figure > 0):
+                what = f"{where}: speedup or seconds"
+                raise OtcacheError(expected(what, figure, "finite and above 0"))
+        for value, half in timed:
+            known = half is not None and math.isfinite(half) and half >= 0
+            if known != (value is not None) or (half is not None and not known):
+                got = f"{value} and {half}"
+                raise OtcacheError(expected(f"{where}: a time and its spread", got, "both or none"))
+        if measured is not None and spread is not None and measured - spread > ideal * (1 + 1e-6):
+            wanted = f"at most the ideal {ideal:.4g} within its spread of {spread:.4g}"
+            raise OtcacheError(expected(f"{where}: measured_speedup", measured, wanted))
 
 
 @dataclass(frozen=True)
@@ -218,7 +239,7 @@ class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
     budget: int
     nfe: float
     ideal_speedup: float
-    measured_speedup: float
+    measured_speedup: float | None
     schedule: tuple[int, ...] | None
     metrics: dict[str, tuple[float | None, ...]]
     setting: str
@@ -226,6 +247,9 @@ class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
     seconds: float | None
     flops: float | None
     peak_bytes: int | None
+    speedup_spread: float | None
+    seconds_spread: float | None
+    withheld: str
 
 
 class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):

@@ -10,9 +10,11 @@ from typing import Any
 from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
 from otcache.arena.job import Job
 from otcache.arena.measures import Measures
+from otcache.progress import Advance, Stages
 from otcache.report.pictures import Pictures
 from otcache.results import Cell, Missing, Results
 from otcache.state_error import state_rmse
+from otcache.timing import speed
 from otcache_core import OtcacheError
 from otcache_core.notices import notify
 
@@ -29,10 +31,12 @@ class Assembly:
     Args:
         folder: of the comparison; the full runs in it are finished.
         measures: the table's metrics.
+        stages: show how many cells are measured.
     """
 
     folder: Folder
     measures: Measures
+    stages: Stages = field(default_factory=lambda: Stages(show=False))
 
     def results(
         self, methods: Sequence[str], provenance: dict[str, Any], command: str
@@ -47,22 +51,13 @@ class Assembly:
             why = "; ".join(full.failures().values()) or f"see {full.log}"
             raise OtcacheError(f"the full runs could not be made: {why}")
         base = full.arrays(FULL)
-        measures = self.measures.usable(base["pictures"], job.prompts)
-        judge = _Judge(job, measures, base, self._reference(full))
+        plans = {name: self.folder.of(name).plan() or Plan("", 0, ()) for name in methods}
+        missing = [m for n, plan in plans.items() for m in _missing(n, self.folder.of(n), plan)]
         pictures = Stored({("full", job.num_steps): (full, FULL)})
-        cells, missing = [], []
-        sources, prices = {}, {}
-        for method in methods:
-            part = self.folder.of(method)
-            plan = part.plan() or Plan("", 0, ())
-            sources[method], prices[method] = plan.source, plan.price
-            missing += _missing(method, part, plan)
-            for budget, label in plan.labels:
-                run = part.run(label)
-                if run is not None:
-                    arrays = part.arrays(label)
-                    pictures.places[method, budget] = (part, label)
-                    cells.append(judge.cell(method, budget, run, arrays))
+        with self.stages.stage("comparing with full runs") as advance:
+            measures = self.measures.usable(base["pictures"], job.prompts)
+            judge = _Judge(job, measures, base, self._reference(full))
+            cells = self._cells(judge, plans, pictures, advance)
         if not cells:
             raise OtcacheError("no method could be run: " + "; ".join(m.reason for m in missing))
         results = Results(
@@ -72,8 +67,8 @@ class Assembly:
             cells=tuple(cells),
             provenance=provenance,
             command=command,
-            sources={name: text for name, text in sources.items() if text},
-            prices={name: price for name, price in prices.items() if price is not None},
+            sources={name: plan.source for name, plan in plans.items() if plan.source},
+            prices={n: plan.price for n, plan in plans.items() if plan.price is not None},
             missing=tuple(missing),
             full=judge.full_means(),
             full_metrics=judge.full_values(),
@@ -81,8 +76,25 @@ class Assembly:
         )
         return results, pictures
 
+    def _cells(
+        self, judge: _Judge, plans: Mapping[str, Plan], pictures: Stored, advance: Advance
+    ) -> list[Cell]:
+        """Measure what is finished, and take down where its images are."""
+        places = [(name, *place) for name, plan in plans.items() for place in plan.labels]
+        cells = []
+        for done, (method, budget, label) in enumerate(places, 1):
+            part = self.folder.of(method)
+            run = part.run(label)
+            if run is not None:
+                pictures.places[method, budget] = (part, label)
+                cells.append(judge.cell(method, budget, run, part.arrays(label)))
+            advance(done, len(places))
+        return cells
+
     def _reference(self, full: MethodFolder) -> Floats | None:
-        """Pictures of the ODE's solution; None, with a notice, where they could not be made."""
+        """Images of the ODE's solution; None where none are wanted, or, with a notice, could be made."""
+        if not self.folder.job.reference_steps:
+            return None
         if full.run(REFERENCE) is not None:
             return full.arrays(REFERENCE)["pictures"]
         why = "; ".join(full.failures().values()) or f"see {full.log}"
@@ -121,20 +133,19 @@ class _Judge:
     reference: Floats | None
 
     def cell(self, method: str, budget: int, run: Run, arrays: dict[str, Floats]) -> Cell:
-        made, seconds = arrays["pictures"], statistics.median(run.seconds)
+        ideal = self.job.num_steps / run.nfe
         return Cell(
             method=method,
             budget=budget,
             nfe=run.nfe,
-            ideal_speedup=self.job.num_steps / run.nfe,
-            measured_speedup=statistics.median(run.full_seconds) / seconds,
+            ideal_speedup=ideal,
             schedule=run.computed if run.num_steps == self.job.num_steps else None,
             metrics=self._values(arrays),
-            totals=self.measures.totals(made),
+            totals=self.measures.totals(arrays["pictures"]),
             setting="" if run.label == f"B = {budget}" else run.label,
-            seconds=seconds,
             flops=run.flops,
             peak_bytes=run.peak_bytes,
+            **speed(run.pairs, ideal).facts(),
         )
 
     def full_values(self) -> dict[str, tuple[float, ...]]:

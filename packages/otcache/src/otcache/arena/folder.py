@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from otcache.arena.job import FORMAT, VERSION, Job
 from otcache.results import Missing
+from otcache.timing import Pair
 from otcache_core import FileError
 from otcache_core.array_files import load_arrays, save_arrays
 from otcache_core.json_files import load_json, save_json
@@ -35,8 +36,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         nfe: evaluations of one sample: whole ones that cost as many multiply-adds.
         flops: of one sample.
         peak_bytes: tensors alive at once while one sample was made.
-        seconds: of each sample.
-        full_seconds: of plain full runs between them.
+        pairs: seconds of a plain full run and of one under this setting, taken in turns; none of the
+            full run itself and of the reference.
     """
 
     label: str
@@ -45,8 +46,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nfe: float
     flops: float
     peak_bytes: int
-    seconds: tuple[float, ...]
-    full_seconds: tuple[float, ...]
+    pairs: tuple[Pair, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_core.schedule import check_budget
 
-FORMAT, VERSION = "otcache-arena", 1
+FORMAT, VERSION = "otcache-arena", 2
 DEPENDENCIES = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit", "numpy")
 
 
@@ -39,7 +39,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         calibration: prompts on which methods measure and tune themselves; none of the held-out ones.
         call: further arguments of the pipeline call.
         options: method name to arguments of its peer class.
-        reference_steps: steps of the run that stands for the ODE's solution.
+        reference_steps: steps of the run that represents the ODE's solution; 0 makes none, and no metric
+            of it.
         counted: held-out samples on which evaluations of input-dependent methods are counted.
         batch_size: samples in one pipeline call where nothing is timed: calibrations, and the run that
             stands for the ODE's solution.
@@ -70,6 +71,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise OtcacheError(expected("batch_size", self.batch_size, "at least 1"))
+        if self.reference_steps < 0:
+            raise OtcacheError(expected("reference_steps", self.reference_steps, "at least 0"))
         rate = self.frames_per_second
         if not (math.isfinite(rate) and rate >= 0):
             raise OtcacheError(expected("frames_per_second", rate, "a finite number of at least 0"))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from otcache.arena.channel import Channel
@@ -24,13 +25,15 @@ from otcache.arena.matching import match
 from otcache.opening import open_pipeline
 from otcache.results import Label
 from otcache.targets import choose
+from otcache.timing import take_turns
 from otcache_core.contracts import FeatureProbe, Measured, Peer, PeerSetting, SampleRequest
 from otcache_core.plugins import Registry
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
-#: Plain full runs beside each setting, for its speedup.
-FULL_RUNS = 4
+#: Steps of the plain run that warms up a full one.
+WARM = 2
+Context = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,14 @@ class Bench:
         return nfe, flops, max(one.peak_bytes or 0 for one in found)
 
     def run(
-        self, setting: PeerSetting, context: AbstractContextManager[None], counted: int
+        self, setting: PeerSetting, context: Context, counted: int
     ) -> tuple[Run, Floats, Floats | None]:
-        """All samples of a setting, and plain full runs before and after them."""
-        samples, full = self.job.samples, []
+        """All samples of a setting, one a pipeline call, and what one of them costs."""
+        samples = self.job.samples
         _ = self.price
-        before, after = FULL_RUNS - FULL_RUNS // 2, FULL_RUNS // 2
-        full += [self.one(s, self.job.num_steps).seconds for s in samples[:before]]
-        with context:
-            self.one(samples[0], setting.num_steps)  # the first call of a setting is slow
+        with context():
             made = [self.one(sample, setting.num_steps) for sample in samples]
             nfe, flops, peak = self.evaluations(samples[:counted], setting.num_steps)
-        full += [self.one(s, self.job.num_steps).seconds for s in samples[:after]]
         states = [one.states for one in made if one.states is not None]
         run = Run(
             label=setting.label,
@@ -104,11 +103,30 @@ class Bench:
             nfe=round(nfe, 6),
             flops=flops,
             peak_bytes=peak,
-            seconds=tuple(one.seconds for one in made),
-            full_seconds=tuple(full),
         )
         pictures = np.concatenate([one.pictures for one in made])
         return run, pictures, np.concatenate(states) if len(states) == len(made) else None
+
+    def timed(self, run: Run, context: Context, counted: int) -> Run:
+        """The same run with its pairs, on the samples whose evaluations were counted."""
+        if not run.nfe > 0:  # there is no ideal to hold a speedup against
+            return run
+        samples = self.job.samples[:counted]
+
+        def full(number: int) -> float:
+            sample = samples[number % len(samples)]
+            self.one(sample, WARM)  # the first call after a context may be slow
+            return self.one(sample, self.job.num_steps).seconds
+
+        def own(number: int) -> float:
+            sample = samples[number % len(samples)]
+            with context():
+                self.one(sample, run.num_steps)  # and so may the first call in one
+                return self.one(sample, run.num_steps).seconds
+
+        ideal = self.job.num_steps / run.nfe
+        pairs = take_turns(full, {run.label: own}, {run.label: ideal})
+        return msgspec.structs.replace(run, pairs=pairs[run.label])
 
 
 class Worker:
@@ -175,20 +193,26 @@ class Worker:
     def _run(self, setting: PeerSetting, measured: dict[str, Any]) -> None:
         self._channel.say("begin", what=setting.label)
         counted = self._job.counted if self._peer.adaptive else 1
-        context = self._peer.apply(self._bench.target, setting, measured)
-        self._folder.keep_run(*self._bench.run(setting, context, counted))
+
+        def context() -> AbstractContextManager[None]:
+            return self._peer.apply(self._bench.target, setting, measured)
+
+        run, pictures, states = self._bench.run(setting, context, counted)
+        run = self._bench.timed(run, context, counted)
+        self._folder.keep_run(run, pictures, states)
         self._channel.say("end")
 
 
 def full_runs(bench: Bench, folder: MethodFolder) -> None:
-    """The full run of every sample, and the run that stands for the ODE's solution."""
-    bench.channel.say("plan", labels=[FULL, REFERENCE])
+    """The full run of every sample, and the run that represents the ODE's solution if one is asked for."""
+    wanted = bench.job.reference_steps > 0
+    bench.channel.say("plan", labels=[FULL, *[REFERENCE] * wanted])
     if folder.run(FULL) is None:
         bench.channel.say("begin", what=FULL)
         setting = PeerSetting(FULL, {}, bench.job.num_steps)
-        folder.keep_run(*bench.run(setting, nullcontext(), 1))
+        folder.keep_run(*bench.run(setting, nullcontext, 1))
         bench.channel.say("end")
-    if folder.run(REFERENCE) is None and REFERENCE not in folder.failures():
+    if wanted and folder.run(REFERENCE) is None and REFERENCE not in folder.failures():
         folder.keep_run(*_reference(bench))
 
 
@@ -201,7 +225,7 @@ def _reference(bench: Bench) -> tuple[Run, Floats, Floats | None]:
         request = bench.request(samples[start : start + size], steps, size)
         made.append(bench.probe.measure(bench.target, request))
         bench.channel.say("end")
-    run = Run(REFERENCE, steps, None, float(steps), 0.0, 0, tuple(m.seconds for m in made), ())
+    run = Run(REFERENCE, steps, None, float(steps), 0.0, 0)
     states = [m.states for m in made if m.states is not None]
     pictures = np.concatenate([m.pictures for m in made])
     return run, pictures, np.concatenate(states) if len(states) == len(made) else None

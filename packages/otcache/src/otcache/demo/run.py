@@ -22,6 +22,7 @@ from otcache.progress import Stages
 from otcache.results import Cell, Results
 from otcache.running import accelerate
 from otcache.targets import choose
+from otcache.timing import Speed, Timed, speed, take_turns
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import ClipMetric, FeatureProbe, SampleRequest
@@ -61,7 +62,7 @@ def run_demo(
         settings: how much to do.
         directory: the calibration is kept and resumed here; None keeps nothing.
         command: the command line, for the report.
-        progress: show bars.
+        progress: show how far it is, on standard error.
 
     Raises:
         OtcacheError: if the demo's pipeline is not installed.
@@ -69,7 +70,9 @@ def run_demo(
     registry = Registry()
     demo = open_demo(settings.pipeline, registry)
     demo = replace(demo, call=demo.call | dict(settings.call))
-    pipe = demo.load()
+    stages = Stages(progress)
+    with stages.stage("opening the pipeline"):
+        pipe = demo.load()
     prompts = [text for text, _ in demo.prompts["calibration"]][: settings.calibration_prompts]
     calibration = calibrate(
         pipe,
@@ -83,7 +86,7 @@ def run_demo(
         **demo.call,
     )
     policy = plan(calibration)
-    bench = _Bench(pipe, registry, settings, demo, Stages(progress))
+    bench = _Bench(pipe, registry, settings, demo, stages)
     rows = bench.methods(prompts, policy)
     return bench.compare(rows, calibration, policy, command)
 
@@ -104,7 +107,7 @@ class _Bench:
         """The table's rows, tuned on calibration prompts."""
         settings = self._settings
         request = self._request([(prompt, 0, "") for prompt in prompts], settings.num_steps)
-        with self._stages.stage("pricing spans for LeMiCa", 1) as advance:
+        with self._stages.stage("tuning other methods", 1) as advance:
             tuning = Tuning(self._pipe, request, self._registry, advance)
             return methods(
                 tuning, settings.budgets, policy, settings.lemica_prompts, settings.samplers
@@ -114,27 +117,24 @@ class _Bench:
         self, rows: Sequence[Method], calibration: Calibration, policy: Policy, command: str
     ) -> DemoOutcome:
         n, texts = self._settings.num_steps, [text for text, _, _ in self._samples]
-        self._run(Schedule.full(2))  # the first calls of a process are slow
-        full, before = self._run(Schedule.full(n))
         chosen = Measures.choose(self._settings.metrics, self._settings.pipeline, self._registry)
-        measures = chosen.usable(full, texts)
-        pictures: Pictures = {("full", n): full}
         pairs = [(budget, method) for budget in self._settings.budgets for method in rows]
-        seconds = {}
-        with self._stages.stage("held-out prompts", len(pairs)) as advance:
+        with self._stages.stage("running held-out prompts", len(pairs) + 1) as advance:
+            full = self._run(Schedule.full(n))
+            pictures: Pictures = {("full", n): full}
+            measures = chosen.usable(full, texts)
             for done, (budget, method) in enumerate(pairs, 1):
-                key = (method.name, budget)
+                advance(done, len(pairs) + 1)
                 with method.around(self._pipe, budget):
-                    pictures[key], seconds[key] = self._run(method.schedule(budget))
-                advance(done, len(pairs))
-        _, after = self._run(Schedule.full(n))
-        whole = (before + after) / 2
+                    pictures[method.name, budget] = self._run(method.schedule(budget))
+            advance(len(pairs) + 1, len(pairs) + 1)
+        speeds = self._speeds(rows)
         cells = []
         with self._stages.stage("comparing with full runs", len(pairs)) as advance:
             for done, (budget, method) in enumerate(pairs, 1):
                 key = (method.name, budget)
                 values = measures.values(pictures[key], full, texts)
-                cells.append(_cell(method, budget, n, whole / seconds[key], values))
+                cells.append(_cell(method, budget, n, speeds[key], values))
                 advance(done, len(pairs))
         results = Results(
             title=self._demo.summary,
@@ -149,16 +149,47 @@ class _Bench:
         over_time = [name for name, m in measures.metrics.items() if isinstance(m, ClipMetric)]
         return DemoOutcome(calibration, policy, results, pictures, tuple(over_time))
 
-    def _run(self, schedule: Schedule) -> tuple[Floats, float]:
-        """What is made of every sample, and the seconds of the denoising loops."""
-        made, seconds = [], 0.0
+    def _speeds(self, rows: Sequence[Method]) -> dict[tuple[str, int], Speed]:
+        """Time one sample a call, every method of a budget in turn with plain full runs."""
+        n, budgets, found = self._settings.num_steps, self._settings.budgets, {}
+        with self._stages.stage("timing beside full runs", len(budgets)) as advance:
+            for done, budget in enumerate(budgets, 1):
+                timed = {method.name: self._timed(method, budget) for method in rows}
+                ideals = {method.name: n / method.schedule(budget).budget for method in rows}
+                for name, pairs in take_turns(self._full, timed, ideals).items():
+                    found[name, budget] = speed(pairs, ideals[name])
+                advance(done, len(budgets))
+        return found
+
+    def _full(self, number: int) -> float:
+        """Return the seconds of a plain full run."""
+        return self._probe.measure(self._pipe, self._one(number, self._settings.num_steps)).seconds
+
+    def _timed(self, method: Method, budget: int) -> Timed:
+        schedule = method.schedule(budget)
+
+        def run(number: int) -> float:
+            request = self._one(number, schedule.num_steps)
+            with (
+                method.around(self._pipe, budget),
+                accelerate(self._pipe, schedule, registry=self._registry),
+            ):
+                return self._probe.measure(self._pipe, request).seconds
+
+        return run
+
+    def _one(self, number: int, num_steps: int) -> SampleRequest:
+        return self._request([self._samples[number % len(self._samples)]], num_steps)
+
+    def _run(self, schedule: Schedule) -> Floats:
+        """What is made of every sample."""
+        made = []
         size = self._settings.recipe.batch_size
         for start in range(0, len(self._samples), size):
             request = self._request(self._samples[start : start + size], schedule.num_steps)
-            with accelerate(self._pipe, schedule, registry=self._registry) as run:
+            with accelerate(self._pipe, schedule, registry=self._registry):
                 made.append(self._probe.sample(self._pipe, request))
-            seconds += run.report.seconds
-        return np.concatenate(made), seconds
+        return np.concatenate(made)
 
     def _request(self, samples: Sequence[tuple[str, int, str]], num_steps: int) -> SampleRequest:
         return SampleRequest(
@@ -171,7 +202,7 @@ class _Bench:
 
 
 def _cell(
-    method: Method, budget: int, n: int, speedup: float, values: dict[str, NDArray[np.float64]]
+    method: Method, budget: int, n: int, timed: Speed, values: dict[str, NDArray[np.float64]]
 ) -> Cell:
     schedule = method.schedule(budget)
     return Cell(
@@ -179,7 +210,7 @@ def _cell(
         budget=budget,
         nfe=schedule.budget,
         ideal_speedup=n / schedule.budget,
-        measured_speedup=speedup,
         schedule=schedule.computed if schedule.num_steps == n else None,
         metrics={name: tuple(map(float, each)) for name, each in values.items()},
+        **timed.facts(),
     )

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from otcache.report.summary import identical, interval, totals
 from otcache.results import Cell, Results
 
-COSTS = ("nfe", "ideal_speedup", "measured_speedup", "seconds", "flops", "peak_bytes")
+COSTS = (
+    *("nfe", "ideal_speedup", "measured_speedup", "speedup_spread", "seconds", "seconds_spread"),
+    *("withheld", "flops", "peak_bytes"),
+)
 PARTS = ("mean", "low", "high", "count", "infinite")
 
 

@@ -76,8 +76,7 @@ def _cell(results: Results, cell: Cell) -> dict[str, Any]:
         "m": results.methods.index(cell.method),
         "b": cell.budget,
         "nfe": _short(cell.nfe),
-        "time": _short(1 / cell.measured_speedup),
-        "seconds": _short(cell.seconds),
+        "time": _short(1 / cell.measured_speedup if cell.measured_speedup else None),
         "flops": _short(cell.flops),
         "setting": cell.setting,
         "figures": {

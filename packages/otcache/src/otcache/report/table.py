@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from otcache.report.costs import speedup
+from otcache.report.costs import about_speed, speedup, timed
 from otcache.report.scales import OURS, scale_of
 from otcache.report.summary import best_methods, interval, noun
 from otcache.results import Cell, Results
@@ -28,7 +28,7 @@ def rich_table(results: Results, *, costs: bool = True) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for head in ("B", "method", *(["NFE", "speedup"] if costs else [])):
+    for head in ("B", "method", *_cost_heads(results, costs)):
         table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
     for metric in results.metrics:
         table.add_column(scale_of(metric).head, justify="right", no_wrap=True)
@@ -54,12 +54,13 @@ def figure(results: Results, cell: Cell, metric: str) -> str:
 
 
 def caption(results: Results) -> str:
-    """What the figures are, in two sentences; counts identical pictures or clips if there are any."""
+    """What the figures are; counts identical pictures or clips if there are any, and speeds withheld."""
     prompts = len(set(results.prompts))
     text = (
         f"Mean over {len(results.labels)} samples of {prompts} prompts against the full run, "
-        "± half of the 95 % bootstrap interval over prompts. Speedup: measured (ideal N/NFE)."
+        "± half of the 95 % bootstrap interval over prompts."
     )
+    text += f" {about_speed(results)}".rstrip()
     infinite = sum(
         interval(results, cell, metric).infinite
         for cell in results.cells
@@ -70,13 +71,20 @@ def caption(results: Results) -> str:
     return text
 
 
+def _cost_heads(results: Results, costs: bool) -> list[str]:
+    if not costs:
+        return []
+    return ["NFE", "speedup"] if timed(results) else ["NFE"]
+
+
 def _row(results: Results, cell: Cell, first: bool, costs: bool) -> list[Text]:
     ours = cell.method == OURS
     mark, style = ("▸ ", "cyan") if ours else ("  ", "")
     row = [
         Text(str(cell.budget) if first else "", "bold"),
         Text(mark + cell.method, style),
-        *([Text(f"{cell.nfe:.4g}", style), Text(speedup(cell), style)] if costs else []),
+        *([Text(f"{cell.nfe:.4g}", style)] if costs else []),
+        *([Text(speedup(cell, 1), style)] if costs and timed(results) else []),
     ]
     for metric in results.metrics:
         best = cell.method in best_methods(results, cell.budget, metric)

@@ -1,7 +1,6 @@
 // Quality against what it costs: one curve a method, its 95 % interval as a band.
 const AXES = {
   nfe: { value: (cell) => cell.nfe, label: `network evaluations (NFE) of a ${data.noun}`, digits: 3 },
-  seconds: { value: (cell) => cell.seconds, label: `seconds a ${data.noun}`, digits: 3 },
   time: { value: (cell) => cell.time, label: "time, of the full run's", digits: 3 },
   flops: {
     value: (cell) => (cell.flops === null ? null : cell.flops / 1e12),
@@ -210,7 +209,7 @@ function tip(best) {
 
 function figuresOf(cell, figures) {
   const cost = state.axis === "nfe" ? "" : `, ${Number(AXES[state.axis].value(cell).toPrecision(3))}`;
-  const unit = { seconds: " s", time: " of the full run's time", flops: " TFLOPs", nfe: "" }[state.axis];
+  const unit = { time: " of the full run's time", flops: " TFLOPs", nfe: "" }[state.axis];
   const range = figures.length === 3 ? ` [${write(figures[1])}, ${write(figures[2])}]` : "";
   const setting = cell.setting ? ` (${cell.setting})` : "";
   return `${Number(cell.nfe.toPrecision(3))} NFE${cost}${unit}: ${write(figures[0])}${range}${setting}`;
@@ -259,8 +258,8 @@ function buildLegend() {
 
 function buildAxes() {
   const has = (axis) => data.cells.some((cell) => AXES[axis].value(cell) !== null);
-  const names = { nfe: "NFE", seconds: "seconds", time: "relative time", flops: "FLOPs" };
-  for (const axis of ["nfe", has("seconds") ? "seconds" : "time", "flops"].filter(has)) {
+  const names = { nfe: "NFE", time: "relative time", flops: "FLOPs" };
+  for (const axis of Object.keys(names).filter(has)) {
     const radio = make("input", { type: "radio", name: "axis", value: axis });
     radio.checked = axis === state.axis;
     radio.addEventListener("change", () => { state.axis = axis; drawChart(); });
