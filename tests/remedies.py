@@ -25,7 +25,7 @@ VERBS = (
     "supply|swap|switch|take|train|try|turn|unload|unset|update|upgrade|use|wait|wrap|write"
 )
 CLAUSE = re.compile(
-    rf"(?:^|[:;.] (?:either )?|, (?:or|and|then) )(?=(?:{VERBS}) (?!argument|of )|accelerate\()",
+    rf"(?:^|[:;.] (?:either )?|, (?:or|then) )(?=(?:{VERBS}) (?!argument|of )|accelerate\()",
     re.I,
 )
 #: Arguments and calls whose strings are documentation rather than messages.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from otcache_core import FileError
+from otcache_core import FileError, OtcacheError
 
 pytest.importorskip("otcache_diffusers")
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -19,8 +19,13 @@ import convert_lpips
 from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
 
 
+@pytest.mark.remedy(
+    "make it with tools/convert_lpips.py --network vgg --out FILE (30 MB, too large"
+)
 @pytest.mark.remedy("make the file with tools/convert_lpips.py --network vgg --out FILE")
 def test_the_file_it_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OtcacheError, match="make it with tools/convert_lpips"):
+        LpipsVgg()
     x = np.random.default_rng(0).random((1, 16, 16, 3))
     other = tmp_path / "other.safetensors"
     save_file({"conv0.weight": np.zeros((1, 3, 3, 3))}, other)

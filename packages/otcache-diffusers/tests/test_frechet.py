@@ -129,13 +129,21 @@ def test_the_demo_ships_moments_of_real_pictures() -> None:
 # -- bad input -------------------------------------------------------------------------------------
 
 
+@pytest.mark.remedy(
+    "give a folder of pictures, an .npy or .npz array of them, a .safetensors of mom"
+)
 def test_no_real_pictures_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(OtcacheError, match=r"local path, got none: a folder .* 'demo'"):
+    with pytest.raises(OtcacheError, match=r"local path, got none: give a folder .* 'demo'"):
         Frechet()
-    with pytest.raises(OtcacheError, match=r"must be a file, got '.*nowhere': a folder"):
+    with pytest.raises(OtcacheError, match=r"must be a file, got '.*nowhere': give a folder"):
         Frechet(tmp_path / "nowhere")
     with pytest.raises(FileError, match=r"pictures must be files \(.png, .*got 'none'"):
         Frechet(tmp_path)(waves(2, SHAPE))
+    np.save(tmp_path / "real.npy", waves(2, SHAPE))
+    moments = FeatureMoments.of(iter([waves(2, SHAPE)]))
+    moments.save(tmp_path / "real.safetensors")
+    for given in (tmp_path / "real.npy", tmp_path / "real.safetensors", "demo"):
+        assert np.isfinite(Frechet(given)(waves(2, SHAPE)))
 
 
 @pytest.mark.remedy("a distance depends on the size: resize the real ones")

@@ -68,8 +68,16 @@ def test_one_text_is_not_a_list_of_texts() -> None:
         ClipScore(metric_kits.clip())(waves(3, (32, 32, 3)), "cat")  # three letters, three pictures
 
 
+@pytest.mark.remedy(
+    "give the folder of a CLIP model as transformers' save_pretrained writes it, such"
+)
+@pytest.mark.remedy(
+    "give the folder that tools/convert_image_reward.py writes from ImageReward.pt, med"
+)
 def test_no_path_or_half_a_folder_is_an_error_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(OtcacheError, match=r"local path, got none: the folder of a CLIP model"):
+    with pytest.raises(
+        OtcacheError, match=r"local path, got none: give the folder of a CLIP model"
+    ):
         ClipScore()
     with pytest.raises(OtcacheError, match=r"must be a folder, got '.*nowhere'"):
         ClipScore(tmp_path / "nowhere")
@@ -79,10 +87,14 @@ def test_no_path_or_half_a_folder_is_an_error_with_advice(tmp_path: Path) -> Non
     (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(OtcacheError, match=r"must hold model.safetensors or model.safe"):
         ClipScore(tmp_path)
-    with pytest.raises(OtcacheError, match=r"got none: the folder that tools/convert_image_rew"):
+    with pytest.raises(
+        OtcacheError, match=r"got none: give the folder that tools/convert_image_rew"
+    ):
         ImageReward()
     with pytest.raises(OtcacheError, match=r"must hold vision/config.json"):
         ImageReward(tmp_path)
+    ClipScore(metric_kits.clip())
+    ImageReward(metric_kits.reward())
 
 
 def test_nothing_is_loaded_before_the_first_call() -> None:

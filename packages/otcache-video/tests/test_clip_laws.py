@@ -197,9 +197,13 @@ def test_another_subject_in_mid_clip_is_less_consistent_than_flicker() -> None:
     assert value(metric, changed) > 5 * value(metric, flickering)
 
 
+@pytest.mark.remedy(
+    "give the folder of a DINO ViT as transformers' save_pretrained writes it, such as"
+)
 def test_a_missing_dino_is_named() -> None:
     with pytest.raises(OtcacheError, match="DINO model must be a folder, got 'nowhere'"):
         SubjectConsistency("nowhere")
+    SubjectConsistency(clip_kits.dino_folder())
 
 
 # -- image metrics ---------------------------------------------------------------------------------

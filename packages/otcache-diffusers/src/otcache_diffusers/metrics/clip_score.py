@@ -23,7 +23,7 @@ FILES = (
     "tokenizer.json|vocab.json",
 )
 ADVICE = (
-    "the folder of a CLIP model as transformers' save_pretrained writes it, such as a copy of "
+    "give the folder of a CLIP model as transformers' save_pretrained writes it, such as a copy of "
     "openai/clip-vit-large-patch14."
 )
 

@@ -19,7 +19,7 @@ from otcache_diffusers.metrics.real_pictures import read_pictures
 
 DEMO = "demo"
 ADVICE = (
-    "a folder of pictures, an .npy or .npz array of them, a .safetensors of moments, or 'demo' for "
+    "give a folder of pictures, an .npy or .npz array of them, a .safetensors of moments, or 'demo' for "
     "the data of the demo model."
 )
 Floats = NDArray[np.float64]

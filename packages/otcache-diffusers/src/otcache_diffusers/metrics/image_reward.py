@@ -23,7 +23,7 @@ from otcache_diffusers.quiet import quiet_loading
 
 FILES = ("vision/config.json", "text/config.json", "tokenizer", "head.safetensors")
 ADVICE = (
-    "the folder that tools/convert_image_reward.py writes from ImageReward.pt, med_config.json and "
+    "give the folder that tools/convert_image_reward.py writes from ImageReward.pt, med_config.json and "
     "the vocab.txt of bert-base-uncased."
 )
 #: Of the rewards in the authors' training data.

@@ -14,7 +14,7 @@ from otcache_diffusers.metrics.pairs import check_pairs
 from otcache_diffusers.metrics.perceptual import distances
 from otcache_diffusers.metrics.vgg16 import SMALLEST, Vgg16
 
-ADVICE = "tools/convert_lpips.py --network vgg --out FILE makes it (30 MB, too large to ship)."
+ADVICE = "make it with tools/convert_lpips.py --network vgg --out FILE (30 MB, too large to ship)."
 
 
 class LpipsVgg(QualityMetric):

@@ -19,7 +19,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 FILES = ("config.json", "model.safetensors")
 ADVICE = (
-    "the folder of a DINO ViT as transformers' save_pretrained writes it, such as a copy of "
+    "give the folder of a DINO ViT as transformers' save_pretrained writes it, such as a copy of "
     "facebook/dino-vitb16."
 )
 
