@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,16 +16,19 @@ import pytest
 from rich.console import Console
 
 from otcache.arena.measures import OF_CLIPS
+from otcache.demo import run as demo_run
 from otcache.demo.clips import GAP, row, write_clips
+from otcache.demo.methods import Method
 from otcache.demo.run import DemoOutcome
 from otcache.demo.settings import DemoSettings
 from otcache.demo.showing import only, tables
 from otcache.demo.verdict import verdict
+from otcache.progress import Stages
 from otcache.report.palette import series_of
 from otcache.report.scales import scale_of
 from otcache.results import Cell, Results
-from otcache_core import FileError, Info, Registry, hookimpl
-from otcache_core.contracts import ClipWriter, check_clip
+from otcache_core import FileError, Info, Registry, Schedule, hookimpl
+from otcache_core.contracts import ClipWriter, Measured, SampleRequest, check_clip
 
 N, BUDGETS, PROMPTS = 30, (5, 6, 10), 6
 RIVALS = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
@@ -171,6 +176,43 @@ def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
     assert "…" not in text
     assert "of the best other method's" in " ".join(text.split())
     assert all(scale_of(metric).head in text for metric in OF_CLIPS)
+
+
+class BusyProbe:
+    """Nine times as slow until an hour's work is done, by its own clock; a step takes a second.
+
+    A full run within that hour, over five steps after it: 9 * 30.5 / 5.5 = 49.9, where 6 is ideal.
+    """
+
+    def __init__(self) -> None:
+        self.done, self.computed = 3570.0, N
+
+    def measure(self, target: Any, request: SampleRequest) -> Measured:
+        assert len(request.prompts) == 1
+        slow = 9.0 if self.done < 3600 else 1.0
+        self.done += self.computed
+        return Measured(np.zeros(0), None, slow * (self.computed + 0.5))
+
+    @contextmanager
+    def accelerate(self, target: Any, schedule: Schedule, **options: Any) -> Iterator[None]:
+        self.computed = schedule.budget
+        yield
+        self.computed = N
+
+
+def test_no_speedup_is_above_the_ideal_where_other_work_ends_between_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probe, demo = BusyProbe(), types.SimpleNamespace(prompts={"heldout": [("a", "")]}, call={})
+    monkeypatch.setattr(demo_run, "choose", lambda *names: probe)
+    monkeypatch.setattr(demo_run, "accelerate", probe.accelerate)
+    stages, settings = Stages(show=False), DemoSettings(budgets=(5, 15))
+    bench = demo_run._Bench(None, cast(Any, None), settings, cast(Any, demo), stages)
+    rows = [Method("even", lambda b: Schedule(N, tuple(range(b)))), Method("fewer", Schedule.full)]
+    found = bench._speeds(rows)
+    assert set(found) == {("even", 5), ("fewer", 5), ("even", 15), ("fewer", 15)}
+    for (_, budget), speed in found.items():
+        assert speed.speedup == (pytest.approx((N + 0.5) / (budget + 0.5)), pytest.approx(0))
 
 
 def test_settings_of_clips_and_pictures() -> None:

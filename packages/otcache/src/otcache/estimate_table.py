@@ -26,7 +26,7 @@ def estimate_table(estimate: Estimate) -> Group:
     for column in table.columns:
         column.justify = "right"
     for o in estimate.outlays:
-        speedups = (f"{o.speedup:.2f}x", f"{o.speedup_decoded:.2f}x")
+        speedups = (f"{o.ideal_speedup:.2f}x", f"{o.ideal_speedup_decoded:.2f}x")
         share = f"{o.budget} of {estimate.num_steps}"
         table.add_row(share, str(o.calls), _flops(o.flops), _bytes(o.cached_bytes), *speedups)
     foot = Text(

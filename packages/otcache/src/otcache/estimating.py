@@ -32,16 +32,16 @@ class Outlay:
         calls: denoiser calls.
         flops: of those calls.
         cached_bytes: of held outputs, at most.
-        speedup: N/B.
-        speedup_decoded: the same with one decoding in both runs.
+        ideal_speedup: N/B.
+        ideal_speedup_decoded: the same with one decoding in both runs.
     """
 
     budget: int
     calls: int
     flops: int
     cached_bytes: int
-    speedup: float
-    speedup_decoded: float
+    ideal_speedup: float
+    ideal_speedup_decoded: float
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def _outlay(call: CallCost, num_steps: int, budget: int, memory: int, one: int) 
         calls=budget * call.calls_per_step,
         flops=budget * step,
         cached_bytes=held * call.calls_per_step * one,
-        speedup=num_steps / budget,
-        speedup_decoded=(num_steps * step + decode) / (budget * step + decode),
+        ideal_speedup=num_steps / budget,
+        ideal_speedup_decoded=(num_steps * step + decode) / (budget * step + decode),
     )
 
 
