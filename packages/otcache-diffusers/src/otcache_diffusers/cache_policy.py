@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from otcache_core.contracts import Forecaster, RunReport, SchedulePlan, Storage
-from otcache_core.errors import ExecutionError
-from otcache_core.notices import notify
+from otcache_core.errors import ExecutionError, OtcacheError, OtcacheNotice
+from otcache_core.notices import heard, notify
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache import OutputCache
 from otcache_diffusers.driver import CompanionUse, RunInfo, StepPolicy, combine, usable_grid
@@ -23,13 +23,14 @@ class CachePolicy(StepPolicy):
     r"""On a skipped step t of the span (k -> j) return sum_r A_{t,r} v_{k_r} instead of v_t.
 
     Each branch is forecast from its own outputs of exactly the planned steps; where one is missing
-    the step is computed. Runs of another step count are computed in full.
+    the step is computed, and where the forecaster gives no finite coefficients for a span its steps are.
+    Runs that cannot follow the plan, of another step count for one, are computed in full.
 
     Args:
         schedule: the computed steps and weights, or a plan that gives them for each run.
         resolve: gives the forecaster, which gives A, of a name.
         report: filled as runs go by.
-        strict: refuse a run of another step count.
+        strict: refuse what would only be computed in full.
         storage: how outputs are kept; None: as they are.
     """
 
@@ -61,7 +62,14 @@ class CachePolicy(StepPolicy):
         self._started, self._skipped = _now(), 0
         self._plans, self._run, self._why = {}, None, "no reason is known."
         self._to_skip = 0
-        self._take(self._plan_of(run.grid))
+        try:
+            with heard(self.note):
+                self._take(self._plan_of(run.grid))
+        except OtcacheNotice:  # the user turned notices into errors
+            raise
+        except Exception as error:  # whatever a plan, or what it was made from, raises in a run
+            self._compute_all(run, "a run cannot follow its plan", error)
+            return
         if run.num_steps == self._schedule.num_steps:
             self._run = run
             return
@@ -72,10 +80,24 @@ class CachePolicy(StepPolicy):
             raise ExecutionError(f"{message}: plan one for {run.num_steps} steps.")
         self._say(f"{message}: it is computed in full.")
 
+    def _compute_all(self, run: RunInfo, what: str, error: Exception) -> None:
+        """Compute every step of a run that a full computation bridges; under strict it is an error."""
+        if self._strict:
+            raise error
+        self._schedule = Schedule.full(run.num_steps)
+        self._report.planned = self._schedule.computed
+        self._say(f"{what}, and is computed in full: {_text(error)}")
+
     def _take(self, schedule: Schedule) -> None:
         self._schedule, self._forecaster = schedule, self._resolve(schedule.forecaster)
         self._report.planned = schedule.computed
         self._to_skip = schedule.num_steps - schedule.budget
+
+    def lost(self, reason: str) -> None:
+        if self._strict:
+            raise ExecutionError(reason)
+        self._report.uncounted = True
+        self._say(f"{reason} Runs are computed in full.")
 
     def before(self, step: int, branch: str) -> Any | None:
         if self._run is None:
@@ -146,8 +168,8 @@ class CachePolicy(StepPolicy):
     def _say(self, message: str) -> None:
         """Keep it for the report and give it as a notice, once."""
         if message not in self._report.warnings:
+            self.warn(message)
             notify(message)
-        self.warn(message)
 
     def warn(self, message: str) -> None:
         """Keep it for the report, once, and as a reason if nothing is skipped."""
@@ -171,9 +193,12 @@ class CachePolicy(StepPolicy):
 
     def _plan(self, branch: str, run: RunInfo) -> Plan:
         if branch not in self._plans:
-            self._plans[branch] = Plan.of(
-                self._schedule, branch, self._forecaster, usable_grid(run.grid)
-            )
+            grid = usable_grid(run.grid)
+            self._plans[branch] = Plan.of(self._schedule, branch, self._forecaster, grid)
+            for reason in self._plans[branch].refusals:
+                if self._strict:
+                    raise ExecutionError(reason)
+                self._say(f"{reason} Its steps are computed.")
         return self._plans[branch]
 
     def _drop(self, branch: str, step: int) -> None:
@@ -184,6 +209,11 @@ class CachePolicy(StepPolicy):
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def _text(error: Exception) -> str:
+    """What an error says; of one that is not otcache's, its class too."""
+    return str(error) if isinstance(error, OtcacheError) else f"{type(error).__name__}: {error}"
 
 
 def _now() -> float:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts import Forecaster
-from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule, Span
 
 
@@ -32,38 +31,49 @@ class Plan:
     Attributes:
         forecasts: by skipped step.
         last_use: by computed step whose output is needed later, the last step that needs it.
+        refusals: why the steps of some spans cannot be forecast; they are computed.
     """
 
     forecasts: dict[int, Forecast]
     last_use: dict[int, int]
+    refusals: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls, schedule: Schedule, branch: str, forecaster: Forecaster, grid: NDArray[np.float64]
     ) -> Plan:
-        """Ask the forecaster once per span.
-
-        Raises:
-            ExecutionError: if it gives anything but finite numbers.
-        """
+        """Ask the forecaster once per span."""
         forecasts: dict[int, Forecast] = {}
+        refusals = []
         for span in schedule.spans(branch):
-            if span.skipped:
-                forecasts.update(_fill(span, forecaster, grid, schedule.forecaster))
+            table = _coefficients(span, forecaster, grid) if span.skipped else None
+            if isinstance(table, str):
+                refusals.append(
+                    f"forecaster {schedule.forecaster!r} must give finite coefficients for the span "
+                    f"({span.start} -> {span.stop}), got {table}: use another forecaster, or another grid= "
+                    "if two steps of yours are alike."
+                )
+            elif table is not None:
+                forecasts.update(_fill(span, table))
         last_use = {k: t for t, forecast in forecasts.items() for k in forecast.steps}
-        return cls(forecasts, last_use)
+        return cls(forecasts, last_use, tuple(refusals))
 
 
-def _fill(
-    span: Span, forecaster: Forecaster, grid: NDArray[np.float64], name: str
-) -> dict[int, Forecast]:
-    table = np.asarray(forecaster.coefficients(span, grid), dtype=np.float64)
-    if not np.isfinite(table).all():
-        raise ExecutionError(
-            f"forecaster {name!r} must give finite coefficients for the span ({span.start} -> "
-            f"{span.stop}), got {table.tolist()}: use another forecaster, or another grid= if two steps of "
-            "yours are alike."
-        )
+def _coefficients(
+    span: Span, forecaster: Forecaster, grid: NDArray[np.float64]
+) -> NDArray[np.float64] | str:
+    """Return A, shape (skipped steps, outputs); where the forecaster gives none, what it did instead."""
+    try:
+        with np.errstate(all="ignore"):
+            table = np.asarray(forecaster.coefficients(span, grid), dtype=np.float64)
+    except Exception as error:  # a plugin's
+        return f"{type(error).__name__}: {error}"
+    if table.ndim != 2 or len(table) != len(span.skipped) or table.shape[1] > 1 + len(span.history):
+        return f"an array of shape {table.shape}"
+    return table if np.isfinite(table).all() else str(table.tolist())
+
+
+def _fill(span: Span, table: NDArray[np.float64]) -> dict[int, Forecast]:
     sources = (span.start, *span.history)
     # A forecast of zero still has the form of an output.
     rows = [

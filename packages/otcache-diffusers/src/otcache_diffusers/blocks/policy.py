@@ -86,6 +86,9 @@ class BlockPolicy(StepPolicy):
         if self._shortened and use.computed:
             self.note(f"{companion} runs at every step at the level of blocks: speedup below N/B.")
 
+    def lost(self, reason: str) -> None:
+        self._cache.lost(reason)
+
     def warn(self, message: str) -> None:
         self._cache.warn(message)
 

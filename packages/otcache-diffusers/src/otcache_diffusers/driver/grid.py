@@ -1,19 +1,45 @@
-"""The noise levels of a scheduler's steps."""
+"""What a scheduler says of its run: times, noise levels and settings, in whatever form it has them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from otcache_core.errors import OtcacheError
+from otcache_core.numbers import integer, reals
+
 #: Share of signal at the noisiest step, at least: s = 4096, beyond any sampler's own grid.
 LEAST_SIGNAL = 2.0**-24
 
 
+def times_of(scheduler: Any) -> torch.Tensor | None:
+    """Return t_0 .. t_{N-1} after ``set_timesteps``, where they lie; None where there are none."""
+    return _row(scheduler, "timesteps")
+
+
+def steps_of(scheduler: Any) -> int | None:
+    """Return N after ``set_timesteps``: the number of timesteps, else ``num_inference_steps``."""
+    times = times_of(scheduler)
+    if times is not None:
+        return len(times)
+    try:
+        return integer("N", getattr(scheduler, "num_inference_steps", None), 1)
+    except OtcacheError:
+        return None
+
+
+def setting(scheduler: Any, name: str) -> Any:
+    """Return an entry of a scheduler's configuration, a mapping or an object; None where it has none."""
+    config = getattr(scheduler, "config", None)
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
 def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
-    r"""s_0 .. s_N after ``set_timesteps``, one value a timestep and the final one.
+    r"""Return s_0 .. s_N after ``set_timesteps``, one value a timestep and the final one.
 
     Where the scheduler keeps ``sigmas`` (flow matching, Euler, Heun, DPM-Solver, UniPC) these;
     else, from its cumulative products a (DDIM, PNDM and their like),
@@ -21,20 +47,29 @@ def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
     .. math:: s_i = \sqrt{(1 - a_{t_i}) / a_{t_i}}
 
     the noise level of x / sqrt(a), the coordinate in which DDIM is an Euler step; a of 0 (zero terminal
-    signal) is taken as 2^-24, as diffusers' Euler does. Copies to the host: call it once a run.
+    signal) is taken as 2^-24, as diffusers' Euler does. Where times rise, as in DDIM inversion, the final
+    level is the last step's. Copies to the host: call it once a run.
 
     Args:
-        scheduler: a diffusers scheduler whose timesteps are set.
+        scheduler: one whose timesteps are set.
 
     Returns:
-        float64, shape (len(timesteps) + 1,); all NaN where the scheduler tells neither.
+        float64, shape (N + 1,); all NaN where the scheduler tells neither.
+
+    Raises:
+        OtcacheError: if it does not say N either.
     """
-    if _tells_sigmas(scheduler):
-        return np.asarray(torch.as_tensor(scheduler.sigmas).detach().cpu().double())
-    if getattr(scheduler, "alphas_cumprod", None) is None:
-        return np.full(len(scheduler.timesteps) + 1, np.nan)
-    final = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0)).cpu().double()
-    a = torch.cat([_products(scheduler), final.reshape(1)]).clamp(min=LEAST_SIGNAL)
+    n = steps_of(scheduler)
+    if n is None:
+        raise OtcacheError(f"{type(scheduler).__name__} does not say how many steps it makes.")
+    sigmas = _sigmas(scheduler, n)
+    if sigmas is not None:
+        return np.asarray(sigmas.cpu().double())
+    a = _products(scheduler)
+    if a is None:
+        return np.full(n + 1, np.nan)
+    final = a[-1:] if a[-1] < a[0] else torch.tensor([_final(scheduler)], dtype=a.dtype)
+    a = torch.cat([a, final]).clamp(min=LEAST_SIGNAL)
     return np.asarray(torch.sqrt((1 - a) / a))
 
 
@@ -44,25 +79,50 @@ def usable_grid(grid: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def signal_shares(scheduler: Any) -> NDArray[np.float64]:
-    r"""alpha_0 .. alpha_{N-1} of a variance-preserving scheduler after ``set_timesteps``.
+    r"""Return alpha_0 .. alpha_{N-1} of a variance-preserving scheduler after ``set_timesteps``.
 
     .. math:: \alpha_i = \sqrt{a_{t_i}} = 1 / \sqrt{1 + s_i^2}
 
     where a is 0, 2^-24: a share of 0 could not be divided by. Copies to the host: call it once a run.
 
     Returns:
-        float64, shape (len(timesteps),); NaN where the scheduler does not tell.
+        float64, shape (N,); NaN where the scheduler does not tell.
+
+    Raises:
+        OtcacheError: if it does not say N either.
     """
-    if _tells_sigmas(scheduler) or getattr(scheduler, "alphas_cumprod", None) is None:
+    a = _products(scheduler)
+    if a is None or _sigmas(scheduler, len(a)) is not None:
         return np.asarray(1 / np.sqrt(1 + sigma_grid(scheduler)[:-1] ** 2))
-    return np.asarray(_products(scheduler).sqrt().clamp(min=LEAST_SIGNAL))
+    return np.asarray(a.sqrt().clamp(min=LEAST_SIGNAL))
 
 
-def _products(scheduler: Any) -> torch.Tensor:
-    steps = torch.as_tensor(scheduler.timesteps).cpu().long()
-    return torch.as_tensor(scheduler.alphas_cumprod).cpu().double()[steps]
+def _row(scheduler: Any, name: str) -> torch.Tensor | None:
+    """Return an attribute that is a row of numbers: a tensor, an array, a list, of any numbers."""
+    values = getattr(scheduler, name, None)
+    if isinstance(values, torch.Tensor):
+        return values.detach() if values.ndim == 1 else None
+    try:
+        return torch.tensor(reals(name, values), dtype=torch.float64)
+    except OtcacheError:
+        return None
 
 
-def _tells_sigmas(scheduler: Any) -> bool:
-    sigmas = getattr(scheduler, "sigmas", None)
-    return sigmas is not None and len(sigmas) == len(scheduler.timesteps) + 1
+def _sigmas(scheduler: Any, n: int) -> torch.Tensor | None:
+    sigmas = _row(scheduler, "sigmas")
+    return sigmas if sigmas is not None and len(sigmas) == n + 1 else None
+
+
+def _products(scheduler: Any) -> torch.Tensor | None:
+    """Return a at each timestep; None where it has none, or its times are no places among them."""
+    products, times = _row(scheduler, "alphas_cumprod"), times_of(scheduler)
+    if products is None or times is None:
+        return None
+    steps = times.cpu().long()
+    inside = len(steps) and int(steps.min()) >= 0 and int(steps.max()) < len(products)
+    return products.cpu().double()[steps] if inside else None
+
+
+def _final(scheduler: Any) -> float:
+    final = getattr(scheduler, "final_alpha_cumprod", None)
+    return 1.0 if final is None else float(final)

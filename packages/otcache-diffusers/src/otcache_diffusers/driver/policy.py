@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
 from otcache_diffusers.driver.companions import CompanionUse
 from otcache_diffusers.driver.prediction import AsIs, OutputSpace
@@ -130,6 +131,17 @@ class StepPolicy(ABC):
         """
         logger.debug("%s: %s", companion, use)
 
+    def lost(self, reason: str) -> None:
+        """Take notice of a run whose steps cannot be counted, and which is computed without the policy.
+
+        Args:
+            reason: why, in a whole sentence.
+
+        Raises:
+            ExecutionError: unless the policy can do without the run.
+        """
+        raise ExecutionError(reason)
+
     def warn(self, message: str) -> None:
         """Something could not be done as planned; a notice unless a policy keeps it."""
         notify(message)
@@ -157,4 +169,7 @@ class Retired(StepPolicy):
         """Nothing."""
 
     def end(self, completed: bool) -> None:
+        """Nothing."""
+
+    def lost(self, reason: str) -> None:
         """Nothing."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_diffusers.driver.grid import signal_shares
+from otcache_diffusers.driver.grid import setting, signal_shares
 from otcache_diffusers.driver.prediction import AsIs, NoiseSpace, OutputSpace
 
 #: Relative; half precision schedulers round.
@@ -32,6 +32,15 @@ def output_space(scheduler: Any, start: int) -> OutputSpace:
     prefix = (
         f"velocity predictions are forecast as they are, not as noise: {type(scheduler).__name__}"
     )
+    try:
+        return _space(scheduler, start, prefix)
+    except Exception as error:  # whatever copies of a scheduler nobody has seen raise when asked
+        return AsIs(
+            f"{prefix} cannot be asked how it scales states ({type(error).__name__}: {error})."
+        )
+
+
+def _space(scheduler: Any, start: int, prefix: str) -> OutputSpace:
     alpha = signal_shares(scheduler)
     if not np.isfinite(alpha).all():
         return AsIs(f"{prefix} does not tell its noise levels.")
@@ -45,7 +54,7 @@ def output_space(scheduler: Any, start: int) -> OutputSpace:
 
 def predicts_velocity(scheduler: Any) -> bool:
     """Whether the denoiser predicts v = alpha epsilon - sigma x_0."""
-    return bool(getattr(scheduler, "config", {}).get("prediction_type") == "v_prediction")
+    return bool(setting(scheduler, "prediction_type") == "v_prediction")
 
 
 def _scale(scheduler: Any, position: int) -> float:
@@ -55,7 +64,8 @@ def _scale(scheduler: Any, position: int) -> float:
     if hasattr(stage, "_step_index"):  # no public way leads there without making the steps
         stage._step_index = position
     times = stage.timesteps
-    return float(stage.scale_model_input(torch.ones(1, device=times.device), times[position]))
+    one = torch.ones(1, device=getattr(times, "device", None))
+    return float(stage.scale_model_input(one, times[position]))
 
 
 def _close(got: NDArray[np.float64], wanted: NDArray[np.float64]) -> bool:

@@ -27,10 +27,10 @@ class TimeCheck:
         self._always: torch.Tensor | None = None
         self._bad: torch.Tensor | None = None
 
-    def begin(self, timesteps: torch.Tensor) -> None:
-        """A run starts with these timesteps, t_0 first."""
+    def begin(self, timesteps: torch.Tensor | None) -> None:
+        """Take the timesteps of a run that starts, t_0 first; None where they are not known."""
         self._collect()
-        self._timesteps = timesteps
+        self._timesteps = None if timesteps is None else timesteps.float()
 
     def see(self, step: int, timestep: Any) -> None:
         """The denoiser is called at ``step`` with this time argument."""
@@ -46,7 +46,7 @@ class TimeCheck:
         if self._conventions.device != passed.device:
             self._conventions = self._conventions.to(passed.device)
         scale, shift = self._conventions.unbind(1)
-        wanted = scale * self._timesteps[step].float() + shift
+        wanted = scale * self._timesteps[step] + shift
         fits = (passed - wanted).abs() <= _RTOL * wanted.abs() + _ATOL
         if self._first is None or self._always is None:
             self._first = self._always = fits
