@@ -1,37 +1,69 @@
-"""At which of a scheduler's timesteps a run begins."""
+"""At which of a scheduler's timesteps a run begins and ends."""
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from otcache_core.errors import OtcacheError
+from otcache_core.numbers import integer
+from otcache_diffusers.driver.grid import times_of
 
 #: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000; factor and shift.
 _CONVENTIONS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))
 
 
 def first_position(scheduler: Any, timestep: Any) -> int:
-    """Position of a run's first step in ``scheduler.timesteps``: not 0 where a picture is the start.
+    """Return the position of a run's first step among its timesteps: not 0 where an image is the start.
 
     It is the ``begin_index`` that the pipeline set. Where it set none it is the position whose time the
     denoiser is called with; of several positions with that time, the one where the scheduler itself
-    begins. Asks the device: meant for the first call of a run, which is computed.
+    begins. 0 where nothing tells. Asks the device: meant for the first call of a run, which is computed.
 
     Args:
-        scheduler: its timesteps are set.
+        scheduler: one whose timesteps are set.
         timestep: what the denoiser is called with.
     """
-    begin = getattr(scheduler, "begin_index", None)
+    begin, times = getattr(scheduler, "begin_index", None), times_of(scheduler)
+    if times is None or len(times) == 0:
+        return 0
     if begin is not None:
-        return int(begin)
-    passed = torch.as_tensor(timestep) if isinstance(timestep, (int, float)) else timestep
+        return _among(begin, times, 0)
+    numeric = isinstance(timestep, (Real, np.ndarray))
+    passed = torch.as_tensor(timestep) if numeric else timestep
     if not isinstance(passed, Tensor) or passed.numel() == 0:
         return 0
-    found = _look_up(torch.as_tensor(scheduler.timesteps).cpu().double(), passed)
-    if found and hasattr(scheduler, "index_for_timestep"):
-        return int(scheduler.index_for_timestep(scheduler.timesteps[found]))
-    return found
+    found = _look_up(times.cpu().double(), passed)
+    return _own_index(scheduler, times, found) if found else 0
+
+
+def _own_index(scheduler: Any, times: Tensor, found: int) -> int:
+    """Return where the scheduler itself begins at the time of a position; the position if it cannot say."""
+    try:
+        return _among(scheduler.index_for_timestep(scheduler.timesteps[found]), times, found)
+    except Exception:  # whatever one whose timesteps are of another kind raises
+        return found
+
+
+def _among(position: Any, times: Tensor, default: int) -> int:
+    try:
+        return integer("begin_index", position, 0, len(times) - 1)
+    except OtcacheError:
+        return default
+
+
+def last_position(pipeline: Any, start: int) -> int | None:
+    """Position after a run's last step; None where it makes all steps to the end.
+
+    A pipeline called with ``denoising_end`` leaves the rest to another; it knows how many steps it makes.
+    """
+    made = getattr(pipeline, "_num_timesteps", None)
+    ends = getattr(pipeline, "_denoising_end", None) is not None
+    return start + made if ends and isinstance(made, int) else None
 
 
 def latest_time(timestep: Tensor) -> Tensor:
