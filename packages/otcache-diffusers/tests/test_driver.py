@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -381,7 +382,7 @@ def test_a_bare_module_s_exception_ends_its_run() -> None:
 def test_driving_twice_is_refused() -> None:
     case = tiny.flux()
     with drive(case.pipe, Log()):
-        with pytest.raises(ExecutionError, match="already watched"), drive(case.pipe, Log()):
+        with pytest.raises(ExecutionError, match="already accel"), drive(case.pipe, Log()):
             pass
         twice = drive(case.denoiser, Log(), num_steps=3)
         with pytest.raises(ExecutionError, match="already accelerated or recorded"), twice:
@@ -452,11 +453,13 @@ def test_requests_are_checked(prompts: Any, seeds: Any, message: str) -> None:
         next(TorchProbe().record(_loop(), SampleRequest(prompts, seeds, 4)))
 
 
-def test_recording_another_number_of_steps_is_an_error() -> None:
+def test_a_grid_of_another_length_is_refused_and_the_advice_helps() -> None:
     case = tiny.with_prompts(tiny.flux())
     request = SampleRequest(("a",), (0,), 4, {"height": 16, "width": 16, "sigmas": [1.0, 0.5]})
-    with pytest.raises(ExecutionError, match="steps of the sampler must be 4, got '2, completed'"):
+    with pytest.raises(OtcacheError, match="give num_inference_steps=2, or leave sigmas out"):
         list(TorchProbe().record(case.pipe, request))
+    (run,) = TorchProbe().record(case.pipe, replace(request, num_steps=2))
+    assert run.num_steps == 2
 
 
 def test_a_skipped_call_costs_little() -> None:

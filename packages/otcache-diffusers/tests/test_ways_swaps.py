@@ -39,19 +39,22 @@ def test_another_denoiser_is_accelerated_from_the_next_run_on() -> None:
     assert "forward" not in vars(other.denoiser)
 
 
-def test_a_denoiser_that_is_accelerated_elsewhere_is_refused_and_stays_so() -> None:
+def test_a_denoiser_that_is_accelerated_elsewhere_is_shared() -> None:
     case, other = tiny.flux(), _other()
     with TorchExecutor().attach(other.pipe, SCHEDULE) as run:
         wanted = other(N)
-        with TorchExecutor().attach(case.pipe, SCHEDULE):
+        with TorchExecutor().attach(case.pipe, SCHEDULE) as second:
             case.pipe.transformer = other.denoiser
-            with pytest.raises(ExecutionError, match="already accelerated or recorded"):
-                case(N)
+            assert torch.equal(case(N), wanted)
+            assert torch.equal(other(N), wanted)
         assert torch.equal(other(N), wanted)
-        with pytest.raises(ExecutionError, match="already accelerated or recorded"):
-            TorchExecutor().attach(other.denoiser, SCHEDULE).__enter__()
-    assert run.report.skipped == {"cond": 6}
+        refused = TorchExecutor().attach(other.denoiser, SCHEDULE)
+        with pytest.raises(ExecutionError, match="by way of a FluxPipeline"):
+            refused.__enter__()
+    assert (run.report.skipped, second.report.skipped) == ({"cond": 9}, {"cond": 3})
     assert "forward" not in vars(case.denoiser)
+    with TorchExecutor().attach(other.denoiser, SCHEDULE):  # as the error advises
+        pass
 
 
 def test_runs_under_another_scheduler_are_computed_and_it_is_said_aloud() -> None:

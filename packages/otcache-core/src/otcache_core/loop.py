@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.callable_denoiser import CallableDenoiser, as_denoiser, calls_of, name_of
 from otcache_core.errors import ExecutionError, OtcacheError, expected
+from otcache_core.loop_run import LoopObserver, LoopRun, in_steps, pauses
 
 _STEP_NAMES = ("num_steps", "num_inference_steps", "steps")
 
@@ -19,16 +21,6 @@ _STEP_NAMES = ("num_steps", "num_inference_steps", "steps")
 Grid = Sequence[float] | NDArray[np.floating] | Callable[[int], Sequence[float]]
 #: Steps of the sampler, or a function from the steps asked for to them.
 Steps = int | Callable[[int], int]
-
-
-class LoopObserver(Protocol):
-    """Told when a loop begins and returns."""
-
-    def loop_begins(self, num_steps: int | None) -> None: ...
-
-    def loop_ends(self, result: Any) -> None: ...
-
-    def loop_fails(self) -> None: ...
 
 
 class Loop:
@@ -100,31 +92,31 @@ class Loop:
         return {**vars(self), "_observer": None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample: whatever ``sample_fn`` takes and returns."""
+        """Sample: whatever ``sample_fn`` takes and returns, in steps if it is made of steps."""
         observer = self._observer
-        if observer is None:
-            return self._sample_fn(*args, **kwargs)
-        observer.loop_begins(self.steps_of(*args, **kwargs))
+        steps = None if observer is None else self.steps_of(*args, **kwargs)
+        run = LoopRun(self, observer, steps, self._check_of_calls())
+        if pauses(self._sample_fn):
+            return in_steps(run, self._sample_fn(*args, **kwargs), begun=False)
+        run.begin()
         try:
-            result = self._followed(*args, **kwargs)
+            with run.inside():
+                result = self._sample_fn(*args, **kwargs)
         except BaseException:
-            observer.loop_fails()
+            run.fail()
             raise
-        observer.loop_ends(result)
+        later = in_steps(run, result, begun=True)
+        if later is not None:
+            return later
+        run.end(result)
         return result
 
-    def _followed(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample, and see that the calls of a plain callable come through its proxy."""
+    def _check_of_calls(self) -> Callable[[], None]:
+        """Make the check that the calls of a plain callable come through its proxy."""
         denoiser = self._denoiser
-        before = calls_of(denoiser) if isinstance(denoiser, CallableDenoiser) else -1
-        result = self._sample_fn(*args, **kwargs)
-        if isinstance(denoiser, CallableDenoiser) and calls_of(denoiser) == before:
-            raise ExecutionError(
-                f"sample_fn must call {name_of(denoiser)} as loop.denoiser(...), got a run without such "
-                "a call: a denoiser that is no torch module is followed only there; call it as "
-                "loop.denoiser(...), with loop what otcache.loop(...) returned."
-            )
-        return result
+        if self._observer is None or not isinstance(denoiser, CallableDenoiser):
+            return _nothing
+        return partial(_check_calls, denoiser, calls_of(denoiser))
 
     def steps_of(self, *args: Any, **kwargs: Any) -> int | None:
         """Return N of a call with these arguments, as far as ``num_steps``, arguments or grid specify it.
@@ -219,3 +211,16 @@ def _steps_among(named: Mapping[str, Any]) -> int | None:
 
 def _counts(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _check_calls(denoiser: CallableDenoiser, before: int) -> None:
+    if calls_of(denoiser) == before:
+        raise ExecutionError(
+            f"sample_fn must call {name_of(denoiser)} as loop.denoiser(...), got a run without such "
+            "a call: a denoiser that is no torch module is followed only there; call it as "
+            "loop.denoiser(...), with loop what otcache.loop(...) returned."
+        )
+
+
+def _nothing() -> None:
+    """Nothing is to be checked."""

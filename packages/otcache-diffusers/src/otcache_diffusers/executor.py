@@ -24,7 +24,7 @@ from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
 from otcache_diffusers.compat import is_pipeline
-from otcache_diffusers.driver import StepPolicy, companions_of, drive, unsupported
+from otcache_diffusers.driver import Driven, StepPolicy, companions_of, drive, unsupported
 from otcache_diffusers.sharing import lent_companions, sharers
 
 
@@ -35,8 +35,9 @@ class TorchRun(RunHandle):
     some ten milliseconds, which a run should not wait for.
     """
 
-    def __init__(self, report: RunReport, running: Callable[[], bool]) -> None:
-        self._report, self._running = report, running
+    def __init__(self, report: RunReport, driven: Driven) -> None:
+        self._report = report
+        self._driven: Driven | None = driven
         self._look: Callable[[], None] | None = None
 
     @property
@@ -48,11 +49,15 @@ class TorchRun(RunHandle):
 
     @property
     def running(self) -> bool:
-        return self._running()
+        return self._driven is not None and self._driven.running
+
+    @property
+    def called(self) -> bool:
+        return self._driven is not None and self._driven.called
 
     def close(self, target: Any, policy: CachePolicy) -> None:
         """The context is left; the target is not kept alive."""
-        self._running = lambda: False
+        self._driven = None
         if is_pipeline(target):
             self._look = partial(_report_sharers, weakref.ref(target), policy)
 
@@ -116,8 +121,8 @@ class TorchExecutor(CacheExecutor):
             calls_per_step=calls_per_step,
             grid=grid,
             companions=_companions(target, policy),
-        ) as running:
-            run = TorchRun(report, running)
+        ) as driven:
+            run = TorchRun(report, driven)
             try:
                 yield run
                 if report.idle and not (fixed and fixed.budget == fixed.num_steps):
@@ -147,4 +152,7 @@ def _companions(target: Any, policy: CachePolicy) -> list[str]:
 
 def _report_sharers(target: Callable[[], Any], policy: CachePolicy) -> None:
     for name in sharers(target()):
-        policy.warn(f"{name} shares the denoiser: it is accelerated too while the context is open.")
+        policy.warn(
+            f"{name} shares the denoiser and the scheduler: a run of it is accelerated too while the "
+            "context is open."
+        )

@@ -5,23 +5,23 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from torch import nn
-
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import companions_of, denoisers_of
 
 
 def sharers(target: Any) -> list[str]:
-    """Class names of other live pipelines that hold a denoiser of ``target`` (``from_pipe``).
+    """Return the class names of other live pipelines with a denoiser and the scheduler of ``target``.
 
-    Asks the garbage collector, since nothing else knows all pipelines: some ten milliseconds.
+    ``from_pipe`` and ``copy.copy`` make such. One with a scheduler of its own is not among them: its runs
+    are its own. Asks the garbage collector, since nothing else knows all pipelines: some ten milliseconds.
     """
     if not is_pipeline(target):
         return []
     holders: dict[int, str] = {}
     for module in denoisers_of(target).values():
         holders |= _holders(module, target)
-    return list(holders.values())
+    scheduled = _holders(target.scheduler, target).keys()
+    return [name for key, name in holders.items() if key in scheduled]
 
 
 def lent_companions(target: Any) -> dict[str, list[str]]:
@@ -40,10 +40,10 @@ def lent_companions(target: Any) -> dict[str, list[str]]:
     return {name: others for name, others in lent.items() if others}
 
 
-def _holders(module: nn.Module, target: Any) -> dict[int, str]:
-    """Other pipelines that have ``module`` as an attribute, by the identity of their ``__dict__``."""
+def _holders(part: Any, target: Any) -> dict[int, str]:
+    """Return other pipelines that have this part as an attribute, by the identity of their ``__dict__``."""
     holders: dict[int, str] = {}
-    for holder in gc.get_referrers(module):
+    for holder in gc.get_referrers(part):
         attributes = holder if type(holder) is dict else getattr(holder, "__dict__", {})
         if "_internal_dict" in attributes and attributes is not vars(target):
             holders[id(attributes)] = _owner(holder)

@@ -78,7 +78,7 @@ NOTHING_RAN = (
 
 
 class RunHandle(ABC):
-    """What ``with executor.attach(...) as run`` gives."""
+    """What ``with executor.attach(...) as run`` gives; pickles and copies carry its report only."""
 
     @property
     @abstractmethod
@@ -89,6 +89,32 @@ class RunHandle(ABC):
     def running(self) -> bool:
         """Whether a run is known to be under way; False where an executor cannot tell."""
         return False
+
+    @property
+    def called(self) -> bool:
+        """Whether a call of the target is known to be under way, before and after its steps too."""
+        return self.running
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReportedRun, (self.report,)
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+
+class ReportedRun(RunHandle):
+    """Hold the report of runs made elsewhere, as a pickle or a copy of a handle does.
+
+    Args:
+        report: of these runs.
+    """
+
+    def __init__(self, report: RunReport) -> None:
+        self._report = report
+
+    @property
+    def report(self) -> RunReport:
+        return self._report
 
 
 class CacheExecutor(ABC):

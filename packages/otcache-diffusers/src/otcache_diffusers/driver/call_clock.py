@@ -10,6 +10,7 @@ import torch
 
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
+from otcache_core.loop_run import loop_under_way
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.call_times import ADAPTIVE, CallTimes, HostTimes
 from otcache_diffusers.driver.clock import Clock
@@ -23,6 +24,11 @@ RAGGED = (
     "the calls of one step must carry one time, as in the first step, got two: a branch has come or "
     "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run, or let "
     "denoiser= be a function that guides inside, called as loop.denoiser(...)."
+)
+ELSEWHERE = (
+    "sample_fn calls the denoiser in threads of its own, whose calls cannot be told from others': they are "
+    "computed in full. Call it in the thread that runs sample_fn, or by asyncio.to_thread(...) or "
+    "contextvars.copy_context().run(...), one call after the other."
 )
 STARTS = (
     "the schedule counts steps from where a run begins: plan one for runs that begin there, or give "
@@ -58,7 +64,7 @@ class LoopClock(Clock):
         self._time_of = TimeArgument(loop.denoiser)
         self._times, self._doubts, self._host = CallTimes(), Doubts(), HostTimes()
         self._live = threading.Lock()
-        self._calls = self._whole = 0
+        self._calls = self._whole = self._strays = 0
         self._arguments = Arguments((), {})
 
     def __enter__(self) -> LoopClock:
@@ -94,10 +100,16 @@ class LoopClock(Clock):
         info = RunInfo(n, self._loop.grid_for(n))
         if self._whole != n * self._per_step:  # another grid, which may begin elsewhere
             self._host = HostTimes()
-        self._calls, self._whole = 0, n * self._per_step
+        self._calls, self._whole, self._strays = 0, n * self._per_step, 0
         self._doubts = Doubts()
         self._renew()
         self._conductor.announce(lambda arguments: info)
+
+    def expects(self) -> bool:
+        """Whether the loop's own sampler makes this call, and no other loop that it calls."""
+        running, here = self._live.locked(), loop_under_way()
+        self._strays += running and here is None
+        return running and here is self._loop
 
     def arrive(self, arguments: Arguments) -> None:
         """A call begins a step, or is another one of its step.
@@ -105,9 +117,8 @@ class LoopClock(Clock):
         Raises:
             ExecutionError: if the run has had all its calls, or those of one step carry two times.
         """
-        if self._live.locked():
-            self._count(arguments)
-            self._look_at_times(self._time_of.of(arguments))
+        self._count(arguments)
+        self._look_at_times(self._time_of.of(arguments))
         if self._calls % self._per_step == 0:
             self._step_begins(arguments)
         self._arguments = arguments
@@ -170,6 +181,9 @@ class LoopClock(Clock):
         self._live.release()
 
     def _check(self) -> None:
+        if self._calls == 0 and self._strays:
+            self._conductor.warn_aloud(ELSEWHERE)
+            return
         if self._calls == 0:
             raise ExecutionError(
                 f"the sampler never called the denoiser ({type(self._loop.denoiser).__name__}): "

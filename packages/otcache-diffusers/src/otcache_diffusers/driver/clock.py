@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import inspect
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from types import MethodType
 from typing import Any
+
+import numpy as np
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
-from otcache_diffusers.driver.grid import sigma_grid
+from otcache_diffusers.driver.grid import sigma_grid, steps_of, times_of
 from otcache_diffusers.driver.home import Calls, Home
 from otcache_diffusers.driver.policy import RunInfo
+from otcache_diffusers.driver.messages import taken
 from otcache_diffusers.driver.rewinds import Rewinds
 from otcache_diffusers.driver.space_of import output_space, predicts_velocity
-from otcache_diffusers.driver.start import first_position
-from otcache_diffusers.driver.taps import Taps, tapped
+from otcache_diffusers.driver.start import first_position, last_position
+from otcache_diffusers.driver.step_call import StepCall, untappable
+from otcache_diffusers.driver.taps import Taps, WeakAround, watcher_of
 
+_UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
 _REPLACED = (
-    "the pipeline's scheduler was replaced after it was accelerated: its runs are computed in full. "
-    "Set the scheduler first, then enter the context."
+    "the pipeline's scheduler was replaced after it was accelerated: set the scheduler first, then enter "
+    "the context."
 )
 _THREADS = (
-    "one pipeline must serve one run at a time, got a call from another thread during a run: load the "
-    "pipeline twice."
+    "one scheduler must serve one run at a time, got a second run, of another thread, before the first has "
+    "ended: give each thread a pipeline with a scheduler of its own (pipe.scheduler = "
+    "type(pipe.scheduler).from_config(pipe.scheduler.config)), which may share the weights, or let the "
+    "threads wait for one another in handle.request(...)."
 )
 
 
@@ -54,10 +58,19 @@ class Clock(ABC):
         """Whether a call of one of the networks can be of the run under way; ends one that is over."""
         return True
 
+    def claims(self) -> bool:
+        """Whether this call is of the run under way or announced, where several share a denoiser."""
+        return self.expects()
+
     @property
     def alive(self) -> bool:
         """Whether the run under way, if any, is known to go on."""
         return True
+
+    @property
+    def called(self) -> bool:
+        """Whether a call of the target is known to be under way, before and after its steps too."""
+        return self.alive
 
 
 class SchedulerClock(Clock):
@@ -80,30 +93,44 @@ class SchedulerClock(Clock):
     """
 
     def __init__(self, pipeline: Any, conductor: Conductor, renew: Callable[[], None]) -> None:
-        self._pipeline, self._conductor, self._renew = pipeline, conductor, renew
+        self.pipeline, self._conductor, self._renew = pipeline, conductor, renew
         self._scheduler = pipeline.scheduler
         self._calls = Calls(type(pipeline))
         self._home: Home | None = None
         self._token = object()
         self._rewinds = Rewinds(self._scheduler)
+        self._step_call = StepCall(self._scheduler)
+        self._announces, self._total = True, 0
         self._stack = ExitStack()
 
     def __enter__(self) -> SchedulerClock:
-        if tapped(self._scheduler):
-            raise ExecutionError(
-                f"{type(self._scheduler).__name__} is already watched by otcache: give each "
-                "pipeline a scheduler of its own."
-            )
-        taps = {"step": self._step, "set_timesteps": self._set_timesteps}
-        if predicts_velocity(self._scheduler) and hasattr(self._scheduler, "scale_model_input"):
-            taps["scale_model_input"] = self._scale
-        self._signature = _signature(self._scheduler)
+        if reason := untappable(self._scheduler, "step"):
+            self._conductor.lose(f"{_UNCOUNTED}: {reason}.")
+            return self
+        watcher = watcher_of(self._scheduler)
+        if watcher is not None:
+            raise ExecutionError(taken(self.pipeline, watcher.pipeline))
         with ExitStack() as stack:
-            stack.enter_context(Taps(self._scheduler, taps))
-            if hasattr(self._pipeline, "progress_bar"):
-                stack.enter_context(Taps(self._pipeline, {"progress_bar": self._progress_bar}))
+            stack.enter_context(Taps(self._scheduler, self._taps()))
+            if hasattr(self.pipeline, "progress_bar"):
+                stack.enter_context(Taps(self.pipeline, {"progress_bar": self._progress_bar}))
             self._stack = stack.pop_all()
         return self
+
+    def _taps(self) -> dict[str, Callable[..., Any]]:
+        """What is watched of the scheduler, of what it has."""
+        wanted: dict[str, Callable[..., Any]] = {"set_timesteps": self._set_timesteps}
+        if predicts_velocity(self._scheduler):
+            wanted["scale_model_input"] = self._scale
+        found = {
+            name: around
+            for name, around in wanted.items()
+            if callable(getattr(self._scheduler, name, None))
+            and not untappable(self._scheduler, name)
+        }
+        self._announces = "set_timesteps" in found
+        # Held weakly: whoever has this scheduler too would keep the pipeline for ever.
+        return {name: WeakAround(around) for name, around in {"step": self._step, **found}.items()}
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -117,42 +144,43 @@ class SchedulerClock(Clock):
     def expects(self) -> bool:
         """Whether this call comes from the pipeline call that the run belongs to.
 
-        Calls of another pipeline inside a callback are none of the run's; neither are those after the
-        run's call has ended, which ends the run. Another thread's are let through, to be refused.
+        Calls of another pipeline inside a callback are none of the run's, nor those of other threads;
+        neither are those after the run's call has ended, which ends the run.
         """
         home = self._home
-        if home is None or not home.known or home.here:
+        if home is None or home.here:
             return True
-        if not self._elsewhere and self._conductor.expectant and home.around:
+        if self._conductor.expectant and home.around_here:
             # Announced by a call around the one that denoises, as a subclass's or a stage's.
             self._home = Home(self._calls)
             return True
-        if not home.alive:
-            self._end(False)
-            return True
-        return self._elsewhere
+        if home.alive:
+            return False
+        self._end(False)
+        return True
+
+    def claims(self) -> bool:
+        return self._home is not None and self.expects() and self._home is not None
 
     @property
     def _elsewhere(self) -> bool:
         """Whether the run is of a pipeline's call in another thread."""
         home = self._home
-        return home is not None and home.known and home.thread != threading.get_ident()
+        return home is not None and home.known and not home.of_this_thread and not home.here
 
     @property
     def alive(self) -> bool:
         return self._home is not None and self._home.known and self._home.alive
 
-    def arrive(self, arguments: Arguments) -> None:
-        """See that the scheduler that tells is still the pipeline's, and was not put back.
+    @property
+    def called(self) -> bool:
+        return self.alive or self._calls.anywhere_of(self.pipeline)
 
-        Raises:
-            ExecutionError: if the run is another thread's, which is not disturbed.
-        """
-        if self._elsewhere:
-            raise ExecutionError(_THREADS)
-        if self._pipeline.scheduler is not self._scheduler:
-            self._end(False)
-            self._conductor.warn_aloud(_REPLACED)
+    def arrive(self, arguments: Arguments) -> None:
+        """See that the scheduler that tells is still the pipeline's, and was not put back."""
+        if self.pipeline.scheduler is not self._scheduler:
+            self._home = None
+            self._conductor.lose(_REPLACED)
         elif self._conductor.running and self._rewinds.found(arguments.timestep):
             self._conductor.give_up(self._rewinds.REASON)
 
@@ -163,21 +191,28 @@ class SchedulerClock(Clock):
         if self._elsewhere and self.alive:
             raise ExecutionError(_THREADS)
         result = original(*args, **kwargs)
+        self._announce()
+        return result
+
+    def _announce(self) -> None:
         self._renew()
         self._conductor.announce(self._run_info)
-        self._home, self._token = Home(self._calls), object()
+        self._home, self._token, self._total = Home(self._calls), object(), 0
         self._rewinds.begin()
-        return result
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         bar = original(*args, **kwargs)
-        # One that opens during a run is inside its loop, and says nothing of it.
-        return bar if self._conductor.running else Bar(bar, partial(self._loop_over, self._token))
+        if self._conductor.running:  # inside the run's loop, of which it says nothing
+            return bar
+        if not self._announces:
+            self._announce()
+        self._total = _length(bar) or _length(*args) or kwargs.get("total") or 0
+        return Bar(bar, partial(self._loop_over, self._token))
 
     def _loop_over(self, token: object, whole: bool) -> None:
         # The bar of a run before may be left late, in another thread or by an exception kept.
         if token is self._token and not self._conductor.expectant:
-            self._end(whole and not getattr(self._pipeline, "_interrupt", False))
+            self._end(whole and not getattr(self.pipeline, "_interrupt", False))
 
     def _end(self, completed: bool) -> None:
         self._home = None
@@ -188,24 +223,42 @@ class SchedulerClock(Clock):
         return self._conductor.scaled
 
     def _step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = self._signature.bind(*args, **kwargs).arguments
+        watched = self._conductor.watches and self._conductor.running
+        given = self._step_call.given(args, kwargs) if watched else None
+        self._rewinds.stepping()
         result = original(*args, **kwargs)
-        following = result[0] if isinstance(result, tuple) else result.prev_sample
-        if self._rewinds.stepped(given.get("timestep")):
+        if self._rewinds.stepped(self._step_call.time(args, kwargs)):
             self._conductor.give_up(self._rewinds.REASON)
-        self._conductor.advance((given["sample"], given["model_output"], following))
+        seen = self._step_call.seen(given, result)
+        if watched and seen is None:
+            self._conductor.lose(self._step_call.untold(args, kwargs, result))
+        self._conductor.advance(seen)
         if not self._conductor.running and not self._conductor.expectant:
             self._home = None
         return result
 
-    def _run_info(self, arguments: Arguments) -> RunInfo:
+    def _run_info(self, arguments: Arguments) -> RunInfo | None:
+        n = steps_of(self._scheduler) or self._total
+        if not n:
+            kind = type(self._scheduler).__name__
+            self._conductor.lose(
+                f"{_UNCOUNTED}: {kind} has neither timesteps nor num_inference_steps, and the pipeline's "
+                "progress bar no total."
+            )
+            return None
+        times = times_of(self._scheduler)
+        if times is None:
+            return RunInfo(n, np.full(n + 1, np.nan))
         start = first_position(self._scheduler, arguments.timestep)
-        self._conductor.times.begin(self._scheduler.timesteps[start:])
-        grid = sigma_grid(self._scheduler)[start:]
+        stop = last_position(self.pipeline, start)
+        self._conductor.times.begin(times[start:stop])
+        grid = sigma_grid(self._scheduler)[start : None if stop is None else stop + 1]
         return RunInfo(len(grid) - 1, grid, output_space(self._scheduler, start))
 
 
-def _signature(scheduler: Any) -> inspect.Signature:
-    """Of the scheduler's own step: a wrapper put on the instance may hide it."""
-    own = getattr(type(scheduler), "step", None)
-    return inspect.signature(scheduler.step if own is None else MethodType(own, scheduler))
+def _length(*rows: Any) -> int:
+    """The length of the first of them, a bar's total too; 0 where it has none."""
+    try:
+        return len(rows[0])
+    except (IndexError, TypeError, AttributeError):
+        return 0

@@ -19,8 +19,8 @@ from otcache_diffusers.driver.policy import Retired, RunInfo, StepPolicy
 from otcache_diffusers.driver.prediction import Place
 from otcache_diffusers.driver.timecheck import TimeCheck
 
-#: Makes the RunInfo of an announced run from the first call's arguments.
-Announcement = Callable[[Arguments], RunInfo]
+#: Makes the RunInfo of an announced run from the first call's arguments; None where the run was lost.
+Announcement = Callable[[Arguments], RunInfo | None]
 
 STILL = (
     "the pipeline's scheduler never made a step, as with one of its own for each frame (SkyReels V2's "
@@ -52,11 +52,11 @@ class Conductor:
         self._branches = Branches()
         self._states: dict[tuple[str, str], ArgumentPlace | None] = {}
         self._companions = Companions()
-        self._owner = 0
         self._calling = threading.Lock()
         self._warned: set[str] = set()
         self._aloud: set[str] = set()
         self._given_up = False
+        self._lost = ""
         self.times = TimeCheck()
         self.scaled: Tensor | None = None
         self.step = 0
@@ -77,6 +77,11 @@ class Conductor:
         return self._policy.watches
 
     @property
+    def inside(self) -> bool:
+        """Whether the policy works inside of denoiser calls."""
+        return self._policy.apart
+
+    @property
     def busy(self) -> bool:
         """Whether a denoiser call is being answered."""
         return self._calling.locked()
@@ -93,7 +98,7 @@ class Conductor:
                 "pipeline twice."
             )
         self.finish(False)
-        self._announced = announcement
+        self._announced, self._lost = announcement, ""
 
     def call(
         self, denoiser: str, context: str, arguments: Arguments, compute: Callable[[], Any]
@@ -101,12 +106,15 @@ class Conductor:
         """The output of one denoiser call.
 
         Raises:
-            ExecutionError: if two threads use the module at once, or branches cannot be told apart.
+            ExecutionError: if a run makes two calls at once, or branches cannot be told apart.
         """
+        if not (self.running or self.expectant):
+            self.outside()
+            return compute()
         if not self._calling.acquire(blocking=False):
             raise ExecutionError(
-                "one module must serve one run at a time, got a concurrent call: load the "
-                "pipeline twice."
+                "the denoiser calls of one run must come one after the other, got a concurrent call: "
+                "make them in turn, or load the pipeline twice."
             )
         try:
             stream = denoiser if self._policy.apart else ""
@@ -120,9 +128,9 @@ class Conductor:
     def feed(self, companion: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         """The output of a network that feeds the denoiser, or a stand-in if that will not be called.
 
-        A call outside a run or from another thread is computed.
+        A call outside a run is computed.
         """
-        if self._announced is None and (self._run is None or self._owner != threading.get_ident()):
+        if not (self.running or self.expectant):
             return compute()
         return self._companions.call(companion, arguments, compute, self._idle)
 
@@ -158,11 +166,24 @@ class Conductor:
         self._given_up = self.running
         self.warn(reason)
 
+    def lose(self, reason: str) -> None:
+        """Compute the run at hand, whose steps cannot be counted; no other reason is given.
+
+        Raises:
+            ExecutionError: if the policy needs to know them.
+        """
+        self.finish(False)
+        if self._lost != reason:
+            self._lost = reason
+            self._policy.lost(reason)
+
     def outside(self) -> None:
-        """A call was computed that is none of a run's."""
+        """Take notice of a call that was computed and is none of a run's."""
+        if self._lost:
+            return
         self.warn(
-            "the denoiser was called outside a run of this target's own sampler (another "
-            "pipeline shares it, or it makes more calls than steps): such calls are computed."
+            "the denoiser was called outside a run of this target's own sampler (another pipeline or "
+            "thread shares it, or it makes more calls than steps): such calls are computed in full."
         )
 
     def finish(self, completed: bool) -> None:
@@ -187,15 +208,12 @@ class Conductor:
     def _answer(
         self, source: tuple[str, str], arguments: Arguments, compute: Callable[[], Any]
     ) -> Any:
-        if self._announced is not None:
-            self._begin(self._announced(arguments))
+        run = None if self._announced is None else self._announced(arguments)
+        if run is not None:
+            self._begin(run)
         if self._run is None:
             self.outside()
             return compute()
-        if self._owner != threading.get_ident():
-            raise ExecutionError(
-                "a run must stay in one thread, got a call from another: load the pipeline twice."
-            )
         if self._given_up:
             return self._supplied(arguments, compute)
         self.times.see(self.step, arguments.timestep)
@@ -229,7 +247,6 @@ class Conductor:
     def _begin(self, run: RunInfo) -> None:
         self._announced, self._run, self.step = None, run, 0
         self._branches, self._states = Branches(), {}
-        self._owner = threading.get_ident()
         self._policy.begin(run)
 
     def _decide(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any:

@@ -20,11 +20,11 @@ from otcache_diffusers.driver.call_clock import LoopClock
 from otcache_diffusers.driver.clock import Clock, SchedulerClock
 from otcache_diffusers.driver.companions import companions_of
 from otcache_diffusers.driver.conductor import Conductor
-from otcache_diffusers.driver.denoiser import Hook, hook_for
 from otcache_diffusers.driver.foreign import refuse_foreign_caches
 from otcache_diffusers.driver.inner_modules import inner_modules
 from otcache_diffusers.driver.loop_states import LoopStates
 from otcache_diffusers.driver.policy import StepPolicy
+from otcache_diffusers.driver.shared_hook import Asker, Hook, hook_for
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
 DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
@@ -71,11 +71,10 @@ def drive(
     grid: NDArray[np.float64] | None = None,
     companions: Collection[str] = (),
     states: LoopStates | None = None,
-) -> Iterator[Callable[[], bool]]:
+) -> Iterator[Driven]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
 
-    On exit, also by exception, nothing remains on the target. What it gives tells whether a run is
-    known to be under way.
+    On exit, also by exception, nothing remains on the target.
 
     Args:
         target: a diffusers pipeline, a :class:`~otcache_core.loop.Loop`, or a bare module.
@@ -107,12 +106,30 @@ def drive(
         stack.callback(conductor.finish, False)
         stack.enter_context(clock)
         for name, module in denoisers_of(target).items():
-            hooks[name] = hook_for(module, _asker(name, clock, conductor))
+            hooks[name] = hook_for(module, DenoiserAsker(name, target, clock, conductor))
         for name in companions:
-            hooks[name] = hook_for(companions_of(target)[name], _feeder(name, clock, conductor))
+            asker = CompanionAsker(name, target, clock, conductor)
+            hooks[name] = hook_for(companions_of(target)[name], asker)
         for hook in hooks.values():
             stack.enter_context(hook)
-        yield lambda: conductor.running and clock.alive
+        yield Driven(clock, conductor)
+
+
+class Driven:
+    """Tells of what is under way in a context of :func:`drive`."""
+
+    def __init__(self, clock: Clock, conductor: Conductor) -> None:
+        self._clock, self._conductor = clock, conductor
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is known to be under way."""
+        return self._conductor.running and self._clock.alive
+
+    @property
+    def called(self) -> bool:
+        """Whether a call of the target is known to be, before and after its steps too."""
+        return self.running or self._clock.called
 
 
 def _clock(
@@ -161,21 +178,52 @@ def _modules_of(target: Any) -> dict[str, nn.Module]:
     return {str(n): module for n, module in enumerate(modules)}
 
 
-def _asker(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
-    def ask(context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        if not clock.expects():
-            conductor.outside()
+class DenoiserAsker(Asker):
+    """Puts the calls of one denoiser to a run.
+
+    Args:
+        name: of the denoiser.
+        target: what is driven.
+        clock: knows whose calls are whose.
+        conductor: answers those of the run.
+    """
+
+    def __init__(self, name: str, target: Any, clock: Clock, conductor: Conductor) -> None:
+        self._name, self._clock, self._conductor = name, clock, conductor
+        self.target, self.shares = target, not isinstance(target, nn.Module)
+        self.inside = conductor.inside
+
+    def __call__(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        if not self._clock.expects():
+            self._conductor.outside()
             return compute()
-        clock.arrive(arguments)
-        output = conductor.call(name, context, arguments, compute)
-        clock.left(output)
+        self._clock.arrive(arguments)
+        output = self._conductor.call(self._name, context, arguments, compute)
+        self._clock.left(output)
         return output
 
-    return ask
+    def claims(self) -> bool:
+        return self._clock.claims()
+
+    def passes(self) -> None:
+        self._conductor.outside()
 
 
-def _feeder(name: str, clock: Clock, conductor: Conductor) -> Callable[..., Any]:
-    def ask(context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        return conductor.feed(name, arguments, compute) if clock.expects() else compute()
+class CompanionAsker(Asker):
+    """Puts the calls of a network that feeds the denoiser to a run; arguments as in the other."""
 
-    return ask
+    def __init__(self, name: str, target: Any, clock: Clock, conductor: Conductor) -> None:
+        self._name, self._clock, self._conductor = name, clock, conductor
+        self.target, self.shares = target, not isinstance(target, nn.Module)
+        self.inside = False
+
+    def __call__(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        if not self._clock.expects():
+            return compute()
+        return self._conductor.feed(self._name, arguments, compute)
+
+    def claims(self) -> bool:
+        return self._clock.claims()
+
+    def passes(self) -> None:
+        """Nothing: the denoiser's calls tell."""

@@ -43,6 +43,17 @@ class Calls:
             frame = frame.f_back
         return frame
 
+    def anywhere_of(self, pipeline: Any) -> bool:
+        """Return whether a call of this very pipeline is on the stack of some thread."""
+        kinds = {code for base in type(pipeline).__mro__ if (code := _code(base)) is not None}
+        for frame in list(sys._current_frames().values()):
+            at: FrameType | None = frame
+            while at is not None:
+                if at.f_code in kinds and at.f_locals.get("self") is pipeline:
+                    return True
+                at = at.f_back
+        return False
+
     def _is_call(self, frame: FrameType) -> bool:
         code = frame.f_code
         known = self._known.get(id(code))
@@ -64,7 +75,6 @@ class Home:
     Attributes:
         known: whether there is one; there is none for a loop of the user's own, which nothing tells
             the end of.
-        thread: on whose stack it is.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -73,29 +83,43 @@ class Home:
         self.known = frame is not None
         self._mark: Mark = () if frame is None else _mark(frame)
         self._pauses = frame is not None and bool(frame.f_code.co_flags & _PAUSES)
-        self.thread = threading.get_ident()
+        self._thread = threading.get_ident()
+
+    @property
+    def of_this_thread(self) -> bool:
+        """Whether the run was announced in this thread."""
+        return self._thread == threading.get_ident()
 
     @property
     def here(self) -> bool:
-        """Whether the innermost pipeline call on this thread's stack is the run's own."""
+        """Whether the innermost pipeline call on this thread's stack is the run's own.
+
+        Of a loop of the user's own: whether this is its thread, and no pipeline's call.
+        """
         frame = self._calls.innermost()
+        if not self.known:
+            return frame is None and self.of_this_thread
         return frame is not None and self._is(frame)
 
     @property
-    def around(self) -> bool:
-        """Whether the call is on the stack of its thread."""
-        if self.thread == threading.get_ident():
-            frame: FrameType | None = sys._getframe()
-        else:
-            frame = sys._current_frames().get(self.thread)
-        while frame is not None and not self._is(frame):
-            frame = frame.f_back
-        return frame is not None
+    def around_here(self) -> bool:
+        """Whether the call is on this thread's stack, or a loop of the user's own may be."""
+        return self.of_this_thread and (not self.known or self._on_the_stack)
 
     @property
     def alive(self) -> bool:
-        """Whether the call has not ended yet; one that can pause is not known to end."""
-        return self._pauses or self.around
+        """Whether the call has not ended yet; of one that can pause, or of a loop, nothing tells it."""
+        return self._pauses or not self.known or self._on_the_stack
+
+    @property
+    def _on_the_stack(self) -> bool:
+        if self.of_this_thread:
+            frame: FrameType | None = sys._getframe()
+        else:
+            frame = sys._current_frames().get(self._thread)
+        while frame is not None and not self._is(frame):
+            frame = frame.f_back
+        return frame is not None
 
     def _is(self, frame: FrameType) -> bool:
         return bool(self._mark) and id(frame) == self._mark[0] and _mark(frame) == self._mark

@@ -1,0 +1,188 @@
+"""One call of a loop from its beginning to its end, also where the sampler pauses on the way."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Protocol
+
+_UNDER_WAY: ContextVar[object] = ContextVar("otcache_loop", default=None)
+
+
+class LoopObserver(Protocol):
+    """Told when a loop begins and returns."""
+
+    def loop_begins(self, num_steps: int | None) -> None: ...
+
+    def loop_ends(self, result: Any) -> None: ...
+
+    def loop_fails(self) -> None: ...
+
+
+def loop_under_way() -> object:
+    """Return the loop whose sampler is running here; None outside of any.
+
+    Here is this thread or task, and whatever was started with a copy of its context: what
+    ``asyncio.to_thread`` and ``asyncio.create_task`` run, and not a thread pool's plain jobs.
+    """
+    return _UNDER_WAY.get()
+
+
+class LoopRun:
+    """Follow one call of a loop.
+
+    A sampler that is a generator, a coroutine or an asynchronous generator runs in steps, with pauses in
+    which it is not this run that calls the denoiser. Its run begins with the first step and ends with the
+    last, or when it is closed, abandoned or cancelled.
+
+    Args:
+        loop: whose call it is.
+        observer: told of beginning and end.
+        num_steps: N, as far as it is known.
+        check: called at the end, before the observer is told.
+    """
+
+    def __init__(
+        self,
+        loop: object,
+        observer: LoopObserver | None,
+        num_steps: int | None,
+        check: Callable[[], None],
+    ) -> None:
+        self._loop, self._observer = loop, observer
+        self._num_steps, self._check = num_steps, check
+
+    @property
+    def observed(self) -> bool:
+        """Whether somebody is told of this call."""
+        return self._observer is not None
+
+    def begin(self) -> None:
+        """Tell the observer that the run begins."""
+        if self._observer is not None:
+            self._observer.loop_begins(self._num_steps)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Mark what is called in this context as called by the sampler."""
+        token = _UNDER_WAY.set(self._loop)
+        try:
+            yield
+        finally:
+            _UNDER_WAY.reset(token)
+
+    def end(self, result: Any) -> None:
+        """Tell the observer that the sampler returned ``result``."""
+        try:
+            self._check()
+        except BaseException:
+            self.fail()
+            raise
+        if self._observer is not None:
+            self._observer.loop_ends(result)
+
+    def fail(self) -> None:
+        """Tell the observer that the sampler raised, or was left."""
+        if self._observer is not None:
+            self._observer.loop_fails()
+
+
+def pauses(sample_fn: Callable[..., Any]) -> bool:
+    """Return whether a sampler is known to run in steps, before it is called."""
+    kinds = (
+        inspect.isgeneratorfunction,
+        inspect.iscoroutinefunction,
+        inspect.isasyncgenfunction,
+    )
+    return any(kind(sample_fn) for kind in kinds)
+
+
+def in_steps(run: LoopRun, made: Any, begun: bool) -> Any:
+    """Return what follows a sampler through its steps; None where it has returned a result already.
+
+    Args:
+        run: of the loop.
+        made: what the sampler returned.
+        begun: whether the run was told of already.
+    """
+    begin = _nothing if begun else run.begin
+    if inspect.isgenerator(made):
+        return _followed(run, made, begin, keeps_last=True)
+    if inspect.isasyncgen(made):
+        return _streamed(run, made, begin)
+    if inspect.iscoroutine(made) or (inspect.isawaitable(made) and run.observed):
+        return _awaited(run, made, begin)
+    return None
+
+
+def _followed(
+    run: LoopRun, steps: Any, begin: Callable[[], None], keeps_last: bool
+) -> Generator[Any, Any, Any]:
+    """Go through the steps of a generator or a coroutine; its result ends the run."""
+    begin()
+    last, resume = None, partial(steps.send, None)
+    while True:
+        try:
+            with run.inside():
+                last = resume()
+        except StopIteration as stop:
+            run.end(last if keeps_last and stop.value is None else stop.value)
+            return stop.value
+        except BaseException:
+            run.fail()
+            raise
+        try:
+            resume = partial(steps.send, (yield last))
+        except GeneratorExit:
+            with run.inside():
+                steps.close()
+            run.fail()
+            raise
+        except BaseException as error:
+            resume = partial(steps.throw, error)
+
+
+class _Step:
+    """Await something with every step of it marked as the sampler's."""
+
+    def __init__(self, run: LoopRun, steps: Any) -> None:
+        self._run, self._steps = run, steps
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        silent = LoopRun(self._run._loop, None, None, _nothing)
+        return _followed(silent, self._steps, _nothing, keeps_last=False)
+
+
+async def _awaited(run: LoopRun, made: Any, begin: Callable[[], None]) -> Any:
+    begin()
+    try:
+        result = await (_Step(run, made) if inspect.iscoroutine(made) else made)
+    except BaseException:
+        run.fail()
+        raise
+    run.end(result)
+    return result
+
+
+async def _streamed(run: LoopRun, steps: Any, begin: Callable[[], None]) -> AsyncIterator[Any]:
+    begin()
+    last = given = None
+    try:
+        while True:
+            try:
+                last = await _Step(run, steps.asend(given))
+            except StopAsyncIteration:
+                break
+            given = yield last
+    except BaseException:
+        run.fail()
+        await steps.aclose()
+        raise
+    run.end(last)
+
+
+def _nothing() -> None:
+    """Nothing is left to be told."""
