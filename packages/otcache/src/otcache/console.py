@@ -31,6 +31,8 @@ GLYPHS = {
 }
 #: Longer ones, for text that is laid out afterwards.
 WORDS = {"…": "...", "→": "->", "↑": "(up)", "↓": "(down)"}
+#: Characters that a terminal obeys instead of showing them; it may end lines and jump to tabs.
+CONTROLS = {chr(n) for n in (*range(32), 127, *range(128, 160))} - {"\n", "\t"}
 #: Handlers of a stream under which it fails, or shows escapes for what is readable otherwise.
 FAILING = ("strict", "surrogateescape", "backslashreplace")
 #: A line below the head and no other, as rich's SIMPLE_HEAD.
@@ -104,6 +106,8 @@ def _corner(character: str) -> str:
 
 def _escape(character: str) -> str:
     number = ord(character)
+    if number < 256:
+        return f"\\x{number:02x}"
     if 0xDC80 <= number <= 0xDCFF:
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("ascii", "backslashreplace").decode("ascii")
@@ -203,12 +207,12 @@ def console_on(stream: TextIO | None, *, silent: bool = False, **options: Any) -
 def fitted(content: RenderableType, encoding: str) -> RenderableType:
     """Return what is to be laid out in the characters of an encoding, so that columns stay aligned.
 
+    Control characters, which a file name may hold, are escaped.
+
     Args:
         content: a text, a table of texts or a group of those; of anything else the stream takes care.
-        encoding: of the console; one that has all of Unicode changes nothing.
+        encoding: of the console.
     """
-    if encoding.startswith("utf"):
-        return content
     if isinstance(content, str):
         return _worded(content, encoding)
     if isinstance(content, Text):
@@ -222,11 +226,16 @@ def fitted(content: RenderableType, encoding: str) -> RenderableType:
 
 def _worded(text: str, encoding: str) -> str:
     encodable = _encodable(encoding)
-    worded = "".join(WORDS.get(c, c) if not encodable(c) else c for c in text)
+    plain = "".join(_escape(c) if c in CONTROLS else c for c in text)
+    if encodable(plain):
+        return plain
+    worded = "".join(WORDS.get(c, c) if not encodable(c) else c for c in plain)
     return readable(worded, encoding)
 
 
 def _fitted_text(text: Text, encoding: str) -> Text:
+    if _worded(text.plain, encoding) == text.plain:
+        return text
     made = text.blank_copy()
     for character in text.divide(range(1, len(text))):
         plain = _worded(character.plain, encoding)
@@ -238,7 +247,7 @@ def _fitted_text(text: Text, encoding: str) -> Text:
 def _fit_table(table: Table, encoding: str) -> None:
     table.title = table.title and _part(table.title, encoding)
     table.caption = table.caption and _part(table.caption, encoding)
-    if table.box is not None and not table.box.ascii:
+    if table.box is not None and not table.box.ascii and not _encodable(encoding)(str(table.box)):
         table.box = PLAIN_HEAD
     for column in table.columns:
         column.header = fitted(column.header, encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +11,7 @@ from otcache.estimating import LEFT_OUT, Estimate
 
 
 def estimate_table(estimate: Estimate) -> Group:
-    """One line a budget, with what was assumed above and what was left out below."""
+    """Return one line a budget, with what was assumed above and what was omitted below."""
     call, canvas = estimate.call, estimate.canvas
     size = f"{canvas.width} x {canvas.height}"
     frames = f", {canvas.frames} frames" if canvas.frames > 1 else ""
@@ -20,9 +21,8 @@ def estimate_table(estimate: Estimate) -> Group:
         f"one denoiser call {_flops(call.flops)}, {call.calls_per_step} a step; "
         f"decoding {_flops(call.decode_flops)}"
     )
-    table = Table(
-        "budget", "calls", "FLOPs a run", "cached, at most", "ideal speedup", "with decoding"
-    )
+    heads = ("budget", "calls", "FLOPs a run", "cached, at most", "ideal speedup", "with decoding")
+    table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in table.columns:
         column.justify = "right"
     for o in estimate.outlays:
@@ -31,7 +31,7 @@ def estimate_table(estimate: Estimate) -> Group:
         table.add_row(share, str(o.calls), _flops(o.flops), _bytes(o.cached_bytes), *speedups)
     foot = Text(
         f"Cached: {estimate.memory} outputs a branch in {estimate.dtype}. A multiply-add counts two FLOPs. "
-        f"Left out: {LEFT_OUT}. FLOPs are not time: these are bounds, not measurements.",
+        f"Omitted: {LEFT_OUT}. FLOPs are not time: these are bounds, not measurements.",
         style="dim",
     )
     return Group(head, facts, table, foot)

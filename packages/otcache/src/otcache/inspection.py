@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group
 from rich.table import Table
@@ -42,8 +42,18 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
     for name, value in policy.provenance.to_dict().items():
         if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
-        facts.add_row(name, Text(shortened(str(value))))
+        if value:
+            facts.add_row(Text(name), Text(shortened(in_words(value))))
     return Group(table, Text(), facts)
+
+
+def in_words(value: object) -> str:
+    """Return a fact without the brackets of its type: ``record 32, ladder 52``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {in_words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(in_words, value)) or "none"
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def candidate_table(calibration: Calibration) -> Group:
@@ -136,8 +146,12 @@ def _remarks(calibration: Calibration) -> Iterator[str]:
 
 
 def plugin_table(rows: Sequence[dict[str, str]]) -> Table:
-    """A line a plugin."""
-    table = Table("kind", "name", "distribution", "summary", box=None)
+    """Return a line a plugin, those of a kind below its name."""
+    table = Table("name", "summary", "distribution", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    kind = ""
     for row in rows:
-        table.add_row(*(Text(row[k]) for k in ("kind", "name", "distribution", "summary")))
+        if row["kind"] != kind:
+            kind = row["kind"]
+            table.add_row(Text(kind, style="bold"))
+        table.add_row(Text(f"  {row['name']}"), Text(row["summary"]), Text(row["distribution"]))
     return table

@@ -32,7 +32,7 @@ class Settings:
             speedups, measured against full runs of the same process, mean something then.
         overwrite: replace another comparison in the folder.
         retry: try again what failed.
-        progress: show bars.
+        progress: show how far it is, on standard error.
         command: the command line, for the report.
         metrics: names of metric plugins, ``name=path`` where one needs weights or data; the usual ones
             that are installed where empty.
@@ -75,11 +75,12 @@ def compare(
     measures = Measures.choose(settings.metrics, job.pipeline, registry)
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
-    _run_all(folder, chosen, settings)
-    results, pictures = Assembly(folder, measures).results(
+    stages = Stages(settings.progress)
+    _run_all(folder, chosen, settings, stages)
+    results, pictures = Assembly(folder, measures, stages).results(
         chosen, _provenance(job), settings.command
     )
-    return results, write_report(results, pictures, directory)
+    return results, write_report(results, pictures, directory, stages=stages)
 
 
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
@@ -101,9 +102,9 @@ def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
     return list(dict.fromkeys(methods))
 
 
-def _run_all(folder: Folder, methods: Sequence[str], settings: Settings) -> None:
+def _run_all(folder: Folder, methods: Sequence[str], settings: Settings, stages: Stages) -> None:
     threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
-    with Stages(settings.progress).rows("comparing", len(methods) + 1) as report:
+    with stages.rows("running methods", len(methods) + 1) as report:
         supervisor = Supervisor(folder, settings.limit, threads, report)
         for method in (FULL, *(methods if settings.retry else ())):
             folder.of(method).forget_failures()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from otcache_core.errors import OtcacheNotice
 #: Exit statuses besides 0: of an error of ours or the system's, of a misuse, of Ctrl-C, and of a reader
 #: that went away, the last two as a shell reports the signals.
 FAILED, MISUSED, INTERRUPTED, UNREAD = 1, 2, 130, 141
+#: Columns below which help is written without boxes.
+NARROW = 60
 #: Distributions whose versions matter, ours first.
 VERSIONS = (
     *("otcache", "otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video"),
@@ -89,6 +92,8 @@ def _closed() -> int:
 
 
 def _run(words: list[str], debug: bool) -> int:
+    if shutil.get_terminal_size().columns < NARROW:
+        app.rich_markup_mode = plugins.rich_markup_mode = None  # boxes would be cut to nothing
     try:
         status = app(args=words, prog_name="otcache", standalone_mode=False)
         sys.stdout.flush()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-import unicodedata
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 from otcache.console import console_on, fitted
+from otcache.inspection import in_words
 
-#: Columns of a wide table, where the output is no terminal, or a narrower one.
-TABLE_WIDTH = 104
+#: Columns of a table, and of a wide one, at least: a narrower terminal breaks lines, but cuts nothing off.
+LEAST, TABLE_WIDTH = 80, 104
 
 
-def show_table(content: RenderableType, *, least: int = 0, highlight: bool = True) -> None:
+def show_table(content: RenderableType, *, least: int = LEAST, highlight: bool = True) -> None:
     """Print tables and texts, laid out for the terminal.
 
     Args:
@@ -37,7 +37,7 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
         show_json(facts)
         return
     for name, value in facts.items():
-        show_line(Text.assemble((name, "bold"), f": {printable(str(value))}"))
+        show_line(Text.assemble((name, "bold"), f": {in_words(value)}"))
 
 
 def show_json(data: Any) -> None:
@@ -55,22 +55,14 @@ def _finite(data: Any) -> Any:
 
 def show_line(text: str | Text) -> None:
     """Print one line as it is: a path or command in it can be copied."""
-    _line(text if isinstance(text, Text) else printable(text), console_on(sys.stdout))
+    _line(text, console_on(sys.stdout))
 
 
 def say(text: str, style: str) -> None:
     """Print one line on standard error; nothing where that is closed."""
-    _line(Text(printable(f"otcache: {text}"), style), console_on(sys.stderr, silent=True))
+    _line(Text(f"otcache: {text}", style), console_on(sys.stderr, silent=True))
 
 
 def _line(text: str | Text, console: Console) -> None:
     shown = fitted(text, console.encoding)
     console.print(shown, markup=False, highlight=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Escape control characters but for line ends: a file name may hold those of a terminal."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" and c != "\n" else c
-        for c in text
-    )
