@@ -135,13 +135,14 @@ def check_values(path: str | Path, data: Any, *, finite: bool = True) -> None:
     while open_:
         entries, place = open_[-1]
         for key, value in entries:
-            if isinstance(value, dict | list | tuple) and len(open_) <= MAX_DEPTH:
+            deeper = isinstance(value, dict | list | tuple) and len(open_) <= MAX_DEPTH
+            wanted = _wanted(key, finite) or ("" if deeper else _wanted(value, finite))
+            if wanted:
+                got = key if _wanted(key, finite) else value
+                raise bad_file(path, expected(f"field {_field((place, key))!r}", got, wanted))
+            if deeper:
                 open_.append((_entries(value), (place, key)))
                 break
-            wanted = _wanted(value, finite) or _wanted(key, finite)
-            if wanted:
-                what = f"field {_field((place, key))!r}"
-                raise bad_file(path, expected(what, value, wanted))
         else:
             open_.pop()
 

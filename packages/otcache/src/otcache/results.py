@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from otcache_core import FileError, OtcacheError
+from otcache_core import OtcacheError
 from otcache_core.errors import expected
+from otcache_core.files import bad_file
 from otcache_core.json_files import load_json, save_json
+from otcache_core.schedule import check_num_steps
 
 FORMAT, VERSION = "otcache-results", 4
 Label = tuple[str, int, str]
@@ -66,8 +70,10 @@ class Cell:
         if self.budget < 1 or not (math.isfinite(self.nfe) and self.nfe > 0):
             got = (self.budget, self.nfe)
             raise OtcacheError(expected(f"{where}: budget and nfe", got, "at least 1 and above 0"))
-        for name, total in self.totals.items():
-            if not math.isfinite(total):
+        known = {"flops": self.flops, "peak_bytes": self.peak_bytes}
+        counted = {name: value for name, value in known.items() if value is not None}
+        for name, total in (self.totals | counted).items():
+            if not math.isfinite(total) or (name in counted and total < 0):
                 raise OtcacheError(expected(f"{where}: {name}", total, "finite"))
         self._check_times(where)
         for name, values in self.metrics.items():
@@ -153,10 +159,20 @@ class Results:
             raise OtcacheError(expected("frames_per_second", rate, "a finite number of at least 0"))
         if not self.cells or not self.labels:
             raise OtcacheError("results must hold at least one cell and one sample, got none.")
-        keys = [(cell.method, cell.budget) for cell in self.cells]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise OtcacheError(expected("cells", key, "each (method, budget) once"))
+        check_num_steps(self.num_steps)
+        keys = Counter((cell.method, cell.budget) for cell in self.cells)
+        ((key, count),) = keys.most_common(1)
+        if count > 1:
+            raise OtcacheError(expected("cells", key, "each (method, budget) once"))
+        for cell in self.cells:
+            check_computed(f"{cell.method} at budget {cell.budget}", cell.schedule, self.num_steps)
+        self._check_figures()
+
+    def _check_figures(self) -> None:
+        """Refuse figures that are none, and another number of them than there are samples."""
+        for name, figure in {**self.full, **self.prices, **self.ledger}.items():
+            if not math.isfinite(figure):
+                raise OtcacheError(expected(name, figure, "finite"))
         where = {f"{cell.method} at budget {cell.budget}": cell.metrics for cell in self.cells}
         for place, metrics in {**where, "full run": self.full_metrics}.items():
             for name, values in metrics.items():
@@ -164,6 +180,8 @@ class Results:
                     what = f"{place}: {name}"
                     wanted = f"one value for each of the {len(self.labels)} samples"
                     raise OtcacheError(expected(what, len(values), wanted))
+                if any(math.isnan(value) for value in values):
+                    raise OtcacheError(expected(f"{place}: {name}", "NaN", "a number a sample"))
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -207,10 +225,13 @@ class Results:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            msgspec.ValidationError: if a field is unknown, missing or of another type.
-            OtcacheError: if values contradict each other.
+            OtcacheError: if a field is unknown, missing or of another type, or values contradict each
+                other.
         """
-        return _unpack(msgspec.convert(data, _ResultsFile))
+        try:
+            return _unpack(msgspec.convert(data, _ResultsFile))
+        except msgspec.ValidationError as error:
+            raise OtcacheError(f"results: {error}") from error
 
     def save(self, path: str | Path) -> None:
         """Write versioned JSON, atomically.
@@ -231,7 +252,20 @@ class Results:
         try:
             return _unpack(stored)
         except OtcacheError as error:
-            raise FileError(f"{path}: {error}") from error
+            raise bad_file(path, str(error)) from error
+
+
+def check_computed(what: str, computed: tuple[int, ...] | None, num_steps: int) -> None:
+    """Check that steps, where they are known, are some of 0 .. N-1 in their order.
+
+    Raises:
+        OtcacheError: if they are not.
+    """
+    steps = computed or ()
+    if any(b <= a for a, b in pairwise((-1, *steps))) or (steps and steps[-1] >= num_steps):
+        raise OtcacheError(
+            expected(f"{what}: computed steps", steps, f"increasing, below {num_steps}")
+        )
 
 
 class _CellFile(msgspec.Struct, forbid_unknown_fields=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -13,16 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.arena.job import FORMAT, VERSION, Job
-from otcache.results import Missing
+from otcache.results import Missing, check_computed
 from otcache.timing import Pair
-from otcache_core import FileError
+from otcache_core import FileError, OtcacheError
 from otcache_core.array_files import load_arrays, save_arrays
+from otcache_core.errors import expected
+from otcache_core.files import bad_file, make_folder
 from otcache_core.json_files import load_json, save_json
+from otcache_core.schedule import check_num_steps
 
 #: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
 FULL, REFERENCE = "full run", "reference"
 #: Folders of what methods, and the comparison itself, have finished.
 WORK, OWN = "work", "own"
+#: Evaluations of a run, at least: a method may skip nearly all of each.
+MIN_NFE = 1e-6
 Floats = NDArray[np.floating]
 
 
@@ -38,6 +45,9 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         peak_bytes: tensors alive at once while one sample was made.
         pairs: seconds of a plain full run and of one under this setting, taken in turns; none of the
             full run itself and of the reference.
+
+    Raises:
+        OtcacheError: if a number is out of range.
     """
 
     label: str
@@ -48,17 +58,33 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peak_bytes: int
     pairs: tuple[Pair, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_num_steps(self.num_steps)
+        check_computed(self.label, self.computed, self.num_steps)
+        for name, low in (("nfe", MIN_NFE), ("flops", 0), ("peak_bytes", 0)):
+            if not low <= getattr(self, name) < math.inf:
+                wanted = f"a finite number of at least {low}"
+                raise OtcacheError(expected(name, getattr(self, name), wanted))
+
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a method will run: (budget, label of a setting), and why others are left out.
 
     ``price`` is None where it came calibrated.
+
+    Raises:
+        OtcacheError: if a budget is below 1, or stands twice.
     """
 
     source: str
     price: int | None
     labels: tuple[tuple[int, str], ...]
     missing: tuple[Missing, ...] = ()
+
+    def __post_init__(self) -> None:
+        budgets = [budget for budget, _ in self.labels]
+        if len(set(budgets)) < len(budgets) or min(budgets, default=1) < 1:
+            raise OtcacheError(expected("budgets", budgets, "distinct, and at least 1"))
 
     @property
     def distinct(self) -> list[str]:
@@ -119,7 +145,7 @@ class Folder:
     def of(self, method: str) -> MethodFolder:
         """The part of one method; made if missing."""
         part = MethodFolder(self.path / (OWN if method == FULL else WORK) / slug(method))
-        part.path.mkdir(parents=True, exist_ok=True)
+        make_folder(part.path)
         return part
 
 
@@ -145,7 +171,7 @@ class MethodFolder:
     def plan(self) -> Plan | None:
         """What it will run; None if that is not known yet."""
         path = self.path / "plan.json"
-        return load_json(path, FORMAT, VERSION, Plan) if path.exists() else None
+        return load_json(path, FORMAT, VERSION, Plan) if os.path.lexists(path) else None
 
     def keep_plan(self, plan: Plan) -> None:
         """Write down what it will run."""
@@ -176,20 +202,29 @@ class MethodFolder:
     def run(self, label: str) -> Run | None:
         """A finished setting; None if it is not finished."""
         path = self._run_path(label, "json")
-        return load_json(path, FORMAT, VERSION, Run) if path.exists() else None
+        return load_json(path, FORMAT, VERSION, Run) if os.path.lexists(path) else None
 
     def keep_run(self, run: Run, pictures: Floats, states: Floats | None) -> None:
         """Write down a finished setting: arrays first, so that facts never stand without them."""
         arrays = {"pictures": np.asarray(pictures, dtype=np.float32)}
         if states is not None:
             arrays["states"] = np.asarray(states, dtype=np.float32)
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         save_arrays(self._run_path(run.label, "safetensors"), arrays)
         save_json(self._run_path(run.label, "json"), FORMAT, VERSION, run)
 
     def arrays(self, label: str) -> dict[str, Floats]:
-        """``pictures`` and, where they could be seen, ``states`` of a finished setting."""
-        arrays, _ = load_arrays(self._run_path(label, "safetensors"))
+        """Return ``pictures`` and, where they could be seen, ``states`` of a finished setting.
+
+        Raises:
+            FileError: if the file is not as it was written.
+        """
+        path = self._run_path(label, "safetensors")
+        arrays, _ = load_arrays(path, sealed=True)
+        made = arrays.get("pictures")
+        if made is None or made.ndim not in (4, 5) or made.shape[-1] != 3 or made.size == 0:
+            got = {name: each.shape for name, each in arrays.items()}
+            raise bad_file(path, expected("pictures", got, "images or videos of three colours"))
         return arrays
 
     def _run_path(self, label: str, suffix: str) -> Path:
@@ -197,7 +232,7 @@ class MethodFolder:
 
     def _facts(self, name: str) -> dict[str, Any] | None:
         path = self.path / f"{name}.json"
-        return load_json(path, FORMAT, VERSION, _Facts).facts if path.exists() else None
+        return load_json(path, FORMAT, VERSION, _Facts).facts if os.path.lexists(path) else None
 
 
 def slug(text: str) -> str:
