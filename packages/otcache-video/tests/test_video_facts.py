@@ -72,5 +72,5 @@ def test_guidance_embedded_true_and_of_a_guider() -> None:
 
 def test_a_pipeline_without_prompts_says_what_to_do() -> None:
     request = SampleRequest(("a",), (0,), N, unets.stable_video().call)
-    with pytest.raises(OtcacheError, match=r"takes no prompt.*otcache\.loop"):
+    with pytest.raises(OtcacheError, match=r"takes no prompt.*mappings.*prompts=\[\{.image"):
         TorchProbe().sample(unets.stable_video().pipe, request)

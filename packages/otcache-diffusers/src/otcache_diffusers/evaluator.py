@@ -36,6 +36,7 @@ from otcache_diffusers.prefixes import Outputs, Prefixes
 from otcache_diffusers.recording import Recording, RecordingPolicy
 from otcache_diffusers.replay import Fit, ReplayPolicy, Track
 from otcache_diffusers.replay_check import ReplayCheck
+from otcache_diffusers.requests import prepared
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shelf import Shelf
 from otcache_diffusers.shuffled import confirmed_recurrence
@@ -113,7 +114,7 @@ class PipelineEvaluator(Evaluator):
             raise OtcacheError(
                 expected("trajectories", len(trajectories), f"{len(request.prompts)}, one a sample")
             )
-        self._request = request
+        self._request = request = prepared(target, request)
         self._target = target
         self._sampler = Sampler(target, request)
         self._trajectories, self._grid = trajectories, trajectories[0].grid

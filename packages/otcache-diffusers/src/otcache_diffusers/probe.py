@@ -15,11 +15,14 @@ from otcache_core.contracts import Evaluator, FeatureProbe, Measured, SampleRequ
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear
+from otcache_core.samples import arguments_of
 from otcache_core.trajectory import Trajectory
+from otcache_diffusers.compat import load
 from otcache_diffusers.driver import LoopStates, drive, unsupported
 from otcache_diffusers.facts import fingerprint_of, provenance_of
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
+from otcache_diffusers.requests import prepared
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shuffled import confirmed_combination
 from otcache_diffusers.step_grid import identified_grid
@@ -36,13 +39,19 @@ class TorchProbe(FeatureProbe):
     def provenance(self, target: Any, request: SampleRequest | None) -> dict[str, Any]:
         if request is None:
             return provenance_of(target, None, None)
-        return provenance_of(target, request.num_steps, request.call)
+        own = arguments_of(request.prompts[0]) if request.prompts else {}
+        return provenance_of(target, request.num_steps, {**request.call, **own})
 
     def fingerprint(self, target: Any) -> str:
         return fingerprint_of(target)
 
-    def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
+    def prepared(self, target: Any, request: SampleRequest) -> SampleRequest:
+        """As the contract says: a pipeline's samples share a call if they are texts or class labels."""
         _check(request)
+        return prepared(target, request)
+
+    def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
+        request = self.prepared(target, request)
         known: _StepUse | None = None
         for part in _batches(request):
             recorder = self._run(target, request, part)
@@ -52,7 +61,7 @@ class TorchProbe(FeatureProbe):
             yield from recorder.trajectories(labels, known.grid, known.gains, known.unexplained)
 
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
-        _check(request)
+        request = self.prepared(target, request)
         sampler = Sampler(target, request)
         kind = "np" if sampler.decodes else "latent"
         with quiet(target):
@@ -69,10 +78,9 @@ class TorchProbe(FeatureProbe):
         """A folder that ``save_pretrained`` wrote."""
         if not (Path(name) / "model_index.json").is_file():
             return None
-        from diffusers import DiffusionPipeline
-
+        kind = load("diffusers:DiffusionPipeline", f"the pipeline in {name}")
         try:
-            return DiffusionPipeline.from_pretrained(name, local_files_only=True)  # type: ignore[no-untyped-call]  # theirs
+            return kind.from_pretrained(name, local_files_only=True)
         except Exception as error:  # whatever a broken folder makes diffusers raise
             raise OtcacheError(
                 f"{name}: no pipeline can be loaded from this folder: {error}"
@@ -88,24 +96,25 @@ class TorchProbe(FeatureProbe):
     def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
         n, loop = len(part), isinstance(target, Loop)
         keep = request.keep.share(n, len(request.prompts))
-        recorder = Recorder(keep, n if loop else None)
+        recorder = Recorder(keep, n) if loop else Recorder(keep, fold=n)
         states = LoopStates(n, None) if loop else None
         # Of a pipeline the scheduler's own; a loop may not say it in a call.
         steps = target.positions(request.num_steps) if isinstance(target, Loop) else None
         with quiet(target), drive(target, recorder, num_steps=steps, states=states):
-            Sampler(target, request)(part)
+            _sample(target, request, part, recorder)
         if recorder.run is None:
             raise ExecutionError(
                 f"the sampler of {type(target).__name__} never called the denoiser: nothing can be "
                 "recorded; is it the module that the sampler really uses?"
             )
-        wanted = _positions(target, request)
-        if loop and recorder.run.num_steps == wanted and not recorder.warnings:
+        made = recorder.run.num_steps
+        wanted = target.positions(request.num_steps) if isinstance(target, Loop) else made
+        if loop and made == wanted and not recorder.warnings:
             recorder.runs(n)  # says what the loop returned instead of its final state
-        if recorder.run.num_steps != wanted or recorder.completed != 1:
-            made = f"{recorder.run.num_steps}, {'' if recorder.completed else 'not '}completed"
-            why = "; ".join(recorder.warnings) or "leave strength and denoising_end out."
-            raise ExecutionError(expected("steps of the sampler", made, str(wanted), why))
+        if made != wanted or recorder.completed != 1:
+            got = f"{made}, {'' if recorder.completed else 'not '}completed"
+            why = "; ".join(recorder.warnings) or "a run that is measured must come to its end."
+            raise ExecutionError(expected("steps of the sampler", got, str(wanted), why))
         if recorder.warnings:
             raise ExecutionError(f"the run cannot be recorded: {'; '.join(recorder.warnings)}")
         return recorder
@@ -150,11 +159,18 @@ def _check(request: SampleRequest) -> None:
         raise OtcacheError(expected("seeds", request.seeds, wanted))
 
 
-def _positions(target: Any, request: SampleRequest) -> int:
-    """Steps of a whole run, as many as asked for or more: Heun makes 2n - 1 of n, PNDM n + 1."""
-    if isinstance(target, Loop):
-        return target.positions(request.num_steps)
-    return max(request.num_steps, len(target.scheduler.timesteps))
+def _sample(target: Any, request: SampleRequest, part: Sequence[int], recorder: Recorder) -> None:
+    """Run a batch; a pipeline that refuses its arguments is quoted."""
+    try:
+        Sampler(target, request)(part)
+    except OtcacheError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        if isinstance(target, Loop) or recorder.run is not None:
+            raise
+        raise ExecutionError(
+            f"{type(target).__name__} does not take these arguments: {error}"
+        ) from error
 
 
 def _batches(request: SampleRequest) -> Iterator[range]:

@@ -19,7 +19,7 @@ from otcache_diffusers.driver import RunInfo, StepPolicy, tensors
 from otcache_diffusers.driver.tree import examine
 from otcache_diffusers.kept_run import Floats, KeptRun
 from otcache_diffusers.recording import Recording
-from otcache_diffusers.rows import split_rows
+from otcache_diffusers.rows import fold_rows, split_rows
 
 FIRST_STATE = (
     "sample_fn must return the final state x_N, got the state it began with: of a list of all states return "
@@ -37,6 +37,7 @@ class Recorder(StepPolicy):
             run goes to the disk or is sketched.
         samples: of a loop's batch: where its steps have several outputs, those are kept as they are too,
             so that they can be replayed; None keeps none.
+        fold: samples of a pipeline's batch, whose sampler may have several rows of each in its state.
 
     Attributes:
         raw: the outputs of each call as they are, of the first ``few`` samples; None where a step has
@@ -44,14 +45,16 @@ class Recorder(StepPolicy):
         few: samples of which there are enough numbers to tell the outputs of a step apart.
     """
 
-    def __init__(self, keep: Keep | None = None, samples: int | None = None) -> None:
+    def __init__(
+        self, keep: Keep | None = None, samples: int | None = None, fold: int | None = None
+    ) -> None:
         self.run: RunInfo | None = None
         self.completed = 0
         self.calls: Counter[str] = Counter()
         self.warnings: list[str] = []
         self.raw = None if samples is None else Recording()
         self.few = 0
-        self._keep, self._samples = keep or Keep(), samples or 0
+        self._keep, self._samples, self._fold = keep or Keep(), samples or 0, fold
         self._kept: KeptRun | None = None
         self._rounding = 0.0
 
@@ -75,6 +78,10 @@ class Recorder(StepPolicy):
         next_sample: torch.Tensor,
     ) -> None:
         assert self.run is not None
+        if self._fold is not None:
+            sample, model_output, next_sample = fold_rows(
+                self._fold, sample, model_output, next_sample
+            )
         outputs = (
             list(model_output.unbind(1)) if model_output.ndim > sample.ndim else [model_output]
         )
@@ -119,7 +126,7 @@ class Recorder(StepPolicy):
         if len(found) != num_samples:
             raise ExecutionError(
                 f"the sampler's state must have one row a sample ({num_samples}), got "
-                f"{len(found)}: leave num_images_per_prompt at 1, or use a diffusers pipeline."
+                f"{len(found)}: return one row a sample, and give a pipeline one image a sample."
             )
         return found
 
@@ -157,7 +164,13 @@ class Recorder(StepPolicy):
             )
 
     def _whole(self) -> KeptRun:
-        if self._kept is None or not self._kept.ended:
+        if self._kept is None:
+            raise ExecutionError(
+                "the denoiser must be called with the sampler's state and return an output of its shape, "
+                "got no such call: let denoiser= be a function of the state that returns what the step "
+                "uses, called as loop.denoiser(...)."
+            )
+        if not self._kept.ended:
             raise ExecutionError(
                 "the loop must return its final state, got no tensor: let sample_fn return x_N, one row "
                 "a sample."

@@ -14,7 +14,7 @@ from otcache_core.keep import Keep
 from otcache_core.notices import notify
 from otcache_core.spill import check_space, gigabytes
 from otcache_diffusers.driver import RunInfo, StepPolicy, tensors
-from otcache_diffusers.rows import split_rows
+from otcache_diffusers.rows import fold_rows, split_rows
 from otcache_diffusers.shelf import Shelf, loaded
 
 
@@ -99,6 +99,9 @@ class RecordingPolicy(StepPolicy):
         next_sample: torch.Tensor,
     ) -> None:
         record = self._recording
+        sample, model_output, next_sample = fold_rows(
+            self._num_samples, sample, model_output, next_sample
+        )
         if self._keep is not None and not record.states:
             self._choose(self._keep, sample, model_output)
         # Copies: others may own the memory, and write into it.

@@ -24,7 +24,7 @@ from otcache_diffusers.closed_loop import (
 from otcache_diffusers.driver import RunInfo, StepPolicy, combine
 from otcache_diffusers.prefixes import Outputs, known_prefix
 from otcache_diffusers.recording import Recording
-from otcache_diffusers.rows import join_rows, split_rows, stack_rows
+from otcache_diffusers.rows import fold_rows, join_rows, split_rows, stack_rows
 
 SHARED = ""  # the weights of branches that have none of their own
 
@@ -206,6 +206,7 @@ class ReplayPolicy(StepPolicy):
 
     def begin(self, run: RunInfo) -> None:
         self._main: str | None = None
+        self._num_steps = run.num_steps
 
     def before(self, step: int, branch: str) -> Any | None:
         if self._until is not None and step > self._until:
@@ -230,9 +231,12 @@ class ReplayPolicy(StepPolicy):
         model_output: torch.Tensor,
         next_sample: torch.Tensor,
     ) -> None:
+        sample, model_output, next_sample = fold_rows(
+            self._num_rows, sample, model_output, next_sample
+        )
         self.result = next_sample
         if self._watch:
-            self.drift.append(self._deviation(step + 1, next_sample))
+            self._look(step, sample, next_sample)
         if self._fit is None or (self._until is not None and step > self._until):
             return
         self._guided[step] = model_output.clone()  # others may own its memory, and write into it
@@ -251,6 +255,13 @@ class ReplayPolicy(StepPolicy):
         """What the denoiser returned for a track at a live step, by branch."""
         rows = self._rows_of(index)
         return {branch: found[rows] for (k, branch), found in self._computed.items() if k == step}
+
+    def _look(self, step: int, sample: torch.Tensor, next_sample: torch.Tensor) -> None:
+        """Compare x_step as it is used: inpainting puts the image back in between two steps."""
+        if step:
+            self.drift.append(self._deviation(step, sample))
+        if step == self._num_steps - 1:
+            self.drift.append(self._deviation(step + 1, next_sample))
 
     def _deviation(self, step: int, states: torch.Tensor) -> NDArray[np.float64]:
         full = self._recording.state(step, self._samples)

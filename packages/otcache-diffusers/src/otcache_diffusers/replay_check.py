@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.driver import RunInfo, StepPolicy
 from otcache_diffusers.recording import Recording
-from otcache_diffusers.rows import join_rows
+from otcache_diffusers.rows import fold_rows, join_rows
 
 #: Relative deviation that half precision in batches of another size does not make.
 OTHERWISE = 0.05
@@ -46,6 +46,7 @@ class ReplayCheck(StepPolicy):
 
     def begin(self, run: RunInfo) -> None:
         self.deviations = np.zeros(len(self._samples))
+        self._num_steps = run.num_steps
 
     def before(self, step: int, branch: str) -> Any | None:
         return join_rows(self._recording.outputs(step, branch, self._samples))
@@ -60,9 +61,10 @@ class ReplayCheck(StepPolicy):
         model_output: torch.Tensor,
         next_sample: torch.Tensor,
     ) -> None:
-        if step == 0:
-            self._compare(0, sample)
-        self._compare(step + 1, next_sample)
+        sample, next_sample = fold_rows(len(self._samples), sample, next_sample)
+        self._compare(step, sample)  # as it is used: inpainting puts the image back in between
+        if step == self._num_steps - 1:
+            self._compare(step + 1, next_sample)
 
     def end(self, completed: bool) -> None:
         if not completed:

@@ -45,6 +45,20 @@ def split_rows(output: Any, num_samples: int) -> list[Any]:
     return [unflatten([parts[n] for parts in cut], form) for n in range(num_samples)]
 
 
+def fold_rows(num_samples: int, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Give every sample one row: of shape (C n, ...), chunk after chunk, each becomes (n, C, ...).
+
+    DiT's sampler keeps both branches of guidance in its state. What has a row a sample, or no multiple of
+    that, stays as it is.
+    """
+    return tuple(
+        x
+        if x.ndim == 0 or len(x) == num_samples or len(x) % num_samples
+        else x.reshape(-1, num_samples, *x.shape[1:]).transpose(0, 1)
+        for x in states
+    )
+
+
 def join_rows(outputs: Sequence[Any]) -> Any:
     """Put samples' outputs together; the inverse of :func:`split_rows`.
 

@@ -63,7 +63,7 @@ class ShufflePolicy(StepPolicy):
         self._recording, self._num_samples = recording, num_samples
         self._apart, self._seed = apart, seed
         self._orders: dict[tuple[str, int], NDArray[np.intp]] = {}
-        self.recorder = Recorder(keep)
+        self.recorder = Recorder(keep, fold=num_samples)
 
     def begin(self, run: RunInfo) -> None:
         self.recorder.begin(run)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,12 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
 from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
+from otcache_core.numbers import integer
 from otcache_core.plugins import Registry
+from otcache_core.samples import Sample, content, samples_of, seeds_of
 
+#: Steps of a run that anybody measures, at most.
+MOST_STEPS = 100_000
 ONE_SEED = (
     "all samples begin with the noise of one seed, so weights are fitted to it, and measured on no other: "
     "leave seeds= out, or give several."
@@ -34,9 +38,9 @@ ONE_SEED = (
 @once()
 def calibrate(
     target: Any,
-    prompts: Sequence[str],
+    prompts: Iterable[Sample],
     num_inference_steps: int,
-    seeds: Sequence[int] | None = None,
+    seeds: Iterable[int] | None = None,
     *,
     recipe: Recipe | None = None,
     directory: str | Path | None = None,
@@ -64,9 +68,12 @@ def calibrate(
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
         prompts: at least one; eight are a good number. On four the clip demo's held-out error at B = 15
-            of 30 is ten times that on eight (docs/cache-storage.md, docs/demo-video.md).
+            of 30 is ten times that on eight (docs/cache-storage.md, docs/demo-video.md). A sample may also
+            be a mapping of call arguments, as ``{"prompt": "a cat", "image": image}`` or
+            ``{"class_labels": 207}``: docs/inputs.md.
         num_inference_steps: steps asked for, as the pipeline will be run; N is what its sampler makes
-            of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, most others: n).
+            of them, and what budgets count (Heun: 2n - 1, PNDM: n + 1, a strength of 0.7: 0.7 n, most
+            others: n). The first run tells.
         seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
             Weights are measured on noise that they were not fitted to, so there should be several.
         recipe: budgets, trials and objective.
@@ -75,43 +82,48 @@ def calibrate(
         overwrite: start over where the folder holds another calibration, instead of refusing.
         progress: show bars on standard error.
         registry: where plugins come from.
-        call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``.
+        call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``, the same
+            for all samples; a list of negative prompts, one a prompt, goes with prompts.
 
     Returns:
         The calibration, for :func:`otcache.plan`.
 
     Raises:
-        OtcacheError: if prompts or seeds are empty, no installed plugin can record the target, or a run
-            of the same seed does not come out the same.
+        OtcacheError: if an argument is of the wrong kind or clashes with another, which it names, no
+            installed plugin can record the target, or a run of the same seed does not come out the same.
     """
-    registry = registry or Registry()
-    settings = (recipe or Recipe()).resolve(num_inference_steps)
-    keep = settings.keep
-    if directory is not None and keep.folder is None:
-        keep = replace(keep, folder=directory)
-    request = replace(_request(prompts, seeds, num_inference_steps, call, settings), keep=keep)
+    registry = _of_kind("registry", registry or Registry(), Registry)
+    asked = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
+    recipe = _of_kind("recipe", recipe or Recipe(), Recipe)
+    folder = None if directory is None else Path(_of_kind("directory", directory, (str, Path)))
+    keep = recipe.keep
+    if folder is not None and keep.folder is None:
+        keep = replace(keep, folder=folder)
     probe: FeatureProbe = choose(registry, "probes", target)
+    request = replace(_request(probe, target, prompts, seeds, asked, call, recipe), keep=keep)
     provenance = probe.provenance(target, request)
-    provenance["prompts_digest"] = digest([list(request.prompts), list(request.seeds)])
+    samples = content(request.prompts)
+    provenance["prompts_digest"] = digest([samples, list(request.seeds)])
     store = None
-    if directory is not None:
+    if folder is not None:
         identity = {
             "provenance": provenance,
             "weights": probe.fingerprint(target),
-            "recipe": settings.identity,
-            "call": dict(call),
+            "recipe": recipe.identity,
+            "call": content(request.call),
             "otcache": __version__,
         }
         share = keep.share(1, len(request.prompts)).memory_bytes
-        store = Store(Path(directory), identity, overwrite=overwrite, map_above=share)
+        store = Store(folder, identity, overwrite=overwrite, map_above=share)
     show = Stages(progress)
     ledger = stage.Ledger()
-    measured = reproduced(probe, target, request, store, show, ledger)
+    job = stage.Job(probe, target, request, store, show, ledger, lambda n: recipe.resolve(n, asked))
+    measured = reproduced(job)
     trajectories, evaluator = measured.trajectories, measured.evaluator
     n = trajectories[0].num_steps
-    if n != num_inference_steps:  # Heun makes 2n - 1 of n steps asked for, PNDM n + 1
-        settings = (recipe or Recipe()).resolve(n)
-        provenance |= {"num_steps": n, "inference_steps": num_inference_steps}
+    settings = recipe.resolve(n, asked)
+    if n != asked:  # Heun makes 2n - 1 of n steps asked for, PNDM n + 1, a strength fewer
+        provenance |= {"num_steps": n, "inference_steps": asked}
     bench = stage.Workbench(
         settings,
         registry,
@@ -134,8 +146,8 @@ def calibrate(
         show.say(f"forecast weights were fitted through the sampler's {measured.sampler}.")
     show.table(candidate_table(calibration))
     show.say(_price(calibration))
-    if directory is not None:
-        calibration.save(Path(directory))
+    if folder is not None:
+        calibration.save(folder)
     return calibration
 
 
@@ -176,31 +188,34 @@ def _reference(bench: stage.Workbench, planner: stage.Planner) -> Schedule:
 
 
 def _request(
-    prompts: Sequence[str],
-    seeds: Sequence[int] | None,
+    probe: FeatureProbe,
+    target: Any,
+    prompts: Iterable[Sample],
+    seeds: Iterable[int] | None,
     num_steps: int,
     call: dict[str, Any],
     recipe: Recipe,
 ) -> SampleRequest:
-    if isinstance(prompts, str) or not prompts:
-        raise OtcacheError(expected("prompts", prompts, "a list with at least one prompt"))
-    pairs = [(p, s) for p in prompts for s in _integers(seeds)] if seeds is not None else []
-    pairs = pairs or [(p, s) for s, p in enumerate(prompts)]
-    if len(pairs) > 1 and len({s for _, s in pairs}) == 1:
+    """What is measured: every sample with every seed, or each with one of its own."""
+    samples = samples_of(prompts)
+    own = tuple(range(len(samples)))
+    request = SampleRequest(samples, own, num_steps, call, recipe.batch_size)
+    request = probe.prepared(target, request)
+    if seeds is not None:
+        pairs = [(s, seed) for s, seed in product(request.prompts, seeds_of(seeds))]
+        found, numbers = zip(*pairs, strict=True)
+        request = replace(request, prompts=found, seeds=numbers)
+    if len(request.seeds) > 1 and len(set(request.seeds)) == 1:
         notify(ONE_SEED)
-    names, numbers = zip(*pairs, strict=True)
-    return SampleRequest(names, numbers, num_steps, call, recipe.batch_size)
+    return request
 
 
-def _integers(seeds: Sequence[int]) -> list[int]:
-    """The seeds as plain integers, whatever holds them."""
-    try:
-        found = [operator.index(seed) for seed in seeds]
-    except TypeError:
-        found = []
-    if not found:
-        raise OtcacheError(expected("seeds", seeds, "a list with at least one integer"))
-    return found
+def _of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+    if isinstance(value, kind):
+        return value
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    wanted = " or ".join(f"a {known.__name__}" for known in kinds)
+    raise OtcacheError(expected(name, type(value).__name__, wanted))
 
 
 def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluator) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -17,8 +17,10 @@ from otcache.store import Store
 from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
 from otcache_core.calibration import Measured, Rung
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
+from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.roundings import roundings
+from otcache_core.samples import brief
 from otcache_core.slabs import inner_products
 
 #: Ways in which one rung's interpolated targets are rounded.
@@ -59,23 +61,68 @@ class Workbench:
         return self.trajectories[0].num_steps
 
 
-def record(
-    probe: FeatureProbe, target: Any, request: SampleRequest, store: Store | None, stages: Stages
-) -> list[Trajectory]:
-    """Record every sample, prompt after prompt; a prompt that is in the store is not run again."""
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is recorded, by what, and where it is kept.
+
+    Args:
+        probe: records.
+        target: what it records.
+        request: samples, as the probe takes them.
+        store: remembers finished work; None keeps nothing.
+        stages: shows progress.
+        ledger: counts evaluations.
+        begun: called with N as soon as the first run tells it; raises to stop.
+    """
+
+    probe: FeatureProbe
+    target: Any
+    request: SampleRequest
+    store: Store | None
+    stages: Stages
+    ledger: Ledger
+    begun: Callable[[int], object]
+
+
+def record(job: Job) -> list[Trajectory]:
+    """Record every sample, prompt after prompt; a prompt that is in the store is not run again.
+
+    Raises:
+        OtcacheError: if samples make another number of steps, or states of another size, than the first.
+    """
+    request, store = job.request, job.store
     found: list[Trajectory] = []
     total = len(request.prompts)
-    with stages.stage("recording full runs", total) as advance:
+    with job.stages.stage("recording full runs", total) as advance:
         for part in _prompts(request):
             kept = [t for t in (store.trajectory(i) if store else None for i in part) if t]
             if len(kept) < len(part):
-                kept = list(_recorded(probe, target, request, part))
+                kept = list(_recorded(job, part))
                 if store:
                     pairs = zip(part, kept, strict=True)
                     kept = [store.keep_trajectory(index, made) for index, made in pairs]
+            if not found:
+                job.begun(kept[0].num_steps)
             found += kept
+            _check_alike(found[0], kept)
             advance(part.stop, total)
     return _on_one_grid(found)
+
+
+def _check_alike(first: Trajectory, others: Sequence[Trajectory]) -> None:
+    """See that all samples can be measured by one schedule and in one figure."""
+    for run in others:
+        for what, got, wanted in (
+            ("steps", run.num_steps, first.num_steps),
+            ("numbers in a state", run.states[0].size, first.states[0].size),
+        ):
+            if got != wanted:
+                advice = "give all samples one strength, height, width and size of image."
+                raise OtcacheError(
+                    expected(
+                        f"{what} of {run.label}", got, f"{wanted}, as of {first.label}", advice
+                    )
+                )
 
 
 def _on_one_grid(runs: list[Trajectory]) -> list[Trajectory]:
@@ -93,21 +140,21 @@ def _on_one_grid(runs: list[Trajectory]) -> list[Trajectory]:
 def _prompts(request: SampleRequest) -> Iterator[range]:
     """The samples of each prompt, which stand together; at most a batch of them at once."""
     start = 0
-    for _, same in groupby(request.prompts):
+    for _, same in groupby(request.prompts, key=id):  # a mapping may hold what cannot be compared
         stop = start + len(list(same))
         for at in range(start, stop, request.batch_size):
             yield range(at, min(at + request.batch_size, stop))
         start = stop
 
 
-def _recorded(
-    probe: FeatureProbe, target: Any, request: SampleRequest, part: range
-) -> Iterator[Trajectory]:
+def _recorded(job: Job, part: range) -> Iterator[Trajectory]:
+    request = job.request
     prompts, seeds = request.prompts[part.start : part.stop], request.seeds[part.start : part.stop]
     keep = request.keep.share(len(part), len(request.prompts))
     inside = replace(request, prompts=prompts, seeds=seeds, keep=keep)
-    for index, trajectory in zip(part, probe.record(target, inside), strict=True):
-        yield replace(trajectory, label=f"sample {index}, seed {request.seeds[index]}")
+    for index, trajectory in zip(part, job.probe.record(job.target, inside), strict=True):
+        names = [f"sample {index}", f"seed {request.seeds[index]}", brief(request.prompts[index])]
+        yield replace(trajectory, label=", ".join(filter(None, names)))
 
 
 def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from otcache.planning import FEW_STEPS
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_core.keep import Keep
+from otcache_core.numbers import integer, reals
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Recipe:
         refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
             the smallest budget on, and those whose price no longer fits keep their fitted weights.
         keep: where recorded runs are kept, in memory, on the disk or as a sketch.
+
+    Raises:
+        OtcacheError: if a number is of the wrong kind or out of range.
     """
 
     anchor_budget: int | None = None
@@ -58,30 +63,46 @@ class Recipe:
     refine_runs: float = 40.0
     keep: Keep = field(default_factory=Keep)
 
-    def resolve(self, num_steps: int) -> Recipe:
+    def __post_init__(self) -> None:
+        for name in ("cost_samples", "anchor_trials", "batch_size"):
+            self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
+        for name in ("climb_trials", "seed"):
+            self._set(name, integer(f"Recipe.{name}", getattr(self, name), 0))
+        for name in ("anchor_budget", "reference_budget"):
+            if getattr(self, name) is not None:
+                self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
+        if self.ladder is not None:
+            budgets = reals("Recipe.ladder", self.ladder)
+            whole = (int(b) if b.is_integer() else b for b in budgets)
+            self._set("ladder", tuple(integer("Recipe.ladder", b, 1) for b in whole))
+        for name in ("rounding_runs", "gap_runs", "candidate_runs", "refine_runs"):
+            value, may_be_0 = getattr(self, name), name in ("rounding_runs", "gap_runs")
+            number = float(value) if isinstance(value, Real) else -1.0
+            if not (number >= 0 if may_be_0 else number > 0):
+                wanted = "at least 0" if may_be_0 else "above 0"
+                raise OtcacheError(expected(f"Recipe.{name}", value, wanted))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def resolve(self, num_steps: int, asked: int | None = None) -> Recipe:
         """The recipe with its budgets filled in for N steps.
+
+        Args:
+            num_steps: N, the steps that a run makes.
+            asked: ``num_inference_steps`` of the run, where they are not N.
 
         Raises:
             OtcacheError: if N is too small to skip anything, or budgets are not 1 <= B_a < B_r <= N.
         """
-        for name in ("cost_samples", "anchor_trials", "batch_size"):
-            if getattr(self, name) < 1:
-                raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 1"))
-        for name in ("rounding_runs", "gap_runs"):
-            if not getattr(self, name) >= 0:
-                raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "at least 0"))
-        for name in ("candidate_runs", "refine_runs"):
-            if not getattr(self, name) > 0:
-                raise OtcacheError(expected(f"Recipe.{name}", getattr(self, name), "above 0"))
         if num_steps < 4:
-            raise OtcacheError(
-                expected(
-                    "num_inference_steps",
-                    num_steps,
-                    "at least 4",
-                    "nothing worthwhile can be skipped.",
+            few = "nothing worthwhile can be skipped"
+            if asked in (None, num_steps):
+                raise OtcacheError(
+                    expected("num_inference_steps", num_steps, "at least 4", f"{few}.")
                 )
-            )
+            more = f"{few}: raise num_inference_steps, {asked}, or strength."
+            raise OtcacheError(expected("steps that a run makes", num_steps, "at least 4", more))
         reference = self.reference_budget or max(3, round(num_steps / 3))
         anchor = self.anchor_budget or max(2, min(reference - 1, round(num_steps / 8)))
         if not 1 <= anchor < reference <= num_steps:

@@ -6,16 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache import calibration_stages as stage
-from otcache.progress import Stages
-from otcache.store import Store, StoredEvaluator
+from otcache.store import StoredEvaluator
 from otcache_core import OtcacheError, Trajectory
-from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core.contracts import Evaluator
 from otcache_core.notices import notify
 from otcache_core.recurrence import NotLinear
 
@@ -74,46 +72,34 @@ class Reproduced:
         return np.array(self.impulses) if len(self.impulses) else None
 
 
-def reproduced(
-    probe: FeatureProbe,
-    target: Any,
-    request: SampleRequest,
-    store: Store | None,
-    show: Stages,
-    ledger: stage.Ledger,
-) -> Reproduced:
+def reproduced(job: stage.Job) -> Reproduced:
     """Record the samples, in batches if a sample is the same in any batch, else one a call.
 
     Raises:
         OtcacheError: if a run does not end in the same result twice.
     """
+    store, alone = job.store, replace(job, request=replace(job.request, batch_size=1))
     if store and store.known(ONE_BY_ONE) is not None:
-        request = replace(request, batch_size=1)
-    made = _recorded(probe, target, request, store, show, ledger)
-    if made.deviation > LIMIT and request.batch_size > 1:
+        job = alone
+    made = _recorded(job)
+    if made.deviation > LIMIT and job.request.batch_size > 1:
         notify(ALONE.format(deviation=made.deviation))
         if store:
             store.restart(ONE_BY_ONE)
-        request = replace(request, batch_size=1)
-        made = _recorded(probe, target, request, store, show, ledger)
+        job = alone
+        made = _recorded(job)
     if made.deviation > LIMIT:
-        same = _repeats(probe, target, request, made.trajectories[0])
+        same = _repeats(job, made.trajectories[0])
         raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
     if store:
-        found = [made.sampler, made.unfitted, list(made.impulses), ledger.nfe["record"]]
+        found = [made.sampler, made.unfitted, list(made.impulses), job.ledger.nfe["record"]]
         store.mark(REPLAYED, json.dumps(found))
     return made
 
 
-def _recorded(
-    probe: FeatureProbe,
-    target: Any,
-    request: SampleRequest,
-    store: Store | None,
-    show: Stages,
-    ledger: stage.Ledger,
-) -> Reproduced:
-    trajectories = stage.record(probe, target, request, store, show)
+def _recorded(job: stage.Job) -> Reproduced:
+    store, ledger = job.store, job.ledger
+    trajectories = stage.record(job)
     ledger.stage = "record"
     done = store.known(REPLAYED) if store else None
 
@@ -122,7 +108,7 @@ def _recorded(
             raise OtcacheError(CHANGED)
 
     def build() -> Evaluator:
-        return probe.evaluator(target, request, trajectories)
+        return job.probe.evaluator(job.target, job.request, trajectories)
 
     evaluator = StoredEvaluator(build, store, ledger.spend, check)
     if done is not None:
@@ -148,11 +134,10 @@ def _deviation(evaluator: Evaluator) -> float:
     return max(float(evaluator.replay(rows).max()) for rows in ([last], largest))
 
 
-def _repeats(
-    probe: FeatureProbe, target: Any, request: SampleRequest, recorded: Trajectory
-) -> bool:
+def _repeats(job: stage.Job, recorded: Trajectory) -> bool:
     """Run the first sample once more: does it come out the same?"""
-    one = replace(request, prompts=request.prompts[:1], seeds=request.seeds[:1], batch_size=1)
-    again = next(iter(probe.record(target, one)))
+    first = job.request
+    one = replace(first, prompts=first.prompts[:1], seeds=first.seeds[:1], batch_size=1)
+    again = next(iter(job.probe.record(job.target, one)))
     apart = np.linalg.norm(again.states - recorded.states, axis=1)
     return bool((apart <= LIMIT * np.linalg.norm(recorded.states, axis=1)).all())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.keep import Keep
+from otcache_core.samples import Sample
 from otcache_core.trajectory import Trajectory
 
 
@@ -21,15 +22,17 @@ class SampleRequest:
     """What to sample.
 
     Args:
-        prompts: one prompt a sample.
+        prompts: one a sample: a text, or a mapping of the call arguments that are this sample's own.
         seeds: one seed a sample.
-        num_steps: N, the ``num_inference_steps`` the pipeline is called with.
-        call: further keyword arguments of the pipeline call (height, guidance_scale, ...).
-        batch_size: samples per pipeline call; the trajectories come one a sample all the same.
+        num_steps: the ``num_inference_steps`` the pipeline is called with, of which its sampler may make
+            another number: fewer by a strength, more with Heun's method.
+        call: further keyword arguments of the pipeline call (height, guidance_scale, ...), the same for
+            all samples.
+        batch_size: samples per pipeline call, at most; the trajectories come one a sample all the same.
         keep: where what is recorded is kept.
     """
 
-    prompts: tuple[str, ...]
+    prompts: tuple[Sample, ...]
     seeds: tuple[int, ...]
     num_steps: int
     call: Mapping[str, Any] = field(default_factory=dict)
@@ -79,13 +82,26 @@ class FeatureProbe(ABC):
         Keys are those of :class:`otcache_core.policy.Provenance`, without ``grid``.
         """
 
+    def prepared(self, target: Any, request: SampleRequest) -> SampleRequest:
+        """Check a request before anything runs, and return it as the target takes it.
+
+        Called once before samples are repeated over seeds; the other methods take either form. A request
+        whose samples cannot share a call comes back with a batch size of 1.
+
+        Raises:
+            OtcacheError: if the target does not take an argument, or it clashes with what the request
+                makes itself; the message names it.
+        """
+        return request
+
     @abstractmethod
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
         """Yield one trajectory a sample, in order, as soon as it is known.
 
+        The first one tells N, the steps that the target makes of those asked for.
+
         Raises:
-            ExecutionError: if the sampler never calls the denoiser, or makes another number of
-                steps.
+            ExecutionError: if the sampler never calls the denoiser, or does not come to its end.
         """
 
     @abstractmethod
