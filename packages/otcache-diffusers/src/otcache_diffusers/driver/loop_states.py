@@ -116,6 +116,7 @@ class LoopStates:
             if places:
                 break
         if not places:
+            self._places = []
             return
         kept = dict(zip(self._places, self._first, strict=True))
         self._places = [place for place in places if place in kept]

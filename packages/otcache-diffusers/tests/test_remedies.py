@@ -1,0 +1,494 @@
+"""What an error advises about loops and modules is done here, and the error is gone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from otcache_core import ExecutionError, Schedule
+from otcache_core.contracts import SampleRequest, Storage
+from otcache_core.errors import OtcacheNotice
+from otcache_core.keep import Keep
+from otcache_core.loop import Loop
+from otcache_diffusers.blocks.stack import _plus
+from otcache_diffusers.driver.call_times import HostTimes
+from otcache_diffusers.driver.tree import combine, examine
+from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.probe import TorchProbe
+
+N = 6
+SCHEDULE = Schedule(N, (0, 2, 4))
+REQUEST = SampleRequest(("a", "b"), (0, 1), N)
+GRID = tiny.euler_grid(N)
+
+
+class Net(tiny.Velocity):
+    """A velocity field that can do something else in the middle of a call."""
+
+    meanwhile: Callable[[], Any] | None = None
+
+    def forward(self, x: torch.Tensor, t: Any) -> torch.Tensor:
+        if self.meanwhile is not None:
+            work, self.meanwhile = self.meanwhile, None
+            work()
+        return super().forward(x, t)
+
+
+def euler(
+    net: Any, calls: Sequence[int] = (1,) * N, times: Sequence[float] = GRID, begin: int = 0
+) -> torch.Tensor:
+    """Take a step for each number of calls."""
+    x = tiny.noise(1, 8)
+    with torch.no_grad():
+        for i, count in enumerate(calls):
+            v = sum(net(x + k, times[begin + i]) for k in range(count)) / count
+            x = x - v / N
+    return x
+
+
+def sampled(net: Any, calls: Sequence[int] = (1,) * N) -> Callable[..., torch.Tensor]:
+    """A sampler as a loop takes it, one row a sample."""
+
+    def sample(prompts: Any = None, seeds: Any = (0,), num_steps: int = N) -> torch.Tensor:
+        x = torch.stack([tiny.noise(8, seed=seed) for seed in seeds])
+        with torch.no_grad():
+            for i, count in enumerate(calls[:num_steps]):
+                v = sum(net(x + k, GRID[i]) for k in range(count)) / count
+                x = x + (GRID[i + 1] - GRID[i]) * v
+        return x
+
+    return sample
+
+
+def followed(target: Any, run: Callable[[], Any], **settings: Any) -> Any:
+    """Run accelerated; nothing is said, and steps are skipped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OtcacheNotice)
+        with TorchExecutor().attach(target, SCHEDULE, **settings) as handle:
+            result = run()
+    assert sum(handle.report.skipped.values()) > 0
+    return result
+
+
+def refused(target: Any, run: Callable[[], Any], words: str, **settings: Any) -> None:
+    with (
+        TorchExecutor().attach(target, SCHEDULE, **settings),
+        pytest.raises(ExecutionError, match=words),
+    ):
+        run()
+
+
+def elsewhere(work: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(work).result()
+
+
+# -- calls and times ---------------------------------------------------------------------------------
+
+
+@pytest.mark.remedy(
+    "set calls_per_step=2 if guidance calls the module twice a step, or calls_per_step=1 if"
+)
+def test_calls_of_a_bare_module_are_said() -> None:
+    net, twice = Net(), [2] * N
+    refused(net, lambda: euler(net, twice), "set calls_per_step=2")
+    followed(net, lambda: euler(net, twice), calls_per_step=2)
+    alike = [1.0, 0.8, 0.8, 0.6, 0.4, 0.2]
+    refused(net, lambda: euler(net, times=alike), "calls_per_step=1 if these are steps")
+    followed(net, lambda: euler(net, times=alike), calls_per_step=1)
+
+
+@pytest.mark.remedy(
+    "a forecast may have gone to the wrong one. Keep guidance on for the whole run. A run"
+)
+def test_guidance_of_a_bare_module_stays_on() -> None:
+    net, ends = Net(), [2, 2, 2, 2, 1, 1, 2, 2]
+    refused(net, lambda: euler(net, ends, [*GRID, *GRID]), "Keep guidance on", calls_per_step=2)
+    followed(net, lambda: euler(net, [2] * N), calls_per_step=2)
+
+
+@pytest.mark.remedy(
+    "Keep guidance on for the whole run, or let denoiser= be a function that guides inside"
+)
+def test_guidance_of_a_loop_stays_on_or_goes_inside() -> None:
+    net, ends = Net(), [2, 2, 1, 1, 1, 1]
+    loop = Loop(sampled(net, ends), net, GRID, calls_per_step=2)
+    refused(loop, loop, "let denoiser= be a function that guides inside")
+    loop = Loop(sampled(net, [2] * N), net, GRID, calls_per_step=2)
+    followed(loop, loop)
+    loop = Loop(lambda: euler(loop.denoiser), lambda x, t: net(x, t) + net(x + 1, t), GRID)
+    followed(loop, loop)
+
+
+@pytest.mark.remedy(
+    "set calls_per_step={} in otcache.loop(...) if each step makes as many, or num_steps= ("
+)
+def test_calls_and_steps_of_a_loop_are_said() -> None:
+    net = Net()
+    loop = Loop(sampled(net, [2] * N), net, GRID)
+    refused(loop, loop, r"set calls_per_step=2 in otcache\.loop")
+    loop = Loop(sampled(net, [2] * N), net, GRID, calls_per_step=2)
+    followed(loop, loop)
+
+    def heun(num_steps: int) -> torch.Tensor:
+        return euler(net, [1] * (2 * num_steps - 1), np.linspace(1, 0.1, 2 * num_steps - 1))
+
+    loop = Loop(heun, net)
+    with (
+        TorchExecutor().attach(loop, Schedule(4, (0,))),
+        pytest.raises(ExecutionError, match=r"lambda n: 2 \* n - 1 for Heun's method"),
+    ):
+        loop(4)
+    for told in (7, lambda n: 2 * n - 1):
+        loop = Loop(heun, net, num_steps=told)
+        with TorchExecutor().attach(loop, Schedule(7, (0, 3))) as run:
+            loop(4)
+        assert (run.report.runs, run.report.warnings) == (1, [])
+
+
+@pytest.mark.remedy("set num_steps= or calls_per_step= in otcache.loop(...) to what it makes")
+def test_a_loop_that_returns_early_is_given_its_number_of_steps() -> None:
+    net = Net()
+    loop = Loop(lambda: euler(net), net, num_steps=N + 2)
+    with (
+        pytest.warns(OtcacheNotice, match="set num_steps= or calls_per_step="),
+        TorchExecutor().attach(loop, Schedule(N + 2, (0, 2, 4))),
+    ):
+        loop()
+    loop = Loop(lambda: euler(net), net, num_steps=N)
+    followed(loop, loop)
+
+
+@pytest.mark.remedy(
+    "give sample_fn an argument num_steps, or otcache.loop(...) num_steps= or grid="
+)
+def test_the_number_of_steps_is_known() -> None:
+    net = Net()
+    loop = Loop(lambda: euler(net), net)
+    with (
+        TorchExecutor().attach(loop, lambda grid: Schedule.full(len(grid) - 1)),
+        pytest.raises(ExecutionError, match="number of steps must be known"),
+    ):
+        loop()
+    for known, call in (
+        (Loop(lambda num_steps: euler(net), net), {"num_steps": N}),
+        (Loop(lambda: euler(net), net, num_steps=N), {}),
+        (Loop(lambda: euler(net), net, GRID), {}),
+    ):
+        with TorchExecutor().attach(known, lambda grid: SCHEDULE) as run:
+            known(**call)
+        assert run.report.skipped == {"call": 3}
+
+
+@pytest.mark.remedy("pass the very module that sample_fn calls to otcache.loop(...)")
+def test_the_very_module_is_passed() -> None:
+    net, other = Net(), Net()
+    loop = Loop(lambda: euler(net), other, GRID)
+    refused(loop, loop, "pass the very module")
+    loop = Loop(lambda: euler(net), net, GRID)
+    followed(loop, loop)
+
+
+@pytest.mark.remedy("wrap its sampler in otcache.loop(...)")
+@pytest.mark.remedy(
+    "a bare module has no sampler to call: wrap it in otcache.loop(...)", value=True
+)
+def test_a_bare_module_is_wrapped_in_a_loop() -> None:
+    net = Net()
+    with pytest.raises(ExecutionError, match=r"wrap its sampler in otcache\.loop"):
+        TorchExecutor().attach(net, lambda grid: SCHEDULE).__enter__()
+    loop = Loop(sampled(net), net, GRID)
+    with TorchExecutor().attach(loop, lambda grid: SCHEDULE) as run:
+        loop()
+    assert run.report.skipped == {"call": 3}
+    assert "wrap it in otcache.loop(...)" in TorchProbe().supports(net)
+    assert TorchProbe().supports(loop) == ""
+
+
+@pytest.mark.remedy(
+    "use a fixed-step method of the same library (euler, heun, midpoint, rk4)", value=True
+)
+@pytest.mark.remedy(
+    "Check num_steps and calls_per_step. {} otcache.loop(...) around the sampler says"
+)
+def test_runs_of_a_bare_module_that_begin_elsewhere() -> None:
+    net = Net()
+
+    def twice(calls: int) -> None:
+        for _ in range(2):
+            euler(net, [1] * calls, tiny.euler_grid(calls))
+
+    with pytest.warns(OtcacheNotice, match="Check num_steps and calls_per_step"):
+        followed_or_said(net, lambda: twice(N + 1), calls_per_step=1)
+    followed(net, lambda: twice(N), calls_per_step=1)
+    loop = Loop(lambda num_steps: euler(net, [1] * num_steps, tiny.euler_grid(num_steps)), net)
+    followed(loop, lambda: (loop(N), loop(N)))
+    rejecting = HostTimes()
+    rejecting.begin(1.0)
+    rejecting.advance(0.5)
+    assert "use a fixed-step method" in rejecting.advance(0.75)
+    fixed = HostTimes()
+    assert [fixed.begin(1.0), *(fixed.advance(t) for t in (0.75, 0.5, 0.25))] == [""] * 4
+
+
+def followed_or_said(target: Any, run: Callable[[], Any], **settings: Any) -> None:
+    with TorchExecutor().attach(target, SCHEDULE, **settings):
+        run()
+
+
+@pytest.mark.remedy(
+    "plan one for runs that begin there, or give otcache.loop(...) its grid= as a function"
+)
+def test_runs_of_a_loop_that_begin_elsewhere() -> None:
+    net = Net()
+
+    def partly(num_steps: int) -> torch.Tensor:  # image to image: the last steps of a longer grid
+        longer = tiny.euler_grid(N) if num_steps == N else tiny.euler_grid(2 * N)[N:]
+        return euler(net, [1] * N, longer)
+
+    loop = Loop(partly, net, num_steps=N)
+    with pytest.warns(OtcacheNotice, match="plan one for runs that begin there"):
+        followed_or_said(loop, lambda: (loop(N), loop(2 * N)))
+    followed(loop, lambda: loop(2 * N))  # by itself, planned for where it begins
+    loop = Loop(
+        lambda num_steps: euler(net, [1] * num_steps, tiny.euler_grid(num_steps)),
+        net,
+        grid=tiny.euler_grid,
+    )
+    followed(loop, lambda: loop(N))
+
+
+# -- one run at a time -------------------------------------------------------------------------------
+
+
+@pytest.mark.remedy("must serve one run at a time, got a concurrent call: load the model twice")
+@pytest.mark.remedy("got calls of two threads within a run: load the model twice")
+def test_a_second_thread_has_a_model_of_its_own() -> None:
+    net, twin = Net(), Net()
+
+    def during() -> None:
+        with pytest.raises(ExecutionError, match="got a concurrent call: load the model twice"):
+            elsewhere(lambda: net(tiny.noise(1, 8), GRID[0]))
+
+    def between() -> None:
+        x = tiny.noise(1, 8)
+        net(x, GRID[0])
+        with pytest.raises(ExecutionError, match="two threads within a run: load the model twice"):
+            elsewhere(lambda: net(x, GRID[1]))
+
+    net.meanwhile = during
+    with TorchExecutor().attach(net, SCHEDULE):
+        euler(net)
+        between()
+    net.meanwhile = lambda: elsewhere(lambda: euler(twin))
+    with TorchExecutor().attach(twin, SCHEDULE) as run:
+        followed(net, lambda: euler(net))
+    assert (run.report.runs, run.report.skipped) == (1, {"call": 3})
+
+
+@pytest.mark.remedy("give each thread a loop with a denoiser of its own")
+def test_each_thread_has_a_loop_of_its_own() -> None:
+    net, twin = Net(), Net()
+    loop = Loop(lambda: euler(net), net, GRID)
+    other = Loop(lambda: euler(twin), twin, GRID)
+    net.meanwhile = lambda: elsewhere(loop)
+    refused(loop, loop, "give each thread a loop with a denoiser of its own")
+    net.meanwhile = lambda: elsewhere(other)
+    with TorchExecutor().attach(other, SCHEDULE) as run:
+        followed(loop, loop)
+    assert (run.report.runs, run.report.skipped) == (1, {"call": 3})
+
+
+@pytest.mark.remedy("while it is accelerated or recorded, got {}: leave the context first")
+def test_a_denoiser_changes_its_kind_outside_of_the_context() -> None:
+    net = Net()
+    loop = Loop(lambda: euler(loop.denoiser), net, GRID)
+    with TorchExecutor().attach(loop, SCHEDULE):
+        loop.denoiser = lambda x, t: net(x, t)
+        with pytest.raises(ExecutionError, match="leave the context first"):
+            loop()
+    loop.denoiser = lambda x, t: net(x, t)
+    followed(loop, loop)
+
+
+# -- outputs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.remedy("return torch.from_numpy(array).")
+@pytest.mark.remedy("return the tensors, or wrap the denoiser in an nn.Module that does.")
+def test_outputs_are_tensors() -> None:
+    net = Net()
+    loop = Loop(
+        lambda: euler(lambda x, t: torch.as_tensor(loop.denoiser(x, t))),
+        lambda x, t: net(x, t).numpy(),
+        GRID,
+    )
+    refused(loop, loop, r"return torch\.from_numpy\(array\)")
+    made = Loop(
+        lambda: euler(lambda x, t: made.denoiser(x, t)),
+        lambda x, t: torch.from_numpy(net(x, t).numpy()),
+        GRID,
+    )
+    followed(made, made)
+    with pytest.raises(ExecutionError, match=r"return the tensors, or wrap the denoiser"):
+        examine(lambda: 1)
+    examine(net(tiny.noise(1, 8), 1.0))
+
+
+@pytest.mark.remedy("the denoiser's outputs changed their structure during the run: use reuse")
+@pytest.mark.remedy("outputs of one branch must have one shape, got {}: use reuse")
+@pytest.mark.remedy("a forecast needs outputs of floating-point numbers, got {} without: use reuse")
+def test_reuse_takes_any_output() -> None:
+    v = tiny.noise(2, 3)
+    for pair, words in (
+        ([v, (v,)], "changed their structure"),
+        ([v, v[:, :2]], "one shape"),
+        ([v.long(), v.long()], "floating-point"),
+    ):
+        with pytest.raises(ExecutionError, match=rf"{words}.*use\s+reuse"):
+            combine(pair, [2.0, -1.0])
+        assert combine(pair[:1], [1.0]) is pair[0]
+
+
+@pytest.mark.remedy(
+    "get streams of one shape in the whole run, got {} after {}: cache whole outputs"
+)
+def test_streams_that_change_their_shape() -> None:
+    with pytest.raises(ExecutionError, match="cache whole outputs"):
+        _plus(tiny.noise(2, 3), tiny.noise(2, 4))
+
+
+@pytest.mark.remedy("forecasts from it are infinite. Keep outputs in bf16", value=True)
+def test_outputs_beyond_fp16_are_kept_in_bf16() -> None:
+    loop = Loop(
+        lambda: euler(lambda x, t: loop.denoiser(x, t)), lambda x, t: 1e5 * torch.sign(x), GRID
+    )
+    warned = []
+    for dtype in ("fp16", "bf16"):
+        with TorchExecutor().attach(loop, SCHEDULE, storage=Storage(dtype)) as run:
+            loop()
+        warned.append(run.report.warnings)
+    assert "Keep outputs in bf16." in warned[0][0]
+    assert warned[1] == []
+
+
+# -- schedules ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.remedy("{}: plan one for {} steps")
+def test_a_schedule_is_planned_for_the_steps_of_the_run() -> None:
+    net = Net()
+    loop = Loop(lambda: euler(net), net, GRID)
+    with (
+        TorchExecutor().attach(loop, Schedule(9, (0, 4)), strict=True),
+        pytest.raises(ExecutionError, match="plan one for 6 steps"),
+    ):
+        loop()
+    followed(loop, loop, strict=True)
+
+
+@pytest.mark.remedy(
+    "which no call of a run was: it had {}. Name branches as run.report does", value=True
+)
+def test_branches_are_named_as_the_report_does() -> None:
+    net = Net()
+    loop = Loop(lambda: euler(net, [2] * N), net, GRID, calls_per_step=2)
+    with TorchExecutor().attach(loop, Schedule(N, (0, 3), branches=(("uncond", (0,)),))) as run:
+        loop()
+    assert "Name branches as run.report does." in run.report.warnings[0]
+    _, second = run.report.skipped
+    with TorchExecutor().attach(loop, Schedule(N, (0, 3), branches=((second, (0,)),))) as run:
+        loop()
+    assert (run.report.warnings, run.report.skipped) == ([], {"call": 4, second: 5})
+
+
+# -- recording ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.remedy(
+    "let denoiser= be a function of the state that returns what the step uses, called as"
+)
+@pytest.mark.remedy("let sample_fn return x_N, one row a sample")
+@pytest.mark.remedy("use a diffusers pipeline, or a loop that calls the denoiser with x")
+def test_the_probe_sees_the_sampler_s_state() -> None:
+    net = Net()
+    run = sampled(net)
+
+    def record(loop: Loop) -> None:
+        list(TorchProbe().record(loop, REQUEST))
+
+    with pytest.raises(ExecutionError, match=r"let sample_fn return x_N"):
+        record(
+            Loop(lambda prompts, seeds, num_steps: [run(prompts, seeds, num_steps)][1:], net, GRID)
+        )
+
+    def shrinks(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
+        x = tiny.noise(2, 8)
+        for i in range(num_steps):
+            x = x - small.denoiser(x[:, : 8 - i], GRID[i]).sum() / N
+        return x
+
+    small = Loop(shrinks, lambda x, t: x / 2, GRID)
+    with pytest.raises(ExecutionError, match=r"or a loop that calls the denoiser with x"):
+        record(small)
+    record(Loop(run, net, GRID))
+
+    def twice(x: torch.Tensor, t: float) -> torch.Tensor:
+        return torch.cat([net(x, t), x.new_ones(1, 8)])
+
+    wide = Loop(
+        lambda prompts, seeds, num_steps: sampled(lambda x, t: wide.denoiser(x, t)[: len(x)])(
+            prompts, seeds, num_steps
+        ),
+        twice,
+        GRID,
+    )
+    with pytest.raises(ExecutionError, match=r"let denoiser= be a function of the state"):
+        list(TorchProbe().record(wide, SampleRequest(("a",), (0,), N)))
+    wide.denoiser = lambda x, t: twice(x, t)[: len(x)]
+    record(wide)
+
+
+@pytest.mark.remedy("return one row a sample, and give a pipeline one image a sample")
+def test_a_pipeline_makes_one_image_a_sample() -> None:
+    case = tiny.with_prompts(tiny.flux())
+    plain = type(case.pipe)
+
+    class More(plain):  # type: ignore[valid-type,misc]
+        def __call__(self, prompt: Any = None, generator: Any = None, **call: Any) -> Any:
+            return plain.__call__(
+                self, prompt=[*prompt, "c"], generator=[*generator, torch.Generator()], **call
+            )
+
+    request = SampleRequest(("a", "b"), (0, 1), 2, {"height": 16, "width": 16})
+    case.pipe.__class__ = More
+    with pytest.raises(ExecutionError, match=r"give a pipeline one image a sample"):
+        list(TorchProbe().record(case.pipe, request))
+    case.pipe.__class__ = plain
+    assert len(list(TorchProbe().record(case.pipe, request))) == 2
+
+
+@pytest.mark.remedy("the full run itself broke; try float32 or bfloat16")
+def test_a_run_beyond_float16_is_recorded_in_float32(tmp_path: Any) -> None:
+    def loop(dtype: torch.dtype) -> Loop:
+        def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
+            x = torch.stack([tiny.noise(8, seed=seed) for seed in seeds]).to(dtype)
+            for i in range(num_steps):
+                x = x + loop.denoiser(x, GRID[i])
+            return x
+
+        loop = Loop(sample, lambda x, t: 50 * x, GRID)
+        return loop
+
+    request = SampleRequest(("a",), (0,), N, keep=Keep(memory_bytes=0, folder=tmp_path))
+    with pytest.raises(ExecutionError, match="try float32 or bfloat16"):
+        list(TorchProbe().record(loop(torch.float16), request))
+    for dtype in (torch.float32, torch.bfloat16):
+        list(TorchProbe().record(loop(dtype), request))
