@@ -18,7 +18,7 @@ from otcache.evaluation_log import EvaluationLog
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.contracts import Drift, Evaluation, Evaluator
-from otcache_core.errors import expected
+from otcache_core.errors import expected, shortened
 from otcache_core.files import bad_file, read_bytes, unreadable, unwritable, write_bytes
 from otcache_core.json_files import converted, parse_json, read_json
 from otcache_core.keep import MEMORY_BYTES
@@ -186,7 +186,7 @@ class Store:
 def _owner(path: Path) -> str:
     """Return the identity of the calibration that a folder holds."""
     try:
-        return converted(path, read_json(path), dict[str, str])["calibration"]
+        return shortened(converted(path, read_json(path), dict[str, str])["calibration"], 100)
     except (FileError, KeyError):
         return "an unreadable identity.json"
 
