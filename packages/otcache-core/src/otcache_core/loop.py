@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -188,7 +188,9 @@ class Loop:
         """
         if observer is not None and self._observer is not None:
             raise ExecutionError(
-                "this loop is already accelerated or recorded by otcache: leave that context first."
+                "this loop is already accelerated or recorded by otcache: leave that context first, or call "
+                "handle.remove(); otcache.enabled(loop).remove() does it where the handle or the context is "
+                "out of reach."
             )
         self._observer = observer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,8 @@ from functools import partial
 from typing import Any, Protocol
 
 _UNDER_WAY: ContextVar[object] = ContextVar("otcache_loop", default=None)
+#: Which loop's sampler each thread is inside of, the innermost last.
+_INSIDE: list[tuple[int, object]] = []
 
 
 class LoopObserver(Protocol):
@@ -29,6 +32,11 @@ def loop_under_way() -> object:
     ``asyncio.to_thread`` and ``asyncio.create_task`` run, and not a thread pool's plain jobs.
     """
     return _UNDER_WAY.get()
+
+
+def threads_inside(loop: object) -> list[int]:
+    """Return the threads that a loop's sampler is on the stack of."""
+    return [thread for thread, inside in list(_INSIDE) if inside is loop]
 
 
 class LoopRun:
@@ -68,10 +76,12 @@ class LoopRun:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Mark what is called in this context as called by the sampler."""
-        token = _UNDER_WAY.set(self._loop)
+        token, entry = _UNDER_WAY.set(self._loop), (threading.get_ident(), self._loop)
+        _INSIDE.append(entry)
         try:
             yield
         finally:
+            _INSIDE.remove(entry)
             _UNDER_WAY.reset(token)
 
     def end(self, result: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -51,9 +51,8 @@ class TorchRun(RunHandle):
     def running(self) -> bool:
         return self._driven is not None and self._driven.running
 
-    @property
-    def called(self) -> bool:
-        return self._driven is not None and self._driven.called
+    def busy(self, besides: Collection[int] = ()) -> bool:
+        return self._driven is not None and self._driven.busy(besides)
 
     def close(self, target: Any, policy: CachePolicy) -> None:
         """The context is left; the target is not kept alive."""

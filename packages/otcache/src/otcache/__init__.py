@@ -1,5 +1,6 @@
 """otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, and run it."""
 
+from otcache.attached import enabled
 from otcache.calibrate import calibrate
 from otcache.converting import load_schedule, load_table
 from otcache.estimating import Estimate, estimate
@@ -47,6 +48,7 @@ __all__ = [
     "accelerate",
     "calibrate",
     "enable",
+    "enabled",
     "estimate",
     "load_policy",
     "load_schedule",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.attached import Accelerated
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
-from otcache_core.contracts import RunHandle, SampleRequest, SchedulePlan, Storage
-from otcache_core.contracts.executor import NOTHING_RAN
+from otcache_core.contracts import SampleRequest, SchedulePlan, Storage
 from otcache_core.errors import expected
 from otcache_core.interpolation import checked_grid
 from otcache_core.loop import Grid, Loop
 from otcache_core.notices import notify, once
+from otcache_core.numbers import integer
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -35,7 +34,7 @@ def accelerate(
     calls_per_step: int | None = None,
     storage: Storage | None = None,
     grid: Grid | None = None,
-) -> AbstractContextManager[RunHandle]:
+) -> Accelerated:
     """A context in which ``target`` skips steps; nothing remains on it afterwards.
 
     Args:
@@ -66,6 +65,8 @@ def accelerate(
     """
     registry = registry or Registry()
     _check_plan(plan, budget)
+    if calls_per_step is not None:
+        calls_per_step = integer("calls_per_step", calls_per_step, 1)
     points = module_grid(target, plan, grid)
     schedule: Schedule | SchedulePlan = (
         plan
@@ -77,28 +78,18 @@ def accelerate(
     chosen = choose(registry, "executors", target, executor)
     attach = partial(chosen.attach, target, schedule, strict=strict, **told)
     all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps
-    return _watched(attach, all_computed)
+    return Accelerated(target, attach, all_computed)
 
 
 def _check_plan(plan: Any, budget: int | None = None) -> None:
     if not isinstance(plan, (Schedule, Policy)):
         kind = type(plan).__name__
         raise OtcacheError(expected("plan", kind, "a Schedule or a Policy", "otcache.plan(...)."))
-    if isinstance(plan, Schedule) and budget not in (None, plan.budget):
+    if budget is None or isinstance(plan, Policy):
+        return
+    if integer("budget", budget, 1) != plan.budget:
         advice = "a schedule has a budget of its own."
         raise OtcacheError(expected("budget", budget, f"left out, or {plan.budget}", advice))
-
-
-@contextmanager
-def _watched(
-    attach: Callable[[], AbstractContextManager[RunHandle]], all_computed: bool
-) -> Iterator[RunHandle]:
-    """A context attached anew at each entry; left with nothing done, it says so."""
-    with attach() as run:
-        yield run
-        idle = run.report.idle and not all_computed
-    if idle:
-        notify(NOTHING_RAN)
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -182,14 +173,9 @@ def module_grid(
         own = plan.provenance.grid if isinstance(plan, Policy) else ()
         return np.asarray(own, dtype=np.float64) if own else None
     points = grid(plan.num_steps) if callable(grid) else grid
-    fixed = callable(grid) or isinstance(
-        plan, Schedule
-    )  # else the grid says how many steps there are
-    try:
-        numbers = [float(s) for s in points]
-    except (TypeError, ValueError) as error:
-        raise OtcacheError(expected("grid", points, "numbers s_0 .. s_N")) from error
-    return np.asarray(checked_grid(numbers, plan.num_steps if fixed else None), dtype=np.float64)
+    # Else the grid says how many steps there are.
+    fixed = callable(grid) or isinstance(plan, Schedule)
+    return np.asarray(checked_grid(points, plan.num_steps if fixed else None), dtype=np.float64)
 
 
 def _no_sampler() -> None:

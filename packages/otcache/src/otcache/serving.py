@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from otcache.attached import Accelerated, on, put_on, take_off
 from otcache.running import module_grid, planned
 from otcache.targets import choose
+from otcache.turns import Turn, Turns
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan, Storage
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
+#: What the coming runs follow.
+Plan = Schedule | SchedulePlan
+#: Seconds between two looks at whether a run that a request left behind has ended.
+_LOOK = 0.005
+
 
 class Enabled:
-    """A policy that stays on a pipeline until it is removed.
+    """A policy that stays on a pipeline until it is removed, also where nobody keeps this handle.
 
-    One pipeline serves one run at a time. Requests of several threads therefore wait for one another
-    in ``request``, as do ``set_budget`` and ``remove``; calls of the pipeline outside ``request`` wait
-    for nobody, so a server with threads makes every call inside one.
+    The handle lives on the pipeline and goes with it: ``otcache.enabled(pipe)`` finds it, copies of the
+    pipeline do not have it. One pipeline serves one run at a time. Requests of threads and tasks therefore
+    wait for one another in ``request``, first come, first served, as do ``set_budget`` and ``remove``; calls
+    of the pipeline outside ``request`` wait for nobody, so a server makes every call inside one. Pipelines
+    that share the weights and have a scheduler each are enabled each, and wait for nobody.
 
     Args:
         target: the pipeline.
@@ -34,11 +44,14 @@ class Enabled:
     Raises:
         OtcacheError: if the target is not supported, does not fit the policy, or the budget is not
             None and not in 1..N.
+        ExecutionError: if the target is enabled or accelerated already.
 
     Examples:
         >>> handle = otcache.enable(pipe, policy)  # doctest: +SKIP
         >>> with handle.request(budget=8) as run:  # doctest: +SKIP
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
+        >>> async with handle.request(budget=8) as run:  # doctest: +SKIP
+        ...     image = (await asyncio.to_thread(pipe, "a red circle")).images[0]
         >>> handle.remove()  # doctest: +SKIP
     """
 
@@ -53,6 +66,7 @@ class Enabled:
         registry: Registry | None = None,
         storage: Storage | None = None,
     ) -> None:
+        _refuse_twice(target)
         self._target, self._policy, self._strict = target, policy, strict
         given = {"storage": storage, "grid": module_grid(target, policy, None)}
         self._told: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
@@ -60,69 +74,124 @@ class Enabled:
         self._executor: CacheExecutor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
-        self._plan: Schedule | SchedulePlan | None = None
-        self._turn = _Turn()
+        self._budget: int | None = None
+        self._plan: Plan | None = None
+        self._turns = Turns()
         self._removed = False
         self._plan_for(1)
         self.set_budget(budget)
+        put_on(target, self)
 
     @property
     def run(self) -> RunHandle | None:
         """The handle of the current budget's runs; None where every step is computed."""
         return self._run
 
+    @property
+    def budget(self) -> int | None:
+        """B of runs outside requests; None computes every step."""
+        return self._budget
+
+    def __repr__(self) -> str:
+        kind = type(self._target).__name__
+        state = "removed" if self._removed else f"budget {self._budget}"
+        return f"<otcache handle of {kind}: {state}, policy of {self._policy.num_steps} steps>"
+
     def set_budget(self, budget: int | None) -> None:
         """Use another budget from the next run on; a bad one changes nothing.
 
         Raises:
             OtcacheError: if the budget is not None and not in 1..N, or the handle was removed.
-            ExecutionError: inside a request of the same thread, or while a run is under way.
+            ExecutionError: inside a request, while a run is under way, or where it would have to wait on a
+                thread with a running event loop.
         """
         plan = None if budget is None else self._plan_for(budget)
-        with self._turn.taken():
+        with self._turn("await asyncio.to_thread(handle.set_budget, budget)."):
             self._check()
             self._check_idle()
-            self._plan = plan
+            self._plan, self._budget = plan, budget
             self._put(plan)
 
-    @contextmanager
-    def request(self, budget: int) -> Iterator[RunHandle]:
-        """A context in which runs have a budget of their own; waits for other threads' requests.
+    def request(self, budget: int) -> Request:
+        """Return a context in which runs have a budget of their own.
 
-        Afterwards, also by exception, the budget is that of ``set_budget`` again.
+        ``with`` waits for others' requests in this thread, ``async with`` without blocking the event loop.
+        The run may be made in any thread or task. Afterwards, also by exception or cancellation, the budget
+        is that of ``set_budget`` again; a run that goes on in another thread keeps its own budget to its
+        end, and the next request waits for that.
 
         Args:
             budget: B of this request, in 1..N of the policy.
 
         Returns:
-            The handle of this request's runs, with a report of its own.
+            A context whose value is the handle of this request's runs, with a report of its own.
 
         Raises:
             OtcacheError: if the budget is not in 1..N, or the handle was removed.
-            ExecutionError: inside a request of the same thread, or while a run outside requests is
-                under way.
+            ExecutionError: on entry inside a request of the same thread or task, while a run outside requests
+                is under way, or where ``with`` would have to wait on a thread with a running event loop.
         """
-        plan = self._plan_for(budget)
-        with self._turn.taken():
-            self._check()
-            self._check_idle()
-            try:
-                yield self._put(plan)
-            finally:
-                self._put(self._plan)
+        return Request(self, self._plan_for(budget))
 
     def remove(self) -> None:
         """Take everything off the pipeline for good; may be called twice.
 
         Raises:
-            ExecutionError: inside a request of the same thread, or while a run is under way.
+            ExecutionError: as ``set_budget`` does.
         """
-        with self._turn.taken():
+        with self._turn("await asyncio.to_thread(handle.remove)."):
             self._check_idle()
             self._removed = True
             self._put(None)
+            take_off(self._target, self)
 
-    def _plan_for(self, budget: int) -> Schedule | SchedulePlan:
+    @contextmanager
+    def _turn(self, advice: str) -> Iterator[None]:
+        turn = self._turns.take(advice)
+        try:
+            yield
+        finally:
+            self._turns.give(turn)
+
+    def _open(self, plan: Plan, turn: Turn) -> RunHandle:
+        """Begin a request whose turn it is."""
+        try:
+            self._check()
+            self._check_idle()
+        except BaseException:
+            self._turns.give(turn)
+            raise
+        try:
+            run: RunHandle = self._put(plan)
+            return run
+        except BaseException:
+            self._settle(turn)
+            raise
+
+    def _close(self, run: RunHandle, turn: Turn) -> None:
+        """End a request; where its run goes on in another thread, as after a cancellation, end it later."""
+        if self._left_behind(run):
+            threading.Thread(target=self._close_later, args=(run, turn), daemon=True).start()
+        else:
+            self._settle(turn)
+
+    def _close_later(self, run: RunHandle, turn: Turn) -> None:
+        while self._left_behind(run):
+            time.sleep(_LOOK)
+        self._settle(turn)
+
+    def _left_behind(self, run: RunHandle) -> bool:
+        # Threads that wait for their turn, or end it, may do so inside a pipeline's call.
+        return run.busy({threading.get_ident(), *self._turns.waiting_threads()})
+
+    def _settle(self, turn: Turn) -> None:
+        """Go back to the budget of the handle, and give the turn back whatever happens."""
+        try:
+            self._put(self._plan)
+        finally:
+            self._turns.give(turn)
+
+    def _plan_for(self, budget: int) -> Plan:
         self._check()
         return planned(
             self._registry,
@@ -147,7 +216,7 @@ class Enabled:
                 "another thread: change the budget between runs."
             )
 
-    def _put(self, plan: Schedule | SchedulePlan | None) -> Any:
+    def _put(self, plan: Plan | None) -> Any:
         """Replace what is on the pipeline; the new runs' handle."""
         context, self._context, self._run = self._context, None, None
         if context is not None:
@@ -158,30 +227,63 @@ class Enabled:
         return self._run
 
 
-class _Turn:
-    """A lock that tells its own thread from others: waiting for oneself would never end."""
+class Request:
+    """A context of ``handle.request``: ``with`` waits in this thread, ``async with`` in this task.
 
-    def __init__(self) -> None:
-        self._lock, self._owner = threading.Lock(), 0
+    Args:
+        handle: whose request it is.
+        plan: of its budget.
+    """
 
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for one's turn.
+    def __init__(self, handle: Enabled, plan: Plan) -> None:
+        self._handle, self._plan = handle, plan
+        self._open: tuple[RunHandle, Turn] | None = None
 
-        Raises:
-            ExecutionError: if this thread has it already.
-        """
-        if self._owner == threading.get_ident():
-            raise ExecutionError(
-                "a request must end before the handle is changed, got a change inside it: leave the "
-                "'with handle.request(...)' block first."
+    def __enter__(self) -> RunHandle:
+        self._check()
+        return self._begin(
+            self._handle._turns.take(
+                "write 'async with handle.request(...)', which waits in its task."
             )
-        with self._lock:
-            self._owner = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._owner = 0
+        )
+
+    def __exit__(self, *error: object) -> None:
+        opened, self._open = self._open, None
+        if opened is not None:
+            self._handle._close(*opened)
+
+    async def __aenter__(self) -> RunHandle:
+        self._check()
+        return self._begin(await self._handle._turns.take_async())
+
+    async def __aexit__(self, *error: object) -> None:
+        self.__exit__(*error)
+
+    def _check(self) -> None:
+        if self._open is not None:
+            raise ExecutionError(
+                "a request is entered once at a time, got a second entry: call handle.request(...) for each."
+            )
+
+    def _begin(self, turn: Turn) -> RunHandle:
+        run = self._handle._open(self._plan, turn)
+        self._open = run, turn
+        return run
+
+
+def _refuse_twice(target: Any) -> None:
+    things, kind = on(target), type(target).__name__
+    if not things:
+        return
+    if isinstance(things[-1], Accelerated):
+        raise ExecutionError(
+            f"{kind} is accelerated already: leave that context first; otcache.enabled(pipe).remove() does "
+            "it where the context is out of reach."
+        )
+    raise ExecutionError(
+        f"{kind} is enabled already: handle.request(...) and handle.set_budget(...) give another budget; for "
+        "another policy call handle.remove() first. otcache.enabled(pipe) is the handle if it was not kept."
+    )
 
 
 def enable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -90,10 +90,13 @@ class RunHandle(ABC):
         """Whether a run is known to be under way; False where an executor cannot tell."""
         return False
 
-    @property
-    def called(self) -> bool:
-        """Whether a call of the target is known to be under way, before and after its steps too."""
-        return self.running
+    def busy(self, besides: Collection[int] = ()) -> bool:
+        """Return whether a call of the target is known to be under way, before and after its steps too.
+
+        Args:
+            besides: threads that do not count, by their identifiers.
+        """
+        return False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ReportedRun, (self.report,)

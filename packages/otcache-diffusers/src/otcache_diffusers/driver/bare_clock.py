@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,9 @@ class BareClock(Clock):
             self._conductor.warn_aloud(complaint)
         if self._conductor.running:
             self._say_broken("the context was left")
+
+    def busy(self, besides: Collection[int]) -> bool:
+        return self._conductor.busy and self._thread not in besides
 
     def arrive(self, arguments: Arguments) -> None:
         """A call begins a run, or a step, or is another one of its step.

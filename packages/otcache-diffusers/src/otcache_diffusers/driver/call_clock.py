@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
-from otcache_core.loop_run import loop_under_way
+from otcache_core.loop_run import loop_under_way, threads_inside
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.call_times import ADAPTIVE, CallTimes, HostTimes
 from otcache_diffusers.driver.clock import Clock
@@ -110,6 +110,9 @@ class LoopClock(Clock):
         running, here = self._live.locked(), loop_under_way()
         self._strays += running and here is None
         return running and here is self._loop
+
+    def busy(self, besides: Collection[int]) -> bool:
+        return any(thread not in besides for thread in threads_inside(self._loop))
 
     def arrive(self, arguments: Arguments) -> None:
         """A call begins a step, or is another one of its step.

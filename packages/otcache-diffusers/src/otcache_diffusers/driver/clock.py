@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -16,8 +16,8 @@ from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.grid import sigma_grid, steps_of, times_of
 from otcache_diffusers.driver.home import Calls, Home
-from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.messages import taken
+from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.rewinds import Rewinds
 from otcache_diffusers.driver.space_of import output_space, predicts_velocity
 from otcache_diffusers.driver.start import first_position, last_position
@@ -67,10 +67,9 @@ class Clock(ABC):
         """Whether the run under way, if any, is known to go on."""
         return True
 
-    @property
-    def called(self) -> bool:
-        """Whether a call of the target is known to be under way, before and after its steps too."""
-        return self.alive
+    def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the target is on the stack of a thread that is not among these."""
+        return False
 
 
 class SchedulerClock(Clock):
@@ -172,9 +171,8 @@ class SchedulerClock(Clock):
     def alive(self) -> bool:
         return self._home is not None and self._home.known and self._home.alive
 
-    @property
-    def called(self) -> bool:
-        return self.alive or self._calls.anywhere_of(self.pipeline)
+    def busy(self, besides: Collection[int]) -> bool:
+        return self._calls.anywhere_of(self.pipeline, besides)
 
     def arrive(self, arguments: Arguments) -> None:
         """See that the scheduler that tells is still the pipeline's, and was not put back."""

@@ -126,10 +126,9 @@ class Driven:
         """Whether a run is known to be under way."""
         return self._conductor.running and self._clock.alive
 
-    @property
-    def called(self) -> bool:
-        """Whether a call of the target is known to be, before and after its steps too."""
-        return self.running or self._clock.called
+    def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the target is on the stack of a thread that is not among these."""
+        return self._clock.busy(besides)
 
 
 def _clock(

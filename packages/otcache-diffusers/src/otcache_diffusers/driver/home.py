@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -43,11 +43,11 @@ class Calls:
             frame = frame.f_back
         return frame
 
-    def anywhere_of(self, pipeline: Any) -> bool:
-        """Return whether a call of this very pipeline is on the stack of some thread."""
+    def anywhere_of(self, pipeline: Any, besides: Collection[int]) -> bool:
+        """Return whether a call of this very pipeline is on the stack of a thread not among these."""
         kinds = {code for base in type(pipeline).__mro__ if (code := _code(base)) is not None}
-        for frame in list(sys._current_frames().values()):
-            at: FrameType | None = frame
+        for thread, frame in sys._current_frames().items():
+            at: FrameType | None = None if thread in besides else frame
             while at is not None:
                 if at.f_code in kinds and at.f_locals.get("self") is pipeline:
                     return True
