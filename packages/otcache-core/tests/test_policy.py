@@ -283,7 +283,7 @@ def test_a_run_of_no_more_steps_than_the_budget_computes_them_all(
     said = [str(w.message) for w in heard if "every step is computed" in str(w.message)]
     assert len(said) == (budget >= n and (n < N or graded))
     if budget > n:
-        with pytest.raises(MismatchError, match=f"the run has {n} steps"):
+        with pytest.raises(MismatchError, match=f"the run has {n} step"):
             policy.schedule(budget, n, grid, strict=True)
 
 

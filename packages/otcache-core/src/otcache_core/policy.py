@@ -111,7 +111,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             f"the run has {n} steps on its own grid, the policy {self.num_steps} on its own"
         )
         if n != self.num_steps:
-            difference = f"the run has {n} steps, the policy was measured on {self.num_steps}"
+            steps = "1 step" if n == 1 else f"{n} steps"
+            difference = f"the run has {steps}, the policy was measured on {self.num_steps}"
         if strict:
             raise MismatchError(f"{difference}: calibrate again, or leave strict off to map it.")
         reason = _why_full(int(budget), n, points, own)

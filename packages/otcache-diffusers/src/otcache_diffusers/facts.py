@@ -15,6 +15,7 @@ from otcache_core.callable_denoiser import name_of
 from otcache_core.loop import Loop
 from otcache_diffusers.compat import installed, is_pipeline
 from otcache_diffusers.driver import denoisers_of
+from otcache_diffusers.driver.grid import setting
 from otcache_diffusers.driver.inner_modules import inner_modules
 
 #: What pipelines call the ratio of pixels to latent pixels, of frames to latent frames, and the frames.
@@ -110,10 +111,10 @@ def _filled(cell: CellType) -> bool:
 
 
 def prediction_type(scheduler: Any) -> str:
-    """``flow``, ``epsilon``, ``v_prediction`` or ``sample``."""
+    """Return ``flow``, ``epsilon``, ``v_prediction`` or ``sample``; "" where a scheduler does not say."""
     if "FlowMatch" in type(scheduler).__name__:
         return "flow"
-    kind = str(scheduler.config.get("prediction_type", ""))
+    kind = str(setting(scheduler, "prediction_type") or "")
     return "flow" if kind == "flow_prediction" else kind
 
 

@@ -12,6 +12,7 @@ from otcache.candidates import BASELINES, UNIFORM
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import Forecaster
+from otcache_core.errors import expected
 from otcache_core.forecasters import Fitted, Linear, Reuse
 from otcache_core.notices import notify
 from otcache_core.policy import Policy, Provenance
@@ -47,8 +48,13 @@ def plan(calibration: Calibration) -> Policy:
         The policy: ``policy.schedule(budget)`` for 1 <= budget <= N.
 
     Raises:
-        OtcacheError: if no rung of the ladder is worth its budget, or none is known to be.
+        OtcacheError: if it is no calibration, no rung of its ladder is worth its budget, or none is known
+            to be.
     """
+    if not isinstance(calibration, Calibration):
+        kind = type(calibration).__name__
+        advice = "give what otcache.calibrate(...) returned, or Calibration.load(path)."
+        raise OtcacheError(expected("calibration", kind, "a Calibration", advice))
     n, known = calibration.num_steps, proven(calibration)
     if not known:
         raise OtcacheError(

@@ -102,10 +102,10 @@ def untappable(owner: Any, name: str) -> str:
     """Say why a method of an object cannot be replaced on the object alone; "" where it can."""
     kind = type(owner)
     if not hasattr(owner, "__dict__"):
-        return f"{kind.__name__} has __slots__ and no __dict__"
+        return f"{kind.__name__} has __slots__ and no __dict__: leave __slots__ out"
     found = inspect.getattr_static(kind, name, None)
     if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
-        return f"{kind.__name__}.{name} is a {type(found).__name__}"
+        return f"{kind.__name__}.{name} is a {type(found).__name__}: make it a method"
     return ""
 
 
