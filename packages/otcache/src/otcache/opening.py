@@ -89,15 +89,6 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     )
 
 
-def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; empty lines are left out.
-
-    Raises:
-        FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
-    """
-    return [line for _, line in read_lines(path)]
-
-
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a prompt file that hold something, with their numbers.
 
@@ -112,7 +103,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
             f"{path}, line {line}: must be UTF-8, got the byte {error.object[error.start]:#04x}: "
             "save the file as UTF-8."
         ) from error
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not 1 <= len(lines) <= MAX_PROMPTS:
         raise FileError(
             f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(lines)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,8 @@ def _image(place: str, folder: Path, value: Any) -> Any:
             f"{place}: images need Pillow: pip install 'otcache-diffusers[pipelines]'."
         ) from error
     try:
+        if not (folder / value).is_file():  # a named pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
         with Image.open(folder / value) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -14,8 +14,10 @@ from otcache.running import planned
 from otcache.targets import choose
 from otcache_core import ExecutionError
 from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest, Storage
+from otcache_core.numbers import integer
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
+from otcache_core.samples import Sample, samples_of, seed_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Single:
     """What was made, and the report of its run.
 
     Args:
-        made: a picture (height, width, 3) or a clip (frames, height, width, 3), in [0, 1].
+        made: an image (height, width, 3) or a video (frames, height, width, 3), in [0, 1].
         report: of the run.
     """
 
@@ -35,7 +37,7 @@ def run_once(
     target: Any,
     policy: Policy,
     budget: int,
-    prompt: str,
+    prompt: Sample,
     *,
     seed: int = 0,
     num_steps: int | None = None,
@@ -46,9 +48,20 @@ def run_once(
 ) -> Single:
     """Check a policy against the pipeline, map it to another step count if asked, and sample once.
 
-    ``stages`` show how many steps are behind.
+    Args:
+        target: a pipeline or a loop.
+        policy: what was planned.
+        budget: B.
+        prompt: what to make; or a mapping of call arguments, as a calibration's samples may be.
+        seed: of its noise.
+        num_steps: ``num_inference_steps``; by default those that the policy was calibrated at.
+        strict: refuse another step count or sigma grid.
+        call: further arguments of the call, a strength among them.
+        storage: how outputs are kept for forecasts.
+        stages: show how many steps are behind.
 
     Raises:
+        OtcacheError: if the target does not take an argument; the message names it.
         MismatchError: if the policy is of another model; under ``strict`` also of another step count
             or sigma grid.
         ExecutionError: if the sampler never called the denoiser.
@@ -56,8 +69,10 @@ def run_once(
     registry = Registry()
     probe: FeatureProbe = choose(registry, "probes", target)
     own = policy.provenance
-    n = num_steps or own.inference_steps or own.num_steps
-    request = SampleRequest((prompt,), (seed,), n, call or {}, 1)
+    asked = own.inference_steps or own.num_steps if num_steps is None else num_steps
+    n = integer("num_steps", asked, 1)
+    request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
+    request = probe.prepared(target, request)
     plan = planned(registry, target, policy, budget, strict=strict, request=request)
     executor = choose(registry, "executors", target)
     told: dict[str, Any] = {} if storage is None else {"storage": storage}

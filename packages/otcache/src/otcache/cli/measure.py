@@ -13,11 +13,16 @@ from otcache.cli.output import show_facts
 
 def calibrate(
     pipeline: Pipeline,
-    steps: Annotated[int, typer.Option(help="N, as the pipeline will be run.")],
+    steps: Annotated[
+        int, typer.Option(help="num_inference_steps, as the pipeline will be called.")
+    ],
     directory: Annotated[
         Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")
     ],
-    prompts: Annotated[Path | None, typer.Option(help="Text file, one prompt a line.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="One prompt a line; in a .jsonl file one JSON object of call arguments."),
+    ] = None,
     seeds: Annotated[
         str, typer.Option(help="Comma-separated seeds of every prompt; by default one a prompt.")
     ] = "",
@@ -33,14 +38,15 @@ def calibrate(
     With --refine a finished one goes on too.
     """
     from otcache.calibrate import calibrate as measure
-    from otcache.opening import open_pipeline, read_prompts
+    from otcache.opening import open_pipeline
     from otcache.progress import Stages
     from otcache.recipe import Recipe
+    from otcache.samples import read_samples
 
     at_least("--steps", steps, 1)
     at_least("--batch-size", batch_size, 1)
     given, numbers = arguments(call), integers("--seeds", seeds)
-    read = read_prompts(prompts) if prompts else None
+    read = read_samples(prompts) if prompts else None
     with Stages(not as_json).stage("opening the pipeline"):
         opened = open_pipeline(pipeline)
     calibration = measure(
