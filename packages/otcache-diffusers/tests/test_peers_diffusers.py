@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from types import SimpleNamespace
 from typing import Any
 
 import diffusers.hooks
@@ -372,9 +371,9 @@ def test_reasons_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
             nn.Linear(1, 1), ask
         )
     with monkeypatch.context() as old:
-        old.setattr(reasons, "hooks", SimpleNamespace())
+        old.setattr(reasons, "cache_config", lambda name: None)
         assert peer_of("sea-cache").supports(tiny.flux().pipe, ask) == (
-            f"{reasons.VERSION} has no SeaCacheConfig: install a later one"
+            f"{reasons.DIFFUSERS} has no SeaCacheConfig: install a later one"
         )
     assert peer_of("sea-cache").supports(tiny.flux().pipe, ask) == ""
 
@@ -383,7 +382,7 @@ def test_a_second_transformer_and_unknown_blocks_are_reasons(pipe: Any) -> None:
     strange = copy.deepcopy(pipe)
     strange.transformer.single_transformer_blocks[0] = nn.Identity()
     reason = peer_of("first-block-cache").supports(strange, request())
-    assert reason == f"{reasons.VERSION} does not know how to pass over a Identity"
+    assert reason == f"{reasons.DIFFUSERS} does not know how to pass over a Identity"
     pipe.transformer_2 = copy.deepcopy(pipe.transformer)
     assert "has two transformers" in peer_of("mag-cache").supports(pipe, request())
 

@@ -1,15 +1,19 @@
-"""Everything that depends on which diffusers is installed, or on whether one is: 0.37 to 0.42.
+"""All that depends on which diffusers is installed, 0.37 to 0.42, or on whether one is.
 
-Nothing else in this package asks for a version. A loop or a bare module needs no diffusers, and a diffusers
-that cannot be imported beside this torch must not stop it: so :func:`is_pipeline` imports nothing.
+Nothing else in this package asks for a version, or reaches behind what diffusers exports. A loop or a bare
+module needs no diffusers, and one that cannot be imported beside this torch must not stop it: so
+:func:`is_a` and :func:`is_pipeline` import nothing.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from torch import nn
 
 from otcache_core.errors import OtcacheError
 
@@ -17,35 +21,11 @@ from otcache_core.errors import OtcacheError
 INSTALL = "pip install 'otcache-diffusers[pipelines]'"
 #: Under which a module has the registry of its hooks, once it has some.
 HOOKS = "_diffusers_hook"
-#: Where diffusers keeps the base class of its pipelines, in all versions.
-_PIPELINES = "diffusers.pipelines.pipeline_utils"
+#: Distributions by the names they are imported by, where these differ.
+_DISTRIBUTIONS = {"PIL": "Pillow", "skimage": "scikit-image"}
 
 
-def pipeline_class() -> type | None:
-    """Return ``diffusers.DiffusionPipeline``, or None while nobody has imported it."""
-    found = getattr(sys.modules.get(_PIPELINES), "DiffusionPipeline", None)
-    return found if isinstance(found, type) else None
-
-
-def is_pipeline(target: Any) -> bool:
-    """Return whether an object is a pipeline of diffusers; imports nothing.
-
-    There is no pipeline before somebody has imported its class.
-    """
-    kind = pipeline_class()
-    return kind is not None and isinstance(target, kind)
-
-
-def unlink(module: Any, stand_in: Any, method: Any) -> None:
-    """Put a method in the place of its stand-in wherever a hook around it keeps what it goes around.
-
-    accelerate keeps that on the module, diffusers in the references of the module's registry.
-    """
-    chain = getattr(vars(module).get(HOOKS), "_fn_refs", [])
-    for known in (vars(module), *map(vars, chain)):
-        for name, value in known.items():
-            if value is stand_in:
-                known[name] = method
+# -- installed or not ---------------------------------------------------------------------------
 
 
 def installed(library: str) -> str:
@@ -56,25 +36,134 @@ def installed(library: str) -> str:
         return ""
 
 
-def load(module: str, need: str) -> Any:
-    """Import a module of an optional library.
+#: What reasons and sources call it.
+DIFFUSERS = f"diffusers {installed('diffusers')}".strip()
+
+
+def load(target: str, purpose: str) -> Any:
+    """Import a module of a library that not everybody has, or one name of it.
 
     Args:
-        module: its name, such as ``diffusers.hooks``.
-        need: what it is for, in the words of the error.
+        target: ``package.module`` or ``package.module:name``.
+        purpose: what it is for: the first words of the error.
 
     Raises:
         OtcacheError: if it is missing or cannot be imported, with the line that installs it.
     """
+    module, _, attribute = target.partition(":")
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
     except Exception as error:  # a library that does not fit the torch beside it raises anything
-        library = module.partition(".")[0]
-        missing = isinstance(error, ModuleNotFoundError) and error.name == library
-        reason = "is not installed" if missing else f"cannot be imported ({_first_line(error)})"
-        raise OtcacheError(f"{need} needs {library}, which {reason}: {INSTALL}") from error
+        name = module.partition(".")[0]
+        library = _DISTRIBUTIONS.get(name, name)
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise OtcacheError(f"{purpose} needs {library}: {INSTALL}.") from error
+        lines = str(error).strip().splitlines() or ["no message"]
+        raise OtcacheError(
+            f"{purpose} needs {library}, which is installed and cannot be imported "
+            f"({type(error).__name__}: {lines[0]}): {INSTALL} takes a version that fits."
+        ) from error
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+# -- kinds of objects ---------------------------------------------------------------------------
+
+
+def is_a(value: Any, name: str) -> bool:
+    """Return whether an object is of a class of diffusers, by the class's name; imports nothing."""
+    kinds = type(value).__mro__
+    return any(k.__name__ == name and k.__module__.startswith("diffusers.") for k in kinds)
+
+
+def is_pipeline(target: Any) -> bool:
+    """Return whether an object is a pipeline of diffusers; imports nothing."""
+    return is_a(target, "DiffusionPipeline")
+
+
+def pipeline_class() -> type | None:
+    """Return ``diffusers.DiffusionPipeline``, or None while nobody has imported it."""
+    module = sys.modules.get("diffusers.pipelines.pipeline_utils")
+    found = getattr(module, "DiffusionPipeline", None)
+    return found if isinstance(found, type) else None
+
+
+# -- hooks --------------------------------------------------------------------------------------
+
+
+def hooks_of(module: nn.Module) -> Mapping[str, Any]:
+    """Return the hooks of diffusers on one module by name; of most modules there are none."""
+    found: Mapping[str, Any] = getattr(vars(module).get(HOOKS), "hooks", {})
+    return found
+
+
+def remove_hooks(module: nn.Module, names: Iterable[str]) -> None:
+    """Take hooks off one module, the outermost first; its ``forward`` stays in its ``__dict__``."""
+    for name in reversed(list(names)):
+        vars(module)[HOOKS].remove_hook(name, recurse=False)
+
+
+def reset_hooks(module: nn.Module) -> None:
+    """Empty the caches of all hooks on a module and below it."""
+    hooks = importlib.import_module("diffusers.hooks")
+    hooks.HookRegistry.check_if_exists_or_initialize(module).reset_stateful_hooks()
+
+
+def forget_child_hooks(module: nn.Module) -> None:
+    """Drop what the registry at a root remembers of those below it (since 0.40), which is stale now."""
+    registry = vars(module).get(HOOKS)
+    if registry is not None:
+        registry._child_registries_cache = None
+
+
+def unlink(module: nn.Module, stand_in: Any, method: Any) -> None:
+    """Put a method in the place of its stand-in wherever a hook around it keeps what it goes around.
+
+    accelerate keeps that on the module, diffusers in the references of the module's registry.
+    """
+    chain = getattr(vars(module).get(HOOKS), "_fn_refs", [])
+    places = [vars(module), *(ref.__dict__ for ref in chain)]
+    for known in places:
+        for name, value in known.items():
+            if value is stand_in:
+                known[name] = method
+
+
+# -- caches of diffusers ------------------------------------------------------------------------
+
+
+def cache_config(name: str) -> Any:
+    """Return the class of this name that ``enable_cache`` takes; None where this version has none."""
+    return getattr(importlib.import_module("diffusers.hooks"), name, None)
+
+
+def cached_blocks(denoiser: nn.Module) -> list[nn.Module]:
+    """Return the blocks that diffusers' caches find, in the order of the forward pass."""
+    names = importlib.import_module("diffusers.hooks._common")._ALL_TRANSFORMER_BLOCK_IDENTIFIERS
+    return [
+        block
+        for name, child in denoiser.named_children()
+        if name in names and isinstance(child, nn.ModuleList)
+        for block in child
+    ]
+
+
+def has_cached_attention(denoiser: nn.Module) -> bool:
+    """Return whether some part is attention whose outputs diffusers can keep."""
+    kinds = importlib.import_module("diffusers.hooks._common")._ATTENTION_CLASSES
+    return any(isinstance(module, kinds) for module in denoiser.modules())
+
+
+def can_pass_over(block: nn.Module) -> bool:
+    """Return whether diffusers has a layout of the inputs and outputs of a block's class."""
+    helpers = importlib.import_module("diffusers.hooks._helpers")
+    try:
+        helpers.TransformerBlockRegistry.get(type(block))
+    except ValueError:
+        return False
+    return True
+
+
+def magnitude_hooks(denoiser: nn.Module) -> list[Any]:
+    """Return the hooks of a denoiser that MagCache keeps its state in."""
+    name = importlib.import_module("diffusers.hooks.mag_cache")._MAG_CACHE_LEADER_BLOCK_HOOK
+    return [hooks_of(module)[name] for module in denoiser.modules() if name in hooks_of(module)]

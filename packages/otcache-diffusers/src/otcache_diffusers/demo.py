@@ -33,12 +33,12 @@ def load() -> Any:
     """
     import torch
 
+    from otcache_diffusers.compat import load as load_library
     from otcache_diffusers.quiet import quiet_loading
 
     with quiet_loading():
-        from diffusers import FluxPipeline
-
-        pipe = FluxPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # untyped in diffusers
+        kind = load_library("diffusers:FluxPipeline", "the image demo")
+        pipe = kind.from_pretrained(
             str(folder()), local_files_only=True, low_cpu_mem_usage=False
         ).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
-from otcache_diffusers.compat import is_pipeline
+from otcache_diffusers.compat import is_a, is_pipeline
 from otcache_diffusers.driver import sigma_grid
 from otcache_diffusers.rehearsal import Rehearsal, rehearse
 
 Floats = NDArray[np.float64]
+EULER, FLOW_EULER = "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"
 #: Relative to the largest noise level (float32 schedulers), and of the 1000 training timesteps.
 SIGMA_TOLERANCE, TIMESTEP_TOLERANCE = 1e-6, 1e-2
 _NEUTRAL = {
@@ -123,9 +124,7 @@ def _unexportable(pipe: Any, schedule: Schedule) -> str:
 
 
 def _unfit(scheduler: Any) -> str:
-    from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
-
-    euler = isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler))
+    euler = is_a(scheduler, FLOW_EULER) or is_a(scheduler, EULER)
     stochastic = getattr(scheduler, "config", {}).get("stochastic_sampling")
     if not euler or stochastic:
         name = type(scheduler).__name__
@@ -135,10 +134,8 @@ def _unfit(scheduler: Any) -> str:
 
 def _candidates(full: Rehearsal, wanted: Floats) -> Iterator[tuple[Sequence[float], Any | None]]:
     """What to hand over, most convenient first: (sigmas, scheduler or None for the own one)."""
-    from diffusers import EulerDiscreteScheduler
-
     scheduler, config = full.scheduler, full.scheduler.config
-    if isinstance(scheduler, EulerDiscreteScheduler):
+    if is_a(scheduler, EULER):
         yield wanted.tolist(), None  # it takes the final level too, and spaces nothing anew
         return
     s = 1.0 - wanted[:-1] if config.get("invert_sigmas") else wanted[:-1]

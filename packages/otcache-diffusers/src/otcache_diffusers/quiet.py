@@ -6,16 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from otcache_diffusers.compat import load
+
 _MISSING = object()
 
 
 @contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No bars and no advice from diffusers and transformers while loading; set back afterwards."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
+def quiet_loading(*names: str) -> Iterator[None]:
+    """Show no bars and no advice of diffusers and transformers while loading; set back afterwards.
 
-    libraries: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    Args:
+        names: of the libraries, where only one of the two is needed.
+
+    Raises:
+        OtcacheError: if one of them is missing or cannot be imported.
+    """
+    needed = names or ("diffusers", "transformers")
+    libraries = [load(f"{name}.utils.logging", "loading a model") for name in needed]
     before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
     for log in libraries:
         log.set_verbosity_error()

@@ -37,14 +37,12 @@ def load() -> Any:
     """
     import torch
 
+    from otcache_diffusers.compat import load as load_library
     from otcache_diffusers.quiet import quiet_loading
 
     with quiet_loading():
-        from diffusers import WanPipeline
-
-        pipe = WanPipeline.from_pretrained(  # type: ignore[no-untyped-call]  # untyped in diffusers
-            str(folder()), local_files_only=True
-        ).to(torch.float32)
+        kind = load_library("diffusers:WanPipeline", "the video demo")
+        pipe = kind.from_pretrained(str(folder()), local_files_only=True).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -13,6 +13,7 @@ from otcache_core.architecture import CallCost, Canvas, Configs
 from otcache_core.errors import OtcacheError
 from otcache_diffusers.architectures.latent import Compression, Latent
 from otcache_diffusers.architectures.measuring import count
+from otcache_diffusers.compat import load
 from otcache_diffusers.quiet import quiet_loading
 
 Config = Mapping[str, Any]
@@ -80,8 +81,7 @@ class Blueprint:
 
 
 def _build(class_name: str, config: Config) -> Any:
-    import diffusers
-
-    with torch.device("meta"), quiet_loading():
-        module: nn.Module = getattr(diffusers, class_name).from_config(dict(config))
+    kind = load(f"diffusers:{class_name}", "counting the cost of a model")
+    with torch.device("meta"), quiet_loading("diffusers"):
+        module: nn.Module = kind.from_config(dict(config))
     return module.eval()

@@ -91,7 +91,7 @@ class ClipScore(PromptMetric):
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        with quiet_loading():
+        with quiet_loading("transformers"):
             from transformers import AutoTokenizer, CLIPModel
 
             here: dict[str, Any] = {"local_files_only": True}

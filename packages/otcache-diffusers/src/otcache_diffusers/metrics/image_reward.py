@@ -99,7 +99,7 @@ class ImageReward(PromptMetric):
 
     @cached_property
     def _parts(self) -> _Parts:
-        with quiet_loading():
+        with quiet_loading("transformers"):
             from transformers import AutoTokenizer, BlipTextModel, BlipVisionModel
 
             here: dict[str, Any] = {"local_files_only": True}

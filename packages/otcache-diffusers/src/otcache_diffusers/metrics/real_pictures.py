@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import FileError, OtcacheError, expected
+from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.pairs import check_pictures
 
 BATCH = 32
@@ -70,10 +71,10 @@ def _from_folder(folder: Path) -> Iterator[NDArray[np.float64]]:
 
 
 def _picture(file: Path) -> NDArray[np.float64]:
-    from PIL import Image
+    images = load("PIL.Image", "reading files of pictures")
 
     try:
-        with Image.open(file) as image:
+        with images.open(file) as image:
             return np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
     except (OSError, ValueError) as error:
         raise FileError(f"{file}: not a readable picture: {error}.") from error

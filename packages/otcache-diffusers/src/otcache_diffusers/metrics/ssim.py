@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 from otcache_core.contracts.metric import QualityMetric
+from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.pairs import check_pairs
 
 WINDOW = 11
@@ -26,10 +26,16 @@ class Ssim(QualityMetric):
         Wang, Bovik, Sheikh, Simoncelli: Image quality assessment: from error visibility to
         structural similarity, 2004, https://doi.org/10.1109/TIP.2003.819861. Computed by
         scikit-image's ``structural_similarity`` in float64.
+
+    Raises:
+        OtcacheError: if scikit-image is not installed.
     """
 
     name = "ssim"
     higher_is_better = True
+
+    def __init__(self) -> None:
+        self._similarity = load("skimage.metrics:structural_similarity", "ssim")
 
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
@@ -41,18 +47,17 @@ class Ssim(QualityMetric):
                 not floating point in [0, 1].
         """
         pairs = zip(*check_pairs(images, reference, smallest=WINDOW), strict=True)
-        return np.array([_similarity(x, y) for x, y in pairs], dtype=np.float64)
+        return np.array([self._of(x, y) for x, y in pairs], dtype=np.float64)
 
-
-def _similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return float(
-        structural_similarity(  # type: ignore[no-untyped-call]  # scikit-image is not annotated
-            x,
-            y,
-            data_range=1.0,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
+    def _of(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+        return float(
+            self._similarity(
+                x,
+                y,
+                data_range=1.0,
+                channel_axis=-1,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
         )
-    )

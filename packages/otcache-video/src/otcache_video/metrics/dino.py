@@ -54,7 +54,7 @@ class Dino:
 
     @cached_property
     def _model(self) -> Any:
-        with quiet_loading():
+        with quiet_loading("transformers"):
             from transformers import ViTModel
 
             model: Any = ViTModel.from_pretrained(

@@ -6,11 +6,10 @@ import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from diffusers import DiffusionPipeline
-
+from otcache_diffusers.compat import installed as version_of
+from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import denoisers_of, unsupported
 
 _SERIES = "1.5."
@@ -19,10 +18,7 @@ _INSTALL = "pip install 'otcache-diffusers[arena]'"
 
 def installed() -> str:
     """Its version; "" where it is not installed."""
-    try:
-        return version("cache-dit")
-    except PackageNotFoundError:
-        return ""
+    return version_of("cache-dit")
 
 
 def library() -> Any:
@@ -41,7 +37,7 @@ def unfit(target: Any) -> str:
     if reason:
         return reason
     kind = type(target).__name__
-    if not isinstance(target, DiffusionPipeline):
+    if not is_pipeline(target):
         return f"cache-dit needs a diffusers pipeline, got {kind}"
     if len(denoisers_of(target)) > 1:
         return f"{kind} has {len(denoisers_of(target))} denoisers, whose calls are not told apart"

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-import diffusers.hooks
-
 from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_diffusers.compat import DIFFUSERS, cache_config
 from otcache_diffusers.peers.diffusers_caches.attention_ladder import attention_ladder
 from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of, is_guided
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.reasons import (
-    VERSION,
     cannot_cache,
     has_no_attention,
     tells_no_timestep,
@@ -44,7 +42,7 @@ class FasterCache(Peer):
         https://arxiv.org/abs/2410.19355
     """
 
-    source = f"{VERSION}, FasterCache, its attention part"
+    source = f"{DIFFUSERS}, FasterCache, its attention part"
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         reason = cannot_cache(target, _CONFIG) or has_no_attention(target)
@@ -53,7 +51,7 @@ class FasterCache(Peer):
         if len(contexts_of(target, request)) > 1:
             return (
                 f"{type(target).__name__} guides by two calls: FasterCache leaves out a branch only "
-                f"where both are one batch, and {VERSION} keeps one cache of attention for both"
+                f"where both are one batch, and {DIFFUSERS} keeps one cache of attention for both"
             )
         if is_guided(target, request):
             return "of FasterCache only the attention part is offered, which runs without guidance"
@@ -67,7 +65,7 @@ class FasterCache(Peer):
     def apply(
         self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = getattr(diffusers.hooks, _CONFIG)(
+        config = cache_config(_CONFIG)(
             spatial_attention_block_skip_range=setting.values["interval"],
             spatial_attention_timestep_skip_range=(setting.values["low"], setting.values["high"]),
             attention_weight_callback=lambda module: _WEIGHT,

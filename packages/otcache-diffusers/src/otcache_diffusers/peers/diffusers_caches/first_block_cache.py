@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-import diffusers.hooks
-
 from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_diffusers.compat import DIFFUSERS, cache_config
 from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.knob import geometric
 from otcache_diffusers.peers.diffusers_caches.reasons import (
-    VERSION,
     cannot_cache,
     cannot_skip_blocks,
     enters_no_context,
@@ -39,7 +37,7 @@ class FirstBlockCache(Peer):
         TeaCache (2024), https://arxiv.org/abs/2411.19108
     """
 
-    source = f"{VERSION}, FirstBlockCache (ParaAttention, after TeaCache)"
+    source = f"{DIFFUSERS}, FirstBlockCache (ParaAttention, after TeaCache)"
     adaptive = True
 
     def supports(self, target: Any, request: SampleRequest) -> str:
@@ -59,5 +57,5 @@ class FirstBlockCache(Peer):
     def apply(
         self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = getattr(diffusers.hooks, _CONFIG)(threshold=setting.values["threshold"])
+        config = cache_config(_CONFIG)(threshold=setting.values["threshold"])
         return hooked(target, config)

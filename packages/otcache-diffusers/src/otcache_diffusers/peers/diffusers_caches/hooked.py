@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from diffusers.hooks import HookRegistry  # type: ignore[attr-defined]  # lazy export
 from torch import nn
 
+from otcache_diffusers.compat import (
+    HOOKS,
+    forget_child_hooks,
+    hooks_of,
+    remove_hooks,
+    reset_hooks,
+)
+
 #: What hooks and ``enable_cache`` put on modules; ``remove_hook`` and ``disable_cache`` leave it there.
-_MARKS = ("forward", "_diffusers_hook", "_cache_config")
+_MARKS = ("forward", HOOKS, "_cache_config")
 
 #: A module, the names of its hooks, and its marks.
 _Memory = tuple[nn.Module, frozenset[str], dict[str, Any]]
@@ -33,39 +40,26 @@ def hooked(target: Any, config: Any) -> Iterator[None]:
     denoiser = target.transformer
     memory = [_remember(module) for module in denoiser.modules()]
     try:
-        _forget_children(denoiser)
+        forget_child_hooks(denoiser)
         denoiser.enable_cache(config)
         with _emptied_before_runs(target):
             yield
     finally:
         for module, hooks, marks in memory:
             _restore(module, hooks, marks)
-        _forget_children(denoiser)
+        forget_child_hooks(denoiser)
 
 
 def _remember(module: nn.Module) -> _Memory:
     marks = {name: vars(module)[name] for name in _MARKS if name in vars(module)}
-    return module, frozenset(_hooks(module)), marks
+    return module, frozenset(hooks_of(module)), marks
 
 
 def _restore(module: nn.Module, hooks: frozenset[str], marks: dict[str, Any]) -> None:
-    registry: Any = vars(module).get("_diffusers_hook")
-    for name in reversed([name for name in _hooks(module) if name not in hooks]):
-        registry.remove_hook(name, recurse=False)
+    remove_hooks(module, [name for name in hooks_of(module) if name not in hooks])
     for name in _MARKS:
         vars(module).pop(name, None)
     vars(module).update(marks)
-
-
-def _hooks(module: nn.Module) -> list[str]:
-    return list(getattr(vars(module).get("_diffusers_hook"), "hooks", {}))
-
-
-def _forget_children(denoiser: nn.Module) -> None:
-    """The registry at the root keeps a list of those below it, which is stale now."""
-    registry = vars(denoiser).get("_diffusers_hook")
-    if registry is not None:
-        registry._child_registries_cache = None
 
 
 @contextmanager
@@ -75,7 +69,7 @@ def _emptied_before_runs(target: Any) -> Iterator[None]:
 
     @functools.wraps(original)
     def set_timesteps(*args: Any, **kwargs: Any) -> Any:
-        HookRegistry.check_if_exists_or_initialize(target.transformer).reset_stateful_hooks()
+        reset_hooks(target.transformer)
         return original(*args, **kwargs)
 
     own["set_timesteps"] = set_timesteps

@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-import diffusers.hooks
 import numpy as np
 
 from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_diffusers.compat import DIFFUSERS, cache_config
 from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.mag_cache_ratios import magnitude_ratios
 from otcache_diffusers.peers.diffusers_caches.mag_cache_rule import MagCacheRule
 from otcache_diffusers.peers.diffusers_caches.reasons import (
-    VERSION,
     calls_several_times,
     cannot_cache,
     cannot_skip_blocks,
@@ -47,7 +46,7 @@ class MagCache(Peer):
         https://arxiv.org/abs/2506.09045; settings: https://github.com/Zehong-Ma/MagCache
     """
 
-    source = f"{VERSION}, MagCache with its own calibration"
+    source = f"{DIFFUSERS}, MagCache with its own calibration"
     by_budget = True
 
     def supports(self, target: Any, request: SampleRequest) -> str:
@@ -74,7 +73,7 @@ class MagCache(Peer):
     def apply(
         self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = getattr(diffusers.hooks, _CONFIG)(
+        config = cache_config(_CONFIG)(
             threshold=setting.values["threshold"],
             max_skip_steps=setting.values["max_skip"],
             retention_ratio=setting.values["warmup"] / setting.num_steps,

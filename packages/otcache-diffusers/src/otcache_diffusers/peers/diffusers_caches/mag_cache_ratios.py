@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import diffusers.hooks
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.compat import cache_config, magnitude_hooks
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.sampling import Sampler
@@ -37,7 +37,7 @@ def magnitude_ratios(target: Any, request: SampleRequest) -> dict[str, list[floa
     n, size = request.num_steps, max(1, request.batch_size)
     sampler, parts = Sampler(target, request), range(0, len(request.prompts), size)
     sums: dict[str, NDArray[np.float64]] = {}
-    config = diffusers.hooks.MagCacheConfig(calibrate=True, num_inference_steps=n + 1)  # type: ignore[attr-defined]  # lazy export
+    config = cache_config("MagCacheConfig")(calibrate=True, num_inference_steps=n + 1)
     with quiet(target), hooked(target, config), _reading(target.transformer) as seen:
         for start in parts:
             samples = range(start, min(start + size, len(request.prompts)))
@@ -60,12 +60,7 @@ def _check(name: str, ratios: list[float], n: int) -> None:
 @contextmanager
 def _reading(denoiser: Any) -> Iterator[dict[str, list[float]]]:
     """Ratios by context, as they stand in the head hook's state after each call."""
-    hooks = diffusers.hooks.mag_cache
-    found = [
-        registry.hooks[hooks._MAG_CACHE_LEADER_BLOCK_HOOK]
-        for registry in (vars(m).get("_diffusers_hook") for m in denoiser.modules())
-        if hooks._MAG_CACHE_LEADER_BLOCK_HOOK in getattr(registry, "hooks", {})
-    ]
+    found = magnitude_hooks(denoiser)
     seen: dict[str, list[float]] = {}
 
     def read(*call: Any) -> None:

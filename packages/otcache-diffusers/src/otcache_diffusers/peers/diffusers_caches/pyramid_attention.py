@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-import diffusers.hooks
-
 from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_diffusers.compat import DIFFUSERS, cache_config
 from otcache_diffusers.peers.diffusers_caches.attention_ladder import attention_ladder
 from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.reasons import (
-    VERSION,
     cannot_cache,
     has_no_attention,
     tells_no_timestep,
@@ -42,7 +40,7 @@ class PyramidAttention(Peer):
         https://arxiv.org/abs/2408.12588
     """
 
-    source = f"{VERSION}, Pyramid Attention Broadcast"
+    source = f"{DIFFUSERS}, Pyramid Attention Broadcast"
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         reason = cannot_cache(target, _CONFIG) or has_no_attention(target)
@@ -50,7 +48,7 @@ class PyramidAttention(Peer):
             return reason
         if len(contexts_of(target, request)) > 1:
             return (
-                f"{VERSION} keeps one cache for both branches of guidance, so that one would get the "
+                f"{DIFFUSERS} keeps one cache for both branches of guidance, so that one would get the "
                 "other's attention: it runs without guidance, or where one call takes both branches"
             )
         return tells_no_timestep(target)
@@ -63,7 +61,7 @@ class PyramidAttention(Peer):
     def apply(
         self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = getattr(diffusers.hooks, _CONFIG)(
+        config = cache_config(_CONFIG)(
             spatial_attention_block_skip_range=setting.values["interval"],
             spatial_attention_timestep_skip_range=(setting.values["low"], setting.values["high"]),
             current_timestep_callback=lambda: target.current_timestep,

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
-from diffusers import DiffusionPipeline, hooks
-from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS, _ATTENTION_CLASSES
-from diffusers.hooks._helpers import TransformerBlockRegistry
 from torch import nn
 
-VERSION = f"diffusers {diffusers.__version__}"
+from otcache_diffusers.compat import (
+    DIFFUSERS,
+    cache_config,
+    cached_blocks,
+    can_pass_over,
+    has_cached_attention,
+    is_pipeline,
+)
 
 
 def cannot_cache(target: Any, config: str) -> str:
     """ "" if ``target.transformer.enable_cache`` takes a config of this name, else why not."""
-    if not hasattr(hooks, config):
-        return f"{VERSION} has no {config}: install a later one"
-    if not isinstance(target, DiffusionPipeline):
+    if not is_pipeline(target):
         kind = type(target).__name__
         return f"needs a diffusers pipeline, got {kind}: the cache sits on a pipeline's transformer"
+    if cache_config(config) is None:
+        return f"{DIFFUSERS} has no {config}: install a later one"
     pipeline, denoiser = type(target).__name__, getattr(target, "transformer", None)
     if not isinstance(denoiser, nn.Module):
         return f"{pipeline} has no transformer, and the cache sits on one"
     if isinstance(getattr(target, "transformer_2", None), nn.Module):
         return f"{pipeline} has two transformers that share a run: the cache would know half of it"
     if not hasattr(denoiser, "enable_cache"):
-        return f"{type(denoiser).__name__} has no enable_cache in {VERSION}"
+        return f"{type(denoiser).__name__} has no enable_cache in {DIFFUSERS}"
     if not hasattr(getattr(target, "scheduler", None), "set_timesteps"):
         return f"{pipeline} has no scheduler with timesteps"
     return ""
@@ -39,26 +42,14 @@ def cannot_skip_blocks(target: Any) -> str:
     last one.
     """
     denoiser = target.transformer
-    blocks = blocks_of(denoiser)
+    blocks = cached_blocks(denoiser)
     for block in blocks:
-        try:
-            TransformerBlockRegistry.get(type(block))
-        except ValueError:
-            return f"{VERSION} does not know how to pass over a {type(block).__name__}"
+        if not can_pass_over(block):
+            return f"{DIFFUSERS} does not know how to pass over a {type(block).__name__}"
     if len(blocks) < 2:
         count = "one block" if blocks else "no block"
         return f"{type(denoiser).__name__} has {count}, and the rule needs two"
     return ""
-
-
-def blocks_of(denoiser: nn.Module) -> list[nn.Module]:
-    """The blocks that diffusers' caches find, in the order of the forward pass."""
-    return [
-        block
-        for name, child in denoiser.named_children()
-        if name in _ALL_TRANSFORMER_BLOCK_IDENTIFIERS and isinstance(child, nn.ModuleList)
-        for block in child
-    ]
 
 
 def enters_no_context(target: Any) -> str:
@@ -71,9 +62,9 @@ def enters_no_context(target: Any) -> str:
 def has_no_attention(target: Any) -> str:
     """ "" if there is attention whose outputs diffusers can keep, else why not."""
     denoiser = target.transformer
-    if any(isinstance(module, _ATTENTION_CLASSES) for module in denoiser.modules()):
+    if has_cached_attention(denoiser):
         return ""
-    return f"{VERSION} knows none of the attention in {type(denoiser).__name__}"
+    return f"{DIFFUSERS} knows none of the attention in {type(denoiser).__name__}"
 
 
 def tells_no_timestep(target: Any) -> str:

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, final
 
-import diffusers.hooks
-
 from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_diffusers.compat import DIFFUSERS, cache_config
 from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.knob import geometric
 from otcache_diffusers.peers.diffusers_caches.reasons import (
-    VERSION,
     cannot_cache,
     cannot_skip_blocks,
     enters_no_context,
@@ -48,7 +46,7 @@ class SeaCache(Peer):
         https://arxiv.org/abs/2602.18993
     """
 
-    source = f"{VERSION}, SeaCache of order 0, fed with Flux's latents and steps by otcache"
+    source = f"{DIFFUSERS}, SeaCache of order 0, fed with Flux's latents and steps by otcache"
     adaptive = True
 
     def supports(self, target: Any, request: SampleRequest) -> str:
@@ -61,7 +59,7 @@ class SeaCache(Peer):
             return f"{type(target.scheduler).__name__} tells no sigmas, which the filter needs"
         kind = type(target.transformer).__name__
         if kind not in _ADAPTED and not _packs_latents(target.transformer):
-            return f"neither {VERSION} nor otcache knows how {kind} is handed its latents"
+            return f"neither {DIFFUSERS} nor otcache knows how {kind} is handed its latents"
         return ""
 
     def settings(
@@ -76,7 +74,7 @@ class SeaCache(Peer):
         self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
         adapted = type(target.transformer).__name__ in _ADAPTED
-        config = getattr(diffusers.hooks, _CONFIG)(
+        config = cache_config(_CONFIG)(
             threshold=setting.values["threshold"],
             residual_order=0,
             max_consecutive_cached=0,

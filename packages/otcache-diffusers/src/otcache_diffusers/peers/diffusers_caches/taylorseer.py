@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-import diffusers.hooks
-
 from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_diffusers.compat import DIFFUSERS, cache_config
 from otcache_diffusers.peers.diffusers_caches.contexts import contexts_of
 from otcache_diffusers.peers.diffusers_caches.hooked import hooked
 from otcache_diffusers.peers.diffusers_caches.reasons import (
-    VERSION,
     calls_several_times,
     cannot_cache,
     enters_no_context,
@@ -55,7 +53,7 @@ class TaylorSeer(Peer):
         https://arxiv.org/abs/2503.06923
     """
 
-    source = f"{VERSION}, TaylorSeer of order {_ORDER} on attention and feed-forward"
+    source = f"{DIFFUSERS}, TaylorSeer of order {_ORDER} on attention and feed-forward"
     by_budget = True
 
     def supports(self, target: Any, request: SampleRequest) -> str:
@@ -78,7 +76,7 @@ class TaylorSeer(Peer):
     def apply(
         self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = getattr(diffusers.hooks, _CONFIG)(
+        config = cache_config(_CONFIG)(
             cache_interval=setting.values["interval"],
             disable_cache_before_step=setting.values["warmup"],
             max_order=_ORDER,

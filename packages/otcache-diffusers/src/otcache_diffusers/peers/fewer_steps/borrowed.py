@@ -7,15 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
-import diffusers
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    HeunDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
-
+from otcache_diffusers.compat import DIFFUSERS, is_a, load
 from otcache_diffusers.peers.fewer_steps.diffusers_stepper import DiffusersStepper
 from otcache_diffusers.peers.fewer_steps.flow_grid import FlowMatchGrid, FlowStepper, is_flow_euler
 from otcache_diffusers.peers.fewer_steps.sampler import FewStepSampler
@@ -35,7 +27,7 @@ class Borrowed(FewStepSampler):
 
     Args:
         rule: what it is called.
-        solver: diffusers' class for everything but flow matching by Euler.
+        solver: name of diffusers' class for everything but flow matching by Euler.
         more: configuration that makes ``solver`` the rule.
         flow: makes what steps on flow-matching levels; None where the own scheduler is the rule.
 
@@ -46,21 +38,22 @@ class Borrowed(FewStepSampler):
     """
 
     rule: str
-    solver: Any
+    solver: str
     more: Mapping[str, Any] = field(default_factory=dict)
     flow: Callable[[], FlowStepper] | None = None
 
     @property
     def source(self) -> str:
-        return f"diffusers {diffusers.__version__}, {self.rule}"
+        return f"{DIFFUSERS}, {self.rule}"
 
     def why_not(self, own: Any) -> str:
         if is_flow_euler(own):
             return self._why_not_on_levels(own)
-        kind, name = type(own).__name__, self.solver.__name__
-        if self.solver not in getattr(own, "compatibles", []) and not isinstance(own, self.solver):
+        kind, name = type(own).__name__, self.solver
+        compatible = [solver.__name__ for solver in getattr(own, "compatibles", [])]
+        if name not in compatible and not is_a(own, name):
             return f"diffusers does not list {name} as compatible with the pipeline's {kind}"
-        if own.config.get("prediction_type") == "flow_prediction" and not _knows_flow(self.solver):
+        if own.config.get("prediction_type") == "flow_prediction" and not _knows_flow(name):
             return f"{name} does not know flow predictions, which the pipeline's {kind} is set to"
         return ""
 
@@ -73,16 +66,20 @@ class Borrowed(FewStepSampler):
 
     def scheduler(self, own: Any) -> Any:
         if not is_flow_euler(own):
-            return self.solver.from_config(own.config, **self.more)
+            return _solver(self.solver).from_config(own.config, **self.more)
         return own if self.flow is None else FlowMatchGrid(own, self.flow())
 
 
-def _knows_flow(solver: type) -> bool:
-    return "use_flow_sigmas" in inspect.signature(solver).parameters
+def _solver(name: str) -> Any:
+    return load(f"diffusers:{name}", "another solver on a pipeline")
 
 
-def _multistep(solver: Any, first: float, **more: Any) -> DiffusersStepper:
-    inner = solver(
+def _knows_flow(solver: str) -> bool:
+    return "use_flow_sigmas" in inspect.signature(_solver(solver)).parameters
+
+
+def _multistep(solver: str, first: float, **more: Any) -> DiffusersStepper:
+    inner = _solver(solver)(
         prediction_type="flow_prediction",
         use_flow_sigmas=True,
         solver_order=2,
@@ -93,21 +90,20 @@ def _multistep(solver: Any, first: float, **more: Any) -> DiffusersStepper:
 
 
 def _heun() -> DiffusersStepper:
-    inner: Any = FlowMatchHeunDiscreteScheduler()  # type: ignore[no-untyped-call]  # theirs
-    return DiffusersStepper(inner, order=2)
+    return DiffusersStepper(_solver("FlowMatchHeunDiscreteScheduler")(), order=2)
 
 
-EULER = Borrowed("Euler", EulerDiscreteScheduler)
+EULER = Borrowed("Euler", "EulerDiscreteScheduler")
 DPMPP = Borrowed(
     "DPM-Solver++(2M)",
-    DPMSolverMultistepScheduler,
+    "DPMSolverMultistepScheduler",
     {"algorithm_type": "dpmsolver++", "solver_order": 2},
-    lambda: _multistep(DPMSolverMultistepScheduler, 1.0, algorithm_type="dpmsolver++"),
+    lambda: _multistep("DPMSolverMultistepScheduler", 1.0, algorithm_type="dpmsolver++"),
 )
 UNIPC = Borrowed(
     "UniPC of order 2",
-    UniPCMultistepScheduler,
+    "UniPCMultistepScheduler",
     {"solver_order": 2},
-    lambda: _multistep(UniPCMultistepScheduler, NEAR_ONE),
+    lambda: _multistep("UniPCMultistepScheduler", NEAR_ONE),
 )
-HEUN = Borrowed("Heun", HeunDiscreteScheduler, {}, _heun)
+HEUN = Borrowed("Heun", "HeunDiscreteScheduler", {}, _heun)

@@ -6,8 +6,9 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
+
+from otcache_diffusers.compat import is_a
 
 
 class FlowStepper(ABC):
@@ -93,4 +94,4 @@ class FlowMatchGrid:
 
 def is_flow_euler(scheduler: Any) -> bool:
     """Whether :class:`FlowMatchGrid` can stand in for it."""
-    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    return is_a(scheduler, "FlowMatchEulerDiscreteScheduler")

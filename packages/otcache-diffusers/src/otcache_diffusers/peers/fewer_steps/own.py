@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
-import diffusers
-
+from otcache_diffusers.compat import DIFFUSERS
 from otcache_diffusers.peers.fewer_steps.sampler import FewStepSampler
 
 
@@ -15,7 +14,7 @@ class Own(FewStepSampler):
 
     @property
     def source(self) -> str:
-        return f"diffusers {diffusers.__version__}, the pipeline's own sampler"
+        return f"{DIFFUSERS}, the pipeline's own sampler"
 
     def why_not(self, own: Any) -> str:
         return ""
