@@ -82,8 +82,11 @@ def test_a_function_that_gives_no_number_of_steps_is_named(made: Any) -> None:
         ),
         ({"num_steps": 2.5}, "got 2.5"),
         ({"num_steps": True}, "got True"),
-        ({"calls_per_step": 0}, "calls_per_step must be at least 1, got 0"),
-        ({"calls_per_step": "2"}, "calls_per_step must be an integer, got '2'"),
+        ({"calls_per_step": 0}, "calls_per_step must be an integer of at least 1, got 0"),
+        ({"calls_per_step": "2"}, "calls_per_step must be an integer of at least 1, got '2'"),
+        ({"calls_per_step": True}, "calls_per_step must be an integer of at least 1, got True"),
+        ({"grid": "abc"}, "grid must be a row of numbers, got 'abc'"),
+        ({"grid": 12}, "grid must be a row of numbers, got 12"),
         ({"sample_fn": 3}, "sample_fn must be a function, got 'int'"),
     ],
 )

@@ -13,14 +13,18 @@ import tiny
 import torch
 
 from otcache_core import ExecutionError, Schedule
-from otcache_core.contracts import SampleRequest, Storage
+from otcache_core.contracts import Forecaster, SampleRequest, Storage
 from otcache_core.errors import OtcacheNotice
+from otcache_core.forecasters import Reuse
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_diffusers.blocks.stack import _plus
 from otcache_diffusers.driver.call_times import HostTimes
 from otcache_diffusers.driver.tree import combine, examine
 from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.export import export_sigmas
+from otcache_diffusers.kept_run import KeptRun
+from otcache_diffusers.plan import Plan
 from otcache_diffusers.probe import TorchProbe
 
 N = 6
@@ -174,7 +178,7 @@ def test_the_number_of_steps_is_known() -> None:
     loop = Loop(lambda: euler(net), net)
     with (
         TorchExecutor().attach(loop, lambda grid: Schedule.full(len(grid) - 1)),
-        pytest.raises(ExecutionError, match="number of steps must be known"),
+        pytest.warns(OtcacheNotice, match="number of steps must be known"),
     ):
         loop()
     for known, call in (
@@ -191,7 +195,7 @@ def test_the_number_of_steps_is_known() -> None:
 def test_the_very_module_is_passed() -> None:
     net, other = Net(), Net()
     loop = Loop(lambda: euler(net), other, GRID)
-    refused(loop, loop, "pass the very module")
+    refused(loop, loop, "pass the very module", strict=True)
     loop = Loop(lambda: euler(net), net, GRID)
     followed(loop, loop)
 
@@ -409,6 +413,37 @@ def test_branches_are_named_as_the_report_does() -> None:
     assert (run.report.warnings, run.report.skipped) == ([], {"call": 4, second: 5})
 
 
+@pytest.mark.remedy(
+    "use another forecaster, or another grid= if two steps of yours are alike", value=True
+)
+def test_a_grid_of_steps_that_are_alike() -> None:
+    class Divided(Forecaster):
+        """A plugin's, that divides by the distance of two steps."""
+
+        def coefficients(self, span: Any, grid: Any) -> Any:
+            slope = 1 / (grid[span.start] - grid[span.start - 1])
+            return np.full((len(span.skipped), 2), slope)
+
+    def refusals(forecaster: Forecaster, grid: list[float]) -> str:
+        schedule = Schedule(N, (0, 1, 2), "divided")
+        return " ".join(Plan.of(schedule, "call", forecaster, np.array(grid)).refusals)
+
+    alike = [1.0, 0.8, 0.8, 0.6, 0.4, 0.2, 0.0]
+    assert "use another forecaster, or another grid=" in refusals(Divided(), alike)
+    assert refusals(Reuse(), alike) == refusals(Divided(), GRID) == ""
+
+
+@pytest.mark.remedy(
+    "through the exported noise levels: accelerate the pipeline with the executor instead"
+)
+def test_a_grid_that_cannot_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = tiny.flux()
+    monkeypatch.setattr("otcache_diffusers.export._candidates", lambda full, wanted: [])
+    with pytest.raises(ExecutionError, match="with the executor instead"):
+        export_sigmas(case.pipe, SCHEDULE, **case.call)
+    followed(case.pipe, lambda: case(N))
+
+
 # -- recording ---------------------------------------------------------------------------------------
 
 
@@ -454,6 +489,18 @@ def test_the_probe_sees_the_sampler_s_state() -> None:
         list(TorchProbe().record(wide, SampleRequest(("a",), (0,), N)))
     wide.denoiser = lambda x, t: twice(x, t)[: len(x)]
     record(wide)
+
+
+@pytest.mark.remedy(
+    "as many denoiser outputs as the first ({}), got {}: keep guidance on for the whole run"
+)
+def test_guidance_of_a_recorded_run_stays_on() -> None:
+    x = np.ones((2, 3), np.float32)
+    kept = KeptRun(N, x.shape, 2, Keep())
+    kept.add(0, x, [x, x])
+    with pytest.raises(ExecutionError, match="keep guidance on for the whole run"):
+        kept.add(1, x, [x])
+    kept.add(1, x, [x, x])
 
 
 @pytest.mark.remedy("return one row a sample, and give a pipeline one image a sample")

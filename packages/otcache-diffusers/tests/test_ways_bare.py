@@ -471,7 +471,7 @@ def test_a_call_during_another_thread_s_call_leaves_that_alone() -> None:
 @pytest.mark.parametrize(
     ("target", "calls", "message"),
     [
-        (Net, 0, "calls_per_step must be at least 1, got 0"),
+        (Net, 0, "calls_per_step must be an integer of at least 1, got 0"),
         (lambda: Loop(plain, Net()), 2, r"given for a bare module, got Loop: .* otcache\.loop\("),
         (lambda: tiny.flux().pipe, 1, "given for a bare module, got FluxPipeline"),
     ],

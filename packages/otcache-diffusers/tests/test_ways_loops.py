@@ -266,10 +266,17 @@ def test_a_run_that_another_thread_begins_is_refused_and_the_first_goes_on() -> 
     assert (run.report.runs, run.report.warnings) == (3, [])
 
 
-def test_a_loop_that_was_refused_may_be_called_again() -> None:
+def test_a_loop_of_unknown_length_is_computed_and_says_what_to_give() -> None:
     net = tiny.Velocity()
     loop = _stops(net)
-    with TorchExecutor().attach(loop, lambda grid: Schedule.full(len(grid) - 1)):
+    wanted = loop(N)
+    plan: Any = lambda grid: Schedule(len(grid) - 1, (0,))  # noqa: E731
+    with TorchExecutor().attach(loop, plan) as run:
+        with pytest.warns(OtcacheNotice, match="number of steps must be known"):
+            assert torch.equal(loop(N), wanted)
+        assert torch.equal(loop(N), wanted)
+    assert (run.report.skipped, len(run.report.warnings)) == ({}, 1)
+    with TorchExecutor().attach(loop, plan, strict=True):
         for _ in range(2):
             with pytest.raises(ExecutionError, match="number of steps must be known"):
                 loop(N)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from otcache_core.callable_denoiser import CallableDenoiser, as_denoiser, calls_of, name_of
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop_run import LoopObserver, LoopRun, in_steps, pauses
+from otcache_core.numbers import integer, reals
 
 _STEP_NAMES = ("num_steps", "num_inference_steps", "steps")
 
@@ -60,16 +61,13 @@ class Loop:
     ) -> None:
         if not callable(sample_fn):
             raise OtcacheError(expected("sample_fn", type(sample_fn).__name__, "a function"))
-        if not _counts(calls_per_step):
-            wanted = "at least 1" if isinstance(calls_per_step, Integral) else "an integer"
-            raise OtcacheError(expected("calls_per_step", calls_per_step, wanted))
+        self.calls_per_step = integer("calls_per_step", calls_per_step, 1)
         if num_steps is not None and not callable(num_steps) and not _counts(num_steps):
             wanted = "an integer of at least 1, or a function of the steps asked for"
             raise OtcacheError(expected("num_steps", num_steps, wanted))
         self._sample_fn = sample_fn
         self._denoiser = as_denoiser(denoiser)
-        self.grid = grid
-        self.calls_per_step = int(calls_per_step)
+        self.grid = grid if grid is None or callable(grid) else _row(grid)
         self.num_steps = num_steps
         self._observer: LoopObserver | None = None
 
@@ -172,13 +170,16 @@ class Loop:
         return _steps_among(named)
 
     def grid_for(self, num_steps: int) -> NDArray[np.float64]:
-        """s_0 .. s_N of a run of N steps; all NaN where it is not known."""
-        grid: Any = self.grid(num_steps) if callable(self.grid) else self.grid
-        if hasattr(grid, "detach"):  # a tensor of any type, anywhere
-            grid = grid.detach().cpu().double().tolist()
-        if grid is None or len(grid) != num_steps + 1:
+        """Return s_0 .. s_N of a run of N steps; all NaN where it is not known.
+
+        Raises:
+            OtcacheError: if ``grid`` of the loop is a function and returns no row of numbers.
+        """
+        grid = self.grid(num_steps) if callable(self.grid) else self.grid
+        points = [] if grid is None else reals(f"grid({num_steps})", grid)
+        if len(points) != num_steps + 1:
             return np.full(num_steps + 1, np.nan)
-        return np.asarray(grid, dtype=np.float64)
+        return np.asarray(points, dtype=np.float64)
 
     def observe(self, observer: LoopObserver | None) -> None:
         """Tell ``observer`` about calls; None to stop.
@@ -209,6 +210,12 @@ def loop(
 
 def _steps_among(named: Mapping[str, Any]) -> int | None:
     return next((int(named[n]) for n in _STEP_NAMES if isinstance(named.get(n), Integral)), None)
+
+
+def _row(grid: Any) -> Any:
+    """Return a grid that is a row of numbers as it is, or as a list if it has no length."""
+    points = reals("grid", grid)
+    return grid if hasattr(grid, "__len__") else points
 
 
 def _counts(value: Any) -> bool:

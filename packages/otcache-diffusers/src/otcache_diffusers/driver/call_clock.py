@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
@@ -78,7 +80,7 @@ class LoopClock(Clock):
         """A run begins.
 
         Raises:
-            ExecutionError: if another one has not ended, or nothing tells this one's number of steps.
+            ExecutionError: if another one has not ended.
         """
         if not self._live.acquire(blocking=False):
             raise ExecutionError(
@@ -93,17 +95,30 @@ class LoopClock(Clock):
 
     def _begin(self, n: int | None) -> None:
         if n is None:
-            raise ExecutionError(
+            self._calls = self._whole = self._strays = 0
+            self._conductor.lose(
                 "the loop's number of steps must be known: give sample_fn an argument num_steps, "
                 "or otcache.loop(...) num_steps= or grid=."
             )
-        info = RunInfo(n, self._loop.grid_for(n))
+            return
+        info = RunInfo(n, self._grid(n))
         if self._whole != n * self._per_step:  # another grid, which may begin elsewhere
             self._host = HostTimes()
         self._calls, self._whole, self._strays = 0, n * self._per_step, 0
         self._doubts = Doubts()
         self._renew()
         self._conductor.announce(lambda arguments: info)
+
+    def _grid(self, n: int) -> NDArray[np.float64]:
+        """s_0 .. s_N as the loop gives them; all NaN where it gives none."""
+        try:
+            return self._loop.grid_for(n)
+        except Exception as error:  # the user's function
+            self._conductor.warn_aloud(
+                f"grid= of otcache.loop(...) fails for {n} steps, and noise levels are not known "
+                f"({type(error).__name__}: {error}): let it return s_0 .. s_N."
+            )
+            return np.full(n + 1, np.nan)
 
     def expects(self) -> bool:
         """Whether the loop's own sampler makes this call, and no other loop that it calls."""
@@ -120,6 +135,8 @@ class LoopClock(Clock):
         Raises:
             ExecutionError: if the run has had all its calls, or those of one step carry two times.
         """
+        if not self._whole:  # nothing is planned for a run of unknown length
+            return
         self._count(arguments)
         self._look_at_times(self._time_of.of(arguments))
         if self._calls % self._per_step == 0:
@@ -185,13 +202,14 @@ class LoopClock(Clock):
 
     def _check(self) -> None:
         if self._calls == 0 and self._strays:
-            self._conductor.warn_aloud(ELSEWHERE)
+            self._conductor.lose(ELSEWHERE)
             return
         if self._calls == 0:
-            raise ExecutionError(
+            self._conductor.lose(
                 f"the sampler never called the denoiser ({type(self._loop.denoiser).__name__}): "
                 "pass the very module that sample_fn calls to otcache.loop(...)."
             )
+            return
         for complaint in self._doubts.settle():
             raise ExecutionError(complaint)
         if self._calls <= self._whole - self._per_step:

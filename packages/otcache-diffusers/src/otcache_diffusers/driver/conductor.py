@@ -173,9 +173,8 @@ class Conductor:
             ExecutionError: if the policy needs to know them.
         """
         self.finish(False)
-        if self._lost != reason:
-            self._lost = reason
-            self._policy.lost(reason)
+        self._lost = reason
+        self._policy.lost(reason)
 
     def outside(self) -> None:
         """Take notice of a call that was computed and is none of a run's."""

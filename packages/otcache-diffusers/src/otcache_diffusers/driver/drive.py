@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from otcache_core.errors import ExecutionError, expected
+from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
+from otcache_core.numbers import integer
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bare_clock import BareClock
@@ -152,8 +153,8 @@ def _clock(
 
 def _check_bare(target: Any, calls_per_step: int | None, grid: NDArray[np.float64] | None) -> None:
     """Refuse what is given for bare modules only."""
-    if calls_per_step is not None and calls_per_step < 1:
-        raise ExecutionError(expected("calls_per_step", calls_per_step, "at least 1"))
+    if calls_per_step is not None:
+        integer("calls_per_step", calls_per_step, 1, kind=ExecutionError)
     for name, value in (("calls_per_step", calls_per_step), ("grid", grid)):
         if value is not None and not isinstance(target, nn.Module):
             raise ExecutionError(
