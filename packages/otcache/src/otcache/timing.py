@@ -25,11 +25,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 NONE = (None, None)
 ABOVE = (
-    "the runs of the pairs differ by more than the evaluations left out can explain: "
-    "the machine was busy with other work"
+    "the runs of the pairs differ by more than the evaluations left out can explain, "
+    "as on a machine that is busy with other work"
 )
 DISAGREE = (
-    f"the pairs disagree by more than a factor of {APART:g}: the machine was busy with other work"
+    f"the pairs disagree by more than a factor of {APART:g}, "
+    "as on a machine that is busy with other work"
 )
 FEW = f"there are fewer than {ROUNDS} pairs"
 STOPPED = "the clock showed no time, or none that is finite"
@@ -82,9 +83,9 @@ def take_turns(
     """Time each method in pairs with full runs, in rounds of one full run and one run of each method.
 
     The full run opens the first round and closes the second, and so on: of two runs in a pair either
-    comes first in turn. So where the machine gets only slower, or only faster, meanwhile, one ratio is
-    too small and the next too large. If after :data:`ROUNDS` rounds a figure would be withheld there
-    are as many again, and all count.
+    comes first in turn. So where the machine gets only slower, or only faster, meanwhile, every second
+    ratio is too small, the others are too large, and the true one lies in their :func:`interval`.
+    If after :data:`ROUNDS` rounds a figure would be withheld there are as many again, and all count.
 
     Args:
         full: the plain full run; warm already, as the methods are.
@@ -111,7 +112,7 @@ def speed(pairs: Sequence[Pair], ideal: float) -> Speed:
 
     .. math:: \mathrm{median}_i \frac{f_i}{s_i} \pm \frac{r_{(n-k+1)} - r_{(k)}}{2},
 
-    (see :func:`middle`). It is withheld if it is above the ideal by more than the spread, or the whole
+    (see :func:`interval`). It is withheld if it is above the ideal by more than the spread, or the whole
     interval is, and if the ends of the interval are further apart than a factor of :data:`APART`.
 
     Args:
@@ -125,7 +126,7 @@ def speed(pairs: Sequence[Pair], ideal: float) -> Speed:
     if len(pairs) < ROUNDS:
         return Speed(withheld=FEW)
     ratios = [pair.full / pair.own for pair in pairs]
-    low, high = _ends(ratios)
+    low, high = interval(ratios)
     found = middle(ratios)
     if max(low, found.median - found.half) > ideal * (1 + 1e-9):
         return Speed(withheld=ABOVE)
@@ -135,9 +136,15 @@ def speed(pairs: Sequence[Pair], ideal: float) -> Speed:
 
 
 def middle(values: Sequence[float]) -> Middle:
-    r"""Return the median and half the length of its distribution-free interval.
+    """Return the median and half the length of its interval."""
+    low, high = interval(values)
+    return Middle(statistics.median(values), (high - low) / 2)
 
-    The interval runs from the k-th smallest value to the k-th largest, which holds the median of what the
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    r"""Return the ends of the median's distribution-free interval.
+
+    It runs from the k-th smallest value to the k-th largest, which holds the median of what the
     n values are drawn from with probability
 
     .. math:: 1 - 2^{1-n} \sum_{i<k} \binom{n}{i},
@@ -148,11 +155,6 @@ def middle(values: Sequence[float]) -> Middle:
     References:
         David and Nagaraja, Order Statistics, 3rd edition, 2003, section 7.1.
     """
-    low, high = _ends(values)
-    return Middle(statistics.median(values), (high - low) / 2)
-
-
-def _ends(values: Sequence[float]) -> tuple[float, float]:
     ordered, k = sorted(values), 1
     while 2 * k < len(ordered) and _holds(len(ordered), k + 1) >= SURE:
         k += 1
