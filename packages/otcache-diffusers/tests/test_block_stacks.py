@@ -10,7 +10,7 @@ import tiny
 import torch
 from torch import nn
 
-from otcache_core import ExecutionError, Schedule
+from otcache_core import ExecutionError, Registry, Schedule
 from otcache_core.contracts import CacheExecutor
 from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
@@ -18,6 +18,7 @@ from otcache_core.testing.executors import ExecutorConformance
 from otcache_diffusers.block_executor import BlockExecutor
 from otcache_diffusers.blocks.lists import block_lists
 from otcache_diffusers.blocks.trace import Found, Trace
+from otcache_diffusers.executor import TorchExecutor
 
 N, D = 8, 16
 COMPUTED = (0, 1, 4, 5)
@@ -323,6 +324,7 @@ def test_an_inner_output_used_elsewhere_is_noticed(body: Any) -> None:
     assert LEAKS[body] in _traced(Variant(body)).reason
 
 
+@pytest.mark.remedy("the blocks cannot be passed over ({}): cache whole outputs")
 def test_where_nothing_can_be_passed_over_the_run_is_computed_and_says_why() -> None:
     loop = _loop(Variant(_leaks_to_the_output))
     plain = _run(loop)
@@ -338,6 +340,9 @@ def test_where_nothing_can_be_passed_over_the_run_is_computed_and_says_why() -> 
         "the blocks cannot be passed over (blocks: what a block returns is also used by the "
         "denoiser itself): cache whole outputs."
     )
+    with TorchExecutor().attach(loop, Schedule(N, COMPUTED)) as run:
+        _run(loop)
+    assert (run.report.skipped, run.report.warnings) == ({"call": 4}, [])
 
 
 class _Writes(Block):
@@ -366,6 +371,7 @@ def test_a_small_stack_is_not_worth_passing_over() -> None:
     assert [stack.name for stack in _traced(Variant(body, count=12)).stacks] == ["blocks"]
 
 
+@pytest.mark.remedy("the first computed step, {} calls in the same order: cache whole outputs")
 def test_blocks_that_run_otherwise_on_a_skipped_step_are_an_error() -> None:
     def body(net: Variant, h: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         for block in net.blocks if float(time[0, 0, 0]) > 0.6 else net.blocks[:2]:
@@ -380,16 +386,23 @@ def test_blocks_that_run_otherwise_on_a_skipped_step_are_an_error() -> None:
     ):
         _run(loop)
     assert not any("forward" in vars(block) for block in net.blocks)
+    with TorchExecutor().attach(loop, Schedule(N, (0, 1))) as run:
+        _run(loop)
+    assert run.report.warnings == []
 
 
 # -- what is refused at once ----------------------------------------------------------------------
 
 
+@pytest.mark.remedy("{}: cache whole outputs (executor 'torch')")
 def test_a_denoiser_without_blocks_is_refused() -> None:
     loop = _loop(tiny.Velocity())
     assert BlockExecutor().supports(loop) == "Velocity has no nn.ModuleList of blocks"
-    with pytest.raises(ExecutionError, match="cache whole outputs"):
+    with pytest.raises(ExecutionError, match=r"cache whole outputs \(executor 'torch'\)"):
         BlockExecutor().attach(loop, Schedule(N, (0,)))
+    with Registry().create("executors", "torch").attach(loop, Schedule(N, (0,))) as run:
+        _run(loop)
+    assert run.report.skipped == {"call": N - 1}
 
 
 def test_a_denoiser_compiled_as_a_whole_is_refused() -> None:

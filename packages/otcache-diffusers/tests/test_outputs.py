@@ -364,6 +364,9 @@ def test_samples_of_batches_of_other_sizes_go_together() -> None:
     assert torch.equal(carried, statistics)
 
 
+@pytest.mark.remedy(
+    "of {} rows to be cut into as many samples, got {}: use otcache.Recipe(batch_size=1)"
+)
 def test_following_the_advice_removes_the_error_of_rows() -> None:
     v = tiny.noise(3, 4)
     with pytest.raises(ExecutionError, match=r"multiple of 2 rows .*Recipe\(batch_size=1\)"):
@@ -371,16 +374,30 @@ def test_following_the_advice_removes_the_error_of_rows() -> None:
     assert torch.equal(join_rows(split_rows((v, v.mean()), 1))[0], v)
 
 
+@pytest.mark.remedy("got a scalar and no other tensor: return a tensor of shape (batch, ...)")
 def test_a_scalar_alone_is_told_what_to_return() -> None:
     with pytest.raises(ExecutionError, match=r"got a scalar .*of shape \(batch, ...\)"):
         split_rows(torch.tensor(1.0), 1)
+    assert len(split_rows(torch.ones(2, 1), 2)) == 2
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([torch.ones(1, 2), (torch.ones(1, 2),)], "changed their structure"),
-        ([torch.ones(1, 2), torch.ones(1, 3)], r"one shape .*got \(1, 2\), \(1, 3\)"),
+        pytest.param(
+            [torch.ones(1, 2), (torch.ones(1, 2),)],
+            "changed their structure",
+            marks=pytest.mark.remedy(
+                "one to be put together in a batch; use otcache.Recipe(batch_size=1)"
+            ),
+        ),
+        pytest.param(
+            [torch.ones(1, 2), torch.ones(1, 3)],
+            r"one shape .*got \(1, 2\), \(1, 3\)",
+            marks=pytest.mark.remedy(
+                "put together in a batch, got {}: use otcache.Recipe(batch_size=1)"
+            ),
+        ),
     ],
 )
 def test_samples_that_differ_are_not_put_together(parts: list[Any], message: str) -> None:

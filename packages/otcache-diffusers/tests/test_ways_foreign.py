@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import tiny
 import torch
 from diffusers import FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, TaylorSeerCacheConfig
-from diffusers.hooks import apply_first_block_cache
+from diffusers.hooks import HookRegistry, apply_first_block_cache
 
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import SampleRequest
@@ -28,6 +29,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.remedy("Call disable_cache() on the denoiser")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_cache_of_diffusers_is_refused_and_may_be_taken_off(name: str) -> None:
     case = tiny.flux()
@@ -69,14 +71,23 @@ def test_a_cache_enabled_on_a_bare_module_is_refused_at_its_next_run() -> None:
     assert run.report.runs == 2
 
 
+@pytest.mark.remedy(
+    "HookRegistry.check_if_exists_or_initialize(denoiser).remove_hook({}, recurse=True)"
+)
 def test_a_cache_put_on_without_enable_cache_is_found_by_its_hooks() -> None:
     case = tiny.flux()
+    plain = case(N)
     apply_first_block_cache(case.denoiser, CONFIGS["FirstBlockCacheConfig"]())
     with (
-        pytest.raises(ExecutionError, match=r"remove_hook\('fbc_"),
+        pytest.raises(ExecutionError, match=r"for each name of 'fbc_") as caught,
         TorchExecutor().attach(case.pipe, SCHEDULE),
     ):
         pass
+    registry = HookRegistry.check_if_exists_or_initialize(case.denoiser)
+    for name in re.findall(r"'(fbc_\w+)'", str(caught.value).split("for each name of")[1]):
+        registry.remove_hook(name, recurse=True)
+    with TorchExecutor().attach(case.pipe, Schedule.full(N)):
+        assert torch.equal(case(N), plain)
 
 
 def test_nothing_is_recorded_through_another_cache() -> None:
@@ -87,6 +98,7 @@ def test_nothing_is_recorded_through_another_cache() -> None:
         list(TorchProbe().record(case.pipe, request))
 
 
+@pytest.mark.remedy("Call cache_dit.disable_cache(pipe)")
 def test_the_mark_of_cache_dit_is_refused() -> None:
     """As cache-dit 1.5 leaves it; the real one patches classes and needs a process of its own."""
     case = tiny.flux()
@@ -96,6 +108,10 @@ def test_the_mark_of_cache_dit_is_refused() -> None:
         TorchExecutor().attach(case.pipe, SCHEDULE),
     ):
         pass
+    del case.denoiser._is_cached  # as that does
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        case(N)
+    assert run.report.skipped == {"cond": 3}
 
 
 def test_text_keys_that_never_change_may_be_cached() -> None:

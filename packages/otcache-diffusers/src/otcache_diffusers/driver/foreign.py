@@ -52,12 +52,15 @@ def _cache_dit(module: nn.Module) -> tuple[str, str] | None:
 
 
 def _hooked(module: nn.Module) -> tuple[str, str] | None:
-    for part in module.modules():
-        registry = part.__dict__.get("_diffusers_hook")
-        for name, hook in getattr(registry, "hooks", {}).items():
-            if getattr(hook, "_is_stateful", False) and type(hook).__module__ not in _EXACT:
-                return (
-                    f"the stateful hook {name!r}",
-                    f"Remove it with HookRegistry.remove_hook({name!r}, recurse=True)",
-                )
+    registries = [part.__dict__.get("_diffusers_hook") for part in module.modules()]
+    hooks = [pair for registry in registries for pair in getattr(registry, "hooks", {}).items()]
+    for name, hook in hooks:
+        source = type(hook).__module__
+        if getattr(hook, "_is_stateful", False) and source not in _EXACT:
+            names = dict.fromkeys(n for n, other in hooks if type(other).__module__ == source)
+            return (
+                f"the stateful hook {name!r}",
+                "Call HookRegistry.check_if_exists_or_initialize(denoiser).remove_hook(name, "
+                f"recurse=True) for each name of {', '.join(map(repr, names))}",
+            )
     return None
