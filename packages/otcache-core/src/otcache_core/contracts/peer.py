@@ -34,7 +34,8 @@ class Peer(ABC):
 
     The arena gives each peer a process of its own and calls, in this order, :meth:`supports`,
     :meth:`calibrate` once, :meth:`settings`, and for each setting :meth:`apply` around whole runs of
-    the pipeline, one sample a call.
+    the pipeline, one sample a call: once for all held-out samples, and again for each run that is timed
+    beside a plain full run.
 
     Laws: between two contexts of :meth:`apply` the pipeline gives the bits it gave before; every run in
     a context begins with empty caches, so that a result depends on its own prompt and seed alone.
