@@ -25,7 +25,7 @@ VERBS = (
     "supply|swap|switch|take|train|try|turn|unload|unset|update|upgrade|use|wait|wrap|write"
 )
 CLAUSE = re.compile(
-    rf"(?:^|[:;.] (?:either )?|, (?:or|then) )(?=(?:{VERBS}) (?!argument|of )|accelerate\()",
+    rf"(?:^|[:;.] (?:either )?|, (?:or|then) )(?=(?:{VERBS}) (?!argument|of |must )|accelerate\()",
     re.I,
 )
 #: Arguments and calls whose strings are documentation rather than messages.
@@ -45,14 +45,16 @@ class Advice:
         """Return whether a marker's fragment covers this clause, or a good part of it."""
         begin, clause = self.message.find(fragment), self.message.find(self.clause)
         shared = min(begin + len(fragment), clause + len(self.clause)) - max(begin, clause)
-        return begin >= 0 and shared >= min(8, len(self.clause))
+        inside = begin >= 0 and shared >= min(8, len(self.clause))
+        return inside or self.message in fragment  # which other strings go on
 
 
 def _text(node: ast.AST) -> str | None:
     """Return the string an expression builds, with {} where values go; None if it builds none."""
     match node:
         case ast.Constant(value=str(text)):
-            return re.sub(r"\{[\w.!:,]*\}", "{}", text)
+            found = re.sub(r"\{[\w.!:,]*\}", "{}", text)
+            return found.replace("{{", "{").replace("}}", "}")  # of a template
         case ast.JoinedStr(values=parts):
             return "".join(_text(part) or "{}" for part in parts)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
@@ -105,15 +107,14 @@ def clauses(text: str) -> list[str]:
     return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=False)]
 
 
-def all_advice() -> Iterator[Advice]:
-    """Yield every clause of advice in the sources of the packages, the conformance kits left out."""
+def all_strings() -> Iterator[tuple[str, str]]:
+    """Yield (place, text) of the strings in the packages' sources, the conformance kits left out."""
     for path in sorted(ROOT.glob("packages/*/src/**/*.py")):
         if "testing" in path.parts:
             continue
         for line, text in strings(ast.parse(path.read_text(encoding="utf-8"))):
             if " " in text:
-                place = f"{path.relative_to(ROOT / 'packages').as_posix()}:{line}"
-                yield from (Advice(place, text, clause) for clause in clauses(text))
+                yield f"{path.relative_to(ROOT / 'packages').as_posix()}:{line}", text
 
 
 def markers() -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ import torch
 
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import Forecaster, SampleRequest, Storage
-from otcache_core.errors import OtcacheNotice
+from otcache_core.errors import OtcacheError, OtcacheNotice
 from otcache_core.forecasters import Reuse
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
@@ -26,6 +26,7 @@ from otcache_diffusers.export import export_sigmas
 from otcache_diffusers.kept_run import KeptRun
 from otcache_diffusers.plan import Plan
 from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.requests import prepared
 
 N = 6
 SCHEDULE = Schedule(N, (0, 2, 4))
@@ -539,3 +540,105 @@ def test_a_run_beyond_float16_is_recorded_in_float32(tmp_path: Any) -> None:
         list(TorchProbe().record(loop(torch.float16), request))
     for dtype in (torch.float32, torch.bfloat16):
         list(TorchProbe().record(loop(dtype), request))
+
+
+# -- requests ----------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """What a request is checked against."""
+
+    def __call__(
+        self,
+        image: Any,
+        prompt: Any = None,
+        prompt_embeds: Any = None,
+        latents: Any = None,
+        sigmas: Any = None,
+        num_inference_steps: int = 50,
+        generator: Any = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> None: ...
+
+
+class Silent:
+    """Takes no prompt."""
+
+    def __call__(self, image: Any, num_inference_steps: int = 50) -> None: ...
+
+
+def asked(words: str, prompts: Sequence[Any] = ("a", "b"), target: Any = None, **call: Any) -> None:
+    """Check a request: it is refused with these words, or taken if there are none."""
+    request = SampleRequest(tuple(prompts), (0,) * len(prompts), 4, call)
+    if not words:
+        prepared(target or Pipe(), request)
+        return
+    with pytest.raises(OtcacheError, match=words):
+        prepared(target or Pipe(), request)
+
+
+@pytest.mark.remedy("give the number of steps")
+@pytest.mark.remedy("give seeds")
+@pytest.mark.remedy("leave it out")
+def test_what_a_request_makes_itself_is_left_out() -> None:
+    asked("is otcache's own: give the number of steps", image=1, num_inference_steps=4)
+    asked("is otcache's own: give seeds", image=1, generator=None)
+    asked("is otcache's own: leave it out", image=1, return_dict=False)
+    asked("", image=1)  # with the number of steps and seeds that a request has
+
+
+@pytest.mark.remedy(
+    '{} takes no prompt: give samples as mappings of its call arguments, prompts=[{"{}": ...}'
+)
+def test_samples_of_a_pipeline_without_prompts_are_mappings() -> None:
+    asked("takes no prompt: give samples as mappings", target=Silent())
+    asked("", [{"image": 1}, {"image": 2}], Silent())
+
+
+@pytest.mark.remedy("{} is given for all samples and by each: give it once")
+def test_an_argument_is_given_once() -> None:
+    each = [{"prompt": "a", "image": 1}, {"prompt": "b", "image": 2}]
+    asked("image is given for all samples and by each: give it once", each, image=1)
+    asked("", each)
+    asked("", image=1)
+
+
+@pytest.mark.remedy(
+    "latents would be the noise of every sample: leave them out, noise comes from seeds; or {}"
+)
+@pytest.mark.remedy('give each sample its own: prompts=[{"prompt": ..., "{}": ...}, ...]')
+@pytest.mark.remedy("{} needs {}: {}, or give one for all, {}=...")
+@pytest.mark.remedy("leave one of the two out; embeddings of each sample go as prompts=[")
+def test_what_each_sample_has_of_its_own() -> None:
+    x = torch.zeros(1, 2, 3)
+    asked("leave them out, noise comes from seeds; or give each sample its own", image=1, latents=x)
+    asked("", image=1)
+    asked(
+        "", [{"prompt": "a", "image": 1, "latents": x}, {"prompt": "b", "image": 1, "latents": -x}]
+    )
+    asked("needs image: give each sample its own: .*, or give one for all, image=")
+    asked("", [{"prompt": "a", "image": 1}, {"prompt": "b", "image": 2}])
+    asked(
+        "prompt_embeds are given beside prompts: leave one of the two out", image=1, prompt_embeds=x
+    )
+    asked("", [{"prompt_embeds": x, "image": 1}, {"prompt_embeds": -x, "image": 1}])
+
+
+@pytest.mark.remedy("their number, {}, got {}: give num_inference_steps={}, or leave {} out")
+def test_sigmas_beside_their_number() -> None:
+    asked("give num_inference_steps=2, or leave sigmas out", image=1, sigmas=[1.0, 0.5])
+    asked("", image=1)
+    two = SampleRequest(("a",), (0,), 2, {"image": 1, "sigmas": [1.0, 0.5]})
+    assert prepared(Pipe(), two).num_steps == 2
+
+
+@pytest.mark.remedy("let it take these arguments, and give the others to calibrate by name")
+def test_a_sampler_takes_what_it_is_called_with() -> None:
+    def bad(prompts: Any, seeds: Any, num_steps: int, scale: float) -> None: ...
+
+    def good(prompts: Any, seeds: Any, num_steps: int, scale: float = 1.0) -> None: ...
+
+    asked("let it take these arguments, and give the others", target=Loop(bad, Net()))
+    asked("", target=Loop(bad, Net()), scale=2.0)
+    asked("", target=Loop(good, Net()))

@@ -72,7 +72,7 @@ def test_a_cache_enabled_on_a_bare_module_is_refused_at_its_next_run() -> None:
 
 
 @pytest.mark.remedy(
-    "HookRegistry.check_if_exists_or_initialize(denoiser).remove_hook({}, recurse=True)"
+    "HookRegistry.check_if_exists_or_initialize(denoiser).remove_hook(name, recurse=True) for each name of"
 )
 def test_a_cache_put_on_without_enable_cache_is_found_by_its_hooks() -> None:
     case = tiny.flux()
