@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,11 +88,25 @@ def test_a_rung_without_baselines_needs_the_bound_of_a_smaller_one(
     assert _budgets(otcache.plan(calibration)) == ([10, 12] if kept else [10])
 
 
+@pytest.mark.remedy("a Calibration, got {}: give what otcache.calibrate(...) returned, or Calibr")
+def test_a_calibration_is_planned_from(tmp_path: Path) -> None:
+    calibration = _calibration(9, {2: 0.2, 3: 0.1})
+    calibration.save(tmp_path)
+    with pytest.raises(OtcacheError, match=r"give what otcache\.calibrate"):
+        otcache.plan(str(tmp_path))  # type: ignore[arg-type]  # as people do
+    assert _budgets(otcache.plan(calibration)) == [2, 3]
+    assert _budgets(otcache.plan(Calibration.load(tmp_path))) == [2, 3]
+
+
+@pytest.mark.remedy("compared with uniform reuse: raise Recipe.candidate_runs")
 def test_a_ladder_that_was_never_compared_makes_no_policy() -> None:
     with pytest.raises(OtcacheError, match=r"compared with uniform reuse: raise Recipe\."):
         otcache.plan(_of(30, [_rung(30, 5, 0.1)]))
+    compared = _rung(30, 5, 0.1, uniform_reuse=0.3)  # as more runs of candidates make it
+    assert _budgets(otcache.plan(_of(30, [compared]))) == [5]
 
 
+@pytest.mark.remedy("there is no worthwhile budget for {} steps{}: compute them all")
 @pytest.mark.parametrize("num_steps", [4, 8])
 def test_few_steps_that_cannot_be_told_from_each_other_are_all_computed(num_steps: int) -> None:
     calibration = _calibration(num_steps, {1: 0.4, 2: 0.2, 3: 0.1})
@@ -101,6 +116,7 @@ def test_few_steps_that_cannot_be_told_from_each_other_are_all_computed(num_step
     )
     with pytest.raises(OtcacheError, match=wanted):
         otcache.plan(calibration)
+    assert Schedule.full(num_steps).budget == num_steps  # runs without a policy
 
 
 def test_few_steps_keep_the_rungs_of_small_error_and_a_notice_names_the_others() -> None:
