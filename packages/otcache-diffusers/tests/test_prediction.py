@@ -259,6 +259,27 @@ def test_a_state_that_is_lost_mid_run_is_an_error() -> None:
         space.leave(Place(1, "call", None, torch.ones(1, 3)), held)
 
 
+class _Until:
+    """True for a number of times."""
+
+    def __init__(self, times: int) -> None:
+        self._left = times
+
+    def __bool__(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
+def test_a_run_whose_states_are_lost_is_computed_from_there_on() -> None:
+    pipe = _pipe(DETERMINISTIC["euler"]())
+    with TorchExecutor().attach(pipe, Schedule(N, (0, 2))) as run:
+        with pytest.warns(OtcacheNotice, match="step 4: the state of branch 'call' must have"):
+            pipe(scale=_Until(4))
+        assert run.report.skipped == {"call": 2}
+        pipe(scale=_Until(N))  # as the notice advises
+    assert run.report.skipped == {"call": 2 + N - 2}
+
+
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: (v, None), lambda v: {"sample": v}])
 def test_leaving_undoes_entering(wrap: Callable[[torch.Tensor], Any]) -> None:
     space = NoiseSpace(ALPHA, stretched=False)

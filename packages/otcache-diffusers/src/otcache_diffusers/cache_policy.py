@@ -194,11 +194,15 @@ class CachePolicy(StepPolicy):
     def _plan(self, branch: str, run: RunInfo) -> Plan:
         if branch not in self._plans:
             grid = usable_grid(run.grid)
-            self._plans[branch] = Plan.of(self._schedule, branch, self._forecaster, grid)
-            for reason in self._plans[branch].refusals:
-                if self._strict:
-                    raise ExecutionError(reason)
-                self._say(f"{reason} Its steps are computed.")
+            plan = Plan.of(self._schedule, branch, self._forecaster, grid)
+            self._plans[branch] = plan
+            if plan.refusal and self._strict:
+                raise ExecutionError(plan.refusal)
+            if plan.refusal:
+                self._to_skip = min(
+                    self._to_skip, len(plan.forecasts)
+                )  # else a second reason is sought
+                self._say(f"{plan.refusal} Their steps are computed.")
         return self._plans[branch]
 
     def _drop(self, branch: str, step: int) -> None:

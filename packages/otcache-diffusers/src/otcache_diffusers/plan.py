@@ -31,12 +31,12 @@ class Plan:
     Attributes:
         forecasts: by skipped step.
         last_use: by computed step whose output is needed later, the last step that needs it.
-        refusals: why the steps of some spans cannot be forecast; they are computed.
+        refusal: why the steps of some spans cannot be forecast, and are computed; "" where all can.
     """
 
     forecasts: dict[int, Forecast]
     last_use: dict[int, int]
-    refusals: tuple[str, ...] = ()
+    refusal: str = ""
 
     @classmethod
     def of(
@@ -44,19 +44,15 @@ class Plan:
     ) -> Plan:
         """Ask the forecaster once per span."""
         forecasts: dict[int, Forecast] = {}
-        refusals = []
+        refused: dict[str, str] = {}
         for span in schedule.spans(branch):
             table = _coefficients(span, forecaster, grid) if span.skipped else None
             if isinstance(table, str):
-                refusals.append(
-                    f"forecaster {schedule.forecaster!r} must give finite coefficients for the span "
-                    f"({span.start} -> {span.stop}), got {table}: use another forecaster, or another grid= "
-                    "if two steps of yours are alike."
-                )
+                refused[f"({span.start} -> {span.stop})"] = table
             elif table is not None:
                 forecasts.update(_fill(span, table))
         last_use = {k: t for t, forecast in forecasts.items() for k in forecast.steps}
-        return cls(forecasts, last_use, tuple(refusals))
+        return cls(forecasts, last_use, _refusal(schedule.forecaster, refused))
 
 
 def _coefficients(
@@ -71,6 +67,18 @@ def _coefficients(
     if table.ndim != 2 or len(table) != len(span.skipped) or table.shape[1] > 1 + len(span.history):
         return f"an array of shape {table.shape}"
     return table if np.isfinite(table).all() else str(table.tolist())
+
+
+def _refusal(name: str, refused: dict[str, str]) -> str:
+    """Say what a forecaster gave instead of coefficients, by the first of the spans; "" for none."""
+    if not refused:
+        return ""
+    spans = f"the span{'s' if len(refused) > 1 else ''} {', '.join(refused)}"
+    return (
+        f"forecaster {name!r} must give finite coefficients for {spans}, got "
+        f"{next(iter(refused.values()))}: use another forecaster, or another grid= if two steps of yours "
+        "are alike."
+    )
 
 
 def _fill(span: Span, table: NDArray[np.float64]) -> dict[int, Forecast]:

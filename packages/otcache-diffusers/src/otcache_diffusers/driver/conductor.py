@@ -219,6 +219,11 @@ class Conductor:
         group = Group(*source, self._shape(source, arguments))
         branch = self._branches.name(group, self.step)
         place = Place(self.step, branch, self.scaled, arguments.state)
+        if lost := self._run.space.lost(place):
+            lost = f"{lost} The rest of the run is computed."
+            self.warn_aloud(lost)
+            self.give_up(lost)
+            return self._supplied(arguments, compute)
         supplied = partial(self._supplied, arguments, compute)
         output = self._decide(self._run, place, supplied)
         if source not in self._states:

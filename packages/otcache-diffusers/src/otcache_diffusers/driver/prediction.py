@@ -43,6 +43,10 @@ class OutputSpace(ABC):
     #: Why outputs stay as they are although another quantity would be better; "" otherwise.
     reason: str = ""
 
+    def lost(self, place: Place) -> str:
+        """Say why a call's output could not be entered or left, and what helps; "" where it can be."""
+        return ""
+
     @abstractmethod
     def enter(self, place: Place, output: Any) -> Any:
         """What a policy is told of a computed output."""
@@ -114,13 +118,28 @@ class NoiseSpace(OutputSpace):
         self._stretched = stretched
         self._converts: dict[str, bool] = {}
         self._dtypes: dict[str, torch.dtype] = {}
+        self._shapes: dict[str, torch.Size] = {}
+
+    def lost(self, place: Place) -> str:
+        wanted = self._shapes.get(place.branch)
+        if wanted is None or any(x.shape == wanted for x in self._candidates(place)):
+            return ""
+        return self._changed(place)
+
+    @staticmethod
+    def _changed(place: Place) -> str:
+        return (
+            f"step {place.step}: the state of branch {place.branch!r} must have the shape of its output "
+            "throughout a run, and changed: let the pipeline call scheduler.scale_model_input at every "
+            "step or at none."
+        )
 
     def enter(self, place: Place, output: Any) -> Any:
         leaves, spec, at = _flat(output)
         x = self._related(place, leaves, at)
         if x is None:
             return output
-        self._dtypes[place.branch] = leaves[at].dtype
+        self._dtypes[place.branch], self._shapes[place.branch] = leaves[at].dtype, x.shape
         leaves[at] = self._noise(place.step, leaves[at], x)
         return unflatten(leaves, spec)
 
@@ -151,25 +170,25 @@ class NoiseSpace(OutputSpace):
         faint = self._alpha[step] < FAINT and v.device.type != "mps"
         return torch.promote_types(v.dtype, torch.float64 if faint else torch.float32)
 
+    def _candidates(self, place: Place) -> list[Tensor]:
+        """Return what may be x_t of a call."""
+        # Unscaled, the argument of a sampler that stretches its states is not x_t.
+        trusted = place.scaled is not None or not self._stretched
+        return [x for x in (place.scaled, place.state if trusted else None) if x is not None]
+
     def _related(self, place: Place, leaves: list[Any], at: int) -> Tensor | None:
-        """x_t of a call, None where its branch is not converted.
+        """Return x_t of a call, None where its branch is not converted.
 
         Raises:
             ExecutionError: if a branch that was converted has lost its x_t.
         """
-        # Unscaled, the argument of a sampler that stretches its states is not x_t.
-        trusted = place.scaled is not None or not self._stretched
-        candidates = (place.scaled, place.state if trusted else None)
         found = None
         if at < len(leaves):
-            found = next((x for x in candidates if x is not None and _fits(x, leaves[at])), None)
+            candidates = self._candidates(place)
+            found = next((x for x in candidates if _fits(x, leaves[at])), None)
         if self._converts.setdefault(place.branch, found is not None):
             if found is None:
-                raise ExecutionError(
-                    f"step {place.step}: the state of branch {place.branch!r} must have the shape of "
-                    "its output throughout a run, and changed: the pipeline must call "
-                    "scheduler.scale_model_input at every step or at none."
-                )
+                raise ExecutionError(self._changed(place))
             return found
         self.reason = (
             "velocity predictions are forecast as they are, not as noise: no denoiser input has the "
