@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from otcache.opening import read_lines
 from otcache_core import FileError
+from otcache_core.files import open_file
+from otcache_core.json_files import check_values
 from otcache_core.samples import Sample
 
 #: Names of files that hold JSON lines.
@@ -41,6 +42,7 @@ def _sample(place: str, folder: Path, text: str) -> Sample:
         raise FileError(
             f'{place}: must be a JSON object such as {{"prompt": "a cat"}}, got {text[:60]!r}: {error}'
         ) from error
+    check_values(place, found)
     if isinstance(found, str):
         return found
     if not isinstance(found, dict) or not found:
@@ -77,11 +79,9 @@ def _image(place: str, folder: Path, value: Any) -> Any:
             f"{place}: images need Pillow: pip install 'otcache-diffusers[pipelines]'."
         ) from error
     try:
-        if not (folder / value).is_file():  # a named pipe would be waited for
-            raise FileNotFoundError(errno.ENOENT, "there is no such file")
-        with Image.open(folder / value) as opened:
+        with open_file(folder / value) as file, Image.open(file) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a damaged image makes Pillow's readers raise
         reason = next(_reasons(error), str(error))
         raise FileError(
             f"{place}: the image {value!r} cannot be read: {reason}: paths are relative to the file "

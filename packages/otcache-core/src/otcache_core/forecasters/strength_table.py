@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Rows = tuple[tuple[float, ...], ...]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # who makes a schedule of it sees that it is finite
 def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
     """c_r^lin of every span, as :func:`~otcache_core.forecasters.strength.linear_weights`.
 
@@ -63,6 +64,7 @@ class StrengthTable:
     skips: NDArray[np.bool_]
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def of(
         cls, schedule: Schedule, grid: Floats, branches: Sequence[str | None] = (None,)
     ) -> StrengthTable:
@@ -113,6 +115,7 @@ class StrengthTable:
         return np.asarray(rows[:, low] + part[:, None] * (rows[:, high] - rows[:, low]))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def carried_weights(
     steps: Sequence[int],
     grid: Floats,

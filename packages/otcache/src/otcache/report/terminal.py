@@ -21,10 +21,10 @@ def summary_table(results: Results) -> Table:
     not stand, are left to the files, which the caption says.
     """
     budgets = shared_budgets(results)[:COLUMNS]
-    scale = scale_of(ERROR)
+    scale, n = scale_of(ERROR), results.num_steps
     table = Table(
-        title=f"{results.title}: {scale.head} against the full run of {results.num_steps} steps",
-        caption=_caption(results, budgets),
+        title=Text(f"{results.title}: {scale.head} against the full run of {n} steps"),
+        caption=Text(_caption(results, budgets)),
         caption_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
