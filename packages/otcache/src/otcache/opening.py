@@ -117,8 +117,11 @@ def _make(name: str, module: str, function: str) -> Any:
         if not all(part.isidentifier() for part in module.split(".")):
             raise ImportError(f"{module!r} is no name of a module")
         return getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
-        raise OtcacheError(f"pipeline {name!r} cannot be made: {error}") from error
+    except OtcacheError:
+        raise
+    except (Exception, SystemExit) as error:  # of whoever wrote the function
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise OtcacheError(f"pipeline {name!r} cannot be made: {reason}") from error
 
 
 def _importable(module: str) -> bool:

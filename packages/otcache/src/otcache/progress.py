@@ -22,6 +22,8 @@ Report = Callable[[str, str, int, int], None]
 Clock = Callable[[], float]
 #: Seconds between plain lines.
 EVERY = 30.0
+#: Seconds below which nobody asks how long it took.
+BRIEF = 1.0
 #: Points of time that are remembered of one piece of work.
 MARKS = 512
 
@@ -106,7 +108,9 @@ class Pace:
         return f"{name}: {', '.join(part for part in parts if part)}"
 
     def end(self, name: str) -> str:
-        """Return ``name: 8 of 8 in 4:00``, the last line."""
+        """Return ``name: 8 of 8 in 4:00``, the last line; empty where it took no time."""
+        if self.elapsed < BRIEF:
+            return ""
         parts = self.counted if self.counts else self.what
         return f"{name}: {parts or 'done'} in {duration(self.elapsed)}"
 
@@ -209,7 +213,7 @@ class _Board:
         """Show how far it is."""
 
     def remove(self, name: str, line: str) -> None:
-        """Leave a line in its place."""
+        """Leave a line in its place; none where that is empty."""
 
 
 class _Lines(_Board):
@@ -231,8 +235,9 @@ class _Lines(_Board):
     def remove(self, name: str, line: str) -> None:
         with self._lock:
             del self._paces[name]
-            self._say(line)
-            self._last = self._clock()
+            if line:
+                self._say(line)
+                self._last = self._clock()
 
     def tick(self) -> None:
         """Print if it is time."""
@@ -276,7 +281,8 @@ class _Bars(_Board):
 
     def remove(self, name: str, line: str) -> None:
         self._progress.remove_task(self._tasks.pop(name)[0])
-        self._progress.console.print(line, markup=False, highlight=False)
+        if line:
+            self._progress.console.print(line, markup=False, highlight=False)
 
 
 class _Time(ProgressColumn):
@@ -328,7 +334,8 @@ class _Rows:
             self._board.changed(name)
             if done >= total:
                 self._ended.add(name)
-                self._board.remove(name, f"{pace.end(name)}{what and f', {what}'}")
+                line = pace.end(name)
+                self._board.remove(name, f"{line}, {what}" if line and what else line)
             self._count()
 
     def end(self) -> None:

@@ -38,7 +38,7 @@ class Question:
         samples: use at most so many held-out prompts, kinds in turn.
         seeds: of every prompt.
         call: further arguments of the pipeline call.
-        reference_steps: of the run that stands for the ODE's solution.
+        reference_steps: of the run that represents the ODE's solution; 0 makes none.
         batch_size: samples in one pipeline call where nothing is timed.
         frames_per_second: at which clips play in the report; the demo's own, or
             :data:`~otcache.arena.assembly.FRAMES_PER_SECOND`, where it is not given.

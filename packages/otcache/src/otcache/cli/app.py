@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ from otcache.cli.output import say, show_line
 from otcache.cli.run import run
 from otcache.console import UnwritableError, readable_stream
 from otcache_core import OtcacheError
-from otcache_core.errors import OtcacheNotice
+from otcache_core.errors import OtcacheNotice, expected
 
 #: Exit statuses besides 0: of an error of ours or the system's, of a misuse, of Ctrl-C, and of a reader
 #: that went away, the last two as a shell reports the signals.
@@ -120,7 +121,7 @@ def _run(words: list[str], debug: bool) -> int:
 
 def _misused(error: Any, words: list[str]) -> int:
     """Print what is wrong with the words, in one line."""
-    message = str(error.format_message()).strip()
+    message = _own_words(error, words) or str(error.format_message()).strip()
     if message and not type(error).__name__.startswith("NoArgs"):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "otcache"
@@ -129,6 +130,19 @@ def _misused(error: Any, words: list[str]) -> int:
     elif message:
         show_line(message)
     return MISUSED
+
+
+def _own_words(error: Any, words: list[str]) -> str:
+    """Return what is wrong with the value of an option, with the value; "" where it is something else."""
+    option = next(iter(getattr(getattr(error, "param", None), "opts", ())), "")
+    values = [word for before, word in pairwise(words) if before == option]
+    values += [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+    message = error.format_message()
+    kinds = {"integer": "a whole number", "number": "a number", "float": "a number"}
+    kind = next((kinds[word] for word in kinds if word in message), "")
+    if not (option.startswith("-") and values and kind):
+        return ""
+    return expected(option, values[-1], kind)
 
 
 def _unwritten(error: UnwritableError) -> int:

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integers, names
+from otcache.cli.options import (
+    Call,
+    Json,
+    Pipeline,
+    arguments,
+    at_least,
+    integers,
+    names,
+    steps_in_range,
+)
 from otcache.cli.output import TABLE_WIDTH, show_facts, show_json, show_line, show_table
 
 
@@ -131,9 +140,8 @@ def compare(
 
 
 def _check(steps: int | None, reference: int, limit: float, workers: int) -> None:
-    if steps is not None:
-        at_least("--steps", steps, 1)
-    at_least("--reference-steps", reference, 0)
+    steps_in_range("--steps", steps)
+    steps_in_range("--reference-steps", reference, least=0)
     at_least("--limit", limit, 1)
     at_least("--workers", workers, 1)
 

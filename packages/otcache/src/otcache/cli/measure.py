@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integers
+from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integers, steps_in_range
 from otcache.cli.output import show_facts
 
 
@@ -43,7 +43,7 @@ def calibrate(
     from otcache.recipe import Recipe
     from otcache.samples import read_samples
 
-    at_least("--steps", steps, 1)
+    steps_in_range("--steps", steps)
     at_least("--batch-size", batch_size, 1)
     given, numbers = arguments(call), integers("--seeds", seeds)
     read = read_samples(prompts) if prompts else None
@@ -57,8 +57,7 @@ def calibrate(
         recipe=Recipe(batch_size=batch_size, refine=refine),
         directory=directory,
         progress=not as_json,
-        **opened.call,
-        **given,
+        **{**opened.call, **given},
     )
     facts = {
         "calibration": str(directory),

@@ -10,6 +10,7 @@ import typer
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
+from otcache_core.schedule import MAX_STEPS
 
 #: What --set cannot name, as the verbs' own options or otcache itself give it to the pipeline.
 OWN = {
@@ -71,6 +72,30 @@ def at_least(what: str, value: float, least: float) -> None:
     if not (math.isfinite(value) and value >= least):
         kind = "an integer" if isinstance(value, int) else "a finite number"
         raise OtcacheError(expected(what, value, f"{kind} of at least {least:g}"))
+
+
+def steps_in_range(what: str, value: int | None, least: int = 1) -> None:
+    """Check a number of steps, if there is one.
+
+    Raises:
+        OtcacheError: if no schedule can have as many.
+    """
+    if value is not None and not least <= value <= MAX_STEPS:
+        raise OtcacheError(expected(what, value, f"an integer between {least} and {MAX_STEPS}"))
+
+
+def text(what: str, value: str) -> str:
+    """Return a text that every tokenizer takes.
+
+    Raises:
+        OtcacheError: if the console gave bytes that are no text.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        advice = "its bytes are not in the encoding of the locale"
+        raise OtcacheError(expected(what, value, "text", advice)) from None
+    return value
 
 
 def arguments(pairs: list[str] | None) -> dict[str, Any]:

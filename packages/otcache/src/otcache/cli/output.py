@@ -32,12 +32,19 @@ def show_table(content: RenderableType, *, least: int = LEAST, highlight: bool =
 
 
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Print a line a fact, or one JSON document."""
+    """Print a line a fact that says something, or one JSON document of all."""
     if as_json:
         show_json(facts)
         return
     for name, value in facts.items():
+        if not _says_something(value):
+            continue
         show_line(Text.assemble((name, "bold"), f": {in_words(value)}"))
+
+
+def _says_something(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else [value]
+    return any(bool(part) or isinstance(value, str) for part in parts)
 
 
 def show_json(data: Any) -> None:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integer
+from otcache.cli.options import (
+    Call,
+    Json,
+    Pipeline,
+    arguments,
+    at_least,
+    integer,
+    steps_in_range,
+    text,
+)
 from otcache.cli.output import show_facts
 
 
@@ -48,8 +57,7 @@ def run(
     from otcache_core.contracts import Storage
     from otcache_core.plugins import Registry
 
-    if steps is not None:
-        at_least("--steps", steps, 1)
+    steps_in_range("--steps", steps)
     if rate is not None:
         at_least("--fps", rate, 0.1)
     number, given = integer("--budget", budget), arguments(call)
@@ -63,7 +71,7 @@ def run(
         opened.target,
         plan_,
         number,
-        prompt,
+        text("--prompt", prompt),
         seed=seed,
         num_steps=steps,
         strict=strict,
