@@ -135,24 +135,22 @@ def brief(sample: Sample) -> str:
 
 
 def _listed(name: str, values: object, of: str) -> list[Any]:
-    wanted = f"a list with at least one {of}"
-    if values is None or isinstance(values, (str, bytes, int)):
-        advice = "" if values is None else f"give [{values!r}]."
-        raise OtcacheError(expected(name, values, wanted, advice))
-    if isinstance(values, Mapping):
-        raise OtcacheError(
-            expected(name, "a mapping", wanted, "one mapping is one sample: give [it].")
-        )
+    wanted = f"{name} must be a list with at least one {of}"
+    if isinstance(values, (str, bytes, Mapping)) or values is None:
+        one = isinstance(values, (str, Mapping)) and name == "prompts"
+        advice = ": one sample is a list of one, [...]." if one else "."
+        raise OtcacheError(f"{wanted}, got {type(values).__name__}{advice}")
     if isinstance(values, Set):
-        raise OtcacheError(expected(name, "a set", wanted, "a set has no order that stays."))
+        raise OtcacheError(f"{wanted}, got a set: its order changes, so give a list.")
     if not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
         shape = getattr(values, "shape", None)
-        got = type(values).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
-        raise OtcacheError(expected(name, got, wanted))
+        got = repr(values) if shape is None else f"an array of shape {tuple(shape)}"
+        raise OtcacheError(f"{wanted}, got {got[:100]}: give a list, of one dimension.")
     found = list(islice(iter(values), MOST + 1))
-    if not 1 <= len(found) <= MOST:
-        got = "an empty one" if not found else f"above {MOST:,}"
-        raise OtcacheError(expected(name, got, f"{wanted}, and at most {MOST:,}"))
+    if not found:
+        raise OtcacheError(f"{wanted}, got an empty one.")
+    if len(found) > MOST:
+        raise OtcacheError(f"{wanted} and at most {MOST:,}, got more.")
     return found
 
 

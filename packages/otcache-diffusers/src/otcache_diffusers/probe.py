@@ -160,17 +160,16 @@ def _check(request: SampleRequest) -> None:
 
 
 def _sample(target: Any, request: SampleRequest, part: Sequence[int], recorder: Recorder) -> None:
-    """Run a batch; a pipeline that refuses its arguments is quoted."""
+    """Run a batch; of what a pipeline raises before its first step, arguments are the cause."""
     try:
         Sampler(target, request)(part)
-    except OtcacheError:
+    except (OtcacheError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (AttributeError, TypeError, ValueError) as error:
-        if isinstance(target, Loop) or recorder.run is not None:
+    except Exception as error:  # whatever a pipeline makes of arguments that it does not take
+        if isinstance(target, Loop) or recorder.began:
             raise
-        raise ExecutionError(
-            f"{type(target).__name__} does not take these arguments: {error}"
-        ) from error
+        kind = type(target).__name__
+        raise ExecutionError(f"{kind} does not take these arguments: {error}") from error
 
 
 def _batches(request: SampleRequest) -> Iterator[range]:

@@ -25,6 +25,10 @@ FIRST_STATE = (
     "sample_fn must return the final state x_N, got the state it began with: of a list of all states return "
     "the last one."
 )
+EMPTY = (
+    "the sampler's state has no elements: give a height and width of at least one latent pixel, and of a "
+    "video one frame."
+)
 #: Samples whose outputs are replayed where states are large.
 SAMPLES = 2
 
@@ -58,6 +62,11 @@ class Recorder(StepPolicy):
         self._kept: KeptRun | None = None
         self._rounding = 0.0
 
+    @property
+    def began(self) -> bool:
+        """Whether a step is behind."""
+        return self._kept is not None
+
     def begin(self, run: RunInfo) -> None:
         self.run = run
 
@@ -85,6 +94,8 @@ class Recorder(StepPolicy):
         outputs = (
             list(model_output.unbind(1)) if model_output.ndim > sample.ndim else [model_output]
         )
+        if sample.numel() == 0:
+            raise ExecutionError(EMPTY)
         _check_shapes(step, sample, outputs[0], next_sample, step == self.run.num_steps - 1)
         self._rounding = max(_rounding(x.dtype) for x in (sample, *outputs, next_sample))
         state = _host(sample)

@@ -118,7 +118,7 @@ def _check_names(
         if name in OWN:
             raise OtcacheError(f"the call argument {name} is otcache's own: {OWN[name]}.")
         if name not in known and not takes_any(known):
-            raise OtcacheError(_unknown(name, kind, list(known)))
+            raise OtcacheError(_unknown(name, kind, list(known)[1:]))
     for name in request.call:
         if name in own and name == "prompt":
             raise OtcacheError(

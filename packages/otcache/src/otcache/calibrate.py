@@ -92,9 +92,9 @@ def calibrate(
         OtcacheError: if an argument is of the wrong kind or clashes with another, which it names, no
             installed plugin can record the target, or a run of the same seed does not come out the same.
     """
-    registry = _of_kind("registry", registry or Registry(), Registry)
+    registry = _of_kind("registry", Registry() if registry is None else registry, Registry)
     asked = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
-    recipe = _of_kind("recipe", recipe or Recipe(), Recipe)
+    recipe = _of_kind("recipe", Recipe() if recipe is None else recipe, Recipe)
     folder = None if directory is None else Path(_of_kind("directory", directory, (str, Path)))
     keep = recipe.keep
     if folder is not None and keep.folder is None:

@@ -153,8 +153,9 @@ def _recorded(job: Job, part: range) -> Iterator[Trajectory]:
     keep = request.keep.share(len(part), len(request.prompts))
     inside = replace(request, prompts=prompts, seeds=seeds, keep=keep)
     for index, trajectory in zip(part, job.probe.record(job.target, inside), strict=True):
-        names = [f"sample {index}", f"seed {request.seeds[index]}", brief(request.prompts[index])]
-        yield replace(trajectory, label=", ".join(filter(None, names)))
+        own = brief(request.prompts[index])
+        label = f"sample {index}, seed {request.seeds[index]}"
+        yield replace(trajectory, label=f"{label}, {own}" if own else label)
 
 
 def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:

@@ -82,6 +82,9 @@ class Recipe:
                 wanted = "at least 0" if may_be_0 else "above 0"
                 raise OtcacheError(expected(f"Recipe.{name}", value, wanted))
 
+        if not isinstance(self.keep, Keep):
+            raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.Keep"))
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
