@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -208,3 +210,379 @@ def test_a_bad_budget_of_a_request_changes_nothing(
         pass
     _sample(loop)
     assert loop.denoiser.calls == 4
+
+
+# -- tasks --------------------------------------------------------------------------------------
+
+
+def test_tasks_wait_in_their_order_and_the_loop_goes_on(
+    loop: otcache.Loop, handle: otcache.Enabled
+) -> None:
+    budgets, order = (3, 4, 6, 8), list[int]()
+
+    async def serve(budget: int) -> torch.Tensor:
+        async with handle.request(budget) as run:
+            order.append(budget)
+            made = await asyncio.to_thread(_sample, loop, budget)  # a thread that did not enter
+        assert (run.report.computed, run.report.warnings) == ({"call": budget}, [])
+        return made
+
+    async def main() -> list[torch.Tensor]:
+        return await asyncio.gather(*map(serve, budgets))
+
+    for budget, made in zip(budgets, asyncio.run(main()), strict=True):
+        assert torch.equal(made, _alone(budget, budget))
+    assert order == list(budgets)
+
+
+def test_a_pool_of_threads_without_the_task_s_context_serves_too(
+    loop: otcache.Loop, handle: otcache.Enabled
+) -> None:
+    async def serve(budget: int, pool: ThreadPoolExecutor) -> None:
+        async with handle.request(budget) as run:
+            made = await asyncio.get_running_loop().run_in_executor(pool, _sample, loop, budget)
+        assert run.report.computed == {"call": budget}
+        assert torch.equal(made, _alone(budget, budget))
+
+    async def main() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            await asyncio.gather(*(serve(budget, pool) for budget in (3, 5, 8)))
+
+    asyncio.run(main())
+
+
+ADVICE = {
+    "request": "write 'async with handle.request(...)', which waits in its task",
+    "set_budget": "await asyncio.to_thread(handle.set_budget, budget)",
+    "remove": "await asyncio.to_thread(handle.remove)",
+}
+
+
+@pytest.mark.remedy("write 'async with handle.request(...)', which waits in its task")
+@pytest.mark.remedy("await asyncio.to_thread(handle.set_budget, budget)")
+@pytest.mark.remedy("await asyncio.to_thread(handle.remove)")
+def test_what_would_block_the_event_loop_is_refused_with_what_does_not(
+    loop: otcache.Loop, handle: otcache.Enabled
+) -> None:
+    async def refused(change: str) -> str:
+        changes: dict[str, Callable[[], Any]] = {
+            "request": lambda: handle.request(5).__enter__(),
+            "set_budget": lambda: handle.set_budget(5),
+            "remove": handle.remove,
+        }
+        with pytest.raises(otcache.ExecutionError) as error:
+            changes[change]()
+        return str(error.value)
+
+    async def waits() -> None:
+        async with handle.request(5):
+            pass
+        await asyncio.to_thread(handle.set_budget, 6)
+        await asyncio.to_thread(handle.remove)
+
+    async def main() -> None:
+        with handle.request(3):  # nobody to wait for
+            pass
+        entered = asyncio.Event()
+        go_on = asyncio.Event()
+
+        async def holds() -> None:
+            async with handle.request(3):
+                entered.set()
+                await go_on.wait()
+
+        holder = asyncio.create_task(holds())
+        await entered.wait()
+        for change, advice in ADVICE.items():
+            assert advice in await refused(change)
+        waiter = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(holder, waiter)
+
+    asyncio.run(main())
+    assert otcache.enabled(loop) is None
+
+
+@pytest.mark.remedy("leave the 'with handle.request(...)' block first")
+@pytest.mark.parametrize("where", ["task", "child task", "to_thread"])
+def test_a_request_inside_a_request_is_an_error_and_no_dead_lock(
+    handle: otcache.Enabled, where: str
+) -> None:
+    async def nested() -> None:
+        async with handle.request(5):
+            pass
+
+    def blocking() -> None:
+        with handle.request(5):
+            pass
+
+    async def main() -> None:
+        ways: dict[str, Callable[[], Any]] = {
+            "task": nested,
+            "child task": lambda: asyncio.create_task(nested()),
+            "to_thread": lambda: asyncio.to_thread(blocking),
+        }
+        async with handle.request(3):
+            with pytest.raises(otcache.ExecutionError, match="leave the 'with handle"):
+                await ways[where]()
+        await nested()
+        blocking()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["waiting", "granted", "inside"])
+def test_a_cancelled_request_leaves_the_handle_clean(
+    loop: otcache.Loop, handle: otcache.Enabled, when: str
+) -> None:
+    handle.set_budget(5)
+
+    async def serve(budget: int, entered: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with handle.request(budget):
+            entered.set()
+            await go_on.wait()
+
+    async def main() -> None:
+        events = [asyncio.Event() for _ in range(4)]
+        first = asyncio.create_task(serve(3, *events[:2]))
+        await events[0].wait()
+        second = asyncio.create_task(serve(4, *events[2:]))
+        await asyncio.sleep(0)
+        doomed = {"waiting": second, "granted": second, "inside": first}[when]
+        if (
+            when == "granted"
+        ):  # the turn is given in the very step of the loop in which it is cancelled
+            events[1].set()
+            await first
+        doomed.cancel()
+        await asyncio.gather(doomed, return_exceptions=True)
+        assert doomed.cancelled()
+        for event in events:
+            event.set()
+        await asyncio.gather(first, second, return_exceptions=True)
+        async with handle.request(6) as run:
+            _sample(loop)
+        assert run.report.computed == {"call": 6}
+
+    asyncio.run(main())
+    _sample(loop)
+    assert handle.run is not None
+    assert handle.run.report.computed == {"call": 5}
+
+
+def test_a_cancelled_request_s_run_goes_on_to_its_end_and_the_next_waits_for_it(
+    loop: otcache.Loop, handle: otcache.Enabled
+) -> None:
+    """Cancelling a task does not stop the thread that it waits for."""
+    inside, go_on, made, runs = threading.Event(), threading.Event(), list[torch.Tensor](), []
+
+    def stop(*seen: Any) -> None:
+        if not inside.is_set():
+            inside.set()
+            assert go_on.wait(60)
+
+    loop.denoiser.register_forward_hook(stop)
+
+    async def abandoned() -> None:
+        async with handle.request(3) as run:
+            runs.append(run)
+            await asyncio.to_thread(lambda: made.append(_sample(loop, 1)))
+
+    async def main() -> None:
+        task = asyncio.create_task(abandoned())
+        await asyncio.to_thread(inside.wait, 60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        following = asyncio.create_task(follows())
+        await asyncio.sleep(0)
+        assert not following.done()
+        go_on.set()
+        await following
+
+    async def follows() -> None:
+        async with handle.request(6) as run:
+            assert torch.equal(await asyncio.to_thread(_sample, loop), _alone(6, 0))
+        assert (run.report.computed, run.report.warnings) == ({"call": 6}, [])
+
+    asyncio.run(main())
+    assert torch.equal(made[0], _alone(3, 1))
+    assert (runs[0].report.computed, runs[0].report.warnings) == ({"call": 3}, [])
+
+
+def test_one_whose_event_loop_is_gone_is_passed_over(handle: otcache.Enabled) -> None:
+    with handle.request(3):
+        gone = asyncio.new_event_loop()
+        waits = handle.request(4).__aenter__()
+
+        async def begins() -> None:
+            waits.send(None)
+
+        # In a thread of its own, as a task from inside this request would be refused.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(gone.run_until_complete, begins()).result()
+        gone.close()
+    with handle.request(5):
+        pass
+    with pytest.raises(RuntimeError):
+        waits.throw(RuntimeError)
+
+
+def test_those_who_wait_for_a_handle_that_is_removed_are_told(handle: otcache.Enabled) -> None:
+    async def serve(entered: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with handle.request(3):
+            entered.set()
+            await go_on.wait()
+
+    async def main() -> None:
+        entered, go_on = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(serve(entered, go_on))
+        await entered.wait()
+        last = asyncio.create_task(serve(asyncio.Event(), go_on))
+        removed = asyncio.create_task(asyncio.to_thread(handle.remove))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, removed, last, return_exceptions=True)
+        with pytest.raises(otcache.OtcacheError, match="removed: call otcache"):
+            await serve(entered, go_on)
+
+    asyncio.run(main())
+
+
+# -- samplers in steps --------------------------------------------------------------------------
+
+GRID = torch.linspace(1, 0, STEPS + 1) ** 1.5
+
+
+def _stepwise(kind: str) -> tuple[otcache.Loop, Callable[[], torch.Tensor]]:
+    """Make a loop whose sampler pauses at each step, and what runs it to its end."""
+    net = make_loop().denoiser
+
+    def one(x: torch.Tensor, i: int) -> torch.Tensor:
+        with torch.no_grad():
+            return x + (GRID[i + 1] - GRID[i]) * net(x, GRID[i])
+
+    def generator(num_steps: int) -> Iterator[torch.Tensor]:
+        x = torch.ones(1, 8)
+        for i in range(num_steps):
+            x = one(x, i)
+            yield x
+
+    async def coroutine(num_steps: int) -> torch.Tensor:
+        x = torch.ones(1, 8)
+        for i in range(num_steps):
+            x = await asyncio.to_thread(one, x, i)
+        return x
+
+    async def asynchronous(num_steps: int) -> Any:
+        for x in generator(num_steps):
+            await asyncio.sleep(0)
+            yield x
+
+    loop: otcache.Loop
+
+    async def drained() -> torch.Tensor:
+        return [x async for x in loop(STEPS)][-1]
+
+    samplers: dict[str, Any] = {
+        "generator": generator,
+        "returned generator": lambda num_steps: generator(num_steps),
+        "coroutine": coroutine,
+        "asynchronous generator": asynchronous,
+    }
+    runs = {
+        "coroutine": lambda: asyncio.run(loop(STEPS)),
+        "asynchronous generator": lambda: asyncio.run(drained()),
+    }
+    loop = otcache.loop(samplers[kind], denoiser=net, grid=GRID.tolist())
+    return loop, runs.get(kind, lambda: list(loop(STEPS))[-1])
+
+
+KINDS = ("generator", "returned generator", "coroutine", "asynchronous generator")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sampler_in_steps_is_accelerated_to_its_end(kind: str) -> None:
+    loop, run = _stepwise(kind)
+    plain, wanted = run(), _stepwise("generator")
+    with otcache.accelerate(wanted[0], _policy(), 5):
+        expected = wanted[1]()
+    loop.denoiser.calls = 0
+    with otcache.accelerate(loop, _policy(), 5) as handle:
+        assert torch.equal(run(), expected)
+        assert torch.equal(run(), expected)
+    assert (handle.report.runs, handle.report.computed) == (2, {"call": 10})
+    assert (loop.denoiser.calls, handle.report.warnings) == (10, [])
+    assert torch.equal(run(), plain)
+
+
+def test_a_generator_may_be_resumed_in_any_thread_and_shares_its_pauses() -> None:
+    """As servers do that stream from a plain generator."""
+    loop, run = _stepwise("generator")
+    x = torch.ones(2, 8)
+    wanted = loop.denoiser(x, GRID[3])
+    with otcache.accelerate(loop, _policy(), 5) as handle:
+        expected = run()
+        steps = loop(STEPS)
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(STEPS):
+                last = pool.submit(next, steps).result()
+                assert torch.equal(loop.denoiser(x, GRID[3]), wanted)
+        assert next(steps, None) is None
+    assert torch.equal(last, expected)
+    assert handle.report.runs == 2
+    assert ["outside a run of" in said for said in handle.report.warnings] == [True]
+
+
+@pytest.mark.parametrize("end", ["closed", "dropped", "failed"])
+def test_a_generator_left_in_the_middle_ends_its_run(end: str) -> None:
+    loop, run = _stepwise("generator")
+    with otcache.accelerate(loop, _policy(), 5) as handle:
+        wanted = run()
+        steps = loop(STEPS)
+        next(steps)
+        assert handle.running
+        if end == "failed":
+            with pytest.raises(KeyError):
+                steps.throw(KeyError)
+        elif end == "closed":
+            steps.close()
+        del steps
+        assert not handle.running
+        assert torch.equal(run(), wanted)
+    assert handle.report.runs == 2
+
+
+def test_calls_from_threads_of_the_sampler_s_own_are_computed_and_the_reason_said() -> None:
+    net = make_loop().denoiser
+
+    def sample(num_steps: int) -> torch.Tensor:
+        x = torch.ones(1, 8)
+        with torch.no_grad(), ThreadPoolExecutor(1) as pool:
+            for i in range(num_steps):
+                x = x + (GRID[i + 1] - GRID[i]) * pool.submit(net, x, GRID[i]).result()
+        return x
+
+    loop = otcache.loop(sample, denoiser=net, grid=GRID.tolist())
+    net.requires_grad_(False)
+    plain = loop(STEPS)
+    with warnings.catch_warnings(record=True) as heard, otcache.accelerate(loop, _policy(), 5):
+        warnings.simplefilter("always")
+        assert torch.equal(loop(STEPS), plain)
+    assert ["in threads of its own" in str(said.message) for said in heard] == [True]
+
+
+# -- loops over one module ----------------------------------------------------------------------
+
+
+def test_two_loops_over_one_module_have_a_handle_each() -> None:
+    one = make_loop()
+    two = otcache.loop(one.sample_fn, denoiser=one.denoiser, grid=one.grid)
+    handles = [otcache.enable(one, _policy(), 4), otcache.enable(two, _policy(), 6)]
+    assert torch.equal(_sample(one), _alone(4, 0))
+    assert torch.equal(_sample(two), _alone(6, 0))
+    for handle in handles:
+        assert handle.run is not None
+        assert handle.run.report.warnings == []
+        handle.remove()
+    assert "forward" not in vars(one.denoiser)

@@ -37,7 +37,7 @@ class TorchRun(RunHandle):
 
     def __init__(self, report: RunReport, driven: Driven) -> None:
         self._report = report
-        self._driven: Driven | None = driven
+        self._driven: Callable[[], Driven | None] = weakref.ref(driven)  # it knows the target
         self._look: Callable[[], None] | None = None
 
     @property
@@ -49,14 +49,16 @@ class TorchRun(RunHandle):
 
     @property
     def running(self) -> bool:
-        return self._driven is not None and self._driven.running
+        driven = self._driven()
+        return driven is not None and driven.running
 
     def busy(self, besides: Collection[int] = ()) -> bool:
-        return self._driven is not None and self._driven.busy(besides)
+        driven = self._driven()
+        return driven is not None and driven.busy(besides)
 
     def close(self, target: Any, policy: CachePolicy) -> None:
         """The context is left; the target is not kept alive."""
-        self._driven = None
+        self._driven = _nothing_driven
         if is_pipeline(target):
             self._look = partial(_report_sharers, weakref.ref(target), policy)
 
@@ -155,3 +157,7 @@ def _report_sharers(target: Callable[[], Any], policy: CachePolicy) -> None:
             f"{name} shares the denoiser and the scheduler: a run of it is accelerated too while the "
             "context is open."
         )
+
+
+def _nothing_driven() -> None:
+    """The context was left."""

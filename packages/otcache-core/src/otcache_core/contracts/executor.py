@@ -59,6 +59,19 @@ class RunReport:
         """Whether no run of the target was seen, whole or not."""
         return not (self.runs or self.computed or self.skipped or self.uncounted)
 
+    def __str__(self) -> str:
+        """Say in one line what was done, and below it what could not be done as planned."""
+        calls = {b: (self.computed.get(b, 0), self.skipped.get(b, 0)) for b in self._branches}
+        made = ", ".join(f"{b} {made} of {made + left}" for b, (made, left) in calls.items())
+        kept = (self.peak_cached_bytes + self.peak_cached_host_bytes) / 2**20
+        runs = f"{self.runs} run{'' if self.runs == 1 else 's'} in {self.seconds:.3g} s"
+        line = f"{runs}; denoiser calls made: {made or 'none'}; {kept:.3g} MiB kept at most"
+        return "\n".join((line, *(f"  {warning}" for warning in self.warnings)))
+
+    @property
+    def _branches(self) -> tuple[str, ...]:
+        return tuple(self.computed | self.skipped)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**self.__dict__, "storage": asdict(self.storage)}

@@ -28,9 +28,9 @@ RAGGED = (
     "denoiser= be a function that guides inside, called as loop.denoiser(...)."
 )
 ELSEWHERE = (
-    "sample_fn calls the denoiser in threads of its own, whose calls cannot be told from others': they are "
-    "computed in full. Call it in the thread that runs sample_fn, or by asyncio.to_thread(...) or "
-    "contextvars.copy_context().run(...), one call after the other."
+    "sample_fn calls the denoiser in threads of its own, whose calls cannot be told from others': call it in "
+    "the thread that runs sample_fn, or by asyncio.to_thread(...) or contextvars.copy_context().run(...), "
+    "one call after the other."
 )
 STARTS = (
     "the schedule counts steps from where a run begins: plan one for runs that begin there, or give "
