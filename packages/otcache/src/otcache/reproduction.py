@@ -37,12 +37,12 @@ UNSEEDED = (
 BEYOND = (
     "the sampler must use the denoiser's outputs and nothing else of it, and replayed with the same outputs "
     "it is {deviation:.1e} off, relative to its state, though the same seed comes out the same: it may "
-    "differentiate through the denoiser (guidance by a gradient), or read what the denoiser keeps inside. "
+    "differentiate through the denoiser (guidance by a gradient) or read what the denoiser keeps inside. "
     "Such a sampler cannot be measured; make denoiser= a callable that returns all that the step uses."
 )
 CHANGED = (
     "the sampler is another than the one whose runs are kept in this folder: replayed, they go elsewhere. "
-    "Choose another folder, or overwrite=True to start over."
+    "Choose another folder, or delete this one."
 )
 
 

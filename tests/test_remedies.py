@@ -1,0 +1,177 @@
+"""What an error of several packages together advises is done here, and the error is gone."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import STEPS, Swirl, make_loop
+
+import otcache
+from otcache.calibrate import _request
+from otcache_core import Provenance, Registry
+
+N = 6
+FEW: dict[str, Any] = {"ladder": (2, 3), "anchor_trials": 1, "climb_trials": 0, "cost_samples": 1}
+SCHEDULE = otcache.Schedule(STEPS, (0, 3, 6))
+GRID = torch.linspace(1, 0, N + 1)
+
+
+def calibrated(loop: otcache.Loop, prompts: Any = ("a", "b"), **more: Any) -> otcache.Calibration:
+    settings = {"recipe": otcache.Recipe(**FEW), "progress": False, **more}
+    return otcache.calibrate(loop, list(prompts), N, **settings)
+
+
+def silently(work: Callable[[], Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", otcache.OtcacheNotice)
+        return work()
+
+
+def stepped(
+    net: Any, start: Callable[[Any], torch.Tensor], noise: Any = None
+) -> Callable[..., torch.Tensor]:
+    """Euler steps from what ``start`` makes of the seeds, with a little ``noise`` in each."""
+
+    def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        x = start(generators)
+        for s, after in pairwise(GRID):
+            x = x + (after - s) * net(x, s)
+            if noise is not None:
+                x = x + 0.05 * noise(generators)
+        return x
+
+    return sample
+
+
+def each(generators: Any) -> torch.Tensor:
+    return torch.cat([torch.randn(1, 8, generator=g) for g in generators])
+
+
+@pytest.mark.remedy("and measured on no other: leave seeds= out, or give several")
+def test_seeds_are_left_out_or_several() -> None:
+    loop = make_loop()
+    probe = Registry().create("probes", "torch")
+
+    def request(seeds: Any) -> None:
+        _request(probe, loop, ["a", "b"], seeds, N, {}, otcache.Recipe())
+
+    with pytest.warns(otcache.OtcacheNotice, match="leave seeds= out, or give several"):
+        request([7])
+    for seeds in (None, [7, 8]):
+        silently(lambda seeds=seeds: request(seeds))
+
+
+@pytest.mark.remedy(
+    "Every sample is measured in a call of its own. Seed each sample's noise by its own seed"
+)
+@pytest.mark.remedy("Draw all noise from a torch.Generator that is seeded by the sample's own seed")
+def test_noise_has_the_seed_of_its_sample() -> None:
+    def beside(generators: Any) -> torch.Tensor:
+        return torch.randn(len(generators), 8, generator=generators[0])
+
+    net = Swirl()
+    loop = otcache.loop(stepped(net, beside), denoiser=net, grid=GRID.tolist())
+    with pytest.warns(otcache.OtcacheNotice, match="Seed each sample's noise by its own seed"):
+        calibrated(loop)
+    loop = otcache.loop(stepped(net, each), denoiser=net, grid=GRID.tolist())
+    silently(lambda: calibrated(loop))
+
+    unseeded = torch.Generator()
+    loose = stepped(
+        net, each, lambda generators: torch.randn(len(generators), 8, generator=unseeded)
+    )
+    loop = otcache.loop(loose, denoiser=net, grid=GRID.tolist())
+    with pytest.raises(otcache.OtcacheError, match=r"Draw all noise from a torch\.Generator"):
+        calibrated(loop, recipe=otcache.Recipe(**FEW, batch_size=1))
+    loop = otcache.loop(stepped(net, each, each), denoiser=net, grid=GRID.tolist())
+    calibrated(loop, recipe=otcache.Recipe(**FEW, batch_size=1))
+
+
+@pytest.mark.remedy("make denoiser= a callable that returns all that the step uses")
+def test_the_denoiser_returns_all_that_the_step_uses() -> None:
+    class Remembers(Swirl):
+        kept = torch.zeros(1)
+
+        def forward(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+            self.kept = torch.sin(5 * x)
+            return super().forward(x, s)
+
+    net = Remembers()
+    reads = stepped(lambda x, s: net(x, s) + net.kept, each)
+    loop = otcache.loop(reads, denoiser=net, grid=GRID.tolist())
+    with pytest.raises(otcache.OtcacheError, match="returns all that the step uses"):
+        calibrated(loop, recipe=otcache.Recipe(**FEW, batch_size=1))
+    loop = otcache.loop(
+        stepped(lambda x, s: loop.denoiser(x, s), each),
+        denoiser=lambda x, s: net(x, s) + net.kept,
+        grid=GRID.tolist(),
+    )
+    silently(lambda: calibrated(loop))
+
+
+@pytest.mark.remedy("replayed, they go elsewhere. Choose another folder, or delete this one")
+def test_a_folder_of_another_sampler(tmp_path: Path) -> None:
+    net = Swirl()
+
+    def loop(scale: float) -> otcache.Loop:
+        return otcache.loop(
+            stepped(lambda x, s: scale * net(x, s), each), denoiser=net, grid=GRID.tolist()
+        )
+
+    calibrated(loop(1.0), directory=tmp_path / "old")
+    (tmp_path / "old/evaluations.jsonl").unlink()  # as if it had been stopped before
+    with pytest.raises(otcache.OtcacheError, match="or delete this one"):
+        calibrated(loop(0.5), directory=tmp_path / "old")
+    calibrated(loop(0.5), directory=tmp_path / "new")
+    shutil.rmtree(tmp_path / "old")
+    calibrated(loop(0.5), directory=tmp_path / "old")
+
+
+@pytest.mark.remedy("cut into as many samples, got {}: use otcache.Recipe(batch_size=1)")
+def test_a_denoiser_of_a_fixed_batch_is_measured_one_sample_a_call() -> None:
+    class Static(Swirl):
+        def forward(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+            assert len(x) == 3  # compiled for it, say
+            return super().forward(x, s)
+
+    net = Static()
+
+    def padded(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return net(torch.cat([x, x.new_zeros(3 - len(x), 8)]), s)[: len(x)]
+
+    loop = otcache.loop(stepped(padded, each), denoiser=net, grid=GRID.tolist())
+    with pytest.raises(otcache.OtcacheError, match=r"use otcache\.Recipe\(batch_size=1\)"):
+        calibrated(loop)
+    calibrated(loop, recipe=otcache.Recipe(**FEW, batch_size=1))
+
+
+@pytest.mark.remedy(
+    "run the very pipeline, otcache.loop(...) or module that was accelerated, inside the con"
+)
+@pytest.mark.remedy("a policy needs a budget: accelerate(pipe, policy, budget=10)")
+def test_what_is_run_is_what_was_accelerated() -> None:
+    loop, other = make_loop(), make_loop()
+    with (
+        pytest.warns(otcache.OtcacheNotice, match="run the very pipeline"),
+        otcache.accelerate(loop, SCHEDULE),
+    ):
+        other(["a"], [0], STEPS)
+
+    def run(**budget: int) -> dict[str, int]:
+        with otcache.accelerate(loop, policy, **budget) as handle:
+            loop(["a"], [0], STEPS)
+        return dict(handle.report.skipped)
+
+    ends = otcache.Schedule(STEPS, (0, 6)), otcache.Schedule(STEPS, (0, 2, 4, 6, 8, 9, 10))
+    policy = otcache.Policy(*ends, Provenance.from_dict({"num_steps": STEPS, "grid": loop.grid}))
+    with pytest.raises(otcache.OtcacheError, match=r"accelerate\(pipe, policy, budget=10\)"):
+        run()
+    assert silently(lambda: run(budget=3)) == {"call": STEPS - 3}
