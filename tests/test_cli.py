@@ -153,6 +153,24 @@ def test_an_empty_prompt_file(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('{"image": "none.png"}', "line 2, image: the image 'none.png' cannot be read"),
+        ('{"label": 3}', "arguments of prompts[1] must be those of prompts[0], prompt"),
+        ('"a dog"', "call argument must be one that sample_fn takes, got 'scale'"),
+    ],
+)
+def test_samples_of_json_lines(run: Run, tmp_path: Path, second: str, message: str) -> None:
+    """The last pair is taken: then what goes with it is refused."""
+    file = tmp_path / "samples.jsonl"
+    file.write_text(f'{{"prompt": "a cat"}}\n{second}\n', encoding="utf-8")
+    words = ["--steps", STEPS, "--out", tmp_path / "c", "--prompts", file, "--set", "scale=2"]
+    status, _, err = run("calibrate", "toy:make_loop", *words)
+    assert status == 2
+    assert message in err
+
+
+@pytest.mark.parametrize(
     "verb", ["demo", "calibrate", "plan", "run", "inspect", "estimate", "plugins"]
 )
 def test_every_verb_has_help(run: Run, verb: str) -> None:

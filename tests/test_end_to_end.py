@@ -309,6 +309,34 @@ def test_a_loop_without_a_grid_is_calibrated_on_several_prompts() -> None:
     np.testing.assert_allclose(np.diff(made.grid), np.diff(make_loop().grid), atol=1e-4)
 
 
+def test_kept_work_is_known_again_by_what_samples_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrate(value: float, **call: Any) -> None:
+        samples = [{"image": torch.full((2, 2), value), "label": np.int64(n)} for n in range(2)]
+        loop = make_loop()
+        sample_fn = loop.sample_fn
+
+        def sample(prompts: Any, seeds: Any, num_steps: int, style: Any = None) -> torch.Tensor:
+            return sample_fn(prompts, seeds, num_steps)  # type: ignore[no-any-return]
+
+        loop = otcache.loop(sample, denoiser=loop.denoiser, grid=loop.grid)
+        options: Any = {"directory": tmp_path, "recipe": RECIPE, "progress": False}
+        otcache.calibrate(loop, samples, STEPS, **options, **call)
+
+    def killed(*args: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(calibration_stages, "record", killed)
+    style = np.arange(3.0)
+    for _ in range(2):  # the same values in other objects
+        with pytest.raises(Killed):
+            calibrate(0.0, style=style.copy())
+    for other in ((1.0, style), (0.0, style + 1)):
+        with pytest.raises(otcache.OtcacheError, match="holds another calibration"):
+            calibrate(other[0], style=other[1])
+
+
 def test_samples_of_one_seed_are_said_to_tell_little() -> None:
     with pytest.warns(OtcacheNotice, match="noise of one seed"):
         _calibrate(seeds_of_one=True)
