@@ -278,7 +278,7 @@ def test_a_run_of_no_more_steps_than_the_budget_computes_them_all(
     grid = np.linspace(1.0, 0.0, n + 1) ** 2 if graded else None
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        got = policy.schedule(np.int64(budget), np.int32(n), grid)
+        got = policy.schedule(np.array(budget), np.int32(n), grid)
     assert got.budget == min(budget, n)
     said = [str(w.message) for w in heard if "every step is computed" in str(w.message)]
     assert len(said) == (budget >= n and (n < N or graded))

@@ -103,7 +103,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         own = self.provenance.grid
         n, points = run_of(num_steps, grid, self.num_steps)
-        check_budget(budget, max(n, self.num_steps))
+        budget = check_budget(budget, max(n, self.num_steps))
         if n == self.num_steps and (not points or not own or same_grid(points, own)):
             return schedule_at(self, budget)
         check_monotone(points)
@@ -115,9 +115,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             difference = f"the run has {steps}, the policy was measured on {self.num_steps}"
         if strict:
             raise MismatchError(f"{difference}: calibrate again, or leave strict off to map it.")
-        reason = _why_full(int(budget), n, points, own)
+        reason = _why_full(budget, n, points, own)
         notify(f"{difference}{reason or ': the schedule is mapped.'}")
-        return Schedule.full(n) if reason else schedule_mapped(self, int(budget), n, points)
+        return Schedule.full(n) if reason else schedule_mapped(self, budget, n, points)
 
     def check(self, provenance: Mapping[str, Any], strict: bool = False) -> list[str]:
         """Compare with the pipeline at hand: see :meth:`Provenance.check`.

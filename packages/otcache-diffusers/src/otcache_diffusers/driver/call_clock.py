@@ -32,6 +32,10 @@ ELSEWHERE = (
     "the thread that runs sample_fn, or by asyncio.to_thread(...) or contextvars.copy_context().run(...), "
     "one call after the other."
 )
+UNKNOWN = (
+    "the loop's number of steps must be known: give sample_fn an argument num_steps, or otcache.loop(...) "
+    "num_steps= or grid=."
+)
 STARTS = (
     "the schedule counts steps from where a run begins: plan one for runs that begin there, or give "
     f"otcache.loop(...) its grid= as a function of the steps. {ADAPTIVE}"
@@ -88,18 +92,16 @@ class LoopClock(Clock):
                 "give each thread a loop with a denoiser of its own."
             )
         try:
-            self._begin(num_steps or self._num_steps)
+            self._begin(self._num_steps if num_steps is None else num_steps)
         except BaseException:
             self._live.release()
             raise
 
     def _begin(self, n: int | None) -> None:
-        if n is None:
+        if not n:
             self._calls = self._whole = self._strays = 0
-            self._conductor.lose(
-                "the loop's number of steps must be known: give sample_fn an argument num_steps, "
-                "or otcache.loop(...) num_steps= or grid=."
-            )
+            if n is None:
+                self._conductor.lose(UNKNOWN)
             return
         info = RunInfo(n, self._grid(n))
         if self._whole != n * self._per_step:  # another grid, which may begin elsewhere
@@ -135,7 +137,7 @@ class LoopClock(Clock):
         Raises:
             ExecutionError: if the run has had all its calls, or those of one step carry two times.
         """
-        if not self._whole:  # nothing is planned for a run of unknown length
+        if not self._whole:  # nothing is planned for a run of unknown length, or of no steps
             return
         self._count(arguments)
         self._look_at_times(self._time_of.of(arguments))
@@ -201,6 +203,8 @@ class LoopClock(Clock):
         self._live.release()
 
     def _check(self) -> None:
+        if not self._whole:
+            return
         if self._calls == 0 and self._strays:
             self._conductor.lose(ELSEWHERE)
             return
