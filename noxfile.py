@@ -15,17 +15,18 @@ CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
     f"packages/{name}"
     for name in ("otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video", "otcache")
 )
-#: The newest two minor versions: packages/otcache-diffusers/pyproject.toml allows these.
-DIFFUSERS_VERSIONS = ("0.41.0", "0.42.1")
+#: What ``otcache-diffusers[pipelines]`` allows: the oldest, one that servers pin, and the newest.
+DIFFUSERS_VERSIONS = ("0.37.0", "0.40.0", "0.42.1")
 RESULTS = Path("build/families")
-#: What else of the executor runs on the older one; on the newest the session ``tests`` runs it.
+#: What else of the executor runs on the older ones; on the newest the session ``tests`` runs it.
 EXECUTOR = ("executor_laws", "samplers", "companions", "block_families", "ways_*")
+PIPELINES = f"{DIFFUSERS}[pipelines]"
 EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
 ALONE = {
     "core": (CORE,),
     "solvers": (CORE, SOLVERS),
-    "diffusers": (CORE, DIFFUSERS),
-    "video": (CORE, DIFFUSERS, VIDEO),
+    "diffusers": (CORE, PIPELINES),
+    "video": (CORE, PIPELINES, VIDEO),
     "otcache": (CORE, FACADE),
 }
 
@@ -41,7 +42,7 @@ def _environment(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Install otcache[diffusers] and run ``otcache demo``; arguments go to it."""
-    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE))
+    _install(session, (CORE, SOLVERS, PIPELINES, FACADE))
     _environment(session)
     session.run("otcache", "demo", *session.posargs)
 
@@ -75,7 +76,7 @@ def wheels(session: nox.Session) -> None:
 @nox.session
 def compare(session: nox.Session) -> None:
     """Run ``otcache compare demo`` with every method, cache-dit's among them; arguments go to it."""
-    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), "cache-dit")
+    _install(session, (CORE, SOLVERS, PIPELINES, FACADE), "cache-dit")
     _environment(session)
     session.run("otcache", "compare", "demo", *(session.posargs or ("--out", "comparison")))
 
@@ -108,13 +109,13 @@ def tests(session: nox.Session) -> None:
 def families(session: nox.Session, diffusers: str) -> None:
     """Every family of pipelines on one version of diffusers; then the tables in docs/coverage.md.
 
-    On the older version also the executor's other laws, the samplers, companions, levels and ways to run.
+    On older versions also the executor's other laws, the samplers, companions, levels and ways to run.
     """
     constraints = Path(session.create_tmp()) / "constraints.txt"
     pinned = Path("constraints.txt").read_text().splitlines()
     kept = [line for line in pinned if not line.startswith("diffusers==")]
     constraints.write_text("\n".join([*kept, f"diffusers=={diffusers}"]) + "\n")
-    session.install("-c", str(constraints), CORE, DIFFUSERS, VIDEO, "pytest", "hypothesis", "peft")
+    session.install("-c", str(constraints), CORE, PIPELINES, VIDEO, "pytest", "hypothesis", "peft")
     _environment(session)
     folder = Path(DIFFUSERS, "tests")
     modules = {
@@ -173,5 +174,21 @@ def alone(session: nox.Session, package: str) -> None:
     """One package's tests with only its declared dependencies installed."""
     _install(session, ALONE[package], "pytest", "hypothesis")
     _environment(session)
-    session.chdir(ALONE[package][-1])
+    session.chdir(ALONE[package][-1].partition("[")[0])
     session.run("python", "-m", "pytest")
+
+
+@nox.session
+def loops(session: nox.Session) -> None:
+    """Calibrate, plan and run loops and bare modules beside torch alone, without diffusers."""
+    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), "pytest", "hypothesis")
+    session.run("python", "-m", "pip", "uninstall", "-q", "-y", "pillow")  # came with matplotlib
+    _environment(session)
+    absent = ("diffusers", "transformers", "PIL", "skimage", "accelerate")
+    lean = f"from importlib.util import find_spec; assert not any(map(find_spec, {absent}))"
+    session.run("python", "-c", lean)
+    session.run("otcache", "plugins", "doctor")
+    session.run("python", "examples/own_loop.py")
+    session.run(
+        "python", "-m", "pytest", "tests/test_without_diffusers.py", "tests/test_bare_modules.py"
+    )

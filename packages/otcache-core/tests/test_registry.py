@@ -340,3 +340,9 @@ def test_a_demo_is_a_value_or_a_function(monkeypatch: pytest.MonkeyPatch) -> Non
     registry.register(Demos())
     assert registry.create("demos", "made") is DEMO
     assert registry.create("demos", "called") is DEMO
+
+
+def test_what_a_plugin_requires_is_looked_up_without_importing_it() -> None:
+    info = Info("mine", "nowhere:Mine", requires=("numpy", "no-such-distribution"))
+    assert info.missing() == ("no-such-distribution",)
+    assert Info("mine", "nowhere:Mine").missing() == ()

@@ -565,14 +565,18 @@ def test_metrics_are_chosen_by_name_and_path() -> None:
     class Offers:
         @hookimpl
         def otcache_provide_metrics(self) -> list[Info]:
-            return [Info("rmse", "test_arena:Grey"), Info("mean", "test_arena:Mean")]
+            names = {"rmse": "Grey", "mean": "Mean", "ssim": "NotInstalled"}
+            return [Info(name, f"test_arena:{target}") for name, target in names.items()]
 
     registry = Registry(entry_points=False)
     with pytest.raises(OtcacheError, match=r"no image metrics.*pip install"):
         Measures.choose((), "demo", registry)
     registry.register(Offers())
     sys.modules.setdefault("test_arena", sys.modules[__name__])
-    assert list(Measures.choose((), "x", registry).metrics) == ["rmse"]
+    with pytest.warns(OtcacheNotice, match=r"^ssim is omitted: .*NotInstalled"):
+        assert list(Measures.choose((), "x", registry).metrics) == ["rmse"]
+    with pytest.raises(OtcacheError, match="NotInstalled"):
+        Measures.choose(("ssim",), "x", registry)
     assert list(Measures.choose(("mean",), "x", registry).metrics) == ["rmse", "mean"]
     with pytest.raises(OtcacheError, match="maen"):
         Measures.choose(("maen",), "x", registry)

@@ -1,4 +1,4 @@
-"""What ``otcache inspect`` shows of a calibration."""
+"""What ``otcache inspect`` shows of a calibration, and ``otcache plugins list`` of plugins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from otcache.inspection import candidate_table
+from otcache.inspection import candidate_table, plugin_table
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
 
@@ -76,3 +76,14 @@ def test_what_is_kept_screened_broken_or_missing_is_marked(shown: list[str]) -> 
 def test_a_rung_that_a_baseline_won_and_one_that_is_left_out_say_so(shown: list[str]) -> None:
     assert shown[7] == "B = 4: uniform, reuse is kept; fitted has 1.25 times its error."
     assert shown[8].startswith("B = 12: omitted, no baseline was measured")
+
+
+def test_a_plugin_s_line_says_what_is_not_installed() -> None:
+    row = {"kind": "metrics", "distribution": "mine", "summary": "by eye"}
+    rows = [row | {"name": "a", "missing": ["eyes", "ears"]}, row | {"name": "b", "missing": []}]
+    _, about, _ = plugin_table(rows).columns
+    assert [str(cell) for cell in about.cells] == [
+        "",
+        "by eye (not installed: eyes, ears)",
+        "by eye",
+    ]

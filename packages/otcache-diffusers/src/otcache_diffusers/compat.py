@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from torch import nn
 
 from otcache_core.errors import OtcacheError
 
 #: The extra that brings every library below.
 INSTALL = "pip install 'otcache-diffusers[pipelines]'"
+UPGRADE = "pip install --upgrade 'otcache-diffusers[pipelines]'"
 #: Under which a module has the registry of its hooks, once it has some.
 HOOKS = "_diffusers_hook"
 #: Distributions by the names they are imported by, where these differ.
@@ -58,11 +60,11 @@ def load(target: str, purpose: str) -> Any:
         name = module.partition(".")[0]
         library = _DISTRIBUTIONS.get(name, name)
         if isinstance(error, ModuleNotFoundError) and error.name == name:
-            raise OtcacheError(f"{purpose} needs {library}: {INSTALL}.") from error
+            raise OtcacheError(f"{purpose} needs {library}: {INSTALL}") from error
         lines = str(error).strip().splitlines() or ["no message"]
         raise OtcacheError(
-            f"{purpose} needs {library}, which is installed and cannot be imported "
-            f"({type(error).__name__}: {lines[0]}): {INSTALL} takes a version that fits."
+            f"{purpose} needs {library}, and {library} {installed(library)} cannot be imported beside "
+            f"torch {torch.__version__} ({type(error).__name__}: {lines[0]}): {UPGRADE} {library}"
         ) from error
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from otcache_core.plugins import Info, hookimpl
+
+#: What ``otcache-diffusers[pipelines]`` installs, by who needs it.
+_LIBRARIES = {
+    "ssim": ("scikit-image",),
+    "clip-score": ("transformers",),
+    "image-reward": ("transformers",),
+}
+_DIFFUSERS = ("diffusers",)
 
 
 @hookimpl
@@ -30,7 +40,7 @@ def otcache_provide_executors() -> list[Info]:
 def otcache_provide_metrics() -> list[Info]:
     """Image metrics: of pairs of pictures in [0, 1], of prompts, of all pictures together."""
     home = "otcache_diffusers.metrics"
-    return [
+    offers = [
         Info("rmse", f"{home}.rmse:Rmse", "root mean square error of pictures in [0, 1]"),
         Info("psnr", f"{home}.psnr:Psnr", "peak signal-to-noise ratio in dB, float64"),
         Info("ssim", f"{home}.ssim:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
@@ -43,31 +53,36 @@ def otcache_provide_metrics() -> list[Info]:
         Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real pictures by path"),
         Info("legible", f"{home}.legible:Legible", "same letter or digit read; 64 by 64 pixels"),
     ]
+    return [replace(offer, requires=_LIBRARIES.get(offer.name, ())) for offer in offers]
 
 
 @hookimpl
 def otcache_provide_peers() -> list[Info]:
     """Rivals for ``otcache compare``."""
-    return [*_fewer_steps(), *_diffusers_caches(), *_teacache(), *_cache_dit()]
+    caches = [*_diffusers_caches(), *_teacache()]
+    of_diffusers = [replace(offer, requires=_DIFFUSERS) for offer in caches]
+    return [*_fewer_steps(), *of_diffusers, *_cache_dit()]
 
 
 @hookimpl
 def otcache_provide_demos() -> list[Info]:
     """The trained pipeline that ships with this package."""
     about = "shapes, letters and emoji: a trained FluxPipeline in miniature"
-    return [Info("image", "otcache_diffusers.demo:image_demo", about)]
+    needed = ("diffusers", "transformers")
+    return [Info("image", "otcache_diffusers.demo:image_demo", about, requires=needed)]
 
 
 @hookimpl
 def otcache_provide_architectures() -> list[Info]:
     """Published image models at full size."""
     home = "otcache_diffusers.architectures.models"
-    return [
+    offers = [
         Info("flux-1-dev", f"{home}:flux_1_dev", "FLUX.1-dev, 11.9 B parameters"),
         Info("qwen-image", f"{home}:qwen_image", "Qwen-Image, 20.4 B parameters"),
         Info("sd3-5-large", f"{home}:sd3_5_large", "Stable Diffusion 3.5 large, 8.1 B parameters"),
         Info("sdxl-base", f"{home}:sdxl_base", "SDXL base 1.0, 2.57 B parameters"),
     ]
+    return [replace(offer, requires=_DIFFUSERS) for offer in offers]
 
 
 def _fewer_steps() -> list[Info]:
@@ -103,10 +118,11 @@ def _teacache() -> list[Info]:
 
 def _cache_dit() -> list[Info]:
     home = "otcache_diffusers.peers.dbcache"
-    return [
+    offers = [
         Info("dbcache", f"{home}.dynamic:DBCache", "cache-dit: by the first blocks' residual"),
         Info(
             "dbcache-taylorseer", f"{home}.taylorseer:DBCacheTaylorSeer", "the same, extrapolated"
         ),
         Info("dbcache-mask", f"{home}.mask:DBCacheMask", "cache-dit: by a mask of steps"),
     ]
+    return [replace(offer, requires=("cache-dit",)) for offer in offers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -53,7 +54,9 @@ def in_words(value: object) -> str:
         return ", ".join(f"{name} {in_words(part)}" for name, part in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(in_words, value)) or "none"
-    return f"{value:,}" if type(value) is int else str(value)
+    if type(value) is int:
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def candidate_table(calibration: Calibration) -> Group:
@@ -145,13 +148,15 @@ def _remarks(calibration: Calibration) -> Iterator[str]:
             yield f"B = {budget}: omitted, no baseline was measured (raise Recipe.candidate_runs)."
 
 
-def plugin_table(rows: Sequence[dict[str, str]]) -> Table:
-    """Return a line a plugin, those of a kind below its name."""
+def plugin_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return a line a plugin, those of a kind below its name; with what it lacks, if anything."""
     table = Table("name", "summary", "distribution", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     kind = ""
     for row in rows:
         if row["kind"] != kind:
             kind = row["kind"]
             table.add_row(Text(kind, style="bold"))
-        table.add_row(Text(f"  {row['name']}"), Text(row["summary"]), Text(row["distribution"]))
+        lacks = f" (not installed: {', '.join(row['missing'])})" if row["missing"] else ""
+        about = Text(row["summary"] + lacks)
+        table.add_row(Text(f"  {row['name']}"), about, Text(row["distribution"]))
     return table

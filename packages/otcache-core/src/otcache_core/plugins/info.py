@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from otcache_core.errors import PluginError, expected
@@ -34,6 +35,7 @@ class Info:
         target: ``package.module:Class``; imported on first use.
         summary: one line for ``otcache plugins list``.
         api: version of the otcache plugin interface it was written for.
+        requires: distributions, as ``scikit-image``, that it needs and its own one does not install.
 
     Raises:
         PluginError: if a field is malformed.
@@ -43,6 +45,7 @@ class Info:
     target: str
     summary: str = ""
     api: int = API_VERSION
+    requires: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -52,6 +55,10 @@ class Info:
         module, _, attribute = self.target.partition(":")
         if not module or not attribute.isidentifier():
             raise PluginError(expected("Info.target", self.target, "'package.module:Class'"))
+
+    def missing(self) -> tuple[str, ...]:
+        """Return which of the distributions that it requires are not installed; imports nothing."""
+        return tuple(name for name in self.requires if not _is_installed(name))
 
     def load(self) -> Any:
         """Import the target.
@@ -71,3 +78,11 @@ class Info:
             raise PluginError(
                 f"plugin {self.name!r}: cannot load {self.target!r}: {reason}."
             ) from error
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -67,10 +67,14 @@ class Measures:
             if pipeline in IMAGE_DEMOS:
                 paths |= {n: p for n, p in OF_THE_DEMO.items() if n in known}
         paths = {"rmse": "", **paths}
-        created = {
-            name: registry.create("metrics", name, **({"path": path} if path else {}))
-            for name, path in paths.items()
-        }
+        created = {}
+        for name, path in paths.items():
+            try:
+                created[name] = registry.create("metrics", name, **({"path": path} if path else {}))
+            except OtcacheError as error:
+                if asked:
+                    raise
+                notify(f"{name} is omitted: {error}")
         return cls(created, usual=not asked)
 
     def usable(self, full: Floats, prompts: Sequence[str]) -> Measures:

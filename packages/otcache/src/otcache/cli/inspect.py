@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Draw a policy's schedules and where it comes from; of a calibration, show its ladder."""
-    if file.is_dir():
+    if os.path.isdir(file):  # which, unlike Path, takes names that no file can have
         _inspect_calibration(file, as_json)
         return
     from otcache.inspection import draw
@@ -134,6 +135,7 @@ def plugins_list(as_json: Json = False) -> None:
             "name": r.info.name,
             "distribution": r.distribution,
             "summary": r.info.summary,
+            "missing": list(r.info.missing()),
         }
         for kind in KINDS
         for r in registry.infos(kind)
