@@ -46,7 +46,7 @@ class Advice:
         begin, clause = self.message.find(fragment), self.message.find(self.clause)
         shared = min(begin + len(fragment), clause + len(self.clause)) - max(begin, clause)
         inside = begin >= 0 and shared >= min(8, len(self.clause))
-        return inside or self.message in fragment  # which other strings go on
+        return inside or self.message.strip("{} .:;") in fragment  # which other strings go on
 
 
 def _text(node: ast.AST) -> str | None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
 import re
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +22,17 @@ from otcache_core import (
     Provenance,
     Schedule,
 )
+from otcache_core.array_files import load_arrays, save_arrays
+from otcache_core.calibration import Calibration
 from otcache_core.contracts import Evaluator
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, FileError, ScheduleError
+from otcache_core.files import make_folder, read_bytes, write_bytes
+from otcache_core.json_files import load_json, save_json
+from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.numbers import integer
+from otcache_core.samples import samples_of
+from otcache_core.spill import check_space
 from otcache_core.testing import ToyEvaluator, ToySampler
 
 GRID = tuple(np.linspace(1.0, 0.0, 7).tolist())
@@ -86,3 +99,149 @@ def test_the_integer_that_is_named_is_taken() -> None:
     named = re.search(r"give (\d+)\.$", str(refused.value))
     assert named is not None
     assert integer("num_steps", int(named[1]), 1) == 12
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def written(path: Path, words: str = "") -> None:
+    """Write a file: refused with these words, or whole if there are none."""
+    if words:
+        with pytest.raises(FileError, match=words):
+            write_bytes(path, b"x")
+        return
+    write_bytes(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+@pytest.mark.remedy("make the folder first, or name one that exists")
+@pytest.mark.remedy("name a folder that exists")
+@pytest.mark.remedy("give it a shorter name")
+@pytest.mark.remedy("remove the symbolic link, or name another file")
+@pytest.mark.remedy("give the file another name")
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    written(tmp_path / "new/x", "make the folder first, or name one that exists")
+    (tmp_path / "new").mkdir()
+    written(tmp_path / "new/x")
+    written(tmp_path / "x")
+    written(tmp_path / "x/y", r"Not a directory.*: name a folder that exists\.")
+    written(tmp_path / "new/y")
+    written(tmp_path / ("y" * 300), "give it a shorter name")
+    written(tmp_path / ("y" * 30))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    written(tmp_path / "loop", "remove the symbolic link, or name another file")
+    written(tmp_path / "other")
+    (tmp_path / "loop").unlink()
+    written(tmp_path / "loop")
+    written(tmp_path / "a\0b", "give the file another name")
+    written(tmp_path / "ab")
+
+
+@pytest.mark.remedy("free some space, or name another folder")
+@pytest.mark.remedy("allow writing there, or name another file")
+@pytest.mark.remedy("name a folder that may be written")
+def test_disks_that_do_not_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, advised = (
+        os.replace,
+        {
+            errno.ENOSPC: "free some space, or name another folder",
+            errno.EACCES: "allow writing there, or name another file",
+            errno.EROFS: "name a folder that may be written",
+        },
+    )
+
+    def refuse(number: int, source: Path, target: Path) -> None:
+        if "full" in str(target):
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    (tmp_path / "full").mkdir()
+    for number, words in advised.items():
+        monkeypatch.setattr(os, "replace", partial(refuse, number))
+        written(tmp_path / "full/x", words)
+        written(tmp_path / "x")  # elsewhere
+    monkeypatch.undo()  # as if there were room, or writing were allowed
+    written(tmp_path / "full/x")
+
+
+@pytest.mark.remedy("cannot be made: {}: name another folder")
+@pytest.mark.remedy("must be a file, got {}: name a file")
+def test_what_is_a_folder_and_what_a_file(tmp_path: Path) -> None:
+    written(tmp_path / "x")
+    with pytest.raises(FileError, match=r"cannot be made: .*: name another folder"):
+        make_folder(tmp_path / "x")
+    make_folder(tmp_path / "y")
+    with pytest.raises(FileError, match="got a folder: name a file"):
+        read_bytes(tmp_path / "y")
+    assert read_bytes(tmp_path / "x") == b"x"
+
+
+@pytest.mark.remedy("write it again with this version of otcache, or update otcache")
+@pytest.mark.remedy("the text must be {}, got {}: save it as UTF-8")
+def test_a_file_of_another_version_or_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "f.json"
+    save_json(path, "kind", 2, {"x": 1})
+    with pytest.raises(FileError, match="or update otcache"):
+        load_json(path, "kind", 1, dict[str, int])
+    assert load_json(path, "kind", 2, dict[str, int]) == {"x": 1}  # by the otcache that wrote it
+    save_json(path, "kind", 1, {"x": 1})
+    assert load_json(path, "kind", 1, dict[str, int]) == {"x": 1}
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-16")
+    with pytest.raises(FileError, match="save it as UTF-8"):
+        load_json(path, "kind", 1, dict[str, int])
+    path.write_text(text, encoding="utf-8")
+    assert load_json(path, "kind", 1, dict[str, int]) == {"x": 1}
+
+
+@pytest.mark.remedy("convert it to F32")
+def test_arrays_of_types_that_numpy_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_arrays(path, {"x": np.zeros(2, np.float16)}, {})
+    path.write_bytes(path.read_bytes().replace(b'"F16"', b'"F8 "', 1))
+    with pytest.raises(FileError, match="convert it to F32"):
+        load_arrays(path)
+    save_arrays(path, {"x": np.zeros(2, np.float32)}, {})
+    assert load_arrays(path)[0]["x"].dtype == np.float32
+
+
+@pytest.mark.remedy(
+    "name another folder with Keep(folder=...), record fewer samples, or keep a sketch with"
+)
+def test_a_disk_without_room_for_recorded_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=10**6 if folder == tmp_path else 10**9)
+
+    monkeypatch.setattr("otcache_core.spill.shutil.disk_usage", usage)
+    size = 4 * 100 * 10_000  # samples, of so many numbers
+    with pytest.raises(FileError, match=r"record fewer samples, or keep a sketch"):
+        check_space(tmp_path, size)
+    check_space(tmp_path / "other", size)
+    check_space(tmp_path, size // 10)
+    check_space(tmp_path, 4 * 100 * (Keep(coordinates=1000).coordinates or 0))
+
+
+@pytest.mark.remedy("weights must be finite, got NaN or infinity: fit them again")
+@pytest.mark.remedy("Calibration.{} holds NaN or infinity: calibrate again")
+def test_what_was_measured_again_is_finite(calibration: Calibration) -> None:
+    with pytest.raises(ScheduleError, match="fit them again"):
+        Schedule(6, (0, 3)).with_weights([(), (np.nan,)])
+    assert Schedule(6, (0, 3)).with_weights([(), (0.5,)]).weights
+    with pytest.raises(OtcacheError, match="calibrate again"):
+        dataclasses.replace(calibration, gram=np.full((6, 6), np.nan))
+    assert dataclasses.replace(calibration, gram=calibration.gram).num_steps == 6
+
+
+@pytest.mark.remedy("all samples of one calibration have the same ones; measure others apart")
+@pytest.mark.remedy("{}, got {}: give a list, of one dimension")
+def test_samples_are_a_list_of_one_kind() -> None:
+    mixed = [{"prompt": "a"}, {"image": 1}]
+    with pytest.raises(OtcacheError, match="measure others apart"):
+        samples_of(mixed)
+    assert [len(samples_of([sample])) for sample in mixed] == [1, 1]
+    table = np.array([["a", "b"]])
+    with pytest.raises(OtcacheError, match="give a list, of one dimension"):
+        samples_of(table)
+    assert samples_of(table[0].tolist()) == ("a", "b")

@@ -88,7 +88,7 @@ def test_a_rung_without_baselines_needs_the_bound_of_a_smaller_one(
     assert _budgets(otcache.plan(calibration)) == ([10, 12] if kept else [10])
 
 
-@pytest.mark.remedy("a Calibration, got {}: give what otcache.calibrate(...) returned, or Calibr")
+@pytest.mark.remedy("give what otcache.calibrate(...) returned, or Calibration.load(path)")
 def test_a_calibration_is_planned_from(tmp_path: Path) -> None:
     calibration = _calibration(9, {2: 0.2, 3: 0.1})
     calibration.save(tmp_path)

@@ -149,7 +149,7 @@ def unreadable(path: str | Path, error: Exception) -> FileError:
 def unwritable(path: str | Path, error: Exception) -> FileError:
     """Make the error to raise where writing fails."""
     number = error.errno if isinstance(error, OSError) else None
-    advice = _ADVICE.get(number or 0, "name another file")
+    advice = _ADVICE.get(number or 0, "give the file another name")
     return bad_file(path, f"cannot be written: {_reason(error)}; nothing was changed: {advice}.")
 
 
