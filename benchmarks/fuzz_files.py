@@ -21,25 +21,31 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from fuzzing.comparisons import comparison_loaders
 from fuzzing.loaders import Loader, mutate
 from fuzzing.loaders import loaders as plain_loaders
+
 from otcache_core import FileError, OtcacheError
 from otcache_core.errors import OtcacheNotice
 
 #: Bytes that a file may take beside what the process has when it begins, and its CPU seconds.
 MEMORY, SECONDS = 2**30, 5.0
-BATCH = 250
+BATCH = 500
 #: Characters of a message, at most.
 LONGEST = 6000
 LOADED, REFUSED, MISUSED = "used", "FileError", "another OtcacheError"
 
 
-def loaders() -> list[Loader]:
-    """All of them."""
-    return [*plain_loaders(), *comparison_loaders()]
+def loaders() -> Iterator[Loader]:
+    """All of them, those that need torch last."""
+    yield from plain_loaders()
+    yield from comparison_loaders()
+    from fuzzing.measures import measure_loaders
+
+    yield from measure_loaders()
 
 
 def outcome(loader: Loader, seed: int, number: int, folder: Path) -> str:

@@ -101,7 +101,7 @@ def test_a_folder(registry: Registry, tmp_path: Path, places: tuple[str, ...]) -
     [
         (None, "must hold config.json"),
         ("{", "config.json: truncated or not JSON"),
-        ('{"_class_name": "ToyNet", "num_layers": 1e9}', "num_layers must be at most 1000 layers"),
+        ('{"_class_name": "ToyNet", "num_layers": 1e9}', "num_layers must be at most 500 layers"),
         ('{"_class_name": "ToyNet", "a": "\\ud800"}', "field 'a' must be text without lone surr"),
         ("[]", "must be an object with a string _class_name"),
         ('{"_class_name": "Other"}', "model must be one of toy-1-5; a class: ToyNet"),

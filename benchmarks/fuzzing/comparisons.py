@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fuzzing.loaders import N, Loader, attempt, one, show, use_table
+from fuzzing.loaders import Loader, N, attempt, one, show, use_table
 from otcache.arena.asking import read_tagged
 from otcache.arena.assembly import Assembly
 from otcache.arena.folder import FULL, REFERENCE, Folder, Plan, Run

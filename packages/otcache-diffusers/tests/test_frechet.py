@@ -177,7 +177,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         Frechet(broken)(made)
     two = tmp_path / "two.npz"
     np.savez(two, a=made, b=made)
-    with pytest.raises(FileError, match="one array of pictures"):
+    with pytest.raises(FileError, match="one array of images"):
         Frechet(two)(made)
     wide = tmp_path / "wide.npy"
     np.save(wide, 255 * made)

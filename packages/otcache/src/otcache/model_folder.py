@@ -16,7 +16,7 @@ from otcache_core.json_files import parse_json
 DENOISERS = ("transformer", "unet")
 MAX_BYTES = 2**20
 #: A model of more is none, and building it to count its operations takes hours.
-MAX_LAYERS = 1000
+MAX_LAYERS = 500
 
 
 @dataclass(frozen=True)

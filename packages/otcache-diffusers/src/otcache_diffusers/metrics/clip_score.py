@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import PromptMetric
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
-from otcache_diffusers.metrics.local_files import local_path
+from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.metrics.prompts import check_prompted
 from otcache_diffusers.quiet import quiet_loading
 
@@ -91,7 +91,7 @@ class ClipScore(PromptMetric):
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        with quiet_loading("transformers"):
+        with quiet_loading("transformers"), loading(self._folder):
             from transformers import AutoTokenizer, CLIPModel
 
             here: dict[str, Any] = {"local_files_only": True}

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.array_files import array, load_arrays, save_arrays
-from otcache_core.errors import FileError, OtcacheError, expected
+from otcache_core.errors import FileError, OtcacheError, expected, shortened
+from otcache_core.files import bad_file
 from otcache_diffusers.metrics.deep_features import (
     CHANNELS,
     NETWORK,
@@ -54,9 +55,16 @@ class FeatureMoments:
         wanted = ((CHANNELS,), (CHANNELS, DIRECTIONS), (DIRECTIONS,))
         if shapes != wanted:
             raise OtcacheError(expected("moments: shapes", shapes, str(wanted)))
+        parts = (self.centre, self.directions, self.variances)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise OtcacheError("moments must be finite, got NaN or infinity.")
         if (self.variances < 0).any():
             raise OtcacheError(expected("moments: variances", self.variances.min(), ">= 0"))
-        if not np.allclose(self.directions.T @ self.directions, np.eye(DIRECTIONS), atol=1e-5):
+        if min(self.size) < 1 or self.count < 2:
+            got = (*self.size, self.count)
+            raise OtcacheError(expected("moments: size and count", got, "at least 1, 1 and 2"))
+        v = self.directions
+        if np.abs(v).max() > 2 or not np.allclose(v.T @ v, np.eye(DIRECTIONS), atol=1e-5):
             raise OtcacheError("moments: directions must be orthonormal columns, got others.")
 
     @classmethod
@@ -109,7 +117,7 @@ class FeatureMoments:
         wanted = {"format": FORMAT, "version": VERSION, "network": NETWORK}
         for key, value in wanted.items():
             if facts.get(key) != value:
-                raise FileError(expected(f"{path}: {key}", facts.get(key), repr(value)))
+                raise bad_file(path, expected(key, facts.get(key), repr(value)))
         try:
             height, width = map(int, facts["size"].split("x"))
             count = int(facts["count"])
@@ -120,4 +128,5 @@ class FeatureMoments:
         except (KeyError, ValueError) as error:
             if isinstance(error, FileError):
                 raise
-            raise FileError(f"{path}: not a file of feature moments: {error}") from error
+            text = f"not a file of feature moments: {shortened(str(error))}"
+            raise bad_file(path, text) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import linear
 
+from otcache_core.array_files import load_arrays
 from otcache_core.contracts.metric import PromptMetric
+from otcache_core.errors import expected
+from otcache_core.files import bad_file
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
-from otcache_diffusers.metrics.local_files import local_path
+from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.metrics.prompts import check_prompted
 from otcache_diffusers.quiet import quiet_loading
 
@@ -99,7 +101,7 @@ class ImageReward(PromptMetric):
 
     @cached_property
     def _parts(self) -> _Parts:
-        with quiet_loading("transformers"):
+        with quiet_loading("transformers"), loading(self._folder):
             from transformers import AutoTokenizer, BlipTextModel, BlipVisionModel
 
             here: dict[str, Any] = {"local_files_only": True}
@@ -112,9 +114,20 @@ class ImageReward(PromptMetric):
                 ),
             ]
         vision, text = (tower.to(self._device, torch.float32).eval() for tower in towers)
-        head = load_file(self._folder / "head.safetensors")
-        placed = {k: v.to(self._device, torch.float32) for k, v in head.items()}
+        head, _ = load_arrays(self._folder / "head.safetensors")
+        _check_head(self._folder / "head.safetensors", head)
+        placed = {k: torch.from_numpy(v).to(self._device, torch.float32) for k, v in head.items()}
         return _Parts(vision, text, tokenizer, placed)
+
+
+def _check_head(path: Path, head: Mapping[str, NDArray[np.generic]]) -> None:
+    """Check that each layer takes what the one before it gives, and that the last gives one number."""
+    for layer in range(LAYERS):
+        found = [head[key].shape for key in (f"{layer}.weight", f"{layer}.bias") if key in head]
+        width = head[f"{layer + 1}.weight"].shape[-1:] if f"{layer + 1}.weight" in head else (1,)
+        if len(found) < 2 or len(found[0]) != 2 or not found[0][:1] == found[1] == width:
+            what = f"layer {layer}: weight and bias"
+            raise bad_file(path, expected(what, found, f"matrix and vector of {width} rows"))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from otcache_core.errors import OtcacheError
+from otcache_core.errors import OtcacheError, shortened
+from otcache_core.files import bad_file
 
 
 def local_path(path: str | Path | None, what: str, advice: str, inside: Sequence[str] = ()) -> Path:
@@ -23,11 +26,27 @@ def local_path(path: str | Path | None, what: str, advice: str, inside: Sequence
     if path is None:
         raise OtcacheError(f"{what} must be given as a local path, got none: {advice}")
     found = Path(path).expanduser()
-    if not found.exists() or (inside and not found.is_dir()):
+    if not os.path.lexists(found) or (inside and not os.path.isdir(found)):
         kind = "a folder" if inside else "a file"
         raise OtcacheError(f"{what} must be {kind}, got {str(found)!r}: {advice}")
     for names in inside:
-        if not any((found / name).exists() for name in names.split("|")):
+        if not any(os.path.exists(found / name) for name in names.split("|")):
             wanted = " or ".join(names.split("|"))
             raise OtcacheError(f"{what}: {found} must hold {wanted}, got none: {advice}")
     return found
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Name the folder where a library cannot load what lies in it.
+
+    Raises:
+        FileError: whatever a damaged file makes the library raise.
+    """
+    try:
+        yield
+    except OtcacheError:
+        raise
+    except Exception as error:
+        reason = shortened(f"{type(error).__name__}: {error}")
+        raise bad_file(folder, f"cannot be loaded: {reason}") from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.errors import FileError, OtcacheError, expected
+from otcache_core.errors import FileError, OtcacheError, expected, shortened
+from otcache_core.files import bad_file, open_file, unreadable
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.pairs import check_pictures
 
@@ -27,7 +30,7 @@ def read_pictures(path: Path) -> Iterator[NDArray[np.float64]]:
         FileError: if it cannot be read, or holds none.
         OtcacheError: if pictures differ in size or leave [0, 1].
     """
-    return _from_folder(path) if path.is_dir() else _from_array(path)
+    return _from_folder(path) if os.path.isdir(path) else _from_array(path)
 
 
 def _from_array(path: Path) -> Iterator[NDArray[np.float64]]:
@@ -38,23 +41,38 @@ def _from_array(path: Path) -> Iterator[NDArray[np.float64]]:
 
 
 def _array(path: Path) -> NDArray[np.generic]:
-    try:
-        if path.suffix != ".npz":
-            stack: NDArray[np.generic] = np.load(path, mmap_mode="r")
-            return stack
-        with np.load(path) as arrays:
-            if len(arrays.files) != 1:
-                raise FileError(expected(f"{path}: arrays", arrays.files, "one array of pictures"))
-            only: NDArray[np.generic] = arrays[arrays.files[0]]
-            return only
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, OtcacheError):
+    with open_file(path) as file:
+        try:
+            if path.suffix == ".npz":
+                stack = _only(path, file)
+            else:
+                np.lib.format.read_magic(file)  # np.load would take other kinds, too
+                stack = np.load(path, mmap_mode="r")
+        except FileError:
             raise
-        raise FileError(f"{path}: not a readable .npy or .npz file: {error}.") from error
+        except Exception as error:  # whatever a damaged file makes NumPy and zipfile raise
+            reason = shortened(str(error))
+            raise bad_file(path, f"not a readable .npy or .npz file: {reason}.") from error
+    if stack.ndim != 4 or stack.dtype.kind not in "uf":
+        got = f"{stack.dtype} of shape {stack.shape}"
+        raise bad_file(path, expected("the array", got, "images (n, height, width, 3)"))
+    return stack
+
+
+def _only(path: Path, file: BinaryIO) -> NDArray[np.generic]:
+    """Return the one array of a .npz file."""
+    with np.load(file) as arrays:
+        if len(arrays.files) != 1:
+            raise bad_file(path, expected("arrays", arrays.files, "one array of images"))
+        only: NDArray[np.generic] = arrays[arrays.files[0]]
+        return only
 
 
 def _from_folder(folder: Path) -> Iterator[NDArray[np.float64]]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise unreadable(folder, error) from error
     if not files:
         raise FileError(expected(f"{folder}: pictures", "none", f"files ({', '.join(SUFFIXES)})"))
     size = None

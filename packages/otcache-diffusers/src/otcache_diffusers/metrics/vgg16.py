@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from otcache_core.errors import FileError
+from otcache_core.array_files import Arrays, array, load_arrays
+from otcache_core.errors import FileError, expected
+from otcache_core.files import bad_file
 from otcache_diffusers.metrics.perceptual import Backbone, network_input
 
 #: Convolutions of each block; the features of a block are those after its last one.
@@ -62,14 +62,29 @@ class Vgg16(Backbone):
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        try:
-            found = load_file(self._path)
-        except (SafetensorError, OSError) as error:
-            raise FileError(f"{self._path}: not a safetensors file: {error}") from error
+        found, _ = load_arrays(self._path)
         if set(found) != KEYS:
             odd = ", ".join(sorted(set(found) ^ KEYS)[:4])
             raise FileError(
                 f"{self._path}: tensors must be conv0 to conv12 and head0 to head4, missing or "
                 f"unknown: {odd}: make the file with tools/convert_lpips.py --network vgg --out FILE."
             )
-        return {name: tensor.to(self._device, torch.float32) for name, tensor in found.items()}
+        _check_shapes(self._path, found)
+        return {
+            name: torch.from_numpy(array).to(self._device, torch.float32)
+            for name, array in found.items()
+        }
+
+
+def _check_shapes(path: Path, arrays: Arrays) -> None:
+    """Check that each convolution takes what the one before it gives, and each head its block."""
+    width, layers = 3, iter(range(sum(BLOCKS)))
+    for block, convolutions in enumerate(BLOCKS):
+        for layer in islice(layers, convolutions):
+            got = arrays[f"conv{layer}.weight"].shape
+            if len(got) != 4 or got[1:] != (width, 3, 3):
+                wanted = f"of shape (channels, {width}, 3, 3)"
+                raise bad_file(path, expected(f"conv{layer}.weight", got, wanted))
+            width = got[0]
+            array(path, arrays, f"conv{layer}.bias", (width,))
+        array(path, arrays, f"head{block}.weight", (1, width, 1, 1))

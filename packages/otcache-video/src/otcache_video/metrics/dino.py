@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from otcache_diffusers.metrics.local_files import local_path
+from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.quiet import quiet_loading
 
 MEAN = (0.485, 0.456, 0.406)
@@ -54,7 +54,7 @@ class Dino:
 
     @cached_property
     def _model(self) -> Any:
-        with quiet_loading("transformers"):
+        with quiet_loading("transformers"), loading(self._folder):
             from transformers import ViTModel
 
             model: Any = ViTModel.from_pretrained(
