@@ -41,11 +41,12 @@ def test_what_is_no_integer_is_refused_by_name(value):
         integer("budget", value, 1, kind=ScheduleError)
 
 
+@pytest.mark.remedy("write {}, without a point")
 @pytest.mark.parametrize("kind", [float, np.float64, np.float32, np.array])
 def test_a_whole_float_is_refused_with_the_integer_to_give(kind):
-    with pytest.raises(OtcacheError, match=r"give 12\.$") as refused:
+    with pytest.raises(OtcacheError, match=r"write 12, without a point\.$") as refused:
         integer("num_steps", kind(12.0), 1)
-    advised = re.search(r"give (\d+)\.$", str(refused.value))
+    advised = re.search(r"write (\d+), without", str(refused.value))
     assert integer("num_steps", int(advised[1]), 1) == 12
 
 

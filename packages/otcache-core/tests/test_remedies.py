@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-import re
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,6 @@ from otcache_core.files import make_folder, read_bytes, write_bytes
 from otcache_core.json_files import load_json, save_json
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
-from otcache_core.numbers import integer
 from otcache_core.samples import samples_of
 from otcache_core.spill import check_space
 from otcache_core.testing import ToyEvaluator, ToySampler
@@ -90,15 +88,6 @@ def test_a_loop_is_left_before_it_is_entered_again() -> None:
         loop.observe(Observer())
     loop.observe(None)
     loop.observe(Observer())
-
-
-@pytest.mark.remedy("give {}.")
-def test_the_integer_that_is_named_is_taken() -> None:
-    with pytest.raises(OtcacheError, match=r"give 12\.$") as refused:
-        integer("num_steps", np.float32(12), 1)
-    named = re.search(r"give (\d+)\.$", str(refused.value))
-    assert named is not None
-    assert integer("num_steps", int(named[1]), 1) == 12
 
 
 # -- files -------------------------------------------------------------------------------------------

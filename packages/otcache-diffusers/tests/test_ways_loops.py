@@ -266,6 +266,20 @@ def test_a_run_that_another_thread_begins_is_refused_and_the_first_goes_on() -> 
     assert (run.report.runs, run.report.warnings) == (3, [])
 
 
+@pytest.mark.remedy("let it return s_0 .. s_N")
+@pytest.mark.parametrize("grid", [lambda n: n // 0, lambda n: "high"])
+def test_a_grid_that_fails_is_not_known_and_steps_are_counted(grid: Any) -> None:
+    net = tiny.Velocity()
+    reported = []
+    for of in (grid, lambda n: range(n, -1, -1)):
+        loop = Loop(_stops(net).sample_fn, net, of, num_steps=N)
+        with TorchExecutor().attach(loop, Schedule(N, (0, 1), "linear")) as run:
+            loop(N)
+        assert run.report.skipped == {"call": N - 2}
+        reported.append(["fails for" in text for text in run.report.warnings])
+    assert reported == [[True], []]
+
+
 def test_a_loop_of_unknown_length_is_computed_and_says_what_to_give() -> None:
     net = tiny.Velocity()
     loop = _stops(net)

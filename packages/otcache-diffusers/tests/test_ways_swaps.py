@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -57,7 +58,8 @@ def test_a_denoiser_that_is_accelerated_elsewhere_is_shared() -> None:
         pass
 
 
-def test_runs_under_another_scheduler_are_computed_and_it_is_said_aloud() -> None:
+@pytest.mark.remedy("set the scheduler first, then enter the context")
+def test_runs_under_another_scheduler_are_computed_and_it_is_said_once() -> None:
     case = tiny.flux()
     first = case.pipe.scheduler
     before = sorted(vars(first))
@@ -65,12 +67,22 @@ def test_runs_under_another_scheduler_are_computed_and_it_is_said_aloud() -> Non
     plain, case.pipe.scheduler = case(N), first
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         case.pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-        with pytest.warns(OtcacheNotice, match="scheduler was replaced after it was accelerated"):
-            made = case(N)
-    assert torch.equal(made, plain)
-    assert run.report.skipped == {}
-    assert any("scheduler was replaced" in text for text in run.report.warnings)
+        with pytest.warns(OtcacheNotice, match="scheduler was replaced after it was accel"):
+            assert torch.equal(case(N), plain)
+        case.pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(case(N), plain)
+    assert (run.report.skipped, len(run.report.warnings)) == ({}, 1)
     assert sorted(vars(first)) == before
+    case.pipe.scheduler = first
+    case.pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    with TorchExecutor().attach(case.pipe, SCHEDULE, strict=True) as run:
+        case(N)
+        assert run.report.skipped == {"cond": 3}
+        case.pipe.scheduler = first
+        with pytest.raises(ExecutionError, match="scheduler was replaced"):
+            case(N)
 
 
 @pytest.mark.filterwarnings("ignore:the pipeline's scheduler was replaced")

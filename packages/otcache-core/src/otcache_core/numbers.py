@@ -37,9 +37,9 @@ def integer(
     Examples:
         >>> integer("budget", 3, 1, 12)
         3
-        >>> integer("budget", 3.0, 1, 12)
+        >>> integer("n", 3.0)
         Traceback (most recent call last):
-        otcache_core.errors.OtcacheError: budget must be an integer between 1 and 12, got 3.0: give 3.
+        otcache_core.errors.OtcacheError: n must be an integer, got 3.0: write 3, without a point.
     """
     wanted = _range("an integer", low, high)
     try:
@@ -110,7 +110,7 @@ def _whole(value: Any, low: int | None, high: int | None) -> str:
         return ""
     number = float(value)
     inside = (low is None or number >= low) and (high is None or number <= high)
-    return f"give {int(number)}." if inside and number.is_integer() else ""
+    return f"write {int(number)}, without a point." if inside and number.is_integer() else ""
 
 
 def _short(values: object) -> object:

@@ -53,8 +53,14 @@ def plan(calibration: Calibration) -> Policy:
     """
     if not isinstance(calibration, Calibration):
         kind = type(calibration).__name__
-        advice = "give what otcache.calibrate(...) returned, or Calibration.load(path)."
-        raise OtcacheError(expected("calibration", kind, "a Calibration", advice))
+        raise OtcacheError(
+            expected(
+                "calibration",
+                kind,
+                "a Calibration",
+                "give what otcache.calibrate(...) returned, or Calibration.load(path).",
+            )
+        )
     n, known = calibration.num_steps, proven(calibration)
     if not known:
         raise OtcacheError(
