@@ -71,7 +71,7 @@ def test_a_number_that_is_none_is_refused_by_field(spoil: Spoil, number: str) ->
         (
             '"resolution": 64',
             '"resolution": -1',
-            "field 'provenance': provenance.resolution must be at least 0, got -1.",
+            "field 'provenance': provenance.resolution must be an integer of at least 0, got -1.",
         ),
         (
             '"num_steps": 50',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -385,7 +386,7 @@ def test_what_agrees_or_is_unknown_is_passed_over(policy: Policy) -> None:
         ({"num_steps": 0, "grid": None}, "provenance.num_steps must be at least 1, got 0"),
         ({"grid": [1.0, 0.0]}, "provenance.grid must be 51 values s_0 .. s_N, got '2 values'"),
         ({"grid": [float("nan")] * 51}, "provenance.grid must be finite"),
-        ({"resolution": -1}, "provenance.resolution must be at least 0"),
+        ({"resolution": -1}, "provenance.resolution must be an integer of at least 0"),
         ({"num_steps": "many"}, "Expected `int`, got `str`"),
         ({"modle_class": "x"}, "unknown field `modle_class`"),
     ],
@@ -394,6 +395,18 @@ def test_bad_provenance_is_refused(provenance: Provenance, change: dict, text: s
     with pytest.raises(OtcacheError) as caught:
         Provenance.from_dict({**provenance.to_dict(), **change})
     assert text in str(caught.value)
+
+
+def test_provenance_of_numpy_numbers_is_saved_and_loaded(tmp_path: Path) -> None:
+    steps = Schedule(4, (0, 2))
+    grid = np.linspace(1, 0, 5)
+    for row in (grid, tuple(grid), list(grid), grid.astype(np.float32)):
+        made = Policy(steps, steps, Provenance(np.int64(4), resolution=np.int32(64), grid=row))
+        made.save(tmp_path / "p.otcache")
+        assert Policy.load(tmp_path / "p.otcache") == made
+    for bad in ({"grid": "abcde"}, {"resolution": 64.5}, {"num_steps": True}):
+        with pytest.raises(OtcacheError, match=f"provenance.{next(iter(bad))} must be"):
+            Provenance(**{"num_steps": 4, **bad})
 
 
 def test_inside_the_ladder_only_rungs_are_neighbours(policy: Policy) -> None:

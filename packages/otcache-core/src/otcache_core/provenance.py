@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from otcache_core.errors import MismatchError, OtcacheError, expected
+from otcache_core.numbers import integer, reals
 from otcache_core.schedule import check_num_steps
 
 #: Another value of these is another model: its weights would forecast nonsense.
@@ -51,17 +52,17 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str] = {}  # msgspec copies the default
 
     def __post_init__(self) -> None:
+        check_num_steps(integer("provenance.num_steps", self.num_steps), "provenance.num_steps")
+        for name in ("num_steps", "resolution", "inference_steps"):
+            value = integer(f"provenance.{name}", getattr(self, name), 0)
+            msgspec.structs.force_setattr(self, name, value)
+        points = tuple(reals("provenance.grid", self.grid))
+        msgspec.structs.force_setattr(self, "grid", points)
         n = self.num_steps
-        check_num_steps(n, "provenance.num_steps")
-        for name in ("resolution", "inference_steps"):
-            if getattr(self, name) < 0:
-                raise OtcacheError(
-                    expected(f"provenance.{name}", getattr(self, name), "at least 0")
-                )
         if self.grid and len(self.grid) != n + 1:
             got = f"{len(self.grid)} values"
             raise OtcacheError(expected("provenance.grid", got, f"{n + 1} values s_0 .. s_N"))
-        if not all(math.isfinite(s) for s in self.grid):
+        if not all(map(math.isfinite, self.grid)):
             raise OtcacheError(expected("provenance.grid", self.grid, "finite"))
 
     def __hash__(self) -> int:
