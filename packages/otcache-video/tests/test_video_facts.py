@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from video_families import hunyuan, ltx, transformers, unets, wan
 
+from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import OtcacheError
 from otcache_diffusers.facts import provenance_of
@@ -74,3 +75,16 @@ def test_a_pipeline_without_prompts_says_what_to_do() -> None:
     request = SampleRequest(("a",), (0,), N, unets.stable_video().call)
     with pytest.raises(OtcacheError, match=r"takes no prompt.*mappings.*prompts=\[\{.image"):
         TorchProbe().sample(unets.stable_video().pipe, request)
+
+
+def test_an_image_is_a_sample_of_stable_video_and_several_are_measured() -> None:
+    case = unets.stable_video()
+    image = case.call.pop("image")
+    samples = ({"image": image}, {"image": image.flip(-1) * 0.5})
+    request = SampleRequest(samples, (0, 0), N, case.call)
+    runs = list(TorchProbe().record(case.pipe, request))
+    evaluator = TorchProbe().evaluator(case.pipe, request, runs)
+    assert evaluator.replay([1]).item() < 1e-3
+    errors = evaluator.evaluate([Schedule(N, (0, 1, 4))], objective="latent-rmse").errors[0]
+    assert (errors > 0).all()
+    assert errors[0] != errors[1]
