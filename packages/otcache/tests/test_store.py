@@ -141,7 +141,7 @@ def test_a_sample_is_remembered(tmp_path: Path) -> None:
 
 @pytest.mark.remedy("Delete the file, and the sample is recorded again.")
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7), mapped=st.booleans())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_in_a_sample_is_found(
     tmp_path: Path, place: int, bit: int, mapped: bool
 ) -> None:

@@ -79,10 +79,10 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         try:
             size = os.fstat(file.fileno()).st_size
             most = min(max(size, _LEAST), limit)
-            data = file.read(most + 1)
+            data = file.read(most + 1) if size <= limit else b""
         except (OSError, MemoryError) as error:
             raise unreadable(path, error) from error
-    if len(data) > most:
+    if max(size, len(data)) > most:
         raise bad_file(path, expected("its size", max(size, len(data)), f"at most {most} bytes"))
     return data
 

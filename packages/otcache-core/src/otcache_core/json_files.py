@@ -108,8 +108,9 @@ def parse_json(path: str | Path, raw: bytes, *, kind: str = "JSON", finite: bool
         if raw.startswith(mark):
             wanted = "UTF-8 without a byte order mark"
             raise bad_file(path, expected("the text", got, wanted, "save it as UTF-8."))
-    if sum(map(raw.count, b",[{")) > MAX_VALUES:
-        raise bad_file(path, expected("the file", "more values", f"of at most {MAX_VALUES}"))
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        got = f"more than {MAX_VALUES}"
+        raise bad_file(path, expected("the number of its values", got, f"at most {MAX_VALUES}"))
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError, MemoryError) as error:
