@@ -45,8 +45,10 @@ class Advice:
         """Return whether a marker's fragment covers this clause, or a good part of it."""
         begin, clause = self.message.find(fragment), self.message.find(self.clause)
         shared = min(begin + len(fragment), clause + len(self.clause)) - max(begin, clause)
-        inside = begin >= 0 and shared >= min(8, len(self.clause))
-        return inside or self.message.strip("{} .:;") in fragment  # which other strings go on
+        if begin >= 0:
+            return shared >= min(8, len(self.clause))
+        part = self.message.strip("{} .:;")  # of a message that is put together elsewhere
+        return len(part) >= 12 and part in fragment
 
 
 def _text(node: ast.AST) -> str | None:

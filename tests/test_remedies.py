@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import shutil
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_flux
 import torch
 from toy import STEPS, Swirl, make_loop
 
@@ -175,3 +180,87 @@ def test_what_is_run_is_what_was_accelerated() -> None:
     with pytest.raises(otcache.OtcacheError, match=r"accelerate\(pipe, policy, budget=10\)"):
         run()
     assert silently(lambda: run(budget=3)) == {"call": STEPS - 3}
+
+
+@pytest.mark.remedy(
+    "call it in the thread that runs sample_fn, or by asyncio.to_thread(...) or contextvars"
+)
+def test_calls_in_threads_of_a_sampler_know_their_run() -> None:
+    net = make_loop().denoiser
+    net.requires_grad_(False)
+
+    def made(call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> otcache.Loop:
+        def sample(num_steps: int) -> torch.Tensor:
+            return _euler(call)
+
+        return otcache.loop(sample, denoiser=net, grid=GRID.tolist())
+
+    def threads(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return _elsewhere(lambda: net(x, s))
+
+    def run(loop: otcache.Loop) -> int:
+        with otcache.accelerate(loop, otcache.Schedule(N, (0, 3))) as handle:
+            loop(N)
+        return sum(handle.report.skipped.values())
+
+    with pytest.warns(otcache.OtcacheNotice, match=r"call it in the thread that runs sample_fn"):
+        assert run(made(threads)) == 0
+    context = contextvars.copy_context
+    for call in (
+        net,
+        lambda x, s: asyncio.run(asyncio.to_thread(net, x, s)),
+        lambda x, s: _elsewhere(partial(context().run, net, x, s)),
+    ):
+        assert silently(lambda call=call: run(made(call))) == N - 2
+
+
+def _euler(call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    x = torch.ones(1, 8)
+    for s, after in pairwise(GRID):
+        x = x + (after - s) * call(x, s)
+    return x
+
+
+def _elsewhere(work: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(work).result()
+
+
+@pytest.mark.remedy(
+    "give each thread a pipeline with a scheduler of its own (pipe.scheduler = type(pipe.sch"
+)
+@pytest.mark.remedy("or let the threads wait for one another in handle.request(...)")
+def test_each_thread_has_a_scheduler_of_its_own_or_waits() -> None:
+    pipe = tiny_flux.make_flux()
+    twin = tiny_flux.twin_of(pipe)
+    policy = tiny_flux.make_policy()
+
+    def inside(work: Callable[[], Any]) -> torch.Tensor:
+        """Run the pipeline, and something else in another thread after its first step."""
+
+        def callback(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
+            if step == 0:
+                done.append(_elsewhere(work))
+            return kwargs
+
+        done: list[Any] = []
+        return tiny_flux.sample(pipe, callback_on_step_end=callback)
+
+    with otcache.accelerate(pipe, policy, budget=2):
+        with pytest.raises(
+            otcache.ExecutionError, match="give each thread a pipeline with a sched"
+        ):
+            inside(lambda: tiny_flux.sample(pipe))
+        with otcache.accelerate(twin, policy, budget=4) as run:
+            inside(lambda: tiny_flux.sample(twin))
+    assert sum(run.report.computed.values()) == 4
+    handle = otcache.enable(pipe, policy)
+
+    def served() -> int:
+        with handle.request(2) as made:
+            tiny_flux.sample(pipe)
+        return sum(made.report.computed.values())
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [made.result() for made in [pool.submit(served) for _ in range(2)]] == [2, 2]
+    handle.remove()

@@ -281,7 +281,7 @@ def test_a_second_one_is_refused_and_the_first_one_removed_makes_room(
 
 
 @pytest.mark.remedy(
-    "already accelerated or recorded by otcache: leave that context first, or call handle.r"
+    "leave that context first, or call handle.remove(); otcache.enabled(pipe).remove() does it where"
 )
 def test_a_context_inside_a_context_is_refused_until_that_is_left() -> None:
     kind = _pipeline()

@@ -143,6 +143,7 @@ def test_a_change_inside_one_s_own_request_is_an_error(
     assert loop.denoiser.calls == 3
 
 
+@pytest.mark.remedy("by a callback or another thread: change the budget between runs")
 @pytest.mark.parametrize("where", ["callback", "another thread"])
 @pytest.mark.parametrize("change", ["request", "set_budget", "remove"])
 def test_a_change_while_a_run_is_under_way_is_an_error(
@@ -189,6 +190,7 @@ def test_a_run_that_broke_off_does_not_stand_in_the_way(
     assert handle.run.report.computed == {"call": 3}
 
 
+@pytest.mark.remedy("got one that was removed: call otcache.enable(pipe, policy) again")
 def test_a_removed_handle_says_so_and_leaves_nothing(loop: otcache.Loop) -> None:
     before = dict(vars(loop.denoiser))
     handle = otcache.enable(loop, _policy(), budget=4)
@@ -199,6 +201,10 @@ def test_a_removed_handle_says_so_and_leaves_nothing(loop: otcache.Loop) -> None
         with pytest.raises(otcache.OtcacheError, match=r"removed: call otcache\.enable"):
             change()
     assert torch.equal(_sample(loop), _sample(make_loop()))
+    again = otcache.enable(loop, _policy(), budget=4)
+    with again.request(3):
+        assert torch.equal(_sample(loop), _alone(3, 0))
+    again.remove()
 
 
 @pytest.mark.parametrize("budget", [0, STEPS + 1, None])

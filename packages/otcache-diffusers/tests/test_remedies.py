@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -270,6 +271,16 @@ def test_runs_of_a_loop_that_begin_elsewhere() -> None:
     followed(loop, lambda: loop(N))
 
 
+@pytest.mark.remedy("and noise levels are not known ({}: {}): let it return s_0 .. s_N")
+def test_a_grid_that_is_a_function() -> None:
+    net = Net()
+    loop = Loop(lambda num_steps: euler(net), net, lambda n: [1 / (n - N)])
+    with pytest.warns(OtcacheNotice, match=r"let it return s_0 \.\. s_N"):
+        followed_or_said(loop, lambda: loop(N))
+    loop = Loop(lambda num_steps: euler(net), net, tiny.euler_grid)
+    followed(loop, lambda: loop(N))
+
+
 # -- one run at a time -------------------------------------------------------------------------------
 
 
@@ -296,6 +307,57 @@ def test_a_second_thread_has_a_model_of_its_own() -> None:
     with TorchExecutor().attach(twin, SCHEDULE) as run:
         followed(net, lambda: euler(net))
     assert (run.report.runs, run.report.skipped) == (1, {"call": 3})
+
+
+@pytest.mark.remedy("got a concurrent call: make them in turn, or load the pipeline twice")
+def test_calls_of_one_run_come_in_turn() -> None:
+    net, twin, x = Net(), Net(), tiny.noise(1, 8)
+
+    def beside(other: Net) -> torch.Tensor:
+        """The other branch of guidance, in a thread that knows whose run it is."""
+        run = contextvars.copy_context().run
+        return elsewhere(lambda: run(other, x, GRID[0]))
+
+    def sample(other: Net) -> None:
+        net.meanwhile = lambda: beside(other)
+        euler(net)
+
+    loop = Loop(sample, net, GRID)
+    refused(loop, lambda: loop(net), "make them in turn, or load the pipeline twice")
+    followed(loop, lambda: loop(twin))
+    loop = Loop(lambda: euler(net, [2] * N), net, GRID, calls_per_step=2)
+    followed(loop, loop)
+
+
+@pytest.mark.remedy("got another run during a call: load the pipeline twice")
+def test_a_run_inside_a_call_is_another_pipeline_s() -> None:
+    case, other = tiny.flux(), tiny.flux()
+    inner: list[tiny.Case] = []
+
+    def again(module: Any, args: Any) -> None:
+        if inner:
+            inner.pop()(N)
+
+    part = next(m for m in case.denoiser.modules() if isinstance(m, torch.nn.Linear))
+    part.register_forward_pre_hook(again)
+    inner.append(case)
+    refused(case.pipe, lambda: case(N), "another run during a call: load the pipeline twice")
+    inner.append(other)
+    with TorchExecutor().attach(other.pipe, SCHEDULE) as run:
+        followed(case.pipe, lambda: case(N))
+    assert run.report.skipped == {"cond": 3}
+
+
+@pytest.mark.remedy("leave that context first or call handle.remove(), or load the model twice")
+def test_a_module_of_a_loop_is_taken() -> None:
+    net = Net()
+    loop = Loop(lambda: euler(net), net, GRID)
+    with TorchExecutor().attach(loop, SCHEDULE):
+        with pytest.raises(ExecutionError, match="or load the model twice"):
+            TorchExecutor().attach(net, SCHEDULE).__enter__()
+        twin = Net()
+        followed(twin, lambda: euler(twin))
+    followed(net, lambda: euler(net))
 
 
 @pytest.mark.remedy("give each thread a loop with a denoiser of its own")
