@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,15 +91,20 @@ class Family:
         name: as people say it.
         pipeline: class name in diffusers.
         build: makes a case; the same one every time.
+        asked: an argument of the pipeline's call that its branches come from; "" where there is none.
     """
 
     name: str
     pipeline: str
     build: Callable[[], Case]
+    asked: str = ""
 
     @property
     def reason(self) -> str:
         """Why this family cannot be built here, "" where it can."""
-        if hasattr(diffusers, self.pipeline):
-            return ""
-        return f"diffusers {diffusers.__version__} has no {self.pipeline}"
+        kind = getattr(diffusers, self.pipeline, None)
+        if kind is None:
+            return f"diffusers {diffusers.__version__} has no {self.pipeline}"
+        if self.asked and self.asked not in inspect.signature(kind.__call__).parameters:
+            return f"{self.pipeline} of diffusers {diffusers.__version__} takes no {self.asked}"
+        return ""
