@@ -246,7 +246,8 @@ def _of_its_type(rng: random.Random, value: Any) -> Any:
 def _alike(rng: random.Random, row: list[Any]) -> list[Any]:
     """Another row that passes for one of its kind: steps that rise from 0, or as many numbers."""
     if all(isinstance(k, int) for k in row):
-        return sorted({0, *rng.sample(range(max(*map(abs, row), 1) + 2), min(len(row), 2))})
+        most = min(max(1, *map(abs, row)), 10**6)
+        return sorted({0, *rng.sample(range(most + 2), min(len(row), 2))})
     if all(isinstance(k, float) for k in row):
         large = rng.choice((1.0, 1e30, 1e154, 1e300, 1.7e308, 1e-300, 1e-320, -1e308, 0.0))
         return [k * large if rng.random() < 0.7 else large for k in row]

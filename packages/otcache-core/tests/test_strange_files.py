@@ -323,6 +323,14 @@ def test_a_span_has_no_more_weights_than_outputs_before_it() -> None:
         Schedule(6, (0, 3), "fitted", rows, (), (("cond", ((), (1.0, 2.0, 3.0))),))
 
 
+@pytest.mark.remedy("in size, got {}: fit them again.")
+@pytest.mark.parametrize("weight", [1.1e30, -1e308])
+def test_a_weight_that_no_forecast_can_hold_is_refused(weight: float) -> None:
+    with pytest.raises(ScheduleError, match=r"weights must be at most 1e\+30 in size, got"):
+        Schedule(4, (0, 2), "fitted", ((0.5,), (weight,)))
+    assert Schedule(4, (0, 2), "fitted", ((1e30,), (-1e30,))).memory == 1
+
+
 @pytest.mark.parametrize("make", [lambda n: Schedule(n, (0,)), Schedule.full])
 def test_a_run_beyond_any_is_refused_at_once(make: Callable[[int], Schedule]) -> None:
     assert Schedule(100_000, (0, 99_999)).num_steps == 100_000

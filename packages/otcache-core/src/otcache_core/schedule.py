@@ -19,6 +19,8 @@ from otcache_core.numbers import integer, reals
 FORMAT, VERSION = "otcache-schedule", 1
 #: N at most: a sampler of DDPM makes 1,000 steps, and what is longer is a slip of the keyboard.
 MAX_STEPS = 100_000
+#: What a weight may be: a sum of some still is a number of float32, in which forecasts are made.
+MAX_WEIGHT = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +283,19 @@ def _rows(weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
 def _check_weights(what: str, rows: tuple[tuple[float, ...], ...], budget: int) -> None:
     if rows and len(rows) != budget:
         raise ScheduleError(expected(what, len(rows), f"one tuple for each of the {budget} spans"))
-    for m, row in enumerate(rows):
-        if len(row) > m + 1:
-            wanted = f"at most {m + 1} numbers, one for each output computed so far"
-            raise ScheduleError(expected(f"{what}[{m}]", f"{len(row)} numbers", wanted))
+    long = tuple(map(operator.gt, map(len, rows), itertools.count(1)))
+    if any(long):
+        m = long.index(True)
+        wanted = f"at most {m + 1} numbers, one for each output computed so far"
+        raise ScheduleError(expected(f"{what}[{m}]", f"{len(rows[m])} numbers", wanted))
+    if all(map(MAX_WEIGHT.__ge__, map(abs, itertools.chain.from_iterable(rows)))):
+        return
     if not all(map(math.isfinite, itertools.chain.from_iterable(rows))):
         raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
+    largest = max(map(abs, itertools.chain.from_iterable(rows)))
+    raise ScheduleError(
+        expected(what, largest, f"at most {MAX_WEIGHT:g} in size", "fit them again.")
+    )
 
 
 def _check_steps(what: str, steps: tuple[int, ...], num_steps: int) -> None:
