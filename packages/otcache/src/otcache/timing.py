@@ -85,7 +85,7 @@ def take_turns(
     The full run opens the first round and closes the second, and so on: of two runs in a pair either
     comes first in turn. So where the machine gets only slower, or only faster, meanwhile, every second
     ratio is too small, the others are too large, and the true one lies in their :func:`interval`.
-    If after :data:`ROUNDS` rounds a figure would be withheld there are as many again, and all count.
+    Methods whose figure would be withheld after :data:`ROUNDS` rounds get as many again, and all count.
 
     Args:
         full: the plain full run; warm already, as the methods are.
@@ -96,10 +96,13 @@ def take_turns(
         The pairs of each method, one a round.
     """
     pairs: dict[Key, tuple[Pair, ...]] = dict.fromkeys(methods, ())
+    due = dict(methods)
     for number in range(2 * ROUNDS):
-        if number == ROUNDS and not any(speed(pairs[k], ideals[k]).withheld for k in methods):
+        if number == ROUNDS:
+            due = {k: run for k, run in due.items() if speed(pairs[k], ideals[k]).withheld}
+        if not due:
             break
-        for key, pair in _round(number, full, methods).items():
+        for key, pair in _round(number, full, due).items():
             pairs[key] += (pair,)
     return pairs
 
@@ -166,12 +169,12 @@ def _holds(n: int, k: int) -> float:
     return 1 - below / float(2 ** (n - 1))
 
 
-def _round(number: int, full: Timed, methods: Mapping[Key, Timed]) -> dict[Key, Pair]:
+def _round(number: int, full: Timed, methods: dict[Key, Timed]) -> dict[Key, Pair]:
     """One run of all; backwards in every second round."""
     if number % 2 == 0:
         whole = full(number)
         own = {key: run(number) for key, run in methods.items()}
     else:
-        own = {key: run(number) for key, run in reversed([*methods.items()])}
+        own = {key: run(number) for key, run in reversed(methods.items())}
         whole = full(number)
     return {key: Pair(whole, own[key]) for key in methods}
