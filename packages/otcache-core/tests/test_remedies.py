@@ -29,7 +29,6 @@ from otcache_core.files import make_folder, read_bytes, write_bytes
 from otcache_core.json_files import load_json, save_json
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
-from otcache_core.samples import samples_of
 from otcache_core.spill import check_space
 from otcache_core.testing import ToyEvaluator, ToySampler
 
@@ -221,16 +220,3 @@ def test_what_was_measured_again_is_finite(calibration: Calibration) -> None:
     with pytest.raises(OtcacheError, match="calibrate again"):
         dataclasses.replace(calibration, gram=np.full((6, 6), np.nan))
     assert dataclasses.replace(calibration, gram=calibration.gram).num_steps == 6
-
-
-@pytest.mark.remedy("all samples of one calibration have the same ones; measure others apart")
-@pytest.mark.remedy("{}, got {}: give a list, of one dimension")
-def test_samples_are_a_list_of_one_kind() -> None:
-    mixed = [{"prompt": "a"}, {"image": 1}]
-    with pytest.raises(OtcacheError, match="measure others apart"):
-        samples_of(mixed)
-    assert [len(samples_of([sample])) for sample in mixed] == [1, 1]
-    table = np.array([["a", "b"]])
-    with pytest.raises(OtcacheError, match="give a list, of one dimension"):
-        samples_of(table)
-    assert samples_of(table[0].tolist()) == ("a", "b")

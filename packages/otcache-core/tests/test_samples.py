@@ -68,12 +68,12 @@ def test_rows_of_a_table_are_mappings() -> None:
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ("a cat", r"got str: one sample is a list of one, \[...\]"),
-        ({"prompt": "a"}, r"got dict: one sample is a list of one"),
+        ("a cat", r"got str: give a list of one, \[...\]"),
+        ({"prompt": "a"}, r"got dict: give a list of one"),
         (None, "got NoneType"),
         (b"a", "got bytes"),
         ([], "got an empty one"),
-        ({"a"}, "got a set: its order changes"),
+        ({"a"}, "got a set, whose order changes"),
         (3, "got 3: give a list"),
         (np.array("a"), r"an array of shape \(\)"),
         (np.array([["a"]]), r"an array of shape \(1, 1\)"),
@@ -96,11 +96,21 @@ def test_other_samples_are_refused_by_name(prompts: Any, message: str) -> None:
 
 
 @pytest.mark.remedy("give a list, of one dimension")
+@pytest.mark.remedy("give a list of one, [...]")
+@pytest.mark.remedy("got a set, whose order changes: give a list")
 @pytest.mark.remedy("all samples of one calibration have the same ones; measure others apart")
 def test_the_advice_about_samples_helps() -> None:
     with pytest.raises(OtcacheError, match="give a list, of one dimension"):
         seeds_of(3)
     assert seeds_of([3]) == (3,)
+    for one, listed in (
+        ("a cat", ["a cat"]),
+        ({"image": 1}, [{"image": 1}]),
+        ({"a cat"}, ["a cat"]),
+    ):
+        with pytest.raises(OtcacheError, match="give a list"):
+            samples_of(one)
+        assert samples_of(listed) == tuple(listed)
     cats, labels = {"prompt": "a cat"}, {"class_labels": 1}
     with pytest.raises(OtcacheError, match="measure others apart"):
         samples_of([cats, labels])

@@ -414,6 +414,9 @@ def test_a_bare_module_cannot_be_recorded() -> None:
     assert "wrap it in otcache.loop" in TorchProbe().supports(tiny.Velocity())
 
 
+@pytest.mark.remedy(
+    "wrap a function that samples, and the module that it calls, in otcache.loop(...)"
+)
 def test_a_pipeline_that_never_calls_the_denoiser_is_named() -> None:
     case = tiny.with_prompts(tiny.flux())
     stranger = tiny.flux().pipe.transformer
@@ -423,6 +426,8 @@ def test_a_pipeline_that_never_calls_the_denoiser_is_named() -> None:
     request = SampleRequest(("a",), (0,), 4)
     with pytest.raises(ExecutionError, match="the sampler of Odd never called the denoiser"):
         list(TorchProbe().record(case.pipe, request))
+    net = tiny.Velocity()
+    assert len(list(TorchProbe().record(Loop(tiny.euler_sampler(net), net), request))) == 1
     del stranger
 
 

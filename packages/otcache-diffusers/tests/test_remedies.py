@@ -487,13 +487,13 @@ def test_a_grid_of_steps_that_are_alike() -> None:
             slope = 1 / (grid[span.start] - grid[span.start - 1])
             return np.full((len(span.skipped), 2), slope)
 
-    def refusals(forecaster: Forecaster, grid: list[float]) -> str:
+    def refusal(forecaster: Forecaster, grid: list[float]) -> str:
         schedule = Schedule(N, (0, 1, 2), "divided")
-        return " ".join(Plan.of(schedule, "call", forecaster, np.array(grid)).refusals)
+        return Plan.of(schedule, "call", forecaster, np.array(grid)).refusal
 
     alike = [1.0, 0.8, 0.8, 0.6, 0.4, 0.2, 0.0]
-    assert "use another forecaster, or another grid=" in refusals(Divided(), alike)
-    assert refusals(Reuse(), alike) == refusals(Divided(), GRID) == ""
+    assert "use another forecaster, or another grid=" in refusal(Divided(), alike)
+    assert refusal(Reuse(), alike) == refusal(Divided(), GRID) == ""
 
 
 @pytest.mark.remedy(
@@ -513,6 +513,7 @@ def test_a_grid_that_cannot_be_exported(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.remedy(
     "let denoiser= be a function of the state that returns what the step uses, called as"
 )
+@pytest.mark.remedy("got the state it began with: return the last one of a list of all states")
 @pytest.mark.remedy("let sample_fn return x_N, one row a sample")
 @pytest.mark.remedy("use a diffusers pipeline, or a loop that calls the denoiser with x")
 def test_the_probe_sees_the_sampler_s_state() -> None:
@@ -526,6 +527,14 @@ def test_the_probe_sees_the_sampler_s_state() -> None:
         record(
             Loop(lambda prompts, seeds, num_steps: [run(prompts, seeds, num_steps)][1:], net, GRID)
         )
+
+    def listed(prompts: Any, seeds: Any, num_steps: int) -> list[torch.Tensor]:
+        start = torch.stack([tiny.noise(8, seed=seed) for seed in seeds])
+        return [start, run(prompts, seeds, num_steps)]
+
+    with pytest.raises(ExecutionError, match=r"return the last one of a list of all states"):
+        record(Loop(listed, net, GRID))
+    record(Loop(lambda *asked: listed(*asked)[-1], net, GRID))
 
     def shrinks(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         x = tiny.noise(2, 8)

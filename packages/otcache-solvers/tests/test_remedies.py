@@ -23,14 +23,17 @@ from otcache_solvers.costs.lookback_costs import LookbackCosts
 from otcache_solvers.costs.mean_velocity import MeanVelocity
 from otcache_solvers.costs.propagation import NoPropagation
 from otcache_solvers.costs.sample_costs import SampleCosts
+from otcache_solvers.exact_lp import ExactLP
 from otcache_solvers.flows import BranchAndBound, Enumeration, MinNormPoint, QuadraticProgram
 from otcache_solvers.lexicographic import Lexicographic
 from otcache_solvers.needs import library
 from otcache_solvers.peak_suppressed import PeakSuppressed
+from otcache_solvers.penalties import KullbackLeibler
 from otcache_solvers.quantile import Quantile
 from otcache_solvers.second_order import SecondOrder
 from otcache_solvers.shortest_path import ShortestPath
 from otcache_solvers.simplex import HiGHS, NetworkSimplex
+from otcache_solvers.sinkhorn import Sinkhorn
 from otcache_solvers.transport import ground_cost
 from otcache_solvers.vector_sum import VectorSum
 
@@ -360,3 +363,12 @@ def test_brute_force_names_what_is_not_beside_it():
         BruteForce(max_candidates=3).solve(problem)
     assert ShortestPath().solve(problem).result is Result.OPTIMAL
     assert Lexicographic().solve(problem).result is Result.OPTIMAL
+
+
+@pytest.mark.remedy("use ExactLP or Sinkhorn for transport without creation")
+def test_transport_without_creation():
+    with pytest.raises(OtcacheError, match="use ExactLP or Sinkhorn"):
+        KullbackLeibler(np.inf)
+    ends = replace(PROBLEM, anchor=Schedule(7, (0, 3)), reference=Schedule(7, (0, 1, 2, 4)))
+    for solver in (ExactLP(), Sinkhorn()):
+        assert solver.solve(ends).result is Result.OPTIMAL

@@ -138,10 +138,10 @@ def _listed(name: str, values: object, of: str) -> list[Any]:
     wanted = f"{name} must be a list with at least one {of}"
     if isinstance(values, (str, bytes, Mapping)) or values is None:
         one = isinstance(values, (str, Mapping)) and name == "prompts"
-        advice = ": one sample is a list of one, [...]." if one else "."
+        advice = ": give a list of one, [...]." if one else "."
         raise OtcacheError(f"{wanted}, got {type(values).__name__}{advice}")
     if isinstance(values, Set):
-        raise OtcacheError(f"{wanted}, got a set: its order changes, so give a list.")
+        raise OtcacheError(f"{wanted}, got a set, whose order changes: give a list.")
     if not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1:
         shape = getattr(values, "shape", None)
         got = repr(values) if shape is None else f"an array of shape {tuple(shape)}"

@@ -104,8 +104,8 @@ class TorchProbe(FeatureProbe):
             _sample(target, request, part, recorder)
         if recorder.run is None:
             raise ExecutionError(
-                f"the sampler of {type(target).__name__} never called the denoiser: nothing can be "
-                "recorded; is it the module that the sampler really uses?"
+                f"the sampler of {type(target).__name__} never called the denoiser, so nothing can be "
+                "recorded: wrap a function that samples, and the module that it calls, in otcache.loop(...)."
             )
         made = recorder.run.num_steps
         wanted = target.positions(request.num_steps) if isinstance(target, Loop) else made

@@ -22,8 +22,8 @@ from otcache_diffusers.recording import Recording
 from otcache_diffusers.rows import fold_rows, split_rows
 
 FIRST_STATE = (
-    "sample_fn must return the final state x_N, got the state it began with: of a list of all states return "
-    "the last one."
+    "sample_fn must return the final state x_N, got the state it began with: return the last one of a list "
+    "of all states."
 )
 EMPTY = (
     "the sampler's state has no elements: give a height and width of at least one latent pixel, and of a "

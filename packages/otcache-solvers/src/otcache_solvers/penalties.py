@@ -113,5 +113,5 @@ class KullbackLeibler(Penalty):
 
 def _check_weight(what: str, weight: float) -> None:
     if not 0 < weight < math.inf:
-        advice = "for transport without creation use ExactLP or Sinkhorn."
+        advice = "use ExactLP or Sinkhorn for transport without creation."
         raise OtcacheError(expected(what, weight, "above 0 and finite", advice))
