@@ -90,6 +90,8 @@ class Pace:
         newest, at = self._marks[-1]
         older, since = max(mark for mark in self._marks if mark[0] <= newest / 2)
         part = (at - since) / (newest - older)
+        if not part:  # all that is done was done before anybody looked
+            return None
         return max(0.0, part * (self.total - self.done) - min(part, self.clock() - at))
 
     @property
@@ -98,10 +100,11 @@ class Pace:
         return f"{self.done:g} of {self.total:g}" if self.total > 1 and self.counts else ""
 
     def line(self, name: str) -> str:
-        """Return ``name: 3 of 8, 1:30 elapsed, about 2:30 left``."""
+        """Return ``name: 3 of 8, B = 5, 1:30 elapsed, about 2:30 left``."""
         left = self.left
         parts = [
-            " ".join(part for part in (self.what, self.counted) if part),
+            self.counted,
+            self.what,
             f"{duration(self.elapsed)} elapsed",
             "" if left is None else f"about {duration(left)} left",
         ]
@@ -331,12 +334,13 @@ class _Rows:
                 self._board.add(name, pace)
             pace.what = what
             pace.reach(done, total)
-            self._board.changed(name)
             if done >= total:
                 self._ended.add(name)
+            self._count()
+            self._board.changed(name)
+            if done >= total:
                 line = pace.end(name)
                 self._board.remove(name, f"{line}, {what}" if line and what else line)
-            self._count()
 
     def end(self) -> None:
         """Say that all of them ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from otcache.cli.inspect import convert, estimate, inspect, plugins
 from otcache.cli.measure import calibrate, plan
 from otcache.cli.output import say, show_line
 from otcache.cli.run import run
-from otcache.console import UnwritableError, readable_stream
+from otcache.console import UnwritableError, console_on, readable_stream
 from otcache_core import OtcacheError
 from otcache_core.errors import OtcacheNotice, expected
 
@@ -93,7 +92,7 @@ def _closed() -> int:
 
 
 def _run(words: list[str], debug: bool) -> int:
-    if shutil.get_terminal_size().columns < NARROW:
+    if console_on(sys.stdout).width < NARROW:
         app.rich_markup_mode = plugins.rich_markup_mode = None  # boxes would be cut to nothing
     try:
         status = app(args=words, prog_name="otcache", standalone_mode=False)

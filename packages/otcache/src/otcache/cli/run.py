@@ -60,7 +60,7 @@ def run(
     steps_in_range("--steps", steps)
     if rate is not None:
         at_least("--fps", rate, 0.1)
-    number, given = integer("--budget", budget), arguments(call)
+    number, given, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
     registry, plan_ = Registry(), load_policy(policy)
     if file is not None:
         check_name(file, registry)
@@ -71,7 +71,7 @@ def run(
         opened.target,
         plan_,
         number,
-        text("--prompt", prompt),
+        wanted,
         seed=seed,
         num_steps=steps,
         strict=strict,
