@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from otcache_core.errors import OtcacheError, expected
+from otcache_core.numbers import integer
 
 #: 256 MiB: 1024 x 1024 pictures stay in memory, a 720p clip goes to the disk whatever its steps.
 MEMORY_BYTES = 2**28
@@ -29,7 +30,7 @@ class Keep:
         seed: of the coordinates.
 
     Raises:
-        OtcacheError: if ``memory_bytes`` is negative, or ``coordinates`` below 1.
+        OtcacheError: if ``memory_bytes`` is negative, ``coordinates`` below 1, or either no integer.
 
     Examples:
         >>> Keep(memory_bytes=1000).share(1, 4).memory_bytes
@@ -42,11 +43,12 @@ class Keep:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.memory_bytes < 0:
-            raise OtcacheError(expected("Keep.memory_bytes", self.memory_bytes, "at least 0"))
-        if self.coordinates is not None and self.coordinates < 1:
-            wanted = "at least 1, or None for all"
-            raise OtcacheError(expected("Keep.coordinates", self.coordinates, wanted))
+        for name, least in (("memory_bytes", 0), ("coordinates", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None or name != "coordinates":
+                object.__setattr__(self, name, integer(f"Keep.{name}", value, least))
+        if not isinstance(self.folder, (str, Path, type(None))):
+            raise OtcacheError(expected("Keep.folder", self.folder, "a path, or None"))
 
     def share(self, part: int, whole: int) -> Keep:
         """What ``part`` of ``whole`` samples may take of the memory."""

@@ -103,6 +103,12 @@ class ProbeConformance(ABC):
         bare = self.make_probe().provenance(target, None)
         assert bare["model_class"] == facts["model_class"]
 
+    def test_a_request_that_is_prepared_stays_as_it_is(self) -> None:
+        target, probe = self.make_target(), self.make_probe()
+        once = probe.prepared(target, self.request())
+        assert len(once.prompts) == len(once.seeds) == len(self.request().prompts)
+        assert probe.prepared(target, once) == once
+
     def test_the_evaluator_finds_no_error_where_everything_is_computed(self) -> None:
         target, request = self.make_target(), self.request()
         trajectories = self._record(target)
