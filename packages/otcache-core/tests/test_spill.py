@@ -123,7 +123,7 @@ def test_a_trajectory_does_not_read_a_map(tmp_path: Path) -> None:
     [
         ({"memory_bytes": -1}, "Keep.memory_bytes must be an integer of at least 0, got -1"),
         ({"coordinates": 0}, "Keep.coordinates must be an integer of at least 1, got 0"),
-        ({"coordinates": 2.0}, "got 2.0: give 2"),
+        ({"coordinates": 2.0}, "Keep.coordinates must be an integer of at least 1, got 2.0"),
         ({"folder": 3}, "Keep.folder must be a path, or None, got 3"),
     ],
 )
