@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import PromptMetric
+from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
 from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.metrics.prompts import check_prompted
@@ -92,9 +93,10 @@ class ClipScore(PromptMetric):
     @cached_property
     def _model(self) -> tuple[Any, Any]:
         with quiet_loading("transformers"), loading(self._folder):
-            from transformers import AutoTokenizer, CLIPModel
-
+            tokenizers, models = (
+                load(f"transformers:{name}", self.name) for name in ("AutoTokenizer", "CLIPModel")
+            )
             here: dict[str, Any] = {"local_files_only": True}
-            tokenizer = AutoTokenizer.from_pretrained(self._folder, **here)
-            model: Any = CLIPModel.from_pretrained(self._folder, use_safetensors=True, **here)
+            tokenizer = tokenizers.from_pretrained(self._folder, **here)
+            model: Any = models.from_pretrained(self._folder, use_safetensors=True, **here)
         return model.to(self._device, torch.float32).eval(), tokenizer

@@ -18,6 +18,7 @@ from otcache_core.array_files import load_arrays
 from otcache_core.contracts.metric import PromptMetric
 from otcache_core.errors import expected
 from otcache_core.files import bad_file
+from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
 from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.metrics.prompts import check_prompted
@@ -102,16 +103,16 @@ class ImageReward(PromptMetric):
     @cached_property
     def _parts(self) -> _Parts:
         with quiet_loading("transformers"), loading(self._folder):
-            from transformers import AutoTokenizer, BlipTextModel, BlipVisionModel
-
+            tokenizers, texts, pictures = (
+                load(f"transformers:{name}", self.name)
+                for name in ("AutoTokenizer", "BlipTextModel", "BlipVisionModel")
+            )
             here: dict[str, Any] = {"local_files_only": True}
-            tokenizer = AutoTokenizer.from_pretrained(self._folder / "tokenizer", **here)
+            tokenizer = tokenizers.from_pretrained(self._folder / "tokenizer", **here)
             here["use_safetensors"] = True
             towers: list[Any] = [
-                BlipVisionModel.from_pretrained(self._folder / "vision", **here),
-                BlipTextModel.from_pretrained(
-                    self._folder / "text", add_pooling_layer=False, **here
-                ),
+                pictures.from_pretrained(self._folder / "vision", **here),
+                texts.from_pretrained(self._folder / "text", add_pooling_layer=False, **here),
             ]
         vision, text = (tower.to(self._device, torch.float32).eval() for tower in towers)
         head, _ = load_arrays(self._folder / "head.safetensors")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.quiet import quiet_loading
 
@@ -55,9 +56,8 @@ class Dino:
     @cached_property
     def _model(self) -> Any:
         with quiet_loading("transformers"), loading(self._folder):
-            from transformers import ViTModel
-
-            model: Any = ViTModel.from_pretrained(
+            kind = load("transformers:ViTModel", "subject-consistency by DINO")
+            model: Any = kind.from_pretrained(
                 self._folder, use_safetensors=True, local_files_only=True, add_pooling_layer=False
             )
         return model.to(self._device, torch.float32).eval()

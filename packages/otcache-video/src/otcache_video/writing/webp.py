@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts import ClipWriter, check_clip
 from otcache_core.errors import OtcacheError
 from otcache_core.files import write_bytes
+from otcache_diffusers.compat import load
 from otcache_video.writing.frames import eight_bit
 
 
@@ -27,14 +28,13 @@ class WebP(ClipWriter):
 
     def write(self, path: str | Path, clip: NDArray[np.floating], frames_per_second: float) -> None:
         check_clip(self, path, clip, frames_per_second)
-        from PIL import Image, features
-
+        images, features = (load(f"PIL.{name}", "writing .webp") for name in ("Image", "features"))
         if not features.check("webp"):
             raise OtcacheError(
                 "writing .webp needs a Pillow with WebP, which this one lacks: install one of its "
                 "wheels, pip install --only-binary=pillow pillow"
             )
-        first, *others = (Image.fromarray(frame) for frame in eight_bit(clip))
+        first, *others = (images.fromarray(frame) for frame in eight_bit(clip))
         file = io.BytesIO()
         times = durations(len(clip), frames_per_second)
         first.save(
