@@ -372,17 +372,23 @@ def test_a_small_stack_is_not_worth_passing_over() -> None:
 
 
 @pytest.mark.remedy("the first computed step, {} calls in the same order: cache whole outputs")
-def test_blocks_that_run_otherwise_on_a_skipped_step_are_an_error() -> None:
+@pytest.mark.parametrize("skipped", [True, False])
+def test_blocks_that_run_otherwise_are_computed_from_there_on(skipped: bool) -> None:
     def body(net: Variant, h: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         for block in net.blocks if float(time[0, 0, 0]) > 0.6 else net.blocks[:2]:
             h = block(h, time)
         return h
 
     net = Variant(body)
-    loop = _loop(net)
+    loop, words = _loop(net), "must run as they did in the first computed step"
+    before = sum(float(t) > 0.6 for t in tiny.euler_grid(N)[:N])  # steps of all blocks
+    schedule = Schedule(N, (0, 1) if skipped else (0, 1, before))
+    with BlockExecutor().attach(loop, schedule) as run, pytest.warns(OtcacheNotice, match=words):
+        _run(loop)
+    assert run.report.skipped == {"call": before - 2}
     with (
-        pytest.raises(ExecutionError, match="must run as they did in the first computed step"),
-        BlockExecutor().attach(loop, Schedule(N, (0, 1))),
+        pytest.raises(ExecutionError, match=words),
+        BlockExecutor().attach(loop, schedule, strict=True),
     ):
         _run(loop)
     assert not any("forward" in vars(block) for block in net.blocks)

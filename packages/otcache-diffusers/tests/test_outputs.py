@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest, Storage
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop import Loop
 from otcache_diffusers.driver import combine, tensors
 from otcache_diffusers.driver.tree import examine, flatten, prediction, unflatten
@@ -491,13 +491,31 @@ def test_evaluations_of_an_output_are_those_of_its_tensor(name: str, size: int) 
     assert found[0].schedules == found[1].schedules
 
 
-def test_a_run_refuses_what_it_cannot_open() -> None:
+def test_a_run_of_outputs_that_cannot_be_opened_is_computed_and_told() -> None:
     loop = _loop(lambda v: Plain(v, v.numpy()), lambda o: o.a)
+    wanted, why = loop([""], [0], N), r"numpy\.ndarray inside .*test_outputs.Plain"
     with (
-        TorchExecutor().attach(loop, SCHEDULES[0]),
-        pytest.raises(ExecutionError, match=r"numpy\.ndarray inside .*test_outputs.Plain"),
+        pytest.warns(OtcacheNotice, match=why) as heard,
+        TorchExecutor().attach(loop, SCHEDULES[0]) as run,
+    ):
+        assert torch.equal(loop([""], [0], N), wanted)
+    assert (run.report.skipped, len(run.report.warnings), len(heard)) == ({}, 1, 1)
+    with (
+        TorchExecutor().attach(loop, SCHEDULES[0], strict=True),
+        pytest.raises(ExecutionError, match=why),
     ):
         loop([""], [0], N)
+
+
+def test_outputs_that_cannot_be_combined_are_computed_and_told() -> None:
+    loop = _loop(lambda v: ((v * 1000).int(),), lambda o: o[0] / 1000)
+    wanted = loop([""], [0], N)
+    with (
+        pytest.warns(OtcacheNotice, match="a forecast needs outputs of floating-point numbers"),
+        TorchExecutor().attach(loop, Schedule(N, (0, 1), "linear")) as run,
+    ):
+        assert torch.equal(loop([""], [0], N), wanted)
+    assert (run.report.skipped, len(run.report.warnings)) == ({}, 1)
 
 
 def test_an_output_that_changes_its_structure_is_computed_and_told() -> None:

@@ -397,7 +397,7 @@ def test_outputs_are_tensors() -> None:
         lambda x, t: net(x, t).numpy(),
         GRID,
     )
-    refused(loop, loop, r"return torch\.from_numpy\(array\)")
+    refused(loop, loop, r"return torch\.from_numpy\(array\)", strict=True)
     made = Loop(
         lambda: euler(lambda x, t: made.denoiser(x, t)),
         lambda x, t: torch.from_numpy(net(x, t).numpy()),

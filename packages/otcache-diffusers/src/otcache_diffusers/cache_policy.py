@@ -109,9 +109,12 @@ class CachePolicy(StepPolicy):
         if outputs is None:
             self.warn(self._cache.why_not(branch, forecast.steps))
             return None
-        self._skipped += 1
-        self._report.skipped[branch] = self._report.skipped.get(branch, 0) + 1
-        output = combine(outputs, forecast.coefficients)
+        try:
+            output = combine(outputs, forecast.coefficients)
+        except Exception as error:  # of outputs that nobody has seen
+            self.fail(error)
+            return None
+        self._count(branch, 1)
         self._drop(branch, step)
         self._report.hold(*self._cache.held)
         self.keeps = self._cache.holds(output)
@@ -139,10 +142,34 @@ class CachePolicy(StepPolicy):
             return
         needed = self.needs(step, branch)
         self._drop(branch, step)
-        self._cache.notice(output)
-        if needed and output is not None:  # a denoiser without block stacks leaves nothing to keep
-            self._cache.put(branch, step, output)
+        try:
+            self._cache.notice(output)
+            if (
+                needed and output is not None
+            ):  # a denoiser without block stacks leaves nothing to keep
+                self._cache.put(branch, step, output)
+        except Exception as error:  # of outputs that nobody has seen
+            self.fail(error)
         self._report.hold(*self._cache.held)
+
+    def fail(self, error: Exception, skipped: str | None = None) -> None:
+        """Compute the rest of the run, since a forecast could not be made; under strict raise the error.
+
+        Args:
+            error: why.
+            skipped: the branch whose step was counted as skipped, and is computed after all.
+        """
+        if skipped is not None:
+            self._count(skipped, -1)
+        if self._strict:
+            raise error
+        self._run = None
+        self._cache.clear()
+        self._say(f"{_text(error)} The rest of the run is computed.")
+
+    def _count(self, branch: str, skipped: int) -> None:
+        self._skipped += skipped
+        self._report.skipped[branch] = self._report.skipped.get(branch, 0) + skipped
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """The executor does not look at the sampler's state."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from otcache_core.errors import ExecutionError
 from otcache_diffusers.blocks.calls import passed_over, recorded
 from otcache_diffusers.blocks.lists import block_lists, no_blocks
 from otcache_diffusers.blocks.stack import Residuals, Stack
@@ -57,7 +58,16 @@ class BlockPolicy(StepPolicy):
         if not stacks or residuals is None:
             return None
         self._shortened = True
-        return passed_over(stacks, residuals, compute)
+        try:
+            return passed_over(stacks, residuals, compute)
+        except ExecutionError as error:
+            self._fail(branch, error, skipped=branch)
+            return None
+
+    def _fail(self, branch: str, error: ExecutionError, skipped: str | None = None) -> None:
+        """Compute a branch whose blocks do not run as they did."""
+        self._stacks[branch] = ()
+        self._cache.fail(error, skipped)
 
     def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
         if not self._cache.needs(step, branch):
@@ -66,7 +76,11 @@ class BlockPolicy(StepPolicy):
             return self._trace(branch, compute)
         if not self._stacks[branch]:
             return compute()
-        output, self._residuals = recorded(self._stacks[branch], compute)
+        try:
+            output, self._residuals = recorded(self._stacks[branch], compute)
+        except ExecutionError as error:
+            self._fail(branch, error)
+            return compute()
         return output
 
     def after(self, step: int, branch: str, output: Any) -> None:
