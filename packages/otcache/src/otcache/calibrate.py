@@ -104,18 +104,19 @@ def calibrate(
     provenance = probe.provenance(target, request)
     samples = content(request.prompts)
     provenance["prompts_digest"] = digest([samples, list(request.seeds)])
-    store = None
+    show, store = Stages(progress), None
     if folder is not None:
+        with show.stage("reading the weights"):
+            weights = probe.fingerprint(target)
         identity = {
             "provenance": provenance,
-            "weights": probe.fingerprint(target),
+            "weights": weights,
             "recipe": recipe.identity,
             "call": content(request.call),
             "otcache": __version__,
         }
         share = keep.share(1, len(request.prompts)).memory_bytes
         store = Store(folder, identity, overwrite=overwrite, map_above=share)
-    show = Stages(progress)
     ledger = stage.Ledger()
     job = stage.Job(probe, target, request, store, show, ledger, lambda n: recipe.resolve(n, asked))
     measured = reproduced(job)

@@ -117,10 +117,11 @@ def _recorded(job: stage.Job) -> Reproduced:
         return Reproduced(trajectories, evaluator, *found)
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
     ledger.spend(2 * len(trajectories) * trajectories[0].num_steps)
-    deviation = _deviation(evaluator.real)
-    if deviation > LIMIT:
-        return Reproduced(trajectories, evaluator, deviation=deviation)
-    known = evaluator.real.recurrence
+    with job.stages.stage("replaying full runs"):
+        deviation = _deviation(evaluator.real)
+        if deviation > LIMIT:
+            return Reproduced(trajectories, evaluator, deviation=deviation)
+        known = evaluator.real.recurrence
     if isinstance(known, NotLinear):
         return Reproduced(trajectories, evaluator, unfitted=known.reason)
     sampler = "" if known.grid is not None else str(known)

@@ -72,10 +72,11 @@ def compare(
     settings = settings or Settings()
     registry = Registry()
     chosen = check_methods(methods, registry)
-    measures = Measures.choose(settings.metrics, job.pipeline, registry)
+    stages = Stages(settings.progress)
+    with stages.stage("opening metrics"):
+        measures = Measures.choose(settings.metrics, job.pipeline, registry)
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
-    stages = Stages(settings.progress)
     _run_all(folder, chosen, settings, stages)
     results, pictures = Assembly(folder, measures, stages).results(
         chosen, _provenance(job), settings.command

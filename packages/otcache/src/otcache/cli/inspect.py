@@ -78,17 +78,20 @@ def estimate(
     """Count FLOPs, cached bytes and the ideal speedup of a model at full size; needs no weights."""
     from otcache.estimate_table import estimate_table
     from otcache.estimating import estimate as count
+    from otcache.progress import Stages
 
-    found = count(
-        model,
-        height=height,
-        width=width,
-        frames=frames,
-        num_steps=steps,
-        budgets=integers("--budget", budget),
-        memory=memory,
-        dtype=dtype,
-    )
+    budgets = integers("--budget", budget)
+    with Stages(not as_json).stage("building the model without weights"):
+        found = count(
+            model,
+            height=height,
+            width=width,
+            frames=frames,
+            num_steps=steps,
+            budgets=budgets,
+            memory=memory,
+            dtype=dtype,
+        )
     if as_json:
         show_json(found.to_dict())
     else:

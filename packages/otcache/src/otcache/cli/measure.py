@@ -74,8 +74,10 @@ def plan(
 ) -> None:
     """Plan every budget from a calibration; runs no network."""
     from otcache.planning import plan as make
+    from otcache.progress import Stages
     from otcache_core.calibration import Calibration
 
-    made = make(Calibration.load(calibration))
-    made.save(policy)
+    with Stages(not as_json).stage("planning"):
+        made = make(Calibration.load(calibration))
+        made.save(policy)
     show_facts({"policy": str(policy), "budgets": [s.budget for s in made.ladder]}, as_json)
