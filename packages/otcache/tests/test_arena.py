@@ -98,6 +98,7 @@ class Peers:
         ({"call": {"scale": math.nan}}, "call argument scale must be a finite number"),
         ({"frames_per_second": math.nan}, "frames_per_second must be a finite number"),
         ({"frames_per_second": -8.0}, "frames_per_second must be a finite number"),
+        ({"reference_steps": -1}, "reference_steps must be at least 0"),
     ],
 )
 def test_a_bad_job_is_named(changes: dict[str, Any], message: str) -> None:
@@ -414,6 +415,20 @@ def test_full_runs_are_made_once_and_a_failed_reference_is_not_tried_forever(
     assert (whole.nfe, reference.num_steps) == (float(fakes.N), 500)
     assert set(probe.batches) == {1}
     assert whole.pairs == reference.pairs == ()
+
+
+def test_no_reference_steps_make_no_reference_and_no_rows_of_it(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = Folder(tmp_path / "runs")
+    folder.begin(fakes.job(batch_size=1, reference_steps=0), overwrite=False)
+    full_runs(Bench(folder.job, None, {}, FakeProbe(), Silent()), folder.of(FULL))  # type: ignore[arg-type]  # fakes
+    assert folder.of(FULL).run(FULL) is not None
+    assert folder.of(FULL).run("reference") is None
+    finished = fakes.finished(tmp_path / "finished", fakes.job(reference_steps=0))
+    made, _ = Assembly(finished, MEASURES).results(["good"], {}, "")
+    assert "ode-rmse" not in {*made.metrics, *made.full}
+    assert not recwarn.list
 
 
 # --- results ---------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,10 @@ import pytest
 from otcache import cli
 from otcache.cli import output
 from otcache.cli.app import VERSIONS
+from otcache.opening import Opened
+from otcache.single import _steps
 from otcache_core import Schedule
+from otcache_core.contracts import RunReport
 from otcache_core.policy import Policy, Provenance
 
 N = 12
@@ -176,3 +181,28 @@ def test_a_prompt_that_is_no_text_is_named(run: Run, policy: Path) -> None:
     status, _, err = run(*words)
     assert status == 2
     assert "--prompt must be text" in err
+
+
+def test_set_goes_before_what_the_demo_says(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {}
+
+    def measure(*_: object, **options: Any) -> SimpleNamespace:
+        given.update(options)
+        return SimpleNamespace(nfe={"record": 32, "gaps": 0}, objective="rmse")
+
+    demo = Opened(None, {"height": 64, "width": 64}, ["a fox"])
+    monkeypatch.setattr(sys.modules["otcache.calibrate"], "calibrate", measure)
+    monkeypatch.setattr("otcache.opening.open_pipeline", lambda name: demo)
+    status, out, err = run(
+        "calibrate", "demo", "--steps", 8, "--out", tmp_path, "--set", "height=32"
+    )
+    assert (status, err) == (0, "")
+    assert (given["height"], given["width"]) == (32, 64)
+    assert "nfe: record 32, gaps 0\nobjective: rmse\n" in out
+
+
+def test_steps_are_those_of_the_branch_that_is_furthest() -> None:
+    assert _steps(RunReport()) == 0
+    assert _steps(RunReport(computed={"cond": 3, "uncond": 3}, skipped={"cond": 5})) == 8
