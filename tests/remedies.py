@@ -32,6 +32,10 @@ CLAUSE = re.compile(
 DOCUMENTS = {"help", "summary", "epilog", "description", "metavar", "usage", "title"}
 DOCUMENTING = {"Info", "Argument", "Option"}
 
+#: Nodes that may build a string, and nodes that may hold documentation.
+TEXTS = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call)
+READ = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.keyword, ast.Call)
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -92,12 +96,12 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
 
 def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of the strings below a node, each whole, documentation left out."""
-    text = _text(node)
+    text = _text(node) if isinstance(node, TEXTS) else None
     if text is not None:
         yield node.lineno, text  # type: ignore[attr-defined]
         children = list(_inside(node))
     else:
-        omitted = _documentation(node)
+        omitted = _documentation(node) if isinstance(node, READ) else []
         children = [child for child in ast.iter_child_nodes(node) if child not in omitted]
     for child in children:
         yield from strings(child)
