@@ -17,6 +17,7 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.driver import sigma_grid
 from otcache_diffusers.driver.space_of import output_space
+from otcache_diffusers.driver.timecheck import TimeCheck
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.probe import TorchProbe
 
@@ -398,3 +399,15 @@ def test_a_plan_that_raises_leaves_the_run_computed() -> None:
     ):
         pipe()
     assert (run.report.computed, run.report.planned) == ({"call": N}, tuple(range(N)))
+
+
+# -- times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("last", "moved"), [(500.0, False), (400.0, True)])
+def test_times_that_are_no_numbers_are_not_compared(last: float, moved: bool) -> None:
+    check = TimeCheck()
+    check.begin(torch.tensor([1000, torch.nan, 500]))
+    for step, time in enumerate((1000.0, torch.nan, last)):
+        check.see(step, torch.tensor(time))
+    assert check.failed() == moved

@@ -47,7 +47,7 @@ class TimeCheck:
             self._conventions = self._conventions.to(passed.device)
         scale, shift = self._conventions.unbind(1)
         wanted = scale * self._timesteps[step] + shift
-        fits = (passed - wanted).abs() <= _RTOL * wanted.abs() + _ATOL
+        fits = ((passed - wanted).abs() <= _RTOL * wanted.abs() + _ATOL) | ~wanted.isfinite()
         if self._first is None or self._always is None:
             self._first = self._always = fits
         self._always = self._always & fits
