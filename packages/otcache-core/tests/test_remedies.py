@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import os
@@ -29,6 +30,7 @@ from otcache_core.files import make_folder, read_bytes, write_bytes
 from otcache_core.json_files import load_json, save_json
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop
+from otcache_core.loop_run import finished
 from otcache_core.spill import check_space
 from otcache_core.testing import ToyEvaluator, ToySampler
 
@@ -87,6 +89,20 @@ def test_a_loop_is_left_before_it_is_entered_again() -> None:
         loop.observe(Observer())
     loop.observe(None)
     loop.observe(Observer())
+
+
+@pytest.mark.remedy("call this in another, by await asyncio.to_thread(...)")
+def test_a_sampler_that_is_a_coroutine_runs_in_another_thread() -> None:
+    async def sample() -> int:
+        return 3
+
+    async def here() -> int:
+        with pytest.raises(ExecutionError, match=r"by await asyncio\.to_thread"):
+            finished(sample())
+        made: int = await asyncio.to_thread(finished, sample())
+        return made
+
+    assert asyncio.run(here()) == 3
 
 
 # -- files -------------------------------------------------------------------------------------------

@@ -309,22 +309,17 @@ def test_a_second_thread_has_a_model_of_its_own() -> None:
     assert (run.report.runs, run.report.skipped) == (1, {"call": 3})
 
 
-@pytest.mark.remedy("got a concurrent call: make them in turn, or load the pipeline twice")
+@pytest.mark.remedy("one after the other, got a concurrent call: make them in turn")
 def test_calls_of_one_run_come_in_turn() -> None:
-    net, twin, x = Net(), Net(), tiny.noise(1, 8)
+    net, x = Net(), tiny.noise(1, 8)
 
-    def beside(other: Net) -> torch.Tensor:
-        """The other branch of guidance, in a thread that knows whose run it is."""
-        run = contextvars.copy_context().run
-        return elsewhere(lambda: run(other, x, GRID[0]))
-
-    def sample(other: Net) -> None:
-        net.meanwhile = lambda: beside(other)
+    def sample() -> None:
+        run = contextvars.copy_context().run  # in a thread that knows whose run it is
+        net.meanwhile = lambda: elsewhere(lambda: run(net, x, GRID[0]))
         euler(net)
 
     loop = Loop(sample, net, GRID)
-    refused(loop, lambda: loop(net), "make them in turn, or load the pipeline twice")
-    followed(loop, lambda: loop(twin))
+    refused(loop, loop, "got a concurrent call: make them in turn")
     loop = Loop(lambda: euler(net, [2] * N), net, GRID, calls_per_step=2)
     followed(loop, loop)
 
