@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache_core.errors import ScheduleError, expected
 from otcache_core.forecasters.strength_table import StrengthTable, carried_weights
 from otcache_core.numbers import integer, reals
-from otcache_core.schedule import Schedule
+from otcache_core.schedule import MAX_STEPS, Schedule
 from otcache_core.warp import (
     coordinate,
     levels,
@@ -225,9 +225,11 @@ def run_of(
         default: N where neither says it.
 
     Raises:
-        ScheduleError: if the step count is no integer of at least 1, or the grid no N + 1 finite numbers.
+        ScheduleError: if the step count is no integer in range, or the grid no N + 1 finite numbers.
     """
-    n = default if num_steps is None else integer("num_steps", num_steps, 1, kind=ScheduleError)
+    n = default
+    if num_steps is not None:
+        n = integer("num_steps", num_steps, 1, MAX_STEPS, kind=ScheduleError)
     if grid is None:
         assert n is not None
         return n, ()

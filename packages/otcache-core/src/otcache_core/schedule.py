@@ -109,9 +109,9 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         """Compute every step.
 
         Raises:
-            ScheduleError: if the step count is no integer of at least 1.
+            ScheduleError: if the step count is no integer in 1 .. ``MAX_STEPS``.
         """
-        n = integer("num_steps", num_steps, 1, kind=ScheduleError)
+        n = integer("num_steps", num_steps, 1, MAX_STEPS, kind=ScheduleError)
         check_num_steps(n)
         return cls(num_steps=n, computed=tuple(range(n)))
 
@@ -142,7 +142,8 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         weights = weights if steps == self.computed else ()
         for m, start in enumerate(steps):
             stop = steps[m + 1] if m + 1 < len(steps) else self.num_steps
-            yield Span(start, stop, tuple(reversed(steps[:m])), weights[m] if weights else ())
+            history = steps[m - 1 :: -1] if m else ()
+            yield Span(start, stop, history, weights[m] if weights else ())
 
     def with_weights(
         self,
