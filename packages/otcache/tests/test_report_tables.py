@@ -67,6 +67,9 @@ def test_the_figures_are_means_with_half_intervals() -> None:
 
 def test_twenty_methods_fit_one_screen_of_104_columns() -> None:
     shown = printed(summary_table(ARENA), 104)
+    narrow = printed(summary_table(ARENA, 80), 80)
+    assert max(len(line.rstrip()) for line in narrow.splitlines()) <= 80
+    assert "…" not in narrow
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 104
     assert len(shown.splitlines()) < 32

@@ -179,11 +179,13 @@ class Stages:
         if self._show:
             console = self._console()
             console.print(fitted(what, console.encoding))
+            self._lines.printed()
 
     def say(self, text: str) -> None:
         """Print a line below."""
         if self._show:
             self._say(text)
+            self._lines.printed()
 
     def _say(self, text: str) -> None:
         console = self._console()
@@ -232,6 +234,10 @@ class _Lines(_Board):
         with self._lock:
             self._paces[name] = pace
 
+    def printed(self) -> None:
+        """Wait again: something was printed just now."""
+        self._last = self._clock()
+
     def changed(self, name: str) -> None:
         self.tick()
 
@@ -240,13 +246,13 @@ class _Lines(_Board):
             del self._paces[name]
             if line:
                 self._say(line)
-                self._last = self._clock()
+                self.printed()
 
     def tick(self) -> None:
         """Print if it is time."""
         with self._lock:
             if self._paces and self._clock() - self._last >= self._every:
-                self._last = self._clock()
+                self.printed()
                 for name, pace in self._paces.items():
                     self._say(pace.look().line(name))
 

@@ -20,7 +20,14 @@ from otcache.cli.options import (
     names,
     steps_in_range,
 )
-from otcache.cli.output import TABLE_WIDTH, show_facts, show_json, show_line, show_table
+from otcache.cli.output import (
+    TABLE_WIDTH,
+    show_facts,
+    show_json,
+    show_line,
+    show_table,
+    table_width,
+)
 
 
 def demo(
@@ -164,7 +171,8 @@ def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
         return
     from otcache.report.terminal import summary_table
 
-    show_table(summary_table(results), least=TABLE_WIDTH)
+    width = table_width()
+    show_table(summary_table(results, width), least=width)
     for gap in results.missing:
         at = "" if gap.budget is None else f" at B = {gap.budget}"
         show_line(f"not run: {gap.method}{at}: {gap.reason}")

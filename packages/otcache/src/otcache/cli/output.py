@@ -31,6 +31,12 @@ def show_table(content: RenderableType, *, least: int = LEAST, highlight: bool =
     console.print(fitted(content, console.encoding), highlight=highlight)
 
 
+def table_width() -> int:
+    """Return the columns that a wide table may take: those of the terminal, if there is one."""
+    console = console_on(sys.stdout)
+    return max(LEAST if console.is_terminal else TABLE_WIDTH, console.width)
+
+
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:
     """Print a line a fact that says something, or one JSON document of all."""
     if as_json:

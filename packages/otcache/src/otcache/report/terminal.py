@@ -10,17 +10,21 @@ from otcache.report.scales import OURS, scale_of
 from otcache.report.summary import ERROR, best_methods, level, noun, shared_budgets
 from otcache.results import Results
 
-#: Budgets that 104 columns have room for.
-COLUMNS = 5
+#: Columns of a terminal for the methods' names, and for a budget; budgets at most.
+NAMES, FIGURES, MOST = 32, 14, 5
 
 
-def summary_table(results: Results) -> Table:
-    """A row a method, a column a budget: mean RMSE, and network evaluations where they are not B.
+def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Table:
+    """Return a row a method, a column a budget: mean RMSE, and network evaluations where they are not B.
 
-    The best of each budget is bold. Budgets beyond :data:`COLUMNS`, and those at which otcache does
-    not stand, are left to the files, which the caption says.
+    The best of each budget is bold. Budgets beyond those for which there is room, and those at which
+    otcache has no figures, are left to the files, which the caption says.
+
+    Args:
+        results: of a comparison.
+        width: columns of the terminal.
     """
-    budgets = shared_budgets(results)[:COLUMNS]
+    budgets = shared_budgets(results)[: max(1, min(MOST, (width - NAMES) // FIGURES))]
     scale, n = scale_of(ERROR), results.num_steps
     table = Table(
         title=Text(f"{results.title}: {scale.head} against the full run of {n} steps"),
