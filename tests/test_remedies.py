@@ -140,22 +140,20 @@ def test_a_folder_of_another_sampler(tmp_path: Path) -> None:
     calibrated(loop(0.5), directory=tmp_path / "old")
 
 
-@pytest.mark.remedy("cut into as many samples, got {}: use otcache.Recipe(batch_size=1)")
-def test_a_denoiser_of_a_fixed_batch_is_measured_one_sample_a_call() -> None:
-    class Static(Swirl):
-        def forward(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-            assert len(x) == 3  # compiled for it, say
-            return super().forward(x, s)
+@pytest.mark.remedy(
+    "changed their structure during the run: use reuse, or otcache.Recipe(batch_size=1)"
+)
+def test_outputs_that_the_batch_changes_are_measured_one_sample_a_call() -> None:
+    class Stated(Swirl):
+        def forward(self, x: torch.Tensor, s: torch.Tensor) -> Any:
+            v = super().forward(x, s) * torch.tensor([0.0] + [1.0] * 7)  # the first number stays
+            return v, torch.ones(1 + int(x[0, 0] > 1))  # of the first sample of the batch
 
-    net = Static()
-
-    def padded(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        return net(torch.cat([x, x.new_zeros(3 - len(x), 8)]), s)[: len(x)]
-
-    loop = otcache.loop(stepped(padded, each), denoiser=net, grid=GRID.tolist())
-    with pytest.raises(otcache.OtcacheError, match=r"use otcache\.Recipe\(batch_size=1\)"):
-        calibrated(loop)
-    calibrated(loop, recipe=otcache.Recipe(**FEW, batch_size=1))
+    net = Stated()
+    loop = otcache.loop(stepped(lambda x, s: net(x, s)[0], each), denoiser=net, grid=GRID.tolist())
+    with pytest.raises(otcache.OtcacheError, match=r"or otcache\.Recipe\(batch_size=1\)"):
+        calibrated(loop, seeds=range(2))
+    calibrated(loop, seeds=range(2), recipe=otcache.Recipe(**FEW, batch_size=1))
 
 
 @pytest.mark.remedy(

@@ -404,8 +404,12 @@ def test_outputs_are_tensors() -> None:
     examine(net(tiny.noise(1, 8), 1.0))
 
 
-@pytest.mark.remedy("the denoiser's outputs changed their structure during the run: use reuse")
-@pytest.mark.remedy("outputs of one branch must have one shape, got {}: use reuse")
+@pytest.mark.remedy(
+    "changed their structure during the run: use reuse, or otcache.Recipe(batch_size=1)"
+)
+@pytest.mark.remedy(
+    "outputs of one branch must have one shape, got {}: use reuse, or otcache.Recipe("
+)
 @pytest.mark.remedy("a forecast needs outputs of floating-point numbers, got {} without: use reuse")
 def test_reuse_takes_any_output() -> None:
     v = tiny.noise(2, 3)

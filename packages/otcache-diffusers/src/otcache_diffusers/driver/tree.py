@@ -154,7 +154,8 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
         return outputs[0]
     if any(other != form for _, other in flat[1:]):
         raise ExecutionError(
-            "the denoiser's outputs changed their structure during the run: use reuse."
+            "the denoiser's outputs changed their structure during the run: use reuse, or "
+            "otcache.Recipe(batch_size=1) to calibrate if it is the batch that changes it."
         )
     if not plain and not any(is_inexact(leaf) for leaf in first):
         raise ExecutionError(
@@ -171,7 +172,10 @@ def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[float]) -> Any:
         return _read(first)
     if any(getattr(leaf, "shape", None) != first.shape for leaf in leaves):
         shapes = [tuple(getattr(leaf, "shape", ())) for leaf in leaves]
-        raise ExecutionError(f"outputs of one branch must have one shape, got {shapes}: use reuse.")
+        raise ExecutionError(
+            f"outputs of one branch must have one shape, got {shapes}: use reuse, or "
+            "otcache.Recipe(batch_size=1) to calibrate if it is the batch that changes it."
+        )
     wide = torch.promote_types(first.dtype, torch.float32)
     # One wide tensor and no other: what is added to it is widened as it is read.
     total = _read(first).to(wide, copy=True).mul_(coefficients[0])
