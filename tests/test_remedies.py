@@ -141,7 +141,7 @@ def test_a_folder_of_another_sampler(tmp_path: Path) -> None:
 
 
 @pytest.mark.remedy(
-    "changed their structure during the run: use reuse, or otcache.Recipe(batch_size=1)"
+    "one branch must have one shape, got {}: use reuse, or otcache.Recipe(batch_size=1)"
 )
 def test_outputs_that_the_batch_changes_are_measured_one_sample_a_call() -> None:
     class Stated(Swirl):
