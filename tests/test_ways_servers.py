@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -559,19 +561,25 @@ def test_a_generator_left_in_the_middle_ends_its_run(end: str) -> None:
     assert handle.report.runs == 2
 
 
+@pytest.mark.remedy(
+    "call it in the thread that runs sample_fn, or by asyncio.to_thread(...) or contextvars."
+)
 def test_calls_from_threads_of_the_sampler_s_own_are_computed_and_the_reason_said() -> None:
-    net = make_loop().denoiser
+    net = make_loop().denoiser.requires_grad_(False)
 
-    def sample(num_steps: int) -> torch.Tensor:
+    def sample(num_steps: int, kept: bool = False) -> torch.Tensor:
         x = torch.ones(1, 8)
-        with torch.no_grad(), ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             for i in range(num_steps):
-                x = x + (GRID[i + 1] - GRID[i]) * pool.submit(net, x, GRID[i]).result()
+                work = partial(contextvars.copy_context().run, net) if kept else net
+                x = x + (GRID[i + 1] - GRID[i]) * pool.submit(work, x, GRID[i]).result()
         return x
 
     loop = otcache.loop(sample, denoiser=net, grid=GRID.tolist())
-    net.requires_grad_(False)
     plain = loop(STEPS)
+    with otcache.accelerate(loop, _policy(), 5) as run:
+        assert not torch.equal(loop(STEPS, True), plain)
+    assert (run.report.computed, run.report.warnings) == ({"call": 5}, [])
     with warnings.catch_warnings(record=True) as heard, otcache.accelerate(loop, _policy(), 5):
         warnings.simplefilter("always")
         assert torch.equal(loop(STEPS), plain)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -202,6 +203,7 @@ def _beside(case: tiny.Case, after: int, work: Callable[[], Any]) -> Future[Any]
     return done[0]
 
 
+@pytest.mark.remedy("give each thread a pipeline with a scheduler of its own (pipe.scheduler =")
 @pytest.mark.parametrize("after", [0, 3])
 def test_another_thread_s_run_on_a_pipeline_is_refused_and_disturbs_nothing(after: int) -> None:
     case = tiny.flux()
@@ -229,6 +231,85 @@ def test_a_call_of_another_thread_is_computed(after: int) -> None:
         return made
 
     assert torch.equal(_beside(case, after, call).result(), plain)
+
+
+# -- runs in steps ------------------------------------------------------------------------------
+
+
+def _steps(case: tiny.Case) -> Iterator[torch.Tensor]:
+    """A loop of one's own around the scheduler and the transformer of a pipeline."""
+    pipe, x = case.pipe, tiny.noise(1, 64, 4)
+    pipe.scheduler.set_timesteps(N, mu=0.0)
+    for t in pipe.scheduler.timesteps:
+        x = pipe.scheduler.step(_velocity(case, x, t), t, x, return_dict=False)[0]
+        yield x
+
+
+def _velocity(case: tiny.Case, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        made: torch.Tensor = case.denoiser(
+            hidden_states=x,
+            timestep=t.expand(1) / 1000,
+            pooled_projections=case.call["pooled_prompt_embeds"],
+            encoder_hidden_states=case.call["prompt_embeds"],
+            txt_ids=torch.zeros(12, 3),
+            img_ids=torch.zeros(64, 3),
+            return_dict=False,
+        )[0]
+    return made
+
+
+def test_a_generator_around_a_scheduler_may_be_resumed_in_any_thread_and_shares_its_pauses() -> (
+    None
+):
+    case = tiny.flux()
+    x, t = tiny.noise(1, 64, 4, seed=2), torch.tensor(500.0)
+    plain = _velocity(case, x, t)
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        wanted = list(_steps(case))[-1]
+        steps = _steps(case)
+        for _ in range(N):
+            with ThreadPoolExecutor(1) as pool:
+                made = pool.submit(next, steps).result()
+            assert torch.equal(_velocity(case, x, t), plain)
+        assert next(steps, None) is None
+    assert torch.equal(made, wanted)
+    assert (run.report.runs, run.report.skipped) == (2, {"call": 6})
+    assert ["outside a run of" in said for said in run.report.warnings] == [True]
+
+
+class Coroutine(FluxPipeline):  # type: ignore[misc]
+    """Awaits its transformer, which is called in other threads."""
+
+    async def __call__(self, case: tiny.Case, num_inference_steps: int = N) -> torch.Tensor:
+        self.scheduler.set_timesteps(num_inference_steps, mu=0.0)
+        x = tiny.noise(1, 64, 4)
+        for t in self.scheduler.timesteps:
+            v = await asyncio.to_thread(_velocity, case, x, t)
+            x = self.scheduler.step(v, t, x, return_dict=False)[0]
+        return x
+
+
+def test_pipelines_that_are_coroutines_are_told_apart_in_one_event_loop() -> None:
+    base = tiny.flux()
+    wanted = []
+    for schedule in (SCHEDULE, OTHER):
+        with TorchExecutor().attach(base.pipe, schedule):
+            wanted.append(list(_steps(base))[-1])
+
+    async def main() -> list[torch.Tensor]:
+        one, two = (Coroutine(**_twin(base).pipe.components) for _ in range(2))
+        with (
+            TorchExecutor().attach(one, SCHEDULE) as first,
+            TorchExecutor().attach(two, OTHER) as second,
+        ):
+            made = await asyncio.gather(one(base), two(base))
+        assert (first.report.computed, second.report.computed) == ({"call": 3}, {"call": 4})
+        assert first.report.warnings + second.report.warnings == []
+        return list(made)
+
+    for made, alone in zip(asyncio.run(main()), wanted, strict=True):
+        assert torch.equal(made, alone)
 
 
 # -- request-scoped pipelines -------------------------------------------------------------------

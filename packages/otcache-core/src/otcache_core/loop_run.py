@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
+
+from otcache_core.errors import ExecutionError
 
 _UNDER_WAY: ContextVar[object] = ContextVar("otcache_loop", default=None)
 #: Which loop's sampler each thread is inside of, the innermost last.
@@ -126,6 +129,44 @@ def in_steps(run: LoopRun, made: Any, begun: bool) -> Any:
     if inspect.iscoroutine(made) or (inspect.isawaitable(made) and run.observed):
         return _awaited(run, made, begin)
     return None
+
+
+def finished(made: Any) -> Any:
+    """Return the final result of what a sampler returned, which may run in steps: the last one's is it.
+
+    Raises:
+        ExecutionError: if it takes an event loop, and one runs in this thread.
+    """
+    if inspect.isgenerator(made):
+        return _last(made)
+    if not (inspect.isasyncgen(made) or inspect.iscoroutine(made)):
+        return made
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_last_async(made) if inspect.isasyncgen(made) else made)
+    if inspect.iscoroutine(made):
+        made.close()
+    raise ExecutionError(
+        "a sampler that is a coroutine must run to its end, got one in a thread with a running event loop: "
+        "call this in another, by await asyncio.to_thread(...)."
+    )
+
+
+def _last(steps: Generator[Any, Any, Any]) -> Any:
+    last = None
+    while True:
+        try:
+            last = next(steps)
+        except StopIteration as stop:
+            return last if stop.value is None else stop.value
+
+
+async def _last_async(steps: AsyncIterator[Any]) -> Any:
+    last = None
+    async for state in steps:
+        last = state
+    return last
 
 
 def _followed(

@@ -13,6 +13,7 @@ import torch
 
 from otcache_core.contracts.probe import SampleRequest
 from otcache_core.loop import Loop
+from otcache_core.loop_run import finished
 from otcache_core.samples import arguments_of
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.requests import LABELS, is_text, prepared, shareable, takes_any
@@ -57,7 +58,7 @@ class Sampler:
         steps, call = self.request.num_steps, dict(self.request.call)
         with quiet(self.target), torch.no_grad():
             if isinstance(self.target, Loop):
-                return self.target(prompts, seeds, steps, **call)
+                return finished(self.target(prompts, seeds, steps, **call))
             generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
             own = {
                 "num_inference_steps": steps,

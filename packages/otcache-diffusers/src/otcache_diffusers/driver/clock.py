@@ -147,13 +147,17 @@ class SchedulerClock(Clock):
         neither are those after the run's call has ended, which ends the run.
         """
         home = self._home
-        if home is None or home.here:
+        if home is None:
+            return True
+        if self._conductor.expectant:
+            home.settle()
+        if home.here:
             return True
         if self._conductor.expectant and home.around_here:
             # Announced by a call around the one that denoises, as a subclass's or a stage's.
             self._home = Home(self._calls)
             return True
-        if home.alive:
+        if not home.of_this_thread or home.alive:
             return False
         self._end(False)
         return True

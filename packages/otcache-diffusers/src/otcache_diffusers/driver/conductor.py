@@ -114,7 +114,7 @@ class Conductor:
         if not self._calling.acquire(blocking=False):
             raise ExecutionError(
                 "the denoiser calls of one run must come one after the other, got a concurrent call: "
-                "make them in turn, or load the pipeline twice."
+                "make them in turn."
             )
         try:
             stream = denoiser if self._policy.apart else ""

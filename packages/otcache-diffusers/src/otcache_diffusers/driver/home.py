@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextvars import ContextVar
 from types import CodeType, FrameType
 from typing import Any
 
@@ -13,8 +14,12 @@ from otcache_diffusers.compat import pipeline_class
 
 _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
+#: How often the stack of a thread that runs on is looked through.
+_LOOKS = 5
 #: What a frame is known again by.
 Mark = tuple[Any, ...]
+#: The run that a coroutine announced, in its context and in what ``asyncio.to_thread`` makes of that.
+_ANNOUNCED: ContextVar[Home | None] = ContextVar("otcache_announced", default=None)
 
 
 class Calls:
@@ -46,13 +51,12 @@ class Calls:
     def anywhere_of(self, pipeline: Any, besides: Collection[int]) -> bool:
         """Return whether a call of this very pipeline is on the stack of a thread not among these."""
         kinds = {code for base in type(pipeline).__mro__ if (code := _code(base)) is not None}
-        for thread, frame in sys._current_frames().items():
-            at: FrameType | None = None if thread in besides else frame
-            while at is not None:
-                if at.f_code in kinds and at.f_locals.get("self") is pipeline:
-                    return True
-                at = at.f_back
-        return False
+
+        def is_call(frame: FrameType) -> bool:
+            return frame.f_code in kinds and frame.f_locals.get("self") is pipeline
+
+        threads = sys._current_frames().keys() - set(besides)
+        return any(_is_on(thread, is_call) for thread in threads)
 
     def _is_call(self, frame: FrameType) -> bool:
         code = frame.f_code
@@ -84,6 +88,21 @@ class Home:
         self._mark: Mark = () if frame is None else _mark(frame)
         self._pauses = frame is not None and bool(frame.f_code.co_flags & _PAUSES)
         self._thread = threading.get_ident()
+        steps = None if self.known else _innermost_that_pauses()
+        self._steps: Mark = () if steps is None else _mark(steps)
+        around = frame or steps
+        if around is not None and around.f_code.co_flags & inspect.CO_COROUTINE:
+            _ANNOUNCED.set(self)
+
+    def settle(self) -> None:
+        """The run's first call is made: a frame that pauses is the loop's only if the call is in it too."""
+        if self._steps and not (_on_this_stack(self._steps) or self._handed_over):
+            self._steps = ()
+
+    @property
+    def _handed_over(self) -> bool:
+        """Whether the run is in a coroutine that has this call made in another thread, and awaits it."""
+        return not self.of_this_thread and _ANNOUNCED.get() is self
 
     @property
     def of_this_thread(self) -> bool:
@@ -94,9 +113,14 @@ class Home:
     def here(self) -> bool:
         """Whether the innermost pipeline call on this thread's stack is the run's own.
 
-        Of a loop of the user's own: whether this is its thread, and no pipeline's call.
+        Of a loop of the user's own: whether this is its thread, and no pipeline's call; of one that is a
+        generator or a coroutine, whether that is on the stack of whichever thread.
         """
         frame = self._calls.innermost()
+        if frame is None and self._handed_over:
+            return True
+        if not self.known and self._steps:
+            return frame is None and _on_this_stack(self._steps)
         if not self.known:
             return frame is None and self.of_this_thread
         return frame is not None and self._is(frame)
@@ -114,15 +138,40 @@ class Home:
     @property
     def _on_the_stack(self) -> bool:
         if self.of_this_thread:
-            frame: FrameType | None = sys._getframe()
-        else:
-            frame = sys._current_frames().get(self._thread)
-        while frame is not None and not self._is(frame):
-            frame = frame.f_back
-        return frame is not None
+            return _on_this_stack(self._mark)
+        return _is_on(self._thread, self._is)
 
     def _is(self, frame: FrameType) -> bool:
         return bool(self._mark) and id(frame) == self._mark[0] and _mark(frame) == self._mark
+
+
+def _is_on(thread: int, wanted: Callable[[FrameType], bool]) -> bool:
+    """Return whether a frame is on the stack of another thread, which runs on meanwhile.
+
+    A frame that has ended since has lost its callers, so a stack is looked through again before it is
+    taken not to have the frame.
+    """
+    for _ in range(_LOOKS):
+        frame = sys._current_frames().get(thread)
+        while frame is not None and not wanted(frame):
+            frame = frame.f_back
+        if frame is not None:
+            return True
+    return False
+
+
+def _innermost_that_pauses() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_flags & _PAUSES:
+        frame = frame.f_back
+    return frame
+
+
+def _on_this_stack(mark: Mark) -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not (id(frame) == mark[0] and _mark(frame) == mark):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _mark(frame: FrameType) -> Mark:
