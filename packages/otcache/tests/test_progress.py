@@ -102,8 +102,11 @@ def test_methods_beside_each_other(clock: Clock) -> None:
             report("kept", "", 5, 5)
             clock.wait(EVERY)
             report("uniform", "B = 2", 1, 2)
+            report("uniform", "B = 4", 1, 2)
             clock.wait(EVERY)
             report("uniform", "B = 4", 2, 2)
+            report("lemica", "B = 4", 1, 2)
+            clock.wait(2)
             report("lemica", "1 could not be run", 2, 2)
             clock.wait(EVERY)
             report("pab", "B = 2", 1, 2)
@@ -113,10 +116,11 @@ def test_methods_beside_each_other(clock: Clock) -> None:
         "uniform: 1 of 2, B = 2, 0:00 elapsed",
         "running methods: 2 of 4, 1:00 elapsed, about 2:00 left",
         "uniform: 2 of 2, B = 4, 0:30 elapsed",
-        "uniform: 2 of 2 in 0:30, B = 4",
-        "running methods: 3 of 4, 1:30 elapsed, about 0:30 left",
+        "uniform: 2 of 2 in 0:30",
+        "lemica: 2 of 2 in 0:02, 1 could not be run",
+        "running methods: 3 of 4, 1:32 elapsed, about 0:11 left",
         "pab: 1 of 2, B = 2, 0:00 elapsed",
-        "running methods: 3 of 4 in 1:30",
+        "running methods: 3 of 4 in 1:32",
     ]
 
 

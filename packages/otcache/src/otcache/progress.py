@@ -338,6 +338,7 @@ class _Rows:
                     self._kept += 1
                 pace = self._paces[name] = Pace(self._clock, total)
                 self._board.add(name, pace)
+            news = what if what != pace.what else ""
             pace.what = what
             pace.reach(done, total)
             if done >= total:
@@ -346,7 +347,7 @@ class _Rows:
             self._board.changed(name)
             if done >= total:
                 line = pace.end(name)
-                self._board.remove(name, f"{line}, {what}" if line and what else line)
+                self._board.remove(name, f"{line}, {news}" if line and news else line)
 
     def end(self) -> None:
         """Say that all of them ended."""

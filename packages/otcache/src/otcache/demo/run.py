@@ -18,11 +18,11 @@ from otcache.demo.methods import Method, methods
 from otcache.demo.settings import DemoSettings
 from otcache.opening import open_demo
 from otcache.planning import plan
-from otcache.progress import Stages
+from otcache.progress import Advance, Stages
 from otcache.results import Cell, Results
 from otcache.running import accelerate
 from otcache.targets import choose
-from otcache.timing import Speed, Timed, speed, take_turns
+from otcache.timing import ROUNDS, Speed, Timed, speed, take_turns
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import ClipMetric, FeatureProbe, SampleRequest
@@ -152,13 +152,14 @@ class _Bench:
     def _speeds(self, rows: Sequence[Method]) -> dict[tuple[str, int], Speed]:
         """Time one sample a call, every method of a budget in turn with plain full runs."""
         n, budgets, found = self._settings.num_steps, self._settings.budgets, {}
-        with self._stages.stage("timing beside full runs", len(budgets)) as advance:
-            for done, budget in enumerate(budgets, 1):
-                timed = {method.name: self._timed(method, budget) for method in rows}
+        each = ROUNDS * (len(rows) + 1)
+        with self._stages.stage("timing beside full runs", each * len(budgets)) as advance:
+            for place, budget in enumerate(budgets):
+                counted = _Counted(advance, place * each, each, each * len(budgets))
+                timed = {m.name: counted(self._timed(m, budget)) for m in rows}
                 ideals = {method.name: n / method.schedule(budget).budget for method in rows}
-                for name, pairs in take_turns(self._full, timed, ideals).items():
+                for name, pairs in take_turns(counted(self._full), timed, ideals).items():
                     found[name, budget] = speed(pairs, ideals[name])
-                advance(done, len(budgets))
         return found
 
     def _full(self, number: int) -> float:
@@ -199,6 +200,30 @@ class _Bench:
             self._demo.call,
             self._settings.recipe.batch_size,
         )
+
+
+class _Counted:
+    """Shows how many runs of a budget are timed; further rounds, if a figure needs them, count no more.
+
+    Args:
+        advance: takes (done, total).
+        before: runs of the budgets before.
+        most: runs of this one.
+        total: of all.
+    """
+
+    def __init__(self, advance: Advance, before: int, most: int, total: int) -> None:
+        self._advance, self._before, self._most, self._total = advance, before, most, total
+        self._made = 0
+
+    def __call__(self, run: Timed) -> Timed:
+        def timed(number: int) -> float:
+            seconds = run(number)
+            self._made = min(self._made + 1, self._most)
+            self._advance(self._before + self._made, self._total)
+            return seconds
+
+        return timed
 
 
 def _cell(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +15,7 @@ from otcache.results import Results
 NAMES, FIGURES, MOST = 32, 14, 5
 
 
-def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Table:
+def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Group:
     """Return a row a method, a column a budget: mean RMSE, and network evaluations where they are not B.
 
     The best of each budget is bold. Budgets beyond those for which there is room, and those at which
@@ -27,9 +28,6 @@ def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Tabl
     budgets = shared_budgets(results)[: max(1, min(MOST, (width - NAMES) // FIGURES))]
     scale, n = scale_of(ERROR), results.num_steps
     table = Table(
-        title=Text(f"{results.title}: {scale.head} against the full run of {n} steps"),
-        caption=Text(_caption(results, budgets)),
-        caption_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -46,7 +44,8 @@ def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Tabl
             bold = method in best[budget]
             row.append(Text(_figure(results, method, budget), f"{style} bold" if bold else style))
         table.add_row(*row)
-    return table
+    head = Text(f"{results.title}: {scale.head} against the full run of {n} steps", "italic")
+    return Group(head, table, Text(_caption(results, budgets), "dim italic"))
 
 
 def _figure(results: Results, method: str, budget: int) -> str:
