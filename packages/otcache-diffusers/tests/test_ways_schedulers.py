@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler, DiffusionPipeline
 from torch import nn
 
 from otcache_core import ExecutionError, OtcacheError, Policy, Provenance, Schedule
-from otcache_core.contracts import SampleRequest
+from otcache_core.contracts import RunReport, SampleRequest
 from otcache_core.errors import OtcacheNotice
+from otcache_core.forecasters import Linear, Reuse
 from otcache_diffusers.driver import sigma_grid
 from otcache_diffusers.driver.space_of import output_space
 from otcache_diffusers.driver.timecheck import TimeCheck
@@ -23,7 +25,18 @@ from otcache_diffusers.probe import TorchProbe
 
 N = 8
 SCHEDULE = Schedule(N, (0, 1, 4), "linear")
+#: Without a look for plugins.
+EXECUTOR = TorchExecutor({"reuse": Reuse(), "linear": Linear()}.__getitem__)
 REQUEST = SampleRequest(("a", "b"), (0, 1), N)
+
+
+@contextmanager
+def attached(
+    pipe: Any, plan: Any, executor: TorchExecutor = EXECUTOR, **more: Any
+) -> Iterator[RunReport]:
+    """Accelerate; its report is read inside, since after the context it looks for sharers."""
+    with executor.attach(pipe, plan, **more) as run:
+        yield run.report
 
 
 class Net(nn.Module):
@@ -158,14 +171,14 @@ KINDS: dict[str, Callable[[], Any]] = {
 def test_a_scheduler_of_any_kind_is_followed_and_recorded(kind: str) -> None:
     wanted, pipe = Sampler(Euler()), Sampler(KINDS[kind]())
     plain = wanted()[0]
-    with TorchExecutor().attach(wanted, SCHEDULE):
+    with attached(wanted, SCHEDULE):
         skipping = wanted()[0]
-    with TorchExecutor().attach(pipe, Schedule.full(N)):
+    with attached(pipe, Schedule.full(N)):
         assert torch.equal(pipe()[0], plain)
     pipe.transformer.calls = 0
-    with TorchExecutor().attach(pipe, SCHEDULE) as run:
+    with attached(pipe, SCHEDULE) as report:
         assert torch.equal(pipe()[0], skipping)
-    assert (pipe.transformer.calls, run.report.runs, run.report.warnings) == (3, 1, [])
+    assert (pipe.transformer.calls, report.runs, report.warnings) == (3, 1, [])
     for got, full in zip(
         TorchProbe().record(pipe, REQUEST), TorchProbe().record(wanted, REQUEST), strict=True
     ):
@@ -199,10 +212,10 @@ class _Hidden(Euler):
 )
 def test_what_a_scheduler_does_not_say_is_counted(scheduler: Callable[[], Any]) -> None:
     pipe = Sampler(scheduler())
-    with TorchExecutor().attach(pipe, SCHEDULE) as run:
+    with attached(pipe, SCHEDULE) as report:
         pipe()
         pipe()
-    assert (run.report.runs, run.report.skipped, run.report.warnings) == (2, {"call": 10}, [])
+    assert (report.runs, report.skipped, report.warnings) == (2, {"call": 10}, [])
 
 
 class _Slots:
@@ -236,19 +249,19 @@ def test_a_step_that_cannot_be_watched_is_computed_and_refused_for_calibration()
         plain = pipe()[0]
         with (
             pytest.warns(OtcacheNotice, match=why) as heard,
-            TorchExecutor().attach(pipe, SCHEDULE) as run,
+            attached(pipe, SCHEDULE) as report,
         ):
             assert torch.equal(pipe()[0], plain)
-        assert (len(heard), len(run.report.warnings), run.report.skipped) == (1, 1, {})
+        assert (len(heard), len(report.warnings), report.skipped) == (1, 1, {})
         calls = pipe.transformer.calls
         with pytest.raises(ExecutionError, match=why):
             list(TorchProbe().record(pipe, REQUEST))
         with pytest.raises(ExecutionError, match=why):
-            TorchExecutor().attach(pipe, SCHEDULE, strict=True).__enter__()
+            attached(pipe, SCHEDULE, strict=True).__enter__()
         assert pipe.transformer.calls == calls
-        with TorchExecutor().attach(Sampler(better), SCHEDULE) as run:
+        with attached(Sampler(better), SCHEDULE) as report:
             pass
-        assert not run.report.uncounted
+        assert not report.uncounted
 
 
 @pytest.mark.remedy(
@@ -261,9 +274,9 @@ def test_a_step_that_cannot_be_read_is_followed_and_refused_by_name_for_calibrat
     silent = _stepping(lambda self, v, t, x: (None, self.moved(v, x))[:1])
     lost = Sampler(silent, lambda step, v, t, x: [x - v / N, step(v, t, x)])
     for pipe in (foreign, lost):
-        with TorchExecutor().attach(pipe, SCHEDULE) as run:
+        with attached(pipe, SCHEDULE) as report:
             pipe()
-        assert (run.report.skipped, run.report.warnings) == ({"call": 5}, [])
+        assert (report.skipped, report.warnings) == ({"call": 5}, [])
         calls = pipe.transformer.calls
         with pytest.raises(ExecutionError, match=r"Stepping\.step must be given the denoiser's"):
             list(TorchProbe().record(pipe, REQUEST))
@@ -312,13 +325,13 @@ def _levels(change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 def test_a_policy_meets_any_grid(change: Any, computed: int, said: str) -> None:
     pipe = Sampler(_levels(change))
     plain, pipe.transformer.calls = pipe()[0], 0
-    with pytest.warns(OtcacheNotice, match=said), TorchExecutor().attach(pipe, _plan()) as run:
+    with pytest.warns(OtcacheNotice, match=said), attached(pipe, _plan()) as report:
         made = pipe()[0]
     assert pipe.transformer.calls == computed
     assert computed < N or torch.equal(made, plain)
-    assert len(run.report.warnings) == 1
+    assert len(report.warnings) == 1
     refused = pytest.raises(OtcacheError, match=r"the run has 8 steps|must be monotone")
-    with TorchExecutor().attach(pipe, _plan(strict=True), strict=True), refused:
+    with attached(pipe, _plan(strict=True), strict=True), refused:
         pipe()
 
 
@@ -326,7 +339,7 @@ def test_a_policy_meets_any_grid(change: Any, computed: int, said: str) -> None:
 def test_a_run_of_fewer_steps_than_the_budget_is_computed_and_the_next_is_not(n: int) -> None:
     pipe = Sampler(Euler())
     wanted = pipe(num_inference_steps=n)[0]
-    with TorchExecutor().attach(pipe, _plan()) as run:
+    with attached(pipe, _plan()) as report:
         pipe.transformer.calls = 0
         with pytest.warns(OtcacheNotice, match="the budget is 6: every step is computed"):
             assert torch.equal(pipe(num_inference_steps=n)[0], wanted)
@@ -334,7 +347,7 @@ def test_a_run_of_fewer_steps_than_the_budget_is_computed_and_the_next_is_not(n:
         with pytest.warns(OtcacheNotice, match="the run has 12 steps"):
             pipe(num_inference_steps=12)
         assert pipe.transformer.calls == n + 6
-    assert len(run.report.warnings) == 2
+    assert len(report.warnings) == 2
 
 
 def test_an_inversion_s_grid_rises_to_its_end() -> None:
@@ -381,13 +394,16 @@ def _from_four(span: Any) -> Any:
 def test_a_span_that_cannot_be_forecast_is_computed(fails: Any, skipped: int, said: str) -> None:
     pipe = Sampler(Euler())
     executor = TorchExecutor(lambda name: _Failing(fails))
-    with executor.attach(pipe, SCHEDULE) as run:
+    with attached(pipe, SCHEDULE, executor=executor) as report:
         with pytest.warns(OtcacheNotice, match=said) as heard:
             pipe()
         pipe()
     assert pipe.transformer.calls == 2 * (N - skipped)
-    assert len(heard) == len(run.report.warnings) == 1
-    with pytest.raises(ExecutionError, match=said), executor.attach(pipe, SCHEDULE, strict=True):
+    assert len(heard) == len(report.warnings) == 1
+    with (
+        pytest.raises(ExecutionError, match=said),
+        attached(pipe, SCHEDULE, executor=executor, strict=True),
+    ):
         pipe()
 
 
@@ -395,10 +411,10 @@ def test_a_plan_that_raises_leaves_the_run_computed() -> None:
     pipe = Sampler(Euler())
     with (
         pytest.warns(OtcacheNotice, match="cannot follow its plan, .* ZeroDivisionError: integer"),
-        TorchExecutor().attach(pipe, lambda grid: Schedule(1 // 0, (0,))) as run,
+        attached(pipe, lambda grid: Schedule(1 // 0, (0,))) as report,
     ):
         pipe()
-    assert (run.report.computed, run.report.planned) == ({"call": N}, tuple(range(N)))
+    assert (report.computed, report.planned) == ({"call": N}, tuple(range(N)))
 
 
 # -- times ----------------------------------------------------------------------------------------
