@@ -84,6 +84,16 @@ ROWS = {
     "accelerating or enabling": """
         test_a_second_one_is_refused_and_the_first_one_removed_makes_room
         test_a_context_inside_a_context_is_refused_until_that_is_left""",
+    "a handle that nobody keeps": """
+        test_what_nobody_keeps_stays_on_until_it_is_removed test_it_dies_with_its_target
+        test_copies_of_a_pipeline_do_not_carry_it""",
+    "request-scoped pipelines": """
+        test_request_scoped_twins_are_served_each_with_its_budget
+        test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_told_so""",
+    "a pipeline or a loop of one's own that is a generator": """
+        test_a_generator_around_a_scheduler_may_be_resumed_in_any_thread_and_shares_its_pauses
+        test_pipelines_that_are_coroutines_are_told_apart_in_one_event_loop
+        test_a_call_that_yields_is_under_way_between_its_steps""",
     "`module.compile()`": """
         test_graphs_are_those_of_the_plain_pipeline test_what_was_compiled_inside_stays_compiled_after
         test_a_loop_s_module_may_be_compiled_inside_too""",
@@ -145,7 +155,14 @@ ROWS = {
     "a run that breaks off": """
         test_a_run_that_broke_off_does_not_shift_the_next
         test_a_run_shifted_by_one_that_broke_off_is_refused_where_the_device_knows""",
+    "a `sample_fn` that is a generator": """
+        test_a_sampler_in_steps_is_accelerated_to_its_end
+        test_a_generator_may_be_resumed_in_any_thread_and_shares_its_pauses
+        test_a_sampler_in_steps_is_calibrated""",
+    "a `sample_fn` that calls the denoiser in threads": """
+        test_calls_from_threads_of_the_sampler_s_own_are_computed_and_the_reason_said""",
     "a second thread": """
+        test_threads_wait_for_nobody_and_a_second_run_is_refused
         test_a_run_that_another_thread_begins_is_refused_and_the_first_goes_on
         test_a_call_of_another_thread_between_two_calls_spoils_neither_in_silence
         test_a_call_during_another_thread_s_call_leaves_that_alone""",

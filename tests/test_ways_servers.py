@@ -17,6 +17,7 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache_core import Provenance, Schedule
+from otcache_core.loop_run import finished
 
 
 def _policy() -> otcache.Policy:
@@ -600,3 +601,37 @@ def test_two_loops_over_one_module_have_a_handle_each() -> None:
         assert handle.run.report.warnings == []
         handle.remove()
     assert "forward" not in vars(one.denoiser)
+
+
+@pytest.mark.remedy("call this in another, by await asyncio.to_thread(...)")
+def test_a_sampler_in_steps_is_calibrated() -> None:
+    """Its last state, or what it returns, is the final one."""
+
+    def sampled(kind: str) -> torch.Tensor:
+        loop = make_loop()
+        plain = loop.sample_fn(["a"], [0], STEPS)
+
+        def generator(*given: Any) -> Iterator[Any]:
+            yield None
+            yield plain
+
+        async def coroutine(*given: Any) -> torch.Tensor:
+            return plain
+
+        async def asynchronous(*given: Any) -> Any:
+            yield plain
+
+        kinds = {"g": generator, "c": coroutine, "a": asynchronous}
+        made = otcache.loop(kinds[kind], denoiser=loop.denoiser)(["a"], [0], STEPS)
+        assert torch.equal(finished(made), plain)
+        return plain
+
+    async def inside(kind: str) -> None:
+        with pytest.raises(otcache.ExecutionError, match="with a running event loop"):
+            sampled(kind)
+        await asyncio.to_thread(sampled, kind)
+
+    assert torch.equal(finished(sampled("g")), sampled("c"))
+    for kind in "ca":
+        sampled(kind)
+        asyncio.run(inside(kind))
