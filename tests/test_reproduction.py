@@ -75,6 +75,10 @@ def test_samples_that_depend_on_the_batch_are_measured_one_a_call(
     assert (again.ladder, net.calls) == (found.ladder, calls)
 
 
+@pytest.mark.remedy(
+    "Every sample is measured in a call of its own. Seed each sample's noise by its own seed"
+)
+@pytest.mark.remedy("Draw all noise from a torch.Generator that is seeded by the sample's own seed")
 def test_noise_that_no_seed_fixes_is_refused() -> None:
     net = Swirl()
     sample = _noisy(net, torch.Generator().manual_seed(0))
@@ -84,6 +88,27 @@ def test_noise_that_no_seed_fixes_is_refused() -> None:
         pytest.raises(otcache.OtcacheError, match=r"no seed fixes\. Draw all noise from a torch"),
     ):
         _calibrated(loop)
+    loop = otcache.loop(_seeded(net), denoiser=net, grid=GRID.tolist())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "a sample depends on what is beside it")
+        _calibrated(loop)
+
+
+def _seeded(net: nn.Module) -> Callable[..., torch.Tensor]:
+    """As _noisy, with noise of each sample's own seed."""
+
+    def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def noise() -> torch.Tensor:
+            return torch.cat([torch.randn(1, 8, generator=g) for g in generators])
+
+        x = noise()
+        for s, after in pairwise(GRID):
+            x = x + (after - s) * net(x, s) + 0.05 * noise()
+        return x
+
+    return sample
 
 
 def _heun(net: nn.Module) -> Callable[..., torch.Tensor]:
