@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from otcache_core.errors import expected, shortened
-from otcache_core.files import bad_file, read_bytes, write_bytes
+from otcache_core.files import MAX_BYTES, bad_file, read_bytes, write_bytes
 
 T = TypeVar("T")
 #: Values in a file, and levels of lists and objects within each other, that are read.
@@ -42,8 +42,11 @@ def save_json(path: str | Path, format: str, version: int, fields: msgspec.Struc
     """
     data = {"format": format, "version": version, **msgspec.to_builtins(fields)}
     check_values(path, data)
-    text = msgspec.json.format(msgspec.json.encode(data), indent=1)
-    write_bytes(path, text + b"\n")
+    text = msgspec.json.format(msgspec.json.encode(data), indent=1) + b"\n"
+    _check_count(path, text)
+    if len(text) > MAX_BYTES:
+        raise bad_file(path, expected("its size", len(text), f"at most {MAX_BYTES} bytes"))
+    write_bytes(path, text)
 
 
 def load_json(path: str | Path, format: str, version: int, type: type[T]) -> T:
@@ -108,9 +111,7 @@ def parse_json(path: str | Path, raw: bytes, *, kind: str = "JSON", finite: bool
         if raw.startswith(mark):
             wanted = "UTF-8 without a byte order mark"
             raise bad_file(path, expected("the text", got, wanted, "save it as UTF-8."))
-    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        got = f"more than {MAX_VALUES}"
-        raise bad_file(path, expected("the number of its values", got, f"at most {MAX_VALUES}"))
+    _check_count(path, raw)
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError, MemoryError) as error:
@@ -146,6 +147,13 @@ def check_values(path: str | Path, data: Any, *, finite: bool = True) -> None:
                 break
         else:
             open_.pop()
+
+
+def _check_count(path: str | Path, text: bytes) -> None:
+    """Check that a text of JSON holds no more values than memory is meant for."""
+    if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        got = f"more than {MAX_VALUES}"
+        raise bad_file(path, expected("the number of its values", got, f"at most {MAX_VALUES}"))
 
 
 def _entries(holder: Any) -> Iterator[tuple[object, object]]:

@@ -19,6 +19,8 @@ from otcache_core.schedule import check_num_steps
 
 FORMAT, VERSION = "otcache-results", 4
 Label = tuple[str, int, str]
+#: Methods times budgets that a report can show: of more nobody sees anything.
+MAX_CELLS = 1000
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class Results:
         if not self.cells or not self.labels:
             raise OtcacheError("results must hold at least one cell and one sample, got none.")
         check_num_steps(self.num_steps)
+        if len(self.cells) > MAX_CELLS:
+            raise OtcacheError(expected("cells", len(self.cells), f"at most {MAX_CELLS}"))
         keys = Counter((cell.method, cell.budget) for cell in self.cells)
         ((key, count),) = keys.most_common(1)
         if count > 1:

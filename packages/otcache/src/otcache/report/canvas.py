@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ def _draw(
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt or "otcache"}
-    with rc_context(style), io.BytesIO() as target:
+    with rc_context(style), io.BytesIO() as target, warnings.catch_warnings():
+        # A prompt may hold what the font lacks; it shows a box there.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(target, format=kind, **options)
