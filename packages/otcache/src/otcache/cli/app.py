@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -92,8 +94,8 @@ def _closed() -> int:
 
 
 def _run(words: list[str], debug: bool) -> int:
-    if console_on(sys.stdout).width < NARROW:
-        app.rich_markup_mode = plugins.rich_markup_mode = None  # boxes would be cut to nothing
+    boxes: Literal["rich"] | None = "rich" if console_on(sys.stdout).width >= NARROW else None
+    app.rich_markup_mode = plugins.rich_markup_mode = boxes  # in narrow ones help is cut to nothing
     try:
         status = app(args=words, prog_name="otcache", standalone_mode=False)
         sys.stdout.flush()
@@ -120,7 +122,7 @@ def _run(words: list[str], debug: bool) -> int:
 
 def _misused(error: Any, words: list[str]) -> int:
     """Print what is wrong with the words, in one line."""
-    message = _own_words(error, words) or str(error.format_message()).strip()
+    message = _unknown(error) or _own_words(error, words) or str(error.format_message()).strip()
     if message and not type(error).__name__.startswith("NoArgs"):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "otcache"
@@ -129,6 +131,19 @@ def _misused(error: Any, words: list[str]) -> int:
     elif message:
         show_line(message)
     return MISUSED
+
+
+def _unknown(error: Any) -> str:
+    """Return which command there is not, and the nearest ones or all; "" where it is something else."""
+    found = re.match(
+        r"No such command '(.*?)'\.?( Did you mean .*)?$", error.format_message(), re.S
+    )
+    known = getattr(getattr(getattr(error, "ctx", None), "command", None), "commands", None)
+    if not (found and known):
+        return ""
+    near = difflib.get_close_matches(found[1], known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
+    return f"no command is called '{found[1]}': {hint}"
 
 
 def _own_words(error: Any, words: list[str]) -> str:
