@@ -94,6 +94,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Damage 20,000 files, within bounds of memory and CPU seconds; arguments: number, seed, loader."""
+    _install(session, EVERYTHING)
+    _environment(session)
+    session.run("python", "benchmarks/fuzz_files.py", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite, a file at a time in each of two processes; arguments go to pytest."""
     tools = ("pytest", "pytest-xdist", "hypothesis", "playwright")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from otcache.inspection import candidate_table, plugin_table
-from otcache_core import Schedule
+from otcache.inspection import candidate_table, draw, plugin_table
+from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
 
 N = 30
@@ -87,3 +87,14 @@ def test_a_plugin_s_line_says_what_is_not_installed() -> None:
         "by eye (not installed: eyes, ears)",
         "by eye",
     ]
+
+
+def test_brackets_in_a_file_are_no_markup() -> None:
+    rung = _rung(4, "[/red]", {"[/red]": Measured(0.1, 8), "uniform, reuse": Measured(0.2, 8)})
+    policy = Policy(
+        Schedule(N, (0, 5), "[/x]"), rung.schedule, Provenance(num_steps=N, model_class="[bold]")
+    )
+    console = Console(file=io.StringIO(), width=200)
+    console.print(draw(policy, [policy.anchor]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # of a StringIO
+    assert all(name in text for name in ("[/x]", "[bold]"))

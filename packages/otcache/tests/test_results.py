@@ -102,3 +102,28 @@ def test_bad_files_are_named(tmp_path: Path, old: str, new: str, message: str) -
     path.write_text(text.replace(old, new))
     with pytest.raises(FileError, match=f"results.json.*({message})"):
         Results.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 10**9}, "num_steps must be at most 100000"),
+        ({"num_steps": 20}, "otcache at budget 5: computed steps must be increasing, below 20"),
+        ({"cells": (replace(CELL, schedule=(3, 3)),)}, "computed steps must be increasing"),
+        ({"full": {"frechet": math.nan}}, "frechet must be finite, got nan"),
+        ({"full_metrics": {"clip": (0.1, math.nan)}}, "full run: clip must be a number a sample"),
+        (
+            {"cells": tuple(replace(CELL, budget=b) for b in range(1, 1002))},
+            "cells must be at most",
+        ),
+    ],
+)
+def test_what_no_report_can_show_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(OtcacheError, match=message):
+        replace(RESULTS, **changes)
+
+
+@pytest.mark.parametrize("changes", [{"flops": -1.0}, {"peak_bytes": -1}, {"flops": math.inf}])
+def test_counts_are_finite_and_at_least_0(changes: dict[str, float]) -> None:
+    with pytest.raises(OtcacheError, match="must be finite"):
+        replace(CELL, **changes)
