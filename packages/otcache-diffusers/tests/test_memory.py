@@ -24,7 +24,12 @@ SCHEDULES = {
     "reuse": (Schedule(N, COMPUTED), 1),
     "linear": (Schedule(N, COMPUTED, "linear"), 2),
     "fitted": (
-        Schedule(N, COMPUTED, "fitted", weights=((0.1, 0.5, 0.2),) * len(COMPUTED)),
+        Schedule(
+            N,
+            COMPUTED,
+            "fitted",
+            weights=tuple((0.1, 0.5, 0.2)[: m + 1] for m in range(len(COMPUTED))),
+        ),
         3,
     ),
 }
