@@ -158,7 +158,7 @@ ROWS = {
     "a `sample_fn` that is a generator": """
         test_a_sampler_in_steps_is_accelerated_to_its_end
         test_a_generator_may_be_resumed_in_any_thread_and_shares_its_pauses
-        test_a_sampler_in_steps_is_calibrated""",
+        test_a_sampler_in_steps_runs_to_its_final_state""",
     "a `sample_fn` that calls the denoiser in threads": """
         test_calls_from_threads_of_the_sampler_s_own_are_computed_and_the_reason_said""",
     "a second thread": """

@@ -604,7 +604,7 @@ def test_two_loops_over_one_module_have_a_handle_each() -> None:
 
 
 @pytest.mark.remedy("call this in another, by await asyncio.to_thread(...)")
-def test_a_sampler_in_steps_is_calibrated() -> None:
+def test_a_sampler_in_steps_runs_to_its_final_state() -> None:
     """Its last state, or what it returns, is the final one."""
 
     def sampled(kind: str) -> torch.Tensor:
