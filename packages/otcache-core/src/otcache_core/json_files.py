@@ -229,4 +229,5 @@ def _located(message: str) -> str:
     if "unknown field" in reason or "missing required field" in reason:
         where = f" in {field!r}" if field else ""
         return f"{reason}{where}."
-    return f"field {field!r}: {reason.removesuffix('.')}."
+    where = f"field {field!r}: " if field else ""
+    return f"{where}{reason.removesuffix('.')}."

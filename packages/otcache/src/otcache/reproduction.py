@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,15 @@ class Reproduced:
         return np.array(self.impulses) if len(self.impulses) else None
 
 
+class _Replayed(NamedTuple):
+    """What is remembered of runs that replay: facts of them, and the evaluations that recording took."""
+
+    sampler: str
+    unfitted: str
+    impulses: list[float]
+    spent: int
+
+
 def reproduced(job: stage.Job) -> Reproduced:
     """Record the samples, in batches if a sample is the same in any batch, else one a call.
 
@@ -101,7 +111,7 @@ def _recorded(job: stage.Job) -> Reproduced:
     store, ledger = job.store, job.ledger
     trajectories = stage.record(job)
     ledger.stage = "record"
-    done = store.known(REPLAYED) if store else None
+    done = store.recall(REPLAYED, _Replayed) if store else None
 
     def check(real: Evaluator) -> None:
         if done is not None and _deviation(real) > LIMIT:
@@ -112,9 +122,8 @@ def _recorded(job: stage.Job) -> Reproduced:
 
     evaluator = StoredEvaluator(build, store, ledger.spend, check)
     if done is not None:
-        *found, spent = json.loads(done)
-        ledger.spend(spent)
-        return Reproduced(trajectories, evaluator, *found)
+        ledger.spend(done.spent)
+        return Reproduced(trajectories, evaluator, *done[:3])
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
     ledger.spend(2 * len(trajectories) * trajectories[0].num_steps)
     with job.stages.stage("replaying full runs"):
