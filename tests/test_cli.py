@@ -228,7 +228,7 @@ def test_the_list_counts_what_was_left_out(run: Run) -> None:
         (["--metrics", "clip-score"], "path"),
         (["--budgets", "0,5"], "budget must be an integer between 1 and 30, got 0"),
         (["--budgets", "five"], "--budgets must be a whole number"),
-        (["--samples", "0"], "samples must be at least 1"),
+        (["--samples", "0"], "samples must be an integer of at least 1"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: cannot be read: No such file"),
         (["--policy", "nowhere.otcache"], "nowhere.otcache"),
     ],

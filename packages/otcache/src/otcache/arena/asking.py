@@ -15,7 +15,9 @@ from otcache.running import load_policy
 from otcache_core import FileError, OtcacheError
 from otcache_core.demo import Demo
 from otcache_core.errors import expected
+from otcache_core.numbers import integer
 from otcache_core.plugins import Registry
+from otcache_core.samples import seeds_of
 
 SHARES = (0.17, 0.2, 0.27, 0.33, 0.5)
 SAMPLES, CALIBRATION, STEPS = 16, 8, 30
@@ -42,6 +44,9 @@ class Question:
         batch_size: samples in one pipeline call where nothing is timed.
         frames_per_second: at which clips play in the report; the demo's own, or
             :data:`~otcache.arena.assembly.FRAMES_PER_SECOND`, where it is not given.
+
+    Raises:
+        OtcacheError: if a number is no integer, or out of range.
     """
 
     pipeline: str
@@ -56,6 +61,16 @@ class Question:
     reference_steps: int = 500
     batch_size: int = 16
     frames_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers: dict[str, Any] = {"seeds": seeds_of(self.seeds)}
+        numbers["budgets"] = tuple(integer("budgets", budget) for budget in self.budgets)
+        for name, least in (("samples", 1), ("reference_steps", 0), ("batch_size", 1)):
+            numbers[name] = integer(name, getattr(self, name), least)
+        if self.num_steps is not None:
+            numbers["num_steps"] = integer("num_steps", self.num_steps, 1)
+        for name, value in numbers.items():
+            object.__setattr__(self, name, value)
 
     def job(self, registry: Registry) -> Job:
         """The job.
@@ -92,8 +107,6 @@ class Question:
         )
 
     def _prompts(self, demo: Demo | None) -> tuple[list[Tagged], list[str]]:
-        if self.samples < 1:
-            raise OtcacheError(expected("samples", self.samples, "at least 1"))
         given = read_tagged(self.prompts) if self.prompts else []
         tuned = [text for text, _ in read_tagged(self.calibration)] if self.calibration else []
         if demo is not None:
