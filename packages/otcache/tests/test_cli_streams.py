@@ -129,11 +129,15 @@ def test_a_reader_that_left_and_a_full_disk(
 
 
 def test_closed_output_is_refused_before_anything_is_done(run: Run, policy: Path) -> None:
+    """And done once it is redirected, as the message says."""
     written = policy.with_suffix(".json")
-    status, _, err = run("convert", policy, "--budget", 3, "--out", written, out=None)
+    words = ("convert", policy, "--budget", 3, "--out", written)
+    status, _, err = run(*words, out=None)
     assert status == 1
     assert err == "otcache: standard output is closed: redirect it to a file, or to /dev/null.\n"
     assert not written.exists()
+    assert run(*words)[0] == 0
+    assert written.exists()
 
 
 def test_ctrl_c_is_one_line(run: Run, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +178,9 @@ def test_misuse_is_one_line(run: Run, words: list[str], message: str, tmp_path: 
     status, out, err = run(*words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert message in err
+    if "See" in err:  # it helps
+        _, _, advice = err.strip().removesuffix(".").partition(" See otcache ")
+        assert run(*advice.split())[0] == 0
 
 
 def test_a_prompt_that_is_no_text_is_named(run: Run, policy: Path) -> None:
