@@ -9,6 +9,7 @@ from typing import Any
 
 from otcache.opening import read_lines
 from otcache_core import FileError
+from otcache_core.errors import shortened, shown
 from otcache_core.files import open_file
 from otcache_core.json_files import check_values
 from otcache_core.samples import Sample
@@ -71,7 +72,7 @@ def _value(place: str, folder: Path, name: str, value: Any) -> Any:
 def _image(place: str, folder: Path, value: Any) -> Any:
     """Open an image upright, in colour."""
     if not isinstance(value, str):
-        raise FileError(f"{place}: must be the path of an image, got {value!r}.")
+        raise FileError(f"{place}: must be the path of an image, got {shown(value)}.")
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -84,8 +85,8 @@ def _image(place: str, folder: Path, value: Any) -> Any:
     except Exception as error:  # whatever a damaged image makes Pillow's readers raise
         reason = next(_reasons(error), str(error))
         raise FileError(
-            f"{place}: the image {value!r} cannot be read: {reason}: paths are relative to the file "
-            "they stand in."
+            f"{place}: the image {shown(value)} cannot be read: {shortened(reason)}: paths are "
+            "relative to the file they stand in."
         ) from error
 
 
