@@ -252,7 +252,9 @@ def test_curves_follow_the_metric_the_axis_and_the_legend(open_page: Open) -> No
     assert page.locator("#chart .fullrun").count() == 1
     assert page.locator("#chart .band").count() == 0
     page.locator("#axes label", has_text="relative time").click()
-    assert "against time, of the full run's" in page.locator("#chart svg").get_attribute("aria-label")
+    assert "against time, of the full run's" in page.locator("#chart svg").get_attribute(
+        "aria-label"
+    )
     page.locator("#draw-front").click()
     assert page.locator("#chart .curve").count() == 7
     page.locator("#legend label", has_text="otcache").locator("input").focus()
