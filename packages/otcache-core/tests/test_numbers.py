@@ -1,14 +1,17 @@
 """Numbers as people have them."""
 
+import itertools
 import math
 import re
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcache_core.errors import OtcacheError, ScheduleError
+from otcache_core.errors import OtcacheError, ScheduleError, shown
 from otcache_core.numbers import integer, reals
 
 WHOLE = st.integers(-(2**31), 2**31 - 1)
@@ -33,8 +36,23 @@ def test_it_lies_in_its_range_or_is_refused(number, low, high):
 
 @pytest.mark.parametrize(
     "value",
-    [True, np.True_, np.array(True), 2.5, math.nan, math.inf, "3", None, [3], np.array([3, 4]), 3j],
-    ids=repr,
+    [
+        *(
+            True,
+            np.True_,
+            np.array(True),
+            2.5,
+            math.nan,
+            math.inf,
+            "3",
+            None,
+            [3],
+            np.array([3, 4]),
+        ),
+        *(3j, np.complex128(3), Decimal("sNaN"), np.datetime64("2020"), np.array("x")),
+        Fraction(10**400, 3),
+    ],
+    ids=lambda value: repr(value)[:20],
 )
 def test_what_is_no_integer_is_refused_by_name(value):
     with pytest.raises(ScheduleError, match=r"^budget must be an integer of at least 1, got .*\.$"):
@@ -73,10 +91,14 @@ def test_a_row_of_any_kind_is_taken_as_floats(row, kind):
         3,
         [None],
         [1j],
+        [np.complex128(1.0)],
+        np.array([1.0, 0j]),
         [[1.0]],
         np.eye(9),
+        [10**5000],
+        itertools.count(),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_is_no_row_of_numbers_is_refused_by_name_on_one_line(values):
     with pytest.raises(OtcacheError, match=r"^grid must be a row of numbers, got .*\.$") as refused:

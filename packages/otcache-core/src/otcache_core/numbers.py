@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 from typing import Any, SupportsFloat
 
 from otcache_core.errors import OtcacheError, expected
+
+#: More entries than any row has: what is longer may have no end.
+MOST = 1_000_000
+#: What conversions to a number raise; a tensor's raise RuntimeError.
+_REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def integer(
@@ -71,19 +78,30 @@ def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError)
         >>> reals("grid", range(3, 0, -1))
         [3.0, 2.0, 1.0]
     """
+    try:
+        return [_real(entry) for entry in _entries(values)]
+    except _REFUSALS as error:
+        raise kind(expected(name, _short(values), "a row of numbers")) from error
+
+
+def _entries(values: object) -> list[Any]:
+    """Return what is in a row, of a million at most: an iterator may have no end."""
     if hasattr(values, "detach"):  # a tensor; float() of its entries would ask a device for each
         tensor: Any = values
         values = tensor.detach().cpu().tolist()
     ordered = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping, Set))
-    entries = list(values) if ordered and getattr(values, "ndim", 1) == 1 else [None]  # type: ignore[call-overload]  # asked
-    try:
-        return [_real(entry) for entry in entries]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise kind(expected(name, _short(values), "a row of numbers")) from error
+    if not ordered or getattr(values, "ndim", 1) != 1:
+        raise TypeError
+    entries = list(islice(values, MOST + 1))  # type: ignore[call-overload]  # asked
+    if len(entries) > MOST:
+        raise ValueError
+    return entries
 
 
 def _real(entry: object) -> float:
     if isinstance(entry, (str, bytes, bytearray)) or not isinstance(entry, SupportsFloat):
+        raise TypeError
+    if _is_complex(entry):
         raise TypeError
     return float(entry)
 
@@ -100,20 +118,25 @@ def _is_truth(value: object) -> bool:
     return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
 
 
+def _is_complex(value: object) -> bool:
+    """Tell what float() would take the real part of."""
+    return "complex" in str(getattr(value, "dtype", ""))
+
+
 def _whole(value: Any, low: int | None, high: int | None) -> str:
     """Advise the integer that a float is, where it is one that would be taken."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, SupportsFloat)
-        or bool(getattr(value, "ndim", 0))
-    ):
+    try:
+        number = math.nan if _is_truth(value) or bool(getattr(value, "ndim", 0)) else _real(value)
+    except _REFUSALS:
         return ""
-    number = float(value)
     inside = (low is None or number >= low) and (high is None or number <= high)
     return f"write {int(number)}, without a point." if inside and number.is_integer() else ""
 
 
 def _short(values: object) -> object:
     """Return what was given, or of what type it is where that would be long."""
-    text = repr(values)
+    try:
+        text = repr(values)
+    except (ValueError, RecursionError):  # more digits, or levels, than Python writes out
+        return type(values).__name__
     return type(values).__name__ if len(text) > 200 or "\n" in text else values
