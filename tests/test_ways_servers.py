@@ -562,6 +562,22 @@ def test_a_generator_left_in_the_middle_ends_its_run(end: str) -> None:
     assert handle.report.runs == 2
 
 
+@pytest.mark.parametrize("begun", [0, 3])
+def test_a_generator_that_outlives_its_context_is_none_of_it_any_more(begun: int) -> None:
+    """It attached itself to the denoiser again, or was said to make too few calls."""
+    loop, run = _stepwise("generator")
+    plain, before = run(), dict(vars(loop.denoiser))
+    with otcache.accelerate(loop, _policy(), STEPS):
+        run()
+        steps = loop(STEPS)
+        for _ in range(begun):
+            next(steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(list(steps)[-1], plain)
+    assert vars(loop.denoiser) == before | {"calls": loop.denoiser.calls}
+
+
 @pytest.mark.remedy(
     "call it in the thread that runs sample_fn, or by asyncio.to_thread(...) or contextvars."
 )

@@ -91,9 +91,8 @@ class Loop:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Sample: whatever ``sample_fn`` takes and returns, in steps if it is made of steps."""
-        observer = self._observer
-        steps = None if observer is None else self.steps_of(*args, **kwargs)
-        run = LoopRun(self, observer, steps, self._check_of_calls())
+        steps = partial(self.steps_of, *args, **kwargs)
+        run = LoopRun(self, lambda: self._observer, steps, self._check_of_calls)
         if pauses(self._sample_fn):
             return in_steps(run, self._sample_fn(*args, **kwargs), begun=False)
         run.begin()
@@ -112,7 +111,7 @@ class Loop:
     def _check_of_calls(self) -> Callable[[], None]:
         """Make the check that the calls of a plain callable come through its proxy."""
         denoiser = self._denoiser
-        if self._observer is None or not isinstance(denoiser, CallableDenoiser):
+        if not isinstance(denoiser, CallableDenoiser):
             return _nothing
         return partial(_check_calls, denoiser, calls_of(denoiser))
 

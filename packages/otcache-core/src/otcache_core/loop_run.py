@@ -49,32 +49,43 @@ class LoopRun:
     which it is not this run that calls the denoiser. Its run begins with the first step and ends with the
     last, or when it is closed, abandoned or cancelled.
 
+    It is told to whoever observes the loop when it begins, and no more once that one has gone.
+
     Args:
         loop: whose call it is.
-        observer: told of beginning and end.
-        num_steps: N, as far as it is known.
-        check: called at the end, before the observer is told.
+        observer: gives who observes the loop now, if anybody.
+        num_steps: gives N, as far as it is known; asked at the beginning.
+        check: begins a check, which is made at the end, before the observer is told.
     """
 
     def __init__(
         self,
         loop: object,
-        observer: LoopObserver | None,
-        num_steps: int | None,
-        check: Callable[[], None],
+        observer: Callable[[], LoopObserver | None],
+        num_steps: Callable[[], int | None],
+        check: Callable[[], Callable[[], None]],
     ) -> None:
         self._loop, self._observer = loop, observer
         self._num_steps, self._check = num_steps, check
+        self._told: LoopObserver | None = None
+        self._checks: Callable[[], None] = _nothing
 
     @property
     def observed(self) -> bool:
         """Whether somebody is told of this call."""
-        return self._observer is not None
+        return self._listener is not None
+
+    @property
+    def _listener(self) -> LoopObserver | None:
+        told = self._told
+        return told if told is self._observer() else None
 
     def begin(self) -> None:
         """Tell the observer that the run begins."""
-        if self._observer is not None:
-            self._observer.loop_begins(self._num_steps)
+        told = self._told = self._observer()
+        if told is not None:
+            self._checks = self._check()
+            told.loop_begins(self._num_steps())
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -89,18 +100,21 @@ class LoopRun:
 
     def end(self, result: Any) -> None:
         """Tell the observer that the sampler returned ``result``."""
+        listener = self._listener
+        if listener is None:
+            return
         try:
-            self._check()
+            self._checks()
         except BaseException:
-            self.fail()
+            listener.loop_fails()
             raise
-        if self._observer is not None:
-            self._observer.loop_ends(result)
+        listener.loop_ends(result)
 
     def fail(self) -> None:
         """Tell the observer that the sampler raised, or was left."""
-        if self._observer is not None:
-            self._observer.loop_fails()
+        listener = self._listener
+        if listener is not None:
+            listener.loop_fails()
 
 
 def pauses(sample_fn: Callable[..., Any]) -> bool:
@@ -203,7 +217,7 @@ class _Step:
         self._run, self._steps = run, steps
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        silent = LoopRun(self._run._loop, None, None, _nothing)
+        silent = LoopRun(self._run._loop, _nothing, _nothing, lambda: _nothing)
         return _followed(silent, self._steps, _nothing, keeps_last=False)
 
 
