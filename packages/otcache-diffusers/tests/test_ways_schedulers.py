@@ -218,6 +218,39 @@ def test_what_a_scheduler_does_not_say_is_counted(scheduler: Callable[[], Any]) 
     assert (report.runs, report.skipped, report.warnings) == (2, {"call": 10}, [])
 
 
+def _says(name: str, value: Any) -> Any:
+    """A scheduler that says something odd once its timesteps are set."""
+    return _setting(lambda self: setattr(self, name, value))
+
+
+class _Broken(Euler):
+    @property
+    def begin_index(self) -> int:
+        raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        _Broken,
+        lambda: _says("sigmas", torch.ones(N + 1, device="meta")),
+        lambda: _says("timesteps", torch.linspace(1000, 125, N).to_sparse()),
+    ],
+    ids=["a property that fails", "no memory", "sparse times"],
+)
+def test_a_scheduler_that_cannot_be_read_leaves_the_run_computed(scheduler: Any) -> None:
+    """Its errors came out of the pipeline's call."""
+    pipe = Sampler(scheduler())
+    plain = pipe()[0]
+    with attached(pipe, SCHEDULE) as report:
+        with pytest.warns(OtcacheNotice, match="cannot be counted: .* cannot be read"):
+            assert torch.equal(pipe()[0], plain)
+        pipe()  # and says it no more
+    assert (report.skipped, report.uncounted, len(report.warnings)) == ({}, True, 1)
+    with pytest.raises(ExecutionError, match="cannot be read"):
+        list(TorchProbe().record(pipe, REQUEST))
+
+
 class _Slots:
     __slots__ = ("sigmas", "timesteps")
 
@@ -418,6 +451,29 @@ def test_a_plan_that_raises_leaves_the_run_computed() -> None:
 
 
 # -- times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        *(np.array(["late"]), np.array([None]), 10**400, torch.empty(0), torch.tensor(1j)),
+        *(torch.ones(1, device="meta"), torch.ones(2).to_sparse(), np.array(7, dtype=np.uint64)),
+        *(torch.tensor(7, dtype=torch.uint16), torch.tensor(7.0).to(torch.float8_e4m3fn)),
+    ],
+    ids=lambda time: f"{type(time).__name__} {getattr(time, 'dtype', '')}",
+)
+def test_times_that_cannot_be_compared_are_passed_by(time: Any) -> None:
+    """What torch cannot order, or make a tensor of, came as an error out of the pipeline's call."""
+    pipe = Sampler(Euler())
+    pipe.transformer.forward = lambda x, t: torch.sin(x)
+    with attached(pipe, SCHEDULE) as report:
+        pipe.scheduler.set_timesteps(N)
+        x = torch.ones(2)
+        for _ in range(N):
+            # Another object for each step, as a loop over timesteps has.
+            t = time.clone() if isinstance(time, torch.Tensor) else time
+            x = pipe.scheduler.step(pipe.transformer(x, t), t, x)[0]
+    assert (report.runs, report.skipped, report.warnings) == (1, {"call": 5}, [])
 
 
 @pytest.mark.parametrize(("last", "moved"), [(500.0, False), (400.0, True)])

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
@@ -208,7 +209,7 @@ class SchedulerClock(Clock):
             return bar
         if not self._announces:
             self._announce()
-        self._total = _length(bar) or _length(*args) or kwargs.get("total") or 0
+        self._total = _length(bar) or _length(*args) or _whole(kwargs.get("total"))
         return Bar(bar, partial(self._loop_over, self._token))
 
     def _loop_over(self, token: object, whole: bool) -> None:
@@ -240,6 +241,18 @@ class SchedulerClock(Clock):
         return result
 
     def _run_info(self, arguments: Arguments) -> RunInfo | None:
+        try:
+            return self._read_run(arguments)
+        except (ExecutionError, OtcacheNotice):  # under strict, and where notices are errors
+            raise
+        except Exception as error:  # whatever a scheduler that nobody has seen raises when read
+            kind = type(self._scheduler).__name__
+            self._conductor.lose(
+                f"{_UNCOUNTED}: {kind} cannot be read ({type(error).__name__}: {error})."
+            )
+            return None
+
+    def _read_run(self, arguments: Arguments) -> RunInfo | None:
         n = steps_of(self._scheduler) or self._total
         if not n:
             kind = type(self._scheduler).__name__
@@ -264,3 +277,8 @@ def _length(*rows: Any) -> int:
         return len(rows[0])
     except (IndexError, TypeError, AttributeError):
         return 0
+
+
+def _whole(total: Any) -> int:
+    """A bar's total as a number of steps; 0 where it is none."""
+    return int(float(total)) if isinstance(total, Real) and float(total).is_integer() else 0

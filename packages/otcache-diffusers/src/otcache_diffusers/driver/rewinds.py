@@ -55,7 +55,10 @@ class Rewinds:
     @property
     def _now(self) -> int | None:
         """The scheduler's own index, where it is a number that the host knows."""
-        index = getattr(self._scheduler, "step_index", None)
+        try:
+            index = getattr(self._scheduler, "step_index", None)
+        except Exception:  # a property of a scheduler that nobody has seen
+            return None
         return int(index) if isinstance(index, Integral) else None
 
     def found(self, timestep: Any) -> bool:

@@ -15,6 +15,13 @@ from otcache_diffusers.driver.grid import times_of
 
 #: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000; factor and shift.
 _CONVENTIONS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))
+#: Types that torch compares; float8 and the larger unsigned ones it does not.
+_ORDERED = frozenset(
+    (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+)
 
 
 def first_position(scheduler: Any, timestep: Any) -> int:
@@ -33,11 +40,8 @@ def first_position(scheduler: Any, timestep: Any) -> int:
         return 0
     if begin is not None:
         return _among(begin, times, 0)
-    numeric = isinstance(timestep, (Real, np.ndarray))
-    passed = torch.as_tensor(timestep) if numeric else timestep
-    if not isinstance(passed, Tensor) or passed.numel() == 0:
-        return 0
-    found = _look_up(times.cpu().double(), passed)
+    passed = latest_time(_as_tensor(timestep))
+    found = 0 if passed is None else _look_up(times.cpu().double(), passed.detach().cpu())
     return _own_index(scheduler, times, found) if found else 0
 
 
@@ -66,17 +70,31 @@ def last_position(pipeline: Any, start: int) -> int | None:
     return start + made if ends and isinstance(made, int) else None
 
 
-def latest_time(timestep: Tensor) -> Tensor:
-    """The time of a call's step; of times for each token the largest, since a given picture's are 0."""
-    return timestep.amax()
+def latest_time(timestep: Any) -> Tensor | None:
+    """Return the time of a call's step; None where it is no tensor of numbers that can be compared.
+
+    Of times for each token it is the largest, since a given image's are 0.
+    """
+    if not isinstance(timestep, Tensor) or not timestep.numel():
+        return None
+    if timestep.is_complex() or timestep.is_meta or timestep.layout != torch.strided:
+        return None
+    return (timestep if timestep.dtype in _ORDERED else timestep.float()).amax()
 
 
-def _look_up(times: Tensor, timestep: Tensor) -> int:
+def _as_tensor(timestep: Any) -> Any:
+    """Return numbers of Python and NumPy as a tensor, and anything else as it is."""
+    try:
+        return torch.as_tensor(timestep) if isinstance(timestep, (Real, np.ndarray)) else timestep
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # no numbers, or too large
+        return None
+
+
+def _look_up(times: Tensor, passed: Tensor) -> int:
     """The position whose time is nearest, within the rounding of what was passed; 0 where none is.
 
     Where several conventions fit, a run of all steps is the likeliest, then the first of them.
     """
-    passed = latest_time(timestep.detach()).cpu()
     kind = passed.dtype if passed.is_floating_point() else torch.float64
     wanted = torch.stack([factor * times + shift for factor, shift in _CONVENTIONS])
     error = (wanted.to(kind).double() - passed.double()).abs()

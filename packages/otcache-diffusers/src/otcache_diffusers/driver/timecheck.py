@@ -34,13 +34,12 @@ class TimeCheck:
 
     def see(self, step: int, timestep: Any) -> None:
         """The denoiser is called at ``step`` with this time argument."""
-        if (
-            self._timesteps is None
-            or not isinstance(timestep, torch.Tensor)
-            or step >= len(self._timesteps)
-        ):
+        if self._timesteps is None or step >= len(self._timesteps):
             return
-        passed = latest_time(timestep).float()
+        latest = latest_time(timestep)
+        if latest is None:
+            return
+        passed = latest.float()
         if self._timesteps.device != passed.device:
             self._timesteps = self._timesteps.to(passed.device)
         if self._conventions.device != passed.device:
