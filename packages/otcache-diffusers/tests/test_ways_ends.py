@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -484,6 +485,33 @@ def test_a_call_that_yields_is_under_way_between_its_steps() -> None:
         assert run.running
         stream.close()
         assert not run.running
+
+
+class Plain(FluxPipeline):  # type: ignore[misc]
+    """Yields after each step, and has no bar that tells the end."""
+
+    def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
+        self.scheduler.set_timesteps(num_inference_steps, mu=0.0)
+        yield from _steps(self, self.scheduler.timesteps, given)
+
+
+def test_a_call_that_yields_and_was_let_go_of_is_over_for_other_threads_too() -> None:
+    """It was taken to go on for ever: runs of other threads were refused, and changes of a handle."""
+    case = _made(Plain)
+
+    def elsewhere() -> BaseException | None:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: list(case.pipe(N, **case.call))).exception()
+
+    with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
+        stream = case.pipe(N, **case.call)
+        next(stream)
+        assert run.running
+        assert "one scheduler must serve one run" in str(elsewhere())
+        del stream
+        assert not run.running
+        assert elsewhere() is None
+    assert (run.report.runs, run.report.warnings) == (1, [BROKEN])
 
 
 @pytest.mark.parametrize("watched", [True, False])

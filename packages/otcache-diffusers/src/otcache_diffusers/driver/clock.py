@@ -174,7 +174,7 @@ class SchedulerClock(Clock):
 
     @property
     def alive(self) -> bool:
-        return self._home is not None and self._home.known and self._home.alive
+        return self._home is not None and self._home.known and self._home.goes_on
 
     def busy(self, besides: Collection[int]) -> bool:
         return self._calls.anywhere_of(self.pipeline, besides)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
-from types import CodeType, FrameType
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from otcache_diffusers.compat import pipeline_class
 
 _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
+#: What can pause; where its code and its frame are.
+_PAUSING: dict[type, tuple[str, str]] = {
+    GeneratorType: ("gi_code", "gi_frame"),
+    CoroutineType: ("cr_code", "cr_frame"),
+    AsyncGeneratorType: ("ag_code", "ag_frame"),
+}
 #: How often the stack of a thread that runs on is looked through.
 _LOOKS = 5
 #: What a frame is known again by.
@@ -136,6 +143,14 @@ class Home:
         return self._pauses or not self.known or self._on_the_stack
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the call has certainly not ended.
+
+        One that can pause is looked for among all objects, which takes about a tenth of a second.
+        """
+        return _is_held(self._mark) if self._pauses else self._on_the_stack
+
+    @property
     def _on_the_stack(self) -> bool:
         if self.of_this_thread:
             return _on_this_stack(self._mark)
@@ -172,6 +187,15 @@ def _on_this_stack(mark: Mark) -> bool:
     while frame is not None and not (id(frame) == mark[0] and _mark(frame) == mark):
         frame = frame.f_back
     return frame is not None
+
+
+def _is_held(mark: Mark) -> bool:
+    """Return whether somebody holds a generator or a coroutine of this frame; one that ended has none."""
+    for thing in gc.get_objects():
+        code, frame = _PAUSING.get(type(thing), ("", ""))
+        if code and getattr(thing, code) is mark[1] and id(getattr(thing, frame)) == mark[0]:
+            return True
+    return False
 
 
 def _mark(frame: FrameType) -> Mark:
