@@ -419,6 +419,39 @@ def test_a_cancelled_request_s_run_goes_on_to_its_end_and_the_next_waits_for_it(
     assert (runs[0].report.computed, runs[0].report.warnings) == ({"call": 3}, [])
 
 
+@pytest.mark.parametrize("way", ["thread", "task"])
+def test_who_left_a_run_behind_may_ask_again_and_waits_for_it(
+    loop: otcache.Loop, handle: otcache.Enabled, way: str
+) -> None:
+    """As after a timeout: the next request was said to be inside the one that was left."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def stop(*seen: Any) -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    loop.denoiser.register_forward_hook(stop)
+
+    def threads(pool: ThreadPoolExecutor) -> None:
+        with handle.request(3) as run:
+            pool.submit(_sample, loop, 1)
+            inside.wait(60)
+        go_on.set()
+        with handle.request(6):
+            assert run.report.computed == {"call": 3}
+
+    async def tasks(pool: ThreadPoolExecutor) -> None:
+        async with handle.request(3) as run:
+            pool.submit(_sample, loop, 1)
+            await asyncio.to_thread(inside.wait, 60)
+        go_on.set()
+        async with handle.request(6):
+            assert run.report.computed == {"call": 3}
+
+    with ThreadPoolExecutor(1) as pool:
+        threads(pool) if way == "thread" else asyncio.run(tasks(pool))
+
+
 def test_one_whose_event_loop_is_gone_is_passed_over(handle: otcache.Enabled) -> None:
     with handle.request(3):
         gone = asyncio.new_event_loop()

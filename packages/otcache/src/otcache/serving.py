@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from otcache.attached import Accelerated, on, put_on, take_off
@@ -14,6 +15,7 @@ from otcache.targets import choose
 from otcache.turns import Turn, Turns
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan, Storage
+from otcache_core.notices import notify
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 
@@ -77,6 +79,7 @@ class Enabled:
         self._budget: int | None = None
         self._plan: Plan | None = None
         self._turns = Turns()
+        self._dropped: deque[tuple[RunHandle, Turn]] = deque()
         self._removed = False
         self._plan_for(1)
         self.set_budget(budget)
@@ -145,8 +148,15 @@ class Enabled:
             self._put(None)
             take_off(self._target, self)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ExecutionError(
+            "a handle belongs to its pipeline, and cannot be copied or pickled: save the policy with "
+            "policy.save(...), and call otcache.enable(pipe, otcache.load_policy(...)) for the other one."
+        )
+
     @contextmanager
     def _turn(self, advice: str) -> Iterator[None]:
+        self._close_dropped()
         turn = self._turns.take(advice)
         try:
             yield
@@ -171,9 +181,25 @@ class Enabled:
     def _close(self, run: RunHandle, turn: Turn) -> None:
         """End a request; where its run goes on in another thread, as after a cancellation, end it later."""
         if self._left_behind(run):
+            self._turns.leave(turn)
             threading.Thread(target=self._close_later, args=(run, turn), daemon=True).start()
         else:
             self._settle(turn)
+
+    def _drop(self, run: RunHandle, turn: Turn) -> None:
+        """End a request that nobody can leave any more.
+
+        The collector may call this wherever it likes, also where a lock is held: so another thread ends it,
+        or whoever asks for a turn next.
+        """
+        self._dropped.append((run, turn))
+        with suppress(RuntimeError):  # no thread starts while the interpreter goes down
+            threading.Thread(target=self._close_dropped, daemon=True).start()
+
+    def _close_dropped(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._close(*self._dropped.popleft())
 
     def _close_later(self, run: RunHandle, turn: Turn) -> None:
         while self._left_behind(run):
@@ -241,6 +267,7 @@ class Request:
 
     def __enter__(self) -> RunHandle:
         self._check()
+        self._handle._close_dropped()
         return self._begin(
             self._handle._turns.take(
                 "write 'async with handle.request(...)', which waits in its task."
@@ -254,10 +281,23 @@ class Request:
 
     async def __aenter__(self) -> RunHandle:
         self._check()
+        self._handle._close_dropped()
         return self._begin(await self._handle._turns.take_async())
 
     async def __aexit__(self, *error: object) -> None:
         self.__exit__(*error)
+
+    def __copy__(self) -> Request:
+        return Request(self._handle, self._plan)
+
+    def __del__(self) -> None:
+        opened, self._open = getattr(self, "_open", None), None
+        if opened is not None:
+            self._handle._drop(*opened)
+            notify(
+                "a request was entered and never left, and ends now that nothing refers to it: write "
+                "'with handle.request(...)', or keep the request and call its __exit__."
+            )
 
     def _check(self) -> None:
         if self._open is not None:

@@ -85,13 +85,18 @@ class Turns:
 
     def give(self, turn: Turn) -> None:
         """Give a turn back, or wait for it no more; may be called twice."""
-        _HELD.set(tuple(held for held in _HELD.get() if held is not turn))
+        self.leave(turn)
         with self._lock:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             if turn is self._holder:
                 self._holder = None
                 self._pass_on()
+
+    @staticmethod
+    def leave(turn: Turn) -> None:
+        """Be inside a turn no more, which somebody else gives back: who asks here now waits for that."""
+        _HELD.set(tuple(held for held in _HELD.get() if held is not turn))
 
     def waiting_threads(self) -> Collection[int]:
         """Return which threads wait."""
