@@ -7,7 +7,9 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import otcache
@@ -67,16 +69,41 @@ def test_the_arithmetic(registry: Registry) -> None:
     )
     assert seen() == [(Canvas(8, 16, 3), {})]
     two, four, full = found.outlays
-    assert (four.calls, four.flops, four.speedup) == (8, 800, 2.5)
-    assert four.speedup_decoded == pytest.approx(13 / 7)
+    assert (four.calls, four.flops, four.ideal_speedup) == (8, 800, 2.5)
+    assert four.ideal_speedup_decoded == pytest.approx(13 / 7)
     assert four.cached_bytes == 3 * 2 * 7 * 2
     assert two.cached_bytes == 2 * 2 * 7 * 2
-    assert (full.cached_bytes, full.speedup, full.speedup_decoded) == (0, 1, 1)
+    assert (full.cached_bytes, full.ideal_speedup, full.ideal_speedup_decoded) == (0, 1, 1)
 
 
 def test_dtype_and_memory(registry: Registry) -> None:
     found = otcache.estimate("Toy 1.5", budgets=[10], memory=1, dtype="fp32", registry=registry)
     assert found.outlays[0].cached_bytes == 1 * 2 * 7 * 4
+
+
+def test_numbers_of_any_library(registry: Registry) -> None:
+    budgets = np.array([2, 4])
+    found = otcache.estimate("Toy 1.5", num_steps=np.int64(9), budgets=budgets, registry=registry)
+    assert [outlay.budget for outlay in found.outlays] == [2, 4]
+    assert found.to_dict()["num_steps"] == 9
+    json.dumps(found.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"num_steps": "50"}, "num_steps must be an integer between 1 and 100000, got '50'"),
+        ({"num_steps": 50.0}, "write 50, without a point"),
+        ({"num_steps": 10**20}, "num_steps must be an integer between 1 and 100000"),
+        ({"budgets": 10}, "budgets must be a row of integers, got 10"),
+        ({"budgets": ["10"]}, r"budgets\[0\] must be an integer between 1 and 50, got '10'"),
+        ({"budgets": [True]}, r"budgets\[0\] must be an integer between 1 and 50, got True"),
+        ({"model": None}, "model must be the name, class name or folder of a model, got None"),
+    ],
+)
+def test_what_is_no_number(registry: Registry, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(otcache.OtcacheError, match=message):
+        otcache.estimate(**{"model": "Toy 1.5", "registry": registry} | more)
 
 
 @pytest.mark.parametrize("name", ["toy-1-5", "Toy 1.5", "TOY.1_5", "ToyNet"])
@@ -126,9 +153,9 @@ def test_a_published_model_in_json(run: Run) -> None:
     assert found["model_class"] == "UNet2DConditionModel"
     assert found["call"]["parameters"] == 2_567_463_684
     (outlay,) = found["outlays"]
-    assert (outlay["budget"], outlay["calls"], outlay["speedup"]) == (10, 10, 3)
+    assert (outlay["budget"], outlay["calls"], outlay["ideal_speedup"]) == (10, 10, 3)
     assert outlay["flops"] == 10 * found["call"]["flops"]
-    assert 1 < outlay["speedup_decoded"] < 3
+    assert 1 < outlay["ideal_speedup_decoded"] < 3
     assert "text encoders" in found["left_out"]
 
 
@@ -150,10 +177,14 @@ def test_the_shipped_pipeline_as_a_table(run: Run) -> None:
     ("words", "message"),
     [
         (("nosuch",), "model must be one of"),
-        (("flux-1-dev", "--budget", "0"), "budget must be between 1 and 50, got 0"),
+        (("flux-1-dev", "--budget", "0"), "budgets[0] must be an integer between 1 and 50, got 0"),
         (("flux-1-dev", "--budget", "4,x"), "--budget must be a whole number, got 'x'"),
-        (("flux-1-dev", "--steps", "0"), "steps must be at least 1, got 0"),
-        (("flux-1-dev", "--memory", "0"), "memory must be at least 1, got 0"),
+        (
+            ("flux-1-dev", "--steps", "0"),
+            "num_steps must be an integer between 1 and 100000, got 0",
+        ),
+        (("flux-1-dev", "--steps", "9" * 20), "num_steps must be an integer between 1 and 100000"),
+        (("flux-1-dev", "--memory", "0"), "memory must be an integer between 1 and 100000, got 0"),
         (("flux-1-dev", "--dtype", "int4"), "dtype must be one of bf16, fp16, fp32"),
         (("flux-1-dev", "--height", "1000"), "height must be a multiple of 16, got 1000"),
         (("flux-1-dev", "--frames", "9"), "frames must be 1, got 9"),

@@ -111,6 +111,41 @@ def test_what_is_no_schedule(put: Put, data: Any, more: dict[str, int], message:
         otcache.load_schedule(put(data), **more)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"budget": True}, "budget must be an integer between 1 and 100000, got True"),
+        ({"budget": 0}, "budget must be an integer between 1 and 100000, got 0"),
+        ({"budget": 14.0}, "write 14, without a point"),
+        ({"budget": 14, "num_steps": "30"}, "num_steps must be an integer between 1 and 100000"),
+        ({"budget": 14, "num_steps": 10**20}, "num_steps must be an integer between 1 and 100000"),
+    ],
+)
+def test_what_is_no_number_is_refused_before_anything_is_said(
+    recwarn: pytest.WarningsRecorder, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(otcache.ScheduleError, match=message):
+        otcache.load_schedule("lemica-wan-2-1-t2v-14b", **more)
+    assert not recwarn.list
+
+
+@pytest.mark.remedy("otcache.load_schedule(...) reads schedules, policies, lists and masks")
+def test_what_is_no_table_may_be_a_schedule(put: Put, tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    otcache.Schedule(4, (0, 2)).save(path)
+    for source in (put([1, 0, 1, 0]), path):
+        with pytest.raises(otcache.FileError, match="a table of otcache or an index table, got"):
+            otcache.load_table(source)
+        assert otcache.load_schedule(source).computed == (0, 2)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"policy"])
+def test_what_is_no_name_at_all(source: Any) -> None:
+    for load in (otcache.load_schedule, otcache.load_table):
+        with pytest.raises(otcache.FileError, match="a file, or one of lemica-flux-1-dev"):
+            load(source)
+
+
 def test_no_file_and_no_name() -> None:
     with pytest.raises(otcache.FileError, match="a file, or one of lemica-flux-1-dev"):
         otcache.load_schedule("nosuch")

@@ -60,6 +60,30 @@ def integer(
     return number
 
 
+def integers(
+    name: str,
+    values: object,
+    low: int | None = None,
+    high: int | None = None,
+    *,
+    kind: type[OtcacheError] = OtcacheError,
+) -> list[int]:
+    """Return a row of whole numbers as ints; a row is what :func:`reals` takes.
+
+    Raises:
+        OtcacheError: of the kind, if it is no row, or as :func:`integer` for one entry.
+
+    Examples:
+        >>> integers("budgets", range(3, 5), 1, 12)
+        [3, 4]
+    """
+    try:
+        entries = _entries(values)
+    except _REFUSALS as error:
+        raise kind(expected(name, _short(values), "a row of integers")) from error
+    return [integer(f"{name}[{k}]", x, low, high, kind=kind) for k, x in enumerate(entries)]
+
+
 def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError) -> list[float]:
     """Return a row of numbers as floats.
 

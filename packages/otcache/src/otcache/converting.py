@@ -14,9 +14,11 @@ from otcache_core.errors import expected
 from otcache_core.files import bad_file, write_bytes
 from otcache_core.json_files import read_json
 from otcache_core.notices import notify
+from otcache_core.numbers import integer
 from otcache_core.policy import FORMAT as POLICY
 from otcache_core.policy import Policy
 from otcache_core.schedule import FORMAT as SCHEDULE
+from otcache_core.schedule import MAX_STEPS
 from otcache_core.tables import FORMAT as TABLE
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ def load_schedule(
         >>> load_schedule("lemica-wan-2-1-t2v-1-3b", budget=14).computed
         (0, 1, 2, 3, 4, 5, 7, 10, 16, 23, 30, 37, 44, 49)
     """
+    budget, num_steps = _whole("budget", budget), _whole("num_steps", num_steps)
     if str(source) in names():
         return _row(published(str(source)), budget, num_steps)
     data = read_json(_existing(source))
@@ -71,9 +74,18 @@ def load_table(source: str | Path, num_steps: int | None = None) -> ScheduleTabl
         FileError: if the file cannot be read or holds no table.
         ScheduleError: if a row is no schedule.
     """
+    num_steps = _whole("num_steps", num_steps)
     if str(source) in names():
         return published(str(source))
-    return _table(source, read_json(_existing(source)), num_steps)
+    data = read_json(_existing(source))
+    if isinstance(data, list) or (
+        isinstance(data, dict) and data.get("format") in (SCHEDULE, POLICY)
+    ):
+        wanted = "a table of otcache or an index table"
+        advice = "otcache.load_schedule(...) reads schedules, policies, lists and masks."
+        got = "a list" if isinstance(data, list) else str(data["format"])
+        raise bad_file(source, expected("the file", got, wanted, advice))
+    return _table(source, data, num_steps)
 
 
 def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> None:
@@ -98,8 +110,12 @@ def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> No
     write_bytes(path, json.dumps(mask if kind == "mask" else schedule.computed).encode() + b"\n")
 
 
+def _whole(name: str, value: int | None) -> int | None:
+    return None if value is None else integer(name, value, 1, MAX_STEPS, kind=ScheduleError)
+
+
 def _existing(source: str | Path) -> Path:
-    if not os.path.lexists(source):
+    if not isinstance(source, (str, Path)) or not os.path.lexists(source):
         among = f"a file, or one of {', '.join(names())}"
         raise FileError(expected("the source", str(source), among))
     return Path(source)

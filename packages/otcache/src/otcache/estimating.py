@@ -14,7 +14,9 @@ from otcache_core import OtcacheError
 from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
 from otcache_core.errors import expected, shortened
 from otcache_core.files import bad_file
+from otcache_core.numbers import integer, integers
 from otcache_core.plugins import Registry
+from otcache_core.schedule import MAX_STEPS
 
 #: Bytes of a number.
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -110,15 +112,12 @@ def estimate(
     Raises:
         OtcacheError: if the model is not known or an argument is out of range.
     """
-    for name, value in (("steps", num_steps), ("memory", memory)):
-        if value < 1:
-            raise OtcacheError(expected(name, value, "at least 1"))
+    num_steps = integer("num_steps", num_steps, 1, MAX_STEPS)
+    memory = integer("memory", memory, 1, MAX_STEPS)
     if dtype not in DTYPES:
         raise OtcacheError(expected("dtype", dtype, f"one of {', '.join(DTYPES)}"))
-    every = budgets or sorted({max(1, round(share * num_steps)) for share in SHARES})
-    for budget in every:
-        if not 1 <= budget <= num_steps:
-            raise OtcacheError(expected("budget", budget, f"between 1 and {num_steps}"))
+    every = integers("budgets", budgets, 1, num_steps)
+    every = every or sorted({max(1, round(share * num_steps)) for share in SHARES})
     found, configs = _find(model, registry or Registry())
     canvas = Canvas(height, width, frames)
     call = _measured(model, found, canvas, configs)
@@ -166,6 +165,8 @@ def _outlay(call: CallCost, num_steps: int, budget: int, memory: int, one: int) 
 
 def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
     """The architecture, and the configurations of the user's own folder."""
+    if not isinstance(model, str):
+        raise OtcacheError(expected("model", model, "the name, class name or folder of a model"))
     names = [offer.info.name for offer in registry.infos("architectures")]
     slug = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     if slug in names or not names:

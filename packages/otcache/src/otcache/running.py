@@ -130,7 +130,7 @@ def planned(
     """
     _check_plan(policy)
     if budget is None:
-        raise OtcacheError("a policy needs a budget: accelerate(pipe, policy, budget=10).")
+        raise OtcacheError("a policy needs a budget, got None: give budget=10, or another one.")
     policy.schedule(budget)
     # A bare module has the facts of a loop around it, for which policies of modules are made.
     bare = is_module(target)
