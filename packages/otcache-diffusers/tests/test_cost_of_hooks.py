@@ -11,6 +11,7 @@ import tiny
 from otcache_core import Schedule
 from otcache_core.contracts import Forecaster
 from otcache_core.forecasters.linear import Linear
+from otcache_core.plugins import Registry
 from otcache_diffusers import executor
 from otcache_diffusers.executor import TorchExecutor
 
@@ -32,6 +33,19 @@ def test_a_forecaster_is_looked_up_once_and_not_at_every_run() -> None:
             case(N)
     assert run.report.runs == 3
     assert asked == ["linear"]
+
+
+def test_plugins_are_looked_up_once_and_not_at_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A handle attaches anew for each request; a look at what is installed takes ten milliseconds."""
+    made: list[Registry] = []
+    monkeypatch.setattr(executor, "Registry", lambda: made.append(Registry()) or made[-1])
+    case, one = tiny.flux(), TorchExecutor()
+    for _ in range(2):
+        with one.attach(case.pipe, LINEAR):
+            case(N)
+    assert len(made) == 1
 
 
 def test_who_shares_is_looked_up_when_the_report_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

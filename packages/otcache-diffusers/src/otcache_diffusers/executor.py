@@ -132,10 +132,11 @@ class TorchExecutor(CacheExecutor):
                 run.close(target, policy)
 
     def _forecaster(self, name: str) -> Forecaster:
-        if self._resolve is not None:
-            return self._resolve(name)
-        forecaster: Forecaster = Registry().create("forecasters", name)
-        return forecaster
+        if (
+            self._resolve is None
+        ):  # a server attaches at each request, and plugins are looked up once
+            self._resolve = partial(Registry().create, "forecasters")
+        return self._resolve(name)
 
 
 def _companions(target: Any, policy: CachePolicy) -> list[str]:
