@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -198,6 +199,17 @@ def test_a_strength_is_a_share(value: Any) -> None:
     request = _of_samples(case, "image")
     with pytest.raises(OtcacheError, match="strength must be a number above 0 and at most 1"):
         PROBE.prepared(case.pipe, replace(request, call={"strength": value}))
+    for taken in (np.array(0.5), np.float32(0.5), torch.tensor(0.5)):
+        PROBE.prepared(case.pipe, replace(request, call={"strength": taken}))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_images_of_a_prompt_are_one_in_numbers_of_any_kind(kind: Any) -> None:
+    case = tiny.with_prompts(tiny.flux())
+    for given in (1, [1, 2]):
+        call = {**PROMPTED, "num_images_per_prompt": kind(given)}
+        with nullcontext() if given == 1 else pytest.raises(OtcacheError, match="must be 1 while"):
+            PROBE.prepared(case.pipe, SampleRequest(("a",), (0,), 6, call))
 
 
 def test_an_image_for_all_or_for_each_and_nothing_between() -> None:

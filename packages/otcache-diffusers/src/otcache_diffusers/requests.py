@@ -7,12 +7,13 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 from otcache_core.contracts.probe import SampleRequest
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
+from otcache_core.numbers import reals
 from otcache_core.samples import Sample, arguments_of, is_image, keys_of
 
 #: Arguments of a pipeline call that a request makes itself, and what to give instead.
@@ -183,7 +184,8 @@ def _is_texts(value: Any) -> bool:
 
 
 def _check_value(name: str, value: Any, num_steps: int) -> None:
-    if name.startswith("num_") and name.endswith("_per_prompt") and value not in (None, 1):
+    several = name.startswith("num_") and name.endswith("_per_prompt") and value is not None
+    if several and _number(value) != 1:
         raise OtcacheError(
             expected(
                 name,
@@ -195,10 +197,8 @@ def _check_value(name: str, value: Any, num_steps: int) -> None:
         )
     if name in GRIDS and value is not None:
         _check_grid(name, value, num_steps)
-    if name == "strength":
-        real = isinstance(value, Real) and not isinstance(value, bool)
-        if not real or not 0 < float(value) <= 1:
-            raise OtcacheError(expected(name, value, "a number above 0 and at most 1"))
+    if name == "strength" and not 0 < (_number(value) or 0) <= 1:
+        raise OtcacheError(expected(name, value, "a number above 0 and at most 1"))
     rows = _rows(name, value)
     if rows not in (None, 1):
         raise OtcacheError(
@@ -209,6 +209,16 @@ def _check_value(name: str, value: Any, num_steps: int) -> None:
                 f"a tensor or array for several samples is cut by nobody; {EACH_ITS_OWN.format(name=name)}.",
             )
         )
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of any library as a float; None of anything else, and of truth values."""
+    if isinstance(value, bool) or bool(getattr(value, "ndim", 0)):
+        return None
+    try:
+        return reals("number", [value])[0]
+    except OtcacheError:
+        return None
 
 
 def _check_grid(name: str, value: Any, num_steps: int) -> None:
