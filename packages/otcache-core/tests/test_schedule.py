@@ -123,6 +123,19 @@ def test_a_full_schedule_needs_a_step_count(steps: Any) -> None:
         Schedule.full(steps)
 
 
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"num_steps": True, "computed": (0,)}, "num_steps is True"),
+        ({"num_steps": 2, "computed": [True, False]}, r"Schedule\.from_mask"),
+        ({"num_steps": 2, "computed": np.array([True, False])}, r"Schedule\.from_mask"),
+    ],
+)
+def test_truth_values_are_no_numbers(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ScheduleError, match=text):
+        Schedule(**fields)
+
+
 def test_schedules_are_ordered_and_survive_json() -> None:
     low, high = Schedule(5, (0, 1)), Schedule(5, (0, 2))
     assert sorted([high, low]) == [low, high]
@@ -133,10 +146,7 @@ def test_schedules_are_ordered_and_survive_json() -> None:
 def test_a_bad_budget_is_refused(budget: object) -> None:
     with pytest.raises(ScheduleError) as caught:
         check_budget(budget, 10)
-    assert str(caught.value) == (
-        f"budget must be an integer between 1 and 10, got {budget!r}: "
-        "a schedule always computes the first step."
-    )
+    assert str(caught.value) == f"budget must be an integer between 1 and 10, got {budget!r}."
 
 
 def test_a_branch_may_have_weights_of_its_own() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from otcache_core import FileError, Policy, Schedule, ScheduleError, ScheduleTable
+from otcache_core import FileError, Policy, Schedule, ScheduleError, ScheduleTable, files
 from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.calibration import Calibration
 from otcache_core.errors import expected
@@ -78,7 +78,8 @@ def test_a_name_that_can_be_none_is_refused(read: Callable[[Any], object], name:
 
 @pytest.mark.parametrize("name", [None, 0, b"x", 1.5])
 def test_what_is_no_name_is_refused(name: object) -> None:
-    refusal(read_bytes, name)
+    for load in (read_bytes, Calibration.load, Policy.load):
+        refusal(load, name)
     with pytest.raises(FileError):
         write_bytes(name, b"x")  # type: ignore[arg-type]  # on purpose
 
@@ -95,6 +96,16 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
 def test_a_file_that_does_not_say_its_size_is_read() -> None:
     if os.path.exists("/proc/self/status"):
         assert b"Name:" in read_bytes("/proc/self/status")
+
+
+@posix
+def test_a_file_that_has_no_byte_yet_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /proc/kmsg: regular, and a read that may not wait returns None."""
+    end, other = os.pipe()
+    os.set_blocking(end, False)
+    monkeypatch.setattr(files, "open_file", lambda _: os.fdopen(end, "rb"))
+    assert read_bytes("x") == b""
+    os.close(other)
 
 
 # -- writing -------------------------------------------------------------------------------------

@@ -197,9 +197,18 @@ def test_overwriting_starts_over(tmp_path: Path) -> None:
     assert Counting.calls == before + 1
 
 
+@pytest.mark.remedy("delete it if the folder is of this very calibration, or choose another folder")
 def test_an_unreadable_identity_is_refused_and_can_be_overwritten(tmp_path: Path) -> None:
-    Store(tmp_path, IDENTITY)
-    (tmp_path / "identity.json").write_text("")
-    with pytest.raises(OtcacheError, match="unreadable"):
+    path = tmp_path / "identity.json"
+    for mended in (path.unlink, lambda: Store(tmp_path, IDENTITY, overwrite=True)):
         Store(tmp_path, IDENTITY)
-    Store(tmp_path, IDENTITY, overwrite=True)
+        path.write_text("")
+        with pytest.raises(FileError, match=r"identity\.json: is damaged"):
+            Store(tmp_path, IDENTITY)
+        mended()
+        Store(tmp_path, IDENTITY)
+
+
+def test_a_name_that_no_folder_can_have_is_refused() -> None:
+    with pytest.raises(FileError, match="cannot keep a calibration here: embedded null byte"):
+        Store(Path("a\0b"), IDENTITY)

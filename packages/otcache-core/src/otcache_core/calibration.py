@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.array_files import array, load_arrays, save_arrays
-from otcache_core.errors import OtcacheError, expected
+from otcache_core.errors import FileError, OtcacheError, expected
 from otcache_core.files import bad_file, make_folder
 from otcache_core.json_files import load_json, save_json
 from otcache_core.problem import check_costs
@@ -174,6 +174,8 @@ class Calibration:
             FileError: if a file is missing, truncated, of another version, holds a bad value, or
                 the two are not of one calibration.
         """
+        if not isinstance(directory, (str, Path)):
+            raise FileError(expected("directory", directory, "the folder of a calibration"))
         facts_path, arrays_path = Path(directory) / FACTS, Path(directory) / ARRAYS
         facts = load_json(facts_path, FORMAT, VERSION, _Facts)
         arrays, _ = load_arrays(arrays_path, digest=facts.arrays_digest)

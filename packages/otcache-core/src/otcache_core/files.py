@@ -79,7 +79,8 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         try:
             size = os.fstat(file.fileno()).st_size
             most = min(max(size, _LEAST), limit)
-            data = file.read(most + 1) if size <= limit else b""
+            # None: no byte is there yet, as in some files of /proc; nobody waits for one
+            data = (file.read(most + 1) or b"") if size <= limit else b""
         except (OSError, MemoryError) as error:
             raise unreadable(path, error) from error
     if max(size, len(data)) > most:

@@ -246,15 +246,14 @@ def check_budget(budget: object, num_steps: int) -> int:
     Raises:
         ScheduleError: otherwise.
     """
-    advice = "a schedule always computes the first step."
-    return integer("budget", budget, 1, num_steps, advice=advice, kind=ScheduleError)
+    return integer("budget", budget, 1, num_steps, kind=ScheduleError)
 
 
 def _make_plain(schedule: Schedule) -> None:
     """Turn lists and numpy numbers into tuples of int and float, so that a schedule is hashable."""
     try:
         plain = {
-            "num_steps": operator.index(schedule.num_steps),
+            "num_steps": _no_truth(schedule.num_steps),
             "computed": tuple(map(operator.index, _no_mask(schedule.computed))),
             "weights": _rows(schedule.weights),
             "branch_weights": tuple((name, _rows(rows)) for name, rows in schedule.branch_weights),
@@ -269,9 +268,15 @@ def _make_plain(schedule: Schedule) -> None:
         msgspec.structs.force_setattr(schedule, name, value)
 
 
+def _no_truth(number: int) -> int:
+    if isinstance(number, bool):
+        raise TypeError(f"num_steps is {number}")
+    return operator.index(number)
+
+
 def _no_mask(steps: Iterable[int]) -> tuple[int, ...]:
     row = tuple(steps)
-    if bool in map(type, row):
+    if any(isinstance(k, bool) or "bool" in str(getattr(k, "dtype", "")) for k in row):
         raise TypeError("computed are truth values: Schedule.from_mask(...) takes a mask")
     return row
 

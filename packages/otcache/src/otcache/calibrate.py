@@ -96,6 +96,8 @@ def calibrate(
     asked = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
     recipe = _of_kind("recipe", Recipe() if recipe is None else recipe, Recipe)
     folder = None if directory is None else Path(_of_kind("directory", directory, (str, Path)))
+    if directory == "":  # as of a variable that is not set; Path would make it the current folder
+        raise OtcacheError(expected("directory", "", "the name of a folder", "'.' is this one."))
     keep = recipe.keep
     if folder is not None and keep.folder is None:
         keep = replace(keep, folder=folder)

@@ -98,7 +98,7 @@ def load_policy(path: str | Path) -> Policy:
     Raises:
         FileError: if it is missing, truncated, of another version or holds a bad value.
     """
-    return Policy.load(Path(path))
+    return Policy.load(path)
 
 
 def planned(

@@ -28,6 +28,8 @@ from otcache_core.spill import check_space
 T = TypeVar("T")
 _LOG, _RUN = "evaluations.jsonl", "run"
 _DELETE = "Delete the file"
+_UNREADABLE = "an unreadable identity.json"
+_REMEDY = "delete it if the folder is of this very calibration, or choose another folder"
 
 
 def digest(data: Any) -> str:
@@ -61,8 +63,8 @@ class Store:
         self._samples = directory / "samples"
         try:
             self._claim(digest(identity), overwrite)
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+            reason = getattr(error, "strerror", None) or str(error)
             text = f"cannot keep a calibration here: {reason}: name another folder."
             raise bad_file(directory, text) from error
         self._log = EvaluationLog(directory / _LOG)
@@ -168,6 +170,10 @@ class Store:
         path = self._directory / "identity.json"
         found = _owner(path) if os.path.lexists(path) else None
         if found not in (None, identity):
+            if found == _UNREADABLE and not overwrite:
+                raise bad_file(
+                    path, f"is damaged, so whose work is beside it is not known: {_REMEDY}."
+                )
             if not overwrite:
                 raise OtcacheError(
                     f"{self._directory}: holds another calibration (other weights, prompts, seeds, "
@@ -188,7 +194,7 @@ def _owner(path: Path) -> str:
     try:
         return shortened(converted(path, read_json(path), dict[str, str])["calibration"], 100)
     except (FileError, KeyError):
-        return "an unreadable identity.json"
+        return _UNREADABLE
 
 
 class _Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
