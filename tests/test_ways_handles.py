@@ -231,6 +231,28 @@ def test_a_decorated_function_is_accelerated_to_its_end(what: str) -> None:
     assert kind.calls() == N
 
 
+def test_a_decorated_asynchronous_generator_is_sent_to_and_ends_inside_its_context() -> None:
+    kind, heard = _loop(), list[Any]()
+
+    @otcache.accelerate(kind.target, kind.policy, 4)
+    async def stream() -> AsyncIterator[int]:
+        try:
+            heard.append((yield kind.calls()))
+            yield kind.calls()
+        finally:
+            heard.append(otcache.enabled(kind.target) is not None)
+
+    async def main() -> None:
+        steps: Any = stream()
+        assert await anext(steps) == 4
+        assert await steps.asend("more") == 4
+        await steps.aclose()
+
+    asyncio.run(main())
+    assert heard == ["more", True]
+    assert otcache.enabled(kind.target) is None
+
+
 # -- what is taken ------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing, suppress
 from typing import Any, Protocol, TypeVar
 
 from otcache_core import ExecutionError
@@ -179,8 +179,11 @@ def _around(function: Any, made: Callable[[], Accelerated]) -> Callable[..., Any
         @functools.wraps(function)
         async def streamed(*args: Any, **kwargs: Any) -> Any:
             with made():
-                async for value in function(*args, **kwargs):
-                    yield value
+                async with aclosing(function(*args, **kwargs)) as steps:  # its end is inside too
+                    given = None
+                    with suppress(StopAsyncIteration):
+                        while True:
+                            given = yield await steps.asend(given)
 
         return streamed
     if inspect.isgeneratorfunction(function):
