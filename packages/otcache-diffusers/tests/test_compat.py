@@ -49,6 +49,21 @@ def test_a_library_that_does_not_fit_is_named_with_its_reason_s_first_line() -> 
     assert load("diffusers:FluxPipeline", "the image demo").__name__ == "FluxPipeline"
 
 
+def test_the_library_that_broke_is_the_one_to_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Diffusers raises "look up to see its traceback" where a library that it imports is broken."""
+
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            try:
+                exec("raise OSError('libjpeg.so')", {"__name__": "PIL._imaging"})
+            except OSError as error:
+                raise RuntimeError("Failed to import because of the following error") from error
+
+    monkeypatch.setitem(sys.modules, "diffusers", Lazy("diffusers"))
+    with pytest.raises(OtcacheError, match=r"\(OSError: libjpeg.so\): pip .* Pillow$"):
+        load("diffusers:FluxPipeline", "the image demo")
+
+
 def test_pipelines_are_known_without_importing_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = tiny.flux().pipe
     assert is_pipeline(pipe)

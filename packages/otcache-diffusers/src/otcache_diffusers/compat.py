@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -25,6 +26,8 @@ UPGRADE = "pip install --upgrade 'otcache-diffusers[pipelines]'"
 HOOKS = "_diffusers_hook"
 #: Distributions by the names they are imported by, where these differ.
 _DISTRIBUTIONS = {"PIL": "Pillow", "skimage": "scikit-image"}
+#: What the extra brings, by the names they are imported by.
+_LIBRARIES = ("diffusers", "transformers", *_DISTRIBUTIONS)
 
 
 # -- installed or not ---------------------------------------------------------------------------
@@ -61,11 +64,27 @@ def load(target: str, purpose: str) -> Any:
         library = _DISTRIBUTIONS.get(name, name)
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise OtcacheError(f"{purpose} needs {library}: {INSTALL}") from error
-        lines = str(error).strip().splitlines() or ["no message"]
+        cause = _first_of(error)
+        lines = str(cause).strip().splitlines() or ["no message"]
         raise OtcacheError(
             f"{purpose} needs {library}, and {library} {installed(library)} cannot be imported beside "
-            f"torch {torch.__version__} ({type(error).__name__}: {lines[0]}): {UPGRADE} {library}"
+            f"torch {torch.__version__} ({type(cause).__name__}: {lines[0]}): "
+            f"{UPGRADE} {_broken(cause) or library}"
         ) from error
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Return what was raised first; diffusers raises others from it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _broken(error: BaseException) -> str:
+    """Return the library, of those that the extra brings, whose own line failed; "" if it was none."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    names = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+    return next((_DISTRIBUTIONS.get(n, n) for n in reversed(names) if n in _LIBRARIES), "")
 
 
 # -- kinds of objects ---------------------------------------------------------------------------
