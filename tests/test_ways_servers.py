@@ -67,7 +67,8 @@ def test_outside_requests_the_budget_is_that_of_the_handle(
 ) -> None:
     _sample(loop)
     assert (loop.denoiser.calls, handle.run) == (STEPS, None)
-    handle.set_budget(5)
+    handle.set_budget(torch.tensor(5))
+    assert type(handle.budget) is int
     with handle.request(3):
         _sample(loop)
     _sample(loop)

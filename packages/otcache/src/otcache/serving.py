@@ -112,7 +112,7 @@ class Enabled:
         with self._turn("await asyncio.to_thread(handle.set_budget, budget)."):
             self._check()
             self._check_idle()
-            self._plan, self._budget = plan, budget
+            self._plan, self._budget = plan, None if budget is None else int(budget)
             self._put(plan)
 
     def request(self, budget: int) -> Request:
