@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,21 @@ def test_a_request_that_nobody_can_leave_ends_with_a_notice(
     assert _calls(loop) == 6
     kept.__exit__(None, None, None)
     assert _calls(loop) == 4
+
+
+def test_no_thread_starts_while_the_interpreter_goes_down(
+    monkeypatch: pytest.MonkeyPatch, handle: otcache.Enabled
+) -> None:
+    """It would wait for ever for its first sign of life, and the program would not end."""
+    request = handle.request(3)
+    request.__enter__()
+    opened = request._open
+    assert opened is not None
+    with monkeypatch.context() as end:
+        end.setattr(sys, "is_finalizing", lambda: True)
+        end.setattr(handle, "_drop", pytest.fail)
+        request.__del__()
+    handle._close(*opened)
 
 
 def test_a_copy_of_a_request_is_a_request_of_its_own(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -193,8 +194,7 @@ class Enabled:
         or whoever asks for a turn next.
         """
         self._dropped.append((run, turn))
-        with suppress(RuntimeError):  # no thread starts while the interpreter goes down
-            threading.Thread(target=self._close_dropped, daemon=True).start()
+        threading.Thread(target=self._close_dropped, daemon=True).start()
 
     def _close_dropped(self) -> None:
         with suppress(IndexError):
@@ -292,7 +292,7 @@ class Request:
 
     def __del__(self) -> None:
         opened, self._open = getattr(self, "_open", None), None
-        if opened is not None:
+        if opened is not None and not sys.is_finalizing():  # then a thread's start never returns
             self._handle._drop(*opened)
             notify(
                 "a request was entered and never left, and ends now that nothing refers to it: write "
