@@ -247,6 +247,22 @@ def test_what_a_pipeline_needs_is_asked_for_and_what_it_refuses_is_quoted() -> N
         list(PROBE.record(tiny.flux().pipe, SampleRequest(own, (0,), 6, PROMPTED)))
 
 
+def test_a_list_of_images_that_a_pipeline_refuses_may_be_one_a_prompt() -> None:
+    from PIL import Image
+
+    case = flux.img2img()
+    picture = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
+    request = replace(_of_samples(case, "image"), seeds=(3,))
+    own = {n: v for n, v in dict(request.prompts[0]).items() if n != "image"}
+    call = {**request.call, "image": [picture, picture]}
+    with pytest.raises(
+        OtcacheError, match="All 2 of image go to every sample: give each sample its"
+    ):
+        list(PROBE.record(case.pipe, replace(request, prompts=(own,), call=call)))
+    one = replace(request, prompts=({**own, "image": picture},))
+    assert len(list(PROBE.record(case.pipe, one))) == 1
+
+
 @pytest.mark.remedy(
     "the sampler's state has no elements: give a height and width of at least one latent"
 )

@@ -15,14 +15,14 @@ from otcache_core.contracts import Evaluator, FeatureProbe, Measured, SampleRequ
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear
-from otcache_core.samples import arguments_of
+from otcache_core.samples import arguments_of, is_image
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.compat import load
 from otcache_diffusers.driver import LoopStates, drive, unsupported
 from otcache_diffusers.facts import fingerprint_of, provenance_of
 from otcache_diffusers.quiet import quiet
 from otcache_diffusers.recorder import Recorder
-from otcache_diffusers.requests import prepared
+from otcache_diffusers.requests import EACH_ITS_OWN, prepared
 from otcache_diffusers.sampling import Sampler
 from otcache_diffusers.shuffled import confirmed_combination
 from otcache_diffusers.step_grid import identified_grid
@@ -169,7 +169,16 @@ def _sample(target: Any, request: SampleRequest, part: Sequence[int], recorder: 
         if isinstance(target, Loop) or recorder.began:
             raise
         kind = type(target).__name__
-        raise ExecutionError(f"{kind} does not take these arguments: {error}") from error
+        text = f"{kind} does not take these arguments: {error}{_shared_images(request)}"
+        raise ExecutionError(text) from error
+
+
+def _shared_images(request: SampleRequest) -> str:
+    """Say what becomes of a list of images, which may have been meant as one a prompt."""
+    for name, value in request.call.items():
+        if isinstance(value, (list, tuple)) and len(value) > 1 and all(map(is_image, value)):
+            return f". All {len(value)} of {name} go to every sample: {EACH_ITS_OWN.format(name=name)}."
+    return ""
 
 
 def _batches(request: SampleRequest) -> Iterator[range]:
