@@ -73,6 +73,12 @@ def test_a_function_that_gives_no_number_of_steps_is_named(made: Any) -> None:
             ask()
 
 
+def test_a_function_of_the_steps_that_fails_is_named() -> None:
+    loop = Loop(_named, lambda x: x, num_steps=lambda n: n // 0)
+    with pytest.raises(OtcacheError, match=r"num_steps\(4\) must be .*got 'ZeroDivisionError: "):
+        loop.positions(4)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -137,11 +137,17 @@ class Loop:
             num_steps: n, steps asked for.
 
         Raises:
-            OtcacheError: if ``num_steps`` of the loop is a function and returns no number of steps.
+            OtcacheError: if ``num_steps`` of the loop is a function that fails, or returns no number of
+                steps.
         """
         if self.num_steps is None:
             return num_steps
-        made = self.num_steps(num_steps) if callable(self.num_steps) else self.num_steps
+        made: Any = self.num_steps
+        if callable(self.num_steps):
+            try:
+                made = self.num_steps(num_steps)
+            except Exception as error:  # the user's own function
+                made = f"{type(error).__name__}: {error}"
         if not _counts(made):
             raise OtcacheError(
                 expected(

@@ -85,7 +85,7 @@ def _image(place: str, folder: Path, value: Any) -> Any:
     except Exception as error:  # whatever a damaged image makes Pillow's readers raise
         reason = next(_reasons(error), str(error))
         raise FileError(
-            f"{place}: the image {shown(value)} cannot be read: {shortened(reason)}: paths are "
+            f"{place}: the image {shown(value)} cannot be read: {shortened(reason).rstrip('.')}: paths are "
             "relative to the file they stand in."
         ) from error
 
