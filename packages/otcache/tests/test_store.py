@@ -185,7 +185,9 @@ def test_a_sample_on_the_disk_is_kept_row_by_row_and_stays_there(tmp_path: Path)
 
 def test_a_folder_of_another_calibration_is_refused(tmp_path: Path) -> None:
     Store(tmp_path, IDENTITY)
-    with pytest.raises(OtcacheError, match="holds another calibration"):
+    with pytest.raises(
+        OtcacheError, match=r"holds another calibration .* folder or delete this one\.$"
+    ):
         Store(tmp_path, {"model": "other"})
 
 

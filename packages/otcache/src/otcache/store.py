@@ -63,6 +63,8 @@ class Store:
         self._samples = directory / "samples"
         try:
             self._claim(digest(identity), overwrite)
+        except OtcacheError:
+            raise
         except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
             reason = getattr(error, "strerror", None) or str(error)
             text = f"cannot keep a calibration here: {reason}: name another folder."
