@@ -89,7 +89,10 @@ def ask(directory: Path, methods: tuple[str, ...]) -> Results:
 def timeless(path: Path) -> dict[str, Any]:
     found = json.loads((path / "results.json").read_text())
     for cell in found["cells"]:
-        for name in ("seconds", "measured_speedup", "peak_bytes"):
+        for name in (
+            *("seconds", "seconds_spread", "measured_speedup", "speedup_spread", "withheld"),
+            "peak_bytes",
+        ):
             del cell[name]
     return found
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -418,6 +420,53 @@ def test_a_cancelled_request_s_run_goes_on_to_its_end_and_the_next_waits_for_it(
     asyncio.run(main())
     assert torch.equal(made[0], _alone(3, 1))
     assert (runs[0].report.computed, runs[0].report.warnings) == ({"call": 3}, [])
+
+
+@pytest.mark.remedy("for one that is wanted call handle.request(...) again")
+@pytest.mark.parametrize("budget", [None, 5])
+@pytest.mark.parametrize("when", ["between", "inside"])
+def test_a_run_that_comes_after_its_request_was_cancelled_is_refused(
+    loop: otcache.Loop, handle: otcache.Enabled, budget: int | None, when: str
+) -> None:
+    """A thread that was on its way to the pipeline cannot be stopped, and ran into the next request."""
+    handle.set_budget(budget)
+    inside, go_on, said = threading.Event(), threading.Event(), list[str]()
+
+    def late() -> None:
+        inside.set()
+        assert go_on.wait(60)
+        with pytest.raises(otcache.OtcacheError, match="before its request ends") as refused:
+            _sample(loop, 1)
+        said.append(str(refused.value))
+        with handle.request(4) if when == "between" else contextlib.nullcontext():
+            _sample(loop, 1)  # another call from there is nobody's, or of a request of its own
+
+    async def cancelled() -> None:
+        async with handle.request(3):
+            await asyncio.to_thread(late)
+
+    async def main() -> None:
+        task = asyncio.create_task(cancelled())
+        await asyncio.to_thread(inside.wait, 60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if when == "between":
+            go_on.set()
+            await asyncio.get_running_loop().shutdown_default_executor()
+        async with handle.request(6) as run:
+            if when == "inside":
+                go_on.set()
+                await asyncio.get_running_loop().shutdown_default_executor()
+            _sample(loop)
+        assert run.report.computed == {"call": 6 if when == "between" else 12}
+        assert run.report.warnings == []
+
+    asyncio.run(main())
+    assert said
+    gc.collect()
+    assert (handle.run is None) == (budget is None)
+    handle.set_budget(budget)
+    assert "forward" not in vars(loop.denoiser) or budget is not None
 
 
 @pytest.mark.parametrize("way", ["thread", "task"])

@@ -305,30 +305,6 @@ def test_a_copied_scheduler_is_a_plain_one() -> None:
         assert case(N).isfinite().all()
 
 
-def test_other_thread_s_calls_are_refused() -> None:
-    import threading
-
-    case = tiny.flux()
-    errors: list[BaseException] = []
-
-    def callback(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
-        if step == 1:
-            thread = threading.Thread(target=intrude)
-            thread.start()
-            thread.join()
-        return kwargs
-
-    def intrude() -> None:
-        try:
-            case.denoiser(hidden_states=torch.zeros(1, 64, 4))
-        except ExecutionError as error:
-            errors.append(error)
-
-    with TorchExecutor().attach(case.pipe, SCHEDULE):
-        case(N, callback_on_step_end=callback)
-    assert "load the pipeline twice" in str(errors[0])
-
-
 def test_a_compiled_module_is_asked_outside_its_graph() -> None:
     case = tiny.flux()
     case.denoiser.compile(backend="eager")

@@ -9,12 +9,17 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
 
 from otcache.attached import Accelerated, on, put_on, take_off
 from otcache.running import module_grid, planned
 from otcache.targets import choose
 from otcache.turns import Turn, Turns
 from otcache_core import ExecutionError, OtcacheError, Schedule
+from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan, Storage
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
@@ -81,6 +86,7 @@ class Enabled:
         self._plan: Plan | None = None
         self._turns = Turns()
         self._dropped: deque[tuple[RunHandle, Turn]] = deque()
+        self._abandoned: WeakSet[Turn] = WeakSet()
         self._removed = False
         self._plan_for(1)
         self.set_budget(budget)
@@ -179,8 +185,15 @@ class Enabled:
             self._settle(turn)
             raise
 
-    def _close(self, run: RunHandle, turn: Turn) -> None:
-        """End a request; where its run goes on in another thread, as after a cancellation, end it later."""
+    def _close(self, run: RunHandle, turn: Turn, failed: bool = False) -> None:
+        """End a request; where its run goes on in another thread, as after a cancellation, end it later.
+
+        Of one that failed without a run a thread may be on its way to the pipeline: such a run is refused
+        as long as anything of the request is left.
+        """
+        turn.abandoned = failed and run.report.idle and not run.running
+        if turn.abandoned:
+            self._abandoned.add(turn)
         if self._left_behind(run):
             self._turns.leave(turn)
             threading.Thread(target=self._close_later, args=(run, turn), daemon=True).start()
@@ -212,10 +225,19 @@ class Enabled:
 
     def _settle(self, turn: Turn) -> None:
         """Go back to the budget of the handle, and give the turn back whatever happens."""
+        following = None
         try:
-            self._put(self._plan)
+            following = self._put(self._plan)
         finally:
-            self._turns.give(turn)
+            if following is not None and turn.abandoned and self._left_behind(following):
+                # Its run came while the plan was changed, and so was not refused.
+                turn.abandoned = False
+                self._turns.leave(turn)
+                threading.Thread(
+                    target=self._close_later, args=(following, turn), daemon=True
+                ).start()
+            else:
+                self._turns.give(turn)
 
     def _plan_for(self, budget: int) -> Plan:
         self._check()
@@ -250,7 +272,16 @@ class Enabled:
         if plan is not None:
             context = self._executor.attach(self._target, plan, strict=self._strict, **self._told)
             self._run, self._context = context.__enter__(), context
+        elif self._guarded:
+            context = self._executor.attach(self._target, _all_steps, strict=False, **self._told)
+            guard, self._context = context.__enter__(), context
+            return guard
         return self._run
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether runs must be looked at although all of their steps are computed."""
+        return bool(self._abandoned) and not self._removed and not is_module(self._target)
 
 
 class Request:
@@ -277,7 +308,7 @@ class Request:
     def __exit__(self, *error: object) -> None:
         opened, self._open = self._open, None
         if opened is not None:
-            self._handle._close(*opened)
+            self._handle._close(*opened, failed=error[0] is not None)
 
     async def __aenter__(self) -> RunHandle:
         self._check()
@@ -309,6 +340,10 @@ class Request:
         run = self._handle._open(self._plan, turn)
         self._open = run, turn
         return run
+
+
+def _all_steps(grid: NDArray[np.float64]) -> Schedule:
+    return Schedule.full(len(grid) - 1)
 
 
 def _refuse_twice(target: Any) -> None:

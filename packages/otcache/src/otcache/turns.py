@@ -6,10 +6,10 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
-from contextvars import ContextVar
 from functools import partial
 
 from otcache_core import ExecutionError
+from otcache_core.leases import HELD, Lease
 
 INSIDE = (
     "a request must end before the handle is changed, got a change inside it: leave the "
@@ -17,7 +17,7 @@ INSIDE = (
 )
 
 
-class Turn:
+class Turn(Lease):
     """One wait for a turn, and the turn itself.
 
     Attributes:
@@ -26,11 +26,8 @@ class Turn:
     """
 
     def __init__(self, wake: Callable[[], object], thread: int | None = None) -> None:
+        super().__init__()
         self.wake, self.thread = wake, thread
-
-
-#: The turns held where this code runs: in this thread or task, and in what was started from it.
-_HELD: ContextVar[tuple[Turn, ...]] = ContextVar("otcache_turns", default=())
 
 
 class Turns:
@@ -96,7 +93,7 @@ class Turns:
     @staticmethod
     def leave(turn: Turn) -> None:
         """Be inside a turn no more, which somebody else gives back: who asks here now waits for that."""
-        _HELD.set(tuple(held for held in _HELD.get() if held is not turn))
+        HELD.set(tuple(held for held in HELD.get() if held is not turn))
 
     def waiting_threads(self) -> Collection[int]:
         """Return which threads wait."""
@@ -106,7 +103,7 @@ class Turns:
     def _ask(self, turn: Turn) -> bool:
         """Return whether it is this one's turn at once."""
         with self._lock:
-            if self._holder is not None and self._holder in _HELD.get():
+            if self._holder is not None and self._holder in HELD.get():
                 raise ExecutionError(INSIDE)
             if self._holder is None:
                 self._holder = turn
@@ -115,7 +112,7 @@ class Turns:
             return False
 
     def _mark(self, turn: Turn) -> Turn:
-        _HELD.set((*_HELD.get(), turn))
+        HELD.set((*HELD.get(), turn))
         return turn
 
     def _pass_on(self) -> None:

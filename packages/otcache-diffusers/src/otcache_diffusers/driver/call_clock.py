@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
+from otcache_core.leases import refuse_late_run
 from otcache_core.loop import Loop
 from otcache_core.loop_run import loop_under_way, threads_inside
 from otcache_diffusers.driver.arguments import Arguments
@@ -84,8 +85,9 @@ class LoopClock(Clock):
         """A run begins.
 
         Raises:
-            ExecutionError: if another one has not ended.
+            ExecutionError: if another one has not ended, or the request it belongs to was abandoned.
         """
+        refuse_late_run()
         if not self._live.acquire(blocking=False):
             raise ExecutionError(
                 "one loop must serve one run at a time, got a second before the first has ended: "

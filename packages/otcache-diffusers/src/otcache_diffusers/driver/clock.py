@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.leases import refuse_late_run
 from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
@@ -191,6 +192,7 @@ class SchedulerClock(Clock):
         """Nothing to do: the scheduler tells."""
 
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        refuse_late_run()
         if self._elsewhere and self.alive:
             raise ExecutionError(_THREADS)
         result = original(*args, **kwargs)
