@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from repeating import repeated
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_diffusers.driver.bar import Bar
+from otcache_diffusers.driver.home import Calls
 from otcache_diffusers.driver.rewinds import Rewinds
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.probe import TorchProbe
@@ -605,3 +607,21 @@ def test_an_entry_that_fails_leaves_nothing_on_the_denoiser() -> None:
         ):
             pass
         assert vars(module) == before
+
+
+def test_nothing_is_collected_while_stacks_of_other_threads_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before Python 3.12 that let the other thread go on, and a frame end that was being looked at."""
+    collecting, real = list[bool](), sys._current_frames
+
+    def watched() -> Any:
+        collecting.append(gc.isenabled())
+        return real()
+
+    monkeypatch.setattr(sys, "_current_frames", watched)
+    case = tiny.flux()
+    assert not Calls(type(case.pipe)).anywhere_of(case.pipe, ())
+    assert collecting
+    assert not any(collecting)
+    assert gc.isenabled()

@@ -7,6 +7,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -33,7 +34,8 @@ class Calls:
     """Finds the calls of pipelines on the stack.
 
     A pipeline's call is a frame that runs the ``__call__`` of a pipeline class, or of a base of the
-    class given. Locals are not looked at: before Python 3.13 that would keep them.
+    class given. Locals are looked at only to tell two pipelines of a class apart: before Python 3.13 that
+    keeps them until the call ends.
 
     Args:
         kind: a class whose calls are known from the start.
@@ -62,7 +64,8 @@ class Calls:
         def is_call(frame: FrameType) -> bool:
             return frame.f_code in kinds and frame.f_locals.get("self") is pipeline
 
-        threads = sys._current_frames().keys() - set(besides)
+        with _no_collection():
+            threads = sys._current_frames().keys() - set(besides)
         return any(_is_on(thread, is_call) for thread in threads)
 
     def _is_call(self, frame: FrameType) -> bool:
@@ -166,13 +169,30 @@ def _is_on(thread: int, wanted: Callable[[FrameType], bool]) -> bool:
     A frame that has ended since has lost its callers, so a stack is looked through again before it is
     taken not to have the frame.
     """
-    for _ in range(_LOOKS):
-        frame = sys._current_frames().get(thread)
-        while frame is not None and not wanted(frame):
-            frame = frame.f_back
-        if frame is not None:
-            return True
+    with _no_collection():
+        for _ in range(_LOOKS):
+            frame = sys._current_frames().get(thread)
+            while frame is not None and not wanted(frame):
+                frame = frame.f_back
+            if frame is not None:
+                return True
     return False
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the collector away while frames of other threads are looked at.
+
+    Until Python 3.12 it runs when the object for such a frame is allocated, and what it collects may let
+    the other thread go on, which ends the very frame.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _innermost_that_pauses() -> FrameType | None:
