@@ -276,9 +276,13 @@ def _no_truth(number: int) -> int:
 
 def _no_mask(steps: Iterable[int]) -> tuple[int, ...]:
     row = tuple(steps)
-    if any(isinstance(k, bool) or "bool" in str(getattr(k, "dtype", "")) for k in row):
+    if set(map(type, row)) != {int} and any(map(_is_truth, row)):
         raise TypeError("computed are truth values: Schedule.from_mask(...) takes a mask")
     return row
+
+
+def _is_truth(number: object) -> bool:
+    return isinstance(number, bool) or "bool" in str(getattr(number, "dtype", ""))
 
 
 def _rows(weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
