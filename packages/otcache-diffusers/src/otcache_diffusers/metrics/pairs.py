@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from otcache_core.errors import OtcacheError, expected
 
 _RESCALE = "divide 8-bit pictures by 255, and map [-1, 1] to [0, 1] by (x + 1) / 2."
+_LARGER = "make larger ones, or calibrate with Recipe(objective='rmse')."
 _FINITE = "make them by a pipeline in float32 or bfloat16."
 
 
@@ -79,4 +80,4 @@ def _check_form(name: str, stack: NDArray[np.generic], smallest: int) -> None:
         raise OtcacheError(expected(f"{name}' shape", stack.shape, wanted))
     if min(stack.shape[1:3]) < smallest:
         wanted = f"at least {smallest} by {smallest}"
-        raise OtcacheError(expected(f"{name}' height and width", stack.shape[1:3], wanted))
+        raise OtcacheError(expected(f"{name}' height and width", stack.shape[1:3], wanted, _LARGER))
