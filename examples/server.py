@@ -7,8 +7,8 @@ Serve on a port, or send so many requests to it over loopback and check every an
     python examples/server.py --requests 300
 
 Needs only the standard library beside otcache. The two pipelines share their weights and have a scheduler
-each, so they run at the same time; requests to one pipeline wait for one another, without blocking the
-event loop. A client that hangs up cancels its request.
+and tokenizers each, so they run at the same time; requests to one pipeline wait for one another, without
+blocking the event loop. A client that hangs up cancels its request.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import copy
 import io
 import json
 import random
@@ -216,8 +217,10 @@ def demo_models() -> dict[str, Model]:
     from otcache_diffusers import demo
 
     pipe = demo.load()
-    own = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    twin = type(pipe)(**{**pipe.components, "scheduler": own})
+    # Schedulers count steps, and tokenizers are set to the padding of each call: neither serves two threads.
+    own = {n: copy.deepcopy(part) for n, part in pipe.components.items() if "tokenizer" in n}
+    own["scheduler"] = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    twin = type(pipe)(**{**pipe.components, **own})
     twin.set_progress_bar_config(disable=True)
     plain = {k: v for k, v in demo.CALL.items() if k not in ("true_cfg_scale", "negative_prompt")}
     models = {}
