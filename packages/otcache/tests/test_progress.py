@@ -180,6 +180,7 @@ def test_a_terminal_has_bars_and_keeps_a_line(
 
 def test_who_watches_gets_bars(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)  # with it what is left of a bar is blank
     out = Terminal()
     with Stages(stream=out, clock=clock).stage("recording", 2):
         clock.wait(60)
