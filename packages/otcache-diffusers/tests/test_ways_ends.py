@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from repeating import repeated
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_diffusers.driver.bar import Bar
-from otcache_diffusers.driver.home import Calls
+from otcache_diffusers.driver.home import NO_COLLECTION, under_way
 from otcache_diffusers.driver.rewinds import Rewinds
 from otcache_diffusers.executor import TorchExecutor
 from otcache_diffusers.probe import TorchProbe
@@ -609,19 +609,42 @@ def test_an_entry_that_fails_leaves_nothing_on_the_denoiser() -> None:
         assert vars(module) == before
 
 
-def test_nothing_is_collected_while_stacks_of_other_threads_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_nothing_is_collected_while_any_thread_looks_at_stacks_of_others(first_out: int) -> None:
     """Before Python 3.12 that let the other thread go on, and a frame end that was being looked at."""
-    collecting, real = list[bool](), sys._current_frames
-
-    def watched() -> Any:
-        collecting.append(gc.isenabled())
-        return real()
-
-    monkeypatch.setattr(sys, "_current_frames", watched)
-    case = tiny.flux()
-    assert not Calls(type(case.pipe)).anywhere_of(case.pipe, ())
-    assert collecting
-    assert not any(collecting)
+    looks = [ExitStack(), ExitStack()]
+    for look in looks:
+        look.enter_context(NO_COLLECTION)
+        assert not gc.isenabled()
+    looks[first_out].close()
+    assert not gc.isenabled()
+    looks[1 - first_out].close()
     assert gc.isenabled()
+
+
+def test_whose_call_is_under_way_is_told_without_a_look_at_its_locals() -> None:
+    """That copies them anew at each look, lets the last copies go, and so may end the very frame."""
+    case, twin = tiny.flux(), tiny.flux()
+    inside, over = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> dict[str, Any]:
+        inside.set()
+        over.wait(60)
+        return {}
+
+    def run() -> None:
+        case.pipe(**case.call, callback_on_step_end=wait)
+
+    executor, thread = TorchExecutor(), threading.Thread(target=run)
+    with executor.attach(case.pipe, SCHEDULE), executor.attach(twin.pipe, SCHEDULE):
+        thread.start()
+        inside.wait(60)
+        assert thread.ident is not None
+        held = sys.getrefcount(case.pipe)
+        seen = [under_way(pipe, ()) for pipe in (case.pipe, twin.pipe)]
+        seen.append(under_way(case.pipe, {thread.ident}))
+        held -= sys.getrefcount(case.pipe)
+        over.set()
+        thread.join()
+        seen.append(under_way(case.pipe, ()))
+    assert (seen, held) == ([True, False, False, False], 0)

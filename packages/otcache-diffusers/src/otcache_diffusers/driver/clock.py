@@ -17,7 +17,7 @@ from otcache_diffusers.driver.arguments import Arguments
 from otcache_diffusers.driver.bar import Bar
 from otcache_diffusers.driver.conductor import Conductor
 from otcache_diffusers.driver.grid import sigma_grid, steps_of, times_of
-from otcache_diffusers.driver.home import Calls, Home
+from otcache_diffusers.driver.home import Calls, Home, under_way
 from otcache_diffusers.driver.messages import taken
 from otcache_diffusers.driver.policy import RunInfo
 from otcache_diffusers.driver.rewinds import Rewinds
@@ -85,7 +85,7 @@ class SchedulerClock(Clock):
     Args:
         pipeline: whose scheduler it is. The scheduler's ``step`` and ``set_timesteps`` are wrapped on
             the instance, ``scale_model_input`` where the denoiser predicts a velocity, and the
-            pipeline's ``progress_bar``.
+            pipeline's ``check_inputs`` and ``progress_bar``.
         conductor: what is told.
         renew: called when a run is announced.
 
@@ -113,8 +113,9 @@ class SchedulerClock(Clock):
             raise ExecutionError(taken(self.pipeline, watcher.pipeline))
         with ExitStack() as stack:
             stack.enter_context(Taps(self._scheduler, self._taps()))
-            if hasattr(self.pipeline, "progress_bar"):
-                stack.enter_context(Taps(self.pipeline, {"progress_bar": self._progress_bar}))
+            of_pipeline = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
+            found = {n: around for n, around in of_pipeline.items() if hasattr(self.pipeline, n)}
+            stack.enter_context(Taps(self.pipeline, found))
             self._stack = stack.pop_all()
         return self
 
@@ -178,7 +179,7 @@ class SchedulerClock(Clock):
         return self._home is not None and self._home.known and self._home.goes_on
 
     def busy(self, besides: Collection[int]) -> bool:
-        return self._calls.anywhere_of(self.pipeline, besides)
+        return under_way(self.pipeline, besides)
 
     def arrive(self, arguments: Arguments) -> None:
         """See that the scheduler that tells is still the pipeline's, and was not put back."""
@@ -191,7 +192,14 @@ class SchedulerClock(Clock):
     def left(self, output: Any) -> None:
         """Nothing to do: the scheduler tells."""
 
+    def _check_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Almost the first thing that a call does, before it changes anything on the pipeline."""
+        self._calls.note(self.pipeline)
+        refuse_late_run()
+        return original(*args, **kwargs)
+
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._calls.note(self.pipeline)
         refuse_late_run()
         if self._elsewhere and self.alive:
             raise ExecutionError(_THREADS)

@@ -6,8 +6,8 @@ import gc
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Collection, Iterator
 from contextvars import ContextVar
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -28,14 +28,16 @@ _LOOKS = 5
 Mark = tuple[Any, ...]
 #: The run that a coroutine announced, in its context and in what ``asyncio.to_thread`` makes of that.
 _ANNOUNCED: ContextVar[Home | None] = ContextVar("otcache_announced", default=None)
+#: The calls that were noted, and of which pipeline each is; by thread, the innermost last.
+_NOTED: dict[int, tuple[tuple[Mark, weakref.ref[Any]], ...]] = {}
 
 
 class Calls:
     """Finds the calls of pipelines on the stack.
 
     A pipeline's call is a frame that runs the ``__call__`` of a pipeline class, or of a base of the
-    class given. Locals are looked at only to tell two pipelines of a class apart: before Python 3.13 that
-    keeps them until the call ends.
+    class given. Its locals are not looked at: which pipeline's call it is tells what the pipeline does in
+    it, on the call's own thread (``note``).
 
     Args:
         kind: a class whose calls are known from the start.
@@ -57,16 +59,14 @@ class Calls:
             frame = frame.f_back
         return frame
 
-    def anywhere_of(self, pipeline: Any, besides: Collection[int]) -> bool:
-        """Return whether a call of this very pipeline is on the stack of a thread not among these."""
-        kinds = {code for base in type(pipeline).__mro__ if (code := _code(base)) is not None}
-
-        def is_call(frame: FrameType) -> bool:
-            return frame.f_code in kinds and frame.f_locals.get("self") is pipeline
-
-        with _no_collection():
-            threads = sys._current_frames().keys() - set(besides)
-        return any(_is_on(thread, is_call) for thread in threads)
+    def note(self, pipeline: Any) -> None:
+        """Note that the innermost call on this thread's stack, if there is one, is of this pipeline."""
+        frame = self.innermost()
+        if frame is None:
+            return
+        mark, thread = _mark(frame), threading.get_ident()
+        around = [c for c in _NOTED.get(thread, ()) if c[0] != mark and _on_this_stack(c[0])]
+        _NOTED[thread] = (*around, (mark, weakref.ref(pipeline)))
 
     def _is_call(self, frame: FrameType) -> bool:
         code = frame.f_code
@@ -157,42 +157,65 @@ class Home:
     def _on_the_stack(self) -> bool:
         if self.of_this_thread:
             return _on_this_stack(self._mark)
-        return _is_on(self._thread, self._is)
+        return _is_on(self._thread, self._mark)
 
     def _is(self, frame: FrameType) -> bool:
-        return bool(self._mark) and id(frame) == self._mark[0] and _mark(frame) == self._mark
+        return _is_marked(frame, self._mark)
 
 
-def _is_on(thread: int, wanted: Callable[[FrameType], bool]) -> bool:
+def under_way(pipeline: Any, besides: Collection[int]) -> bool:
+    """Return whether a noted call of this pipeline is on the stack of a thread not among these."""
+    return any(
+        _is_on(thread, mark)
+        for thread, noted in tuple(_NOTED.items())
+        for mark, whose in noted
+        if thread not in besides and whose() is pipeline
+    )
+
+
+def _is_on(thread: int, mark: Mark) -> bool:
     """Return whether a frame is on the stack of another thread, which runs on meanwhile.
 
     A frame that has ended since has lost its callers, so a stack is looked through again before it is
-    taken not to have the frame.
+    taken not to have the frame. Nothing is read of the frames but what they are known by: their locals
+    are copied to where the last copies are let go, which lets the other thread go on and end the frame.
     """
-    with _no_collection():
+    with NO_COLLECTION:
         for _ in range(_LOOKS):
             frame = sys._current_frames().get(thread)
-            while frame is not None and not wanted(frame):
+            while frame is not None and not _is_marked(frame, mark):
                 frame = frame.f_back
             if frame is not None:
                 return True
     return False
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the collector away while frames of other threads are looked at.
+class _NoCollection:
+    """Keeps the collector away while frames of other threads are looked at, until the last look ends.
 
     Until Python 3.12 it runs when the object for such a frame is allocated, and what it collects may let
     the other thread go on, which ends the very frame.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+
+    def __init__(self) -> None:
+        # Reentrant, since what is collected while it is taken may look too.
+        self._lock, self._looks, self._enabled = threading.RLock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._looks:
+                self._enabled = gc.isenabled()
+                gc.disable()
+            self._looks += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._looks -= 1
+            if not self._looks and self._enabled:
+                gc.enable()
+
+
+NO_COLLECTION = _NoCollection()
 
 
 def _innermost_that_pauses() -> FrameType | None:
@@ -204,18 +227,23 @@ def _innermost_that_pauses() -> FrameType | None:
 
 def _on_this_stack(mark: Mark) -> bool:
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not (id(frame) == mark[0] and _mark(frame) == mark):
+    while frame is not None and not _is_marked(frame, mark):
         frame = frame.f_back
     return frame is not None
 
 
 def _is_held(mark: Mark) -> bool:
     """Return whether somebody holds a generator or a coroutine of this frame; one that ended has none."""
-    for thing in gc.get_objects():
-        code, frame = _PAUSING.get(type(thing), ("", ""))
-        if code and getattr(thing, code) is mark[1] and id(getattr(thing, frame)) == mark[0]:
-            return True
+    with NO_COLLECTION:
+        for thing in gc.get_objects():
+            code, frame = _PAUSING.get(type(thing), ("", ""))
+            if code and getattr(thing, code) is mark[1] and id(getattr(thing, frame)) == mark[0]:
+                return True
     return False
+
+
+def _is_marked(frame: FrameType, mark: Mark) -> bool:
+    return bool(mark) and id(frame) == mark[0] and _mark(frame) == mark
 
 
 def _mark(frame: FrameType) -> Mark:
