@@ -108,7 +108,16 @@ def tests(session: nox.Session) -> None:
     _install(session, EVERYTHING, *tools, "accelerate", "peft", "cache-dit")
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
-    processes = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    # A process that dies ends the session: xdist waits for ever where it is to start another one.
+    processes = (
+        "-n",
+        "2",
+        "--max-worker-restart",
+        "0",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    )
     session.run("python", "-m", "pytest", *processes, *session.posargs)
 
 
