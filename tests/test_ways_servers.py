@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import tiny_flux
 import torch
 from toy import STEPS, make_loop
 
@@ -467,6 +468,21 @@ def test_a_run_that_comes_after_its_request_was_cancelled_is_refused(
     assert (handle.run is None) == (budget is None)
     handle.set_budget(budget)
     assert "forward" not in vars(loop.denoiser) or budget is not None
+
+
+def test_a_late_call_is_refused_before_it_changes_anything_on_its_pipeline() -> None:
+    """It set the guidance of the request that was under way."""
+    pipe = tiny_flux.make_flux()
+    handle = otcache.enable(pipe, tiny_flux.make_policy())
+    with contextlib.suppress(TimeoutError), handle.request(3):
+        inside = contextvars.copy_context()
+        raise TimeoutError
+    with handle.request(4) as run:
+        tiny_flux.sample(pipe, guidance_scale=2.0)
+        with pytest.raises(otcache.OtcacheError, match="before its request ends"):
+            inside.run(tiny_flux.sample, pipe, guidance_scale=7.0)
+    assert (pipe.guidance_scale, run.report.computed, run.report.warnings) == (2.0, {"cond": 4}, [])
+    handle.remove()
 
 
 @pytest.mark.parametrize("way", ["thread", "task"])

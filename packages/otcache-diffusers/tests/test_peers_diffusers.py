@@ -277,10 +277,12 @@ def test_a_sampler_of_several_calls_a_step_is_refused(name: str) -> None:
 
 
 def test_another_number_of_steps_than_asked_for_is_an_error(pipe: Any) -> None:
-    own = SampleRequest(("a",), (0,), N, GUIDED | {"sigmas": [1.0, 0.8, 0.6, 0.4, 0.2]}, 1)
-    with pytest.raises(
-        OtcacheError, match="num_inference_steps beside sigmas must be their number"
-    ):
+    def stops(pipe: Any, step: int, t: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = step == 4
+        return inputs
+
+    own = SampleRequest(("a",), (0,), N, GUIDED | {"callback_on_step_end": stops}, 1)
+    with pytest.raises(OtcacheError, match=f"MagCache saw 5 steps of 'cond' in a run of {N}"):
         magnitude_ratios(pipe, own)
 
 
