@@ -33,8 +33,8 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
+from otcache_diffusers.baselines.fewer_steps import SAMPLERS
 from otcache_diffusers.metrics.frechet import Frechet
-from otcache_diffusers.peers.fewer_steps import SAMPLERS
 
 SHARES = (0.1, 0.13, 0.17, 0.2, 0.27, 0.33, 0.5)
 SHOWN_ONLY = 0.1  # stands in the table, counts in no mean

@@ -17,7 +17,7 @@ from otcache.arena.rules import (
     UniformReuse,
     UniformTaylor,
 )
-from otcache.arena.scheduled import ScheduledPeer
+from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.tuning import Tuning
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
@@ -55,7 +55,7 @@ class Rivals:
         self._tuning, self._budgets = Tuning(pipe, request, Registry()), budgets
         self._folder = folder / "rivals"
         self._folder.mkdir(exist_ok=True)
-        rules: tuple[ScheduledPeer, ...] = (
+        rules: tuple[ScheduledBaseline, ...] = (
             UniformReuse(),
             UniformLinear(),
             UniformTaylor(),

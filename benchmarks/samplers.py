@@ -21,7 +21,7 @@ from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
-from otcache_diffusers.peers import fewer_steps
+from otcache_diffusers.baselines import fewer_steps
 
 SAMPLERS = {"euler": "euler", "dpm++": "dpmpp", "unipc": "unipc"}
 BUDGETS = (5, 8, 10, 15)

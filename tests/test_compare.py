@@ -1,4 +1,4 @@
-"""``otcache compare`` with real worker processes: our rules, and foreign peers that fail."""
+"""``otcache compare`` with real worker processes: our rules, and foreign baselines that fail."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ pytestmark = pytest.mark.slow
 PLUGIN = """
 from contextlib import contextmanager
 
-from otcache_core.contracts import Peer, PeerSetting
+from otcache_core.contracts import Baseline, BaselineSetting
 from otcache_core.plugins import Info, hookimpl
 
 
 @hookimpl
-def otcache_provide_peers():
+def otcache_provide_baselines():
     return [Info("raises", "foreign:Raises"), Info("skips-nothing", "foreign:SkipsNothing")]
 
 
-class Base(Peer):
+class Base(Baseline):
     source = "foreign 0.1"
 
     def supports(self, target, request):
         return ""
 
     def settings(self, num_steps, budgets, measured):
-        return [PeerSetting(f"knob={k}", {"knob": k}, num_steps) for k in (1, 2)]
+        return [BaselineSetting(f"knob={k}", {"knob": k}, num_steps) for k in (1, 2)]
 
     @contextmanager
     def apply(self, target, setting, measured):

@@ -74,9 +74,9 @@ def test_other_samplers_are_the_arenas_and_their_calls_are_counted(
         made = _latents(pipe, budget)
     assert pipe.scheduler is own
     assert set(run.report.computed.values()) == {budget}
-    peer = Registry().create("peers", name)
-    (setting,) = peer.settings(5, [budget], {})
-    with peer.apply(pipe, setting, {}):
+    baseline = Registry().create("baselines", name)
+    (setting,) = baseline.settings(5, [budget], {})
+    with baseline.apply(pipe, setting, {}):
         np.testing.assert_array_equal(_latents(pipe, budget), made)
     assert np.abs(made - plain).max() > 1e-2
     np.testing.assert_array_equal(_latents(pipe, budget), plain)

@@ -1,4 +1,4 @@
-"""The laws of a peer for those of cache-dit; test_peers_cache_dit.py runs this in another process."""
+"""The laws of a baseline for those of cache-dit; test_baselines_cache_dit.py runs this in another process."""
 
 from __future__ import annotations
 

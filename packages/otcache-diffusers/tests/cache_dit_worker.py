@@ -1,4 +1,4 @@
-"""Runs the peers of cache-dit, which patches classes, and prints what it saw as JSON."""
+"""Runs the baselines of cache-dit, which patches classes, and prints what it saw as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
@@ -23,13 +23,13 @@ MEASURED = {"calls_per_step": 2, "first_blocks": 1}
 Figures = list[Tensor]
 
 
-def peer(name: str) -> Peer:
-    found: Peer = Registry().create("peers", name)
+def baseline(name: str) -> Baseline:
+    found: Baseline = Registry().create("baselines", name)
     return found
 
 
-def setting(**values: Any) -> PeerSetting:
-    return PeerSetting("", values, N)
+def setting(**values: Any) -> BaselineSetting:
+    return BaselineSetting("", values, N)
 
 
 BY_MASK = setting(steps_computation_mask=MASK, steps_computation_policy="static")
@@ -75,9 +75,9 @@ class Watch:
         return [self.worked[c] for c in calls], first, second
 
 
-def watched(name: str, how: PeerSetting) -> Watch:
+def watched(name: str, how: BaselineSetting) -> Watch:
     case, watch = tiny.flux(cfg=True), Watch()
-    with peer(name).apply(case.pipe, how, MEASURED), watch.on(case.denoiser):
+    with baseline(name).apply(case.pipe, how, MEASURED), watch.on(case.denoiser):
         case(steps=N)
     return watch
 
@@ -126,7 +126,7 @@ def counted(cfg: bool) -> dict[str, Any]:
     request = SampleRequest(("red", "blue"), (0, 1), N, call)
     before = case(steps=4)
     scheduler = dict(vars(case.pipe.scheduler)).keys()
-    found = dict(peer("dbcache-mask").calibrate(case.pipe, request, (4, 8)))
+    found = dict(baseline("dbcache-mask").calibrate(case.pipe, request, (4, 8)))
     same = torch.equal(case(steps=4), before) and vars(case.pipe.scheduler).keys() == scheduler
     return {**found, "same": same}
 
@@ -148,7 +148,7 @@ def uneven() -> str:
     transformer.forward = sometimes_twice
     request = SampleRequest(("red",), (0,), N, {"height": 16, "width": 16})
     try:
-        peer("dbcache").calibrate(case.pipe, request, (4,))
+        baseline("dbcache").calibrate(case.pipe, request, (4,))
     except ExecutionError as error:
         return str(error)
     return ""
@@ -164,7 +164,7 @@ def reasons() -> dict[str, str]:
         "module": net,
     }
     request = SampleRequest(("a",), (0,), N)
-    return {name: peer("dbcache").supports(target, request) for name, target in targets.items()}
+    return {name: baseline("dbcache").supports(target, request) for name, target in targets.items()}
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def main() -> None:
     settings = {
         name: [
             (s.label, s.num_steps, s.computed)
-            for s in peer(name).settings(30, (5, 10, 15), {"share": 0.1})
+            for s in baseline(name).settings(30, (5, 10, 15), {"share": 0.1})
         ]
         for name in ("dbcache", "dbcache-taylorseer", "dbcache-mask")
     }
@@ -194,7 +194,7 @@ def main() -> None:
         "one call": counted(cfg=False),
         "uneven": uneven(),
         "settings": settings,
-        "sources": [peer(name).source for name in settings],
+        "sources": [baseline(name).source for name in settings],
         "reasons": reasons(),
     }
     print(json.dumps(facts))  # noqa: T201  # read by the test that started this

@@ -1,4 +1,4 @@
-"""The laws of a peer on a tiny Flux under true guidance."""
+"""The laws of a baseline on a tiny Flux under true guidance."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import tiny
 
-from otcache_core.contracts import Peer, SampleRequest
+from otcache_core.contracts import Baseline, SampleRequest
 from otcache_core.plugins import Registry
-from otcache_core.testing import PeerConformance
+from otcache_core.testing import BaselineConformance
 
 N = 8
 CALL: dict[str, Any] = {"height": 16, "width": 16, "negative_prompt": "b", "true_cfg_scale": 3.0}
 
 
-class FluxLaws(PeerConformance):
-    """Give the peer's name."""
+class FluxLaws(BaselineConformance):
+    """Give the baseline's name."""
 
     name: ClassVar[str]
     budgets = (3, 5)
 
-    def make_peer(self) -> Peer:
-        peer: Peer = Registry().create("peers", self.name)
-        return peer
+    def make_baseline(self) -> Baseline:
+        baseline: Baseline = Registry().create("baselines", self.name)
+        return baseline
 
     def make_target(self) -> Any:
         return tiny.with_prompts(tiny.flux(cfg=True)).pipe

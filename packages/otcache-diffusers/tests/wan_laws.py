@@ -1,4 +1,4 @@
-"""A miniature Wan pipeline that takes prompts, what its blocks do, and the laws of a peer on it."""
+"""A miniature Wan pipeline that takes prompts, what its blocks do, and the laws of a baseline on it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline
 from diffusers.models import WanTransformer3DModel
 
-from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.plugins import Registry
-from otcache_core.testing.peers import PeerConformance
+from otcache_core.testing.baselines import BaselineConformance
 
 N, LAYERS = 8, 3
 CALL: dict[str, Any] = {"height": 16, "width": 16, "num_frames": 5, "guidance_scale": 3.0}
@@ -122,18 +122,18 @@ def watched(pipe: Any) -> Iterator[list[Seen]]:
         handle.remove()
 
 
-def ladder(name: str, pipe: Any) -> tuple[Peer, list[PeerSetting], dict[str, Any]]:
-    peer: Peer = Registry().create("peers", name)
-    measured = dict(peer.calibrate(pipe, request(), (3, 4)))
-    return peer, list(peer.settings(N, (3, 4), measured)), measured
+def ladder(name: str, pipe: Any) -> tuple[Baseline, list[BaselineSetting], dict[str, Any]]:
+    baseline: Baseline = Registry().create("baselines", name)
+    measured = dict(baseline.calibrate(pipe, request(), (3, 4)))
+    return baseline, list(baseline.settings(N, (3, 4), measured)), measured
 
 
-def run(name: str, setting: int) -> tuple[list[list[Seen]], PeerSetting, torch.nn.Module]:
-    """Calls of each branch under a setting of a peer's, and a first block that nothing is on."""
+def run(name: str, setting: int) -> tuple[list[list[Seen]], BaselineSetting, torch.nn.Module]:
+    """Calls of each branch under a setting of a baseline's, and a first block that nothing is on."""
     pipe = pipeline()
     plain = copy.deepcopy(pipe.transformer.blocks[0])
-    peer, settings, measured = ladder(name, pipe)
-    with peer.apply(pipe, settings[setting], measured), watched(pipe) as calls:
+    baseline, settings, measured = ladder(name, pipe)
+    with baseline.apply(pipe, settings[setting], measured), watched(pipe) as calls:
         sampled(pipe, 0)
     assert len(calls) == 2 * N
     return [calls[0::2], calls[1::2]], settings[setting], plain
@@ -150,15 +150,15 @@ def tails(calls: list[Seen], plain: torch.nn.Module) -> list[torch.Tensor]:
         return [call.entered[1] - plain(*call.given[0], **call.given[1]) for call in calls]
 
 
-class WanLaws(PeerConformance):
+class WanLaws(BaselineConformance):
     """The laws on that pipeline."""
 
     name: str
     budgets = (3, 4)
 
-    def make_peer(self) -> Peer:
-        peer: Peer = Registry().create("peers", self.name)
-        return peer
+    def make_baseline(self) -> Baseline:
+        baseline: Baseline = Registry().create("baselines", self.name)
+        return baseline
 
     def make_target(self) -> Any:
         return pipeline()

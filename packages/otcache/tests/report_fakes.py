@@ -56,9 +56,9 @@ def fake_results(budgets: tuple[int, ...] = (5, 6, 8, 10, 15), seeds: int = 2) -
     )
 
 
-#: Peer to its error beside otcache's, how its evaluations stand off the budget, and whether its
+#: Baseline to its error beside otcache's, how its evaluations stand off the budget, and whether its
 #: schedule is known beforehand.
-PEERS = {
+BASELINES = {
     "otcache": (0.6, 1.0, True), "uniform": (1.6, 1.0, True), "lemica-rule": (1.3, 1.0, True),
     "meancache-rule": (1.2, 1.0, True), "additive-path": (1.35, 1.0, True),
     "budcache": (0.8, 1.0, True), "published-table": (1.25, 1.0, True),
@@ -79,7 +79,7 @@ METRICS = {
 
 
 def arena_results(
-    budgets: tuple[int, ...] = (5, 6, 8, 10, 15), prompts: int = 16, methods: int = len(PEERS)
+    budgets: tuple[int, ...] = (5, 6, 8, 10, 15), prompts: int = 16, methods: int = len(BASELINES)
 ) -> Results:
     """As ``otcache compare`` gives: many methods, gaps, adaptive costs, and a tag that suffers."""
     tags = ("shape", "pair", "glyph", "emoji,small")
@@ -89,7 +89,7 @@ def arena_results(
     rng = np.random.default_rng(2)
     hardness = rng.lognormal(0, 0.25, prompts)
     hardness[2::4] *= 2.2
-    cells, names = [], list(PEERS)[:methods]
+    cells, names = [], list(BASELINES)[:methods]
     for name in names:
         for budget in budgets:
             if not (name in ("pyramid-attention", "faster-cache") and budget < 10):
@@ -116,7 +116,7 @@ def arena_results(
 
 
 def _arena_cell(name: str, budget: int, hardness: Vector, rng: np.random.Generator) -> Cell:
-    scale, off, known = PEERS[name]
+    scale, off, known = BASELINES[name]
     slope = -1.6 if name == "otcache" else -1.25
     noise = rng.lognormal(0, 0.08, len(hardness))
     errors = 0.5 * scale * (budget * off) ** slope * hardness * noise

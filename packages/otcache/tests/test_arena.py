@@ -33,10 +33,10 @@ from otcache.state_error import state_rmse
 from otcache.timing import ABOVE, ROUNDS, Pair
 from otcache_core import FileError, OtcacheError
 from otcache_core.contracts import (
+    Baseline,
+    BaselineSetting,
     ClipMetric,
     Measured,
-    Peer,
-    PeerSetting,
     PromptMetric,
     QualityMetric,
     SampleRequest,
@@ -73,11 +73,11 @@ class Letters(PromptMetric):
 MEASURES = Measures({"rmse": Grey(), "mean": Mean(), "letters": Letters()})
 
 
-class Peers:
+class Baselines:
     """Offers names only."""
 
     @hookimpl
-    def otcache_provide_peers(self) -> list[Info]:
+    def otcache_provide_baselines(self) -> list[Info]:
         names = ("otcache", "first-block-cache", "uniform", "uniform-linear")
         return [Info(name, "nowhere:Nobody") for name in names]
 
@@ -348,7 +348,7 @@ class FakeProbe:
         return Measured(shown, shown, seconds, cost if flops else None, 9 if flops else None)
 
 
-class Knob(Peer):
+class Knob(Baseline):
     """Two budgets share a setting, as Heun's odd numbers of calls make them."""
 
     source, by_budget = "a knob", True
@@ -359,11 +359,11 @@ class Knob(Peer):
     def supports(self, target: Any, request: Any) -> str:
         return ""
 
-    def settings(self, num_steps: int, budgets: Any, measured: Any) -> list[PeerSetting]:
-        return [PeerSetting("3 calls", {"skips": num_steps - 3}, num_steps)] * len(budgets)
+    def settings(self, num_steps: int, budgets: Any, measured: Any) -> list[BaselineSetting]:
+        return [BaselineSetting("3 calls", {"skips": num_steps - 3}, num_steps)] * len(budgets)
 
     @contextmanager
-    def apply(self, target: Any, setting: PeerSetting, measured: Any) -> Iterator[None]:
+    def apply(self, target: Any, setting: BaselineSetting, measured: Any) -> Iterator[None]:
         self._probe.skip(setting.values["skips"])
         yield
         self._probe.skip(0)
@@ -569,7 +569,7 @@ def test_runs_are_the_same_but_for_times(tmp_path: Path) -> None:
 
 def test_a_typo_gets_the_nearest_names() -> None:
     registry = Registry(entry_points=False)
-    registry.register(Peers())
+    registry.register(Baselines())
     with pytest.raises(OtcacheError, match="did you mean uniform-linear or uniform"):
         check_methods(["uniform-liner"], registry)
     assert check_methods([], registry)[0] == "otcache"

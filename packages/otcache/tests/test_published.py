@@ -71,7 +71,7 @@ def test_whom_a_table_is_for(name: str, parameters: int, table: str) -> None:
     assert found.name == table
 
 
-def test_the_peer_takes_the_table_itself_at_its_step_count() -> None:
+def test_the_baseline_takes_the_table_itself_at_its_step_count() -> None:
     request = SampleRequest(("x",), (0,), 50)
     tuning = Tuning(pipeline("WanPipeline", 10**9), request, Registry(entry_points=False))
     found, price = LeMiCaTable().schedules(tuning, [17, 20])
@@ -80,10 +80,10 @@ def test_the_peer_takes_the_table_itself_at_its_step_count() -> None:
     assert price == 0
 
 
-def test_the_peer_says_for_whom_there_is_no_table() -> None:
-    peer = LeMiCaTable()
-    assert peer.unfit(pipeline("WanPipeline", 10**9)) == ""
-    assert "got 'LTXPipeline'" in peer.unfit(pipeline("LTXPipeline"))
-    assert "WanPipeline" in peer.unfit(pipeline("LTXPipeline"))
-    assert "flux-table" in peer.unfit(pipeline("FluxPipeline"))
+def test_the_baseline_says_for_whom_there_is_no_table() -> None:
+    baseline = LeMiCaTable()
+    assert baseline.unfit(pipeline("WanPipeline", 10**9)) == ""
+    assert "got 'LTXPipeline'" in baseline.unfit(pipeline("LTXPipeline"))
+    assert "WanPipeline" in baseline.unfit(pipeline("LTXPipeline"))
+    assert "flux-table" in baseline.unfit(pipeline("FluxPipeline"))
     assert FluxTable().unfit(pipeline("LTXPipeline")) == ""

@@ -57,7 +57,7 @@ def otcache_provide_metrics() -> list[Info]:
 
 
 @hookimpl
-def otcache_provide_peers() -> list[Info]:
+def otcache_provide_baselines() -> list[Info]:
     """Rivals for ``otcache compare``."""
     caches = [*_diffusers_caches(), *_teacache()]
     of_diffusers = [replace(offer, requires=_DIFFUSERS) for offer in caches]
@@ -86,7 +86,7 @@ def otcache_provide_architectures() -> list[Info]:
 
 
 def _fewer_steps() -> list[Info]:
-    home = "otcache_diffusers.peers.fewer_steps.methods"
+    home = "otcache_diffusers.baselines.fewer_steps.methods"
     return [
         Info("fewer-steps-own", f"{home}:FewerStepsOwn", "the pipeline's own sampler on B steps"),
         Info("fewer-steps-euler", f"{home}:FewerStepsEuler", "Euler on B steps"),
@@ -98,7 +98,7 @@ def _fewer_steps() -> list[Info]:
 
 
 def _diffusers_caches() -> list[Info]:
-    home = "otcache_diffusers.peers.diffusers_caches"
+    home = "otcache_diffusers.baselines.diffusers_caches"
     return [
         Info(
             "first-block-cache", f"{home}.first_block_cache:FirstBlockCache", "by the first block"
@@ -113,11 +113,11 @@ def _diffusers_caches() -> list[Info]:
 
 def _teacache() -> list[Info]:
     about = "skips while the first block's input has changed little (arXiv 2411.19108)"
-    return [Info("teacache", "otcache_diffusers.peers.teacache.peer:TeaCache", about)]
+    return [Info("teacache", "otcache_diffusers.baselines.teacache.baseline:TeaCache", about)]
 
 
 def _cache_dit() -> list[Info]:
-    home = "otcache_diffusers.peers.dbcache"
+    home = "otcache_diffusers.baselines.dbcache"
     offers = [
         Info("dbcache", f"{home}.dynamic:DBCache", "cache-dit: by the first blocks' residual"),
         Info(

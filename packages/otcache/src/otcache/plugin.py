@@ -6,7 +6,7 @@ from otcache_core.plugins import Info, hookimpl
 
 
 @hookimpl
-def otcache_provide_peers() -> list[Info]:
+def otcache_provide_baselines() -> list[Info]:
     """otcache, and the published rules that are schedules on whole outputs."""
     home = "otcache.arena.rules"
     return [

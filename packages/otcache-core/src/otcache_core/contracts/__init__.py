@@ -1,5 +1,6 @@
 """The contracts between the parts of otcache: four kinds, the small ones, the Evaluator."""
 
+from otcache_core.contracts.baseline import Baseline, BaselineSetting
 from otcache_core.contracts.clip_writer import ClipWriter, check_clip
 from otcache_core.contracts.comparing import compare, per_frame
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
@@ -13,12 +14,13 @@ from otcache_core.contracts.metric import (
     QualityMetric,
     SetMetric,
 )
-from otcache_core.contracts.peer import Peer, PeerSetting
 from otcache_core.contracts.probe import FeatureProbe, Measured, SampleRequest
 from otcache_core.contracts.solver import ScheduleSolver
 from otcache_core.contracts.storage import Storage
 
 __all__ = [
+    "Baseline",
+    "BaselineSetting",
     "CacheExecutor",
     "ClipMetric",
     "ClipWriter",
@@ -30,8 +32,6 @@ __all__ = [
     "Forecaster",
     "Measured",
     "Metric",
-    "Peer",
-    "PeerSetting",
     "PromptMetric",
     "QualityMetric",
     "RunHandle",

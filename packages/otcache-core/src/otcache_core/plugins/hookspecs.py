@@ -54,8 +54,8 @@ def otcache_provide_metrics() -> Iterable[Info]:  # type: ignore[empty-body]  # 
 
 
 @hookspec
-def otcache_provide_peers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
-    """Offer :class:`~otcache_core.contracts.Peer` classes: rivals for ``otcache compare``."""
+def otcache_provide_baselines() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.Baseline` classes: rivals for ``otcache compare``."""
 
 
 @hookspec

@@ -18,7 +18,7 @@ KINDS = (
     "executors",
     "forecasters",
     "metrics",
-    "peers",
+    "baselines",
     "demos",
     "writers",
     "architectures",

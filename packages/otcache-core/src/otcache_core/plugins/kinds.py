@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from otcache_core.contracts import (
+    Baseline,
     CacheExecutor,
     ClipWriter,
     CostModel,
     FeatureProbe,
     Forecaster,
     Metric,
-    Peer,
     ScheduleSolver,
 )
 
@@ -20,7 +20,7 @@ CONTRACTS: dict[str, type] = {
     "executors": CacheExecutor,
     "forecasters": Forecaster,
     "metrics": Metric,
-    "peers": Peer,
+    "baselines": Baseline,
     "writers": ClipWriter,
 }
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -30,7 +30,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "executors": ("diffusers",),
     "forecasters": ("diffusers",),
     "metrics": ("diffusers", "video"),
-    "peers": ("diffusers", "video"),
+    "baselines": ("diffusers", "video"),
     "demos": ("diffusers", "video"),
     "writers": ("video",),
     "architectures": ("diffusers", "video"),

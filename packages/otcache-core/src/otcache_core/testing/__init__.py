@@ -14,6 +14,7 @@ begins with ``Test`` and say how to make the plugin:
 Importing this package needs pytest; nothing else in otcache-core does.
 """
 
+from otcache_core.testing.baselines import BaselineConformance
 from otcache_core.testing.clip_metrics import ClipMetricConformance
 from otcache_core.testing.clip_writers import ClipWriterConformance
 from otcache_core.testing.cost_models import CostModelConformance
@@ -21,7 +22,6 @@ from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
 from otcache_core.testing.metrics import MetricConformance
-from otcache_core.testing.peers import PeerConformance
 from otcache_core.testing.pictures import KnownAnswer
 from otcache_core.testing.probes import ProbeConformance
 from otcache_core.testing.prompt_metrics import PromptMetricConformance
@@ -30,6 +30,7 @@ from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.toy import ToyEvaluator, ToySampler
 
 __all__ = [
+    "BaselineConformance",
     "ClipMetricConformance",
     "ClipWriterConformance",
     "CostModelConformance",
@@ -38,7 +39,6 @@ __all__ = [
     "ForecasterConformance",
     "KnownAnswer",
     "MetricConformance",
-    "PeerConformance",
     "ProbeConformance",
     "PromptMetricConformance",
     "SetMetricConformance",

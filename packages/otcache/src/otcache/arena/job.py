@@ -38,7 +38,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         samples: (prompt, seed, tags) of each held-out picture or clip; tags joined by commas.
         calibration: prompts on which methods measure and tune themselves; none of the held-out ones.
         call: further arguments of the pipeline call.
-        options: method name to arguments of its peer class.
+        options: method name to arguments of its baseline class.
         reference_steps: steps of the run that represents the ODE's solution; 0 makes none, and no metric
             of it.
         counted: held-out samples on which evaluations of input-dependent methods are counted.

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import msgspec
 
-from otcache.arena.scheduled import ScheduledPeer
+from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.tuning import Tuning
 from otcache.calibrate import calibrate
 from otcache.planning import plan
@@ -22,7 +22,7 @@ Found = tuple[dict[int, Schedule], int | None]
 
 
 @final
-class Ours(ScheduledPeer):
+class Ours(ScheduledBaseline):
     """otcache's default policy: a given one, or one calibrated here.
 
     Args:
@@ -57,7 +57,7 @@ class Ours(ScheduledPeer):
 
 
 @final
-class UniformReuse(ScheduledPeer):
+class UniformReuse(ScheduledBaseline):
     """Evenly spaced steps; a skipped step repeats the last computed output."""
 
     source = "evenly spaced steps, output reuse"
@@ -67,7 +67,7 @@ class UniformReuse(ScheduledPeer):
 
 
 @final
-class UniformLinear(ScheduledPeer):
+class UniformLinear(ScheduledBaseline):
     """Evenly spaced steps; a skipped step continues the line through the last two outputs."""
 
     source = "evenly spaced steps, two-point extrapolation in sigma"
@@ -77,7 +77,7 @@ class UniformLinear(ScheduledPeer):
 
 
 @final
-class UniformTaylor(ScheduledPeer):
+class UniformTaylor(ScheduledBaseline):
     """TaylorSeer's series on whole outputs, evenly spaced steps, order 1 to 3 by calibration error.
 
     References:
@@ -95,7 +95,7 @@ class UniformTaylor(ScheduledPeer):
 
 
 @final
-class LeMiCa(ScheduledPeer):
+class LeMiCa(ScheduledBaseline):
     """Lexicographic minimax over exact outcome costs; reuse.
 
     Args:
@@ -122,7 +122,7 @@ class LeMiCa(ScheduledPeer):
 
 
 @final
-class MeanCache(ScheduledPeer):
+class MeanCache(ScheduledBaseline):
     """MeanCache's costs, sum of their fourth powers, and the forecast its authors released.
 
     References:
@@ -140,7 +140,7 @@ class MeanCache(ScheduledPeer):
 
 
 @final
-class StateDP(ScheduledPeer):
+class StateDP(ScheduledBaseline):
     """A DP whose labels carry the state that the schedule is really in; reuse.
 
     Args:
@@ -164,7 +164,7 @@ class StateDP(ScheduledPeer):
 
 
 @final
-class Annealed(ScheduledPeer):
+class Annealed(ScheduledBaseline):
     """BudCache's search on the true error of whole schedules: annealing, then a climb; reuse.
 
     Args:
@@ -197,7 +197,7 @@ class Annealed(ScheduledPeer):
 
 
 @final
-class FluxTable(ScheduledPeer):
+class FluxTable(ScheduledBaseline):
     """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, carried over to N and B; reuse.
 
     At N = 50 and a published budget it is the table itself. Their authors force the last step.
@@ -212,7 +212,7 @@ class FluxTable(ScheduledPeer):
 
 
 @final
-class LeMiCaTable(ScheduledPeer):
+class LeMiCaTable(ScheduledBaseline):
     """The tables that LeMiCa publishes for this class of pipelines, carried over to N and B; reuse.
 
     At the table's own N and budget it is the table itself. LeMiCa passes over the blocks of a skipped

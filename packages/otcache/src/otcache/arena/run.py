@@ -58,7 +58,7 @@ def compare(
 
     Args:
         job: what is compared.
-        methods: names of peer plugins; none takes all.
+        methods: names of baseline plugins; none takes all.
         directory: made if missing.
         settings: limits and bars.
 
@@ -85,12 +85,12 @@ def compare(
 
 
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
-    """The peers of these names, all of them where there is none.
+    """The baselines of these names, all of them where there is none.
 
     Raises:
         OtcacheError: naming what is unknown, and the nearest names.
     """
-    known = [offer.info.name for offer in registry.infos("peers")]
+    known = [offer.info.name for offer in registry.infos("baselines")]
     ours = [name for name in known if name == "otcache"]
     if not methods:
         return ours + [name for name in known if name != "otcache"]

@@ -1,4 +1,4 @@
-"""A peer that is a schedule: published rules on whole outputs, and otcache itself."""
+"""A baseline that is a schedule: published rules on whole outputs, and otcache itself."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from otcache.arena.tuning import Tuning
 from otcache.running import accelerate
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
-from otcache_core.contracts import Peer, PeerSetting, SampleRequest
+from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.plugins import Registry
 
 
-class ScheduledPeer(Peer):
+class ScheduledBaseline(Baseline):
     """Tunes one schedule a budget on calibration samples, and runs it by otcache's executor."""
 
     by_budget = True
@@ -49,19 +49,19 @@ class ScheduledPeer(Peer):
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
-    ) -> Sequence[PeerSetting]:
+    ) -> Sequence[BaselineSetting]:
         found = []
         for budget in budgets:
             stored = measured["schedules"][str(budget)]
             schedule = msgspec.convert(stored, Schedule)
             found.append(
-                PeerSetting(f"B = {budget}", {"schedule": stored}, num_steps, schedule.computed)
+                BaselineSetting(f"B = {budget}", {"schedule": stored}, num_steps, schedule.computed)
             )
         return found
 
     @contextmanager
     def apply(
-        self, target: Any, setting: PeerSetting, measured: Mapping[str, Any]
+        self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> Iterator[None]:
         schedule = msgspec.convert(setting.values["schedule"], Schedule)
         with accelerate(target, schedule):

@@ -26,7 +26,7 @@ from otcache.opening import open_pipeline
 from otcache.results import Label
 from otcache.targets import choose
 from otcache.timing import take_turns
-from otcache_core.contracts import FeatureProbe, Measured, Peer, PeerSetting, SampleRequest
+from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
 from otcache_core.plugins import Registry
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
@@ -87,7 +87,7 @@ class Bench:
         return nfe, flops, max(one.peak_bytes or 0 for one in found)
 
     def run(
-        self, setting: PeerSetting, context: Context, counted: int
+        self, setting: BaselineSetting, context: Context, counted: int
     ) -> tuple[Run, Floats, Floats | None]:
         """All samples of a setting, one a pipeline call, and what one of them costs."""
         samples = self.job.samples
@@ -132,13 +132,13 @@ class Bench:
 class Worker:
     """Runs what is missing of one method."""
 
-    def __init__(self, bench: Bench, folder: MethodFolder, peer: Peer) -> None:
-        self._bench, self._folder, self._peer = bench, folder, peer
+    def __init__(self, bench: Bench, folder: MethodFolder, baseline: Baseline) -> None:
+        self._bench, self._folder, self._baseline = bench, folder, baseline
         self._channel, self._job = bench.channel, bench.job
 
     def work(self, method: str) -> None:
         """Calibrate, match settings to budgets, run each; what is finished is not done again."""
-        reason = self._peer.supports(self._bench.target, self._bench.calibration)
+        reason = self._baseline.supports(self._bench.target, self._bench.calibration)
         if reason:
             self._channel.say("absent", reason=reason)
             return
@@ -157,17 +157,19 @@ class Worker:
             return known
         self._channel.say("begin", what="calibration")
         request = self._bench.calibration
-        known = dict(self._peer.calibrate(self._bench.target, request, self._job.budgets))
+        known = dict(self._baseline.calibrate(self._bench.target, request, self._job.budgets))
         self._folder.keep_measured(known)
         self._channel.say("end")
         return known
 
-    def _settings(self, measured: dict[str, Any]) -> Sequence[PeerSetting]:
-        return self._peer.settings(self._job.num_steps, self._job.budgets, measured)
+    def _settings(self, measured: dict[str, Any]) -> Sequence[BaselineSetting]:
+        return self._baseline.settings(self._job.num_steps, self._job.budgets, measured)
 
-    def _planned(self, method: str, settings: list[PeerSetting], measured: dict[str, Any]) -> Plan:
-        source, price = self._peer.source, measured.get("nfe", 0)
-        if self._peer.by_budget:
+    def _planned(
+        self, method: str, settings: list[BaselineSetting], measured: dict[str, Any]
+    ) -> Plan:
+        source, price = self._baseline.source, measured.get("nfe", 0)
+        if self._baseline.by_budget:
             pairs = zip(self._job.budgets, settings, strict=True)
             plan = Plan(source, price, tuple((budget, s.label) for budget, s in pairs))
         else:
@@ -177,25 +179,25 @@ class Worker:
         self._folder.keep_plan(plan)
         return plan
 
-    def _cost(self, setting: PeerSetting, measured: dict[str, Any]) -> float:
+    def _cost(self, setting: BaselineSetting, measured: dict[str, Any]) -> float:
         known = self._folder.costs().get(setting.label)
         if known is not None:
             return known
         self._channel.say("begin", what=f"counting {setting.label}")
         samples = [(prompt, 1, "") for prompt in self._job.calibration[:MATCHED_ON]]
         _ = self._bench.price
-        with self._peer.apply(self._bench.target, setting, measured):
+        with self._baseline.apply(self._bench.target, setting, measured):
             found = self._bench.evaluations(samples, setting.num_steps)[0]
         self._folder.keep_cost(setting.label, found)
         self._channel.say("end")
         return found
 
-    def _run(self, setting: PeerSetting, measured: dict[str, Any]) -> None:
+    def _run(self, setting: BaselineSetting, measured: dict[str, Any]) -> None:
         self._channel.say("begin", what=setting.label)
-        counted = self._job.counted if self._peer.adaptive else 1
+        counted = self._job.counted if self._baseline.adaptive else 1
 
         def context() -> AbstractContextManager[None]:
-            return self._peer.apply(self._bench.target, setting, measured)
+            return self._baseline.apply(self._bench.target, setting, measured)
 
         run, pictures, states = self._bench.run(setting, context, counted)
         run = self._bench.timed(run, context, counted)
@@ -209,7 +211,7 @@ def full_runs(bench: Bench, folder: MethodFolder) -> None:
     bench.channel.say("plan", labels=[FULL, *[REFERENCE] * wanted])
     if folder.run(FULL) is None:
         bench.channel.say("begin", what=FULL)
-        setting = PeerSetting(FULL, {}, bench.job.num_steps)
+        setting = BaselineSetting(FULL, {}, bench.job.num_steps)
         folder.keep_run(*bench.run(setting, nullcontext, 1))
         bench.channel.say("end")
     if wanted and folder.run(REFERENCE) is None and REFERENCE not in folder.failures():
@@ -243,9 +245,9 @@ def main() -> None:
         channel.say("end")
         full_runs(bench, part)
         return
-    peer: Peer = registry.create("peers", method, **job.options.get(method, {}))
+    baseline: Baseline = registry.create("baselines", method, **job.options.get(method, {}))
     channel.say("end")
-    Worker(bench, part, peer).work(method)
+    Worker(bench, part, baseline).work(method)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from otcache.arena.rules import LeMiCa, MeanCache, UniformLinear, UniformReuse
-from otcache.arena.scheduled import ScheduledPeer
+from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.tuning import Tuning
 from otcache_core import Schedule
-from otcache_core.contracts import Peer
+from otcache_core.contracts import Baseline
 from otcache_core.policy import Policy
 
-#: Peers that run B steps of another sampler, and how the table names them.
+#: Baselines that run B steps of another sampler, and how the table names them.
 SAMPLERS = {"fewer-steps-adams-bashforth": "fewer steps, AB2", "fewer-steps-unipc": "UniPC"}
 
 
@@ -53,7 +53,7 @@ def methods(
         lemica_prompts: calibration prompts on which the LeMiCa rule prices its spans.
         samplers: names of :data:`SAMPLERS`.
     """
-    rules: dict[str, ScheduledPeer] = {
+    rules: dict[str, ScheduledBaseline] = {
         "LeMiCa rule": LeMiCa(lemica_prompts),
         "MeanCache rule": MeanCache(),
         "Adams-Bashforth": UniformLinear(),
@@ -68,20 +68,20 @@ def methods(
     ]
 
 
-def _tuned(name: str, rule: ScheduledPeer, tuning: Tuning, budgets: Sequence[int]) -> Method:
+def _tuned(name: str, rule: ScheduledBaseline, tuning: Tuning, budgets: Sequence[int]) -> Method:
     found, _ = rule.schedules(tuning, budgets)
     return Method(name, found.__getitem__)
 
 
 def _sampled(name: str, tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
     """One method; none where the pipeline's sampler cannot be exchanged."""
-    if name not in {offer.info.name for offer in tuning.registry.infos("peers")}:
+    if name not in {offer.info.name for offer in tuning.registry.infos("baselines")}:
         return []
-    peer: Peer = tuning.registry.create("peers", name)
-    if peer.supports(tuning.target, tuning.request):
+    baseline: Baseline = tuning.registry.create("baselines", name)
+    if baseline.supports(tuning.target, tuning.request):
         return []
-    measured = peer.calibrate(tuning.target, tuning.request, budgets)
-    settings = peer.settings(tuning.num_steps, budgets, measured)
+    measured = baseline.calibrate(tuning.target, tuning.request, budgets)
+    settings = baseline.settings(tuning.num_steps, budgets, measured)
     of = dict(zip(budgets, settings, strict=True))
     title = SAMPLERS[name]
-    return [Method(title, Schedule.full, lambda pipe, b: peer.apply(pipe, of[b], measured))]
+    return [Method(title, Schedule.full, lambda pipe, b: baseline.apply(pipe, of[b], measured))]

@@ -23,7 +23,7 @@ class DemoSettings:
         recipe: of the calibration.
         lemica_prompts: calibration prompts from which the LeMiCa rule's costs are measured; each
             takes about N^2/6 full runs.
-        samplers: peers that run fewer steps of another sampler.
+        samplers: baselines that run fewer steps of another sampler.
         metrics: of the table; none for all that are usual for what the pipeline makes.
         call: arguments of the pipeline call that are other than the demo's.
     """
