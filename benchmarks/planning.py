@@ -33,7 +33,7 @@ from otcache_solvers.anchor import AnchorSearch
 from otcache_solvers.annealing import Annealing
 from otcache_solvers.costs import Gram
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.displacements import Displacements
+from otcache_core.displacements import Displacements
 from otcache_solvers.costs.propagation import NoPropagation
 from otcache_solvers.exact_lp import ExactLP
 from otcache_solvers.flows import Beam

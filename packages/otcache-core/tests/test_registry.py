@@ -293,12 +293,12 @@ class Misfits:
         ("function", "must be a subclass of otcache_core.contracts.ScheduleSolver"),
         pytest.param(
             "old",
-            "plugin 'old' api must be 1, got 0: update the plugin.",
+            "plugin 'old' api must be 2, got 0: update the plugin.",
             marks=pytest.mark.remedy("update the plugin."),
         ),
         pytest.param(
             "new",
-            "plugin 'new' api must be 1, got 2: update otcache-core.",
+            "plugin 'new' api must be 2, got 3: update otcache-core.",
             marks=pytest.mark.remedy("update otcache-core."),
         ),
         ("no-attribute", "cannot load 'otcache_core.solvers.uniform:Nonuniform'"),

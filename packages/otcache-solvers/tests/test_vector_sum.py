@@ -14,7 +14,7 @@ from otcache_core import OtcacheError, Result, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_solvers.certificate import Certificate
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.displacements import Displacements, all_spans
+from otcache_core.displacements import Displacements, all_spans
 from otcache_solvers.flows import (
     Beam,
     BranchAndBound,

@@ -14,7 +14,7 @@ from otcache_core.errors import (
 )
 from otcache_core.plugins import Info, Registry, hookimpl
 from otcache_core.policy import Policy, Provenance
-from otcache_core.problem import Result, ScheduleProblem, Solution
+from otcache_core.problem import KeptOut, Need, Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule, Span
 from otcache_core.tables import ScheduleTable
 from otcache_core.trajectory import Trajectory
@@ -27,7 +27,9 @@ __all__ = [
     "ExecutionError",
     "FileError",
     "Info",
+    "KeptOut",
     "MismatchError",
+    "Need",
     "OtcacheError",
     "OtcacheNotice",
     "PluginError",

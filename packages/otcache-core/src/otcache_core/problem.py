@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.displacements import Displacements
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.schedule import Schedule, check_budget
 
@@ -16,9 +18,25 @@ if TYPE_CHECKING:
     from otcache_core.contracts.evaluator import Evaluator
 
 
+class Need(enum.Enum):
+    """What a solver may need of its problem, by the field that holds it."""
+
+    COSTS = "costs"
+    GRAM = "gram"
+    GRID = "grid"
+    GAINS = "gains"
+    DISPLACEMENTS = "displacements"
+    ANCHOR = "anchor"
+    REFERENCE = "reference"
+    EVALUATOR = "evaluator"
+
+
 @dataclass(frozen=True, eq=False)
 class ScheduleProblem:
-    """Choose B of N steps.
+    """Choose B of N steps, from what was measured of a pipeline.
+
+    Every measurement may be missing; a solver says what it needs by
+    :attr:`~otcache_core.contracts.ScheduleSolver.abilities`.
 
     Args:
         num_steps: N.
@@ -30,6 +48,12 @@ class ScheduleProblem:
         reference: schedule at a conservative budget, for solvers that interpolate.
         evaluator: the pipeline, for solvers that search.
         seed: seed of every random choice.
+        gram: H[a, b] = E <v_a, v_b> of the recorded outputs, mean over elements, then samples; shape
+            (N, N).
+        grid: s_0 .. s_N, monotone; shape (N + 1,).
+        gains: g_0 .. g_N, growth of a deviation from step j to the end of the run; shape (N + 1,).
+        displacements: measures what skipping each span does to the result, as vectors; called by
+            solvers that need it, since it takes time.
 
     Raises:
         OtcacheError: if a shape is wrong or a cost is NaN or negative.
@@ -42,17 +66,48 @@ class ScheduleProblem:
     reference: Schedule | None = None
     evaluator: Evaluator | None = None
     seed: int = 0
+    gram: NDArray[np.float64] | None = None
+    grid: NDArray[np.float64] | None = None
+    gains: NDArray[np.float64] | None = None
+    displacements: Callable[[], Displacements] | None = None
 
     def __post_init__(self) -> None:
         check_budget(self.budget, self.num_steps)
         if self.costs is not None:
             check_costs(self.costs, self.num_steps)
+        n = self.num_steps
+        for name, shape in (("gram", (n, n)), ("grid", (n + 1,)), ("gains", (n + 1,))):
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise OtcacheError(expected(name, array.shape, f"of shape {shape}"))
         for name in ("anchor", "reference"):
             policy = getattr(self, name)
             if policy is not None and policy.num_steps != self.num_steps:
                 raise OtcacheError(
                     expected(f"{name}.num_steps", policy.num_steps, str(self.num_steps))
                 )
+
+    def lacks(self, needs: Collection[Need]) -> tuple[Need, ...]:
+        """Which of these the problem does not hold, in the order of :class:`Need`."""
+        return tuple(n for n in Need if n in needs and getattr(self, n.value) is None)
+
+
+@dataclass(frozen=True)
+class KeptOut:
+    """What a refinement does on samples that were kept out of it.
+
+    Args:
+        start: error of the schedule that was refined.
+        refined: error of the refined one.
+    """
+
+    start: float
+    refined: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is an improvement there too."""
+        return self.refined < self.start
 
 
 class Result(enum.Enum):
@@ -81,8 +136,11 @@ class Solution:
             the solver offers none.
         certificate: what the bound bounds (objective, forecaster, samples); empty where there is
             none.
-        stats: counters such as ``{"nfe": 120, "trials": 40}``; where the result is BUDGET_SPENT,
-            ``advice`` names the solver's own limit that ended it.
+        stats: counters such as ``{"trials": 40}``; where the result is BUDGET_SPENT, ``advice`` names
+            the solver's own limit that ended it.
+        nfe: denoiser evaluations spent through the problem's evaluator.
+        kept_out: what a refinement did on samples that it did not see; None of other solvers, and where
+            there was no refinement.
     """
 
     schedule: Schedule | None
@@ -91,6 +149,8 @@ class Solution:
     lower_bound: float | None = None
     certificate: str = ""
     stats: dict[str, Any] = field(default_factory=dict)
+    nfe: int = 0
+    kept_out: KeptOut | None = None
 
     def __post_init__(self) -> None:
         if (self.schedule is None) != (self.result is Result.INFEASIBLE):

@@ -13,7 +13,7 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Soluti
 from otcache_core.contracts import ScheduleSolver
 from otcache_core.errors import expected
 from otcache_solvers.certificate import Certificate
-from otcache_solvers.costs.displacements import Displacements
+from otcache_core.displacements import Displacements
 from otcache_solvers.flows import (
     BranchAndBound,
     Enumeration,

@@ -15,10 +15,11 @@ from otcache_core.contracts.metric import (
     SetMetric,
 )
 from otcache_core.contracts.probe import FeatureProbe, Measured, SampleRequest
-from otcache_core.contracts.solver import ScheduleSolver
+from otcache_core.contracts.solver import Abilities, ScheduleSolver
 from otcache_core.contracts.storage import Storage
 
 __all__ = [
+    "Abilities",
     "Baseline",
     "BaselineSetting",
     "CacheExecutor",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.problem import check_costs
+from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
 
 
@@ -30,6 +31,10 @@ class SpanCosts:
 
     def __post_init__(self) -> None:
         check_costs(self.costs, len(self.costs))
+
+    def applied(self, schedule: Schedule) -> Schedule:
+        """The schedule with the forecast whose costs these are; itself where they are those of reuse."""
+        return schedule
 
 
 class CostModel(ABC):

@@ -63,21 +63,3 @@ class Taylor(Forecaster):
             delta = (delta[:-1] - delta[1:]) / (steps[:-q] - steps[1 : len(steps) - q + 1])[:, None]
             table = table + ahead**q / math.factorial(q) * delta[0]
         return np.asarray(table)
-
-
-@final
-class Taylor1(Forecaster):
-    """:class:`Taylor` of order 1: linear in the step index."""
-
-    def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """As :class:`Taylor`; shape (skipped, 2 or less)."""
-        return Taylor(1).coefficients(span, grid)
-
-
-@final
-class Taylor3(Forecaster):
-    """:class:`Taylor` of order 3."""
-
-    def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """As :class:`Taylor`; shape (skipped, 4 or less)."""
-        return Taylor(3).coefficients(span, grid)

@@ -41,13 +41,15 @@ def otcache_provide_forecasters() -> list[Info]:
         ),
         Info(
             "taylor-1",
-            "otcache_core.forecasters.taylor:Taylor1",
+            "otcache_core.forecasters.taylor:Taylor",
             "Taylor series of order 1 in the step index (TaylorSeer)",
+            options={"order": 1},
         ),
         Info(
             "taylor-3",
-            "otcache_core.forecasters.taylor:Taylor3",
+            "otcache_core.forecasters.taylor:Taylor",
             "Taylor series of order 3 in the step index (TaylorSeer)",
+            options={"order": 3},
         ),
         Info(
             "mean-velocity",

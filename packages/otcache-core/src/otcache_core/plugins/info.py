@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from otcache_core.errors import PluginError, expected
 
-API_VERSION = 1
+API_VERSION = 2
 KINDS = (
     "probes",
     "cost_models",
@@ -36,6 +37,8 @@ class Info:
         summary: one line for ``otcache plugins list``.
         api: version of the otcache plugin interface it was written for.
         requires: distributions, as ``scikit-image``, that it needs and its own one does not install.
+        options: keyword arguments that the target is made with, so that plugins which differ in one
+            setting share a class; who creates the plugin may give others.
 
     Raises:
         PluginError: if a field is malformed.
@@ -46,6 +49,7 @@ class Info:
     summary: str = ""
     api: int = API_VERSION
     requires: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

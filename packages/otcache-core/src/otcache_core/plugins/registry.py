@@ -139,12 +139,19 @@ class Registry:
     def create(self, kind: str, name: str, *args: Any, **kwargs: Any) -> Any:
         """Instantiate one plugin; a demo or an architecture that is already made is returned as it is.
 
+        Args:
+            kind: one of :data:`~otcache_core.plugins.KINDS`.
+            name: a name, or ``distribution/name``.
+            args: of the target.
+            kwargs: of the target, over the options that the plugin's descriptor gives.
+
         Raises:
             PluginError: as :meth:`get`.
         """
         target = self.get(kind, name)
-        made = isinstance(target, (Demo, Architecture))
-        return target if made else target(*args, **kwargs)
+        if isinstance(target, (Demo, Architecture)):
+            return target
+        return target(*args, **{**self._find(kind, name).info.options, **kwargs})
 
     def _find(self, kind: str, name: str) -> Offer:
         offers = self.infos(kind)

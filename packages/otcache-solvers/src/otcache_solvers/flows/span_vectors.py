@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
-from otcache_solvers.costs.displacements import Displacements
+from otcache_core.displacements import Displacements
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError
-from otcache_core.errors import expected
+from otcache_core.errors import OtcacheError, expected
 
 Array = NDArray[np.float64]
 Spans = tuple[tuple[int, int], ...]
