@@ -23,10 +23,10 @@ import numpy as np
 from otcache.targets import choose
 from otcache_core import Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Evaluator, SampleRequest
+from otcache_core.displacements import Displacements
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_solvers.costs.displacement import Displacement
-from otcache_core.displacements import Displacements
 from otcache_solvers.costs.propagation import Exact, Propagation, ScalarGain
 from otcache_solvers.flows import Beam, BranchAndBound, Enumeration, QuadraticProgram
 from otcache_solvers.vector_sum import VectorSum

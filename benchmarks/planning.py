@@ -25,6 +25,7 @@ import ot
 from numpy.typing import NDArray
 
 from otcache_core import Policy, Provenance, Schedule, ScheduleProblem
+from otcache_core.displacements import Displacements
 from otcache_core.interpolation import clear_cache
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import ToySampler
@@ -33,7 +34,6 @@ from otcache_solvers.anchor import AnchorSearch
 from otcache_solvers.annealing import Annealing
 from otcache_solvers.costs import Gram
 from otcache_solvers.costs.displacement import Displacement
-from otcache_core.displacements import Displacements
 from otcache_solvers.costs.propagation import NoPropagation
 from otcache_solvers.exact_lp import ExactLP
 from otcache_solvers.flows import Beam

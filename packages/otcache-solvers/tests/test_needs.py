@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core.displacements import Displacements
 from otcache_core.testing import ToySampler
 from otcache_solvers.anchor import AnchorSearch
-from otcache_core.displacements import Displacements
 from otcache_solvers.exact_lp import ExactLP
 from otcache_solvers.flows.relaxation import MinNormPoint, QuadraticProgram
 from otcache_solvers.needs import REQUIREMENTS, library

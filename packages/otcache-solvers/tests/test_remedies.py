@@ -11,12 +11,12 @@ import pytest
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation
+from otcache_core.displacements import Displacements, all_spans
 from otcache_core.solvers import BruteForce
 from otcache_core.testing import ToyEvaluator, ToySampler
 from otcache_solvers.anchor import AnchorSearch
 from otcache_solvers.costs import Gram, Outcome
 from otcache_solvers.costs.displacement import Displacement
-from otcache_core.displacements import Displacements, all_spans
 from otcache_solvers.costs.gram_costs import GramCosts
 from otcache_solvers.costs.local import Local
 from otcache_solvers.costs.lookback_costs import LookbackCosts

@@ -11,9 +11,9 @@ import numpy as np
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
+from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
 from otcache_solvers.certificate import Certificate
-from otcache_core.displacements import Displacements
 from otcache_solvers.flows import (
     BranchAndBound,
     Enumeration,
