@@ -17,10 +17,8 @@ def sharers(target: Any) -> list[str]:
     """
     if not is_pipeline(target):
         return []
-    holders: dict[int, str] = {}
-    for module in denoisers_of(target).values():
-        holders |= _holders(module, target)
-    scheduled = _holders(target.scheduler, target).keys()
+    holders = _holders(target, *denoisers_of(target).values())
+    scheduled = _holders(target, target.scheduler).keys() if holders else ()
     return [name for key, name in holders.items() if key in scheduled]
 
 
@@ -30,20 +28,18 @@ def lent_companions(target: Any) -> dict[str, list[str]]:
     Their calls of the companion, in a callback of a run of ``target`` say, could not be told from
     its own.
     """
-    own: set[int] = set()
-    for module in denoisers_of(target).values():
-        own |= _holders(module, target).keys()
-    found = {name: _holders(module, target) for name, module in companions_of(target).items()}
+    own = _holders(target, *denoisers_of(target).values()).keys()
+    found = {name: _holders(target, module) for name, module in companions_of(target).items()}
     lent = {
         name: [text for key, text in by.items() if key not in own] for name, by in found.items()
     }
     return {name: others for name, others in lent.items() if others}
 
 
-def _holders(part: Any, target: Any) -> dict[int, str]:
-    """Return other pipelines that have this part as an attribute, by the identity of their ``__dict__``."""
+def _holders(target: Any, *parts: Any) -> dict[int, str]:
+    """Return other pipelines with any of these as an attribute, by the identity of their ``__dict__``."""
     holders: dict[int, str] = {}
-    for holder in gc.get_referrers(part):
+    for holder in gc.get_referrers(*parts):  # which looks at every object there is, once
         attributes = holder if type(holder) is dict else getattr(holder, "__dict__", {})
         if "_internal_dict" in attributes and attributes is not vars(target):
             holders[id(attributes)] = _owner(holder)
