@@ -68,8 +68,7 @@ ROWS = {
         test_two_pipelines_of_one_class_follow_their_own_schedules
         test_a_run_inside_another_pipeline_s_run_does_not_disturb_it""",
     "a pipeline made with `from_pipe`": """
-        test_a_sibling_is_accelerated_while_the_context_is_open_and_plain_after
-        test_a_pipeline_that_shares_the_module_is_reported""",
+        test_a_sibling_is_accelerated_while_the_context_is_open_and_plain_after""",
     "the same with a scheduler": """
         test_a_twin_with_a_scheduler_of_its_own_is_computed_with_a_warning
         test_a_twin_inside_a_run_is_computed_and_disturbs_nothing

@@ -48,19 +48,6 @@ def test_plugins_are_looked_up_once_and_not_at_every_request(
     assert len(made) == 1
 
 
-def test_who_shares_is_looked_up_when_the_report_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[object] = []
-    monkeypatch.setattr(executor, "sharers", lambda target: looked.append(target) or ["Another"])
-    case = tiny.flux()
-    with TorchExecutor().attach(case.pipe, LINEAR) as run:
-        case(N)
-        assert run.report.warnings == []
-    assert looked == []
-    for _ in range(2):
-        assert [text.split()[0] for text in run.report.warnings] == ["Another"]
-    assert looked == [case.pipe]
-
-
 def test_a_report_does_not_keep_the_pipeline_alive() -> None:
     case = tiny.flux()
     with TorchExecutor().attach(case.pipe, LINEAR) as run:

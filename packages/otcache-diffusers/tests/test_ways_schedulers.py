@@ -34,7 +34,7 @@ REQUEST = SampleRequest(("a", "b"), (0, 1), N)
 def attached(
     pipe: Any, plan: Any, executor: TorchExecutor = EXECUTOR, **more: Any
 ) -> Iterator[RunReport]:
-    """Accelerate; its report is read inside, since after the context it looks for sharers."""
+    """Accelerate."""
     with executor.attach(pipe, plan, **more) as run:
         yield run.report
 

@@ -25,26 +25,18 @@ from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import Driven, StepPolicy, companions_of, drive, unsupported
-from otcache_diffusers.sharing import lent_companions, sharers
+from otcache_diffusers.sharing import lent_companions
 
 
 class TorchRun(RunHandle):
-    """The report of the runs inside one context.
-
-    Who shares the denoiser is looked up when the report is first read after the context: that takes
-    some ten milliseconds, which a run should not wait for.
-    """
+    """The report of the runs inside one context."""
 
     def __init__(self, report: RunReport, driven: Driven) -> None:
         self._report = report
         self._driven: Callable[[], Driven | None] = weakref.ref(driven)  # it knows the target
-        self._look: Callable[[], None] | None = None
 
     @property
     def report(self) -> RunReport:
-        look, self._look = self._look, None
-        if look is not None:
-            look()
         return self._report
 
     @property
@@ -56,11 +48,9 @@ class TorchRun(RunHandle):
         driven = self._driven()
         return driven is not None and driven.busy(besides)
 
-    def close(self, target: Any, policy: CachePolicy) -> None:
+    def close(self) -> None:
         """The context is left; the target is not kept alive."""
         self._driven = _nothing_driven
-        if is_pipeline(target):
-            self._look = partial(_report_sharers, weakref.ref(target), policy)
 
 
 #: What drives a target, made from it and from the policy that caches.
@@ -129,7 +119,7 @@ class TorchExecutor(CacheExecutor):
                 if report.idle and not (fixed and fixed.budget == fixed.num_steps):
                     policy.warn(NOTHING_RAN)
             finally:
-                run.close(target, policy)
+                run.close()
 
     def _forecaster(self, name: str) -> Forecaster:
         if (
@@ -150,14 +140,6 @@ def _companions(target: Any, policy: CachePolicy) -> list[str]:
             f"{', '.join(others)} uses it too."
         )
     return [name for name in companions_of(target) if name not in lent]
-
-
-def _report_sharers(target: Callable[[], Any], policy: CachePolicy) -> None:
-    for name in sharers(target()):
-        policy.warn(
-            f"{name} shares the denoiser and the scheduler: a run of it is accelerated too while the "
-            "context is open."
-        )
 
 
 def _nothing_driven() -> None:

@@ -1,4 +1,4 @@
-"""Who else uses a pipeline's networks."""
+"""Who else uses the networks that feed a pipeline's denoiser."""
 
 from __future__ import annotations
 
@@ -9,27 +9,16 @@ from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.driver import companions_of, denoisers_of
 
 
-def sharers(target: Any) -> list[str]:
-    """Return the class names of other live pipelines with a denoiser and the scheduler of ``target``.
-
-    ``from_pipe`` and ``copy.copy`` make such. One with a scheduler of its own is not among them: its runs
-    are its own. Asks the garbage collector, since nothing else knows all pipelines: some ten milliseconds.
-    """
-    if not is_pipeline(target):
-        return []
-    holders = _holders(target, *denoisers_of(target).values())
-    scheduled = _holders(target, target.scheduler).keys() if holders else ()
-    return [name for key, name in holders.items() if key in scheduled]
-
-
 def lent_companions(target: Any) -> dict[str, list[str]]:
     """Class names, by companion of ``target``, of other live pipelines that hold it and no denoiser.
 
     Their calls of the companion, in a callback of a run of ``target`` say, could not be told from
     its own.
     """
-    own = _holders(target, *denoisers_of(target).values()).keys()
     found = {name: _holders(target, module) for name, module in companions_of(target).items()}
+    if not any(found.values()):
+        return {}
+    own = _holders(target, *denoisers_of(target).values()).keys()
     lent = {
         name: [text for key, text in by.items() if key not in own] for name, by in found.items()
     }

@@ -27,6 +27,10 @@ from otcache_diffusers.driver.step_call import StepCall, untappable
 from otcache_diffusers.driver.taps import Taps, WeakAround, watcher_of
 
 _UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
+_SHARED = (
+    "{other} shares the denoiser and the scheduler: its runs are accelerated too while the context is "
+    "open."
+)
 _REPLACED = (
     "the pipeline's scheduler was replaced after it was accelerated: set the scheduler first, then enter "
     "the context."
@@ -102,6 +106,7 @@ class SchedulerClock(Clock):
         self._rewinds = Rewinds(self._scheduler)
         self._step_call = StepCall(self._scheduler)
         self._announces, self._total = True, 0
+        self._noted = False
         self._stack = ExitStack()
 
     def __enter__(self) -> SchedulerClock:
@@ -113,8 +118,8 @@ class SchedulerClock(Clock):
             raise ExecutionError(taken(self.pipeline, watcher.pipeline))
         with ExitStack() as stack:
             stack.enter_context(Taps(self._scheduler, self._taps()))
-            of_pipeline = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
-            found = {n: around for n, around in of_pipeline.items() if hasattr(self.pipeline, n)}
+            wanted = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
+            found = {n: around for n, around in wanted.items() if hasattr(self.pipeline, n)}
             stack.enter_context(Taps(self.pipeline, found))
             self._stack = stack.pop_all()
         return self
@@ -194,12 +199,11 @@ class SchedulerClock(Clock):
 
     def _check_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Almost the first thing that a call does, before it changes anything on the pipeline."""
-        self._calls.note(self.pipeline)
+        self._noted |= self._calls.note(self.pipeline)
         refuse_late_run()
         return original(*args, **kwargs)
 
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._calls.note(self.pipeline)
         refuse_late_run()
         if self._elsewhere and self.alive:
             raise ExecutionError(_THREADS)
@@ -212,6 +216,10 @@ class SchedulerClock(Clock):
         self._conductor.announce(self._run_info)
         self._home, self._token, self._total = Home(self._calls), object(), 0
         self._rewinds.begin()
+        if other := self._calls.stranger(self.pipeline, self._noted):
+            self._conductor.warn(_SHARED.format(other=other))
+        elif not self._noted:
+            self._calls.note(self.pipeline)
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         bar = original(*args, **kwargs)

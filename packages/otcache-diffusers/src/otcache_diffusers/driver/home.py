@@ -59,14 +59,33 @@ class Calls:
             frame = frame.f_back
         return frame
 
-    def note(self, pipeline: Any) -> None:
-        """Note that the innermost call on this thread's stack, if there is one, is of this pipeline."""
+    def note(self, pipeline: Any) -> bool:
+        """Note that the innermost call on this thread's stack is of this pipeline; return whether one is."""
         frame = self.innermost()
         if frame is None:
-            return
+            return False
         mark, thread = _mark(frame), threading.get_ident()
         around = [c for c in _NOTED.get(thread, ()) if c[0] != mark and _on_this_stack(c[0])]
         _NOTED[thread] = (*around, (mark, weakref.ref(pipeline)))
+        return True
+
+    def stranger(self, pipeline: Any, all_noted: bool) -> str:
+        """Name the class whose call is the innermost on this thread's stack, where it is another pipeline's.
+
+        Args:
+            pipeline: whose own calls are told from others by their class.
+            all_noted: its own calls were noted, which tells them from those of others of its class too.
+
+        Returns:
+            "" where there is no call, or one of the pipeline may be on the stack.
+        """
+        frame = self.innermost()
+        own = [mark for mark, whose in _NOTED.get(threading.get_ident(), ()) if whose() is pipeline]
+        if frame is None or any(map(_on_this_stack, own)):
+            return ""
+        if not all_noted and _runs_here({_code(base) for base in type(pipeline).__mro__}):
+            return ""
+        return frame.f_code.co_qualname.rpartition(".")[0].rpartition(".")[2]
 
     def _is_call(self, frame: FrameType) -> bool:
         code = frame.f_code
@@ -228,6 +247,13 @@ def _innermost_that_pauses() -> FrameType | None:
 def _on_this_stack(mark: Mark) -> bool:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not _is_marked(frame, mark):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _runs_here(codes: Collection[CodeType | None]) -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code not in codes:
         frame = frame.f_back
     return frame is not None
 
