@@ -15,7 +15,7 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,16 +81,21 @@ class Bench:
         return [b * self.num_steps // 30 for b in BUDGETS]
 
 
+def problem_of(measured: Displacements, budget: int) -> ScheduleProblem:
+    """The vector-sum problem of these displacements."""
+    return ScheduleProblem(measured.num_steps, budget, displacements=lambda: measured)
+
+
 def certified(bench: Bench, measured: Displacements, seconds: float) -> Iterator[str]:
     """One row a search and budget, a line at a time."""
     limit = BranchAndBound(seconds=seconds, max_width=2**17)
     solvers = {
-        "enumeration": VectorSum(measured, Enumeration(ORACLE)),
-        "branch and bound": VectorSum(measured, limit),
-        "beam 64, min-norm point": VectorSum(measured, Beam()),
-        "beam 64, QP (Clarabel)": VectorSum(measured, Beam(), QuadraticProgram()),
+        "enumeration": VectorSum(Enumeration(ORACLE)),
+        "branch and bound": VectorSum(limit),
+        "beam 64, min-norm point": VectorSum(Beam()),
+        "beam 64, QP (Clarabel)": VectorSum(Beam(), QuadraticProgram()),
     }
-    VectorSum(measured).solve(ScheduleProblem(bench.num_steps, 1))  # makes the mean Gram
+    VectorSum().solve(problem_of(measured, 1))  # makes the mean Gram
     yield "| B | schedules | search | value | lower bound | gap | bound by | partial paths | time |"
     yield "|--:|--:|---|--:|--:|--:|---|--:|--:|"
     for budget in bench.budgets():
@@ -101,7 +106,7 @@ def certified(bench: Bench, measured: Displacements, seconds: float) -> Iterator
             if "QP" in name and bench.num_steps > 30:
                 continue
             began = time.perf_counter()
-            solution = solver.solve(ScheduleProblem(bench.num_steps, budget))
+            solution = solver.solve(problem_of(measured, budget))
             taken = time.perf_counter() - began
             yield row(budget, count, name, solution, taken)
 
@@ -125,10 +130,10 @@ def run(bench: Bench, measured: Displacements, evaluator: Evaluator) -> Iterator
     rules = ("lexicographic", "shortest-path", "uniform")
     yield "| B | f' M f | true squared error | better neighbours | " + " | ".join(rules) + " |"
     yield "|--:|--:|--:|--:|" + "--:|" * len(rules)
-    n, costs = bench.num_steps, measured.weights()
+    costs = measured.weights()
     for budget in (b for b in bench.budgets() if b <= RUN):
-        problem = ScheduleProblem(n, budget, costs=costs)
-        best = VectorSum(measured).solve(problem)
+        problem = replace(problem_of(measured, budget), costs=costs)
+        best = VectorSum().solve(problem)
         assert best.schedule is not None
         others = [Registry().create("solvers", rule).solve(problem).schedule for rule in rules]
         near = neighbours(best.schedule)
@@ -196,7 +201,7 @@ TRUE = (
 
 def caption(measured: Displacements, seconds: float) -> str:
     """What the bounds bound."""
-    stats = VectorSum(measured).solve(ScheduleProblem(measured.num_steps, 2)).stats
+    stats = VectorSum().solve(problem_of(measured, 2)).stats
     proof = stats["certificate"]
     return (
         f"Objective: {proof.objective}. Forecaster: {proof.forecaster}. Samples: {proof.samples} "

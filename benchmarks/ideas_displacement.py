@@ -37,7 +37,8 @@ def measure(bench: Bench, budget: int) -> dict[str, Row]:
     made = bench.calibration
     growth = gains(made.span_costs, made.gram, made.grid)
     flat = np.ones(N + 1)
-    additive = SecondOrder(made.gram, made.grid, growth).solve(ScheduleProblem(N, budget)).schedule
+    problem = ScheduleProblem(N, budget, gram=made.gram, grid=made.grid, gains=growth)
+    additive = SecondOrder().solve(problem).schedule
     assert additive is not None
     chosen = {"default policy": bench.steps(budget), "additive, gains": additive.computed}
     for memory in (2, 3):

@@ -15,7 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +25,6 @@ import ot
 from numpy.typing import NDArray
 
 from otcache_core import Policy, Provenance, Schedule, ScheduleProblem
-from otcache_core.displacements import Displacements
 from otcache_core.interpolation import clear_cache
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import ToySampler
@@ -38,6 +37,7 @@ from otcache_solvers.costs.propagation import NoPropagation
 from otcache_solvers.exact_lp import ExactLP
 from otcache_solvers.flows import Beam
 from otcache_solvers.gauss_newton import GaussNewton
+from otcache_solvers.ground_cost import between, ground_cost
 from otcache_solvers.lexicographic import Lexicographic
 from otcache_solvers.peak_suppressed import PeakSuppressed
 from otcache_solvers.penalties import KullbackLeibler
@@ -48,7 +48,6 @@ from otcache_solvers.shortest_path import ShortestPath
 from otcache_solvers.simplex import HiGHS
 from otcache_solvers.sinkhorn import Sinkhorn
 from otcache_solvers.state_dp import StateDP
-from otcache_solvers.transport import between, ground_cost
 from otcache_solvers.unbalanced import Unbalanced
 from otcache_solvers.vector_sum import VectorSum
 
@@ -90,7 +89,9 @@ class Case:
     @cached_property
     def everything(self) -> ScheduleProblem:
         """B = N, for planners that answer all budgets in one pass."""
-        return ScheduleProblem(self.n, self.n, self.problem.costs)
+        n, sampler = self.n, ToySampler(num_steps=self.n)
+        gram = Gram.of(sampler.trajectories()).matrix
+        return ScheduleProblem(n, n, self.problem.costs, gram=gram, grid=sampler.grid)
 
     @cached_property
     def search(self) -> ScheduleProblem:
@@ -100,16 +101,11 @@ class Case:
         return ScheduleProblem(self.n, budget, reference=start, evaluator=toy.evaluator())
 
     @cached_property
-    def displaced(self) -> Displacements:
-        """Displacements of every span of the toy ODE, read off its recorded run."""
+    def displaced(self) -> ScheduleProblem:
+        """B = N/5 with displacements of every span of the toy ODE, read off its recorded run."""
         toy = ToySampler(num_steps=self.n, num_samples=2)
-        return Displacement(NoPropagation()).displacements(toy.trajectories())
-
-    @cached_property
-    def run(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Gram and grid of a recorded run."""
-        sampler = ToySampler(num_steps=self.n)
-        return Gram.of(sampler.trajectories()).matrix, sampler.grid
+        found = Displacement(NoPropagation()).displacements(toy.trajectories())
+        return replace(self.search, displacements=lambda: found)
 
     def graph(self) -> object:
         """networkx alone: Dijkstra on the span graph, any number of spans."""
@@ -124,7 +120,7 @@ class Case:
         a, b = self.problem.anchor, self.problem.reference
         assert a is not None
         assert b is not None
-        price = between(ground_cost(None, self.n), a, b)
+        price = between(ground_cost("step", self.problem), a, b)
         return ot.emd(np.full(a.budget, 1 / a.budget), np.full(b.budget, 1 / b.budget), price)
 
 
@@ -138,7 +134,7 @@ ROWS: list[Row] = [
     ("peak-suppressed", "B N^2", 1000, lambda c: PeakSuppressed().solve(c.problem)),
     ("lexicographic", "B^2 N^2", 1000, lambda c: Lexicographic().solve(c.problem)),
     ("lexicographic, all B", "N^4", 200, lambda c: Lexicographic().frontier(c.everything)),
-    ("second-order, all B", "N^4", 200, lambda c: SecondOrder(*c.run).solve(c.problem)),
+    ("second-order, all B", "N^4", 200, lambda c: SecondOrder().frontier(c.everything)),
     ("quantile", "B N", 1000, lambda c: Quantile().solve(c.problem)),
     ("POT alone (ot.emd)", "B_a B_r (B_a + B_r) log", 1000, Case.emd),
     ("exact-lp", "as ot.emd, + N (B_a + B_r)", 1000, lambda c: ExactLP().solve(c.problem)),
@@ -160,13 +156,13 @@ ROWS: list[Row] = [
         "vector-sum, beam",
         "B N^2 width r",
         50,
-        lambda c: VectorSum(c.displaced, Beam()).solve(c.search),
+        lambda c: VectorSum(Beam()).solve(c.displaced),
     ),
     (
         "vector-sum, enumeration",
         "binom(N-1, B-1) r",
         20,
-        lambda c: VectorSum(c.displaced).solve(c.search),
+        lambda c: VectorSum().solve(c.displaced),
     ),
     ("state-dp (B N runs)", "B N^2 a sample", 100, lambda c: StateDP().solve(c.search)),
     (
@@ -247,15 +243,14 @@ def table(steps: list[int]) -> Iterator[str]:
 
 def from_stored_data(folder: Path) -> float:
     """All budgets of N = 50 by second-order and lexicographic, reading the data included."""
-    case, path = Case(50), folder / "stored.npz"
-    np.savez(path, gram=case.run[0], grid=case.run[1], costs=case.problem.costs)
+    known, path = Case(50).everything, folder / "stored.npz"
+    np.savez(path, **{name: getattr(known, name) for name in ("gram", "grid", "costs")})
 
     def work() -> None:
         with np.load(path) as data:
-            solver, costs = SecondOrder(data["gram"], data["grid"]), data["costs"]
-        for budget in range(1, 51):
-            solver.solve(ScheduleProblem(50, budget))
-        assert len(Lexicographic().frontier(ScheduleProblem(50, 50, costs))) == 50
+            problem = ScheduleProblem(50, 50, **data)
+        for solver in (SecondOrder(), Lexicographic()):
+            assert len(solver.frontier(problem)) == 50
 
     return seconds(work)
 

@@ -30,6 +30,7 @@ from otcache_core.plugins import Registry
 from otcache_core.trajectory import Trajectory
 from otcache_core.warp import interpolate
 from otcache_diffusers import demo
+from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.forecast import ForecastCosts
 
 N, BUDGETS = 16, (2, 3, 4, 5)
@@ -99,9 +100,7 @@ class Enumeration:
     def objectives(self, calibration: Calibration) -> dict[str, Objective]:
         """What a planner could minimise without running the schedule, on calibration samples."""
         runs, evaluator = self._evaluator(self._calibration, seed=0)
-        vectors = self._registry.create("cost_models", "displacement").displacements(
-            runs, evaluator
-        )
+        vectors = Displacement().displacements(runs, evaluator)
         mean_cache = self._registry.create("cost_models", "mean-velocity").measure(runs).costs
         w = vectors.weights()
         growth = gains(calibration.span_costs, calibration.gram, calibration.grid)

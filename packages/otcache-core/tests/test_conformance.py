@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otcache_core import ExecutionError, OtcacheError, Schedule, Trajectory
+from otcache_core import (
+    ExecutionError,
+    Need,
+    OtcacheError,
+    Result,
+    Schedule,
+    ScheduleProblem,
+    Solution,
+    Trajectory,
+)
 from otcache_core.contracts import (
+    Abilities,
     CacheExecutor,
     CostModel,
     Evaluator,
@@ -21,6 +31,7 @@ from otcache_core.contracts import (
     RunHandle,
     RunReport,
     SampleRequest,
+    ScheduleSolver,
     SpanCosts,
     Storage,
 )
@@ -360,3 +371,62 @@ def test_a_kit_fails_a_solver_that_only_claims_to_be_exact() -> None:
         "an_exact_solver_equals_brute_force",
         "an_infeasible_problem_is_a_value",
     }
+
+
+class Boaster(ScheduleSolver):
+    """Says that it needs gains alone, is exact and answers all budgets at once; runs the pipeline."""
+
+    abilities = Abilities(needs=frozenset({Need.GAINS}), exact=True, all_budgets=True)
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        schedule = Uniform().solve(problem).schedule
+        assert schedule is not None
+        if problem.evaluator is None:
+            return Solution(schedule, 0.0, Result.FOUND)
+        ran = problem.evaluator.evaluate([schedule])
+        return Solution(schedule, float(ran.errors.mean()), Result.FOUND, nfe=ran.nfe)
+
+
+def test_a_kit_fails_a_solver_whose_abilities_are_others() -> None:
+    class Kit(SolverConformance):
+        def make_solver(self) -> ScheduleSolver:
+            return Boaster()
+
+    assert failures(Kit()) == {
+        "a_problem_without_what_is_needed_is_refused_in_words",
+        "the_price_is_what_was_spent_and_nothing_without_an_evaluator",
+        "the_frontier_is_what_each_budget_gives_alone",
+        "an_exact_solver_says_so_of_every_budget",
+    }
+
+
+def test_a_kit_fails_a_frontier_of_other_schedules() -> None:
+    class Other(ScheduleSolver):
+        def solve(self, problem: ScheduleProblem) -> Solution:
+            return Uniform().solve(problem)
+
+        def frontier(self, problem: ScheduleProblem) -> list[Solution]:
+            return [self.solve(problem)] * problem.budget
+
+    class Kit(SolverConformance):
+        def make_solver(self) -> ScheduleSolver:
+            return Other()
+
+    assert failures(Kit()) == {"the_frontier_is_what_each_budget_gives_alone"}
+
+
+def test_a_kit_fails_costs_that_move_the_steps() -> None:
+    class Moved(SpanCosts):
+        def applied(self, schedule: Schedule) -> Schedule:
+            return Schedule.full(schedule.num_steps)
+
+    class Model(Local):
+        def measure(self, *given: Any) -> SpanCosts:
+            found = super().measure(*given)
+            return Moved(found.costs, found.nfe, found.samples)
+
+    class Kit(CostModelConformance):
+        def make_cost_model(self) -> CostModel:
+            return Model()
+
+    assert failures(Kit()) == {"applying_the_costs_keeps_the_computed_steps"}

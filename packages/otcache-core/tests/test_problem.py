@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from otcache_core import (
+    KeptOut,
+    Need,
     OtcacheError,
     Result,
     Schedule,
@@ -57,6 +59,28 @@ def test_a_problem_checks_budget_and_policies() -> None:
         ScheduleProblem(N, 5)
     with pytest.raises(OtcacheError, match=r"anchor\.num_steps must be 4, got 5"):
         ScheduleProblem(N, 2, anchor=Schedule.full(5))
+
+
+def test_what_a_problem_lacks_is_named_in_order() -> None:
+    problem = ScheduleProblem(N, 2, costs(), grid=np.arange(N + 1.0))
+    assert problem.lacks(set(Need)) == (
+        Need.GRAM,
+        Need.GAINS,
+        Need.DISPLACEMENTS,
+        Need.ANCHOR,
+        Need.REFERENCE,
+        Need.EVALUATOR,
+    )
+    assert problem.lacks({Need.GRID, Need.COSTS}) == ()
+    for name, wrong in (("gram", np.eye(5)), ("grid", np.ones(N)), ("gains", np.ones(N))):
+        with pytest.raises(OtcacheError, match=f"{name} must be of shape"):
+            ScheduleProblem(N, 2, **{name: wrong})
+
+
+def test_a_refinement_is_accepted_where_it_is_better_on_what_was_kept_out() -> None:
+    assert KeptOut(start=2.0, refined=1.0).accepted
+    assert not KeptOut(1.0, 1.0).accepted
+    assert not KeptOut(1.0, float("nan")).accepted
 
 
 def test_a_solution_has_a_schedule_unless_infeasible() -> None:

@@ -77,7 +77,7 @@ def test_no_schedule_runs_twice_and_everything_is_counted():
     solution = solve(AnchorSearch(max_trials=15, climb_trials=9), evaluator)
     searched = [steps for steps, samples, fit in evaluator.runs if fit]
     assert len(searched) == len(set(searched)) == solution.stats["trials"] <= 24
-    assert solution.stats["nfe"] == sum(4 * len(samples) for _, samples, _ in evaluator.runs)
+    assert solution.nfe == sum(4 * len(samples) for _, samples, _ in evaluator.runs)
     assert {samples for _, samples, fit in evaluator.runs if fit} == {(0, 1, 2)}
     assert {samples for _, samples, fit in evaluator.runs if not fit} <= {(3,)}
 

@@ -143,7 +143,7 @@ def test_no_allowance_is_exceeded_and_no_schedule_is_paid_twice(search, trials, 
     evaluator = Ledger(rugged(seed))
     nfe = None if runs is None else runs * 3 * 2 + seed % 6
     solution = solve(search(fit=fit, max_trials=trials, max_nfe=nfe), evaluator, seed=seed)
-    assert solution.stats["nfe"] == evaluator.nfe
+    assert solution.nfe == evaluator.nfe
     assert solution.stats["trials"] == len(evaluator.runs) == len(set(evaluator.runs))
     assert trials is None or solution.stats["trials"] <= trials
     assert nfe is None or evaluator.nfe <= nfe

@@ -10,16 +10,16 @@ import pytest
 
 from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.plugins import Registry
-from otcache_core.testing import CostModelConformance, SolverConformance, ToySampler
+from otcache_core.testing import CostModelConformance, SolverConformance
 from otcache_solvers import plugin
-from otcache_solvers.costs import Gram
-from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.flows import Beam, BranchAndBound, PathSearch
+from otcache_solvers.flows import Beam, BranchAndBound, Enumeration, PathSearch
 from otcache_solvers.penalties import KullbackLeibler
+
+REGISTRY = Registry()
 
 
 def create(kind: str, name: str, **settings: Any) -> Any:
-    return Registry().create(kind, name, **settings)
+    return REGISTRY.create(kind, name, **settings)
 
 
 class TestOutcome(CostModelConformance):
@@ -52,6 +52,11 @@ class TestExactLP(SolverConformance):
         return create("solvers", "exact-lp")
 
 
+class TestExactLPOnNoise(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "exact-lp", cost="noise")
+
+
 class TestSinkhorn(SolverConformance):
     def make_solver(self):
         return create("solvers", "sinkhorn")
@@ -60,6 +65,11 @@ class TestSinkhorn(SolverConformance):
 class TestUnbalanced(SolverConformance):
     def make_solver(self):
         return create("solvers", "unbalanced")
+
+
+class TestUnbalancedOnTrajectory(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "unbalanced", cost="trajectory")
 
 
 class TestUnbalancedSoft(SolverConformance):
@@ -105,9 +115,11 @@ class TestVectorSum(SolverConformance):
     search: PathSearch | None = None
 
     def make_solver(self):
-        sampler = ToySampler(num_steps=self.num_steps)
-        measured = Displacement().displacements(sampler.trajectories(), sampler.evaluator())
-        return create("solvers", "vector-sum", displacements=measured, search=self.search)
+        return create("solvers", "vector-sum", search=self.search)
+
+
+class TestVectorSumEnumeration(TestVectorSum):
+    search = Enumeration()
 
 
 class TestVectorSumBeam(TestVectorSum):
@@ -125,9 +137,12 @@ class TestQuantile(SolverConformance):
 
 class TestSecondOrder(SolverConformance):
     def make_solver(self):
-        sampler = ToySampler(num_steps=self.num_steps)
-        gram = Gram.of(sampler.trajectories()).matrix
-        return create("solvers", "second-order", gram=gram, grid=sampler.grid)
+        return create("solvers", "second-order")
+
+
+class TestSecondOrderFitted(SolverConformance):
+    def make_solver(self):
+        return create("solvers", "second-order", fitted=True)
 
 
 class TestAnchorSearch(SolverConformance):
@@ -164,8 +179,27 @@ class TestRefine(SolverConformance):
 
 @pytest.mark.parametrize("info", plugin.otcache_provide_solvers(), ids=lambda info: info.name)
 def test_a_solver_can_be_created_without_settings_and_says_what_it_needs(info):
+    solver, problem = create("solvers", info.name), ScheduleProblem(6, 3)
+    assert problem.lacks(solver.abilities.needs)
     with pytest.raises(OtcacheError, match="got no"):
-        create("solvers", info.name).solve(ScheduleProblem(6, 3))
+        solver.solve(problem)
+
+
+def test_abilities_are_those_of_the_settings():
+    def able(name, **settings):
+        abilities = create("solvers", name, **settings).abilities
+        return abilities.exact, abilities.all_budgets, abilities.forecasts
+
+    assert able("second-order") == (True, True, True)
+    assert able("lexicographic") == able("peak-suppressed") == (True, True, False)
+    assert able("state-dp") == (False, True, False)
+    assert able("state-dp", forecaster="linear") == (False, True, True)
+    assert able("anchor-search") == able("refine") == (False, False, True)
+    assert able("anchor-search", fit=False) == able("annealing") == (False, False, False)
+    assert able("unbalanced") == (True, False, False)
+    assert able("unbalanced", penalty=KullbackLeibler()) == (False, False, False)
+    assert able("vector-sum", search=Enumeration()) == (True, False, False)
+    assert able("vector-sum") == able("sinkhorn") == (False, False, False)
 
 
 def test_importing_the_plugin_module_imports_nothing_heavy():

@@ -47,20 +47,22 @@ def test_the_error_on_samples_kept_out_never_rises():
         solution = GaussNewton().solve(problem)
         kept = range(6, 8)
         assert _error(solution.schedule, toy, kept) <= _error(start, toy, kept) * (1 + 1e-12)
-        assert solution.stats["accepted"] == (solution.schedule != start)
+        held = solution.kept_out
+        assert held.accepted == (held.refined < held.start) == (solution.schedule != start)
+        assert solution.objective == min(held.refined, held.start)
 
 
 def test_it_improves_a_fitted_schedule():
     problem = ScheduleProblem(12, 4, reference=_fitted(), evaluator=TOY.evaluator())
     solution = GaussNewton().solve(problem)
-    assert solution.stats["accepted"]
+    assert solution.kept_out.accepted
     assert _error(solution.schedule) < 0.9 * _error(_fitted())
 
 
 def test_evaluations_are_counted():
     counting = CountingEvaluator(TOY.evaluator())
     problem = ScheduleProblem(12, 4, reference=_fitted(), evaluator=counting)
-    assert GaussNewton().solve(problem).stats["nfe"] == counting.nfe
+    assert GaussNewton().solve(problem).nfe == counting.nfe
 
 
 def test_weights_of_branches_are_varied_and_shared_ones_left():

@@ -38,6 +38,7 @@ STOPPED = [
 def test_a_limit_that_stopped_a_solver_is_one_it_has(solver, raised):
     solution = solver.solve(PROBLEM)
     assert solution.result is Result.BUDGET_SPENT
+    assert solution.kept_out is None
     limits = re.findall(r"`(\w+)`", solution.stats["advice"])
     holder = solver.penalty if isinstance(solver, Unbalanced) else solver
     assert limits

@@ -116,6 +116,7 @@ def test_a_planned_schedule_carries_its_lookbacks():
     found = MeanVelocity().lookback_costs(RUNS)
     plan = PeakSuppressed().solve(ScheduleProblem(N, 4, costs=found.costs)).schedule
     carried = found.applied(plan)
+    assert MeanVelocity().measure(RUNS).applied(plan) == carried
     assert carried.computed == plan.computed
     assert carried.forecaster == "mean-velocity"
     h = [float(found.lookbacks[span.start, span.stop]) for span in plan.spans()]

@@ -20,11 +20,15 @@ from otcache_solvers.simplex import HiGHS
 from otcache_solvers.vector_sum import VectorSum
 
 ENDS = Schedule(6, (0, 3)), Schedule(6, (0, 1, 2, 4))
-PROBLEM = ScheduleProblem(
-    6, 3, np.triu(np.ones((6, 7)), k=2), *ENDS, ToySampler(num_steps=6).evaluator()
-)
 SPANS = tuple((i, j) for i in range(6) for j in range(i + 2, 7))
-MEASURED = Displacements(6, SPANS, np.eye(len(SPANS))[None])
+PROBLEM = ScheduleProblem(
+    6,
+    3,
+    np.triu(np.ones((6, 7)), k=2),
+    *ENDS,
+    ToySampler(num_steps=6).evaluator(),
+    displacements=lambda: Displacements(6, SPANS, np.eye(len(SPANS))[None]),
+)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +36,8 @@ MEASURED = Displacements(6, SPANS, np.eye(len(SPANS))[None])
     [
         ("networkx", ShortestPath(), "solver 'shortest-path' needs networkx"),
         ("optuna", AnchorSearch(max_trials=2), "solver 'anchor-search' needs optuna"),
-        ("cvxpy", VectorSum(MEASURED, relaxation=QuadraticProgram()), r"or use MinNormPoint\(\)"),
-        ("scipy.optimize", VectorSum(MEASURED, relaxation=MinNormPoint()), "needs scipy"),
+        ("cvxpy", VectorSum(relaxation=QuadraticProgram()), r"or use MinNormPoint\(\)"),
+        ("scipy.optimize", VectorSum(relaxation=MinNormPoint()), "needs scipy"),
         ("scipy.optimize", ExactLP(backend=HiGHS()), "by HiGHS needs scipy"),
         ("ot", ExactLP(), r"needs POT.*or use backend=HiGHS\(\)"),
     ],

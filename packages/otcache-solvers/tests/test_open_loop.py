@@ -64,8 +64,8 @@ def test_no_other_weights_land_nearer_without_a_ridge():
 @pytest.mark.parametrize("budget", [1, 3, 5, 8])
 def test_second_order_stores_the_forecast_it_planned_with(budget):
     growth = np.linspace(2.0, 1.0, 15)
-    solver = SecondOrder(GRAM.matrix, GRID, growth, fitted=True)
-    solution = solver.solve(ScheduleProblem(14, budget))
+    problem = ScheduleProblem(14, budget, gram=GRAM.matrix, grid=GRID, gains=growth)
+    solution = SecondOrder(fitted=True).solve(problem)
     schedule = solution.schedule
     assert schedule.forecaster == "fitted"
     assert schedule.memory <= 2
@@ -74,7 +74,7 @@ def test_second_order_stores_the_forecast_it_planned_with(budget):
         for span in schedule.spans()
     )
     assert total == pytest.approx(solution.objective, rel=1e-7, abs=1e-12)
-    plain = SecondOrder(GRAM.matrix, GRID, growth).solve(ScheduleProblem(14, budget))
+    plain = SecondOrder().solve(problem)
     assert plain.schedule == schedule.without_weights()
 
 

@@ -25,8 +25,10 @@ from otcache_solvers.costs.propagation import NoPropagation
 from otcache_solvers.costs.sample_costs import SampleCosts
 from otcache_solvers.exact_lp import ExactLP
 from otcache_solvers.flows import BranchAndBound, Enumeration, MinNormPoint, QuadraticProgram
+from otcache_solvers.ground_cost import ground_cost
 from otcache_solvers.lexicographic import Lexicographic
 from otcache_solvers.needs import library
+from otcache_solvers.open_loop import OpenLoopFit
 from otcache_solvers.peak_suppressed import PeakSuppressed
 from otcache_solvers.penalties import KullbackLeibler
 from otcache_solvers.quantile import Quantile
@@ -34,12 +36,13 @@ from otcache_solvers.second_order import SecondOrder
 from otcache_solvers.shortest_path import ShortestPath
 from otcache_solvers.simplex import HiGHS, NetworkSimplex
 from otcache_solvers.sinkhorn import Sinkhorn
-from otcache_solvers.transport import ground_cost
+from otcache_solvers.unbalanced import Unbalanced
 from otcache_solvers.vector_sum import VectorSum
 
 SAMPLER = ToySampler(num_steps=7, num_samples=3, power=1.5)
 RUNS = SAMPLER.trajectories()
 PROBLEM = ScheduleProblem(7, 3)
+ENDS = {"anchor": Schedule(7, (0, 3)), "reference": Schedule(7, (0, 1, 2, 4))}
 
 
 def displaced(n: int = 8, seed: int = 0) -> Displacements:
@@ -119,7 +122,7 @@ def test_record_them_all_on_one_grid(model):
             marks=pytest.mark.remedy("Gram.per_sample holds NaN or infinity: record the runs aga"),
         ),
         pytest.param(
-            lambda gram: SecondOrder(gram, SAMPLER.grid),
+            lambda gram: OpenLoopFit(gram, SAMPLER.grid),
             np.full((7, 7), np.nan),
             Gram.of(RUNS).matrix,
             marks=pytest.mark.remedy("{} holds NaN or infinity: record the runs again"),
@@ -210,13 +213,23 @@ def test_costs_of_shards_are_measured_with_one_span_cap():
         ),
         pytest.param(
             Quantile(),
-            {"anchor": Schedule(7, (0, 3)), "reference": Schedule(7, (0, 1, 2, 4))},
+            ENDS,
             marks=pytest.mark.remedy("between two schedules, got no {}: pass anchor=... and ref"),
         ),
         pytest.param(
             AnchorSearch(max_trials=2, climb_trials=0),
             {"evaluator": SAMPLER.evaluator()},
             marks=pytest.mark.remedy("runs the pipeline, got no evaluator: pass evaluator=..."),
+        ),
+        pytest.param(
+            SecondOrder(),
+            {"gram": Gram.of(RUNS).matrix, "grid": RUNS[0].grid},
+            marks=pytest.mark.remedy("the Gram matrix of the outputs, got none: pass gram=Gram.of("),
+        ),
+        pytest.param(
+            VectorSum(),
+            {"displacements": lambda: Displacement(NoPropagation()).displacements(RUNS)},
+            marks=pytest.mark.remedy("needs displacements, got none: measure them with Displacement"),
         ),
     ],
 )  # fmt: skip
@@ -226,19 +239,13 @@ def test_a_problem_is_given_what_its_solver_needs(solver, given):
     assert solver.solve(replace(PROBLEM, **given)).schedule.budget == 3
 
 
-@pytest.mark.remedy("solver 'vector-sum' needs displacements, got none: measure them with")
-def test_displacements_are_measured():
-    with pytest.raises(OtcacheError, match=r"measure them with Displacement\(\)\.displacements"):
-        VectorSum().solve(PROBLEM)
-    measured = Displacement().displacements(RUNS, SAMPLER.evaluator())
-    assert VectorSum(measured).solve(PROBLEM).result is Result.OPTIMAL
-
-
-@pytest.mark.remedy("SecondOrder needs the Gram of the outputs, got none: create it as")
-def test_second_order_is_created_with_a_gram_and_its_grid():
-    with pytest.raises(OtcacheError, match=r"create it as SecondOrder\(gram, grid\)"):
-        SecondOrder().solve(PROBLEM)
-    assert SecondOrder(Gram.of(RUNS).matrix, SAMPLER.grid).solve(PROBLEM).schedule.budget == 3
+@pytest.mark.remedy("needs the grid, got none: pass grid=trajectories[0].grid")
+@pytest.mark.parametrize("solver", [SecondOrder(), ExactLP("noise")])
+def test_a_problem_is_given_its_grid(solver):
+    problem = replace(PROBLEM, gram=Gram.of(RUNS).matrix, **ENDS)
+    with pytest.raises(OtcacheError, match="needs the grid, got none"):
+        solver.solve(problem)
+    assert solver.solve(replace(problem, grid=RUNS[0].grid)).schedule.budget == 3
 
 
 @pytest.mark.remedy("a fit replaces the strengths searched. Pass fit=False")
@@ -277,12 +284,23 @@ def test_costs_are_divided_by_their_largest(scale):
 
 @pytest.mark.remedy("or a negative entry: give moves that should not happen a large price instead")
 def test_a_move_that_should_not_happen_has_a_large_price():
-    cost = ground_cost(None, 5).copy()
+    problem = ScheduleProblem(5, 2)
+    cost = ground_cost("step", problem)
     cost[0, 4] = np.inf
     with pytest.raises(OtcacheError, match="a large price instead"):
-        ground_cost(cost, 5)
+        ground_cost(cost, problem)
     cost[0, 4] = 1e6
-    ground_cost(cost, 5)
+    ground_cost(cost, problem)
+
+
+@pytest.mark.remedy("of a run that never changes: use cost='step'")
+@pytest.mark.parametrize("solver", [ExactLP("noise"), Unbalanced(cost="trajectory")])
+def test_a_run_that_never_changes_has_the_ground_cost_step(solver):
+    still = {"gram": np.ones((7, 7)), "grid": np.full(8, 0.5)}
+    problem = replace(PROBLEM, **ENDS, **still)
+    with pytest.raises(OtcacheError, match="use cost='step'"):
+        solver.solve(problem)
+    assert replace(solver, cost="step").solve(problem).schedule.budget == 3
 
 
 @pytest.mark.remedy("Use backend=HiGHS(), or raise `max_iterations` ({})")
@@ -303,19 +321,19 @@ def test_transport_that_did_not_converge(monkeypatch):
 
 @pytest.mark.remedy("use BranchAndBound() instead")
 def test_too_many_schedules_to_try():
-    problem = ScheduleProblem(8, 4)
+    problem = ScheduleProblem(8, 4, displacements=displaced)
     with pytest.raises(OtcacheError, match=r"use BranchAndBound\(\) instead"):
-        VectorSum(displaced(), Enumeration(max_schedules=10)).solve(problem)
-    assert VectorSum(displaced(), BranchAndBound()).solve(problem).result is Result.OPTIMAL
+        VectorSum(Enumeration(max_schedules=10)).solve(problem)
+    assert VectorSum(BranchAndBound()).solve(problem).result is Result.OPTIMAL
 
 
 @pytest.mark.remedy("the layers were cut to {} labels: raise `max_width`", value=True)
 @pytest.mark.remedy("the time limit of {} s was reached: raise `seconds`", value=True)
 def test_a_gap_says_how_to_close_it():
-    problem = ScheduleProblem(16, 5)
+    problem = ScheduleProblem(16, 5, displacements=lambda: displaced(16))
 
     def certified(search):
-        return VectorSum(displaced(16), search, MinNormPoint()).solve(problem).stats["certificate"]
+        return VectorSum(search, MinNormPoint()).solve(problem).stats["certificate"]
 
     stopped = {
         "raise `max_width`": BranchAndBound(width=1, max_width=1, probes=0),
@@ -334,7 +352,7 @@ def test_a_gap_says_how_to_close_it():
 @pytest.mark.remedy("use MinNormPoint()")
 def test_a_missing_library_is_installed_or_done_without(monkeypatch):
     pair = np.full(2, 0.5), np.full(2, 0.5), np.ones((2, 2))
-    measured = displaced(6)
+    problem = ScheduleProblem(6, 3, displacements=lambda: displaced(6))
     with monkeypatch.context() as missing:
         for name in ("networkx", "ot", "cvxpy"):
             missing.setitem(sys.modules, name, None)
@@ -345,8 +363,8 @@ def test_a_missing_library_is_installed_or_done_without(monkeypatch):
             NetworkSimplex()(*pair)
         HiGHS()(*pair)
         with pytest.raises(OtcacheError, match=r"or use MinNormPoint\(\)"):
-            VectorSum(measured, relaxation=QuadraticProgram()).solve(ScheduleProblem(6, 3))
-        VectorSum(measured, relaxation=MinNormPoint()).solve(ScheduleProblem(6, 3))
+            VectorSum(relaxation=QuadraticProgram()).solve(problem)
+        VectorSum(relaxation=MinNormPoint()).solve(problem)
     library("networkx", "this")
 
 
@@ -369,6 +387,6 @@ def test_brute_force_names_what_is_not_beside_it():
 def test_transport_without_creation():
     with pytest.raises(OtcacheError, match="use ExactLP or Sinkhorn"):
         KullbackLeibler(np.inf)
-    ends = replace(PROBLEM, anchor=Schedule(7, (0, 3)), reference=Schedule(7, (0, 1, 2, 4)))
+    ends = replace(PROBLEM, **ENDS)
     for solver in (ExactLP(), Sinkhorn()):
         assert solver.solve(ends).result is Result.OPTIMAL

@@ -46,6 +46,11 @@ def random_run(n, seed, d=5):
     return v, grid, rng.random(n + 1) * 3
 
 
+def problem_of(v, grid, budget, gains=None):
+    n = len(v)
+    return ScheduleProblem(n, budget, gram=gram_of(v), grid=grid, gains=gains)
+
+
 def gram_of(v):
     return v @ v.T / v.shape[1]
 
@@ -54,12 +59,13 @@ def gram_of(v):
 @settings(max_examples=40, deadline=None)
 def test_it_equals_the_best_of_all_schedules(n, seed, weighted):
     v, grid, gains = random_run(n, seed)
-    solver = SecondOrder(gram_of(v), grid, gains if weighted else None, RIDGE)
+    problem = problem_of(v, grid, n, gains if weighted else None)
+    frontier = SecondOrder(RIDGE).frontier(problem)
     gains = gains if weighted else np.ones(n + 1)
     for budget in range(1, n + 1):
         schedules = [(0, *r) for r in itertools.combinations(range(1, n), budget - 1)]
         best = min(objective(v, grid, steps, gains) for steps in schedules)
-        got = solver.solve(ScheduleProblem(n, budget))
+        got = frontier[budget - 1]
         assert got.result is Result.OPTIMAL
         assert got.objective == got.lower_bound == pytest.approx(best, rel=1e-8, abs=1e-13)
         assert objective(v, grid, got.schedule.computed, gains) == pytest.approx(
@@ -90,9 +96,9 @@ def test_outputs_in_a_plane_are_forecast_almost_exactly_from_two():
     rng = np.random.default_rng(0)
     grid = np.linspace(1.0, 0.0, 11)
     v = rng.standard_normal(4) + grid[:-1, None] * rng.standard_normal(4)
-    solve = SecondOrder(gram_of(v), grid, ridge=1e-12).solve
-    assert solve(ScheduleProblem(10, 2)).objective < 1e-9
-    assert solve(ScheduleProblem(10, 1)).objective > 1e-4
+    solve = SecondOrder(ridge=1e-12).solve
+    assert solve(problem_of(v, grid, 2)).objective < 1e-9
+    assert solve(problem_of(v, grid, 1)).objective > 1e-4
 
 
 def test_silent_outputs_cost_nothing():
@@ -104,15 +110,16 @@ def test_a_zero_gain_makes_the_spans_that_stop_there_free():
     v, grid, _ = random_run(7, seed=5)
     gains = np.ones(8)
     gains[7] = 0.0
-    solution = SecondOrder(gram_of(v), grid, gains).solve(ScheduleProblem(7, 2))
+    solution = SecondOrder().solve(problem_of(v, grid, 2, gains))
     assert solution.schedule.computed == (0, 1)
     assert solution.objective == 0.0
 
 
 def test_the_objective_never_rises_much_with_the_budget_on_a_smooth_run():
     sampler = ToySampler(num_steps=20)
-    solver = SecondOrder(Gram.of(sampler.trajectories()).matrix, sampler.grid)
-    values = [solver.solve(ScheduleProblem(20, b)).objective for b in range(1, 21)]
+    gram = Gram.of(sampler.trajectories()).matrix
+    found = SecondOrder().frontier(ScheduleProblem(20, 20, gram=gram, grid=sampler.grid))
+    values = [solution.objective for solution in found]
     assert values[-1] == 0.0
     assert all(after <= before for before, after in itertools.pairwise(values))
 
@@ -121,32 +128,32 @@ def test_the_objective_never_rises_much_with_the_budget_on_a_smooth_run():
 def test_all_budgets_are_planned_in_one_quick_pass(n, limit):
     sampler = ToySampler(num_steps=n)
     gram = Gram.of(sampler.trajectories()).matrix
+    problem = ScheduleProblem(n, n, gram=gram, grid=sampler.grid)
     began = time.perf_counter()
-    solver = SecondOrder(gram, sampler.grid)
-    for budget in range(1, n + 1):
-        assert solver.solve(ScheduleProblem(n, budget)).schedule.budget == budget
+    found = [solution.schedule.budget for solution in SecondOrder().frontier(problem)]
+    assert found == list(range(1, n + 1))
     assert time.perf_counter() - began < 2 * limit  # twice: the machine may be busy
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gram": np.eye(4)[:3]}, "gram must be of shape"),
-        ({"grid": np.ones(4)}, "grid must be of shape"),
-        ({"gains": np.ones(4)}, "gains must be of shape"),
         ({"gram": np.full((4, 4), np.nan)}, "gram holds NaN"),
         ({"gram": np.triu(np.ones((4, 4)))}, "must be symmetric"),
-        ({"ridge": 0.0}, "ridge must be above 0"),
-        ({"grid": None}, "together"),
+        ({"grid": np.full(5, np.inf)}, "grid holds NaN or infinity"),
+        ({"gains": np.full(5, np.nan)}, "gains holds NaN"),
+        ({"gram": None}, "needs the Gram matrix of the outputs, got none"),
+        ({"grid": None}, "needs the grid, got none"),
     ],
 )
-def test_bad_input_is_refused_when_the_solver_is_made(change, message):
+def test_bad_input_is_refused(change, message):
     good = {"gram": np.eye(4), "grid": np.linspace(1.0, 0.0, 5)}
+    SecondOrder().solve(ScheduleProblem(4, 2, **good))
     with pytest.raises(OtcacheError, match=message):
-        SecondOrder(**{**good, **change})
+        SecondOrder().solve(ScheduleProblem(4, 2, **{**good, **change}))
 
 
-def test_another_step_count_is_refused():
-    solver = SecondOrder(np.eye(4), np.linspace(1.0, 0.0, 5))
-    with pytest.raises(OtcacheError, match="num_steps must be 4, as the Gram, got 5"):
-        solver.solve(ScheduleProblem(5, 2))
+@pytest.mark.parametrize("ridge", [0.0, -1.0, np.nan])
+def test_a_ridge_that_is_none_is_refused_when_the_solver_is_made(ridge):
+    with pytest.raises(OtcacheError, match="ridge must be above 0"):
+        SecondOrder(ridge)

@@ -74,9 +74,7 @@ def test_a_last_step_is_optimal() -> None:
 def test_samples_are_a_subset() -> None:
     evaluator = ToySampler(num_steps=8, num_samples=3).evaluator()
     problem = ScheduleProblem(8, 3, evaluator=evaluator)
-    assert (
-        3 * StateDP(samples=1).solve(problem).stats["nfe"] == StateDP().solve(problem).stats["nfe"]
-    )
+    assert 3 * StateDP(samples=1).solve(problem).nfe == StateDP().solve(problem).nfe
 
 
 def test_an_evaluator_without_states_is_refused() -> None:

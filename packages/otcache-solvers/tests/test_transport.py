@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
+from otcache_core.testing import ToySampler
 from otcache_core.warp import coordinate
+from otcache_solvers.costs import Gram
 from otcache_solvers.exact_lp import ExactLP
+from otcache_solvers.ground_cost import between, ground_cost
 from otcache_solvers.quantile import Quantile
 from otcache_solvers.simplex import HiGHS, NetworkSimplex
 from otcache_solvers.sinkhorn import Annealed, Sinkhorn
-from otcache_solvers.transport import between, ground_cost
+from otcache_solvers.unbalanced import Unbalanced
 
 N = 16
 
@@ -138,6 +141,72 @@ def test_marginals_met_before_the_last_epsilon_are_not_convergence():
     assert met_early > 0  # the first epsilon is met in a few iterations
 
 
+def test_steps_are_squared_distances_of_indices():
+    index = np.arange(N) / N
+    expected = np.square(index[:, None] - index)
+    np.testing.assert_array_equal(ground_cost("step", ScheduleProblem(N, 1)), expected)
+
+
+@given(ends(), st.floats(0.3, 3.0), st.sampled_from([1.0, -1.0, 1000.0]))
+@settings(max_examples=25, deadline=None)
+def test_noise_is_the_squared_difference_of_levels_whatever_their_unit(pair, power, unit):
+    s = np.linspace(1.0, 0.0, N + 1) ** power
+    cost, other = (
+        ground_cost("noise", ScheduleProblem(N, 1, grid=grid)) for grid in (s, unit * s + 1)
+    )
+    np.testing.assert_allclose(cost, np.square(s[:-1, None] - s[:-1]), atol=1e-12)
+    np.testing.assert_allclose(other, cost, atol=1e-9)
+    assert cost.max() <= 1
+    plan = NetworkSimplex()(*_uniform(*pair), between(cost, *pair))
+    ours, best = (_value(p, between(cost, *pair)) for p in (plan, _monotone(*pair)))
+    assert ours == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_trajectory_is_the_distance_of_outputs(dim):
+    v = np.random.default_rng(0).standard_normal((N, dim))
+    cost = ground_cost("trajectory", ScheduleProblem(N, 1, gram=v @ v.T / dim))
+    square = np.square(v[:, None] - v).mean(axis=2)
+    np.testing.assert_allclose(cost, square / square.max(), atol=1e-12)
+    assert cost.max() == 1
+    assert not np.diagonal(cost).any()
+    assert (cost >= 0).all()
+
+
+@given(ends(), st.integers(1, N))
+@settings(max_examples=25, deadline=None)
+def test_on_an_even_grid_noise_is_step_and_so_are_outputs_that_follow_it(pair, budget):
+    s = np.linspace(1.0, 0.0, N + 1)
+    outputs = np.outer(s[:-1], [2.0, -1.0])
+    problem = ScheduleProblem(
+        N, budget, anchor=pair[0], reference=pair[1], gram=outputs @ outputs.T, grid=s
+    )
+    found = {cost: ExactLP(cost).solve(problem) for cost in ("step", "noise", "trajectory")}
+    targets = {cost: np.array(f.schedule.computed) for cost, f in found.items()}
+    for cost in ("noise", "trajectory"):  # ties of the rounding may fall either way
+        assert np.abs(targets[cost] - targets["step"]).max() <= 1
+        assert found[cost].objective == pytest.approx(found["step"].objective, abs=1e-6)
+
+
+@pytest.mark.parametrize("solver", [ExactLP, Sinkhorn])
+@pytest.mark.parametrize("cost", ["noise", "trajectory"])
+def test_named_costs_differ_where_the_run_is_not_even(solver, cost):
+    toy = ToySampler(num_steps=N, power=3.0)
+    pair = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))
+    problem = ScheduleProblem(
+        N, 5, None, *pair, gram=Gram.of(toy.trajectories()).matrix, grid=toy.grid
+    )
+    plain, named = solver().solve(problem), solver(cost).solve(problem)
+    assert plain.stats["transport_cost"] != named.stats["transport_cost"]
+    assert named.schedule.budget == 5
+
+
+@pytest.mark.parametrize("solver", [ExactLP, Sinkhorn, Unbalanced])
+def test_a_ground_cost_of_another_name_is_refused_when_the_solver_is_made(solver):
+    with pytest.raises(OtcacheError, match="or one of step, noise, trajectory, got 'euclidean'"):
+        solver(cost="euclidean")
+
+
 @pytest.mark.parametrize(
     ("cost", "message"),
     [
@@ -149,7 +218,7 @@ def test_marginals_met_before_the_last_epsilon_are_not_convergence():
 )
 def test_bad_ground_costs(cost, message):
     with pytest.raises(OtcacheError, match=message):
-        ground_cost(cost, N)
+        ground_cost(cost, ScheduleProblem(N, 1))
 
 
 def test_a_program_that_cannot_converge_is_an_error():

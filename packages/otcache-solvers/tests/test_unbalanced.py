@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
+from otcache_solvers.ground_cost import between, ground_cost
 from otcache_solvers.penalties import KullbackLeibler, TotalVariation
 from otcache_solvers.simplex import HiGHS, NetworkSimplex
 from otcache_solvers.sinkhorn import Annealed
-from otcache_solvers.transport import between, ground_cost
 from otcache_solvers.unbalanced import Unbalanced
 
 N = 16
@@ -84,7 +84,7 @@ def test_a_small_penalty_moves_nothing_and_steps_come_and_go_in_place():
 @pytest.mark.parametrize("budgets", [(2, 8), (3, 12), (4, 4)])
 def test_with_kl_the_transported_mass_tends_to_the_geometric_mean(budgets):
     pair = tuple(Schedule(N, tuple(range(b))) for b in budgets)
-    price = between(ground_cost(None, N), *pair)
+    price = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
     wanted = math.sqrt(math.prod(budgets))
     off = []
     for weight in (0.1, 1.0, 10.0, 100.0):
@@ -98,7 +98,7 @@ def test_with_kl_the_transported_mass_tends_to_the_geometric_mean(budgets):
 @given(ends(equal=True))
 @settings(max_examples=15, deadline=None)
 def test_for_equal_masses_both_tend_to_balanced_transport_as_the_penalty_grows(pair):
-    price = between(ground_cost(None, N), *pair)
+    price = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
     balanced = float((NetworkSimplex()(*_units(pair), price) * price).sum())
     hard = TotalVariation(1.0).couple(*_units(pair), price).plan
     assert (hard * price).sum() == pytest.approx(balanced, abs=1e-12)
@@ -114,7 +114,7 @@ def test_for_equal_masses_both_tend_to_balanced_transport_as_the_penalty_grows(p
 def test_kl_is_what_pots_own_iterations_reach(weight):
     import ot
 
-    price = between(ground_cost(None, N), *PAIR)
+    price = between(ground_cost("step", ScheduleProblem(N, 1)), *PAIR)
     mu, nu = _units(PAIR)
     epsilon = 0.02 * price.max()
     theirs = ot.unbalanced.sinkhorn_unbalanced(
@@ -129,7 +129,7 @@ def test_kl_is_what_pots_own_iterations_reach(weight):
 def test_the_fall_of_epsilon_leads_to_the_problem_without_entropy(weight):
     import ot
 
-    price = between(ground_cost(None, N), *PAIR)
+    price = between(ground_cost("step", ScheduleProblem(N, 1)), *PAIR)
     mu, nu = _units(PAIR)
     plain = ot.unbalanced.mm_unbalanced(mu, nu, price, weight, div="kl", numItermax=100_000)
 
@@ -171,7 +171,9 @@ def test_every_budget_gets_its_steps_and_lam_is_linear_in_it(pair, budget):
 @pytest.mark.parametrize("penalty", [TotalVariation(), KullbackLeibler()])
 def test_mass_at_shared_steps_stays_there(penalty):
     shared = Schedule(N, (0, 8)), Schedule(N, (0, 2, 8, 12))
-    plan = penalty.couple(*_units(shared), between(ground_cost(None, N), *shared)).plan
+    plan = penalty.couple(
+        *_units(shared), between(ground_cost("step", ScheduleProblem(N, 1)), *shared)
+    ).plan
     assert plan[0].argmax() == 0
     assert plan[1].argmax() == 2
 

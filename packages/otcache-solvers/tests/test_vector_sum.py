@@ -41,6 +41,10 @@ def make(n, rank, seed, *, samples=1, grow=0.0, cap=None):
     return Displacements(n, spans, D @ D.transpose(0, 2, 1)), D
 
 
+def problem_of(measured, budget, **given):
+    return ScheduleProblem(measured.num_steps, budget, displacements=lambda: measured, **given)
+
+
 def true_value(D, measured, steps):
     """|| sum of d ||^2 straight from the vectors; None for a path that is not there."""
     total = np.zeros((D.shape[0], D.shape[2]))
@@ -86,9 +90,9 @@ SEARCHES = (
 def test_every_search_against_all_schedules(case):
     measured, D, budget, tolerance = case
     best = brute(D, measured, budget)
-    problem = ScheduleProblem(measured.num_steps, budget)
+    problem = problem_of(measured, budget)
     for search in SEARCHES:
-        got = VectorSum(measured, search, tolerance=tolerance).solve(problem)
+        got = VectorSum(search, tolerance=tolerance).solve(problem)
         if math.isinf(best):
             assert got.result is Result.INFEASIBLE
             continue
@@ -150,12 +154,12 @@ def test_a_layered_relaxation_is_tight_at_the_ends():
 def test_fractional_flows_cancel_vectors_and_the_search_says_that_it_proved_nothing():
     """Two paths with opposite displacements: the relaxation is 0, both paths have norm 1."""
     measured = Displacements(3, ((0, 2), (1, 3)), np.array([[[1.0, -1.0], [-1.0, 1.0]]]))
-    got = VectorSum(measured, Beam(4)).solve(ScheduleProblem(3, 2))
+    got = VectorSum(Beam(4)).solve(problem_of(measured, 2))
     assert (got.objective, got.lower_bound) == (1.0, 0.0)
     assert got.result is Result.FOUND
     assert got.stats["certificate"].gap == 1
     assert "Try BranchAndBound()" in got.stats["certificate"].reason
-    assert VectorSum(measured, BranchAndBound()).solve(ScheduleProblem(3, 2)).lower_bound == 1.0
+    assert VectorSum(BranchAndBound()).solve(problem_of(measured, 2)).lower_bound == 1.0
 
 
 @pytest.mark.remedy("Try more iterations, or another `solver`", value=True)
@@ -175,18 +179,18 @@ def test_the_bound_of_a_qp_that_stops_early_is_valid_and_says_so(options):
 def test_a_qp_solver_that_fails_leaves_a_schedule_without_a_certificate_and_the_reason():
     measured, _ = make(10, 3, 1, grow=4.0)
     failing = QuadraticProgram("OSQP", (("max_iter", 20), ("eps_abs", -1.0)))
-    got = VectorSum(measured, Beam(), failing).solve(ScheduleProblem(10, 4))
+    got = VectorSum(Beam(), failing).solve(problem_of(measured, 4))
     assert got.stats["relaxed"].closure is Closure.FAILED
     assert got.stats["relaxed"].detail
     assert "MinNormPoint()" in got.stats["relaxed"].closure.value
     assert (got.lower_bound, got.stats["certificate"], got.certificate) == (None, None, "")
     for better in (QuadraticProgram("CLARABEL"), MinNormPoint()):
-        assert VectorSum(measured, Beam(), better).solve(ScheduleProblem(10, 4)).certificate
+        assert VectorSum(Beam(), better).solve(problem_of(measured, 4)).certificate
 
 
 def test_a_beam_alone_has_no_certificate():
     measured, _ = make(10, 3, 1)
-    got = VectorSum(measured, Beam(), relaxation=None).solve(ScheduleProblem(10, 4))
+    got = VectorSum(Beam(), relaxation=None).solve(problem_of(measured, 4))
     assert got.result is Result.FOUND
     assert (got.lower_bound, got.stats["certificate"], got.certificate) == (None, None, "")
 
@@ -194,7 +198,7 @@ def test_a_beam_alone_has_no_certificate():
 def test_the_certificate_names_what_it_bounds():
     sampler = ToySampler(num_steps=10)
     measured = Displacement().displacements(sampler.trajectories(), sampler.evaluator())
-    got = VectorSum(measured).solve(ScheduleProblem(10, 4))
+    got = VectorSum().solve(problem_of(measured, 4))
     certificate = got.stats["certificate"]
     assert (certificate.forecaster, certificate.samples, certificate.gap) == ("reuse", 3, 0.0)
     assert certificate.value == certificate.lower_bound == got.objective == got.lower_bound
@@ -207,12 +211,12 @@ def test_the_certificate_names_what_it_bounds():
 def test_a_wider_search_never_bounds_worse_and_ends_with_the_optimum():
     """Vectors that cancel, so that one pass is not enough."""
     measured, _ = make(16, 8, 3)
-    problem = ScheduleProblem(16, 6)
-    best = VectorSum(measured, Enumeration()).solve(problem).objective
+    problem = problem_of(measured, 6)
+    best = VectorSum(Enumeration()).solve(problem).objective
     bounds = []
     for width in (1, 16, 256, 4096):
         search = BranchAndBound(Beam(1), width=width, max_width=width)
-        got = VectorSum(measured, search).solve(problem)
+        got = VectorSum(search).solve(problem)
         assert got.lower_bound <= best * (1 + 1e-9)
         bounds.append(got.lower_bound)
     assert bounds[0] < bounds[-1] == pytest.approx(best)
@@ -225,7 +229,7 @@ def test_limits_are_told_in_words():
         (BranchAndBound(width=1, max_width=2), "raise `max_width`"),
         (BranchAndBound(seconds=1e-9), "raise `seconds`"),
     ):
-        got = VectorSum(measured, search).solve(ScheduleProblem(16, 6))
+        got = VectorSum(search).solve(problem_of(measured, 6))
         assert got.result is Result.FOUND
         assert words in got.stats["certificate"].reason
         assert got.lower_bound < got.objective
@@ -236,9 +240,7 @@ def test_the_unit_of_the_displacements_does_not_matter(scale):
     measured, _ = make(12, 4, 5, grow=3.0)
     scaled = Displacements(12, measured.spans, measured.per_sample * scale)
     for search in (Enumeration(), BranchAndBound()):
-        plain, other = (
-            VectorSum(m, search).solve(ScheduleProblem(12, 4)) for m in (measured, scaled)
-        )
+        plain, other = (VectorSum(search).solve(problem_of(m, 4)) for m in (measured, scaled))
         assert plain.schedule == other.schedule
         assert other.objective == pytest.approx(scale * plain.objective)
         assert other.result is Result.OPTIMAL
@@ -248,7 +250,7 @@ def test_nothing_displaced_is_optimal_at_once():
     spans = all_spans(8)
     measured = Displacements(8, spans, np.zeros((1, len(spans), len(spans))))
     for search in SEARCHES:
-        got = VectorSum(measured, search).solve(ScheduleProblem(8, 3))
+        got = VectorSum(search).solve(problem_of(measured, 3))
         assert (got.objective, got.lower_bound, got.result) == (0.0, 0.0, Result.OPTIMAL)
 
 
@@ -257,24 +259,35 @@ def test_spans_of_infinite_cost_are_avoided():
     start, stop = np.indices((8, 9))
     costs = np.where(stop - start > 3, np.inf, 0.0)
     for search in SEARCHES:
-        got = VectorSum(measured, search).solve(ScheduleProblem(8, 3, costs=costs))
+        got = VectorSum(search).solve(problem_of(measured, 3, costs=costs))
         assert max(b - a for a, b in itertools.pairwise((*got.schedule.computed, 8))) == 3
-        none = VectorSum(measured, search).solve(ScheduleProblem(8, 2, costs=costs))
+        none = VectorSum(search).solve(problem_of(measured, 2, costs=costs))
         assert none.result is Result.INFEASIBLE
         assert none.schedule is None
+
+
+def test_displacements_are_factored_once_while_they_are_the_same(monkeypatch):
+    factored, of = [], SpanVectors.of
+    monkeypatch.setattr(SpanVectors, "of", lambda *given: factored.append(given) or of(*given))
+    (one, _), (other, _), solver = make(8, 3, 0), make(8, 3, 1), VectorSum()
+    solver.frontier(problem_of(one, 5))
+    values = [solver.solve(problem_of(m, 4)).objective for m in (one, other, other, one)]
+    assert len(factored) == 3
+    assert values[0] == values[3] != values[1] == values[2]
+    assert values[1] == VectorSum().solve(problem_of(other, 4)).objective
 
 
 def test_bad_input_is_refused_in_words():
     measured, _ = make(8, 3, 0)
     with pytest.raises(OtcacheError, match=r"num_steps must be 8, as the displacements, got 9"):
-        VectorSum(measured).solve(ScheduleProblem(9, 3))
+        VectorSum().solve(ScheduleProblem(9, 3, displacements=lambda: measured))
     with pytest.raises(OtcacheError, match=r"schedules with N = 8, B = 4 must be at most 10, got"):
-        VectorSum(measured, Enumeration(10)).solve(ScheduleProblem(8, 4))
+        VectorSum(Enumeration(10)).solve(problem_of(measured, 4))
     with pytest.raises(OtcacheError, match=r"QuadraticProgram.solver must be one of .*CLARABEL"):
-        VectorSum(measured, Beam(), QuadraticProgram("none")).solve(ScheduleProblem(8, 4))
+        VectorSum(Beam(), QuadraticProgram("none")).solve(problem_of(measured, 4))
     for wrong in (
-        lambda: VectorSum(measured, tolerance=1.0),
-        lambda: VectorSum(measured, tolerance=math.nan),
+        lambda: VectorSum(tolerance=1.0),
+        lambda: VectorSum(tolerance=math.nan),
         lambda: SpanVectors.of(measured, -0.1),
         lambda: Beam(0),
         lambda: BranchAndBound(width=0),
@@ -299,13 +312,13 @@ def test_thirty_steps_are_enumerated_and_branch_and_bound_agrees():
     """1.56 million schedules at B = 8; at B = 13 there are too many to try by default."""
     sampler = ToySampler(num_steps=30, num_samples=2)
     measured = Displacement().displacements(sampler.trajectories(), sampler.evaluator())
-    problem = ScheduleProblem(30, 8)
-    every = VectorSum(measured).solve(problem)
-    bounded = VectorSum(measured, BranchAndBound()).solve(problem)
+    problem = problem_of(measured, 8)
+    every = VectorSum().solve(problem)
+    bounded = VectorSum(BranchAndBound()).solve(problem)
     assert every.stats["schedules"] == math.comb(29, 7)
     assert every.stats["certificate"].gap == bounded.stats["certificate"].gap == 0
     assert bounded.objective == pytest.approx(every.objective, rel=1e-8)
-    more = VectorSum(measured).solve(ScheduleProblem(30, 13)).stats["certificate"]
+    more = VectorSum().solve(problem_of(measured, 13)).stats["certificate"]
     assert more.method == "branch and bound"
     assert more.gap <= 0.1
 
@@ -313,6 +326,6 @@ def test_thirty_steps_are_enumerated_and_branch_and_bound_agrees():
 @pytest.mark.parametrize("relaxation", [None, MinNormPoint(), QuadraticProgram()])
 def test_branch_and_bound_needs_no_relaxation_at_its_root(relaxation):
     measured, D = make(10, 4, 3, grow=2.0)
-    got = VectorSum(measured, BranchAndBound(), relaxation).solve(ScheduleProblem(10, 4))
+    got = VectorSum(BranchAndBound(), relaxation).solve(problem_of(measured, 4))
     assert got.stats["certificate"].gap == 0
     assert got.objective == pytest.approx(brute(D, measured, 4))

@@ -52,8 +52,8 @@ class ScheduleProblem:
             (N, N).
         grid: s_0 .. s_N, monotone; shape (N + 1,).
         gains: g_0 .. g_N, growth of a deviation from step j to the end of the run; shape (N + 1,).
-        displacements: measures what skipping each span does to the result, as vectors; called by
-            solvers that need it, since it takes time.
+        displacements: measures what skipping each span does to the result, as vectors; called by each
+            ``solve`` that needs it, since it takes time, and gives the same object every time.
 
     Raises:
         OtcacheError: if a shape is wrong or a cost is NaN or negative.

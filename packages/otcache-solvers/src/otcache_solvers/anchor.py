@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import Evaluator, ScheduleSolver
+from otcache_core.contracts import Abilities, Evaluator, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.forecasters.strength import StrengthCurve
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.climb import climb
 from otcache_solvers.kumaraswamy import Kumaraswamy
 from otcache_solvers.limits import raise_limits
-from otcache_solvers.needs import evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.search_space import GapSpace, IntegerSpace, SearchSpace, WarpSpace
 from otcache_solvers.shared_study import SharedStudy
 from otcache_solvers.strength_space import StrengthSpace
@@ -113,6 +113,11 @@ class AnchorSearch(ScheduleSolver):
         alone = self.study is not None and self.storage is None
         self._refuse(alone, "study", "it names a study in a storage. Pass storage=...")
 
+    @property
+    def abilities(self) -> Abilities:
+        """Forecasts are counted where they are fitted in each trial, or their strength is searched."""
+        return Abilities(PIPELINE, forecasts=self.fit or self.strength)
+
     def _refuse(self, condition: bool, name: str, why: str) -> None:
         if condition:
             value = getattr(self, name)
@@ -156,7 +161,8 @@ class AnchorSearch(ScheduleSolver):
             chosen.schedule,
             chosen.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
-            stats={"nfe": book.nfe, "trials": book.tried, "warm": starts, **pruned, **verdict},
+            stats={"trials": book.tried, "warm": starts, **pruned, **verdict},
+            nfe=book.nfe,
         )
 
     def _samples(self, evaluator: Evaluator) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -8,11 +8,11 @@ from typing import final
 import numpy as np
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.warp import levels, round_to_steps
 from otcache_solvers.climb import REACH, climb, relocated
-from otcache_solvers.needs import evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.trial_book import FLOOR, TrialBook, check_allowance
 
 NEARBY = 0.7
@@ -80,10 +80,15 @@ class Annealing(ScheduleSolver):
             raise OtcacheError(expected("Annealing.temperature", self.temperature, wanted))
         check_allowance("Annealing", self.max_trials, self.max_nfe)
 
+    @property
+    def abilities(self) -> Abilities:
+        """Forecasts are counted where they are fitted in each trial."""
+        return Abilities(PIPELINE, forecasts=self.fit)
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Search, the same way for the same seed; the objective is E, never above the start's.
 
-        ``stats``: ``nfe`` and ``trials`` spent, E of the ``start`` and of the best ``annealed``
+        ``stats``: ``trials`` run, E of the ``start`` and of the best ``annealed``
         schedule, and how many moves were ``taken``. The result is BUDGET_SPENT where an allowance
         ended the search.
 
@@ -112,13 +117,13 @@ class Annealing(ScheduleSolver):
             best.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
             stats={
-                "nfe": book.nfe,
                 "trials": len(book.entries),
                 "start": start.value,
                 "annealed": annealed.value,
                 "taken": taken,
                 **book.advice("annealing", settled),
             },
+            nfe=book.nfe,
         )
 
     def _start(self, problem: ScheduleProblem) -> Schedule:

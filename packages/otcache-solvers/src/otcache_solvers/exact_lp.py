@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.warp import coordinate
+from otcache_solvers.ground_cost import (
+    GroundCost,
+    between,
+    check_ground_cost,
+    ground_cost,
+    needs_of,
+)
 from otcache_solvers.needs import endpoints_of
 from otcache_solvers.simplex import Coupler, NetworkSimplex
-from otcache_solvers.transport import Geodesic, between, ground_cost
+from otcache_solvers.transport import Geodesic
 
 
 @final
@@ -41,9 +47,13 @@ class ExactLP(ScheduleSolver):
         section 2, "Geometry".
 
     Args:
-        cost: C, shape (N, N), at least 0, zero on the diagonal; ((a - b)/N)^2 by default.
+        cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
+            (:func:`~otcache_solvers.ground_cost.ground_cost`).
         backend: solves the program, :class:`~otcache_solvers.simplex.NetworkSimplex` (POT) or
             :class:`~otcache_solvers.simplex.HiGHS` (scipy).
+
+    Raises:
+        OtcacheError: if there is no ground cost of that name.
 
     Examples:
         >>> from otcache_core import Schedule
@@ -53,18 +63,26 @@ class ExactLP(ScheduleSolver):
         (0, 3, 7)
     """
 
-    cost: NDArray[np.float64] | None = None
+    cost: GroundCost = "step"
     backend: Coupler = field(default_factory=NetworkSimplex)
+
+    def __post_init__(self) -> None:
+        check_ground_cost(self.cost)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What is exact is the rounding to steps; the needs depend on the ground cost."""
+        return Abilities(needs_of(self.cost), exact=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The interpolated schedule; the objective is its distance to the quantile function.
 
         Raises:
-            OtcacheError: if the problem has no anchor or no reference, the ground cost does not
-                fit, or the linear program fails.
+            OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
+                needs, that does not fit, or the linear program fails.
         """
         anchor, reference = endpoints_of(problem, "exact-lp")
-        cost = ground_cost(self.cost, problem.num_steps)
+        cost = ground_cost(self.cost, problem)
         mu, nu = (np.full(s.budget, 1 / s.budget) for s in (anchor, reference))
         plan = self.backend(mu, nu, between(cost, anchor, reference))
         lam = coordinate(problem.budget, anchor.budget, reference.budget)

@@ -9,11 +9,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import Evaluator, ScheduleSolver
+from otcache_core import KeptOut, OtcacheError, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, Evaluator, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.warp import levels, round_to_steps
-from otcache_solvers.needs import evaluator_of
+from otcache_solvers.needs import PIPELINE, evaluator_of
 from otcache_solvers.trial_book import mean_error
 from otcache_solvers.weight_vector import WeightVector
 
@@ -54,6 +54,8 @@ class GaussNewton(ScheduleSolver):
         OtcacheError: if a number is out of range.
     """
 
+    abilities = Abilities(PIPELINE, forecasts=True)
+
     objective: str | None = None
     split: float = 0.25
     dampings: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -70,6 +72,8 @@ class GaussNewton(ScheduleSolver):
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Refine the problem's reference; an even schedule fitted in closed loop if it has none.
+
+        The objective is the error on the samples kept out, and ``kept_out`` that before and after.
 
         Raises:
             OtcacheError: if the problem has no evaluator, it has fewer than two samples, or the
@@ -88,21 +92,17 @@ class GaussNewton(ScheduleSolver):
             advice = (
                 f"A step may cost {price} evaluations. Raise `max_nfe` ({self.max_nfe}) to that."
             )
-            stats = {"nfe": nfe, "accepted": False, "price": price, "advice": advice}
-            return Solution(start, np.inf, Result.BUDGET_SPENT, stats=stats)
+            stats = {"price": price, "advice": advice}
+            return Solution(start, np.inf, Result.BUDGET_SPENT, stats=stats, nfe=nfe)
         better, spent = self._refined(start, evaluator, range(kept.start))
         ran = evaluator.evaluate([start, better], objective=self.objective, samples=kept)
-        before, after = (float(value) for value in mean_error(ran.errors, robust=True))
-        accepted = after < before
+        held = KeptOut(*(float(value) for value in mean_error(ran.errors, robust=True)))
         return Solution(
-            better if accepted else start,
-            after if accepted else before,
+            better if held.accepted else start,
+            held.refined if held.accepted else held.start,
             Result.FOUND,
-            stats={
-                "nfe": nfe + spent + ran.nfe,
-                "accepted": accepted,
-                "kept_out": {"refined": after, "start": before},
-            },
+            nfe=nfe + spent + ran.nfe,
+            kept_out=held,
         )
 
     def _start(self, problem: ScheduleProblem, evaluator: Evaluator) -> tuple[Schedule, int]:

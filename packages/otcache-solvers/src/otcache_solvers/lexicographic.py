@@ -9,8 +9,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core import Need, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_solvers.needs import costs_of
 
 Ints = NDArray[np.intp]
@@ -49,6 +49,8 @@ class Lexicographic(ScheduleSolver):
         >>> Lexicographic().solve(ScheduleProblem(4, 2, costs=costs)).objective
         1.0
     """
+
+    abilities = Abilities(needs=frozenset({Need.COSTS}), exact=True, all_budgets=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The best schedule of the problem's budget.
@@ -136,5 +138,5 @@ def _solution(label: _Label, levels: list[Ints], num_steps: int) -> Solution:
         Result.OPTIMAL,
         lower_bound=vector[0],
         certificate=CERTIFICATE,
-        stats={"nfe": 0, "span_costs": vector},
+        stats={"span_costs": vector},
     )

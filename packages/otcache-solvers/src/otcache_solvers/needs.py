@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator
+from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
 
+#: Of solvers that interpolate between two schedules, and of those that run the pipeline.
+ENDPOINTS = frozenset({Need.ANCHOR, Need.REFERENCE})
+PIPELINE = frozenset({Need.EVALUATOR})
 #: What to install for a module that is imported on use: the requirements of this package.
 REQUIREMENTS = {
     "cvxpy": "cvxpy>=1.5",
@@ -57,6 +61,58 @@ def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
             "measure them with a cost model and pass costs=..."
         )
     return problem.costs
+
+
+def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
+    """The Gram matrix of the problem's outputs.
+
+    Args:
+        problem: the problem.
+        user: what needs it, to begin a sentence with.
+
+    Raises:
+        OtcacheError: if it has none.
+    """
+    if problem.gram is None:
+        raise OtcacheError(
+            f"{user} needs the Gram matrix of the outputs, got none: "
+            "pass gram=Gram.of(trajectories).matrix."
+        )
+    return np.asarray(problem.gram, dtype=np.float64)
+
+
+def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
+    """The problem's grid.
+
+    Args:
+        problem: the problem.
+        user: what needs it, to begin a sentence with.
+
+    Raises:
+        OtcacheError: if it has none.
+    """
+    if problem.grid is None:
+        raise OtcacheError(f"{user} needs the grid, got none: pass grid=trajectories[0].grid.")
+    return np.asarray(problem.grid, dtype=np.float64)
+
+
+def displacements_of(problem: ScheduleProblem, solver: str) -> Displacements:
+    """The displacements of the problem's spans, measured if they are not yet.
+
+    Raises:
+        OtcacheError: if it has none, or those of another N.
+    """
+    if problem.displacements is None:
+        raise OtcacheError(
+            f"solver {solver!r} needs displacements, got none: measure them with "
+            "Displacement().displacements(trajectories, evaluator) and pass displacements=..., "
+            "a function that returns them."
+        )
+    measured = problem.displacements()
+    if problem.num_steps != measured.num_steps:
+        wanted = f"{measured.num_steps}, as the displacements"
+        raise OtcacheError(expected("num_steps", problem.num_steps, wanted))
+    return measured
 
 
 def endpoints_of(problem: ScheduleProblem, solver: str) -> tuple[Schedule, Schedule]:

@@ -9,8 +9,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_solvers.needs import costs_of
 
@@ -47,6 +47,8 @@ class PeakSuppressed(ScheduleSolver):
         >>> PeakSuppressed().solve(ScheduleProblem(4, 2, costs=costs)).schedule.computed
         (0, 1)
     """
+
+    abilities = Abilities(needs=frozenset({Need.COSTS}), exact=True, all_budgets=True)
 
     gamma: float = 4.0
 
@@ -113,4 +115,4 @@ class PeakSuppressed(ScheduleSolver):
         schedule = Schedule(num_steps=n, computed=tuple(reversed(steps)))
         certificate = f"least sum of the problem's span costs to the power {self.gamma:g}"
         total = value * scale
-        return Solution(schedule, total, Result.OPTIMAL, total, certificate, {"nfe": 0})
+        return Solution(schedule, total, Result.OPTIMAL, total, certificate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,13 @@ Floats = NDArray[np.float64]
 
 
 class Penalty(ABC):
-    """How far the marginals of a plan may be from mu and nu, and at what price."""
+    """How far the marginals of a plan may be from mu and nu, and at what price.
+
+    Attributes:
+        exact: whether every plan is optimal; else an iteration may end before it has converged.
+    """
+
+    exact: ClassVar[bool] = False
 
     @abstractmethod
     def couple(self, mu: Floats, nu: Floats, cost: Floats) -> Coupling:
@@ -49,6 +55,8 @@ class TotalVariation(Penalty):
     Raises:
         OtcacheError: if the weight is out of range.
     """
+
+    exact: ClassVar[bool] = True
 
     weight: float = 1.0
     backend: Coupler = field(default_factory=NetworkSimplex)

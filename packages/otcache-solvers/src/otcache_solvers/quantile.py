@@ -7,9 +7,9 @@ from typing import final
 import numpy as np
 
 from otcache_core import Result, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.warp import coordinate, interpolate, levels, quantile_function
-from otcache_solvers.needs import endpoints_of
+from otcache_solvers.needs import ENDPOINTS, endpoints_of
 
 CERTIFICATE = "least sum of squared distances, in steps, to the interpolated quantile function"
 
@@ -36,6 +36,8 @@ class Quantile(ScheduleSolver):
         (0, 3, 7)
     """
 
+    abilities = Abilities(needs=ENDPOINTS, exact=True)
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The interpolated schedule.
 
@@ -48,6 +50,4 @@ class Quantile(ScheduleSolver):
         u = levels(problem.budget)
         q = (1 - lam) * quantile_function(anchor)(u) + lam * quantile_function(reference)(u)
         gap = float(np.square(np.array(schedule.computed) - problem.num_steps * q).sum())
-        return Solution(
-            schedule, gap, Result.OPTIMAL, gap, CERTIFICATE, stats={"nfe": 0, "lam": lam}
-        )
+        return Solution(schedule, gap, Result.OPTIMAL, gap, CERTIFICATE, stats={"lam": lam})

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import final
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.climb import REACH, climb
-from otcache_solvers.needs import evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.trial_book import TrialBook, check_allowance
 
 
@@ -58,12 +58,17 @@ class Refine(ScheduleSolver):
             raise OtcacheError(expected("Refine.reach", self.reach, "at least 1"))
         check_allowance("Refine", self.max_trials, self.max_nfe)
 
+    @property
+    def abilities(self) -> Abilities:
+        """Forecasts are counted where they are fitted in each trial."""
+        return Abilities(PIPELINE, forecasts=self.fit)
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Climb, the same way for the same seed; the objective is never above the start's.
 
         The start is the problem's reference; where that has another budget, its warp read at B
-        levels; where there is none, the uniform schedule. ``stats``: ``nfe`` and ``trials`` spent,
-        the error of the ``start``, and whether another schedule was ``accepted``. The result is
+        levels; where there is none, the uniform schedule. ``stats``: ``trials`` run, the
+        error of the ``start``, and whether another schedule was ``accepted``. The result is
         BUDGET_SPENT where an allowance ended the climb.
 
         Raises:
@@ -88,12 +93,12 @@ class Refine(ScheduleSolver):
             best.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
             stats={
-                "nfe": book.nfe,
                 "trials": len(book.entries),
                 "start": start.value,
                 "accepted": best is not start,
                 **book.advice("the climb", settled),
             },
+            nfe=book.nfe,
         )
 
 

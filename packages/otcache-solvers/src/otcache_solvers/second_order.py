@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
-from otcache_core.errors import expected
-from otcache_solvers.costs.forecast import ForecastCosts
+from otcache_core import Need, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
+from otcache_solvers.costs.forecast import ForecastCosts, check_ridge
+from otcache_solvers.needs import gram_of, grid_of
 from otcache_solvers.open_loop import OpenLoopFit
 
 CERTIFICATE = (
@@ -28,96 +28,80 @@ class SecondOrder(ScheduleSolver):
 
     .. math:: \min_{S} \sum_{m=1}^{B} q(k_{m-1}, k_m, k_{m+1}), \qquad k_{B+1} = N
 
-    with q of :class:`~otcache_solvers.costs.forecast.ForecastCosts`: a span's cost depends on the
+    with q of :class:`~otcache_solvers.costs.forecast.ForecastCosts`, on the problem's Gram and grid,
+    each span weighted by the gain of its end where the problem has gains. A span's cost depends on the
     span before it, so the dynamic program runs over pairs (previous, current):
-    V_{b+1}(k, j) = min_p V_b(p, k) + q(p, k, j). One pass of O(N^3) a budget answers all budgets;
-    it is made at the first ``solve``. Of equal paths the one with the smaller steps at its end is
-    taken.
+    V_{b+1}(k, j) = min_p V_b(p, k) + q(p, k, j), O(N^3) a budget. Of equal paths the one with the
+    smaller steps at its end is taken. The problem's costs are not used.
 
     References:
         METHODS.md, section 4 ("open loop").
 
     Args:
-        gram: H[a, b] = E <v_a, v_b> over the calibration samples, shape (N, N).
-        grid: s_0 .. s_N, shape (N + 1,).
-        gains: g_0 .. g_N, growth of a deviation from step j to the end; none by default.
-        ridge: of the forecast, relative.
+        ridge: of the forecast, relative; above 0.
         fitted: store the weights of the planned forecast in the schedule
             (:class:`~otcache_solvers.open_loop.OpenLoopFit` of memory 2); else it reuses, for a fit
             in closed loop to come.
 
     Raises:
-        OtcacheError: if only one of ``gram`` and ``grid`` is given, or a shape or value is wrong.
+        OtcacheError: if the ridge is not above 0.
     """
 
-    gram: NDArray[np.float64] | None = None
-    grid: NDArray[np.float64] | None = None
-    gains: NDArray[np.float64] | None = None
+    abilities = Abilities(
+        needs=frozenset({Need.GRAM, Need.GRID}), exact=True, all_budgets=True, forecasts=True
+    )
+
     ridge: float = 1e-4
     fitted: bool = False
 
     def __post_init__(self) -> None:
-        if (self.gram is None) != (self.grid is None):
-            raise OtcacheError("SecondOrder takes gram and grid together, got one of them.")
-        if self.gram is not None:
-            self._costs  # noqa: B018  # bad input is an error here, not at the first solve
+        check_ridge(self.ridge)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The best schedule of the problem's budget; its costs are not used.
+        """The best schedule of the problem's budget.
 
         Raises:
-            OtcacheError: if the solver was made without a Gram, or N differs.
+            OtcacheError: if the problem has no Gram or no grid, or one that is none.
         """
-        n = len(self._costs)
-        if problem.num_steps != n:
-            raise OtcacheError(expected("num_steps", problem.num_steps, f"{n}, as the Gram"))
-        steps, value = self._paths[problem.budget - 1]
-        schedule = Schedule(num_steps=n, computed=steps)
-        return Solution(
-            self._fit.fitted(schedule) if self.fitted else schedule,
-            value,
-            Result.OPTIMAL,
-            lower_bound=value,
-            certificate=CERTIFICATE,
-            stats={"nfe": 0},
-        )
+        return self.frontier(problem)[-1]
 
-    @cached_property
-    def _fit(self) -> OpenLoopFit:
-        gram, grid = (np.asarray(a, dtype=np.float64) for a in (self.gram, self.grid))
-        return OpenLoopFit(gram, grid, 2, self.ridge)
+    def frontier(self, problem: ScheduleProblem) -> list[Solution]:
+        """The best schedules of the budgets 1 .. B, from one pass.
 
-    @cached_property
-    def _costs(self) -> NDArray[np.float64]:
-        if self.gram is None or self.grid is None:
-            raise OtcacheError(
-                "SecondOrder needs the Gram of the outputs, got none: "
-                "create it as SecondOrder(gram, grid)."
-            )
-        gains = None if self.gains is None else np.asarray(self.gains, dtype=np.float64)
-        gram, grid = (np.asarray(a, dtype=np.float64) for a in (self.gram, self.grid))
-        return ForecastCosts(gram, grid, gains, self.ridge).table()
+        Raises:
+            OtcacheError: as :meth:`solve`.
+        """
+        gram, grid = (of(problem, "solver 'second-order'") for of in (gram_of, grid_of))
+        gains = None if problem.gains is None else np.asarray(problem.gains, dtype=np.float64)
+        costs = ForecastCosts(gram, grid, gains, self.ridge).table()
+        fit = OpenLoopFit(gram, grid, 2, self.ridge) if self.fitted else None
+        return [_solution(*path, len(gram), fit) for path in _paths(costs, problem.budget)]
 
-    @cached_property
-    def _paths(self) -> list[tuple[tuple[int, ...], float]]:
-        """Steps and value of the best schedule of every budget 1 .. N."""
-        q = self._costs
-        n = len(q)
-        V = np.full((n, n), np.inf)
-        V[0, 0] = 0.0  # one computed step: 0, with nothing before it
-        pointers: list[NDArray[np.intp]] = []
-        paths = []
-        for b in range(n):
-            low = max(b - 1, 0)  # b + 1 computed steps end in a pair (p, k) with p >= b - 1
-            through = V[low:, low:, None] + q[low:, low:, low:]  # [p, k, j]
-            best = through.argmin(axis=0)
-            W = np.full((n, n + 1), np.inf)
-            W[low:, low:] = np.take_along_axis(through, best[None], axis=0)[0]
-            pointers.append(np.pad(best + low, ((low, 0), (low, 0))))
-            last = int(W[:, n].argmin())
-            paths.append((_walk(pointers, last, n), float(W[last, n])))
-            V = W[:, :n]
-        return paths
+
+def _paths(q: NDArray[np.float64], budget: int) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Steps and value of the best schedule of every budget 1 .. B; q as ForecastCosts.table."""
+    n = len(q)
+    V = np.full((n, n), np.inf)
+    V[0, 0] = 0.0  # one computed step: 0, with nothing before it
+    pointers: list[NDArray[np.intp]] = []
+    for b in range(budget):
+        low = max(b - 1, 0)  # b + 1 computed steps end in a pair (p, k) with p >= b - 1
+        through = V[low:, low:, None] + q[low:, low:, low:]  # [p, k, j]
+        best = through.argmin(axis=0)
+        W = np.full((n, n + 1), np.inf)
+        W[low:, low:] = np.take_along_axis(through, best[None], axis=0)[0]
+        pointers.append(np.pad(best + low, ((low, 0), (low, 0))))
+        last = int(W[:, n].argmin())
+        yield _walk(pointers, last, n), float(W[last, n])
+        V = W[:, :n]
+
+
+def _solution(
+    steps: tuple[int, ...], value: float, num_steps: int, fit: OpenLoopFit | None
+) -> Solution:
+    plain = Schedule(num_steps=num_steps, computed=steps)
+    schedule = fit.fitted(plain) if fit else plain
+    return Solution(schedule, value, Result.OPTIMAL, value, CERTIFICATE)
 
 
 def _walk(pointers: list[NDArray[np.intp]], last: int, n: int) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from otcache_core import Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core import Need, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_solvers.needs import costs_of, library
 
 CERTIFICATE = "least sum of the problem's span costs"
@@ -32,6 +32,8 @@ class ShortestPath(ScheduleSolver):
         (0, 1)
     """
 
+    abilities = Abilities(needs=frozenset({Need.COSTS}), exact=True)
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """A path of least sum; which of several equal ones is networkx's choice, but always it.
 
@@ -50,6 +52,4 @@ class ShortestPath(ScheduleSolver):
         except (nx.NetworkXNoPath, nx.NodeNotFound):
             return Solution(None, math.inf, Result.INFEASIBLE)
         schedule = Schedule(num_steps=len(costs), computed=tuple(step for _, step in path[:-1]))
-        return Solution(
-            schedule, float(total), Result.OPTIMAL, float(total), CERTIFICATE, {"nfe": 0}
-        )
+        return Solution(schedule, float(total), Result.OPTIMAL, float(total), CERTIFICATE)

@@ -9,13 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.warp import coordinate
 from otcache_solvers.annealed import Annealed
 from otcache_solvers.coupling import Coupling, reported
+from otcache_solvers.ground_cost import (
+    GroundCost,
+    between,
+    check_ground_cost,
+    ground_cost,
+    needs_of,
+)
 from otcache_solvers.needs import endpoints_of
-from otcache_solvers.transport import Geodesic, between, ground_cost
+from otcache_solvers.transport import Geodesic
 
 Floats = NDArray[np.float64]
 
@@ -40,21 +47,23 @@ class Sinkhorn(ScheduleSolver):
         Regularized Transport Problems, 2019, for the annealing.
 
     Args:
-        cost: C, shape (N, N), at least 0, zero on the diagonal; ((a - b)/N)^2 by default.
+        cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
+            (:func:`~otcache_solvers.ground_cost.ground_cost`).
         epsilon: the annealing, in units of the largest C between the two schedules.
         tolerance: sum of |marginal errors| at which a stage ends, above 0.
         max_iterations: pairs of updates in all stages together.
 
     Raises:
-        OtcacheError: if a number is out of range.
+        OtcacheError: if a number is out of range, or there is no ground cost of that name.
     """
 
-    cost: Floats | None = None
+    cost: GroundCost = "step"
     epsilon: Annealed = field(default_factory=Annealed)
     tolerance: float = 1e-8
     max_iterations: int = 20_000
 
     def __post_init__(self) -> None:
+        check_ground_cost(self.cost)
         if not self.tolerance > 0:
             raise OtcacheError(expected("Sinkhorn.tolerance", self.tolerance, "above 0"))
         if self.max_iterations < 1:
@@ -62,15 +71,20 @@ class Sinkhorn(ScheduleSolver):
                 expected("Sinkhorn.max_iterations", self.max_iterations, "at least 1")
             )
 
+    @property
+    def abilities(self) -> Abilities:
+        """The needs depend on the ground cost."""
+        return Abilities(needs_of(self.cost))
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The interpolated schedule; the objective is its distance to the quantile function.
 
         Raises:
-            OtcacheError: if the problem has no anchor or no reference, or the ground cost does not
-                fit.
+            OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
+                needs, or that does not fit.
         """
         anchor, reference = endpoints_of(problem, "sinkhorn")
-        cost = ground_cost(self.cost, problem.num_steps)
+        cost = ground_cost(self.cost, problem)
         coupling = self.couple(between(cost, anchor, reference))
         lam = coordinate(problem.budget, anchor.budget, reference.budget)
         masses = (1 / anchor.budget, 1 / reference.budget)

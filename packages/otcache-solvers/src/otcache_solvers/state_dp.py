@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import Evaluator, ScheduleSolver
+from otcache_core.contracts import Abilities, Evaluator, ScheduleSolver
 from otcache_core.errors import expected
-from otcache_solvers.needs import evaluator_of
+from otcache_solvers.needs import PIPELINE, evaluator_of
 
 Steps = tuple[int, ...]
 
@@ -55,6 +55,11 @@ class StateDP(ScheduleSolver):
         if self.samples is not None and self.samples < 1:
             raise OtcacheError(expected("StateDP.samples", self.samples, "at least 1, or None"))
 
+    @property
+    def abilities(self) -> Abilities:
+        """All budgets from one table; whether forecasts are counted is the forecaster's."""
+        return Abilities(PIPELINE, all_budgets=True, forecasts=self.forecaster != "reuse")
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The schedule of the problem's budget; the objective is D(B, N).
 
@@ -64,7 +69,7 @@ class StateDP(ScheduleSolver):
         return self.frontier(problem)[-1]
 
     def frontier(self, problem: ScheduleProblem) -> list[Solution]:
-        """Schedules of the budgets 1 .. B, from one table; ``stats["nfe"]`` is that of all so far.
+        """Schedules of the budgets 1 .. B, from one table; ``nfe`` is that of all so far.
 
         Raises:
             OtcacheError: as :meth:`solve`.
@@ -78,7 +83,7 @@ class StateDP(ScheduleSolver):
             nfe += spent
             paths, nearest = _nearest(tried, distance)
             schedule = self._schedule(paths[n], n)
-            found.append(Solution(schedule, nearest[n], Result.FOUND, stats={"nfe": nfe}))
+            found.append(Solution(schedule, nearest[n], Result.FOUND, nfe=nfe))
         return found
 
     def _distances(

@@ -9,42 +9,14 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Result, Schedule, Solution
-from otcache_core.errors import expected
+from otcache_core import Result, Schedule, Solution
 from otcache_core.warp import levels, round_to_steps
+from otcache_solvers.ground_cost import between
 
 Floats = NDArray[np.float64]
 
 #: Pairs below this share of the largest one carry no mass; levels nearer than that are the same.
 SHARE, LEVEL = 1e-9, 1e-11
-
-
-def ground_cost(cost: Floats | None, num_steps: int) -> Floats:
-    """C[a, b], the price of moving computation from step a to step b.
-
-    Args:
-        cost: shape (N, N), finite, at least 0, with a zero diagonal; None is ((a - b) / N)^2.
-        num_steps: N.
-
-    Raises:
-        OtcacheError: if a shape or value is wrong.
-    """
-    if cost is None:
-        index = np.arange(num_steps) / num_steps
-        return np.asarray(np.square(index[:, None] - index), dtype=np.float64)
-    given = np.asarray(cost, dtype=np.float64)
-    shape = (num_steps, num_steps)
-    if given.shape != shape:
-        advice = "one row and one column for each of the N steps."
-        raise OtcacheError(expected("ground cost", given.shape, f"of shape {shape}", advice))
-    if not np.isfinite(given).all() or (given < 0).any():
-        raise OtcacheError(
-            "ground cost must be finite and >= 0, got NaN, infinity or a negative entry: "
-            "give moves that should not happen a large price instead."
-        )
-    if np.diagonal(given).any():
-        raise OtcacheError("ground cost must be 0 on the diagonal: staying costs nothing.")
-    return given
 
 
 @final
@@ -72,7 +44,7 @@ class Geodesic:
     Args:
         anchor: schedule with B_a computed steps.
         reference: schedule with B_r computed steps, of the same N.
-        cost: C, shape (N, N).
+        cost: C, shape (N, N), see :func:`~otcache_solvers.ground_cost.ground_cost`.
         plan: pi, shape (B_a, B_r), at least 0.
         masses: mu(a) and nu(b), the mass of every computed step of anchor and of reference.
     """
@@ -113,7 +85,7 @@ class Geodesic:
             if lam == end and budget == policy.budget:
                 schedule = policy
         gap = float(np.square(np.array(schedule.computed) - targets).sum())
-        stats |= {"nfe": 0, "lam": lam, "transport_cost": self.transport_cost}
+        stats |= {"lam": lam, "transport_cost": self.transport_cost}
         stats |= {"transported": float(self.plan.sum())}
         return Solution(schedule, gap, Result.OPTIMAL, gap, CERTIFICATE, stats)
 
@@ -156,11 +128,6 @@ class Geodesic:
 
 
 CERTIFICATE = "least sum of squared distances, in steps, to the interpolated quantile function"
-
-
-def between(cost: Floats, anchor: Schedule, reference: Schedule) -> Floats:
-    """C between the computed steps of two schedules, shape (B_a, B_r)."""
-    return np.asarray(cost[np.ix_(anchor.computed, reference.computed)], dtype=np.float64)
 
 
 def _spans(schedule: Schedule) -> tuple[NDArray[np.intp], Floats]:

@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_solvers.coupling import reported
+from otcache_solvers.ground_cost import (
+    GroundCost,
+    between,
+    check_ground_cost,
+    ground_cost,
+    needs_of,
+)
 from otcache_solvers.needs import endpoints_of
 from otcache_solvers.penalties import Penalty, TotalVariation
-from otcache_solvers.transport import Geodesic, between, ground_cost
+from otcache_solvers.transport import Geodesic
 
 
 @final
@@ -41,7 +47,11 @@ class Unbalanced(ScheduleSolver):
     Args:
         penalty: D and rho, :class:`~otcache_solvers.penalties.TotalVariation` or
             :class:`~otcache_solvers.penalties.KullbackLeibler`.
-        cost: C, shape (N, N), at least 0, zero on the diagonal; ((a - b)/N)^2 by default.
+        cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
+            (:func:`~otcache_solvers.ground_cost.ground_cost`).
+
+    Raises:
+        OtcacheError: if there is no ground cost of that name.
 
     Examples:
         >>> from otcache_core import Schedule
@@ -53,17 +63,25 @@ class Unbalanced(ScheduleSolver):
     """
 
     penalty: Penalty = field(default_factory=TotalVariation)
-    cost: NDArray[np.float64] | None = None
+    cost: GroundCost = "step"
+
+    def __post_init__(self) -> None:
+        check_ground_cost(self.cost)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What is exact is the rounding to steps, after a penalty that always converges."""
+        return Abilities(needs_of(self.cost), exact=self.penalty.exact)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The interpolated schedule; the objective is its distance to the quantile function.
 
         Raises:
-            OtcacheError: if the problem has no anchor or no reference, the ground cost does not
-                fit, or a linear program fails.
+            OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
+                needs, that does not fit, or a linear program fails.
         """
         anchor, reference = endpoints_of(problem, "unbalanced")
-        cost = ground_cost(self.cost, problem.num_steps)
+        cost = ground_cost(self.cost, problem)
         units = np.ones(anchor.budget), np.ones(reference.budget)
         coupling = self.penalty.couple(*units, between(cost, anchor, reference))
         lam = _linear(problem.budget, anchor.budget, reference.budget)

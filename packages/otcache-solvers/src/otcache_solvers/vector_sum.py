@@ -9,8 +9,8 @@ from typing import final
 
 import numpy as np
 
-from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import ScheduleSolver
+from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
 from otcache_solvers.certificate import Certificate
@@ -25,7 +25,9 @@ from otcache_solvers.flows import (
     SpanVectors,
 )
 from otcache_solvers.flows.labels import reachable
+from otcache_solvers.needs import displacements_of
 
+NEEDS = frozenset({Need.DISPLACEMENTS})
 LOOSE = "Fractional flows may cancel where no path does. Try BranchAndBound()."
 #: Up to this many schedules each is tried: a second or two.
 FEW = 40_000_000
@@ -39,10 +41,15 @@ class VectorSum(ScheduleSolver):
     .. math:: \min_S f' M f = E \Big\| \sum_{(i \to j) \in S} d(i \to j) \Big\|^2, \qquad
         M_{e e'} = E \langle d_e, d_{e'} \rangle
 
-    with f the unit flow of the path on the span graph. Displacements add up as vectors where span
-    costs do not add up. Not additive, so no dynamic program is exact; the search is a strategy:
-    ``Enumeration()``, ``Beam(width)`` or ``BranchAndBound()``. By default every schedule is tried
-    where there are at most forty million, and branch and bound proves the optimum or a gap beyond.
+    with M of the problem's displacements and f the unit flow of the path on the span graph.
+    Displacements add up as vectors where span costs do not add up. Not additive, so no dynamic
+    program is exact; the search is a strategy: ``Enumeration()``, ``Beam(width)`` or
+    ``BranchAndBound()``. By default every schedule is tried where there are at most forty million,
+    and branch and bound proves the optimum or a gap beyond.
+
+    M comes from :meth:`~otcache_solvers.costs.displacement.Displacement.displacements`. For a Gram of
+    your own it is ``Displacements(N, spans, M[None])``; for vectors D (a row a span) M = D D'. It is
+    factored once for all problems whose displacements are the same object.
 
     The bound is a :class:`~otcache_solvers.certificate.Certificate`, in words in
     ``Solution.certificate`` and as an object in ``Solution.stats["certificate"]``; None where
@@ -52,9 +59,6 @@ class VectorSum(ScheduleSolver):
         METHODS.md, section 4 ("Additive costs do break at low NFE, and vectors mend it").
 
     Args:
-        displacements: M and the span graph, from
-            :meth:`~otcache_solvers.costs.displacement.Displacement.displacements`. For a Gram of
-            your own: ``Displacements(N, spans, M[None])``; for vectors D (a row a span): M = D D'.
         search: strategy; chosen by the number of schedules by default.
         relaxation: ``MinNormPoint()`` by default, or ``QuadraticProgram(solver)`` through cvxpy;
             None for no relaxation, and no certificate from a beam.
@@ -67,11 +71,11 @@ class VectorSum(ScheduleSolver):
     Examples:
         >>> gram = np.array([[[1.0, 0.5], [0.5, 4.0]]])
         >>> measured = Displacements(3, ((0, 2), (1, 3)), gram)
-        >>> VectorSum(measured).solve(ScheduleProblem(3, 2)).schedule.computed
+        >>> problem = ScheduleProblem(3, 2, displacements=lambda: measured)
+        >>> VectorSum().solve(problem).schedule.computed
         (0, 2)
     """
 
-    displacements: Displacements | None = None
     search: PathSearch | None = None
     relaxation: Relaxation | None = field(default_factory=MinNormPoint)
     tolerance: float = 1e-9
@@ -82,23 +86,28 @@ class VectorSum(ScheduleSolver):
                 expected("VectorSum.tolerance", self.tolerance, "at least 0 and below 1")
             )
 
+    @property
+    def abilities(self) -> Abilities:
+        """Exact where every schedule is tried, by choice; a search may end with a gap."""
+        return Abilities(NEEDS, exact=isinstance(self.search, Enumeration))
+
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The best schedule found; span costs are not used, but spans of infinite cost are avoided.
 
         Raises:
-            OtcacheError: if the solver was made without displacements, or N differs.
+            OtcacheError: if the problem has no displacements, or those of another N.
         """
         n, budget = problem.num_steps, problem.budget
         spans = self._spans(problem)
         if not reachable(spans, budget)[budget, 0]:
-            return Solution(None, math.inf, Result.INFEASIBLE, stats={"nfe": 0})
+            return Solution(None, math.inf, Result.INFEASIBLE)
         relaxed = None if self.relaxation is None else self.relaxation.solve(spans, budget)
         search = self.search or _automatic(n, budget)
         found = search.search(spans, budget, relaxed)
         assert found.computed is not None  # a path exists
         schedule = Schedule(num_steps=n, computed=found.computed)
         certificate = self._certificate(spans, schedule, search, found, relaxed)
-        stats = {"nfe": 0, "rank": spans.rank, "certificate": certificate, "relaxed": relaxed}
+        stats = {"rank": spans.rank, "certificate": certificate, "relaxed": relaxed}
         if certificate is None:
             return Solution(schedule, found.value, Result.FOUND, stats={**found.stats, **stats})
         result = Result.FOUND if certificate.gap else Result.OPTIMAL
@@ -106,23 +115,18 @@ class VectorSum(ScheduleSolver):
         return Solution(schedule, found.value, result, bound, words, {**found.stats, **stats})
 
     def _spans(self, problem: ScheduleProblem) -> SpanVectors:
-        if self.displacements is None:
-            raise OtcacheError(
-                "solver 'vector-sum' needs displacements, got none: measure them with "
-                "Displacement().displacements(trajectories, evaluator)."
-            )
-        n = self.displacements.num_steps
-        if problem.num_steps != n:
-            wanted = f"{n}, as the displacements"
-            raise OtcacheError(expected("num_steps", problem.num_steps, wanted))
-        if problem.costs is None:
-            return self._factored
-        return self._factored.only(np.isfinite(problem.costs))
+        spans = self._factored(displacements_of(problem, "vector-sum"))
+        return spans if problem.costs is None else spans.only(np.isfinite(problem.costs))
 
     @cached_property
-    def _factored(self) -> SpanVectors:
-        assert self.displacements is not None  # asked for in _spans
-        return SpanVectors.of(self.displacements, self.tolerance)
+    def _kept(self) -> dict[str, SpanVectors]:
+        return {}
+
+    def _factored(self, measured: Displacements) -> SpanVectors:
+        spans = self._kept.get("last")
+        if spans is None or spans.displacements is not measured:
+            spans = self._kept["last"] = SpanVectors.of(measured, self.tolerance)
+        return spans
 
     def _certificate(
         self,

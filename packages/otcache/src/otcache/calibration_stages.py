@@ -16,7 +16,13 @@ from otcache.recipe import Recipe
 from otcache.store import Store
 from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
 from otcache_core.calibration import Measured, Rung
-from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest, SpanCosts
+from otcache_core.contracts import (
+    Evaluator,
+    FeatureProbe,
+    SampleRequest,
+    ScheduleSolver,
+    SpanCosts,
+)
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.roundings import roundings
@@ -202,27 +208,30 @@ class Planner:
     gram: NDArray[np.float64]
 
     def __post_init__(self) -> None:
+        grid, n = self.bench.trajectories[0].grid, self.bench.num_steps
+        growth = gains(self.costs, self.gram, grid)
+        self._problem = ScheduleProblem(
+            n, n, self.costs, gram=self.gram, grid=grid, gains=growth, seed=self.bench.recipe.seed
+        )
         make = self.bench.registry.create
-        self._solvers = {
-            "lexicographic": make("solvers", "lexicographic"),
-            "second-order": make(
-                "solvers",
-                "second-order",
-                self.gram,
-                self.bench.trajectories[0].grid,
-                gains(self.costs, self.gram, self.bench.trajectories[0].grid),
-            ),
+        self._solvers: dict[str, ScheduleSolver] = {
+            name: make("solvers", name) for name in ("lexicographic", "second-order")
         }
+        self._frontiers: dict[str, list[Solution]] = {}
 
     def plan(self, budget: int) -> dict[str, Schedule]:
-        """One schedule a solver; equal ones are kept once, under the first name."""
-        problem = ScheduleProblem(self.bench.num_steps, budget, costs=self.costs)
-        plans: dict[str, Schedule] = {}
-        for name, solver in self._solvers.items():
-            schedule = solver.solve(problem).schedule
-            if schedule is not None:
-                plans[name] = schedule
-        return plans
+        """One schedule a solver that finds one, by its name."""
+        found = {name: self._solution(name, budget).schedule for name in self._solvers}
+        return {name: schedule for name, schedule in found.items() if schedule is not None}
+
+    def _solution(self, name: str, budget: int) -> Solution:
+        """Of one budget; where one pass answers all budgets, it is made once."""
+        solver = self._solvers[name]
+        if not solver.abilities.all_budgets:
+            return solver.solve(replace(self._problem, budget=budget))
+        if name not in self._frontiers:
+            self._frontiers[name] = solver.frontier(self._problem)
+        return self._frontiers[name][budget - 1]
 
 
 def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule]) -> Schedule:
@@ -319,9 +328,9 @@ def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
         evaluator=bench.evaluator,
     )
     solution = solver.solve(problem)
-    if not solution.stats["accepted"]:
+    held = solution.kept_out
+    if held is None or not held.accepted or solution.schedule is None:
         return rung
-    held = solution.stats["kept_out"]
-    error = rung.error * held["refined"] / held["start"]
+    error = rung.error * held.refined / held.start
     table = {**rung.candidates, "refined": Measured(error, len(bench.trajectories))}
     return Rung(solution.schedule, error, "refined", table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from otcache_core.problem import Need, ScheduleProblem, Solution
 
@@ -15,7 +14,8 @@ class Abilities:
 
     Args:
         needs: fields of the problem without which it raises.
-        exact: ``Result.OPTIMAL`` of its own objective, which is the whole of its claim.
+        exact: ``Result.OPTIMAL`` wherever the problem is feasible: of its own objective, which is the
+            whole of its claim.
         all_budgets: ``frontier`` costs about as much as ``solve`` at its largest budget.
         forecasts: its objective counts forecasts of skipped steps, not only their reuse.
     """
@@ -34,12 +34,16 @@ class ScheduleSolver(ABC):
     objective``; what ``abilities`` names is enough, and a problem that lacks any of it is an error. An
     exact solver says ``Result.OPTIMAL`` only where brute force over all schedules finds none better. An
     infeasible problem is a value (``Result.INFEASIBLE``), not an exception.
-
-    Attributes:
-        abilities: what it needs, and what it can do.
     """
 
-    abilities: ClassVar[Abilities] = Abilities()
+    @property
+    def abilities(self) -> Abilities:
+        """What it needs, and what it can do: nothing and nothing special unless overridden.
+
+        Override it by a plain class attribute, ``abilities = Abilities(...)``, or by a property where
+        it depends on the settings.
+        """
+        return Abilities()
 
     @abstractmethod
     def solve(self, problem: ScheduleProblem) -> Solution:

@@ -11,9 +11,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.solver import ScheduleSolver
+from otcache_core.contracts.solver import Abilities, ScheduleSolver
 from otcache_core.errors import OtcacheError, expected
-from otcache_core.problem import Result, ScheduleProblem, Solution
+from otcache_core.problem import Need, Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 
 #: From the costs of a schedule's B spans, in order, to anything that can be compared by ``<``.
@@ -61,6 +61,8 @@ class BruteForce(ScheduleSolver):
             ``Solution.objective`` is its value, or its first entry where it is a tuple.
         max_candidates: refuse larger problems.
     """
+
+    abilities = Abilities(needs=frozenset({Need.COSTS}), exact=True)
 
     objective: Objective = Additive()
     max_candidates: int = 2_000_000

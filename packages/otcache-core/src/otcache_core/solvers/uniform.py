@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from otcache_core.contracts.solver import ScheduleSolver
+from otcache_core.contracts.solver import Abilities, ScheduleSolver
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 from otcache_core.warp import uniform_steps
@@ -18,6 +18,8 @@ class Uniform(ScheduleSolver):
 
     so gaps differ by at most one and every B up to N is feasible.
     """
+
+    abilities = Abilities(exact=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Solve one problem; looks at N and B only.

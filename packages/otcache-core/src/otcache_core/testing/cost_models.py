@@ -14,6 +14,7 @@ from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.errors import OtcacheError
 from otcache_core.schedule import Schedule
 from otcache_core.testing.toy import ToySampler
+from otcache_core.warp import uniform_steps
 
 
 class CountingEvaluator(Evaluator):
@@ -105,6 +106,13 @@ class CostModelConformance(ABC):
         measured = self._measure(counting)
         assert measured.nfe == counting.nfe
         assert 1 <= measured.samples <= self.sampler.num_samples
+
+    def test_applying_the_costs_keeps_the_computed_steps(self) -> None:
+        n, measured = self.sampler.num_steps, self._measure()
+        for budget in range(1, n + 1):
+            schedule = Schedule(num_steps=n, computed=uniform_steps(n, budget))
+            applied = measured.applied(schedule)
+            assert (applied.num_steps, applied.computed) == (n, schedule.computed)
 
     def test_no_trajectory_is_refused(self) -> None:
         with pytest.raises(OtcacheError):

@@ -44,7 +44,7 @@ class ForecastCosts:
     def __post_init__(self) -> None:
         check_run(self.gram, self.grid, self.ridge)
         if self.gains is not None:
-            _check("gains", self.gains, (len(self.gram) + 1,))
+            check_array("gains", self.gains, (len(self.gram) + 1,))
 
     def table(self) -> Array:
         """q[p, k, j] for p < k < j, and q[0, 0, j] for the first span, which has nothing before it.
@@ -96,15 +96,21 @@ def _residual(
 def check_run(gram: Array, grid: Array, ridge: float) -> None:
     """Raise OtcacheError unless they are a Gram, its grid and a ridge above 0."""
     n = len(gram)
-    _check("gram", gram, (n, n))
-    _check("grid", grid, (n + 1,))
+    check_array("gram", gram, (n, n))
+    check_array("grid", grid, (n + 1,))
     if not np.allclose(gram, gram.T, rtol=1e-6, atol=1e-9 * np.abs(gram).max()):
         raise OtcacheError("gram must be symmetric, got another matrix: is it E <v_a, v_b>?")
+    check_ridge(ridge)
+
+
+def check_ridge(ridge: float) -> None:
+    """Raise OtcacheError unless it is above 0."""
     if not ridge > 0:
         raise OtcacheError(expected("ridge", ridge, "above 0", "1e-4 is a good value."))
 
 
-def _check(name: str, value: Array, shape: tuple[int, ...]) -> None:
+def check_array(name: str, value: Array, shape: tuple[int, ...]) -> None:
+    """Raise OtcacheError unless it has that shape, is not empty and all finite."""
     if value.shape != shape or not value.size:
         raise OtcacheError(expected(name, value.shape, f"of shape {shape}"))
     if not np.isfinite(value).all():

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Trajectory
+from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
 from otcache_core.slabs import slabs
@@ -17,6 +17,26 @@ from otcache_solvers.costs.lookback_costs import LookbackCosts, check_candidates
 
 SLAB = 2**15  # half of core's: more arrays of this many elements live at once
 Array = NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MeanVelocityCosts(SpanCosts):
+    """C of every span, and the lookback that attains it.
+
+    Args:
+        table: E_h of every lookback; ``costs`` are the least of it.
+    """
+
+    table: LookbackCosts
+
+    def applied(self, schedule: Schedule) -> Schedule:
+        """The same steps, forecast by ``mean-velocity`` with the best lookback of each span.
+
+        Raises:
+            OtcacheError: if N differs.
+        """
+        return self.table.applied(schedule)
 
 
 @final
@@ -32,8 +52,7 @@ class MeanVelocity(CostModel):
     where s_i = s_r; a span over which s does not change costs 0. All is read off the recorded
     runs, so the price is 0. Times ``|s_j - s_i|`` it is the error of one step of
     ``mean-velocity-paper`` over the span on an Euler sampler. A schedule planned on these costs
-    carries the best h of its spans by
-    :meth:`~otcache_solvers.costs.lookback_costs.LookbackCosts.applied`.
+    carries the best h of its spans by :meth:`MeanVelocityCosts.applied`.
 
     References:
         MeanCache: From Instantaneous to Average Velocity for Accelerating Flow Matching Inference
@@ -61,7 +80,7 @@ class MeanVelocity(CostModel):
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
-    ) -> SpanCosts:
+    ) -> MeanVelocityCosts:
         """C of every span; see :class:`~otcache_core.contracts.CostModel`.
 
         Args:
@@ -72,7 +91,7 @@ class MeanVelocity(CostModel):
             OtcacheError: as :meth:`lookback_costs`.
         """
         found = self.lookback_costs(trajectories)
-        return SpanCosts(found.costs, 0, found.samples)
+        return MeanVelocityCosts(found.costs, 0, found.samples, found)
 
     def lookback_costs(self, trajectories: Sequence[Trajectory]) -> LookbackCosts:
         """E_h of every span, lookback and sample: mergeable, and tells the best h.
