@@ -133,10 +133,10 @@ class MeanCache(ScheduledBaseline):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         model = tuning.registry.create("cost_models", "mean-velocity")
-        table = model.lookback_costs(tuning.recorded)
-        given = {"costs": table.costs}
+        found = model.measure(tuning.recorded)
+        given = {"costs": found.costs}
         plain = {b: tuning.solve("peak-suppressed", b, given=given, gamma=4.0) for b in budgets}
-        return {b: table.applied(s) for b, s in plain.items()}, tuning.full_runs
+        return {b: found.applied(s) for b, s in plain.items()}, tuning.full_runs
 
 
 @final
@@ -159,8 +159,9 @@ class StateDP(ScheduledBaseline):
         few = tuning.first(self._prompts)
         solver = few.registry.create("solvers", "state-dp", samples=self._prompts)
         problem = ScheduleProblem(few.num_steps, max(budgets), evaluator=few.evaluator)
-        made = [solution.schedule for solution in solver.frontier(problem)]
-        return {b: made[b - 1] for b in budgets}, (max(budgets) + 2) * few.full_runs
+        made = solver.frontier(problem)
+        found = {b: s for b in budgets if (s := made[b - 1].schedule) is not None}
+        return found, (max(budgets) + 2) * few.full_runs
 
 
 @final
