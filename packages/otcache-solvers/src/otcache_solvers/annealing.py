@@ -23,6 +23,10 @@ NEARBY = 0.7
 class Annealing(ScheduleSolver):
     r"""Search the computed steps by the error at the end of the run, from hot to cold, then climb.
 
+    A reference implementation: with reuse, and as many evaluations at each budget as a default
+    calibration takes for all, its error is above the default policy's at every budget of
+    docs/quality.md.
+
     .. math:: \min_{0 = k_1 < \dots < k_B < N} E(S), \qquad
         E(S) = \operatorname{mean}_n \| x_N^{(n)}(S) - x_N^{(n)} \|^2 / d
 

@@ -27,6 +27,9 @@ from otcache_solvers.transport import Geodesic
 class ExactLP(ScheduleSolver):
     r"""Read the schedule off the geodesic of a general ground cost between steps.
 
+    A reference implementation: on its default ground cost the schedules are those of ``quantile``, whose
+    closed form needs no linear program.
+
     .. math:: \min_{\pi \ge 0} \sum_{a \in S_a,\, b \in S_r} \pi(a, b)\, C[a, b], \qquad
               \sum_b \pi(a, b) = \frac{1}{B_a}, \quad \sum_a \pi(a, b) = \frac{1}{B_r}
 

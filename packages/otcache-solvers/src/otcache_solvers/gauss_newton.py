@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 class GaussNewton(ScheduleSolver):
     r"""One damped Gauss-Newton step on all weights c of a schedule at once.
 
+    Off by default: on the demo it pays without guidance and not with it (docs/quality.md).
+
     .. math:: c' = c - \big(\sum_n \omega_n J_n^T J_n + \mu D\big)^{-1} \sum_n \omega_n J_n^T e_n,
         \qquad \omega_n = \| e_n \|^{-2}
 

@@ -19,6 +19,9 @@ from otcache_solvers.trial_book import TrialBook, check_allowance
 class Refine(ScheduleSolver):
     r"""Hill climbing on the true error, from the problem's reference.
 
+    A reference implementation: from the default policy's schedules a climb of such moves gained nothing
+    beyond doubt (docs/ideas.md). :class:`~otcache_solvers.anchor.AnchorSearch` ends with the same climb.
+
     .. math:: S \leftarrow \operatorname*{arg\,min}_{S' \in \{S\} \cup V_m(S)} \bar e(S'), \qquad
         \bar e(S) = \exp \operatorname{mean}_n \log e_n(S)
 

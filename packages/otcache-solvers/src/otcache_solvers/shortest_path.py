@@ -18,6 +18,9 @@ CERTIFICATE = "least sum of the problem's span costs"
 class ShortestPath(ScheduleSolver):
     r"""Minimise the sum of span costs, as if errors of spans were independent.
 
+    A reference implementation: with fitted forecasts its schedules have a larger error than the
+    default policy's in seven of the eight settings of docs/regret.md.
+
     .. math:: \min_{S} \sum_{m=1}^{B} w(k_m \to k_{m+1}), \qquad k_{B+1} = N
 
     The plain graph baseline that OTCache argues against at low budgets: networkx's Dijkstra on the

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 class Sinkhorn(ScheduleSolver):
     r"""As :class:`~otcache_solvers.exact_lp.ExactLP`, with a coupling blurred by entropy.
 
+    A reference implementation: as the entropy falls it tends to that solver's coupling.
+
     .. math:: \min_{\pi \ge 0} \sum \pi C + \epsilon \sum \pi \log \pi
         \quad \text{with marginals } \tfrac{1}{B_a}, \tfrac{1}{B_r}, \qquad
         \pi = e^{(f_a + g_b - C_{ab}) / \epsilon}

@@ -14,6 +14,8 @@ from otcache_core.warp import uniform_steps
 class Uniform(ScheduleSolver):
     r"""The rule everybody starts from: equal gaps, the first step always.
 
+    A baseline: calibration measures it beside what it plans.
+
     .. math:: k_m = \lfloor (m-1) N / B \rfloor, \qquad m = 1 \dots B
 
     so gaps differ by at most one and every B up to N is feasible.
