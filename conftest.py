@@ -1,4 +1,4 @@
-"""Tests marked ``remedy("...")`` have to meet the message whose advice they follow."""
+"""Tests marked ``remedy("...")`` have to meet the message whose advice they follow; shared fixtures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from contextlib import contextmanager
 import pytest
 
 from otcache_core.errors import OtcacheError, OtcacheNotice
+from otcache_core.plugins import forget_installed
+
+
+@pytest.fixture
+def plugins_anew() -> Iterator[None]:
+    """Read the installed plugins anew in this test, and again after it."""
+    forget_installed()
+    yield
+    forget_installed()
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from otcache.arena.rules import (
     LeMiCa,
     MeanCache,
     StateDP,
-    UniformLinear,
-    UniformReuse,
+    UniformSteps,
     UniformTaylor,
 )
 from otcache.arena.scheduled import ScheduledBaseline
@@ -56,8 +55,8 @@ class Rivals:
         self._folder = folder / "rivals"
         self._folder.mkdir(exist_ok=True)
         rules: tuple[ScheduledBaseline, ...] = (
-            UniformReuse(),
-            UniformLinear(),
+            UniformSteps("reuse"),
+            UniformSteps("linear"),
             UniformTaylor(),
             LeMiCa(),
             MeanCache(),

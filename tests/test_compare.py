@@ -53,7 +53,7 @@ class SkipsNothing(Base):
 
 
 @pytest.fixture
-def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins_anew: None) -> None:
     """A distribution that worker processes find, though nobody installed it."""
     facts = tmp_path / "foreign-0.1.dist-info"
     facts.mkdir()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_overloads, get_type_hints
 
 import pytest
 
@@ -20,9 +26,11 @@ from otcache_core import (
     ScheduleProblem,
     hookimpl,
 )
+from otcache_core.contracts import Baseline, BaselineSetting, CacheExecutor
 from otcache_core.forecasters import Reuse
-from otcache_core.plugins import KINDS
+from otcache_core.plugins import KINDS, RegistryDescription, forget_installed, installed
 from otcache_core.plugins.info import API_VERSION
+from otcache_core.plugins.kinds import CONTRACTS, VALUES
 from otcache_core.plugins.registry import hook_name
 
 GOOD = """
@@ -86,7 +94,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 @pytest.fixture(autouse=True)
-def _only_the_fakes(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def _only_the_fakes(monkeypatch: pytest.MonkeyPatch, plugins_anew: None) -> None:
     """Whatever of ours is installed beside core is not what is tested here."""
     ours = "otcache-solvers,otcache-diffusers,otcache-video"
     monkeypatch.setenv("OTCACHE_DISABLE_PLUGINS", ours)
@@ -346,3 +354,168 @@ def test_what_a_plugin_requires_is_looked_up_without_importing_it() -> None:
     info = Info("mine", "nowhere:Mine", requires=("numpy", "no-such-distribution"))
     assert info.missing() == ("no-such-distribution",)
     assert Info("mine", "nowhere:Mine").missing() == ()
+
+
+# --- the installed plugins, read once --------------------------------------------------------------
+
+
+def test_the_installed_plugins_are_read_once_until_they_are_forgotten(install: Install) -> None:
+    first = installed()
+    install("my-plugin", GOOD.format(name="mine"))
+    assert installed() is first
+    assert "mine" not in names(installed())
+    assert "mine" in names(Registry())
+    forget_installed()
+    assert "mine" in names(installed())
+
+
+def test_a_broken_plugin_is_told_once_in_a_process(install: Install) -> None:
+    install("bad-plugin", BROKEN["import"][0])
+    with pytest.warns(PluginWarning) as caught:
+        found = [installed() for _ in range(3)]
+    assert len(caught) == 1
+    assert [len(registry.problems) for registry in found] == [1, 1, 1]
+
+
+def test_threads_share_one_reading() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(r) for r in pool.map(lambda _: installed(), range(16))}) == 1
+
+
+# --- what a registry made finds other plugins there --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Curious(Baseline):
+    """A baseline that looks a forecaster up while it is made, and later."""
+
+    name: str = "mine"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "early", self.registry.create("forecasters", self.name))
+
+    def supports(self, target: Any, request: Any) -> str:
+        return type(self.registry.create("forecasters", self.name)).__name__
+
+    def settings(self, num_steps: int, budgets: Any, measured: Any) -> Sequence[BaselineSetting]:
+        return ()
+
+    def apply(self, target: Any, setting: Any, measured: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def private(forecaster: str) -> Registry:
+    home = f"otcache_core.forecasters.{forecaster.lower()}:{forecaster}"
+    registry = Registry(entry_points=False)
+    baselines = [Info("curious", f"{__name__}:Curious")]
+    registry.register(plugin(forecasters=[Info("mine", home)], baselines=baselines))
+    return registry
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets of this very file can be imported, however pytest came by it."""
+    here = types.ModuleType(__name__)
+    vars(here).update(Curious=Curious)
+    monkeypatch.setitem(sys.modules, __name__, here)
+
+
+def test_a_plugin_finds_others_in_the_registry_that_made_it(importable: None) -> None:
+    for name in ("Reuse", "Linear"):
+        registry = private(name)
+        made = registry.create("baselines", "curious")
+        assert made.registry is registry
+        assert made.supports(None, None) == name  # type: ignore[arg-type]  # nothing is sampled
+        assert type(vars(made)["early"]).__name__ == name
+    assert made == Curious.made_by(private("Reuse"))  # where it comes from is not what it is
+
+
+def test_a_plugin_made_by_hand_finds_the_installed_ones() -> None:
+    assert Curious("reuse").registry is installed()
+
+
+def test_arguments_of_a_plugin_are_checked_as_its_class_does(importable: None) -> None:
+    registry = private("Reuse")
+    assert registry.create("baselines", "curious", "linear").supports(None, None) == "Linear"  # type: ignore[arg-type]  # nothing is sampled
+    assert registry.create("baselines", "curious", name="linear") == Curious("linear")
+    for wrong in ({"nobody": 1}, {"name": "mine", "registry": None}):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            registry.create("baselines", "curious", **wrong)
+    with pytest.raises(TypeError, match="abstract"):
+        CacheExecutor.made_by(registry)
+
+
+# --- types -------------------------------------------------------------------------------------------
+
+
+def test_every_kind_is_typed() -> None:
+    assert {**CONTRACTS, **VALUES}.keys() == set(KINDS)
+    for method, wrap in ((Registry.create, lambda c: c), (Registry.get, lambda c: type[c])):
+        hints = [get_type_hints(f) for f in get_overloads(method)]
+        typed = {h["kind"].__args__[0]: h["return"] for h in hints if h["kind"] is not str}
+        known = {**CONTRACTS, **VALUES} if method is Registry.create else CONTRACTS
+        assert typed == {kind: wrap(contract) for kind, contract in known.items()}
+
+
+def test_a_demo_that_is_none_is_refused() -> None:
+    registry = Registry(entry_points=False)
+    infos = [Info("odd", "builtins:dict")]
+    registry.register(plugin(demos=infos, architectures=infos))
+    for kind, word in (("demos", "Demo"), ("architectures", "Architecture")):
+        with pytest.raises(PluginError, match=f"'local/odd' must be of type {word}, or a function"):
+            registry.create(kind, "odd")
+
+
+# --- the same registry in another process --------------------------------------------------------------
+
+REBUILD = """
+import json, sys
+from otcache_core.plugins import KINDS, Registry, RegistryDescription
+import msgspec
+registry = Registry.from_description(msgspec.convert(json.loads(sys.argv[1]), RegistryDescription))
+print(json.dumps([o.qualified_name for kind in KINDS for o in registry.infos(kind)]))
+"""
+
+
+@pytest.mark.parametrize("entry_points", [False, True])
+def test_another_process_makes_the_same_registry(entry_points: bool, install: Install) -> None:
+    install("my-plugin", GOOD.format(name="mine"))  # this process finds it, another one does not
+    module = importlib.import_module("my_plugin_plugin")
+    registry = Registry(entry_points)
+    registry.register(module, "by-hand") if not entry_points else None
+    registry.register_builtin()
+    described = registry.description()
+    again = Registry.from_description(described)
+    assert [again.infos(kind) for kind in KINDS] == [registry.infos(kind) for kind in KINDS]
+    if entry_points:
+        return
+    words = [sys.executable, "-c", REBUILD, json.dumps(asdict(described))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/")
+    listed = [o.qualified_name for kind in KINDS for o in registry.infos(kind)]
+    assert json.loads(done.stdout) == listed
+    assert "by-hand/mine" in listed
+
+
+def test_a_registry_of_installed_plugins_is_described_in_a_word() -> None:
+    assert Registry().description() == RegistryDescription()
+    assert Registry(entry_points=False).description() == RegistryDescription(entry_points=False)
+
+
+@pytest.mark.remedy("register the module that holds its hooks, as registry.register(")
+@pytest.mark.parametrize("kind", ["object", "main", "made up"])
+def test_what_another_process_cannot_import_is_refused(kind: str, install: Install) -> None:
+    install("my-plugin", GOOD.format(name="mine"))
+    wrong = {"object": Plugin(), "main": sys.modules["__main__"], "made up": plugin(solvers=[])}
+    registry = Registry(entry_points=False)
+    registry.register(wrong[kind])
+    with pytest.raises(PluginError, match="other processes use too must be a module that they can"):
+        registry.description()
+    followed = Registry(entry_points=False)
+    followed.register(importlib.import_module("my_plugin_plugin"))
+    assert followed.description().modules == (("my_plugin_plugin", "local"),)
+
+
+def test_a_module_that_is_gone_is_named() -> None:
+    described = RegistryDescription(modules=(("nobody.wrote_this", "by-hand"),))
+    with pytest.raises(PluginError, match=r"'nobody.wrote_this' of 'by-hand' .*No module named"):
+        Registry.from_description(described)

@@ -24,8 +24,7 @@ Figures = list[Tensor]
 
 
 def baseline(name: str) -> Baseline:
-    found: Baseline = Registry().create("baselines", name)
-    return found
+    return Registry().create("baselines", name)
 
 
 def setting(**values: Any) -> BaselineSetting:

@@ -23,8 +23,7 @@ class FluxLaws(BaselineConformance):
     budgets = (3, 5)
 
     def make_baseline(self) -> Baseline:
-        baseline: Baseline = Registry().create("baselines", self.name)
-        return baseline
+        return Registry().create("baselines", self.name)
 
     def make_target(self) -> Any:
         return tiny.with_prompts(tiny.flux(cfg=True)).pipe

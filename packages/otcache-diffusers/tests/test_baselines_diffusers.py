@@ -42,8 +42,7 @@ def registry() -> Registry:
 
 
 def baseline_of(name: str) -> Baseline:
-    baseline: Baseline = registry().create("baselines", name)
-    return baseline
+    return registry().create("baselines", name)
 
 
 def request(guided: bool = True) -> SampleRequest:

@@ -23,7 +23,7 @@ from flux_laws import FluxLaws
 from torch import Tensor
 
 from otcache_core.contracts import Baseline, SampleRequest
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, OtcacheError
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_diffusers.baselines.fewer_steps import SAMPLERS
@@ -36,8 +36,7 @@ Velocity = Callable[[float, float], float]
 
 
 def baseline_of(name: str) -> Baseline:
-    baseline: Baseline = Registry().create("baselines", f"fewer-steps-{name}")
-    return baseline
+    return Registry().create("baselines", f"fewer-steps-{name}")
 
 
 def velocity(x: float, s: float) -> float:
@@ -124,6 +123,19 @@ def test_the_second_order_ones_converge_twice_as_fast(name: str) -> None:
     truth = heun(20_000)
     coarse, fine = (abs(sampled(name, n) - truth) for n in (24, 48))
     assert coarse / fine > 2.8
+
+
+def test_every_sampler_is_offered_under_its_own_name() -> None:
+    offered = [
+        o.info for o in Registry().infos("baselines") if o.info.target.endswith(":FewerSteps")
+    ]
+    assert {info.name: info.options for info in offered} == {
+        f"fewer-steps-{name}": {"sampler": name} for name in SAMPLERS
+    }
+    sources = {baseline_of(name).source for name in SAMPLERS}
+    assert sources == {sampler.source for sampler in SAMPLERS.values()}
+    with pytest.raises(OtcacheError, match=r"sampler must be one of own, euler, .*, got 'eulr'"):
+        Registry().create("baselines", "fewer-steps-own", sampler="eulr")
 
 
 class TestOwn(FluxLaws):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from wan_laws import LAYERS, N, WanLaws, added, ladder, pipeline, request, run, sampled, tails
 
-from otcache_core.contracts import Baseline
 from otcache_core.plugins import Registry
 
 
@@ -89,7 +88,7 @@ def test_caches_of_one_transformer_refuse_two(name: str) -> None:
 
 def test_fewer_steps_run_on_two_transformers() -> None:
     pipe = pipeline(two=True)
-    baseline: Baseline = Registry().create("baselines", "fewer-steps-own")
+    baseline = Registry().create("baselines", "fewer-steps-own")
     assert baseline.supports(pipe, request()) == ""
     (setting,) = baseline.settings(N, (4,), {})
     with baseline.apply(pipe, setting, {}):

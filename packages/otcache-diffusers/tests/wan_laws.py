@@ -123,7 +123,7 @@ def watched(pipe: Any) -> Iterator[list[Seen]]:
 
 
 def ladder(name: str, pipe: Any) -> tuple[Baseline, list[BaselineSetting], dict[str, Any]]:
-    baseline: Baseline = Registry().create("baselines", name)
+    baseline = Registry().create("baselines", name)
     measured = dict(baseline.calibrate(pipe, request(), (3, 4)))
     return baseline, list(baseline.settings(N, (3, 4), measured)), measured
 
@@ -157,8 +157,7 @@ class WanLaws(BaselineConformance):
     budgets = (3, 4)
 
     def make_baseline(self) -> Baseline:
-        baseline: Baseline = Registry().create("baselines", self.name)
-        return baseline
+        return Registry().create("baselines", self.name)
 
     def make_target(self) -> Any:
         return pipeline()

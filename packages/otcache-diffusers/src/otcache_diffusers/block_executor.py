@@ -29,11 +29,11 @@ class BlockExecutor(CacheExecutor):
         TeaCache (arXiv 2411.19108) and LeMiCa (arXiv 2511.00090) cache at this level.
 
     Args:
-        resolve: gives the forecaster of a name; by default the installed plugins.
+        resolve: gives the forecaster of a name; by default the registry that made the executor.
     """
 
     def __init__(self, resolve: Callable[[str], Forecaster] | None = None) -> None:
-        self._inner = TorchExecutor(resolve, block_stacks)
+        self._inner = TorchExecutor.made_by(self.registry, resolve, block_stacks)
 
     def supports(self, target: Any) -> str:
         reason = unsupported(target)

@@ -21,7 +21,7 @@ from otcache_core.contracts import (
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.notices import NOT_FITTED, not_fitted, notify
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
@@ -80,6 +80,7 @@ class PipelineEvaluator(Evaluator):
         fit: the rule of the closed-loop fit.
         metrics: perceptual objectives by name; where the pipeline decodes pictures, ``lpips`` and
             ``rmse`` of decoded pictures by default.
+        registry: where forecasters and metrics come from; None: the installed plugins.
 
     Raises:
         OtcacheError: if request and trajectories disagree.
@@ -93,6 +94,7 @@ class PipelineEvaluator(Evaluator):
         *,
         fit: ClosedLoopFit | None = None,
         metrics: dict[str, QualityMetric] | None = None,
+        registry: Registry | None = None,
     ) -> None:
         if len(request.prompts) != len(trajectories):
             raise OtcacheError(
@@ -102,7 +104,7 @@ class PipelineEvaluator(Evaluator):
         self._target = target
         self._sampler = Sampler(target, request)
         self._trajectories, self._grid = trajectories, trajectories[0].grid
-        self._registry = Registry()
+        self._registry = registry or installed()
         self._metrics = self._default_metrics() if metrics is None else metrics
         gains = trajectories[0].gains
         self._runs = ScheduleRuns(self._sampler, self._grid, gains, self._registry)
@@ -183,7 +185,8 @@ class PipelineEvaluator(Evaluator):
     def _default_metrics(self) -> dict[str, QualityMetric]:
         if not self._sampler.decodes:
             return {}
-        return {name: self._registry.create("metrics", name) for name in ("lpips", "rmse")}
+        made = {name: self._registry.create("metrics", name) for name in ("lpips", "rmse")}
+        return {name: one for name, one in made.items() if isinstance(one, QualityMetric)}
 
     def _check_objective(self, objective: str | None) -> str:
         name = objective or self.objectives[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from otcache_core.contracts import (
     Storage,
 )
 from otcache_core.contracts.executor import NOTHING_RAN
-from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
 from otcache_diffusers.compat import is_pipeline
@@ -66,7 +64,7 @@ class TorchExecutor(CacheExecutor):
     """Runs diffusers pipelines, loops and bare modules by a schedule.
 
     Args:
-        resolve: gives the forecaster of a name; by default the installed plugins.
+        resolve: gives the forecaster of a name; by default the registry that made the executor.
         level: what is cached.
     """
 
@@ -122,11 +120,9 @@ class TorchExecutor(CacheExecutor):
                 run.close()
 
     def _forecaster(self, name: str) -> Forecaster:
-        if (
-            self._resolve is None
-        ):  # a server attaches at each request, and plugins are looked up once
-            self._resolve = partial(Registry().create, "forecasters")
-        return self._resolve(name)
+        if self._resolve is not None:
+            return self._resolve(name)
+        return self.registry.create("forecasters", name)
 
 
 def _companions(target: Any, policy: CachePolicy) -> list[str]:

@@ -86,14 +86,18 @@ def otcache_provide_architectures() -> list[Info]:
 
 
 def _fewer_steps() -> list[Info]:
-    home = "otcache_diffusers.baselines.fewer_steps.methods"
+    target = "otcache_diffusers.baselines.fewer_steps.baseline:FewerSteps"
+    about = {
+        "own": "the pipeline's own sampler on B steps",
+        "euler": "Euler on B steps",
+        "adams-bashforth": "AB2 on B steps",
+        "dpmpp": "DPM-Solver++(2M) on B steps",
+        "unipc": "UniPC of order 2 on B steps",
+        "heun": "Heun with B evaluations",
+    }
     return [
-        Info("fewer-steps-own", f"{home}:FewerStepsOwn", "the pipeline's own sampler on B steps"),
-        Info("fewer-steps-euler", f"{home}:FewerStepsEuler", "Euler on B steps"),
-        Info("fewer-steps-adams-bashforth", f"{home}:FewerStepsAdamsBashforth", "AB2 on B steps"),
-        Info("fewer-steps-dpmpp", f"{home}:FewerStepsDPMPP", "DPM-Solver++(2M) on B steps"),
-        Info("fewer-steps-unipc", f"{home}:FewerStepsUniPC", "UniPC of order 2 on B steps"),
-        Info("fewer-steps-heun", f"{home}:FewerStepsHeun", "Heun with B evaluations"),
+        Info(f"fewer-steps-{sampler}", target, summary, options={"sampler": sampler})
+        for sampler, summary in about.items()
     ]
 
 
@@ -118,11 +122,10 @@ def _teacache() -> list[Info]:
 
 def _cache_dit() -> list[Info]:
     home = "otcache_diffusers.baselines.dbcache"
+    dynamic, first_order = f"{home}.dynamic:DBCache", {"taylor_order": 1}
     offers = [
-        Info("dbcache", f"{home}.dynamic:DBCache", "cache-dit: by the first blocks' residual"),
-        Info(
-            "dbcache-taylorseer", f"{home}.taylorseer:DBCacheTaylorSeer", "the same, extrapolated"
-        ),
+        Info("dbcache", dynamic, "cache-dit: by the first blocks' residual"),
+        Info("dbcache-taylorseer", dynamic, "the same, extrapolated", options=first_order),
         Info("dbcache-mask", f"{home}.mask:DBCacheMask", "cache-dit: by a mask of steps"),
     ]
     return [replace(offer, requires=("cache-dit",)) for offer in offers]

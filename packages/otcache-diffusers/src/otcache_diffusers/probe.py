@@ -91,7 +91,7 @@ class TorchProbe(FeatureProbe):
     ) -> Evaluator:
         from otcache_diffusers.evaluator import PipelineEvaluator
 
-        return PipelineEvaluator(target, request, trajectories)
+        return PipelineEvaluator(target, request, trajectories, registry=self.registry)
 
     def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
         n, loop = len(part), isinstance(target, Loop)

@@ -24,7 +24,7 @@ from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
 from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
 from otcache_core.numbers import integer
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.samples import Sample, content, samples_of, seeds_of
 
 #: Steps of a run that anybody measures, at most.
@@ -81,7 +81,7 @@ def calibrate(
             again with the same arguments goes on from there to the same result.
         overwrite: start over where the folder holds another calibration, instead of refusing.
         progress: show bars on standard error.
-        registry: where plugins come from.
+        registry: where plugins come from; None: the installed ones.
         call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``, the same
             for all samples; a list of negative prompts, one a prompt, goes with prompts.
 
@@ -92,7 +92,7 @@ def calibrate(
         OtcacheError: if an argument is of the wrong kind or clashes with another, which it names, no
             installed plugin can record the target, or a run of the same seed does not come out the same.
     """
-    registry = _of_kind("registry", Registry() if registry is None else registry, Registry)
+    registry = _of_kind("registry", installed() if registry is None else registry, Registry)
     asked = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
     recipe = _of_kind("recipe", Recipe() if recipe is None else recipe, Recipe)
     folder = None if directory is None else Path(_of_kind("directory", directory, (str, Path)))
@@ -101,7 +101,7 @@ def calibrate(
     keep = recipe.keep
     if folder is not None and keep.folder is None:
         keep = replace(keep, folder=folder)
-    probe: FeatureProbe = choose(registry, "probes", target)
+    probe = choose(registry, "probes", target)
     request = replace(_request(probe, target, prompts, seeds, asked, call, recipe), keep=keep)
     provenance = probe.provenance(target, request)
     samples = content(request.prompts)

@@ -15,7 +15,7 @@ from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
 from otcache_core.errors import expected, shortened
 from otcache_core.files import bad_file
 from otcache_core.numbers import integer, integers
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.schedule import MAX_STEPS
 
 #: Bytes of a number.
@@ -107,7 +107,7 @@ def estimate(
         budgets: B of each row; some shares of N where none is named.
         memory: m, outputs that a forecast uses.
         dtype: of the outputs: bf16, fp16 or fp32.
-        registry: where plugins come from.
+        registry: where plugins come from; None: the installed ones.
 
     Raises:
         OtcacheError: if the model is not known or an argument is out of range.
@@ -118,7 +118,7 @@ def estimate(
         raise OtcacheError(expected("dtype", dtype, f"one of {', '.join(DTYPES)}"))
     every = integers("budgets", budgets, 1, num_steps)
     every = every or sorted({max(1, round(share * num_steps)) for share in SHARES})
-    found, configs = _find(model, registry or Registry())
+    found, configs = _find(model, registry or installed())
     canvas = Canvas(height, width, frames)
     call = _measured(model, found, canvas, configs)
     one = call.output_elements * DTYPES[dtype]
@@ -179,9 +179,7 @@ def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
 
 def _of_class(model_class: str, registry: Registry) -> Architecture:
     offers = registry.infos("architectures")
-    known: list[Architecture] = [
-        registry.create("architectures", offer.qualified_name) for offer in offers
-    ]
+    known = [registry.create("architectures", offer.qualified_name) for offer in offers]
     for architecture in known:
         if architecture.model_class == model_class:
             return architecture

@@ -13,7 +13,7 @@ from typing import Any
 from otcache_core import FileError, OtcacheError
 from otcache_core.demo import Demo
 from otcache_core.files import read_bytes
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 
 MAX_PROMPTS = 10_000
 
@@ -57,8 +57,7 @@ def open_demo(name: str, registry: Registry) -> Demo:
     Raises:
         PluginError: if it is not installed, is offered twice or cannot be loaded.
     """
-    demo: Demo = registry.create("demos", name.partition(":")[2] or "image")
-    return demo
+    return registry.create("demos", name.partition(":")[2] or "image")
 
 
 def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
@@ -66,12 +65,12 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
 
     Args:
         name: ``demo`` or ``demo:NAME``; of a module that is called ``demo`` every other function.
-        registry: where demos and probes come from.
+        registry: where demos and probes come from; None: the installed plugins.
 
     Raises:
         OtcacheError: if nothing installed knows the name.
     """
-    registry = registry or Registry()
+    registry = registry or installed()
     demo = find_demo(name, registry)
     if demo is not None:
         texts = [text for text, _ in demo.prompts["calibration"]]

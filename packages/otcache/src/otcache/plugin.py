@@ -9,10 +9,11 @@ from otcache_core.plugins import Info, hookimpl
 def otcache_provide_baselines() -> list[Info]:
     """otcache, and the published rules that are schedules on whole outputs."""
     home = "otcache.arena.rules"
+    even, linear = f"{home}:UniformSteps", {"forecaster": "linear"}
     return [
         Info("otcache", f"{home}:Ours", "the default policy: a given one, or calibrated here"),
-        Info("uniform", f"{home}:UniformReuse", "evenly spaced steps, output reuse"),
-        Info("uniform-linear", f"{home}:UniformLinear", "evenly spaced steps, extrapolation"),
+        Info("uniform", even, "evenly spaced steps, output reuse"),
+        Info("uniform-linear", even, "evenly spaced steps, extrapolation", options=linear),
         Info("uniform-taylor", f"{home}:UniformTaylor", "TaylorSeer's series on whole outputs"),
         Info("lemica", f"{home}:LeMiCa", "lexicographic minimax over exact outcome costs"),
         Info("meancache", f"{home}:MeanCache", "MeanCache's released rule on its own costs"),

@@ -19,7 +19,7 @@ from otcache_core.interpolation import checked_grid
 from otcache_core.loop import Grid, Loop
 from otcache_core.notices import notify, once
 from otcache_core.numbers import integer
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
 
@@ -44,7 +44,7 @@ def accelerate(
         strict: refuse, instead of noticing, a step count or grid other than planned.
         executor: name of an executor plugin, where not the first that supports the target;
             ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
-        registry: where plugins come from.
+        registry: where plugins come from, forecasters too; None: the installed ones.
         calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
             twice. Where it is not told, two calls that carry the same time are an error.
         storage: how outputs are kept for forecasts, such as ``otcache.Storage("bf16", device="cpu")``;
@@ -63,7 +63,7 @@ def accelerate(
         >>> with otcache.accelerate(pipe, policy.schedule(budget=10)) as run:  # doctest: +SKIP
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
-    registry = registry or Registry()
+    registry = registry or installed()
     _check_plan(plan, budget)
     if calls_per_step is not None:
         calls_per_step = integer("calls_per_step", calls_per_step, 1)
@@ -74,7 +74,7 @@ def accelerate(
         else planned(registry, target, plan, budget, strict=strict, grid=points)
     )
     options = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
-    told = {name: value for name, value in options.items() if value is not None}
+    told: dict[str, Any] = {n: value for n, value in options.items() if value is not None}
     chosen = choose(registry, "executors", target, executor)
     attach = partial(chosen.attach, target, schedule, strict=strict, **told)
     all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps

@@ -88,7 +88,7 @@ def writers(registry: Registry) -> dict[str, ClipWriter]:
     """The installed writers of clips by ending, in the order of their names."""
     found: dict[str, ClipWriter] = {}
     for offer in registry.infos("writers"):
-        writer: ClipWriter = registry.create("writers", offer.qualified_name)
+        writer = registry.create("writers", offer.qualified_name)
         for suffix in writer.suffixes:
             found.setdefault(suffix, writer)
     return found

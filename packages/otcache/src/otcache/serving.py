@@ -20,9 +20,9 @@ from otcache.targets import choose
 from otcache.turns import Turn, Turns
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
-from otcache_core.contracts import CacheExecutor, RunHandle, SchedulePlan, Storage
+from otcache_core.contracts import RunHandle, SchedulePlan, Storage
 from otcache_core.notices import notify
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
 #: What the coming runs follow.
@@ -46,7 +46,7 @@ class Enabled:
         budget: B of the coming runs outside ``request``; None computes every step.
         strict: refuse a step count or grid other than planned.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
-        registry: where plugins come from.
+        registry: where plugins come from, as in :func:`otcache.accelerate`.
         storage: how outputs are kept, as in :func:`otcache.accelerate`.
 
     Raises:
@@ -78,8 +78,8 @@ class Enabled:
         self._target, self._policy, self._strict = target, policy, strict
         given = {"storage": storage, "grid": module_grid(target, policy, None)}
         self._told: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
-        self._registry = registry or Registry()
-        self._executor: CacheExecutor = choose(self._registry, "executors", target, executor)
+        self._registry = registry or installed()
+        self._executor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
         self._budget: int | None = None
@@ -368,7 +368,16 @@ def enable(
     *,
     strict: bool = False,
     executor: str | None = None,
+    registry: Registry | None = None,
     storage: Storage | None = None,
 ) -> Enabled:
     """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
-    return Enabled(target, policy, budget, strict=strict, executor=executor, storage=storage)
+    return Enabled(
+        target,
+        policy,
+        budget,
+        strict=strict,
+        executor=executor,
+        registry=registry,
+        storage=storage,
+    )

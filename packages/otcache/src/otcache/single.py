@@ -13,9 +13,9 @@ from otcache.progress import Stages
 from otcache.running import planned
 from otcache.targets import choose
 from otcache_core import ExecutionError
-from otcache_core.contracts import FeatureProbe, RunReport, SampleRequest, Storage
+from otcache_core.contracts import RunReport, SampleRequest, Storage
 from otcache_core.numbers import integer
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 from otcache_core.samples import Sample, samples_of, seed_of
 
@@ -45,6 +45,7 @@ def run_once(
     call: Mapping[str, Any] | None = None,
     storage: Storage | None = None,
     stages: Stages | None = None,
+    registry: Registry | None = None,
 ) -> Single:
     """Check a policy against the pipeline, map it to another step count if asked, and sample once.
 
@@ -59,6 +60,7 @@ def run_once(
         call: further arguments of the call, a strength among them.
         storage: how outputs are kept for forecasts.
         stages: show how many steps are behind.
+        registry: where plugins come from; None: the installed ones.
 
     Raises:
         OtcacheError: if the target does not take an argument; the message names it.
@@ -66,8 +68,8 @@ def run_once(
             or sigma grid.
         ExecutionError: if the sampler never called the denoiser.
     """
-    registry = Registry()
-    probe: FeatureProbe = choose(registry, "probes", target)
+    registry = registry or installed()
+    probe = choose(registry, "probes", target)
     own = policy.provenance
     asked = own.inference_steps or own.num_steps if num_steps is None else num_steps
     n = integer("num_steps", asked, 1)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 from otcache_core import OtcacheError
+from otcache_core.contracts import CacheExecutor, FeatureProbe
 from otcache_core.plugins import Registry
+from otcache_core.plugins.kinds import Executors, Probes
 
 
-def choose(registry: Registry, kind: str, target: Any, name: str | None = None) -> Any:
+@overload
+def choose(
+    registry: Registry, kind: Probes, target: Any, name: str | None = None
+) -> FeatureProbe: ...
+@overload
+def choose(
+    registry: Registry, kind: Executors, target: Any, name: str | None = None
+) -> CacheExecutor: ...
+def choose(
+    registry: Registry, kind: Probes | Executors, target: Any, name: str | None = None
+) -> FeatureProbe | CacheExecutor:
     """The first probe or executor, by name, that supports the target; or the named one.
 
     Args:

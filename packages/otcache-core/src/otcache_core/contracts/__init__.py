@@ -7,6 +7,7 @@ from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.contracts.executor import CacheExecutor, RunHandle, RunReport, SchedulePlan
 from otcache_core.contracts.forecaster import Forecaster
+from otcache_core.contracts.from_registry import FromRegistry
 from otcache_core.contracts.metric import (
     ClipMetric,
     Metric,
@@ -31,6 +32,7 @@ __all__ = [
     "Evaluator",
     "FeatureProbe",
     "Forecaster",
+    "FromRegistry",
     "Measured",
     "Metric",
     "PromptMetric",

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from otcache_core.contracts.from_registry import FromRegistry
 from otcache_core.contracts.probe import SampleRequest
 
 
@@ -29,7 +30,7 @@ class BaselineSetting:
     computed: tuple[int, ...] | None = None
 
 
-class Baseline(ABC):
+class Baseline(FromRegistry, ABC):
     """A rival of the arena: a cache of another project, a published rule, or fewer steps.
 
     The arena gives each baseline a process of its own and calls, in this order, :meth:`supports`,
@@ -38,7 +39,8 @@ class Baseline(ABC):
     beside a plain full run.
 
     Laws: between two contexts of :meth:`apply` the pipeline gives the bits it gave before; every run in
-    a context begins with empty caches, so that a result depends on its own prompt and seed alone.
+    a context begins with empty caches, so that a result depends on its own prompt and seed alone. Whatever
+    other plugin it uses is that of ``self.registry``.
 
     Attributes:
         source: project, version and rule, as the report names it.

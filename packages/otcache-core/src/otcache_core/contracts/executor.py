@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.contracts.from_registry import FromRegistry
 from otcache_core.contracts.storage import Storage
 from otcache_core.schedule import Schedule
 
@@ -133,13 +134,14 @@ class ReportedRun(RunHandle):
         return self._report
 
 
-class CacheExecutor(ABC):
+class CacheExecutor(FromRegistry, ABC):
     """Run a live pipeline or module by a schedule.
 
     Laws: under the all-compute schedule outputs are bit-identical, however they are kept; on exit,
     also by exception, nothing remains on the module and ``inspect.signature(forward)`` is
     unchanged; other instances are never touched; a skipped step makes no call of the denoiser, or
-    at least none of what the executor caches in it, and no device-to-host sync.
+    at least none of what the executor caches in it, and no device-to-host sync. The forecaster that a
+    schedule names is that of ``self.registry``.
     """
 
     @abstractmethod

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
+from otcache_core.contracts.from_registry import FromRegistry
 from otcache_core.keep import Keep
 from otcache_core.samples import Sample
 from otcache_core.trajectory import Trajectory
@@ -61,11 +62,12 @@ class Measured:
     peak_bytes: int | None = None
 
 
-class FeatureProbe(ABC):
+class FeatureProbe(FromRegistry, ABC):
     """Record full runs of a pipeline.
 
     Law: observing changes nothing; the pipeline's outputs are bit-identical with and without the
-    probe, and nothing remains on it afterwards.
+    probe, and nothing remains on it afterwards. Forecasters and metrics of its evaluator are those of
+    ``self.registry``.
     """
 
     @abstractmethod

@@ -1,18 +1,30 @@
-"""Which entry points are looked at: the installed ones, less what the environment leaves out."""
+"""Where plugins come from: installed entry points less what the environment leaves out, or modules."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from types import ModuleType
 from typing import Any
+
+from otcache_core.errors import PluginError, expected
 
 GROUP = "otcache"
 CORE = "otcache-core"
 _BUILTIN = "otcache_core.plugins.builtin"
+#: Distribution to module, of the packages that stand on core.
+_OURS = {
+    "otcache": "otcache.plugin",
+    "otcache-diffusers": "otcache_diffusers.plugin",
+    "otcache-solvers": "otcache_solvers.plugin",
+    "otcache-video": "otcache_video.plugin",
+}
 
 Found = tuple[str, str, Callable[[], Any]]
 
@@ -53,6 +65,34 @@ class PluginSettings:
         return self.only is None or bool(either & self.only)
 
 
+@dataclass(frozen=True)
+class RegistryDescription:
+    """A registry as plain data, of which another process of the same environment makes an equal one.
+
+    Args:
+        entry_points: whether installed distributions are looked at.
+        modules: (module, distribution) of what was registered by hand, in order.
+        path: where the describing process looks for modules, if there are any: the other one looks
+            there too, after its own places.
+    """
+
+    entry_points: bool = True
+    modules: tuple[tuple[str, str], ...] = ()
+    path: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, entry_points: bool, registered: Sequence[tuple[object, str]]
+    ) -> RegistryDescription:
+        """Describe what was registered under which distributions.
+
+        Raises:
+            PluginError: if that is no module, or one that cannot be imported by its name.
+        """
+        modules = tuple((_name_of(plugin), distribution) for plugin, distribution in registered)
+        return cls(entry_points, modules, tuple(sys.path) if modules else ())
+
+
 def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Found]:
     """Yield (entry point name, distribution, loader): core first, installed or not."""
     yield "core", CORE, lambda: importlib.import_module(_BUILTIN)
@@ -64,9 +104,29 @@ def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Fo
             yield name, distribution, load
 
 
+def our_modules() -> Iterator[tuple[str, str]]:
+    """Yield (module, distribution) of otcache's own packages beside core, those that are installed."""
+    for distribution, module in _OURS.items():
+        if importlib.util.find_spec(module.partition(".")[0]) is not None:
+            yield module, distribution
+
+
 def normalise(name: str) -> str:
     """A distribution's name as package indexes spell it: lower case, runs of ``-_.`` to ``-``."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _name_of(plugin: object) -> str:
+    """Return the name by which another process imports a module of hooks."""
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    known = isinstance(plugin, ModuleType) and sys.modules.get(name) is plugin
+    if not known or name == "__main__" or getattr(plugin, "__spec__", None) is None:
+        advice = (
+            "register the module that holds its hooks, as registry.register(my_package.plugin)."
+        )
+        what = "a plugin that other processes use too"
+        raise PluginError(expected(what, name, "a module that they can import", advice))
+    return name
 
 
 def _names(text: str) -> frozenset[str]:

@@ -7,7 +7,7 @@
 
     @hookimpl
     def otcache_provide_solvers():
-        return [Info("my-solver", "my_package.solver:MySolver", "one line about it")]
+        return [Info("my-solver", "my_package.solver:MySolver", "one line about it", api=2)]
 """
 
 from __future__ import annotations

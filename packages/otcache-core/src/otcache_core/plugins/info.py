@@ -35,7 +35,8 @@ class Info:
         name: unique in its kind; lower-case words joined by hyphens.
         target: ``package.module:Class``; imported on first use.
         summary: one line for ``otcache plugins list``.
-        api: version of the otcache plugin interface it was written for.
+        api: version of the otcache plugin interface it was written for. Write it: the default is that of
+            the otcache that is installed.
         requires: distributions, as ``scikit-image``, that it needs and its own one does not install.
         options: keyword arguments that the target is made with, so that plugins which differ in one
             setting share a class; who creates the plugin may give others.

@@ -1,7 +1,10 @@
-"""The contract of each plugin kind, and which extra installs plugins of it."""
+"""The kinds of plugins: the contract of each, and which extra installs plugins of it."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+from otcache_core.architecture import Architecture
 from otcache_core.contracts import (
     Baseline,
     CacheExecutor,
@@ -12,7 +15,20 @@ from otcache_core.contracts import (
     Metric,
     ScheduleSolver,
 )
+from otcache_core.demo import Demo
 
+Probes: TypeAlias = Literal["probes"]
+CostModels: TypeAlias = Literal["cost_models"]
+Solvers: TypeAlias = Literal["solvers"]
+Executors: TypeAlias = Literal["executors"]
+Forecasters: TypeAlias = Literal["forecasters"]
+Metrics: TypeAlias = Literal["metrics"]
+Baselines: TypeAlias = Literal["baselines"]
+Demos: TypeAlias = Literal["demos"]
+Writers: TypeAlias = Literal["writers"]
+Architectures: TypeAlias = Literal["architectures"]
+
+#: The target is a subclass of this.
 CONTRACTS: dict[str, type] = {
     "probes": FeatureProbe,
     "cost_models": CostModel,
@@ -23,6 +39,8 @@ CONTRACTS: dict[str, type] = {
     "baselines": Baseline,
     "writers": ClipWriter,
 }
+#: The target is one of these, or makes one when it is called.
+VALUES: dict[str, type] = {"demos": Demo, "architectures": Architecture}
 EXTRAS: dict[str, tuple[str, ...]] = {
     "probes": ("diffusers",),
     "cost_models": ("solvers",),

@@ -1,36 +1,30 @@
-"""The registry: finds plugins, isolates the broken ones, and loads the one that is asked for."""
+"""The registry: finds plugins, and isolates the broken ones."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
+import sys
+import threading
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import pluggy
 
-from otcache_core.architecture import Architecture
-from otcache_core.demo import Demo
 from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.notices import notify
 from otcache_core.plugins import hookspecs
-from otcache_core.plugins.discovery import PluginSettings, found_entry_points
+from otcache_core.plugins.discovery import (
+    PluginSettings,
+    RegistryDescription,
+    found_entry_points,
+    our_modules,
+)
 from otcache_core.plugins.info import KINDS, Info
-from otcache_core.plugins.kinds import CONTRACTS, advice
+from otcache_core.plugins.lookups import Lookups, Offer
 
 #: What importing foreign code may raise; KeyboardInterrupt stays the user's.
 _ANY = (Exception, SystemExit)
-
-
-class Offer(NamedTuple):
-    """One plugin and the distribution that offers it."""
-
-    info: Info
-    distribution: str
-
-    @property
-    def qualified_name(self) -> str:
-        """``distribution/name``: never ambiguous."""
-        return f"{self.distribution}/{self.info.name}"
 
 
 class Problem(NamedTuple):
@@ -44,14 +38,15 @@ class Problem(NamedTuple):
         return f"plugin {self.plugin!r} of {self.distribution!r} was left out: {self.reason}"
 
 
-class Registry:
+class Registry(Lookups):
     """All plugins that can be reached, by kind and name.
 
     Every entry point of the group ``otcache`` is a module with hook implementations
     (:mod:`otcache_core.plugins.hookspecs`). They are imported one by one when the registry is made;
     whatever one of them raises becomes one :class:`~otcache_core.errors.PluginWarning` and an entry
     of :attr:`problems`, and the others are not affected. What a descriptor points at is imported
-    only by :meth:`get` and :meth:`create`.
+    only by :meth:`get` and :meth:`create`. That takes some ten milliseconds: :func:`installed` is the
+    registry that otcache uses where none is given.
 
     Environment, read once, comma-separated names of entry points or distributions:
     ``OTCACHE_DISABLE_PLUGINS`` leaves these out (``all``: everything but core),
@@ -60,7 +55,7 @@ class Registry:
 
     Args:
         entry_points: look at installed distributions; False gives core's own plugins alone, for
-            embedding, and whatever :meth:`register` adds.
+            embedding, and whatever :meth:`register` and :meth:`register_builtin` add.
 
     Raises:
         PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
@@ -72,11 +67,13 @@ class Registry:
     """
 
     def __init__(self, entry_points: bool = True) -> None:
+        self._offers: dict[str, list[Offer]] = {kind: [] for kind in KINDS}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        self._offers: dict[str, list[Offer]] = {kind: [] for kind in KINDS}
         self._problems: list[Problem] = []
         self._settings = PluginSettings.from_environment()
+        self._entry_points = entry_points
+        self._registered: list[tuple[object, str]] = []
         for name, distribution, load in found_entry_points(self._settings, entry_points):
             try:
                 problems = self._add(load(), name, distribution)
@@ -97,83 +94,50 @@ class Registry:
             PluginError: if it is broken: here the caller is the one to tell.
         """
         name = getattr(plugin, "__name__", type(plugin).__name__)
+        self._register(lambda: plugin, name, distribution)
+
+    def register_builtin(self) -> None:
+        """Add the plugins of otcache's own packages, of those that are installed, and of nobody else.
+
+        ``Registry(entry_points=False)`` is a complete otcache then, whatever else the environment holds.
+
+        Raises:
+            PluginError: if one is broken.
+        """
+        for module, distribution in our_modules():
+            if not self._manager.is_registered(sys.modules.get(module)):
+                self._register(partial(importlib.import_module, module), module, distribution)
+
+    def description(self) -> RegistryDescription:
+        """What another process needs to have the same plugins: see :meth:`from_description`.
+
+        Raises:
+            PluginError: if something other than a module that can be imported was registered.
+        """
+        return RegistryDescription.of(self._entry_points, self._registered)
+
+    @classmethod
+    def from_description(cls, description: RegistryDescription) -> Registry:
+        """Make the registry that was described, in this process or another.
+
+        Raises:
+            PluginError: if a module is broken; under ``OTCACHE_STRICT_PLUGINS`` as the class itself.
+        """
+        sys.path += [place for place in description.path if place not in sys.path]
+        made = cls(description.entry_points)
+        for module, distribution in description.modules:
+            made._register(partial(importlib.import_module, module), module, distribution)
+        return made
+
+    def _register(self, load: Callable[[], object], name: str, distribution: str) -> None:
         try:
+            plugin = load()
             problems = self._add(plugin, name, distribution)
         except _ANY as error:
             raise PluginError(str(Problem(name, distribution, _reason(error)))) from error
         if problems:
             raise PluginError(str(problems[0]))
-
-    def infos(self, kind: str) -> list[Offer]:
-        """What is offered of a kind, sorted by name; imports nothing more.
-
-        Raises:
-            PluginError: if there is no such kind.
-        """
-        if kind not in KINDS:
-            raise PluginError(expected("plugin kind", kind, f"one of {', '.join(KINDS)}"))
-        return sorted(self._offers[kind], key=lambda o: (o.info.name, o.distribution))
-
-    def get(self, kind: str, name: str) -> Any:
-        """Import the class of one plugin (for kinds without a contract: its target).
-
-        Args:
-            kind: one of :data:`~otcache_core.plugins.KINDS`.
-            name: a name, or ``distribution/name``.
-
-        Raises:
-            PluginError: if the name is unknown or offered twice, if the target cannot be imported,
-                or if it is not a class of the kind's contract.
-        """
-        offer = self._find(kind, name)
-        try:
-            target = offer.info.load()
-        except PluginError as error:
-            raise PluginError(f"{error}{advice(kind, self._distributions())}") from error
-        contract = CONTRACTS.get(kind)
-        if contract and not (isinstance(target, type) and issubclass(target, contract)):
-            wanted = f"a subclass of otcache_core.contracts.{contract.__name__}"
-            raise PluginError(expected(f"target of {offer.qualified_name!r}", target, wanted))
-        return target
-
-    def create(self, kind: str, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Instantiate one plugin; a demo or an architecture that is already made is returned as it is.
-
-        Args:
-            kind: one of :data:`~otcache_core.plugins.KINDS`.
-            name: a name, or ``distribution/name``.
-            args: of the target.
-            kwargs: of the target, over the options that the plugin's descriptor gives.
-
-        Raises:
-            PluginError: as :meth:`get`.
-        """
-        target = self.get(kind, name)
-        if isinstance(target, (Demo, Architecture)):
-            return target
-        return target(*args, **{**self._find(kind, name).info.options, **kwargs})
-
-    def _find(self, kind: str, name: str) -> Offer:
-        offers = self.infos(kind)
-        found = [o for o in offers if name in (o.info.name, o.qualified_name)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            choices = " or ".join(repr(o.qualified_name) for o in found)
-            raise PluginError(
-                f"{kind} name {name!r} is offered {len(found)} times: ask for {choices}."
-            )
-        raise PluginError(self._unknown(kind, name, sorted({o.info.name for o in offers})))
-
-    def _unknown(self, kind: str, name: str, valid: list[str]) -> str:
-        near = difflib.get_close_matches(name, valid, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        names = ", ".join(valid) or "none installed"
-        more = advice(kind, self._distributions())
-        return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}"
-
-    def _distributions(self) -> set[str]:
-        return {o.distribution for offers in self._offers.values() for o in offers}
+        self._registered.append((plugin, distribution))
 
     def _add(self, plugin: object, name: str, distribution: str) -> list[Problem]:
         label = f"{distribution}:{name}"
@@ -210,6 +174,32 @@ class Registry:
             raise PluginError(str(problem))
         self._problems.append(problem)
         notify(str(problem), category=PluginWarning)
+
+
+@cache
+def _read() -> Registry:
+    return Registry()
+
+
+_READING = threading.RLock()
+
+
+def installed() -> Registry:
+    """Return the registry of the installed plugins, which is read once in a process.
+
+    Whatever takes a registry uses this one where none is given; what is registered in it by hand is seen by
+    all of them.
+
+    Raises:
+        PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
+    """
+    with _READING:
+        return _read()
+
+
+def forget_installed() -> None:
+    """Read the plugins anew at the next :func:`installed`: another is installed, or a variable changed."""
+    _read.cache_clear()
 
 
 def hook_name(kind: str) -> str:

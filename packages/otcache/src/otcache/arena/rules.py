@@ -57,23 +57,21 @@ class Ours(ScheduledBaseline):
 
 
 @final
-class UniformReuse(ScheduledBaseline):
-    """Evenly spaced steps; a skipped step repeats the last computed output."""
+class UniformSteps(ScheduledBaseline):
+    """Evenly spaced steps.
 
-    source = "evenly spaced steps, output reuse"
+    Args:
+        forecaster: what a skipped step makes of the computed outputs; ``reuse`` repeats the last one,
+            ``linear`` continues the line through the last two.
+    """
 
-    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        return {b: _even(tuning, b, "reuse") for b in budgets}, 0
-
-
-@final
-class UniformLinear(ScheduledBaseline):
-    """Evenly spaced steps; a skipped step continues the line through the last two outputs."""
-
-    source = "evenly spaced steps, two-point extrapolation in sigma"
+    def __init__(self, forecaster: str = "reuse") -> None:
+        rule = {"reuse": "output reuse", "linear": "two-point extrapolation in sigma"}
+        self._forecaster = forecaster
+        self.source = f"evenly spaced steps, {rule.get(forecaster, forecaster)}"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        return {b: _even(tuning, b, "linear") for b in budgets}, 0
+        return {b: _even(tuning, b, self._forecaster) for b in budgets}, 0
 
 
 @final

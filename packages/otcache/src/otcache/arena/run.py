@@ -19,7 +19,7 @@ from otcache.progress import Stages
 from otcache.report import write_report
 from otcache.results import Results
 from otcache_core import OtcacheError
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, RegistryDescription, installed
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,12 @@ class Settings:
 
 
 def compare(
-    job: Job, methods: Sequence[str], directory: str | Path, settings: Settings | None = None
+    job: Job,
+    methods: Sequence[str],
+    directory: str | Path,
+    settings: Settings | None = None,
+    *,
+    registry: Registry | None = None,
 ) -> tuple[Results, list[Path]]:
     """Run methods beside each other, each in a process of its own, and write the report.
 
@@ -61,23 +66,27 @@ def compare(
         methods: names of baseline plugins; none takes all.
         directory: made if missing.
         settings: limits and bars.
+        registry: where plugins come from; None: the installed ones. Each process makes it anew of its
+            description, so it holds what was installed, and modules that can be imported.
 
     Returns:
         The results, and the files written.
 
     Raises:
         OtcacheError: if a name is unknown, the full runs cannot be made, or nothing ran.
+        PluginError: if the registry holds what another process cannot import.
         FileError: if the folder holds something else.
     """
     settings = settings or Settings()
-    registry = Registry()
+    registry = registry or installed()
+    described = registry.description()
     chosen = check_methods(methods, registry)
     stages = Stages(settings.progress)
     with stages.stage("opening metrics"):
         measures = Measures.choose(settings.metrics, job.pipeline, registry)
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
-    _run_all(folder, chosen, settings, stages)
+    _run_all(folder, chosen, settings, stages, described)
     results, pictures = Assembly(folder, measures, stages).results(
         chosen, _provenance(job), settings.command
     )
@@ -103,10 +112,16 @@ def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
     return list(dict.fromkeys(methods))
 
 
-def _run_all(folder: Folder, methods: Sequence[str], settings: Settings, stages: Stages) -> None:
+def _run_all(
+    folder: Folder,
+    methods: Sequence[str],
+    settings: Settings,
+    stages: Stages,
+    registry: RegistryDescription,
+) -> None:
     threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
     with stages.rows("running methods", len(methods) + 1) as report:
-        supervisor = Supervisor(folder, settings.limit, threads, report)
+        supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
         for method in (FULL, *(methods if settings.retry else ())):
             folder.of(method).forget_failures()
         with ThreadPoolExecutor(settings.workers) as pool:

@@ -14,7 +14,6 @@ from otcache.running import accelerate
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
-from otcache_core.plugins import Registry
 
 
 class ScheduledBaseline(Baseline):
@@ -29,10 +28,9 @@ class ScheduledBaseline(Baseline):
         """One schedule a budget, and the evaluations that tuning took; None where it came tuned."""
 
     def supports(self, target: Any, request: SampleRequest) -> str:
-        registry = Registry()
         try:
-            for kind in ("probes", "executors"):
-                choose(registry, kind, target)
+            choose(self.registry, "probes", target)
+            choose(self.registry, "executors", target)
         except OtcacheError as error:
             return str(error)
         return self.unfit(target)
@@ -44,7 +42,7 @@ class ScheduledBaseline(Baseline):
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
-        found, nfe = self.schedules(Tuning(target, request, Registry()), budgets)
+        found, nfe = self.schedules(Tuning(target, request, self.registry), budgets)
         return {"schedules": {str(b): s.to_dict() for b, s in found.items()}, "nfe": nfe}
 
     def settings(
@@ -64,5 +62,5 @@ class ScheduledBaseline(Baseline):
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> Iterator[None]:
         schedule = msgspec.convert(setting.values["schedule"], Schedule)
-        with accelerate(target, schedule):
+        with accelerate(target, schedule, registry=self.registry):
             yield

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from otcache.arena.folder import Folder, MethodFolder
 from otcache.progress import Report
+from otcache_core.plugins import RegistryDescription
 
 Event = dict[str, Any]
 #: Seconds between looks at whether to stop.
@@ -29,8 +30,9 @@ class Supervisor:
         limit: seconds that one piece of work may take: a calibration, or a setting.
         threads: of each worker; 0 leaves that to its libraries.
         report: told of progress.
-        command: of a worker; folder and method are added to it.
+        command: of a worker; folder, method and registry are added to it.
         stop: once set, workers are ended, nothing is written down of them, and none is started.
+        registry: from which a worker makes its own.
     """
 
     folder: Folder
@@ -39,6 +41,7 @@ class Supervisor:
     report: Report
     command: tuple[str, ...] = (sys.executable, "-m", "otcache.arena.worker")
     stop: threading.Event = field(default_factory=threading.Event)
+    registry: RegistryDescription = field(default_factory=RegistryDescription)
 
     def run(self, method: str) -> None:
         """Do what is missing of a method. What fails is written down and not tried again."""
@@ -83,7 +86,9 @@ class _Watch:
         environment = dict(os.environ)
         if self._supervisor.threads:
             environment["OMP_NUM_THREADS"] = str(self._supervisor.threads)
-        command = [*self._supervisor.command, str(self._supervisor.folder.path), self._method]
+        registry = json.dumps(asdict(self._supervisor.registry))
+        path = str(self._supervisor.folder.path)
+        command = [*self._supervisor.command, path, self._method, registry]
         # Ctrl-C is ours alone; a worker ends with the pipe on its standard input, however we end.
         return subprocess.Popen(
             command,

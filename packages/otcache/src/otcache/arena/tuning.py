@@ -45,8 +45,7 @@ class Tuning:
     @cached_property
     def probe(self) -> FeatureProbe:
         """Of the target."""
-        probe: FeatureProbe = choose(self.registry, "probes", self.target)
-        return probe
+        return choose(self.registry, "probes", self.target)
 
     @cached_property
     def recorded(self) -> Sequence[Trajectory]:
@@ -76,8 +75,7 @@ class Tuning:
         solution = self.registry.create("solvers", solver, **options).solve(problem)
         if solution.schedule is None:
             raise OtcacheError(f"{solver} found no schedule of {budget} steps: {solution.result}.")
-        found: Schedule = solution.schedule
-        return found
+        return solution.schedule
 
     def best(self, schedules: Sequence[Schedule]) -> Schedule:
         """The one of least mean log RMSE of pictures, each sample counting alike."""

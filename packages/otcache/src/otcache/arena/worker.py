@@ -1,4 +1,4 @@
-"""One method in a process of its own: ``python -m otcache.arena.worker FOLDER METHOD``.
+"""One method in a process of its own: ``python -m otcache.arena.worker FOLDER METHOD REGISTRY``.
 
 Nothing that a method does to classes, globals or the allocator reaches another one; a crash or a hang ends
 this process and no more.
@@ -6,6 +6,7 @@ this process and no more.
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from otcache.results import Label
 from otcache.targets import choose
 from otcache.timing import take_turns
 from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, RegistryDescription
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
@@ -235,8 +236,10 @@ def _reference(bench: Bench) -> tuple[Run, Floats, Floats | None]:
 
 def main() -> None:
     """Do one method's work."""
-    path, method = sys.argv[1:]
-    channel, registry = Channel(), Registry()
+    path, method, described = sys.argv[1:]
+    channel = Channel()
+    description = msgspec.convert(json.loads(described), RegistryDescription)
+    registry = Registry.from_description(description)
     folder = Folder(Path(path))
     job, part = folder.job, folder.of(method)
     channel.say("begin", what="opening the pipeline")
@@ -245,7 +248,7 @@ def main() -> None:
         channel.say("end")
         full_runs(bench, part)
         return
-    baseline: Baseline = registry.create("baselines", method, **job.options.get(method, {}))
+    baseline = registry.create("baselines", method, **job.options.get(method, {}))
     channel.say("end")
     Worker(bench, part, baseline).work(method)
 

@@ -115,7 +115,7 @@ def compare(
     from otcache.arena import Settings
     from otcache.arena import compare as run_comparison
     from otcache.arena.asking import Question
-    from otcache_core.plugins import Registry
+    from otcache_core.plugins import installed
 
     _check(steps, reference, limit, workers)
     question = Question(
@@ -141,8 +141,9 @@ def compare(
         command=shlex.join(["otcache", *sys.argv[1:]]),
         metrics=names(metrics),
     )
-    job = question.job(Registry())
-    results, written = run_comparison(job, names(methods), directory, settings)
+    registry = installed()
+    job = question.job(registry)
+    results, written = run_comparison(job, names(methods), directory, settings, registry=registry)
     _show_results(results, written, as_json)
 
 

@@ -55,13 +55,13 @@ def run(
     from otcache.saving import check_name, save
     from otcache.single import run_once
     from otcache_core.contracts import Storage
-    from otcache_core.plugins import Registry
+    from otcache_core.plugins import installed
 
     steps_in_range("--steps", steps)
     if rate is not None:
         at_least("--fps", rate, 0.1)
     number, given, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
-    registry, plan_ = Registry(), load_policy(policy)
+    registry, plan_ = installed(), load_policy(policy)
     if file is not None:
         check_name(file, registry)
     stages = Stages(not as_json)
@@ -78,6 +78,7 @@ def run(
         call={**opened.call, **given},
         storage=Storage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
         stages=stages,
+        registry=registry,
     )
     rate = rate or opened.frames_per_second or FRAMES_PER_SECOND
     written = save(file, result.made, rate, registry)

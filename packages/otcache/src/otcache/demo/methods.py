@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from otcache.arena.rules import LeMiCa, MeanCache, UniformLinear, UniformReuse
+from otcache.arena.rules import LeMiCa, MeanCache, UniformSteps
 from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.tuning import Tuning
 from otcache_core import Schedule
-from otcache_core.contracts import Baseline
 from otcache_core.policy import Policy
 
 #: Baselines that run B steps of another sampler, and how the table names them.
@@ -56,11 +55,11 @@ def methods(
     rules: dict[str, ScheduledBaseline] = {
         "LeMiCa rule": LeMiCa(lemica_prompts),
         "MeanCache rule": MeanCache(),
-        "Adams-Bashforth": UniformLinear(),
+        "Adams-Bashforth": UniformSteps("linear"),
     }
     tuned = [_tuned(name, rule, tuning, budgets) for name, rule in rules.items()]
     return [
-        _tuned("uniform", UniformReuse(), tuning, budgets),
+        _tuned("uniform", UniformSteps("reuse"), tuning, budgets),
         Method("fewer steps", Schedule.full),
         *tuned,
         *(method for name in samplers for method in _sampled(name, tuning, budgets)),
@@ -77,7 +76,7 @@ def _sampled(name: str, tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
     """One method; none where the pipeline's sampler cannot be exchanged."""
     if name not in {offer.info.name for offer in tuning.registry.infos("baselines")}:
         return []
-    baseline: Baseline = tuning.registry.create("baselines", name)
+    baseline = tuning.registry.create("baselines", name)
     if baseline.supports(tuning.target, tuning.request):
         return []
     measured = baseline.calibrate(tuning.target, tuning.request, budgets)

@@ -25,9 +25,9 @@ from otcache.targets import choose
 from otcache.timing import ROUNDS, Speed, Timed, speed, take_turns
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import ClipMetric, FeatureProbe, SampleRequest
+from otcache_core.contracts import ClipMetric, SampleRequest
 from otcache_core.demo import Demo
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
 Floats = NDArray[np.floating]
@@ -54,7 +54,12 @@ class DemoOutcome:
 
 
 def run_demo(
-    settings: DemoSettings, directory: Path | None, *, command: str, progress: bool = True
+    settings: DemoSettings,
+    directory: Path | None,
+    *,
+    command: str,
+    progress: bool = True,
+    registry: Registry | None = None,
 ) -> DemoOutcome:
     """Calibrate, plan and compare on held-out prompts.
 
@@ -63,11 +68,12 @@ def run_demo(
         directory: the calibration is kept and resumed here; None keeps nothing.
         command: the command line, for the report.
         progress: show how far it is, on standard error.
+        registry: where plugins come from; None: the installed ones.
 
     Raises:
         OtcacheError: if the demo's pipeline is not installed.
     """
-    registry = Registry()
+    registry = registry or installed()
     demo = open_demo(settings.pipeline, registry)
     demo = replace(demo, call=demo.call | dict(settings.call))
     stages = Stages(progress)
@@ -99,7 +105,7 @@ class _Bench:
     ) -> None:
         self._pipe, self._registry, self._settings = pipe, registry, settings
         self._demo, self._stages = demo, stages
-        self._probe: FeatureProbe = choose(registry, "probes", pipe)
+        self._probe = choose(registry, "probes", pipe)
         held = spread(demo.prompts["heldout"], settings.heldout_prompts)
         self._samples = [(text, seed, tag) for text, tag in held for seed in settings.seeds]
 

@@ -15,11 +15,22 @@ from otcache.report import write_report
 from otcache.report.duels import duel_table
 from otcache.report.table import rich_table
 from otcache.results import Results
-from otcache_core.plugins import Registry
+from otcache_core.plugins import Registry, installed
 
 
-def write(outcome: DemoOutcome, directory: Path, stages: Stages | None = None) -> list[Path]:
+def write(
+    outcome: DemoOutcome,
+    directory: Path,
+    stages: Stages | None = None,
+    registry: Registry | None = None,
+) -> list[Path]:
     """Write the report, the policy, and a folder ``clips`` where the pipeline makes videos.
+
+    Args:
+        outcome: of the demo.
+        directory: made if missing.
+        stages: show how far it is.
+        registry: where writers of videos come from; None: the installed plugins.
 
     Raises:
         FileError: if a file cannot be written.
@@ -31,7 +42,7 @@ def write(outcome: DemoOutcome, directory: Path, stages: Stages | None = None) -
     written.append(policy)
     if outcome.results.frames_per_second:
         with stages.stage("writing videos"):
-            written += write_clips(outcome, directory / "clips", Registry())
+            written += write_clips(outcome, directory / "clips", registry or installed())
     return written
 
 

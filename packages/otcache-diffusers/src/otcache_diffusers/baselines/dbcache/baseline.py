@@ -26,14 +26,6 @@ class CacheDiT(Baseline):
         https://github.com/vipshop/cache-dit
     """
 
-    def __init__(self) -> None:
-        self.source = f"cache-dit {installed() or '(not installed)'}, {self.rule}"
-
-    @property
-    @abstractmethod
-    def rule(self) -> str:
-        """What cache-dit calls it."""
-
     @abstractmethod
     def calibrator(self, library: Any) -> Any:
         """A ``CalibratorConfig`` of cache-dit, or None."""
@@ -77,3 +69,8 @@ class CacheDiT(Baseline):
         )
         with attached(target, config, self.calibrator(module)):
             yield
+
+
+def source_of(rule: str) -> str:
+    """The library, its version and what it calls the rule."""
+    return f"cache-dit {installed() or '(not installed)'}, {rule}"

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
-from otcache_diffusers.baselines.dbcache.baseline import CacheDiT
+from otcache_diffusers.baselines.dbcache.baseline import CacheDiT, source_of
 from otcache_diffusers.baselines.dbcache.library import library
 from otcache_diffusers.probe import TorchProbe
 
@@ -30,9 +30,8 @@ class DBCacheMask(CacheDiT):
     first computed and, as in the published ones, the last.
     """
 
-    @property
-    def rule(self) -> str:
-        return "steps_computation_mask"
+    def __init__(self) -> None:
+        self.source = source_of("steps_computation_mask")
 
     def calibrator(self, library: Any) -> Any:
         return None

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, final
 
 from torch import nn
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
-from otcache_diffusers.baselines.fewer_steps.own import Own
+from otcache_diffusers.baselines.fewer_steps.adams_bashforth import AdamsBashforth
+from otcache_diffusers.baselines.fewer_steps.borrowed import DPMPP, EULER, HEUN, UNIPC
 from otcache_diffusers.baselines.fewer_steps.sampler import FewStepSampler
+from otcache_diffusers.compat import DIFFUSERS
 from otcache_diffusers.driver import unsupported
 
 
+@final
+class Own(FewStepSampler):
+    """The pipeline as it is, or the user's own loop, called with fewer steps."""
+
+    @property
+    def source(self) -> str:
+        return f"{DIFFUSERS}, the pipeline's own sampler"
+
+    def why_not(self, own: Any) -> str:
+        return ""
+
+    def scheduler(self, own: Any) -> Any:
+        return own
+
+
+SAMPLERS: dict[str, FewStepSampler] = {
+    "own": Own(),
+    "euler": EULER,
+    "adams-bashforth": AdamsBashforth(),
+    "dpmpp": DPMPP,
+    "unipc": UNIPC,
+    "heun": HEUN,
+}
+
+
+@final
 class FewerSteps(Baseline):
     """The pipeline called with as many steps as make B evaluations, its scheduler exchanged meanwhile.
 
     A method of two calls a step makes 2n - 1 of them in n steps, so it lands on the odd number at or
     below B.
-    Each baseline of this kind only names its sampler.
+
+    Args:
+        sampler: one of :data:`SAMPLERS`; ``own`` keeps the scheduler, and takes a user's own loop too.
+
+    Raises:
+        OtcacheError: if there is no such sampler.
     """
 
     by_budget = True
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: str = "own") -> None:
+        if sampler not in SAMPLERS:
+            raise OtcacheError(expected("sampler", sampler, f"one of {', '.join(SAMPLERS)}"))
+        self.sampler = SAMPLERS[sampler]
         self.source = self.sampler.source
-
-    @property
-    @abstractmethod
-    def sampler(self) -> FewStepSampler:
-        """Makes the scheduler."""
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         if isinstance(target, nn.Module):

@@ -1,0 +1,187 @@
+"""Look plugins up by kind and name, and load the one that is asked for."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from typing import Any, NamedTuple, overload
+
+from otcache_core.architecture import Architecture
+from otcache_core.contracts import (
+    Baseline,
+    CacheExecutor,
+    ClipWriter,
+    CostModel,
+    FeatureProbe,
+    Forecaster,
+    FromRegistry,
+    Metric,
+    ScheduleSolver,
+)
+from otcache_core.demo import Demo
+from otcache_core.errors import PluginError, expected
+from otcache_core.plugins.info import KINDS, Info
+from otcache_core.plugins.kinds import (
+    CONTRACTS,
+    VALUES,
+    Architectures,
+    Baselines,
+    CostModels,
+    Demos,
+    Executors,
+    Forecasters,
+    Metrics,
+    Probes,
+    Solvers,
+    Writers,
+    advice,
+)
+
+
+class Offer(NamedTuple):
+    """One plugin and the distribution that offers it."""
+
+    info: Info
+    distribution: str
+
+    @property
+    def qualified_name(self) -> str:
+        """``distribution/name``: never ambiguous."""
+        return f"{self.distribution}/{self.info.name}"
+
+
+class Lookups:
+    """Finds among offers, typed by their kind: ``create("solvers", name)`` is a ``ScheduleSolver``."""
+
+    _offers: dict[str, list[Offer]]
+
+    def infos(self, kind: str) -> list[Offer]:
+        """What is offered of a kind, sorted by name; imports nothing more.
+
+        Raises:
+            PluginError: if there is no such kind.
+        """
+        if kind not in KINDS:
+            raise PluginError(expected("plugin kind", kind, f"one of {', '.join(KINDS)}"))
+        return sorted(self._offers[kind], key=lambda o: (o.info.name, o.distribution))
+
+    @overload
+    def get(self, kind: Probes, name: str) -> type[FeatureProbe]: ...
+    @overload
+    def get(self, kind: CostModels, name: str) -> type[CostModel]: ...
+    @overload
+    def get(self, kind: Solvers, name: str) -> type[ScheduleSolver]: ...
+    @overload
+    def get(self, kind: Executors, name: str) -> type[CacheExecutor]: ...
+    @overload
+    def get(self, kind: Forecasters, name: str) -> type[Forecaster]: ...
+    @overload
+    def get(self, kind: Metrics, name: str) -> type[Metric]: ...
+    @overload
+    def get(self, kind: Baselines, name: str) -> type[Baseline]: ...
+    @overload
+    def get(self, kind: Writers, name: str) -> type[ClipWriter]: ...
+    @overload
+    def get(self, kind: str, name: str) -> Any: ...
+    def get(self, kind: str, name: str) -> Any:
+        """Import the class of one plugin (for kinds without a contract: its target).
+
+        Args:
+            kind: one of :data:`~otcache_core.plugins.KINDS`.
+            name: a name, or ``distribution/name``.
+
+        Raises:
+            PluginError: if the name is unknown or offered twice, if the target cannot be imported,
+                or if it is not a class of the kind's contract.
+        """
+        return self._load(kind, self._find(kind, name))
+
+    @overload
+    def create(self, kind: Probes, name: str, /, *args: Any, **options: Any) -> FeatureProbe: ...
+    @overload
+    def create(self, kind: CostModels, name: str, /, *args: Any, **options: Any) -> CostModel: ...
+    @overload
+    def create(self, kind: Solvers, name: str, /, *args: Any, **options: Any) -> ScheduleSolver: ...
+    @overload
+    def create(
+        self, kind: Executors, name: str, /, *args: Any, **options: Any
+    ) -> CacheExecutor: ...
+    @overload
+    def create(self, kind: Forecasters, name: str, /, *args: Any, **options: Any) -> Forecaster: ...
+    @overload
+    def create(self, kind: Metrics, name: str, /, *args: Any, **options: Any) -> Metric: ...
+    @overload
+    def create(self, kind: Baselines, name: str, /, *args: Any, **options: Any) -> Baseline: ...
+    @overload
+    def create(self, kind: Writers, name: str, /, *args: Any, **options: Any) -> ClipWriter: ...
+    @overload
+    def create(self, kind: Demos, name: str, /, *args: Any, **options: Any) -> Demo: ...
+    @overload
+    def create(
+        self, kind: Architectures, name: str, /, *args: Any, **options: Any
+    ) -> Architecture: ...
+    @overload
+    def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any: ...
+    def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any:
+        """Instantiate one plugin; a demo or an architecture that is already made is returned as it is.
+
+        Probes, executors and baselines know this registry as their own, inside ``__init__`` too
+        (:class:`~otcache_core.contracts.FromRegistry`).
+
+        Args:
+            kind: one of :data:`~otcache_core.plugins.KINDS`.
+            name: a name, or ``distribution/name``.
+            args: of the target.
+            options: of the target, over those that the plugin's descriptor gives.
+
+        Raises:
+            PluginError: as :meth:`get`, or if what should be a demo or an architecture is none.
+        """
+        offer = self._find(kind, name)
+        target, value = self._load(kind, offer), VALUES.get(kind)
+        if value is not None and isinstance(target, value):
+            return target
+        ours = isinstance(target, type) and issubclass(target, FromRegistry)
+        make = partial(target.made_by, self) if ours else target
+        made = make(*args, **{**offer.info.options, **options})
+        if value is not None and not isinstance(made, value):
+            raise _misfit(offer, made, f"of type {value.__name__}, or a function that gives one")
+        return made
+
+    def _load(self, kind: str, offer: Offer) -> Any:
+        try:
+            target = offer.info.load()
+        except PluginError as error:
+            raise PluginError(f"{error}{advice(kind, self._distributions())}") from error
+        contract = CONTRACTS.get(kind)
+        if contract and not (isinstance(target, type) and issubclass(target, contract)):
+            raise _misfit(
+                offer, target, f"a subclass of otcache_core.contracts.{contract.__name__}"
+            )
+        return target
+
+    def _find(self, kind: str, name: str) -> Offer:
+        offers = self.infos(kind)
+        found = [o for o in offers if name in (o.info.name, o.qualified_name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = " or ".join(repr(o.qualified_name) for o in found)
+            raise PluginError(
+                f"{kind} name {name!r} is offered {len(found)} times: ask for {choices}."
+            )
+        raise PluginError(self._unknown(kind, name, sorted({o.info.name for o in offers})))
+
+    def _unknown(self, kind: str, name: str, valid: list[str]) -> str:
+        near = difflib.get_close_matches(name, valid, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        names = ", ".join(valid) or "none installed"
+        more = advice(kind, self._distributions())
+        return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}"
+
+    def _distributions(self) -> set[str]:
+        return {o.distribution for offers in self._offers.values() for o in offers}
+
+
+def _misfit(offer: Offer, got: object, wanted: str) -> PluginError:
+    return PluginError(expected(f"target of {offer.qualified_name!r}", got, wanted))
