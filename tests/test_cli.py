@@ -55,7 +55,7 @@ def test_bad_budgets(run: Run, policy_file: Path, budget: str) -> None:
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "truncated"),
-        (lambda text: text.replace('"version":1', '"version":99'), "version"),
+        (lambda text: text.replace('"version":2', '"version":99'), "version"),
         (lambda text: text.replace('"resolution":0', '"resolution":NaN'), "finite"),
         (lambda text: text.replace('"geometry"', '"geometri"'), "geometri"),
         (lambda text: "", "p.otcache"),

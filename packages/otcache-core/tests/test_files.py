@@ -52,12 +52,12 @@ def test_a_number_that_is_none_is_refused_by_field(spoil: Spoil, number: str) ->
     ("old", "new", "text"),
     [
         (
-            '"version": 1',
             '"version": 2',
-            "field 'version' must be 1, got 2: "
+            '"version": 3',
+            "field 'version' must be 2, got 3: "
             "write it again with this version of otcache, or update otcache.",
         ),
-        ('"version": 1', '"version": true', "field 'version' must be 1, got True"),
+        ('"version": 2', '"version": true', "field 'version' must be 2, got True"),
         (
             "otcache-policy",
             "otcache-calibration",

@@ -130,6 +130,25 @@ def _schedule_at(same: _Same, budget: int) -> Schedule:
     return _forecast(policy, place, round_to_steps(targets, n), _grid(policy, n))
 
 
+def schedule_on(policy: Policy, steps: tuple[int, ...]) -> Schedule:
+    """Give steps of somebody else's choice the forecast that holds at their budget.
+
+    That of the policy's own node where these are its steps; else by name, or by the strengths of the nodes
+    around, as between nodes.
+
+    Args:
+        policy: of N steps.
+        steps: the B computed ones, for 1 <= B <= N.
+    """
+    own = schedule_at(policy, len(steps))
+    if own.computed == steps:
+        return own
+    n = policy.num_steps
+    if len(steps) in (1, n):
+        return Schedule(n, steps)
+    return _forecast(policy, _place(policy, len(steps)), steps, _grid(policy, n))
+
+
 def schedule_mapped(
     policy: Policy, budget: int, n: int, points: tuple[float, ...] | None
 ) -> Schedule:

@@ -25,7 +25,7 @@ from otcache_core.schedule import Schedule, check_budget
 
 __all__ = ["Policy", "Provenance"]
 
-FORMAT, VERSION = "otcache-policy", 1
+FORMAT, VERSION = "otcache-policy", 2
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +48,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ladder: fitted schedules of distinct budgets, lowest first.
         geometry: the ground coordinate of the transport; ``index`` is i/N.
         certificate: what is proven about the reference, in words.
+        solver: who chose the steps, where nothing of them was measured on the pipeline; "" of a policy
+            whose nodes were.
 
     Raises:
         OtcacheError: if step counts or the order of the ladder disagree.
@@ -59,6 +61,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ladder: tuple[Schedule, ...] = ()
     geometry: str = "index"
     certificate: str = ""
+    solver: str = ""
 
     def __post_init__(self) -> None:
         n = self.provenance.num_steps

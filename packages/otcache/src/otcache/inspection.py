@@ -40,6 +40,8 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
         rule = Text(schedule.forecaster)  # a name in brackets is no markup
         table.add_row(str(schedule.budget), speedup, strip(schedule), rule)
     facts = Table(box=None, show_header=False)
+    if policy.solver:
+        facts.add_row(Text("solver"), Text(f"{policy.solver}, not measured"))
     for name, value in policy.provenance.to_dict().items():
         if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"

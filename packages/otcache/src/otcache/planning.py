@@ -11,10 +11,11 @@ import numpy as np
 from otcache.candidates import BASELINES, UNIFORM
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
-from otcache_core.contracts import Forecaster
+from otcache_core.contracts import Forecaster, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.forecasters import Fitted, Linear, Reuse
 from otcache_core.notices import notify
+from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy, Provenance
 from otcache_core.warp import uniform_steps
 
@@ -29,7 +30,12 @@ DOUBTFUL = 0.5
 ROUNDING = 1e-6
 
 
-def plan(calibration: Calibration) -> Policy:
+def plan(
+    calibration: Calibration,
+    *,
+    solver: str | ScheduleSolver | None = None,
+    registry: Registry | None = None,
+) -> Policy:
     """Plan every budget from what a calibration has measured; pure.
 
     The policy's rungs are the calibration's, but for those that are not known to be below their
@@ -41,15 +47,21 @@ def plan(calibration: Calibration) -> Policy:
     tell. With at most 8 steps a rung is therefore left out, too, where its error is above a tenth of
     that of computing the first step alone; a notice says which budgets that concerns.
 
+    With a solver the steps of every budget are the solver's, and the forecasts those of the policy above,
+    their strengths read at that budget. Of such schedules nothing was measured, which the policy says.
+
     Args:
         calibration: of :func:`otcache.calibrate`.
+        solver: the name of an installed solver that needs no pipeline, or a solver; None for what was
+            measured best.
+        registry: where solvers come from.
 
     Returns:
         The policy: ``policy.schedule(budget)`` for 1 <= budget <= N.
 
     Raises:
-        OtcacheError: if it is no calibration, no rung of its ladder is worth its budget, or none is known
-            to be.
+        OtcacheError: if it is no calibration, no rung of its ladder is worth its budget, none is known to
+            be, or the solver needs more than a calibration holds.
     """
     if not isinstance(calibration, Calibration):
         kind = type(calibration).__name__
@@ -75,7 +87,12 @@ def plan(calibration: Calibration) -> Policy:
         message = f"budgets below {kept[0].budget} are not worthwhile for {n} steps."
         notify(message)
     policy = _interpolating(calibration, kept)
-    return msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
+    policy = msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
+    if solver is None:
+        return policy
+    from otcache.solving import solved
+
+    return solved(calibration, policy, solver, registry or installed())
 
 
 def _interpolating(calibration: Calibration, kept: list[Schedule]) -> Policy:

@@ -22,6 +22,11 @@ from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
+#: Of a policy that :func:`otcache.plan` made with ``solver=``.
+NOT_MEASURED = (
+    "the steps of this policy are those of solver {solver!r}, and what they do was not measured."
+)
+
 
 def accelerate(
     target: Any,
@@ -139,6 +144,8 @@ def planned(
     facts.pop("num_steps", None)  # the schedule itself tells, when it meets a run
     for notice in policy.check(facts, strict=strict):
         notify(notice)
+    if policy.solver:
+        notify(NOT_MEASURED.format(solver=policy.solver))
     if bare:
         return policy.schedule(budget, None, grid, strict=strict)
 

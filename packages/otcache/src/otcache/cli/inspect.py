@@ -36,7 +36,8 @@ def inspect(
     schedules = [policy.schedule(b) for b in budgets]
     if as_json:
         provenance = policy.provenance.to_dict()
-        show_json({"provenance": provenance, "schedules": [s.to_dict() for s in schedules]})
+        facts = {"provenance": provenance, "solver": policy.solver, "measured": not policy.solver}
+        show_json({**facts, "schedules": [s.to_dict() for s in schedules]})
     else:
         show_table(draw(policy, schedules))
 

@@ -70,6 +70,10 @@ def calibrate(
 def plan(
     calibration: Annotated[Path, typer.Argument(help="Folder of a finished calibration.")],
     policy: Annotated[Path, typer.Option("--out", help="Policy file to write.")],
+    solver: Annotated[
+        str | None,
+        typer.Option(help="Installed solver that chooses the steps; by default what was measured."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Plan every budget from a calibration; runs no network."""
@@ -78,6 +82,7 @@ def plan(
     from otcache_core.calibration import Calibration
 
     with Stages(not as_json).stage("planning"):
-        made = make(Calibration.load(calibration))
+        made = make(Calibration.load(calibration), solver=solver)
         made.save(policy)
-    show_facts({"policy": str(policy), "budgets": [s.budget for s in made.ladder]}, as_json)
+    facts = {"policy": str(policy), "budgets": [s.budget for s in made.ladder]}
+    show_facts(facts | ({"solver": f"{solver}, not measured"} if solver else {}), as_json)
