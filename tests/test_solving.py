@@ -9,9 +9,12 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
+from otcache.arena.run import check_methods
+from otcache.arena.solver_steps import SolverSteps
+from otcache.arena.tuning import Tuning
 from otcache.solving import MEASURED, problem_of
 from otcache_core import Info, Need, Registry, Result, ScheduleProblem, Solution, hookimpl
-from otcache_core.contracts import Abilities, ScheduleSolver
+from otcache_core.contracts import Abilities, SampleRequest, ScheduleSolver
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import installed
 
@@ -112,3 +115,58 @@ def test_what_was_not_measured_says_so_when_it_runs(
     ):
         loop(["a"], [0], STEPS)
     assert run.report.computed == {"call": 4}
+
+
+# -- rows of a comparison -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "ran"), [("halving", False), ("vector-sum", True), ("state-dp", True)]
+)
+def test_a_row_of_a_comparison_has_the_steps_of_any_solver(
+    calibration: otcache.Calibration, name: str, ran: bool
+) -> None:
+    """Also of one that needs the pipeline, which counts towards its price."""
+
+    class Plugin:
+        @hookimpl
+        def otcache_provide_solvers(self) -> list[Info]:
+            return [Info("halving", f"{__name__}:Halving")]
+
+    registry = Registry()
+    registry.register(Plugin())
+    assert check_methods(["uniform", f"solver:{name}"], registry) == ["uniform", f"solver:{name}"]
+    request = SampleRequest(("a", "b"), (0, 1), STEPS)
+    made, price = SolverSteps.made_by(registry, name, calibration).schedules(
+        Tuning(make_loop(), request, registry), (2, 4)
+    )
+    assert [made[b].budget for b in (2, 4)] == [2, 4]
+    assert {s.forecaster for s in made.values()} <= {"fitted", "linear", "reuse"}
+    assert price is not None
+    assert (price > sum(calibration.nfe.values())) == ran
+    if name == "halving":
+        assert made[4].computed == (0, 2, 4, 8)
+
+
+class Halving(ScheduleSolver):
+    """Halves the density over the run."""
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        n, b = problem.num_steps, problem.budget
+        steps = tuple(int(n * (2 ** (m / b) - 1)) for m in range(b))
+        return Solution(otcache.Schedule(n, steps), 0.0, Result.FOUND)
+
+
+def test_a_solver_that_is_not_there_is_named(calibration: otcache.Calibration) -> None:
+    with pytest.raises(otcache.OtcacheError, match="did you mean solver:sinkhorn"):
+        check_methods(["solver:sinkhron"], installed())
+
+
+@pytest.mark.remedy("not vectors: use the cost model 'displacement'")
+def test_a_cost_model_without_vectors_says_which_has_them() -> None:
+    tuning = Tuning(make_loop(), SampleRequest(("a",), (0,), STEPS), installed())
+    make = installed().create
+    with pytest.raises(otcache.OtcacheError, match="use the cost model"):
+        make("cost_models", "local").displacements(tuning.recorded)
+    found = make("cost_models", "displacement").displacements(tuning.recorded, tuning.evaluator)
+    assert found.num_steps == STEPS

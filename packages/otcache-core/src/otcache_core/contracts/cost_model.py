@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
+from otcache_core.displacements import Displacements
+from otcache_core.errors import OtcacheError
 from otcache_core.problem import check_costs
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
@@ -57,3 +59,15 @@ class CostModel(ABC):
         Raises:
             OtcacheError: if there is no trajectory, or an evaluator is needed and missing.
         """
+
+    def displacements(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> Displacements:
+        """What skipping each span does, as vectors, for solvers that need them; arguments as in ``measure``.
+
+        Raises:
+            OtcacheError: if this model knows sizes only, as most do.
+        """
+        raise OtcacheError(
+            f"{type(self).__name__} prices spans by numbers, not vectors: use the cost model 'displacement'."
+        )

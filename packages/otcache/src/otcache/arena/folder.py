@@ -26,6 +26,8 @@ from otcache_core.schedule import check_num_steps
 
 #: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
 FULL, REFERENCE = "full run", "reference"
+#: What stands in the place of a method for the calibration that all solvers plan from, and its folder.
+CALIBRATION = "calibration"
 #: Folders of what methods, and the comparison itself, have finished.
 WORK, OWN = "work", "own"
 #: Evaluations of a run, at least: a method may skip nearly all of each.
@@ -141,6 +143,11 @@ class Folder:
             return self.job == msgspec.convert(msgspec.to_builtins(job), Job)
         except FileError:
             return False
+
+    @property
+    def calibration(self) -> Path:
+        """Where the calibration that solvers plan from is kept."""
+        return self.path / WORK / f"{CALIBRATION} of solvers"
 
     def of(self, method: str) -> MethodFolder:
         """The part of one method; made if missing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, final
 
 import msgspec
@@ -16,9 +18,32 @@ from otcache.published import made_for, no_table, published
 from otcache.recipe import Recipe
 from otcache.running import load_policy
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core.calibration import Calibration
 from otcache_core.errors import OtcacheNotice
 
 Found = tuple[dict[int, Schedule], int | None]
+
+
+def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = None) -> Calibration:
+    """Calibrate on the samples of a comparison.
+
+    Args:
+        tuning: the samples.
+        recipe: but for its batch size, which is the samples' own.
+        directory: where finished work is kept.
+    """
+    ask = tuning.request
+    return calibrate(
+        tuning.target,
+        ask.prompts,
+        ask.num_steps,
+        ask.seeds[:1],
+        recipe=replace(recipe, batch_size=ask.batch_size),
+        directory=directory,
+        progress=False,
+        registry=tuning.registry,
+        **ask.call,
+    )
 
 
 @final
@@ -41,17 +66,7 @@ class Ours(ScheduledBaseline):
             with warnings.catch_warnings():  # of another N: the run says so itself
                 warnings.simplefilter("ignore", OtcacheNotice)
                 return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
-        ask = tuning.request
-        measured = calibrate(
-            tuning.target,
-            ask.prompts,
-            ask.num_steps,
-            ask.seeds[:1],
-            recipe=Recipe(batch_size=ask.batch_size, refine=self._refine),
-            progress=False,
-            registry=tuning.registry,
-            **ask.call,
-        )
+        measured = calibrated(tuning, Recipe(refine=self._refine))
         made = plan(measured)
         return {b: made.schedule(b) for b in budgets}, sum(measured.nfe.values())
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from otcache.arena.assembly import Assembly
-from otcache.arena.folder import FULL, Folder
+from otcache.arena.folder import CALIBRATION, FULL, Folder
 from otcache.arena.job import Job
 from otcache.arena.measures import Measures
+from otcache.arena.solver_steps import PREFIX, solver_of
 from otcache.arena.supervisor import Supervisor
 from otcache.progress import Stages
 from otcache.report import write_report
 from otcache.results import Results
 from otcache_core import OtcacheError
+from otcache_core.calibration import FACTS
 from otcache_core.plugins import Registry, RegistryDescription, installed
 
 
@@ -63,7 +65,8 @@ def compare(
 
     Args:
         job: what is compared.
-        methods: names of baseline plugins; none takes all.
+        methods: names of baseline plugins, and of solver plugins as ``solver:NAME``; none takes all
+            baselines.
         directory: made if missing.
         settings: limits and bars.
         registry: where plugins come from; None: the installed ones. Each process makes it anew of its
@@ -103,6 +106,7 @@ def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
     ours = [name for name in known if name == "otcache"]
     if not methods:
         return ours + [name for name in known if name != "otcache"]
+    known += [f"{PREFIX}{offer.info.name}" for offer in registry.infos("solvers")]
     for name in methods:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -122,17 +126,28 @@ def _run_all(
     threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
     with stages.rows("running methods", len(methods) + 1) as report:
         supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
-        for method in (FULL, *(methods if settings.retry else ())):
+        for method in (FULL, CALIBRATION, *(methods if settings.retry else ())):
             folder.of(method).forget_failures()
         with ThreadPoolExecutor(settings.workers) as pool:
             try:
                 pool.submit(supervisor.run, FULL).result()
                 if folder.of(FULL).run(FULL) is not None:
+                    if any(map(solver_of, methods)) and not (folder.calibration / FACTS).exists():
+                        pool.submit(supervisor.run, CALIBRATION).result()
+                        _fail_without_calibration(folder, methods)
                     list(pool.map(supervisor.run, methods))
             except BaseException:
                 supervisor.stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+def _fail_without_calibration(folder: Folder, methods: Sequence[str]) -> None:
+    """Write down of every solver why the calibration that it plans from could not be made."""
+    reason = folder.of(CALIBRATION).failures().get("")
+    for method in methods:
+        if reason is not None and solver_of(method):
+            folder.of(method).keep_failure("", f"the calibration that it plans from {reason}")
 
 
 def _provenance(job: Job) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core.displacements import Displacements
 from otcache_core.plugins import Registry
 from otcache_core.trajectory import Trajectory
 
@@ -56,6 +57,12 @@ class Tuning:
     def evaluator(self) -> Evaluator:
         """On those; costs one more."""
         return self.probe.evaluator(self.target, self.request, self.recorded)
+
+    @cached_property
+    def displacements(self) -> Displacements:
+        """Of the spans, as vectors; costs what ``nfe`` of it says, and an evaluator."""
+        model = self.registry.create("cost_models", "displacement")
+        return model.displacements(self.recorded, self.evaluator)
 
     def first(self, prompts: int) -> Tuning:
         """The same on some of the samples."""

@@ -20,13 +20,27 @@ import msgspec
 import numpy as np
 
 from otcache.arena.channel import Channel
-from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
+from otcache.arena.folder import (
+    CALIBRATION,
+    FULL,
+    REFERENCE,
+    Floats,
+    Folder,
+    MethodFolder,
+    Plan,
+    Run,
+)
 from otcache.arena.job import Job
 from otcache.arena.matching import match
+from otcache.arena.rules import calibrated
+from otcache.arena.solver_steps import SolverSteps, solver_of
+from otcache.arena.tuning import Tuning
 from otcache.opening import open_pipeline
+from otcache.recipe import Recipe
 from otcache.results import Label
 from otcache.targets import choose
 from otcache.timing import take_turns
+from otcache_core.calibration import Calibration
 from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
 from otcache_core.plugins import Registry, RegistryDescription
 
@@ -248,9 +262,21 @@ def main() -> None:
         channel.say("end")
         full_runs(bench, part)
         return
-    baseline = registry.create("baselines", method, **job.options.get(method, {}))
+    if method == CALIBRATION:
+        tuning = Tuning(bench.target, bench.calibration, registry)
+        calibrated(tuning, Recipe(), folder.calibration)
+        channel.say("end")
+        return
+    baseline = _baseline(method, folder, registry)
     channel.say("end")
     Worker(bench, part, baseline).work(method)
+
+
+def _baseline(method: str, folder: Folder, registry: Registry) -> Baseline:
+    solver = solver_of(method)
+    if solver is not None:
+        return SolverSteps.made_by(registry, solver, Calibration.load(folder.calibration))
+    return registry.create("baselines", method, **folder.job.options.get(method, {}))
 
 
 if __name__ == "__main__":
