@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
+import pickle
 import subprocess
 import sys
 import types
@@ -494,6 +496,16 @@ def test_another_process_makes_the_same_registry(entry_points: bool, install: In
     listed = [o.qualified_name for kind in KINDS for o in registry.infos(kind)]
     assert json.loads(done.stdout) == listed
     assert "by-hand/mine" in listed
+
+
+def test_what_a_registry_made_is_copied_and_pickled(install: Install, importable: None) -> None:
+    made = private("Linear").create("baselines", "curious")
+    assert copy.deepcopy(made).registry is made.registry
+    registry = Registry(entry_points=False)
+    install("my-plugin", GOOD.format(name="mine"))
+    registry.register(importlib.import_module("my_plugin_plugin"))
+    again = pickle.loads(pickle.dumps(registry))
+    assert [again.infos(kind) for kind in KINDS] == [registry.infos(kind) for kind in KINDS]
 
 
 def test_a_registry_of_installed_plugins_is_described_in_a_word() -> None:

@@ -129,6 +129,14 @@ class Registry(Lookups):
             made._register(partial(importlib.import_module, module), module, distribution)
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as a description, so that what a registry made can be pickled."""
+        return Registry.from_description, (self.description(),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
+        """Copies of what a registry made share it."""
+        return self
+
     def _register(self, load: Callable[[], object], name: str, distribution: str) -> None:
         try:
             plugin = load()
