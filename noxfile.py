@@ -57,7 +57,11 @@ def demo_video(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=False)
 def wheels(session: nox.Session) -> None:
-    """Build the five wheels, install otcache[video] from them alone and run its demo; arguments go to it."""
+    """Build the five wheels, install otcache[video] from them alone and run its demo; arguments go to it.
+
+    Then a solver of one's own, examples/halving_solver: a policy, a run and a row of a comparison.
+    """
+    own = Path("examples/halving_solver").resolve()
     folder = Path(session.create_tmp()).resolve() / "wheels"
     shutil.rmtree(folder, ignore_errors=True)
     session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), *EVERYTHING)
@@ -71,6 +75,29 @@ def wheels(session: nox.Session) -> None:
     lean = "from importlib.util import find_spec; assert find_spec('torchvision') is None"
     session.run("python", "-c", lean)
     session.run("otcache", "demo", "--video", *(session.posargs or ("--quick",)))
+    session.install("--no-deps", str(own))
+    _own_solver(session)
+
+
+def _own_solver(session: nox.Session) -> None:
+    """Run README's three commands on a small calibration."""
+    Path("two.txt").write_text("a large red circle\nthe digit 7\n", encoding="utf-8")
+    for made in ("own-calibration", "own-comparison"):
+        shutil.rmtree(made, ignore_errors=True)
+    few = ("--steps", "12")
+    session.run(
+        *("otcache", "calibrate", "demo", *few, "--prompts", "two.txt", "--out", "own-calibration")
+    )
+    session.run(*("otcache", "plan", "own-calibration", "--solver", "halving", "--out", "own.json"))
+    session.run(
+        *("otcache", "run", "demo", "--prompt", "the digit 7", "--policy", "own.json"),
+        *("--budget", "4", "--out", "own.png"),
+    )
+    session.run(
+        *("otcache", "compare", "demo", *few, "--budgets", "4", "--samples", "2"),
+        *("--methods", "uniform,solver:halving", "--calibration-prompts", "two.txt"),
+        *("--reference-steps", "0", "--out", "own-comparison"),
+    )
 
 
 @nox.session

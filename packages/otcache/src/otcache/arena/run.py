@@ -124,16 +124,18 @@ def _run_all(
     registry: RegistryDescription,
 ) -> None:
     threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
-    with stages.rows("running methods", len(methods) + 1) as report:
+    measured = (folder.calibration / FACTS).exists() or not any(map(solver_of, methods))
+    first = [FULL] if measured else [FULL, CALIBRATION]
+    with stages.rows("running methods", len(methods) + len(first)) as report:
         supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
-        for method in (FULL, CALIBRATION, *(methods if settings.retry else ())):
+        for method in (*first, *(methods if settings.retry else ())):
             folder.of(method).forget_failures()
         with ThreadPoolExecutor(settings.workers) as pool:
             try:
                 pool.submit(supervisor.run, FULL).result()
                 if folder.of(FULL).run(FULL) is not None:
-                    if any(map(solver_of, methods)) and not (folder.calibration / FACTS).exists():
-                        pool.submit(supervisor.run, CALIBRATION).result()
+                    for method in first[1:]:
+                        pool.submit(supervisor.run, method).result()
                         _fail_without_calibration(folder, methods)
                     list(pool.map(supervisor.run, methods))
             except BaseException:
