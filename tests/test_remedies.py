@@ -19,7 +19,7 @@ import torch
 from toy import STEPS, Swirl, make_loop
 
 import otcache
-from otcache.calibrate import _request
+from otcache.recording import request_of
 from otcache_core import Provenance, Registry
 
 N = 6
@@ -58,7 +58,7 @@ def test_seeds_are_left_out_or_several() -> None:
     probe = Registry().create("probes", "torch")
 
     def request(seeds: Any) -> None:
-        _request(probe, loop, ["a", "b"], seeds, N, {}, otcache.Recipe())
+        request_of(probe, loop, ["a", "b"], seeds, N, {}, 8)
 
     with pytest.warns(otcache.OtcacheNotice, match="leave seeds= out, or give several"):
         request([7])

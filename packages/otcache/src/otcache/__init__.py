@@ -6,6 +6,7 @@ from otcache.converting import load_schedule, load_table
 from otcache.estimating import Estimate, estimate
 from otcache.planning import plan
 from otcache.recipe import Recipe
+from otcache.recording import record
 from otcache.running import accelerate, load_policy
 from otcache.serving import Enabled, enable
 from otcache_core import (
@@ -55,4 +56,5 @@ __all__ = [
     "load_table",
     "loop",
     "plan",
+    "record",
 ]

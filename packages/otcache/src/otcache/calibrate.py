@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,17 @@ from otcache.gaps import fill_gaps
 from otcache.inspection import candidate_table
 from otcache.progress import Stages
 from otcache.recipe import Recipe
+from otcache.recording import MOST_STEPS, request_of
 from otcache.reproduction import reproduced
 from otcache.store import Store, StoredEvaluator, digest
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
 from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
-from otcache_core.samples import Sample, content, samples_of, seeds_of
-
-#: Steps of a run that anybody measures, at most.
-MOST_STEPS = 100_000
-ONE_SEED = (
-    "all samples begin with the noise of one seed, so weights are fitted to it, and measured on no other: "
-    "leave seeds= out, or give several."
-)
+from otcache_core.samples import Sample, content
 
 
 @once()
@@ -47,6 +39,7 @@ def calibrate(
     overwrite: bool = False,
     progress: bool = True,
     registry: Registry | None = None,
+    probe: str | None = None,
     **call: Any,
 ) -> Calibration:
     """Measure a pipeline: everything that needs it is done here, once.
@@ -82,6 +75,7 @@ def calibrate(
         overwrite: start over where the folder holds another calibration, instead of refusing.
         progress: show bars on standard error.
         registry: where plugins come from; None: the installed ones.
+        probe: name of a probe plugin, where not the first that supports the target.
         call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``, the same
             for all samples; a list of negative prompts, one a prompt, goes with prompts.
 
@@ -101,26 +95,30 @@ def calibrate(
     keep = recipe.keep
     if folder is not None and keep.folder is None:
         keep = replace(keep, folder=folder)
-    probe = choose(registry, "probes", target)
-    request = replace(_request(probe, target, prompts, seeds, asked, call, recipe), keep=keep)
-    provenance = probe.provenance(target, request)
+    recorder = choose(registry, "probes", target, probe)
+    request = request_of(recorder, target, prompts, seeds, asked, call, recipe.batch_size)
+    request = replace(request, keep=keep)
+    provenance = recorder.provenance(target, request)
     samples = content(request.prompts)
     provenance["prompts_digest"] = digest([samples, list(request.seeds)])
     show, store = Stages(progress), None
     if folder is not None:
         with show.stage("reading the weights"):
-            weights = probe.fingerprint(target)
+            weights = recorder.fingerprint(target)
         identity = {
             "provenance": provenance,
             "weights": weights,
             "recipe": recipe.identity,
+            "probe": f"{type(recorder).__module__}.{type(recorder).__qualname__}",
             "call": content(request.call),
             "otcache": __version__,
         }
         share = keep.share(1, len(request.prompts)).memory_bytes
         store = Store(folder, identity, overwrite=overwrite, map_above=share)
     ledger = stage.Ledger()
-    job = stage.Job(probe, target, request, store, show, ledger, lambda n: recipe.resolve(n, asked))
+    job = stage.Job(
+        recorder, target, request, store, show, ledger, lambda n: recipe.resolve(n, asked)
+    )
     measured = reproduced(job)
     trajectories, evaluator = measured.trajectories, measured.evaluator
     n = trajectories[0].num_steps
@@ -188,29 +186,6 @@ def _reference(bench: stage.Workbench, planner: stage.Planner) -> Schedule:
         best = compare(bench, plans).schedule
         advance(1, 1)
     return best
-
-
-def _request(
-    probe: FeatureProbe,
-    target: Any,
-    prompts: Iterable[Sample],
-    seeds: Iterable[int] | None,
-    num_steps: int,
-    call: dict[str, Any],
-    recipe: Recipe,
-) -> SampleRequest:
-    """What is measured: every sample with every seed, or each with one of its own."""
-    samples = samples_of(prompts)
-    own = tuple(range(len(samples)))
-    request = SampleRequest(samples, own, num_steps, call, recipe.batch_size)
-    request = probe.prepared(target, request)
-    if seeds is not None:
-        pairs = [(s, seed) for s, seed in product(request.prompts, seeds_of(seeds))]
-        found, numbers = zip(*pairs, strict=True)
-        request = replace(request, prompts=found, seeds=numbers)
-    if len(request.seeds) > 1 and len(set(request.seeds)) == 1:
-        notify(ONE_SEED)
-    return request
 
 
 def _of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
