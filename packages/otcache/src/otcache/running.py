@@ -35,6 +35,7 @@ def accelerate(
     *,
     strict: bool = False,
     executor: str | None = None,
+    probe: str | None = None,
     registry: Registry | None = None,
     calls_per_step: int | None = None,
     storage: Storage | None = None,
@@ -49,6 +50,8 @@ def accelerate(
         strict: refuse, instead of noticing, a step count or grid other than planned.
         executor: name of an executor plugin, where not the first that supports the target;
             ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
+        probe: name of the probe plugin whose facts of the target a policy is checked against, where not
+            the first that supports it.
         registry: where plugins come from, forecasters too; None: the installed ones.
         calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
             twice. Where it is not told, two calls that carry the same time are an error.
@@ -76,7 +79,7 @@ def accelerate(
     schedule: Schedule | SchedulePlan = (
         plan
         if isinstance(plan, Schedule)
-        else planned(registry, target, plan, budget, strict=strict, grid=points)
+        else planned(registry, target, plan, budget, strict=strict, grid=points, probe=probe)
     )
     options = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
     told: dict[str, Any] = {n: value for n, value in options.items() if value is not None}
@@ -115,6 +118,7 @@ def planned(
     strict: bool = False,
     request: SampleRequest | None = None,
     grid: NDArray[np.float64] | None = None,
+    probe: str | None = None,
 ) -> Schedule | SchedulePlan:
     """Check a policy against a target, and give the schedule of each coming run by its own grid.
 
@@ -128,6 +132,7 @@ def planned(
         strict: refuse what would only be noticed.
         request: what will be sampled, where it is known: resolution and guidance are compared too.
         grid: s_0 .. s_N of a bare module's runs; None where it is not known, and N is the policy's.
+        probe: name of the probe that tells facts of the target; None: the first that supports it.
 
     Raises:
         OtcacheError: if there is no policy or no budget, or it is out of range.
@@ -140,7 +145,7 @@ def planned(
     # A bare module has the facts of a loop around it, for which policies of modules are made.
     bare = is_module(target)
     asked = Loop(_no_sampler, target) if bare else target
-    facts = choose(registry, "probes", asked).provenance(asked, request)
+    facts = choose(registry, "probes", asked, probe).provenance(asked, request)
     facts.pop("num_steps", None)  # the schedule itself tells, when it meets a run
     for notice in policy.check(facts, strict=strict):
         notify(notice)

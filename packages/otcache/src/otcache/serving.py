@@ -46,6 +46,7 @@ class Enabled:
         budget: B of the coming runs outside ``request``; None computes every step.
         strict: refuse a step count or grid other than planned.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
+        probe: name of a probe plugin, as in :func:`otcache.accelerate`.
         registry: where plugins come from, as in :func:`otcache.accelerate`.
         storage: how outputs are kept, as in :func:`otcache.accelerate`.
 
@@ -71,6 +72,7 @@ class Enabled:
         *,
         strict: bool = False,
         executor: str | None = None,
+        probe: str | None = None,
         registry: Registry | None = None,
         storage: Storage | None = None,
     ) -> None:
@@ -78,7 +80,7 @@ class Enabled:
         self._target, self._policy, self._strict = target, policy, strict
         given = {"storage": storage, "grid": module_grid(target, policy, None)}
         self._told: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
-        self._registry = registry or installed()
+        self._registry, self._probe = registry or installed(), probe
         self._executor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
@@ -248,6 +250,7 @@ class Enabled:
             budget,
             strict=self._strict,
             grid=self._told.get("grid"),
+            probe=self._probe,
         )
 
     def _check(self) -> None:
@@ -368,6 +371,7 @@ def enable(
     *,
     strict: bool = False,
     executor: str | None = None,
+    probe: str | None = None,
     registry: Registry | None = None,
     storage: Storage | None = None,
 ) -> Enabled:
@@ -378,6 +382,7 @@ def enable(
         budget,
         strict=strict,
         executor=executor,
+        probe=probe,
         registry=registry,
         storage=storage,
     )

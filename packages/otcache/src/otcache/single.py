@@ -46,6 +46,8 @@ def run_once(
     storage: Storage | None = None,
     stages: Stages | None = None,
     registry: Registry | None = None,
+    probe: str | None = None,
+    executor: str | None = None,
 ) -> Single:
     """Check a policy against the pipeline, map it to another step count if asked, and sample once.
 
@@ -61,6 +63,8 @@ def run_once(
         storage: how outputs are kept for forecasts.
         stages: show how many steps are behind.
         registry: where plugins come from; None: the installed ones.
+        probe: name of a probe plugin, where not the first that supports the target.
+        executor: name of an executor plugin, as in :func:`otcache.accelerate`.
 
     Raises:
         OtcacheError: if the target does not take an argument; the message names it.
@@ -69,20 +73,20 @@ def run_once(
         ExecutionError: if the sampler never called the denoiser.
     """
     registry = registry or installed()
-    probe = choose(registry, "probes", target)
+    sampler = choose(registry, "probes", target, probe)
     own = policy.provenance
     asked = own.inference_steps or own.num_steps if num_steps is None else num_steps
     n = integer("num_steps", asked, 1)
     request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
-    request = probe.prepared(target, request)
-    plan = planned(registry, target, policy, budget, strict=strict, request=request)
-    executor = choose(registry, "executors", target)
+    request = sampler.prepared(target, request)
+    plan = planned(registry, target, policy, budget, strict=strict, request=request, probe=probe)
+    chosen = choose(registry, "executors", target, executor)
     told: dict[str, Any] = {} if storage is None else {"storage": storage}
-    with executor.attach(target, plan, strict=strict, **told) as run:
+    with chosen.attach(target, plan, strict=strict, **told) as run:
         known = n if n != own.inference_steps else own.num_steps
         shown = stages or Stages(show=False)
         with shown.stage("running steps", known, ask=lambda: _steps(run.report)):
-            made = probe.sample(target, request)[0]
+            made = sampler.sample(target, request)[0]
     if not run.report.runs:
         raise ExecutionError(
             f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from otcache.cli.options import Call, Json, Pipeline, arguments, at_least, integers, steps_in_range
+from otcache.cli.options import (
+    Call,
+    Json,
+    Pipeline,
+    Probe,
+    arguments,
+    at_least,
+    integers,
+    steps_in_range,
+)
 from otcache.cli.output import show_facts
 
 
@@ -30,6 +39,7 @@ def calibrate(
     refine: Annotated[
         bool, typer.Option("--refine", help="Refine the weights on the final error; costs more.")
     ] = False,
+    probe: Probe = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
@@ -57,6 +67,7 @@ def calibrate(
         recipe=Recipe(batch_size=batch_size, refine=refine),
         directory=directory,
         progress=not as_json,
+        probe=probe,
         **{**opened.call, **given},
     )
     facts = {

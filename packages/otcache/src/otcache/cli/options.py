@@ -22,7 +22,7 @@ OWN = {
     "output_type": "otcache decodes what it needs",
     "return_dict": "otcache reads what it needs",
 } | dict.fromkeys(
-    ("target", "recipe", "directory", "overwrite", "progress", "registry"),
+    ("target", "recipe", "directory", "overwrite", "progress", "registry", "probe"),
     "it is no argument of a pipeline call",
 )
 
@@ -32,6 +32,14 @@ Pipeline = Annotated[
     typer.Argument(
         help="'demo', 'demo:video', a folder saved by save_pretrained, or module:function that makes one."
     ),
+]
+Probe = Annotated[
+    str | None,
+    typer.Option(help="Installed probe; by default the first that supports the pipeline."),
+]
+Executor = Annotated[
+    str | None,
+    typer.Option(help="Installed executor; by default the first that supports the pipeline."),
 ]
 Call = Annotated[
     list[str] | None,

@@ -9,8 +9,10 @@ import typer
 
 from otcache.cli.options import (
     Call,
+    Executor,
     Json,
     Pipeline,
+    Probe,
     arguments,
     at_least,
     integer,
@@ -44,6 +46,8 @@ def run(
         float | None,
         typer.Option("--fps", help="Frames a second of a video; the demo's, or 16."),
     ] = None,
+    probe: Probe = None,
+    executor: Executor = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
@@ -79,6 +83,8 @@ def run(
         storage=Storage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
         stages=stages,
         registry=registry,
+        probe=probe,
+        executor=executor,
     )
     rate = rate or opened.frames_per_second or FRAMES_PER_SECOND
     written = save(file, result.made, rate, registry)
