@@ -209,6 +209,9 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *(f"{package}/src" for package in EVERYTHING))
+    # As their users would: what is installed, and none of our settings.
+    session.env["MYPYPATH"] = "examples/halving_solver/src"
+    session.run("mypy", "--strict", "--config-file=", "examples")
     session.run("lint-imports")
 
 

@@ -21,7 +21,8 @@ STEPS, SCALE, TOKENS = 20, 3.0, 64
 def noise_levels(pipe: Any, num_steps: int) -> torch.Tensor:
     """Return s_0 .. s_N as the demo pipeline sets them."""
     pipe.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), mu=0.5)
-    return pipe.scheduler.sigmas
+    sigmas: torch.Tensor = pipe.scheduler.sigmas
+    return sigmas
 
 
 def guided_loop(pipe: Any) -> otcache.Loop:
@@ -42,6 +43,7 @@ def guided_loop(pipe: Any) -> otcache.Loop:
         """Euler from noise; each sample's noise comes from its own seed."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         channels = pipe.transformer.config.in_channels // 4
+        x: torch.Tensor
         x, image_ids = pipe.prepare_latents(
             len(seeds), channels, 64, 64, torch.float32, "cpu", generators
         )

@@ -23,7 +23,7 @@ class Velocity(nn.Module):
     def forward(self, x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """v(x, s) of shape (n, 2)."""
         self.calls += 1
-        clean = x / x.norm(dim=-1, keepdim=True)
+        clean: torch.Tensor = x / x.norm(dim=-1, keepdim=True)
         return (x - clean) / s
 
 
