@@ -13,7 +13,7 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache import calibration_stages as stage
-from otcache_core import Info, OtcacheError, Registry, Trajectory, hookimpl
+from otcache_core import Info, OtcacheError, Registry, ScheduleProblem, Trajectory, hookimpl
 from otcache_core.contracts import CostModel, Evaluator, SampleRequest, SpanCosts
 from otcache_core.plugins import installed
 from otcache_diffusers.probe import TorchProbe
@@ -77,6 +77,10 @@ def test_a_cost_model_takes_them(runs: list[Trajectory], model: CostModel) -> No
     assert found.costs.shape == (STEPS, STEPS + 1)
     assert (found.nfe, found.samples) == (0, 4)
     assert (found.costs[np.triu_indices(STEPS, 2)] > 0).all()
+    problem = ScheduleProblem(STEPS, 4, costs=found.costs)
+    planned = installed().create("solvers", "shortest-path").solve(problem).schedule
+    assert planned is not None
+    assert planned.budget == 4
 
 
 def test_the_sampler_s_own_number_of_steps_is_that_of_the_runs() -> None:
