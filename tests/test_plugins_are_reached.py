@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +17,7 @@ from toy import STEPS, make_loop
 from typer.testing import CliRunner
 
 import otcache
+from otcache.arena import Job, Settings, compare
 from otcache.arena.run import check_methods
 from otcache.arena.solver_steps import SolverSteps
 from otcache.arena.tuning import Tuning
@@ -159,8 +162,10 @@ def test_a_single_run_takes_both_by_name(calibration: otcache.Calibration, used:
         ["calibrate", "toy:make_loop", "--steps", "12", "--out", "{}", "--probe", "other"],
         [*RUN, "--probe", "other"],
         [*RUN, "--executor", "other"],
+        ["compare", "demo", "--out", "{}", "--probe", "other"],
+        ["compare", "demo", "--out", "{}", "--executor", "other"],
     ],
-    ids=["calibrate --probe", "run --probe", "run --executor"],
+    ids=" ".join,
 )
 def test_the_command_line_uses_the_plugin_that_is_named(
     verb: list[str], calibration: otcache.Calibration, tmp_path: Path
@@ -183,3 +188,91 @@ def test_the_command_line_plans_by_any_solver(
     words = ["plan", str(tmp_path / "cal"), "--out", str(tmp_path / "p"), "--solver", "uniform"]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert otcache.load_policy(tmp_path / "p").solver == "uniform"
+
+
+#: Two probes and two executors of one pipeline, whose pictures tell which of them were used.
+PAIRS = """
+from contextlib import contextmanager
+
+import numpy as np
+
+from otcache_core.contracts import CacheExecutor, FeatureProbe, Measured, RunReport
+from otcache_core.contracts.executor import ReportedRun
+from otcache_core.plugins import Info, hookimpl
+
+
+@hookimpl
+def otcache_provide_probes():
+    scales = {"a-probe": 1.0, "b-probe": 0.5}
+    return [Info(n, "pairs:Scaled", options={"scale": s}) for n, s in scales.items()]
+
+
+@hookimpl
+def otcache_provide_executors():
+    levels = {"a-executor": 0.2, "b-executor": 0.8}
+    return [Info(n, "pairs:Level", options={"level": v}) for n, v in levels.items()]
+
+
+class Pipe:
+    level = 0.0
+
+
+class Scaled(FeatureProbe):
+    def __init__(self, scale):
+        self.scale = scale
+
+    def supports(self, target):
+        return "" if isinstance(target, Pipe) else "is no such pipeline"
+
+    def sample(self, target, request):
+        shape = (len(request.prompts), 4, 4, 3)
+        return np.full(shape, self.scale * target.level, np.float32)
+
+    def measure(self, target, request, *, flops=False):
+        n = request.num_steps
+        return Measured(self.sample(target, request), None, n / 100, 10 * n if flops else None, 1)
+
+    def provenance(self, target, request):
+        return {}
+
+    record = evaluator = provenance
+
+
+class Level(CacheExecutor):
+    def __init__(self, level):
+        self.level = level
+
+    def supports(self, target):
+        return "" if isinstance(target, Pipe) else "is no such pipeline"
+
+    @contextmanager
+    def attach(self, target, schedule, *, strict=False, **options):
+        target.level = self.level
+        yield ReportedRun(RunReport(runs=1))
+        target.level = 0.0
+"""
+
+
+def test_a_comparison_takes_both_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pairs.py").write_text(PAIRS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pairs", raising=False)
+    registry = Registry(entry_points=False)
+    registry.register_builtin()
+    registry.register(importlib.import_module("pairs"), "service")
+    job = Job(
+        title="which",
+        pipeline="pairs:Pipe",
+        num_steps=4,
+        budgets=(2,),
+        samples=(("a", 1, ""),),
+        calibration=("b",),
+        reference_steps=0,
+        probe="b-probe",
+        executor="b-executor",
+    )
+    quiet = Settings(progress=False, metrics=("rmse",))
+    made, _ = compare(job, ("uniform",), tmp_path / "out", quiet, registry=registry)
+    cell = made.cell("uniform", 2)
+    assert cell is not None
+    assert cell.metrics["rmse"] == pytest.approx((0.5 * 0.8,))

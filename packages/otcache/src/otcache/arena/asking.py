@@ -44,6 +44,8 @@ class Question:
         batch_size: samples in one pipeline call where nothing is timed.
         frames_per_second: at which clips play in the report; the demo's own, or
             :data:`~otcache.arena.assembly.FRAMES_PER_SECOND`, where it is not given.
+        probe: name of a probe plugin, where not the first that supports the pipeline.
+        executor: name of the executor plugin of methods that are schedules, where not the first.
 
     Raises:
         OtcacheError: if a number is no integer, or out of range.
@@ -61,6 +63,8 @@ class Question:
     reference_steps: int = 500
     batch_size: int = 16
     frames_per_second: float | None = None
+    probe: str | None = None
+    executor: str | None = None
 
     def __post_init__(self) -> None:
         numbers: dict[str, Any] = {"seeds": seeds_of(self.seeds)}
@@ -76,9 +80,12 @@ class Question:
         """The job.
 
         Raises:
-            OtcacheError: if there are no prompts, or a figure is out of range.
+            OtcacheError: if there are no prompts, a figure is out of range, or a plugin is not there.
             FileError: if a file cannot be read.
         """
+        for kind, name in (("probes", self.probe), ("executors", self.executor)):
+            if name is not None:
+                registry.get(kind, name)
         policy = load_policy(self.policy) if self.policy else None
         n = self.num_steps or (policy.num_steps if policy else STEPS)
         demo = find_demo(self.pipeline, registry)
@@ -103,6 +110,8 @@ class Question:
             reference_steps=self.reference_steps,
             batch_size=self.batch_size,
             frames_per_second=(demo.frames_per_second if demo else 0.0) if rate is None else rate,
+            probe=self.probe or "",
+            executor=self.executor or "",
             inputs=inputs,
         )
 

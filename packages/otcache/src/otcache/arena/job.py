@@ -45,6 +45,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         batch_size: samples in one pipeline call where nothing is timed: calibrations, and the run that
             stands for the ODE's solution.
         frames_per_second: at which clips play; 0 where nobody says.
+        probe: name of the probe that records and measures; "" for the first that supports the pipeline.
+        executor: name of the executor of methods that are schedules; "" for the first that supports it.
         inputs: digests of the files that options name: another content is another job.
         versions: of what the figures depend on: results of different ones are not mixed.
 
@@ -65,6 +67,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     counted: int = 4
     batch_size: int = 16
     frames_per_second: float = 0.0
+    probe: str = ""
+    executor: str = ""
     inputs: dict[str, str] = {}
     versions: dict[str, str] = msgspec.field(default_factory=installed)
 

@@ -17,9 +17,16 @@ from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 
 
 class ScheduledBaseline(Baseline):
-    """Tunes one schedule a budget on calibration samples, and runs it by otcache's executor."""
+    """Tunes one schedule a budget on calibration samples, and runs it by otcache's executor.
+
+    Attributes:
+        probe: name of the probe that records calibration samples; None for the first that supports them.
+        executor: name of the executor; None for the first that supports the target.
+    """
 
     by_budget = True
+    probe: str | None = None
+    executor: str | None = None
 
     @abstractmethod
     def schedules(
@@ -29,8 +36,8 @@ class ScheduledBaseline(Baseline):
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         try:
-            choose(self.registry, "probes", target)
-            choose(self.registry, "executors", target)
+            choose(self.registry, "probes", target, self.probe)
+            choose(self.registry, "executors", target, self.executor)
         except OtcacheError as error:
             return str(error)
         return self.unfit(target)
@@ -42,7 +49,8 @@ class ScheduledBaseline(Baseline):
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
-        found, nfe = self.schedules(Tuning(target, request, self.registry), budgets)
+        tuning = Tuning(target, request, self.registry, probe_name=self.probe)
+        found, nfe = self.schedules(tuning, budgets)
         return {"schedules": {str(b): s.to_dict() for b, s in found.items()}, "nfe": nfe}
 
     def settings(
@@ -62,5 +70,5 @@ class ScheduledBaseline(Baseline):
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> Iterator[None]:
         schedule = msgspec.convert(setting.values["schedule"], Schedule)
-        with accelerate(target, schedule, registry=self.registry):
+        with accelerate(target, schedule, executor=self.executor, registry=self.registry):
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,12 +26,14 @@ class Tuning:
         request: calibration samples, N steps.
         registry: where solvers and cost models come from.
         progress: called with (done, total) while LeMiCa's spans are priced, the longest part by far.
+        probe_name: of the probe that records; None for the first that supports the target.
     """
 
     target: Any
     request: SampleRequest
     registry: Registry
     progress: Callable[[int, int], None] | None = None
+    probe_name: str | None = None
 
     @property
     def num_steps(self) -> int:
@@ -46,7 +48,7 @@ class Tuning:
     @cached_property
     def probe(self) -> FeatureProbe:
         """Of the target."""
-        return choose(self.registry, "probes", self.target)
+        return choose(self.registry, "probes", self.target, self.probe_name)
 
     @cached_property
     def recorded(self) -> Sequence[Trajectory]:
@@ -70,7 +72,7 @@ class Tuning:
         few = SampleRequest(
             ask.prompts[:prompts], ask.seeds[:prompts], ask.num_steps, ask.call, ask.batch_size
         )
-        return Tuning(self.target, few, self.registry, self.progress)
+        return replace(self, request=few)
 
     def solve(self, solver: str, budget: int, *, given: dict[str, Any], **options: Any) -> Schedule:
         """The schedule that a solver plugin finds.

@@ -33,6 +33,7 @@ from otcache.arena.folder import (
 from otcache.arena.job import Job
 from otcache.arena.matching import match
 from otcache.arena.rules import calibrated
+from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.solver_steps import SolverSteps, solver_of
 from otcache.arena.tuning import Tuning
 from otcache.opening import open_pipeline
@@ -65,7 +66,7 @@ class Bench:
     def open(cls, job: Job, channel: Channel, registry: Registry) -> Bench:
         """Open the job's pipeline."""
         opened = open_pipeline(job.pipeline, registry)
-        probe = choose(registry, "probes", opened.target)
+        probe = choose(registry, "probes", opened.target, job.probe or None)
         return cls(job, opened.target, {**opened.call, **job.call}, probe, channel)
 
     def request(self, samples: Sequence[Label], num_steps: int, batch: int = 1) -> SampleRequest:
@@ -263,11 +264,13 @@ def main() -> None:
         full_runs(bench, part)
         return
     if method == CALIBRATION:
-        tuning = Tuning(bench.target, bench.calibration, registry)
+        tuning = Tuning(bench.target, bench.calibration, registry, probe_name=job.probe or None)
         calibrated(tuning, Recipe(), folder.calibration)
         channel.say("end")
         return
     baseline = _baseline(method, folder, registry)
+    if isinstance(baseline, ScheduledBaseline):
+        baseline.probe, baseline.executor = job.probe or None, job.executor or None
     channel.say("end")
     Worker(bench, part, baseline).work(method)
 

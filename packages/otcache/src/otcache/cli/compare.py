@@ -12,8 +12,10 @@ import typer
 
 from otcache.cli.options import (
     Call,
+    Executor,
     Json,
     Pipeline,
+    Probe,
     arguments,
     at_least,
     integers,
@@ -105,6 +107,8 @@ def compare(
         bool, typer.Option("--force", help="Replace another comparison in the folder.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    probe: Probe = None,
+    executor: Executor = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
@@ -131,6 +135,8 @@ def compare(
         reference_steps=reference,
         batch_size=batch_size,
         frames_per_second=rate,
+        probe=probe,
+        executor=executor,
     )
     settings = Settings(
         limit=limit,
