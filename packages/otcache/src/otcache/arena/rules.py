@@ -42,6 +42,7 @@ def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = No
         directory=directory,
         progress=False,
         registry=tuning.registry,
+        probe=tuning.probe_name,
         **ask.call,
     )
 
