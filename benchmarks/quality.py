@@ -104,7 +104,7 @@ class Bench:
 
     def calibrate(self, refine: bool) -> Calibration:
         """otcache's own measurement; what both kinds have in common is run once."""
-        recipe = Recipe(batch_size=BATCH, refine=refine)
+        recipe = Recipe(batch_size=BATCH, refinement="gauss-newton" if refine else None)
         return otcache.calibrate(
             self._pipe,
             self._prompts,

@@ -79,7 +79,7 @@ def test_refinement_goes_on_from_a_finished_calibration(
     calibration: otcache.Calibration, tmp_path: Path
 ) -> None:
     _calibrate(directory=tmp_path)
-    refined = _calibrate(directory=tmp_path, recipe=replace(RECIPE, refine=True))
+    refined = _calibrate(directory=tmp_path, recipe=replace(RECIPE, refinement="gauss-newton"))
     spent = dict(refined.nfe)
     assert 0 < spent.pop("refinement") <= RECIPE.refine_runs * STEPS * len(PROMPTS) * len(SEEDS)
     assert spent == dict(calibration.nfe)
@@ -94,7 +94,7 @@ def test_refinement_goes_on_from_a_finished_calibration(
 
 
 def test_a_rung_that_refinement_cannot_pay_for_stays(calibration: otcache.Calibration) -> None:
-    refined = _calibrate(recipe=replace(RECIPE, refine=True, refine_runs=1e-3))
+    refined = _calibrate(recipe=replace(RECIPE, refinement="gauss-newton", refine_runs=1e-3))
     assert refined.ladder == calibration.ladder
     assert refined.nfe["refinement"] == 0
 

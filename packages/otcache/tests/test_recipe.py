@@ -37,7 +37,7 @@ def test_an_anchor_above_the_reference_is_refused() -> None:
 
 
 def test_a_refined_calibration_goes_on_from_an_unrefined_one() -> None:
-    plain, refined = (Recipe(refine=refine, refine_runs=7.0) for refine in (False, True))
+    plain, refined = (Recipe(refinement=r, refine_runs=7.0) for r in (None, "gauss-newton"))
     assert plain.identity == refined.identity
     assert plain.identity != Recipe(seed=1).identity
 

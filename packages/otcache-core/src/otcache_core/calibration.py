@@ -19,7 +19,7 @@ from otcache_core.json_files import load_json, save_json
 from otcache_core.problem import check_costs
 from otcache_core.schedule import Schedule
 
-FORMAT, VERSION = "otcache-calibration", 2
+FORMAT, VERSION = "otcache-calibration", 3
 FACTS, ARRAYS = "calibration.json", "calibration.safetensors"
 
 
@@ -97,6 +97,9 @@ class Calibration:
         impulses: R_t, what the output of step t moves the result by, all other outputs held
             (:meth:`~otcache_core.recurrence.Recurrence.impulses`), shape (N,); None where the sampler is
             not linear.
+        interpolation: the solver that gives the steps between rungs; ``quantile`` is what a policy itself
+            does.
+        between: what another one gave, lowest budget first, from rung to rung.
 
     Raises:
         OtcacheError: if a shape or step count is wrong, or a value is NaN.
@@ -116,6 +119,8 @@ class Calibration:
     span_costs_samples: int = 0
     objective: str = ""
     impulses: NDArray[np.float64] | None = None
+    interpolation: str = "quantile"
+    between: tuple[Schedule, ...] = ()
 
     def __post_init__(self) -> None:
         n = self.num_steps
@@ -131,7 +136,8 @@ class Calibration:
             if not np.isfinite(values).all():
                 raise OtcacheError(f"Calibration.{name} holds NaN or infinity: calibrate again.")
         check_costs(self.span_costs, n)
-        for schedule in (self.anchor, self.reference, *(rung.schedule for rung in self.ladder)):
+        rungs = (rung.schedule for rung in self.ladder)
+        for schedule in (self.anchor, self.reference, *rungs, *self.between):
             if schedule.num_steps != n:
                 raise OtcacheError(expected("num_steps of a schedule", schedule.num_steps, str(n)))
         if not self.samples:
@@ -211,3 +217,5 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     span_costs_samples: int
     objective: str
     arrays_digest: str
+    interpolation: str = "quantile"
+    between: tuple[Schedule, ...] = ()

@@ -149,6 +149,19 @@ def schedule_on(policy: Policy, steps: tuple[int, ...]) -> Schedule:
     return _forecast(policy, _place(policy, len(steps)), steps, _grid(policy, n))
 
 
+def ends_at(policy: Policy, budget: int) -> tuple[Schedule, Schedule] | None:
+    """Return the nodes between which the steps of a budget are interpolated, the smaller budget first.
+
+    None where they are not: on a node, beyond the lowest and the highest one, at 1 and N, and where uniform
+    steps hold.
+    """
+    place = _place(policy, budget)
+    on_node = place.lower.budget == place.upper.budget
+    if budget in (1, policy.num_steps) or on_node or place.uniform:
+        return None
+    return place.lower, place.upper
+
+
 def schedule_mapped(
     policy: Policy, budget: int, n: int, points: tuple[float, ...] | None
 ) -> Schedule:

@@ -9,9 +9,11 @@ from typing import Any
 
 from otcache import calibration_stages as stage
 from otcache.candidates import settle_ladder
+from otcache.choices import FITTED, check_choices, name_of
 from otcache.comparison import compare
 from otcache.gaps import fill_gaps
 from otcache.inspection import candidate_table
+from otcache.interpolating import interpolated
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.recording import MOST_STEPS, request_of
@@ -56,7 +58,9 @@ def calibrate(
     5. *Candidates*: run reuse and linear forecasts, on the same steps and on uniform ones, and keep
        the best of each budget: no rung is worse than the simplest rules (:mod:`otcache.candidates`).
     6. *Gaps*: fit budgets between rungs at which interpolation cannot be trusted (:mod:`otcache.gaps`).
-    7. *Refinement*, with ``Recipe(refine=True)``: one Gauss-Newton step on the weights of each rung.
+    7. *Refinement*, with ``Recipe(refinement="gauss-newton")``: a step on the weights of each rung.
+
+    What does the work of the stages 2 to 4 and 7 may be chosen by the recipe.
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
@@ -89,10 +93,11 @@ def calibrate(
     registry = _of_kind("registry", installed() if registry is None else registry, Registry)
     asked = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
     recipe = _of_kind("recipe", Recipe() if recipe is None else recipe, Recipe)
+    check_choices(recipe, registry)
     folder = None if directory is None else Path(_of_kind("directory", directory, (str, Path)))
     if directory == "":  # as of a variable that is not set; Path would make it the current folder
         raise OtcacheError(expected("directory", "", "the name of a folder", "'.' is this one."))
-    keep = recipe.keep
+    keep, chosen = recipe.keep, recipe.identity if folder is not None else None
     if folder is not None and keep.folder is None:
         keep = replace(keep, folder=folder)
     recorder = choose(registry, "probes", target, probe)
@@ -108,7 +113,7 @@ def calibrate(
         identity = {
             "provenance": provenance,
             "weights": weights,
-            "recipe": recipe.identity,
+            "recipe": chosen,
             "probe": f"{type(recorder).__module__}.{type(recorder).__qualname__}",
             "call": content(request.call),
             "otcache": __version__,
@@ -134,15 +139,16 @@ def calibrate(
         ledger,
         objective=_offered("objective", settings.objective, "lpips", evaluator),
         fidelity=_offered("fidelity", settings.fidelity, "rmse", evaluator),
-        fit=not measured.unfitted,
+        fit=not measured.unfitted and settings.forecaster == FITTED,
     )
-    if measured.unfitted:
+    if measured.unfitted and settings.forecaster == FITTED:
         notify(not_fitted(measured.unfitted), fact=NOT_FITTED)
     calibration = replace(_measure(bench, provenance), impulses=measured.known_impulses)
-    calibration = fill_gaps(bench, calibration)
-    if settings.refine and bench.fit:
+    calibration = fill_gaps(bench, interpolated(bench, calibration))
+    if settings.refinement is not None and (bench.fit or settings.forecaster != FITTED):
         ladder = tuple(stage.refine_ladder(bench, calibration.ladder))
         calibration = replace(calibration, ladder=ladder, nfe=dict(ledger.nfe))
+        calibration = interpolated(bench, calibration)
     if measured.sampler and any(r.schedule.forecaster == "fitted" for r in calibration.ladder):
         show.say(f"forecast weights were fitted through the sampler's {measured.sampler}.")
     show.table(candidate_table(calibration))
@@ -158,7 +164,7 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
     planner = stage.Planner(bench, costs.costs, gram)
     reference = _reference(bench, planner)
     warm = list(planner.plan(bench.recipe.anchor_budget or 1).values())
-    anchor = stage.find_anchor(bench, reference, warm)
+    anchor = stage.find_anchor(bench, reference, warm, planner.problem)
     ladder = settle_ladder(bench, stage.climb_ladder(bench, anchor, reference, planner))
     return Calibration(
         provenance=provenance,
@@ -174,6 +180,7 @@ def _measure(bench: stage.Workbench, provenance: dict[str, Any]) -> Calibration:
         ladder=tuple(ladder),
         nfe=dict(bench.ledger.nfe),
         objective=bench.fidelity,
+        interpolation=name_of(bench.recipe.interpolation),
     )
 
 
@@ -182,6 +189,12 @@ def _reference(bench: stage.Workbench, planner: stage.Planner) -> Schedule:
     budget = bench.recipe.reference_budget
     assert budget is not None
     plans: dict[str, Schedule] = planner.plan(budget)
+    if not plans:
+        names = ", ".join(map(name_of, bench.recipe.proposals))
+        raise OtcacheError(
+            f"no solver of Recipe.proposals ({names}) finds a schedule of {budget} steps: "
+            "add 'second-order' to them."
+        )
     with bench.stages.stage("choosing the reference", 1) as advance:
         best = compare(bench, plans).schedule
         advance(1, 1)

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.comparison import Contender, compare
+from otcache.choices import (
+    FITTED,
+    QUANTILE,
+    cost_model_of,
+    gives_vectors,
+    name_of,
+    names_of,
+    solver_of,
+)
+from otcache.comparison import Contender, clearly_below, compare, log_errors
+from otcache.forecasting import Forecasting, forecast_by
 from otcache.progress import Stages
 from otcache.recipe import Recipe
 from otcache.store import Store
 from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
 from otcache_core.calibration import Measured, Rung
 from otcache_core.contracts import (
+    CostModel,
     Evaluator,
     FeatureProbe,
     SampleRequest,
     ScheduleSolver,
     SpanCosts,
 )
+from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.roundings import roundings
 from otcache_core.samples import brief
 from otcache_core.slabs import inner_products
 
+#: What a solver found at a budget between two schedules.
+Solved = dict[tuple[int, Schedule, Schedule], Schedule | None]
 #: Ways in which one rung's interpolated targets are rounded.
 MOST_ROUNDINGS = 8
 #: Above this part of N only the second-order plan is fitted.
@@ -60,11 +75,35 @@ class Workbench:
     objective: str
     fidelity: str
     fit: bool
+    solved: Solved = field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:
         """N."""
         return self.trajectories[0].num_steps
+
+    @property
+    def rule(self) -> str:
+        """The forecaster of a rung that no baseline won."""
+        chosen = self.recipe.forecaster
+        return "reuse" if chosen == FITTED and not self.fit else chosen
+
+    def forecast(self, schedule: Schedule) -> Schedule:
+        """The schedule by the recipe's forecaster; itself where weights are fitted while it runs."""
+        chosen = self.recipe.forecaster
+        return schedule if chosen == FITTED else forecast_by(chosen, schedule)
+
+    @cached_property
+    def searched(self) -> Evaluator:
+        """What a search measures plain schedules on: each runs as the recipe's forecaster makes it."""
+        chosen = self.recipe.forecaster
+        return self.evaluator if chosen == FITTED else Forecasting(self.evaluator, chosen)
+
+    @cached_property
+    def cost_model(self) -> CostModel:
+        """What prices spans."""
+        samples = min(self.recipe.cost_samples, len(self.trajectories))
+        return cost_model_of(self.registry, self.recipe.cost_model, samples=samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,10 +211,8 @@ def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
 def price_spans(bench: Workbench) -> SpanCosts:
     """Stage 1a: what skipping each span does to the result, by one gain a step."""
     bench.ledger.stage = "span costs"
-    samples = min(bench.recipe.cost_samples, len(bench.trajectories))
     with bench.stages.stage("pricing spans", 1) as advance:
-        model = bench.registry.create("cost_models", "displacement", samples=samples)
-        costs: SpanCosts = model.measure(bench.trajectories, bench.evaluator)
+        costs = bench.cost_model.measure(bench.trajectories, bench.evaluator)
         advance(1, 1)
     return costs
 
@@ -201,7 +238,7 @@ def gains(
 
 @dataclass
 class Planner:
-    """Schedules that need no pipeline: the graph method and the second-order DP."""
+    """Schedules that need no pipeline: by default the graph method's and the second-order DP's."""
 
     bench: Workbench
     costs: NDArray[np.float64]
@@ -210,12 +247,20 @@ class Planner:
     def __post_init__(self) -> None:
         grid, n = self.bench.trajectories[0].grid, self.bench.num_steps
         growth = gains(self.costs, self.gram, grid)
-        self._problem = ScheduleProblem(
-            n, n, self.costs, gram=self.gram, grid=grid, gains=growth, seed=self.bench.recipe.seed
+        self.problem = ScheduleProblem(
+            n,
+            n,
+            self.costs,
+            gram=self.gram,
+            grid=grid,
+            gains=growth,
+            seed=self.bench.recipe.seed,
+            displacements=self._vectors(),
         )
-        make = self.bench.registry.create
+        chosen = self.bench.recipe.proposals
         self._solvers: dict[str, ScheduleSolver] = {
-            name: make("solvers", name) for name in ("lexicographic", "second-order")
+            name: solver_of(self.bench.registry, choice)
+            for name, choice in zip(names_of(chosen), chosen, strict=True)
         }
         self._frontiers: dict[str, list[Solution]] = {}
 
@@ -224,27 +269,43 @@ class Planner:
         found = {name: self._solution(name, budget).schedule for name in self._solvers}
         return {name: schedule for name, schedule in found.items() if schedule is not None}
 
+    def _vectors(self) -> Callable[[], Displacements] | None:
+        """What measures displacements, once and only if it is asked; None of a model of sizes."""
+        model, bench = self.bench.cost_model, self.bench
+        if not gives_vectors(model):
+            return None
+        return cache(lambda: model.displacements(bench.trajectories, bench.evaluator))
+
     def _solution(self, name: str, budget: int) -> Solution:
         """Of one budget; where one pass answers all budgets, it is made once."""
         solver = self._solvers[name]
         if not solver.abilities.all_budgets:
-            return solver.solve(replace(self._problem, budget=budget))
+            return solver.solve(replace(self.problem, budget=budget))
         if name not in self._frontiers:
-            self._frontiers[name] = solver.frontier(self._problem)
+            self._frontiers[name] = solver.frontier(self.problem)
         return self._frontiers[name][budget - 1]
 
 
-def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule]) -> Schedule:
-    """Stage 2: search the end-to-end error at the anchor budget."""
+def find_anchor(
+    bench: Workbench, reference: Schedule, warm: Sequence[Schedule], measured: ScheduleProblem
+) -> Schedule:
+    """Stage 2: search the end-to-end error at the anchor budget.
+
+    Args:
+        bench: what runs schedules.
+        reference: of the stage before.
+        warm: schedules to begin with.
+        measured: what is known of the pipeline.
+    """
     bench.ledger.stage = "anchor search"
     recipe = bench.recipe
     budget = recipe.anchor_budget
     assert budget is not None
     total = recipe.anchor_trials + recipe.climb_trials
     with bench.stages.stage("searching the anchor", total) as advance:
-        solver = bench.registry.create(
-            "solvers",
-            "anchor-search",
+        solver = solver_of(
+            bench.registry,
+            recipe.anchor_search,
             max_trials=recipe.anchor_trials,
             climb_trials=recipe.climb_trials,
             warm=list(warm),
@@ -252,19 +313,13 @@ def find_anchor(bench: Workbench, reference: Schedule, warm: Sequence[Schedule])
             fit=bench.fit,
             progress=advance,
         )
-        problem = ScheduleProblem(
-            bench.num_steps,
-            budget,
-            reference=reference,
-            evaluator=bench.evaluator,
-            seed=recipe.seed,
-        )
-        solution: Solution = solver.solve(problem)
+        problem = replace(measured, budget=budget, reference=reference, evaluator=bench.searched)
+        solution = solver.solve(problem)
     if solution.schedule is None:
         raise OtcacheError(
             f"no anchor schedule of {budget} steps was found: {solution.result.value}"
         )
-    return solution.schedule
+    return bench.forecast(solution.schedule)
 
 
 def climb_ladder(
@@ -272,36 +327,51 @@ def climb_ladder(
 ) -> list[Contender]:
     """Stage 3: at every rung fit the interpolated schedule, beside what planning alone offers.
 
-    Where the recipe's allowance for it lasts, from the anchor's budget up, the interpolated targets
-    are rounded in several ways. Where nearly all steps are computed a run costs most and planning
-    matters least: there one plan is fitted.
+    Where the recipe's allowance for it lasts, from the anchor's budget up, targets interpolated by
+    ``quantile`` are rounded in several ways. Where nearly all steps are computed a run costs most and
+    planning matters least: there one plan is fitted.
     """
     bench.ledger.stage = "ladder"
     budgets = bench.recipe.ladder or ()
     found = []
     left = int(bench.recipe.rounding_runs * bench.num_steps)
+    ends = replace(planner.problem, anchor=anchor, reference=reference)
     with bench.stages.stage("fitting the ladder", len(budgets)) as advance:
         for done, budget in enumerate(budgets, 1):
             price = max(1, budget - 1)  # step 0 is known from the full run
             ways = max(1, min(MOST_ROUNDINGS, left // price)) if budget > anchor.budget else 1
-            between = roundings(anchor, reference, budget, ways)
+            between = _interpolations(bench, replace(ends, budget=budget), ways)
             left -= price * len(between) if len(between) > 1 else 0
             planned = planner.plan(budget)
             if budget > UPPER * bench.num_steps and "second-order" in planned:
                 candidates = {"second-order": planned["second-order"]}
             else:
-                candidates = {"quantile": between[0], **planned}
-            found.append(compare(bench, candidates, between[1:]))
+                named = zip([name_of(bench.recipe.interpolation)], between, strict=False)
+                candidates = dict(named) | planned
+            if candidates:
+                found.append(compare(bench, candidates, between[1:]))
             advance(done, len(budgets))
     return found
 
 
-def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
-    """Stage 5: one Gauss-Newton step on the weights of each rung, smallest budget first.
+def _interpolations(bench: Workbench, problem: ScheduleProblem, ways: int) -> list[Schedule]:
+    """The schedules of a budget between anchor and reference, the solver's own first; perhaps none."""
+    choice, (anchor, reference) = bench.recipe.interpolation, (problem.anchor, problem.reference)
+    assert anchor is not None
+    assert reference is not None
+    if choice == QUANTILE:
+        return roundings(anchor, reference, problem.budget, ways)
+    found = solver_of(bench.registry, choice).solve(problem).schedule
+    return [] if found is None else [found]
 
-    A rung whose price exceeds what the recipe's allowance has left keeps its fitted weights, and one
-    where a baseline won has none. A step is taken only if it lowers the error of samples that were
-    kept out of it; the rung's error is then lowered in the same ratio.
+
+def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
+    """Stage 6: refine each rung by the recipe's solver, smallest budget first.
+
+    A rung whose price exceeds what the recipe's allowance has left stays as it is, and so does one where
+    a baseline won. What a solver says of samples that it kept out (``Solution.kept_out``) decides; one that
+    keeps none has to be clearly below the rung on all samples, both run once more, which is not of the
+    allowance. The rung's error is then lowered in the same ratio.
     """
     bench.ledger.stage = "refinement"
     bench.ledger.spend(0)
@@ -316,21 +386,35 @@ def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
 
 
 def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
-    if rung.schedule.forecaster != "fitted":
+    budget, choice = rung.schedule.budget, bench.recipe.refinement
+    one_run = budget * len(bench.trajectories)
+    if choice is None or rung.schedule.forecaster != bench.rule or max_nfe < one_run:
         return rung
-    solver = bench.registry.create(
-        "solvers", "gauss-newton", objective=bench.fidelity, max_nfe=max_nfe
+    solver = solver_of(
+        bench.registry, choice, objective=bench.fidelity, fit=bench.fit, max_nfe=max_nfe
     )
+    if solver.abilities.forecasts and not bench.fit:  # it would move weights, and there are none
+        return rung
     problem = ScheduleProblem(
-        bench.num_steps,
-        rung.schedule.budget,
-        reference=rung.schedule,
-        evaluator=bench.evaluator,
+        bench.num_steps, budget, reference=rung.schedule, evaluator=bench.searched
     )
     solution = solver.solve(problem)
-    held = solution.kept_out
-    if held is None or not held.accepted or solution.schedule is None:
+    ratio = _lowered(bench, rung.schedule, solution)
+    if ratio is None or solution.schedule is None:
         return rung
-    error = rung.error * held.refined / held.start
+    error = rung.error * ratio
     table = {**rung.candidates, "refined": Measured(error, len(bench.trajectories))}
-    return Rung(solution.schedule, error, "refined", table)
+    made = solution.schedule if bench.fit else bench.forecast(solution.schedule)
+    return Rung(made, error, "refined", table)
+
+
+def _lowered(bench: Workbench, before: Schedule, solution: Solution) -> float | None:
+    """The part of its error that a refined schedule leaves; None where it is not known to be better."""
+    held, after = solution.kept_out, solution.schedule
+    if held is not None:
+        return held.refined / held.start if held.accepted else None
+    if after is None or after == before:
+        return None
+    both = bench.searched.evaluate([before, after], objective=bench.fidelity)
+    own, other = log_errors(both.errors)
+    return float(np.exp((other - own).mean())) if clearly_below(other, own) else None

@@ -62,7 +62,7 @@ def compare(
         if schedule.computed not in first:
             name = f"quantile, rounding {number}"
             first[schedule.computed], named[name] = name, schedule
-    unique = list({s.computed: s for s in named.values()}.values())
+    unique = list({s.computed: bench.forecast(s) for s in named.values()}.values())
     done = bench.evaluator.evaluate(unique, objective=bench.fidelity, fit=bench.fit)
     logs = log_errors(done.errors)
     best = int(logs[:known].mean(axis=1).argmin())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from otcache.calibration_stages import Workbench
 from otcache.candidates import UNIFORM, UNSEEN, cost
 from otcache.comparison import clearly_below, compare, log_errors, measured
+from otcache.interpolating import interpolated
 from otcache.planning import doubtful
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Rung
@@ -40,6 +41,7 @@ def fill_gaps(bench: Workbench, calibration: Calibration) -> Calibration:
             if spent <= left:
                 left -= spent
                 calibration = _with(calibration, _rung(bench, schedule))
+                calibration = interpolated(bench, calibration)
             advance(min(len(tried), total), total)
         advance(total, total)
     return replace(calibration, nfe=dict(bench.ledger.nfe))

@@ -14,6 +14,7 @@ from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import Forecaster, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.interpolation import schedule_on
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy, Provenance
@@ -106,6 +107,18 @@ def _interpolating(calibration: Calibration, kept: list[Schedule]) -> Policy:
     )
 
 
+def nodes_of(calibration: Calibration) -> Policy | None:
+    """Return the policy of the rungs alone that :func:`plan` keeps; None where it keeps none."""
+    kept = [rung.schedule for rung in worthwhile(calibration, proven(calibration))]
+    return _interpolating(calibration, kept) if kept else None
+
+
+def _at(policy: Policy, calibration: Calibration, budget: int) -> Schedule:
+    """What is interpolated at a budget, by the solver that the calibration was made with."""
+    steps = next((s.computed for s in calibration.between if s.budget == budget), None)
+    return policy.schedule(budget) if steps is None else schedule_on(policy, steps)
+
+
 def doubtful(calibration: Calibration) -> dict[int, Schedule]:
     """Return what is interpolated at budgets where that cannot be trusted, smallest budget first.
 
@@ -118,7 +131,7 @@ def doubtful(calibration: Calibration) -> dict[int, Schedule]:
     policy = _interpolating(calibration, [rung.schedule for rung in rungs])
     measured = {schedule.budget for schedule in policy.ladder}
     between = [b for b in range(2, policy.num_steps) if b not in measured]
-    made = {b: policy.schedule(b) for b in between}
+    made = {b: _at(policy, calibration, b) for b in between}
     return {b: s for b, s in made.items() if _safe(s, calibration) is not s}
 
 
@@ -127,14 +140,15 @@ def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule,
 
     Between rungs nothing was measured, but what a schedule does to the recorded outputs is known. If one
     budget of a gap is doubtful, every budget of it becomes a rung, those that are doubtful with uniform
-    reuse and the others as interpolated.
+    reuse and the others as interpolated. So does every budget whose steps a policy would not find by itself.
     """
+    own = {s.budget for s in calibration.between}
     n, budgets = policy.num_steps, [s.budget for s in policy.ladder]
     made = list(policy.ladder)
     for low, high in pairwise([1, *budgets, n]):
-        gap = {b: policy.schedule(b) for b in range(low + 1, high)}
+        gap = {b: _at(policy, calibration, b) for b in range(low + 1, high)}
         safe = {b: _safe(schedule, calibration) for b, schedule in gap.items()}
-        if any(gap[b] is not safe[b] for b in gap):
+        if any(gap[b] is not safe[b] or b in own for b in gap):
             made += safe.values()
     return tuple(sorted(made, key=lambda s: s.budget))
 

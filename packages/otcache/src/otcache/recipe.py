@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from numbers import Real
 from typing import Any
 
+from otcache.choices import FITTED, QUANTILE, check_kinds
 from otcache.planning import FEW_STEPS
+from otcache.written_down import written_down
 from otcache_core import OtcacheError
+from otcache_core.contracts import CostModel, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.keep import Keep
 from otcache_core.numbers import integer, reals
@@ -16,6 +20,9 @@ from otcache_core.numbers import integer, reals
 @dataclass(frozen=True)
 class Recipe:
     """How a pipeline is calibrated. None means: chosen from N and from what the pipeline offers.
+
+    Six fields choose who does the work of a stage: each is the name of a plugin, which gets the numbers
+    below that it takes as options, or an object, which is used as it is (docs/method.md, "Choosing").
 
     Args:
         anchor_budget: B_a of the searched schedule; about N/8.
@@ -37,13 +44,24 @@ class Recipe:
             linear forecasts on a rung's own steps and on uniform ones, which a fitted rung must beat.
         batch_size: samples in one pipeline call.
         seed: of the search.
-        refine: refine the weights of every rung on the error at the end of the run, as a last stage.
         refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
             the smallest budget on, and those whose price no longer fits keep their fitted weights.
         keep: where recorded runs are kept, in memory, on the disk or as a sketch.
+        cost_model: prices spans.
+        proposals: solvers whose schedules are candidates for the reference and for every rung, and where
+            the anchor search begins.
+        interpolation: gives the steps of budgets between two schedules: ``quantile``, ``exact-lp``,
+            ``sinkhorn``, ``unbalanced``, or another solver that needs no more than two schedules, the grid
+            and the Gram matrix.
+        anchor_search: finds the anchor.
+        refinement: improves every rung as a last stage: ``gauss-newton`` its weights on the error at the
+            end of the run, ``refine`` its steps; None for no such stage.
+        forecaster: of the rungs: ``fitted``, whose weights are fitted, or the name of one that has none,
+            such as ``linear``; nothing is fitted then.
 
     Raises:
-        OtcacheError: if a number is of the wrong kind or out of range.
+        OtcacheError: if a number is of the wrong kind or out of range, or a choice is neither a name nor of
+            its contract.
     """
 
     anchor_budget: int | None = None
@@ -59,9 +77,14 @@ class Recipe:
     gap_runs: float = 4.0
     batch_size: int = 8
     seed: int = 0
-    refine: bool = False
     refine_runs: float = 40.0
     keep: Keep = field(default_factory=Keep)
+    cost_model: str | CostModel = "displacement"
+    proposals: Sequence[str | ScheduleSolver] = ("lexicographic", "second-order")
+    interpolation: str | ScheduleSolver = QUANTILE
+    anchor_search: str | ScheduleSolver = "anchor-search"
+    refinement: str | ScheduleSolver | None = None
+    forecaster: str = FITTED
 
     def __post_init__(self) -> None:
         for name in ("cost_samples", "anchor_trials", "batch_size"):
@@ -84,6 +107,8 @@ class Recipe:
 
         if not isinstance(self.keep, Keep):
             raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.Keep"))
+        check_kinds(self)
+        self._set("proposals", tuple(self.proposals))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -117,18 +142,18 @@ class Recipe:
         rungs = tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)}))
         return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
     @property
     def identity(self) -> dict[str, Any]:
         """What earlier stages depend on: a refined calibration goes on from an unrefined one.
 
         Where recorded runs are kept changes nothing in them, but a sketch does.
+
+        Raises:
+            OtcacheError: if what was chosen for a stage cannot be written down.
         """
-        data, later = self.to_dict(), ("refine", "refine_runs", "keep")
-        kept = {name: data[name] for name in data if name not in later}
+        later = ("refinement", "refine_runs", "keep")
+        names = [found.name for found in fields(self) if found.name not in later]
+        kept = {name: written_down(f"Recipe.{name}", getattr(self, name)) for name in names}
         if self.keep.coordinates is None:
             return kept
         return kept | {"sketch": [self.keep.coordinates, self.keep.seed]}

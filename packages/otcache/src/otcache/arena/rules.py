@@ -53,13 +53,13 @@ class Ours(ScheduledBaseline):
 
     Args:
         policy: a policy file; without one, the job's calibration prompts make one.
-        refine: add the refinement stage to a calibration made here.
+        refinement: what refines a calibration made here, as ``Recipe(refinement=...)`` takes it.
     """
 
     source = "this project, default policy"
 
-    def __init__(self, policy: str | None = None, refine: bool = False) -> None:
-        self._policy, self._refine = policy, refine
+    def __init__(self, policy: str | None = None, refinement: str | None = None) -> None:
+        self._policy, self._refinement = policy, refinement
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         if self._policy is not None:  # what it cost to make is not in it
@@ -67,7 +67,7 @@ class Ours(ScheduledBaseline):
             with warnings.catch_warnings():  # of another N: the run says so itself
                 warnings.simplefilter("ignore", OtcacheNotice)
                 return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
-        measured = calibrated(tuning, Recipe(refine=self._refine))
+        measured = calibrated(tuning, Recipe(refinement=self._refinement))
         made = plan(measured)
         return {b: made.schedule(b) for b in budgets}, sum(measured.nfe.values())
 

@@ -15,6 +15,7 @@ from otcache.cli.options import (
     arguments,
     at_least,
     integers,
+    names,
     steps_in_range,
 )
 from otcache.cli.output import show_facts
@@ -36,16 +37,34 @@ def calibrate(
         str, typer.Option(help="Comma-separated seeds of every prompt; by default one a prompt.")
     ] = "",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Refine the weights on the final error; costs more.")
-    ] = False,
+    cost_model: Annotated[
+        str, typer.Option(help="Installed cost model that prices spans.")
+    ] = "displacement",
+    proposals: Annotated[
+        str, typer.Option(help="Comma-separated solvers that propose schedules.")
+    ] = "lexicographic,second-order",
+    interpolation: Annotated[
+        str, typer.Option(help="Solver that gives the steps between two schedules.")
+    ] = "quantile",
+    anchor_search: Annotated[
+        str, typer.Option(help="Solver that searches the anchor.")
+    ] = "anchor-search",
+    refinement: Annotated[
+        str | None,
+        typer.Option(
+            help="Solver that refines every rung, such as gauss-newton; by default none. Costs more."
+        ),
+    ] = None,
+    forecaster: Annotated[
+        str, typer.Option(help="Forecaster of the rungs; only fitted is fitted.")
+    ] = "fitted",
     probe: Probe = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
     """Measure a pipeline once; an interrupted calibration goes on where it stopped.
 
-    With --refine a finished one goes on too.
+    With --refinement a finished one goes on too.
     """
     from otcache.calibrate import calibrate as measure
     from otcache.opening import open_pipeline
@@ -64,7 +83,15 @@ def calibrate(
         opened.prompts if read is None else read,
         steps,
         numbers or None,
-        recipe=Recipe(batch_size=batch_size, refine=refine),
+        recipe=Recipe(
+            batch_size=batch_size,
+            cost_model=cost_model,
+            proposals=names(proposals),
+            interpolation=interpolation,
+            anchor_search=anchor_search,
+            refinement=refinement,
+            forecaster=forecaster,
+        ),
         directory=directory,
         progress=not as_json,
         probe=probe,
