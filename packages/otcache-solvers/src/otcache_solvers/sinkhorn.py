@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -76,7 +77,7 @@ class Sinkhorn(ScheduleSolver):
     @property
     def abilities(self) -> Abilities:
         """The needs depend on the ground cost."""
-        return Abilities(needs_of(self.cost))
+        return Abilities(needs_of(self.cost), all_budgets=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """The interpolated schedule; the objective is its distance to the quantile function.
@@ -85,13 +86,25 @@ class Sinkhorn(ScheduleSolver):
             OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
                 needs, or that does not fit.
         """
+        return self._solutions(problem, [problem.budget])[0]
+
+    def frontier(self, problem: ScheduleProblem) -> list[Solution]:
+        """The interpolated schedules of the budgets 1 .. B, from one coupling.
+
+        Raises:
+            OtcacheError: as :meth:`solve`.
+        """
+        return self._solutions(problem, range(1, problem.budget + 1))
+
+    def _solutions(self, problem: ScheduleProblem, budgets: Sequence[int]) -> list[Solution]:
         anchor, reference = endpoints_of(problem, "sinkhorn")
         cost = ground_cost(self.cost, problem)
         coupling = self.couple(between(cost, anchor, reference))
-        lam = coordinate(problem.budget, anchor.budget, reference.budget)
         masses = (1 / anchor.budget, 1 / reference.budget)
         found = Geodesic(anchor, reference, cost, coupling.plan, masses)
-        return reported(found.solution(problem.budget, lam), coupling)
+        places = [coordinate(b, anchor.budget, reference.budget) for b in budgets]
+        made = [found.solution(b, lam) for b, lam in zip(budgets, places, strict=True)]
+        return [reported(solution, coupling) for solution in made]
 
     def couple(self, cost: Floats) -> Coupling:
         """The coupling of two uniform measures; epsilon is in units of the largest cost.
