@@ -303,6 +303,53 @@ def test_a_second_one_is_refused_and_the_first_one_removed_makes_room(
 
 
 @pytest.mark.remedy(
+    "is enabled already: run it in handle.request(budget), or call otcache.enabled(pipe)"
+)
+@pytest.mark.parametrize("budget", [None, 4])
+@on_all
+def test_what_is_enabled_is_not_accelerated_whatever_its_budget(
+    made: Callable[[], Kind], budget: int | None
+) -> None:
+    kind = made()
+    handle = otcache.enable(kind.target, kind.policy, budget)
+    with pytest.raises(otcache.ExecutionError, match="is enabled already: run it in"):
+        _accelerate(kind)
+    with handle.request(3):
+        assert kind.calls() == 3
+    otcache.enabled(kind.target).remove()
+    _accelerate(kind)
+    assert kind.calls() == 3
+
+
+@pytest.mark.remedy("make one by otcache.plan(...); one schedule runs by otcache.accelerate(target")
+@on_all
+def test_a_schedule_is_no_policy_and_runs_by_accelerate(made: Callable[[], Kind]) -> None:
+    kind = made()
+    schedule = kind.policy.schedule(3)
+    with pytest.raises(otcache.OtcacheError, match="must be a Policy, got 'Schedule'"):
+        otcache.enable(kind.target, schedule, 3)  # type: ignore[arg-type]  # as people do
+    with otcache.accelerate(kind.target, schedule):
+        assert kind.calls() == 3
+
+
+def test_a_module_that_guidance_calls_twice_is_enabled_like_it_is_accelerated() -> None:
+    net, policy = torch.nn.Linear(4, 4), make_policy()
+    called = 0
+
+    def count(*_: object) -> None:
+        nonlocal called
+        called += 1
+
+    net.register_forward_hook(count)
+    handle = otcache.enable(net, policy, calls_per_step=2)
+    with handle.request(2) as run, torch.no_grad():
+        for _ in range(2 * N):
+            net(torch.ones(1, 4))
+    handle.remove()
+    assert set(run.report.computed.values()) == {2}
+
+
+@pytest.mark.remedy(
     "leave that context first, or call handle.remove(); otcache.enabled(pipe).remove() does it where"
 )
 def test_a_context_inside_a_context_is_refused_until_that_is_left() -> None:

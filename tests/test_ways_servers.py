@@ -20,6 +20,7 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache_core import Provenance, Schedule
+from otcache_core.errors import OtcacheNotice
 from otcache_core.loop_run import finished
 
 
@@ -421,6 +422,42 @@ def test_a_cancelled_request_s_run_goes_on_to_its_end_and_the_next_waits_for_it(
     asyncio.run(main())
     assert torch.equal(made[0], _alone(3, 1))
     assert (runs[0].report.computed, runs[0].report.warnings) == ({"call": 3}, [])
+
+
+@pytest.mark.remedy("write 'async with handle.request(...)' around asyncio.to_thread")
+def test_threads_of_asyncio_s_own_pool_that_wait_are_warned_of(
+    loop: otcache.Loop, handle: otcache.Enabled
+) -> None:
+    """Enough of them leave none for the one whose turn it is, and all wait for ever."""
+
+    def plain() -> None:
+        with handle.request(3):
+            _sample(loop)
+
+    async def main(waiter: Callable[[], Any]) -> None:
+        entered = asyncio.Event()
+
+        async def later() -> None:
+            await entered.wait()
+            await waiter()
+
+        task = asyncio.create_task(later())  # not from inside the request
+        async with handle.request(4):
+            entered.set()
+            while not (handle._turns._waiting or task.done()):
+                await asyncio.sleep(0)
+            await asyncio.to_thread(_sample, loop)
+        await task
+
+    async def advised() -> None:
+        async with handle.request(3):
+            await asyncio.to_thread(_sample, loop)
+
+    with pytest.warns(OtcacheNotice, match="a thread of asyncio's own pool waits"):
+        asyncio.run(main(lambda: asyncio.to_thread(plain)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OtcacheNotice)
+        asyncio.run(main(advised))
 
 
 @pytest.mark.remedy("for one that is wanted call handle.request(...) again")

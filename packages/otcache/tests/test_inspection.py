@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from otcache.console import wide_enough
 from otcache.inspection import candidate_table, draw, plugin_table
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
@@ -38,9 +39,8 @@ RUNGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def shown() -> list[str]:
-    calibration = Calibration(
+def _calibration() -> Calibration:
+    return Calibration(
         provenance={"num_steps": N},
         num_steps=N,
         grid=np.linspace(1, 0, N + 1),
@@ -53,8 +53,12 @@ def shown() -> list[str]:
         nfe={},
         objective="rmse",
     )
+
+
+@pytest.fixture(scope="module")
+def shown() -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=80).print(candidate_table(calibration))
+    Console(file=out, width=80).print(candidate_table(_calibration()))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -64,6 +68,16 @@ def test_every_candidate_has_a_column_and_fits_on_80_characters(shown: list[str]
     assert not any("…" in line for line in shown)
     head = " ".join(shown[1:3]).split()
     assert [head.count(word) for word in ("quantile", "graphic", "reuse", "linear")] == [2, 1, 1, 1]
+
+
+def test_no_cell_is_cut_on_a_terminal_however_narrow(
+    shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    out = io.StringIO()
+    table = candidate_table(_calibration())
+    wide_enough(table, out).print(table)
+    assert [line.rstrip() for line in out.getvalue().splitlines()][1:6] == shown[1:6]
 
 
 def test_what_is_kept_screened_broken_or_missing_is_marked(shown: list[str]) -> None:

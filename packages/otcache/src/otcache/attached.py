@@ -126,6 +126,12 @@ class Accelerated(AbstractContextManager[RunHandle]):
         return self._run
 
     def __enter__(self) -> RunHandle:
+        if any(not isinstance(thing, Accelerated) for thing in on(self._target)):
+            kind = type(self._target).__name__
+            raise ExecutionError(
+                f"{kind} is enabled already: run it in handle.request(budget), or call "
+                "otcache.enabled(pipe).remove() first."
+            )
         context = self._attach()
         run = context.__enter__()
         self._context, self._run = context, run

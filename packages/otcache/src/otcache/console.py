@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
 from rich.box import Box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +34,8 @@ GLYPHS = {
 WORDS = {"…": "...", "→": "->", "↑": "(up)", "↓": "(down)"}
 #: Characters that a terminal obeys instead of showing them; it may end lines and jump to tabs.
 CONTROLS = {chr(n) for n in (*range(32), 127, *range(128, 160))} - {"\n", "\t"}
+#: Columns of a console on which every table fits.
+WIDEST = 10_000
 #: Handlers of a stream under which it fails, or shows escapes for what is readable otherwise.
 FAILING = ("strict", "surrogateescape", "backslashreplace")
 #: A line below the head and no other, as rich's SIMPLE_HEAD.
@@ -202,6 +205,37 @@ def readable_stream(stream: TextIO | None, *, silent: bool = False) -> TextIO:
 def console_on(stream: TextIO | None, *, silent: bool = False, **options: Any) -> Console:
     """Return a rich console that knows the encoding of its stream, and never fails on a character."""
     return Console(file=readable_stream(stream, silent=silent), **options)
+
+
+def wide_enough(
+    content: RenderableType, stream: TextIO | None, *, least: int = 0, silent: bool = False
+) -> Console:
+    """Return a console on which no cell of the tables in it is cut; the terminal breaks longer lines.
+
+    Columns that do not wrap need their longest line, others their longest word.
+
+    Args:
+        content: a table, a text or a group of those.
+        stream: of the console.
+        least: columns to lay out for, however narrow the terminal.
+        silent: as in :class:`ReadableStream`.
+    """
+    console, needed = console_on(stream, silent=silent), max(least, _needed(content))
+    return console if console.width >= needed else console_on(stream, silent=silent, width=needed)
+
+
+def _needed(content: RenderableType) -> int:
+    if isinstance(content, Group):
+        return max(map(_needed, content.renderables), default=0)
+    if not isinstance(content, Table):
+        return 0
+    for column in content.columns:
+        if column.no_wrap and column.min_width is None:
+            lines = [
+                line for cell in (column.header, *column.cells) for line in str(cell).split("\n")
+            ]
+            column.min_width = max(map(cell_len, lines))
+    return Console(width=WIDEST).measure(content).minimum
 
 
 def fitted(content: RenderableType, encoding: str) -> RenderableType:

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from otcache.console import console_on, fitted
+from otcache.console import console_on, fitted, wide_enough
 
 Advance = Callable[[int, int], None]
 #: Takes a name, what it is at, and how much of it is done and there is in all.
@@ -177,7 +177,7 @@ class Stages:
     def table(self, what: RenderableType) -> None:
         """Print a table below."""
         if self._show:
-            console = self._console()
+            console = wide_enough(what, self._stream or sys.stderr, silent=True)
             console.print(fitted(what, console.encoding))
             self._lines.printed()
 

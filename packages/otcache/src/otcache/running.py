@@ -138,7 +138,9 @@ def planned(
         OtcacheError: if there is no policy or no budget, or it is out of range.
         MismatchError: if the target is of another model; under ``strict`` for any difference.
     """
-    _check_plan(policy)
+    if not isinstance(policy, Policy):
+        advice = "make one by otcache.plan(...); one schedule runs by otcache.accelerate(target, schedule)."
+        raise OtcacheError(expected("policy", type(policy).__name__, "a Policy", advice))
     if budget is None:
         raise OtcacheError("a policy needs a budget, got None: give budget=10, or another one.")
     policy.schedule(budget)

@@ -22,6 +22,7 @@ from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import RunHandle, SchedulePlan, Storage
 from otcache_core.notices import notify
+from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
@@ -49,6 +50,8 @@ class Enabled:
         probe: name of a probe plugin, as in :func:`otcache.accelerate`.
         registry: where plugins come from, as in :func:`otcache.accelerate`.
         storage: how outputs are kept, as in :func:`otcache.accelerate`.
+        calls_per_step: denoiser calls of one step where the target is a module, as in
+            :func:`otcache.accelerate`.
 
     Raises:
         OtcacheError: if the target is not supported, does not fit the policy, or the budget is not
@@ -75,11 +78,14 @@ class Enabled:
         probe: str | None = None,
         registry: Registry | None = None,
         storage: Storage | None = None,
+        calls_per_step: int | None = None,
     ) -> None:
         _refuse_twice(target)
         self._target, self._policy, self._strict = target, policy, strict
-        given = {"storage": storage, "grid": module_grid(target, policy, None)}
-        self._told: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+        given: dict[str, Any] = {"storage": storage, "grid": module_grid(target, policy, None)}
+        if calls_per_step is not None:
+            given["calls_per_step"] = integer("calls_per_step", calls_per_step, 1)
+        self._told = {name: v for name, v in given.items() if v is not None}
         self._registry, self._probe = registry or installed(), probe
         self._executor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
@@ -374,6 +380,7 @@ def enable(
     probe: str | None = None,
     registry: Registry | None = None,
     storage: Storage | None = None,
+    calls_per_step: int | None = None,
 ) -> Enabled:
     """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
     return Enabled(
@@ -385,4 +392,5 @@ def enable(
         probe=probe,
         registry=registry,
         storage=storage,
+        calls_per_step=calls_per_step,
     )

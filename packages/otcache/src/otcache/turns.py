@@ -10,11 +10,20 @@ from functools import partial
 
 from otcache_core import ExecutionError
 from otcache_core.leases import HELD, Lease
+from otcache_core.notices import notify
 
 INSIDE = (
     "a request must end before the handle is changed, got a change inside it: leave the "
     "'with handle.request(...)' block first."
 )
+
+
+FULL_POOL = (
+    "a thread of asyncio's own pool waits for a request, and where all of them wait, the one whose turn it is "
+    "finds none to run in: write 'async with handle.request(...)' around asyncio.to_thread."
+)
+#: What the names of threads of the pool behind ``asyncio.to_thread`` begin with.
+_POOL = "asyncio_"
 
 
 class Turn(Lease):
@@ -57,6 +66,8 @@ class Turns:
         if not self._ask(turn):
             try:
                 _refuse_to_block(advice)
+                if threading.current_thread().name.startswith(_POOL):
+                    notify(FULL_POOL)
                 granted.wait()
             except BaseException:
                 self.give(turn)

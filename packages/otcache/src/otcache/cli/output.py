@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from otcache.console import console_on, fitted
+from otcache.console import console_on, fitted, wide_enough
 from otcache.inspection import in_words
 
 #: Columns of a table, and of a wide one, at least: a narrower terminal breaks lines, but cuts nothing off.
@@ -25,9 +25,7 @@ def show_table(content: RenderableType, *, least: int = LEAST, highlight: bool =
         least: columns to lay out for, however narrow the terminal.
         highlight: colour numbers in texts.
     """
-    console = console_on(sys.stdout)
-    if console.width < least:
-        console = console_on(sys.stdout, width=least)
+    console = wide_enough(content, sys.stdout, least=least)
     console.print(fitted(content, console.encoding), highlight=highlight)
 
 
