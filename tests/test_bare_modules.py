@@ -133,8 +133,11 @@ def test_a_grid_is_checked(make: Callable[[], Any], grid: Any, message: str) -> 
 
 
 def test_what_is_no_plan_is_named() -> None:
-    for use in (otcache.accelerate, otcache.enable):
-        with pytest.raises(OtcacheError, match="plan must be a Schedule or a Policy, got 'int'"):
+    for use, what in (
+        (otcache.accelerate, "plan must be a Schedule or"),
+        (otcache.enable, "policy must be"),
+    ):
+        with pytest.raises(OtcacheError, match=f"{what} a Policy, got 'int'"):
             use(Swirl(), 3, 4)
 
 

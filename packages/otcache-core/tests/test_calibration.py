@@ -75,7 +75,7 @@ def test_a_winner_is_one_of_the_candidates() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("version", 7, "field 'version' must be 2, got 7"),
+        ("version", 7, "field 'version' must be 3, got 7"),
         ("surprise", 1, "unknown field `surprise`"),
         ("num_steps", "six", "field 'num_steps': Expected `int`, got `str`"),
         ("samples", [], "Calibration.samples must be at least one label"),
