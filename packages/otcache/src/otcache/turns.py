@@ -19,8 +19,8 @@ INSIDE = (
 
 
 FULL_POOL = (
-    "a thread of asyncio's own pool waits for a request, and where all of them wait, the one whose turn it is "
-    "finds none to run in: write 'async with handle.request(...)' around asyncio.to_thread."
+    "a thread of asyncio's own pool waits for a request, and where all of them wait, the one whose turn it "
+    "is finds none to run in: write 'async with handle.request(...)' around asyncio.to_thread."
 )
 #: What the names of threads of the pool behind ``asyncio.to_thread`` begin with.
 _POOL = "asyncio_"
