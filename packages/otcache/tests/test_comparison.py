@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,9 @@ def _bench(errors: dict[Schedule, list[float]]) -> Any:
             schedules=tuple(schedules), errors=np.array([errors[s] for s in schedules])
         )
 
-    return SimpleNamespace(evaluator=SimpleNamespace(evaluate=evaluate), fidelity="rmse", fit=True)
+    return SimpleNamespace(
+        evaluator=SimpleNamespace(evaluate=evaluate), fidelity="rmse", fit=True, forecast=copy.copy
+    )
 
 
 def test_candidates_compete_by_geometric_mean() -> None:
