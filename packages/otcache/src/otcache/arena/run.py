@@ -128,7 +128,9 @@ def _run_all(
     first = [FULL] if measured else [FULL, CALIBRATION]
     with stages.rows("running methods", len(methods) + len(first)) as report:
         supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
-        for method in (*first, *(methods if settings.retry else ())):
+        # What failed for want of a calibration is tried again with it.
+        wanting = () if measured else filter(solver_of, methods)
+        for method in (*first, *(methods if settings.retry else wanting)):
             folder.of(method).forget_failures()
         with ThreadPoolExecutor(settings.workers) as pool:
             try:
