@@ -47,7 +47,9 @@ def test_the_steps_are_the_solver_s_and_the_forecasts_the_calibration_s(
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(ABLE))[:1])
-@pytest.mark.remedy("which a calibration does not hold: choose one of {}")
+@pytest.mark.remedy(
+    "which a calibration does not hold: give pipe= and prompts=, or choose one of {}"
+)
 def test_one_that_needs_the_pipeline_is_refused_with_those_that_do_not(
     calibration: otcache.Calibration, name: str
 ) -> None:

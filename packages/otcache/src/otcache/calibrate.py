@@ -12,7 +12,7 @@ from otcache.candidates import settle_ladder
 from otcache.choices import FITTED, check_choices, name_of
 from otcache.comparison import compare
 from otcache.gaps import fill_gaps
-from otcache.inspection import candidate_table
+from otcache.inspection import candidate_table, price
 from otcache.interpolating import interpolated
 from otcache.progress import Stages
 from otcache.recipe import Recipe
@@ -220,11 +220,6 @@ def _offered(what: str, asked: str | None, wished: str, evaluator: StoredEvaluat
 
 
 def _price(calibration: Calibration) -> str:
-    parts = ", ".join(f"{stage} {nfe:,}" for stage, nfe in calibration.nfe.items())
-    total = sum(calibration.nfe.values())
-    runs = total / calibration.num_steps
+    runs = sum(calibration.nfe.values()) / calibration.num_steps
     per_sample = runs / len(calibration.samples)
-    return (
-        f"calibration cost {total:,} denoiser evaluations ({parts}) = {runs:.0f} full runs, "
-        f"{per_sample:.1f} a sample"
-    )
+    return f"calibration cost {price(calibration.nfe)} = {runs:.0f} full runs, {per_sample:.1f} a sample"

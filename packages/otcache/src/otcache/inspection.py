@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,31 @@ def candidate_table(calibration: Calibration) -> Group:
     return Group(table, Text(_LEGEND, style="dim"), *map(Text, _remarks(calibration)))
 
 
+def price(nfe: Mapping[str, int]) -> str:
+    """Evaluations in all, and by what they were spent on."""
+    parts = ", ".join(f"{part} {count:,}" for part, count in nfe.items())
+    return f"{sum(nfe.values()):,} denoiser evaluations ({parts})"
+
+
+def kept_table(rows: Mapping[int, tuple[Mapping[str, float], str]], title: str) -> Table:
+    """A line a budget: the error of each schedule by name, and a star at the one that is kept."""
+    names = list(dict.fromkeys(name for errors, _ in rows.values() for name in errors))
+    table = Table(box=None, padding=(0, 1, 0, 0), title=f"{title}, * kept", title_justify="left")
+    for heading in ("B", *names):
+        table.add_column(Text(f"{heading} "), justify="right", no_wrap=True)
+    for budget, (errors, kept) in rows.items():
+        cells = (_figure(errors.get(name), name == kept) for name in names)
+        table.add_row(f"{budget} ", *cells)
+    return table
+
+
+def _figure(error: float | None, kept: bool) -> Text:
+    if error is None:
+        return Text("- ", style="dim")
+    figure = f"{error:.3g}".replace("0.", ".", 1) if math.isfinite(error) else "broke"
+    return Text(f"{figure}{'*' if kept else ' '}", style="bold green" if kept else "")
+
+
 _LEGEND = "* kept   ~ measured on a part of the samples   - not measured"
 
 
@@ -123,9 +149,9 @@ def _above(a: Measured, b: Measured) -> bool:
 def _cell(entry: Measured | None, kept: bool, samples: int) -> Text:
     if entry is None:
         return Text("- ", style="dim")
-    figure = "broke" if entry.error is None else f"{entry.error:.3g}".replace("0.", ".", 1)
     part = "~" if entry.samples < samples else ""
-    return Text(f"{part}{figure}{'*' if kept else ' '}", style="bold green" if kept else "")
+    figure = _figure(math.inf if entry.error is None else entry.error, kept)
+    return Text.assemble((part, figure.style), figure)
 
 
 def _fitted_errors(rung: Rung) -> Iterator[float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +20,7 @@ from otcache_core.interpolation import schedule_on
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy, Provenance
+from otcache_core.samples import Sample
 from otcache_core.warp import uniform_steps
 
 #: Runs of at most so many steps are those of distilled models.
@@ -36,8 +39,16 @@ def plan(
     *,
     solver: str | ScheduleSolver | None = None,
     registry: Registry | None = None,
+    pipe: Any = None,
+    prompts: Iterable[Sample] = (),
+    seeds: Iterable[int] | None = None,
+    budgets: Iterable[int] | None = None,
+    batch_size: int = 8,
+    probe: str | None = None,
+    progress: bool = True,
+    **call: Any,
 ) -> Policy:
-    """Plan every budget from what a calibration has measured; pure.
+    """Plan every budget from what a calibration has measured; pure, unless it is given the pipeline.
 
     The policy's rungs are the calibration's, but for those that are not known to be below their
     baselines (:func:`proven`), and uniform reuse where interpolation between rungs would be worse
@@ -51,18 +62,31 @@ def plan(
     With a solver the steps of every budget are the solver's, and the forecasts those of the policy above,
     their strengths read at that budget. Of such schedules nothing was measured, which the policy says.
 
+    With the pipeline, too, the solver may be any, and what it finds is measured on the prompts given: it
+    takes the place of the schedule above, or of uniform reuse, only where it is clearly below both
+    (:func:`otcache.solving_on_pipeline.searched`). What that cost is printed.
+
     Args:
         calibration: of :func:`otcache.calibrate`.
-        solver: the name of an installed solver that needs no pipeline, or a solver; None for what was
-            measured best.
+        solver: the name of an installed solver, or a solver; None for what was measured best.
         registry: where solvers come from.
+        pipe: the pipeline or loop that was calibrated; None runs nothing.
+        prompts: with ``pipe``, samples as :func:`otcache.calibrate` takes them, two at least. The
+            calibration's own will do.
+        seeds: with ``pipe``, of every prompt; None gives each a seed of its own.
+        budgets: with ``pipe``, where the solver is asked; None for those of the calibration's ladder.
+        batch_size: with ``pipe``, samples in one call, at most.
+        probe: with ``pipe``, the name of a probe plugin.
+        progress: with ``pipe``, show bars and what was measured on standard error.
+        call: with ``pipe``, further arguments of its call, as they were calibrated.
 
     Returns:
         The policy: ``policy.schedule(budget)`` for 1 <= budget <= N.
 
     Raises:
         OtcacheError: if it is no calibration, no rung of its ladder is worth its budget, none is known to
-            be, or the solver needs more than a calibration holds.
+            be, the solver needs more than a calibration holds, or an argument wants another.
+        MismatchError: if the pipeline is not the one that was calibrated.
     """
     if not isinstance(calibration, Calibration):
         kind = type(calibration).__name__
@@ -74,6 +98,59 @@ def plan(
                 "give what otcache.calibrate(...) returned, or Calibration.load(path).",
             )
         )
+    check_pipe(pipe, solver, {"prompts": prompts, "seeds": seeds, "budgets": budgets, **call})
+    policy = fitted_policy(calibration)
+    if solver is None:
+        return policy
+    plugins = installed() if registry is None else registry
+    if pipe is None:
+        from otcache.solving import solved
+
+        return solved(calibration, policy, solver, plugins)
+    from otcache.solving_on_pipeline import Asked, searched
+
+    asked = Asked(pipe, prompts, seeds, budgets, batch_size, probe, progress, call)
+    return searched(calibration, policy, solver, plugins, asked).policy
+
+
+def check_pipe(
+    pipe: object,
+    solver: object,
+    given: Mapping[str, object],
+    pipe_name: str = "pipe=",
+    solver_name: str = "solver=",
+) -> None:
+    """See that nothing is given without what it is for.
+
+    Args:
+        pipe: None if there is none.
+        solver: None if there is none.
+        given: what wants a pipeline, by name; None and empty values are not given.
+        pipe_name: what the user calls the pipeline.
+        solver_name: what the user calls the solver.
+
+    Raises:
+        OtcacheError: if one is given without a pipeline, or a pipeline without a solver.
+    """
+    wants = next((name for name, value in given.items() if _is_given(value)), None)
+    if pipe is None and wants:
+        raise OtcacheError(f"{wants} is for {pipe_name}: give that too, or leave {wants} out.")
+    if pipe is not None and solver is None:
+        raise OtcacheError(
+            f"{pipe_name} is for {solver_name}: give that too, or leave {pipe_name} out."
+        )
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and not (isinstance(value, (str, Sequence)) and not value)
+
+
+def fitted_policy(calibration: Calibration) -> Policy:
+    """Return the policy of what was measured; see :func:`plan`.
+
+    Raises:
+        OtcacheError: if no rung of the ladder is worth its budget, or none is known to be.
+    """
     n, known = calibration.num_steps, proven(calibration)
     if not known:
         raise OtcacheError(
@@ -88,12 +165,7 @@ def plan(
         message = f"budgets below {kept[0].budget} are not worthwhile for {n} steps."
         notify(message)
     policy = _interpolating(calibration, kept)
-    policy = msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
-    if solver is None:
-        return policy
-    from otcache.solving import solved
-
-    return solved(calibration, policy, solver, registry or installed())
+    return msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
 
 
 def _interpolating(calibration: Calibration, kept: list[Schedule]) -> Policy:

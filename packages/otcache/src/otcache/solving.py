@@ -93,5 +93,5 @@ def _why_not(name: str, missing: list[str], registry: Registry) -> str:
     able = [other for other in known if _solver(other, registry)[1].abilities.needs <= MEASURED]
     return (
         f"solver {name!r} needs the pipeline itself ({' and '.join(missing)}), which a calibration does not "
-        f"hold: choose one of {', '.join(able)}."
+        f"hold: give pipe= and prompts=, or choose one of {', '.join(able)}."
     )

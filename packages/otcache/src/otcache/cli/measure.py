@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -112,15 +112,59 @@ def plan(
         str | None,
         typer.Option(help="Installed solver that chooses the steps; by default what was measured."),
     ] = None,
+    pipe: Annotated[
+        str | None,
+        typer.Option(
+            help="The pipeline that was calibrated: the solver's steps are measured on it, and taken where "
+            "they are clearly better. Solvers that need the pipeline need this."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="With --pipe, samples as for calibrate; by default the demo's."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="With --pipe, seeds of every prompt.")] = "",
+    budgets: Annotated[
+        str, typer.Option(help="With --pipe, comma-separated; by default those of the ladder.")
+    ] = "",
+    batch_size: Annotated[int, typer.Option(help="With --pipe, samples in one call.")] = 8,
+    probe: Probe = None,
+    call: Call = None,
     as_json: Json = False,
 ) -> None:
-    """Plan every budget from a calibration; runs no network."""
+    """Plan every budget from a calibration; runs no network, but with --pipe."""
+    from otcache.planning import check_pipe, fitted_policy
     from otcache.planning import plan as make
     from otcache.progress import Stages
     from otcache_core.calibration import Calibration
 
-    with Stages(not as_json).stage("planning"):
-        made = make(Calibration.load(calibration), solver=solver)
-        made.save(policy)
+    with_pipe = {"--prompts": prompts, "--seeds": seeds, "--budgets": budgets, "--set": call}
+    check_pipe(pipe, solver, with_pipe, "--pipe", "--solver")
+    if pipe is None or solver is None:
+        with Stages(not as_json).stage("planning"):
+            made = make(Calibration.load(calibration), solver=solver)
+        said: dict[str, Any] = {"solver": f"{solver}, not measured"} if solver else {}
+    else:
+        from otcache.opening import open_pipeline
+        from otcache.samples import read_samples
+        from otcache.solving_on_pipeline import Asked, searched
+        from otcache_core.plugins import installed
+
+        at_least("--batch-size", batch_size, 1)
+        given, measured = arguments(call), Calibration.load(calibration)
+        opened = open_pipeline(pipe)
+        asked = Asked(
+            pipe=opened.target,
+            prompts=read_samples(prompts) if prompts else opened.prompts,
+            seeds=integers("--seeds", seeds) or None,
+            budgets=integers("--budgets", budgets) or None,
+            batch_size=batch_size,
+            probe=probe,
+            progress=not as_json,
+            call={**opened.call, **given},
+        )
+        found = searched(measured, fitted_policy(measured), solver, installed(), asked)
+        made, said = found.policy, {"nfe": found.nfe, "kept": found.kept}
+    made.save(policy)
     facts = {"policy": str(policy), "budgets": [s.budget for s in made.ladder]}
-    show_facts(facts | ({"solver": f"{solver}, not measured"} if solver else {}), as_json)
+    show_facts(facts | said, as_json)

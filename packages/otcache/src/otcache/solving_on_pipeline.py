@@ -1,0 +1,264 @@
+"""The steps of any solver, measured on the pipeline, where they are better than what was there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache import calibration_stages as stage
+from otcache.candidates import UNIFORM
+from otcache.choices import FITTED, name_of, solver_of
+from otcache.comparison import clearly_below, log_errors
+from otcache.inspection import kept_table, price
+from otcache.progress import Stages
+from otcache.recording import request_of
+from otcache.reproduction import Reproduced, reproduced
+from otcache.solving import problem_of
+from otcache.targets import choose
+from otcache_core import Need, OtcacheError, Schedule
+from otcache_core.calibration import Calibration
+from otcache_core.contracts import Evaluator, ScheduleSolver
+from otcache_core.displacements import Displacements
+from otcache_core.errors import MismatchError, expected
+from otcache_core.interpolation import schedule_on
+from otcache_core.notices import notify
+from otcache_core.plugins import Registry
+from otcache_core.policy import Policy
+from otcache_core.provenance import same_grid
+from otcache_core.samples import Sample
+from otcache_core.schedule import check_budget
+from otcache_core.warp import uniform_steps
+
+#: The policy's own schedule, among what is compared; beside ``UNIFORM`` and the solver by its name.
+OWN = "policy"
+#: One sample cannot tell a better schedule from a lucky one.
+FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The pipeline, and what it is measured on.
+
+    Args:
+        pipe: a pipeline or loop, the one that was calibrated.
+        prompts: samples, two at least with their seeds.
+        seeds: as :func:`otcache.calibrate` takes them.
+        budgets: at which the solver is asked; None for those of the policy's ladder.
+        batch_size: samples in one pipeline call, at most.
+        probe: name of a probe; None for the first that supports the pipeline.
+        progress: show bars on standard error.
+        call: further arguments of the pipeline call.
+    """
+
+    pipe: Any
+    prompts: Iterable[Sample]
+    seeds: Iterable[int] | None
+    budgets: Iterable[int] | None
+    batch_size: int
+    probe: str | None
+    progress: bool
+    call: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was measured at one budget: geometric means over samples.
+
+    Args:
+        budget: B.
+        errors: by name: the policy's own schedule, uniform reuse, the solver's.
+        kept: the name of the one that the policy has now.
+    """
+
+    budget: int
+    errors: dict[str, float]
+    kept: str
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A policy, and what a solver did for it.
+
+    Args:
+        policy: its rungs measured.
+        tried: a line a budget.
+        nfe: denoiser evaluations, by what they were spent on.
+    """
+
+    policy: Policy
+    tried: tuple[Tried, ...]
+    nfe: dict[str, int]
+
+    @property
+    def kept(self) -> dict[int, str]:
+        """Whose schedule each budget has now: the policy's own, uniform reuse's or the solver's."""
+        return {line.budget: line.kept for line in self.tried}
+
+
+def searched(
+    calibration: Calibration,
+    fitted: Policy,
+    solver: str | ScheduleSolver,
+    registry: Registry,
+    asked: Asked,
+) -> Searched:
+    """Ask a solver at some budgets, and keep its steps where they measure clearly better.
+
+    A budget's schedule is the lower of the policy's own and uniform reuse, unless one of the solver's is
+    below it by a standard error (:func:`otcache.comparison.clearly_below`). The solver's steps run with the
+    forecast that the policy has at that budget, with weights fitted to them in closed loop where the
+    policy has fitted ones, and with the forecast that the solver gave them.
+
+    Who counts evaluations and is asked by name may spend those of the calibration, an equal part at each
+    budget; an object has the limits that it was made with.
+
+    Raises:
+        OtcacheError: if there are fewer than two samples, no budget, or another number of steps.
+        MismatchError: if it is not the pipeline that was calibrated.
+    """
+    budgets = _budgets(fitted, asked.budgets)
+    bench, name = _opened(calibration, fitted, registry, asked), name_of(solver)
+    share = sum(calibration.nfe.values()) // len(budgets)
+    found = solver_of(
+        registry,
+        solver,
+        objective=bench.objective,
+        fit=bench.fits,
+        max_nfe=max(share, budgets[-1] * bench.evaluator.num_samples),
+    )
+    rungs, tried = {schedule.budget: schedule for schedule in fitted.ladder}, []
+    with bench.stages.stage(f"measuring {name}", len(budgets)) as advance:
+        for budget, schedule in bench.solutions(found, budgets):
+            rungs[budget], line = bench.settled(budget, schedule, name)
+            tried.append(line)
+            advance(len(tried), len(budgets))
+    policy = msgspec.structs.replace(fitted, ladder=tuple(rungs[b] for b in sorted(rungs)))
+    made = Searched(policy, tuple(tried), dict(bench.ledger.nfe))
+    rows = {line.budget: (line.errors, line.kept) for line in tried}
+    bench.stages.table(
+        kept_table(rows, f"{bench.objective} on {bench.evaluator.num_samples} samples")
+    )
+    bench.stages.say(f"solver {name!r} cost {price(made.nfe)}")
+    return made
+
+
+def _budgets(fitted: Policy, asked: Iterable[int] | None) -> list[int]:
+    n = fitted.num_steps
+    chosen = [s.budget for s in fitted.ladder] if asked is None else list(asked)
+    budgets = sorted({check_budget(budget, n) for budget in chosen} - {1, n})
+    if not budgets:
+        raise OtcacheError(expected("budgets", chosen, f"one from 2 to {n - 1} at least"))
+    return budgets
+
+
+def _opened(calibration: Calibration, fitted: Policy, registry: Registry, asked: Asked) -> _Bench:
+    """Record the samples on the pipeline that was calibrated."""
+    n, stages, ledger = calibration.num_steps, Stages(asked.progress), stage.Ledger()
+    probe = choose(registry, "probes", asked.pipe, asked.probe)
+    steps = calibration.provenance.get("inference_steps") or n
+    request = request_of(
+        probe, asked.pipe, asked.prompts, asked.seeds, steps, asked.call, asked.batch_size
+    )
+    if len(request.seeds) < FEWEST:
+        advice = "give several prompts, or one with several seeds."
+        raise OtcacheError(expected("prompts", "one sample", "two samples at least", advice))
+    facts = probe.provenance(asked.pipe, request) | {"num_steps": None}
+    for difference in fitted.check(facts):
+        notify(difference)
+    job = stage.Job(probe, asked.pipe, request, None, stages, ledger, lambda made: _same(made, n))
+    measured = reproduced(job)
+    if not same_grid(measured.evaluator.grid, calibration.grid):
+        raise MismatchError("the noise levels are not those that were calibrated: calibrate again.")
+    return _Bench(calibration, fitted, registry, measured, stages, ledger)
+
+
+def _same(made: int, calibrated: int) -> None:
+    if made != calibrated:
+        raise MismatchError(
+            f"the pipeline makes {made} steps, and {calibrated} were calibrated: calibrate again."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """The recorded samples, and what runs schedules on them."""
+
+    calibration: Calibration
+    fitted: Policy
+    registry: Registry
+    measured: Reproduced
+    stages: Stages
+    ledger: stage.Ledger
+
+    @property
+    def evaluator(self) -> Evaluator:
+        return self.measured.evaluator
+
+    @cached_property
+    def objective(self) -> str:
+        """The calibration's, where there is still one of that name."""
+        offered, own = self.evaluator.objectives, self.calibration.objective
+        return own if own in offered else offered[0]
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether weights are fitted, as those of the policy were."""
+        rules = {schedule.forecaster for schedule in self.fitted.ladder}
+        return FITTED in rules and not self.measured.unfitted
+
+    def solutions(
+        self, solver: ScheduleSolver, budgets: Sequence[int]
+    ) -> Iterator[tuple[int, Schedule | None]]:
+        """What the solver finds at each budget; None where it finds nothing."""
+        needs = solver.abilities.needs
+        problem = problem_of(self.calibration)
+        if Need.EVALUATOR in needs:
+            problem = replace(problem, evaluator=self.evaluator)
+        problem = replace(problem, budget=budgets[-1], displacements=cache(self._displacements))
+        if solver.abilities.all_budgets:
+            self.ledger.stage = "solver"
+            frontier = solver.frontier(problem)
+        for budget in budgets:
+            self.ledger.stage = "solver"
+            if solver.abilities.all_budgets:
+                yield budget, frontier[budget - 1].schedule
+                continue
+            one = replace(problem, budget=budget)
+            if Need.EVALUATOR in needs:  # a search begins at what is best so far
+                one = replace(one, reference=self.fitted.schedule(budget))
+            yield budget, solver.solve(one).schedule
+
+    def settled(self, budget: int, found: Schedule | None, name: str) -> tuple[Schedule, Tried]:
+        """The schedule of a budget that is kept, and what was measured."""
+        self.ledger.stage = "comparison"
+        n, own = self.calibration.num_steps, self.fitted.schedule(budget)
+        uniform = Schedule(n, uniform_steps(n, budget))
+        theirs = [] if found is None else [schedule_on(self.fitted, found.computed), found]
+        logs = self._logs(list(dict.fromkeys([own, uniform, *theirs])))
+        if self.fits and found is not None:
+            logs |= self._logs([Schedule(n, found.computed)], fit=True)
+        mean = {schedule: float(log.mean()) for schedule, log in logs.items()}
+        start = min((own, uniform), key=mean.__getitem__)
+        others = [schedule for schedule in logs if schedule not in (own, uniform)]
+        best = min(others, key=mean.__getitem__, default=start)
+        errors = {OWN: mean[own], UNIFORM: mean[uniform]} | ({name: mean[best]} if theirs else {})
+        wins = clearly_below(logs[best], logs[start])
+        kept = name if wins else OWN if start == own else UNIFORM
+        line = Tried(budget, {key: float(np.exp(log)) for key, log in errors.items()}, kept)
+        return best if wins else start, line
+
+    def _logs(
+        self, schedules: Sequence[Schedule], *, fit: bool = False
+    ) -> dict[Schedule, NDArray[np.float64]]:
+        done = self.evaluator.evaluate(schedules, objective=self.objective, fit=fit)
+        return dict(zip(done.schedules, log_errors(done.errors), strict=True))
+
+    def _displacements(self) -> Displacements:
+        model = self.registry.create("cost_models", "displacement")
+        return model.displacements(self.measured.trajectories, self.evaluator)
