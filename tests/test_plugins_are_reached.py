@@ -17,14 +17,11 @@ from typer.testing import CliRunner
 
 import otcache
 from otcache.arena import Job, Settings, compare
-from otcache.arena.run import check_methods
-from otcache.arena.solver_steps import SolverSteps
-from otcache.arena.tuning import Tuning
 from otcache.cli.app import app
 from otcache.single import run_once
 from otcache.solving import MEASURED
 from otcache_core import Registry, Schedule
-from otcache_core.contracts import SampleRequest
+from otcache_core.warp import uniform_steps
 
 OURS = Registry(entry_points=False)
 OURS.register_builtin()
@@ -81,22 +78,34 @@ def calibration() -> otcache.Calibration:
 
 
 @pytest.mark.parametrize("name", names("solvers"))
-def test_a_solver_is_reached_by_plan_or_by_compare(
+def test_a_solver_is_reached_by_plan(
     name: str, calibration: otcache.Calibration, used: Any
 ) -> None:
+    """One that needs the pipeline has it, and what is kept is not worse than without it."""
     solver = OURS.create("solvers", name)
-    own = "frontier" if solver.abilities.all_budgets else "solve"
+    seen = used("solvers", "frontier" if solver.abilities.all_budgets else "solve")
     if solver.abilities.needs <= MEASURED:
-        seen = used("solvers", own)
         policy = otcache.plan(calibration, solver=name, registry=OURS)
         assert policy.solver == name
     else:
-        seen = used("solvers", "solve")
-        assert check_methods([f"solver:{name}"], OURS) == [f"solver:{name}"]
-        tuning = Tuning(make_loop(), SampleRequest(("a", "b"), (0, 1), STEPS), OURS)
-        row = SolverSteps.made_by(OURS, name, calibration)
-        assert row.schedules(tuning, (4,))[0][4].budget == 4
-    assert seen[0] == settings(solver)
+        given: dict[str, Any] = {"prompts": ["a", "b"], "budgets": [4], "progress": False}
+        policy = otcache.plan(calibration, solver=name, pipe=make_loop(), registry=OURS, **given)
+        assert policy.solver == ""
+        before = otcache.plan(calibration, registry=OURS)
+        others = before.schedule(4), Schedule(STEPS, uniform_steps(STEPS, 4))
+        assert log_error(policy.schedule(4)) <= min(map(log_error, others)) + 1e-6
+        assert [policy.schedule(b) for b in (3, 6)] == [before.schedule(b) for b in (3, 6)]
+    assert seen[0]["class"] is type(solver)
+
+
+def log_error(schedule: Schedule) -> float:
+    """Mean logarithm of the RMSE of real runs against full ones."""
+    loop = make_loop()
+    with torch.no_grad():
+        full = loop(["a", "b"], [0, 1], STEPS)
+        with otcache.accelerate(loop, schedule):
+            made = loop(["a", "b"], [0, 1], STEPS)
+    return float((made - full).square().mean(dim=1).sqrt().log().mean())
 
 
 @pytest.mark.parametrize("name", names("cost_models"))
