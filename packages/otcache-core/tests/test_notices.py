@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import warnings
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core.errors import OtcacheNotice, PluginWarning
-from otcache_core.notices import notify, once
+from otcache_core.notices import notices_to, notify, once
 
 
 def _heard(act: Any) -> list[str]:
@@ -93,3 +94,25 @@ def test_a_notice_points_at_the_line_of_the_user_s_program(names: list[str]) -> 
     assert heard[0].filename == __file__
     lines, start = inspect.getsourcelines(_through_packages)
     assert start <= heard[0].lineno < start + len(lines)
+
+
+def test_a_logger_gets_notices_in_every_thread_instead_of_warnings(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    notices_to(logging.getLogger("service"))
+    try:
+        with warnings.catch_warnings(), once():
+            warnings.simplefilter("error")
+            notify("100 % of it")
+            notify("100 % of it")
+            thread = threading.Thread(target=lambda: notify("b", category=PluginWarning))
+            thread.start()
+            thread.join()
+    finally:
+        notices_to(None)
+    assert [r.getMessage() for r in caplog.records] == ["100 % of it", "b"]
+    assert [vars(r)["notice"] for r in caplog.records] == ["OtcacheNotice", "PluginWarning"]
+    assert {(r.name, r.levelname, r.pathname) for r in caplog.records} == {
+        ("service", "WARNING", __file__)
+    }
+    assert _heard(lambda: notify("c")) == ["c"]

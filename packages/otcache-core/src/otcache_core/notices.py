@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,26 @@ _BETWEEN = frozenset(
 NOT_FITTED = "no weights are fitted"
 _HEARD: ContextVar[Callable[[str], None] | None] = ContextVar("otcache_heard", default=None)
 _GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
+#: Of this process; None sends notices to Python's warnings.
+_logger: logging.Logger | None = None
+
+
+def notices_to(logger: logging.Logger | None) -> None:
+    """Send notices to a logger instead of Python's warnings, in every thread of this process.
+
+    Each is one record of level WARNING: the message as a whole, the user's line as ``pathname`` and
+    ``lineno``, and the kind of the notice, such as ``PluginWarning``, as ``record.notice``. None of them is
+    lost to the filters of :mod:`warnings`, which show a line's warning once in a process.
+
+    Args:
+        logger: of the program that uses otcache; None for Python's warnings again.
+
+    Examples:
+        >>> notices_to(logging.getLogger("service.otcache"))
+        >>> notices_to(None)
+    """
+    global _logger
+    _logger = logger
 
 
 def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = OtcacheNotice) -> None:
@@ -41,7 +62,11 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
         return
     for known in given:
         known |= keys
-    warnings.warn(message, category, stacklevel=_users_level())
+    if _logger is None:
+        warnings.warn(message, category, stacklevel=_users_level())
+    else:
+        kind = {"notice": category.__name__}
+        _logger.warning("%s", message, extra=kind, stacklevel=_users_level())
 
 
 def not_fitted(reason: str) -> str:

@@ -1,6 +1,7 @@
 """otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, and run it."""
 
 from otcache.attached import enabled
+from otcache.attempts import Attempt, Done, Failed, attempt
 from otcache.calibrate import calibrate
 from otcache.converting import load_schedule, load_table
 from otcache.estimating import Estimate, estimate
@@ -25,13 +26,17 @@ from otcache_core.contracts import Storage
 from otcache_core.errors import OtcacheNotice
 from otcache_core.keep import Keep
 from otcache_core.loop import Loop, loop
+from otcache_core.notices import notices_to
 from otcache_core.policy import Policy
 
 __all__ = [
+    "Attempt",
     "Calibration",
+    "Done",
     "Enabled",
     "Estimate",
     "ExecutionError",
+    "Failed",
     "FileError",
     "Keep",
     "Loop",
@@ -47,6 +52,7 @@ __all__ = [
     "Storage",
     "__version__",
     "accelerate",
+    "attempt",
     "calibrate",
     "enable",
     "enabled",
@@ -55,6 +61,7 @@ __all__ = [
     "load_schedule",
     "load_table",
     "loop",
+    "notices_to",
     "plan",
     "record",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from otcache import calibration_stages as stage
+from otcache.attempts import attemptable
 from otcache.candidates import settle_ladder
 from otcache.choices import FITTED, check_choices, name_of
 from otcache.comparison import compare
@@ -29,6 +30,7 @@ from otcache_core.plugins import Registry, installed
 from otcache_core.samples import Sample, content
 
 
+@attemptable
 @once()
 def calibrate(
     target: Any,
@@ -80,6 +82,7 @@ def calibrate(
         progress: show bars on standard error.
         registry: where plugins come from; None: the installed ones.
         probe: name of a probe plugin, where not the first that supports the target.
+        throw: False returns an OtcacheError instead of raising it, as :func:`otcache.attempt` does.
         call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``, the same
             for all samples; a list of negative prompts, one a prompt, goes with prompts.
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from otcache.attempts import attemptable
 from otcache.candidates import BASELINES, UNIFORM
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
@@ -34,6 +35,7 @@ DOUBTFUL = 0.5
 ROUNDING = 1e-6
 
 
+@attemptable
 def plan(
     calibration: Calibration,
     *,
@@ -78,6 +80,7 @@ def plan(
         batch_size: with ``pipe``, samples in one call, at most.
         probe: with ``pipe``, the name of a probe plugin.
         progress: with ``pipe``, show bars and what was measured on standard error.
+        throw: False returns an OtcacheError instead of raising it, as :func:`otcache.attempt` does.
         call: with ``pipe``, further arguments of its call, as they were calibrated.
 
     Returns:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.attempts import attemptable
 from otcache.progress import Stages
 from otcache.running import planned
 from otcache.targets import choose
@@ -33,6 +34,7 @@ class Single:
     report: RunReport
 
 
+@attemptable
 def run_once(
     target: Any,
     policy: Policy,
@@ -65,6 +67,7 @@ def run_once(
         registry: where plugins come from; None: the installed ones.
         probe: name of a probe plugin, where not the first that supports the target.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
+        throw: False returns an OtcacheError instead of raising it, as :func:`otcache.attempt` does.
 
     Raises:
         OtcacheError: if the target does not take an argument; the message names it.

@@ -33,7 +33,7 @@ def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = No
         directory: where finished work is kept.
     """
     ask = tuning.request
-    return calibrate(
+    measured: Calibration = calibrate(
         tuning.target,
         ask.prompts,
         ask.num_steps,
@@ -45,6 +45,7 @@ def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = No
         probe=tuning.probe_name,
         **ask.call,
     )
+    return measured
 
 
 @final
