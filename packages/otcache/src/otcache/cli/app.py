@@ -18,12 +18,13 @@ import typer
 
 from otcache.cli.compare import compare, demo, report
 from otcache.cli.inspect import convert, estimate, inspect, plugins
+from otcache.cli.json_alone import ending, json_alone
 from otcache.cli.measure import calibrate, plan
 from otcache.cli.output import say, show_line
 from otcache.cli.run import run
 from otcache.console import UnwritableError, console_on, readable_stream
 from otcache_core import OtcacheError
-from otcache_core.errors import OtcacheNotice, expected
+from otcache_core.errors import OtcacheNotice, expected, shown
 
 #: Exit statuses besides 0: of an error of ours or the system's, of a misuse, of Ctrl-C, and of a reader
 #: that went away, the last two as a shell reports the signals.
@@ -45,6 +46,9 @@ app = typer.Typer(
 for verb in (demo, calibrate, plan, run, compare, report, inspect, estimate, convert):
     app.command()(verb)
 app.add_typer(plugins, name="plugins")
+for command in (*app.registered_commands, *plugins.registered_commands):
+    if command.callback is not None:
+        command.callback = json_alone(command.callback)
 
 
 def _version(asked: bool) -> None:
@@ -97,7 +101,8 @@ def _run(words: list[str], debug: bool) -> int:
     boxes: Literal["rich"] | None = "rich" if console_on(sys.stdout).width >= NARROW else None
     app.rich_markup_mode = plugins.rich_markup_mode = boxes  # in narrow ones help is cut to nothing
     try:
-        status = app(args=words, prog_name="otcache", standalone_mode=False)
+        with ending():
+            status = app(args=words, prog_name="otcache", standalone_mode=False)
         sys.stdout.flush()
     except OtcacheError as error:
         if debug:
@@ -108,6 +113,11 @@ def _run(words: list[str], debug: bool) -> int:
         status = INTERRUPTED
     except UnwritableError:
         raise
+    except SystemExit as error:
+        if debug:
+            raise
+        say(f"{_module_of(error)} ended the program: {shown(error)} (--debug shows where)", "red")
+        return FAILED
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer, whose classes move between its versions
             return _misused(error, words)
@@ -118,6 +128,14 @@ def _run(words: list[str], debug: bool) -> int:
     if status == INTERRUPTED:
         say("interrupted; the same command goes on from here if it keeps a folder.", "yellow")
     return status if isinstance(status, int) else 0
+
+
+def _module_of(error: BaseException) -> str:
+    """Return the name of the module that raised an error."""
+    found, trace = "something", error.__traceback__
+    while trace is not None:
+        found, trace = str(trace.tb_frame.f_globals.get("__name__", found)), trace.tb_next
+    return found
 
 
 def _misused(error: Any, words: list[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from otcache.cli.json_alone import document_stream
 from otcache.console import console_on, fitted, wide_enough
 from otcache.inspection import in_words
 
@@ -53,7 +54,9 @@ def _says_something(value: Any) -> bool:
 
 def show_json(data: Any) -> None:
     """Print one JSON document in ASCII; a number that is not finite becomes null."""
-    sys.stdout.write(json.dumps(_finite(data), indent=2, default=str) + "\n")
+    stream = document_stream()
+    stream.write(json.dumps(_finite(data), indent=2, default=str) + "\n")
+    stream.flush()
 
 
 def _finite(data: Any) -> Any:
