@@ -108,7 +108,7 @@ class PipelineEvaluator(Evaluator):
         self._metrics = self._default_metrics() if metrics is None else metrics
         gains = trajectories[0].gains
         self._runs = ScheduleRuns(self._sampler, self._grid, gains, self._registry)
-        forecaster = self._registry.create("forecasters", "fitted")
+        forecaster = self._registry.create("forecasters", "otcache-core/fitted")
         rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
         self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
         self._found: Recurrence | NotLinear | None = None
@@ -185,7 +185,10 @@ class PipelineEvaluator(Evaluator):
     def _default_metrics(self) -> dict[str, QualityMetric]:
         if not self._sampler.decodes:
             return {}
-        made = {name: self._registry.create("metrics", name) for name in ("lpips", "rmse")}
+        made = {
+            name: self._registry.create("metrics", f"otcache-diffusers/{name}")
+            for name in ("lpips", "rmse")
+        }
         return {name: one for name, one in made.items() if isinstance(one, QualityMetric)}
 
     def _check_objective(self, objective: str | None) -> str:

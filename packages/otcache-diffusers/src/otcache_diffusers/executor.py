@@ -122,7 +122,7 @@ class TorchExecutor(CacheExecutor):
     def _forecaster(self, name: str) -> Forecaster:
         if self._resolve is not None:
             return self._resolve(name)
-        return self.registry.create("forecasters", name)
+        return self.registry.create("forecasters", self.registry.resolve("forecasters", name))
 
 
 def _companions(target: Any, policy: CachePolicy) -> list[str]:

@@ -164,7 +164,8 @@ class ScheduleRuns:
         return LoopStates(rows, self.gains)
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
-        forecaster = self.registry.create("forecasters", schedule.forecaster)
+        name = self.registry.resolve("forecasters", schedule.forecaster)
+        forecaster = self.registry.create("forecasters", name)
         return Track(schedule, forecaster, self._run_grid, given)
 
     @cached_property

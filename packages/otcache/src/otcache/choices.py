@@ -53,23 +53,21 @@ def solver_of(registry: Registry, choice: str | ScheduleSolver, **offered: Any) 
     """
     if not isinstance(choice, str):
         return choice
-    return registry.create("solvers", choice, **_taken(registry, "solvers", choice, offered))
+    name = registry.resolve("solvers", choice)
+    return registry.create("solvers", name, **_taken(registry, "solvers", name, offered))
 
 
 def cost_model_of(registry: Registry, choice: str | CostModel, **offered: Any) -> CostModel:
     """The cost model that was chosen; arguments as :func:`solver_of`."""
     if not isinstance(choice, str):
         return choice
-    return registry.create(
-        "cost_models", choice, **_taken(registry, "cost_models", choice, offered)
-    )
+    name = registry.resolve("cost_models", choice)
+    return registry.create("cost_models", name, **_taken(registry, "cost_models", name, offered))
 
 
 def _taken(registry: Registry, kind: str, name: str, offered: dict[str, Any]) -> dict[str, Any]:
     known = inspect.signature(registry.get(kind, name)).parameters
-    own = next(
-        o for o in registry.infos(kind) if name in (o.info.name, o.qualified_name)
-    ).info.options
+    own = next(o for o in registry.known(kind) if name == o.qualified_name).info.options
     return {key: value for key, value in offered.items() if key in known and key not in own}
 
 
@@ -117,7 +115,7 @@ def _check_needs(
             f"solver {name_of(choice)!r} needs displacements, and {sizes_only} prices spans by numbers, not "
             "vectors: set Recipe.cost_model to 'displacement'."
         )
-    names = [offer.info.name for offer in registry.infos("solvers")]
+    names = [offer.info.name for offer in registry.known("solvers")]
     able = [n for n in names if solver_of(registry, n).abilities.needs <= given]
     raise OtcacheError(
         f"solver {name_of(choice)!r} as Recipe.{stage} needs {missing}, which is not given there: "
@@ -126,7 +124,7 @@ def _check_needs(
 
 
 def _check_forecaster(recipe: Recipe, registry: Registry) -> None:
-    rule = registry.create("forecasters", recipe.forecaster)
+    rule = registry.create("forecasters", registry.resolve("forecasters", recipe.forecaster))
     if recipe.forecaster == FITTED:
         return
     try:

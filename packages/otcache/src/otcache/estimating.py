@@ -167,10 +167,10 @@ def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
     """The architecture, and the configurations of the user's own folder."""
     if not isinstance(model, str):
         raise OtcacheError(expected("model", model, "the name, class name or folder of a model"))
-    names = [offer.info.name for offer in registry.infos("architectures")]
+    names = [offer.info.name for offer in registry.known("architectures")]
     slug = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     if slug in names or not names:
-        return registry.create("architectures", slug), {}
+        return registry.create("architectures", registry.resolve("architectures", slug)), {}
     if os.path.isdir(model):
         folder = ModelFolder.read(Path(model))
         return _of_class(folder.model_class, registry), folder.configs
@@ -178,15 +178,21 @@ def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
 
 
 def _of_class(model_class: str, registry: Registry) -> Architecture:
-    offers = registry.infos("architectures")
-    known = [registry.create("architectures", offer.qualified_name) for offer in offers]
-    for architecture in known:
-        if architecture.model_class == model_class:
+    names, classes = list[str](), set[str]()
+    for offer in registry.candidates("architectures"):
+        try:
+            architecture = registry.create("architectures", offer.qualified_name)
+        except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+            registry.failed(offer, error)
+            continue
+        if model_class in (architecture.model_class, offer.info.name):
             return architecture
-    names = ", ".join(offer.info.name for offer in offers)
-    classes = ", ".join(sorted({architecture.model_class for architecture in known}))
+        names.append(offer.info.name)
+        classes.add(architecture.model_class)
     raise OtcacheError(
         expected(
-            "model", model_class, f"one of {names}; a class: {classes}; or a folder of one of these"
+            "model",
+            model_class,
+            f"one of {', '.join(names)}; a class: {', '.join(sorted(classes))}; or a folder of one of these",
         )
     )

@@ -45,7 +45,7 @@ def find_demo(name: str, registry: Registry) -> Demo | None:
         PluginError: if the demo is not installed, is offered twice or cannot be loaded.
     """
     prefix, _, wanted = name.partition(":")
-    known = {known for o in registry.infos("demos") for known in (o.info.name, o.qualified_name)}
+    known = {known for o in registry.known("demos") for known in (o.info.name, o.qualified_name)}
     if prefix != "demo" or (wanted and wanted not in known and _importable(prefix)):
         return None
     return open_demo(name, registry)
@@ -57,7 +57,8 @@ def open_demo(name: str, registry: Registry) -> Demo:
     Raises:
         PluginError: if it is not installed, is offered twice or cannot be loaded.
     """
-    return registry.create("demos", name.partition(":")[2] or "image")
+    wanted = name.partition(":")[2] or "image"
+    return registry.create("demos", registry.resolve("demos", wanted))
 
 
 def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
@@ -78,8 +79,14 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     module, separator, function = name.partition(":")
     if separator and function.isidentifier():
         return Opened(_make(name, module, function))
-    for record in registry.infos("probes"):
-        target = registry.create("probes", record.info.name).open(name)
+    for offer in registry.candidates("probes"):
+        try:
+            target = registry.create("probes", offer.qualified_name).open(name)
+        except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+            if isinstance(error, OtcacheError) and registry.is_trusted(offer):
+                raise
+            registry.failed(offer, error)
+            continue
         if target is not None:
             return Opened(target)
     raise OtcacheError(

@@ -23,8 +23,9 @@ def check_name(path: Path, registry: Registry) -> None:
     Raises:
         OtcacheError: if neither pictures nor clips can be written to a name with this ending.
     """
-    suffixes = [PNG, *writers(registry)]
-    if path.suffix.lower() not in suffixes:
+    suffix = path.suffix.lower()
+    suffixes = [PNG] if suffix == PNG else [PNG, *writers(registry, suffix)]
+    if suffix not in suffixes:
         raise OtcacheError(
             expected(
                 "--out", str(path), f"a name that ends on {_either(suffixes)}", _more(registry)
@@ -55,7 +56,8 @@ def save(
     if made.ndim not in (3, 4) or made.shape[-1] != 3:
         wanted = "a picture (height, width, 3) or a clip (frames, height, width, 3)"
         raise OtcacheError(expected("what the pipeline makes", f"shape {made.shape}", wanted))
-    known = writers(registry) if made.ndim == 4 else {}
+    ending = path.suffix.lower() if path else None
+    known = writers(registry, ending) if made.ndim == 4 else {}
     suffixes = list(known) if made.ndim == 4 else [PNG]
     kind = "clip" if made.ndim == 4 else "picture"
     if not suffixes:
@@ -84,13 +86,26 @@ def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
     write_bytes(path, png.getvalue())
 
 
-def writers(registry: Registry) -> dict[str, ClipWriter]:
-    """The installed writers of clips by ending, in the order of their names."""
-    found: dict[str, ClipWriter] = {}
-    for offer in registry.infos("writers"):
-        writer = registry.create("writers", offer.qualified_name)
-        for suffix in writer.suffixes:
-            found.setdefault(suffix, writer)
+def writers(registry: Registry, suffix: str | None = None) -> dict[str, ClipWriter]:
+    """Writers of clips by ending: otcache's own by name, then what was registered, then foreign ones.
+
+    Args:
+        registry: where they come from.
+        suffix: an ending that is wanted; foreign ones are asked only where nobody else writes it, or
+            nothing at all.
+    """
+    found = dict[str, ClipWriter]()
+    for foreign in (False, True):
+        for offer in registry.candidates("writers", foreign=foreign):
+            try:
+                writer = registry.create("writers", offer.qualified_name)
+                endings = {str(ending): writer for ending in writer.suffixes}
+            except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+                registry.failed(offer, error)
+            else:
+                found = endings | found
+        if found and (suffix is None or suffix in found):
+            break
     return found
 
 
@@ -99,4 +114,4 @@ def _either(suffixes: list[str]) -> str:
 
 
 def _more(registry: Registry) -> str:
-    return "" if registry.infos("writers") else " clips need: pip install 'otcache[video]'."
+    return "" if writers(registry) else " clips need: pip install 'otcache[video]'."

@@ -89,7 +89,7 @@ def _solver(solver: str | ScheduleSolver, registry: Registry) -> tuple[str, Sche
 
 
 def _why_not(name: str, missing: list[str], registry: Registry) -> str:
-    known = [offer.info.name for offer in registry.infos("solvers")]
+    known = [offer.info.name for offer in registry.known("solvers")]
     able = [other for other in known if _solver(other, registry)[1].abilities.needs <= MEASURED]
     return (
         f"solver {name!r} needs the pipeline itself ({' and '.join(missing)}), which a calibration does not "

@@ -6,6 +6,7 @@ from typing import Any, overload
 
 from otcache_core import OtcacheError
 from otcache_core.contracts import CacheExecutor, FeatureProbe
+from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.plugins.kinds import Executors, Probes
 
@@ -21,7 +22,11 @@ def choose(
 def choose(
     registry: Registry, kind: Probes | Executors, target: Any, name: str | None = None
 ) -> FeatureProbe | CacheExecutor:
-    """The first probe or executor, by name, that supports the target; or the named one.
+    """The first probe or executor that supports the target, or the named one.
+
+    Otcache's own and those registered by hand are asked first, by name; foreign ones, which have to be
+    imported for it, only where none of these supports the target. One that raises when it is asked is
+    passed over with a warning.
 
     Args:
         registry: where plugins come from.
@@ -33,14 +38,36 @@ def choose(
         OtcacheError: if none does, or there is none of that name; the message gives each one's reason,
             or the extra to install.
     """
-    reasons = []
-    names = [record.info.name for record in registry.infos(kind)] if name is None else [name]
-    for known in names:
-        plugin = registry.create(kind, known)
-        reason = plugin.supports(target)
+    if name is not None:
+        plugin = registry.create(kind, name)
+        reason = supported(plugin, target)
         if not reason:
             return plugin
-        reasons.append(f"{known}: {reason}")
+        raise OtcacheError(f"{type(target).__name__} cannot be used: {name}: {reason}")
+    reasons = []
+    for offer in registry.candidates(kind):
+        try:
+            plugin = registry.create(kind, offer.qualified_name)
+            reason = supported(plugin, target)
+        except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+            reason = registry.failed(offer, error)
+        else:
+            if not reason:
+                return plugin
+        reasons.append(f"{offer.info.name}: {reason}")
     if not reasons:
         raise OtcacheError(f"no {kind} are installed: pip install 'otcache[diffusers]'")
     raise OtcacheError(f"{type(target).__name__} cannot be used: {'; '.join(reasons)}")
+
+
+def supported(plugin: FeatureProbe | CacheExecutor, target: Any) -> str:
+    """Ask a plugin whether it supports a target; "" if it does.
+
+    Raises:
+        OtcacheError: if what it says is no text.
+    """
+    reason: object = plugin.supports(target)
+    if not isinstance(reason, str):
+        wanted = "a text, '' where it supports the target"
+        raise OtcacheError(expected(f"{type(plugin).__name__}.supports()", reason, wanted))
+    return reason

@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from otcache_core.errors import PluginError, expected
 
 GROUP = "otcache"
 CORE = "otcache-core"
-_BUILTIN = "otcache_core.plugins.builtin"
-#: Distribution to module, of the packages that stand on core.
+#: Distribution to module of hooks, of otcache's own packages.
 _OURS = {
+    CORE: "otcache_core.plugins.builtin",
     "otcache": "otcache.plugin",
     "otcache-diffusers": "otcache_diffusers.plugin",
     "otcache-solvers": "otcache_solvers.plugin",
     "otcache-video": "otcache_video.plugin",
 }
 
-Found = tuple[str, str, Callable[[], Any]]
+
+class Point(NamedTuple):
+    """An entry point of a distribution.
+
+    Args:
+        name: of the entry point.
+        distribution: normalised name.
+        module: what it points at, ``package.module`` or ``package.module:object``.
+        version: of the distribution.
+        stamp: changes when something is installed beside the distribution; "" where that would not tell.
+    """
+
+    name: str
+    distribution: str
+    module: str
+    version: str = ""
+    stamp: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is the one of otcache's own packages."""
+        return _OURS.get(self.distribution) == self.module
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} of {self.distribution!r}"
+
+    def load(self) -> Any:
+        """Import what it points at.
+
+        Raises:
+            PluginError: if the distribution's entry points could not be read.
+        """
+        if not self.module:
+            raise PluginError("its entry_points.txt cannot be read: install it again.")
+        return metadata.EntryPoint(self.name, self.module, GROUP).load()
 
 
 @dataclass(frozen=True)
@@ -93,21 +129,63 @@ class RegistryDescription:
         return cls(entry_points, modules, tuple(sys.path) if modules else ())
 
 
-def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Found]:
-    """Yield (entry point name, distribution, loader): core first, installed or not."""
-    yield "core", CORE, lambda: importlib.import_module(_BUILTIN)
-    if not installed:
-        return
-    found = [(p.name, _distribution(p), p.load) for p in metadata.entry_points(group=GROUP)]
-    for name, distribution, load in sorted(found, key=lambda f: (f[1], f[0])):
-        if distribution != CORE and settings.allows(name, distribution):
-            yield name, distribution, load
+def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Point]:
+    """Yield the entry points that the settings allow: core first, installed or not; imports nothing."""
+    yield Point("core", CORE, _OURS[CORE])
+    found = _points() if installed else []
+    for point in sorted(found, key=lambda p: (p.distribution, p.name)):
+        if point.distribution != CORE and settings.allows(point.name, point.distribution):
+            yield point
+
+
+def _points() -> Iterator[Point]:
+    """Every entry point of the group, of the first distribution of each name on the path."""
+    seen = set()
+    for found in metadata.distributions():
+        name = _name(found)
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            points = [(p.name, p.value) for p in found.entry_points if p.group == GROUP]
+            facts = (found.version, _stamp(found)) if points else ("", "")
+        except Exception:  # whatever damaged metadata make the standard library raise
+            points, facts = [(GROUP, "")] if _names_group(found) else [], ("", "")
+        for point, module in points:
+            yield Point(point, name, module, *facts)
+
+
+def _name(found: metadata.Distribution) -> str:
+    try:
+        return normalise(found.name)
+    except Exception:  # as above
+        return "unknown"
+
+
+def _names_group(found: metadata.Distribution) -> bool:
+    with suppress(OSError, UnicodeError):
+        return f"[{GROUP}]" in (found.read_text("entry_points.txt") or "")
+    return False
+
+
+def _stamp(found: metadata.Distribution) -> str:
+    """Return what an installation changes; "" of an editable one, whose sources change without any."""
+    direct = json.loads(found.read_text("direct_url.json") or "{}")
+    if direct.get("dir_info", {}).get("editable"):
+        return ""
+    place = Path(str(found.locate_file("")))
+    return f"{place} {place.stat().st_mtime_ns}"
+
+
+def is_own(distribution: str) -> bool:
+    """Whether this is one of otcache's own packages."""
+    return distribution in _OURS
 
 
 def our_modules() -> Iterator[tuple[str, str]]:
     """Yield (module, distribution) of otcache's own packages beside core, those that are installed."""
     for distribution, module in _OURS.items():
-        if importlib.util.find_spec(module.partition(".")[0]) is not None:
+        if distribution != CORE and importlib.util.find_spec(module.partition(".")[0]) is not None:
             yield module, distribution
 
 
@@ -131,7 +209,3 @@ def _name_of(plugin: object) -> str:
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(normalise(name) for name in text.split(",") if name.strip())
-
-
-def _distribution(point: metadata.EntryPoint) -> str:
-    return normalise(point.dist.name) if point.dist is not None else "unknown"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -76,13 +76,29 @@ class Info:
             advice = "update the plugin." if self.api < API_VERSION else "update otcache-core."
             raise PluginError(expected(what, self.api, str(API_VERSION), advice))
         module, _, attribute = self.target.partition(":")
-        try:
+
+        def load() -> Any:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # foreign code: whatever it raises on import
+
+        try:
+            return interruptible(load, f"plugin {self.name!r}")
+        except (Exception, SystemExit) as error:  # foreign code: whatever it raises on import
             reason = f"{type(error).__name__}: {error}"
             raise PluginError(
                 f"plugin {self.name!r}: cannot load {self.target!r}: {reason}."
             ) from error
+
+
+def interruptible(load: Callable[[], Any], plugin: str) -> Any:
+    """Import foreign code; an interrupt meanwhile names it.
+
+    Raises:
+        KeyboardInterrupt: as it came, with the plugin's name.
+    """
+    try:
+        return load()
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"while {plugin} was imported") from error
 
 
 def _is_installed(name: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, overload
 
@@ -20,6 +22,7 @@ from otcache_core.contracts import (
 )
 from otcache_core.demo import Demo
 from otcache_core.errors import PluginError, expected
+from otcache_core.plugins.discovery import is_own, normalise
 from otcache_core.plugins.info import KINDS, Info
 from otcache_core.plugins.kinds import (
     CONTRACTS,
@@ -50,20 +53,77 @@ class Offer(NamedTuple):
         return f"{self.distribution}/{self.info.name}"
 
 
-class Lookups:
+class Lookups(ABC):
     """Finds among offers, typed by their kind: ``create("solvers", name)`` is a ``ScheduleSolver``."""
 
     _offers: dict[str, list[Offer]]
 
-    def infos(self, kind: str) -> list[Offer]:
-        """What is offered of a kind, sorted by name; imports nothing more.
+    @abstractmethod
+    def _foreign_offers(self, kind: str) -> Iterable[Offer]:
+        """What foreign distributions offer that are not imported, as their descriptors say."""
+
+    @abstractmethod
+    def _fetch(self, distribution: str) -> list[str]:
+        """Import the hooks of a foreign distribution, and return what is wrong with them."""
+
+    @abstractmethod
+    def _is_foreign(self, distribution: str) -> bool:
+        """Whether a distribution was found among the installed ones and is not otcache's own."""
+
+    def known(self, kind: str) -> list[Offer]:
+        """What is offered of a kind by otcache's own packages, by what was registered by hand, and by
+        foreign distributions that were asked for, sorted by name.
 
         Raises:
             PluginError: if there is no such kind.
         """
         if kind not in KINDS:
             raise PluginError(expected("plugin kind", kind, f"one of {', '.join(KINDS)}"))
-        return sorted(self._offers[kind], key=lambda o: (o.info.name, o.distribution))
+        return sorted(self._offers[kind], key=_order)
+
+    def infos(self, kind: str) -> list[Offer]:
+        """All that is offered of a kind, sorted by name; imports nothing more here.
+
+        What foreign distributions offer is read in child processes, once, and comes without options.
+
+        Raises:
+            PluginError: if there is no such kind.
+        """
+        return sorted([*self.known(kind), *self._foreign_offers(kind)], key=_order)
+
+    def is_trusted(self, offer: Offer) -> bool:
+        """Whether it is otcache's own, or was registered by hand."""
+        return not self._is_foreign(offer.distribution)
+
+    def candidates(self, kind: str, *, foreign: bool = True) -> Iterator[Offer]:
+        """Offers of a kind to try one after the other: ours and those registered by hand, then foreign ones.
+
+        Args:
+            kind: one of :data:`~otcache_core.plugins.KINDS`.
+            foreign: go on with those, whose hooks are read and imported only if it comes to them.
+        """
+        yield from filter(self.is_trusted, self.known(kind))
+        if not foreign:
+            return
+        for distribution in dict.fromkeys(o.distribution for o in self.infos(kind)):
+            if self._is_foreign(distribution):
+                self._fetch(distribution)
+                yield from (o for o in self.known(kind) if o.distribution == distribution)
+
+    def resolve(self, kind: str, name: str) -> str:
+        """The qualified name of what a name in a file, or one of otcache's defaults, means.
+
+        That is otcache's own plugin of this name where there is one, else the only one.
+
+        Args:
+            kind: one of :data:`~otcache_core.plugins.KINDS`.
+            name: a name, or ``distribution/name``.
+
+        Raises:
+            PluginError: if the name is unknown, or offered twice by others.
+        """
+        own = [o for o in self.known(kind) if o.info.name == name and is_own(o.distribution)]
+        return (own[0] if own else self._find(kind, name)).qualified_name
 
     @overload
     def get(self, kind: Probes, name: str) -> type[FeatureProbe]: ...
@@ -91,8 +151,8 @@ class Lookups:
             name: a name, or ``distribution/name``.
 
         Raises:
-            PluginError: if the name is unknown or offered twice, if the target cannot be imported,
-                or if it is not a class of the kind's contract.
+            PluginError: if the name is unknown or offered twice, if its hooks or its target cannot be
+                imported, or if that is not a class of the kind's contract.
         """
         return self._load(kind, self._find(kind, name))
 
@@ -161,8 +221,14 @@ class Lookups:
         return target
 
     def _find(self, kind: str, name: str) -> Offer:
-        offers = self.infos(kind)
-        found = [o for o in offers if name in (o.info.name, o.qualified_name)]
+        distribution, qualified, _ = name.rpartition("/")
+        if qualified:
+            wrong = self._fetch(normalise(distribution))
+            found = [o for o in self.known(kind) if o.qualified_name == name]
+        else:
+            found = [o for o in self.known(kind) if self.is_trusted(o) and o.info.name == name]
+            if not found:
+                found, wrong = self._find_foreign(kind, name)
         if len(found) == 1:
             return found[0]
         if found:
@@ -170,7 +236,19 @@ class Lookups:
             raise PluginError(
                 f"{kind} name {name!r} is offered {len(found)} times: ask for {choices}."
             )
-        raise PluginError(self._unknown(kind, name, sorted({o.info.name for o in offers})))
+        if wrong:
+            raise PluginError("; ".join(wrong))
+        raise PluginError(
+            self._unknown(kind, name, sorted({o.info.name for o in self.infos(kind)}))
+        )
+
+    def _find_foreign(self, kind: str, name: str) -> tuple[list[Offer], list[str]]:
+        """Who offers an unqualified name, imported where that is one; else what is wrong with it."""
+        offers = [o for o in self.infos(kind) if o.info.name == name]
+        if len(offers) != 1:
+            return offers, []
+        wrong = self._fetch(offers[0].distribution)
+        return [o for o in self.known(kind) if o.qualified_name == offers[0].qualified_name], wrong
 
     def _unknown(self, kind: str, name: str, valid: list[str]) -> str:
         near = difflib.get_close_matches(name, valid, n=1)
@@ -181,6 +259,10 @@ class Lookups:
 
     def _distributions(self) -> set[str]:
         return {o.distribution for offers in self._offers.values() for o in offers}
+
+
+def _order(offer: Offer) -> tuple[str, str]:
+    return offer.info.name, offer.distribution
 
 
 def _misfit(offer: Offer, got: object, wanted: str) -> PluginError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -14,17 +14,23 @@ import pluggy
 from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.notices import notify
 from otcache_core.plugins import hookspecs
+from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import (
     PluginSettings,
+    Point,
     RegistryDescription,
     found_entry_points,
     our_modules,
 )
-from otcache_core.plugins.info import KINDS, Info
+from otcache_core.plugins.info import KINDS, Info, interruptible
 from otcache_core.plugins.lookups import Lookups, Offer
 
 #: What importing foreign code may raise; KeyboardInterrupt stays the user's.
-_ANY = (Exception, SystemExit)
+ANY = (Exception, SystemExit)
+
+
+#: Findings of a reading that leave a plugin out.
+LEFT_OUT = ("import", "ended", "hook", "offer")
 
 
 class Problem(NamedTuple):
@@ -42,16 +48,20 @@ class Registry(Lookups):
     """All plugins that can be reached, by kind and name.
 
     Every entry point of the group ``otcache`` is a module with hook implementations
-    (:mod:`otcache_core.plugins.hookspecs`). They are imported one by one when the registry is made;
-    whatever one of them raises becomes one :class:`~otcache_core.errors.PluginWarning` and an entry
-    of :attr:`problems`, and the others are not affected. What a descriptor points at is imported
-    only by :meth:`get` and :meth:`create`. That takes some ten milliseconds: :func:`installed` is the
-    registry that otcache uses where none is given.
+    (:mod:`otcache_core.plugins.hookspecs`). Those of otcache's own packages are imported when the
+    registry is made, which takes some ten milliseconds: :func:`installed` is the registry that otcache
+    uses where none is given. A foreign one is imported when a plugin of its distribution is asked for,
+    ``distribution/name``, and never for a list: where all names are needed, foreign modules are read
+    in child processes (:mod:`otcache_core.plugins.census`). What a descriptor points at is imported
+    only by :meth:`get` and :meth:`create`.
+
+    Whatever a module raises becomes one :class:`~otcache_core.errors.PluginWarning` and an entry of
+    :attr:`problems`, and the others are not affected.
 
     Environment, read once, comma-separated names of entry points or distributions:
     ``OTCACHE_DISABLE_PLUGINS`` leaves these out (``all``: everything but core),
     ``OTCACHE_LOAD_PLUGINS`` loads only these and core,
-    ``OTCACHE_STRICT_PLUGINS=1`` makes a broken plugin an error.
+    ``OTCACHE_STRICT_PLUGINS=1`` reads all at once, and makes a broken plugin an error.
 
     Args:
         entry_points: look at installed distributions; False gives core's own plugins alone, for
@@ -74,18 +84,79 @@ class Registry(Lookups):
         self._settings = PluginSettings.from_environment()
         self._entry_points = entry_points
         self._registered: list[tuple[object, str]] = []
-        for name, distribution, load in found_entry_points(self._settings, entry_points):
-            try:
-                problems = self._add(load(), name, distribution)
-            except _ANY as error:
-                problems = [Problem(name, distribution, _reason(error))]
-            for problem in problems:
-                self._report(problem)
+        self._foreign: list[Point] = []
+        self._imported: set[Point] = set()
+        self._readings: dict[Point, Reading] | None = None
+        self._lock = threading.RLock()
+        for point in found_entry_points(self._settings, entry_points):
+            if point.ours:
+                self._import(point)
+            else:
+                self._foreign.append(point)
+        if self._settings.strict:
+            self.census()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was left out and why, in the order of discovery."""
+        """What was left out and why, in the order of discovery; reads foreign plugins as a list does."""
+        self.census()
         return tuple(self._problems)
+
+    def census(self) -> tuple[Reading, ...]:
+        """What the foreign distributions offer, read once in child processes; none is imported here.
+
+        What cannot be read is one warning, and an entry of :attr:`problems`.
+
+        Raises:
+            PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
+        """
+        with self._lock:
+            if self._readings is None:
+                read = read_points(self._foreign)
+                self._readings = dict(zip(self._foreign, read, strict=True))
+                for point, reading in self._readings.items():
+                    if point not in self._imported:
+                        self._tell(reading)
+            return tuple(self._readings.values())
+
+    def _foreign_offers(self, kind: str) -> Iterator[Offer]:
+        self.census()
+        for point, reading in (self._readings or {}).items():
+            if point not in self._imported:
+                yield from (
+                    Offer(one.info(), point.distribution)
+                    for one in reading.offers
+                    if one.kind == kind
+                )
+
+    def _is_foreign(self, distribution: str) -> bool:
+        return any(point.distribution == distribution for point in self._foreign)
+
+    def _fetch(self, distribution: str) -> list[str]:
+        with self._lock:
+            points = [p for p in self._foreign if p.distribution == distribution]
+            for point in points:
+                if point not in self._imported:
+                    self._imported.add(point)
+                    self._import(point)
+            names = {point.name for point in points}
+            return [
+                str(p)
+                for p in self._problems
+                if p.distribution == distribution and p.plugin in names
+            ]
+
+    def failed(self, offer: Offer, error: BaseException) -> str:
+        """Report, once, that a plugin raised where it was asked something; it is passed over.
+
+        Returns:
+            What it raised.
+
+        Raises:
+            PluginError: under ``OTCACHE_STRICT_PLUGINS``.
+        """
+        self._report(Problem(offer.info.name, offer.distribution, reason_of(error)))
+        return reason_of(error)
 
     def register(self, plugin: object, distribution: str = "local") -> None:
         """Add a plugin module or object by hand; what it offers is listed under ``distribution``.
@@ -140,19 +211,35 @@ class Registry(Lookups):
     def _register(self, load: Callable[[], object], name: str, distribution: str) -> None:
         try:
             plugin = load()
-            problems = self._add(plugin, name, distribution)
-        except _ANY as error:
-            raise PluginError(str(Problem(name, distribution, _reason(error)))) from error
+            problems = self.add(plugin, name, distribution)
+        except ANY as error:
+            raise PluginError(str(Problem(name, distribution, reason_of(error)))) from error
         if problems:
             raise PluginError(str(problems[0]))
         self._registered.append((plugin, distribution))
 
-    def _add(self, plugin: object, name: str, distribution: str) -> list[Problem]:
+    def _import(self, point: Point) -> None:
+        """Import a module of hooks and take what it offers; what it raises is reported."""
+        try:
+            problems = self.add(
+                interruptible(point.load, str(point)), point.name, point.distribution
+            )
+        except ANY as error:
+            problems = [Problem(point.name, point.distribution, reason_of(error))]
+        for problem in problems:
+            self._report(problem)
+
+    def add(self, plugin: object, name: str, distribution: str) -> list[Problem]:
+        """Take what a plugin offers, and return what is wrong with parts of it.
+
+        Raises:
+            PluginError: if its hooks are none of otcache's.
+        """
         label = f"{distribution}:{name}"
         try:
             self._manager.register(plugin, label)
             self._manager.check_pending()
-        except _ANY:
+        except ANY:
             if self._manager.has_plugin(label):
                 self._manager.unregister(name=label)
             raise
@@ -167,8 +254,8 @@ class Registry(Lookups):
     def _collect(self, kind: str, function: Callable[[], Any], distribution: str) -> list[str]:
         try:
             offers = [Offer(_checked(info), distribution) for info in function()]
-        except _ANY as error:
-            return [f"{hook_name(kind)}: {_reason(error)}"]
+        except ANY as error:
+            return [f"{hook_name(kind)}: {reason_of(error)}"]
         reasons = []
         for offer in offers:
             if offer.qualified_name in (o.qualified_name for o in self._offers[kind]):
@@ -177,9 +264,17 @@ class Registry(Lookups):
                 self._offers[kind].append(offer)
         return reasons
 
+    def _tell(self, reading: Reading) -> None:
+        """Report what keeps a foreign plugin from being used; what is only slow or old is doctor's."""
+        for found in reading.findings:
+            if found.kind in LEFT_OUT:
+                self._report(Problem(reading.point, reading.distribution, found.what))
+
     def _report(self, problem: Problem) -> None:
         if self._settings.strict:
             raise PluginError(str(problem))
+        if problem in self._problems:
+            return
         self._problems.append(problem)
         notify(str(problem), category=PluginWarning)
 
@@ -221,5 +316,6 @@ def _checked(info: object) -> Info:
     return info
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The type and the message of what foreign code raised."""
     return f"{type(error).__name__}: {error}"

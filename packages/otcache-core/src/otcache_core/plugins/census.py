@@ -1,0 +1,215 @@
+"""What foreign plugins offer, read in child processes: nobody's hook module is imported here for a list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from otcache_core.plugins.discovery import Point
+from otcache_core.plugins.info import API_VERSION, Info
+
+#: Seconds that one hook module may take.
+LIMIT = 10.0
+#: Seconds of an import that are worth a word: hooks need no heavy library.
+SLOW = 1.0
+#: Children at once.
+AT_ONCE = 4
+#: Characters kept of what a module prints.
+PRINTED = 2000
+#: Run by the child: it has this process's places to import from before it imports anything.
+CHILD = (
+    "import json, sys; job = json.loads(sys.argv[1]); sys.path[:] = job['path']; "
+    "from otcache_core.plugins.reading import write_reading; write_reading(job)"
+)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What is wrong with a plugin.
+
+    Args:
+        where: the hook or the plugin, ``otcache_provide_solvers`` or ``solvers mine``; "" for the module.
+        what: in words.
+        kind: ``import``, ``ended``, ``slow``, ``hook``, ``offer``, ``api`` or ``target``.
+    """
+
+    where: str
+    what: str
+    kind: str
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """One descriptor of a hook, as plain data: an :class:`Info` without its options."""
+
+    kind: str
+    name: str
+    target: str
+    summary: str = ""
+    api: int = API_VERSION
+    requires: tuple[str, ...] = ()
+
+    def info(self) -> Info:
+        """The descriptor."""
+        return Info(self.name, self.target, self.summary, self.api, self.requires)
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What one entry point offers.
+
+    Args:
+        distribution: normalised name.
+        point: name of the entry point.
+        module: what it points at.
+        version: of the distribution.
+        offers: what its hooks return.
+        findings: what is wrong.
+        seconds: that the import took.
+        printed: what it wrote to standard output and error, the beginning of it.
+    """
+
+    distribution: str
+    point: str
+    module: str
+    version: str = ""
+    offers: tuple[Offered, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    seconds: float = 0.0
+    printed: str = ""
+
+
+def read_points(
+    points: Sequence[Point], *, targets: bool = False, limit: float = LIMIT, cached: bool = True
+) -> tuple[Reading, ...]:
+    """Import hook modules in a child process each, and return what they offer.
+
+    Whatever a module does there, it costs its own reading. Readings are kept in the user's cache folder
+    until something is installed into the folder that the distribution lies in.
+
+    Args:
+        points: what to read.
+        targets: import what the descriptors point at as well, and see that it keeps its contract.
+        limit: seconds for each.
+        cached: take what was read before; that of editable installations never is.
+
+    Returns:
+        One reading a point, in their order.
+    """
+    if not points:
+        return ()
+    kept = _Kept(targets) if cached else None
+    found = {point: kept.find(point) if kept else None for point in points}
+    left = [point for point, reading in found.items() if reading is None]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        read = list(pool.map(lambda point: _read(point, targets, limit), left))
+    found |= dict(zip(left, read, strict=True))
+    if kept and left:
+        kept.keep(dict(zip(left, read, strict=True)))
+    return tuple(reading for reading in found.values() if reading is not None)
+
+
+def _read(point: Point, targets: bool, limit: float) -> Reading:
+    bare = Reading(point.distribution, point.name, point.module, point.version)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
+        result, output = Path(folder, "reading.json"), Path(folder, "output")
+        job = {
+            "path": sys.path,
+            "point": [point.name, point.module, point.distribution],
+            "targets": targets,
+            "result": str(result),
+        }
+        ended = _run([sys.executable or "python", "-c", CHILD, json.dumps(job)], output, limit)
+        seconds = time.monotonic() - began
+        printed = (
+            output.read_bytes()[:PRINTED].decode("utf-8", "replace") if output.exists() else ""
+        )
+        try:
+            made = msgspec.json.decode(result.read_bytes(), type=Reading)
+        except (OSError, msgspec.MsgspecError):
+            finding = Finding("", ended or "it ended the process that imported it", "ended")
+            return msgspec.structs.replace(
+                bare, findings=(finding,), seconds=seconds, printed=printed
+            )
+    return msgspec.structs.replace(made, version=point.version, printed=printed)
+
+
+def _run(words: Sequence[str], output: Path, limit: float) -> str:
+    """Run a child to its end; return how it ended where that is not of itself, within the limit."""
+    try:
+        with output.open("wb") as file:
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+    except OSError as error:
+        return f"no process could be started to read it: {error}"
+    try:
+        status = child.wait(limit)
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {limit:g} s to import"
+    finally:
+        _end(child)
+    return f"it ended the process that imported it, with status {status}" if status else ""
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a child and whatever it has started."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+    child.wait()
+
+
+def cache_folder() -> Path:
+    """Where otcache keeps what it can make again: ``OTCACHE_CACHE_DIR``, else the user's cache folder."""
+    own = os.environ.get("OTCACHE_CACHE_DIR")
+    users = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(own) if own else Path(users, "otcache")
+
+
+class _Kept:
+    """Readings on the disk: one small file, which may be damaged, missing or unwritable."""
+
+    def __init__(self, targets: bool) -> None:
+        self._file, self._targets = cache_folder() / "plugins.json", targets
+        try:
+            self._readings = msgspec.json.decode(self._file.read_bytes(), type=dict[str, Reading])
+        except (OSError, RuntimeError, msgspec.MsgspecError):
+            self._readings = {}
+
+    def find(self, point: Point) -> Reading | None:
+        return self._readings.get(self._key(point)) if point.stamp else None
+
+    def keep(self, read: dict[Point, Reading]) -> None:
+        """Add readings, and forget those of the same points in other states."""
+        new = {self._key(point): reading for point, reading in read.items() if point.stamp}
+        ours = {(r.distribution, r.point) for r in new.values()}
+        both = {
+            key: r for key, r in self._readings.items() if (r.distribution, r.point) not in ours
+        }
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            made = self._file.with_suffix(f".{os.getpid()}.tmp")
+            made.write_bytes(msgspec.json.encode({**both, **new}))
+            made.replace(self._file)
+
+    def _key(self, point: Point) -> str:
+        facts = [*point, sys.executable, sys.version, API_VERSION, self._targets]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -1,0 +1,221 @@
+"""Foreign plugins are listed without being imported, and imported when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from otcache_core import Info, PluginError, PluginWarning, Registry, hookimpl
+from otcache_core.plugins import census
+from otcache_core.plugins.census import Reading, read_points
+from otcache_core.plugins.discovery import PluginSettings, Point, found_entry_points
+
+Install = Callable[..., None]
+GOOD = """
+from otcache_core import Info, hookimpl
+
+@hookimpl
+def otcache_provide_{kind}():
+    return [Info("{name}", "{target}", "one", api=2, options={options})]
+"""
+TAYLOR = "otcache_core.forecasters.taylor:Taylor"
+UNIFORM = "otcache_core.solvers.uniform:Uniform"
+#: One module for each way in which an import can go wrong for who imports it.
+HOSTILE = {
+    "leaves": "import os\nos._exit(0)",
+    "waits": "import threading\nthreading.Event().wait()",
+    "starts": "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\n1 / 0",
+    "shouts": "import os\nos.write(1, b'\\xff loud' * 1000)\n",
+    "typo": "def otcache_provide_solver(): return []",
+}
+
+
+def source(kind: str, name: str, target: str, **options: object) -> str:
+    return GOOD.format(kind=kind, name=name, target=target, options=options)
+
+
+def points() -> list[Point]:
+    found = found_entry_points(PluginSettings.from_environment(), True)
+    return [point for point in found if not point.ours]
+
+
+def imported() -> list[str]:
+    return [name for name in sys.modules if name.endswith("_plugin") and "." not in name]
+
+
+def test_who_asks_for_a_foreign_plugin_imports_that_one_alone(install: Install) -> None:
+    install("mine", source("forecasters", "slow-taylor", TAYLOR, order=3))
+    install("other", source("forecasters", "other", TAYLOR))
+    registry = Registry()
+    assert registry.create("solvers", "uniform")
+    assert registry.resolve("forecasters", "reuse") == "otcache-core/reuse"
+    assert imported() == []
+    listed = {offer.qualified_name: offer for offer in registry.infos("forecasters")}
+    assert listed["mine/slow-taylor"].info.summary == "one"
+    assert imported() == []
+    made = registry.create("forecasters", "slow-taylor")
+    assert getattr(made, "order", None) == 3  # options come with the import
+    assert imported() == ["mine_plugin"]
+    assert registry.infos("forecasters").count(listed["other/other"]) == 1
+    assert len([o for o in registry.infos("forecasters") if o.distribution == "mine"]) == 1
+
+
+def test_a_qualified_name_needs_no_list(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("mine", source("solvers", "mine", UNIFORM))
+    monkeypatch.setattr(Registry, "census", lambda self: pytest.fail("a list was read"))
+    assert type(Registry().create("solvers", "mine/mine")).__name__ == "Uniform"
+
+
+class Local:
+    """Offers a second ``uniform``, by hand."""
+
+    @hookimpl
+    def otcache_provide_solvers(self) -> list[Info]:
+        return [Info("uniform", "otcache_core.solvers.brute_force:BruteForce")]
+
+
+@pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
+def test_a_name_offered_twice_hurts_only_who_asks_for_it(install: Install) -> None:
+    install("shadow", source("solvers", "uniform", "otcache_core.solvers.brute_force:BruteForce"))
+    install("one", source("solvers", "mine", UNIFORM))
+    install("two", source("solvers", "mine", UNIFORM))
+    registry = Registry()
+    assert type(registry.create("solvers", "uniform")).__name__ == "Uniform"
+    assert registry.resolve("solvers", "uniform") == "otcache-core/uniform"
+    for ask in (registry.get, registry.resolve):
+        with pytest.raises(PluginError, match="ask for 'one/mine' or 'two/mine'"):
+            ask("solvers", "mine")
+    assert type(registry.create("solvers", "shadow/uniform")).__name__ == "BruteForce"
+    assert type(registry.create("solvers", "uniform")).__name__ == "Uniform"  # imported or not
+    registry.register(Local())
+    assert registry.resolve("solvers", "uniform") == "otcache-core/uniform"
+    with pytest.raises(PluginError, match="ask for 'local/uniform' or 'otcache-core/uniform'"):
+        registry.create("solvers", "uniform")
+    assert type(registry.create("solvers", "otcache-core/uniform")).__name__ == "Uniform"
+
+
+def test_candidates_come_to_foreign_ones_last(install: Install) -> None:
+    install("mine", source("solvers", "a-first", UNIFORM))
+    registry = Registry()
+    known = len(registry.known("solvers"))
+    offers = registry.candidates("solvers")
+    first = [next(offers) for _ in range(known)]
+    assert all(map(registry.is_trusted, first))
+    assert imported() == []
+    assert [offer.qualified_name for offer in offers] == ["mine/a-first"]
+    assert list(registry.candidates("solvers", foreign=False)) == first
+
+
+def test_nothing_that_an_import_does_reaches_this_process(
+    install: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in HOSTILE.items():
+        install(name, text)
+    found = {r.distribution: r for r in read_points(points(), limit=3, cached=False)}
+    assert capfd.readouterr() == ("", "")
+    assert {n: [(f.kind, f.what) for f in r.findings] for n, r in found.items()} == {
+        "leaves": [("ended", "it ended the process that imported it")],
+        "waits": [("ended", "it took longer than 3 s to import")],
+        "starts": [("import", "ZeroDivisionError: division by zero")],
+        "shouts": [],
+        "typo": [("hook", "unknown hook 'otcache_provide_solver'")],
+    }
+    assert found["shouts"].printed.startswith("\N{REPLACEMENT CHARACTER} loud")
+    assert len(found["shouts"].printed) <= census.PRINTED
+
+
+def test_targets_are_imported_on_demand(install: Install) -> None:
+    install("gone", source("solvers", "gone", "gone_plugin:Nothing"))
+    install("wrong", source("solvers", "wrong", TAYLOR))
+    install("old", source("solvers", "old", UNIFORM).replace("api=2", "api=1"))
+    shallow = {r.distribution: r.findings for r in read_points(points(), cached=False)}
+    assert [bool(shallow[n]) for n in ("gone", "wrong", "old")] == [False, False, True]
+    deep = {r.distribution: r.findings for r in read_points(points(), targets=True, cached=False)}
+    assert [(f.where, f.kind) for n in deep for f in deep[n]] == [
+        ("solvers gone", "target"),
+        ("solvers old", "api"),
+        ("solvers wrong", "target"),
+    ]
+
+
+@pytest.mark.remedy("its entry_points.txt cannot be read: install it again.")
+def test_a_damaged_distribution_costs_itself(install: Install) -> None:
+    install("mine", source("solvers", "mine", UNIFORM))
+    install("damaged", source("solvers", "other", UNIFORM))
+    written = Path(sys.path[0]) / "damaged-1.0.dist-info" / "entry_points.txt"
+    good = written.read_text()
+    written.write_text("[otcache]\nno value here\n")
+    registry = Registry()
+    with pytest.warns(PluginWarning, match="'damaged' was left out: .*cannot be read"):
+        listed = [offer.distribution for offer in registry.infos("solvers")]
+    assert "mine" in listed
+    written.write_text(good)  # as installing it again does
+    assert "damaged" in [offer.distribution for offer in Registry().infos("solvers")]
+
+
+def test_what_was_read_is_kept_until_something_is_installed(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTCACHE_CACHE_DIR", str(tmp_path / "kept"))
+    install("mine", source("solvers", "mine", UNIFORM))
+    read: list[Point] = []
+
+    def fake(point: Point, targets: bool, limit: float) -> Reading:
+        read.append(point)
+        offered = census.Offered("solvers", point.distribution, UNIFORM, api=2)
+        return Reading(point.distribution, point.name, point.module, offers=(offered,))
+
+    monkeypatch.setattr(census, "_read", fake)
+    first = read_points(points())
+    assert read_points(points()) == first
+    assert len(read) == 1
+    install("other", source("solvers", "other", UNIFORM))  # beside it
+    assert [r.distribution for r in read_points(points())] == ["mine", "other"]
+    assert len(read) == 3
+    file = tmp_path / "kept" / "plugins.json"
+    assert len(json.loads(file.read_text())) == 2  # what was read before is forgotten
+    file.write_text("{")
+    assert read_points(points())[0].offers == first[0].offers
+    monkeypatch.setenv("OTCACHE_CACHE_DIR", str(file))  # where nothing can be kept
+    assert read_points(points())[0].offers == first[0].offers
+
+
+def test_an_editable_installation_is_always_read_anew(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("mine", source("solvers", "mine", UNIFORM))
+    facts = Path(sys.path[0]) / "mine-1.0.dist-info" / "direct_url.json"
+    facts.write_text('{"url": "file:///x", "dir_info": {"editable": true}}')
+    (point,) = points()
+    assert point.stamp == ""
+    made = iter(["first", "second"])
+    monkeypatch.setattr(census, "_read", lambda *given: Reading("mine", "plug", next(made)))
+    assert [read_points([point])[0].module for _ in range(2)] == ["first", "second"]
+
+
+def test_an_interrupt_while_a_plugin_is_imported_names_it(install: Install) -> None:
+    install("mine", "raise KeyboardInterrupt")
+    install("late", source("solvers", "late", "late_target_plugin:Solver"))
+    install("late-target", "raise KeyboardInterrupt")
+    registry = Registry()
+    with pytest.raises(KeyboardInterrupt, match="while plugin 'plug' of 'mine' was imported"):
+        registry.create("solvers", "mine/mine")
+    with pytest.raises(KeyboardInterrupt, match="while plugin 'late' was imported"):
+        registry.create("solvers", "late/late")
+
+
+def test_a_plugin_that_fails_when_asked_is_reported_once(install: Install) -> None:
+    registry = Registry(entry_points=False)
+    offer = registry.known("solvers")[0]
+    with pytest.warns(PluginWarning) as caught:
+        assert registry.failed(offer, ValueError("no")) == "ValueError: no"
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert registry.failed(offer, ValueError("no")) == "ValueError: no"
+    assert [p.plugin for p in registry.problems] == ["brute-force"]
