@@ -208,7 +208,7 @@ def test_doctor_names_a_broken_plugin(run: Run) -> None:
     status, out, _ = run("plugins", "doctor", "--json")
     assert status == 1
     (problem,) = json.loads(out)
-    assert (problem["plugin"], problem["distribution"]) == ("broken", "otcache-broken")
+    assert (problem["package"], problem["plugin"]) == ("otcache-broken", "broken")
 
 
 @pytest.mark.usefixtures("broken_plugin")

@@ -21,7 +21,11 @@ DEMO_MODEL = tuple(
 )
 #: What each wheel must hold beside py.typed and the licence: of its import package, and of its licences.
 CONTENTS = {
-    "otcache": ("published/lemica-wan-2-1-t2v-14b.json", "report/templates"),
+    "otcache": (
+        "published/lemica-wan-2-1-t2v-14b.json",
+        "report/templates",
+        "plugin_tools/templates/pyproject.toml.j2",
+    ),
     "otcache-core": ("testing",),
     "otcache-solvers": ("plugin.py",),
     "otcache-diffusers": (*DEMO_MODEL, "metrics/weights", "NOTICE"),

@@ -155,7 +155,10 @@ def test_ctrl_c_is_one_line(run: Run, policy: Path, monkeypatch: pytest.MonkeyPa
     [
         (["calibrat"], "'calibrat': did you mean calibrate? See otcache --help."),
         (["plugins", "lst"], "'lst': did you mean list? See otcache plugins --help."),
-        (["plugins", "xyz"], "'xyz': there are list, doctor. See otcache plugins --help."),
+        (
+            ["plugins", "xyz"],
+            "'xyz': there are list, doctor, check, new. See otcache plugins --help.",
+        ),
         (["inspect"], "See otcache inspect --help."),
         (["estimate", "x", "--height", "1.5"], "--height must be a whole number, got '1.5'."),
         (["estimate", "x", "--height=x"], "--height must be a whole number, got 'x'."),

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from otcache.console import wide_enough
-from otcache.inspection import candidate_table, draw, plugin_table
+from otcache.inspection import candidate_table, draw
+from otcache.plugin_tools.listing import plugin_table
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -174,17 +173,3 @@ def _remarks(calibration: Calibration) -> Iterator[str]:
             yield f"B = {budget}: {rung.winner} is kept{times}."
         elif budget not in known:
             yield f"B = {budget}: omitted, no baseline was measured (raise Recipe.candidate_runs)."
-
-
-def plugin_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return a line a plugin, those of a kind below its name; with what it lacks, if anything."""
-    table = Table("name", "summary", "distribution", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    kind = ""
-    for row in rows:
-        if row["kind"] != kind:
-            kind = row["kind"]
-            table.add_row(Text(kind, style="bold"))
-        lacks = f" (not installed: {', '.join(row['missing'])})" if row["missing"] else ""
-        about = Text(row["summary"] + lacks)
-        table.add_row(Text(f"  {row['name']}"), about, Text(row["distribution"]))
-    return table

@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from otcache.cli.compare import compare, demo, report
-from otcache.cli.inspect import convert, estimate, inspect, plugins
+from otcache.cli.inspect import convert, estimate, inspect
 from otcache.cli.json_alone import ending, json_alone
 from otcache.cli.measure import calibrate, plan
 from otcache.cli.output import say, show_line
+from otcache.cli.plugins import plugins
 from otcache.cli.run import run
 from otcache.console import UnwritableError, console_on, readable_stream
 from otcache_core import OtcacheError

@@ -1,18 +1,15 @@
-"""Look at files, models and plugins; nothing is run."""
+"""Look at files and models; nothing is run."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from otcache.cli.options import Json, integer, integers
-from otcache.cli.output import say, show_facts, show_json, show_line, show_table
-
-plugins = typer.Typer(no_args_is_help=True, help="Installed plugins.")
+from otcache.cli.output import show_facts, show_json, show_table
 
 
 def inspect(
@@ -124,47 +121,3 @@ def convert(
     write_schedule(schedule, path, to)
     facts = {"num_steps": schedule.num_steps, "computed": list(schedule.computed)}
     show_facts({"written": str(path), "budget": schedule.budget, **facts}, as_json)
-
-
-@plugins.command("list")
-def plugins_list(as_json: Json = False) -> None:
-    """Name every plugin, by kind; loads none of them."""
-    from otcache.inspection import plugin_table
-    from otcache_core.plugins import KINDS, Registry
-
-    registry = Registry()
-    rows = [
-        {
-            "kind": kind,
-            "name": r.info.name,
-            "distribution": r.distribution,
-            "summary": r.info.summary,
-            "missing": list(r.info.missing()),
-        }
-        for kind in KINDS
-        for r in registry.infos(kind)
-    ]
-    if as_json:
-        show_json(rows)
-    else:
-        show_table(plugin_table(rows))
-    if registry.problems:
-        say(f"{len(registry.problems)} left out: otcache plugins doctor says why.", "yellow")
-
-
-@plugins.command("doctor")
-def plugins_doctor(as_json: Json = False) -> None:
-    """Report which plugins were left out and why; exit status 1 if any was."""
-    from otcache_core.errors import PluginWarning
-    from otcache_core.plugins import Registry
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PluginWarning)  # the same, about to be printed
-        problems = Registry().problems
-    if as_json:
-        show_json([problem._asdict() for problem in problems])
-    else:
-        for line in map(str, problems) if problems else ["no problems: every plugin was read."]:
-            show_line(line)
-    if problems:
-        raise typer.Exit(1)

@@ -1,0 +1,134 @@
+"""Find what is wrong with installed plugins: hooks and targets are imported in child processes only."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from otcache.plugin_tools.finding import Finding
+from otcache.plugin_tools.requirements import requirement_findings
+from otcache.plugin_tools.settings import settings_findings
+from otcache_core.errors import PluginError
+from otcache_core.plugins import API_VERSION, KINDS, Registry
+from otcache_core.plugins.census import Finding as Wrong
+from otcache_core.plugins.census import Reading, read_points
+from otcache_core.plugins.discovery import PluginSettings, found_entry_points, our_modules
+from otcache_core.plugins.kinds import CONTRACTS, VALUES, advice
+from otcache_core.plugins.lookups import Offer
+from otcache_core.plugins.registry import hook_name
+
+HOOKS = tuple(hook_name(kind) for kind in KINDS)
+
+
+def examine() -> list[Finding]:
+    """Return all that is wrong, by package: the environment first, then otcache's own, then the others.
+
+    Every foreign module of hooks and every class that it offers is imported, in a child process for each
+    entry point; nothing is taken from what was read before.
+    """
+    points = list(found_entry_points(PluginSettings(), True))
+    ours = Registry(entry_points=False)
+    findings = [*settings_findings(points), *_own_findings(ours)]
+    allowed = found_entry_points(PluginSettings.from_environment(), True)
+    readings = read_points([p for p in allowed if not p.ours], targets=True, cached=False)
+    for reading in readings:
+        findings += _reading_findings(reading)
+        findings += requirement_findings(reading.distribution)
+    return [*findings, *_twice(ours, readings)]
+
+
+def _own_findings(registry: Registry) -> Iterator[Finding]:
+    """Yield what is wrong with otcache itself, which is put into the registry on the way."""
+    try:
+        registry.register_builtin()
+    except PluginError as error:
+        yield Finding("otcache", "", str(error), "install otcache again: pip install -U otcache")
+    for package in ("otcache-core", *(distribution for _, distribution in our_modules())):
+        yield from requirement_findings(package)
+
+
+def _reading_findings(reading: Reading) -> Iterator[Finding]:
+    """Yield what is wrong with one entry point and what it offers."""
+    package = reading.distribution
+    for found in reading.findings:
+        kind = found.where.partition(" ")[0]
+        what = found.what.removesuffix(advice(kind, set()) if kind in KINDS else "")
+        remedy = _remedy(reading, found)
+        yield Finding(package, found.where or reading.point, " ".join(what.split()), remedy)
+    if not (reading.findings or reading.offers):
+        what = f"{reading.module} offers nothing"
+        yield Finding(package, reading.point, what, "mark its hooks with @hookimpl")
+    if reading.printed.strip():
+        what = f"it prints when it is imported: {_first_line(reading.printed)!r}"
+        yield Finding(package, reading.point, what, "print nothing there: use a logger")
+    for offer in reading.offers:
+        missing = offer.info().missing()
+        if missing:
+            what = f"it needs {', '.join(missing)}, which is not installed"
+            remedy = f"install what it needs: pip install {' '.join(missing)}"
+            yield Finding(package, f"{offer.kind} {offer.name}", what, remedy)
+
+
+def _remedy(reading: Reading, found: Wrong) -> str:
+    package, kind, where = reading.distribution, found.kind, found.where
+    if kind == "api":
+        apis = [o.api for o in reading.offers if f"{o.kind} {o.name}" == where]
+        newer = any(api > API_VERSION for api in apis)
+        return (
+            "update otcache: pip install -U otcache otcache-core"
+            if newer
+            else f"update the plugin: pip install -U {package}"
+        )
+    if kind == "hook":
+        return _hook_remedy(where, found.what)
+    if kind == "slow":
+        return f"import what is heavy in the module of the class, not in {reading.module}"
+    if kind == "target":
+        return f"name {_wanted(where)} in Info(target=...), or update {package}"
+    if kind == "offer":
+        return "return a list of Info from each hook, every name once"
+    return f"update {package}, or leave it out by OTCACHE_DISABLE_PLUGINS={package}"
+
+
+def _hook_remedy(name: str, what: str) -> str:
+    if not name:  # pluggy refuses the whole module, because of a hook's arguments
+        hook = next((hook for hook in HOOKS if hook in what), "each hook")
+        return f"define {hook} without arguments"
+    near = difflib.get_close_matches(name, HOOKS, n=1)
+    if near:
+        return f"rename the function {near[0]}"
+    return f"rename the function, without otcache_ and @hookimpl: hooks are {', '.join(HOOKS)}"
+
+
+def _wanted(where: str) -> str:
+    """Return what the target of a plugin must be, ``solvers mine``, in words."""
+    kind = where.partition(" ")[0]
+    if kind in VALUES:
+        return f"a {VALUES[kind].__name__}, or a function that makes one,"
+    contract = CONTRACTS.get(kind)
+    return f"a subclass of {contract.__name__}" if contract else "an existing class"
+
+
+def _twice(ours: Registry, readings: Sequence[Reading]) -> Iterator[Finding]:
+    """Yield each foreign plugin whose name another distribution offers too."""
+    offers: dict[tuple[str, str], list[Offer]] = defaultdict(list)
+    for kind in KINDS:
+        for offer in ours.infos(kind):
+            offers[kind, offer.info.name].append(offer)
+    for reading in readings:
+        for given in reading.offers:
+            offers[given.kind, given.name].append(Offer(given.info(), reading.distribution))
+    foreign = {reading.distribution for reading in readings}
+    for (kind, name), found in sorted(offers.items(), key=lambda item: item[0]):
+        for offer in found if len(found) > 1 else []:
+            if offer.distribution in foreign:
+                others = {o.distribution for o in found} - {offer.distribution}
+                what = f"{' and '.join(sorted(others))} offers the same name"
+                remedy = f"ask for it as {offer.qualified_name!r}"
+                yield Finding(offer.distribution, f"{kind} {name}", what, remedy)
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().splitlines()[0].strip()
+    return line if len(line) <= 80 else f"{line[:80]} ..."

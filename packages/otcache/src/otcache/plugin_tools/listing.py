@@ -1,0 +1,66 @@
+"""The list of installed plugins, and the doctor's findings, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from otcache.plugin_tools.finding import Finding
+from otcache_core.plugins import Registry
+from otcache_core.plugins.census import LIMIT
+
+
+def plugin_rows(registry: Registry, kinds: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what is installed of some kinds as plain data; foreign hooks are read in child processes."""
+    return [
+        {
+            "kind": kind,
+            "name": offer.info.name,
+            "distribution": offer.distribution,
+            "summary": offer.info.summary,
+            "missing": list(offer.info.missing()),
+        }
+        for kind in kinds
+        for offer in registry.infos(kind)
+    ]
+
+
+def slow_modules(registry: Registry) -> list[str]:
+    """Return the foreign modules that take long to import, each with its distribution and seconds."""
+    return [
+        f"{reading.distribution} ({reading.module}, {reading.seconds:.1f} s)"
+        for reading in registry.census()
+        if reading.seconds >= LIMIT or any(found.kind == "slow" for found in reading.findings)
+    ]
+
+
+def plugin_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Return a line a plugin, those of a kind below its name; with what it lacks, if anything."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("summary")
+    table.add_column("distribution", no_wrap=True)
+    kind = ""
+    for row in rows:
+        if row["kind"] != kind:
+            kind = row["kind"]
+            table.add_row(Text(kind, style="bold"))
+        lacks = f" (not installed: {', '.join(row['missing'])})" if row["missing"] else ""
+        about = Text(row["summary"] + lacks)
+        table.add_row(Text(f"  {row['name']}"), about, Text(row["distribution"]))
+    return table
+
+
+def finding_lines(findings: Sequence[Finding]) -> Iterator[Text]:
+    """Yield the lines of each package: a finding with its hook or plugin, and below it the remedy."""
+    package: str | None = None
+    for found in sorted(findings, key=lambda f: f.package):
+        if found.package != package:
+            package = found.package
+            yield Text(package or "environment", style="bold")
+        where = f"{found.plugin}: " if found.plugin else ""
+        yield Text(f"  {where}{found.what}")
+        yield Text(f"    {found.remedy}", style="green")

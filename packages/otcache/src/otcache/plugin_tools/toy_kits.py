@@ -1,0 +1,146 @@
+"""The conformance kit of a plugin that is installed, on toy problems, loops and pictures.
+
+Importing this module imports :mod:`otcache_core.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from otcache.plugin_tools.toy_targets import target_for
+from otcache_core.contracts import Forecaster, Metric, SampleRequest
+from otcache_core.errors import OtcacheError
+from otcache_core.schedule import Span
+from otcache_core.testing import (
+    BaselineConformance,
+    ClipMetricConformance,
+    CostModelConformance,
+    ExecutorConformance,
+    ForecasterConformance,
+    MetricConformance,
+    ProbeConformance,
+    PromptMetricConformance,
+    SetMetricConformance,
+    SolverConformance,
+)
+from otcache_core.testing.kit import Conformance, NotApplicable
+
+Make = Callable[[], Any]
+Kit = type[Conformance]
+STEPS = 6
+REQUEST = SampleRequest(("a cat", "a dog"), (0, 1), STEPS, batch_size=2)
+METRICS: dict[str, Kit] = {
+    "pairs": MetricConformance,
+    "clips": ClipMetricConformance,
+    "prompts": PromptMetricConformance,
+    "set": SetMetricConformance,
+}
+NO_ANSWER = "it takes a value derived without the metric, which only a test of the package can give"
+#: Heights and widths of pictures to try: some metrics refuse small ones.
+SIZES = (64, 192, 256)
+
+
+def kit_of(kind: str, make: Make) -> Kit | str:
+    """Return the kit that checks a plugin, or why there is none.
+
+    Args:
+        kind: of the plugin.
+        make: makes a fresh plugin.
+    """
+    plugin = make()
+    match kind:
+        case "solvers":
+            return _kit(SolverConformance, make_solver=lambda _: make())
+        case "cost_models":
+            return _kit(CostModelConformance, make_cost_model=lambda _: make())
+        case "forecasters":
+            return _kit(ForecasterConformance, make_forecaster=lambda _: make(), **_weights(plugin))
+        case "metrics":
+            return _metric_kit(plugin, make)
+        case "probes" | "executors" | "baselines":
+            return _target_kit(kind, plugin, make)
+    return f"there is no conformance kit of {kind}"
+
+
+def _kit(base: Kit, **hooks: Any) -> Kit:
+    return type(f"Checked{base.__name__}", (base,), hooks)
+
+
+def _weights(forecaster: Forecaster) -> dict[str, Any]:
+    """Weights of spans, for a forecaster that reads some."""
+    try:
+        forecaster.coefficients(Span(0, 3), np.linspace(1.0, 0.0, STEPS + 1))
+    except OtcacheError:
+        return {"weights": lambda _, history: tuple(0.5 / (r + 1) for r in range(1 + history))}
+    return {}
+
+
+def _metric_kit(metric: Metric, make: Make) -> Kit | str:
+    base = METRICS.get(metric.takes)
+    if base is None:
+        return f"its attribute 'takes' is {metric.takes!r}, which is none of {', '.join(METRICS)}"
+
+    def known_answer(_: object) -> Any:
+        raise NotApplicable(NO_ANSWER)
+
+    hooks: dict[str, Any] = {"make_metric": lambda _: make(), "known_answer": known_answer}
+    if base is MetricConformance:
+        hooks["shape"] = next((s for s in map(_shape, SIZES) if _takes(metric, s)), _shape(64))
+    return _kit(base, **hooks)
+
+
+def _shape(size: int) -> tuple[int, int, int]:
+    return (size, size, 3)
+
+
+def _takes(metric: Any, shape: tuple[int, int, int]) -> bool:
+    pictures = np.random.default_rng(0).random((1, *shape))
+    try:
+        metric(pictures, pictures)
+    except OtcacheError:
+        return False
+    return True
+
+
+def _target_kit(kind: str, plugin: Any, make: Make) -> Kit | str:
+    """Return the kit of a plugin that works on a target, on a toy loop that it supports."""
+    request = (REQUEST,) if kind == "baselines" else ()
+    target = target_for(type(plugin))
+    reason = plugin.supports(target(), *request)
+    if reason:
+        return f"it works on no toy loop, and so only a test of the package can check it: {reason}"
+    hooks = {"make_target": lambda _: target(), "request": lambda _: REQUEST, "traces": _traces}
+    if kind == "probes":
+        finals = {"final_latents": lambda _, loop, request: _run(loop, request)}
+        return _kit(ProbeConformance, make_probe=lambda _: make(), **hooks, **finals)
+    if kind == "baselines":
+        run = {"run": _run_one}
+        return _kit(BaselineConformance, make_baseline=lambda _: make(), **hooks, **run)
+    return _kit(
+        ExecutorConformance,
+        make_executor=lambda _: make(),
+        make_target=hooks["make_target"],
+        run=lambda _, loop: _run(loop, REQUEST),
+        denoiser=lambda _, loop: loop.denoiser,
+        calls=lambda _, loop: loop.denoiser.worked,
+        num_steps=STEPS,
+    )
+
+
+def _run(loop: Any, request: SampleRequest) -> Any:
+    return np.asarray(loop(request.prompts, request.seeds, request.num_steps))
+
+
+def _run_one(_: object, loop: Any, sample: int, num_steps: int) -> Any:
+    one = slice(sample, sample + 1)
+    return np.asarray(loop(REQUEST.prompts[one], REQUEST.seeds[one], num_steps))
+
+
+def _traces(_: object, loop: Any) -> Any:
+    """Whatever could be left behind: attributes and hooks."""
+    module = loop.denoiser
+    hooks = [len(value) for name, value in sorted(vars(module).items()) if name.endswith("_hooks")]
+    return sorted(vars(loop)), sorted(vars(module)), hooks
