@@ -105,8 +105,8 @@ class Missing:
     """What is not in the table.
 
     Args:
-        method: name of the row.
-        budget: B; None where the method could not be run at all.
+        method: name of the row, or ``metric NAME`` of a column.
+        budget: B; None of a column, and where the method could not be run at all.
         reason: why, in words.
     """
 

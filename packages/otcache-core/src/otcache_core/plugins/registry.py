@@ -318,4 +318,7 @@ def _checked(info: object) -> Info:
 
 def reason_of(error: BaseException) -> str:
     """The type and the message of what foreign code raised."""
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # of its own __str__
+        return type(error).__name__

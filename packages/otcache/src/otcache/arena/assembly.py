@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
 from otcache.arena.job import Job
@@ -16,6 +18,7 @@ from otcache.results import Cell, Missing, Results
 from otcache.state_error import state_rmse
 from otcache.timing import speed
 from otcache_core import OtcacheError
+from otcache_core.errors import expected
 from otcache_core.notices import notify
 
 #: Metrics beside those of plugins: states of the sampler, and pictures against the ODE's solution.
@@ -57,37 +60,50 @@ class Assembly:
         with self.stages.stage("comparing with full runs") as advance:
             measures = self.measures.usable(base["pictures"], job.prompts)
             judge = _Judge(job, measures, base, self._reference(full))
-            cells = self._cells(judge, plans, pictures, advance)
+            cells = self._cells(judge, plans, pictures, missing, advance)
         if not cells:
             raise OtcacheError("no method could be run: " + "; ".join(m.reason for m in missing))
+        full_metrics, full_means = judge.full_values(), judge.full_means()
+        lost = measures.lost
+        missing += measures.missing()
         results = Results(
             title=job.title,
             num_steps=job.num_steps,
             labels=job.samples,
-            cells=tuple(cells),
+            cells=tuple(without(cell, lost) for cell in cells),
             provenance=provenance,
             command=command,
             sources={name: plan.source for name, plan in plans.items() if plan.source},
             prices={n: plan.price for n, plan in plans.items() if plan.price is not None},
             missing=tuple(missing),
-            full=judge.full_means(),
-            full_metrics=judge.full_values(),
+            full={name: mean for name, mean in full_means.items() if name not in lost},
+            full_metrics={name: each for name, each in full_metrics.items() if name not in lost},
             frames_per_second=_rate(job, base["pictures"]),
         )
         return results, pictures
 
     def _cells(
-        self, judge: _Judge, plans: Mapping[str, Plan], pictures: Stored, advance: Advance
+        self,
+        judge: _Judge,
+        plans: Mapping[str, Plan],
+        pictures: Stored,
+        missing: list[Missing],
+        advance: Advance,
     ) -> list[Cell]:
-        """Measure what is finished, and take down where its images are."""
+        """Measure what is finished, and take down where its images are, or why they cannot be measured."""
         places = [(name, *place) for name, plan in plans.items() for place in plan.labels]
         cells = []
         for done, (method, budget, label) in enumerate(places, 1):
             part = self.folder.of(method)
             run = part.run(label)
             if run is not None:
-                pictures.places[method, budget] = (part, label)
-                cells.append(judge.cell(method, budget, run, part.arrays(label)))
+                arrays = part.arrays(label)
+                try:
+                    judge.check(arrays)
+                    cells.append(judge.cell(method, budget, run, arrays))
+                    pictures.places[method, budget] = (part, label)
+                except OtcacheError as error:
+                    missing.append(Missing(method, budget, str(error)))
             advance(done, len(places))
         return cells
 
@@ -100,6 +116,15 @@ class Assembly:
         why = "; ".join(full.failures().values()) or f"see {full.log}"
         notify(f"{ODE} is left out: {why}")
         return None
+
+
+def without(cell: Cell, lost: Collection[str]) -> Cell:
+    """Return a cell without the columns of some metrics."""
+    return replace(
+        cell,
+        metrics={name: values for name, values in cell.metrics.items() if name not in lost},
+        totals={name: total for name, total in cell.totals.items() if name not in lost},
+    )
 
 
 @dataclass(frozen=True)
@@ -131,6 +156,23 @@ class _Judge:
     measures: Measures
     base: dict[str, Floats]
     reference: Floats | None
+
+    def check(self, arrays: dict[str, Floats]) -> None:
+        """See that what a method made can be set beside the full run.
+
+        Raises:
+            OtcacheError: naming what cannot.
+        """
+        for name, made in arrays.items():
+            full = self.base.get(name)
+            if full is not None and made.shape != full.shape:
+                wanted = f"{full.shape} as the full run's"
+                raise OtcacheError(expected(f"the shape of its {name}", made.shape, wanted))
+            if not np.isfinite(made).all():
+                raise OtcacheError(expected(f"its {name}", "NaN or infinity", "finite"))
+        low, high = float(arrays["pictures"].min()), float(arrays["pictures"].max())
+        if low < 0 or high > 1:
+            raise OtcacheError(expected("its pictures", f"{low:.4g} to {high:.4g}", "in [0, 1]"))
 
     def cell(self, method: str, budget: int, run: Run, arrays: dict[str, Floats]) -> Cell:
         ideal = self.job.num_steps / run.nfe

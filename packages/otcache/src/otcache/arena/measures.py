@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.results import Missing
 from otcache_core import OtcacheError
 from otcache_core.contracts import (
     ClipMetric,
@@ -17,8 +19,11 @@ from otcache_core.contracts import (
     SetMetric,
     compare,
 )
+from otcache_core.errors import PluginError, expected
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
+from otcache_core.plugins.discovery import is_own
+from otcache_core.plugins.registry import ANY, reason_of
 
 #: Measured where installed, in this order; others are asked for by name.
 OF_PICTURES = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi")
@@ -37,14 +42,21 @@ Floats = NDArray[np.floating]
 class Measures:
     """Metrics by name, in the order of the table.
 
+    One that raises, exits, changes what it is given or gives something else than its numbers costs its own
+    column: a notice names it, once, and it is asked no more.
+
     Args:
         metrics: of pictures, of clips or of both.
         usual: whether nobody asked for them: those that are not usual for what is compared are left
             out without a word.
+        origins: name to the distribution of a metric that is not otcache's own.
+        lost: name to why a metric has no column; grows while metrics are asked.
     """
 
     metrics: Mapping[str, Metric]
     usual: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def choose(cls, asked: Sequence[str], pipeline: str, registry: Registry) -> Measures:
@@ -56,9 +68,9 @@ class Measures:
             registry: where metrics come from.
 
         Raises:
-            OtcacheError: if there is no RMSE, a name is unknown, or a path is missing.
+            OtcacheError: if there is no RMSE, a name is unknown or offered twice, or a path is missing.
         """
-        known = [offer.info.name for offer in registry.infos("metrics")]
+        known = {offer.info.name for offer in registry.known("metrics")}
         if "rmse" not in known:
             raise OtcacheError("no image metrics are installed: pip install 'otcache[diffusers]'")
         paths = dict(pair for name in asked for pair in [_split(name)])
@@ -66,61 +78,165 @@ class Measures:
             paths = {name: "" for name in USUAL if name in known}
             if pipeline in IMAGE_DEMOS:
                 paths |= {n: p for n, p in OF_THE_DEMO.items() if n in known}
-        paths = {"rmse": "", **paths}
-        created = {}
-        for name, path in paths.items():
+        metrics: dict[str, Metric] = {}
+        origins: dict[str, str] = {}
+        made = cls(metrics, not asked, origins)
+        for name, path in {"rmse": "", **paths}.items():
             try:
-                created[name] = registry.create("metrics", name, **({"path": path} if path else {}))
-            except OtcacheError as error:
-                if asked:
+                origins[name] = _origin(registry, name)
+                options = {"path": path} if path else {}
+                qualified = registry.resolve("metrics", name)
+                metrics[name] = registry.create("metrics", qualified, **options)
+            except ANY as error:
+                if not asked:
+                    notify(f"{name} is omitted: {_text(error)}")
+                elif _is_misuse(error, origins.get(name, "")):
                     raise
-                notify(f"{name} is omitted: {error}")
-        return cls(created, usual=not asked)
+                else:
+                    made._lose(name, error)
+        return made
 
     def usable(self, full: Floats, prompts: Sequence[str]) -> Measures:
         """Those that take pictures or clips like these; a notice names each that does not, and why."""
-        kept = {}
+        kept, lost = {}, dict(self.lost)
         unusual = set(USUAL) - set(_usual_of(full)) if self.usual else set()
         for name, metric in self.metrics.items():
             if name in unusual:
                 continue
-            alone = Measures({name: metric})
-            try:
-                alone.values(full, full, prompts)
-                alone.totals(full)
-            except OtcacheError as error:
-                notify(f"{name} is left out: {error}")
-            else:
+            alone = Measures({name: metric}, origins=self.origins)
+            alone._check(name)
+            alone.values(full, full, prompts)
+            alone.totals(full)
+            if not alone.lost:
                 kept[name] = metric
-        return Measures(kept)
+            elif not self.usual:
+                lost |= alone.lost
+        return Measures(kept, origins=self.origins, lost=lost)
 
     def values(
         self, pictures: Floats, full: Floats, prompts: Sequence[str]
     ) -> dict[str, NDArray[np.float64]]:
-        """One number a picture or clip."""
-        pairs = {
-            name: compare(metric, pictures, full)
-            for name, metric in self.metrics.items()
-            if isinstance(metric, QualityMetric | ClipMetric)
-        }
-        found = pairs | self.of_full_runs(pictures, prompts)
+        """One number a picture or clip, of each metric that gives them."""
+        found = self.of_full_runs(pictures, prompts)
+        for name, metric in self.metrics.items():
+            if isinstance(metric, QualityMetric | ClipMetric):
+                value = self._ask(name, _pairs(metric), (len(full),), pictures, full)
+                found |= {} if value is None else {name: value}
         return {name: found[name] for name in self.metrics if name in found}
 
     def totals(self, pictures: Floats) -> dict[str, float]:
         """One number for all pictures or clips together."""
-        return {
-            name: float(metric(_takable(metric, pictures)))
-            for name, metric in self.metrics.items()
-            if isinstance(metric, SetMetric)
-        }
+        found: dict[str, float] = {}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, SetMetric):
+                value = self._ask(name, _of_set(metric), (), pictures)
+                found |= {} if value is None else {name: float(value)}
+        return found
 
     def of_full_runs(self, full: Floats, prompts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """What full runs themselves get, one number a picture, from metrics that need no partner."""
-        return {
-            name: metric(_takable(metric, full), prompts)
-            for name, metric in self.metrics.items()
-            if isinstance(metric, PromptMetric)
-        }
+        found: dict[str, NDArray[np.float64]] = {}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, PromptMetric):
+                value = self._ask(name, _with_prompts(metric, prompts), (len(full),), full)
+                found |= {} if value is None else {name: value}
+        return found
+
+    def missing(self) -> list[Missing]:
+        """Return which columns are missing, and why."""
+        return [Missing(f"metric {self._title(n)}", None, why) for n, why in self.lost.items()]
+
+    def _title(self, name: str) -> str:
+        """Return a metric's name, with the distribution that it is from unless that is otcache's own."""
+        origin = self.origins.get(name, "")
+        return f"{name} of {origin!r}" if origin else name
+
+    def _check(self, name: str) -> None:
+        """Lose a metric that lacks what every metric has."""
+        try:
+            _check_fields(self.metrics[name])
+        except ANY as error:
+            self._lose(name, error)
+
+    def _ask(
+        self, name: str, ask: Callable[..., Any], shape: tuple[int, ...], *stacks: Floats
+    ) -> NDArray[np.float64] | None:
+        """Ask a metric about copies of some pictures; None of a metric that is lost."""
+        if name in self.lost:
+            return None
+        copies = [np.array(stack) for stack in stacks]
+        try:
+            found = _numbers(ask(*copies), shape)
+            if not all(map(np.array_equal, copies, stacks)):
+                raise PluginError("it changes the pictures that it is given.")
+        except ANY as error:
+            self._lose(name, error)
+            return None
+        return found
+
+    def _lose(self, name: str, error: BaseException) -> None:
+        if name not in self.lost:
+            self.lost[name] = _text(error)
+            notify(f"{self._title(name)} is left out: {self.lost[name]}")
+
+
+def _text(error: BaseException) -> str:
+    """What an error says; of one that is not otcache's, its class too."""
+    return str(error) if isinstance(error, OtcacheError) else reason_of(error)
+
+
+def _origin(registry: Registry, name: str) -> str:
+    """The distribution that a name is from; "" for one of otcache's own."""
+    try:
+        distribution = registry.resolve("metrics", name).rpartition("/")[0]
+    except PluginError:
+        distribution = name.rpartition("/")[0]
+        if distribution not in {problem.distribution for problem in registry.problems}:
+            raise
+    return "" if is_own(distribution) else distribution
+
+
+def _is_misuse(error: BaseException, origin: str) -> bool:
+    """Whether who asks can mend it: an unknown name, no path, a package of otcache's that is missing."""
+    return isinstance(error, OtcacheError) and not (isinstance(error, PluginError) and origin)
+
+
+def _check_fields(metric: Metric) -> None:
+    kinds = QualityMetric | ClipMetric | PromptMetric | SetMetric
+    if not isinstance(metric, kinds):
+        wanted = "a metric of pairs, of clips, of prompts or of a set"
+        raise PluginError(expected("it", type(metric).__name__, wanted))
+    name, better = getattr(metric, "name", None), getattr(metric, "higher_is_better", None)
+    if not (isinstance(name, str) and name):
+        raise PluginError(expected("its name", name, "a short text"))
+    if not isinstance(better, bool):
+        raise PluginError(expected("its higher_is_better", better, "True or False"))
+
+
+def _numbers(found: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """What a metric gives, once that is its numbers; of one sample they may be infinite, as a PSNR is."""
+    values = np.asarray(found)
+    if values.dtype.kind not in "fiu":
+        raise PluginError(expected("what it gives", found, "floating point"))
+    if values.shape != shape:
+        raise PluginError(expected("the shape of what it gives", values.shape, f"{shape}"))
+    values = values.astype(np.float64)
+    lowest = -np.inf if shape else np.inf
+    if np.isnan(values).any() or (np.isinf(values) & (values <= lowest)).any():
+        raise PluginError(expected("what it gives", values.tolist(), "numbers"))
+    return values
+
+
+def _pairs(metric: QualityMetric | ClipMetric) -> Callable[..., Any]:
+    return lambda pictures, full: compare(metric, pictures, full)
+
+
+def _with_prompts(metric: PromptMetric, prompts: Sequence[str]) -> Callable[..., Any]:
+    return lambda pictures: metric(_takable(metric, pictures), tuple(prompts))
+
+
+def _of_set(metric: SetMetric) -> Callable[..., Any]:
+    return lambda pictures: metric(_takable(metric, pictures))
 
 
 def _usual_of(stack: Floats) -> tuple[str, ...]:

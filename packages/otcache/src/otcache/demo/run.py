@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.arena.asking import spread
+from otcache.arena.assembly import without
 from otcache.arena.measures import Measures
 from otcache.arena.tuning import Tuning
 from otcache.calibrate import calibrate
@@ -146,7 +147,8 @@ class _Bench:
             title=self._demo.summary,
             num_steps=n,
             labels=tuple(self._samples),
-            cells=tuple(cells),
+            cells=tuple(without(cell, measures.lost) for cell in cells),
+            missing=tuple(measures.missing()),
             provenance=calibration.provenance,
             command=command,
             ledger=dict(calibration.nfe),
