@@ -296,6 +296,8 @@ def test_a_comparison_refuses_a_registry_that_its_processes_cannot_have(tmp_path
 
 
 def test_the_trace_is_one(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.warns(UserWarning, match="nobody asked"):
-        Registry()
+    registry = Registry()
+    assert not trace.exists()
+    with pytest.warns(UserWarning, match="nobody asked"), pytest.raises(PluginError):
+        registry.create("solvers", "foreign/mine")
     assert trace.exists()
