@@ -35,6 +35,38 @@ HOSTILE = {
 }
 
 
+#: Answers that no contract allows, from classes that are of their contract.
+RUDE = """
+from otcache_core import Info, hookimpl
+from otcache_core.contracts import Forecaster, QualityMetric, ScheduleSolver
+
+class Metric(QualityMetric):
+    name, higher_is_better = "rude", False
+    def __call__(self, images, reference):
+        raise ValueError("no")
+
+class Ahead(Forecaster):
+    def coefficients(self, span, grid):
+        return [[float("nan")]]
+
+class Solver(ScheduleSolver):
+    def solve(self, problem):
+        raise SystemExit(3)
+
+@hookimpl
+def otcache_provide_metrics():
+    return [Info("rude", "rude_plugin:Metric", api=2)]
+
+@hookimpl
+def otcache_provide_forecasters():
+    return [Info("rude", "rude_plugin:Ahead", api=2)]
+
+@hookimpl
+def otcache_provide_solvers():
+    return [Info("rude", "rude_plugin:Solver", api=2)]
+"""
+
+
 def source(kind: str, name: str, target: str, **options: object) -> str:
     return GOOD.format(kind=kind, name=name, target=target, options=options)
 
@@ -133,14 +165,24 @@ def test_targets_are_imported_on_demand(install: Install) -> None:
     install("gone", source("solvers", "gone", "gone_plugin:Nothing"))
     install("wrong", source("solvers", "wrong", TAYLOR))
     install("old", source("solvers", "old", UNIFORM).replace("api=2", "api=1"))
+    install("rude", RUDE)
     shallow = {r.distribution: r.findings for r in read_points(points(), cached=False)}
-    assert [bool(shallow[n]) for n in ("gone", "wrong", "old")] == [False, False, True]
+    assert [bool(shallow[n]) for n in ("gone", "wrong", "old", "rude")] == [False] * 2 + [
+        True,
+        False,
+    ]
     deep = {r.distribution: r.findings for r in read_points(points(), targets=True, cached=False)}
     assert [(f.where, f.kind) for n in deep for f in deep[n]] == [
         ("solvers gone", "target"),
         ("solvers old", "api"),
+        ("solvers rude", "trial"),
+        ("forecasters rude", "trial"),
+        ("metrics rude", "trial"),
         ("solvers wrong", "target"),
     ]
+    assert "SystemExit: 3" in deep["rude"][0].what
+    assert "must be finite numbers, a row for each of 1 skipped steps" in deep["rude"][1].what
+    assert "ValueError: no" in deep["rude"][2].what
 
 
 @pytest.mark.remedy("its entry_points.txt cannot be read: install it again.")

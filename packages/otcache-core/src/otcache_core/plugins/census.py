@@ -41,7 +41,7 @@ class Finding(msgspec.Struct, frozen=True):
     Args:
         where: the hook or the plugin, ``otcache_provide_solvers`` or ``solvers mine``; "" for the module.
         what: in words.
-        kind: ``import``, ``ended``, ``slow``, ``hook``, ``offer``, ``api`` or ``target``.
+        kind: ``import``, ``ended``, ``slow``, ``hook``, ``offer``, ``api``, ``target`` or ``trial``.
     """
 
     where: str
@@ -98,7 +98,8 @@ def read_points(
 
     Args:
         points: what to read.
-        targets: import what the descriptors point at as well, and see that it keeps its contract.
+        targets: import what the descriptors point at as well, see that it is of its contract, and ask it
+            something small (:mod:`otcache_core.plugins.trial`).
         limit: seconds for each.
         cached: take what was read before; that of editable installations never is.
 

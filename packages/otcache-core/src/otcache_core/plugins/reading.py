@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from otcache_core.errors import PluginError
-from otcache_core.plugins import hookspecs
+from otcache_core.errors import OtcacheError, PluginError
+from otcache_core.plugins import hookspecs, trial
 from otcache_core.plugins.census import SLOW, Finding, Offered, Reading
 from otcache_core.plugins.discovery import Point
 from otcache_core.plugins.info import API_VERSION, KINDS
@@ -104,4 +104,14 @@ def _wrong(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[F
         return [Finding(where, str(error), "target")]
     except ANY as error:
         return [Finding(where, reason_of(error), "target")]
+    try:
+        plugin = registry.create(kind, offer.qualified_name)
+    except OtcacheError:
+        return []  # as of what needs weights or data, and says so
+    except ANY as error:
+        return [Finding(where, f"it cannot be made: {reason_of(error)}", "trial")]
+    try:
+        trial.ask(plugin)
+    except ANY as error:
+        return [Finding(where, f"asked something small it fails: {reason_of(error)}", "trial")]
     return []
