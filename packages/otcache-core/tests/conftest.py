@@ -1,7 +1,8 @@
-"""Schedules, policies and files that several test modules use."""
+"""Schedules, policies and files that several test modules use; helpers beside them can be imported."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
 
+sys.path.insert(0, str(Path(__file__).parent))
 hypothesis.settings.register_profile("otcache-core", deadline=None)  # shared machines are slow
 hypothesis.settings.load_profile("otcache-core")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +38,12 @@ class LegibleKit(MetricConformance):
     """
 
     channel_blind = True
+    expected_failures: ClassVar[dict[str, str]] = {
+        "test_identical_pictures_are_best": "pictures with noise are read alike: no worse, not worse",
+        "test_more_noise_is_worse": "the kit's waves are no letters and read alike with any noise",
+        "test_a_small_difference_is_small_in_both_directions": "the kit's waves are no letters",
+        "test_white_is_not_black": "the kit's waves are no letters, whatever covers half of them",
+    }
 
     def make_metric(self) -> QualityMetric:
         return Legible()
@@ -49,12 +57,12 @@ class LegibleKit(MetricConformance):
     def letters(self) -> Array:
         return np.stack([bars(letter) for letter in "TLHE"])
 
-    def test_identical_pictures_are_best(self) -> None:
+    def test_no_pictures_are_better_than_identical_ones(self) -> None:
         metric, clean = self.make_metric(), self._pictures()
         np.testing.assert_array_equal(metric(clean, clean), 1.0)
         assert (metric(self._noisy(0.05), clean) <= 1.0).all()
 
-    def test_more_noise_is_worse(self) -> None:
+    def test_noise_on_letters_is_worse(self) -> None:
         clean = self.letters()
         grain = np.random.default_rng(0).uniform(-1.0, 1.0, clean.shape)
         stacks = [np.clip(clean + amount * grain, 0.0, 1.0) for amount in (0.1, 8.0)]
@@ -62,13 +70,13 @@ class LegibleKit(MetricConformance):
         np.testing.assert_array_equal(little, 1.0)
         np.testing.assert_array_equal(much, 0.0)
 
-    def test_a_small_difference_is_small_in_both_directions(self) -> None:
+    def test_a_small_difference_of_letters_is_none(self) -> None:
         clean = 0.2 + 0.6 * self.letters()
         grain = np.random.default_rng(1).random(clean.shape)
         for sign in (1.0, -1.0):
             np.testing.assert_array_equal(self._losses(clean + 0.1 * sign * grain, clean), -1.0)
 
-    def test_white_is_not_black(self) -> None:
+    def test_a_letter_is_no_empty_paper(self) -> None:
         white, black, plain = bars("T", WHITE, RED), bars("T", BLACK, RED), bars("", paper=RED)
         same, lost = self.make_metric()(np.stack([white, white]), np.stack([black, plain]))
         assert (same, lost) == (1.0, 0.0)

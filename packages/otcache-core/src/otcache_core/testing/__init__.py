@@ -1,7 +1,7 @@
 """Conformance kits for plugin authors, and a toy pipeline that needs no tensor library.
 
-A kit is a class of pytest tests, one for each law of a contract. Subclass it under a name that
-begins with ``Test`` and say how to make the plugin:
+A kit is a class of tests, one for each law of a contract. Subclass it under a name that begins with
+``Test`` and say how to make the plugin:
 
 .. code-block:: python
 
@@ -11,7 +11,15 @@ begins with ``Test`` and say how to make the plugin:
         def make_solver(self):
             return MySolver()
 
-Importing this package needs pytest; nothing else in otcache-core does.
+pytest finds the class and runs its laws. Nothing here needs pytest: laws are methods without
+arguments, and ``print(TestMySolver.check_laws())`` runs them all, with the count of those that are
+kept, broken, expected to fail, or not applicable and why (:class:`Conformance`). A plugin that cannot
+keep a law names it with the reason:
+
+.. code-block:: python
+
+    class TestMyMetric(MetricConformance):
+        expected_failures = {"test_more_noise_is_worse": "letters are read or not"}
 """
 
 from otcache_core.testing.baselines import BaselineConformance
@@ -21,6 +29,7 @@ from otcache_core.testing.cost_models import CostModelConformance
 from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
+from otcache_core.testing.kit import Conformance, KitReport, LawResult, NotApplicable, Outcome
 from otcache_core.testing.metrics import MetricConformance
 from otcache_core.testing.pictures import KnownAnswer
 from otcache_core.testing.probes import ProbeConformance
@@ -34,12 +43,17 @@ __all__ = [
     "BaselineConformance",
     "ClipMetricConformance",
     "ClipWriterConformance",
+    "Conformance",
     "CostModelConformance",
     "EvaluatorConformance",
     "ExecutorConformance",
     "ForecasterConformance",
+    "KitReport",
     "KnownAnswer",
+    "LawResult",
     "MetricConformance",
+    "NotApplicable",
+    "Outcome",
     "ProbeConformance",
     "PromptMetricConformance",
     "SetMetricConformance",

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from otcache_core.contracts.baseline import Baseline, BaselineSetting
 from otcache_core.contracts.probe import SampleRequest
+from otcache_core.testing.kit import Conformance, NotApplicable, refused
+from otcache_core.testing.purity import random_state_of
 
 
-class BaselineConformance(ABC):
+class BaselineConformance(Conformance, kit=True):
     """Laws of :class:`~otcache_core.contracts.Baseline`.
 
     The author says how to make a target, run one sample of it, and see what may be left on it.
@@ -48,7 +49,11 @@ class BaselineConformance(ABC):
 
         A law is left out where this is not given.
         """
-        pytest.skip("no run is broken off")
+        raise NotApplicable("no run is broken off")
+
+    def calls(self, target: Any) -> int | None:
+        """How often the denoiser has really worked since ``make_target``; None where nobody counts."""
+        return None
 
     def _plain(self, target: Any, sample: int = 0) -> NDArray[Any]:
         return self.run(target, sample, self.request().num_steps)
@@ -152,7 +157,7 @@ class BaselineConformance(ABC):
         plain, before = self._plain(target), self.traces(target)
         measured = self._measured(baseline, target)
         context = baseline.apply(target, self._some(baseline, measured)[-1], measured)
-        with pytest.raises(KeyError), context:
+        with refused("a run that breaks off", error=KeyError), context:
             raise KeyError
         assert self.traces(target) == before
         np.testing.assert_array_equal(self._plain(target), plain)
@@ -179,6 +184,34 @@ class BaselineConformance(ABC):
                 self.break_off(target, setting.num_steps)
                 after = self.run(target, 1, setting.num_steps)
             np.testing.assert_array_equal(after, alone)
+
+    def test_computed_steps_are_those_that_are_computed(self) -> None:
+        baseline, target = self.make_baseline(), self.make_target()
+        measured = self._measured(baseline, target)
+        for setting in self._some(baseline, measured):
+            before = self.calls(target)
+            if before is None or setting.computed is None:
+                raise NotApplicable("nobody counts calls, or steps are not known beforehand")
+            self.run(target, 0, setting.num_steps)
+            between = self.calls(target) or 0
+            with baseline.apply(target, setting, measured):
+                self.run(target, 0, setting.num_steps)
+            made = (self.calls(target) or 0) - between
+            wanted = (between - before) * len(setting.computed) // setting.num_steps
+            assert made == wanted, f"{setting.label} makes {made} calls, its steps are {wanted}"
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        """Or as plain runs leave it, which begin at the same state."""
+        baseline, target = self.make_baseline(), self.make_target()
+        measured = self._measured(baseline, target)
+        setting = self._some(baseline, measured)[-1]
+
+        def applied() -> NDArray[Any]:
+            with baseline.apply(target, setting, measured):
+                return self.run(target, 0, setting.num_steps)
+
+        plain = random_state_of(lambda: self.run(target, 0, setting.num_steps))
+        assert random_state_of(applied) == plain
 
     def test_what_was_written_down_serves_as_well(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from otcache_core.contracts.clip_writer import ClipWriter
-from otcache_core.errors import FileError, OtcacheError
+from otcache_core.errors import FileError
+from otcache_core.testing.kit import Conformance, refused
+from otcache_core.testing.purity import random_state_of, unchanged
 
 Clip = NDArray[np.floating]
 
 
-class ClipWriterConformance(ABC):
+class ClipWriterConformance(Conformance, kit=True):
     """Laws of :class:`~otcache_core.contracts.ClipWriter`.
 
     Override :meth:`make_writer` and :meth:`decode`.
@@ -65,7 +70,8 @@ class ClipWriterConformance(ABC):
     def check(self, path: Path, clip: Clip, rate: float) -> None:
         """A file shows this clip at this rate."""
         stored, seconds = self.decode(path)
-        assert seconds.sum() == pytest.approx(len(clip) / rate, rel=0.02)
+        lasts = float(seconds.sum())
+        assert np.isclose(lasts, len(clip) / rate, rtol=0.02), f"{lasts} s, not {len(clip) / rate}"
         middles = (np.arange(len(clip)) + 0.5) / rate
         frames = stored[np.searchsorted(seconds.cumsum(), middles)]
         shown = self.reduced(frames, *clip.shape[1:3])
@@ -76,100 +82,131 @@ class ClipWriterConformance(ABC):
         assert suffixes
         assert all(s.startswith(".") and s == s.lower() for s in suffixes)
 
-    @pytest.mark.parametrize("rate", [5.0, 8.0, 25.0])
-    def test_frames_order_rate_and_colours_are_the_clips(self, tmp_path: Path, rate: float) -> None:
+    def test_frames_order_rate_and_colours_are_the_clips(self) -> None:
         clip = self.clip()
-        self.make_writer().write(self.path(tmp_path), clip, rate)
-        self.check(self.path(tmp_path), clip, rate)
-        stored, _ = self.decode(self.path(tmp_path))
-        assert len(stored) == len(clip)
         apart = np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).min()
         assert apart > 2 * self.tolerance, "the clip could not tell frames apart"
+        for rate in (5.0, 8.0, 25.0):
+            with _folder() as folder:
+                self.make_writer().write(self.path(folder), clip, rate)
+                self.check(self.path(folder), clip, rate)
+                stored, _ = self.decode(self.path(folder))
+                assert len(stored) == len(clip), f"{len(stored)} frames of {len(clip)}"
 
-    @pytest.mark.parametrize("size", [(1, 1), (7, 5), (17, 64), (48, 48)])
-    def test_any_size_can_be_written(self, tmp_path: Path, size: tuple[int, int]) -> None:
-        clip = np.array([0.2, 0.8, 0.5]).reshape(3, 1, 1, 1) * np.ones((3, *size, 3))
-        self.make_writer().write(self.path(tmp_path), clip, 8.0)
-        self.check(self.path(tmp_path), clip, 8.0)
+    def test_any_size_can_be_written(self) -> None:
+        for size in ((1, 1), (7, 5), (17, 64), (48, 48)):
+            clip = np.array([0.2, 0.8, 0.5]).reshape(3, 1, 1, 1) * np.ones((3, *size, 3))
+            with _folder() as folder:
+                self.make_writer().write(self.path(folder), clip, 8.0)
+                self.check(self.path(folder), clip, 8.0)
 
-    def test_a_single_frame_is_a_clip(self, tmp_path: Path) -> None:
+    def test_a_single_frame_is_a_clip(self) -> None:
         clip = self.clip(frames=1)
-        self.make_writer().write(self.path(tmp_path), clip, 8.0)
-        frames, _ = self.decode(self.path(tmp_path))
+        with _folder() as folder:
+            self.make_writer().write(self.path(folder), clip, 8.0)
+            frames, _ = self.decode(self.path(folder))
         assert len(frames) == 1
         shown = self.reduced(frames, *clip.shape[1:3])
         assert np.abs(shown - clip).mean() <= self.tolerance
 
-    def test_where_nothing_moves_the_clip_is_as_long(self, tmp_path: Path) -> None:
+    def test_where_nothing_moves_the_clip_is_as_long(self) -> None:
         clip = self.clip().repeat([1, 3, 1, 2, 1], axis=0)
-        self.make_writer().write(self.path(tmp_path), clip, 8.0)
-        self.check(self.path(tmp_path), clip, 8.0)
+        with _folder() as folder:
+            self.make_writer().write(self.path(folder), clip, 8.0)
+            self.check(self.path(folder), clip, 8.0)
 
-    @pytest.mark.parametrize("channel", [0, 1, 2])
-    def test_channels_are_red_green_blue(self, tmp_path: Path, channel: int) -> None:
-        clip = np.full((2, 16, 16, 3), 0.1)
-        clip[..., channel] = 0.9
-        self.make_writer().write(self.path(tmp_path), clip, 8.0)
-        frames, _ = self.decode(self.path(tmp_path))
-        assert frames.mean((0, 1, 2)).argmax() == channel
+    def test_channels_are_red_green_blue(self) -> None:
+        for channel in range(3):
+            clip = np.full((2, 16, 16, 3), 0.1)
+            clip[..., channel] = 0.9
+            with _folder() as folder:
+                self.make_writer().write(self.path(folder), clip, 8.0)
+                frames, _ = self.decode(self.path(folder))
+            found = frames.mean((0, 1, 2)).argmax()
+            assert found == channel, f"channel {channel} is stored as channel {found}"
 
-    def test_single_precision_will_do(self, tmp_path: Path) -> None:
+    def test_single_precision_will_do(self) -> None:
         clip = self.clip()
-        self.make_writer().write(self.path(tmp_path), clip.astype(np.float32), 8.0)
-        self.check(self.path(tmp_path), clip, 8.0)
+        with _folder() as folder:
+            self.make_writer().write(self.path(folder), clip.astype(np.float32), 8.0)
+            self.check(self.path(folder), clip, 8.0)
 
-    def test_the_clip_is_not_changed(self, tmp_path: Path) -> None:
+    def test_the_clip_is_not_changed(self) -> None:
         clip = self.clip()
-        self.make_writer().write(self.path(tmp_path), clip, 8.0)
-        np.testing.assert_array_equal(clip, self.clip())
+        with _folder() as folder, unchanged(clip=clip):
+            self.make_writer().write(self.path(folder), clip, 8.0)
 
-    def test_a_file_is_replaced_and_nothing_else_is_left(self, tmp_path: Path) -> None:
-        path, writer = self.path(tmp_path), self.make_writer()
-        writer.write(path, np.zeros((2, 16, 16, 3)), 8.0)
-        writer.write(path, self.clip(), 8.0)
-        self.check(path, self.clip(), 8.0)
-        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    def test_a_file_does_not_depend_on_what_was_written_before(self) -> None:
+        """By one writer, which writes two clips and the first one again."""
+        writer, clip = self.make_writer(), self.clip()
+        with _folder() as folder:
+            written = {"first": clip, "other": clip[::-1], "again": clip}
+            for name, frames in written.items():
+                writer.write(self.path(folder, name), frames, 8.0)
+            for name, frames in written.items():
+                self.check(self.path(folder, name), frames, 8.0)
 
-    def test_capitals_in_the_suffix_will_do(self, tmp_path: Path) -> None:
-        path = self.path(tmp_path).with_suffix(self.make_writer().suffixes[0].upper())
-        self.make_writer().write(path, self.clip(), 8.0)
-        assert path.exists()
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        with _folder() as folder:
+            path, clip = self.path(folder), self.clip()
+            left = random_state_of(lambda: self.make_writer().write(path, clip, 8.0))
+        assert left == random_state_of(lambda: None)
 
-    def test_a_missing_folder_is_a_file_error(self, tmp_path: Path) -> None:
-        with pytest.raises(FileError, match="nowhere"):
-            self.make_writer().write(self.path(tmp_path / "nowhere"), self.clip(), 8.0)
+    def test_a_file_is_replaced_and_nothing_else_is_left(self) -> None:
+        with _folder() as folder:
+            path, writer = self.path(folder), self.make_writer()
+            writer.write(path, np.zeros((2, 16, 16, 3)), 8.0)
+            writer.write(path, self.clip(), 8.0)
+            self.check(path, self.clip(), 8.0)
+            assert [p.name for p in folder.iterdir()] == [path.name]
 
-    def test_an_error_leaves_what_stood_there(self, tmp_path: Path) -> None:
-        path = self.path(tmp_path)
-        path.write_bytes(b"mine")
-        with pytest.raises(OtcacheError):
-            self.make_writer().write(path, self.clip() + 1.0, 8.0)
-        assert path.read_bytes() == b"mine"
-        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    def test_capitals_in_the_suffix_will_do(self) -> None:
+        with _folder() as folder:
+            path = self.path(folder).with_suffix(self.make_writer().suffixes[0].upper())
+            self.make_writer().write(path, self.clip(), 8.0)
+            assert path.exists()
 
-    @pytest.mark.parametrize(
-        "clip",
-        [
-            np.zeros((8, 8, 3)),
-            np.zeros((1, 2, 8, 8, 3)),
-            np.zeros((2, 8, 8, 4)),
-            np.zeros((0, 8, 8, 3)),
-            np.zeros((2, 8, 8, 3), dtype=np.uint8),
-            np.full((2, 8, 8, 3), 255.0),
-            np.full((2, 8, 8, 3), np.nan),
-        ],
-        ids=["picture", "stack", "alpha", "empty", "bytes", "range", "nan"],
-    )
-    def test_what_is_no_clip_is_refused(self, tmp_path: Path, clip: Clip) -> None:
-        with pytest.raises(OtcacheError, match="clip"):
-            self.make_writer().write(self.path(tmp_path), clip, 8.0)
-        assert not list(tmp_path.iterdir())
+    def test_a_missing_folder_is_a_file_error(self) -> None:
+        with _folder() as folder, refused("a missing folder", "nowhere", FileError):
+            self.make_writer().write(self.path(folder / "nowhere"), self.clip(), 8.0)
 
-    @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-    def test_a_rate_that_is_none_is_refused(self, tmp_path: Path, rate: float) -> None:
-        with pytest.raises(OtcacheError, match="frames_per_second"):
-            self.make_writer().write(self.path(tmp_path), self.clip(), rate)
+    def test_an_error_leaves_what_stood_there(self) -> None:
+        with _folder() as folder:
+            path = self.path(folder)
+            path.write_bytes(b"mine")
+            with refused("a clip out of range"):
+                self.make_writer().write(path, self.clip() + 1.0, 8.0)
+            assert path.read_bytes() == b"mine"
+            assert [p.name for p in folder.iterdir()] == [path.name]
 
-    def test_another_suffix_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(OtcacheError, match="must be a name that ends on"):
-            self.make_writer().write(tmp_path / "clip.txt", self.clip(), 8.0)
+    def test_what_is_no_clip_is_refused(self) -> None:
+        others: dict[str, NDArray[Any]] = {
+            "a picture": np.zeros((8, 8, 3)),
+            "a stack of clips": np.zeros((1, 2, 8, 8, 3)),
+            "a clip with alpha": np.zeros((2, 8, 8, 4)),
+            "a clip of no frames": np.zeros((0, 8, 8, 3)),
+            "a clip of bytes": np.zeros((2, 8, 8, 3), dtype=np.uint8),
+            "a clip up to 255": np.full((2, 8, 8, 3), 255.0),
+            "a clip of NaN": np.full((2, 8, 8, 3), np.nan),
+        }
+        with _folder() as folder:
+            for what, other in others.items():
+                with refused(what, "clip"):
+                    self.make_writer().write(self.path(folder), other, 8.0)
+            assert not list(folder.iterdir())
+
+    def test_a_rate_that_is_none_is_refused(self) -> None:
+        with _folder() as folder:
+            for rate in (0.0, -1.0, float("nan"), float("inf")):
+                with refused(f"a rate of {rate}", "frames_per_second"):
+                    self.make_writer().write(self.path(folder), self.clip(), rate)
+
+    def test_another_suffix_is_refused(self) -> None:
+        with _folder() as folder, refused("another suffix", "must be a name that ends on"):
+            self.make_writer().write(folder / "clip.txt", self.clip(), 8.0)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

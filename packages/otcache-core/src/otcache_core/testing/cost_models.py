@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
 from otcache_core.errors import OtcacheError
+from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
+from otcache_core.testing.kit import Conformance, refused
+from otcache_core.testing.purity import snapshot, unchanged, under_two_random_states
 from otcache_core.testing.toy import ToySampler
 from otcache_core.warp import uniform_steps
 
@@ -43,6 +46,16 @@ class CountingEvaluator(Evaluator):
         """Of the inner one."""
         return self.inner.objectives
 
+    @property
+    def recurrence(self) -> Recurrence | NotLinear:
+        """Of the inner one."""
+        return self.inner.recurrence
+
+    @property
+    def largest_batch(self) -> int:
+        """Of the inner one."""
+        return self.inner.largest_batch
+
     def evaluate(
         self,
         schedules: Sequence[Schedule],
@@ -65,10 +78,16 @@ class CountingEvaluator(Evaluator):
         return done
 
 
-class CostModelConformance(ABC):
-    """Laws of :class:`~otcache_core.contracts.CostModel`; override :meth:`make_cost_model`."""
+class CostModelConformance(Conformance, kit=True):
+    """Laws of :class:`~otcache_core.contracts.CostModel`; override :meth:`make_cost_model`.
 
-    sampler: ToySampler = ToySampler(num_steps=8, num_samples=2)
+    Attributes:
+        sampler: makes the runs.
+        rtol: relative difference of two costs that is rounding.
+    """
+
+    sampler: ToySampler = ToySampler(num_steps=8, num_samples=3)
+    rtol: float = 1e-9
 
     @abstractmethod
     def make_cost_model(self) -> CostModel:
@@ -77,6 +96,12 @@ class CostModelConformance(ABC):
     def _measure(self, evaluator: Evaluator | None = None) -> SpanCosts:
         evaluator = evaluator or self.sampler.evaluator()
         return self.make_cost_model().measure(self.sampler.trajectories(), evaluator)
+
+    def _of(self, *starts: int, model: CostModel | None = None) -> NDArray[np.float64]:
+        """Costs of the samples of these numbers."""
+        sampler = replace(self.sampler, num_samples=len(starts), starts=starts)
+        model = model or self.make_cost_model()
+        return model.measure(sampler.trajectories(), sampler.evaluator()).costs
 
     def test_there_is_a_cost_for_every_span(self) -> None:
         n = self.sampler.num_steps
@@ -94,17 +119,49 @@ class CostModelConformance(ABC):
     def test_measuring_twice_gives_the_same(self) -> None:
         np.testing.assert_array_equal(self._measure().costs, self._measure().costs)
 
+    def test_a_cost_model_can_be_used_again(self) -> None:
+        model, count = self.make_cost_model(), self.sampler.num_samples
+        first = self._of(*range(count), model=model)
+        self._of(*range(count, 2 * count), model=model)
+        np.testing.assert_array_equal(self._of(*range(count), model=model), first)
+        np.testing.assert_array_equal(self._of(*range(count)), first)
+
+    def test_every_sample_counts(self) -> None:
+        count = self.sampler.num_samples
+        costs = self._of(*range(count))
+        for n in range(count):
+            starts = [*range(n), count + n, *range(n + 1, count)]
+            assert not np.array_equal(self._of(*starts), costs), (
+                f"costs are the same whatever sample {n} of {count} is"
+            )
+
+    def test_the_order_of_samples_does_not_matter(self) -> None:
+        count = self.sampler.num_samples
+        forwards, backwards = self._of(*range(count)), self._of(*reversed(range(count)))
+        np.testing.assert_allclose(backwards, forwards, rtol=self.rtol, atol=1e-12)
+
     def test_trajectories_are_not_changed(self) -> None:
+        trajectories, evaluator = self.sampler.trajectories(), self.sampler.evaluator()
+        with unchanged(trajectories=trajectories, grid_of_the_evaluator=evaluator.grid):
+            self.make_cost_model().measure(trajectories, evaluator)
+
+    def test_trajectories_may_be_read_only(self) -> None:
+        """As they are where files hold them."""
         trajectories = self.sampler.trajectories()
-        self.make_cost_model().measure(trajectories, self.sampler.evaluator())
-        for after, before in zip(trajectories, self.sampler.trajectories(), strict=True):
-            np.testing.assert_array_equal(after.states, before.states)
-            np.testing.assert_array_equal(after.outputs, before.outputs)
+        for trajectory in trajectories:
+            for array in (trajectory.states, trajectory.outputs):
+                array.setflags(write=False)
+        measured = self.make_cost_model().measure(trajectories, self.sampler.evaluator())
+        assert snapshot(measured.costs) == snapshot(self._measure().costs)
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        first, second = under_two_random_states(lambda: self._measure().costs)
+        np.testing.assert_array_equal(first, second)
 
     def test_the_price_is_what_was_spent(self) -> None:
         counting = CountingEvaluator(self.sampler.evaluator())
         measured = self._measure(counting)
-        assert measured.nfe == counting.nfe
+        assert measured.nfe == counting.nfe, f"{counting.nfe} were spent, got {measured.nfe}"
         assert 1 <= measured.samples <= self.sampler.num_samples
 
     def test_applying_the_costs_keeps_the_computed_steps(self) -> None:
@@ -115,7 +172,7 @@ class CostModelConformance(ABC):
             assert (applied.num_steps, applied.computed) == (n, schedule.computed)
 
     def test_no_trajectory_is_refused(self) -> None:
-        with pytest.raises(OtcacheError):
+        with refused("a measurement of no trajectory"):
             self.make_cost_model().measure([], self.sampler.evaluator())
 
     def test_without_an_evaluator_it_works_or_says_so(self) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.schedule import Schedule
+from otcache_core.testing.kit import Conformance, refused
+from otcache_core.testing.purity import random_state_of
 
 
-class EvaluatorConformance(ABC):
+class EvaluatorConformance(Conformance, kit=True):
     """Laws of :class:`~otcache_core.contracts.Evaluator`: it measures what the probe recorded.
 
     Attributes:
@@ -73,3 +75,57 @@ class EvaluatorConformance(ABC):
             for n, schedule in ((0, runs[0]), (-1, runs[-1])):
                 real = self.accelerated_errors(schedule)[n]
                 np.testing.assert_allclose(errors[n], real, rtol=self.rtol, err_msg=str(schedule))
+
+    def test_computing_every_step_is_no_error(self) -> None:
+        evaluator = self.make_evaluator()
+        full = Schedule.full(len(evaluator.grid) - 1)
+        errors = evaluator.evaluate([full, *self._schedules(evaluator)]).errors
+        assert (errors[0] == 0).all(), f"the full run has errors {errors[0]}"
+        assert (errors[1:] > 0).all(), "a run that skips has no error"
+
+    def test_the_same_question_has_the_same_answer_and_price(self) -> None:
+        evaluator = self.make_evaluator()
+        schedules = self._schedules(evaluator)
+        first = evaluator.evaluate(schedules)
+        evaluator.evaluate(schedules[::-1], fit=True)
+        for one in (evaluator, self.make_evaluator()):
+            again = one.evaluate(schedules)
+            np.testing.assert_array_equal(again.errors, first.errors)
+            assert (again.nfe, again.schedules) == (first.nfe, first.schedules)
+
+    def test_the_price_is_that_of_the_computed_steps_at_most(self) -> None:
+        evaluator = self.make_evaluator()
+        schedules = self._schedules(evaluator)
+        most = evaluator.num_samples * sum(schedule.budget for schedule in schedules)
+        nfe = evaluator.evaluate(schedules).nfe
+        assert 0 < nfe <= most, f"{most} evaluations at most, got {nfe}"
+
+    def test_samples_are_those_asked_for(self) -> None:
+        evaluator = self.make_evaluator()
+        schedules = self._schedules(evaluator)
+        errors = evaluator.evaluate(schedules).errors
+        assert errors.shape == (len(schedules), evaluator.num_samples)
+        for rows in ([evaluator.num_samples - 1], list(range(evaluator.num_samples))[::-1]):
+            found = evaluator.evaluate(schedules, samples=rows).errors
+            np.testing.assert_allclose(found, errors[:, rows], rtol=self.rtol, err_msg=str(rows))
+
+    def test_schedules_do_not_influence_each_other(self) -> None:
+        evaluator = self.make_evaluator()
+        schedules = self._schedules(evaluator)
+        together = evaluator.evaluate(schedules).errors
+        for schedule, errors in zip(schedules, together, strict=True):
+            alone = self.make_evaluator().evaluate([schedule]).errors[0]
+            np.testing.assert_allclose(alone, errors, rtol=self.rtol, err_msg=str(schedule))
+
+    def test_an_unknown_objective_is_refused(self) -> None:
+        evaluator = self.make_evaluator()
+        with refused("an unknown objective", "objective"):
+            evaluator.evaluate(self._schedules(evaluator), objective="no such objective")
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        """Or as runs of the plain target leave it."""
+        evaluator = self.make_evaluator()
+        schedules = self._schedules(evaluator)
+        evaluator.evaluate(schedules)
+        plain = random_state_of(lambda: self.accelerated_errors(schedules[0]))
+        assert random_state_of(lambda: evaluator.evaluate(schedules[:1])) == plain

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import product
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from otcache_core.contracts.executor import CacheExecutor
+from otcache_core.contracts.executor import CacheExecutor, RunReport
 from otcache_core.contracts.storage import Storage
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
+from otcache_core.testing.kit import Conformance, refused
+from otcache_core.testing.purity import random_state_of
 
 
-class ExecutorConformance(ABC):
+class ExecutorConformance(Conformance, kit=True):
     """Laws of :class:`~otcache_core.contracts.CacheExecutor`.
 
     The author says how to make a target, run it, and count the calls of its denoiser's own work
@@ -50,13 +51,15 @@ class ExecutorConformance(ABC):
 
     def _traces(self, target: Any) -> tuple[Any, ...]:
         module = self.denoiser(target)
-        hooks = [len(v) for k, v in sorted(vars(module).items()) if k.endswith("_hooks")]
-        return (
-            sorted(vars(module)),
-            hooks,
-            str(inspect.signature(module.forward)),
-            sorted(vars(target)),
-        )
+        modules = getattr(module, "modules", None)
+        marks = [_marks(each) for each in (modules() if callable(modules) else [module])]
+        return marks, str(inspect.signature(module.forward)), sorted(vars(target))
+
+    def _attached(self, target: Any, schedule: Schedule) -> tuple[NDArray[Any], RunReport]:
+        """Return the result of one run by a schedule, and the report."""
+        with self.make_executor().attach(target, schedule) as run:
+            result = self.run(target)
+        return result, run.report
 
     def _schedules(self) -> Sequence[Schedule]:
         n = self.num_steps
@@ -99,6 +102,32 @@ class ExecutorConformance(ABC):
             skipped = per_step * (self.num_steps - schedule.budget)
             assert sum(run.report.skipped.values()) == skipped
 
+    def test_steps_and_forecaster_are_the_schedules(self) -> None:
+        target, n = self.make_target(), self.num_steps
+        some = tuple(sorted({0, 1, n // 2}))
+        later = (*some[:-1], some[-1] + 1)
+        reuse, _ = self._attached(target, Schedule(n, some))
+        other, _ = self._attached(target, Schedule(n, later))
+        linear, _ = self._attached(target, Schedule(n, some, forecaster="linear"))
+        assert not np.array_equal(reuse, other), f"steps {some} and {later} give the same"
+        assert not np.array_equal(reuse, linear), "the schedule's forecaster makes no difference"
+
+    def test_a_report_is_of_its_own_context(self) -> None:
+        target, executor = self.make_target(), self.make_executor()
+        told = []
+        for _ in range(2):
+            with executor.attach(target, Schedule(self.num_steps, (0, 2))) as run:
+                self.run(target)
+            told.append((run.report.runs, run.report.computed, run.report.skipped))
+        assert told[0] == told[1], f"the first context reports {told[0]}, the second {told[1]}"
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        """Or as a plain run leaves it."""
+        target, schedule = self.make_target(), Schedule(self.num_steps, (0, 2))
+        self.run(target)
+        plain = random_state_of(lambda: self.run(target))
+        assert random_state_of(lambda: self._attached(target, schedule)) == plain
+
     def test_the_report_says_what_was_planned(self) -> None:
         target, schedule = self.make_target(), Schedule(self.num_steps, (0, 2))
         with self.make_executor().attach(target, schedule) as run:
@@ -135,7 +164,7 @@ class ExecutorConformance(ABC):
 
     def test_nothing_remains_after_exit(self) -> None:
         target = self.make_target()
-        before, plain = self._traces(target), self.run(target)
+        plain, before = self.run(target), self._traces(target)
         with self.make_executor().attach(target, Schedule(self.num_steps, (0, 2))):
             self.run(target)
         assert self._traces(target) == before
@@ -145,13 +174,13 @@ class ExecutorConformance(ABC):
         target = self.make_target()
         before = self._traces(target)
         attached = self.make_executor().attach(target, Schedule(self.num_steps, (0, 2)))
-        with pytest.raises(KeyError), attached:
+        with refused("a run that breaks off", error=KeyError), attached:
             raise KeyError
         assert self._traces(target) == before
 
     def test_other_instances_are_not_touched(self) -> None:
         target, other = self.make_target(), self.make_target()
-        before, plain = self._traces(other), self.run(other)
+        plain, before = self.run(other), self._traces(other)
         with self.make_executor().attach(target, Schedule(self.num_steps, (0,))):
             assert self._traces(other) == before
             np.testing.assert_array_equal(self.run(other), plain)
@@ -161,7 +190,19 @@ class ExecutorConformance(ABC):
         with executor.attach(target, Schedule(self.num_steps, (0, 2))):
             second = self.make_executor()
             with (
-                pytest.raises(ExecutionError),
+                refused("attaching twice", error=ExecutionError),
                 second.attach(target, Schedule(self.num_steps, (0,))),
             ):
                 pass
+
+
+def _marks(module: Any) -> tuple[Any, ...]:
+    """Whatever an executor could leave on a module or its class."""
+    hooks = [list(v) for k, v in sorted(vars(module).items()) if k.endswith("_hooks")]
+    own = vars(module).get("forward")
+    return (
+        sorted(vars(module)),
+        hooks,
+        id(own),
+        id(inspect.getattr_static(type(module), "forward", None)),
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
 
 from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.schedule import Span
+from otcache_core.testing.kit import Conformance
+from otcache_core.testing.purity import unchanged, under_two_random_states
+
+Floats = np.typing.NDArray[np.float64]
 
 
-class ForecasterConformance(ABC):
+class ForecasterConformance(Conformance, kit=True):
     """Laws of :class:`~otcache_core.contracts.Forecaster`.
 
     Override :meth:`make_forecaster`, and :meth:`weights` if it reads weights from the span.
@@ -37,7 +41,7 @@ class ForecasterConformance(ABC):
         ]
         return [Span(p.start, p.stop, p.history, self.weights(len(p.history))) for p in plain]
 
-    def _grids(self) -> list[np.typing.NDArray[np.float64]]:
+    def _grids(self) -> list[Floats]:
         even = np.linspace(1.0, 0.0, self.num_steps + 1)
         return [even, even**2, np.repeat(even, 2)[: self.num_steps + 1], 1.0 - even]
 
@@ -54,11 +58,50 @@ class ForecasterConformance(ABC):
             for span in self._spans():
                 assert np.isfinite(self.make_forecaster().coefficients(span, grid)).all()
 
+    def test_coefficients_are_real_numbers(self) -> None:
+        for span in self._spans():
+            table = self.make_forecaster().coefficients(span, self._grids()[0])
+            assert table.dtype.kind == "f", f"the table is of type {table.dtype}"
+
     def test_it_is_pure(self) -> None:
         forecaster = self.make_forecaster()
         for grid in self._grids():
-            before = grid.copy()
+            with unchanged(grid=grid):
+                for span in self._spans():
+                    first = forecaster.coefficients(span, grid)
+                    np.testing.assert_array_equal(first, forecaster.coefficients(span, grid))
+
+    def test_a_table_does_not_depend_on_what_was_asked_before(self) -> None:
+        """Neither of this forecaster nor of another; a run asks once for each span, in order."""
+        asked = [(span, grid) for grid in self._grids() for span in self._spans()]
+        forecaster = self.make_forecaster()
+        forwards = [forecaster.coefficients(span, grid) for span, grid in asked]
+        again, other = forecaster, self.make_forecaster()
+        for one in (again, other):
+            backwards = [one.coefficients(span, grid) for span, grid in reversed(asked)]
+            for first, second in zip(forwards, reversed(backwards), strict=True):
+                np.testing.assert_array_equal(first, second)
+
+    def test_nothing_after_the_span_is_looked_at(self) -> None:
+        """A table is the same whatever the grid does after s_j, where span (k, j) ends."""
+        for grid in self._grids():
             for span in self._spans():
-                first = forecaster.coefficients(span, grid)
-                np.testing.assert_array_equal(first, forecaster.coefficients(span, grid))
-            np.testing.assert_array_equal(grid, before)
+                other = grid.copy()
+                other[span.stop + 1 :] = np.linspace(5.0, 7.0, self.num_steps - span.stop)
+                here = self.make_forecaster().coefficients(span, grid)
+                there = self.make_forecaster().coefficients(span, other)
+                np.testing.assert_array_equal(there, here, err_msg=f"{span} looks ahead")
+
+    def test_a_grid_may_be_read_only(self) -> None:
+        grid = self._grids()[1]
+        grid.setflags(write=False)
+        for span in self._spans():
+            self.make_forecaster().coefficients(span, grid)
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        def tables() -> list[Floats]:
+            grid = self._grids()[1]
+            return [self.make_forecaster().coefficients(span, grid) for span in self._spans()]
+
+        for first, second in zip(*under_two_random_states(tables), strict=True):
+            np.testing.assert_array_equal(first, second)

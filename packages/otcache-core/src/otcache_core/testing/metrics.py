@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import QualityMetric
-from otcache_core.errors import OtcacheError
+from otcache_core.testing.kit import NotApplicable, refused
+from otcache_core.testing.metric_laws import MetricLaws
 from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
 
 
-class MetricConformance(ABC):
+class MetricConformance(MetricLaws, kit=True):
     """Laws of :class:`~otcache_core.contracts.QualityMetric`.
 
     Override :meth:`make_metric` and :meth:`known_answer`.
@@ -23,11 +23,14 @@ class MetricConformance(ABC):
         tolerance: how near to 0 the distance of identical pictures is.
         channel_blind: whether the metric treats red, green and blue alike, so that swapping them in
             both pictures changes nothing.
+        symmetric: whether it claims that the value of (x, y) is that of (y, x).
     """
 
+    _takes = "pairs"
     shape: tuple[int, ...] = (64, 64, 3)
     tolerance: float = 1e-6
     channel_blind: bool = False
+    symmetric: bool = False
 
     @abstractmethod
     def make_metric(self) -> QualityMetric:
@@ -42,6 +45,9 @@ class MetricConformance(ABC):
 
     def _noisy(self, amount: float) -> Pictures:
         return noisy(self._pictures(), amount)
+
+    def _example(self, metric: QualityMetric, amount: float) -> NDArray[np.float64]:
+        return metric(self._noisy(amount), self._pictures())
 
     def _losses(self, images: Pictures, reference: Pictures) -> NDArray[np.float64]:
         """The metric, turned so that lower is better."""
@@ -74,6 +80,13 @@ class MetricConformance(ABC):
         same = self.make_metric()(clean, clean)
         np.testing.assert_allclose(same, same[0], rtol=self.tolerance, atol=self.tolerance)
 
+    def test_a_symmetric_metric_does_not_know_which_is_which(self) -> None:
+        if not self.symmetric:
+            raise NotApplicable("the kit does not claim that the metric is symmetric")
+        metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
+        there, back = metric(worse, clean), metric(clean, worse)
+        np.testing.assert_allclose(back, there, rtol=1e-9, atol=self.tolerance)
+
     def test_more_noise_is_worse(self) -> None:
         metric, clean = self.make_metric(), self._pictures()
         little, much = metric(self._noisy(0.02), clean), metric(self._noisy(0.3), clean)
@@ -102,7 +115,7 @@ class MetricConformance(ABC):
     def test_a_pointwise_metric_does_not_know_where_a_pixel_lies(self) -> None:
         metric = self.make_metric()
         if not metric.pointwise:
-            pytest.skip("this metric sees more than single pixels")
+            raise NotApplicable("this metric sees more than single pixels")
         pair = [v.reshape(3, -1, 3) for v in (self._noisy(0.1), self._pictures())]
         order = np.random.default_rng(0).permutation(pair[0].shape[1])
         x, y = (v[:, order].reshape(3, *self.shape) for v in pair)
@@ -126,13 +139,13 @@ class MetricConformance(ABC):
 
     def test_bytes_are_refused(self) -> None:
         pictures = np.zeros((1, *self.shape), dtype=np.uint8)
-        with pytest.raises(OtcacheError):
+        with refused("pictures of bytes"):
             self.make_metric()(pictures, pictures)  # type: ignore[arg-type]  # that is the point
 
     def test_values_out_of_range_are_refused(self) -> None:
-        with pytest.raises(OtcacheError):
+        with refused("values up to 255"):
             self.make_metric()(255.0 * self._pictures(), self._pictures())
 
     def test_other_shapes_are_refused(self) -> None:
-        with pytest.raises(OtcacheError):
+        with refused("another number of pictures"):
             self.make_metric()(self._pictures()[:2], self._pictures())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,20 @@ from numpy.typing import NDArray
 from otcache_core.contracts.probe import FeatureProbe, SampleRequest
 from otcache_core.policy import Provenance
 from otcache_core.schedule import Schedule
+from otcache_core.testing.kit import Conformance
+from otcache_core.testing.purity import random_state_of, unchanged
 from otcache_core.trajectory import Trajectory
 
 
-class ProbeConformance(ABC):
-    """Laws of :class:`~otcache_core.contracts.FeatureProbe`."""
+class ProbeConformance(Conformance, kit=True):
+    """Laws of :class:`~otcache_core.contracts.FeatureProbe`.
+
+    Attributes:
+        rtol: relative deviation of a sample recorded alone from one recorded beside others that is
+            rounding.
+    """
+
+    rtol: float = 1e-4
 
     @abstractmethod
     def make_probe(self) -> FeatureProbe:
@@ -27,7 +37,7 @@ class ProbeConformance(ABC):
 
     @abstractmethod
     def request(self) -> SampleRequest:
-        """At least two samples, in batches of two."""
+        """At least two samples of different seeds, in batches of two."""
 
     @abstractmethod
     def final_latents(self, target: Any, request: SampleRequest) -> NDArray[Any]:
@@ -82,9 +92,53 @@ class ProbeConformance(ABC):
         stream.close() if hasattr(stream, "close") else None
         assert self.traces(target) == before
 
+    def test_seeds_make_the_samples(self) -> None:
+        """What is recorded, and what is sampled."""
+        target, request, probe = self.make_target(), self.request(), self.make_probe()
+        other = replace(request, seeds=tuple(seed + 100 for seed in request.seeds))
+        for first, second in zip(
+            probe.record(target, request), probe.record(target, other), strict=True
+        ):
+            same = np.array_equal(first.states[0], second.states[0])
+            assert not same, "recorded runs begin alike whatever the seed"
+        made, others = probe.sample(target, request), probe.sample(target, other)
+        for n, seed in enumerate(request.seeds):
+            assert not np.array_equal(made[n], others[n]), f"sample {n} ignores its seed {seed}"
+
+    def test_a_sample_does_not_depend_on_its_neighbours(self) -> None:
+        """Recorded beside others, or alone and in another order."""
+        target, request = self.make_target(), self.request()
+        together = self._record(target)
+        alone = replace(
+            request, prompts=request.prompts[::-1], seeds=request.seeds[::-1], batch_size=1
+        )
+        single = list(self.make_probe().record(target, alone))[::-1]
+        for n, (first, second) in enumerate(zip(together, single, strict=True)):
+            for name in ("states", "outputs"):
+                x, y = (np.asarray(getattr(t, name), dtype=np.float64) for t in (first, second))
+                off = np.linalg.norm(x - y) / np.linalg.norm(y)
+                assert off <= self.rtol, f"{name} of sample {n} are {off:.2g} off beside others"
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        """Or as a plain run leaves it."""
+        target, request = self.make_target(), self.request()
+        self._record(target)
+        plain = random_state_of(lambda: self.final_latents(target, request))
+        assert random_state_of(lambda: self._record(target)) == plain
+
+    def test_the_evaluator_leaves_trajectories_as_they_are(self) -> None:
+        target, request = self.make_target(), self.request()
+        trajectories = self._record(target)
+        with unchanged(trajectories=trajectories):
+            evaluator = self.make_probe().evaluator(target, request, trajectories)
+            evaluator.evaluate([Schedule(request.num_steps, (0, 1))])
+
     def test_recording_twice_gives_the_same(self) -> None:
-        target = self.make_target()
-        for first, second in zip(self._record(target), self._record(target), strict=True):
+        """Of one probe that records other samples in between."""
+        target, request, probe = self.make_target(), self.request(), self.make_probe()
+        once = list(probe.record(target, request))
+        list(probe.record(target, replace(request, seeds=tuple(s + 100 for s in request.seeds))))
+        for first, second in zip(once, probe.record(target, request), strict=True):
             np.testing.assert_array_equal(first.states, second.states)
             np.testing.assert_array_equal(first.outputs, second.outputs)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
-import pytest
 
 from otcache_core.contracts.metric import SetMetric
-from otcache_core.errors import OtcacheError
+from otcache_core.testing.kit import NotApplicable, refused
+from otcache_core.testing.metric_laws import MetricLaws
 from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
 
 
-class SetMetricConformance(ABC):
+class SetMetricConformance(MetricLaws, kit=True):
     """Laws of :class:`~otcache_core.contracts.SetMetric`.
 
     Override :meth:`make_metric`, :meth:`known_answer` and, for a metric that knows a best set,
@@ -23,6 +23,7 @@ class SetMetricConformance(ABC):
         count: pictures in a set.
     """
 
+    _takes = "set"
     shape: tuple[int, ...] = (64, 64, 3)
     count: int = 8
 
@@ -41,6 +42,9 @@ class SetMetricConformance(ABC):
     def _pictures(self) -> Pictures:
         return waves(self.count, self.shape)
 
+    def _example(self, metric: SetMetric, amount: float) -> float:
+        return metric(noisy(self._pictures(), amount))
+
     def test_the_known_answer(self) -> None:
         answer = self.known_answer()
         check_telling(answer)
@@ -55,14 +59,15 @@ class SetMetricConformance(ABC):
     def test_the_best_set_is_best(self) -> None:
         best, metric = self.best(), self.make_metric()
         if best is None:
-            pytest.skip("this metric knows no best set")
+            raise NotApplicable("this metric knows no best set")
         sign = -1.0 if metric.higher_is_better else 1.0
         values = [sign * metric(noisy(best, amount)) for amount in (0.0, 0.05, 0.3)]
         assert values[0] < values[1] < values[2]
 
     def test_order_does_not_matter(self) -> None:
         metric, pictures = self.make_metric(), self._pictures()
-        assert metric(pictures[::-1]) == pytest.approx(metric(pictures), rel=1e-5, abs=1e-6)
+        there, back = metric(pictures), metric(pictures[::-1])
+        assert np.isclose(back, there, rtol=1e-5, atol=1e-6), f"{there} forwards, {back} backwards"
 
     def test_every_picture_counts(self) -> None:
         metric, pictures = self.make_metric(), self._pictures()
@@ -70,7 +75,8 @@ class SetMetricConformance(ABC):
         for i in range(self.count):
             other = pictures.copy()
             other[i] = 1.0 - other[i]
-            assert metric(other) != pytest.approx(value, rel=1e-6, abs=1e-9)
+            unmoved = np.isclose(metric(other), value, rtol=1e-6, atol=1e-9)
+            assert not unmoved, f"the value is the same whatever picture {i} is"
 
     def test_channels_are_what_they_are_called(self) -> None:
         answer = self.known_answer()
@@ -84,9 +90,9 @@ class SetMetricConformance(ABC):
 
     def test_bytes_are_refused(self) -> None:
         pictures = np.zeros((self.count, *self.shape), dtype=np.uint8)
-        with pytest.raises(OtcacheError):
+        with refused("pictures of bytes"):
             self.make_metric()(pictures)  # type: ignore[arg-type]  # that is the point
 
     def test_values_out_of_range_are_refused(self) -> None:
-        with pytest.raises(OtcacheError):
+        with refused("values up to 255"):
             self.make_metric()(255.0 * self._pictures())

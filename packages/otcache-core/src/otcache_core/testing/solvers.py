@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
-import pytest
 
 from otcache_core.contracts.solver import ScheduleSolver
 from otcache_core.displacements import Displacements, all_spans
-from otcache_core.errors import OtcacheError
 from otcache_core.problem import Need, Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 from otcache_core.slabs import inner_products
 from otcache_core.solvers.brute_force import BruteForce, Objective
 from otcache_core.solvers.uniform import Uniform
 from otcache_core.testing.cost_models import CountingEvaluator
+from otcache_core.testing.kit import Conformance, NotApplicable, refused
+from otcache_core.testing.purity import (
+    seeds_of_generators,
+    snapshot,
+    unchanged,
+    under_two_random_states,
+)
 from otcache_core.testing.toy import ToySampler
 
+#: Numbers without structure here: an objective of them differs from problem to problem.
+MEASURED = frozenset({Need.COSTS, Need.DISPLACEMENTS, Need.EVALUATOR})
+#: Spans that are left out of these are out of reach, so that a solver can be forced to one schedule.
+FORCING = frozenset({Need.COSTS, Need.DISPLACEMENTS})
 
-class SolverConformance(ABC):
+
+class SolverConformance(Conformance, kit=True):
     """Laws of :class:`~otcache_core.contracts.ScheduleSolver`.
 
     Override :meth:`make_solver`; an exact solver of span costs overrides :meth:`exact_objective`
     too. Problems carry whatever a solver may need: costs, the Gram matrix and grid of a recorded run,
     gains, displacements, endpoint policies and an evaluator.
+
+    What a solver claims is held against brute force: over :meth:`objective_at` where that is known, else
+    over the solver's own objective, which each schedule gets by a problem whose other spans cost ``inf``
+    (or, of displacements, are left out).
+
+    Attributes:
+        num_steps: N of the problems.
+        seeds: of the problems that are compared with brute force.
+        rtol: relative difference of two objectives that is rounding.
     """
 
     num_steps: int = 9
     seeds: tuple[int, ...] = (0, 1)
+    rtol: float = 1e-9
 
     @abstractmethod
     def make_solver(self) -> ScheduleSolver:
@@ -39,6 +63,17 @@ class SolverConformance(ABC):
     def exact_objective(self) -> Objective | None:
         """What an exact solver minimises over the span costs; None where it is not exact in them."""
         return None
+
+    def objective_at(self, problem: ScheduleProblem, schedule: Schedule) -> float | None:
+        """The solver's objective at a schedule, derived without it; None where that is not known.
+
+        That of :meth:`exact_objective` unless overridden.
+        """
+        objective = self.exact_objective()
+        if objective is None or problem.costs is None:
+            return None
+        value = objective([float(problem.costs[i, j]) for i, j in _pairs(schedule)])
+        return float(value[0] if isinstance(value, tuple) else value)
 
     def make_problem(self, budget: int, seed: int) -> ScheduleProblem:
         """A problem of ``num_steps`` steps with every measurement; override for a special one."""
@@ -65,37 +100,87 @@ class SolverConformance(ABC):
     def _solve(self, problem: ScheduleProblem) -> Solution:
         return self.make_solver().solve(problem)
 
+    def _needs(self) -> frozenset[Need]:
+        return self.make_solver().abilities.needs
+
+    def _knows_costs(self) -> bool:
+        return Need.COSTS in self._needs() or self.exact_objective() is not None
+
+    def _values(self, problem: ScheduleProblem) -> Iterator[tuple[Schedule, float]]:
+        """Every schedule of the budget with the solver's objective of it."""
+        n = problem.num_steps
+        for rest in itertools.combinations(range(1, n), problem.budget - 1):
+            schedule = Schedule(n, (0, *rest))
+            known = self.objective_at(problem, schedule)
+            if known is None and not self._needs() & FORCING:
+                raise NotApplicable("the solver's objective of other schedules cannot be known")
+            yield (
+                schedule,
+                self._solve(_only(problem, schedule)).objective if known is None else known,
+            )
+
+    # -- the schedule ---------------------------------------------------------------------------------
+
     def test_every_budget_gives_a_schedule_of_that_budget(self) -> None:
         """Of a problem that holds what ``abilities.needs`` names, and nothing else."""
-        needs = self.make_solver().abilities.needs
         for budget in range(1, self.num_steps + 1):
-            bare = _without(self.make_problem(budget, 0), set(Need) - needs)
+            bare = _without(self.make_problem(budget, 0), set(Need) - self._needs())
             schedule = self._solve(bare).schedule
-            assert schedule is not None
-            assert (schedule.num_steps, schedule.budget) == (self.num_steps, budget)
+            assert schedule is not None, f"no schedule at budget {budget}"
+            found = (schedule.num_steps, schedule.budget)
+            assert found == (self.num_steps, budget), f"(N, B) is {found} at budget {budget}"
 
     def test_a_problem_without_what_is_needed_is_refused_in_words(self) -> None:
-        for need in self.make_solver().abilities.needs:
-            with pytest.raises(OtcacheError, match=f"(?i){need.value}"):
+        for need in self._needs():
+            with refused(f"a problem without {need.value}", f"(?i){need.value}"):
                 self._solve(_without(self.make_problem(3, 0), {need}))
 
-    def test_the_same_problem_gives_the_same_solution(self) -> None:
-        first, second = (self._solve(self.make_problem(3, 1)) for _ in range(2))
-        assert (first.schedule, first.objective) == (second.schedule, second.objective)
+    def test_a_span_marked_inf_is_not_used(self) -> None:
+        if not self._knows_costs():
+            raise NotApplicable("the solver does not need costs")
+        for budget, seed in itertools.product((2, 4), self.seeds):
+            problem = self.make_problem(budget, seed)
+            tempting = self._solve(problem).schedule
+            assert tempting is not None
+            assert problem.costs is not None
+            costs = problem.costs.copy()
+            costs[max(_pairs(tempting), key=lambda span: span[1] - span[0])] = np.inf
+            schedule = self._solve(replace(problem, costs=costs)).schedule
+            assert schedule is not None, "a schedule without the span exists, and none was found"
+            used = [span for span in _pairs(schedule) if not np.isfinite(costs[span])]
+            assert not used, f"spans {used} are marked inf, and the schedule uses them"
 
-    def test_a_solver_can_be_used_again(self) -> None:
-        solver = self.make_solver()
-        first = solver.solve(self.make_problem(3, 0))
-        solver.solve(self.make_problem(5, 1))
-        assert solver.solve(self.make_problem(3, 0)).schedule == first.schedule
+    def test_an_infeasible_problem_is_a_value(self) -> None:
+        if not self._knows_costs():
+            raise NotApplicable("the solver does not need costs")
+        n = self.num_steps
+        problem = self.make_problem(2, 0)
+        start, stop = np.indices((n, n + 1))
+        assert problem.costs is not None
+        costs = np.where(stop - start > n // 2 - 1, np.inf, problem.costs)
+        solution = self._solve(replace(problem, costs=costs))
+        assert solution.result is Result.INFEASIBLE, f"the result is {solution.result.name}"
+        assert solution.schedule is None
 
-    def test_the_problem_is_not_changed(self) -> None:
-        problem, untouched = (self.make_problem(4, 0) for _ in range(2))
-        self._solve(problem)
-        for name in ("costs", "gram", "grid", "gains"):
-            before, after = getattr(untouched, name), getattr(problem, name)
-            if before is not None:
-                np.testing.assert_array_equal(after, before)
+    # -- what is claimed ------------------------------------------------------------------------------
+
+    def test_the_objective_is_that_of_the_schedule(self) -> None:
+        """As derived without the solver, or as reported where only this schedule may be used."""
+        for seed in self.seeds:
+            problem = self.make_problem(4, seed)
+            solution = self._solve(problem)
+            assert solution.schedule is not None
+            wanted = self.objective_at(problem, solution.schedule)
+            if wanted is None:
+                if not self._needs() & FORCING:
+                    raise NotApplicable("the solver's objective of a schedule cannot be known")
+                forced = self._solve(_only(problem, solution.schedule))
+                steps = forced.schedule and forced.schedule.computed
+                assert steps == solution.schedule.computed, f"{steps} has spans out of reach"
+                wanted = forced.objective
+            assert self._near(solution.objective, wanted), (
+                f"the objective is reported as {solution.objective}, the schedule's is {wanted}"
+            )
 
     def test_the_lower_bound_is_a_bound(self) -> None:
         for seed in self.seeds:
@@ -105,56 +190,175 @@ class SolverConformance(ABC):
                 assert solution.lower_bound <= solution.objective * (1 + 1e-9) + 1e-12
                 assert solution.certificate, "a bound says what it bounds"
 
+    def test_no_schedule_is_below_the_lower_bound(self) -> None:
+        problem = self.make_problem(3, self.seeds[-1])
+        bound = self._solve(problem).lower_bound
+        if bound is None:
+            raise NotApplicable("the solver offers no bound")
+        for schedule, value in self._values(problem):
+            assert bound <= value * (1 + self.rtol) + 1e-12, (
+                f"the bound is {bound}, and {schedule.computed} has {value}"
+            )
+
+    def test_what_is_called_optimal_is(self) -> None:
+        """No schedule has a smaller objective, whether or not ``abilities`` claim to be exact."""
+        problem = self.make_problem(3, self.seeds[-1])
+        solution = self._solve(problem)
+        if solution.result is not Result.OPTIMAL:
+            raise NotApplicable("the solver does not call its schedule optimal")
+        for schedule, value in self._values(problem):
+            assert solution.objective <= value * (1 + self.rtol) + 1e-12, (
+                f"{solution.objective} is called optimal, and {schedule.computed} has {value}"
+            )
+
+    def test_an_exact_solver_says_so_of_every_budget(self) -> None:
+        if not self.make_solver().abilities.exact:
+            raise NotApplicable("the solver does not claim to be exact")
+        for budget in range(1, self.num_steps + 1):
+            result = self._solve(self.make_problem(budget, 1)).result
+            assert result in (Result.OPTIMAL, Result.INFEASIBLE), f"{result} at budget {budget}"
+
+    def test_an_exact_solver_equals_brute_force(self) -> None:
+        objective = self.exact_objective()
+        if objective is None:
+            raise NotApplicable("the solver does not claim to be exact in the span costs")
+        for seed in self.seeds:
+            for budget in range(1, self.num_steps + 1):
+                problem = self.make_problem(budget, seed)
+                got, best = self._solve(problem), BruteForce(objective).solve(problem)
+                assert got.result is Result.OPTIMAL
+                assert self._near(got.objective, best.objective), (
+                    f"brute force has {best.objective} at budget {budget}, got {got.objective}"
+                )
+
+    def test_other_measurements_give_another_objective(self) -> None:
+        if not self._needs() & MEASURED:
+            raise NotApplicable("the solver needs neither costs nor displacements nor an evaluator")
+        first, second = (self._solve(self.make_problem(4, seed)) for seed in (0, 1))
+        assert first.objective != second.objective, (
+            f"the objective is {first.objective} whatever was measured"
+        )
+
     def test_the_price_is_what_was_spent_and_nothing_without_an_evaluator(self) -> None:
         problem = self.make_problem(4, 0)
         if problem.evaluator is None:
-            pytest.skip("the problem has no evaluator")
+            raise NotApplicable("the problem has no evaluator")
         counting = CountingEvaluator(problem.evaluator)
         solution = self._solve(replace(problem, evaluator=counting))
-        assert solution.nfe == counting.nfe
-        assert solution.nfe == 0 or Need.EVALUATOR in self.make_solver().abilities.needs
+        assert solution.nfe == counting.nfe, f"{counting.nfe} were spent, got {solution.nfe}"
+        assert solution.nfe == 0 or Need.EVALUATOR in self._needs()
 
     def test_the_frontier_is_what_each_budget_gives_alone(self) -> None:
         solver, problem = self.make_solver(), self.make_problem(4, 0)
         if type(solver).frontier is ScheduleSolver.frontier:
             assert not solver.abilities.all_budgets, "one budget after the other is no single pass"
-            pytest.skip("the solver has no frontier of its own")
+            raise NotApplicable("the solver has no frontier of its own")
         frontier = solver.frontier(problem)
         assert len(frontier) == problem.budget
         for budget, found in enumerate(frontier, 1):
             alone = self._solve(replace(problem, budget=budget))
             assert (found.schedule, found.objective) == (alone.schedule, alone.objective)
             assert (found.result, found.nfe) == (alone.result, alone.nfe)
+            assert found.lower_bound == alone.lower_bound
 
-    def test_an_exact_solver_says_so_of_every_budget(self) -> None:
-        if not self.make_solver().abilities.exact:
-            pytest.skip("the solver does not claim to be exact")
-        for budget in range(1, self.num_steps + 1):
-            result = self._solve(self.make_problem(budget, 1)).result
-            assert result in (Result.OPTIMAL, Result.INFEASIBLE)
+    def test_all_budgets_at_once_are_not_one_after_the_other(self) -> None:
+        solver, problem = self.make_solver(), self.make_problem(4, 0)
+        if not solver.abilities.all_budgets:
+            raise NotApplicable("the solver does not claim to answer all budgets at once")
+        kind = type(solver)
+        with mock.patch.object(kind, "solve", autospec=True, side_effect=kind.solve) as solve:
+            solver.frontier(problem)
+        assert solve.call_count < problem.budget, "frontier solves each budget by itself"
 
-    def test_an_exact_solver_equals_brute_force(self) -> None:
-        objective = self.exact_objective()
-        if objective is None:
-            pytest.skip("the solver does not claim to be exact in the span costs")
-        for seed in self.seeds:
-            for budget in range(1, self.num_steps + 1):
-                problem = self.make_problem(budget, seed)
-                got, best = self._solve(problem), BruteForce(objective).solve(problem)
-                assert got.result is Result.OPTIMAL
-                assert got.objective == pytest.approx(best.objective, rel=1e-9, abs=1e-12)
+    # -- nothing beside the problem -------------------------------------------------------------------
 
-    def test_an_infeasible_problem_is_a_value(self) -> None:
-        if self.exact_objective() is None:
-            pytest.skip("only solvers of span costs can know")
-        n = self.num_steps
-        problem = self.make_problem(2, 0)
-        start, stop = np.indices((n, n + 1))
-        assert problem.costs is not None
-        costs = np.where(stop - start > n // 2 - 1, np.inf, problem.costs)
-        solution = self._solve(replace(problem, costs=costs))
-        assert solution.result is Result.INFEASIBLE
-        assert solution.schedule is None
+    def test_the_same_problem_gives_the_same_solution(self) -> None:
+        first, second = (self._solve(self.make_problem(3, 1)) for _ in range(2))
+        assert _answer(first) == _answer(second)
+
+    def test_a_solver_can_be_used_again(self) -> None:
+        solver = self.make_solver()
+        first = solver.solve(self.make_problem(3, 0))
+        solver.solve(self.make_problem(5, 1))
+        assert _answer(solver.solve(self.make_problem(3, 0))) == _answer(first)
+
+    def test_solvers_do_not_influence_each_other(self) -> None:
+        """Whatever was solved before, and by how many."""
+        given = [(3, 0), (4, 1)]
+        first, second = self.make_solver(), self.make_solver()
+        forwards = [
+            s.solve(self.make_problem(*g)) for s, g in zip((first, second), given, strict=True)
+        ]
+        backwards = [self._solve(self.make_problem(*g)) for g in reversed(given)]
+        assert [_answer(s) for s in forwards] == [_answer(s) for s in reversed(backwards)]
+
+    def test_the_problem_is_not_changed(self) -> None:
+        problem = self.make_problem(4, 0)
+        displaced = problem.displacements and problem.displacements()
+        grid = problem.evaluator and problem.evaluator.grid
+        with unchanged(problem=problem, displacements=displaced, grid_of_the_evaluator=grid):
+            self._solve(problem)
+
+    def test_measurements_may_be_read_only(self) -> None:
+        """As they are where files hold them."""
+        problem = self.make_problem(3, 0)
+        for need in (Need.COSTS, Need.GRAM, Need.GRID, Need.GAINS):
+            array = getattr(problem, need.value)
+            if array is not None:
+                array.setflags(write=False)
+        assert _answer(self._solve(problem)) == _answer(self._solve(self.make_problem(3, 0)))
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        first, second = under_two_random_states(lambda: self._solve(self.make_problem(3, 0)))
+        assert _answer(first) == _answer(second), "the solution depends on global random state"
+
+    def test_random_choices_follow_the_seed_of_the_problem(self) -> None:
+        """As far as they are made by ``numpy.random.default_rng``."""
+        problem, seeds = self.make_problem(4, 0), []
+        for seed in (3, 4):
+            with seeds_of_generators() as made:
+                self._solve(replace(problem, seed=seed))
+            seeds.append([snapshot(each) for each in made])
+            assert not any(each is None for each in made), "a generator is not seeded"
+        if not any(seeds):
+            raise NotApplicable("the solver makes no random generator")
+        assert seeds[0] != seeds[1], "generators are the same whatever the problem's seed"
+
+    def _near(self, value: float, wanted: float) -> bool:
+        return math.isclose(value, wanted, rel_tol=self.rtol, abs_tol=1e-12)
+
+
+def _answer(solution: Solution) -> Any:
+    """All that a solver says of its schedule but the counters, which may hold times."""
+    found = replace(solution, stats={})
+    return snapshot(found)
+
+
+def _pairs(schedule: Schedule) -> list[tuple[int, int]]:
+    return [(span.start, span.stop) for span in schedule.spans()]
+
+
+def _only(problem: ScheduleProblem, schedule: Schedule) -> ScheduleProblem:
+    """The problem with no other spans than this schedule's."""
+    used = _pairs(schedule)
+    costs, displacements = problem.costs, problem.displacements
+    if costs is not None:
+        allowed = np.zeros(costs.shape, dtype=bool)
+        allowed[tuple(np.transpose(used))] = True
+        costs = np.where(allowed, costs, np.inf)
+        costs[np.arange(len(costs)), np.arange(len(costs)) + 1] = 0.0
+    if displacements is not None:
+        left = _kept(displacements(), set(used))
+        displacements = lambda: left  # noqa: E731
+    return replace(problem, costs=costs, displacements=displacements)
+
+
+def _kept(displaced: Displacements, used: set[tuple[int, int]]) -> Displacements:
+    rows = [row for row, span in enumerate(displaced.spans) if span in used]
+    per_sample = displaced.per_sample[:, rows][:, :, rows]
+    return Displacements(
+        displaced.num_steps, tuple(displaced.spans[row] for row in rows), per_sample
+    )
 
 
 def _without(problem: ScheduleProblem, needs: set[Need]) -> ScheduleProblem:

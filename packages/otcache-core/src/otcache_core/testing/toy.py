@@ -42,6 +42,7 @@ class ToySampler:
         power: p; 1 is an even grid.
         nonlinearity: a; 0 makes the ODE linear in x.
         seed: of W, b, c and all x_0.
+        starts: numbers of the samples' initial states, one a sample; 0, 1, ... if empty.
     """
 
     num_steps: int = 12
@@ -50,6 +51,7 @@ class ToySampler:
     power: float = 1.0
     nonlinearity: float = 1.0
     seed: int = 0
+    starts: tuple[int, ...] = ()
 
     @cached_property
     def grid(self) -> Floats:
@@ -60,7 +62,9 @@ class ToySampler:
     def start(self) -> Floats:
         """x_0 of every sample, shape (samples, d)."""
         rng = np.random.default_rng([self.seed, 1])
-        return rng.standard_normal((self.num_samples, self.dim))
+        if not self.starts:
+            return rng.standard_normal((self.num_samples, self.dim))
+        return rng.standard_normal((max(self.starts) + 1, self.dim))[list(self.starts)]
 
     @cached_property
     def _field(self) -> tuple[Floats, Floats, Floats]:

@@ -1,0 +1,279 @@
+"""What all kits have in common: their laws, an honest count of them, and failures with a reason."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import operator
+import re
+import sys
+import time
+import traceback
+import unittest
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from otcache_core.errors import OtcacheError, shortened, shown
+
+Law = Callable[[Any], None]
+
+
+class NotApplicable(unittest.SkipTest):
+    """Raised by a law that says nothing about this plugin, with the reason; pytest skips the test."""
+
+
+class Outcome(enum.Enum):
+    """How a law ended."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    EXPECTED = "fails as expected"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True)
+class LawResult:
+    """How one law ended.
+
+    Args:
+        law: name of the kit's method.
+        outcome: how it ended.
+        reason: what was found, why it does not apply, or why it is expected to fail; "" where kept.
+        seconds: wall time.
+    """
+
+    law: str
+    outcome: Outcome
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class KitReport:
+    """How each law of a kit ended, in the order of the kit.
+
+    Args:
+        kit: name of the class.
+        results: one a law.
+    """
+
+    kit: str
+    results: tuple[LawResult, ...]
+
+    def of(self, outcome: Outcome) -> tuple[LawResult, ...]:
+        """Return the laws that ended so."""
+        return tuple(result for result in self.results if result.outcome is outcome)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the broken laws."""
+        return tuple(result.law for result in self.of(Outcome.BROKEN))
+
+    @property
+    def passed(self) -> bool:
+        """Whether no law is broken, and some are kept."""
+        return not self.broken and bool(self.of(Outcome.KEPT))
+
+    @property
+    def count(self) -> str:
+        """Return ``31 laws: 27 kept, 0 broken, 1 fails as expected, 3 not applicable``."""
+        parts = ", ".join(f"{len(self.of(outcome))} {outcome.value}" for outcome in Outcome)
+        return f"{len(self.results)} laws: {parts}"
+
+    def __str__(self) -> str:
+        """Return a line a law, and the count."""
+        width = max(len(outcome.value) for outcome in Outcome)
+        lines = []
+        for result in self.results:
+            tail = f": {result.reason}" if result.reason else ""
+            words = result.law.removeprefix("test_").replace("_", " ")
+            lines.append(f"{result.outcome.value:{width}}  {words}{tail}")
+        return "\n".join((*lines, self.count))
+
+
+def _judged(law: Law) -> Law:
+    """Return a law that, where the kit expects it to fail, passes exactly if it fails."""
+
+    @functools.wraps(law)
+    def judged(self: Conformance) -> None:
+        name = law.__name__
+        reason = type(self).expected_failures.get(name)
+        if reason is None:
+            law(self)
+            return
+        result = self._result(name)
+        if result.outcome is not Outcome.EXPECTED:
+            raise AssertionError(result.reason)
+        if "pytest" in sys.modules:
+            sys.modules["pytest"].xfail(reason)
+
+    return judged
+
+
+class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
+    """A kit: the laws of one contract, each a method ``test_...`` without arguments.
+
+    A kit is used as it is: subclasses say by the documented hooks (``make_...``) how to make the
+    plugin, and may add tests of their own. A law or a helper of the kit that is redefined, or set to
+    None, is an error of the class, since it would drop a check in silence; a law that a plugin cannot
+    keep is named in ``expected_failures`` with the reason.
+
+    pytest runs each law as a test. :meth:`check_laws` runs them without pytest.
+
+    Attributes:
+        expected_failures: reasons by names of laws. It is an error where such a law is kept or not
+            applicable, the name is unknown or the reason is empty.
+
+    Examples:
+        >>> from otcache_core.solvers import Uniform
+        >>> from otcache_core.testing import SolverConformance
+        >>> class TestUniform(SolverConformance):
+        ...     def make_solver(self):
+        ...         return Uniform()
+        >>> TestUniform.check_laws().passed
+        True
+
+    Raises:
+        OtcacheError: at the definition of a subclass that breaks these rules.
+    """
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    _kit: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, *, kit: bool = False, **options: Any) -> None:
+        """Check a subclass, and count its laws.
+
+        Args:
+            kit: whether the class is a kit itself, whose laws and helpers bind its subclasses.
+            options: for other base classes.
+        """
+        super().__init_subclass__(**options)
+        inherited = [base._kit for base in cls.__bases__ if issubclass(base, Conformance)]
+        cls._kit = functools.reduce(operator.or_, inherited)
+        _check_overrides(cls)
+        if kit:
+            own = [name for name, value in vars(cls).items() if _binding(name, value)]
+            for name in own:
+                if name.startswith("test_"):
+                    setattr(cls, name, _judged(vars(cls)[name]))
+            cls._kit = cls._kit | {name: vars(cls)[name] for name in own}
+        _check_expectations(cls)
+
+    @classmethod
+    def laws(cls) -> tuple[str, ...]:
+        """Return the names of all laws, in the order of the kit, whatever a subclass did to them."""
+        return tuple(name for name in cls._kit if name.startswith("test_"))
+
+    @classmethod
+    def check_laws(cls) -> KitReport:
+        """Run every law on an instance of its own, without pytest.
+
+        What a law raises is its result; an interrupt is passed on.
+        """
+        return KitReport(cls.__name__, tuple(cls()._result(law) for law in cls.laws()))
+
+    @_judged
+    def test_no_law_was_taken_away(self) -> None:
+        """Of a class that was changed after its definition."""
+        for name in self.laws():
+            assert getattr(type(self), name, None) is self._kit[name], f"{name} was replaced"
+
+    def _result(self, law: str) -> LawResult:
+        began = time.perf_counter()
+        outcome, reason = _run(functools.partial(self._kit[law].__wrapped__, self))
+        expected = self.expected_failures.get(law)
+        if expected is not None:
+            outcome, reason = _expected(law, outcome, expected)
+        return LawResult(law, outcome, reason, time.perf_counter() - began)
+
+
+Conformance._kit = {
+    name: vars(Conformance)[name]
+    for name in ("test_no_law_was_taken_away", "_result", "laws", "check_laws")
+}
+
+
+def _binding(name: str, value: object) -> bool:
+    """Whether a kit's attribute binds its subclasses: a law, or a helper that laws use."""
+    private = name.startswith("_") and not name.startswith(("__", "_abc")) and name != "_kit"
+    helper = private and not getattr(value, "__isabstractmethod__", False)
+    return helper or name.startswith("test_")
+
+
+def _check_overrides(cls: type[Conformance]) -> None:
+    """Raise OtcacheError if a class stands before a kit's law or helper with one of its own."""
+    for name, ours in cls._kit.items():
+        if inspect.getattr_static(cls, name) is not ours:
+            raise OtcacheError(
+                f"{cls.__name__} redefines {name} of its kit, which drops a check: give your own test or "
+                "helper another name, and put a law that your plugin cannot keep into expected_failures "
+                "with the reason."
+            )
+
+
+def _check_expectations(cls: type[Conformance]) -> None:
+    for law, reason in cls.expected_failures.items():
+        if law not in cls.laws():
+            raise OtcacheError(
+                f"{cls.__name__}.expected_failures names {shown(law)}, which is no law of this kit: "
+                f"take a name of {cls.__name__}.laws()."
+            )
+        if not (isinstance(reason, str) and reason.strip()):
+            raise OtcacheError(
+                f"{cls.__name__}.expected_failures gives no reason for {law}: write down why your plugin "
+                "cannot keep this law."
+            )
+
+
+def _expected(law: str, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+    """Return the result of a law that is expected to fail."""
+    if outcome is Outcome.BROKEN:
+        return Outcome.EXPECTED, reason
+    advice = f"take it out of expected_failures, where it stands for the reason {reason!r}"
+    return Outcome.BROKEN, f"{law} is {outcome.value}: {advice}."
+
+
+def _run(law: Callable[[], None]) -> tuple[Outcome, str]:
+    try:
+        law()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may exit, and pytest's outcomes are no Exceptions
+        if isinstance(error, unittest.SkipTest) or type(error).__name__ == "Skipped":
+            return Outcome.NOT_APPLICABLE, str(error)
+        return Outcome.BROKEN, _told(error)
+    return Outcome.KEPT, ""
+
+
+def _told(error: BaseException) -> str:
+    """Return what a failure says; of a bare assertion, the line that failed."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AssertionError):
+        frames = traceback.extract_tb(error.__traceback__)
+        return shortened(text or f"not so: {frames[-1].line}")
+    return shortened(f"{type(error).__name__}: {text}")
+
+
+@contextmanager
+def refused(what: str, match: str = "", error: type[Exception] = OtcacheError) -> Iterator[None]:
+    """Assert that an error is raised.
+
+    Args:
+        what: what raises it, for the message.
+        match: pattern of the words of the error.
+        error: its type.
+
+    Raises:
+        AssertionError: if nothing is raised, or in other words.
+    """
+    try:
+        yield
+    except error as raised:
+        told = str(raised)
+        assert re.search(match, told), f"{what} is refused in other words than {match!r}: {told}"
+    else:
+        raise AssertionError(f"{what} must raise {error.__name__}, nothing was raised")
