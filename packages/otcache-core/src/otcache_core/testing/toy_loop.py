@@ -42,17 +42,21 @@ def toy_loop(sampler: ToySampler | None = None) -> Loop:
     """Return a fresh loop of Euler steps on an even grid; two of them share nothing and sample the same.
 
     It is called as ``loop(prompts, seeds, num_steps)``, takes x_0 from the seeds, ignores the prompts and
-    returns x_N, shape (samples, d).
+    returns x_N, shape (samples, d). With ``stop=i`` it raises InterruptedError before step i.
 
     Args:
         sampler: whose velocity its denoiser computes.
     """
     denoiser = ToyDenoiser(sampler or ToySampler())
 
-    def sample(prompts: Sequence[str], seeds: Sequence[int], num_steps: int) -> Floats:
+    def sample(
+        prompts: Sequence[str], seeds: Sequence[int], num_steps: int, stop: int | None = None
+    ) -> Floats:
         dim = denoiser.sampler.dim
         x = np.stack([np.random.default_rng(seed).standard_normal(dim) for seed in seeds])
-        for s, after in itertools.pairwise(even_grid(num_steps)):
+        for step, (s, after) in enumerate(itertools.pairwise(even_grid(num_steps))):
+            if step == stop:
+                raise InterruptedError
             x = x + (after - s) * made.denoiser(x, s)
         return x
 

@@ -76,8 +76,6 @@ def plugins_check(
     checked = check(Registry(), name, None if kind is None else read_kind(kind))
     if as_json:
         show_json(checked.to_dict())
-    elif checked.unchecked:
-        show_line(f"{checked.plugin} was not checked: {checked.unchecked}.")
     else:
         show_table(checked.table(), highlight=False)
         show_line(checked.summary())

@@ -2,69 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from otcache.plugin_tools.kinds import in_words, spelled
+from otcache.plugin_tools.toy_kits import kit_of
 from otcache_core.errors import PluginError
 from otcache_core.plugins import KINDS, Registry
 from otcache_core.plugins.registry import ANY, reason_of
+from otcache_core.testing import LawResult, Outcome
 
-if TYPE_CHECKING:
-    from otcache_core.testing.kit import KitReport
-
-STYLES = {"kept": "green", "broken": "bold red", "fails as expected": "yellow"}
-#: As users read them: the kit speaks of laws that are kept or broken.
-WORDS = {"kept": "passed", "broken": "failed"}
+#: As users read them, and the style: the kits speak of laws that are kept or broken.
+SHOWN = {
+    Outcome.KEPT: ("passed", "green"),
+    Outcome.BROKEN: ("failed", "bold red"),
+    Outcome.EXPECTED: ("fails as expected", "yellow"),
+    Outcome.NOT_APPLICABLE: ("not applicable", "dim"),
+}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a kit says of a plugin.
+    """What its conformance kit says of a plugin.
 
     Args:
         plugin: qualified name.
         kind: of the plugin.
-        report: of its kit; None where nothing could be checked.
+        results: one a law; none where nothing could be checked.
         unchecked: why not, in words; "" where it was.
         useless: whether it cannot even be made.
     """
 
     plugin: str
     kind: str
-    report: KitReport | None
+    results: tuple[LawResult, ...] = ()
     unchecked: str = ""
     useless: bool = False
 
     @property
     def failed(self) -> bool:
         """Whether it breaks a law, or cannot be made."""
-        return self.useless or any(r.outcome.value == "broken" for r in self._results)
-
-    @property
-    def _results(self) -> tuple[Any, ...]:
-        return () if self.report is None else self.report.results
+        return self.useless or any(r.outcome is Outcome.BROKEN for r in self.results)
 
     def counts(self) -> dict[str, int]:
-        """Return how many laws passed, failed and so on, those that occur."""
-        found: dict[str, int] = {"passed": 0, "failed": 0}
-        for result in self._results:
-            word = WORDS.get(result.outcome.value, result.outcome.value)
-            found[word] = found.get(word, 0) + 1
-        return found
+        """Return how many laws passed, failed, and so on."""
+        ended = [result.outcome for result in self.results]
+        return {word: ended.count(outcome) for outcome, (word, _) in SHOWN.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         laws = [
-            {
-                **asdict(r),
-                "law": _law(r.law),
-                "outcome": WORDS.get(r.outcome.value, r.outcome.value),
-            }
-            for r in self._results
+            {"law": _law(r), "outcome": SHOWN[r.outcome][0], "reason": _line(r.reason)}
+            for r in self.results
         ]
         facts = {"plugin": self.plugin, "kind": self.kind, "unchecked": self.unchecked}
         return {**facts, "failed": self.failed, "counts": self.counts(), "laws": laws}
@@ -74,19 +67,20 @@ class Checked:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
         table.add_column(no_wrap=True)
         table.add_column()
-        for result in self._results:
-            outcome = result.outcome.value
-            law = Text(_law(result.law))
+        for result in self.results:
+            law = Text(_law(result))
             if result.reason:
-                law.append(f": {' '.join(result.reason.split())}", style="dim")
-            table.add_row(Text(WORDS.get(outcome, outcome), STYLES.get(outcome, "dim")), law)
+                law.append(f": {_line(result.reason)}", style="dim")
+            table.add_row(Text(*SHOWN[result.outcome]), law)
         return table
 
     def summary(self) -> str:
-        """Return the counts in one line."""
-        parts = ", ".join(f"{count} {word}" for word, count in self.counts().items())
+        """Return the counts in one line, or why nothing was checked."""
         about = f"{self.plugin} ({in_words(self.kind)})"
-        return f"{about}: {len(self._results)} laws, {parts}"
+        if self.unchecked:
+            return f"{about}: not checked, {self.unchecked}"
+        parts = [f"{count} {word}" for word, count in self.counts().items()]
+        return f"{about}: {len(self.results)} laws, {', '.join(parts)}"
 
 
 def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
@@ -98,29 +92,22 @@ def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
         kind: of the plugin; needed where plugins of several kinds have this name.
 
     Raises:
-        PluginError: if there is no such plugin, it cannot be made, or pytest is not installed.
+        PluginError: if there is no such plugin, or its class cannot be imported.
     """
-    found = kind or _kind_of(registry, name)
-    plugin = registry.resolve(found, name)
-    needs = getattr(registry.get(found, plugin), "needs", "")
-    if needs:
-        why = f"it needs {needs} at a local path, and so only a test of the package can check it"
-        return Checked(plugin, found, None, why)
+    kind = kind or _kind_of(registry, name)
+    plugin = registry.resolve(kind, name)
+    target = registry.get(kind, plugin)
+    if kind == "metrics" and target.needs:
+        why = f"it needs {target.needs} at a local path, and only a test of its package has that"
+        return Checked(plugin, kind, unchecked=why)
     try:
-        from otcache.plugin_tools.toy_kits import kit_of
-    except ModuleNotFoundError as error:
-        if error.name != "pytest":
-            raise
-        raise PluginError(
-            "conformance kits need pytest, which is not installed: pip install pytest."
-        ) from error
-    try:
-        kit = kit_of(found, lambda: registry.create(found, plugin))
+        kit = kit_of(kind, partial(registry.create, kind, plugin))
     except ANY as error:  # of its constructor, or of what it is asked first
-        return Checked(plugin, found, None, f"it cannot be made: {reason_of(error)}", useless=True)
+        why = f"it cannot be made: {_line(reason_of(error))}"
+        return Checked(plugin, kind, unchecked=why, useless=True)
     if isinstance(kit, str):
-        return Checked(plugin, found, None, kit)
-    return Checked(plugin, found, kit.check_laws())
+        return Checked(plugin, kind, unchecked=kit)
+    return Checked(plugin, kind, kit.check_laws().results)
 
 
 def _kind_of(registry: Registry, name: str) -> str:
@@ -137,5 +124,9 @@ def _kind_of(registry: Registry, name: str) -> str:
     raise PluginError(f"no plugin is called {name!r}: see otcache plugins list.")
 
 
-def _law(name: str) -> str:
-    return name.removeprefix("test_").replace("_", " ")
+def _law(result: LawResult) -> str:
+    return result.law.removeprefix("test_").replace("_", " ")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

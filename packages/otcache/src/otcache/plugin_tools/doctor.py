@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from otcache.plugin_tools.finding import Finding
+from otcache.plugin_tools.kinds import spelled
 from otcache.plugin_tools.requirements import requirement_findings
 from otcache.plugin_tools.settings import settings_findings
 from otcache_core.errors import PluginError
@@ -29,16 +30,16 @@ def examine() -> list[Finding]:
     """
     points = list(found_entry_points(PluginSettings(), True))
     ours = Registry(entry_points=False)
-    findings = [*settings_findings(points), *_own_findings(ours)]
+    findings = [*settings_findings(points), *own_findings(ours)]
     allowed = found_entry_points(PluginSettings.from_environment(), True)
     readings = read_points([p for p in allowed if not p.ours], targets=True, cached=False)
     for reading in readings:
-        findings += _reading_findings(reading)
+        findings += reading_findings(reading)
         findings += requirement_findings(reading.distribution)
-    return [*findings, *_twice(ours, readings)]
+    return [*findings, *same_names(ours, readings)]
 
 
-def _own_findings(registry: Registry) -> Iterator[Finding]:
+def own_findings(registry: Registry) -> Iterator[Finding]:
     """Yield what is wrong with otcache itself, which is put into the registry on the way."""
     try:
         registry.register_builtin()
@@ -48,7 +49,7 @@ def _own_findings(registry: Registry) -> Iterator[Finding]:
         yield from requirement_findings(package)
 
 
-def _reading_findings(reading: Reading) -> Iterator[Finding]:
+def reading_findings(reading: Reading) -> Iterator[Finding]:
     """Yield what is wrong with one entry point and what it offers."""
     package = reading.distribution
     for found in reading.findings:
@@ -60,7 +61,7 @@ def _reading_findings(reading: Reading) -> Iterator[Finding]:
         what = f"{reading.module} offers nothing"
         yield Finding(package, reading.point, what, "mark its hooks with @hookimpl")
     if reading.printed.strip():
-        what = f"it prints when it is imported: {_first_line(reading.printed)!r}"
+        what = f"it prints when it is imported or made: {_first_line(reading.printed)!r}"
         yield Finding(package, reading.point, what, "print nothing there: use a logger")
     for offer in reading.offers:
         missing = offer.info().missing()
@@ -74,18 +75,19 @@ def _remedy(reading: Reading, found: Wrong) -> str:
     package, kind, where = reading.distribution, found.kind, found.where
     if kind == "api":
         apis = [o.api for o in reading.offers if f"{o.kind} {o.name}" == where]
-        newer = any(api > API_VERSION for api in apis)
-        return (
-            "update otcache: pip install -U otcache otcache-core"
-            if newer
-            else f"update the plugin: pip install -U {package}"
-        )
+        if any(api > API_VERSION for api in apis):
+            return "update otcache: pip install -U otcache otcache-core"
+        return f"update the plugin: pip install -U {package}"
     if kind == "hook":
         return _hook_remedy(where, found.what)
     if kind == "slow":
         return f"import what is heavy in the module of the class, not in {reading.module}"
     if kind == "target":
         return f"name {_wanted(where)} in Info(target=...), or update {package}"
+    if kind == "trial":
+        of, _, name = where.partition(" ")
+        asked = f"otcache plugins check {package}/{name} --kind {spelled(of)}"
+        return f"run {asked}, and report what fails to its author"
     if kind == "offer":
         return "return a list of Info from each hook, every name once"
     return f"update {package}, or leave it out by OTCACHE_DISABLE_PLUGINS={package}"
@@ -110,7 +112,7 @@ def _wanted(where: str) -> str:
     return f"a subclass of {contract.__name__}" if contract else "an existing class"
 
 
-def _twice(ours: Registry, readings: Sequence[Reading]) -> Iterator[Finding]:
+def same_names(ours: Registry, readings: Sequence[Reading]) -> Iterator[Finding]:
     """Yield each foreign plugin whose name another distribution offers too."""
     offers: dict[tuple[str, str], list[Offer]] = defaultdict(list)
     for kind in KINDS:

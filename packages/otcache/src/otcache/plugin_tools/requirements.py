@@ -49,7 +49,7 @@ def _requirements(package: str) -> tuple[dict[str, list[Requirement]], list[str]
 
 def _wrong(package: str, name: str, requirements: list[Requirement]) -> Iterator[Finding]:
     wanted = ",".join(filter(None, (str(r.specifier) for r in requirements)))
-    if not _feasible(*(r.specifier for r in requirements)):
+    if not feasible(*(r.specifier for r in requirements)):
         what = f"it requires {name}{wanted}, which no version meets"
         yield Finding(package, "", what, f"report it to the author of {package}, or remove it")
         return
@@ -68,14 +68,14 @@ def _clash(
     """Return what to say of another version than is required: whether otcache itself stands against it."""
     for ours in OURS:
         for other in _requirements(ours)[0].get(name, []) if ours != package else []:
-            if not _feasible(other.specifier, *(r.specifier for r in requirements)):
+            if not feasible(other.specifier, *(r.specifier for r in requirements)):
                 both = f"{what}: {ours} requires {name}{other.specifier}"
                 advice = f"update {package}, or install it in an environment without {ours}"
                 return both, advice
     return what, f"install that version: pip install '{name}{wanted}'"
 
 
-def _feasible(*specifiers: SpecifierSet) -> bool:
+def feasible(*specifiers: SpecifierSet) -> bool:
     """Return whether some version is in all of these sets: a bound of one, or next to one."""
     bounds = {spec.version.removesuffix(".*") for spec in chain.from_iterable(specifiers)}
     near = chain.from_iterable((b, f"{b}.0.0.1", f"{b}.post1", f"{b}.dev0") for b in bounds)

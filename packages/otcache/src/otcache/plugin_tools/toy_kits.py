@@ -1,11 +1,9 @@
-"""The conformance kit of a plugin that is installed, on toy problems, loops and pictures.
-
-Importing this module imports :mod:`otcache_core.testing`.
-"""
+"""The conformance kit of a plugin that is installed, on toy problems, loops and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,18 @@ from otcache_core.schedule import Span
 from otcache_core.testing import (
     BaselineConformance,
     ClipMetricConformance,
+    ClipWriterConformance,
+    Conformance,
     CostModelConformance,
     ExecutorConformance,
     ForecasterConformance,
     MetricConformance,
+    NotApplicable,
     ProbeConformance,
     PromptMetricConformance,
     SetMetricConformance,
     SolverConformance,
 )
-from otcache_core.testing.kit import Conformance, NotApplicable
 
 Make = Callable[[], Any]
 Kit = type[Conformance]
@@ -38,7 +38,8 @@ METRICS: dict[str, Kit] = {
     "prompts": PromptMetricConformance,
     "set": SetMetricConformance,
 }
-NO_ANSWER = "it takes a value derived without the metric, which only a test of the package can give"
+NO_ANSWER = "it takes a value derived without the metric, which only a test of its package has"
+NO_DECODER = "it reads the file again, which only a test of its package can"
 #: Heights and widths of pictures to try: some metrics refuse small ones.
 SIZES = (64, 192, 256)
 
@@ -62,11 +63,22 @@ def kit_of(kind: str, make: Make) -> Kit | str:
             return _metric_kit(plugin, make)
         case "probes" | "executors" | "baselines":
             return _target_kit(kind, plugin, make)
-    return f"there is no conformance kit of {kind}"
+        case "writers":
+            return _kit(
+                ClipWriterConformance, make_writer=lambda _: make(), decode=_not_known(NO_DECODER)
+            )
+    return f"{kind} have no conformance kit here"
 
 
 def _kit(base: Kit, **hooks: Any) -> Kit:
     return type(f"Checked{base.__name__}", (base,), hooks)
+
+
+def _not_known(reason: str) -> Callable[..., Any]:
+    def hook(*_: object) -> Any:
+        raise NotApplicable(reason)
+
+    return hook
 
 
 def _weights(forecaster: Forecaster) -> dict[str, Any]:
@@ -82,11 +94,7 @@ def _metric_kit(metric: Metric, make: Make) -> Kit | str:
     base = METRICS.get(metric.takes)
     if base is None:
         return f"its attribute 'takes' is {metric.takes!r}, which is none of {', '.join(METRICS)}"
-
-    def known_answer(_: object) -> Any:
-        raise NotApplicable(NO_ANSWER)
-
-    hooks: dict[str, Any] = {"make_metric": lambda _: make(), "known_answer": known_answer}
+    hooks: dict[str, Any] = {"make_metric": lambda _: make(), "known_answer": _not_known(NO_ANSWER)}
     if base is MetricConformance:
         hooks["shape"] = next((s for s in map(_shape, SIZES) if _takes(metric, s)), _shape(64))
     return _kit(base, **hooks)
@@ -111,21 +119,21 @@ def _target_kit(kind: str, plugin: Any, make: Make) -> Kit | str:
     target = target_for(type(plugin))
     reason = plugin.supports(target(), *request)
     if reason:
-        return f"it works on no toy loop, and so only a test of the package can check it: {reason}"
+        return f"it works on no toy loop, so that only a test of its package can: {reason}"
     hooks = {"make_target": lambda _: target(), "request": lambda _: REQUEST, "traces": _traces}
     if kind == "probes":
         finals = {"final_latents": lambda _, loop, request: _run(loop, request)}
         return _kit(ProbeConformance, make_probe=lambda _: make(), **hooks, **finals)
     if kind == "baselines":
-        run = {"run": _run_one}
-        return _kit(BaselineConformance, make_baseline=lambda _: make(), **hooks, **run)
+        runs = {"run": _run_one, "break_off": _break_off, "calls": _calls}
+        return _kit(BaselineConformance, make_baseline=lambda _: make(), **hooks, **runs)
     return _kit(
         ExecutorConformance,
         make_executor=lambda _: make(),
         make_target=hooks["make_target"],
         run=lambda _, loop: _run(loop, REQUEST),
         denoiser=lambda _, loop: loop.denoiser,
-        calls=lambda _, loop: loop.denoiser.worked,
+        calls=_calls,
         num_steps=STEPS,
     )
 
@@ -137,6 +145,15 @@ def _run(loop: Any, request: SampleRequest) -> Any:
 def _run_one(_: object, loop: Any, sample: int, num_steps: int) -> Any:
     one = slice(sample, sample + 1)
     return np.asarray(loop(REQUEST.prompts[one], REQUEST.seeds[one], num_steps))
+
+
+def _break_off(_: object, loop: Any, num_steps: int) -> None:
+    with suppress(InterruptedError):
+        loop(REQUEST.prompts[:1], REQUEST.seeds[:1], num_steps, stop=num_steps // 2 + 1)
+
+
+def _calls(_: object, loop: Any) -> int:
+    return int(loop.denoiser.worked)
 
 
 def _traces(_: object, loop: Any) -> Any:

@@ -46,10 +46,14 @@ def tensor_loop(torch: Any) -> Loop:
 
     denoiser = Denoiser()
 
-    def sample(prompts: Sequence[str], seeds: Sequence[int], num_steps: int) -> Any:
+    def sample(
+        prompts: Sequence[str], seeds: Sequence[int], num_steps: int, stop: int | None = None
+    ) -> Any:
         starts = [np.random.default_rng(seed).standard_normal(sampler.dim) for seed in seeds]
         x = torch.from_numpy(np.stack(starts)).float()
-        for s, after in itertools.pairwise(even_grid(num_steps).tolist()):
+        for step, (s, after) in enumerate(itertools.pairwise(even_grid(num_steps).tolist())):
+            if step == stop:
+                raise InterruptedError
             x = x + (after - s) * made.denoiser(x, s)
         return x
 
