@@ -83,6 +83,11 @@ from arena_fakes import pictures, run
 from otcache.arena.folder import Folder, Plan
 method = sys.argv[2]
 part = Folder(sys.argv[1] and __import__("pathlib").Path(sys.argv[1])).of(method)
+if method == "noise":
+    print("a library that prints before there is a channel", flush=True)
+    print(json.dumps(["no", "event"]), flush=True)
+if method == "fork":
+    __import__("subprocess").Popen([sys.executable, "-c", "input()"], stderr=-3)
 say = lambda event, **facts: print(json.dumps(dict(event=event, **facts)), flush=True)
 if method == "absent":
     say("absent", reason="made for U-Nets"); sys.exit()
@@ -97,12 +102,20 @@ for label in labels:
     say("begin", what=label)
     if method == "crash" and label == "B = 2":
         print("IndexError: out of range", file=sys.stderr); sys.exit(1)
+    if method == "quits" and label == "B = 2":
+        sys.exit(0)
+    if method == "failed" and label == "B = 2":
+        say("failed", reason="IndexError: out of range")
+        print("good bye", file=sys.stderr); sys.exit(1)
     if method == "killed" and label == "B = 4":
         os.kill(os.getpid(), 9)
     if method == "hang" and label == "B = 2":
         __import__("threading").Event().wait()
     part.keep_run(run(label), pictures(0.1), None)
     say("end")
+if method == "fork":
+    os._exit(0)
+say("done")
 """
 
 

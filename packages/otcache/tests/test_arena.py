@@ -6,20 +6,23 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otcache.arena import Settings
+from otcache.arena import run as arena_run
 from otcache.arena.asking import read_tagged, set_aside, spread
 from otcache.arena.assembly import FRAMES_PER_SECOND, Assembly
 from otcache.arena.channel import ORPHANED
-from otcache.arena.folder import FULL, Folder, Plan
+from otcache.arena.folder import CALIBRATION, FULL, Folder, Plan
 from otcache.arena.matching import WITHIN, match
 from otcache.arena.measures import Measures
 from otcache.arena.rules import FluxTable
@@ -27,11 +30,13 @@ from otcache.arena.run import check_methods
 from otcache.arena.supervisor import Supervisor
 from otcache.arena.tuning import Tuning
 from otcache.arena.worker import Bench, Worker, full_runs
+from otcache.progress import Stages
 from otcache.published import published
 from otcache.report import write_report
 from otcache.state_error import state_rmse
 from otcache.timing import ABOVE, ROUNDS, Pair
 from otcache_core import FileError, OtcacheError
+from otcache_core.calibration import FACTS
 from otcache_core.contracts import (
     Baseline,
     BaselineSetting,
@@ -43,7 +48,7 @@ from otcache_core.contracts import (
     SetMetric,
 )
 from otcache_core.errors import OtcacheNotice
-from otcache_core.plugins import Info, Registry, hookimpl
+from otcache_core.plugins import Info, Registry, RegistryDescription, hookimpl
 
 sys.path.insert(0, str(Path(__file__).parent))
 import arena_fakes as fakes
@@ -249,6 +254,27 @@ def test_a_crash_costs_its_cell_only(tmp_path: Path) -> None:
     assert part.run("B = 4") is not None
 
 
+def test_what_a_worker_says_of_its_failure_is_told(tmp_path: Path) -> None:
+    """Whatever was printed after it."""
+    part = supervise(tmp_path, "failed").of("failed")
+    assert part.failures() == {"B = 2": "failed while at B = 2: IndexError: out of range"}
+    assert part.run("B = 4") is not None
+
+
+def test_a_worker_that_ends_in_peace_before_it_is_done_has_failed(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "quits").of("quits")
+    assert part.failures() == {"B = 2": "ended with status 0 while at B = 2: it said nothing"}
+    assert part.run("B = 4") is not None
+
+
+@pytest.mark.parametrize("method", ["noise", "fork"])
+def test_what_is_no_event_is_not_read_and_a_child_is_not_waited_for(
+    tmp_path: Path, method: str
+) -> None:
+    part = supervise(tmp_path, method).of(method)
+    assert part.run("B = 4") is not None
+
+
 def test_a_signal_is_told(tmp_path: Path) -> None:
     part = supervise(tmp_path, "killed").of("killed")
     assert "signal 9 while at B = 4" in part.failures()["B = 4"]
@@ -431,6 +457,69 @@ def test_no_reference_steps_make_no_reference_and_no_rows_of_it(
     assert not recwarn.list
 
 
+RUBBISH: dict[str, tuple[str, Any, str]] = {
+    "supports nothing": ("supports", None, r"supports\(\) gives must be a text.*got None"),
+    "calibrates nothing": ("calibrate", None, r"calibrate\(\) gives must be plain data"),
+    "calibrates numbers": ("calibrate", {1: 2}, r"calibrate\(\) gives must be plain data"),
+    "calibrates objects": ("calibrate", {"net": object()}, "object"),
+    "half a price": ("calibrate", {"nfe": 2.5}, "'nfe' .*must be a number of evaluations"),
+    "a debt": ("calibrate", {"nfe": -1}, "'nfe' .*must be a number of evaluations"),
+    "no settings": ("settings", None, "a list of BaselineSetting, got None"),
+    "schedules": ("settings", [(0, 3), (0, 2)], "a list of BaselineSetting"),
+    "one of two": ("settings", [BaselineSetting("a", {}, 8)], "settings must be 2, one a budget"),
+    "no label": ("settings", [BaselineSetting("", {}, 8)] * 2, "label .*must be a short text"),
+    "one label": (
+        "settings",
+        [BaselineSetting("a b", {"k": k}, 8) for k in (1, 2)],
+        "labels of settings must be distinct",
+    ),
+    "no steps": ("settings", [BaselineSetting("a", {})] * 2, "num_steps must be"),
+    "steps backwards": (
+        "settings",
+        [BaselineSetting("a", {"skips": 5}, 8, (3, 0))] * 2,
+        "computed steps must be increasing",
+    ),
+    "steps between": (
+        "settings",
+        [BaselineSetting("a", {"skips": 5}, 8, (0, 0.5))] * 2,  # type: ignore[arg-type]  # rubbish
+        "cannot be kept: Expected `int`, got `float`",
+    ),
+    "no source": ("source", None, "cannot be kept: Expected `str`, got `null`"),
+}
+
+
+@pytest.mark.parametrize("what", RUBBISH)
+def test_rubbish_is_refused_before_it_is_kept(what: str, tmp_path: Path) -> None:
+    """What the comparison reads of a method, in another process, can be read."""
+    name, value, reason = RUBBISH[what]
+    folder, probe = Folder(tmp_path), FakeProbe()
+    folder.begin(fakes.job(), overwrite=False)
+    bench = Bench(folder.job, None, {}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    part, baseline = folder.of("knob"), Knob(probe)
+    setattr(baseline, name, value if name == "source" else lambda *given: value)
+    with pytest.raises((OtcacheError, TypeError), match=reason):
+        Worker(bench, part, baseline).work("knob")
+    part.measured(), part.plan(), part.run("a")
+
+
+def test_what_a_baseline_changes_is_its_own(tmp_path: Path) -> None:
+    class Vandal(Knob):
+        def calibrate(self, target: Any, request: Any, budgets: Any) -> Any:
+            request.call["height"] = 1
+            return {"nfe": 0, "found": [1]}
+
+        def settings(self, num_steps: int, budgets: Any, measured: Any) -> Any:
+            measured["found"].clear()
+            return super().settings(num_steps, budgets, measured)
+
+    folder, probe = Folder(tmp_path), FakeProbe()
+    folder.begin(fakes.job(), overwrite=False)
+    bench = Bench(folder.job, None, {"height": 64}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    Worker(bench, folder.of("knob"), Vandal(probe)).work("knob")
+    assert bench.call == {"height": 64}
+    assert folder.of("knob").measured() == {"nfe": 0, "found": [1]}
+
+
 # --- results ---------------------------------------------------------------------------------------
 
 
@@ -576,6 +665,72 @@ def test_a_typo_gets_the_nearest_names() -> None:
     assert check_methods(["uniform", "uniform"], registry) == ["uniform"]
 
 
+def test_a_name_of_ours_means_ours_and_the_other_is_called_by_its_distribution() -> None:
+    """As every process of a comparison finds it by that name."""
+    registry = Registry(entry_points=False)
+    registry.register(Baselines(), "otcache")
+    registry.register(Baselines(), "shadow")
+    known = check_methods([], registry)
+    assert known[0] == "otcache"
+    assert len(set(known)) == len(known) == 8
+    assert check_methods(["shadow/uniform", "otcache/uniform", "uniform"], registry) == [
+        "shadow/uniform",
+        "uniform",
+    ]
+    for name in known:
+        distribution = "shadow" if name.startswith("shadow/") else "otcache"
+        assert registry.resolve("baselines", name).startswith(f"{distribution}/")
+    assert check_methods(["solver:otcache-core/uniform"], registry) == ["solver:uniform"]
+
+
+class Obedient:
+    """In the place of a supervisor: writes down who ran; a calibration fails before there is ``power``."""
+
+    ran: ClassVar[list[str]] = []
+    power: ClassVar[bool] = False
+
+    def __init__(self, folder: Folder, *given: Any, **more: Any) -> None:
+        self._folder, self.stop = folder, threading.Event()
+
+    def run(self, method: str) -> None:
+        part = self._folder.of(method)
+        if "" in part.failures():
+            return
+        self.ran.append(method)
+        if method == FULL:
+            part.keep_run(fakes.run(FULL, fakes.N), fakes.pictures(0.0), None)
+        elif method == CALIBRATION and self.power:
+            (self._folder.calibration / FACTS).parent.mkdir(parents=True)
+            (self._folder.calibration / FACTS).touch()
+        elif method == CALIBRATION:
+            part.keep_failure("", "took longer than 5 s")
+
+
+def test_solvers_are_tried_again_once_there_is_the_calibration_that_they_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not what failed for a reason of its own."""
+    monkeypatch.setattr(arena_run, "Supervisor", Obedient)
+    folder = Folder(tmp_path)
+    folder.begin(fakes.job(), overwrite=False)
+    folder.of("uniform").keep_failure("", "it is made for U-Nets")
+
+    def ran(power: bool) -> list[str]:
+        monkeypatch.setattr(Obedient, "ran", [])
+        monkeypatch.setattr(Obedient, "power", power)
+        methods = ("uniform", "solver:uniform")
+        arena_run._run_all(folder, methods, Settings(), Stages(False), RegistryDescription())
+        return Obedient.ran
+
+    assert ran(power=False) == [FULL, CALIBRATION]
+    reason = "the calibration that it plans from took longer than 5 s"
+    assert folder.of("solver:uniform").failures() == {"": reason}
+    assert ran(power=True) == [FULL, CALIBRATION, "solver:uniform"]
+    folder.of("solver:uniform").keep_failure("", "it finds no schedule")
+    assert ran(power=True) == [FULL]
+    assert folder.of("uniform").failures() == {"": "it is made for U-Nets"}
+
+
 def test_metrics_are_chosen_by_name_and_path() -> None:
     class Offers:
         @hookimpl
@@ -592,7 +747,9 @@ def test_metrics_are_chosen_by_name_and_path() -> None:
         assert list(Measures.choose((), "x", registry).metrics) == ["rmse"]
     with pytest.warns(OtcacheNotice, match=r"^ssim of 'local' is left out: .*NotInstalled"):
         made = Measures.choose(("ssim",), "x", registry)
-    assert [(gap.method, gap.budget) for gap in made.missing()] == [("metric ssim of 'local'", None)]
+    assert [(gap.method, gap.budget) for gap in made.missing()] == [
+        ("metric ssim of 'local'", None)
+    ]
     assert list(Measures.choose(("mean",), "x", registry).metrics) == ["rmse", "mean"]
     with pytest.raises(OtcacheError, match="maen"):
         Measures.choose(("maen",), "x", registry)

@@ -29,7 +29,7 @@ class Channel:
 
         Args:
             event: ``begin`` and ``end`` of a piece of work with a time limit of its own, ``step`` inside
-                one, ``plan`` once it is known, ``absent`` with the reason.
+                one, ``plan`` once it is known, ``absent`` or ``failed`` with the reason, ``done`` at the end.
             facts: plain data.
         """
         self._lines.write(json.dumps({"event": event, **facts}) + "\n")

@@ -127,8 +127,9 @@ class LeMiCa(ScheduledBaseline):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         few = tuning.first(self._prompts)
+        name = few.registry.resolve("cost_models", "outcome")
         model = few.registry.create(
-            "cost_models", "outcome", samples=len(few.recorded), progress=few.progress
+            "cost_models", name, samples=len(few.recorded), progress=few.progress
         )
         found = model.measure(few.recorded, few.evaluator)
         costs = found.costs
@@ -147,7 +148,8 @@ class MeanCache(ScheduledBaseline):
     source = "MeanCache (arXiv 2601.19961), released rule on this pipeline's own costs"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        model = tuning.registry.create("cost_models", "mean-velocity")
+        name = tuning.registry.resolve("cost_models", "mean-velocity")
+        model = tuning.registry.create("cost_models", name)
         found = model.measure(tuning.recorded)
         given = {"costs": found.costs}
         plain = {b: tuning.solve("peak-suppressed", b, given=given, gamma=4.0) for b in budgets}
@@ -172,7 +174,8 @@ class StateDP(ScheduledBaseline):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         few = tuning.first(self._prompts)
-        solver = few.registry.create("solvers", "state-dp", samples=self._prompts)
+        name = few.registry.resolve("solvers", "state-dp")
+        solver = few.registry.create("solvers", name, samples=self._prompts)
         problem = ScheduleProblem(few.num_steps, max(budgets), evaluator=few.evaluator)
         made = solver.frontier(problem)
         found = {b: s for b in budgets if (s := made[b - 1].schedule) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ from otcache.report import write_report
 from otcache.results import Results
 from otcache_core import OtcacheError
 from otcache_core.calibration import FACTS
-from otcache_core.plugins import Registry, RegistryDescription, installed
+from otcache_core.plugins import Offer, Registry, RegistryDescription, installed
+from otcache_core.plugins.discovery import is_own
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,46 @@ def compare(
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
     """The baselines of these names, all of them where there is none.
 
+    Names are given as ``distribution/name`` where the bare one means another plugin.
+
     Raises:
         OtcacheError: naming what is unknown, and the nearest names.
     """
-    known = [offer.info.name for offer in registry.infos("baselines")]
-    ours = [name for name in known if name == "otcache"]
     if not methods:
-        return ours + [name for name in known if name != "otcache"]
-    known += [f"{PREFIX}{offer.info.name}" for offer in registry.infos("solvers")]
+        every = list(_names(registry.infos("baselines"), registry).values())
+        return sorted(every, key=lambda name: name != "otcache")
+    known = _methods(registry.known, registry)
+    if not all(name in known for name in methods):
+        known = _methods(registry.infos, registry)
     for name in methods:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            names = list(dict.fromkeys(known.values()))
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            every = ", ".join(known)
-            raise OtcacheError(f"no method is called {name!r}: {hint}Known: {every}.")
-    return list(dict.fromkeys(methods))
+            raise OtcacheError(f"no method is called {name!r}: {hint}Known: {', '.join(names)}.")
+    return list(dict.fromkeys(known[name] for name in methods))
+
+
+def _methods(offers: Callable[[str], list[Offer]], registry: Registry) -> dict[str, str]:
+    """What a method may be called, to its name."""
+    baselines = _names(offers("baselines"), registry)
+    solvers = _names(offers("solvers"), registry)
+    names = {**{name: name for name in baselines.values()}, **baselines}
+    for qualified, name in solvers.items():
+        names |= {f"{PREFIX}{one}": f"{PREFIX}{name}" for one in (name, qualified)}
+    return names
+
+
+def _names(offers: Sequence[Offer], registry: Registry) -> dict[str, str]:
+    """Qualified names of offers to those by which :meth:`Registry.resolve` finds them."""
+    found = {}
+    for offer in offers:
+        same = [other for other in offers if other.info.name == offer.info.name]
+        trusted = [other for other in same if registry.is_trusted(other)]
+        own = [other for other in trusted if is_own(other.distribution)]
+        meant = own or trusted or same
+        found[offer.qualified_name] = offer.info.name if meant == [offer] else offer.qualified_name
+    return found
 
 
 def _run_all(

@@ -41,7 +41,8 @@ class SolverSteps(ScheduledBaseline):
         self.source = f"solver {solver!r}, forecasts of otcache's calibration"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        solver = tuning.registry.create("solvers", self._solver)
+        name = tuning.registry.resolve("solvers", self._solver)
+        solver = tuning.registry.create("solvers", name)
         fitted = plan(self._calibration)
         problem = problem_of(self._calibration)
         price = sum(self._calibration.nfe.values())

@@ -110,14 +110,20 @@ class _Watch:
             try:
                 line = lines.get(timeout=min(clock.left, LOOK))
             except queue.Empty:
+                if process.poll() is not None and lines.empty():  # a child of it holds the pipe
+                    return self._after(process.wait())
                 if clock.left:
                     continue
                 return self._failure(f"took longer than {self._supervisor.limit:g} s")
             if line is None:
                 return self._after(process.wait())
-            event: Event = json.loads(line)
+            event = _event(line)
+            if event["event"] == "done":
+                return None
             if event["event"] == "absent":
                 return "", event["reason"]
+            if event["event"] == "failed":
+                return self._failure(f"failed while at {self._place}: {event['reason']}")
             if event["event"] in ("begin", "end"):
                 clock.restart()
             self._note(event)
@@ -132,17 +138,29 @@ class _Watch:
         done = sum(self._part.run(label) is not None for label in self._labels)
         self._supervisor.report(self._method, self._at, done, max(1, len(self._labels)))
 
-    def _after(self, code: int) -> tuple[str, str] | None:
-        if code == 0:
-            return None
+    @property
+    def _place(self) -> str:
+        return self._at or "its start"
+
+    def _after(self, code: int) -> tuple[str, str]:
+        """Say what is known of a process that did not say how it ended."""
         lines = self._part.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1].strip() if lines else "it said nothing"
         how = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
-        return self._failure(f"{how} while at {self._at or 'its start'}: {last}")
+        return self._failure(f"{how} while at {self._place}: {last}")
 
     def _failure(self, reason: str) -> tuple[str, str]:
         known = self._working and self._at in self._labels
         return (self._at if known else ""), reason
+
+
+def _event(line: bytes) -> Event:
+    """Return what a line says; what was printed before there was a channel says nothing."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    return event if isinstance(event, dict) and "event" in event else {"event": ""}
 
 
 class _Clock:

@@ -63,7 +63,8 @@ class Tuning:
     @cached_property
     def displacements(self) -> Displacements:
         """Of the spans, as vectors; costs what ``nfe`` of it says, and an evaluator."""
-        model = self.registry.create("cost_models", "displacement")
+        name = self.registry.resolve("cost_models", "displacement")
+        model = self.registry.create("cost_models", name)
         return model.displacements(self.recorded, self.evaluator)
 
     def first(self, prompts: int) -> Tuning:
@@ -81,7 +82,8 @@ class Tuning:
             OtcacheError: if it finds none.
         """
         problem = ScheduleProblem(self.num_steps, budget, **given)
-        solution = self.registry.create("solvers", solver, **options).solve(problem)
+        name = self.registry.resolve("solvers", solver)
+        solution = self.registry.create("solvers", name, **options).solve(problem)
         if solution.schedule is None:
             raise OtcacheError(f"{solver} found no schedule of {budget} steps: {solution.result}.")
         return solution.schedule

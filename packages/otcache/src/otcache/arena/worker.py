@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from otcache.arena.answers import as_read, facts, said, settings_of
 from otcache.arena.channel import Channel
 from otcache.arena.folder import (
     CALIBRATION,
@@ -43,7 +46,9 @@ from otcache.targets import choose
 from otcache.timing import take_turns
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
+from otcache_core.errors import shortened
 from otcache_core.plugins import Registry, RegistryDescription
+from otcache_core.plugins.registry import ANY, reason_of
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
@@ -73,7 +78,8 @@ class Bench:
         """Some samples on some steps."""
         prompts = tuple(prompt for prompt, _, _ in samples)
         seeds = tuple(seed for _, seed, _ in samples)
-        return SampleRequest(prompts, seeds, num_steps, self.call, batch)
+        call = dict(self.call)  # whoever changes it changes its own
+        return SampleRequest(prompts, seeds, num_steps, call, batch)
 
     @property
     def calibration(self) -> SampleRequest:
@@ -154,12 +160,12 @@ class Worker:
 
     def work(self, method: str) -> None:
         """Calibrate, match settings to budgets, run each; what is finished is not done again."""
-        reason = self._baseline.supports(self._bench.target, self._bench.calibration)
+        reason = said(self._baseline.supports(self._bench.target, self._bench.calibration))
         if reason:
             self._channel.say("absent", reason=reason)
             return
         measured = self._measured()
-        settings = list(self._settings(measured))
+        settings = self._settings(measured)
         plan = self._folder.plan() or self._planned(method, settings, measured)
         self._channel.say("plan", labels=plan.distinct)
         failed = self._folder.failures()
@@ -173,13 +179,15 @@ class Worker:
             return known
         self._channel.say("begin", what="calibration")
         request = self._bench.calibration
-        known = dict(self._baseline.calibrate(self._bench.target, request, self._job.budgets))
+        known = facts(self._baseline.calibrate(self._bench.target, request, self._job.budgets))
         self._folder.keep_measured(known)
         self._channel.say("end")
         return known
 
-    def _settings(self, measured: dict[str, Any]) -> Sequence[BaselineSetting]:
-        return self._baseline.settings(self._job.num_steps, self._job.budgets, measured)
+    def _settings(self, measured: dict[str, Any]) -> list[BaselineSetting]:
+        budgets = self._job.budgets
+        made = self._baseline.settings(self._job.num_steps, budgets, deepcopy(measured))
+        return settings_of(made, len(budgets) if self._baseline.by_budget else None)
 
     def _planned(
         self, method: str, settings: list[BaselineSetting], measured: dict[str, Any]
@@ -192,6 +200,7 @@ class Worker:
             costs = {s.label: self._cost(s, measured) for s in settings}
             labels, missing = match(method, costs, self._job.budgets)
             plan = Plan(source, price, tuple(sorted(labels.items())), missing)
+        plan = as_read(plan)
         self._folder.keep_plan(plan)
         return plan
 
@@ -216,7 +225,7 @@ class Worker:
             return self._baseline.apply(self._bench.target, setting, measured)
 
         run, pictures, states = self._bench.run(setting, context, counted)
-        run = self._bench.timed(run, context, counted)
+        run = as_read(self._bench.timed(run, context, counted))
         self._folder.keep_run(run, pictures, states)
         self._channel.say("end")
 
@@ -250,9 +259,19 @@ def _reference(bench: Bench) -> tuple[Run, Floats, Floats | None]:
 
 
 def main() -> None:
-    """Do one method's work."""
+    """Do one method's work, and say how it ended."""
     path, method, described = sys.argv[1:]
     channel = Channel()
+    try:
+        _work(path, method, described, channel)
+    except ANY as error:
+        traceback.print_exc()
+        channel.say("failed", reason=shortened(reason_of(error)))
+        sys.exit(1)
+    channel.say("done")
+
+
+def _work(path: str, method: str, described: str, channel: Channel) -> None:
     description = msgspec.convert(json.loads(described), RegistryDescription)
     registry = Registry.from_description(description)
     folder = Folder(Path(path))
@@ -279,7 +298,8 @@ def _baseline(method: str, folder: Folder, registry: Registry) -> Baseline:
     solver = solver_of(method)
     if solver is not None:
         return SolverSteps.made_by(registry, solver, Calibration.load(folder.calibration))
-    return registry.create("baselines", method, **folder.job.options.get(method, {}))
+    name = registry.resolve("baselines", method)
+    return registry.create("baselines", name, **folder.job.options.get(method, {}))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _sampled(name: str, tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
     """One method; none where the pipeline's sampler cannot be exchanged."""
     if name not in {offer.info.name for offer in tuning.registry.infos("baselines")}:
         return []
-    baseline = tuning.registry.create("baselines", name)
+    baseline = tuning.registry.create("baselines", tuning.registry.resolve("baselines", name))
     if baseline.supports(tuning.target, tuning.request):
         return []
     measured = baseline.calibrate(tuning.target, tuning.request, budgets)
