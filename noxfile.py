@@ -210,7 +210,7 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *(f"{package}/src" for package in EVERYTHING))
     # As their users would: what is installed, and none of our settings.
-    session.env["MYPYPATH"] = "examples/halving_solver/src"
+    session.env["MYPYPATH"] = "examples/halving_solver/src:examples/all_kinds/src"
     session.run("mypy", "--strict", "--config-file=", "examples")
     session.run("lint-imports")
 

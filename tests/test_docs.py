@@ -88,7 +88,8 @@ def test_the_loop_example_runs() -> None:
 
 
 @pytest.mark.slow
-def test_the_plugin_example_passes_its_kit() -> None:
-    example = ROOT / "examples/halving_solver"
+@pytest.mark.parametrize("package", ["halving_solver", "all_kinds"])
+def test_the_plugin_example_passes_its_kit(package: str) -> None:
+    example = ROOT / "examples" / package
     done = _python("-m", "pytest", "-q", str(example / "tests"), path=example / "src")
     assert done.returncode == 0, done.stdout
