@@ -20,7 +20,10 @@ from otcache_core.plugins.registry import hook_name
 
 #: What the example of each kind does, and the command that uses it; {} is the plugin's name.
 EXAMPLES = {
-    "solvers": ("least sum of span costs", "otcache plan calibration --solver {}"),
+    "solvers": (
+        "least sum of span costs",
+        "otcache plan calibration --solver {} --out policy.json",
+    ),
     "cost_models": (
         "how far outputs move while one is repeated",
         "otcache calibrate demo --steps 30 --cost-model {} --out calibration",
