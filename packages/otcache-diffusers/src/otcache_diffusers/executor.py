@@ -19,6 +19,7 @@ from otcache_core.contracts import (
     Storage,
 )
 from otcache_core.contracts.executor import NOTHING_RAN
+from otcache_core.forecasters.named import forecaster_of
 from otcache_core.schedule import Schedule
 from otcache_diffusers.cache_policy import CachePolicy
 from otcache_diffusers.compat import is_pipeline
@@ -122,7 +123,7 @@ class TorchExecutor(CacheExecutor):
     def _forecaster(self, name: str) -> Forecaster:
         if self._resolve is not None:
             return self._resolve(name)
-        return self.registry.create("forecasters", self.registry.resolve("forecasters", name))
+        return forecaster_of(self.registry, name)
 
 
 def _companions(target: Any, policy: CachePolicy) -> list[str]:

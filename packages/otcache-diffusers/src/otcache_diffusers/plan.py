@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts import Forecaster
+from otcache_core.errors import OtcacheError
+from otcache_core.forecasters.named import NamedForecaster
 from otcache_core.schedule import Schedule, Span
 
 
@@ -43,6 +45,8 @@ class Plan:
         cls, schedule: Schedule, branch: str, forecaster: Forecaster, grid: NDArray[np.float64]
     ) -> Plan:
         """Ask the forecaster once per span."""
+        if not isinstance(forecaster, NamedForecaster):
+            forecaster = NamedForecaster(forecaster, repr(schedule.forecaster))
         forecasts: dict[int, Forecast] = {}
         refused: dict[str, str] = {}
         for span in schedule.spans(branch):
@@ -52,30 +56,28 @@ class Plan:
             elif table is not None:
                 forecasts.update(_fill(span, table))
         last_use = {k: t for t, forecast in forecasts.items() for k in forecast.steps}
-        return cls(forecasts, last_use, _refusal(schedule.forecaster, refused))
+        return cls(forecasts, last_use, _refusal(forecaster.title, refused))
 
 
 def _coefficients(
-    span: Span, forecaster: Forecaster, grid: NDArray[np.float64]
+    span: Span, forecaster: NamedForecaster, grid: NDArray[np.float64]
 ) -> NDArray[np.float64] | str:
     """Return A, shape (skipped steps, outputs); where the forecaster gives none, what it did instead."""
-    try:
-        with np.errstate(all="ignore"):
-            table = np.asarray(forecaster.coefficients(span, grid), dtype=np.float64)
-    except Exception as error:  # a plugin's
-        return f"{type(error).__name__}: {error}"
-    if table.ndim != 2 or len(table) != len(span.skipped) or table.shape[1] > 1 + len(span.history):
-        return f"an array of shape {table.shape}"
-    return table if np.isfinite(table).all() else str(table.tolist())
+    table = forecaster.table(span, grid)
+    if isinstance(table, OtcacheError):
+        return f"{type(table).__name__}: {table}"
+    if isinstance(table, str) or np.isfinite(table).all():
+        return table
+    return str(table.tolist())
 
 
-def _refusal(name: str, refused: dict[str, str]) -> str:
+def _refusal(title: str, refused: dict[str, str]) -> str:
     """Say what a forecaster gave instead of coefficients, by the first of the spans; "" for none."""
     if not refused:
         return ""
     spans = f"the span{'s' if len(refused) > 1 else ''} {', '.join(refused)}"
     return (
-        f"forecaster {name!r} must give finite coefficients for {spans}, got "
+        f"forecaster {title} must give finite coefficients for {spans}, got "
         f"{next(iter(refused.values()))}: use another forecaster, or another grid= if two steps of yours "
         "are alike."
     )

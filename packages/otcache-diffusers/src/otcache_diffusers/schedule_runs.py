@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from otcache_core.forecasters.named import forecaster_of
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
@@ -164,8 +165,7 @@ class ScheduleRuns:
         return LoopStates(rows, self.gains)
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
-        name = self.registry.resolve("forecasters", schedule.forecaster)
-        forecaster = self.registry.create("forecasters", name)
+        forecaster = forecaster_of(self.registry, schedule.forecaster)
         return Track(schedule, forecaster, self._run_grid, given)
 
     @cached_property

@@ -11,6 +11,7 @@ import numpy as np
 from otcache_core import Need, OtcacheError, Schedule
 from otcache_core.contracts import CostModel, ScheduleSolver
 from otcache_core.errors import expected
+from otcache_core.forecasters.named import forecaster_of
 from otcache_core.plugins import Registry
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _check_needs(
 
 
 def _check_forecaster(recipe: Recipe, registry: Registry) -> None:
-    rule = registry.create("forecasters", registry.resolve("forecasters", recipe.forecaster))
+    rule = forecaster_of(registry, recipe.forecaster)
     if recipe.forecaster == FITTED:
         return
     try:

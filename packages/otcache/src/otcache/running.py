@@ -15,6 +15,7 @@ from otcache_core import OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import SampleRequest, SchedulePlan, Storage
 from otcache_core.errors import expected
+from otcache_core.forecasters.named import forecaster_of
 from otcache_core.interpolation import checked_grid
 from otcache_core.loop import Grid, Loop
 from otcache_core.notices import notify, once
@@ -136,6 +137,7 @@ def planned(
 
     Raises:
         OtcacheError: if there is no policy or no budget, or it is out of range.
+        PluginError: naming the policy's forecaster, if it cannot be made.
         MismatchError: if the target is of another model; under ``strict`` for any difference.
     """
     if not isinstance(policy, Policy):
@@ -143,7 +145,7 @@ def planned(
         raise OtcacheError(expected("policy", type(policy).__name__, "a Policy", advice))
     if budget is None:
         raise OtcacheError("a policy needs a budget, got None: give budget=10, or another one.")
-    policy.schedule(budget)
+    forecaster_of(registry, policy.schedule(budget).forecaster)
     # A bare module has the facts of a loop around it, for which policies of modules are made.
     bare = is_module(target)
     asked = Loop(_no_sampler, target) if bare else target
