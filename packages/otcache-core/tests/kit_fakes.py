@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from otcache_core import (
 )
 from otcache_core.contracts import (
     CacheExecutor,
+    ClipWriter,
     CostModel,
     Evaluator,
     FeatureProbe,
@@ -27,9 +30,12 @@ from otcache_core.contracts import (
     SampleRequest,
     SpanCosts,
     Storage,
+    check_clip,
 )
+from otcache_core.files import write_bytes
 from otcache_core.forecasters import Linear, Reuse
 from otcache_core.testing import (
+    ClipWriterConformance,
     CostModelConformance,
     ExecutorConformance,
     KnownAnswer,
@@ -101,6 +107,7 @@ class Rmse(QualityMetric):
 
 class RmseKit(MetricConformance):
     channel_blind = True
+    symmetric = True
 
     def make_metric(self) -> QualityMetric:
         return Rmse()
@@ -285,3 +292,42 @@ class ProbeKit(ProbeConformance):
 
     def traces(self, target: Pipeline) -> list[str]:
         return sorted(vars(target.denoiser))
+
+
+class Archive(ClipWriter):
+    """Frames and rate as an npz file; ``flaw`` spoils what is stored."""
+
+    suffixes = (".npz",)
+    flaw = "none"
+
+    def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
+        check_clip(self, path, clip, frames_per_second)
+        frames, rate = np.asarray(clip, dtype=np.float64), frames_per_second
+        match self.flaw:
+            case "reversed":
+                frames = frames[::-1]
+            case "one short":
+                frames = frames[:-1] if len(frames) > 1 else frames
+            case "bgr":
+                frames = frames[..., ::-1]
+            case "wide":
+                frames = frames.transpose(0, 2, 1, 3)
+            case "slow":
+                rate /= 2
+            case "changes":
+                clip[:] = 0
+        buffer = io.BytesIO()
+        np.savez(buffer, frames=frames, rate=rate)
+        write_bytes(path, buffer.getvalue())
+
+
+class ArchiveKit(ClipWriterConformance):
+    tolerance = 1e-6
+
+    def make_writer(self) -> ClipWriter:
+        return Archive()
+
+    def decode(self, path: Path) -> tuple[Any, Any]:
+        data = np.load(path)
+        frames = data["frames"]
+        return frames, np.full(len(frames), 1 / data["rate"])

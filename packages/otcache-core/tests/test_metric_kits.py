@@ -5,96 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import metric_fakes
 import numpy as np
 import pytest
+from metric_fakes import MeanColour, MeanColourKit, Prompted, PromptedKit, Steps, StepsKit
 
-from otcache_core import OtcacheError
 from otcache_core.contracts import ClipMetric, Metric, PromptMetric, QualityMetric, SetMetric
 from otcache_core.plugins import Info, Registry, hookimpl
 from otcache_core.testing import (
-    ClipMetricConformance,
     KnownAnswer,
     MetricConformance,
-    PromptMetricConformance,
-    SetMetricConformance,
 )
 
 
-def _check(images: np.ndarray) -> None:
-    if images.dtype.kind != "f" or images.min() < 0 or images.max() > 1:
-        raise OtcacheError("not pictures in [0, 1]")
+class TestPrompted(metric_fakes.PromptedKit): ...
 
 
-class Prompted(PromptMetric):
-    """Mean redness, times the length of the prompt."""
-
-    name, higher_is_better = "redness", True
-
-    def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        _check(images)
-        if len(prompts) != len(images):
-            raise OtcacheError("one prompt a picture")
-        return images[..., 0].mean((1, 2)) * [len(prompt) for prompt in prompts]
+class TestMeanColour(metric_fakes.MeanColourKit): ...
 
 
-class TestPrompted(PromptMetricConformance):
-    def make_metric(self) -> PromptMetric:
-        return Prompted()
-
-    def known_answer(self) -> KnownAnswer:
-        """0.5 times 2, and 1 times 3."""
-        x = np.zeros((2, 8, 8, 3))
-        x[0, ..., 0], x[1, ..., 0] = 0.5, 1.0
-        return KnownAnswer((x, ("ab", "abc")), [1.0, 3.0])
-
-
-class MeanColour(SetMetric):
-    """Distance of the mean colour to that of eight waves."""
-
-    name, higher_is_better = "mean-colour", False
-
-    def __call__(self, images: np.ndarray) -> float:
-        _check(images)
-        return float(np.linalg.norm(images.mean((0, 1, 2)) - [0.5, 0.4, 0.3]))
-
-
-class TestMeanColour(SetMetricConformance):
-    def make_metric(self) -> SetMetric:
-        return MeanColour()
-
-    def known_answer(self) -> KnownAnswer:
-        """The mean is (0.5, 0.4, 0.6)."""
-        x = np.broadcast_to([0.1, 0.8, 0.3], (2, 8, 8, 3)).copy()
-        x[1] = [0.9, 0.0, 0.9]
-        return KnownAnswer((x,), 0.3)
-
-
-class Steps(ClipMetric):
-    """How far the steps from frame to frame are off, root mean square."""
-
-    name, higher_is_better = "steps", False
-
-    def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        for stack in (clips, reference):
-            _check(stack)
-            if stack.ndim != 5 or stack.shape != reference.shape or stack.shape[1] < 2:
-                raise OtcacheError("not clips of one shape")
-        off = np.diff(clips.astype(np.float64), axis=1) - np.diff(reference, axis=1)
-        return np.sqrt((off**2).mean((1, 2, 3, 4)))
-
-
-class TestSteps(ClipMetricConformance):
-    channel_blind = True
-
-    def make_metric(self) -> ClipMetric:
-        return Steps()
-
-    def known_answer(self) -> KnownAnswer:
-        """The last of three frames is off by d in one channel: of six steps' channels one is."""
-        y = np.full((2, 3, 8, 8, 3), 0.2)
-        x = y.copy()
-        x[0, 2, ..., 0], x[1, 2, ..., 2] = 0.5, 1.0
-        return KnownAnswer((x, y), np.array([0.3, 0.8]) / np.sqrt(6))
+class TestSteps(metric_fakes.StepsKit): ...
 
 
 class Neighbours(QualityMetric):
@@ -141,7 +71,7 @@ def test_a_kit_fails_clips_whose_frames_are_off_by_one() -> None:
         def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
             return super().__call__(np.roll(clips, 1, axis=1), reference)
 
-    class Kit(TestSteps):
+    class Kit(StepsKit):
         def make_metric(self) -> ClipMetric:
             return Late()
 
@@ -150,7 +80,7 @@ def test_a_kit_fails_clips_whose_frames_are_off_by_one() -> None:
 
 
 def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
-    class Kit(TestPrompted):
+    class Kit(PromptedKit):
         def make_metric(self) -> PromptMetric:
             return Rolled()
 
@@ -161,7 +91,7 @@ def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
 
 
 def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
-    class Kit(TestMeanColour):
+    class Kit(MeanColourKit):
         def make_metric(self) -> SetMetric:
             return Forgetful()
 
@@ -181,7 +111,7 @@ def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
 def test_a_known_answer_that_tells_nothing_is_refused(
     pictures: np.ndarray, value: Any, message: str
 ) -> None:
-    class Kit(TestPrompted):
+    class Kit(PromptedKit):
         def known_answer(self) -> KnownAnswer:
             return KnownAnswer((pictures, ["a"] * len(pictures)), value)
 
@@ -194,7 +124,7 @@ def test_the_registry_takes_every_kind_of_metric(metric: type[Metric]) -> None:
     class Plugin:
         @hookimpl
         def otcache_provide_metrics(self) -> list[Info]:
-            return [Info("mine", f"{__name__}:{metric.__name__}")]
+            return [Info("mine", f"metric_fakes:{metric.__name__}")]
 
     registry = Registry(entry_points=False)
     registry.register(Plugin())

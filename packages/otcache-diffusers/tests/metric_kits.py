@@ -152,7 +152,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
 class RmseKit(MetricConformance):
-    channel_blind = True
+    channel_blind = symmetric = True
 
     def make_metric(self) -> QualityMetric:
         return Rmse()
@@ -164,7 +164,7 @@ class RmseKit(MetricConformance):
 
 
 class PsnrKit(MetricConformance):
-    channel_blind = True
+    channel_blind = symmetric = True
 
     def make_metric(self) -> QualityMetric:
         return Psnr()
@@ -182,7 +182,7 @@ def luminance(exponent: float = 1.0) -> Array:
 
 
 class SsimKit(MetricConformance):
-    channel_blind = True
+    channel_blind = symmetric = True
 
     def make_metric(self) -> QualityMetric:
         return Ssim()
@@ -192,7 +192,7 @@ class SsimKit(MetricConformance):
 
 
 class MsSsimKit(MetricConformance):
-    channel_blind = True
+    channel_blind = symmetric = True
 
     def make_metric(self) -> QualityMetric:
         return MsSsim()
@@ -204,6 +204,8 @@ class MsSsimKit(MetricConformance):
 
 
 class HaarPsiKit(MetricConformance):
+    symmetric = True
+
     def make_metric(self) -> QualityMetric:
         return HaarPsi()
 

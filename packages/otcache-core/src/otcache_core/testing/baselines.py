@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.baseline import Baseline, BaselineSetting
 from otcache_core.contracts.probe import SampleRequest
-from otcache_core.testing.kit import Conformance, NotApplicable, refused
-from otcache_core.testing.purity import random_state_of
+from otcache_core.testing.kit import LEFT, Conformance, NotApplicable, refused
+from otcache_core.testing.purity import RANDOM, random_state_of
 
 
 class BaselineConformance(Conformance, kit=True):
@@ -82,7 +82,7 @@ class BaselineConformance(Conformance, kit=True):
         target = self.make_target()
         plain, before = self._plain(target), self.traces(target)
         self.make_baseline().supports(target, self.request())
-        assert self.traces(target) == before
+        assert self.traces(target) == before, LEFT
         np.testing.assert_array_equal(self._plain(target), plain)
 
     def test_it_names_its_source(self) -> None:
@@ -103,7 +103,7 @@ class BaselineConformance(Conformance, kit=True):
         target = self.make_target()
         plain, before = self._plain(target), self.traces(target)
         self._measured(self.make_baseline(), target)
-        assert self.traces(target) == before
+        assert self.traces(target) == before, LEFT
         np.testing.assert_array_equal(self._plain(target), plain)
 
     # -- settings -------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class BaselineConformance(Conformance, kit=True):
         for setting in self._some(baseline, measured):
             with baseline.apply(target, setting, measured):
                 assert np.isfinite(self.run(target, 0, setting.num_steps)).all()
-            assert self.traces(target) == before
+            assert self.traces(target) == before, LEFT
             np.testing.assert_array_equal(self._plain(target), plain)
 
     def test_bits_are_restored_after_an_exception(self) -> None:
@@ -159,7 +159,7 @@ class BaselineConformance(Conformance, kit=True):
         context = baseline.apply(target, self._some(baseline, measured)[-1], measured)
         with refused("a run that breaks off", error=KeyError), context:
             raise KeyError
-        assert self.traces(target) == before
+        assert self.traces(target) == before, LEFT
         np.testing.assert_array_equal(self._plain(target), plain)
 
     def test_a_run_does_not_depend_on_earlier_ones(self) -> None:
@@ -211,7 +211,7 @@ class BaselineConformance(Conformance, kit=True):
                 return self.run(target, 0, setting.num_steps)
 
         plain = random_state_of(lambda: self.run(target, 0, setting.num_steps))
-        assert random_state_of(applied) == plain
+        assert random_state_of(applied) == plain, RANDOM
 
     def test_what_was_written_down_serves_as_well(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.schedule import Schedule
 from otcache_core.testing.kit import Conformance, refused
-from otcache_core.testing.purity import random_state_of
+from otcache_core.testing.purity import RANDOM, random_state_of
 
 
 class EvaluatorConformance(Conformance, kit=True):
@@ -128,4 +128,4 @@ class EvaluatorConformance(Conformance, kit=True):
         schedules = self._schedules(evaluator)
         evaluator.evaluate(schedules)
         plain = random_state_of(lambda: self.accelerated_errors(schedules[0]))
-        assert random_state_of(lambda: evaluator.evaluate(schedules[:1])) == plain
+        assert random_state_of(lambda: evaluator.evaluate(schedules[:1])) == plain, RANDOM

@@ -16,8 +16,8 @@ from otcache_core.contracts.executor import CacheExecutor, RunReport
 from otcache_core.contracts.storage import Storage
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
-from otcache_core.testing.kit import Conformance, refused
-from otcache_core.testing.purity import random_state_of
+from otcache_core.testing.kit import LEFT, Conformance, refused
+from otcache_core.testing.purity import RANDOM, random_state_of
 
 
 class ExecutorConformance(Conformance, kit=True):
@@ -79,7 +79,7 @@ class ExecutorConformance(Conformance, kit=True):
         target = self.make_target()
         before = self._traces(target)
         self.make_executor().supports(target)
-        assert self._traces(target) == before
+        assert self._traces(target) == before, LEFT
 
     def test_computing_every_step_is_bit_identical(self) -> None:
         target = self.make_target()
@@ -97,10 +97,13 @@ class ExecutorConformance(Conformance, kit=True):
             with self.make_executor().attach(target, schedule) as run:
                 result = self.run(target)
             assert np.isfinite(result).all()
-            assert self.calls(target) - before == per_step * schedule.budget
-            assert sum(run.report.computed.values()) == per_step * schedule.budget
+            made = self.calls(target) - before
+            told = run.report.computed, run.report.skipped
+            computed = per_step * schedule.budget
             skipped = per_step * (self.num_steps - schedule.budget)
-            assert sum(run.report.skipped.values()) == skipped
+            assert made == computed, f"{made} calls were made, the schedule has {computed}"
+            found = tuple(sum(calls.values()) for calls in told)
+            assert found == (computed, skipped), f"{(computed, skipped)} calls, {found} reported"
 
     def test_steps_and_forecaster_are_the_schedules(self) -> None:
         target, n = self.make_target(), self.num_steps
@@ -126,7 +129,7 @@ class ExecutorConformance(Conformance, kit=True):
         target, schedule = self.make_target(), Schedule(self.num_steps, (0, 2))
         self.run(target)
         plain = random_state_of(lambda: self.run(target))
-        assert random_state_of(lambda: self._attached(target, schedule)) == plain
+        assert random_state_of(lambda: self._attached(target, schedule)) == plain, RANDOM
 
     def test_the_report_says_what_was_planned(self) -> None:
         target, schedule = self.make_target(), Schedule(self.num_steps, (0, 2))
@@ -167,7 +170,7 @@ class ExecutorConformance(Conformance, kit=True):
         plain, before = self.run(target), self._traces(target)
         with self.make_executor().attach(target, Schedule(self.num_steps, (0, 2))):
             self.run(target)
-        assert self._traces(target) == before
+        assert self._traces(target) == before, LEFT
         np.testing.assert_array_equal(self.run(target), plain)
 
     def test_nothing_remains_after_an_exception(self) -> None:
@@ -176,13 +179,13 @@ class ExecutorConformance(Conformance, kit=True):
         attached = self.make_executor().attach(target, Schedule(self.num_steps, (0, 2)))
         with refused("a run that breaks off", error=KeyError), attached:
             raise KeyError
-        assert self._traces(target) == before
+        assert self._traces(target) == before, LEFT
 
     def test_other_instances_are_not_touched(self) -> None:
         target, other = self.make_target(), self.make_target()
         plain, before = self.run(other), self._traces(other)
         with self.make_executor().attach(target, Schedule(self.num_steps, (0,))):
-            assert self._traces(other) == before
+            assert self._traces(other) == before, LEFT
             np.testing.assert_array_equal(self.run(other), plain)
 
     def test_attaching_twice_is_refused(self) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from otcache_core.contracts.probe import FeatureProbe, SampleRequest
 from otcache_core.policy import Provenance
 from otcache_core.schedule import Schedule
-from otcache_core.testing.kit import Conformance
-from otcache_core.testing.purity import random_state_of, unchanged
+from otcache_core.testing.kit import LEFT, Conformance
+from otcache_core.testing.purity import RANDOM, random_state_of, unchanged
 from otcache_core.trajectory import Trajectory
 
 
@@ -82,7 +82,7 @@ class ProbeConformance(Conformance, kit=True):
         target = self.make_target()
         before = self.traces(target)
         self._record(target)
-        assert self.traces(target) == before
+        assert self.traces(target) == before, LEFT
 
     def test_nothing_remains_when_recording_is_given_up(self) -> None:
         target = self.make_target()
@@ -90,7 +90,7 @@ class ProbeConformance(Conformance, kit=True):
         stream = iter(self.make_probe().record(target, self.request()))
         next(stream)
         stream.close() if hasattr(stream, "close") else None
-        assert self.traces(target) == before
+        assert self.traces(target) == before, LEFT
 
     def test_seeds_make_the_samples(self) -> None:
         """What is recorded, and what is sampled."""
@@ -106,16 +106,15 @@ class ProbeConformance(Conformance, kit=True):
             assert not np.array_equal(made[n], others[n]), f"sample {n} ignores its seed {seed}"
 
     def test_a_sample_does_not_depend_on_its_neighbours(self) -> None:
-        """Recorded beside others, or alone and in another order."""
+        """Recorded beside others, or by a request of its own."""
         target, request = self.make_target(), self.request()
-        together = self._record(target)
-        alone = replace(
-            request, prompts=request.prompts[::-1], seeds=request.seeds[::-1], batch_size=1
-        )
-        single = list(self.make_probe().record(target, alone))[::-1]
-        for n, (first, second) in enumerate(zip(together, single, strict=True)):
+        for n, together in enumerate(self._record(target)):
+            alone = replace(
+                request, prompts=request.prompts[n : n + 1], seeds=request.seeds[n : n + 1]
+            )
+            (single,) = self.make_probe().record(target, alone)
             for name in ("states", "outputs"):
-                x, y = (np.asarray(getattr(t, name), dtype=np.float64) for t in (first, second))
+                x, y = (np.asarray(getattr(t, name), dtype=np.float64) for t in (together, single))
                 off = np.linalg.norm(x - y) / np.linalg.norm(y)
                 assert off <= self.rtol, f"{name} of sample {n} are {off:.2g} off beside others"
 
@@ -124,7 +123,7 @@ class ProbeConformance(Conformance, kit=True):
         target, request = self.make_target(), self.request()
         self._record(target)
         plain = random_state_of(lambda: self.final_latents(target, request))
-        assert random_state_of(lambda: self._record(target)) == plain
+        assert random_state_of(lambda: self._record(target)) == plain, RANDOM
 
     def test_the_evaluator_leaves_trajectories_as_they_are(self) -> None:
         target, request = self.make_target(), self.request()

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 T = TypeVar("T")
+#: What a law says where something left another global random state than a plain run does.
+RANDOM = "the global random state was used or seeded, beyond what a plain run of the target does"
 
 
 def snapshot(value: Any) -> Any:

@@ -1,0 +1,196 @@
+"""A kit counts its laws, none can be dropped, and what a plugin cannot keep has a reason."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from metric_fakes import Steps, StepsKit
+
+from otcache_core import OtcacheError, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
+from otcache_core.solvers import Uniform
+from otcache_core.testing import (
+    Conformance,
+    NotApplicable,
+    Outcome,
+    SolverConformance,
+)
+
+REPEATS = "test_the_same_problem_gives_the_same_solution"
+NEEDED = "test_the_frontier_is_what_each_budget_gives_alone"
+
+
+class Kit(SolverConformance):
+    def make_solver(self) -> ScheduleSolver:
+        return Uniform()
+
+
+def kit(**attributes: Any) -> type[Conformance]:
+    return type("Mine", (Kit,), attributes)
+
+
+class Wavering(ScheduleSolver):
+    """Reports another objective each time."""
+
+    abilities = Abilities()
+    asked = 0
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        type(self).asked += 1
+        found = Uniform().solve(problem)
+        return replace(found, objective=found.objective + self.asked, lower_bound=None)
+
+
+def test_laws_are_counted_by_name_and_by_how_they_ended() -> None:
+    report = Kit.check_laws()
+    assert tuple(result.law for result in report.results) == Kit.laws()
+    assert set(Kit.laws()) == {name for name in dir(Kit) if name.startswith("test_")}
+    assert report.passed
+    assert report.broken == ()
+    ended = {outcome: len(report.of(outcome)) for outcome in Outcome}
+    assert sum(ended.values()) == len(Kit.laws()) >= 20
+    assert report.count == (
+        f"{len(Kit.laws())} laws: {ended[Outcome.KEPT]} kept, 0 broken, 0 fails as expected, "
+        f"{ended[Outcome.NOT_APPLICABLE]} not applicable"
+    )
+    assert all(result.reason for result in report.of(Outcome.NOT_APPLICABLE))
+    assert str(report).splitlines()[-1] == report.count
+    assert "kept               the problem is not changed" in str(report)
+
+
+def test_a_test_of_ones_own_is_no_law() -> None:
+    mine = kit(test_mine=lambda self: None)
+    assert mine.laws() == Kit.laws()
+
+
+def test_hooks_may_be_overridden() -> None:
+    assert kit(num_steps=5, seeds=(3,)).check_laws(REPEATS).passed
+
+
+REDEFINED: dict[str, Callable[[], object]] = {
+    "method": lambda: kit(**{REPEATS: lambda self: None}),
+    "None": lambda: kit(**{REPEATS: None}),
+    "helper": lambda: kit(_solve=lambda self, problem: Uniform().solve(problem)),
+    "count": lambda: kit(laws=classmethod(lambda cls: ())),
+    "runner": lambda: kit(check_laws=classmethod(lambda cls: None)),
+    "mixin": lambda: type("Mine", (type("Mixin", (), {REPEATS: None}), Kit), {}),
+    "kit": lambda: Conformance.__class__("Mine", (Kit,), {REPEATS: None}, kit=True),
+}
+
+
+@pytest.mark.parametrize("way", REDEFINED)
+def test_a_law_that_is_redefined_is_an_error_of_the_class(way: str) -> None:
+    with pytest.raises(OtcacheError, match=r"Mine redefines .* of its kit, which drops a check"):
+        REDEFINED[way]()
+    kit(test_of_my_own=lambda self: None, _my_helper=None)  # under another name
+    told = {"solver": Wavering(), "expected_failures": {REPEATS: "it wavers"}}
+    kit(make_solver=lambda self: told["solver"], expected_failures=told["expected_failures"])
+
+
+def test_a_law_that_is_taken_away_later_is_found() -> None:
+    mine = kit()
+    setattr(mine, REPEATS, lambda self: None)
+    assert mine.check_laws().broken == ("test_no_law_was_taken_away",)
+    assert REPEATS in mine.laws()
+    with pytest.raises(AssertionError, match=f"{REPEATS} was replaced"):
+        mine().test_no_law_was_taken_away()
+
+
+def test_an_expected_failure_has_a_reason_and_is_counted() -> None:
+    wavering = {"make_solver": lambda self: Wavering()}
+    assert REPEATS in kit(**wavering).check_laws().broken
+    mine = kit(**wavering, expected_failures={REPEATS: "it wavers"})
+    (result,) = mine.check_laws(REPEATS).results
+    assert (result.outcome, result.reason) == (Outcome.EXPECTED, "it wavers")
+    with pytest.raises(pytest.xfail.Exception, match="it wavers"):
+        getattr(mine(), REPEATS)()
+    assert not mine.check_laws(REPEATS).passed  # nothing at all was kept
+
+
+@pytest.mark.parametrize(("law", "ended"), [(REPEATS, "kept"), (NEEDED, "not applicable")])
+def test_a_law_that_does_not_fail_is_no_expected_failure(law: str, ended: str) -> None:
+    mine = kit(expected_failures={law: "it wavers"})
+    (result,) = mine.check_laws(law).results
+    assert result.outcome is Outcome.BROKEN
+    assert result.reason == (
+        f"{law} is {ended}: take it out of expected_failures, where it stands for the reason "
+        "'it wavers'."
+    )
+    with pytest.raises(AssertionError, match=f"{law} is {ended}: take it out"):
+        getattr(mine(), law)()
+
+
+def test_an_unknown_law_cannot_be_expected_to_fail() -> None:
+    with pytest.raises(OtcacheError, match=r"take a name of Mine\.laws\(\)"):
+        kit(expected_failures={"test_everything": "no time"})
+    kit(expected_failures={Kit.laws()[-1]: "no time"})
+
+
+@pytest.mark.parametrize("reason", ["", "  ", None])
+def test_an_expected_failure_without_a_reason_is_an_error(reason: Any) -> None:
+    with pytest.raises(OtcacheError, match=f"gives no reason for {REPEATS}: write down why"):
+        kit(expected_failures={REPEATS: reason})
+    kit(expected_failures={REPEATS: "it wavers"})
+
+
+def test_whatever_a_plugin_raises_breaks_the_law() -> None:
+    for error in (SystemExit(3), RuntimeError("no"), AssertionError("off")):
+
+        def make(self: object, error: BaseException = error) -> ScheduleSolver:
+            raise error
+
+        (result,) = kit(make_solver=make).check_laws(REPEATS).results
+        assert result.outcome is Outcome.BROKEN
+        assert str(error) in result.reason
+
+
+def test_an_interrupt_is_passed_on() -> None:
+    def make(self: object) -> ScheduleSolver:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kit(make_solver=make).check_laws(REPEATS)
+
+
+def test_a_hook_may_say_that_a_law_does_not_apply() -> None:
+    class Unanswered(StepsKit):
+        def known_answer(self) -> Any:
+            raise NotApplicable("nobody derived a value")
+
+    report = Unanswered.check_laws()
+    assert isinstance(Unanswered().make_metric(), Steps)
+    assert report.passed
+    assert {result.reason for result in report.of(Outcome.NOT_APPLICABLE)} == {
+        "nobody derived a value"
+    }
+
+
+def test_a_bare_assertion_is_told_by_its_line() -> None:
+    class Short(Uniform.__base__):  # type: ignore[misc]  # Uniform itself is final
+        abilities = Abilities()
+
+        def solve(self, problem: ScheduleProblem) -> Any:
+            return replace(Uniform().solve(problem), objective=float("inf"), lower_bound=None)
+
+    (result,) = (
+        kit(make_solver=lambda self: Short()).check_laws("test_the_lower_bound_is_a_bound").results
+    )
+    assert result.reason == "not so: assert np.isfinite(solution.objective)"
+
+
+def test_kits_need_no_pytest() -> None:
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from otcache_core.solvers import Uniform\n"
+        "from otcache_core.testing import SolverConformance\n"
+        "class Kit(SolverConformance):\n"
+        "    def make_solver(self): return Uniform()\n"
+        "print(Kit.check_laws().count)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == Kit.check_laws().count
