@@ -216,6 +216,27 @@ def check(session: nox.Session) -> None:
 
 
 @nox.session
+def new_plugins(session: nox.Session) -> None:
+    """Write a package of each kind by ``otcache plugins new``, and do what it says; lint and types too."""
+    _install(session, (CORE, FACADE), "pytest", "ruff", "mypy")
+    _environment(session)
+    folder = Path(session.create_tmp()).resolve() / "packages"
+    shutil.rmtree(folder, ignore_errors=True)
+    kinds = ("solver", "cost-model", "forecaster", "metric", "baseline", "probe", "executor")
+    for kind in kinds:
+        name, place = f"first-{kind}", folder / kind
+        session.run("otcache", "plugins", "new", name, "--kind", kind, "--out", str(place))
+        session.install("-e", f"{place}[test]")
+        session.run("python", "-m", "pytest", "-q", str(place))
+        session.run("otcache", "plugins", "check", name, "--kind", kind)
+        session.run("ruff", "check", str(place))
+        session.run("ruff", "format", "--check", str(place))
+        types = ("mypy", "--strict", "--config-file=")
+        session.run(*types, str(place / "src"), str(place / "tests"))
+    session.run("otcache", "plugins", "doctor")
+
+
+@nox.session
 @nox.parametrize("package", list(ALONE))
 def alone(session: nox.Session, package: str) -> None:
     """One package's tests with only its declared dependencies installed."""

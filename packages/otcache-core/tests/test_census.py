@@ -261,3 +261,17 @@ def test_a_plugin_that_fails_when_asked_is_reported_once(install: Install) -> No
         warnings.simplefilter("error")
         assert registry.failed(offer, ValueError("no")) == "ValueError: no"
     assert [p.plugin for p in registry.problems] == ["brute-force"]
+
+
+def test_only_the_first_distribution_of_a_name_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that one offers nothing: the module of a later one would not be imported."""
+    for place, offers in (("later", "[otcache]\nplug = two_plugin\n"), ("first", "")):
+        info = tmp_path / place / "Two_Times-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: two-times\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(offers)
+        monkeypatch.syspath_prepend(str(tmp_path / place))
+        names = [point.distribution for point in points()]
+        assert ("two-times" in names) == (place == "later")

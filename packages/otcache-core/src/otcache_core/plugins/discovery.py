@@ -141,16 +141,16 @@ def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Po
 def _points() -> Iterator[Point]:
     """Every entry point of the group, of the first distribution of each name on the path."""
     seen = set()
-    for found in metadata.distributions():
+    for found in filter(_names_group, metadata.distributions()):  # names take long
         name = _name(found)
-        if name in seen:
+        if name in seen or not _is_first(found, name):
             continue
         seen.add(name)
         try:
             points = [(p.name, p.value) for p in found.entry_points if p.group == GROUP]
             facts = (found.version, _stamp(found)) if points else ("", "")
         except Exception:  # whatever damaged metadata make the standard library raise
-            points, facts = [(GROUP, "")] if _names_group(found) else [], ("", "")
+            points, facts = [(GROUP, "")], ("", "")
         for point, module in points:
             yield Point(point, name, module, *facts)
 
@@ -160,6 +160,14 @@ def _name(found: metadata.Distribution) -> str:
         return normalise(found.name)
     except Exception:  # as above
         return "unknown"
+
+
+def _is_first(found: metadata.Distribution, name: str) -> bool:
+    """Whether no other distribution of the name stands before it on the path."""
+    try:
+        return metadata.distribution(name).locate_file("") == found.locate_file("")
+    except Exception:  # as above
+        return True
 
 
 def _names_group(found: metadata.Distribution) -> bool:
