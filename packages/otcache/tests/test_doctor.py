@@ -166,7 +166,7 @@ def test_what_a_module_does_at_import_is_named() -> None:
         "it took longer than 10 s to import": (
             "update mine, or leave it out by OTCACHE_DISABLE_PLUGINS=mine"
         ),
-        "it prints when it is imported or made: 'hello'": "print nothing there: use a logger",
+        "it prints when it is imported: 'hello'": "print nothing there: use a logger",
     }
     assert list(reading_findings(READING)) == []
 
@@ -299,7 +299,7 @@ def test_the_command(
     assert status == 1
     assert out.splitlines()[-1] == "problems: 4"
     assert "ends\n  plug: it ended the process that imported it, with status 3\n    update" in out
-    assert "mine\n  plug: it prints when it is imported or made: 'hello'\n    print" in out
+    assert "mine\n  plug: it prints when it is imported: 'hello'\n    print" in out
 
 
 def test_what_is_left_out_is_not_looked_at(

@@ -47,7 +47,7 @@ def plugins_list(kind: Kind = None, as_json: Json = False) -> None:
 def plugins_doctor(as_json: Json = False) -> None:
     """Find what is wrong with installed plugins, and say what to do; exit status 1 if anything is."""
     from otcache.plugin_tools.doctor import examine
-    from otcache.plugin_tools.listing import finding_lines
+    from otcache.plugin_tools.finding import finding_lines
 
     findings = examine()
     if as_json:

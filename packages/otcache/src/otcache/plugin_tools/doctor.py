@@ -6,6 +6,8 @@ import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from otcache.plugin_tools.finding import Finding
 from otcache.plugin_tools.kinds import spelled
 from otcache.plugin_tools.requirements import requirement_findings
@@ -14,29 +16,52 @@ from otcache_core.errors import PluginError
 from otcache_core.plugins import API_VERSION, KINDS, Registry
 from otcache_core.plugins.census import Finding as Wrong
 from otcache_core.plugins.census import Reading, read_points
-from otcache_core.plugins.discovery import PluginSettings, found_entry_points, our_modules
+from otcache_core.plugins.discovery import (
+    PluginSettings,
+    Point,
+    found_entry_points,
+    our_modules,
+)
 from otcache_core.plugins.kinds import CONTRACTS, VALUES, advice
 from otcache_core.plugins.lookups import Offer
 from otcache_core.plugins.registry import hook_name
 
+#: Seconds that the classes of one entry point may take: they may import torch.
+TARGET_LIMIT = 60.0
 HOOKS = tuple(hook_name(kind) for kind in KINDS)
 
 
 def examine() -> list[Finding]:
     """Return all that is wrong, by package: the environment first, then otcache's own, then the others.
 
-    Every foreign module of hooks and every class that it offers is imported, in a child process for each
-    entry point; nothing is taken from what was read before.
+    Every foreign module of hooks and every class that it offers is imported, in child processes; nothing
+    is taken from what was read before.
     """
     points = list(found_entry_points(PluginSettings(), True))
     ours = Registry(entry_points=False)
     findings = [*settings_findings(points), *own_findings(ours)]
     allowed = found_entry_points(PluginSettings.from_environment(), True)
-    readings = read_points([p for p in allowed if not p.ours], targets=True, cached=False)
+    readings = _read([point for point in allowed if not point.ours])
     for reading in readings:
         findings += reading_findings(reading)
         findings += requirement_findings(reading.distribution)
     return [*findings, *same_names(ours, readings)]
+
+
+def _read(points: Sequence[Point]) -> list[Reading]:
+    """Read hooks alone, then classes too: these may import heavy libraries, which take time and print."""
+    hooks = read_points(points, cached=False)
+    sound = [p for p, r in zip(points, hooks, strict=True) if not _ended(r)]
+    deep = read_points(sound, targets=True, limit=TARGET_LIMIT, cached=False)
+    whole = dict(zip(sound, deep, strict=True))
+    return [
+        replace(whole[point], printed=reading.printed) if point in whole else reading
+        for point, reading in zip(points, hooks, strict=True)
+    ]
+
+
+def _ended(reading: Reading) -> bool:
+    return any(found.kind == "ended" for found in reading.findings)
 
 
 def own_findings(registry: Registry) -> Iterator[Finding]:
@@ -61,7 +86,7 @@ def reading_findings(reading: Reading) -> Iterator[Finding]:
         what = f"{reading.module} offers nothing"
         yield Finding(package, reading.point, what, "mark its hooks with @hookimpl")
     if reading.printed.strip():
-        what = f"it prints when it is imported or made: {_first_line(reading.printed)!r}"
+        what = f"it prints when it is imported: {_first_line(reading.printed)!r}"
         yield Finding(package, reading.point, what, "print nothing there: use a logger")
     for offer in reading.offers:
         missing = offer.info().missing()

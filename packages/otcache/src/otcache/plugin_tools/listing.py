@@ -1,14 +1,13 @@
-"""The list of installed plugins, and the doctor's findings, as tables."""
+"""The list of installed plugins, as data and as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from otcache.plugin_tools.finding import Finding
 from otcache_core.plugins import Registry
 from otcache_core.plugins.census import LIMIT
 
@@ -52,15 +51,3 @@ def plugin_table(rows: Sequence[dict[str, Any]]) -> Table:
         about = Text(row["summary"] + lacks)
         table.add_row(Text(f"  {row['name']}"), about, Text(row["distribution"]))
     return table
-
-
-def finding_lines(findings: Sequence[Finding]) -> Iterator[Text]:
-    """Yield the lines of each package: a finding with its hook or plugin, and below it the remedy."""
-    package: str | None = None
-    for found in sorted(findings, key=lambda f: f.package):
-        if found.package != package:
-            package = found.package
-            yield Text(package or "environment", style="bold")
-        where = f"{found.plugin}: " if found.plugin else ""
-        yield Text(f"  {where}{found.what}")
-        yield Text(f"    {found.remedy}", style="green")
