@@ -165,6 +165,24 @@ def test_each_costs_its_own_column(registry: Registry, tmp_path: Path) -> None:
     assert "| metric mutates of 'hostile' |" in (tmp_path / "report" / "table.md").read_text()
 
 
+def test_a_metric_is_called_by_its_distribution_but_for_ours() -> None:
+    registry = Registry(entry_points=False)
+    registry.register_builtin()
+    made = Measures.choose(("otcache-diffusers/psnr",), "x", registry)
+    assert [*made.metrics] == ["rmse", "psnr"]
+
+    class Shadows:
+        @hookimpl
+        def otcache_provide_metrics(self) -> list[Info]:
+            return [Info("rmse", "nowhere:Nobody")]
+
+    registry.register(Shadows(), "shadow")
+    with pytest.warns(OtcacheNotice, match="^rmse of 'shadow' is left out: .*nowhere"):
+        made = Measures.choose(("shadow/rmse",), "x", registry)
+    assert [*made.metrics] == ["rmse"]
+    assert type(made.metrics["rmse"]).__module__ == "otcache_diffusers.metrics.rmse"
+
+
 def test_who_asks_for_what_there_is_not_is_told_at_once(registry: Registry) -> None:
     with pytest.raises(OtcacheError, match="has no 'raisess'"):
         Measures.choose(("raisess",), "x", registry)

@@ -82,9 +82,11 @@ class Measures:
         origins: dict[str, str] = {}
         made = cls(metrics, not asked, origins)
         for name, path in {"rmse": "", **paths}.items():
+            options = {"path": path} if path else {}
             try:
-                origins[name] = _origin(registry, name)
-                options = {"path": path} if path else {}
+                origin = _origin(registry, name)
+                name = name if origin else name.rpartition("/")[2]  # of ours the short one
+                origins[name] = origin
                 qualified = registry.resolve("metrics", name)
                 metrics[name] = registry.create("metrics", qualified, **options)
             except ANY as error:
@@ -149,7 +151,7 @@ class Measures:
     def _title(self, name: str) -> str:
         """Return a metric's name, with the distribution that it is from unless that is otcache's own."""
         origin = self.origins.get(name, "")
-        return f"{name} of {origin!r}" if origin else name
+        return f"{name.rpartition('/')[2]} of {origin!r}" if origin else name
 
     def _check(self, name: str) -> None:
         """Lose a metric that lacks what every metric has."""
