@@ -183,6 +183,23 @@ def test_a_metric_is_called_by_its_distribution_but_for_ours() -> None:
     assert type(made.metrics["rmse"]).__module__ == "otcache_diffusers.metrics.rmse"
 
 
+def test_hooks_that_cannot_be_imported_are_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = tmp_path / "unhooked-0.1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: unhooked\nVersion: 0.1\n")
+    (facts / "entry_points.txt").write_text("[otcache]\nunhooked = unhooked_rules\n")
+    (tmp_path / "unhooked_rules.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.warns(OtcacheNotice) as told:
+        made = Measures.choose(("unhooked/sharp",), "x", Registry())
+    assert len(told) == 1
+    (gap,) = made.missing()
+    assert gap.method == "metric sharp of 'unhooked'"
+    assert "SystemExit: 0" in gap.reason
+
+
 def test_who_asks_for_what_there_is_not_is_told_at_once(registry: Registry) -> None:
     with pytest.raises(OtcacheError, match="has no 'raisess'"):
         Measures.choose(("raisess",), "x", registry)

@@ -94,6 +94,8 @@ class Measures:
                     notify(f"{name} is omitted: {_text(error)}")
                 elif _is_misuse(error, origins.get(name, "")):
                     raise
+                elif any(str(problem) in str(error) for problem in registry.problems):
+                    made.lost[name] = str(error)  # the registry has said so
                 else:
                     made._lose(name, error)
         return made
