@@ -195,14 +195,18 @@ UNMET = "nothing-there>=2"
 @pytest.mark.remedy("update {}, or report this to its author", value=True)
 @pytest.mark.remedy("report it to the author of {}, or remove it", value=True)
 @pytest.mark.remedy("install it: pip install '{}{}'", value=True)
-@pytest.mark.remedy("update {}, or install it in an environment without {}", value=True)
+@pytest.mark.remedy("update {}, or remove it: it cannot be used beside {}", value=True)
 @pytest.mark.remedy("install that version: pip install '{}{}'", value=True)
 @pytest.mark.parametrize(
     ("text", "what", "remedy"),
     [
         (UNMET, "not installed", "pip install 'nothing-there>=2'"),
         ("pytest<3", "is installed", "install that version: pip install 'pytest<3'"),
-        ("numpy<1.20", "otcache-core requires numpy>=1.26", "environment without otcache-core"),
+        (
+            "numpy<1.20",
+            "otcache-core requires numpy>=1.26",
+            "remove it: it cannot be used beside otcache-core",
+        ),
         ("rich<2 !!", "cannot be read", "update mine, or report this to its author"),
         ("rich<2,>3", "no version meets", "report it to the author of mine, or remove it"),
     ],

@@ -70,7 +70,7 @@ def _clash(
         for other in _requirements(ours)[0].get(name, []) if ours != package else []:
             if not feasible(other.specifier, *(r.specifier for r in requirements)):
                 both = f"{what}: {ours} requires {name}{other.specifier}"
-                advice = f"update {package}, or install it in an environment without {ours}"
+                advice = f"update {package}, or remove it: it cannot be used beside {ours}"
                 return both, advice
     return what, f"install that version: pip install '{name}{wanted}'"
 
