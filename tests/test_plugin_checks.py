@@ -1,0 +1,31 @@
+"""``otcache plugins check`` checks otcache's own plugins too: on loops of tensors where they work on tensors."""
+
+from __future__ import annotations
+
+import pytest
+
+from otcache.plugin_tools.checking import check
+from otcache_core.plugins import installed
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("probes", "torch"),
+        ("executors", "torch"),
+        ("metrics", "ms-ssim"),
+        ("metrics", "flicker"),
+        ("forecasters", "fitted"),
+        ("writers", "mp4"),
+    ],
+)
+def test_ours_pass(kind: str, name: str) -> None:
+    checked = check(installed(), name, kind)
+    assert (checked.failed, checked.unchecked) == (False, "")
+    assert checked.counts()["passed"] >= len(checked.results) / 2
+
+
+def test_what_only_its_own_tests_can_check_is_said() -> None:
+    blocks = check(installed(), "torch-blocks")
+    assert (blocks.failed, blocks.results) == (False, ())
+    assert "only a test of its package can: " in blocks.unchecked
