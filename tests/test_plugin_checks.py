@@ -1,4 +1,4 @@
-"""``otcache plugins check`` checks otcache's own plugins too: on loops of tensors where they work on tensors."""
+"""``otcache plugins check`` takes otcache's own plugins too, those of tensors on loops of tensors."""
 
 from __future__ import annotations
 
