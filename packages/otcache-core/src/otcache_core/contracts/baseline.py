@@ -69,7 +69,7 @@ class Baseline(FromRegistry, ABC):
 
         Returns:
             Plain data, kept on disk and handed to :meth:`settings` and :meth:`apply`; ``nfe``, where
-            present, is its price in network evaluations of one sample.
+            present, is its price in network evaluations of one sample; None where it came tuned.
         """
         return {}
 

@@ -23,7 +23,8 @@ class Forecaster(ABC):
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
         """The table A of one span.
 
-        Called once per span, before the run. Must be pure and may not change its arguments.
+        Called once per span, before the run. Must be pure and may not change its arguments, and may
+        not look at the grid after s_j, where the span ends.
 
         Args:
             span: start k, stop j, earlier computed steps (latest first) and stored weights.

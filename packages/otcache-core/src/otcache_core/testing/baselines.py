@@ -90,10 +90,9 @@ class BaselineConformance(Conformance, kit=True):
 
     def test_what_it_measures_is_plain_data(self) -> None:
         measured = self._measured(self.make_baseline(), self.make_target())
-        assert _read_again(measured) == measured
+        assert _read_again(measured) == measured, "a file gives it back otherwise"
         price = measured.get("nfe", 0)
-        assert isinstance(price, int)
-        assert price >= 0
+        assert price is None or (isinstance(price, int) and price >= 0), f"nfe is {price!r}"
 
     def test_measuring_twice_gives_the_same(self) -> None:
         first, second = (self._measured(self.make_baseline(), self.make_target()) for _ in range(2))
@@ -125,7 +124,7 @@ class BaselineConformance(Conformance, kit=True):
     def test_settings_are_plain_data(self) -> None:
         baseline = self.make_baseline()
         for setting in self._settings(baseline, self._measured(baseline, self.make_target())):
-            assert _read_again(setting.values) == setting.values
+            assert _read_again(setting.values) == setting.values, "a file gives it back otherwise"
             assert setting.num_steps >= 1
             steps = setting.computed
             if steps is not None:

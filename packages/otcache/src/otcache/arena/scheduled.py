@@ -51,7 +51,8 @@ class ScheduledBaseline(Baseline):
     ) -> Mapping[str, Any]:
         tuning = Tuning(target, request, self.registry, probe_name=self.probe)
         found, nfe = self.schedules(tuning, budgets)
-        return {"schedules": {str(b): s.to_dict() for b, s in found.items()}, "nfe": nfe}
+        stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in found.items()}
+        return {"schedules": stored, "nfe": nfe}
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]

@@ -89,6 +89,10 @@ class Tuning:
         return solution.schedule
 
     def best(self, schedules: Sequence[Schedule]) -> Schedule:
-        """The one of least mean log RMSE of pictures, each sample counting alike."""
-        errors = self.evaluator.evaluate(schedules, objective="rmse").errors
+        """The one of least mean log RMSE of pictures, of latents where the target makes none.
+
+        Each sample counts alike.
+        """
+        pictured = "rmse" in self.evaluator.objectives
+        errors = self.evaluator.evaluate(schedules, objective="rmse" if pictured else None).errors
         return schedules[int(np.log(np.maximum(errors, 1e-12)).mean(axis=1).argmin())]
