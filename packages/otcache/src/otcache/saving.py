@@ -99,11 +99,11 @@ def writers(registry: Registry, suffix: str | None = None) -> dict[str, ClipWrit
         for offer in registry.candidates("writers", foreign=foreign):
             try:
                 writer = registry.create("writers", offer.qualified_name)
-                endings = {str(ending): writer for ending in writer.suffixes}
+                endings = [str(ending) for ending in writer.suffixes]
             except (Exception, SystemExit) as error:  # of whoever wrote the plugin
                 registry.failed(offer, error)
             else:
-                found = endings | found
+                found |= {ending: writer for ending in endings if ending not in found}
         if found and (suffix is None or suffix in found):
             break
     return found

@@ -30,7 +30,7 @@ AT_ONCE = 4
 PRINTED = 2000
 #: Run by the child: it has this process's places to import from before it imports anything.
 CHILD = (
-    "import json, sys; job = json.loads(sys.argv[1]); sys.path[:] = job['path']; "
+    "from json import loads; from sys import argv, path; job = loads(argv[1]); path[:] = job['path']; "
     "from otcache_core.plugins.reading import write_reading; write_reading(job)"
 )
 
