@@ -236,6 +236,26 @@ def new_plugins(session: nox.Session) -> None:
     session.run("otcache", "plugins", "doctor")
 
 
+@nox.session(reuse_venv=False)
+def plugins_doc(session: nox.Session) -> None:
+    """Follow docs/plugins.md as it stands in an empty environment: a first plugin, and one of every kind."""
+    folder = Path(session.create_tmp()).resolve() / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    ours = (CORE, SOLVERS, DIFFUSERS, FACADE)
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), *ours)
+    # Whatever the page installs is of these versions, and otcache itself from these wheels.
+    wheels = (
+        f"{wheel.name.partition('-')[0]} @ {wheel.as_uri()}" for wheel in folder.glob("*.whl")
+    )
+    constraints = folder / "constraints.txt"
+    pinned = Path("constraints.txt").read_text()
+    constraints.write_text("\n".join([pinned, *wheels, ""]))
+    _environment(session)
+    session.env["PIP_CONSTRAINT"] = str(constraints)
+    session.env["PIP_FIND_LINKS"] = str(folder)
+    session.run("python", "tools/follow_plugins_doc.py", "The first one", "Use it")
+
+
 @nox.session
 @nox.parametrize("package", list(ALONE))
 def alone(session: nox.Session, package: str) -> None:

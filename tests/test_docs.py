@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "packages/*/README.md") for path in ROOT.glob(pattern)
 )
-SHOWN = ("README.md", "docs/video.md")
+SHOWN = ("README.md", "docs/video.md", "docs/plugins.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -32,9 +33,9 @@ class Denoiser:
         self.calls = 0
 
     def forward(self, x: Array, s: float, colour: Array) -> Array:
-        """v of shape (n, height, width, 3); one colour a picture, shape (n, 3)."""
+        """v of shape (n, ..., height, width, 3); one colour a picture or clip, shape (n, 3)."""
         self.calls += 1
-        c = colour[:, None, None, :]
+        c = colour.reshape(len(x), *(1,) * (x.ndim - 2), 3)
         a = (1 - s) * (x * c).sum(-1) - (1 - s) ** 2 * (c * c).sum(-1) / 2
         clean = c * (0.5 + 0.5 * np.tanh(a / (2 * s**2)))[..., None]
         return np.asarray((x - clean) / s)
@@ -46,10 +47,11 @@ class Flow:
 
     Args:
         size: height and width of the pictures.
+        frames: of the clips it makes; 0 makes pictures.
     """
 
-    def __init__(self, size: int = 8) -> None:
-        self.size = size
+    def __init__(self, size: int = 8, frames: int = 0) -> None:
+        self.shape = (*((frames,) if frames else ()), size, size, 3)
         self.denoiser = Denoiser()
         self._hook: Hook | None = None
 
@@ -58,9 +60,9 @@ class Flow:
         return np.linspace(1.0, 0.0, num_steps + 1)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int], num_steps: int) -> Array:
-        """x_N of shape (n, size, size, 3); each sample's noise comes from its own seed."""
-        shape, s = (self.size, self.size, 3), self.grid(num_steps)
-        x = np.stack([np.random.default_rng(seed).standard_normal(shape) for seed in seeds])
+        """x_N of shape (n, ..., size, size, 3); each sample's noise comes from its own seed."""
+        s, noise = self.grid(num_steps), [np.random.default_rng(seed) for seed in seeds]
+        x = np.stack([one.standard_normal(self.shape) for one in noise])
         colour = np.array([_colour(prompt) for prompt in prompts])
         for i in range(num_steps):
 
@@ -97,10 +99,12 @@ def _named(*prompts: str) -> tuple[tuple[str, str], ...]:
     return tuple((prompt, "colour") for prompt in prompts)
 
 
-DEMO = Demo(
-    name="flow",
-    summary="coloured pixels, in numpy",
-    load=Flow,
-    call={},
-    prompts={"calibration": _named("red", "green"), "heldout": _named("blue", "white")},
+_PROMPTS = {"calibration": _named("red", "green"), "heldout": _named("blue", "white")}
+PICTURES = Demo("flow", "coloured pixels, in numpy", Flow, prompts=_PROMPTS)
+CLIPS = Demo(
+    "flow-clip",
+    "the same, four frames",
+    partial(Flow, frames=4),
+    prompts=_PROMPTS,
+    frames_per_second=8.0,
 )

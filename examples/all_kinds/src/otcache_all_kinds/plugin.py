@@ -54,8 +54,11 @@ def otcache_provide_executors() -> list[Info]:
 
 @hookimpl
 def otcache_provide_demos() -> list[Info]:
-    """Offer the demo."""
-    return [Info("flow", f"{HERE}.flow:DEMO", "coloured pixels, in numpy", api=2)]
+    """Offer two demos."""
+    return [
+        Info("flow", f"{HERE}.flow:PICTURES", "coloured pixels, in numpy", api=2),
+        Info("flow-clip", f"{HERE}.flow:CLIPS", "the same, four frames", api=2),
+    ]
 
 
 @hookimpl

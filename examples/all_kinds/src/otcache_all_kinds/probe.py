@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any, final
 
 import numpy as np
@@ -29,7 +30,7 @@ class FlowProbe(FeatureProbe):
         """Name the model and its sampler."""
         facts = {"model_class": "Denoiser", "scheduler_class": "Flow", "prediction_type": "flow"}
         steps = {} if request is None else {"num_steps": request.num_steps}
-        return {**facts, "guidance": "none", "resolution": target.size**2, **steps}
+        return {**facts, "guidance": "none", "resolution": prod(target.shape[:-1]), **steps}
 
     def prepared(self, target: Any, request: SampleRequest) -> SampleRequest:
         """Take texts, and no further arguments."""
@@ -54,7 +55,7 @@ class FlowProbe(FeatureProbe):
         before, began = target.denoiser.calls, time.perf_counter()
         last = np.concatenate([_last(target, request, n) for n in range(len(request.prompts))])
         seconds, calls = time.perf_counter() - began, target.denoiser.calls - before
-        spent = calls * FLOPS * target.size**2 if flops else None
+        spent = calls * FLOPS * prod(target.shape[:-1]) if flops else None
         return Measured(np.clip(last, 0.0, 1.0), last, seconds, spent)
 
     def evaluator(
@@ -134,7 +135,7 @@ class FlowEvaluator(Evaluator):
 
     def _deviation(self, n: int) -> float:
         run = self._runs[n]
-        shape = (1, self._target.size, self._target.size, 3)
+        shape = (1, *self._target.shape)
         again = _run(self._target, self._request, n, lambda i, _: run.outputs[i].reshape(shape))
         off = np.linalg.norm(again.states - run.states, axis=1)
         return float((off / np.linalg.norm(run.states, axis=1)).max())

@@ -1,0 +1,60 @@
+"""Do what docs/plugins.md shows, line by line and as it stands, in an empty folder; says how long it took.
+
+``python tools/follow_plugins_doc.py SECTION ...``: the console blocks of these sections, in order. What they
+call ``pip``, ``pytest`` and ``otcache`` are those of the environment that this runs in.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "plugins.md"
+#: What a new author has for the first plugin, in minutes.
+MINUTES = 15
+
+
+def commands(page: str, section: str) -> list[str]:
+    """Return the lines of a section's console blocks.
+
+    Raises:
+        SystemExit: if there is no such section, or nothing in it to do.
+    """
+    parts = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
+    text = dict(zip(parts[1::2], parts[2::2], strict=True)).get(section, "")
+    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = [line for block in blocks for line in block.splitlines() if line]
+    if not found:
+        raise SystemExit(f"{PAGE}: no section {section!r} with commands")
+    return found
+
+
+def main(sections: list[str]) -> None:
+    """Follow the page.
+
+    Raises:
+        SystemExit: at the first command that fails, or if it takes too long.
+    """
+    page, began = PAGE.read_text(encoding="utf-8"), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "examples").symlink_to(ROOT / "examples")
+        for line in (line for section in sections for line in commands(page, section)):
+            print(f"$ {line}", flush=True)
+            start = time.monotonic()
+            done = subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=folder, check=False)
+            print(f"  {time.monotonic() - start:.0f} s", flush=True)
+            if done.returncode:
+                raise SystemExit(f"ended with status {done.returncode}: {line}")
+    minutes = (time.monotonic() - began) / 60
+    print(f"{PAGE.name}: {', '.join(sections)}: {minutes:.1f} minutes")
+    if minutes > MINUTES:
+        raise SystemExit(f"must take {MINUTES} minutes at most")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
