@@ -253,7 +253,8 @@ class SolverConformance(Conformance, kit=True):
         if type(solver).frontier is ScheduleSolver.frontier:
             assert not solver.abilities.all_budgets, "one budget after the other is no single pass"
             raise NotApplicable("the solver has no frontier of its own")
-        frontier = solver.frontier(problem)
+        with unchanged(problem=problem):
+            frontier = solver.frontier(problem)
         assert len(frontier) == problem.budget
         for budget, found in enumerate(frontier, 1):
             alone = self._solve(replace(problem, budget=budget))

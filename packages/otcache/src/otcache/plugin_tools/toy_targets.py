@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,18 @@ from otcache_core.testing.toy_loop import even_grid
 
 
 def target_for(plugin: type) -> Callable[[], Loop]:
-    """Return what makes toy loops for a class: of tensors where its package has imported torch."""
-    torch = sys.modules.get("torch")
+    """Return what makes toy loops for a class: of tensors where its package has imported torch.
+
+    The facade's own baselines run by the installed executors, and ours takes tensors.
+    """
     package = plugin.__module__.partition(".")[0]
+    ours = package == __name__.partition(".")[0]
+    if ours:
+        with suppress(ImportError):
+            importlib.import_module("torch")
+    torch = sys.modules.get("torch")
     own = [module for name, module in sys.modules.items() if name.partition(".")[0] == package]
-    if torch is not None and any(getattr(module, "torch", None) is torch for module in own):
+    if torch is not None and (ours or any(getattr(m, "torch", None) is torch for m in own)):
         return lambda: tensor_loop(torch)
     return toy_loop
 
