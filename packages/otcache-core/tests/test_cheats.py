@@ -62,6 +62,13 @@ class FirstOnly(Local):
         return replace(found, samples=max(1, len(trajectories)))
 
 
+class Easy(Local):
+    """Looks at the first sample, and says so."""
+
+    def measure(self, trajectories: Runs, evaluator: Evaluator | None = None) -> SpanCosts:
+        return super().measure(trajectories[:1])
+
+
 class Impatient(Local):
     """Trusts later samples less."""
 
@@ -447,7 +454,8 @@ class ToyKit(EvaluatorConformance):
 
 #: A cheat, the kit, its hook, and the law that catches the cheat.
 CHEATS: dict[type, tuple[type[Conformance], str, str]] = {
-    FirstOnly: (LocalKit, "make_cost_model", "every_sample_counts"),
+    FirstOnly: (LocalKit, "make_cost_model", "as_many_samples_count_as_are_reported"),
+    Easy: (LocalKit, "make_cost_model", "as_many_samples_count_as_are_reported"),
     Impatient: (LocalKit, "make_cost_model", "the_order_of_samples_does_not_matter"),
     Normalising: (LocalKit, "make_cost_model", "trajectories_are_not_changed"),
     Settled: (LocalKit, "make_cost_model", "a_cost_model_can_be_used_again"),

@@ -129,17 +129,20 @@ class CostModelConformance(Conformance, kit=True):
         np.testing.assert_array_equal(self._of(*range(count), model=model), first)
         np.testing.assert_array_equal(self._of(*range(count)), first)
 
-    def test_every_sample_counts(self) -> None:
-        count = self.sampler.num_samples
+    def test_as_many_samples_count_as_are_reported(self) -> None:
+        """And of several at least two."""
+        count, reported = self.sampler.num_samples, self._measure().samples
         costs = self._of(*range(count))
+        counting = 0
         for n in range(count):
             starts = [*range(n), count + n, *range(n + 1, count)]
-            assert not np.array_equal(self._of(*starts), costs), (
-                f"costs are the same whatever sample {n} of {count} is"
-            )
+            counting += not np.array_equal(self._of(*starts), costs)
+        assert counting == reported, f"{reported} samples are reported, {counting} of {count} count"
+        assert counting >= min(2, count), f"{counting} sample of {count} counts"
 
     def test_the_order_of_samples_does_not_matter(self) -> None:
-        count = self.sampler.num_samples
+        """Of as many as the model takes."""
+        count = self._measure().samples
         forwards, backwards = self._of(*range(count)), self._of(*reversed(range(count)))
         np.testing.assert_allclose(backwards, forwards, rtol=self.rtol, atol=1e-12)
 
