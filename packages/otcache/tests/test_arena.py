@@ -267,6 +267,12 @@ def test_a_worker_that_ends_in_peace_before_it_is_done_has_failed(tmp_path: Path
     assert part.run("B = 4") is not None
 
 
+def test_what_fails_twice_in_the_same_place_is_given_up(tmp_path: Path) -> None:
+    """As a full run does, without which nothing can be compared."""
+    part = supervise(tmp_path, "again").of("again")
+    assert part.failures() == {"B = 2": "failed while at B = 2: as before"}
+
+
 @pytest.mark.parametrize("method", ["noise", "fork"])
 def test_what_is_no_event_is_not_read_and_a_child_is_not_waited_for(
     tmp_path: Path, method: str

@@ -48,7 +48,7 @@ class Supervisor:
         part = self.folder.of(method)
         while "" not in part.failures() and not _finished(part):
             ended = None if self.stop.is_set() else _Watch(self, method, part).ended()
-            if ended is None:
+            if ended is None or ended[0] in part.failures():  # nor begun for ever
                 break
             part.keep_failure(*ended)
         plan, lost = part.plan(), len(part.failures())

@@ -46,7 +46,7 @@ from otcache.targets import choose
 from otcache.timing import take_turns
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
-from otcache_core.errors import shortened
+from otcache_core.errors import OtcacheError, shortened
 from otcache_core.plugins import Registry, RegistryDescription
 from otcache_core.plugins.registry import ANY, reason_of
 
@@ -98,6 +98,11 @@ class Bench:
         """Multiply-adds of a plain step, and of what a run does besides its steps."""
         sample = self.job.samples[0]
         two, three = (self.one(sample, n, flops=True).flops or 0 for n in (2, 3))
+        if two == three:
+            probe = type(self.probe).__name__
+            raise OtcacheError(
+                f"evaluations are counted by multiply-adds, and {probe}.measure(..., flops=True) finds none."
+            )
         return float(three - two), float(two - 2 * (three - two))
 
     def evaluations(self, samples: Sequence[Label], num_steps: int) -> tuple[float, float, int]:
