@@ -122,6 +122,7 @@ class FeatureProbe(FromRegistry, ABC):
             target: accelerated or not, by whatever means.
             request: what to sample.
             flops: count them, and memory; slows the calls down, so that ``seconds`` are of no use.
+                Comparisons count evaluations by them. Unless overridden this counts none.
         """
         began = time.perf_counter()
         pictures = self.sample(target, request)
