@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,13 @@ class Legible(QualityMetric):
 
     name = "legible"
     higher_is_better = True
+    #: Of the conformance kit, which compares pictures of waves: nobody reads a letter in them.
+    expected_failures: ClassVar[dict[str, str]] = {
+        "test_identical_pictures_are_best": "pictures with noise are read alike: no better, no worse",
+        "test_more_noise_is_worse": "the kit's waves are no letters, with any noise",
+        "test_a_small_difference_is_small_in_both_directions": "the kit's waves are no letters",
+        "test_white_is_not_black": "the kit's waves are no letters, whatever covers half of them",
+    }
 
     def __init__(self, batch: int = 64, device: str = "cpu") -> None:
         self._reader = GlyphReader(batch=batch, device=device)

@@ -84,7 +84,7 @@ class Checked:
 
 
 def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
-    """Run the kit of one plugin.
+    """Run the kit of one plugin; ``expected_failures`` of its class excuse laws, as those of a kit do.
 
     Args:
         registry: where it is.
@@ -102,6 +102,9 @@ def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
         return Checked(plugin, kind, unchecked=why)
     try:
         kit = kit_of(kind, partial(registry.create, kind, plugin))
+        excuses = getattr(target, "expected_failures", None)
+        if excuses and not isinstance(kit, str):
+            kit = type(kit.__name__, (kit,), {"expected_failures": excuses})
     except ANY as error:  # of its constructor, or of what it is asked first
         why = f"it cannot be made: {_line(reason_of(error))}"
         return Checked(plugin, kind, unchecked=why, useless=True)
