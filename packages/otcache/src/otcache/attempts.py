@@ -73,7 +73,11 @@ def attempt(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> A
 
 
 class Attemptable(Protocol[P, T]):
-    """A function that takes ``throw=False``."""
+    """A function that takes ``throw=False``.
+
+    Type checkers know what it returns either way, and check its arguments where ``throw`` is left out;
+    :func:`attempt` has both.
+    """
 
     @overload
     def __call__(self, *args: Any, throw: Literal[False], **kwargs: Any) -> Attempt[T]: ...
