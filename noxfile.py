@@ -57,26 +57,41 @@ def demo_video(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=False)
 def wheels(session: nox.Session) -> None:
-    """Build the five wheels, install otcache[video] from them alone and run its demo; arguments go to it.
+    """From the five wheels alone: docs/plugins.md's first plugin, then otcache[video] and the quick demos.
 
     Then a solver of one's own, examples/halving_solver: a policy, a run and a row of a comparison.
+    Arguments go to the clip demo.
     """
     own = Path("examples/halving_solver").resolve()
-    folder = Path(session.create_tmp()).resolve() / "wheels"
-    shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), *EVERYTHING)
+    folder = _wheels(session, *EVERYTHING)
     session.run("python", "tools/check_wheels.py", str(folder))
-    links = ("--find-links", str(folder))
-    session.install("-c", "constraints.txt", *links, "otcache[video]")
-    _environment(session)
+    session.run("python", "tools/follow_plugins_doc.py", "The first one")
+    session.run("python", "-m", "pip", "uninstall", "-q", "-y", "otcache-my-solver")
+    session.install("otcache[video]")
     session.chdir(folder.parent)
     session.run("otcache", "plugins", "list")
     session.run("otcache", "plugins", "doctor")
     lean = "from importlib.util import find_spec; assert find_spec('torchvision') is None"
     session.run("python", "-c", lean)
+    session.run("otcache", "demo", "--quick", "--out", "image-demo")
+    assert (folder.parent / "image-demo" / "report.html").stat().st_size
     session.run("otcache", "demo", "--video", *(session.posargs or ("--quick",)))
     session.install("--no-deps", str(own))
     _own_solver(session)
+
+
+def _wheels(session: nox.Session, *packages: str) -> Path:
+    """Build wheels, and have pip install otcache from them and all else by constraints.txt."""
+    folder = Path(session.create_tmp()).resolve() / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), *packages)
+    ours = (f"{w.name.partition('-')[0]} @ {w.as_uri()}" for w in folder.glob("*.whl"))
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join([Path("constraints.txt").read_text(), *ours, ""]))
+    _environment(session)
+    session.env["PIP_CONSTRAINT"] = str(constraints)
+    session.env["PIP_FIND_LINKS"] = str(folder)
+    return folder
 
 
 def _own_solver(session: nox.Session) -> None:
@@ -239,20 +254,7 @@ def new_plugins(session: nox.Session) -> None:
 @nox.session(reuse_venv=False)
 def plugins_doc(session: nox.Session) -> None:
     """Follow docs/plugins.md as it stands in an empty environment: a first plugin, and one of every kind."""
-    folder = Path(session.create_tmp()).resolve() / "wheels"
-    shutil.rmtree(folder, ignore_errors=True)
-    ours = (CORE, SOLVERS, DIFFUSERS, FACADE)
-    session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), *ours)
-    # Whatever the page installs is of these versions, and otcache itself from these wheels.
-    wheels = (
-        f"{wheel.name.partition('-')[0]} @ {wheel.as_uri()}" for wheel in folder.glob("*.whl")
-    )
-    constraints = folder / "constraints.txt"
-    pinned = Path("constraints.txt").read_text()
-    constraints.write_text("\n".join([pinned, *wheels, ""]))
-    _environment(session)
-    session.env["PIP_CONSTRAINT"] = str(constraints)
-    session.env["PIP_FIND_LINKS"] = str(folder)
+    _wheels(session, CORE, SOLVERS, DIFFUSERS, FACADE)
     session.run("python", "tools/follow_plugins_doc.py", "The first one", "Use it")
 
 
