@@ -57,6 +57,8 @@ def _without_encoding(call: ast.Call) -> bool:
     called = call.func.attr if isinstance(call.func, ast.Attribute) else _name(call.func)
     if any(keyword.arg == "encoding" for keyword in call.keywords):
         return False
+    if called == "read_text" and call.args and isinstance(call.args[0], ast.Constant):
+        return "." not in str(call.args[0].value)  # a file of a distribution's metadata
     if called in TEXT:
         return True
     modes = [a.value for a in (*call.args, *(k.value for k in call.keywords)) if _is_mode(a)]

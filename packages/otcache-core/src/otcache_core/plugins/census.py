@@ -170,11 +170,11 @@ def _run(words: Sequence[str], output: Path, limit: float) -> str:
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End a child and whatever it has started."""
+    end_group = getattr(os, "killpg", None)  # where there are groups of processes
     with suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
+        if end_group:
+            end_group(child.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    child.kill()
     child.wait()
 
 
