@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from otcache.plugin_tools.checking import check
+from otcache.plugin_tools.checking import Checked, check
 from otcache_core.plugins import installed
+from otcache_core.testing import LawResult, Outcome
 from otcache_diffusers.metrics.legible import Legible
 
 
@@ -38,3 +39,14 @@ def test_what_only_its_own_tests_can_check_is_said() -> None:
     blocks = check(installed(), "torch-blocks")
     assert (blocks.failed, blocks.results) == (False, ())
     assert "only a test of its package can: " in blocks.unchecked
+
+
+def test_laws_of_which_none_is_kept_are_a_failure() -> None:
+    about_the_kit = LawResult("test_no_law_was_taken_away", Outcome.KEPT)
+    skipped = LawResult("test_a", Outcome.NOT_APPLICABLE, "nothing to see")
+    for results, failed in [
+        ((about_the_kit, skipped), True),
+        ((LawResult("test_b", Outcome.KEPT),), False),
+    ]:
+        assert Checked("mine/mine", "solvers", results).failed is failed
+    assert not Checked("mine/mine", "solvers", unchecked="it works on no toy loop").failed

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import unittest
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from metric_fakes import Steps, StepsKit
@@ -147,6 +148,62 @@ def test_whatever_a_plugin_raises_breaks_the_law() -> None:
         (result,) = kit(make_solver=make).check_laws(REPEATS).results
         assert result.outcome is Outcome.BROKEN
         assert str(error) in result.reason
+
+
+class Evading(ScheduleSolver):
+    """Says of each law that it does not apply."""
+
+    abilities = Abilities()
+    raised: ClassVar[type[BaseException]] = unittest.SkipTest
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        raise self.raised("nothing to see")
+
+
+# a plugin of another module than its kit's
+exec(
+    "class Elsewhere(Evading):\n"
+    "    def solve(self, problem):\n"
+    "        raise self.raised('nothing to see')",
+    elsewhere := {"__name__": "a_plugin", "Evading": Evading},
+)
+EVASIONS = [
+    unittest.SkipTest,
+    NotApplicable,
+    type("Skipped", (Exception,), {}),
+    pytest.skip.Exception,
+    pytest.xfail.Exception,
+    pytest.exit.Exception,
+]
+
+
+@pytest.mark.parametrize("raised", EVASIONS)
+def test_a_plugin_cannot_say_that_a_law_does_not_apply(raised: type[BaseException]) -> None:
+    evading = type("Mine", (elsewhere["Elsewhere"],), {"raised": raised})
+    mine = kit(make_solver=lambda self: evading())
+    (result,) = mine.check_laws(REPEATS).results
+    assert result.outcome is Outcome.BROKEN
+    assert "nothing to see (only the kit says that a law does not apply)" in result.reason
+    with pytest.raises(AssertionError, match="nothing to see"):  # under pytest
+        getattr(mine(), REPEATS)()
+    assert not mine.check_laws().passed
+
+
+def test_the_law_about_the_kit_says_nothing_of_the_plugin() -> None:
+    report = Kit.check_laws("test_no_law_was_taken_away", NEEDED)
+    assert [result.outcome for result in report.results] == [Outcome.KEPT, Outcome.NOT_APPLICABLE]
+    assert (report.kept, report.passed) == ((), False)
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_error_without_words_breaks_the_law_by_its_type() -> None:
+    mine = kit(make_solver=lambda self: type("Mine", (Evading,), {"raised": MuteError})())
+    (result,) = mine.check_laws(REPEATS).results
+    assert (result.outcome, result.reason) == (Outcome.BROKEN, "MuteError")
 
 
 def test_an_interrupt_is_passed_on() -> None:

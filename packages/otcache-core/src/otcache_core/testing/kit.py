@@ -22,10 +22,20 @@ from otcache_core.errors import OtcacheError, shortened, shown
 Law = Callable[[Any], None]
 #: What a law says where a target is not as it was.
 LEFT = "something is left on the target, one of its modules or their class"
+#: Says nothing of the plugin: it is about the kit alone.
+OF_THE_KIT = "test_no_law_was_taken_away"
+#: Packages whose own code may say that a law does not apply, beside the modules of the kit's class.
+OURS = ("otcache_core.testing", "otcache.plugin_tools")
+#: Names of exceptions that make a test runner call a test skipped, or end without a failure.
+EVASIONS = frozenset({"SkipTest", "Skipped", "XFailed", "Exit"})
 
 
 class NotApplicable(unittest.SkipTest):
-    """Raised by a law that says nothing about this plugin, with the reason; pytest skips the test."""
+    """Raised by a law that says nothing about this plugin, with the reason; pytest skips the test.
+
+    A hook of a kit's class may raise it too. Raised by the plugin it breaks the law, as whatever else a
+    plugin raises.
+    """
 
 
 class Outcome(enum.Enum):
@@ -76,9 +86,14 @@ class KitReport:
         return tuple(result.law for result in self.of(Outcome.BROKEN))
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the laws that the plugin keeps; the one about the kit itself is none."""
+        return tuple(r.law for r in self.of(Outcome.KEPT) if r.law != OF_THE_KIT)
+
+    @property
     def passed(self) -> bool:
         """Whether no law is broken, and some are kept."""
-        return not self.broken and bool(self.of(Outcome.KEPT))
+        return not self.broken and bool(self.kept)
 
     @property
     def count(self) -> str:
@@ -105,7 +120,8 @@ def _judged(law: Law) -> Law:
         name = law.__name__
         reason = type(self).expected_failures.get(name)
         if reason is None:
-            law(self)
+            with _no_evasion(type(self)):
+                law(self)
             return
         result = self._result(name)
         if result.outcome is not Outcome.EXPECTED:
@@ -190,7 +206,7 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
 
     def _result(self, law: str) -> LawResult:
         began = time.perf_counter()
-        outcome, reason = _run(functools.partial(self._kit[law].__wrapped__, self))
+        outcome, reason = _run(functools.partial(self._kit[law].__wrapped__, self), type(self))
         expected = self.expected_failures.get(law)
         if expected is not None:
             outcome, reason = _expected(law, outcome, expected)
@@ -198,8 +214,7 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
 
 
 Conformance._kit = {
-    name: vars(Conformance)[name]
-    for name in ("test_no_law_was_taken_away", "_result", "laws", "check_laws")
+    name: vars(Conformance)[name] for name in (OF_THE_KIT, "_result", "laws", "check_laws")
 }
 
 
@@ -243,25 +258,57 @@ def _expected(law: str, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
     return Outcome.BROKEN, f"{law} is {outcome.value}: {advice}."
 
 
-def _run(law: Callable[[], None]) -> tuple[Outcome, str]:
+def _run(law: Callable[[], None], kit: type[Conformance]) -> tuple[Outcome, str]:
     try:
         law()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may exit, and pytest's outcomes are no Exceptions
-        if isinstance(error, unittest.SkipTest) or type(error).__name__ == "Skipped":
-            return Outcome.NOT_APPLICABLE, str(error)
+        if _not_applicable(error, kit):
+            return Outcome.NOT_APPLICABLE, _text(error)
         return Outcome.BROKEN, _told(error)
     return Outcome.KEPT, ""
 
 
+def _not_applicable(error: BaseException, kit: type[Conformance]) -> bool:
+    """Whether a kit says that a law does not apply, by its own code or that of its class."""
+    if not isinstance(error, NotApplicable):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = str(frames[-1].f_globals.get("__name__"))
+    ours = any(module == name or module.startswith(f"{name}.") for name in OURS)
+    return ours or module in {base.__module__ for base in kit.__mro__}
+
+
+@contextmanager
+def _no_evasion(kit: type[Conformance]) -> Iterator[None]:
+    """Turn what would make a test runner skip a law, other than the kit's own word, into a failure."""
+    try:
+        yield
+    except BaseException as error:
+        evades = any(base.__name__ in EVASIONS for base in type(error).__mro__)
+        if not evades or _not_applicable(error, kit):
+            raise
+        raise AssertionError(_told(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an exception in one line; "" where its own ``__str__`` fails."""
+    try:
+        return " ".join(str(error).split())
+    except (Exception, SystemExit):
+        return ""
+
+
 def _told(error: BaseException) -> str:
     """Return what a failure says; of a bare assertion, the line that failed."""
-    text = " ".join(str(error).split())
+    text = _text(error)
     if isinstance(error, AssertionError):
         frames = traceback.extract_tb(error.__traceback__)
         return shortened(text or f"not so: {frames[-1].line}")
-    return shortened(f"{type(error).__name__}: {text}")
+    if any(base.__name__ in EVASIONS for base in type(error).__mro__):
+        text = f"{text} (only the kit says that a law does not apply)".lstrip()
+    return shortened(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 @contextmanager
@@ -279,7 +326,7 @@ def refused(what: str, match: str = "", error: type[Exception] = OtcacheError) -
     try:
         yield
     except error as raised:
-        told = str(raised)
+        told = _text(raised)
         assert re.search(match, told), f"{what} is refused in other words than {match!r}: {told}"
     else:
         raise AssertionError(f"{what} must raise {error.__name__}, nothing was raised")

@@ -13,8 +13,8 @@ from otcache.plugin_tools.kinds import in_words, spelled
 from otcache.plugin_tools.toy_kits import kit_of
 from otcache_core.errors import PluginError
 from otcache_core.plugins import KINDS, Registry
-from otcache_core.plugins.registry import ANY, reason_of
-from otcache_core.testing import LawResult, Outcome
+from otcache_core.plugins.info import ANY, reason_of
+from otcache_core.testing import KitReport, LawResult, Outcome
 
 #: As users read them, and the style: the kits speak of laws that are kept or broken.
 SHOWN = {
@@ -45,8 +45,9 @@ class Checked:
 
     @property
     def failed(self) -> bool:
-        """Whether it breaks a law, or cannot be made."""
-        return self.useless or any(r.outcome is Outcome.BROKEN for r in self.results)
+        """Whether it breaks a law or keeps none, or cannot be made."""
+        checked = KitReport(self.plugin, self.results)
+        return self.useless or bool(self.results and not checked.passed)
 
     def counts(self) -> dict[str, int]:
         """Return how many laws passed, failed, and so on."""
