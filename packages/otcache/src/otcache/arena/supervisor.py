@@ -15,6 +15,7 @@ from typing import IO, Any
 from otcache.arena.folder import Folder, MethodFolder
 from otcache.progress import Report
 from otcache_core.plugins import RegistryDescription
+from otcache_core.processes import end_group
 
 Event = dict[str, Any]
 #: Seconds between looks at whether to stop.
@@ -79,8 +80,7 @@ class _Watch:
             try:
                 return self._follow(process)
             finally:
-                process.kill()
-                process.wait()
+                end_group(process)
 
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         environment = dict(os.environ)
