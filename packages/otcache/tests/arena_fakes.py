@@ -86,6 +86,11 @@ part = Folder(sys.argv[1] and __import__("pathlib").Path(sys.argv[1])).of(method
 if method == "noise":
     print("a library that prints before there is a channel", flush=True)
     print(json.dumps(["no", "event"]), flush=True)
+if method == "leaves":
+    pipe = os.open(os.path.join(os.path.dirname(sys.argv[1]), "pipe"), os.O_WRONLY)
+    os.write(pipe, b"here")
+    words = [sys.executable, "-c", "import threading; threading.Event().wait(60)"]
+    __import__("subprocess").Popen(words, stdin=-3, stdout=-3, stderr=-3, pass_fds=[pipe])
 if method == "fork":
     __import__("subprocess").Popen([sys.executable, "-c", "input()"], stderr=-3)
 say = lambda event, **facts: print(json.dumps(dict(event=event, **facts)), flush=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import select
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from otcache.arena import run as arena_run
 from otcache.arena.asking import read_tagged, set_aside, spread
 from otcache.arena.assembly import FRAMES_PER_SECOND, Assembly
 from otcache.arena.channel import ORPHANED
-from otcache.arena.folder import CALIBRATION, FULL, Folder, Plan
+from otcache.arena.folder import CALIBRATION, FULL, Folder, Plan, slug
 from otcache.arena.matching import WITHIN, match
 from otcache.arena.measures import Measures
 from otcache.arena.rules import FluxTable
@@ -181,6 +183,19 @@ def test_no_method_shares_the_folder_of_the_full_runs(tmp_path: Path) -> None:
     assert Folder(tmp_path).of("full-run").path != Folder(tmp_path).of(FULL).path
 
 
+def test_every_method_and_setting_has_files_of_its_own(tmp_path: Path) -> None:
+    """Also where upper and lower case are one; none is the calibration's, and none too long."""
+    names = ["solver:dp", "solver-dp", "a/b-c", "a-b/c", "a-b-c", "calibration", CALIBRATION]
+    names += ["", "all", "..", ".", "A", "a", "\ud83d", "x" * 300, "x" * 301, slug("solver:dp")]
+    files = {slug(name) for name in names}
+    assert len({name.lower() for name in files}) == len(names)
+    assert max(map(len, files)) < 80
+    assert files.isdisjoint({"", ".", ".."})
+    assert slug("skips-nothing") == "skips-nothing"
+    folder = Folder(tmp_path)
+    assert folder.calibration not in {folder.of(name).path for name in names}
+
+
 def test_force_leaves_the_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileError, match="--force"):
@@ -191,8 +206,8 @@ def test_force_leaves_the_files_of_others(tmp_path: Path) -> None:
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     part = fakes.finished(tmp_path).of("good")
-    (part.path / "run-B-2.safetensors").write_bytes(b"half")
-    with pytest.raises(FileError, match=r"run-B-2\.safetensors"):
+    next(part.path.glob("run-B-2_*.safetensors")).write_bytes(b"half")
+    with pytest.raises(FileError, match=r"run-B-2_\w+\.safetensors"):
         part.arrays("B = 2")
 
 
@@ -279,6 +294,20 @@ def test_what_is_no_event_is_not_read_and_a_child_is_not_waited_for(
 ) -> None:
     part = supervise(tmp_path, method).of(method)
     assert part.run("B = 4") is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_a_worker_started_ends_with_it(tmp_path: Path) -> None:
+    """Though all went well: the child that it leaves would hold the pipe for a minute."""
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        supervise(tmp_path, "leaves")
+        assert os.read(pipe, 9) == b"here"
+        assert select.select([pipe], [], [], 20.0)[0], "the child lives"
+        assert os.read(pipe, 9) == b""
+    finally:
+        os.close(pipe)
 
 
 def test_a_signal_is_told(tmp_path: Path) -> None:

@@ -183,6 +183,29 @@ def test_a_metric_is_called_by_its_distribution_but_for_ours() -> None:
     assert type(made.metrics["rmse"]).__module__ == "otcache_diffusers.metrics.rmse"
 
 
+def test_no_metric_takes_the_place_of_one_of_the_table_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("same_metrics")
+    module.ode = _made(QualityMetric, lambda x, y: np.full(len(x), 7.0))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "same_metrics", module)
+
+    class Offers:
+        @hookimpl
+        def otcache_provide_metrics(self) -> list[Info]:
+            return [Info(name, "same_metrics:ode") for name in ("ode-rmse", "latent-rmse")]
+
+    registry = Registry(entry_points=False)
+    registry.register_builtin()
+    registry.register(Offers(), "same")
+    measures = Measures.choose(("ode-rmse", "same/latent-rmse"), "x", registry)
+    asked = fakes.job(reference_steps=500)
+    found, _ = Assembly(fakes.finished(tmp_path, asked), measures).results(["good"], {}, "")
+    metrics = found.cells[0].metrics
+    assert metrics["same/ode-rmse"] == metrics["same/latent-rmse"] == (7.0, 7.0)
+    assert 7.0 not in {*metrics["ode-rmse"], *metrics["latent-rmse"]}
+
+
 def test_hooks_that_cannot_be_imported_are_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +231,8 @@ def test_who_asks_for_what_there_is_not_is_told_at_once(registry: Registry) -> N
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
+        (np.zeros((2, 8)), r"pictures must be images .*\(2, 8\)"),
+        (np.zeros((2, 4, 4, 4)), r"pictures must be images .*\(2, 4, 4, 4\)"),
         (np.zeros((2, 8, 4, 3)), r"shape of its pictures must be \(2, 4, 4, 3\)"),
         (np.full((2, 4, 4, 3), np.inf), "its pictures must be finite"),
         (np.full((2, 4, 4, 3), 1.5), r"its pictures must be in \[0, 1\], got '1.5 to 1.5'"),

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from otcache.arena.folder import Plan, Run, slug
+from otcache.arena.folder import Plan, Run
 from otcache_core import OtcacheError
 from otcache_core.contracts import BaselineSetting
 from otcache_core.errors import expected
@@ -63,7 +63,7 @@ def settings_of(made: object, count: int | None) -> list[BaselineSetting]:
         if not isinstance(one.label, str) or not one.label:
             raise OtcacheError(expected("the label of a setting", one.label, "a short text"))
         check_num_steps(one.num_steps)
-        if known.setdefault(slug(one.label), one) != one:
+        if known.setdefault(one.label, one) != one:
             raise OtcacheError(expected("labels of settings", one.label, "distinct"))
     return found
 

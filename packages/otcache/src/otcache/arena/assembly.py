@@ -11,7 +11,7 @@ import numpy as np
 
 from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
 from otcache.arena.job import Job
-from otcache.arena.measures import Measures
+from otcache.arena.measures import ODE, STATES, Measures
 from otcache.progress import Advance, Stages
 from otcache.report.pictures import Pictures
 from otcache.results import Cell, Missing, Results
@@ -21,8 +21,6 @@ from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_core.notices import notify
 
-#: Metrics beside those of plugins: states of the sampler, and pictures against the ODE's solution.
-STATES, ODE = "latent-rmse", "ode-rmse"
 #: At which clips play where nobody says.
 FRAMES_PER_SECOND = 16.0
 
@@ -97,8 +95,8 @@ class Assembly:
             part = self.folder.of(method)
             run = part.run(label)
             if run is not None:
-                arrays = part.arrays(label)
                 try:
+                    arrays = part.arrays(label)
                     judge.check(arrays)
                     cells.append(judge.cell(method, budget, run, arrays))
                     pictures.places[method, budget] = (part, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -26,10 +27,13 @@ from otcache_core.schedule import check_num_steps
 
 #: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
 FULL, REFERENCE = "full run", "reference"
-#: What stands in the place of a method for the calibration that all solvers plan from, and its folder.
-CALIBRATION = "calibration"
+#: What stands in the place of a method for the calibration that all solvers plan from, and the folder of
+#: that. No plugin has a name with spaces.
+CALIBRATION = "calibration of solvers"
 #: Folders of what methods, and the comparison itself, have finished.
 WORK, OWN = "work", "own"
+#: Names of files that stand for themselves; of others, so many characters, and digits of a digest.
+PLAIN, LENGTH, DIGITS = re.compile(r"[a-z0-9][a-z0-9.-]{0,59}"), 60, 12
 #: Evaluations of a run, at least: a method may skip nearly all of each.
 MIN_NFE = 1e-6
 Floats = NDArray[np.floating]
@@ -147,7 +151,7 @@ class Folder:
     @property
     def calibration(self) -> Path:
         """Where the calibration that solvers plan from is kept."""
-        return self.path / WORK / f"{CALIBRATION} of solvers"
+        return self.path / WORK / CALIBRATION
 
     def of(self, method: str) -> MethodFolder:
         """The part of one method; made if missing."""
@@ -243,5 +247,12 @@ class MethodFolder:
 
 
 def slug(text: str) -> str:
-    """A file name for a method or a setting."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-") or "all"
+    """Return a file name for a method or a setting: another for each, on every system.
+
+    What cannot stand in a name as it is, as upper case where case is not told apart, makes a digest of the
+    text follow after ``_``.
+    """
+    if PLAIN.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', text).strip('-')[:LENGTH]}_{digest}"

@@ -35,6 +35,8 @@ USUAL = tuple(dict.fromkeys(OF_PICTURES + OF_CLIPS))
 #: What the image demo's own data allows besides, with the path.
 OF_THE_DEMO = {"legible": "", "frechet": "demo"}
 IMAGE_DEMOS = ("demo", "demo:image")
+#: Measured beside plugins: states of the sampler, and pictures against the ODE's solution.
+STATES, ODE = "latent-rmse", "ode-rmse"
 Floats = NDArray[np.floating]
 
 
@@ -85,7 +87,7 @@ class Measures:
             options = {"path": path} if path else {}
             try:
                 origin = _origin(registry, name)
-                name = name if origin else name.rpartition("/")[2]  # of ours the short one
+                name = _column(name, origin)
                 origins[name] = origin
                 qualified = registry.resolve("metrics", name)
                 metrics[name] = registry.create("metrics", qualified, **options)
@@ -198,6 +200,13 @@ def _origin(registry: Registry, name: str) -> str:
         if distribution not in {problem.distribution for problem in registry.problems}:
             raise
     return "" if is_own(distribution) else distribution
+
+
+def _column(name: str, origin: str) -> str:
+    """What the table calls a metric: one of ours by its short name, which nobody else's takes."""
+    if not origin:
+        return name.rpartition("/")[2]
+    return f"{origin}/{name}" if name in (STATES, ODE) else name
 
 
 def _is_misuse(error: BaseException, origin: str) -> bool:
