@@ -72,6 +72,35 @@ def test_an_error_that_is_kept_holds_nothing_of_the_call() -> None:
     assert tried.error.__traceback__ is not None
 
 
+def test_errors_of_any_shape_are_forgotten_and_end() -> None:
+    """One that is its own cause, or a context that is not shown; what a caller handles is left alone."""
+    seen: list[weakref.ref[Thing]] = []
+
+    def inner() -> None:
+        large = Thing()
+        seen.append(weakref.ref(large))
+        raise FileError("inner")
+
+    def itself() -> None:
+        try:
+            inner()
+        except FileError as error:
+            raise error from error
+
+    def hidden() -> None:
+        try:
+            inner()
+        except FileError:
+            raise ScheduleError("outer") from None
+
+    try:
+        inner()
+    except FileError:
+        kept = [otcache.attempt(itself), otcache.attempt(hidden)]
+        assert [ref() is None for ref in seen] == [False, True, True]
+    assert not any(tried.ok for tried in kept)
+
+
 ONE = Schedule(4, (0,))
 POLICY = otcache.Policy(ONE, ONE, Provenance(4))
 VERBS: dict[str, tuple[Any, tuple[Any, ...]]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,10 +66,11 @@ def attempt(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> A
         >>> policy = otcache.attempt(otcache.load_policy, "flux.otcache")  # doctest: +SKIP
         >>> print(policy.error)  # doctest: +SKIP
     """
+    outside = sys.exc_info()[1]  # what a caller is handling is the caller's
     try:
         return Done(function(*args, **kwargs))
     except OtcacheError as error:
-        _forget_locals(error)
+        _forget_locals(error, outside)
         return Failed(error)
 
 
@@ -105,8 +107,12 @@ def _with_throw(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=[*known[:at], throw, *known[at:]])
 
 
-def _forget_locals(error: BaseException | None) -> None:
-    """Let go of what the frames of an error hold: pipelines, recorded runs, images."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__
+def _forget_locals(error: BaseException, outside: BaseException | None) -> None:
+    """Let go of what the frames of an error hold, and of all that led to it: pipelines, runs, images."""
+    seen, left = {id(outside)}, [error]
+    while left:
+        one = left.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            left += [other for other in (one.__cause__, one.__context__) if other is not None]
