@@ -173,3 +173,38 @@ def test_a_cost_model_without_vectors_says_which_has_them() -> None:
         make("cost_models", "local").displacements(tuning.recorded)
     found = make("cost_models", "displacement").displacements(tuning.recorded, tuning.evaluator)
     assert found.num_steps == STEPS
+
+
+class Lies(ScheduleSolver):
+    """Computes more steps than it may, or answers with something else."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    abilities = Abilities(all_budgets=True)
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[return-value]  # a plugin that nobody checked
+
+    def frontier(self, problem: ScheduleProblem) -> list[Solution]:
+        return [self.solve(problem)] * (3 if self.answer is None else problem.budget)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Solution(otcache.Schedule(STEPS, (0, 1, 2)), 0.0, Result.FOUND), "must be 1 of 12 steps"),
+        (Solution(otcache.Schedule(9, (0,)), 0.0, Result.FOUND), "got '1 of 9 steps'"),
+        ("the first steps", "must be a Solution, got 'str'"),
+        (None, "must be 11 solutions, one a budget, got 3"),
+        (KeyError("gram"), "solver 'Lies' failed: KeyError: 'gram'"),
+    ],
+)
+def test_what_is_no_answer_names_the_solver(
+    calibration: otcache.Calibration, answer: object, said: str
+) -> None:
+    with pytest.raises(otcache.PluginError, match="solver 'Lies'") as refused:
+        otcache.plan(calibration, solver=Lies(answer))
+    assert said in str(refused.value)

@@ -14,6 +14,7 @@ from otcache_core import Info, PluginError, PluginWarning, Registry, hookimpl
 from otcache_core.plugins import census
 from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import PluginSettings, Point, found_entry_points
+from otcache_core.plugins.reading import read
 
 Install = Callable[..., None]
 GOOD = """
@@ -28,10 +29,11 @@ UNIFORM = "otcache_core.solvers.uniform:Uniform"
 #: One module for each way in which an import can go wrong for who imports it.
 HOSTILE = {
     "leaves": "import os\nos._exit(0)",
-    "waits": "import threading\nthreading.Event().wait()",
     "starts": "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\n1 / 0",
     "shouts": "import os\nos.write(1, b'\\xff loud' * 1000)\n",
     "typo": "def otcache_provide_solver(): return []",
+    "asks": "from otcache_core.plugins import installed\ninstalled().infos('solvers')\n",
+    "panics": "class Panic(BaseException): pass\nraise Panic('of a base of its own')",
 }
 
 
@@ -148,17 +150,78 @@ def test_nothing_that_an_import_does_reaches_this_process(
 ) -> None:
     for name, text in HOSTILE.items():
         install(name, text)
-    found = {r.distribution: r for r in read_points(points(), limit=3, cached=False)}
+    found = {r.distribution: r for r in read_points(points(), limit=60, cached=False)}
     assert capfd.readouterr() == ("", "")
     assert {n: [(f.kind, f.what) for f in r.findings] for n, r in found.items()} == {
         "leaves": [("ended", "it ended the process that imported it")],
-        "waits": [("ended", "it took longer than 3 s to import")],
         "starts": [("import", "ZeroDivisionError: division by zero")],
         "shouts": [],
-        "typo": [("hook", "unknown hook 'otcache_provide_solver'")],
+        "typo": [("name", "unknown hook 'otcache_provide_solver'")],
+        "asks": [],
+        "panics": [("import", "Panic: of a base of its own")],
     }
     assert found["shouts"].printed.startswith("\N{REPLACEMENT CHARACTER} loud")
     assert len(found["shouts"].printed) <= census.PRINTED
+
+
+#: Descriptors that no check of their fields has seen, or that no check should let pass.
+ODD = """
+from otcache_core import Info, hookimpl
+
+class Unchecked(Info):
+    def __post_init__(self): pass
+
+def otcache_version(): return 1  # a helper, and no hook
+
+@hookimpl
+def otcache_provide_solvers():
+    return [{info}]
+
+@hookimpl(specname="otcache_provide_forecasters")
+def ours():
+    return [Info("sound", "otcache_core.forecasters.reuse:Reuse", "x", api=2)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ("Unchecked('Bad Name', 'a:B')", "Info.name must be lower-case words"),
+        ("Unchecked(7, 'a:B')", "Info.name must be lower-case words"),
+        ("Unchecked('mine', None)", "Info.target must be 'package.module:Class'"),
+        ("Info('mine', 'a:B', None)", "Info.summary must be one line of text"),
+        ("Info('mine', 'a:B', 'x', '2')", "Info.api must be a whole number"),
+        ("Info('mine', 'a:B', 'x', 2, 'torch')", "Info.requires must be a tuple"),
+        ("Info('mine', 'a:B', 'x', 2, ('',))", "Info.requires must be a tuple"),
+        ("Info('mine', 'a:B', 'x', 2, (), {3: 4})", "Info.options must be arguments by name"),
+    ],
+)
+def test_an_odd_descriptor_costs_its_own_hook(install: Install, info: str, reason: str) -> None:
+    """Read here, as the child does: whatever comes through there is sound."""
+    install("odd", ODD.format(info=info))
+    reading = read("plug", "odd_plugin", "odd", targets=False)
+    assert [(o.kind, o.name) for o in reading.offers] == [("forecasters", "sound")]
+    assert [f.kind for f in reading.findings] == ["offer"]
+    assert reason in reading.findings[0].what
+
+
+@pytest.mark.remedy("{} More {} come with: pip install 'otcache[{}]'.")
+def test_a_default_is_ours_or_says_what_brings_it(install: Install) -> None:
+    install("mine", source("solvers", "anchor-search", UNIFORM))
+    with pytest.raises(PluginError, match=r"pip install 'otcache\[solvers\]'"):
+        Registry(entry_points=False).own("solvers", "anchor-search")
+    assert Registry(entry_points=False).own("solvers", "uniform") == "otcache-core/uniform"
+
+
+def test_a_distribution_is_named_in_any_spelling(install: Install) -> None:
+    install("my-plug", source("solvers", "mine", UNIFORM))
+    assert type(Registry().create("solvers", "My_Plug/mine")).__name__ == "Uniform"
+
+
+def test_a_module_has_so_long_and_no_longer(install: Install) -> None:
+    install("waits", "import threading\nthreading.Event().wait()")
+    (reading,) = read_points(points(), limit=0.5, cached=False)
+    assert [f.what for f in reading.findings] == ["it took longer than 0.5 s to import"]
 
 
 def test_targets_are_imported_on_demand(install: Install) -> None:
@@ -207,7 +270,7 @@ def test_what_was_read_is_kept_until_something_is_installed(
     install("mine", source("solvers", "mine", UNIFORM))
     read: list[Point] = []
 
-    def fake(point: Point, targets: bool, limit: float) -> Reading:
+    def fake(point: Point, *given: object) -> Reading:
         read.append(point)
         offered = census.Offered("solvers", point.distribution, UNIFORM, api=2)
         return Reading(point.distribution, point.name, point.module, offers=(offered,))
@@ -245,9 +308,17 @@ def test_an_interrupt_while_a_plugin_is_imported_names_it(install: Install) -> N
     install("late", source("solvers", "late", "late_target_plugin:Solver"))
     install("late-target", "raise KeyboardInterrupt")
     registry = Registry()
-    with pytest.raises(KeyboardInterrupt, match="while plugin 'plug' of 'mine' was imported"):
+    message = "while plugin 'plug' of 'mine' was imported"
+    with (
+        pytest.warns(PluginWarning, match=message),
+        pytest.raises(KeyboardInterrupt, match=message),
+    ):
         registry.create("solvers", "mine/mine")
-    with pytest.raises(KeyboardInterrupt, match="while plugin 'late' was imported"):
+    message = "while plugin 'late' was imported"
+    with (
+        pytest.warns(PluginWarning, match=message),
+        pytest.raises(KeyboardInterrupt, match=message),
+    ):
         registry.create("solvers", "late/late")
 
 

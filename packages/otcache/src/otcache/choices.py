@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 QUANTILE = "quantile"
 #: The forecaster whose weights a calibration fits.
 FITTED = "fitted"
+#: What a recipe asks for by default: parts of ours, whoever else offers one of the name.
+OUR_DEFAULTS = ("displacement", "lexicographic", "second-order", QUANTILE, "anchor-search")
 #: What each stage has of what solvers need; proposals have displacements where the cost model gives them.
 GIVEN = {
     "proposals": frozenset({Need.COSTS, Need.GRAM, Need.GRID, Need.GAINS, Need.DISPLACEMENTS}),
@@ -54,7 +57,8 @@ def solver_of(registry: Registry, choice: str | ScheduleSolver, **offered: Any) 
     """
     if not isinstance(choice, str):
         return choice
-    name = registry.resolve("solvers", choice)
+    ask = registry.own if choice in OUR_DEFAULTS else registry.resolve
+    name = ask("solvers", choice)
     return registry.create("solvers", name, **_taken(registry, "solvers", name, offered))
 
 
@@ -62,7 +66,8 @@ def cost_model_of(registry: Registry, choice: str | CostModel, **offered: Any) -
     """The cost model that was chosen; arguments as :func:`solver_of`."""
     if not isinstance(choice, str):
         return choice
-    name = registry.resolve("cost_models", choice)
+    ask = registry.own if choice in OUR_DEFAULTS else registry.resolve
+    name = ask("cost_models", choice)
     return registry.create("cost_models", name, **_taken(registry, "cost_models", name, offered))
 
 
@@ -116,12 +121,20 @@ def _check_needs(
             f"solver {name_of(choice)!r} needs displacements, and {sizes_only} prices spans by numbers, not "
             "vectors: set Recipe.cost_model to 'displacement'."
         )
-    names = [offer.info.name for offer in registry.known("solvers")]
-    able = [n for n in names if solver_of(registry, n).abilities.needs <= given]
     raise OtcacheError(
         f"solver {name_of(choice)!r} as Recipe.{stage} needs {missing}, which is not given there: "
-        f"pick one of {', '.join(able)}."
+        f"pick one of {', '.join(able_with(registry, given))}."
     )
+
+
+def able_with(registry: Registry, given: frozenset[Need]) -> list[str]:
+    """Names of the solvers that need no more; of otcache's own and those registered by hand."""
+    found = []
+    for offer in registry.candidates("solvers", foreign=False):
+        with suppress(OtcacheError):
+            if registry.create("solvers", offer.qualified_name).abilities.needs <= given:
+                found.append(offer.info.name)
+    return found
 
 
 def _check_forecaster(recipe: Recipe, registry: Registry) -> None:

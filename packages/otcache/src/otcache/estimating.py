@@ -182,7 +182,7 @@ def _of_class(model_class: str, registry: Registry) -> Architecture:
     for offer in registry.candidates("architectures"):
         try:
             architecture = registry.create("architectures", offer.qualified_name)
-        except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+        except BaseException as error:
             registry.failed(offer, error)
             continue
         if model_class in (architecture.model_class, offer.info.name):

@@ -82,7 +82,7 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     for offer in registry.candidates("probes"):
         try:
             target = registry.create("probes", offer.qualified_name).open(name)
-        except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+        except BaseException as error:
             if isinstance(error, OtcacheError) and registry.is_trusted(offer):
                 raise
             registry.failed(offer, error)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError
+from otcache_core import OtcacheError, PluginError
 from otcache_core.contracts import ClipWriter
 from otcache_core.errors import expected
 from otcache_core.files import write_bytes
 from otcache_core.plugins import Registry
+from otcache_core.plugins.info import reason_of
 
 PNG = ".png"
 
@@ -69,7 +70,14 @@ def save(
     if made.ndim == 3:
         save_picture(path, made)
     else:
-        known[path.suffix.lower()].write(path, np.clip(made, 0, 1), frames_per_second)
+        writer = known[path.suffix.lower()]
+        try:
+            writer.write(path, np.clip(made, 0, 1), frames_per_second)
+        except OtcacheError:
+            raise
+        except BaseException as error:
+            name, reason = type(writer).__name__, reason_of(error)
+            raise PluginError(f"{path}: cannot be written by {name}: {reason}") from error
     return path
 
 
@@ -100,7 +108,7 @@ def writers(registry: Registry, suffix: str | None = None) -> dict[str, ClipWrit
             try:
                 writer = registry.create("writers", offer.qualified_name)
                 endings = [str(ending) for ending in writer.suffixes]
-            except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+            except BaseException as error:
                 registry.failed(offer, error)
             else:
                 found |= {ending: writer for ending in endings if ending not in found}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from otcache.asked_solver import frontier_of, solution_of
 from otcache.calibration_stages import gains
+from otcache.choices import able_with
 from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import ScheduleSolver
@@ -38,7 +40,7 @@ def solved(
     if missing:
         raise OtcacheError(_why_not(name, missing, registry))
     rungs, without = list[Schedule](), list[int]()
-    for budget, steps in _steps(found, problem_of(calibration)):
+    for budget, steps in _steps(found, problem_of(calibration), name):
         if steps is None:
             without.append(budget)
         else:
@@ -67,14 +69,14 @@ def problem_of(calibration: Calibration) -> ScheduleProblem:
 
 
 def _steps(
-    solver: ScheduleSolver, problem: ScheduleProblem
+    solver: ScheduleSolver, problem: ScheduleProblem, name: str
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
     """Every budget from 2 to N - 1 and what is computed there; None where there is no schedule."""
     budgets = range(2, problem.budget + 1)
     if solver.abilities.all_budgets:
-        solutions = solver.frontier(problem)[1:]
+        solutions = frontier_of(solver, problem, name)[1:]
     else:
-        solutions = [solver.solve(replace(problem, budget=b)) for b in budgets]
+        solutions = [solution_of(solver, replace(problem, budget=b), name) for b in budgets]
     for budget, solution in zip(budgets, solutions, strict=True):
         yield budget, None if solution.schedule is None else solution.schedule.computed
 
@@ -89,8 +91,7 @@ def _solver(solver: str | ScheduleSolver, registry: Registry) -> tuple[str, Sche
 
 
 def _why_not(name: str, missing: list[str], registry: Registry) -> str:
-    known = [offer.info.name for offer in registry.known("solvers")]
-    able = [other for other in known if _solver(other, registry)[1].abilities.needs <= MEASURED]
+    able = able_with(registry, MEASURED)
     return (
         f"solver {name!r} needs the pipeline itself ({' and '.join(missing)}), which a calibration does not "
         f"hold: give pipe= and prompts=, or choose one of {', '.join(able)}."

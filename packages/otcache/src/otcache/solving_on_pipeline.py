@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache import calibration_stages as stage
+from otcache.asked_solver import frontier_of, solution_of
 from otcache.candidates import UNIFORM
 from otcache.choices import FITTED, name_of, solver_of
 from otcache.comparison import clearly_below, log_errors
@@ -134,7 +135,7 @@ def searched(
     )
     rungs, tried = {schedule.budget: schedule for schedule in fitted.ladder}, []
     with bench.stages.stage(f"measuring {name}", len(budgets)) as advance:
-        for budget, schedule in bench.solutions(found, budgets):
+        for budget, schedule in bench.solutions(found, budgets, name):
             rungs[budget], line = bench.settled(budget, schedule, name)
             tried.append(line)
             advance(len(tried), len(budgets))
@@ -213,7 +214,7 @@ class _Bench:
         return FITTED in rules and not self.measured.unfitted
 
     def solutions(
-        self, solver: ScheduleSolver, budgets: Sequence[int]
+        self, solver: ScheduleSolver, budgets: Sequence[int], name: str
     ) -> Iterator[tuple[int, Schedule | None]]:
         """What the solver finds at each budget; None where it finds nothing."""
         needs = solver.abilities.needs
@@ -223,7 +224,7 @@ class _Bench:
         problem = replace(problem, budget=budgets[-1], displacements=cache(self._displacements))
         if solver.abilities.all_budgets:
             self.ledger.stage = "solver"
-            frontier = solver.frontier(problem)
+            frontier = frontier_of(solver, problem, name)
         for budget in budgets:
             self.ledger.stage = "solver"
             if solver.abilities.all_budgets:
@@ -232,7 +233,7 @@ class _Bench:
             one = replace(problem, budget=budget)
             if Need.EVALUATOR in needs:  # a search begins at what is best so far
                 one = replace(one, reference=self.fitted.schedule(budget))
-            yield budget, solver.solve(one).schedule
+            yield budget, solution_of(solver, one, name).schedule
 
     def settled(self, budget: int, found: Schedule | None, name: str) -> tuple[Schedule, Tried]:
         """The schedule of a budget that is kept, and what was measured."""
@@ -260,5 +261,6 @@ class _Bench:
         return dict(zip(done.schedules, log_errors(done.errors), strict=True))
 
     def _displacements(self) -> Displacements:
-        model = self.registry.create("cost_models", "displacement")
+        name = self.registry.own("cost_models", "displacement")
+        model = self.registry.create("cost_models", name)
         return model.displacements(self.measured.trajectories, self.evaluator)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from otcache_core import OtcacheError
+from otcache_core import OtcacheError, PluginError
 from otcache_core.contracts import CacheExecutor, FeatureProbe
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
+from otcache_core.plugins.info import reason_of
 from otcache_core.plugins.kinds import Executors, Probes
 
 
@@ -40,7 +41,11 @@ def choose(
     """
     if name is not None:
         plugin = registry.create(kind, name)
-        reason = supported(plugin, target)
+        try:
+            reason = supported(plugin, target)
+        except BaseException as error:
+            said = str(error) if isinstance(error, OtcacheError) else reason_of(error)
+            raise PluginError(f"{kind} {name!r} does not say what it supports: {said}") from error
         if not reason:
             return plugin
         raise OtcacheError(f"{type(target).__name__} cannot be used: {name}: {reason}")
@@ -49,7 +54,7 @@ def choose(
         try:
             plugin = registry.create(kind, offer.qualified_name)
             reason = supported(plugin, target)
-        except (Exception, SystemExit) as error:  # of whoever wrote the plugin
+        except BaseException as error:
             reason = registry.failed(offer, error)
         else:
             if not reason:

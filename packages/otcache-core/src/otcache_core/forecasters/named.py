@@ -45,7 +45,7 @@ class NamedForecaster(Forecaster):
         self, span: Span, grid: NDArray[np.float64]
     ) -> NDArray[np.float64] | OtcacheError | str:
         """Return the table of a span; where there is none, what the forecaster did instead."""
-        from otcache_core.plugins.registry import ANY, reason_of
+        from otcache_core.plugins.info import ANY, reason_of
 
         try:
             with np.errstate(all="ignore"):
@@ -68,7 +68,7 @@ def forecaster_of(registry: Registry, name: str) -> NamedForecaster:
         PluginError: naming it and its distribution, if there is none of this name, or it cannot be made.
     """
     from otcache_core.plugins.discovery import is_own
-    from otcache_core.plugins.registry import ANY, reason_of
+    from otcache_core.plugins.info import ANY, reason_of
 
     distribution, _, short = registry.resolve("forecasters", name).rpartition("/")
     title = repr(short) if is_own(distribution) else f"{short!r} of {distribution!r}"

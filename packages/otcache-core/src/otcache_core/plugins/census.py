@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,11 +29,16 @@ SLOW = 1.0
 AT_ONCE = 4
 #: Characters kept of what a module prints.
 PRINTED = 2000
+#: How it is said that a module could not be read, which is not kept: it is no fault of it.
+NOT_STARTED = "no process could be started to read it"
 #: Run by the child: it has this process's places to import from before it imports anything.
 CHILD = (
-    "from json import loads; from sys import argv, path; job = loads(argv[1]); path[:] = job['path']; "
+    "from sys import argv, path; path[:] = [place for place in path if place]; from json import loads; "
+    "job = loads(argv[1]); path[:] = job['path']; "
     "from otcache_core.plugins.reading import write_reading; write_reading(job)"
 )
+#: Set in children: who asks there for what others offer would start children without end.
+READING = "OTCACHE_READING"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -41,7 +47,8 @@ class Finding(msgspec.Struct, frozen=True):
     Args:
         where: the hook or the plugin, ``otcache_provide_solvers`` or ``solvers mine``; "" for the module.
         what: in words.
-        kind: ``import``, ``ended``, ``slow``, ``hook``, ``offer``, ``api``, ``target`` or ``trial``.
+        kind: ``import``, ``ended``, ``slow``, ``hook``, ``name``, ``offer``, ``api``, ``target`` or
+            ``trial``.
     """
 
     where: str
@@ -101,40 +108,56 @@ def read_points(
         targets: import what the descriptors point at as well, see that it is of its contract, and ask it
             something small (:mod:`otcache_core.plugins.trial`).
         limit: seconds for each.
-        cached: take what was read before; that of editable installations never is.
+        cached: take what was read before, if it was without targets; that of editable installations
+            never is.
 
     Returns:
-        One reading a point, in their order.
+        One reading a point, in their order; nothing inside a child that reads one.
     """
-    if not points:
-        return ()
-    kept = _Kept(targets) if cached else None
-    found = {point: kept.find(point) if kept else None for point in points}
+    if not points or READING in os.environ:
+        return tuple(Reading(p.distribution, p.name, p.module, p.version) for p in points)
+    kept = _Kept()
+    found = {point: kept.find(point) if cached and not targets else None for point in points}
     left = [point for point, reading in found.items() if reading is None]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        read = list(pool.map(lambda point: _read(point, targets, limit), left))
-    found |= dict(zip(left, read, strict=True))
-    if kept and left:
-        kept.keep(dict(zip(left, read, strict=True)))
+    read = dict(zip(left, _read_all(left, targets, limit), strict=True))
+    if read and not targets:
+        kept.keep(read)
+    found |= read
     return tuple(reading for reading in found.values() if reading is not None)
 
 
-def _read(point: Point, targets: bool, limit: float) -> Reading:
+def _read_all(points: Sequence[Point], targets: bool, limit: float) -> list[Reading]:
+    """Read several at once; an interrupt ends all children."""
+    running: set[subprocess.Popen[bytes]] = set()
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        return list(pool.map(lambda point: _read(point, targets, limit, running), points))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in tuple(running):
+            _end(child)
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _read(
+    point: Point, targets: bool, limit: float, running: set[subprocess.Popen[bytes]]
+) -> Reading:
     bare = Reading(point.distribution, point.name, point.module, point.version)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
         result, output = Path(folder, "reading.json"), Path(folder, "output")
         job = {
-            "path": sys.path,
+            "path": [place for place in sys.path if isinstance(place, str)],
             "point": [point.name, point.module, point.distribution],
             "targets": targets,
             "result": str(result),
         }
-        ended = _run([sys.executable or "python", "-c", CHILD, json.dumps(job)], output, limit)
+        words = [sys.executable or "", "-c", CHILD, json.dumps(job)]
+        ended = _run(words, output, limit, running)
         seconds = time.monotonic() - began
-        printed = (
-            output.read_bytes()[:PRINTED].decode("utf-8", "replace") if output.exists() else ""
-        )
+        printed = _beginning(output)
         try:
             made = msgspec.json.decode(result.read_bytes(), type=Reading)
         except (OSError, msgspec.MsgspecError):
@@ -145,7 +168,9 @@ def _read(point: Point, targets: bool, limit: float) -> Reading:
     return msgspec.structs.replace(made, version=point.version, printed=printed)
 
 
-def _run(words: Sequence[str], output: Path, limit: float) -> str:
+def _run(
+    words: Sequence[str], output: Path, limit: float, running: set[subprocess.Popen[bytes]]
+) -> str:
     """Run a child to its end; return how it ended where that is not of itself, within the limit."""
     try:
         with output.open("wb") as file:
@@ -155,17 +180,25 @@ def _run(words: Sequence[str], output: Path, limit: float) -> str:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", READING: "1"},
             )
     except OSError as error:
-        return f"no process could be started to read it: {error}"
+        return f"{NOT_STARTED}: {error}"
+    running.add(child)
     try:
         status = child.wait(limit)
     except subprocess.TimeoutExpired:
         return f"it took longer than {limit:g} s to import"
     finally:
         _end(child)
+        running.discard(child)
     return f"it ended the process that imported it, with status {status}" if status else ""
+
+
+def _beginning(output: Path) -> str:
+    with suppress(OSError), output.open("rb") as file:
+        return file.read(PRINTED).decode("utf-8", "replace")
+    return ""
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -188,8 +221,8 @@ def cache_folder() -> Path:
 class _Kept:
     """Readings on the disk: one small file, which may be damaged, missing or unwritable."""
 
-    def __init__(self, targets: bool) -> None:
-        self._file, self._targets = cache_folder() / "plugins.json", targets
+    def __init__(self) -> None:
+        self._file = cache_folder() / "plugins.json"
         try:
             self._readings = msgspec.json.decode(self._file.read_bytes(), type=dict[str, Reading])
         except (OSError, RuntimeError, msgspec.MsgspecError):
@@ -200,17 +233,22 @@ class _Kept:
 
     def keep(self, read: dict[Point, Reading]) -> None:
         """Add readings, and forget those of the same points in other states."""
-        new = {self._key(point): reading for point, reading in read.items() if point.stamp}
-        ours = {(r.distribution, r.point) for r in new.values()}
-        both = {
-            key: r for key, r in self._readings.items() if (r.distribution, r.point) not in ours
-        }
+        new = {self._key(point): r for point, r in read.items() if point.stamp and _is_of_it(r)}
+        again = {(r.distribution, r.point) for r in read.values()}
+        both = {k: r for k, r in self._readings.items() if (r.distribution, r.point) not in again}
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            made = self._file.with_suffix(f".{os.getpid()}.tmp")
+            made = self._file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
             made.write_bytes(msgspec.json.encode({**both, **new}))
             made.replace(self._file)
 
     def _key(self, point: Point) -> str:
-        facts = [*point, sys.executable, sys.version, API_VERSION, self._targets]
+        from otcache_core import __version__
+
+        facts = [*point, sys.executable, sys.version, API_VERSION, __version__]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _is_of_it(reading: Reading) -> bool:
+    """Whether a reading says something of the module, and not of the machine."""
+    return not any(found.what.startswith(NOT_STARTED) for found in reading.findings)

@@ -87,7 +87,7 @@ class PluginSettings:
         return cls(
             disabled=_names(os.environ.get("OTCACHE_DISABLE_PLUGINS", "")),
             only=None if only is None else _names(only),
-            strict=os.environ.get("OTCACHE_STRICT_PLUGINS", "").lower()
+            strict=os.environ.get("OTCACHE_STRICT_PLUGINS", "").strip().lower()
             in {"1", "true", "yes", "on"},
         )
 
@@ -148,7 +148,7 @@ def _points() -> Iterator[Point]:
         seen.add(name)
         try:
             points = [(p.name, p.value) for p in found.entry_points if p.group == GROUP]
-            facts = (found.version, _stamp(found)) if points else ("", "")
+            facts = (found.version or "", _stamp(found)) if points else ("", "")
         except Exception:  # whatever damaged metadata make the standard library raise
             points, facts = [(GROUP, "")], ("", "")
         for point, module in points:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
-from otcache_core.errors import PluginError, expected
+from otcache_core.errors import PluginError, PluginWarning, expected
+from otcache_core.notices import notify
 
 API_VERSION = 2
 KINDS = (
@@ -24,6 +25,8 @@ KINDS = (
     "writers",
     "architectures",
 )
+#: What foreign code may raise besides what :func:`reason_of` passes on, and rarer bases of its own.
+ANY = (Exception, SystemExit)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -53,13 +56,21 @@ class Info:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise PluginError(
                 expected("Info.name", self.name, "lower-case words joined by hyphens")
             )
-        module, _, attribute = self.target.partition(":")
-        if not module or not attribute.isidentifier():
+        module, _, attribute = str(self.target).partition(":")
+        if not isinstance(self.target, str) or not module or not attribute.isidentifier():
             raise PluginError(expected("Info.target", self.target, "'package.module:Class'"))
+        if not isinstance(self.summary, str):
+            raise PluginError(expected("Info.summary", self.summary, "one line of text"))
+        if type(self.api) is not int:
+            raise PluginError(expected("Info.api", self.api, "a whole number"))
+        if not _are_names(self.requires):
+            raise PluginError(expected("Info.requires", self.requires, "a tuple of distributions"))
+        if not isinstance(self.options, Mapping) or not _are_names(tuple(self.options)):
+            raise PluginError(expected("Info.options", self.options, "arguments by name"))
 
     def missing(self) -> tuple[str, ...]:
         """Return which of the distributions that it requires are not installed; imports nothing."""
@@ -82,8 +93,8 @@ class Info:
 
         try:
             return interruptible(load, f"plugin {self.name!r}")
-        except (Exception, SystemExit) as error:  # foreign code: whatever it raises on import
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            reason = reason_of(error)
             raise PluginError(
                 f"plugin {self.name!r}: cannot load {self.target!r}: {reason}."
             ) from error
@@ -93,17 +104,38 @@ def interruptible(load: Callable[[], Any], plugin: str) -> Any:
     """Import foreign code; an interrupt meanwhile names it.
 
     Raises:
-        KeyboardInterrupt: as it came, with the plugin's name.
+        KeyboardInterrupt: as it came, with the plugin's name, which a notice says too.
     """
     try:
         return load()
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"while {plugin} was imported") from error
+        message = f"while {plugin} was imported"
+        notify(f"interrupted {message}.", category=PluginWarning)
+        raise KeyboardInterrupt(message) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The type and the message of what foreign code raised, whose message may not be had.
+
+    Raises:
+        KeyboardInterrupt: if that is what was raised: it is the user's.
+    """
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        raise error
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # of its own __str__
+        return type(error).__name__
+
+
+def _are_names(values: object) -> bool:
+    texts = values if isinstance(values, tuple | list) else [None]
+    return all(isinstance(text, str) and text for text in texts)
 
 
 def _is_installed(name: str) -> bool:
     try:
         distribution(name)
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError):
         return False
     return True

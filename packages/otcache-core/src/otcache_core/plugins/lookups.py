@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -57,6 +58,7 @@ class Lookups(ABC):
     """Finds among offers, typed by their kind: ``create("solvers", name)`` is a ``ScheduleSolver``."""
 
     _offers: dict[str, list[Offer]]
+    _lock: threading.RLock
 
     @abstractmethod
     def _foreign_offers(self, kind: str) -> Iterable[Offer]:
@@ -89,7 +91,8 @@ class Lookups(ABC):
         Raises:
             PluginError: if there is no such kind.
         """
-        return sorted([*self.known(kind), *self._foreign_offers(kind)], key=_order)
+        with self._lock:  # what another thread is importing is not yet among the known
+            return sorted([*self.known(kind), *self._foreign_offers(kind)], key=_order)
 
     def is_trusted(self, offer: Offer) -> bool:
         """Whether it is otcache's own, or was registered by hand."""
@@ -109,6 +112,19 @@ class Lookups(ABC):
             if self._is_foreign(distribution):
                 self._fetch(distribution)
                 yield from (o for o in self.known(kind) if o.distribution == distribution)
+
+    def own(self, kind: str, name: str) -> str:
+        """The qualified name of a part that otcache itself asks for: its own, or one registered by hand.
+
+        Raises:
+            PluginError: if neither is there; what installs it is said.
+        """
+        trusted = [o for o in self.known(kind) if o.info.name == name and self.is_trusted(o)]
+        best = [o for o in trusted if is_own(o.distribution)] or trusted
+        if not best:
+            valid = sorted({o.info.name for o in self.known(kind) if self.is_trusted(o)})
+            raise PluginError(self._unknown(kind, name, valid))
+        return best[0].qualified_name
 
     def resolve(self, kind: str, name: str) -> str:
         """The qualified name of what a name in a file, or one of otcache's defaults, means.
@@ -221,10 +237,11 @@ class Lookups(ABC):
         return target
 
     def _find(self, kind: str, name: str) -> Offer:
-        distribution, qualified, _ = name.rpartition("/")
+        distribution, qualified, short = name.rpartition("/")
         if qualified:
             wrong = self._fetch(normalise(distribution))
-            found = [o for o in self.known(kind) if o.qualified_name == name]
+            meant = f"{normalise(distribution)}/{short}"
+            found = [o for o in self.known(kind) if o.qualified_name in (name, meant)]
         else:
             found = [o for o in self.known(kind) if self.is_trusted(o) and o.info.name == name]
             if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from pathlib import Path
@@ -13,12 +14,9 @@ from otcache_core.errors import OtcacheError, PluginError
 from otcache_core.plugins import hookspecs, trial
 from otcache_core.plugins.census import SLOW, Finding, Offered, Reading
 from otcache_core.plugins.discovery import Point
-from otcache_core.plugins.info import API_VERSION, KINDS
+from otcache_core.plugins.info import API_VERSION, KINDS, reason_of
 from otcache_core.plugins.lookups import Offer
-from otcache_core.plugins.registry import ANY, Registry, hook_name, reason_of
-
-#: Hooks begin like this, and hardly anything else does.
-LIKE_A_HOOK = f"{hookspecs.PROJECT}_"
+from otcache_core.plugins.registry import Registry, hook_name
 
 
 def write_reading(job: dict[str, Any]) -> None:
@@ -40,17 +38,17 @@ def read(name: str, module: str, distribution: str, *, targets: bool) -> Reading
     registry = Registry(entry_points=False)
     try:
         plugin = Point(name, distribution, module).load()
-    except ANY as error:
+    except BaseException as error:
         findings.append(Finding("", reason_of(error), "import"))
     seconds = time.monotonic() - began
     if seconds > SLOW:
         findings.append(Finding("", f"its import takes {seconds:.1f} s", "slow"))
     if not any(found.kind == "import" for found in findings):
-        findings += [Finding(n, f"unknown hook {n!r}", "hook") for n in _unknown(plugin)]
+        findings += _strangers(plugin)
         if not any(found.kind == "hook" for found in findings):
             try:
                 problems = registry.add(plugin, name, distribution)
-            except ANY as error:
+            except BaseException as error:
                 findings.append(Finding("", reason_of(error), "hook"))
             else:
                 findings += [Finding("", problem.reason, "offer") for problem in problems]
@@ -60,23 +58,23 @@ def read(name: str, module: str, distribution: str, *, targets: bool) -> Reading
     return Reading(distribution, name, module, "", tuple(offers), tuple(findings), seconds)
 
 
-def _unknown(plugin: object) -> list[str]:
-    """What looks like a hook, by its name or its mark, and is none."""
+def _strangers(plugin: object) -> list[Finding]:
+    """What is marked as a hook and is none, or is not marked and has the name of one, nearly."""
     known = {hook_name(kind) for kind in KINDS}
     found = []
     for name in dir(plugin):
         try:
             value = getattr(plugin, name)
-            marked = bool(getattr(value, f"{hookspecs.PROJECT}_impl", None))
-            own = getattr(value, "__module__", None) == getattr(plugin, "__name__", "")
-        except ANY:
+            options = getattr(value, f"{hookspecs.PROJECT}_impl", None)
+            own = callable(value) and value.__module__ == getattr(plugin, "__name__", "")
+        except BaseException:
             continue
-        if (
-            name not in known
-            and callable(value)
-            and (marked or (name.startswith(LIKE_A_HOOK) and own))
-        ):
-            found.append(name)
+        if isinstance(options, dict):
+            if (options.get("specname") or name) not in known:
+                found.append(Finding(name, f"unknown hook {name!r}", "hook"))
+        elif own and difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            what = f"unknown hook {name!r}" if name not in known else f"{name} has no @hookimpl"
+            found.append(Finding(name, what, "name"))
     return found
 
 
@@ -102,16 +100,16 @@ def _wrong(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[F
         registry.get(kind, offer.qualified_name)
     except PluginError as error:
         return [Finding(where, str(error), "target")]
-    except ANY as error:
+    except BaseException as error:
         return [Finding(where, reason_of(error), "target")]
     try:
         plugin = registry.create(kind, offer.qualified_name)
     except OtcacheError:
         return []  # as of what needs weights or data, and says so
-    except ANY as error:
+    except BaseException as error:
         return [Finding(where, f"it cannot be made: {reason_of(error)}", "trial")]
     try:
         trial.ask(plugin)
-    except ANY as error:
+    except BaseException as error:
         return [Finding(where, f"asked something small it fails: {reason_of(error)}", "trial")]
     return []

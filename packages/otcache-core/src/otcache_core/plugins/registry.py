@@ -22,12 +22,8 @@ from otcache_core.plugins.discovery import (
     found_entry_points,
     our_modules,
 )
-from otcache_core.plugins.info import KINDS, Info, interruptible
+from otcache_core.plugins.info import KINDS, Info, interruptible, reason_of
 from otcache_core.plugins.lookups import Lookups, Offer
-
-#: What importing foreign code may raise; KeyboardInterrupt stays the user's.
-ANY = (Exception, SystemExit)
-
 
 #: Findings of a reading that leave a plugin out.
 LEFT_OUT = ("import", "ended", "hook", "offer")
@@ -154,9 +150,11 @@ class Registry(Lookups):
 
         Raises:
             PluginError: under ``OTCACHE_STRICT_PLUGINS``.
+            KeyboardInterrupt: if that is what was raised.
         """
-        self._report(Problem(offer.info.name, offer.distribution, reason_of(error)))
-        return reason_of(error)
+        reason = reason_of(error)
+        self._report(Problem(offer.info.name, offer.distribution, reason))
+        return reason
 
     def register(self, plugin: object, distribution: str = "local") -> None:
         """Add a plugin module or object by hand; what it offers is listed under ``distribution``.
@@ -212,7 +210,7 @@ class Registry(Lookups):
         try:
             plugin = load()
             problems = self.add(plugin, name, distribution)
-        except ANY as error:
+        except BaseException as error:
             raise PluginError(str(Problem(name, distribution, reason_of(error)))) from error
         if problems:
             raise PluginError(str(problems[0]))
@@ -224,7 +222,7 @@ class Registry(Lookups):
             problems = self.add(
                 interruptible(point.load, str(point)), point.name, point.distribution
             )
-        except ANY as error:
+        except BaseException as error:
             problems = [Problem(point.name, point.distribution, reason_of(error))]
         for problem in problems:
             self._report(problem)
@@ -239,7 +237,7 @@ class Registry(Lookups):
         try:
             self._manager.register(plugin, label)
             self._manager.check_pending()
-        except ANY:
+        except BaseException:
             if self._manager.has_plugin(label):
                 self._manager.unregister(name=label)
             raise
@@ -254,7 +252,7 @@ class Registry(Lookups):
     def _collect(self, kind: str, function: Callable[[], Any], distribution: str) -> list[str]:
         try:
             offers = [Offer(_checked(info), distribution) for info in function()]
-        except ANY as error:
+        except BaseException as error:
             return [f"{hook_name(kind)}: {reason_of(error)}"]
         reasons = []
         for offer in offers:
@@ -311,14 +309,8 @@ def hook_name(kind: str) -> str:
 
 
 def _checked(info: object) -> Info:
+    """The descriptor made anew of its fields: a subclass may not have looked at them."""
     if not isinstance(info, Info):
         raise PluginError(expected("what a hook returns", info, "an iterable of Info"))
-    return info
-
-
-def reason_of(error: BaseException) -> str:
-    """The type and the message of what foreign code raised."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # of its own __str__
-        return type(error).__name__
+    given = (info.name, info.target, info.summary, info.api, info.requires, info.options)
+    return Info(*given)

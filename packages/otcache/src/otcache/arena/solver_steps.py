@@ -9,6 +9,7 @@ from typing import final
 from otcache.arena.rules import Found
 from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.tuning import Tuning
+from otcache.asked_solver import solution_of
 from otcache.planning import plan
 from otcache.solving import problem_of
 from otcache_core import Need, OtcacheError
@@ -54,7 +55,8 @@ class SolverSteps(ScheduledBaseline):
             price += 2 * tuning.full_runs + tuning.displacements.nfe
         found = {}
         for budget in budgets:
-            solution = solver.solve(replace(problem, budget=budget))
+            one = replace(problem, budget=budget)
+            solution = solution_of(solver, one, self._solver)
             if solution.schedule is None:
                 raise OtcacheError(
                     f"{self._solver} finds no schedule of {budget} steps: {solution.result.value}"

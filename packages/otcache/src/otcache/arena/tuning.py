@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from otcache.asked_solver import solution_of
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
@@ -83,7 +84,8 @@ class Tuning:
         """
         problem = ScheduleProblem(self.num_steps, budget, **given)
         name = self.registry.resolve("solvers", solver)
-        solution = self.registry.create("solvers", name, **options).solve(problem)
+        asked = self.registry.create("solvers", name, **options)
+        solution = solution_of(asked, problem, solver)
         if solution.schedule is None:
             raise OtcacheError(f"{solver} found no schedule of {budget} steps: {solution.result}.")
         return solution.schedule
