@@ -150,6 +150,7 @@ def test_a_kit_fails_a_solver_whose_abilities_are_others() -> None:
 
     assert failures(Kit()) == {
         "a_problem_without_what_is_needed_is_refused_in_words",
+        "what_is_not_in_needs_does_not_change_the_solution",
         "the_price_is_what_was_spent_and_nothing_without_an_evaluator",
         "the_frontier_is_what_each_budget_gives_alone",
         "all_budgets_at_once_are_not_one_after_the_other",

@@ -13,7 +13,7 @@ import pytest
 
 from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.solvers import BruteForce
+from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import SolverConformance
 
 COSTS = frozenset({Need.COSTS})
@@ -139,6 +139,23 @@ class Grasping(Honest):
         if problem.anchor is None:
             raise OtcacheError("the anchor is needed")
         return super().solve(problem)
+
+
+class Peeping(ScheduleSolver):
+    """Claims to need nothing, and solves for the costs where there are some."""
+
+    abilities = Abilities()
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        return (Uniform() if problem.costs is None else BruteForce()).solve(problem)
+
+
+class Tired(Honest):
+    """Is exact for small budgets, and of problems that it has a reason to expect."""
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        tired = problem.budget == 5 and problem.seed == 0
+        return first_of(problem, 2) if tired else super().solve(problem)
 
 
 class Scaling(Honest):
@@ -274,6 +291,8 @@ CHEATS: dict[type[ScheduleSolver], str] = {
     Flattering: "the_objective_is_that_of_the_schedule",
     Constant: "other_measurements_give_another_objective",
     Grasping: "every_budget_gives_a_schedule_of_that_budget",
+    Peeping: "what_is_not_in_needs_does_not_change_the_solution",
+    Tired: "what_is_called_optimal_is",
     Scaling: "the_problem_is_not_changed",
     Sorting: "the_problem_is_not_changed",
     Restoring: "measurements_may_be_read_only",

@@ -31,7 +31,8 @@ class ScheduleSolver(ABC):
 
     Laws: pure but for the problem's Evaluator; deterministic given the problem's seed and one
     process; the schedule has exactly the problem's budget and step count; ``lower_bound <=
-    objective``; what ``abilities`` names is enough, and a problem that lacks any of it is an error. An
+    objective``; what ``abilities`` names is enough, and a problem that lacks any of it is an error. Of
+    what it does not name only gains, anchor, reference and spans marked ``inf`` may be used. An
     exact solver says ``Result.OPTIMAL`` only where brute force over all schedules finds none better. An
     infeasible problem is a value (``Result.INFEASIBLE``), not an exception.
     """

@@ -31,6 +31,8 @@ from otcache_core.testing.toy import ToySampler
 
 #: Numbers without structure here: an objective of them differs from problem to problem.
 MEASURED = frozenset({Need.COSTS, Need.DISPLACEMENTS, Need.EVALUATOR})
+#: What a solver may use where there is some, without the need of it.
+OPTIONAL = frozenset({Need.GAINS, Need.ANCHOR, Need.REFERENCE})
 #: Spans that are left out of these are out of reach, so that a solver can be forced to one schedule.
 FORCING = frozenset({Need.COSTS, Need.DISPLACEMENTS})
 
@@ -97,6 +99,11 @@ class SolverConformance(Conformance, kit=True):
             displacements=lambda: displaced,
         )
 
+    def _tried(self) -> Iterator[ScheduleProblem]:
+        """The problems whose schedules are all held against what the solver claims."""
+        budgets = (3, min(5, self.num_steps - 1))
+        yield from itertools.starmap(self.make_problem, itertools.product(budgets, self.seeds))
+
     def _solve(self, problem: ScheduleProblem) -> Solution:
         return self.make_solver().solve(problem)
 
@@ -129,6 +136,12 @@ class SolverConformance(Conformance, kit=True):
             assert schedule is not None, f"no schedule at budget {budget}"
             found = (schedule.num_steps, schedule.budget)
             assert found == (self.num_steps, budget), f"(N, B) is {found} at budget {budget}"
+
+    def test_what_is_not_in_needs_does_not_change_the_solution(self) -> None:
+        """But for gains, anchor and reference, which a solver may use where there are some."""
+        for problem in self._tried():
+            bare = self._solve(_without(problem, set(Need) - self._needs() - OPTIONAL))
+            _assert_same(bare, self._solve(problem), "without other measurements and with them")
 
     def test_a_problem_without_what_is_needed_is_refused_in_words(self) -> None:
         for need in self._needs():
@@ -191,25 +204,27 @@ class SolverConformance(Conformance, kit=True):
                 assert solution.certificate, "a bound says what it bounds"
 
     def test_no_schedule_is_below_the_lower_bound(self) -> None:
-        problem = self.make_problem(3, self.seeds[-1])
-        bound = self._solve(problem).lower_bound
-        if bound is None:
+        bounds = [(p, self._solve(p).lower_bound) for p in self._tried()]
+        given = [(p, bound) for p, bound in bounds if bound is not None]
+        if not given:
             raise NotApplicable("the solver offers no bound")
-        for schedule, value in self._values(problem):
-            assert bound <= value * (1 + self.rtol) + 1e-12, (
-                f"the bound is {bound}, and {schedule.computed} has {value}"
-            )
+        for problem, bound in given:
+            for schedule, value in self._values(problem):
+                assert bound <= value * (1 + self.rtol) + 1e-12, (
+                    f"the bound is {bound}, and {schedule.computed} has {value}"
+                )
 
     def test_what_is_called_optimal_is(self) -> None:
         """No schedule has a smaller objective, whether or not ``abilities`` claim to be exact."""
-        problem = self.make_problem(3, self.seeds[-1])
-        solution = self._solve(problem)
-        if solution.result is not Result.OPTIMAL:
+        found = [(p, self._solve(p)) for p in self._tried()]
+        optimal = [(p, s.objective) for p, s in found if s.result is Result.OPTIMAL]
+        if not optimal:
             raise NotApplicable("the solver does not call its schedule optimal")
-        for schedule, value in self._values(problem):
-            assert solution.objective <= value * (1 + self.rtol) + 1e-12, (
-                f"{solution.objective} is called optimal, and {schedule.computed} has {value}"
-            )
+        for problem, least in optimal:
+            for schedule, value in self._values(problem):
+                assert least <= value * (1 + self.rtol) + 1e-12, (
+                    f"{least} is called optimal, and {schedule.computed} has {value}"
+                )
 
     def test_an_exact_solver_says_so_of_every_budget(self) -> None:
         if not self.make_solver().abilities.exact:
