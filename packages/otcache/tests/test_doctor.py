@@ -15,7 +15,14 @@ from packaging.specifiers import SpecifierSet
 
 from otcache import cli
 from otcache.plugin_tools import requirements, settings
-from otcache.plugin_tools.doctor import examine, own_findings, reading_findings, same_names
+from otcache.plugin_tools.doctor import (
+    TARGET_LIMIT,
+    examine,
+    joined,
+    own_findings,
+    reading_findings,
+    same_names,
+)
 from otcache.plugin_tools.finding import Finding
 from otcache_core.errors import PluginError
 from otcache_core.plugins import API_VERSION, Registry
@@ -80,6 +87,10 @@ NAMED = {
     ),
     "unmarked": (
         GOOD.replace("@hookimpl\n", ""),
+        ("otcache_provide_solvers", "no @hookimpl", "mark otcache_provide_solvers with @hookimpl"),
+    ),
+    "empty": (
+        HEAD,
         ("hooks", "offers nothing", "mark its hooks with @hookimpl"),
     ),
     "no-target": (
@@ -115,6 +126,7 @@ NAMED = {
 @pytest.mark.remedy("rename the function, without otcache_ and @hookimpl: hooks are {}", value=True)
 @pytest.mark.remedy("define {} without arguments", value=True)
 @pytest.mark.remedy("mark its hooks with @hookimpl", value=True)
+@pytest.mark.remedy("mark {} with @hookimpl", value=True)
 @pytest.mark.remedy("name {} in Info(target=...), or update {}", value=True)
 @pytest.mark.remedy("return a list of Info from each hook, every name once", value=True)
 @pytest.mark.remedy("install what it needs: pip install {}", value=True)
@@ -171,6 +183,28 @@ def test_what_a_module_does_at_import_is_named() -> None:
     assert list(reading_findings(READING)) == []
 
 
+@pytest.mark.parametrize(
+    ("seconds", "what"),
+    [
+        (TARGET_LIMIT, "a class or its trial took longer than 60 s"),
+        (1.0, "a class or its trial ended the process: it ended the process that imported it"),
+    ],
+)
+def test_a_class_that_ends_its_process_costs_nothing_of_the_hooks(
+    seconds: float, what: str
+) -> None:
+    ended = Wrong("", "it ended the process that imported it, with status 3", "ended")
+    hooks = msgspec.structs.replace(READING, printed="hello")
+    made = joined(hooks, Reading("mine", "hooks", "", findings=(ended,), seconds=seconds))
+    assert (made.offers, made.printed) == ((OFFER,), "hello")
+    found, printed = reading_findings(made)
+    assert (found.plugin, printed.plugin) == ("solvers mine", "hooks")
+    assert what in found.what
+    assert "leave it out by OTCACHE_DISABLE_PLUGINS=mine" in found.remedy
+    sound = msgspec.structs.replace(READING, printed="heavy")
+    assert joined(hooks, sound) == hooks
+
+
 @pytest.mark.remedy("ask for it as {}", value=True)
 def test_a_name_offered_twice_is_asked_for_by_its_distribution() -> None:
     """Also where it is one of otcache's own; whoever is alone with a name hears nothing."""
@@ -208,6 +242,8 @@ UNMET = "nothing-there>=2"
             "remove it: it cannot be used beside otcache-core",
         ),
         ("rich<2 !!", "cannot be read", "update mine, or report this to its author"),
+        ("rich; python_version ~= 'x'", "cannot be read", "update mine, or report this"),
+        ("rich; 'x' in extras", "cannot be read", "update mine, or report this"),
         ("rich<2,>3", "no version meets", "report it to the author of mine, or remove it"),
     ],
 )
@@ -233,10 +269,46 @@ def test_unmet_requirements(requires: Requires, text: str, what: str, remedy: st
         (("==1.2", "==1.3"), False),
         (("~=1.4.2", ">=1.5"), False),
         (("~=1.4", ">=1.5"), True),
+        ((">1.0rc1",), True),
+        ((">1.0a1,<2",), True),
+        ((">1.0a1,<1.0a2",), True),
+        ((">1.5.post1",), True),
+        ((">1.0.dev1", "<=1.0.dev2"), True),
+        (("!=1.*,>=1",), True),
+        (("!=1.*,>=1,<2",), False),
+        (("===abc",), True),
     ],
 )
 def test_requirements_that_contradict_each_other(wanted: tuple[str, ...], possible: bool) -> None:
     assert requirements.feasible(*map(SpecifierSet, wanted)) == possible
+
+
+@pytest.mark.remedy("install it again: pip install --force-reinstall '{}{}'", value=True)
+@pytest.mark.parametrize("version", ["not a version", None])
+def test_an_installed_version_that_is_none(
+    requires: Requires, version: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requires("rich>=13")
+    with monkeypatch.context() as patch:
+        patch.setattr(requirements.metadata, "version", lambda name: version)
+        (found,) = requirements.requirement_findings("mine")
+    assert f"the version of rich, {version or ''!r}, cannot be read" in found.what
+    assert "pip install --force-reinstall 'rich>=13'" in found.remedy
+    assert list(requirements.requirement_findings("mine")) == []
+
+
+def test_two_entry_points_of_a_distribution_require_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [Point(name, "mine", "mine.plugin") for name in ("one", "two")]
+    monkeypatch.setattr("otcache.plugin_tools.doctor.found_entry_points", lambda *given: points)
+    monkeypatch.setattr(
+        "otcache.plugin_tools.doctor.read_points",
+        lambda points, **how: [READING] * len(points),
+    )
+    monkeypatch.setattr(
+        "otcache.plugin_tools.doctor.requirement_findings",
+        lambda name: [Finding(name, "", "unmet", "")] if name == "mine" else [],
+    )
+    assert [found.what for found in examine()].count("unmet") == 1
 
 
 @pytest.mark.remedy("install otcache again: pip install -U otcache", value=True)

@@ -42,9 +42,12 @@ def examine() -> list[Finding]:
     findings = [*settings_findings(points), *own_findings(ours)]
     allowed = found_entry_points(PluginSettings.from_environment(), True)
     readings = _read([point for point in allowed if not point.ours])
+    seen = set[str]()
     for reading in readings:
         findings += reading_findings(reading)
-        findings += requirement_findings(reading.distribution)
+        if reading.distribution not in seen:
+            findings += requirement_findings(reading.distribution)
+        seen.add(reading.distribution)
     return [*findings, *same_names(ours, readings)]
 
 
@@ -55,9 +58,25 @@ def _read(points: Sequence[Point]) -> list[Reading]:
     deep = read_points(sound, targets=True, limit=TARGET_LIMIT, cached=False)
     whole = dict(zip(sound, deep, strict=True))
     return [
-        replace(whole[point], printed=reading.printed) if point in whole else reading
+        joined(reading, whole[point]) if point in whole else reading
         for point, reading in zip(points, hooks, strict=True)
     ]
+
+
+def joined(hooks: Reading, classes: Reading) -> Reading:
+    """Return what is known of an entry point whose hooks were read alone, and with its classes again.
+
+    Where a class ended the process, or took too long, what the hooks offer stands.
+    """
+    if not _ended(classes):
+        return replace(classes, printed=hooks.printed)
+    offers = [f"{offer.kind} {offer.name}" for offer in hooks.offers]
+    what = f"of what it offers, a class or its trial took longer than {TARGET_LIMIT:g} s"
+    if classes.seconds < TARGET_LIMIT:
+        how = "; ".join(found.what for found in classes.findings)
+        what = f"of what it offers, a class or its trial ended the process: {how}"
+    where = offers[0] if len(offers) == 1 else ""
+    return replace(hooks, findings=(*hooks.findings, Wrong(where, what, "ended")))
 
 
 def _ended(reading: Reading) -> bool:
@@ -103,7 +122,7 @@ def _remedy(reading: Reading, found: Wrong) -> str:
         if any(api > API_VERSION for api in apis):
             return "update otcache: pip install -U otcache otcache-core"
         return f"update the plugin: pip install -U {package}"
-    if kind == "hook":
+    if kind in ("hook", "name"):
         return _hook_remedy(where, found.what)
     if kind == "slow":
         return f"import what is heavy in the module of the class, not in {reading.module}"
@@ -122,6 +141,8 @@ def _hook_remedy(name: str, what: str) -> str:
     if not name:  # pluggy refuses the whole module, because of a hook's arguments
         hook = next((hook for hook in HOOKS if hook in what), "each hook")
         return f"define {hook} without arguments"
+    if name in HOOKS:
+        return f"mark {name} with @hookimpl"
     near = difflib.get_close_matches(name, HOOKS, n=1)
     if near:
         return f"rename the function {near[0]}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from itertools import chain
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -39,10 +40,11 @@ def _requirements(package: str) -> tuple[dict[str, list[Requirement]], list[str]
     for text in texts:
         try:
             requirement = Requirement(text)
-        except InvalidRequirement:
+            meant = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        except (ValueError, KeyError):  # packaging's are all of these: of versions, markers, names
             unread.append(text)
             continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if meant:
             found[normalise(requirement.name)].append(requirement)
     return found, unread
 
@@ -57,6 +59,10 @@ def _wrong(package: str, name: str, requirements: list[Requirement]) -> Iterator
     if version is None:
         what = f"it requires {name}{wanted}, which is not installed"
         yield Finding(package, "", what, f"install it: pip install '{name}{wanted}'")
+    elif not _read_versions([version]):
+        what = f"it requires {name}{wanted}, and the version of {name}, {version!r}, cannot be read"
+        remedy = f"install it again: pip install --force-reinstall '{name}{wanted}'"
+        yield Finding(package, "", what, remedy)
     elif any(not r.specifier.contains(version, prereleases=True) for r in requirements):
         what = f"it requires {name}{wanted}, and {name} {version} is installed"
         yield Finding(package, "", *_clash(package, name, wanted, what, requirements))
@@ -76,25 +82,49 @@ def _clash(
 
 
 def feasible(*specifiers: SpecifierSet) -> bool:
-    """Return whether some version is in all of these sets: a bound of one, or next to one."""
-    bounds = {spec.version.removesuffix(".*") for spec in chain.from_iterable(specifiers)}
-    near = chain.from_iterable((b, f"{b}.0.0.1", f"{b}.post1", f"{b}.dev0") for b in bounds)
-    return any(
-        all(s.contains(version, prereleases=True) for s in specifiers)
-        for version in _versions(["0", *near])
+    """Return whether some version is in all of these sets: a bound of one, or next to one.
+
+    Where one wants a text (``===``), which may be no version, that is not asked.
+    """
+    each = list(chain.from_iterable(specifiers))
+    bounds = _read_versions(["0", *(spec.version.removesuffix(".*") for spec in each)])
+    near = _read_versions(chain.from_iterable(map(_near, bounds)))
+    return any(spec.operator == "===" for spec in each) or any(
+        all(s.contains(version, prereleases=True) for s in specifiers) for version in near
     )
 
 
-def _versions(texts: Iterable[str]) -> Iterator[Version]:
+def _near(bound: Version) -> Iterator[str]:
+    """Yield a version and those next to it, by every part that it has or may have (PEP 440)."""
+    base = bound.base_version
+    *first, last = bound.release
+    following = f"{bound.epoch}!{'.'.join(map(str, [*first, last + 1]))}"
+    yield from (str(bound), base, f"{base}.0.0.1", following, f"{following}.dev0")
+    letter, number = bound.pre or ("", 0)
+    stem = f"{base}{letter}{number}" if letter else base
+    if letter:
+        yield from (f"{base}{letter}{number + 1}", f"{base}{letter}{number + 1}.dev0")
+    post = -1 if bound.post is None else bound.post
+    yield from (f"{stem}.post{post + 1}", f"{stem}.post{post + 1}.dev0")
+    whole = stem if post < 0 else f"{stem}.post{post}"
+    dev = -1 if bound.dev is None else bound.dev
+    yield from (whole, f"{whole}.dev0", f"{whole}.dev{dev + 1}")
+
+
+def _read_versions(texts: Iterable[str]) -> list[Version]:
+    """Return those that are versions."""
+    found = []
     for text in texts:
-        try:
-            yield Version(text)
-        except InvalidVersion:
-            continue
+        with suppress(InvalidVersion):
+            found.append(Version(text))
+    return found
 
 
 def _installed(name: str) -> str | None:
+    """Return the version of a distribution: None if there is none, "" if its metadata have none."""
     try:
-        return metadata.version(name)
+        return metadata.version(name) or ""
     except metadata.PackageNotFoundError:
         return None
+    except Exception:  # whatever damaged metadata make the standard library raise
+        return ""
