@@ -18,7 +18,7 @@ from rich.console import Console
 from otcache.arena.measures import OF_CLIPS
 from otcache.demo import run as demo_run
 from otcache.demo.clips import GAP, row, write_clips
-from otcache.demo.methods import Method
+from otcache.demo.methods import SAMPLERS, Method, _sampled
 from otcache.demo.run import DemoOutcome
 from otcache.demo.settings import DemoSettings
 from otcache.demo.showing import only, tables
@@ -224,3 +224,12 @@ def test_settings_of_clips_and_pictures() -> None:
     shares = [round(budget / video.num_steps, 2) for budget in video.budgets]
     assert shares == [0.17, 0.2, 0.33, 0.5]
     assert DemoSettings.quick_video().pipeline == video.pipeline == "demo:video"
+
+
+def test_a_sampler_that_is_not_there_is_no_reason_to_read_foreign_plugins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = Registry(entry_points=False)
+    monkeypatch.setattr(registry, "_foreign_offers", lambda kind: pytest.fail("read"))
+    tuning = cast("Any", types.SimpleNamespace(registry=registry))
+    assert [made for name in SAMPLERS for made in _sampled(name, tuning, (2,))] == []

@@ -21,12 +21,13 @@ from otcache import cli
 from otcache.plugin_tools.checking import check
 from otcache.plugin_tools.kinds import in_words, read_kind, spelled
 from otcache.plugin_tools.new_package import EXAMPLES, NewPlugin, write_package
+from otcache_core import Schedule
 from otcache_core.contracts import Forecaster, QualityMetric
 from otcache_core.errors import OtcacheError, PluginError
 from otcache_core.plugins import API_VERSION, KINDS, Info, Registry, hookimpl
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.solvers import Uniform
-from otcache_core.testing import Conformance
+from otcache_core.testing import Conformance, toy_loop
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -87,6 +88,21 @@ def test_a_new_package_passes_its_kit(
     checked = check(registry, "otcache-mine/mine")
     assert (checked.kind, checked.failed, checked.unchecked) == (kind, False, "")
     assert len(checked.results) == len(report.results)
+
+
+def test_a_new_executor_leaves_what_was_on_the_denoiser(
+    tmp_path: Path, load: Callable[[Path, str], ModuleType]
+) -> None:
+    """Its own way of computing, which somebody placed on the instance."""
+    write_package(NewPlugin("mine", "executors"), tmp_path / "made")
+    executor = load(tmp_path / "made", "src/otcache_mine/executor.py").MineExecutor()
+    target = toy_loop()
+    before = target.denoiser.forward
+    target.denoiser.forward = placed = lambda *args, **kwargs: before(*args, **kwargs)
+    for _ in range(2):
+        with executor.attach(target, Schedule(8, (0, 4))):
+            assert target.denoiser.forward is not placed
+        assert target.denoiser.forward is placed
 
 
 @pytest.mark.remedy("pip install -e {}", value=True)

@@ -74,7 +74,7 @@ def _tuned(name: str, rule: ScheduledBaseline, tuning: Tuning, budgets: Sequence
 
 def _sampled(name: str, tuning: Tuning, budgets: Sequence[int]) -> list[Method]:
     """One method; none where the pipeline's sampler cannot be exchanged."""
-    if name not in {offer.info.name for offer in tuning.registry.infos("baselines")}:
+    if name not in {offer.info.name for offer in tuning.registry.known("baselines")}:
         return []
     baseline = tuning.registry.create("baselines", tuning.registry.resolve("baselines", name))
     if baseline.supports(tuning.target, tuning.request):
