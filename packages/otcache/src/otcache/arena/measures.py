@@ -23,7 +23,7 @@ from otcache_core.errors import PluginError, expected
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
 from otcache_core.plugins.discovery import is_own
-from otcache_core.plugins.registry import ANY, reason_of
+from otcache_core.plugins.info import ANY, reason_of
 
 #: Measured where installed, in this order; others are asked for by name.
 OF_PICTURES = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi")

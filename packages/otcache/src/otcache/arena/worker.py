@@ -48,7 +48,7 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
 from otcache_core.errors import OtcacheError, shortened
 from otcache_core.plugins import Registry, RegistryDescription
-from otcache_core.plugins.registry import ANY, reason_of
+from otcache_core.plugins.info import ANY, reason_of
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
