@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+from kit_fakes import ArchiveKit
 from metric_fakes import Steps, StepsKit
 
 from otcache_core import OtcacheError, ScheduleProblem, Solution
@@ -17,6 +18,7 @@ from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import Uniform
 from otcache_core.testing import (
     Conformance,
+    KnownAnswer,
     NotApplicable,
     Outcome,
     SolverConformance,
@@ -193,6 +195,36 @@ def test_the_law_about_the_kit_says_nothing_of_the_plugin() -> None:
     report = Kit.check_laws("test_no_law_was_taken_away", NEEDED)
     assert [result.outcome for result in report.results] == [Outcome.KEPT, Outcome.NOT_APPLICABLE]
     assert (report.kept, report.passed) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rtol", 1e9),
+        ("rtol", float("nan")),
+        ("rtol", True),
+        ("rtol", property(lambda self: 0.0)),
+        ("num_steps", 1),
+        ("seeds", ()),
+        ("seeds", range(0)),
+        ("seeds", None),
+    ],
+)
+def test_a_number_that_switches_laws_off_is_an_error_of_the_class(name: str, value: Any) -> None:
+    with pytest.raises(OtcacheError, match=rf"Mine\.{name} must be .* would check nothing"):
+        kit(**{name: value})
+    kit(frames=lambda self: 1, tolerance="of another kind")  # no numbers of this kit
+    mine = kit()
+    setattr(mine, name, value)
+    assert mine.check_laws("test_no_law_was_taken_away").broken
+
+
+def test_a_value_derived_elsewhere_has_a_tolerance_that_says_something() -> None:
+    for off in ({"rtol": 1e9}, {"atol": float("inf")}, {"rtol": float("nan")}):
+        with pytest.raises(OtcacheError, match=r"of a known answer must be between 0 and 0\.1"):
+            KnownAnswer((), 1.0, **off)
+    with pytest.raises(OtcacheError, match=r"tolerance must be a number from 0 to 0\.1, got inf"):
+        type("Mine", (ArchiveKit,), {"tolerance": float("inf")})
 
 
 class MuteError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import numbers
 import operator
 import re
 import sys
@@ -17,13 +18,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from otcache_core.errors import OtcacheError, shortened, shown
+from otcache_core.errors import OtcacheError, expected, shortened, shown
 
 Law = Callable[[Any], None]
 #: What a law says where a target is not as it was.
 LEFT = "something is left on the target, one of its modules or their class"
 #: Says nothing of the plugin: it is about the kit alone.
 OF_THE_KIT = "test_no_law_was_taken_away"
+#: Least and greatest value of a kit's numbers: beyond these a law would say nothing.
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "rtol": (0.0, 0.01),
+    "deviation": (0.0, 0.01),
+    "tolerance": (0.0, 0.1),
+    "num_steps": (5, 1000),
+    "frames": (3, 1000),
+    "count": (2, 1000),
+}
+NO_CHECK = "with this one laws of the kit would check nothing, leave it out or give another."
+#: Attributes of a kit that hold whole numbers, one at least.
+SEVERAL = ("seeds", "budgets", "shape")
 #: Packages whose own code may say that a law does not apply, beside the modules of the kit's class.
 OURS = ("otcache_core.testing", "otcache.plugin_tools")
 #: Names of exceptions that make a test runner call a test skipped, or end without a failure.
@@ -157,7 +170,8 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
         True
 
     Raises:
-        OtcacheError: at the definition of a subclass that breaks these rules.
+        OtcacheError: at the definition of a subclass that breaks these rules, or has a number so large
+            or small, as ``rtol`` or ``seeds``, that laws would say nothing.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
@@ -181,6 +195,7 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
                     setattr(cls, name, _judged(vars(cls)[name]))
             cls._kit = cls._kit | {name: vars(cls)[name] for name in own}
         _check_expectations(cls)
+        _check_numbers(cls)
 
     @classmethod
     def laws(cls) -> tuple[str, ...]:
@@ -203,6 +218,7 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
         """Of a class that was changed after its definition."""
         for name in self.laws():
             assert getattr(type(self), name, None) is self._kit[name], f"{name} was replaced"
+        _check_numbers(type(self))
 
     def _result(self, law: str) -> LawResult:
         began = time.perf_counter()
@@ -248,6 +264,24 @@ def _check_expectations(cls: type[Conformance]) -> None:
                 f"{cls.__name__}.expected_failures gives no reason for {law}: write down why your plugin "
                 "cannot keep this law."
             )
+
+
+def _check_numbers(cls: type[Conformance]) -> None:
+    """Raise OtcacheError if a number of a kit is such that laws say nothing."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith(OURS[0])]
+    for name in {name for base in ours for name in vars(base)} & {*LIMITS, *SEVERAL}:
+        value = inspect.getattr_static(cls, name)
+        if name in LIMITS:
+            least, most = LIMITS[name]
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            good = number and least <= value <= most
+            wanted = f"a number from {least:g} to {most:g}"
+        else:
+            good = isinstance(value, tuple) and len(value) > 0
+            good = good and all(isinstance(each, int) for each in value)
+            wanted = "a tuple of whole numbers, one at least"
+        if not good:
+            raise OtcacheError(expected(f"{cls.__name__}.{name}", value, wanted, NO_CHECK))
 
 
 def _expected(law: str, outcome: Outcome, reason: str) -> tuple[Outcome, str]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from otcache_core.errors import OtcacheError, expected
+
 Pictures = NDArray[np.float64]
 
 
@@ -24,12 +26,20 @@ class KnownAnswer:
         value: what it must return.
         rtol: how near, relative to the value.
         atol: how near, absolutely.
+
+    Raises:
+        OtcacheError: if ``rtol`` or ``atol`` is above 0.1, or no number: any value would be near then.
     """
 
     arguments: tuple[Any, ...]
     value: ArrayLike
     rtol: float = 1e-6
     atol: float = 1e-9
+
+    def __post_init__(self) -> None:
+        for name, near in (("rtol", self.rtol), ("atol", self.atol)):
+            if not 0.0 <= near <= 0.1:
+                raise OtcacheError(expected(f"{name} of a known answer", near, "between 0 and 0.1"))
 
     def agrees(self, values: ArrayLike) -> bool:
         """Whether these are the known values, and as many."""
