@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import types
+from typing import Any
+
 import pytest
 
 from otcache.plugin_tools.checking import Checked, check
-from otcache_core.plugins import installed
+from otcache_core.plugins import Info, Registry, hookimpl, installed
+from otcache_core.plugins.kinds import CONTRACTS
+from otcache_core.plugins.registry import hook_name
 from otcache_core.testing import LawResult, Outcome
 from otcache_diffusers.metrics.legible import Legible
 
@@ -50,3 +56,59 @@ def test_laws_of_which_none_is_kept_are_a_failure() -> None:
     ]:
         assert Checked("mine/mine", "solvers", results).failed is failed
     assert not Checked("mine/mine", "solvers", unchecked="it works on no toy loop").failed
+
+
+class Failing:
+    """Of any of three kinds; raises at its first call."""
+
+    takes, needs, name, higher_is_better = "pairs", "", "mine", True
+    made = True
+
+    def __init__(self) -> None:
+        if not self.made:
+            raise RuntimeError("not made")
+
+    def supports(self, target: Any) -> str:
+        raise RuntimeError("no idea")
+
+    def coefficients(self, span: Any, grid: Any) -> Any:
+        raise RuntimeError("no idea")
+
+    def __call__(self, images: Any, reference: Any) -> Any:
+        raise RuntimeError("no idea")
+
+
+def failing(kind: str, **attributes: Any) -> Checked:
+    """What is said of a plugin of this kind that fails."""
+    mine = types.ModuleType("of_mine")
+    bases = (Failing, CONTRACTS[kind])
+    mine.Mine = type("Mine", bases, {"__module__": "of_mine", **attributes})
+    mine.Mine.__abstractmethods__ = frozenset()
+    name = hook_name(kind)
+    hook = hookimpl(lambda: [Info("mine", "of_mine:Mine", "fails")], specname=name)
+    setattr(mine, name, hook)
+    sys.modules["of_mine"] = mine
+    try:
+        registry = Registry(entry_points=False)
+        registry.register(mine)
+        return check(registry, "mine", kind)
+    finally:
+        del sys.modules["of_mine"]
+
+
+@pytest.mark.parametrize("kind", ["forecasters", "metrics"])
+def test_what_a_plugin_raises_at_its_first_call_is_told_beside_the_laws(kind: str) -> None:
+    checked = failing(kind)
+    assert (checked.failed, checked.unchecked) == (True, "")
+    assert "RuntimeError: no idea" in {result.reason for result in checked.results}
+
+
+def test_one_that_is_made_and_fails_is_not_one_that_cannot_be_made() -> None:
+    checked = failing("executors")
+    assert (checked.failed, checked.unchecked) == (
+        True,
+        "it fails at its first call: RuntimeError: no idea",
+    )
+    unmade = failing("executors", made=False)
+    assert unmade.failed
+    assert "cannot be made" in unmade.unchecked

@@ -34,7 +34,7 @@ class Checked:
         kind: of the plugin.
         results: one a law; none where nothing could be checked.
         unchecked: why not, in words; "" where it was.
-        useless: whether it cannot even be made.
+        useless: whether it cannot even be made, or asked what kit it takes.
     """
 
     plugin: str
@@ -101,13 +101,17 @@ def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
     if kind == "metrics" and target.needs:
         why = f"it needs {target.needs} at a local path, and only a test of its package has that"
         return Checked(plugin, kind, unchecked=why)
+    make, failed = partial(registry.create, kind, plugin), "it cannot be made"
     try:
-        kit = kit_of(kind, partial(registry.create, kind, plugin))
+        made = make()
+        failed = "it fails at its first call"
+        kit = kit_of(kind, make, made)
+        failed = "its expected_failures are none"
         excuses = getattr(target, "expected_failures", None)
         if excuses and not isinstance(kit, str):
             kit = type(kit.__name__, (kit,), {"expected_failures": excuses})
-    except ANY as error:  # of its constructor, or of what it is asked first
-        why = f"it cannot be made: {_line(reason_of(error))}"
+    except ANY as error:
+        why = f"{failed}: {_line(reason_of(error))}"
         return Checked(plugin, kind, unchecked=why, useless=True)
     if isinstance(kit, str):
         return Checked(plugin, kind, unchecked=kit)
