@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import msgspec
 
 from otcache_core.plugins.discovery import Point
 from otcache_core.plugins.info import API_VERSION, Info
+from otcache_core.processes import end_group
 
 #: Seconds that one hook module may take.
 LIMIT = 10.0
@@ -135,7 +135,7 @@ def _read_all(points: Sequence[Point], targets: bool, limit: float) -> list[Read
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in tuple(running):
-            _end(child)
+            end_group(child)
         raise
     finally:
         pool.shutdown()
@@ -190,7 +190,7 @@ def _run(
     except subprocess.TimeoutExpired:
         return f"it took longer than {limit:g} s to import"
     finally:
-        _end(child)
+        end_group(child)
         running.discard(child)
     return f"it ended the process that imported it, with status {status}" if status else ""
 
@@ -199,16 +199,6 @@ def _beginning(output: Path) -> str:
     with suppress(OSError), output.open("rb") as file:
         return file.read(PRINTED).decode("utf-8", "replace")
     return ""
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a child and whatever it has started."""
-    end_group = getattr(os, "killpg", None)  # where there are groups of processes
-    with suppress(OSError):
-        if end_group:
-            end_group(child.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-    child.kill()
-    child.wait()
 
 
 def cache_folder() -> Path:
