@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from numpy.random import default_rng as own_name
 
 from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import SolverConformance
+from otcache_core.testing.purity import seeds_of_generators
 
 COSTS = frozenset({Need.COSTS})
 
@@ -237,6 +239,29 @@ class Unseeded(Stubborn):
         return self.drawn(problem, np.random.default_rng())
 
 
+class Imported(Stubborn):
+    """Draws from the same seed, by a name of its own for numpy's function."""
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        return self.drawn(problem, own_name(0))
+
+
+class Old(Stubborn):
+    """Draws from the same seed, by numpy's older generator."""
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        found = first_of(problem, 1 + np.random.RandomState(0).randint(5))
+        return found if found.schedule is None else replace(found, result=Result.FOUND)
+
+
+class Standard(Stubborn):
+    """Draws from the same seed, by Python's generator."""
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        found = first_of(problem, 1 + random.Random(0).randrange(5))
+        return found if found.schedule is None else replace(found, result=Result.FOUND)
+
+
 class Worldly(Stubborn):
     """Draws from numpy's global state."""
 
@@ -301,6 +326,9 @@ CHEATS: dict[type[ScheduleSolver], str] = {
     Warm: "a_solver_can_be_used_again",
     Stubborn: "random_choices_follow_the_seed_of_the_problem",
     Unseeded: "random_choices_follow_the_seed_of_the_problem",
+    Imported: "random_choices_follow_the_seed_of_the_problem",
+    Old: "random_choices_follow_the_seed_of_the_problem",
+    Standard: "random_choices_follow_the_seed_of_the_problem",
     Worldly: "the_random_state_of_the_process_is_left_alone",
     Seeding: "the_random_state_of_the_process_is_left_alone",
     Spending: "the_price_is_what_was_spent_and_nothing_without_an_evaluator",
@@ -313,3 +341,15 @@ CHEATS: dict[type[ScheduleSolver], str] = {
 def test_a_cheat_is_caught(cheat: type[ScheduleSolver]) -> None:
     law = f"test_{CHEATS[cheat]}"
     assert type("Cheating", (Kit,), {"solver": cheat}).check_laws(law).broken == (law,)
+
+
+def test_what_notes_the_seeds_is_gone_afterwards_and_is_no_other_type() -> None:
+    real = (np.random.default_rng, np.random.RandomState, random.Random, own_name)
+    old = random.Random(1)
+    with seeds_of_generators(__name__) as made:
+        assert isinstance(old, random.Random)
+        assert random.Random(2).random() == real[2](2).random()
+        assert own_name(3).random() == real[0](3).random()
+        assert np.random.RandomState(4).rand() == real[1](4).rand()
+    assert made == [2, 3, 4]
+    assert (np.random.default_rng, np.random.RandomState, random.Random, own_name) == real

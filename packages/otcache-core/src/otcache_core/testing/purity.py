@@ -113,17 +113,48 @@ def _restore(states: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def seeds_of_generators() -> Iterator[list[Any]]:
-    """Collect what ``numpy.random.default_rng`` is seeded with; None where it is not seeded."""
+def seeds_of_generators(module: str = "") -> Iterator[list[Any]]:
+    """Collect what generators are seeded with; None where one is not seeded.
+
+    Those of ``numpy.random.default_rng``, whoever calls it, and of a module's own ``default_rng``,
+    ``RandomState`` and ``random.Random``, by whatever name it has them.
+
+    Args:
+        module: name of the plugin's module.
+    """
     made: list[Any] = []
-    real = np.random.default_rng
+    default_rng = np.random.default_rng
 
     def noted(seed: Any = None) -> np.random.Generator:
         made.append(seed)
-        return real(seed)
+        return default_rng(seed)
 
-    np.random.default_rng = noted
+    kinds = (np.random.RandomState, random.Random)
+    noting = {id(default_rng): noted} | {id(k): _noting(k, made, module) for k in kinds}
+    places = (vars(np.random), vars(random), vars(sys.modules.get(module, random)))
+    kept = [(p, name, v) for p in places for name, v in p.items() if id(v) in noting]
     try:
+        for place, name, value in kept:
+            place[name] = noting[id(value)]
         yield made
     finally:
-        np.random.default_rng = real
+        for place, name, value in kept:
+            place[name] = value
+
+
+class _Same(type):
+    """Of a class whose instances are those of its base too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.__mro__[1])
+
+
+def _noting(kind: Any, made: list[Any], module: str) -> type:
+    """Return a generator's class that notes its seeds where a module makes it."""
+
+    def begin(self: Any, seed: Any = None) -> None:
+        if sys._getframe(1).f_globals.get("__name__") == module:
+            made.append(seed)
+        kind.__init__(self, seed)
+
+    return _Same(kind.__name__, (kind,), {"__init__": begin})
