@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import unittest
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from otcache.plugin_tools.checking import Checked, check
 from otcache_core.plugins import Info, Registry, hookimpl, installed
 from otcache_core.plugins.kinds import CONTRACTS
 from otcache_core.plugins.registry import hook_name
-from otcache_core.testing import LawResult, Outcome
+from otcache_core.testing import LawResult, NotApplicable, Outcome
 from otcache_diffusers.metrics.legible import Legible
 
 
@@ -112,3 +113,16 @@ def test_one_that_is_made_and_fails_is_not_one_that_cannot_be_made() -> None:
     unmade = failing("executors", made=False)
     assert unmade.failed
     assert "cannot be made" in unmade.unchecked
+
+
+@pytest.mark.parametrize("raised", [unittest.SkipTest, NotApplicable])
+def test_a_solver_that_says_of_each_law_that_it_does_not_apply_fails(raised: type) -> None:
+    def solve(self: object, problem: object) -> Any:
+        raise raised("nothing to see")
+
+    code = types.FunctionType(
+        solve.__code__, {"__name__": "of_mine"}, closure=solve.__closure__
+    )  # of its module
+    checked = failing("solvers", solve=code)
+    assert checked.failed
+    assert checked.counts()["failed"] >= len(checked.results) / 2
