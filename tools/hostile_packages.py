@@ -138,31 +138,31 @@ PACKAGES = (
         PROBE.format(answer="raise KeyError('unet')")
         + hook("probes", ("a-probe", "bad_probe:Probe")),
         "KeyError",
-        "update bad-probe",
+        "otcache plugins check bad-probe/",
     ),
     Hostile(
         "bad-executor",
         EXECUTOR + hook("executors", ("an-executor", "bad_executor:Executor")),
         "supports() must be a text",
-        "update bad-executor",
+        "otcache plugins check bad-executor/",
     ),
     Hostile(
         "bad-metric",
         METRIC + hook("metrics", ("rude-metric", "bad_metric:Rude")),
         "IndexError",
-        "update bad-metric",
+        "otcache plugins check bad-metric/",
     ),
     Hostile(
         "bad-baseline",
         BASELINE + hook("baselines", ("leaving", "bad_baseline:Leaves")),
         "SystemExit: 3",
-        "update bad-baseline",
+        "otcache plugins check bad-baseline/",
     ),
     Hostile(
         "bad-forecaster",
         FORECASTER + hook("forecasters", ("ahead", "bad_forecaster:Ahead")),
         "must be finite numbers",
-        "update bad-forecaster",
+        "otcache plugins check bad-forecaster/",
     ),
     Hostile(
         "bad-target",
