@@ -314,6 +314,11 @@ def test_an_interrupt_while_a_plugin_is_imported_names_it(install: Install) -> N
         pytest.raises(KeyboardInterrupt, match=message),
     ):
         registry.create("solvers", "mine/mine")
+    module = Path(sys.path[0]) / "mine_plugin.py"
+    module.write_text(
+        source("solvers", "mine", UNIFORM) + "\n# and some more, so that it is read anew\n"
+    )
+    assert registry.create("solvers", "mine/mine")  # it was not taken for read
     message = "while plugin 'late' was imported"
     with (
         pytest.warns(PluginWarning, match=message),

@@ -133,8 +133,12 @@ class Registry(Lookups):
             points = [p for p in self._foreign if p.distribution == distribution]
             for point in points:
                 if point not in self._imported:
-                    self._imported.add(point)
-                    self._import(point)
+                    self._imported.add(point)  # before it may ask for plugins itself
+                    try:
+                        self._import(point)
+                    except KeyboardInterrupt:
+                        self._imported.discard(point)  # nothing was learnt of it: it is asked again
+                        raise
             names = {point.name for point in points}
             return [
                 str(p)
