@@ -101,7 +101,8 @@ def plan(
                 "give what otcache.calibrate(...) returned, or Calibration.load(path).",
             )
         )
-    check_pipe(pipe, solver, {"prompts": prompts, "seeds": seeds, "budgets": budgets, **call})
+    samples = {"prompts": prompts, "seeds": seeds}
+    check_pipe(pipe, solver, {**samples, "budgets": budgets, "probe": probe, **call})
     policy = fitted_policy(calibration)
     if solver is None:
         return policy

@@ -138,7 +138,8 @@ def plan(
     from otcache.progress import Stages
     from otcache_core.calibration import Calibration
 
-    with_pipe = {"--prompts": prompts, "--seeds": seeds, "--budgets": budgets, "--set": call}
+    with_pipe: dict[str, object] = {"--prompts": prompts, "--seeds": seeds, "--budgets": budgets}
+    with_pipe |= {"--probe": probe, "--set": call}
     check_pipe(pipe, solver, with_pipe, "--pipe", "--solver")
     if pipe is None or solver is None:
         with Stages(not as_json).stage("planning"):
