@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -294,7 +293,7 @@ def test_the_command_line_takes_the_same_names(
         raise otcache.OtcacheError("seen")
 
     opened = SimpleNamespace(target=None, prompts=["a"], call={})
-    monkeypatch.setattr(sys.modules["otcache.calibrate"], "calibrate", measured)
+    monkeypatch.setattr("otcache.calibrating.calibrate", measured)
     monkeypatch.setattr("otcache.opening.open_pipeline", lambda name: opened)
     common = ["otcache", "calibrate", "demo", "--steps", "12", "--out", str(tmp_path / "c")]
     words = "--cost-model a --proposals b,c --interpolation d --anchor-search e --refinement f --forecaster g"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import otcache
+import otcache_core
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted((ROOT / "packages").iterdir())
@@ -41,6 +46,26 @@ def test_import_is_light(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint(*sorted({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_import_alone_loads_no_library() -> None:
+    code = "import sys, otcache; print(*{m.partition('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "msgspec", "pluggy", "rich"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", [otcache, otcache_core])
+def test_public_names_are_what_type_checkers_read(package: ModuleType) -> None:
+    assert package.__file__ is not None
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    read = {alias.name: node.module for node in imports for alias in node.names}
+    assert {*read, "__version__"} == set(package.__all__) <= set(dir(package))
+    for name, module in read.items():
+        assert getattr(package, name) is getattr(importlib.import_module(module or ""), name)
+    with pytest.raises(AttributeError, match="has no attribute 'misspelt'"):
+        package.misspelt  # noqa: B018
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)

@@ -1,33 +1,38 @@
 """otcache: measure a diffusion pipeline once, plan its cache schedule for any budget, and run it."""
 
-from otcache.attached import enabled
-from otcache.attempts import Attempt, Done, Failed, attempt
-from otcache.calibrate import calibrate
-from otcache.converting import load_schedule, load_table
-from otcache.estimating import Estimate, estimate
-from otcache.planning import plan
-from otcache.recipe import Recipe
-from otcache.recording import record
-from otcache.running import accelerate, load_policy
-from otcache.serving import Enabled, enable
-from otcache_core import (
-    ExecutionError,
-    FileError,
-    MismatchError,
-    OtcacheError,
-    PluginError,
-    Schedule,
-    ScheduleError,
-    ScheduleTable,
-    __version__,
-)
-from otcache_core.calibration import Calibration
-from otcache_core.contracts import Storage
-from otcache_core.errors import OtcacheNotice
-from otcache_core.keep import Keep
-from otcache_core.loop import Loop, loop
-from otcache_core.notices import notices_to
-from otcache_core.policy import Policy
+from typing import TYPE_CHECKING
+
+from otcache_core import __version__
+from otcache_core.public_names import imported_on_use
+
+if TYPE_CHECKING:
+    from otcache.attached import enabled
+    from otcache.attempts import Attempt, Done, Failed, attempt
+    from otcache.calibrating import calibrate
+    from otcache.converting import load_schedule, load_table
+    from otcache.estimating import Estimate, estimate
+    from otcache.planning import plan
+    from otcache.recipe import Recipe
+    from otcache.recording import record
+    from otcache.running import accelerate, load_policy
+    from otcache.serving import Enabled, enable
+    from otcache_core import (
+        ExecutionError,
+        FileError,
+        MismatchError,
+        OtcacheError,
+        PluginError,
+        Schedule,
+        ScheduleError,
+        ScheduleTable,
+    )
+    from otcache_core.calibration import Calibration
+    from otcache_core.contracts import Storage
+    from otcache_core.errors import OtcacheNotice
+    from otcache_core.keep import Keep
+    from otcache_core.loop import Loop, loop
+    from otcache_core.notices import notices_to
+    from otcache_core.policy import Policy
 
 __all__ = [
     "Attempt",
@@ -65,3 +70,42 @@ __all__ = [
     "plan",
     "record",
 ]
+
+__getattr__, __dir__ = imported_on_use(
+    globals(),
+    {
+        "Attempt": "otcache.attempts",
+        "Calibration": "otcache_core.calibration",
+        "Done": "otcache.attempts",
+        "Enabled": "otcache.serving",
+        "Estimate": "otcache.estimating",
+        "ExecutionError": "otcache_core",
+        "Failed": "otcache.attempts",
+        "FileError": "otcache_core",
+        "Keep": "otcache_core.keep",
+        "Loop": "otcache_core.loop",
+        "MismatchError": "otcache_core",
+        "OtcacheError": "otcache_core",
+        "OtcacheNotice": "otcache_core.errors",
+        "PluginError": "otcache_core",
+        "Policy": "otcache_core.policy",
+        "Recipe": "otcache.recipe",
+        "Schedule": "otcache_core",
+        "ScheduleError": "otcache_core",
+        "ScheduleTable": "otcache_core",
+        "Storage": "otcache_core.contracts",
+        "accelerate": "otcache.running",
+        "attempt": "otcache.attempts",
+        "calibrate": "otcache.calibrating",
+        "enable": "otcache.serving",
+        "enabled": "otcache.attached",
+        "estimate": "otcache.estimating",
+        "load_policy": "otcache.running",
+        "load_schedule": "otcache.converting",
+        "load_table": "otcache.converting",
+        "loop": "otcache_core.loop",
+        "notices_to": "otcache_core.notices",
+        "plan": "otcache.planning",
+        "record": "otcache.recording",
+    },
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO, cast
 
 from rich.box import Box
@@ -57,6 +57,17 @@ def readable(text: str, encoding: str | None, *, rest: bool = True) -> str:
     if encodable(text):
         return text
     return "".join(c if encodable(c) else _substitute(c, encodable, rest) for c in text)
+
+
+def fact_text(value: object) -> str:
+    """Return a fact without the brackets of its type: ``record 32, ladder 52``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {fact_text(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(fact_text, value)) or "none"
+    if type(value) is int:
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def as_utf8(text: str) -> bytes:

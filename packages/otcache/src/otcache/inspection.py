@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otcache.candidates import BASELINES
+from otcache.console import fact_text
 from otcache.planning import proven
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
@@ -46,19 +47,8 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
         if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
         if value:
-            facts.add_row(Text(name), Text(shortened(in_words(value))))
+            facts.add_row(Text(name), Text(shortened(fact_text(value))))
     return Group(table, Text(), facts)
-
-
-def in_words(value: object) -> str:
-    """Return a fact without the brackets of its type: ``record 32, ladder 52``."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {in_words(part)}" for name, part in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(in_words, value)) or "none"
-    if type(value) is int:
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def candidate_table(calibration: Calibration) -> Group:

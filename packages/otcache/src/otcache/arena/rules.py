@@ -12,7 +12,7 @@ import msgspec
 
 from otcache.arena.scheduled import ScheduledBaseline
 from otcache.arena.tuning import Tuning
-from otcache.calibrate import calibrate
+from otcache.calibrating import calibrate
 from otcache.planning import plan
 from otcache.published import made_for, no_table, published
 from otcache.recipe import Recipe

@@ -66,7 +66,7 @@ def calibrate(
 
     With --refinement a finished one goes on too.
     """
-    from otcache.calibrate import calibrate as measure
+    from otcache.calibrating import calibrate as measure
     from otcache.opening import open_pipeline
     from otcache.progress import Stages
     from otcache.recipe import Recipe

@@ -11,8 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from otcache.cli.json_alone import document_stream
-from otcache.console import console_on, fitted, wide_enough
-from otcache.inspection import in_words
+from otcache.console import console_on, fact_text, fitted, wide_enough
 
 #: Columns of a table, and of a wide one, at least: a narrower terminal breaks lines, but cuts nothing off.
 LEAST, TABLE_WIDTH = 80, 104
@@ -44,7 +43,7 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
     for name, value in facts.items():
         if not _says_something(value):
             continue
-        show_line(Text.assemble((name, "bold"), f": {in_words(value)}"))
+        show_line(Text.assemble((name, "bold"), f": {fact_text(value)}"))
 
 
 def _says_something(value: Any) -> bool:

@@ -14,7 +14,7 @@ from otcache.arena.asking import spread
 from otcache.arena.assembly import without
 from otcache.arena.measures import Measures
 from otcache.arena.tuning import Tuning
-from otcache.calibrate import calibrate
+from otcache.calibrating import calibrate
 from otcache.demo.methods import Method, methods
 from otcache.demo.settings import DemoSettings
 from otcache.opening import open_demo
