@@ -251,6 +251,14 @@ def new_plugins(session: nox.Session) -> None:
     session.run("otcache", "plugins", "doctor")
 
 
+@nox.session
+def hostile(session: nox.Session) -> None:
+    """Every verb beside nineteen packages that do harm, installed at once: tools/beside_hostile.py."""
+    _install(session, (CORE, SOLVERS, PIPELINES, FACADE))
+    _environment(session)
+    session.run("python", "tools/beside_hostile.py", "build/hostile")
+
+
 @nox.session(reuse_venv=False)
 def plugins_doc(session: nox.Session) -> None:
     """Follow docs/plugins.md as it stands in an empty environment: a first plugin, and one of every kind."""

@@ -41,7 +41,8 @@ def otcache_provide_forecasters():
 
 @hookimpl
 def otcache_provide_metrics():
-    return [Info("loud", f"{HERE}:Loud"), Info("leaves", f"{HERE}:Leaves"), Info("gone", f"{HERE}:Gone")]
+    names = ("loud", "leaves", "gone", "kills", "crashes")
+    return [Info(name, f"{HERE}:{name.title()}") for name in names]
 
 
 @hookimpl
@@ -91,6 +92,16 @@ class Loud(QualityMetric):
 class Leaves(Loud):
     def __call__(self, images, reference):
         sys.exit("a metric leaves")
+
+
+class Kills(Loud):
+    def __call__(self, images, reference):
+        os._exit(0)
+
+
+class Crashes(Loud):
+    def __call__(self, images, reference):
+        ctypes.string_at(0)
 
 
 class Fine(Baseline):
@@ -183,7 +194,8 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
         calibration=("a small blue star",),
         reference_steps=0,
     )
-    settings = Settings(progress=False, workers=2, metrics=("loud", "leaves", "gone"))
+    metrics = ("loud", "leaves", "gone", "kills", "crashes")
+    settings = Settings(progress=False, workers=2, metrics=metrics)
     with pytest.warns(OtcacheNotice) as told:
         made, written = compare(job, names, tmp_path / "out", settings, registry=registry)
     rows = {(cell.method, cell.budget): cell.metrics for cell in made.cells}
@@ -194,6 +206,8 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
     for name, reason in REASONS.items():
         assert re.search(reason, reasons.pop((name, None)))
     columns = {"metric leaves of 'hostile'": "SystemExit: a metric leaves"}
+    columns["metric kills of 'hostile'"] = "ended the process that it was asked in, with status 0"
+    columns["metric crashes of 'hostile'"] = "ended the process that it was asked in, with status"
     columns["metric gone of 'hostile'"] = "cannot load 'hostile_rules:Gone'"
     for name, reason in columns.items():
         assert reason in reasons.pop((name, None))

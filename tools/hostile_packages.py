@@ -105,6 +105,12 @@ PACKAGES = (
         "OTCACHE_DISABLE_PLUGINS=waits",
     ),
     Hostile(
+        "slow",
+        "import time\ntime.sleep(20)\n" + hook("solvers", ("late", UNIFORM)),
+        "longer than 10 s",
+        "OTCACHE_DISABLE_PLUGINS=slow",
+    ),
+    Hostile(
         "prints",
         "import os\nprint('{hello')\nos.write(1, b'[1, 2')\n" + hook("solvers", ("loud", UNIFORM)),
         "it prints when it is imported",

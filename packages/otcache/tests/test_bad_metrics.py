@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -221,6 +222,57 @@ def test_hooks_that_cannot_be_imported_are_one_warning(
     (gap,) = made.missing()
     assert gap.method == "metric sharp of 'unhooked'"
     assert "SystemExit: 0" in gap.reason
+
+
+FOREIGN = """
+from otcache_core.contracts import PromptMetric, SetMetric
+from otcache_core.plugins import Info, hookimpl
+
+@hookimpl
+def otcache_provide_metrics():
+    return [Info("bright", "foreign_metrics:Bright"), Info("letters", "foreign_metrics:Letters")]
+
+class Bright(SetMetric):
+    name, higher_is_better, takes_clips = "bright", True, True
+    def __call__(self, images):
+        return images.mean()
+
+class Letters(PromptMetric):
+    name, higher_is_better = "letters", True
+    def __call__(self, images, prompts):
+        return images.mean(axis=(1, 2, 3)) + [len(prompt) for prompt in prompts]
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Metrics that another process can import."""
+    (tmp_path / "foreign_metrics.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = Registry(entry_points=False)
+    made.register_builtin()
+    made.register(importlib.import_module("foreign_metrics"), "foreign")
+    return made
+
+
+def test_another_process_measures_what_this_one_would(foreign: Registry) -> None:
+    measures = Measures.choose(("bright", "letters"), "x", foreign)
+    pictures, prompts = np.random.default_rng(0).random((2, 4, 4, 3)), ["ab", "a long one"]
+    for name, metric in measures.metrics.items():
+        own = foreign.create("metrics", name)
+        assert (metric.name, metric.takes) == (own.name, own.takes)
+        assert metric.higher_is_better == own.higher_is_better
+    assert measures.metrics["bright"].takes_clips  # type: ignore[attr-defined]
+    assert measures.totals(pictures) == {"bright": pictures.mean()}
+    wanted = pictures.mean(axis=(1, 2, 3)) + np.array([2, 10])
+    np.testing.assert_array_equal(measures.of_full_runs(pictures, prompts)["letters"], wanted)
+    assert not type(measures.metrics["bright"]).__module__.startswith("foreign")
+
+
+def test_a_process_that_does_not_answer_is_ended(foreign: Registry) -> None:
+    with pytest.warns(OtcacheNotice, match="bright of 'foreign' is left out: it took longer than"):
+        made = Measures.choose(("bright",), "x", foreign, limit=0.01)
+    assert list(made.metrics) == ["rmse"]
 
 
 def test_who_asks_for_what_there_is_not_is_told_at_once(registry: Registry) -> None:

@@ -175,7 +175,7 @@ def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
     text = console.export_text()
     assert "…" not in text
     assert "of the best other method's" in " ".join(text.split())
-    assert all(scale_of(metric).head in text for metric in OF_CLIPS)
+    assert all(scale_of(results, metric).head in text for metric in OF_CLIPS)
 
 
 class BusyProbe:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from otcache.report.duels import duel_table, duels
 from otcache.report.grid import spread
-from otcache.report.markdown import duels_markdown
+from otcache.report.markdown import duels_markdown, markdown_table
+from otcache.report.summary import best_methods
 from otcache.results import Cell, Results
 
 
@@ -52,6 +54,18 @@ def test_a_metric_that_grows_with_quality_turns_the_verdict() -> None:
     assert (lpips.verdict, lpips.wins.mean) == ("worse", 0.0)
     assert psnr.difference.mean == lpips.difference.mean > 0
     assert psnr.ratio is None
+
+
+@pytest.mark.parametrize(("higher", "verdict"), [(True, "better"), (False, "worse")])
+def test_a_foreign_metric_is_read_in_the_direction_that_it_says(higher: bool, verdict: str) -> None:
+    found = _results([30.0, 31.0, 32.0, 33.0], [20.0, 22.0, 21.0, 20.0])
+    cells = tuple(replace(c, metrics={"theirs": c.metrics["rmse"]}) for c in found.cells)
+    results = replace(found, cells=cells, higher_is_better={"theirs": higher})
+    (duel,) = duels(results, "theirs")
+    assert duel.verdict == verdict
+    assert best_methods(results, 5, "theirs") == {"otcache" if higher else "uniform"}
+    assert f"theirs {'↑' if higher else '↓'}" in markdown_table(results)
+    assert Results.from_dict(results.to_dict()) == results
 
 
 def test_ties_count_half_and_equal_methods_differ_by_nothing() -> None:

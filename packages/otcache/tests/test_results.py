@@ -87,7 +87,7 @@ def test_contradictions_are_named() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 4', '"version": 9', "version"),
+        ('"version": 5', '"version": 9', "version"),
         ('"otcache-results"', '"something"', "format"),
         ('"budget": 5', '"budget": "five"', "budget"),
         ('"budget": 5', '"budget": 0', "budget and nfe"),

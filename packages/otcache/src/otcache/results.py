@@ -17,7 +17,7 @@ from otcache_core.files import bad_file
 from otcache_core.json_files import load_json, save_json
 from otcache_core.schedule import check_num_steps
 
-FORMAT, VERSION = "otcache-results", 4
+FORMAT, VERSION = "otcache-results", 5
 Label = tuple[str, int, str]
 #: Methods times budgets that a report can show: of more nobody sees anything.
 MAX_CELLS = 1000
@@ -134,6 +134,8 @@ class Results:
         full: what the full run itself gets from metrics for which it is not the measure, as a distance
             to data: one number, the mean over samples where there is one a sample.
         full_metrics: those that have one value a sample.
+        higher_is_better: metric to its direction, as the metric itself says; reports take one that is
+            neither here nor known to them for a distance.
         frames_per_second: at which clips play; 0 where pictures were made.
 
     Raises:
@@ -153,6 +155,7 @@ class Results:
     missing: tuple[Missing, ...] = ()
     full: dict[str, float] = field(default_factory=dict)
     full_metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
     frames_per_second: float = 0.0
 
     def __post_init__(self) -> None:
@@ -303,6 +306,7 @@ class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
     missing: tuple[Missing, ...]
     full: dict[str, float]
     full_metrics: dict[str, tuple[float, ...]]
+    higher_is_better: dict[str, bool]
     frames_per_second: float
 
 

@@ -76,6 +76,7 @@ class Assembly:
             missing=tuple(missing),
             full={name: mean for name, mean in full_means.items() if name not in lost},
             full_metrics={name: each for name, each in full_metrics.items() if name not in lost},
+            higher_is_better=measures.directions(),
             frames_per_second=_rate(job, base["pictures"]),
         )
         return results, pictures

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.arena.metric_process import LIMIT, check_fields, metric_in_process, numbers
 from otcache.results import Missing
 from otcache_core import OtcacheError
 from otcache_core.contracts import (
@@ -19,7 +20,7 @@ from otcache_core.contracts import (
     SetMetric,
     compare,
 )
-from otcache_core.errors import PluginError, expected
+from otcache_core.errors import PluginError
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
 from otcache_core.plugins.discovery import is_own
@@ -61,13 +62,22 @@ class Measures:
     lost: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def choose(cls, asked: Sequence[str], pipeline: str, registry: Registry) -> Measures:
+    def choose(
+        cls,
+        asked: Sequence[str],
+        pipeline: str,
+        registry: Registry,
+        *,
+        limit: float = LIMIT,
+    ) -> Measures:
         """The metrics asked for, or the usual ones that are installed; RMSE always.
 
         Args:
             asked: names, or ``name=path`` for those that need weights or data.
             pipeline: as the job names it: the demo brings data for a distance to it.
-            registry: where metrics come from.
+            registry: where metrics come from; somebody else's are asked in a process of their own, unless
+                the registry holds what another process cannot import.
+            limit: seconds that one question to such a process may take.
 
         Raises:
             OtcacheError: if there is no RMSE, a name is unknown or offered twice, or a path is missing.
@@ -90,7 +100,7 @@ class Measures:
                 name = _column(name, origin)
                 origins[name] = origin
                 qualified = registry.resolve("metrics", name)
-                metrics[name] = registry.create("metrics", qualified, **options)
+                metrics[name] = _create(registry, qualified, options, origin, limit)
             except ANY as error:
                 if not asked:
                     notify(f"{name} is omitted: {_text(error)}")
@@ -148,6 +158,10 @@ class Measures:
                 found |= {} if value is None else {name: value}
         return found
 
+    def directions(self) -> dict[str, bool]:
+        """Return whether higher is better, of each metric that has a column."""
+        return {n: m.higher_is_better for n, m in self.metrics.items() if n not in self.lost}
+
     def missing(self) -> list[Missing]:
         """Return which columns are missing, and why."""
         return [Missing(f"metric {self._title(n)}", None, why) for n, why in self.lost.items()]
@@ -160,7 +174,7 @@ class Measures:
     def _check(self, name: str) -> None:
         """Lose a metric that lacks what every metric has."""
         try:
-            _check_fields(self.metrics[name])
+            check_fields(self.metrics[name])
         except ANY as error:
             self._lose(name, error)
 
@@ -172,7 +186,7 @@ class Measures:
             return None
         copies = [np.array(stack) for stack in stacks]
         try:
-            found = _numbers(ask(*copies), shape)
+            found = numbers(ask(*copies), shape)
             if not all(map(np.array_equal, copies, stacks)):
                 raise PluginError("it changes the pictures that it is given.")
         except ANY as error:
@@ -202,6 +216,19 @@ def _origin(registry: Registry, name: str) -> str:
     return "" if is_own(distribution) else distribution
 
 
+def _create(
+    registry: Registry, name: str, options: dict[str, Any], origin: str, limit: float
+) -> Metric:
+    """Make a metric; somebody else's in a process of its own, where that can have the same plugins."""
+    try:
+        described = registry.description() if origin else None
+    except PluginError:  # it holds what another process cannot import
+        described = None
+    if described is None:
+        return registry.create("metrics", name, **options)
+    return metric_in_process(described, name, options, limit=limit)
+
+
 def _column(name: str, origin: str) -> str:
     """What the table calls a metric: one of ours by its short name, which nobody else's takes."""
     if not origin:
@@ -212,32 +239,6 @@ def _column(name: str, origin: str) -> str:
 def _is_misuse(error: BaseException, origin: str) -> bool:
     """Whether who asks can mend it: an unknown name, no path, a package of otcache's that is missing."""
     return isinstance(error, OtcacheError) and not (isinstance(error, PluginError) and origin)
-
-
-def _check_fields(metric: Metric) -> None:
-    kinds = QualityMetric | ClipMetric | PromptMetric | SetMetric
-    if not isinstance(metric, kinds):
-        wanted = "a metric of pairs, of clips, of prompts or of a set"
-        raise PluginError(expected("it", type(metric).__name__, wanted))
-    name, better = getattr(metric, "name", None), getattr(metric, "higher_is_better", None)
-    if not (isinstance(name, str) and name):
-        raise PluginError(expected("its name", name, "a short text"))
-    if not isinstance(better, bool):
-        raise PluginError(expected("its higher_is_better", better, "True or False"))
-
-
-def _numbers(found: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """What a metric gives, once that is its numbers; of one sample they may be infinite, as a PSNR is."""
-    values = np.asarray(found)
-    if values.dtype.kind not in "fiu":
-        raise PluginError(expected("what it gives", found, "floating point"))
-    if values.shape != shape:
-        raise PluginError(expected("the shape of what it gives", values.shape, f"{shape}"))
-    values = values.astype(np.float64)
-    lowest = -np.inf if shape else np.inf
-    if np.isnan(values).any() or (np.isinf(values) & (values <= lowest)).any():
-        raise PluginError(expected("what it gives", values.tolist(), "numbers"))
-    return values
 
 
 def _pairs(metric: QualityMetric | ClipMetric) -> Callable[..., Any]:

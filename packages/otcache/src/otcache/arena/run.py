@@ -30,7 +30,7 @@ class Settings:
     """How a comparison is run; nothing here changes its figures, but for times.
 
     Args:
-        limit: seconds that one setting, or one method's calibration, may take.
+        limit: seconds that one setting, one method's calibration, or one answer of a foreign metric may take.
         workers: methods at a time. With more than one, times are taken beside other work: only the
             speedups, measured against full runs of the same process, mean something then.
         overwrite: replace another comparison in the folder.
@@ -87,7 +87,7 @@ def compare(
     chosen = check_methods(methods, registry)
     stages = Stages(settings.progress)
     with stages.stage("opening metrics"):
-        measures = Measures.choose(settings.metrics, job.pipeline, registry)
+        measures = Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
     _run_all(folder, chosen, settings, stages, described)

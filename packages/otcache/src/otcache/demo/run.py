@@ -152,6 +152,7 @@ class _Bench:
             provenance=calibration.provenance,
             command=command,
             ledger=dict(calibration.nfe),
+            higher_is_better=measures.directions(),
             frames_per_second=self._demo.frames_per_second,
         )
         over_time = [name for name, m in measures.metrics.items() if isinstance(m, ClipMetric)]

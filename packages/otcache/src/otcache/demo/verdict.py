@@ -42,7 +42,7 @@ def _over_time(results: Results, metric: str) -> str:
     best = _best(results, metric)
     worse = [duel.budget for duel in best if duel.verdict == "worse"]
     better = [duel.budget for duel in best if duel.verdict == "better"]
-    label = scale_of(metric).label
+    label = scale_of(results, metric).label
     if worse:
         return f"{label} is worse at B = {', '.join(map(str, worse))}"
     if len(better) == len(best):
@@ -65,4 +65,4 @@ def _badness(results: Results, metric: str, duel: Duel) -> float:
     assert cell is not None
     value = level(results, cell, metric)
     assert value is not None
-    return scale_of(metric).badness(value)
+    return scale_of(results, metric).badness(value)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from rich.table import Table
 from rich.text import Text
 
-from otcache.report.scales import OURS, scale_of
+from otcache.report.scales import OURS, Scale, scale_of
 from otcache.report.summary import ERROR
 from otcache.results import Results
 from otcache.statistics import Interval, paired_difference, paired_ratio, win_rate
@@ -24,7 +24,7 @@ class Duel:
         difference: mean of otcache's metric - the rival's, paired.
         ratio: otcache's mean over the rival's, paired; None for metrics other than RMSE.
         wins: share of samples on which otcache is better, a tie by half, with its interval.
-        higher_is_better: direction of the metric.
+        scale: of the metric.
     """
 
     budget: int
@@ -32,13 +32,13 @@ class Duel:
     difference: Interval
     ratio: Interval | None
     wins: Interval
-    higher_is_better: bool = False
+    scale: Scale
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``no difference``: where the whole 95 % interval lies."""
         low, high = self.difference.low, self.difference.high
-        if self.higher_is_better:
+        if self.scale.higher_is_better:
             low, high = -high, -low
         if high < 0:
             return "better"
@@ -47,7 +47,7 @@ class Duel:
 
 def duels(results: Results, metric: str = ERROR) -> list[Duel]:
     """Every budget and rival for which both sides have the metric."""
-    higher, found = scale_of(metric).higher_is_better, []
+    scale, found = scale_of(results, metric), []
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
         for cell in results.at(budget):
@@ -58,8 +58,8 @@ def duels(results: Results, metric: str = ERROR) -> list[Duel]:
             a, b = ours.metrics[metric], cell.metrics[metric]
             difference = _difference(a, b, results.prompts)
             ratio = paired_ratio(a, b, results.prompts) if metric == ERROR and any(b) else None
-            wins = _wins(a, b, results.prompts, higher)
-            found.append(Duel(budget, cell.method, difference, ratio, wins, higher))
+            wins = _wins(a, b, results.prompts, scale.higher_is_better)
+            found.append(Duel(budget, cell.method, difference, ratio, wins, scale))
     return found
 
 
@@ -70,16 +70,16 @@ def duel_table(results: Results) -> Table:
         table.add_column(head, justify="left" if head == "rival" else "right")
     for duel in duels(results):
         style = {"better": "green", "worse": "red"}.get(duel.verdict, "")
-        table.add_row(*(Text(text, style) for text in figures(duel, ERROR)))
+        table.add_row(*(Text(text, style) for text in figures(duel)))
     return table
 
 
 HEADS = ["B", "rival", "otcache - rival", "otcache / rival", "better on", "otcache is"]
 
 
-def figures(duel: Duel, metric: str) -> list[str]:
+def figures(duel: Duel) -> list[str]:
     """A row of the table."""
-    difference, ratio, scale = duel.difference, duel.ratio, scale_of(metric)
+    difference, ratio, scale = duel.difference, duel.ratio, duel.scale
     low, high = scale.write_signed(difference.low), scale.write_signed(difference.high)
     return [
         str(duel.budget),

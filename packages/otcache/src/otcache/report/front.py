@@ -65,7 +65,7 @@ def rivals(results: Results) -> tuple[str, ...]:
 
 
 def _points(results: Results, metric: str) -> list[Point]:
-    scale = scale_of(metric)
+    scale = scale_of(results, metric)
     return [
         (cell.method, cell.nfe, scale.badness(value))
         for cell in results.cells

@@ -96,7 +96,7 @@ def _error(results: Results, method: str, budget: int, sample: int) -> str:
     cell = results.cell(method, budget)
     if cell is None or ERROR not in cell.metrics:
         return ""
-    return scale_of(ERROR).write(cell.metrics[ERROR][sample])
+    return scale_of(results, ERROR).write(cell.metrics[ERROR][sample])
 
 
 def _write_prompt(figure: Figure, place: SubplotSpec, prompt: str, seed: int) -> None:

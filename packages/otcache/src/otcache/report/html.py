@@ -59,7 +59,7 @@ def render(results: Results, album: Album | None = None) -> str:
         lstrip_blocks=True,
     )
     script = _script()
-    metrics = [(name, scale_of(name)) for name in (*results.metrics, *totals(results))]
+    metrics = [(name, scale_of(results, name)) for name in (*results.metrics, *totals(results))]
     return environment.get_template("report.html.j2").render(
         results=results,
         ours=OURS,
@@ -125,7 +125,7 @@ def _harms(results: Results) -> dict[tuple[int, str], list[tuple[Harm, Scale]]]:
     found: dict[tuple[int, str], list[tuple[Harm, Scale]]] = {}
     for harm in harms(results):
         if harm.cell.method == OURS:
-            entry = (harm, scale_of(harm.metric))
+            entry = (harm, scale_of(results, harm.metric))
             found.setdefault((harm.cell.budget, harm.tag), []).append(entry)
     return found
 

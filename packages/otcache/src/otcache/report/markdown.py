@@ -31,7 +31,12 @@ def markdown_table(results: Results) -> str:
     """Every figure of every cell, with the caption below."""
     metrics = (*results.metrics, *totals(results))
     same, columns = any(map(identical, results.cells)), costs(results)
-    heads = ["B", "method", *(cost.head for cost in columns), *(scale_of(m).head for m in metrics)]
+    heads = [
+        "B",
+        "method",
+        *(cost.head for cost in columns),
+        *(scale_of(results, m).head for m in metrics),
+    ]
     rows = []
     for budget in results.budgets:
         best = {metric: best_methods(results, budget, metric) for metric in metrics}
@@ -47,7 +52,7 @@ def markdown_table(results: Results) -> str:
 
 def duels_markdown(results: Results, metric: str = ERROR) -> str:
     """The duels; empty where there are none."""
-    rows = [figures(duel, metric) for duel in duels(results, metric)]
+    rows = [figures(duel) for duel in duels(results, metric)]
     return _table(HEADS, rows, left=(1, 5)) if rows else ""
 
 
@@ -57,7 +62,7 @@ def harm_markdown(results: Results) -> str:
     for harm in harms(results):
         if harm.cell.method != OURS:
             continue
-        scale = scale_of(harm.metric)
+        scale = scale_of(results, harm.metric)
         means = [scale.write(harm.inside), scale.write(harm.outside)]
         p = f"{harm.p:.2g}"
         rows.append([str(harm.cell.budget), harm.cell.method, scale.label, harm.tag, *means, p])
@@ -87,7 +92,7 @@ def sources_markdown(results: Results) -> str:
 
 def _full_run(results: Results) -> list[str]:
     return [
-        f"The full run itself: {scale_of(name).label} {scale_of(name).write(value)}.\n"
+        f"The full run itself: {scale_of(results, name).label} {scale_of(results, name).write(value)}.\n"
         for name, value in results.full.items()
     ]
 

@@ -53,7 +53,7 @@ def as_script(data: Any) -> Markup:
 
 
 def _metric(results: Results, name: str) -> dict[str, Any]:
-    scale = scale_of(name)
+    scale = scale_of(results, name)
     return {
         "name": name,
         "label": scale.label,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from otcache.results import Results
 
 #: Row that the report is about.
 OURS = "otcache"
@@ -87,6 +89,8 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def scale_of(metric: str) -> Scale:
-    """Scale of a metric; one that is unknown here is taken for a distance (lower is better)."""
-    return _KNOWN.get(metric, Scale(metric))
+def scale_of(results: Results, metric: str) -> Scale:
+    """Return the scale of a metric, whose direction is what the results say of it."""
+    scale = _KNOWN.get(metric, Scale(metric))
+    higher = results.higher_is_better.get(metric, scale.higher_is_better)
+    return scale if higher == scale.higher_is_better else replace(scale, higher_is_better=higher)

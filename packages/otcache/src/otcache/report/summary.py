@@ -68,7 +68,7 @@ def totals(results: Results) -> tuple[str, ...]:
 def best_methods(results: Results, budget: int, metric: str) -> set[str]:
     """Methods whose mean, or total, is best at this budget (several if they tie)."""
     bad = {
-        cell.method: scale_of(metric).badness(value)
+        cell.method: scale_of(results, metric).badness(value)
         for cell in results.at(budget)
         if (value := level(results, cell, metric)) is not None
     }

@@ -31,7 +31,7 @@ def rich_table(results: Results, *, costs: bool = True) -> Table:
     for head in ("B", "method", *_cost_heads(results, costs)):
         table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
     for metric in results.metrics:
-        table.add_column(scale_of(metric).head, justify="right", no_wrap=True)
+        table.add_column(scale_of(results, metric).head, justify="right", no_wrap=True)
     for budget in results.budgets:
         table.add_section()
         for place, cell in enumerate(results.at(budget)):
@@ -41,7 +41,7 @@ def rich_table(results: Results, *, costs: bool = True) -> Table:
 
 def figure(results: Results, cell: Cell, metric: str) -> str:
     """``mean ±half interval`` of one cell, or a dash where it was not measured."""
-    scale = scale_of(metric)
+    scale = scale_of(results, metric)
     if metric in cell.totals:
         return scale.write(cell.totals[metric])
     if metric not in cell.metrics:

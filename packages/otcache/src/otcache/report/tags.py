@@ -66,7 +66,7 @@ def harms(results: Results) -> list[Harm]:
 
 
 def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[Harm]:
-    values, higher = cell.metrics[metric], scale_of(metric).higher_is_better
+    values, higher = cell.metrics[metric], scale_of(results, metric).higher_is_better
     members = {
         tag: tuple(tag in tags_of(text) for _, _, text in results.labels) for tag in tags(results)
     }

@@ -26,7 +26,7 @@ def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Grou
         width: columns of the terminal.
     """
     budgets = shared_budgets(results)[: max(1, min(MOST, (width - NAMES) // FIGURES))]
-    scale, n = scale_of(ERROR), results.num_steps
+    scale, n = scale_of(results, ERROR), results.num_steps
     table = Table(
         header_style="bold",
         box=SIMPLE_HEAD,
@@ -54,7 +54,9 @@ def _figure(results: Results, method: str, budget: int) -> str:
     if cell is None or value is None:
         return "-"
     exact = abs(cell.nfe - budget) < 0.005
-    return f"{scale_of(ERROR).write(value)} ({budget if exact else format(cell.nfe, '.3g')})"
+    return (
+        f"{scale_of(results, ERROR).write(value)} ({budget if exact else format(cell.nfe, '.3g')})"
+    )
 
 
 def _caption(results: Results, budgets: tuple[int, ...]) -> str:
