@@ -127,6 +127,10 @@ class B_prints(Fine):
         yield
 
 
+class B_full(Fine):
+    pass  # called as pictures of the full run once were
+
+
 class B_vandal(Fine):
     def calibrate(self, target, request, budgets):
         request.call.clear()
@@ -199,7 +203,10 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.warns(OtcacheNotice) as told:
         made, written = compare(job, names, tmp_path / "out", settings, registry=registry)
     rows = {(cell.method, cell.budget): cell.metrics for cell in made.cells}
-    assert rows.keys() == {("prints", 2), ("prints", 3), ("vandal", 2), ("vandal", 3), ("half", 3)}
+    assert rows.keys() == {
+        *((name, budget) for name in ("prints", "full", "vandal") for budget in (2, 3)),
+        ("half", 3),
+    }
     assert rows["prints", 2] == rows["vandal", 2] == {"rmse": (0.25,), "loud": (1.0,)}
     reasons = {(gap.method, gap.budget): gap.reason for gap in made.missing}
     assert "ended with status 0 while at B = 2" in reasons.pop(("half", 2))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fuzzing.loaders import Loader, N, attempt, one, show, use_table
 from otcache.arena.asking import read_tagged
 from otcache.arena.assembly import Assembly
-from otcache.arena.folder import FULL, REFERENCE, Folder, Plan, Run
+from otcache.arena.folder import REFERENCE, Folder, Plan, Run
 from otcache.arena.job import Job
 from otcache.arena.measures import Measures
 from otcache.estimating import estimate
@@ -25,7 +25,7 @@ from otcache.report.grid import grid_png
 from otcache.report.html import render
 from otcache.report.markdown import document
 from otcache.report.terminal import summary_table
-from otcache.results import Cell, Missing, Results
+from otcache.results import FULL, Cell, Missing, Results
 from otcache.samples import read_samples
 from otcache.timing import Pair
 from otcache_core import Info, Registry, hookimpl

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from otcache.arena.folder import FULL, REFERENCE, Folder, Plan, Run
+from otcache.arena.folder import REFERENCE, Folder, Plan, Run
 from otcache.arena.job import Job
-from otcache.results import Missing
+from otcache.results import FULL, Missing
 from otcache.timing import Pair
 
 N = 8

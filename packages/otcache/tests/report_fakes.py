@@ -146,7 +146,7 @@ def fake_pictures(results: Results, size: int = 64) -> Pictures:
     y, x = np.mgrid[0:size, 0:size] / size
     waves = rng.uniform(2, 9, (len(results.labels), 3, 2, 1, 1))
     full = 0.5 + 0.3 * np.sin(waves[:, :, 0] * x + waves[:, :, 1] * y).transpose(0, 2, 3, 1)
-    pictures = {("full", results.num_steps): full}
+    pictures = {("full run", results.num_steps): full}
     for cell in results.cells:
         error = np.array(cell.metrics["rmse"])[:, None, None, None]
         noisy = full + error * rng.normal(0, 1, full.shape)
@@ -170,7 +170,7 @@ def fake_clips(
             made[frame, size // 3 : 2 * size // 3, left : left + size // 4] = colour
         return made
 
-    clips = {("full", results.num_steps): np.stack([clip(colour, 0) for colour in colours])}
+    clips = {("full run", results.num_steps): np.stack([clip(colour, 0) for colour in colours])}
     for cell in results.cells:
         errors = np.array(cell.metrics["rmse"])
         made = np.stack([clip(c, 8 * e) for c, e in zip(colours, errors, strict=True)])

@@ -24,7 +24,7 @@ from otcache.arena import run as arena_run
 from otcache.arena.asking import read_tagged, set_aside, spread
 from otcache.arena.assembly import FRAMES_PER_SECOND, Assembly
 from otcache.arena.channel import ORPHANED
-from otcache.arena.folder import CALIBRATION, FULL, Folder, Plan, slug
+from otcache.arena.folder import CALIBRATION, Folder, Plan, slug
 from otcache.arena.matching import WITHIN, match
 from otcache.arena.measures import Measures
 from otcache.arena.rules import FluxTable
@@ -35,6 +35,7 @@ from otcache.arena.worker import Bench, Worker, full_runs
 from otcache.progress import Stages
 from otcache.published import published
 from otcache.report import write_report
+from otcache.results import FULL
 from otcache.state_error import state_rmse
 from otcache.timing import ABOVE, ROUNDS, Pair
 from otcache_core import FileError, OtcacheError
@@ -568,7 +569,7 @@ def test_results_of_clips_play_at_the_rate_of_the_job(
     (cell,) = made.cells
     np.testing.assert_allclose(cell.metrics["rmse"], 0.2, rtol=1e-6)
     np.testing.assert_allclose(cell.metrics["ode-rmse"], 0.1, rtol=1e-5)
-    assert set(clips) == {("full", fakes.N), ("good", 2)}
+    assert set(clips) == {("full run", fakes.N), ("good", 2)}
     np.testing.assert_array_equal(clips["good", 2], fakes.clips(0.2))
     assert len(write_report(made, clips, tmp_path / "report")) == 8
 
@@ -602,7 +603,7 @@ def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     assert low.ideal_speedup == 4.0
     assert (high.ideal_speedup, high.measured_speedup, high.seconds) == (2.0, None, None)
     assert high.withheld == ABOVE  # the same pairs, of twice the evaluations
-    assert set(pictures) == {("full", fakes.N), ("good", 2), ("good", 4)}
+    assert set(pictures) == {("full run", fakes.N), ("good", 2), ("good", 4)}
     assert [(gap.method, gap.budget) for gap in made.missing] == [
         ("partly", 2), ("partly", 4), ("never", None)
     ]  # fmt: skip

@@ -113,7 +113,7 @@ def outcome() -> DemoOutcome:
     results = _results()
     shape = (PROMPTS, 3, 4, 5, 3)
     pictures = {(c.method, c.budget): np.full(shape, 0.5) for c in results.cells}
-    pictures["full", N] = np.zeros(shape) + np.arange(PROMPTS).reshape(-1, 1, 1, 1, 1) / 10
+    pictures["full run", N] = np.zeros(shape) + np.arange(PROMPTS).reshape(-1, 1, 1, 1, 1) / 10
     nothing = cast(Any, None)
     return DemoOutcome(nothing, nothing, results, pictures, ("flicker", "temporal-lpips"))
 

@@ -107,7 +107,7 @@ def test_a_file_of_prompts_is_saved_as_utf_8(tmp_path: Path) -> None:
 @pytest.mark.remedy("clips cannot play without: set Results.frames_per_second")
 def test_clips_play_at_a_rate() -> None:
     results = replace(report_fakes.fake_results((5,)), frames_per_second=0.0)
-    clips = {("full", results.num_steps): np.zeros((len(results.labels), 2, 4, 4, 3))}
+    clips = {("full run", results.num_steps): np.zeros((len(results.labels), 2, 4, 4, 3))}
     with pytest.raises(OtcacheError, match=r"set Results\.frames_per_second"):
         stack_shape(results, clips)
     assert stack_shape(replace(results, frames_per_second=8.0), clips)[1] == 2

@@ -140,7 +140,7 @@ def test_each_picture_stands_in_the_page_once(text: str) -> None:
     used = {card["full"] for card in cards} | {p for card in cards for p in card["tiles"].values()}
     assert used == set(range(len(RESULTS.labels) * (1 + 2 * 5)))
     assert text.count("data:image/") == len(pictures) == len(used)
-    same = dict.fromkeys(PICTURES, PICTURES["full", 30])
+    same = dict.fromkeys(PICTURES, PICTURES["full run", 30])
     assert len(wall(RESULTS, Album.of(RESULTS, same))["pictures"]) == len(RESULTS.labels)
 
 
@@ -381,14 +381,14 @@ def test_every_clip_stands_in_the_page_once_and_loses_nothing() -> None:
             method, budget = key.split(":")
             wanted = album.stacks[FILM.methods[int(method)], int(budget)][card["sample"]]
             np.testing.assert_array_equal(_cut(_decoded(data["pictures"][place]), data), wanted)
-    same = dict.fromkeys(CLIPS, CLIPS["full", 30])
+    same = dict.fromkeys(CLIPS, CLIPS["full run", 30])
     assert len(wall(FILM, Album.of(FILM, same))["pictures"]) == len(FILM.labels)
 
 
 def test_the_errors_of_frames_stand_beside_them() -> None:
     album = Album.of(FILM, CLIPS)
     for card in wall(FILM, album)["cards"]:
-        full = CLIPS["full", 30][card["sample"]]
+        full = CLIPS["full run", 30][card["sample"]]
         for key, errors in card["errors"].items():
             method, budget = key.split(":")
             made = CLIPS[FILM.methods[int(method)], int(budget)][card["sample"]]
@@ -475,7 +475,7 @@ def test_the_grid_of_many_methods_shows_the_best() -> None:
 
     pictures = {
         key: np.zeros((8, 8, 8, 3))
-        for key in [("full", 30), *((c.method, c.budget) for c in ARENA.cells)]
+        for key in [("full run", 30), *((c.method, c.budget) for c in ARENA.cells)]
     }
     import io
 
@@ -486,7 +486,10 @@ def test_the_grid_of_many_methods_shows_the_best() -> None:
 def test_one_sample_one_budget_and_an_error_of_zero() -> None:
     cell = replace(RESULTS.cells[-1], metrics={"rmse": (0.0,), "psnr": (float("inf"),)})
     results = replace(RESULTS, labels=RESULTS.labels[:1], cells=(cell,), ledger={}, provenance={})
-    pictures = {("full", 30): np.zeros((1, 16, 16, 3)), ("otcache", 10): np.zeros((1, 16, 16, 3))}
+    pictures = {
+        ("full run", 30): np.zeros((1, 16, 16, 3)),
+        ("otcache", 10): np.zeros((1, 16, 16, 3)),
+    }
     album = Album.of(results, pictures)
     assert "∞" in render(results, album)
     assert grid_png(results, album)

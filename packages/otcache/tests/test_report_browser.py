@@ -451,7 +451,7 @@ def test_the_difference_of_clips_follows_the_clock(open_film: Open) -> None:
     clips = {key: np.rint(stack * 255) for key, stack in _clips().items()}
     card = page.locator("#wall .card").first
     sample = int(card.get_attribute("data-sample"))
-    wanted = np.abs(clips["uniform", 5][sample, 6] - clips["full", 30][sample, 6])
+    wanted = np.abs(clips["uniform", 5][sample, 6] - clips["full run", 30][sample, 6])
     canvas = card.locator("button.tile", has_text="uniform").locator("canvas")
     drawn = f"(canvas) => ({PIXELS})(canvas)[3] === 255"
     page.wait_for_function(drawn, arg=canvas.element_handle())

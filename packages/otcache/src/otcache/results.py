@@ -18,6 +18,8 @@ from otcache_core.json_files import load_json, save_json
 from otcache_core.schedule import check_num_steps
 
 FORMAT, VERSION = "otcache-results", 5
+#: Stands for the full run where methods are named: no plugin can be called so.
+FULL = "full run"
 Label = tuple[str, int, str]
 #: Methods times budgets that a report can show: of more nobody sees anything.
 MAX_CELLS = 1000

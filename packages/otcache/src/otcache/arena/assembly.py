@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from otcache.arena.folder import FULL, REFERENCE, Floats, Folder, MethodFolder, Plan, Run
+from otcache.arena.folder import REFERENCE, Floats, Folder, MethodFolder, Plan, Run
 from otcache.arena.job import Job
 from otcache.arena.measures import ODE, STATES, Measures
 from otcache.progress import Advance, Stages
 from otcache.report.pictures import Pictures
-from otcache.results import Cell, Missing, Results
+from otcache.results import FULL, Cell, Missing, Results
 from otcache.state_error import state_rmse
 from otcache.timing import speed
 from otcache_core import OtcacheError
@@ -54,7 +54,7 @@ class Assembly:
         base = full.arrays(FULL)
         plans = {name: self.folder.of(name).plan() or Plan("", 0, ()) for name in methods}
         missing = [m for n, plan in plans.items() for m in _missing(n, self.folder.of(n), plan)]
-        pictures = Stored({("full", job.num_steps): (full, FULL)})
+        pictures = Stored({(FULL, job.num_steps): (full, FULL)})
         with self.stages.stage("comparing with full runs") as advance:
             measures = self.measures.usable(base["pictures"], job.prompts)
             judge = _Judge(job, measures, base, self._reference(full))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.arena.job import FORMAT, VERSION, Job
-from otcache.results import Missing, check_computed
+from otcache.results import FULL, Missing, check_computed
 from otcache.timing import Pair
 from otcache_core import FileError, OtcacheError
 from otcache_core.array_files import load_arrays, save_arrays
@@ -25,8 +25,8 @@ from otcache_core.files import bad_file, make_folder
 from otcache_core.json_files import load_json, save_json
 from otcache_core.schedule import check_num_steps
 
-#: What stands in the place of a method: the full run, and in it the run that stands for the ODE.
-FULL, REFERENCE = "full run", "reference"
+#: What represents the ODE's solution among the full runs.
+REFERENCE = "reference"
 #: What stands in the place of a method for the calibration that all solvers plan from, and the folder of
 #: that. No plugin has a name with spaces.
 CALIBRATION = "calibration of solvers"

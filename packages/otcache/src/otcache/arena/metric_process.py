@@ -150,7 +150,7 @@ class _MetricProcess:
         with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
             files = [str(Path(folder, f"{i}.npy")) for i in range(len(stacks))]
             for file, stack in zip(files, stacks, strict=True):
-                np.save(file, stack, allow_pickle=False)
+                np.save(file, stack)
             return np.asarray(self.ask({"stacks": files, "prompts": prompts}), np.float64)
 
 
@@ -208,7 +208,7 @@ def _facts(metric: Metric) -> dict[str, Any]:
 
 
 def _measured(metric: Any, stacks: Sequence[str], prompts: list[str] | None) -> NDArray[np.float64]:
-    arrays = [np.load(file, allow_pickle=False) for file in stacks]
+    arrays = [np.load(file) for file in stacks]
     copies = [np.array(array) for array in arrays]
     shape = () if isinstance(metric, SetMetric) else (len(arrays[0]),)
     found = numbers(metric(*copies, *([] if prompts is None else [prompts])), shape)

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from otcache.arena.assembly import Assembly
-from otcache.arena.folder import CALIBRATION, FULL, Folder
+from otcache.arena.folder import CALIBRATION, Folder
 from otcache.arena.job import Job
 from otcache.arena.measures import Measures
 from otcache.arena.solver_steps import PREFIX, solver_of
 from otcache.arena.supervisor import Supervisor
 from otcache.progress import Stages
 from otcache.report import write_report
-from otcache.results import Results
+from otcache.results import FULL, Results
 from otcache_core import OtcacheError
 from otcache_core.calibration import FACTS
 from otcache_core.plugins import Offer, Registry, RegistryDescription, installed

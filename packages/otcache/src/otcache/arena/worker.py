@@ -25,7 +25,6 @@ from otcache.arena.answers import as_read, facts, said, settings_of
 from otcache.arena.channel import Channel
 from otcache.arena.folder import (
     CALIBRATION,
-    FULL,
     REFERENCE,
     Floats,
     Folder,
@@ -41,7 +40,7 @@ from otcache.arena.solver_steps import SolverSteps, solver_of
 from otcache.arena.tuning import Tuning
 from otcache.opening import open_pipeline
 from otcache.recipe import Recipe
-from otcache.results import Label
+from otcache.results import FULL, Label
 from otcache.targets import choose
 from otcache.timing import take_turns
 from otcache_core.calibration import Calibration

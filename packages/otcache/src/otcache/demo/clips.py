@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from otcache.demo.run import DemoOutcome
 from otcache.report.scales import OURS
 from otcache.report.summary import headlines
+from otcache.results import FULL
 from otcache.saving import writers
 from otcache_core import FileError
 from otcache_core.plugins import Registry
@@ -50,7 +51,7 @@ def write_clips(outcome: DemoOutcome, folder: Path, registry: Registry) -> list[
 def _clips(outcome: DemoOutcome) -> dict[str, Floats]:
     """Name to clip, in order."""
     results, made = outcome.results, outcome.pictures
-    full = made["full", results.num_steps]
+    full = made[FULL, results.num_steps]
     first = {text: i for i, (text, _, _) in reversed(list(enumerate(results.labels)))}
     shown = sorted(first.items(), key=lambda entry: entry[1])[:PROMPTS]
     clips: dict[str, Floats] = {}

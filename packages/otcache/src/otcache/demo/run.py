@@ -20,7 +20,7 @@ from otcache.demo.settings import DemoSettings
 from otcache.opening import open_demo
 from otcache.planning import plan
 from otcache.progress import Advance, Stages
-from otcache.results import Cell, Results
+from otcache.results import FULL, Cell, Results
 from otcache.running import accelerate
 from otcache.targets import choose
 from otcache.timing import ROUNDS, Speed, Timed, speed, take_turns
@@ -43,7 +43,7 @@ class DemoOutcome:
         calibration: of the shipped pipeline.
         policy: planned from it.
         results: the table's figures.
-        pictures: pictures or clips of each (method, budget), and of ``("full", N)``.
+        pictures: pictures or clips of each (method, budget), and of ``("full run", N)``.
         temporal: metrics of the table that look at clips over time.
     """
 
@@ -128,7 +128,7 @@ class _Bench:
         pairs = [(budget, method) for budget in self._settings.budgets for method in rows]
         with self._stages.stage("running held-out prompts", len(pairs) + 1) as advance:
             full = self._run(Schedule.full(n))
-            pictures: Pictures = {("full", n): full}
+            pictures: Pictures = {(FULL, n): full}
             measures = chosen.usable(full, texts)
             for done, (budget, method) in enumerate(pairs, 1):
                 advance(done, len(pairs) + 1)

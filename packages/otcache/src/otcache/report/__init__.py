@@ -32,7 +32,7 @@ def write_report(
     Args:
         results: the figures.
         pictures: (method, budget) to pictures (n, height, width, 3), or to clips (n, frames, height,
-            width, 3), in [0, 1], with ("full", N); None leaves the picture grid and the wall out.
+            width, 3), in [0, 1], with ("full run", N); None leaves the picture grid and the wall out.
         directory: made if missing; files of an earlier report in it are replaced.
         stages: show how many files are written.
 

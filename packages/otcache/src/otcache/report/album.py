@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.report.pictures import (
-    FULL,
     LARGEST,
     Pictures,
     check_pictures,
@@ -18,7 +17,7 @@ from otcache.report.pictures import (
     shrink,
     stack_shape,
 )
-from otcache.results import Results
+from otcache.results import FULL, Results
 from otcache_core import FileError, OtcacheError
 from otcache_core.array_files import load_arrays, save_arrays
 
@@ -36,7 +35,7 @@ class Album:
 
     Args:
         stacks: (method, budget) to shape (n, height, width, 3), or all to (n, frames, height, width,
-            3); ("full", N) among them.
+            3); ("full run", N) among them.
         num_steps: N.
     """
 

@@ -14,10 +14,9 @@ from otcache.report.album import Album, Bytes
 from otcache.report.canvas import INK, MUTED, draw_png
 from otcache.report.film import stills
 from otcache.report.palette import SERIES
-from otcache.report.pictures import FULL
 from otcache.report.scales import OURS, scale_of
 from otcache.report.summary import ERROR, level, shared_budgets, worst_first
-from otcache.results import Cell, Results
+from otcache.results import FULL, Cell, Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.results import Results
+from otcache.results import FULL, Results
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
 
 Picture = NDArray[np.floating]
 Pictures = Mapping[tuple[str, int], Picture]
 Shape = tuple[int, ...]
-FULL = "full"
 #: Pixels of the longer side of a picture in a report.
 LARGEST = 256
 
@@ -31,7 +30,7 @@ def check_pictures(
     Args:
         results: one label a sample, and the frame rate of clips.
         pictures: (method, budget) to shape (n, height, width, 3) or (n, frames, height, width, 3);
-            ("full", N) among them.
+            ("full run", N) among them.
         dtype: ``np.floating`` for pictures in [0, 1], or ``np.uint8``.
 
     Raises:
