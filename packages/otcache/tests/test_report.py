@@ -312,7 +312,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_pictures_that_do_not_fit_are_named() -> None:
-    with pytest.raises(OtcacheError, match=r"\('full', 30\)"):
+    with pytest.raises(OtcacheError, match=r"\('full run', 30\)"):
         Album.of(RESULTS, {("otcache", 5): PICTURES["otcache", 5]})
     with pytest.raises(OtcacheError, match=r"\('otcache', 5\).*of shape"):
         Album.of(RESULTS, {**PICTURES, ("otcache", 5): PICTURES["otcache", 5][1:]})

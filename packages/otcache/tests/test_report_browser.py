@@ -420,7 +420,7 @@ def test_clips_wait_where_motion_is_not_wanted(open_film: Open) -> None:
 def test_the_error_of_the_frame_that_is_shown_is_told(open_film: Open) -> None:
     page = open_film(**STILL)
     clips, place = _clips(), FILM.methods.index("uniform")
-    full, made = (np.rint(clips[key] * 255) for key in (("full", 30), ("uniform", 5)))
+    full, made = (np.rint(clips[key] * 255) for key in (("full run", 30), ("uniform", 5)))
     card = page.locator("#wall .card").first
     sample = int(card.get_attribute("data-sample"))
     for frame in (0, 4):
