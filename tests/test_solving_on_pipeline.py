@@ -113,7 +113,13 @@ def test_one_sample_cannot_tell(calibration: otcache.Calibration) -> None:
 
 @pytest.mark.remedy("{} is for {}: give that too, or leave {} out.")
 def test_what_is_for_a_pipeline_needs_one(calibration: otcache.Calibration) -> None:
-    for given in ({"prompts": ["a"]}, {"budgets": [4]}, {"probe": "torch"}, {"height": 64}):
+    for given in (
+        {"prompts": ["a"]},
+        {"budgets": [4]},
+        {"probe": "torch"},
+        {"batch_size": 2},
+        {"height": 64},
+    ):
         with pytest.raises(otcache.OtcacheError, match="is for pipe="):
             otcache.plan(calibration, solver="uniform", **given)
     with pytest.raises(otcache.OtcacheError, match="pipe= is for solver="):

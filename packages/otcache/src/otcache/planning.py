@@ -31,6 +31,8 @@ WORTHWHILE = 0.1
 _RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
 #: Share of uniform reuse's open-loop error above which forecasts that nobody measured are doubtful.
 DOUBTFUL = 0.5
+#: Samples in one pipeline call, unless something else is said.
+BATCH_SIZE = 8
 #: Errors up to this are rounding, whatever part they are of the error of one step.
 ROUNDING = 1e-6
 
@@ -45,7 +47,7 @@ def plan(
     prompts: Iterable[Sample] = (),
     seeds: Iterable[int] | None = None,
     budgets: Iterable[int] | None = None,
-    batch_size: int = 8,
+    batch_size: int | None = None,
     probe: str | None = None,
     progress: bool = True,
     **call: Any,
@@ -77,7 +79,7 @@ def plan(
             calibration's own will do.
         seeds: with ``pipe``, of every prompt; None gives each a seed of its own.
         budgets: with ``pipe``, where the solver is asked; None for those of the calibration's ladder.
-        batch_size: with ``pipe``, samples in one call, at most.
+        batch_size: with ``pipe``, samples in one call, at most; None for 8.
         probe: with ``pipe``, the name of a probe plugin.
         progress: with ``pipe``, show bars and what was measured on standard error.
         throw: False returns an OtcacheError instead of raising it, as :func:`otcache.attempt` does.
@@ -101,8 +103,8 @@ def plan(
                 "give what otcache.calibrate(...) returned, or Calibration.load(path).",
             )
         )
-    samples = {"prompts": prompts, "seeds": seeds}
-    check_pipe(pipe, solver, {**samples, "budgets": budgets, "probe": probe, **call})
+    with_pipe = {"prompts": prompts, "seeds": seeds, "budgets": budgets, "batch_size": batch_size}
+    check_pipe(pipe, solver, {**with_pipe, "probe": probe, **call})
     policy = fitted_policy(calibration)
     if solver is None:
         return policy
@@ -113,7 +115,8 @@ def plan(
         return solved(calibration, policy, solver, plugins)
     from otcache.solving_on_pipeline import Asked, searched
 
-    asked = Asked(pipe, prompts, seeds, budgets, batch_size, probe, progress, call)
+    size = BATCH_SIZE if batch_size is None else batch_size
+    asked = Asked(pipe, prompts, seeds, budgets, size, probe, progress, call)
     return searched(calibration, policy, solver, plugins, asked).policy
 
 

@@ -127,19 +127,21 @@ def plan(
     budgets: Annotated[
         str, typer.Option(help="With --pipe, comma-separated; by default those of the ladder.")
     ] = "",
-    batch_size: Annotated[int, typer.Option(help="With --pipe, samples in one call.")] = 8,
+    batch_size: Annotated[
+        int | None, typer.Option(help="With --pipe, samples in one call; by default 8.")
+    ] = None,
     probe: Probe = None,
     call: Call = None,
     as_json: Json = False,
 ) -> None:
     """Plan every budget from a calibration; runs no network, but with --pipe."""
-    from otcache.planning import check_pipe, fitted_policy
+    from otcache.planning import BATCH_SIZE, check_pipe, fitted_policy
     from otcache.planning import plan as make
     from otcache.progress import Stages
     from otcache_core.calibration import Calibration
 
     with_pipe: dict[str, object] = {"--prompts": prompts, "--seeds": seeds, "--budgets": budgets}
-    with_pipe |= {"--probe": probe, "--set": call}
+    with_pipe |= {"--batch-size": batch_size, "--probe": probe, "--set": call}
     check_pipe(pipe, solver, with_pipe, "--pipe", "--solver")
     if pipe is None or solver is None:
         with Stages(not as_json).stage("planning"):
@@ -151,7 +153,8 @@ def plan(
         from otcache.solving_on_pipeline import Asked, searched
         from otcache_core.plugins import installed
 
-        at_least("--batch-size", batch_size, 1)
+        size = BATCH_SIZE if batch_size is None else batch_size
+        at_least("--batch-size", size, 1)
         given, measured = arguments(call), Calibration.load(calibration)
         opened = open_pipeline(pipe)
         asked = Asked(
@@ -159,7 +162,7 @@ def plan(
             prompts=read_samples(prompts) if prompts else opened.prompts,
             seeds=integers("--seeds", seeds) or None,
             budgets=integers("--budgets", budgets) or None,
-            batch_size=batch_size,
+            batch_size=size,
             probe=probe,
             progress=not as_json,
             call={**opened.call, **given},
