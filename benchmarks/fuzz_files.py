@@ -32,8 +32,9 @@ from fuzzing.loaders import loaders as plain_loaders
 from otcache_core import FileError, OtcacheError
 from otcache_core.errors import OtcacheNotice
 
-#: Bytes that a file may take beside what the process has when it begins, and its CPU seconds.
-MEMORY, SECONDS = 2**30, 5.0
+#: Bytes that a file may take beside what the process has when it begins, its CPU seconds, and how long it
+#: may wait for anything.
+MEMORY, SECONDS, WAITED = 2**30, 5.0, 120.0
 BATCH = 500
 #: Characters of a message, at most.
 LONGEST = 6000
@@ -82,12 +83,14 @@ def work(name: str, seed: int, first: int, last: int) -> None:
         for number in range(first, last):
             say(number=number)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, WAITED)
             began = time.process_time()
             try:
                 found = outcome(loader, seed, number, Path(place) / "files")
             except BaseException as error:
                 found = f"{type(error).__name__} at {_where(error)}: {error}"[:500]
             signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             say(found=found, seconds=time.process_time() - began)
 
 
@@ -121,11 +124,8 @@ def batch(name: str, seed: int, first: int, last: int) -> list[tuple[int, str, f
             if done.returncode:
                 raise SystemExit(done.stderr)
             break
-        ended = (
-            f"more than {SECONDS} CPU seconds"
-            if -done.returncode == signal.SIGPROF
-            else done.stderr[-300:]
-        )
+        limits = {signal.SIGPROF: f"more than {SECONDS} CPU seconds", signal.SIGALRM: "it waits"}
+        ended = limits.get(-done.returncode, done.stderr[-300:])
         found.append((number, f"the process ended ({done.returncode}): {ended}", SECONDS))
         first = number + 1
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,10 @@ def test_no_real_pictures_is_an_error_that_says_what_to_give(tmp_path: Path) -> 
         Frechet(tmp_path / "nowhere")
     with pytest.raises(FileError, match=r"pictures must be files \(.png, .*got 'none'"):
         Frechet(tmp_path)(waves(2, SHAPE))
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")  # nobody will ever write to it
+        with pytest.raises(FileError, match=r"pipe.png.*must be a file, got a named pipe"):
+            Frechet(tmp_path)(waves(2, SHAPE))
     np.save(tmp_path / "real.npy", waves(2, SHAPE))
     moments = FeatureMoments.of(iter([waves(2, SHAPE)]))
     moments.save(tmp_path / "real.safetensors")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from otcache_core.errors import FileError
+from otcache_core.files import read_bytes
 from otcache_core.plugins.discovery import Point
 from otcache_core.plugins.info import API_VERSION, Info
 from otcache_core.processes import end_group
@@ -214,8 +216,8 @@ class _Kept:
     def __init__(self) -> None:
         self._file = cache_folder() / "plugins.json"
         try:
-            self._readings = msgspec.json.decode(self._file.read_bytes(), type=dict[str, Reading])
-        except (OSError, RuntimeError, msgspec.MsgspecError):
+            self._readings = msgspec.json.decode(read_bytes(self._file), type=dict[str, Reading])
+        except (FileError, RuntimeError, msgspec.MsgspecError):
             self._readings = {}
 
     def find(self, point: Point) -> Reading | None:

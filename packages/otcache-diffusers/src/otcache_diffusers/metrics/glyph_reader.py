@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, group_norm, linear, relu
 
 from otcache_core.errors import OtcacheError, expected
+from otcache_core.files import read_bytes
 
 SIDE = 64
 #: What a picture can be read as; the empty text stands for no single glyph.
@@ -72,7 +73,7 @@ class GlyphReader:
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
         shipped = files("otcache_diffusers.metrics").joinpath("weights/glyphs.safetensors")
-        packed = self._path.read_bytes() if self._path else shipped.read_bytes()
+        packed = read_bytes(self._path) if self._path else shipped.read_bytes()
         return {k: v.to(self._device, torch.float32) for k, v in load(packed).items()}
 
     def _read(self, pictures: NDArray[np.floating]) -> list[str]:

@@ -92,7 +92,9 @@ def _picture(file: Path) -> NDArray[np.float64]:
     images = load("PIL.Image", "reading files of pictures")
 
     try:
-        with images.open(file) as image:
+        with open_file(file) as opened, images.open(opened) as image:
             return np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
+    except FileError:
+        raise
     except (OSError, ValueError) as error:
         raise FileError(f"{file}: not a readable picture: {error}.") from error

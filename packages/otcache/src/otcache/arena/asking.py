@@ -15,6 +15,7 @@ from otcache.running import load_policy
 from otcache_core import FileError, OtcacheError
 from otcache_core.demo import Demo
 from otcache_core.errors import expected
+from otcache_core.files import read_bytes
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry
 from otcache_core.samples import seeds_of
@@ -95,7 +96,7 @@ class Question:
         inputs = {}
         if self.policy is not None:
             options["otcache"] = {"policy": str(self.policy.resolve())}
-            inputs["policy"] = hashlib.sha256(self.policy.read_bytes()).hexdigest()
+            inputs["policy"] = hashlib.sha256(read_bytes(self.policy)).hexdigest()
         chosen = spread(held, self.samples)
         labels: list[Label] = [(text, seed, tags) for text, tags in chosen for seed in self.seeds]
         return Job(
