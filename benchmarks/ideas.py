@@ -1,4 +1,4 @@
-"""Three ideas that METHODS left untried, on the demo pipeline: ``python benchmarks/ideas.py OUT``.
+"""Three ideas beside the default recipe, on the demo pipeline: ``python benchmarks/ideas.py OUT``.
 
 Guided, N = 30, held-out prompts and seeds; RMSE against the full run, of latents and of decoded
 pictures. Every plan is fitted in closed loop by one and the same rule (ideas_loop.py) on calibration

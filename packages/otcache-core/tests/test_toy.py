@@ -38,7 +38,7 @@ def test_computing_everything_has_no_error(sampler: ToySampler) -> None:
 
 
 def test_reuse_is_sampling_on_the_sub_grid(sampler: ToySampler) -> None:
-    """METHODS.md, fact 1: the end state equals Euler on {s_k : k in S} and s_N."""
+    """docs/theory.md, section 2: the end state equals Euler on {s_k : k in S} and s_N."""
     coarse = sampler.start
     points = SOME.to_sigmas(sampler.grid)
     for s, after in itertools.pairwise(points):

@@ -1,4 +1,4 @@
-"""The interpolation laws of METHODS.md, section 2."""
+"""The interpolation laws of docs/theory.md, section 5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""METHODS fact 1: output reuse is plain sampling on the computed steps, with no hook."""
+"""docs/theory.md, section 2: output reuse is plain sampling on the computed steps, with no hook."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     def to_sigmas(self, grid: Sequence[float]) -> tuple[float, ...]:
         """The sub-grid {s_k : k in S} with s_N.
 
-        Plain sampling on it equals output reuse (METHODS.md, fact 1).
+        Plain sampling on it equals output reuse (docs/theory.md, section 2).
 
         Args:
             grid: s_0 .. s_N, N + 1 numbers of any kind.

@@ -4,7 +4,7 @@ r"""Schedules as distributions on the timeline, and the transport between two of
     Q_\lambda = (1-\lambda)\, Q_{\mathrm{anchor}} + \lambda\, Q_{\mathrm{reference}}
 
 In one dimension the W2 geodesic is linear in the quantile functions, so a schedule of any budget
-between two others is read off Q_lambda and rounded to distinct steps (METHODS.md, section 2).
+between two others is read off Q_lambda and rounded to distinct steps (docs/theory.md, section 5).
 
 References:
     OTCache, 2026, arXiv 2606.31026, for displacement interpolation of schedules; only its abstract

@@ -63,7 +63,7 @@ class SigmaExport:
 
 
 def export_sigmas(pipe: Any, schedule: Schedule, **call: Any) -> SigmaExport:
-    r"""Turn a schedule that reuses outputs into plain sampling on fewer steps (METHODS.md, fact 1).
+    r"""Turn a schedule that reuses outputs into plain sampling on fewer steps (docs/theory.md, section 2).
 
     Pipelines shift the sigmas they are given again, so what is exported is the inverse of the shift,
 

@@ -46,8 +46,8 @@ class ExactLP(ScheduleSolver):
 
     References:
         Villani, Topics in Optimal Transportation, 2003, chapters 2 and 5; McCann, A convexity
-        principle for interacting gases, 1997, for displacement interpolation. METHODS.md,
-        section 2, "Geometry".
+        principle for interacting gases, 1997, for displacement interpolation. docs/theory.md,
+        section 5.4.
 
     Args:
         cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``

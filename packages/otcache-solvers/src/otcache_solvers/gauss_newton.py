@@ -41,8 +41,8 @@ class GaussNewton(ScheduleSolver):
     of the m-th span changes nothing before the m+1-th computed step.
 
     References:
-        Nocedal and Wright, Numerical Optimization, 2006, section 10.3; METHODS.md, section 4
-        ("Refine").
+        Nocedal and Wright, Numerical Optimization, 2006, section 10.3; docs/theory.md,
+        section 8.3.
 
     Args:
         objective: name of the evaluator's objective that decides; its default if None.

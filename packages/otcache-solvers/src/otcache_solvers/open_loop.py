@@ -37,7 +37,7 @@ class OpenLoopFit:
     Euler sampler in s.
 
     References:
-        METHODS.md, section 4 ("open loop").
+        docs/theory.md, section 7.2.
 
     Args:
         gram: H[a, b] = E <v_a, v_b>, shape (N, N), symmetric.

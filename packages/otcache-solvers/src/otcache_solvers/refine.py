@@ -34,7 +34,7 @@ class Refine(ScheduleSolver):
     to judge the result, or let the evaluator cross-validate.
 
     References:
-        METHODS.md, section 4, of this project (the recipe's second stage). The search alone is the
+        docs/theory.md, section 8.2. The search alone is the
         second stage of Budget-Constrained Step-Level Diffusion Caching (2026),
         https://arxiv.org/abs/2606.13496
 

@@ -35,7 +35,7 @@ class SecondOrder(ScheduleSolver):
     smaller steps at its end is taken. The problem's costs are not used.
 
     References:
-        METHODS.md, section 4 ("open loop").
+        docs/theory.md, section 7.3.
 
     Args:
         ridge: of the forecast, relative; above 0.

@@ -41,7 +41,7 @@ class StateDP(ScheduleSolver):
 
     References:
         OSS: Optimal Stepsize for Diffusion Sampling (2025), https://arxiv.org/abs/2503.21774: the
-        search over steps, without the learned step sizes. METHODS.md, section 3.
+        search over steps, without the learned step sizes. docs/theory.md, section 9.4.
 
     Args:
         samples: how many of the evaluator's samples to use; all by default.

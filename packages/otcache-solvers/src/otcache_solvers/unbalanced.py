@@ -42,7 +42,7 @@ class Unbalanced(ScheduleSolver):
     budgets it tends to balanced transport as the penalty grows.
 
     References:
-        METHODS.md, section 2, "Unbalanced"; those of :mod:`otcache_solvers.penalties`.
+        docs/theory.md, section 5.5; those of :mod:`otcache_solvers.penalties`.
 
     Args:
         penalty: D and rho, :class:`~otcache_solvers.penalties.TotalVariation` or

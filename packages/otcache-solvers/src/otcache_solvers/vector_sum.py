@@ -59,7 +59,7 @@ class VectorSum(ScheduleSolver):
     nothing was proven. How the relaxation ended is in ``stats["relaxed"]``.
 
     References:
-        METHODS.md, section 4 ("Additive costs do break at low NFE, and vectors mend it").
+        docs/theory.md, section 6.3.
 
     Args:
         search: strategy; chosen by the number of schedules by default.

@@ -19,7 +19,7 @@ class Fitted(Forecaster):
     .. math:: \hat v_t = v_k + c_0 v_k + \sum_{r=1}^{m-1} c_r (v_k - v_{k_r})
 
     No weights mean reuse. The weights are in the executed form: they act on skipped steps only, and
-    the computed step k returns v_k untouched (METHODS.md, section 4).
+    the computed step k returns v_k untouched (docs/theory.md, section 7.1).
     """
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:

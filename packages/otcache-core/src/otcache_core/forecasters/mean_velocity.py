@@ -35,8 +35,8 @@ class MeanVelocity(Forecaster):
     References:
         MeanCache: From Instantaneous to Average Velocity for Accelerating Flow Matching Inference
         (2026), https://arxiv.org/abs/2601.19961; the rule is that of the authors' released
-        sampler, https://github.com/UnicomAI/MeanCache, which uses h from 1 to 6. METHODS.md,
-        section 3.
+        sampler, https://github.com/UnicomAI/MeanCache, which uses h from 1 to 6. docs/theory.md,
+        section 9.2.
 
     Examples:
         >>> grid = np.linspace(1.0, 0.0, 11)

@@ -35,7 +35,7 @@ class MeanVelocityPaper(Forecaster):
 
     References:
         MeanCache: From Instantaneous to Average Velocity for Accelerating Flow Matching Inference
-        (2026), https://arxiv.org/abs/2601.19961; METHODS.md, sections 3 and 4 (executed form).
+        (2026), https://arxiv.org/abs/2601.19961; docs/theory.md, sections 7.1 (executed form) and 9.2.
 
     Examples:
         >>> grid = np.linspace(1.0, 0.0, 11)

@@ -18,7 +18,7 @@ class Reuse(Forecaster):
     .. math:: \hat v_t = v_k
 
     Under a deterministic one-step sampler this is sampling on the computed steps alone
-    (METHODS.md, fact 1).
+    (docs/theory.md, section 2).
     """
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ that span,
     c_r^{\mathrm{lin}} = \frac{\sum_{t=k+1}^{j-1} (s_{t+1} - s_t)(s_t - s_k)}
                               {(s_k - s_{k_r})\,(s_j - s_{k+1})}, \qquad r \ge 1
 
-(METHODS.md, section 4). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. Summed
+(docs/theory.md, section 7.5). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. Summed
 over r >= 1 the strengths say how much of the linear slope is used: 1 is linear, 0 is reuse.
 """
 

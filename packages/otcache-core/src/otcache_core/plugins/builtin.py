@@ -21,7 +21,7 @@ def otcache_provide_solvers() -> list[Info]:
 
 @hookimpl
 def otcache_provide_forecasters() -> list[Info]:
-    """Offer the forecasters of METHODS.md."""
+    """Offer the forecasters that need numpy alone (docs/theory.md, section 7)."""
     return [
         Info("reuse", "otcache_core.forecasters.reuse:Reuse", "repeat the last computed output"),
         Info(

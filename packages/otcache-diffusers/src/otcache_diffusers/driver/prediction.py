@@ -95,7 +95,7 @@ class NoiseSpace(OutputSpace):
         \qquad \alpha_t^2 + \sigma_t^2 = 1
 
     with x_t in the variance-preserving coordinate, which is what the denoiser is given. Held v is
-    wrong at another step even along a straight trajectory; held epsilon is not (METHODS.md, fact 1).
+    wrong at another step even along a straight trajectory; held epsilon is not (docs/theory.md, section 2).
 
     x_t is what ``scale_model_input`` returned, or the denoiser's first tensor, whichever has the
     output's shape; the output may have more channels (learned variances), which stay as they are. Where

@@ -32,7 +32,7 @@ class Displacement(CostModel):
     displacement depends on the spans before them.
 
     References:
-        METHODS.md, section 4.
+        docs/theory.md, section 6.
 
     Args:
         propagation: ``ScalarGain()`` by default; ``Exact()``, ``Principal(rank)`` and

@@ -33,7 +33,7 @@ class GramCosts(CostModel):
     :class:`~otcache_solvers.costs.forecast.ForecastCosts`.
 
     References:
-        METHODS.md, section 4 ("open loop").
+        docs/theory.md, section 7.2.
 
     Examples:
         >>> run = Trajectory(np.array([1.0, 0.5, 0.0]), np.zeros((3, 1)), np.array([[-2.0], [-4.0]]))

@@ -28,7 +28,7 @@ class Local(CostModel):
     sampler that is not a one-step Euler rule in its output the formula is only an indication.
 
     References:
-        METHODS.md, section 4 ("Estimating d cheaply").
+        docs/theory.md, section 6.1.
 
     Examples:
         >>> run = Trajectory(np.array([1.0, 0.5, 0.0]), np.array([[0.0], [1.0], [3.0]]),

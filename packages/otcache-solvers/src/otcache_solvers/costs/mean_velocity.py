@@ -56,7 +56,7 @@ class MeanVelocity(CostModel):
 
     References:
         MeanCache: From Instantaneous to Average Velocity for Accelerating Flow Matching Inference
-        (2026), https://arxiv.org/abs/2601.19961; METHODS.md, section 3. The lookbacks 1 to 6 are
+        (2026), https://arxiv.org/abs/2601.19961; docs/theory.md, section 9.2. The lookbacks 1 to 6 are
         those that the authors' released sampler knows, https://github.com/UnicomAI/MeanCache.
 
     Args:

@@ -19,7 +19,7 @@ class Exact(Propagation):
 
     References:
         LeMiCa: Lexicographic Minimax Path Caching for Efficient Diffusion-Based Video Generation
-        (2025), https://arxiv.org/abs/2511.00090, for the runs; METHODS.md, section 4, for the
+        (2025), https://arxiv.org/abs/2511.00090, for the runs; docs/theory.md, section 6.2, for the
         vectors.
     """
 

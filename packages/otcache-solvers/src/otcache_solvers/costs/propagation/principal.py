@@ -29,7 +29,7 @@ class Principal(Propagation):
 
     References:
         Businger and Golub, Linear least squares solutions by Householder transformations, 1965, for
-        column pivoting; METHODS.md, section 4 ("Estimating d cheaply").
+        column pivoting; docs/theory.md, section 6.2.
 
     Args:
         rank: spans run a stop, at least 1; where it reaches their number, that stop is exact.

@@ -26,7 +26,7 @@ class ScalarGain(Propagation):
     steps.
 
     References:
-        METHODS.md, section 4 ("Propagation is nearly a scalar").
+        docs/theory.md, section 6.2.
 
     Args:
         steps: how many j are measured; at least 1.
