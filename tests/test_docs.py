@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -24,11 +25,27 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
 
 
+def _prose(document: Path) -> str:
+    return FENCE.sub("", document.read_text(encoding="utf-8"))
+
+
 def _links(document: Path) -> list[str]:
-    """Relative targets of links and pictures outside code, without their fragments."""
-    prose = FENCE.sub("", document.read_text(encoding="utf-8"))
-    targets = [target.partition("#")[0] for target in LINK.findall(prose)]
-    return [t for t in targets if t and not re.match(r"[a-z]+:", t)]
+    """Relative targets of links and images outside code."""
+    return [t for t in LINK.findall(_prose(document)) if not re.match(r"[a-z]+:", t)]
+
+
+@functools.cache
+def _anchors(document: Path) -> set[str]:
+    """Names of the headings of a document, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", _prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def _exists(document: Path, target: str) -> bool:
+    """Whether a link leads to a file, and to a heading of it where it names one."""
+    name, _, anchor = target.partition("#")
+    file = (document.parent / name).resolve() if name else document
+    return file.exists() and (not anchor or anchor in _anchors(file))
 
 
 def _commands() -> list[str]:
@@ -59,8 +76,13 @@ def _python(*words: str, path: Path | None = None) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_is_linked_exists(document: Path) -> None:
-    missing = [t for t in _links(document) if not (document.parent / t).exists()]
-    assert missing == []
+    assert [t for t in _links(document) if not _exists(document, t)] == []
+
+
+def test_the_index_lists_every_page() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    listed = [target for target in _links(ROOT / "docs" / "index.md") if "/" not in target]
+    assert sorted(listed) == sorted(pages)
 
 
 def test_the_documents_show_commands() -> None:
