@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,25 @@ def test_fields_of_results_are_on_the_page(tmp_path: Path) -> None:
 def test_fields_of_a_finished_setting_are_on_the_page() -> None:
     (row,) = [row for row in _page("formats.md").split("\n") if "run-SETTING.json" in row]
     assert {field.name for field in msgspec.structs.fields(Run)} <= set(row.split("`"))
+
+
+def _resolves(name: str) -> bool:
+    """Whether a dotted name leads to something: a module, what is in it, or a field of a class."""
+    owner, _, last = name.rpartition(".")
+    try:
+        found = pkgutil.resolve_name(owner)
+    except (ImportError, AttributeError):
+        return False
+    fields = getattr(found, "__annotations__", {}) if isinstance(found, type) else {}
+    return hasattr(found, last) or last in fields
+
+
+def test_what_the_glossary_points_to_exists() -> None:
+    names = re.findall(r"`(otcache\w*\.[\w.]+)`", _page("glossary.md"))
+    assert len(names) > 50
+    assert [name for name in names if not _resolves(name)] == []
+
+
+def test_the_glossary_is_in_order() -> None:
+    terms = re.findall(r"^\*\*(.+?)\.\*\* ", _page("glossary.md"), re.MULTILINE)
+    assert terms == sorted(set(terms), key=str.casefold)
