@@ -120,7 +120,7 @@ def use_report(path: Path) -> None:
 
 def make_report(folder: Path) -> list[Path]:
     """What a report is built from again."""
-    pictures = {("full", N): images(0.0)}
+    pictures = {(FULL, N): images(0.0)}
     pictures |= {(cell.method, cell.budget): images(0.1) for cell in results().cells}
     results().save(folder / "results.json")
     Album.of(results(), pictures).save(folder / "pictures.safetensors")
