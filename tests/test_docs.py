@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path for pattern in ("*.md", "docs/*.md", "packages/*/README.md") for path in ROOT.glob(pattern)
 )
-SHOWN = ("README.md", "docs/video.md", "docs/plugins.md")
+SHOWN = ("README.md", "CONTRIBUTING.md", "docs/video.md", "docs/plugins.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
 
@@ -100,6 +101,13 @@ def test_the_commands_shown_parse(line: str) -> None:
         )
         assert inner is not None
         command, context = inner, inner.make_context(name, words, parent=context)
+
+
+def test_contributing_explains_every_marker() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    markers = settings["tool"]["pytest"]["ini_options"]["markers"]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(f"`{re.split(r'[(:]', marker)[0]}" in text for marker in markers)
 
 
 @pytest.mark.slow
