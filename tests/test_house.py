@@ -33,6 +33,21 @@ def test_versions_are_equal() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
+def test_metadata_is_complete(package: Path) -> None:
+    fields = "authors classifiers description keywords license readme requires-python"
+    assert set(fields.split()) <= set(_project(package))
+    assert "http" not in str(_project(package))  # no address is known yet
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
+def test_the_readme_of_a_package_renders_alone(package: Path) -> None:
+    text = (package / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {package.name}\n\n")
+    assert "\n|---|" in text
+    assert "](" not in text  # what is linked is not beside it on an index
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
 def test_every_package_is_typed(package: Path) -> None:
     module = package.name.replace("-", "_")
     assert (package / "src" / module / "py.typed").exists()
