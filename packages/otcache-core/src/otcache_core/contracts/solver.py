@@ -34,7 +34,9 @@ class ScheduleSolver(ABC):
     objective``; what ``abilities`` names is enough, and a problem that lacks any of it is an error. Of
     what it does not name only gains, anchor, reference and spans marked ``inf`` may be used. An
     exact solver says ``Result.OPTIMAL`` only where brute force over all schedules finds none better. An
-    infeasible problem is a value (``Result.INFEASIBLE``), not an exception.
+    infeasible problem is a value (``Result.INFEASIBLE``), not an exception. INFEASIBLE says that no
+    schedule of the budget has finite costs: a heuristic that is stuck says it no more than another solver,
+    but finds any schedule that has.
     """
 
     @property

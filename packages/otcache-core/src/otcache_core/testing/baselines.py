@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.baseline import Baseline, BaselineSetting
 from otcache_core.contracts.probe import SampleRequest
+from otcache_core.errors import shown
+from otcache_core.testing.agreement import assert_equal
 from otcache_core.testing.kit import LEFT, Conformance, NotApplicable, refused
 from otcache_core.testing.purity import RANDOM, random_state_of
+
+OTHER = "the target gives another result afterwards: put back what was changed"
+NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"
+PLAIN = "return numbers, strings, lists and dicts"
+FROM_FILE = f"is read from a file otherwise than it was written: {PLAIN}"
+DISTINCT = "give each setting a label of its own"
+BEGIN = "begin each run anew, at its first step"
 
 
 class BaselineConformance(Conformance, kit=True):
@@ -83,69 +92,88 @@ class BaselineConformance(Conformance, kit=True):
 
     def test_it_supports_its_target_and_says_why_not_another(self) -> None:
         baseline, request = self.make_baseline(), self.request()
-        assert baseline.supports(self.make_target(), request) == ""
-        assert baseline.supports(object(), request)
+        reason = baseline.supports(self.make_target(), request)
+        assert reason == "", (
+            f"supports() of the kit's target gives {shown(reason)}: return '' for it"
+        )
+        assert baseline.supports(object(), request), NO_REASON
 
     def test_asking_for_support_changes_nothing(self) -> None:
         target = self.make_target()
         plain, before = self._plain(target), self.traces(target)
         self.make_baseline().supports(target, self.request())
         assert self.traces(target) == before, LEFT
-        np.testing.assert_array_equal(self._plain(target), plain)
+        assert_equal(self._plain(target), plain, OTHER)
 
     def test_it_names_its_source(self) -> None:
-        assert self.make_baseline().source
+        assert self.make_baseline().source, "source is empty: name the paper or code it follows"
 
     def test_what_it_measures_is_plain_data(self) -> None:
         measured = self._measured(self.make_baseline(), self.make_target())
-        assert _read_again(measured) == measured, "a file gives it back otherwise"
+        assert _read_again(measured) == measured, f"what is measured {FROM_FILE}"
         price = measured.get("nfe", 0)
-        assert price is None or (isinstance(price, int) and price >= 0), f"nfe is {price!r}"
+        assert price is None or (isinstance(price, int) and price >= 0), (
+            f"nfe is {shown(price)}: give the evaluations that were spent, or None"
+        )
 
     def test_measuring_twice_gives_the_same(self) -> None:
         first, second = (self._measured(self.make_baseline(), self.make_target()) for _ in range(2))
-        assert first == second
+        assert first == second, (
+            f"measured once {shown(first)}, and again {shown(second)}: seed random choices, keep no state"
+        )
 
     def test_measuring_leaves_nothing(self) -> None:
         target = self.make_target()
         plain, before = self._plain(target), self.traces(target)
         self._measured(self.make_baseline(), target)
         assert self.traces(target) == before, LEFT
-        np.testing.assert_array_equal(self._plain(target), plain)
+        assert_equal(self._plain(target), plain, OTHER)
 
     # -- settings -------------------------------------------------------------------------------------
 
     def test_there_is_a_setting_for_each_budget_or_a_ladder(self) -> None:
         baseline = self.make_baseline()
         found = self._settings(baseline, self._facts())
-        assert len(found) == len(self.budgets) if baseline.by_budget else found
+        wanted = len(self.budgets) if baseline.by_budget else max(1, len(found))
+        assert len(found) == wanted, (
+            f"there are {len(found)} settings: return one for each of {len(self.budgets)} budgets, or, where "
+            "by_budget is False, a ladder of at least one"
+        )
 
     def test_a_label_names_one_setting(self) -> None:
         baseline = self.make_baseline()
         found = self._settings(baseline, self._facts())
         by_label = {setting.label: setting for setting in found}
-        assert all(by_label[setting.label] == setting for setting in found)
-        assert all(by_label)
+        for setting in found:
+            other = by_label[setting.label]
+            assert other == setting, f"label {setting.label!r} is that of two settings: {DISTINCT}"
+        assert all(by_label), f"a label is empty: {DISTINCT}"
         if not baseline.by_budget:
-            assert len(by_label) == len(found)
+            assert len(by_label) == len(found), f"a setting of the ladder comes twice: {DISTINCT}"
 
     def test_settings_are_plain_data(self) -> None:
         baseline = self.make_baseline()
         for setting in self._settings(baseline, self._facts()):
-            assert _read_again(setting.values) == setting.values, "a file gives it back otherwise"
-            assert setting.num_steps >= 1
-            steps = setting.computed
+            assert _read_again(setting.values) == setting.values, f"setting.values {FROM_FILE}"
+            n, steps = setting.num_steps, setting.computed
+            assert n >= 1, f"setting {setting.label!r} has num_steps = {n}: give one at least"
             if steps is not None:
-                assert steps[:1] == (0,)
-                assert list(steps) == sorted(set(steps))
-                assert steps[-1] < setting.num_steps
+                rising = list(steps) == sorted(set(steps)) and steps[:1] == (0,) and steps[-1] < n
+                assert rising, (
+                    f"setting {setting.label!r} computes steps {shown(steps)} of {n}: "
+                    f"give rising steps from 0 to {n - 1} that begin with 0, or None"
+                )
 
     def test_the_same_is_measured_the_same_is_set(self) -> None:
         baseline = self.make_baseline()
         measured = self._facts()
         found = list(self._settings(baseline, measured))
-        assert list(self._settings(baseline, measured)) == found
-        assert list(self._settings(self.make_baseline(), _read_again(measured))) == found
+        fresh, read = self.make_baseline(), _read_again(measured)
+        for other in (self._settings(baseline, measured), self._settings(fresh, read)):
+            assert list(other) == found, (
+                f"settings {shown(list(other))} and {shown(found)} come of the same: make them of what was "
+                "measured alone"
+            )
 
     # -- runs -----------------------------------------------------------------------------------------
 
@@ -155,9 +183,10 @@ class BaselineConformance(Conformance, kit=True):
         measured = self._facts()
         for setting in self._some(baseline, measured):
             with baseline.apply(target, setting, measured):
-                assert np.isfinite(self.run(target, 0, setting.num_steps)).all()
+                made = self.run(target, 0, setting.num_steps)
+            assert np.isfinite(made).all(), f"a run at setting {setting.label!r} is not finite"
             assert self.traces(target) == before, LEFT
-            np.testing.assert_array_equal(self._plain(target), plain)
+            assert_equal(self._plain(target), plain, OTHER)
 
     def test_bits_are_restored_after_an_exception(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
@@ -167,7 +196,7 @@ class BaselineConformance(Conformance, kit=True):
         with refused("a run that breaks off", error=KeyError), context:
             raise KeyError
         assert self.traces(target) == before, LEFT
-        np.testing.assert_array_equal(self._plain(target), plain)
+        assert_equal(self._plain(target), plain, OTHER)
 
     def test_a_run_does_not_depend_on_earlier_ones(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
@@ -179,8 +208,8 @@ class BaselineConformance(Conformance, kit=True):
                 self.run(target, 0, setting.num_steps)
                 second = self.run(target, 1, setting.num_steps)
                 third = self.run(target, 1, setting.num_steps)
-            np.testing.assert_array_equal(second, alone)
-            np.testing.assert_array_equal(third, alone)
+            for later in (second, third):
+                assert_equal(later, alone, f"a run differs after another one: {BEGIN}")
 
     def test_a_run_does_not_depend_on_one_that_was_broken_off(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
@@ -190,7 +219,7 @@ class BaselineConformance(Conformance, kit=True):
                 alone = self.run(target, 1, setting.num_steps)
                 self.break_off(target, setting.num_steps)
                 after = self.run(target, 1, setting.num_steps)
-            np.testing.assert_array_equal(after, alone)
+            assert_equal(after, alone, f"a run differs after one that was broken off: {BEGIN}")
 
     def test_computed_steps_are_those_that_are_computed(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
@@ -207,7 +236,11 @@ class BaselineConformance(Conformance, kit=True):
                 self.run(target, 0, setting.num_steps)
             made = (self.calls(target) or 0) - between
             wanted = (between - before) * len(setting.computed) // setting.num_steps
-            assert made == wanted, f"{setting.label} makes {made} calls, its steps are {wanted}"
+            assert made == wanted, (
+                f"setting {setting.label!r} makes {made} calls, and its computed steps are {wanted}: report "
+                "the "
+                "steps that are computed, or None"
+            )
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         """Or as plain runs leave it, which begin at the same state."""
@@ -232,10 +265,19 @@ class BaselineConformance(Conformance, kit=True):
         read = BaselineSetting(setting.label, values, setting.num_steps, setting.computed)
         fresh = self.make_target()
         with self.make_baseline().apply(fresh, read, _read_again(measured)):
-            np.testing.assert_array_equal(self.run(fresh, 0, read.num_steps), made)
+            again = self.run(fresh, 0, read.num_steps)
+        assert_equal(
+            again, made, "a run by what a file gives back differs: keep it all in plain data"
+        )
 
 
 def _read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts after a journey through a file."""
-    found: dict[str, Any] = json.loads(json.dumps(dict(facts), allow_nan=False))
+    try:
+        text = json.dumps(dict(facts), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(
+            f"{shown(facts)} cannot be written to a file ({error}): {PLAIN}"
+        ) from error
+    found: dict[str, Any] = json.loads(text)
     return found

@@ -62,7 +62,10 @@ class ClipWriterConformance(Conformance, kit=True):
     def reduced(frames: Clip, height: int, width: int) -> Clip:
         """Decoded frames with k by k pixels made one again, and what was added at the edges cut off."""
         k = min(frames.shape[1] // height, frames.shape[2] // width)
-        assert k >= 1, f"decoded frames are {frames.shape[1:3]}, the clip {(height, width)}"
+        assert k >= 1, (
+            f"decoded frames are {frames.shape[1:3]}, the clip {(height, width)}: write it at its size or "
+            "larger"
+        )
         cut = frames[:, : k * height, : k * width]
         reduced: Clip = cut.reshape(-1, height, k, width, k, 3).mean((2, 4))
         return reduced
@@ -71,27 +74,38 @@ class ClipWriterConformance(Conformance, kit=True):
         """A file shows this clip at this rate."""
         stored, seconds = self.decode(path)
         lasts = float(seconds.sum())
-        assert np.isclose(lasts, len(clip) / rate, rtol=0.02), f"{lasts} s, not {len(clip) / rate}"
+        assert np.isclose(lasts, len(clip) / rate, rtol=0.02), (
+            f"the file lasts {lasts:g} s, the clip {len(clip) / rate:g}: write it at frames_per_second"
+        )
         middles = (np.arange(len(clip)) + 0.5) / rate
         frames = stored[np.searchsorted(seconds.cumsum(), middles)]
         shown = self.reduced(frames, *clip.shape[1:3])
-        assert np.abs(shown - clip).mean((1, 2, 3)).max() <= self.tolerance
+        off = np.abs(shown - clip).mean((1, 2, 3)).max()
+        assert off <= self.tolerance, (
+            f"a decoded frame is {off:.3g} off, allowed are {self.tolerance}: look at order, range and "
+            "colours"
+        )
 
     def test_suffixes_are_lower_case_with_a_dot(self) -> None:
         suffixes = self.make_writer().suffixes
-        assert suffixes
-        assert all(s.startswith(".") and s == s.lower() for s in suffixes)
+        assert suffixes, "suffixes are empty: name those of the files it writes"
+        plain = all(s.startswith(".") and s == s.lower() for s in suffixes)
+        assert plain, f"suffixes are {suffixes}: write them in lower case, with a dot"
 
     def test_frames_order_rate_and_colours_are_the_clips(self) -> None:
         clip = self.clip()
         apart = np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).min()
-        assert apart > 2 * self.tolerance, "the clip could not tell frames apart"
+        assert apart > 2 * self.tolerance, (
+            "the clip of the kit could not tell frames apart: give another"
+        )
         for rate in (5.0, 8.0, 25.0):
             with _folder() as folder:
                 self.make_writer().write(self.path(folder), clip, rate)
                 self.check(self.path(folder), clip, rate)
                 stored, _ = self.decode(self.path(folder))
-                assert len(stored) == len(clip), f"{len(stored)} frames of {len(clip)}"
+                assert len(stored) == len(clip), (
+                    f"{len(stored)} frames of {len(clip)} are stored: write each once"
+                )
 
     def test_any_size_can_be_written(self) -> None:
         for size in ((1, 1), (7, 5), (17, 64), (48, 48)):
@@ -105,9 +119,9 @@ class ClipWriterConformance(Conformance, kit=True):
         with _folder() as folder:
             self.make_writer().write(self.path(folder), clip, 8.0)
             frames, _ = self.decode(self.path(folder))
-        assert len(frames) == 1
-        shown = self.reduced(frames, *clip.shape[1:3])
-        assert np.abs(shown - clip).mean() <= self.tolerance
+        assert len(frames) == 1, f"{len(frames)} frames of one are stored: write it once"
+        off = np.abs(self.reduced(frames, *clip.shape[1:3]) - clip).mean()
+        assert off <= self.tolerance, f"the frame is {off:.3g} off, allowed are {self.tolerance}"
 
     def test_where_nothing_moves_the_clip_is_as_long(self) -> None:
         clip = self.clip().repeat([1, 3, 1, 2, 1], axis=0)
@@ -123,7 +137,9 @@ class ClipWriterConformance(Conformance, kit=True):
                 self.make_writer().write(self.path(folder), clip, 8.0)
                 frames, _ = self.decode(self.path(folder))
             found = frames.mean((0, 1, 2)).argmax()
-            assert found == channel, f"channel {channel} is stored as channel {found}"
+            assert found == channel, (
+                f"channel {channel} is stored as channel {found}: channels are red, green, blue"
+            )
 
     def test_single_precision_will_do(self) -> None:
         clip = self.clip()
@@ -158,13 +174,13 @@ class ClipWriterConformance(Conformance, kit=True):
             writer.write(path, np.zeros((2, 16, 16, 3)), 8.0)
             writer.write(path, self.clip(), 8.0)
             self.check(path, self.clip(), 8.0)
-            assert [p.name for p in folder.iterdir()] == [path.name]
+            _check_alone(path)
 
     def test_capitals_in_the_suffix_will_do(self) -> None:
         with _folder() as folder:
             path = self.path(folder).with_suffix(self.make_writer().suffixes[0].upper())
             self.make_writer().write(path, self.clip(), 8.0)
-            assert path.exists()
+            assert path.exists(), f"{path.name} is not there: write to the path that is given"
 
     def test_a_missing_folder_is_a_file_error(self) -> None:
         with _folder() as folder, refused("a missing folder", "nowhere", FileError):
@@ -176,8 +192,9 @@ class ClipWriterConformance(Conformance, kit=True):
             path.write_bytes(b"mine")
             with refused("a clip out of range"):
                 self.make_writer().write(path, self.clip() + 1.0, 8.0)
-            assert path.read_bytes() == b"mine"
-            assert [p.name for p in folder.iterdir()] == [path.name]
+            kept = path.read_bytes() == b"mine"
+            assert kept, "the file that stood there was changed: replace it when all is written"
+            _check_alone(path)
 
     def test_what_is_no_clip_is_refused(self) -> None:
         others: dict[str, NDArray[Any]] = {
@@ -193,7 +210,8 @@ class ClipWriterConformance(Conformance, kit=True):
             for what, other in others.items():
                 with refused(what, "clip"):
                     self.make_writer().write(self.path(folder), other, 8.0)
-            assert not list(folder.iterdir())
+            left = sorted(p.name for p in folder.iterdir())
+            assert not left, f"{left} are left of what was refused: check the clip first"
 
     def test_a_rate_that_is_none_is_refused(self) -> None:
         with _folder() as folder:
@@ -204,6 +222,12 @@ class ClipWriterConformance(Conformance, kit=True):
     def test_another_suffix_is_refused(self) -> None:
         with _folder() as folder, refused("another suffix", "must be a name that ends on"):
             self.make_writer().write(folder / "clip.txt", self.clip(), 8.0)
+
+
+def _check_alone(path: Path) -> None:
+    """Assert that a file is the only one in its folder."""
+    others = sorted(p.name for p in path.parent.iterdir() if p != path)
+    assert not others, f"{others} are left beside {path.name}: remove what is temporary"
 
 
 @contextmanager

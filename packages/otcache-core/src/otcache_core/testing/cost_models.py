@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
-from otcache_core.errors import OtcacheError
+from otcache_core.errors import OtcacheError, shown
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
+from otcache_core.testing.agreement import assert_equal, assert_near
 from otcache_core.testing.kit import Conformance, refused
 from otcache_core.testing.purity import snapshot, unchanged, under_two_random_states
 from otcache_core.testing.toy import ToySampler
@@ -105,29 +106,40 @@ class CostModelConformance(Conformance, kit=True):
 
     def test_there_is_a_cost_for_every_span(self) -> None:
         n = self.sampler.num_steps
-        assert self._measure().costs.shape == (n, n + 1)
+        shape = self._measure().costs.shape
+        assert shape == (n, n + 1), (
+            f"costs have shape {shape}: return (N, N + 1), here {(n, n + 1)}"
+        )
 
     def test_spans_of_length_one_cost_nothing(self) -> None:
-        assert not np.diagonal(self._measure().costs, offset=1).any()
+        ones = np.diagonal(self._measure().costs, offset=1)
+        assert not ones.any(), (
+            f"spans of length one cost {shown(ones)}: nothing is skipped there, give 0"
+        )
 
     def test_costs_are_not_negative_and_some_are_finite(self) -> None:
         n = self.sampler.num_steps
         above = self._measure().costs[np.triu_indices(n, k=1, m=n + 1)]
-        assert (above >= 0).all()
-        assert np.isfinite(above).any()
+        assert (above >= 0).all(), f"a cost is {above.min()}: give numbers of 0 or more, or inf"
+        assert np.isfinite(above).any(), "every cost is inf: no schedule could skip anything"
 
     def test_measuring_twice_gives_the_same(self) -> None:
-        np.testing.assert_array_equal(self._measure().costs, self._measure().costs)
+        again = self._measure().costs
+        assert_equal(
+            again, self._measure().costs, "costs of the same runs differ: seed random choices"
+        )
 
     def test_a_cost_model_can_be_used_again(self) -> None:
         model, count = self.make_cost_model(), self.sampler.num_samples
         first = self._of(*range(count), model=model)
         other = self._of(*range(count, 2 * count), model=model)
         assert not np.array_equal(other, first), (
-            "costs of other samples are those of the first ones"
+            "costs of other samples are those of the first ones: keep nothing between calls"
         )
-        np.testing.assert_array_equal(self._of(*range(count), model=model), first)
-        np.testing.assert_array_equal(self._of(*range(count)), first)
+        for costs in (self._of(*range(count), model=model), self._of(*range(count))):
+            assert_equal(
+                costs, first, "costs differ after other samples: keep nothing between calls"
+            )
 
     def test_as_many_samples_count_as_are_reported(self) -> None:
         """And of several at least two."""
@@ -137,14 +149,17 @@ class CostModelConformance(Conformance, kit=True):
         for n in range(count):
             starts = [*range(n), count + n, *range(n + 1, count)]
             counting += not np.array_equal(self._of(*starts), costs)
-        assert counting == reported, f"{reported} samples are reported, {counting} of {count} count"
-        assert counting >= min(2, count), f"{counting} sample of {count} counts"
+        assert counting == reported, (
+            f"{reported} samples are reported, and {counting} of {count} change the costs: report those used"
+        )
+        assert counting >= min(2, count), f"{counting} sample of {count} counts: use two at least"
 
     def test_the_order_of_samples_does_not_matter(self) -> None:
         """Of as many as the model takes."""
         count = self._measure().samples
         forwards, backwards = self._of(*range(count)), self._of(*reversed(range(count)))
-        np.testing.assert_allclose(backwards, forwards, rtol=self.rtol, atol=1e-12)
+        what = "costs depend on the order of the samples: take their mean"
+        assert_near(backwards, forwards, what, rtol=self.rtol, atol=1e-12)
 
     def test_trajectories_are_not_changed(self) -> None:
         trajectories, evaluator = self.sampler.trajectories(), self.sampler.evaluator()
@@ -158,24 +173,36 @@ class CostModelConformance(Conformance, kit=True):
             for array in (trajectory.states, trajectory.outputs):
                 array.setflags(write=False)
         measured = self.make_cost_model().measure(trajectories, self.sampler.evaluator())
-        assert snapshot(measured.costs) == snapshot(self._measure().costs)
+        what = "costs of read-only arrays differ from those of writable ones: work on copies"
+        assert snapshot(measured.costs) == snapshot(self._measure().costs), what
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         first, second = under_two_random_states(lambda: self._measure().costs)
-        np.testing.assert_array_equal(first, second)
+        what = (
+            "costs differ with the random state of the process: draw from a generator of your own"
+        )
+        assert_equal(first, second, what)
 
     def test_the_price_is_what_was_spent(self) -> None:
         counting = CountingEvaluator(self.sampler.evaluator())
         measured = self._measure(counting)
-        assert measured.nfe == counting.nfe, f"{counting.nfe} were spent, got {measured.nfe}"
-        assert 1 <= measured.samples <= self.sampler.num_samples
+        assert measured.nfe == counting.nfe, (
+            f"{counting.nfe} evaluations were spent, and nfe is {measured.nfe}: add up the nfe of each "
+            "Evaluation"
+        )
+        count, most = measured.samples, self.sampler.num_samples
+        assert 1 <= count <= most, f"samples is {count} of {most}: report those that count"
 
     def test_applying_the_costs_keeps_the_computed_steps(self) -> None:
         n, measured = self.sampler.num_steps, self._measure()
         for budget in range(1, n + 1):
             schedule = Schedule(num_steps=n, computed=uniform_steps(n, budget))
             applied = measured.applied(schedule)
-            assert (applied.num_steps, applied.computed) == (n, schedule.computed)
+            assert (applied.num_steps, applied.computed) == (n, schedule.computed), (
+                f"applied(schedule) has steps {applied.computed}, the schedule {schedule.computed}: change "
+                "its "
+                "forecaster and weights alone"
+            )
 
     def test_no_trajectory_is_refused(self) -> None:
         with refused("a measurement of no trajectory"):
@@ -188,4 +215,8 @@ class CostModelConformance(Conformance, kit=True):
             reason = str(error).lower()
         else:
             reason = "" if measured.nfe else "no evaluator was needed"
-        assert "evaluator" in reason
+        assert "evaluator" in reason, (
+            f"without an evaluator it says {shown(reason)}: measure without it and spend nothing (nfe = "
+            "0), or "
+            "raise an OtcacheError that names the evaluator"
+        )

@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
+from otcache_core.errors import shown
 from otcache_core.schedule import Schedule
+from otcache_core.testing.agreement import assert_equal, assert_near
 from otcache_core.testing.kit import Conformance, refused
 from otcache_core.testing.purity import RANDOM, random_state_of
+
+STATE = "keep nothing from one call to the next that changes a result"
 
 
 class EvaluatorConformance(Conformance, kit=True):
@@ -51,9 +55,16 @@ class EvaluatorConformance(Conformance, kit=True):
         largest = [row % evaluator.num_samples for row in range(evaluator.largest_batch)]
         for rows in ([0], [evaluator.num_samples - 1], [0, 0, 1], largest):
             deviations = evaluator.replay(rows)
-            assert deviations.shape == (len(rows),)
-            assert (deviations <= self.deviation).all(), f"rows {rows} end {deviations} off"
-        assert self.num_evaluations() == before
+            shape = deviations.shape
+            assert shape == (len(rows),), (
+                f"replay({rows}) has shape {shape}: return one number a row"
+            )
+            assert (deviations <= self.deviation).all(), (
+                f"recorded outputs of rows {rows} end {shown(deviations)} off the recorded result: step as "
+                "the "
+                "sampler does"
+            )
+        assert self.num_evaluations() == before, "replay calls the denoiser: take recorded outputs"
 
     def test_errors_are_those_of_accelerated_runs(self) -> None:
         evaluator = self.make_evaluator()
@@ -65,23 +76,30 @@ class EvaluatorConformance(Conformance, kit=True):
         found = evaluator.evaluate(schedules)
         for schedule, errors in zip(found.schedules, found.errors, strict=True):
             real = self.accelerated_errors(schedule)
-            np.testing.assert_allclose(errors, real, rtol=self.rtol, err_msg=str(schedule))
+            what = f"errors of {schedule} are not those of accelerated runs: measure what an executor does"
+            assert_near(errors, real, what, rtol=self.rtol)
 
     def test_fitted_errors_are_those_of_runs_with_each_samples_weights(self) -> None:
         evaluator = self.make_evaluator()
         found = evaluator.evaluate(self._schedules(evaluator), fit=True)
         for runs, errors in zip(found.ran, found.errors, strict=True):
-            assert len(runs) == evaluator.num_samples
+            count = evaluator.num_samples
+            assert len(runs) == count, (
+                f"ran has {len(runs)} schedules of {count} samples: give one a sample"
+            )
             for n, schedule in ((0, runs[0]), (-1, runs[-1])):
                 real = self.accelerated_errors(schedule)[n]
-                np.testing.assert_allclose(errors[n], real, rtol=self.rtol, err_msg=str(schedule))
+                what = f"the error of {schedule} is not that of a run with its weights: report those that ran"
+                assert_near(errors[n], real, what, rtol=self.rtol)
 
     def test_computing_every_step_is_no_error(self) -> None:
         evaluator = self.make_evaluator()
         full = Schedule.full(len(evaluator.grid) - 1)
         errors = evaluator.evaluate([full, *self._schedules(evaluator)]).errors
-        assert (errors[0] == 0).all(), f"the full run has errors {errors[0]}"
-        assert (errors[1:] > 0).all(), "a run that skips has no error"
+        assert (errors[0] == 0).all(), (
+            f"the full run has errors {shown(errors[0])}: 0 where every step is computed"
+        )
+        assert (errors[1:] > 0).all(), "a run that skips steps has no error: skip them, and measure"
 
     def test_the_same_question_has_the_same_answer_and_price(self) -> None:
         evaluator = self.make_evaluator()
@@ -90,24 +108,30 @@ class EvaluatorConformance(Conformance, kit=True):
         evaluator.evaluate(schedules[::-1], fit=True)
         for one in (evaluator, self.make_evaluator()):
             again = one.evaluate(schedules)
-            np.testing.assert_array_equal(again.errors, first.errors)
-            assert (again.nfe, again.schedules) == (first.nfe, first.schedules)
+            assert_equal(again.errors, first.errors, f"errors differ once and again: {STATE}")
+            assert (again.nfe, again.schedules) == (first.nfe, first.schedules), (
+                f"nfe is {first.nfe} once and {again.nfe} again, of the same schedules: {STATE}"
+            )
 
     def test_the_price_is_that_of_the_computed_steps_at_most(self) -> None:
         evaluator = self.make_evaluator()
         schedules = self._schedules(evaluator)
         most = evaluator.num_samples * sum(schedule.budget for schedule in schedules)
         nfe = evaluator.evaluate(schedules).nfe
-        assert 0 < nfe <= most, f"{most} evaluations at most, got {nfe}"
+        assert 0 < nfe <= most, f"nfe is {nfe}, {most} at most: count the evaluations that are made"
 
     def test_samples_are_those_asked_for(self) -> None:
         evaluator = self.make_evaluator()
         schedules = self._schedules(evaluator)
         errors = evaluator.evaluate(schedules).errors
-        assert errors.shape == (len(schedules), evaluator.num_samples)
+        wanted = (len(schedules), evaluator.num_samples)
+        assert errors.shape == wanted, (
+            f"errors have shape {errors.shape}: return (schedules, samples), {wanted}"
+        )
         for rows in ([evaluator.num_samples - 1], list(range(evaluator.num_samples))[::-1]):
             found = evaluator.evaluate(schedules, samples=rows).errors
-            np.testing.assert_allclose(found, errors[:, rows], rtol=self.rtol, err_msg=str(rows))
+            what = f"errors of samples {rows} are those of others: keep the order that is asked for"
+            assert_near(found, errors[:, rows], what, rtol=self.rtol)
 
     def test_schedules_do_not_influence_each_other(self) -> None:
         evaluator = self.make_evaluator()
@@ -115,7 +139,8 @@ class EvaluatorConformance(Conformance, kit=True):
         together = evaluator.evaluate(schedules).errors
         for schedule, errors in zip(schedules, together, strict=True):
             alone = self.make_evaluator().evaluate([schedule]).errors[0]
-            np.testing.assert_allclose(alone, errors, rtol=self.rtol, err_msg=str(schedule))
+            what = f"{schedule} has other errors beside others than alone: run each by itself"
+            assert_near(errors, alone, what, rtol=self.rtol)
 
     def test_an_unknown_objective_is_refused(self) -> None:
         evaluator = self.make_evaluator()

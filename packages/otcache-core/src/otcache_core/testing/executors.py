@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.executor import CacheExecutor, RunReport
 from otcache_core.contracts.storage import Storage
-from otcache_core.errors import ExecutionError
+from otcache_core.errors import ExecutionError, shown
 from otcache_core.schedule import Schedule
+from otcache_core.testing.agreement import assert_equal
 from otcache_core.testing.kit import LEFT, Conformance, refused
 from otcache_core.testing.purity import RANDOM, random_state_of
+
+OTHER = "the target gives another result afterwards: put back what was changed"
+NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"
 
 
 class ExecutorConformance(Conformance, kit=True):
@@ -72,8 +76,11 @@ class ExecutorConformance(Conformance, kit=True):
         )
 
     def test_it_supports_its_target_and_says_why_not_another(self) -> None:
-        assert self.make_executor().supports(self.make_target()) == ""
-        assert self.make_executor().supports(object())
+        reason = self.make_executor().supports(self.make_target())
+        assert reason == "", (
+            f"supports() of the kit's target gives {shown(reason)}: return '' for it"
+        )
+        assert self.make_executor().supports(object()), NO_REASON
 
     def test_asking_for_support_changes_nothing(self) -> None:
         target = self.make_target()
@@ -86,7 +93,8 @@ class ExecutorConformance(Conformance, kit=True):
         plain = self.run(target)
         with self.make_executor().attach(target, Schedule.full(self.num_steps)):
             attached = self.run(target)
-        np.testing.assert_array_equal(attached, plain)
+        what = "a run that computes every step is not the plain one: pass outputs on as they are"
+        assert_equal(attached, plain, what)
 
     def test_skipped_steps_make_no_call(self) -> None:
         target = self.make_target()
@@ -96,14 +104,21 @@ class ExecutorConformance(Conformance, kit=True):
             before = self.calls(target)
             with self.make_executor().attach(target, schedule) as run:
                 result = self.run(target)
-            assert np.isfinite(result).all()
+            assert np.isfinite(result).all(), f"the result of {schedule.computed} is not finite"
             made = self.calls(target) - before
             told = run.report.computed, run.report.skipped
             computed = per_step * schedule.budget
             skipped = per_step * (self.num_steps - schedule.budget)
-            assert made == computed, f"{made} calls were made, the schedule has {computed}"
+            assert made == computed, (
+                f"{made} calls were made, steps {schedule.computed} are {computed}: call the denoiser at "
+                "these "
+                "steps alone"
+            )
             found = tuple(sum(calls.values()) for calls in told)
-            assert found == (computed, skipped), f"{(computed, skipped)} calls, {found} reported"
+            assert found == (computed, skipped), (
+                f"{computed} calls were computed and {skipped} skipped, the report has {found}: count each "
+                "call"
+            )
 
     def test_steps_and_forecaster_are_the_schedules(self) -> None:
         target, n = self.make_target(), self.num_steps
@@ -112,8 +127,10 @@ class ExecutorConformance(Conformance, kit=True):
         reuse, _ = self._attached(target, Schedule(n, some))
         other, _ = self._attached(target, Schedule(n, later))
         linear, _ = self._attached(target, Schedule(n, some, forecaster="linear"))
-        assert not np.array_equal(reuse, other), f"steps {some} and {later} give the same"
-        assert not np.array_equal(reuse, linear), "the schedule's forecaster makes no difference"
+        same = np.array_equal(reuse, other)
+        assert not same, f"steps {some} and {later} give the same: compute those of the schedule"
+        same = np.array_equal(reuse, linear)
+        assert not same, "the schedule's forecaster makes no difference: fill skipped steps by it"
 
     def test_a_report_is_of_its_own_context(self) -> None:
         target, executor = self.make_target(), self.make_executor()
@@ -122,7 +139,9 @@ class ExecutorConformance(Conformance, kit=True):
             with executor.attach(target, Schedule(self.num_steps, (0, 2))) as run:
                 self.run(target)
             told.append((run.report.runs, run.report.computed, run.report.skipped))
-        assert told[0] == told[1], f"the first context reports {told[0]}, the second {told[1]}"
+        assert told[0] == told[1], (
+            f"the first context reports {told[0]}, the second {told[1]}: begin a report with each context"
+        )
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         """Or as a plain run leaves it."""
@@ -136,10 +155,17 @@ class ExecutorConformance(Conformance, kit=True):
         with self.make_executor().attach(target, schedule) as run:
             self.run(target)
             self.run(target)
-        assert run.report.planned == (0, 2)
-        assert run.report.runs == 2
-        assert run.report.peak_cached_bytes > 0
-        assert run.report.cached_bytes == 0
+        report, most = run.report, run.report.peak_cached_bytes
+        assert report.planned == (0, 2), (
+            f"planned is {shown(report.planned)}: give the schedule's steps (0, 2)"
+        )
+        assert report.runs == 2, f"runs is {report.runs} after two runs: count each"
+        assert most > 0, (
+            f"peak_cached_bytes is {most}: count the bytes of the outputs that are kept"
+        )
+        assert report.cached_bytes == 0, (
+            f"{report.cached_bytes} bytes are kept after the context: let go of them"
+        )
 
     def test_outputs_are_kept_as_asked_or_not_at_all(self) -> None:
         target, full = self.make_target(), Schedule.full(self.num_steps)
@@ -153,17 +179,25 @@ class ExecutorConformance(Conformance, kit=True):
                 except ExecutionError:
                     continue
                 result = self.run(target)
-            assert run.report.storage == storage
-            assert (run.report.cached_bytes, run.report.cached_host_bytes) == (0, 0)
-            assert np.isfinite(result).all()
+            kept = run.report.storage
+            assert kept == storage, (
+                f"{storage} was asked, and the report has {kept}: keep outputs so, or raise ExecutionError"
+            )
+            left = run.report.cached_bytes + run.report.cached_host_bytes
+            assert left == 0, f"{left} bytes are kept after the context: let go of them"
+            assert np.isfinite(result).all(), f"the result with {storage} is not finite"
             if schedule is full:
-                np.testing.assert_array_equal(result, plain)
+                assert_equal(
+                    result, plain, f"a full run with {storage} is not the plain one: reuse nothing"
+                )
 
     def test_runs_do_not_mix(self) -> None:
         target = self.make_target()
         with self.make_executor().attach(target, Schedule(self.num_steps, (0, 2))):
             first, second = self.run(target), self.run(target)
-        np.testing.assert_array_equal(first, second)
+        assert_equal(
+            second, first, "the second run differs from the first: begin each with an empty cache"
+        )
 
     def test_nothing_remains_after_exit(self) -> None:
         target = self.make_target()
@@ -171,7 +205,7 @@ class ExecutorConformance(Conformance, kit=True):
         with self.make_executor().attach(target, Schedule(self.num_steps, (0, 2))):
             self.run(target)
         assert self._traces(target) == before, LEFT
-        np.testing.assert_array_equal(self.run(target), plain)
+        assert_equal(self.run(target), plain, OTHER)
 
     def test_nothing_remains_after_an_exception(self) -> None:
         target = self.make_target()
@@ -186,7 +220,9 @@ class ExecutorConformance(Conformance, kit=True):
         plain, before = self.run(other), self._traces(other)
         with self.make_executor().attach(target, Schedule(self.num_steps, (0,))):
             assert self._traces(other) == before, LEFT
-            np.testing.assert_array_equal(self.run(other), plain)
+            assert_equal(
+                self.run(other), plain, "another instance is accelerated too: change this one alone"
+            )
 
     def test_attaching_twice_is_refused(self) -> None:
         target, executor = self.make_target(), self.make_executor()

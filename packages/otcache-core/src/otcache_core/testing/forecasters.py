@@ -7,10 +7,13 @@ from abc import abstractmethod
 import numpy as np
 
 from otcache_core.contracts.forecaster import Forecaster
+from otcache_core.errors import shown
 from otcache_core.schedule import Span
+from otcache_core.testing.agreement import assert_equal
 from otcache_core.testing.kit import Conformance
 from otcache_core.testing.purity import unchanged, under_two_random_states
 
+STATE = "keep nothing from one call to the next"
 Floats = np.typing.NDArray[np.float64]
 
 
@@ -49,19 +52,30 @@ class ForecasterConformance(Conformance, kit=True):
         for grid in self._grids():
             for span in self._spans():
                 table = self.make_forecaster().coefficients(span, grid)
-                assert table.ndim == 2
-                assert table.shape[0] == len(span.skipped)
-                assert 1 <= table.shape[1] <= 1 + len(span.history)
+                assert isinstance(table, np.ndarray), (
+                    f"coefficients give {shown(table)}: return an array"
+                )
+                rows, most = len(span.skipped), 1 + len(span.history)
+                fits = table.ndim == 2 and table.shape[0] == rows and 1 <= table.shape[1] <= most
+                assert fits, (
+                    f"the table of {span} has shape {table.shape}: "
+                    f"return {rows} rows, one a skipped step, of 1 to {most} columns, one an output"
+                )
 
     def test_coefficients_are_finite_also_where_grid_points_coincide(self) -> None:
         for grid in self._grids():
             for span in self._spans():
-                assert np.isfinite(self.make_forecaster().coefficients(span, grid)).all()
+                table = self.make_forecaster().coefficients(span, grid)
+                assert np.isfinite(table).all(), (
+                    f"the table of {span} on the grid {shown(grid)} is not finite: fall back to reuse where "
+                    "points coincide"
+                )
 
     def test_coefficients_are_real_numbers(self) -> None:
         for span in self._spans():
             table = self.make_forecaster().coefficients(span, self._grids()[0])
-            assert table.dtype.kind == "f", f"the table is of type {table.dtype}"
+            kind = table.dtype.kind
+            assert kind == "f", f"the table is of type {table.dtype}: return floating-point numbers"
 
     def test_it_is_pure(self) -> None:
         forecaster = self.make_forecaster()
@@ -69,7 +83,10 @@ class ForecasterConformance(Conformance, kit=True):
             with unchanged(grid=grid):
                 for span in self._spans():
                     first = forecaster.coefficients(span, grid)
-                    np.testing.assert_array_equal(first, forecaster.coefficients(span, grid))
+                    again = forecaster.coefficients(span, grid)
+                    assert_equal(
+                        again, first, f"the table of {span} differs once and again: {STATE}"
+                    )
 
     def test_a_table_does_not_depend_on_what_was_asked_before(self) -> None:
         """Neither of this forecaster nor of another; a run asks once for each span, in order."""
@@ -80,7 +97,7 @@ class ForecasterConformance(Conformance, kit=True):
         for one in (again, other):
             backwards = [one.coefficients(span, grid) for span, grid in reversed(asked)]
             for first, second in zip(forwards, reversed(backwards), strict=True):
-                np.testing.assert_array_equal(first, second)
+                assert_equal(second, first, f"a table differs after other ones: {STATE}")
 
     def test_nothing_after_the_span_is_looked_at(self) -> None:
         """A table is the same whatever the grid does after s_j, where span (k, j) ends."""
@@ -90,7 +107,8 @@ class ForecasterConformance(Conformance, kit=True):
                 other[span.stop + 1 :] = np.linspace(5.0, 7.0, self.num_steps - span.stop)
                 here = self.make_forecaster().coefficients(span, grid)
                 there = self.make_forecaster().coefficients(span, other)
-                np.testing.assert_array_equal(there, here, err_msg=f"{span} looks ahead")
+                what = f"the table of {span} looks ahead: use s_0 .. s_{span.stop} alone"
+                assert_equal(there, here, what)
 
     def test_a_grid_may_be_read_only(self) -> None:
         grid = self._grids()[1]
@@ -104,4 +122,5 @@ class ForecasterConformance(Conformance, kit=True):
             return [self.make_forecaster().coefficients(span, grid) for span in self._spans()]
 
         for first, second in zip(*under_two_random_states(tables), strict=True):
-            np.testing.assert_array_equal(first, second)
+            what = "a table differs with the random state of the process: draw nothing at random"
+            assert_equal(second, first, what)

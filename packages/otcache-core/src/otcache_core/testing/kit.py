@@ -22,7 +22,7 @@ from otcache_core.errors import OtcacheError, expected, shortened, shown
 
 Law = Callable[[Any], None]
 #: What a law says where a target is not as it was.
-LEFT = "something is left on the target, one of its modules or their class"
+LEFT = "something is left on the target, one of its modules or their class: put back what was there"
 #: Says nothing of the plugin: it is about the kit alone.
 OF_THE_KIT = "test_no_law_was_taken_away"
 #: Least and greatest value of a kit's numbers: beyond these a law would say nothing.
@@ -217,7 +217,8 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
     def test_no_law_was_taken_away(self) -> None:
         """Of a class that was changed after its definition."""
         for name in self.laws():
-            assert getattr(type(self), name, None) is self._kit[name], f"{name} was replaced"
+            mine = getattr(type(self), name, None)
+            assert mine is self._kit[name], f"{name} was replaced: leave the laws of the kit alone"
         _check_numbers(type(self))
 
     def _result(self, law: str) -> LawResult:
@@ -335,14 +336,17 @@ def _text(error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Return what a failure says; of a bare assertion, the line that failed."""
+    """Return what a failure says, with its notes; of a bare assertion, the line that failed."""
     text = _text(error)
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if isinstance(error, AssertionError):
         frames = traceback.extract_tb(error.__traceback__)
-        return shortened(text or f"not so: {frames[-1].line}")
+        return shortened(f"{text or f'not so: {frames[-1].line}'}{notes}")
     if any(base.__name__ in EVASIONS for base in type(error).__mro__):
         text = f"{text} (only the kit says that a law does not apply)".lstrip()
-    return shortened(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    return shortened(
+        f"{type(error).__name__}: {text}{notes}" if text else type(error).__name__ + notes
+    )
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import QualityMetric
+from otcache_core.errors import shown
+from otcache_core.testing.agreement import assert_equal, assert_near
 from otcache_core.testing.kit import NotApplicable, refused
 from otcache_core.testing.metric_laws import MetricLaws
-from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
+from otcache_core.testing.pictures import KnownAnswer, Pictures, noisy, waves
 
 
 class MetricConformance(MetricLaws, kit=True):
@@ -55,42 +57,47 @@ class MetricConformance(MetricLaws, kit=True):
         return (-1.0 if metric.higher_is_better else 1.0) * metric(images, reference)
 
     def test_the_known_answer(self) -> None:
-        answer = self.known_answer()
-        check_telling(answer)
-        found = self.make_metric()(*answer.arguments)
-        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
+        self._check_known(self.known_answer())
 
     def test_one_number_a_picture(self) -> None:
         values = self.make_metric()(self._noisy(0.1), self._pictures())
-        assert values.shape == (3,)
-        assert values.dtype == np.float64
-        assert np.isfinite(values).all()
+        self._check_values(values, 3)
 
     def test_identical_pictures_are_best(self) -> None:
         metric, clean = self.make_metric(), self._pictures()
         same, worse = metric(clean, clean), metric(self._noisy(0.05), clean)
-        if metric.higher_is_better:
-            assert (same > worse).all()
-        else:
-            np.testing.assert_allclose(same, 0.0, atol=self.tolerance)
-            assert (worse > same).all()
+        if not metric.higher_is_better:
+            what = "identical pictures are not at 0: a distance of a picture to itself is"
+            assert_near(same, 0.0, what, atol=self.tolerance)
+        better = same > worse if metric.higher_is_better else same < worse
+        assert better.all(), (
+            f"identical pictures have {shown(same)}, noisy ones {shown(worse)}: is higher_is_better = "
+            f"{metric.higher_is_better} right?"
+        )
 
     def test_identical_pictures_are_equally_good_whatever_they_show(self) -> None:
         clean = np.concatenate([self._pictures(), self._noisy(0.3)])
         same = self.make_metric()(clean, clean)
-        np.testing.assert_allclose(same, same[0], rtol=self.tolerance, atol=self.tolerance)
+        what = (
+            "the value of identical pictures depends on what they show: it must be the same of all"
+        )
+        assert_near(same, same[0], what, rtol=self.tolerance, atol=self.tolerance)
 
     def test_a_symmetric_metric_does_not_know_which_is_which(self) -> None:
         if not self.symmetric:
             raise NotApplicable("the kit does not claim that the metric is symmetric")
         metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
         there, back = metric(worse, clean), metric(clean, worse)
-        np.testing.assert_allclose(back, there, rtol=1e-9, atol=self.tolerance)
+        what = "the value of (x, y) is not that of (y, x): set symmetric = False in the kit"
+        assert_near(back, there, what, rtol=1e-9, atol=self.tolerance)
 
     def test_more_noise_is_worse(self) -> None:
         metric, clean = self.make_metric(), self._pictures()
         little, much = metric(self._noisy(0.02), clean), metric(self._noisy(0.3), clean)
-        assert ((little > much) == metric.higher_is_better).all()
+        assert ((little > much) == metric.higher_is_better).all(), (
+            f"little noise has {shown(little)}, much noise {shown(much)}: is higher_is_better = "
+            f"{metric.higher_is_better} right?"
+        )
 
     def test_a_small_difference_is_small_in_both_directions(self) -> None:
         clean = self._pictures()
@@ -99,18 +106,23 @@ class MetricConformance(MetricLaws, kit=True):
             [self._losses(clean + sign * amount * grain, clean) for amount in (0.01, 0.2)]
             for sign in (1.0, -1.0)
         )
-        assert (np.maximum(brighter[0], darker[0]) < np.minimum(brighter[1], darker[1])).all()
+        below = np.maximum(brighter[0], darker[0]) < np.minimum(brighter[1], darker[1])
+        assert below.all(), (
+            "a small difference is no smaller than a large one, brighter or darker: look at signs"
+        )
 
     def test_white_is_not_black(self) -> None:
         white, nearly, black = (self._pictures() for _ in range(3))
         half = self.shape[0] // 2
         white[:, :half], nearly[:, :half], black[:, :half] = 1.0, 0.99, 0.0
-        assert (self._losses(white, nearly) < self._losses(white, black)).all()
+        assert (self._losses(white, nearly) < self._losses(white, black)).all(), (
+            "0.99 is no nearer to 1.0 than 0.0 is: do not let values wrap around"
+        )
 
     def test_channels_are_what_they_are_called(self) -> None:
         metric, answer = self.make_metric(), self.known_answer()
         x, y = answer.arguments
-        assert answer.agrees(metric(x[..., ::-1], y[..., ::-1])) == self.channel_blind
+        self._check_channels(answer, metric(x[..., ::-1], y[..., ::-1]), blind=self.channel_blind)
 
     def test_a_pointwise_metric_does_not_know_where_a_pixel_lies(self) -> None:
         metric = self.make_metric()
@@ -119,23 +131,29 @@ class MetricConformance(MetricLaws, kit=True):
         pair = [v.reshape(3, -1, 3) for v in (self._noisy(0.1), self._pictures())]
         order = np.random.default_rng(0).permutation(pair[0].shape[1])
         x, y = (v[:, order].reshape(3, *self.shape) for v in pair)
-        np.testing.assert_allclose(metric(x, y), metric(self._noisy(0.1), self._pictures()))
+        what = (
+            "pointwise = True, and the value changes where the pixels of both pictures change places: set "
+            "pointwise = False, or look at single pixels only"
+        )
+        assert_near(metric(x, y), metric(self._noisy(0.1), self._pictures()), what)
 
     def test_pictures_do_not_influence_each_other(self) -> None:
         metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
         single = [metric(worse[i : i + 1], clean[i : i + 1])[0] for i in range(len(clean))]
-        np.testing.assert_allclose(metric(worse, clean), single, rtol=1e-4, atol=self.tolerance)
+        what = "a picture has another value beside others than alone: compare picture by picture"
+        assert_near(metric(worse, clean), single, what, rtol=1e-4, atol=self.tolerance)
 
     def test_pictures_are_not_changed(self) -> None:
         clean, worse = self._pictures(), self._noisy(0.1)
         self.make_metric()(worse, clean)
-        np.testing.assert_array_equal(clean, self._pictures())
-        np.testing.assert_array_equal(worse, self._noisy(0.1))
+        assert_equal(clean, self._pictures(), "the reference was changed: work on a copy")
+        assert_equal(worse, self._noisy(0.1), "the pictures were changed: work on a copy")
 
     def test_single_precision_will_do(self) -> None:
         metric, clean, worse = self.make_metric(), self._pictures(), self._noisy(0.1)
         single = metric(worse.astype(np.float32), clean.astype(np.float32))
-        np.testing.assert_allclose(single, metric(worse, clean), rtol=1e-3, atol=1e-3)
+        what = "pictures of float32 have other values than those of float64: compute in float64"
+        assert_near(single, metric(worse, clean), what, rtol=1e-3, atol=1e-3)
 
     def test_bytes_are_refused(self) -> None:
         pictures = np.zeros((1, *self.shape), dtype=np.uint8)

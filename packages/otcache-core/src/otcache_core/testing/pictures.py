@@ -85,8 +85,12 @@ def _pattern(clip: int, frame: int, shape: Sequence[int]) -> Pictures:
 def check_telling(answer: KnownAnswer) -> None:
     """Assert that a known answer can tell a wrong range, pairing or channel order."""
     pictures = answer.arguments[0]
-    assert len(pictures) >= 2, "a known answer needs at least two pictures"
-    assert pictures.max() >= 0.9, "a known answer needs pictures that reach 0.9"
-    assert not np.allclose(pictures, pictures[..., ::-1]), "a known answer needs coloured pictures"
+    assert len(pictures) >= 2, "a known answer needs at least two pictures: give more"
+    assert pictures.max() >= 0.9, "a known answer needs pictures that reach 0.9: add a bright one"
+    coloured = not np.allclose(pictures, pictures[..., ::-1])
+    assert coloured, "a known answer needs coloured pictures: let red and blue differ"
     if np.ndim(answer.value):
-        assert len(np.unique(answer.value)) > 1, "a known answer needs values that differ"
+        telling = len(np.unique(answer.value)) > 1
+        assert telling, (
+            "a known answer needs values that differ: let its pictures be unequally good"
+        )

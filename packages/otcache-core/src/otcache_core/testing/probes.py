@@ -10,11 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.probe import FeatureProbe, SampleRequest
+from otcache_core.errors import shown
 from otcache_core.policy import Provenance
 from otcache_core.schedule import Schedule
+from otcache_core.testing.agreement import assert_equal
 from otcache_core.testing.kit import LEFT, Conformance
 from otcache_core.testing.purity import RANDOM, random_state_of, unchanged
 from otcache_core.trajectory import Trajectory
+
+OTHER = "the target gives another result after recording: put back what was changed"
+NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"
 
 
 class ProbeConformance(Conformance, kit=True):
@@ -51,32 +56,43 @@ class ProbeConformance(Conformance, kit=True):
         return list(self.make_probe().record(target, self.request()))
 
     def test_it_supports_its_target_and_says_why_not_another(self) -> None:
-        assert self.make_probe().supports(self.make_target()) == ""
-        assert self.make_probe().supports(object())
+        reason = self.make_probe().supports(self.make_target())
+        assert reason == "", (
+            f"supports() of the kit's target gives {shown(reason)}: return '' for it"
+        )
+        assert self.make_probe().supports(object()), NO_REASON
 
     def test_one_trajectory_a_sample(self) -> None:
         request, trajectories = self.request(), self._record(self.make_target())
-        assert len(trajectories) == len(request.prompts)
+        count, steps = len(request.prompts), request.num_steps
+        assert len(trajectories) == count, (
+            f"{len(trajectories)} trajectories of {count} samples: yield {count}"
+        )
         for trajectory in trajectories:
-            assert trajectory.num_steps == request.num_steps
-            assert trajectory.label
-            assert sum(trajectory.calls.values()) >= request.num_steps
+            made, calls = trajectory.num_steps, sum(trajectory.calls.values())
+            assert made == steps, f"a trajectory has {made} steps of {steps}: record every step"
+            assert trajectory.label, "a trajectory has no label: give its prompt and seed"
+            assert calls >= steps, f"{calls} calls are reported of {steps} steps: count each call"
 
     def test_observing_changes_nothing_bit_for_bit(self) -> None:
         plain = self.final_latents(self.make_target(), self.request())
         target = self.make_target()
         recorded = [t.states[-1] for t in self._record(target)]
         flat = np.asarray(plain).reshape(len(recorded), -1)
-        np.testing.assert_array_equal(np.stack(recorded), flat.astype(recorded[0].dtype))
-        np.testing.assert_array_equal(self.final_latents(target, self.request()), plain)
+        what = "the last recorded states are not what the plain target gives: change nothing on the way"
+        assert_equal(np.stack(recorded), flat.astype(recorded[0].dtype), what)
+        assert_equal(self.final_latents(target, self.request()), plain, OTHER)
 
     def test_sampling_is_not_changed_by_recording(self) -> None:
         target, request = self.make_target(), self.request()
         before = self.make_probe().sample(target, request)
         self._record(target)
         after = self.make_probe().sample(target, request)
-        assert len(before) == len(request.prompts)
-        np.testing.assert_array_equal(after, before)
+        count = len(request.prompts)
+        assert len(before) == count, (
+            f"sample() gives {len(before)} results of {count} samples: return each"
+        )
+        assert_equal(after, before, OTHER)
 
     def test_nothing_remains(self) -> None:
         target = self.make_target()
@@ -100,10 +116,11 @@ class ProbeConformance(Conformance, kit=True):
             probe.record(target, request), probe.record(target, other), strict=True
         ):
             same = np.array_equal(first.states[0], second.states[0])
-            assert not same, "recorded runs begin alike whatever the seed"
+            assert not same, "recorded runs begin alike whatever the seed: pass the seeds on"
         made, others = probe.sample(target, request), probe.sample(target, other)
         for n, seed in enumerate(request.seeds):
-            assert not np.array_equal(made[n], others[n]), f"sample {n} ignores its seed {seed}"
+            same = np.array_equal(made[n], others[n])
+            assert not same, f"sample {n} ignores its seed {seed}: pass the seeds on"
 
     def test_a_sample_does_not_depend_on_its_neighbours(self) -> None:
         """Recorded beside others, or by a request of its own."""
@@ -116,7 +133,10 @@ class ProbeConformance(Conformance, kit=True):
             for name in ("states", "outputs"):
                 x, y = (np.asarray(getattr(t, name), dtype=np.float64) for t in (together, single))
                 off = np.linalg.norm(x - y) / np.linalg.norm(y)
-                assert off <= self.rtol, f"{name} of sample {n} are {off:.2g} off beside others"
+                assert off <= self.rtol, (
+                    f"{name} of sample {n} are {off:.2g} off beside others: "
+                    "record each row of a batch as its own"
+                )
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         """Or as a plain run leaves it."""
@@ -138,29 +158,48 @@ class ProbeConformance(Conformance, kit=True):
         once = list(probe.record(target, request))
         list(probe.record(target, replace(request, seeds=tuple(s + 100 for s in request.seeds))))
         for first, second in zip(once, probe.record(target, request), strict=True):
-            np.testing.assert_array_equal(first.states, second.states)
-            np.testing.assert_array_equal(first.outputs, second.outputs)
+            for name in ("states", "outputs"):
+                what = f"{name} differ when recorded again: keep nothing between calls"
+                assert_equal(getattr(second, name), getattr(first, name), what)
 
     def test_provenance_has_the_keys_of_a_policy(self) -> None:
         target = self.make_target()
         facts = self.make_probe().provenance(target, self.request())
         grid = self._record(target)[0].grid.tolist()
         provenance = Provenance.from_dict({**facts, "grid": grid})
-        assert provenance.model_class
-        assert provenance.num_steps == self.request().num_steps
-        assert provenance.check(facts, strict=True) == []
+        assert provenance.model_class, (
+            "provenance has no model_class: name the class of the denoiser"
+        )
+        steps, wanted = provenance.num_steps, self.request().num_steps
+        assert steps == wanted, (
+            f"provenance has num_steps = {steps}: give that of the request, {wanted}"
+        )
+        differences = provenance.check(facts, strict=True)
+        assert differences == [], (
+            f"provenance does not fit itself ({shown(differences)}): give plain data that is the same "
+            "each time"
+        )
 
     def test_provenance_is_known_without_a_request_too(self) -> None:
         target = self.make_target()
         facts = self.make_probe().provenance(target, self.request())
         bare = self.make_probe().provenance(target, None)
-        assert bare["model_class"] == facts["model_class"]
+        assert bare.get("model_class") == facts["model_class"], (
+            f"without a request model_class is {shown(bare.get('model_class'))}, with one "
+            f"{shown(facts['model_class'])}: give the same"
+        )
 
     def test_a_request_that_is_prepared_stays_as_it_is(self) -> None:
         target, probe = self.make_target(), self.make_probe()
         once = probe.prepared(target, self.request())
-        assert len(once.prompts) == len(once.seeds) == len(self.request().prompts)
-        assert probe.prepared(target, once) == once
+        count = len(self.request().prompts)
+        assert len(once.prompts) == len(once.seeds) == count, (
+            f"prepared() gives {len(once.prompts)} prompts and {len(once.seeds)} seeds of {count} "
+            "samples: keep "
+            "each sample"
+        )
+        again = probe.prepared(target, once)
+        assert again == once, "prepared() changes what it has prepared: return that as it is"
 
     def test_the_evaluator_finds_no_error_where_everything_is_computed(self) -> None:
         target, request = self.make_target(), self.request()
@@ -169,7 +208,17 @@ class ProbeConformance(Conformance, kit=True):
         n = request.num_steps
         schedules = [Schedule.full(n), Schedule(n, (0, n // 2))]
         first, second = (evaluator.evaluate(schedules) for _ in range(2))
-        assert evaluator.num_samples == len(trajectories)
-        assert (first.errors[0] == 0).all()
-        assert (first.errors[1] > 0).all()
-        np.testing.assert_array_equal(first.errors, second.errors)
+        found, count = evaluator.num_samples, len(trajectories)
+        assert found == count, (
+            f"the evaluator has {found} samples of {count}: take every trajectory"
+        )
+        full, some = first.errors
+        assert (full == 0).all(), (
+            f"the full run has errors {shown(full)}: 0 where every step is computed"
+        )
+        assert (some > 0).all(), (
+            f"a run that skips steps has errors {shown(some)}: skip them, and measure"
+        )
+        assert_equal(
+            second.errors, first.errors, "errors differ once and again: keep no state between calls"
+        )

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import PromptMetric
+from otcache_core.errors import shown
+from otcache_core.testing.agreement import assert_equal, assert_near
 from otcache_core.testing.kit import refused
 from otcache_core.testing.metric_laws import MetricLaws
-from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
+from otcache_core.testing.pictures import KnownAnswer, Pictures, noisy, waves
 
 
 class PromptMetricConformance(MetricLaws, kit=True):
@@ -44,41 +46,42 @@ class PromptMetricConformance(MetricLaws, kit=True):
         return metric(noisy(self._pictures(), amount), self.prompts)
 
     def test_the_known_answer(self) -> None:
-        answer = self.known_answer()
-        check_telling(answer)
-        found = self.make_metric()(*answer.arguments)
-        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
+        self._check_known(self.known_answer())
 
     def test_one_number_a_picture(self) -> None:
         values = self.make_metric()(self._pictures(), self.prompts)
-        assert values.shape == (3,)
-        assert values.dtype == np.float64
-        assert np.isfinite(values).all()
+        self._check_values(values, 3)
 
     def test_the_prompt_matters(self) -> None:
         same = np.repeat(self._pictures()[:1], 3, axis=0)
-        assert len(np.unique(self.make_metric()(same, self.prompts))) == 3
+        values = self.make_metric()(same, self.prompts)
+        assert len(np.unique(values)) == 3, (
+            f"one picture has {shown(values)} with three prompts: read the prompts, or give the kit "
+            "three that the metric tells apart"
+        )
 
     def test_the_picture_matters(self) -> None:
         values = self.make_metric()(self._pictures(), (self.prompts[0],) * 3)
-        assert len(np.unique(values)) == 3
+        assert len(np.unique(values)) == 3, (
+            f"three pictures have {shown(values)} with one prompt: look at the pictures"
+        )
 
     def test_channels_are_what_they_are_called(self) -> None:
         metric, answer = self.make_metric(), self.known_answer()
         pictures, prompts = answer.arguments
-        swapped = metric(pictures[..., ::-1], prompts)
-        assert not answer.agrees(swapped)
+        self._check_channels(answer, metric(pictures[..., ::-1], prompts), blind=False)
 
     def test_pictures_do_not_influence_each_other(self) -> None:
         metric, pictures = self.make_metric(), self._pictures()
         single = [metric(pictures[i : i + 1], self.prompts[i : i + 1])[0] for i in range(3)]
         together = metric(pictures, self.prompts)
-        np.testing.assert_allclose(together, single, rtol=self.tolerance, atol=self.tolerance)
+        what = "a picture has another value beside others than alone: score picture by picture"
+        assert_near(together, single, what, rtol=self.tolerance, atol=self.tolerance)
 
     def test_pictures_are_not_changed(self) -> None:
         pictures = self._pictures()
         self.make_metric()(pictures, self.prompts)
-        np.testing.assert_array_equal(pictures, self._pictures())
+        assert_equal(pictures, self._pictures(), "the pictures were changed: work on a copy")
 
     def test_another_number_of_prompts_is_refused(self) -> None:
         with refused("another number of prompts"):

@@ -13,7 +13,10 @@ import numpy as np
 
 T = TypeVar("T")
 #: What a law says where something left another global random state than a plain run does.
-RANDOM = "the global random state was used or seeded, beyond what a plain run of the target does"
+RANDOM = (
+    "the global random state was used or seeded, beyond what a plain run of the target does: draw from a "
+    "generator of your own, as numpy.random.default_rng(seed)"
+)
 
 
 def snapshot(value: Any) -> Any:
@@ -47,7 +50,7 @@ def unchanged(**arguments: Any) -> Iterator[None]:
     before = {name: snapshot(value) for name, value in arguments.items()}
     yield
     for name, value in arguments.items():
-        assert snapshot(value) == before[name], f"{name} was changed"
+        assert snapshot(value) == before[name], f"{name} was changed: work on a copy"
 
 
 def under_two_random_states(make: Callable[[], T]) -> tuple[T, T]:
@@ -84,7 +87,10 @@ def _made(make: Callable[[], T], seed: int) -> T:
     made = make()
     for name, state in _states().items():
         used = name in before and snapshot(state) != snapshot(before[name])
-        assert not used, f"the global random state of {name} was used or seeded"
+        assert not used, (
+            f"the global random state of {name} was used or seeded: draw from a generator of your own, "
+            "as numpy.random.default_rng(seed)"
+        )
     return made
 
 

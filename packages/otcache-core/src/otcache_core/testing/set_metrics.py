@@ -7,9 +7,11 @@ from abc import abstractmethod
 import numpy as np
 
 from otcache_core.contracts.metric import SetMetric
+from otcache_core.errors import shown
+from otcache_core.testing.agreement import assert_equal
 from otcache_core.testing.kit import NotApplicable, refused
 from otcache_core.testing.metric_laws import MetricLaws
-from otcache_core.testing.pictures import KnownAnswer, Pictures, check_telling, noisy, waves
+from otcache_core.testing.pictures import KnownAnswer, Pictures, noisy, waves
 
 
 class SetMetricConformance(MetricLaws, kit=True):
@@ -46,15 +48,14 @@ class SetMetricConformance(MetricLaws, kit=True):
         return metric(noisy(self._pictures(), amount))
 
     def test_the_known_answer(self) -> None:
-        answer = self.known_answer()
-        check_telling(answer)
-        found = self.make_metric()(*answer.arguments)
-        assert answer.agrees(found), f"must be {answer.value!r}, got {found!r}"
+        self._check_known(self.known_answer())
 
     def test_one_number_for_all(self) -> None:
         value = self.make_metric()(self._pictures())
-        assert isinstance(value, float)
-        assert np.isfinite(value)
+        assert isinstance(value, float), (
+            f"the metric gives {shown(value)}: return one float for all"
+        )
+        assert np.isfinite(value), f"the value is {value}: return a finite number"
 
     def test_the_best_set_is_best(self) -> None:
         best, metric = self.best(), self.make_metric()
@@ -62,12 +63,16 @@ class SetMetricConformance(MetricLaws, kit=True):
             raise NotApplicable("this metric knows no best set")
         sign = -1.0 if metric.higher_is_better else 1.0
         values = [sign * metric(noisy(best, amount)) for amount in (0.0, 0.05, 0.3)]
-        assert values[0] < values[1] < values[2]
+        assert values[0] < values[1] < values[2], (
+            f"the best set and two noisier ones have {shown(values)}, lower is better: is best() right?"
+        )
 
     def test_order_does_not_matter(self) -> None:
         metric, pictures = self.make_metric(), self._pictures()
         there, back = metric(pictures), metric(pictures[::-1])
-        assert np.isclose(back, there, rtol=1e-5, atol=1e-6), f"{there} forwards, {back} backwards"
+        assert np.isclose(back, there, rtol=1e-5, atol=1e-6), (
+            f"{there} forwards, {back} backwards: let the value not depend on the order of the pictures"
+        )
 
     def test_every_picture_counts(self) -> None:
         metric, pictures = self.make_metric(), self._pictures()
@@ -76,17 +81,19 @@ class SetMetricConformance(MetricLaws, kit=True):
             other = pictures.copy()
             other[i] = 1.0 - other[i]
             unmoved = np.isclose(metric(other), value, rtol=1e-6, atol=1e-9)
-            assert not unmoved, f"the value is the same whatever picture {i} is"
+            assert not unmoved, (
+                f"the value is the same whatever picture {i} is: look at every picture"
+            )
 
     def test_channels_are_what_they_are_called(self) -> None:
         answer = self.known_answer()
         swapped = self.make_metric()(answer.arguments[0][..., ::-1])
-        assert not answer.agrees(swapped)
+        self._check_channels(answer, swapped, blind=False)
 
     def test_pictures_are_not_changed(self) -> None:
         pictures = self._pictures()
         self.make_metric()(pictures)
-        np.testing.assert_array_equal(pictures, self._pictures())
+        assert_equal(pictures, self._pictures(), "the pictures were changed: work on a copy")
 
     def test_bytes_are_refused(self) -> None:
         pictures = np.zeros((self.count, *self.shape), dtype=np.uint8)

@@ -11,14 +11,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otcache_core.contracts.solver import ScheduleSolver
 from otcache_core.displacements import Displacements, all_spans
+from otcache_core.errors import shown
 from otcache_core.problem import Need, Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 from otcache_core.slabs import inner_products
 from otcache_core.solvers.brute_force import BruteForce, Objective
-from otcache_core.solvers.uniform import Uniform
 from otcache_core.testing.cost_models import CountingEvaluator
 from otcache_core.testing.kit import Conformance, NotApplicable, refused
 from otcache_core.testing.purity import (
@@ -28,6 +29,7 @@ from otcache_core.testing.purity import (
     under_two_random_states,
 )
 from otcache_core.testing.toy import ToySampler
+from otcache_core.warp import uniform_steps
 
 #: Numbers without structure here: an objective of them differs from problem to problem.
 MEASURED = frozenset({Need.COSTS, Need.DISPLACEMENTS, Need.EVALUATOR})
@@ -35,6 +37,16 @@ MEASURED = frozenset({Need.COSTS, Need.DISPLACEMENTS, Need.EVALUATOR})
 OPTIONAL = frozenset({Need.GAINS, Need.ANCHOR, Need.REFERENCE})
 #: Spans that are left out of these are out of reach, so that a solver can be forced to one schedule.
 FORCING = frozenset({Need.COSTS, Need.DISPLACEMENTS})
+#: What to do about solutions that differ.
+STATE = "keep nothing from one call to the next"
+FIELDS = "name in abilities.needs what is used"
+READ_ONLY = "work on copies of the arrays"
+SEEDS = "draw from numpy.random.default_rng(problem.seed)"
+#: Of an exact solver whose kit is the plain one.
+UNNAMED = (
+    "the solver is exact in an objective of its own, which only a test of its package can name "
+    "(exact_objective of the kit)"
+)
 
 
 class SolverConformance(Conformance, kit=True):
@@ -105,7 +117,32 @@ class SolverConformance(Conformance, kit=True):
         yield from itertools.starmap(self.make_problem, itertools.product(budgets, self.seeds))
 
     def _solve(self, problem: ScheduleProblem) -> Solution:
-        return self.make_solver().solve(problem)
+        return _solved(self.make_solver(), problem)
+
+    def _scheduled(self, problem: ScheduleProblem) -> tuple[Solution, Schedule]:
+        """Solve a problem that has a schedule, and see that one was found."""
+        solution = self._solve(problem)
+        assert solution.schedule is not None, (
+            f"the solver said {solution.result.name} of a problem ({_given(problem)}) that has a schedule "
+            "of finite cost: INFEASIBLE says that there is none, so find one before you say it"
+        )
+        return solution, solution.schedule
+
+    def _forced(self, problem: ScheduleProblem, schedule: Schedule) -> float:
+        """The solver's objective where only this schedule may be used."""
+        forced = self._solve(_only(problem, schedule))
+        found = forced.schedule and forced.schedule.computed
+        costly = Need.COSTS in self._needs()
+        left = "(and of length one) have finite costs" if costly else "are among the displacements"
+        spans = f"only the spans of steps {schedule.computed} {left}"
+        assert found is not None, (
+            f"{spans}, and the solver said {forced.result.name}: find the one schedule that is left, or "
+            "derive the objective without the solver, in objective_at(problem, schedule) of your kit"
+        )
+        assert found == schedule.computed, (
+            f"{spans}, and the solver takes {found}: use no other span"
+        )
+        return forced.objective
 
     def _needs(self) -> frozenset[Need]:
         return self.make_solver().abilities.needs
@@ -121,10 +158,7 @@ class SolverConformance(Conformance, kit=True):
             known = self.objective_at(problem, schedule)
             if known is None and not self._needs() & FORCING:
                 raise NotApplicable("the solver's objective of other schedules cannot be known")
-            yield (
-                schedule,
-                self._solve(_only(problem, schedule)).objective if known is None else known,
-            )
+            yield schedule, self._forced(problem, schedule) if known is None else known
 
     # -- the schedule ---------------------------------------------------------------------------------
 
@@ -132,16 +166,15 @@ class SolverConformance(Conformance, kit=True):
         """Of a problem that holds what ``abilities.needs`` names, and nothing else."""
         for budget in range(1, self.num_steps + 1):
             bare = _without(self.make_problem(budget, 0), set(Need) - self._needs())
-            schedule = self._solve(bare).schedule
-            assert schedule is not None, f"no schedule at budget {budget}"
-            found = (schedule.num_steps, schedule.budget)
-            assert found == (self.num_steps, budget), f"(N, B) is {found} at budget {budget}"
+            self._scheduled(bare)
 
     def test_what_is_not_in_needs_does_not_change_the_solution(self) -> None:
         """But for gains, anchor and reference, which a solver may use where there are some."""
         for problem in self._tried():
             bare = self._solve(_without(problem, set(Need) - self._needs() - OPTIONAL))
-            _assert_same(bare, self._solve(problem), "without other measurements and with them")
+            _assert_same(
+                bare, self._solve(problem), "without other measurements and with them", FIELDS
+            )
 
     def test_a_problem_without_what_is_needed_is_refused_in_words(self) -> None:
         for need in self._needs():
@@ -153,15 +186,15 @@ class SolverConformance(Conformance, kit=True):
             raise NotApplicable("the solver does not need costs")
         for budget, seed in itertools.product((2, 4), self.seeds):
             problem = self.make_problem(budget, seed)
-            tempting = self._solve(problem).schedule
-            assert tempting is not None
-            assert problem.costs is not None
-            costs = problem.costs.copy()
+            _, tempting = self._scheduled(problem)
+            costs = _costs(problem).copy()
             costs[max(_pairs(tempting), key=lambda span: span[1] - span[0])] = np.inf
-            schedule = self._solve(replace(problem, costs=costs)).schedule
-            assert schedule is not None, "a schedule without the span exists, and none was found"
+            _, schedule = self._scheduled(replace(problem, costs=costs))
             used = [span for span in _pairs(schedule) if not np.isfinite(costs[span])]
-            assert not used, f"spans {used} are marked inf, and the schedule uses them"
+            assert not used, (
+                f"spans {used} are marked inf, and the schedule {schedule.computed} uses them: "
+                "choose among the others"
+            )
 
     def test_an_infeasible_problem_is_a_value(self) -> None:
         if not self._knows_costs():
@@ -169,11 +202,12 @@ class SolverConformance(Conformance, kit=True):
         n = self.num_steps
         problem = self.make_problem(2, 0)
         start, stop = np.indices((n, n + 1))
-        assert problem.costs is not None
-        costs = np.where(stop - start > n // 2 - 1, np.inf, problem.costs)
+        costs = np.where(stop - start > n // 2 - 1, np.inf, _costs(problem))
         solution = self._solve(replace(problem, costs=costs))
-        assert solution.result is Result.INFEASIBLE, f"the result is {solution.result.name}"
-        assert solution.schedule is None
+        assert solution.result is Result.INFEASIBLE, (
+            f"every schedule uses a span marked inf, and the result is {solution.result.name}: "
+            "return Solution(None, inf, Result.INFEASIBLE)"
+        )
 
     # -- what is claimed ------------------------------------------------------------------------------
 
@@ -181,27 +215,31 @@ class SolverConformance(Conformance, kit=True):
         """As derived without the solver, or as reported where only this schedule may be used."""
         for seed in self.seeds:
             problem = self.make_problem(4, seed)
-            solution = self._solve(problem)
-            assert solution.schedule is not None
-            wanted = self.objective_at(problem, solution.schedule)
+            solution, schedule = self._scheduled(problem)
+            wanted = self.objective_at(problem, schedule)
             if wanted is None:
                 if not self._needs() & FORCING:
                     raise NotApplicable("the solver's objective of a schedule cannot be known")
-                forced = self._solve(_only(problem, solution.schedule))
-                steps = forced.schedule and forced.schedule.computed
-                assert steps == solution.schedule.computed, f"{steps} has spans out of reach"
-                wanted = forced.objective
+                wanted = self._forced(problem, schedule)
             assert self._near(solution.objective, wanted), (
-                f"the objective is reported as {solution.objective}, the schedule's is {wanted}"
+                f"the objective is reported as {solution.objective}, that of {schedule.computed} is "
+                f"{wanted}: report the objective of the schedule that is returned"
             )
 
     def test_the_lower_bound_is_a_bound(self) -> None:
         for seed in self.seeds:
-            solution = self._solve(self.make_problem(4, seed))
-            assert np.isfinite(solution.objective)
-            if solution.lower_bound is not None:
-                assert solution.lower_bound <= solution.objective * (1 + 1e-9) + 1e-12
-                assert solution.certificate, "a bound says what it bounds"
+            solution, _ = self._scheduled(self.make_problem(4, seed))
+            value, bound = solution.objective, solution.lower_bound
+            assert np.isfinite(value), (
+                f"the objective of a schedule is {value}: give a finite number"
+            )
+            if bound is not None:
+                assert bound <= value * (1 + 1e-9) + 1e-12, (
+                    f"the lower bound {bound} is above the objective {value}: give None where none is known"
+                )
+                assert solution.certificate, (
+                    "a bound says what it bounds: give Solution.certificate"
+                )
 
     def test_no_schedule_is_below_the_lower_bound(self) -> None:
         bounds = [(p, self._solve(p).lower_bound) for p in self._tried()]
@@ -211,7 +249,8 @@ class SolverConformance(Conformance, kit=True):
         for problem, bound in given:
             for schedule, value in self._values(problem):
                 assert bound <= value * (1 + self.rtol) + 1e-12, (
-                    f"the bound is {bound}, and {schedule.computed} has {value}"
+                    f"the lower bound is {bound}, and {schedule.computed} has {value}: give a bound of "
+                    "all schedules, or None"
                 )
 
     def test_what_is_called_optimal_is(self) -> None:
@@ -223,7 +262,7 @@ class SolverConformance(Conformance, kit=True):
         for problem, least in optimal:
             for schedule, value in self._values(problem):
                 assert least <= value * (1 + self.rtol) + 1e-12, (
-                    f"{least} is called optimal, and {schedule.computed} has {value}"
+                    f"{least} is called optimal, and {schedule.computed} has {value}: say Result.FOUND"
                 )
 
     def test_an_exact_solver_says_so_of_every_budget(self) -> None:
@@ -231,19 +270,28 @@ class SolverConformance(Conformance, kit=True):
             raise NotApplicable("the solver does not claim to be exact")
         for budget in range(1, self.num_steps + 1):
             result = self._solve(self.make_problem(budget, 1)).result
-            assert result in (Result.OPTIMAL, Result.INFEASIBLE), f"{result} at budget {budget}"
+            assert result in (Result.OPTIMAL, Result.INFEASIBLE), (
+                f"abilities say exact=True, and the result at budget {budget} is {result.name}: say OPTIMAL, "
+                "or leave exact out"
+            )
 
     def test_an_exact_solver_equals_brute_force(self) -> None:
         objective = self.exact_objective()
+        if objective is None and self.make_solver().abilities.exact:
+            raise NotApplicable(UNNAMED)
         if objective is None:
-            raise NotApplicable("the solver does not claim to be exact in the span costs")
+            raise NotApplicable("the solver does not claim to be exact")
         for seed in self.seeds:
             for budget in range(1, self.num_steps + 1):
                 problem = self.make_problem(budget, seed)
                 got, best = self._solve(problem), BruteForce(objective).solve(problem)
-                assert got.result is Result.OPTIMAL
+                assert got.result is Result.OPTIMAL, (
+                    f"exact_objective is given, and the result at budget {budget} is {got.result.name}: say "
+                    "OPTIMAL, or give no exact_objective"
+                )
                 assert self._near(got.objective, best.objective), (
-                    f"brute force has {best.objective} at budget {budget}, got {got.objective}"
+                    f"brute force over exact_objective has {best.objective} at budget {budget}, the solver "
+                    f"{got.objective}: one of the two is wrong"
                 )
 
     def test_other_measurements_give_another_objective(self) -> None:
@@ -251,7 +299,7 @@ class SolverConformance(Conformance, kit=True):
             raise NotApplicable("the solver needs neither costs nor displacements nor an evaluator")
         first, second = (self._solve(self.make_problem(4, seed)) for seed in (0, 1))
         assert first.objective != second.objective, (
-            f"the objective is {first.objective} whatever was measured"
+            f"the objective is {first.objective} whatever was measured: compute it from the problem"
         )
 
     def test_the_price_is_what_was_spent_and_nothing_without_an_evaluator(self) -> None:
@@ -260,17 +308,27 @@ class SolverConformance(Conformance, kit=True):
             raise NotApplicable("the problem has no evaluator")
         counting = CountingEvaluator(problem.evaluator)
         solution = self._solve(replace(problem, evaluator=counting))
-        assert solution.nfe == counting.nfe, f"{counting.nfe} were spent, got {solution.nfe}"
-        assert solution.nfe == 0 or Need.EVALUATOR in self._needs()
+        assert solution.nfe == counting.nfe, (
+            f"{counting.nfe} evaluations were spent, and Solution.nfe is {solution.nfe}: add up the nfe of "
+            "each Evaluation"
+        )
+        assert solution.nfe == 0 or Need.EVALUATOR in self._needs(), (
+            "the evaluator was used, and abilities.needs do not name it: add Need.EVALUATOR"
+        )
 
     def test_the_frontier_is_what_each_budget_gives_alone(self) -> None:
         solver, problem = self.make_solver(), self.make_problem(4, 0)
         if type(solver).frontier is ScheduleSolver.frontier:
-            assert not solver.abilities.all_budgets, "one budget after the other is no single pass"
+            assert not solver.abilities.all_budgets, (
+                "abilities say all_budgets=True, and frontier solves one budget after the other: override "
+                "frontier, or leave all_budgets out"
+            )
             raise NotApplicable("the solver has no frontier of its own")
         with unchanged(problem=problem):
             frontier = solver.frontier(problem)
-        assert len(frontier) == problem.budget
+        assert len(frontier) == problem.budget, (
+            f"frontier has {len(frontier)} solutions: return one for each budget from 1 to {problem.budget}"
+        )
         for budget, found in enumerate(frontier, 1):
             alone = self._solve(replace(problem, budget=budget))
             one, other = (replace(s, stats={}, certificate="") for s in (found, alone))
@@ -285,31 +343,33 @@ class SolverConformance(Conformance, kit=True):
         kind = type(solver)
         with mock.patch.object(kind, "solve", autospec=True, side_effect=kind.solve) as solve:
             solver.frontier(problem)
-        assert solve.call_count < problem.budget, "frontier solves each budget by itself"
+        assert solve.call_count < problem.budget, (
+            "frontier calls solve for each budget: answer all of them in one pass, or leave all_budgets out"
+        )
 
     # -- nothing beside the problem -------------------------------------------------------------------
 
     def test_the_same_problem_gives_the_same_solution(self) -> None:
         first, second = (self._solve(self.make_problem(3, 1)) for _ in range(2))
-        _assert_same(first, second, "once and again")
+        _assert_same(first, second, "once and again", STATE)
 
     def test_a_solver_can_be_used_again(self) -> None:
         solver = self.make_solver()
-        first = solver.solve(self.make_problem(3, 0))
-        solver.solve(self.make_problem(5, 1))
-        again = solver.solve(self.make_problem(3, 0))
-        _assert_same(first, again, "before and after another problem")
+        first = _solved(solver, self.make_problem(3, 0))
+        _solved(solver, self.make_problem(5, 1))
+        again = _solved(solver, self.make_problem(3, 0))
+        _assert_same(first, again, "before and after another problem", STATE)
 
     def test_solvers_do_not_influence_each_other(self) -> None:
         """Whatever was solved before, and by how many."""
         given = [(3, 0), (4, 1)]
         first, second = self.make_solver(), self.make_solver()
         forwards = [
-            s.solve(self.make_problem(*g)) for s, g in zip((first, second), given, strict=True)
+            _solved(s, self.make_problem(*g)) for s, g in zip((first, second), given, strict=True)
         ]
         backwards = [self._solve(self.make_problem(*g)) for g in reversed(given)]
         for once, again in zip(forwards, reversed(backwards), strict=True):
-            _assert_same(once, again, "in one order and in another")
+            _assert_same(once, again, "in one order and in another", STATE)
 
     def test_the_problem_is_not_changed(self) -> None:
         problem = self.make_problem(4, 0)
@@ -326,11 +386,13 @@ class SolverConformance(Conformance, kit=True):
             if array is not None:
                 array.setflags(write=False)
         writable = self._solve(self.make_problem(3, 0))
-        _assert_same(self._solve(problem), writable, "of read-only and of writable arrays")
+        _assert_same(
+            self._solve(problem), writable, "of read-only and of writable arrays", READ_ONLY
+        )
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         first, second = under_two_random_states(lambda: self._solve(self.make_problem(3, 0)))
-        _assert_same(first, second, "in two random states of the process")
+        _assert_same(first, second, "in two random states of the process", SEEDS)
 
     def test_random_choices_follow_the_seed_of_the_problem(self) -> None:
         """As far as :func:`~otcache_core.testing.purity.seeds_of_generators` sees them."""
@@ -340,19 +402,54 @@ class SolverConformance(Conformance, kit=True):
             with seeds_of_generators(type(self.make_solver()).__module__) as made:
                 self._solve(replace(problem, seed=seed))
             seeds.append([snapshot(each) for each in made])
-            assert not any(each is None for each in made), "a generator is not seeded"
+            unseeded = any(each is None for each in made)
+            assert not unseeded, "a random generator is not seeded: seed it with problem.seed"
         if not any(seeds):
             raise NotApplicable("the solver makes no random generator")
-        assert seeds[0] != seeds[1], "generators are the same whatever the problem's seed"
+        assert seeds[0] != seeds[1], (
+            "random generators are the same whatever problem.seed is: seed them with it"
+        )
 
     def _near(self, value: float, wanted: float) -> bool:
         return math.isclose(value, wanted, rel_tol=self.rtol, abs_tol=1e-12)
 
 
-def _assert_same(first: Solution, second: Solution, when: str) -> None:
+def _assert_same(first: Solution, second: Solution, when: str, advice: str) -> None:
     """Assert that two solutions are equal but for their counters, which may hold times."""
     one, other = (snapshot(replace(solution, stats={})) for solution in (first, second))
-    assert one == other, f"{when}: {_told(first)} and {_told(second)}"
+    assert one == other, f"solutions differ {when}: {_told(first)} and {_told(second)}; {advice}"
+
+
+def _solved(solver: ScheduleSolver, problem: ScheduleProblem) -> Solution:
+    """Solve, and see that the schedule has the size that was asked for before a law looks at it."""
+    try:
+        found: object = solver.solve(problem)
+    except Exception as error:
+        error.add_note(f"given {_given(problem)}")
+        raise
+    assert isinstance(found, Solution), f"solve gives {shown(found)}: return a Solution"
+    schedule = found.schedule
+    size = None if schedule is None else (schedule.num_steps, schedule.budget)
+    assert size is None or size == (problem.num_steps, problem.budget), (
+        f"given {_given(problem)}, the schedule is {schedule and schedule.computed} of N = {size[0]}: return "
+        "one with exactly B computed steps of N, step 0 among them"
+    )
+    return found
+
+
+def _given(problem: ScheduleProblem) -> str:
+    """Return N and B of a problem, and whether spans are left out, in words."""
+    given = f"N = {problem.num_steps}, B = {problem.budget}"
+    upper = np.triu_indices(problem.num_steps, k=1, m=problem.num_steps + 1)
+    capped = problem.costs is not None and not np.isfinite(problem.costs[upper]).all()
+    return f"{given}, some spans marked inf" if capped else given
+
+
+def _costs(problem: ScheduleProblem) -> NDArray[np.float64]:
+    assert problem.costs is not None, (
+        "make_problem of your kit gives no costs: the solver needs them"
+    )
+    return problem.costs
 
 
 def _told(solution: Solution) -> str:
@@ -394,6 +491,4 @@ def _without(problem: ScheduleProblem, needs: set[Need]) -> ScheduleProblem:
 
 
 def _uniform(num_steps: int, budget: int) -> Schedule:
-    schedule = Uniform().solve(ScheduleProblem(num_steps, max(1, budget))).schedule
-    assert schedule is not None
-    return schedule
+    return Schedule(num_steps, uniform_steps(num_steps, max(1, budget)))
