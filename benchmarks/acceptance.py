@@ -16,9 +16,9 @@ from pathlib import Path
 from speed import measured
 
 import otcache
-from otcache.report.duels import duels
-from otcache.report.markdown import duels_markdown, markdown_table
-from otcache.results import Results
+from otcache.report.analysis import duels
+from otcache.report.results import Results
+from otcache.report.tables import duels_markdown, markdown_table
 from otcache_core.calibration import Calibration
 from otcache_core.policy import Policy
 

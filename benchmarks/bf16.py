@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 import otcache
-from otcache.recipe import Recipe
-from otcache.statistics import mean_interval, paired_difference
+from otcache.calibration.recipe import Recipe
+from otcache.report.statistics import mean_interval, paired_difference
 from otcache.targets import choose
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry

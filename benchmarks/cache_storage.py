@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
 import otcache
+from otcache.calibration.recipe import Recipe
 from otcache.opening import find_demo
-from otcache.recipe import Recipe
-from otcache.statistics import mean_interval, paired_difference, paired_ratio
+from otcache.report.statistics import mean_interval, paired_difference, paired_ratio
 from otcache.targets import choose
 from otcache_core import OtcacheError
 from otcache_core.contracts import SampleRequest, Storage, compare

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
-from otcache.timing import Pair, speed
+from otcache.comparison.timing import Pair, speed
 from otcache_core import Schedule
 from otcache_core.contracts import RunReport
 from otcache_diffusers.executor import TorchExecutor
@@ -247,7 +247,7 @@ def lines(bench: Bench, num_steps: int, repeats: int) -> list[str]:
     for schedule in schedules.values():  # warm
         bench.run(schedule)
     runs: dict[int, list[Run]] = {b: [] for b in schedules}
-    for number in range(repeats):  # either end first in turn, as in otcache.timing
+    for number in range(repeats):  # either end first in turn, as in otcache.comparison.timing
         for b, schedule in list(schedules.items())[:: -1 if number % 2 else 1]:
             runs[b].append(bench.run(schedule))
     name = f"{bench.size.name}, {bench.parameters / 1e6:.0f} M, {bench.size.pixels} px"

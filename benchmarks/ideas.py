@@ -23,7 +23,7 @@ import numpy as np
 from ideas_bench import BUDGETS, HELD_PROMPTS, HELD_SEEDS, LADDER, TUNING_PROMPTS, Bench, Row
 from ideas_loop import N
 
-from otcache.statistics import paired_ratio
+from otcache.report.statistics import paired_ratio
 
 IDEAS = {
     "branches": (ideas_branches, "Schedules of single branches under guidance"),

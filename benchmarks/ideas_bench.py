@@ -11,7 +11,7 @@ import numpy as np
 from ideas_loop import Loop, N, Plan, Samples, run
 
 import otcache
-from otcache.recipe import Recipe
+from otcache.calibration.recipe import Recipe
 from otcache_core.calibration import Calibration
 from otcache_diffusers import demo
 

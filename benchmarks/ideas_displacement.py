@@ -9,7 +9,7 @@ from ideas_bench import Bench, Row
 from ideas_loop import N, Plan
 from numpy.typing import NDArray
 
-from otcache.calibration_stages import gains
+from otcache.calibration.stages import gains
 from otcache_core import ScheduleProblem
 from otcache_solvers.second_order import SecondOrder
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import otcache
-from otcache.statistics import paired_ratio
+from otcache.report.statistics import paired_ratio
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.architecture import Canvas

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import otcache
-from otcache.recipe import Recipe
-from otcache.statistics import Interval, mean_interval
-from otcache.store import digest
+from otcache.calibration.recipe import Recipe
+from otcache.calibration.store import digest
+from otcache.report.statistics import Interval, mean_interval
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest

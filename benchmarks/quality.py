@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from rivals import Rivals
 
 import otcache
-from otcache.recipe import Recipe
-from otcache.statistics import mean_interval, paired_ratio
+from otcache.calibration.recipe import Recipe
+from otcache.report.statistics import mean_interval, paired_ratio
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
@@ -275,7 +275,7 @@ class Table:
         )
 
     def _iterations(self, price: dict[str, float]) -> str:
-        """How many schedules the searched rival anneals, as otcache.arena.rules has it."""
+        """How many schedules the searched rival anneals, as otcache.comparison.baselines has it."""
         n, refinement = self._setting.num_steps, price.get("refinement", 0.0)
         rows = {SEARCHED: sum(price.values()) - refinement, SEARCHED_LONGER: sum(price.values())}
         parts = []
@@ -355,7 +355,8 @@ def preamble(samples: int, skipped: Sequence[str]) -> list[str]:
         "budget, as many evaluations as otcache's whole calibration took for all budgets, or as the refined "
         "one took where its row says so (that row is a rival of the refined policy alone). Half of the "
         "schedules it can run are annealed, at most 200 as published, and the climb has the rest; both rules "
-        "are in otcache.arena.rules with all others. The budget at B/N = 0.1 is shown and counts in no mean.",
+        "are in otcache.comparison.baselines with all others. The budget at B/N = 0.1 is shown and counts in "
+        "no mean.",
         "",
         *left_out,
     ]

@@ -20,8 +20,8 @@ from quality import BATCH, CALIBRATION_PROMPTS, Setting
 from scipy.stats import spearmanr
 
 import otcache
-from otcache.calibration_stages import gains
-from otcache.recipe import Recipe
+from otcache.calibration.recipe import Recipe
+from otcache.calibration.stages import gains
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration

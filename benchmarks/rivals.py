@@ -8,23 +8,23 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from otcache.arena.rules import (
+from otcache.comparison.baselines import (
     Annealed,
     LeMiCa,
     MeanCache,
+    ScheduledBaseline,
     StateDP,
     UniformSteps,
     UniformTaylor,
 )
-from otcache.arena.scheduled import ScheduledBaseline
-from otcache.arena.tuning import Tuning
+from otcache.comparison.tuning import Tuning
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 
 
 class Rivals:
-    """One schedule a method and budget; otcache.arena.rules states each rule.
+    """One schedule a method and budget; otcache.comparison.baselines states each rule.
 
     Args:
         pipe, request: the calibration samples.

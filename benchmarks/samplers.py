@@ -14,8 +14,8 @@ import numpy as np
 from quality import BATCH, CALIBRATION_PROMPTS, Setting
 
 import otcache
-from otcache.recipe import Recipe
-from otcache.statistics import paired_ratio
+from otcache.calibration.recipe import Recipe
+from otcache.report.statistics import paired_ratio
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 import otcache
-from otcache.arena.tuning import Tuning
+from otcache.comparison.tuning import Tuning
 from otcache.solving import problem_of
 from otcache.targets import choose
 from otcache_core import Need, OtcacheError, Result, ScheduleProblem, Solution
 from otcache_core.contracts import SampleRequest, ScheduleSolver
 from otcache_core.interpolation import schedule_on
 from otcache_core.plugins import Registry, installed
+from otcache_core.warp import uniform_steps
 from otcache_diffusers import demo
 
 BUDGETS = (4, 5, 6, 8, 10, 15)
@@ -93,7 +94,7 @@ class Bench:
     def in_time(self) -> int:
         """Evaluations that the pipeline makes in nine tenths of the time that a solver has."""
         evaluator, began = self.tuning.evaluator, time.perf_counter()
-        schedules = [otcache.Schedule(self._steps, tuple(range(b))) for b in BUDGETS]
+        schedules = [otcache.Schedule(self._steps, uniform_steps(self._steps, b)) for b in BUDGETS]
         nfe = evaluator.evaluate(schedules).nfe
         return int(0.9 * SECONDS * nfe / (time.perf_counter() - began))
 

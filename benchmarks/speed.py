@@ -1,8 +1,8 @@
 """Measured speedup of the denoising loop on the demo pipeline: ``python benchmarks/speed.py [POLICY]``.
 
-Full runs and accelerated runs take turns (:mod:`otcache.timing`); the ratio is the median over the pairs.
-Without a policy file the computed steps are evenly spaced and forecast by linear extrapolation, which costs
-the same.
+Full runs and accelerated runs take turns (:mod:`otcache.comparison.timing`); the ratio is the median over the
+pairs. Without a policy file the computed steps are evenly spaced and forecast by linear extrapolation, which
+costs the same.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 
 import otcache
+from otcache.comparison.timing import Pair, Speed, speed, take_turns
 from otcache.targets import choose
-from otcache.timing import Pair, Speed, speed, take_turns
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo

@@ -17,7 +17,7 @@ import numpy as np
 from quality import OURS, Bench, Pictures, Setting
 
 import otcache
-from otcache.statistics import mean_interval, paired_ratio
+from otcache.report.statistics import mean_interval, paired_ratio
 from otcache_core import interpolation
 from otcache_core.policy import Policy
 

@@ -12,7 +12,7 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
-from otcache.arena import Job, Settings, compare
+from otcache.comparison import Job, Settings, compare
 from otcache.opening import open_pipeline
 from otcache.saving import save
 from otcache.single import run_once

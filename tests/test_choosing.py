@@ -14,9 +14,9 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache import cli
-from otcache.choices import check_choices
+from otcache.calibration.choices import check_choices
+from otcache.calibration.recipe import Recipe
 from otcache.planning import nodes_of
-from otcache.recipe import Recipe
 from otcache.solving import problem_of
 from otcache_core import Info, Registry, Result, ScheduleProblem, Solution, Span, hookimpl
 from otcache_core.contracts import (
@@ -293,7 +293,7 @@ def test_the_command_line_takes_the_same_names(
         raise otcache.OtcacheError("seen")
 
     opened = SimpleNamespace(target=None, prompts=["a"], call={})
-    monkeypatch.setattr("otcache.calibrating.calibrate", measured)
+    monkeypatch.setattr("otcache.calibration.calibrate.calibrate", measured)
     monkeypatch.setattr("otcache.opening.open_pipeline", lambda name: opened)
     common = ["otcache", "calibrate", "demo", "--steps", "12", "--out", str(tmp_path / "c")]
     words = "--cost-model a --proposals b,c --interpolation d --anchor-search e --refinement f --forecaster g"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otcache.arena.measures import OF_CLIPS, Measures
+from otcache.comparison.metrics import OF_CLIPS, Measures
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
 from otcache_core.testing.pictures import moving, noisy

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from otcache.arena import Job, Settings, compare
-from otcache.results import Results
+from otcache.comparison import Job, Settings, compare
+from otcache.report.results import Results
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 import otcache
 from otcache import cli
+from otcache.calibration.recipe import Recipe
 from otcache.demo import DemoSettings
 from otcache.demo.run import _Bench
 from otcache.opening import open_demo
-from otcache.recipe import Recipe
 from otcache.report import rebuild
-from otcache.results import Results
+from otcache.report.results import Results
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy, Provenance
 

@@ -13,7 +13,7 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
-from otcache import calibration_stages
+from otcache.calibration import stages as calibration_stages
 from otcache_core import Trajectory
 from otcache_core.errors import OtcacheNotice
 from otcache_core.identification import EULER_LIMIT, euler_residual, identify

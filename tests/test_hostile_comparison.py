@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otcache.arena import Job, Settings, compare
+from otcache.comparison import Job, Settings, compare
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
 

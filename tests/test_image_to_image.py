@@ -10,7 +10,7 @@ from diffusers import FluxImg2ImgPipeline
 from tiny_flux import make_flux, noise, quiet
 
 import otcache
-from otcache import calibration_stages
+from otcache.calibration import stages as calibration_stages
 from otcache.single import run_once
 from otcache_core.errors import OtcacheNotice
 

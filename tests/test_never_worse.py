@@ -13,7 +13,7 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache.planning import doubtful
-from otcache.statistics import mean_interval
+from otcache.report.statistics import mean_interval
 from otcache_core.errors import OtcacheNotice
 from otcache_core.warp import uniform_steps
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import otcache
-from otcache.arena.rules import Ours
+from otcache.comparison.baselines import Ours
 from otcache.plugin_tools.toy_targets import tensor_loop
 from otcache_core.contracts import Baseline, SampleRequest
 from otcache_core.errors import OtcacheNotice

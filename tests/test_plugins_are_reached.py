@@ -16,8 +16,8 @@ from toy import STEPS, make_loop
 from typer.testing import CliRunner
 
 import otcache
-from otcache.arena import Job, Settings, compare
 from otcache.cli.app import app
+from otcache.comparison import Job, Settings, compare
 from otcache.single import run_once
 from otcache.solving import MEASURED
 from otcache_core import Registry, Schedule

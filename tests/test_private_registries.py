@@ -19,7 +19,7 @@ import torch
 import toy
 
 import otcache
-from otcache.arena import Job, Settings, compare
+from otcache.comparison import Job, Settings, compare
 from otcache.single import run_once
 from otcache.targets import choose
 from otcache_core import PluginError, Schedule

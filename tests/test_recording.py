@@ -12,7 +12,8 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
-from otcache import calibration_stages as stage
+from otcache.calibration import stages as stage
+from otcache.calibration.bench import Job
 from otcache_core import Info, OtcacheError, Registry, ScheduleProblem, Trajectory, hookimpl
 from otcache_core.contracts import CostModel, Evaluator, SampleRequest, SpanCosts
 from otcache_core.plugins import installed
@@ -34,7 +35,7 @@ def test_runs_are_those_that_a_calibration_records(
     seen: list[Trajectory] = []
     real = stage.record
 
-    def watched(job: stage.Job) -> list[Trajectory]:
+    def watched(job: Job) -> list[Trajectory]:
         seen.extend(real(job))
         return seen
 

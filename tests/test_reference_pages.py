@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from otcache.arena.folder import Run
-from otcache.results import Cell, Missing, Results
+from otcache.comparison.folder import Run
+from otcache.report.results import Cell, Missing, Results
 from otcache_core import Calibration, Policy, Provenance, Rung, Schedule, ScheduleTable
 from otcache_core.array_files import load_arrays
 from otcache_core.calibration import Measured

@@ -19,7 +19,7 @@ import torch
 from toy import STEPS, Swirl, make_loop
 
 import otcache
-from otcache.recording import request_of
+from otcache.calibration.record import request_of
 from otcache_core import Provenance, Registry
 
 N = 6

@@ -9,9 +9,9 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
-from otcache.arena.run import check_methods
-from otcache.arena.solver_steps import SolverSteps
-from otcache.arena.tuning import Tuning
+from otcache.comparison.runner import check_methods
+from otcache.comparison.solver_steps import SolverSteps
+from otcache.comparison.tuning import Tuning
 from otcache.solving import MEASURED, problem_of
 from otcache_core import Info, Need, Registry, Result, ScheduleProblem, Solution, hookimpl
 from otcache_core.contracts import Abilities, SampleRequest, ScheduleSolver

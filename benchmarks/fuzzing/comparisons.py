@@ -10,24 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzing.loaders import Loader, N, attempt, one, show, use_table
-from otcache.arena.asking import read_tagged
-from otcache.arena.assembly import Assembly
-from otcache.arena.folder import REFERENCE, Folder, Plan, Run
-from otcache.arena.job import Job
-from otcache.arena.measures import Measures
+from otcache.comparison.collect import Assembly
+from otcache.comparison.folder import REFERENCE, Folder, Plan, Run
+from otcache.comparison.job import Job, read_tagged
+from otcache.comparison.metrics import Measures
+from otcache.comparison.timing import Pair
 from otcache.estimating import estimate
 from otcache.model_folder import ModelFolder
 from otcache.published import names, published
 from otcache.report import write_report
-from otcache.report.album import Album
-from otcache.report.csv_table import csv_table
 from otcache.report.grid import grid_png
-from otcache.report.html import render
-from otcache.report.markdown import document
-from otcache.report.terminal import summary_table
-from otcache.results import FULL, Cell, Missing, Results
+from otcache.report.page import render
+from otcache.report.pictures import Album
+from otcache.report.results import FULL, Cell, Missing, Results
+from otcache.report.tables import csv_table, document, summary_table
 from otcache.samples import read_samples
-from otcache.timing import Pair
 from otcache_core import Info, Registry, hookimpl
 from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
 from otcache_core.contracts import QualityMetric
@@ -45,7 +42,7 @@ class Rmse(QualityMetric):
         self, images: NDArray[np.floating], references: NDArray[np.floating]
     ) -> NDArray[np.float64]:
         """One number an image."""
-        from otcache.state_error import state_rmse
+        from otcache.comparison.collect import state_rmse
 
         return state_rmse(images, references)
 

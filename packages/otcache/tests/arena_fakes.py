@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from otcache.arena.folder import REFERENCE, Folder, Plan, Run
-from otcache.arena.job import Job
-from otcache.results import FULL, Missing
-from otcache.timing import Pair
+from otcache.comparison.folder import REFERENCE, Folder, Plan, Run
+from otcache.comparison.job import Job
+from otcache.comparison.timing import Pair
+from otcache.report.results import FULL, Missing
 
 N = 8
 #: A full run of a second, more or less, beside runs that take 0.3.
@@ -80,7 +80,7 @@ WORKER = """
 import json, os, sys
 sys.path.insert(0, {tests!r})
 from arena_fakes import pictures, run
-from otcache.arena.folder import Folder, Plan
+from otcache.comparison.folder import Folder, Plan
 method = sys.argv[2]
 part = Folder(sys.argv[1] and __import__("pathlib").Path(sys.argv[1])).of(method)
 if method == "noise":

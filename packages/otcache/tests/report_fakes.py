@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from otcache.report.pictures import Pictures
-from otcache.results import Cell, Missing, Results
+from otcache.report.results import Cell, Missing, Results
 
 METHODS = {
     "uniform": 1.6, "fewer steps": 1.5, "LeMiCa rule": 1.35, "Adams-Bashforth": 1.0, "otcache": 0.6

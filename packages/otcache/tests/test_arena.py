@@ -19,25 +19,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcache.arena import Settings
-from otcache.arena import run as arena_run
-from otcache.arena.asking import read_tagged, set_aside, spread
-from otcache.arena.assembly import FRAMES_PER_SECOND, Assembly
-from otcache.arena.channel import ORPHANED
-from otcache.arena.folder import CALIBRATION, Folder, Plan, slug
-from otcache.arena.matching import WITHIN, match
-from otcache.arena.measures import Measures
-from otcache.arena.rules import FluxTable
-from otcache.arena.run import check_methods
-from otcache.arena.supervisor import Supervisor
-from otcache.arena.tuning import Tuning
-from otcache.arena.worker import Bench, Worker, full_runs
+from otcache.comparison import Settings, runner
+from otcache.comparison.answers import WITHIN, match
+from otcache.comparison.baselines import FluxTable
+from otcache.comparison.channel import ORPHANED
+from otcache.comparison.collect import Assembly, state_rmse
+from otcache.comparison.folder import CALIBRATION, Folder, Plan, slug
+from otcache.comparison.job import read_tagged, set_aside, spread
+from otcache.comparison.metrics import Measures
+from otcache.comparison.runner import check_methods
+from otcache.comparison.supervisor import Supervisor
+from otcache.comparison.timing import ABOVE, ROUNDS, Pair
+from otcache.comparison.tuning import Tuning
+from otcache.comparison.worker import Bench, Worker, full_runs
+from otcache.opening import FRAMES_PER_SECOND
 from otcache.progress import Stages
 from otcache.published import published
 from otcache.report import write_report
-from otcache.results import FULL
-from otcache.state_error import state_rmse
-from otcache.timing import ABOVE, ROUNDS, Pair
+from otcache.report.results import FULL
 from otcache_core import FileError, OtcacheError
 from otcache_core.calibration import FACTS
 from otcache_core.contracts import (
@@ -350,7 +349,7 @@ def test_a_stopped_comparison_blames_nobody_and_goes_on_later(tmp_path: Path) ->
 
 def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
     script = (
-        "from otcache.arena.channel import Channel; import threading; "
+        "from otcache.comparison.channel import Channel; import threading; "
         "Channel().say('begin', what='x'); threading.Event().wait()"
     )
     words = [sys.executable, "-c", script]
@@ -364,7 +363,7 @@ def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_worker_ends_in_peace_while_its_supervisor_lives() -> None:
-    script = "from otcache.arena.channel import Channel; Channel().say('begin', what='x')"
+    script = "from otcache.comparison.channel import Channel; Channel().say('begin', what='x')"
     words = [sys.executable, "-c", script]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.wait(timeout=30) == 0
@@ -746,7 +745,7 @@ def test_solvers_are_tried_again_once_there_is_the_calibration_that_they_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But not what failed for a reason of its own."""
-    monkeypatch.setattr(arena_run, "Supervisor", Obedient)
+    monkeypatch.setattr(runner, "Supervisor", Obedient)
     folder = Folder(tmp_path)
     folder.begin(fakes.job(), overwrite=False)
     folder.of("uniform").keep_failure("", "it is made for U-Nets")
@@ -755,7 +754,7 @@ def test_solvers_are_tried_again_once_there_is_the_calibration_that_they_wanted(
         monkeypatch.setattr(Obedient, "ran", [])
         monkeypatch.setattr(Obedient, "power", power)
         methods = ("uniform", "solver:uniform")
-        arena_run._run_all(folder, methods, Settings(), Stages(False), RegistryDescription())
+        runner._run_all(folder, methods, Settings(), Stages(False), RegistryDescription())
         return Obedient.ran
 
     assert ran(power=False) == [FULL, CALIBRATION]

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otcache.arena.assembly import Assembly
-from otcache.arena.measures import Measures
+from otcache.comparison.collect import Assembly, state_rmse
+from otcache.comparison.metrics import Measures
 from otcache.report import rebuild, write_report
 from otcache.report.pictures import Pictures
-from otcache.results import Results
-from otcache.state_error import state_rmse
+from otcache.report.results import Results
 from otcache_core import OtcacheError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric
 from otcache_core.errors import OtcacheNotice

@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcache.calibration_stages import Ledger
-from otcache.candidates import (
+from otcache.calibration.bench import Ledger
+from otcache.calibration.contest import (
     BASELINES,
     SCREENED_ONLY,
     UNIFORM,
+    Contender,
     baselines,
+    measured,
     screening_samples,
     settle_ladder,
 )
-from otcache.comparison import Contender, measured
+from otcache.calibration.recipe import Recipe
 from otcache.progress import Stages
-from otcache.recipe import Recipe
 from otcache_core import Schedule
 from otcache_core.calibration import Rung
 from otcache_core.contracts import Evaluation

@@ -203,7 +203,7 @@ def test_set_goes_before_what_the_demo_says(
         return SimpleNamespace(nfe={"record": 32, "gaps": 0}, objective="rmse")
 
     demo = Opened(None, {"height": 64, "width": 64}, ["a fox"])
-    monkeypatch.setattr("otcache.calibrating.calibrate", measure)
+    monkeypatch.setattr("otcache.calibration.calibrate.calibrate", measure)
     monkeypatch.setattr("otcache.opening.open_pipeline", lambda name: demo)
     status, out, err = run(
         "calibrate", "demo", "--steps", 8, "--out", tmp_path, "--set", "height=32"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otcache.comparison import clearly_below, compare
+from otcache.calibration.contest import clearly_below, compare
 from otcache_core import OtcacheError, Schedule
 
 A, B, C = (Schedule(8, (0, k)) for k in (3, 4, 5))

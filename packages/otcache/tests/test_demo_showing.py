@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from otcache.arena.measures import OF_CLIPS
+from otcache.comparison.metrics import OF_CLIPS
 from otcache.demo import run as demo_run
 from otcache.demo.clips import GAP, row, write_clips
 from otcache.demo.methods import SAMPLERS, Method, _sampled
@@ -25,8 +25,8 @@ from otcache.demo.showing import only, tables
 from otcache.demo.verdict import verdict
 from otcache.progress import Stages
 from otcache.report.palette import series_of
+from otcache.report.results import Cell, Results
 from otcache.report.scales import scale_of
-from otcache.results import Cell, Results
 from otcache_core import FileError, Info, Registry, Schedule, hookimpl
 from otcache_core.contracts import ClipWriter, Measured, SampleRequest, check_clip
 

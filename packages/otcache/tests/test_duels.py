@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from otcache.report.duels import duel_table, duels
+from otcache.report.analysis import best_methods, duel_table, duels
 from otcache.report.grid import spread
-from otcache.report.markdown import duels_markdown, markdown_table
-from otcache.report.summary import best_methods
-from otcache.results import Cell, Results
+from otcache.report.results import Cell, Results
+from otcache.report.tables import duels_markdown, markdown_table
 
 
 def _results(ours: list[float], theirs: list[float]) -> Results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from otcache.calibration_stages import gains, mean_gram
+from otcache.calibration.stages import gains, mean_gram
 from otcache_core.testing import ToySampler
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from otcache import OtcacheError
-from otcache.arena.rules import FluxTable, LeMiCaTable
-from otcache.arena.tuning import Tuning
+from otcache.comparison.baselines import FluxTable, LeMiCaTable
+from otcache.comparison.tuning import Tuning
 from otcache.published import made_for, names, published
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otcache.recipe import Recipe
+from otcache.calibration.recipe import Recipe
 from otcache_core import OtcacheError
 from otcache_core.keep import Keep
 

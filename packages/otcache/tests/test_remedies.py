@@ -16,17 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 import arena_fakes as fakes
 import report_fakes
 
-from otcache.arena.asking import Question
-from otcache.arena.folder import Folder
-from otcache.arena.measures import Measures
-from otcache.calibration_stages import _check_alike
+from otcache.calibration.recipe import Recipe
+from otcache.calibration.stages import _check_alike
+from otcache.calibration.store import Store
+from otcache.comparison.folder import Folder
+from otcache.comparison.job import Question
+from otcache.comparison.metrics import Measures
 from otcache.opening import read_lines
-from otcache.recipe import Recipe
 from otcache.report.pictures import stack_shape
+from otcache.report.statistics import paired_ratio
 from otcache.samples import _unique
 from otcache.saving import save
-from otcache.statistics import paired_ratio
-from otcache.store import Store
 from otcache.targets import choose
 from otcache_core import FileError, OtcacheError, PluginError, Registry
 from otcache_core.plugins.kinds import EXTRAS

@@ -20,13 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache.report import rebuild, write_report
-from otcache.report.album import Album
-from otcache.report.film import LONGEST, frame_errors, rows_of, stills, strip
-from otcache.report.grid import grid_png, spread
-from otcache.report.html import render
-from otcache.report.pictures import data_uri, encode, shrink
+from otcache.report.grid import LONGEST, frame_errors, grid_png, rows_of, spread, stills, strip
+from otcache.report.page import render
+from otcache.report.pictures import Album, data_uri, encode, shrink
+from otcache.report.results import Results
 from otcache.report.wall import wall
-from otcache.results import Results
 from otcache_core import FileError, OtcacheError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -497,12 +495,13 @@ def test_one_sample_one_budget_and_an_error_of_zero() -> None:
 
 def test_plots_are_imported_on_use_and_leave_no_global_state() -> None:
     code = (
-        "import sys, otcache.report, otcache.report.html, otcache.results, otcache.statistics;"
+        "import sys, otcache.report, otcache.report.page;"
+        "import otcache.report.results, otcache.report.statistics;"
         "assert 'matplotlib' not in sys.modules; assert 'torch' not in sys.modules;"
         "import matplotlib; names = ['font.size', 'svg.hashsalt', 'text.color'];"
         "before = [matplotlib.rcParams[n] for n in names];"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import report_fakes as f;"
-        "otcache.report.html.render(f.fake_results((5,), 1));"
+        "otcache.report.page.render(f.fake_results((5,), 1));"
         "assert before == [matplotlib.rcParams[n] for n in names];"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

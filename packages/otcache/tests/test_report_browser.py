@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otcache.report.album import Album
-from otcache.report.html import render
-from otcache.results import Results
+from otcache.report.page import render
+from otcache.report.pictures import Album
+from otcache.report.results import Results
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package

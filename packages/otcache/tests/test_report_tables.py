@@ -13,17 +13,27 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from otcache.report.csv_table import COSTS, csv_table
-from otcache.report.front import MOST, coloured, front, rivals
-from otcache.report.html import render
-from otcache.report.markdown import document, markdown_table
-from otcache.report.palette import GREY, SERIES, series_of
-from otcache.report.summary import best_methods, headlines, shared_budgets, worst_first
-from otcache.report.table import rich_table
-from otcache.report.tags import harms, tags, tags_of
-from otcache.report.terminal import summary_table
-from otcache.results import Cell, Results
-from otcache.timing import ABOVE
+from otcache.comparison.timing import ABOVE
+from otcache.report.analysis import (
+    best_methods,
+    harms,
+    headlines,
+    shared_budgets,
+    tags,
+    tags_of,
+    worst_first,
+)
+from otcache.report.page import render
+from otcache.report.palette import GREY, MOST, SERIES, coloured, front, rivals, series_of
+from otcache.report.results import Cell, Results
+from otcache.report.tables import (
+    COSTS,
+    csv_table,
+    document,
+    markdown_table,
+    rich_table,
+    summary_table,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package

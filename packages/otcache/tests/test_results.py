@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otcache.results import Cell, Missing, Results
+from otcache.report.results import Cell, Missing, Results
 from otcache_core import FileError, OtcacheError
 
 CELL = Cell(

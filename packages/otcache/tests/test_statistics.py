@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from otcache.statistics import mean_interval, paired_difference, paired_ratio, win_rate
+from otcache.report.statistics import mean_interval, paired_difference, paired_ratio, win_rate
 from otcache_core import OtcacheError
 
 

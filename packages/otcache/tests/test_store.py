@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otcache.store import Store, StoredEvaluator
+from otcache.calibration.store import Store, StoredEvaluator
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.errors import OtcacheNotice

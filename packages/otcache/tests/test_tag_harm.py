@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otcache.statistics import TagHarm, tag_harm
+from otcache.report.statistics import TagHarm, tag_harm
 from otcache_core import OtcacheError
 
 TAGS = ("shape", "pair", "glyph", "emoji")

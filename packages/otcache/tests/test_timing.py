@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcache.results import Cell
-from otcache.timing import (
+from otcache.comparison.timing import (
     ABOVE,
     APART,
     DISAGREE,
@@ -28,6 +27,7 @@ from otcache.timing import (
     speed,
     take_turns,
 )
+from otcache.report.results import Cell
 
 N = 30
 

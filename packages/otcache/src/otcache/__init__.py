@@ -8,12 +8,12 @@ from otcache_core.public_names import imported_on_use
 if TYPE_CHECKING:
     from otcache.attached import enabled
     from otcache.attempts import Attempt, Done, Failed, attempt
-    from otcache.calibrating import calibrate
+    from otcache.calibration.calibrate import calibrate
+    from otcache.calibration.recipe import Recipe
+    from otcache.calibration.record import record
     from otcache.converting import load_schedule, load_table
     from otcache.estimating import Estimate, estimate
     from otcache.planning import plan
-    from otcache.recipe import Recipe
-    from otcache.recording import record
     from otcache.running import accelerate, load_policy
     from otcache.serving import Enabled, enable
     from otcache_core import (
@@ -89,14 +89,14 @@ __getattr__, __dir__ = imported_on_use(
         "OtcacheNotice": "otcache_core.errors",
         "PluginError": "otcache_core",
         "Policy": "otcache_core.policy",
-        "Recipe": "otcache.recipe",
+        "Recipe": "otcache.calibration.recipe",
         "Schedule": "otcache_core",
         "ScheduleError": "otcache_core",
         "ScheduleTable": "otcache_core",
         "Storage": "otcache_core.contracts",
         "accelerate": "otcache.running",
         "attempt": "otcache.attempts",
-        "calibrate": "otcache.calibrating",
+        "calibrate": "otcache.calibration.calibrate",
         "enable": "otcache.serving",
         "enabled": "otcache.attached",
         "estimate": "otcache.estimating",
@@ -106,6 +106,6 @@ __getattr__, __dir__ = imported_on_use(
         "loop": "otcache_core.loop",
         "notices_to": "otcache_core.notices",
         "plan": "otcache.planning",
-        "record": "otcache.recording",
+        "record": "otcache.calibration.record",
     },
 )

@@ -16,6 +16,8 @@ from otcache_core.files import read_bytes
 from otcache_core.plugins import Registry, installed
 
 MAX_PROMPTS = 10_000
+#: At which clips play where nobody says.
+FRAMES_PER_SECOND = 16.0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from otcache.attempts import attemptable
-from otcache.candidates import BASELINES, UNIFORM
+from otcache.calibration.contest import BASELINES, UNIFORM
+from otcache.calibration.recipe import FEW_STEPS
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import Forecaster, ScheduleSolver
@@ -24,8 +25,6 @@ from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
 from otcache_core.warp import uniform_steps
 
-#: Runs of at most so many steps are those of distilled models.
-FEW_STEPS = 8
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
 _RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}

@@ -8,7 +8,7 @@ from otcache_core.plugins import Info, hookimpl
 @hookimpl
 def otcache_provide_baselines() -> list[Info]:
     """otcache, and the published rules that are schedules on whole outputs."""
-    home = "otcache.arena.rules"
+    home = "otcache.comparison.baselines"
     even, linear = f"{home}:UniformSteps", {"forecaster": "linear"}
     return [
         Info("otcache", f"{home}:Ours", "the default policy: a given one, or calibrated here"),

@@ -11,16 +11,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache import calibration_stages as stage
-from otcache.asked_solver import frontier_of, solution_of
-from otcache.candidates import UNIFORM
-from otcache.choices import FITTED, name_of, solver_of
-from otcache.comparison import clearly_below, log_errors
+from otcache.calibration.bench import Job, Ledger
+from otcache.calibration.choices import FITTED, name_of, solver_of
+from otcache.calibration.contest import UNIFORM, clearly_below, log_errors
+from otcache.calibration.record import request_of
+from otcache.calibration.reproduction import Reproduced, reproduced
 from otcache.inspection import kept_table, price
 from otcache.progress import Stages
-from otcache.recording import request_of
-from otcache.reproduction import Reproduced, reproduced
-from otcache.solving import problem_of
+from otcache.solving import frontier_of, problem_of, solution_of
 from otcache.targets import choose
 from otcache_core import Need, OtcacheError, Schedule
 from otcache_core.calibration import Calibration
@@ -112,8 +110,8 @@ def searched(
     """Ask a solver at some budgets, and keep its steps where they measure clearly better.
 
     A budget's schedule is the lower of the policy's own and uniform reuse, unless one of the solver's is
-    below it by a standard error (:func:`otcache.comparison.clearly_below`). The solver's steps run with the
-    forecast that the policy has at that budget, with weights fitted to them in closed loop where the
+    below it by a standard error (:func:`otcache.calibration.contest.clearly_below`). The solver's steps run
+    with the forecast that the policy has at that budget, with weights fitted to them in closed loop where the
     policy has fitted ones, and with the forecast that the solver gave them.
 
     Who counts evaluations and is asked by name may spend those of the calibration, an equal part at each
@@ -160,7 +158,7 @@ def _budgets(fitted: Policy, asked: Iterable[int] | None) -> list[int]:
 
 def _opened(calibration: Calibration, fitted: Policy, registry: Registry, asked: Asked) -> _Bench:
     """Record the samples on the pipeline that was calibrated."""
-    n, stages, ledger = calibration.num_steps, Stages(asked.progress), stage.Ledger()
+    n, stages, ledger = calibration.num_steps, Stages(asked.progress), Ledger()
     probe = choose(registry, "probes", asked.pipe, asked.probe)
     steps = calibration.provenance.get("inference_steps") or n
     request = request_of(
@@ -172,7 +170,7 @@ def _opened(calibration: Calibration, fitted: Policy, registry: Registry, asked:
     facts = probe.provenance(asked.pipe, request) | {"num_steps": None}
     for difference in fitted.check(facts):
         notify(difference)
-    job = stage.Job(probe, asked.pipe, request, None, stages, ledger, lambda made: _same(made, n))
+    job = Job(probe, asked.pipe, request, None, stages, ledger, lambda made: _same(made, n))
     measured = reproduced(job)
     if not same_grid(measured.evaluator.grid, calibration.grid):
         raise MismatchError("the noise levels are not those that were calibrated: calibrate again.")
@@ -195,7 +193,7 @@ class _Bench:
     registry: Registry
     measured: Reproduced
     stages: Stages
-    ledger: stage.Ledger
+    ledger: Ledger
 
     @property
     def evaluator(self) -> Evaluator:

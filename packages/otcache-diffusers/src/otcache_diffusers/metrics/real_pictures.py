@@ -96,5 +96,6 @@ def _picture(file: Path) -> NDArray[np.float64]:
             return np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
     except FileError:
         raise
-    except (OSError, ValueError) as error:
-        raise FileError(f"{file}: not a readable picture: {error}.") from error
+    except Exception as error:  # whatever a damaged file makes Pillow raise, or one too large
+        reason = "it does not fit into memory" if isinstance(error, MemoryError) else error
+        raise FileError(f"{file}: not a readable picture: {shortened(str(reason))}.") from error

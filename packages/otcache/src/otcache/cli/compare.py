@@ -116,9 +116,9 @@ def compare(
 
     An interrupted comparison goes on where it stopped; a finished one only writes its report again.
     """
-    from otcache.arena import Settings
-    from otcache.arena import compare as run_comparison
-    from otcache.arena.asking import Question
+    from otcache.comparison import Settings
+    from otcache.comparison import compare as run_comparison
+    from otcache.comparison.job import Question
     from otcache_core.plugins import installed
 
     _check(steps, reference, limit, workers)
@@ -176,7 +176,7 @@ def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
     if as_json:
         show_json({"results": results.to_dict(), "files": [str(path) for path in written]})
         return
-    from otcache.report.terminal import summary_table
+    from otcache.report.tables import summary_table
 
     width = table_width()
     show_table(summary_table(results, width), least=width)

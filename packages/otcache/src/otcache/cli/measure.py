@@ -66,10 +66,10 @@ def calibrate(
 
     With --refinement a finished one goes on too.
     """
-    from otcache.calibrating import calibrate as measure
+    from otcache.calibration.calibrate import calibrate as measure
+    from otcache.calibration.recipe import Recipe
     from otcache.opening import open_pipeline
     from otcache.progress import Stages
-    from otcache.recipe import Recipe
     from otcache.samples import read_samples
 
     steps_in_range("--steps", steps)

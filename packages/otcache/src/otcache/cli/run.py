@@ -52,8 +52,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Make one image or video by a policy."""
-    from otcache.arena.assembly import FRAMES_PER_SECOND
-    from otcache.opening import open_pipeline
+    from otcache.opening import FRAMES_PER_SECOND, open_pipeline
     from otcache.progress import Stages
     from otcache.running import load_policy
     from otcache.saving import check_name, save

@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from otcache.arena.rules import LeMiCa, MeanCache, UniformSteps
-from otcache.arena.scheduled import ScheduledBaseline
-from otcache.arena.tuning import Tuning
+from otcache.comparison.baselines import LeMiCa, MeanCache, ScheduledBaseline, UniformSteps
+from otcache.comparison.tuning import Tuning
 from otcache_core import Schedule
 from otcache_core.policy import Policy
 

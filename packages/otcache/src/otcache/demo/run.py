@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.arena.asking import spread
-from otcache.arena.assembly import without
-from otcache.arena.measures import Measures
-from otcache.arena.tuning import Tuning
-from otcache.calibrating import calibrate
+from otcache.calibration.calibrate import calibrate
+from otcache.comparison.collect import without
+from otcache.comparison.job import spread
+from otcache.comparison.metrics import Measures
+from otcache.comparison.timing import ROUNDS, Speed, Timed, speed, take_turns
+from otcache.comparison.tuning import Tuning
 from otcache.demo.methods import Method, methods
 from otcache.demo.settings import DemoSettings
 from otcache.opening import open_demo
 from otcache.planning import plan
 from otcache.progress import Advance, Stages
-from otcache.results import FULL, Cell, Results
+from otcache.report.results import FULL, Cell, Results
 from otcache.running import accelerate
 from otcache.targets import choose
-from otcache.timing import ROUNDS, Speed, Timed, speed, take_turns
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import ClipMetric, SampleRequest

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from otcache.recipe import Recipe
+from otcache.calibration.recipe import Recipe
 
 
 @dataclass(frozen=True)

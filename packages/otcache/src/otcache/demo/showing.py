@@ -12,9 +12,9 @@ from otcache.demo.run import DemoOutcome
 from otcache.demo.verdict import verdict
 from otcache.progress import Stages
 from otcache.report import write_report
-from otcache.report.duels import duel_table
-from otcache.report.table import rich_table
-from otcache.results import Results
+from otcache.report.analysis import duel_table
+from otcache.report.results import Results
+from otcache.report.tables import rich_table
 from otcache_core.plugins import Registry, installed
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from otcache.report.duels import Duel, duels
+from otcache.report.analysis import Duel, duels, headlines, level
+from otcache.report.results import Results
 from otcache.report.scales import scale_of
-from otcache.report.summary import headlines, level
-from otcache.results import Results
 
 
 def verdict(results: Results, temporal: Sequence[str] = ()) -> str:

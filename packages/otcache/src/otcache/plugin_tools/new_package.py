@@ -18,6 +18,8 @@ from otcache_core.plugins import API_VERSION, Info, Registry
 from otcache_core.plugins.kinds import CONTRACTS
 from otcache_core.plugins.registry import hook_name
 
+#: A comparison of a minute: one budget, two samples, no run of many steps to compare with.
+COMPARE = "otcache compare demo --steps 12 --budgets 4 --samples 2 --reference-steps 0"
 #: What the example of each kind does, and the command that uses it; {} is the plugin's name.
 EXAMPLES = {
     "solvers": (
@@ -34,11 +36,11 @@ EXAMPLES = {
     ),
     "metrics": (
         "mean absolute difference of pictures",
-        "otcache compare demo --metrics {} --out comparison",
+        f"{COMPARE} --methods uniform --metrics {{}} --out comparison",
     ),
     "baselines": (
         "fewer steps, nothing cached",
-        "otcache compare demo --methods uniform,{} --out comparison",
+        f"{COMPARE} --methods {{}} --out comparison",
     ),
     "probes": (
         "records a loop of one call a step",
@@ -106,6 +108,11 @@ class NewPlugin:
         joined = "".join(words if words[-len(kind) :] == kind else words + kind)
         return f"My{joined}" if joined in TAKEN or joined[0].isdigit() else joined
 
+    @property
+    def tests(self) -> str:
+        """The path of its tests: of its own name, so that pytest runs several packages at once."""
+        return f"tests/test_{self.module.removeprefix('otcache_')}.py"
+
     def commands(self, folder: Path) -> list[str]:
         """What to do next with the package in a folder: install it, run its tests, check it, use it."""
         place = str(folder) if folder.is_absolute() else os.path.join(".", folder)
@@ -126,7 +133,7 @@ class NewPlugin:
             f"{source}/__init__.py": "init.py",
             f"{source}/plugin.py": "plugin.py",
             **{f"{source}/{part}.py": f"{part}.py" for part in (self.part, *self._more)},
-            "tests/test_conformance.py": f"test_{self.part}.py",
+            self.tests: f"test_{self.part}.py",
         }
         made = {path: _template(name).render(facts) for path, name in templates.items()}
         return {**made, f"{source}/py.typed": ""}
@@ -144,6 +151,7 @@ class NewPlugin:
             "part": self.part,
             "cls": self.class_name,
             "kind": kind,
+            "tests": self.tests,
             "article": "an" if kind[0] in "aeiou" else "a",
             "about": EXAMPLES[self.kind][0],
             "hook": hook_name(self.kind),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from otcache.console import as_utf8
 from otcache.progress import Stages
 from otcache.report.pictures import Pictures
-from otcache.results import Results
+from otcache.report.results import Results
 from otcache_core.files import write_bytes
 
 if TYPE_CHECKING:
-    from otcache.report.album import Album
+    from otcache.report.pictures import Album
 
 __all__ = ["rebuild", "write_report"]
 
@@ -44,7 +44,7 @@ def write_report(
         FileError: if a file cannot be written.
         OtcacheError: if pictures do not fit the results, or clips come without a frame rate.
     """
-    from otcache.report.album import Album
+    from otcache.report.pictures import Album
 
     folder = Path(directory)
     album = Album.of(results, pictures) if pictures else None
@@ -76,7 +76,7 @@ def rebuild(directory: str | Path, *, stages: Stages | None = None) -> list[Path
     Raises:
         FileError: if a file cannot be read or written, naming it.
     """
-    from otcache.report.album import Album
+    from otcache.report.pictures import Album
 
     folder = Path(directory)
     results = Results.load(folder / RESULTS)
@@ -100,12 +100,10 @@ def _write(
 
 
 def _makers(results: Results, album: Album | None) -> dict[str, Callable[[], bytes]]:
-    from otcache.report.canvas import draw_png
-    from otcache.report.csv_table import csv_table
     from otcache.report.grid import grid_png
-    from otcache.report.html import render
-    from otcache.report.markdown import document
-    from otcache.report.plots import ERROR_SIZE, error_plot, strips_plot, strips_size
+    from otcache.report.page import render
+    from otcache.report.plots import ERROR_SIZE, draw_png, error_plot, strips_plot, strips_size
+    from otcache.report.tables import csv_table, document
 
     makers: dict[str, Callable[[], bytes]] = {
         "report.html": lambda: as_utf8(render(results, album)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from otcache.results import Results
+from otcache.report.results import Results
 
 #: Row that the report is about.
 OURS = "otcache"

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from otcache.report.album import Album, Bytes
-from otcache.report.film import frame_errors, rows_of, strip
-from otcache.report.pictures import data_uri, shrink
-from otcache.report.summary import shared_budgets, worst_first
-from otcache.results import Results
+from otcache.report.analysis import shared_budgets, worst_first
+from otcache.report.grid import frame_errors, rows_of, strip
+from otcache.report.pictures import Album, Bytes, data_uri, shrink
+from otcache.report.results import Results
 
 #: Characters of pictures in a page; where they would be more, all are shown smaller.
 ROOM = 24_000_000

@@ -1,0 +1,1 @@
+"""Measure a pipeline once: recipe, record, stages, contest, store; ``calibrate`` is the way through them."""

@@ -1,0 +1,308 @@
+"""Which schedule of a budget is kept: candidates run beside each other, and beside baselines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache.calibration.bench import Workbench
+from otcache_core import OtcacheError, Schedule
+from otcache_core.calibration import Measured, Rung
+from otcache_core.warp import uniform_steps
+
+#: The baseline that is measured first and at every rung: a rung without it is not kept.
+UNIFORM = "uniform, reuse"
+#: Names of the four baselines, those first that threaten a fitted rung most.
+BASELINES = (UNIFORM, "planned, reuse", "planned, linear", "uniform, linear")
+#: What is not below this multiple of the best error, where both were screened, is not run further.
+SCREENED_OUT = 2.0
+#: What ran on a part of the samples only, since the allowance is spent, wins below this part.
+SCREENED_ONLY = 0.5
+#: With one sample the fit has seen it, so its error counts as this many times as large, and as the
+#: square of it where a baseline is missing.
+UNSEEN = 2.0
+#: Part of the allowance that may be held back to screen ``UNIFORM`` at the larger rungs.
+HELD_BACK = 0.5
+
+
+def baselines(schedule: Schedule) -> dict[str, Schedule]:
+    """The four baselines of a schedule, by name; equal ones where its steps are uniform."""
+    n, computed = schedule.num_steps, schedule.computed
+    steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
+    made = {}
+    for name in BASELINES:
+        where, rule = name.split(", ")
+        made[name] = Schedule(n, steps[where], rule)
+    return made
+
+
+def screening_samples(num_samples: int) -> tuple[int, ...]:
+    """A quarter of the samples, two at least where there are two, spread over prompts and seeds.
+
+    Samples stand prompt after prompt, so evenly spaced ones may all be of one seed: each next one is
+    taken one further on.
+    """
+    few = min(num_samples, max(2, -(-num_samples // 4)))
+    stride = num_samples // few
+    return tuple(i * stride + i % stride for i in range(few))
+
+
+def cost(schedule: Schedule, samples: int) -> int:
+    """Denoiser evaluations of a run, at most: the steps before the first skipped one are known."""
+    known = next((t for t, k in enumerate(schedule.computed) if k != t), schedule.budget)
+    return (schedule.budget - known) * samples
+
+
+@dataclass
+class Allowance:
+    """What is left of the evaluations for this stage, and what of it is held back.
+
+    Where little is left, the largest rungs are the ones that are left without: baselines win where
+    few steps are computed. So rungs spend from the smallest up, but for what it costs to screen
+    ``UNIFORM`` at the larger ones, up to a half of the whole.
+
+    Args:
+        left: evaluations.
+        screens: what screening ``UNIFORM`` costs at each rung, smallest first.
+    """
+
+    left: int
+    screens: Sequence[int]
+    rung: int = 0
+
+    def __post_init__(self) -> None:
+        sums = np.cumsum(self.screens) if len(self.screens) else np.zeros(0)
+        self._held = [
+            c if s <= HELD_BACK * self.left else 0 for c, s in zip(self.screens, sums, strict=True)
+        ]
+
+    @property
+    def free(self) -> int:
+        """What the present rung may spend."""
+        return self.left - sum(self._held[self.rung + 1 :])
+
+    def affords(self, costs: Mapping[Schedule, int]) -> list[Schedule]:
+        """Those of the schedules that can be paid for, in their order, up to the first that cannot."""
+        sums = np.cumsum(list(costs.values()))
+        return [s for s, total in zip(costs, sums, strict=True) if total <= self.free]
+
+
+def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
+    """Stage 4: at every rung keep a baseline where the fitted schedule is above it.
+
+    The four baselines run on a quarter of the samples, and on the others those that are below twice
+    the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
+    them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
+    best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
+    standard error of the paired difference or by half. Where the allowance is spent before a baseline
+    has run on all samples, it wins only below half of what it is compared with. With one sample,
+    which the fit has seen, a fitted schedule is kept only below half of every baseline (a quarter
+    where one is missing).
+
+    Where the recipe's allowance does not last, baselines are missing in the rung's table; see
+    :func:`otcache.planning.proven` for what becomes of a rung without any.
+    """
+    bench.ledger.stage = "candidates"
+    bench.ledger.spend(0)
+    n = len(bench.trajectories)
+    few = len(screening_samples(n))
+    allowance = Allowance(
+        int(bench.recipe.candidate_runs * bench.num_steps * n),
+        [cost(baselines(c.schedule)[UNIFORM], few) for c in contenders],
+    )
+    rungs = []
+    with bench.stages.stage("comparing candidates", len(contenders)) as advance:
+        for allowance.rung, contender in enumerate(contenders):
+            rungs.append(Contest(bench, contender, allowance).settle())
+            advance(allowance.rung + 1, len(contenders))
+    return rungs
+
+
+@dataclass
+class Contest:
+    """One rung: a fitted schedule beside its baselines.
+
+    Args:
+        bench: what runs them.
+        contender: the best fitted schedule.
+        allowance: paid from.
+    """
+
+    bench: Workbench
+    contender: Contender
+    allowance: Allowance
+    _logs: dict[Schedule, NDArray[np.float64]] = field(default_factory=dict)
+
+    def settle(self) -> Rung:
+        """Measure what the allowance affords, and keep the best."""
+        own, made = self.contender, baselines(self.contender.schedule)
+        self._logs[own.schedule] = own.logs  # reuse itself where nothing could be fitted
+        n = len(own.logs)
+        few = screening_samples(n)
+        self._run([s for s in made.values() if s not in self._logs], few)
+        self._run(self._threatening(), [i for i in range(n) if i not in few])
+        known = {name: s for name, s in made.items() if s in self._logs}
+        table = own.candidates | {name: self._entry(s) for name, s in known.items()}
+        winner, schedule = self._best(known)
+        uniform = known.get(UNIFORM)
+        if uniform and self._whole(uniform) and not self._clearly_below(schedule, uniform):
+            winner, schedule = UNIFORM, uniform
+        error = table[winner].error
+        assert error is not None
+        return Rung(schedule, error, winner, table)
+
+    def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
+        """The lowest of the fitted schedule, if it may count as such, and the baselines known."""
+        own = self.contender
+        doubt = 1 if len(known) == len(BASELINES) else 2
+        best = 0.0
+        if len(own.logs) == 1 and own.schedule.forecaster == "fitted" and known:
+            best = doubt * math.log(UNSEEN)
+        winner, schedule = own.name, own.schedule
+        for name, baseline in known.items():
+            ratio, whole = self._ratio(baseline), self._whole(baseline)
+            if ratio < best and (whole or ratio < math.log(SCREENED_ONLY)):
+                winner, schedule, best = name, baseline, ratio
+        return winner, schedule
+
+    def _whole(self, schedule: Schedule) -> bool:
+        """Whether a schedule ran on all samples."""
+        return not np.isnan(self._logs[schedule]).any()
+
+    def _clearly_below(self, schedule: Schedule, uniform: Schedule) -> bool:
+        """Whether uniform reuse gives way to a schedule that is lower in mean."""
+        a, b = self._logs[schedule], self._logs[uniform]
+        both = ~np.isnan(a) & ~np.isnan(b)
+        a, b = a[both], b[both]
+        if len(a) == 1 or schedule == uniform or b.mean() - a.mean() >= math.log(SCREENED_OUT):
+            return True
+        return clearly_below(a, b)
+
+    def _run(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> None:
+        """Run what can be paid for, in one question."""
+        chosen = self.allowance.affords(
+            {s: cost(s, len(samples)) for s in dict.fromkeys(schedules)}
+        )
+        if not chosen or not samples:
+            return
+        bench, n = self.bench, len(self.contender.logs)
+        done = bench.evaluator.evaluate(
+            chosen, objective=bench.fidelity, samples=samples if len(samples) < n else None
+        )
+        self.allowance.left -= done.nfe
+        for schedule, logs in zip(chosen, log_errors(done.errors), strict=True):
+            self._logs.setdefault(schedule, np.full(n, np.nan))[list(samples)] = logs
+
+    def _threatening(self) -> list[Schedule]:
+        """Baselines that are below twice the best on what they were screened on, lowest first."""
+        ratios = {s: self._ratio(s) for s in self._logs}
+        limit = min(ratios.values()) + math.log(SCREENED_OUT)
+        partly = [s for s, r in ratios.items() if r < limit and np.isnan(self._logs[s]).any()]
+        return sorted(partly, key=lambda s: ratios[s])
+
+    def _ratio(self, schedule: Schedule) -> float:
+        """Mean log error over the fitted schedule's, on the samples that both ran on."""
+        logs = self._logs[schedule]
+        ran = ~np.isnan(logs)
+        return float((logs[ran] - self.contender.logs[ran]).mean())
+
+    def _entry(self, schedule: Schedule) -> Measured:
+        ratio, ran = self._ratio(schedule), int((~np.isnan(self._logs[schedule])).sum())
+        return Measured(self.contender.error * math.exp(ratio) if ratio < math.inf else None, ran)
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """The best of a budget's schedules that were run on all samples, weights fitted on the way.
+
+    Args:
+        schedule: with its weights.
+        name: of it among the candidates.
+        logs: logarithm of its error on each sample, shape (samples,).
+        candidates: what was measured, by name.
+    """
+
+    schedule: Schedule
+    name: str
+    logs: NDArray[np.float64]
+    candidates: dict[str, Measured]
+
+    @property
+    def error(self) -> float:
+        """Geometric mean over samples."""
+        return float(np.exp(self.logs.mean()))
+
+
+def compare(
+    bench: Workbench, candidates: Mapping[str, Schedule], variants: Sequence[Schedule] = ()
+) -> Contender:
+    """Run every schedule, with its weights fitted on the way, and keep the best.
+
+    Schedules are compared by the mean over samples of the logarithm of their error, since errors
+    are heavy-tailed. The best of the variants takes the place of the best candidate only where it is
+    clearly below it: of many alike the best is in part the luckiest.
+
+    Args:
+        bench: what runs them.
+        candidates: of one budget, by name.
+        variants: further roundings of the candidate ``quantile``.
+
+    Raises:
+        OtcacheError: if every schedule breaks the run.
+    """
+    named = dict(candidates)
+    first = {schedule.computed: name for name, schedule in reversed(named.items())}
+    known = len(first)
+    for number, schedule in enumerate(variants, 2):
+        if schedule.computed not in first:
+            name = f"quantile, rounding {number}"
+            first[schedule.computed], named[name] = name, schedule
+    unique = list({s.computed: bench.forecast(s) for s in named.values()}.values())
+    done = bench.evaluator.evaluate(unique, objective=bench.fidelity, fit=bench.fit)
+    logs = log_errors(done.errors)
+    best = int(logs[:known].mean(axis=1).argmin())
+    if known < len(unique):
+        challenger = known + int(logs[known:].mean(axis=1).argmin())
+        best = challenger if clearly_below(logs[challenger], logs[best]) else best
+    if not np.isfinite(logs[best]).all():
+        raise OtcacheError(
+            f"every schedule of budget {unique[0].budget} broke the run: NaN or infinity."
+        )
+    row = {schedule.computed: at for at, schedule in enumerate(unique)}
+    table = {name: measured(logs[row[schedule.computed]]) for name, schedule in named.items()}
+    return Contender(done.schedules[best], first[unique[best].computed], logs[best], table)
+
+
+def log_errors(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm of errors, from 1e-12 up; infinite where a run broke."""
+    floored = np.where(np.isfinite(errors), np.maximum(errors, 1e-12), np.inf)
+    return np.asarray(np.log(floored))
+
+
+def measured(logs: NDArray[np.float64]) -> Measured:
+    """The entry of a candidate with these logarithms of its error, one a sample."""
+    error = float(np.exp(logs.mean()))
+    return Measured(error if np.isfinite(error) else None, len(logs))
+
+
+def clearly_below(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    r"""Whether a is below b in mean by more than one standard error of the paired difference.
+
+    .. math:: \overline{a - b} < -\sqrt{\mathrm{var}(a - b) / n}
+
+    False below two samples, and for an infinite a; True for a finite a and an infinite b.
+
+    References:
+        Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3,
+        for the one-standard-error rule.
+    """
+    if not np.isfinite(a).all() or len(a) < 2:
+        return False
+    if not np.isfinite(b).all():
+        return True
+    change = a - b
+    return bool(change.mean() < -change.std(ddof=1) / np.sqrt(len(change)))

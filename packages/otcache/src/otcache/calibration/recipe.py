@@ -1,0 +1,237 @@
+"""How a calibration is made: every choice with its default, written down with what it measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from numbers import Real
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from otcache.calibration.choices import FITTED, QUANTILE, check_kinds
+from otcache_core import OtcacheError
+from otcache_core.contracts import CostModel, ScheduleSolver
+from otcache_core.errors import expected
+from otcache_core.keep import Keep
+from otcache_core.numbers import integer, reals
+
+#: Runs of at most so many steps are those of distilled models.
+FEW_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pipeline is calibrated. None means: chosen from N and from what the pipeline offers.
+
+    Six fields choose who does the work of a stage: each is the name of a plugin, which gets the numbers
+    below that it takes as options, or an object, which is used as it is (docs/method.md, "Choosing").
+
+    Args:
+        anchor_budget: B_a of the searched schedule; about N/8.
+        reference_budget: B_r of the graph method's schedule; about N/3.
+        ladder: budgets at which forecast weights are fitted; about every factor 1.25 from 2 to N - 1.
+            With N of at most 8 the budget 1 is always among them, as the measure of the others.
+        cost_samples: samples on which the growth of deviations is measured; each costs about four
+            full runs.
+        anchor_trials: schedules tried in the anchor search.
+        climb_trials: single-step moves tried from the best of them.
+        objective: error the anchor search minimises; ``lpips`` where the pipeline decodes pictures.
+        fidelity: error by which the reference and the rungs are chosen; ``rmse`` of decoded pictures
+            where there are any.
+        rounding_runs: full runs a sample that may be spent, from the smallest budget up, on rounding
+            the interpolated steps of a rung in several ways.
+        gap_runs: full runs a sample that may be spent on budgets between rungs at which interpolation
+            cannot be trusted.
+        candidate_runs: full runs a sample that may be spent, from the smallest budget up, on reuse and
+            linear forecasts on a rung's own steps and on uniform ones, which a fitted rung must beat.
+        batch_size: samples in one pipeline call.
+        seed: of the search.
+        refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
+            the smallest budget on, and those whose price no longer fits keep their fitted weights.
+        keep: where recorded runs are kept, in memory, on the disk or as a sketch.
+        cost_model: prices spans.
+        proposals: solvers whose schedules are candidates for the reference and for every rung, and where
+            the anchor search begins.
+        interpolation: gives the steps of budgets between two schedules: ``quantile``, ``exact-lp``,
+            ``sinkhorn``, ``unbalanced``, or another solver that needs no more than two schedules, the grid
+            and the Gram matrix.
+        anchor_search: finds the anchor.
+        refinement: improves every rung as a last stage: ``gauss-newton`` its weights on the error at the
+            end of the run, ``refine`` its steps; None for no such stage.
+        forecaster: of the rungs: ``fitted``, whose weights are fitted, or the name of one that has none,
+            such as ``linear``; nothing is fitted then.
+
+    Raises:
+        OtcacheError: if a number is of the wrong kind or out of range, or a choice is neither a name nor of
+            its contract.
+    """
+
+    anchor_budget: int | None = None
+    reference_budget: int | None = None
+    ladder: tuple[int, ...] | None = None
+    cost_samples: int = 4
+    anchor_trials: int = 24
+    climb_trials: int = 16
+    objective: str | None = None
+    fidelity: str | None = None
+    rounding_runs: float = 2.0
+    candidate_runs: float = 2.5
+    gap_runs: float = 4.0
+    batch_size: int = 8
+    seed: int = 0
+    refine_runs: float = 40.0
+    keep: Keep = field(default_factory=Keep)
+    cost_model: str | CostModel = "displacement"
+    proposals: Sequence[str | ScheduleSolver] = ("lexicographic", "second-order")
+    interpolation: str | ScheduleSolver = QUANTILE
+    anchor_search: str | ScheduleSolver = "anchor-search"
+    refinement: str | ScheduleSolver | None = None
+    forecaster: str = FITTED
+
+    def __post_init__(self) -> None:
+        for name in ("cost_samples", "anchor_trials", "batch_size"):
+            self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
+        for name in ("climb_trials", "seed"):
+            self._set(name, integer(f"Recipe.{name}", getattr(self, name), 0))
+        for name in ("anchor_budget", "reference_budget"):
+            if getattr(self, name) is not None:
+                self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
+        if self.ladder is not None:
+            budgets = reals("Recipe.ladder", self.ladder)
+            whole = (int(b) if b.is_integer() else b for b in budgets)
+            self._set("ladder", tuple(integer("Recipe.ladder", b, 1) for b in whole))
+        for name in ("rounding_runs", "gap_runs", "candidate_runs", "refine_runs"):
+            value, may_be_0 = getattr(self, name), name in ("rounding_runs", "gap_runs")
+            number = float(value) if isinstance(value, Real) else -1.0
+            if not (number >= 0 if may_be_0 else number > 0):
+                wanted = "at least 0" if may_be_0 else "above 0"
+                raise OtcacheError(expected(f"Recipe.{name}", value, wanted))
+
+        if not isinstance(self.keep, Keep):
+            raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.Keep"))
+        check_kinds(self)
+        self._set("proposals", tuple(self.proposals))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def resolve(self, num_steps: int, asked: int | None = None) -> Recipe:
+        """The recipe with its budgets filled in for N steps.
+
+        Args:
+            num_steps: N, the steps that a run makes.
+            asked: ``num_inference_steps`` of the run, where they are not N.
+
+        Raises:
+            OtcacheError: if N is too small to skip anything, or budgets are not 1 <= B_a < B_r <= N.
+        """
+        if num_steps < 4:
+            few = "nothing worthwhile can be skipped"
+            if asked in (None, num_steps):
+                raise OtcacheError(
+                    expected("num_inference_steps", num_steps, "at least 4", f"{few}.")
+                )
+            more = f"{few}: raise num_inference_steps, {asked}, or strength."
+            raise OtcacheError(expected("steps that a run makes", num_steps, "at least 4", more))
+        reference = self.reference_budget or max(3, round(num_steps / 3))
+        anchor = self.anchor_budget or max(2, min(reference - 1, round(num_steps / 8)))
+        if not 1 <= anchor < reference <= num_steps:
+            wanted = f"1 <= anchor < reference <= {num_steps}"
+            raise OtcacheError(
+                expected("anchor and reference budgets", (anchor, reference), wanted)
+            )
+        ladder = self.ladder or _ladder(anchor, reference, num_steps)
+        rungs = tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)}))
+        return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What earlier stages depend on: a refined calibration goes on from an unrefined one.
+
+        Where recorded runs are kept changes nothing in them, but a sketch does.
+
+        Raises:
+            OtcacheError: if what was chosen for a stage cannot be written down.
+        """
+        later = ("refinement", "refine_runs", "keep")
+        names = [found.name for found in fields(self) if found.name not in later]
+        kept = {name: written_down(f"Recipe.{name}", getattr(self, name)) for name in names}
+        if self.keep.coordinates is None:
+            return kept
+        return kept | {"sketch": [self.keep.coordinates, self.keep.seed]}
+
+
+def _scale(num_steps: int) -> tuple[int, ...]:
+    """In a run of few steps the error of one step is the measure of the others: see ``plan``."""
+    return (1,) if num_steps <= FEW_STEPS else ()
+
+
+def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
+    """Budgets in geometric progression around the anchor, from 2 to N - 1.
+
+    Those at either end cost little: few steps are computed, or few follow the first skipped one. What
+    is best there is not what is best in the middle.
+    """
+    budgets, b = {anchor, reference, num_steps - 1}, float(anchor)
+    while b < num_steps - 1:
+        budgets.add(round(b))
+        b *= 1.25
+    b = anchor / 1.25
+    while round(b) >= 2:
+        budgets.add(round(b))
+        b /= 1.25
+    return tuple(sorted(budgets))
+
+
+def written_down(name: str, value: object) -> Any:
+    """Return the plain data that stands for a value: two values of the same data do the same.
+
+    A dataclass object is its class and its fields, one without any state its class, an array the digest of
+    what it holds; numbers, texts, None, sequences and mappings of those are themselves.
+
+    Args:
+        name: of the value, for the message.
+        value: what is to be written down.
+
+    Raises:
+        OtcacheError: if it holds something else, such as a function, or its class has no name to import.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        whole = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return {"dtype": value.dtype.str, "shape": list(value.shape), "sha256": whole}
+    if isinstance(value, (list, tuple)):
+        return [written_down(f"{name}[{i}]", part) for i, part in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: written_down(f"{name}[{key!r}]", part) for key, part in value.items()}
+    kind = type(value)
+    state = _state(value)
+    if state is None or "<locals>" in kind.__qualname__:
+        raise OtcacheError(
+            expected(
+                name,
+                f"an object of {kind.__qualname__}",
+                "a name or a dataclass object of plain values, which directory= keeps by class and fields",
+                "make it such a dataclass at the top of a module, or leave out directory.",
+            )
+        )
+    data = {key: written_down(f"{name}.{key}", part) for key, part in state.items()}
+    return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": data}
+
+
+def _state(value: object) -> dict[str, Any] | None:
+    """What an object holds, by name; None where that is not known."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    bare = not callable(value) and getattr(value, "__dict__", None) == {}
+    return (
+        {} if bare and not any(getattr(c, "__slots__", ()) for c in type(value).__mro__) else None
+    )

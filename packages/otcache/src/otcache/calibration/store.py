@@ -1,0 +1,312 @@
+"""What a calibration has finished so far, so that an interrupted one resumes to the same result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache.calibration.evaluation_log import EvaluationLog
+from otcache_core import FileError, OtcacheError, Schedule, Trajectory
+from otcache_core.array_files import load_arrays, map_arrays, save_arrays
+from otcache_core.contracts import Drift, Evaluation, Evaluator
+from otcache_core.errors import expected, shortened
+from otcache_core.files import bad_file, read_bytes, unreadable, unwritable, write_bytes
+from otcache_core.json_files import converted, parse_json, read_json
+from otcache_core.keep import MEMORY_BYTES
+from otcache_core.slabs import mapped
+from otcache_core.spill import check_space
+
+T = TypeVar("T")
+_LOG, _RUN = "evaluations.jsonl", "run"
+_DELETE = "Delete the file"
+_UNREADABLE = "an unreadable identity.json"
+_REMEDY = "delete it if the folder is of this very calibration, or choose another folder"
+
+
+def digest(data: Any) -> str:
+    """A short stable hash of plain data."""
+    text = json.dumps(data, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Store:
+    """A folder that remembers recorded samples and evaluations of one calibration.
+
+    Args:
+        directory: created if missing.
+        identity: facts that must be the same for the stored work to be used again.
+        overwrite: start over where the folder holds work of another calibration.
+        map_above: samples of more bytes than this are read through memory maps.
+
+    Raises:
+        OtcacheError: if the folder holds work of another calibration.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        map_above: int = MEMORY_BYTES,
+    ) -> None:
+        self._directory, self._map_above = directory, map_above
+        self._samples = directory / "samples"
+        try:
+            self._claim(digest(identity), overwrite)
+        except OtcacheError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+            reason = getattr(error, "strerror", None) or str(error)
+            text = f"cannot keep a calibration here: {reason}: name another folder."
+            raise bad_file(directory, text) from error
+        self._log = EvaluationLog(directory / _LOG)
+
+    def known(self, fact: str) -> str | None:
+        """Return what :meth:`mark` said of a fact, None if it was not called.
+
+        Raises:
+            FileError: if what it said cannot be read.
+        """
+        path = self._directory / _named(fact)
+        if not os.path.lexists(path):
+            return None
+        try:
+            return read_bytes(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            text = expected(
+                "the text", "other bytes", "UTF-8", f"{_DELETE}, and it is found out again."
+            )
+            raise bad_file(path, text) from error
+
+    def recall(self, fact: str, type: type[T]) -> T | None:
+        """Return what :meth:`mark` said of a fact in JSON, None if it was not called.
+
+        Raises:
+            FileError: if it is no JSON, or that of another type.
+        """
+        text, path = self.known(fact), self._directory / _named(fact)
+        if text is None:
+            return None
+        try:
+            return converted(path, parse_json(path, text.encode()), type)
+        except FileError as error:
+            raise FileError(f"{error} {_DELETE}, and it is found out again.") from error
+
+    def mark(self, fact: str, text: str = "") -> None:
+        """Remember a fact about the work that is kept here."""
+        write_bytes(self._directory / _named(fact), text.encode())
+
+    def restart(self, fact: str) -> None:
+        """Forget all samples and evaluations, since they have to be made anew; remember why.
+
+        Raises:
+            FileError: if they cannot be removed.
+        """
+        try:
+            shutil.rmtree(self._samples)
+            self._samples.mkdir()
+            self._log.forget()
+        except OSError as error:
+            raise unwritable(self._directory, error) from error
+        self.mark(fact)
+
+    def trajectory(self, index: int) -> Trajectory | None:
+        """Return the recorded sample, or None if it was not finished.
+
+        Raises:
+            FileError: if the file is not as it was written.
+        """
+        path = self._sample(index)
+        if not os.path.lexists(path):
+            return None
+        try:
+            return _read_sample(path, self._map_above, sealed=True)
+        except FileError as error:
+            raise FileError(f"{error} {_DELETE}, and the sample is recorded again.") from error
+
+    def keep_trajectory(self, index: int, trajectory: Trajectory) -> Trajectory:
+        """Remember a recorded sample; returns it as it is kept, where it is not in memory.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        path = self._sample(index)
+        arrays = {name: getattr(trajectory, name) for name in ("grid", "states", "outputs")}
+        if trajectory.gains is not None:
+            arrays["gains"] = trajectory.gains
+        known = {name: getattr(trajectory, name) for name in _Run.__struct_fields__}
+        facts = {_RUN: msgspec.json.encode(_Run(**known)).decode()}
+        if mapped(trajectory.states):
+            check_space(self._samples, sum(array.nbytes for array in arrays.values()))
+        save_arrays(path, arrays, facts)
+        if not mapped(trajectory.states):
+            return trajectory
+        return _read_sample(path, self._map_above, sealed=False)
+
+    def evaluation(self, key: str) -> Evaluation | None:
+        """Return a remembered evaluation."""
+        return self._log.get(key)
+
+    def keep_evaluation(self, key: str, evaluation: Evaluation) -> None:
+        """Remember an evaluation; what is on the disk afterwards survives a kill.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        self._log.keep(key, evaluation)
+
+    def _sample(self, index: int) -> Path:
+        return self._samples / f"{index:04d}.safetensors"
+
+    def _claim(self, identity: str, overwrite: bool) -> None:
+        path = self._directory / "identity.json"
+        found = _owner(path) if os.path.lexists(path) else None
+        if found not in (None, identity):
+            if found == _UNREADABLE and not overwrite:
+                raise bad_file(
+                    path, f"is damaged, so whose work is beside it is not known: {_REMEDY}."
+                )
+            if not overwrite:
+                raise OtcacheError(
+                    f"{self._directory}: holds another calibration (other weights, prompts, seeds, "
+                    f"steps, versions or settings), got {found}, expected {identity}: choose another "
+                    "folder or delete this one."
+                )
+            if self._samples.exists():
+                shutil.rmtree(self._samples)
+            (self._directory / _LOG).unlink(missing_ok=True)
+            for mark in self._directory.glob(_named("*")):
+                mark.unlink()
+        self._samples.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json.dumps({"calibration": identity}).encode())
+
+
+def _owner(path: Path) -> str:
+    """Return the identity of the calibration that a folder holds."""
+    try:
+        return shortened(converted(path, read_json(path), dict[str, str])["calibration"], 100)
+    except (FileError, KeyError):
+        return _UNREADABLE
+
+
+class _Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Facts of a recorded sample."""
+
+    calls: dict[str, int]
+    label: str
+    rounding: float
+    sketch_of: int
+    unexplained: str
+
+
+def _read_sample(path: Path, map_above: int, *, sealed: bool) -> Trajectory:
+    try:
+        large = path.stat().st_size > map_above
+    except OSError as error:
+        raise unreadable(path, error) from error
+    arrays, facts = (map_arrays if large else load_arrays)(path, sealed=sealed)
+    missing = sorted({"grid", "states", "outputs"} - set(arrays))
+    if missing or _RUN not in facts:
+        got = f"{', '.join(sorted(arrays))} and facts {', '.join(facts)}"
+        raise bad_file(path, expected("arrays", got, "grid, states and outputs and facts run"))
+    run = converted(path, parse_json(path, facts[_RUN].encode()), _Run)
+    names = ("grid", "states", "outputs", "gains")
+    fields: dict[str, Any] = {name: arrays[name] for name in names if name in arrays}
+    try:
+        return Trajectory(**fields, **msgspec.structs.asdict(run))
+    except OtcacheError as error:
+        raise bad_file(path, str(error)) from error
+
+
+def _named(fact: str) -> str:
+    return f"{fact.replace(' ', '-')}.mark"
+
+
+class StoredEvaluator(Evaluator):
+    """An evaluator that asks the store first and builds the real one only when it must.
+
+    Args:
+        build: makes the real evaluator.
+        store: None keeps nothing.
+        spent: called with the NFE of every evaluation, remembered or not.
+        check: called once with the real one before it is asked for anything new.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Evaluator],
+        store: Store | None,
+        spent: Callable[[int], None],
+        check: Callable[[Evaluator], None] = lambda real: None,
+    ) -> None:
+        self._build, self._store, self._spent = build, store, spent
+        self._real: Evaluator | None = None
+        self._check: Callable[[Evaluator], None] | None = check
+
+    @property
+    def real(self) -> Evaluator:
+        """The evaluator behind this one."""
+        self._real = self._real or self._build()
+        return self._real
+
+    @property
+    def _checked(self) -> Evaluator:
+        check, self._check = self._check, None
+        if check:
+            check(self.real)
+        return self.real
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        return self.real.grid
+
+    @property
+    def num_samples(self) -> int:
+        return self.real.num_samples
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return self.real.objectives
+
+    @property
+    def largest_batch(self) -> int:
+        return self.real.largest_batch
+
+    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        return self.real.replay(samples)
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        chosen = None if samples is None else list(samples)
+        key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
+        found = self._store.evaluation(key) if self._store else None
+        if found is None:
+            found = self._checked.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+            if self._store:
+                self._store.keep_evaluation(key, found)
+        self._spent(found.nfe)
+        return found
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        """Always measured: no stage of a calibration asks for it."""
+        found = self._checked.drift(schedules, samples=samples)
+        self._spent(found.nfe)
+        return found

@@ -1,0 +1,20 @@
+"""Baselines beside otcache on one pipeline: a job's methods run each in a process, and become results."""
+
+from typing import TYPE_CHECKING
+
+from otcache_core.public_names import imported_on_use
+
+if TYPE_CHECKING:
+    from otcache.comparison.job import Job
+    from otcache.comparison.runner import Settings, compare
+
+__all__ = ["Job", "Settings", "compare"]
+
+__getattr__, __dir__ = imported_on_use(
+    globals(),
+    {
+        "Job": "otcache.comparison.job",
+        "Settings": "otcache.comparison.runner",
+        "compare": "otcache.comparison.runner",
+    },
+)

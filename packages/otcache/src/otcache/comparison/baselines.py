@@ -1,0 +1,322 @@
+"""Baselines that are schedules of ours: otcache itself, uniform steps, published tables and rules."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import msgspec
+
+from otcache.calibration.calibrate import calibrate
+from otcache.calibration.recipe import Recipe
+from otcache.comparison.tuning import Tuning
+from otcache.planning import plan
+from otcache.published import made_for, no_table, published
+from otcache.running import accelerate, load_policy
+from otcache.targets import choose
+from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core.calibration import Calibration
+from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
+from otcache_core.errors import OtcacheNotice
+
+
+class ScheduledBaseline(Baseline):
+    """Tunes one schedule a budget on calibration samples, and runs it by otcache's executor.
+
+    Attributes:
+        probe: name of the probe that records calibration samples; None for the first that supports them.
+        executor: name of the executor; None for the first that supports the target.
+    """
+
+    by_budget = True
+    probe: str | None = None
+    executor: str | None = None
+
+    @abstractmethod
+    def schedules(
+        self, tuning: Tuning, budgets: Sequence[int]
+    ) -> tuple[dict[int, Schedule], int | None]:
+        """One schedule a budget, and the evaluations that tuning took; None where it came tuned."""
+
+    def supports(self, target: Any, request: SampleRequest) -> str:
+        try:
+            choose(self.registry, "probes", target, self.probe)
+            choose(self.registry, "executors", target, self.executor)
+        except OtcacheError as error:
+            return str(error)
+        return self.unfit(target)
+
+    def unfit(self, target: Any) -> str:
+        """Why this rule knows nothing for such a target; empty where it does, as it always is by default."""
+        return ""
+
+    def calibrate(
+        self, target: Any, request: SampleRequest, budgets: Sequence[int]
+    ) -> Mapping[str, Any]:
+        tuning = Tuning(target, request, self.registry, probe_name=self.probe)
+        found, nfe = self.schedules(tuning, budgets)
+        stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in found.items()}
+        return {"schedules": stored, "nfe": nfe}
+
+    def settings(
+        self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
+    ) -> Sequence[BaselineSetting]:
+        found = []
+        for budget in budgets:
+            stored = measured["schedules"][str(budget)]
+            schedule = msgspec.convert(stored, Schedule)
+            found.append(
+                BaselineSetting(f"B = {budget}", {"schedule": stored}, num_steps, schedule.computed)
+            )
+        return found
+
+    @contextmanager
+    def apply(
+        self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
+    ) -> Iterator[None]:
+        schedule = msgspec.convert(setting.values["schedule"], Schedule)
+        with accelerate(target, schedule, executor=self.executor, registry=self.registry):
+            yield
+
+
+Found = tuple[dict[int, Schedule], int | None]
+
+
+def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = None) -> Calibration:
+    """Calibrate on the samples of a comparison.
+
+    Args:
+        tuning: the samples.
+        recipe: but for its batch size, which is the samples' own.
+        directory: where finished work is kept.
+    """
+    ask = tuning.request
+    measured: Calibration = calibrate(
+        tuning.target,
+        ask.prompts,
+        ask.num_steps,
+        ask.seeds[:1],
+        recipe=replace(recipe, batch_size=ask.batch_size),
+        directory=directory,
+        progress=False,
+        registry=tuning.registry,
+        probe=tuning.probe_name,
+        **ask.call,
+    )
+    return measured
+
+
+@final
+class Ours(ScheduledBaseline):
+    """otcache's default policy: a given one, or one calibrated here.
+
+    Args:
+        policy: a policy file; without one, the job's calibration prompts make one.
+        refinement: what refines a calibration made here, as ``Recipe(refinement=...)`` takes it.
+    """
+
+    source = "this project, default policy"
+
+    def __init__(self, policy: str | None = None, refinement: str | None = None) -> None:
+        self._policy, self._refinement = policy, refinement
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        if self._policy is not None:  # what it cost to make is not in it
+            made = load_policy(self._policy)
+            with warnings.catch_warnings():  # of another N: the run says so itself
+                warnings.simplefilter("ignore", OtcacheNotice)
+                return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
+        measured = calibrated(tuning, Recipe(refinement=self._refinement))
+        made = plan(measured)
+        return {b: made.schedule(b) for b in budgets}, sum(measured.nfe.values())
+
+
+@final
+class UniformSteps(ScheduledBaseline):
+    """Evenly spaced steps.
+
+    Args:
+        forecaster: what a skipped step makes of the computed outputs; ``reuse`` repeats the last one,
+            ``linear`` continues the line through the last two.
+    """
+
+    def __init__(self, forecaster: str = "reuse") -> None:
+        rule = {"reuse": "output reuse", "linear": "two-point extrapolation in sigma"}
+        self._forecaster = forecaster
+        self.source = f"evenly spaced steps, {rule.get(forecaster, forecaster)}"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        return {b: _even(tuning, b, self._forecaster) for b in budgets}, 0
+
+
+@final
+class UniformTaylor(ScheduledBaseline):
+    """TaylorSeer's series on whole outputs, evenly spaced steps, order 1 to 3 by calibration error.
+
+    References:
+        From reusing to forecasting: accelerating diffusion models with TaylorSeers, 2025,
+        arXiv 2503.06923.
+    """
+
+    source = "TaylorSeer (arXiv 2503.06923) on whole outputs; order 1 to 3 tuned"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        orders = ("taylor-1", "taylor", "taylor-3")
+        found = {b: tuning.best([_even(tuning, b, name) for name in orders]) for b in budgets}
+        spent = sum(budgets) * len(orders) * len(tuning.request.prompts)
+        return found, spent + 2 * tuning.full_runs
+
+
+@final
+class LeMiCa(ScheduledBaseline):
+    """Lexicographic minimax over exact outcome costs; reuse.
+
+    Args:
+        prompts: calibration prompts on which spans are priced, about N^2/6 full runs each.
+
+    References:
+        LeMiCa: lexicographic minimax path caching, 2025, arXiv 2511.00090.
+    """
+
+    source = "LeMiCa (arXiv 2511.00090), its rule on this pipeline's own costs"
+
+    def __init__(self, prompts: int = 2) -> None:
+        self._prompts = prompts
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        few = tuning.first(self._prompts)
+        name = few.registry.resolve("cost_models", "outcome")
+        model = few.registry.create(
+            "cost_models", name, samples=len(few.recorded), progress=few.progress
+        )
+        found = model.measure(few.recorded, few.evaluator)
+        costs = found.costs
+        made = {b: tuning.solve("lexicographic", b, given={"costs": costs}) for b in budgets}
+        return made, int(found.nfe) + 2 * few.full_runs
+
+
+@final
+class MeanCache(ScheduledBaseline):
+    """MeanCache's costs, sum of their fourth powers, and the forecast its authors released.
+
+    References:
+        MeanCache, 2026, arXiv 2601.19961.
+    """
+
+    source = "MeanCache (arXiv 2601.19961), released rule on this pipeline's own costs"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        name = tuning.registry.resolve("cost_models", "mean-velocity")
+        model = tuning.registry.create("cost_models", name)
+        found = model.measure(tuning.recorded)
+        given = {"costs": found.costs}
+        plain = {b: tuning.solve("peak-suppressed", b, given=given, gamma=4.0) for b in budgets}
+        return {b: found.applied(s) for b, s in plain.items()}, tuning.full_runs
+
+
+@final
+class StateDP(ScheduledBaseline):
+    """A DP whose labels carry the state that the schedule is really in; reuse.
+
+    Args:
+        prompts: calibration prompts, about B N evaluations each.
+
+    References:
+        Optimal stepsize for diffusion sampling (OSS), 2025, arXiv 2503.21774.
+    """
+
+    source = "OSS-like dynamic programme (arXiv 2503.21774) over true states"
+
+    def __init__(self, prompts: int = 4) -> None:
+        self._prompts = prompts
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        few = tuning.first(self._prompts)
+        name = few.registry.resolve("solvers", "state-dp")
+        solver = few.registry.create("solvers", name, samples=self._prompts)
+        problem = ScheduleProblem(few.num_steps, max(budgets), evaluator=few.evaluator)
+        made = solver.frontier(problem)
+        found = {b: s for b in budgets if (s := made[b - 1].schedule) is not None}
+        return found, (max(budgets) + 2) * few.full_runs
+
+
+@final
+class Annealed(ScheduledBaseline):
+    """BudCache's search on the true error of whole schedules: annealing, then a climb; reuse.
+
+    Args:
+        full_runs: evaluations it may spend on all budgets together, an equal share on each, in full
+            runs of all calibration samples; otcache's calibration takes about as many for all budgets.
+
+    References:
+        BudCache, ICML 2026 (annealing of 200 iterations, relocations within three steps).
+    """
+
+    source = "BudCache-style annealing and climb, 14 full runs a calibration prompt in all"
+
+    def __init__(self, full_runs: float = 14.0) -> None:
+        self._full_runs = full_runs
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        allowance = int(self._full_runs * tuning.full_runs / len(budgets))
+        found = {}
+        for budget in budgets:
+            trials = allowance // (budget * tuning.evaluator.num_samples)
+            found[budget] = tuning.solve(
+                "annealing",
+                budget,
+                given={"evaluator": tuning.evaluator},
+                relative=True,
+                iterations=max(1, min(200, trials // 2)),
+                max_nfe=allowance,
+            )
+        return found, allowance * len(budgets) + 2 * tuning.full_runs
+
+
+@final
+class FluxTable(ScheduledBaseline):
+    """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, carried over to N and B; reuse.
+
+    At N = 50 and a published budget it is the table itself. Their authors force the last step.
+    """
+
+    source = "LeMiCa's published 50-step tables of FLUX.1-dev, carried over"
+    TABLE = "lemica-flux-1-dev"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        table = published(self.TABLE)
+        return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
+
+
+@final
+class LeMiCaTable(ScheduledBaseline):
+    """The tables that LeMiCa publishes for this class of pipelines, carried over to N and B; reuse.
+
+    At the table's own N and budget it is the table itself. LeMiCa passes over the blocks of a skipped
+    step, here its whole output is used again. Of several tables the one made for the nearest size is taken.
+    FLUX.1's own are those of :class:`FluxTable`.
+    """
+
+    source = "LeMiCa's published tables of this pipeline, carried over"
+
+    def unfit(self, target: Any) -> str:
+        table = made_for(target, "lemica-")
+        if table is None:
+            return no_table(target, "lemica-")
+        return "the method flux-table is the same here" if table.name == FluxTable.TABLE else ""
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        table = made_for(tuning.target, "lemica-")
+        if table is None:
+            raise OtcacheError(no_table(tuning.target, "lemica-"))
+        return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
+
+
+def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:
+    even = tuning.solve("uniform", budget, given={})
+    return msgspec.structs.replace(even, forecaster=forecaster)

@@ -1,0 +1,258 @@
+"""The folder of a comparison: finished work is kept there, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache.comparison.job import FORMAT, VERSION, Job
+from otcache.comparison.timing import Pair
+from otcache.report.results import FULL, Missing, check_computed
+from otcache_core import FileError, OtcacheError
+from otcache_core.array_files import load_arrays, save_arrays
+from otcache_core.errors import expected
+from otcache_core.files import bad_file, make_folder
+from otcache_core.json_files import load_json, save_json
+from otcache_core.schedule import check_num_steps
+
+#: What represents the ODE's solution among the full runs.
+REFERENCE = "reference"
+#: What stands in the place of a method for the calibration that all solvers plan from, and the folder of
+#: that. No plugin has a name with spaces.
+CALIBRATION = "calibration of solvers"
+#: Folders of what methods, and the comparison itself, have finished.
+WORK, OWN = "work", "own"
+#: Names of files that stand for themselves; of others, so many characters, and digits of a digest.
+PLAIN, LENGTH, DIGITS = re.compile(r"[a-z0-9][a-z0-9.-]{0,59}"), 60, 12
+#: Evaluations of a run, at least: a method may skip nearly all of each.
+MIN_NFE = 1e-6
+Floats = NDArray[np.floating]
+
+
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One setting of one method, over all samples.
+
+    Args:
+        label: of the setting.
+        num_steps: the pipeline was called with.
+        computed: steps computed, where the method knows them beforehand.
+        nfe: evaluations of one sample: whole ones that cost as many multiply-adds.
+        flops: of one sample.
+        peak_bytes: tensors alive at once while one sample was made.
+        pairs: seconds of a plain full run and of one under this setting, taken in turns; none of the
+            full run itself and of the reference.
+
+    Raises:
+        OtcacheError: if a number is out of range.
+    """
+
+    label: str
+    num_steps: int
+    computed: tuple[int, ...] | None
+    nfe: float
+    flops: float
+    peak_bytes: int
+    pairs: tuple[Pair, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_num_steps(self.num_steps)
+        check_computed(self.label, self.computed, self.num_steps)
+        for name, low in (("nfe", MIN_NFE), ("flops", 0), ("peak_bytes", 0)):
+            if not low <= getattr(self, name) < math.inf:
+                wanted = f"a finite number of at least {low}"
+                raise OtcacheError(expected(name, getattr(self, name), wanted))
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a method will run: (budget, label of a setting), and why others are left out.
+
+    ``price`` is None where it came calibrated.
+
+    Raises:
+        OtcacheError: if a budget is below 1, or stands twice.
+    """
+
+    source: str
+    price: int | None
+    labels: tuple[tuple[int, str], ...]
+    missing: tuple[Missing, ...] = ()
+
+    def __post_init__(self) -> None:
+        budgets = [budget for budget, _ in self.labels]
+        if len(set(budgets)) < len(budgets) or min(budgets, default=1) < 1:
+            raise OtcacheError(expected("budgets", budgets, "distinct, and at least 1"))
+
+    @property
+    def distinct(self) -> list[str]:
+        """Each label once."""
+        return list(dict.fromkeys(label for _, label in self.labels))
+
+
+class _Facts(msgspec.Struct, forbid_unknown_fields=True):
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a comparison is kept.
+
+    Args:
+        path: made if missing.
+    """
+
+    path: Path
+
+    @property
+    def job(self) -> Job:
+        """What is compared.
+
+        Raises:
+            FileError: if there is none, or it is of another version.
+        """
+        return load_json(self.path / "job.json", FORMAT, VERSION, Job)
+
+    def begin(self, job: Job, *, overwrite: bool) -> None:
+        """Write the job down, or go on with the same one.
+
+        Raises:
+            FileError: if the folder holds something else, unless it may be overwritten.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()) and not (self._holds(job) and not overwrite):
+                if not overwrite:
+                    raise FileError(
+                        f"{self.path}: holds another comparison, one of other versions, or other files: "
+                        "name a new folder, or give --force to replace the comparison in it."
+                    )
+                for part in (self.path / WORK, self.path / OWN):
+                    if part.exists():
+                        shutil.rmtree(part)
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be made or emptied: {error.strerror}.") from error
+        save_json(self.path / "job.json", FORMAT, VERSION, job)
+
+    def _holds(self, job: Job) -> bool:
+        try:
+            return self.job == msgspec.convert(msgspec.to_builtins(job), Job)
+        except FileError:
+            return False
+
+    @property
+    def calibration(self) -> Path:
+        """Where the calibration that solvers plan from is kept."""
+        return self.path / WORK / CALIBRATION
+
+    def of(self, method: str) -> MethodFolder:
+        """The part of one method; made if missing."""
+        part = MethodFolder(self.path / (OWN if method == FULL else WORK) / slug(method))
+        make_folder(part.path)
+        return part
+
+
+@dataclass(frozen=True)
+class MethodFolder:
+    """What one method has finished."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """What its processes printed."""
+        return self.path / "log.txt"
+
+    def measured(self) -> dict[str, Any] | None:
+        """What it calibrated; None if it has not yet."""
+        return self._facts("measured")
+
+    def keep_measured(self, facts: dict[str, Any]) -> None:
+        """Write down what it calibrated."""
+        save_json(self.path / "measured.json", FORMAT, VERSION, _Facts(facts))
+
+    def plan(self) -> Plan | None:
+        """What it will run; None if that is not known yet."""
+        path = self.path / "plan.json"
+        return load_json(path, FORMAT, VERSION, Plan) if os.path.lexists(path) else None
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Write down what it will run."""
+        save_json(self.path / "plan.json", FORMAT, VERSION, plan)
+
+    def costs(self) -> dict[str, float]:
+        """Label of a setting to its evaluations on calibration samples, as far as they are counted."""
+        return {str(k): float(v) for k, v in (self._facts("costs") or {}).items()}
+
+    def keep_cost(self, label: str, nfe: float) -> None:
+        """Write down what a setting costs."""
+        facts = _Facts({**self.costs(), label: nfe})
+        save_json(self.path / "costs.json", FORMAT, VERSION, facts)
+
+    def failures(self) -> dict[str, str]:
+        """Label of a setting to what went wrong; the empty label stands for the whole method."""
+        return {str(k): str(v) for k, v in (self._facts("failures") or {}).items()}
+
+    def keep_failure(self, label: str, reason: str) -> None:
+        """Write down that a setting will not be tried again."""
+        facts = _Facts({**self.failures(), label: reason})
+        save_json(self.path / "failures.json", FORMAT, VERSION, facts)
+
+    def forget_failures(self) -> None:
+        """What failed is to be tried again."""
+        (self.path / "failures.json").unlink(missing_ok=True)
+
+    def run(self, label: str) -> Run | None:
+        """A finished setting; None if it is not finished."""
+        path = self._run_path(label, "json")
+        return load_json(path, FORMAT, VERSION, Run) if os.path.lexists(path) else None
+
+    def keep_run(self, run: Run, pictures: Floats, states: Floats | None) -> None:
+        """Write down a finished setting: arrays first, so that facts never stand without them."""
+        arrays = {"pictures": np.asarray(pictures, dtype=np.float32)}
+        if states is not None:
+            arrays["states"] = np.asarray(states, dtype=np.float32)
+        make_folder(self.path)
+        save_arrays(self._run_path(run.label, "safetensors"), arrays)
+        save_json(self._run_path(run.label, "json"), FORMAT, VERSION, run)
+
+    def arrays(self, label: str) -> dict[str, Floats]:
+        """Return ``pictures`` and, where they could be seen, ``states`` of a finished setting.
+
+        Raises:
+            FileError: if the file is not as it was written.
+        """
+        path = self._run_path(label, "safetensors")
+        arrays, _ = load_arrays(path, sealed=True)
+        made = arrays.get("pictures")
+        if made is None or made.ndim not in (4, 5) or made.shape[-1] != 3 or made.size == 0:
+            got = {name: each.shape for name, each in arrays.items()}
+            raise bad_file(path, expected("pictures", got, "images or videos of three colours"))
+        return arrays
+
+    def _run_path(self, label: str, suffix: str) -> Path:
+        return self.path / f"run-{slug(label)}.{suffix}"
+
+    def _facts(self, name: str) -> dict[str, Any] | None:
+        path = self.path / f"{name}.json"
+        return load_json(path, FORMAT, VERSION, _Facts).facts if os.path.lexists(path) else None
+
+
+def slug(text: str) -> str:
+    """Return a file name for a method or a setting: another for each, on every system.
+
+    What cannot stand in a name as it is, as upper case where case is not told apart, makes a digest of the
+    text follow after ``_``.
+    """
+    if PLAIN.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', text).strip('-')[:LENGTH]}_{digest}"

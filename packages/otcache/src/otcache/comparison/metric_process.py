@@ -1,0 +1,217 @@
+"""A foreign metric in a process of its own: whatever it does there, it costs its own column.
+
+:func:`main` is the other end: a line of JSON a question on standard input, one an answer on standard output,
+pictures as files of arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core import OtcacheError, PluginError
+from otcache_core.contracts import ClipMetric, Metric, PromptMetric, QualityMetric, SetMetric
+from otcache_core.errors import expected
+from otcache_core.plugins import Registry, RegistryDescription
+from otcache_core.plugins.info import ANY, reason_of
+from otcache_core.processes import end_group
+
+#: Seconds that one question may take.
+LIMIT = 600.0
+COMMAND = (sys.executable, "-c", "from otcache.comparison.metric_process import main; main()")
+KINDS: tuple[type[Metric], ...] = (QualityMetric, ClipMetric, PromptMetric, SetMetric)
+#: What a metric says of itself.
+FACTS = ("name", "higher_is_better", "pointwise", "takes_clips")
+
+
+def metric_in_process(
+    registry: RegistryDescription, name: str, options: dict[str, Any], *, limit: float = LIMIT
+) -> Metric:
+    """Return a metric that asks one in another process, which ends with it.
+
+    Args:
+        registry: where the other process takes its plugins from.
+        name: of the metric, qualified.
+        options: of its constructor; plain data.
+        limit: seconds for each question.
+
+    Raises:
+        PluginError: if it cannot be made; what it says when asked, if it fails there.
+    """
+    process = _MetricProcess(limit)
+    facts = process.ask({"registry": asdict(registry), "name": name, "options": options})
+    takes = facts.pop("takes")
+    kind = next(kind for kind in KINDS if kind.takes == takes)
+
+    def call(_: Metric, images: NDArray[Any], other: Any = None) -> NDArray[np.float64]:
+        prompts = list(other) if kind is PromptMetric else None
+        stacks = [images] if prompts is not None or other is None else [images, other]
+        return process.measure(stacks, prompts)
+
+    made: Metric = type(kind.__name__, (kind,), {**facts, "__call__": call})()
+    return made
+
+
+def check_fields(metric: Metric) -> None:
+    """Check that a metric is one, and has what a table prints.
+
+    Raises:
+        PluginError: naming what it lacks.
+    """
+    kinds = QualityMetric | ClipMetric | PromptMetric | SetMetric
+    if not isinstance(metric, kinds):
+        wanted = "a metric of pairs, of clips, of prompts or of a set"
+        raise PluginError(expected("it", type(metric).__name__, wanted))
+    name, better = getattr(metric, "name", None), getattr(metric, "higher_is_better", None)
+    if not (isinstance(name, str) and name):
+        raise PluginError(expected("its name", name, "a short text"))
+    if not isinstance(better, bool):
+        raise PluginError(expected("its higher_is_better", better, "True or False"))
+
+
+def numbers(found: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return what a metric gives, once that is its numbers.
+
+    Args:
+        found: whatever it gave.
+        shape: (n,), or () of a metric of a set; of one sample a number may be infinite, as a PSNR is.
+
+    Raises:
+        PluginError: if it is anything else.
+    """
+    values = np.asarray(found)
+    if values.dtype.kind not in "fiu":
+        raise PluginError(expected("what it gives", found, "floating point"))
+    if values.shape != shape:
+        raise PluginError(expected("the shape of what it gives", values.shape, f"{shape}"))
+    values = values.astype(np.float64)
+    lowest = -np.inf if shape else np.inf
+    if np.isnan(values).any() or (np.isinf(values) & (values <= lowest)).any():
+        raise PluginError(expected("what it gives", values.tolist(), "numbers"))
+    return values
+
+
+class _MetricProcess:
+    """This end: starts the process, and ends it when nobody holds it any more."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._process = subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        weakref.finalize(self, end_group, self._process)
+        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        threading.Thread(
+            target=_forward, args=(self._process.stdout, self._lines), daemon=True
+        ).start()
+
+    def ask(self, question: dict[str, Any]) -> Any:
+        """Return an answer.
+
+        Raises:
+            PluginError: if there is none.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+            line = self._lines.get(timeout=self._limit)
+        except OSError:
+            line = None
+        except queue.Empty:
+            end_group(self._process)
+            raise PluginError(f"it took longer than {self._limit:g} s.") from None
+        if line is None:
+            status = self._process.wait()
+            raise PluginError(f"it ended the process that it was asked in, with status {status}.")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise PluginError(answer["error"])
+        return answer["answer"]
+
+    def measure(
+        self, stacks: Sequence[NDArray[Any]], prompts: list[str] | None
+    ) -> NDArray[np.float64]:
+        """Return what the metric gives for some pictures."""
+        with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
+            files = [str(Path(folder, f"{i}.npy")) for i in range(len(stacks))]
+            for file, stack in zip(files, stacks, strict=True):
+                np.save(file, stack)
+            return np.asarray(self.ask({"stacks": files, "prompts": prompts}), np.float64)
+
+
+def _forward(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def main() -> None:
+    """Answer questions until there is nobody to ask them."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a metric prints is no answer
+    questions: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_take_questions, args=(questions,), daemon=True).start()
+    metric: Metric | None = None
+    while True:
+        question = questions.get()
+        try:
+            if metric is None:
+                metric = _made(**question)
+                answer: Any = _facts(metric)
+            else:
+                answer = _measured(metric, **question).tolist()
+            line = json.dumps({"answer": answer})
+        except ANY as error:
+            text = str(error) if isinstance(error, OtcacheError) else reason_of(error)
+            line = json.dumps({"error": text})
+        answers.write(line + "\n")
+        answers.flush()
+
+
+def _take_questions(questions: queue.Queue[Any]) -> None:
+    # Below Python's buffers: their lock, held here, would abort the interpreter when it ends in peace.
+    buffer = b""
+    while part := os.read(0, 65536):
+        *lines, buffer = (buffer + part).split(b"\n")
+        for line in lines:
+            questions.put(json.loads(line))
+    os._exit(0)
+
+
+def _made(registry: dict[str, Any], name: str, options: dict[str, Any]) -> Metric:
+    described = msgspec.convert(registry, RegistryDescription)
+    metric = Registry.from_description(described).create("metrics", name, **options)
+    check_fields(metric)
+    return metric
+
+
+def _facts(metric: Metric) -> dict[str, Any]:
+    """Return what a metric says of itself; fields that are no plain data are an error of it."""
+    known = {name: getattr(metric, name) for name in FACTS if hasattr(metric, name)}
+    kind = next(kind for kind in KINDS if isinstance(metric, kind))
+    return {**known, "takes": kind.takes}
+
+
+def _measured(metric: Any, stacks: Sequence[str], prompts: list[str] | None) -> NDArray[np.float64]:
+    arrays = [np.load(file) for file in stacks]
+    copies = [np.array(array) for array in arrays]
+    shape = () if isinstance(metric, SetMetric) else (len(arrays[0]),)
+    found = numbers(metric(*copies, *([] if prompts is None else [prompts])), shape)
+    if not all(map(np.array_equal, copies, arrays)):
+        raise PluginError("it changes the pictures that it is given.")
+    return found

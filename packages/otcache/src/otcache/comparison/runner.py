@@ -1,0 +1,195 @@
+"""A comparison from end to end."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from otcache.comparison.collect import Assembly
+from otcache.comparison.folder import CALIBRATION, Folder
+from otcache.comparison.job import Job
+from otcache.comparison.metrics import Measures
+from otcache.comparison.solver_steps import PREFIX, solver_of
+from otcache.comparison.supervisor import Supervisor
+from otcache.progress import Stages
+from otcache.report import write_report
+from otcache.report.results import FULL, Results
+from otcache_core import OtcacheError
+from otcache_core.calibration import FACTS
+from otcache_core.plugins import Offer, Registry, RegistryDescription, installed
+from otcache_core.plugins.discovery import is_own
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a comparison is run; nothing here changes its figures, but for times.
+
+    Args:
+        limit: seconds that one setting, one method's calibration, or one answer of a foreign metric may take.
+        workers: methods at a time. With more than one, times are taken beside other work: only the
+            speedups, measured against full runs of the same process, mean something then.
+        overwrite: replace another comparison in the folder.
+        retry: try again what failed.
+        progress: show how far it is, on standard error.
+        command: the command line, for the report.
+        metrics: names of metric plugins, ``name=path`` where one needs weights or data; the usual ones
+            that are installed where empty.
+    """
+
+    limit: float = 600.0
+    workers: int = 1
+    overwrite: bool = False
+    retry: bool = False
+    progress: bool = True
+    command: str = ""
+    metrics: tuple[str, ...] = ()
+
+
+def compare(
+    job: Job,
+    methods: Sequence[str],
+    directory: str | Path,
+    settings: Settings | None = None,
+    *,
+    registry: Registry | None = None,
+) -> tuple[Results, list[Path]]:
+    """Run methods beside each other, each in a process of its own, and write the report.
+
+    What is finished is kept in the folder: the same call goes on where it stopped, and once all is
+    done it only writes the report again. A method that crashes, hangs or cannot be run stands in the
+    report with its reason; the others go on.
+
+    Args:
+        job: what is compared.
+        methods: names of baseline plugins, and of solver plugins as ``solver:NAME``; none takes all
+            baselines.
+        directory: made if missing.
+        settings: limits and bars.
+        registry: where plugins come from; None: the installed ones. Each process makes it anew of its
+            description, so it holds what was installed, and modules that can be imported.
+
+    Returns:
+        The results, and the files written.
+
+    Raises:
+        OtcacheError: if a name is unknown, the full runs cannot be made, or nothing ran.
+        PluginError: if the registry holds what another process cannot import.
+        FileError: if the folder holds something else.
+    """
+    settings = settings or Settings()
+    registry = registry or installed()
+    described = registry.description()
+    chosen = check_methods(methods, registry)
+    stages = Stages(settings.progress)
+    with stages.stage("opening metrics"):
+        measures = Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
+    folder = Folder(Path(directory))
+    folder.begin(job, overwrite=settings.overwrite)
+    _run_all(folder, chosen, settings, stages, described)
+    results, pictures = Assembly(folder, measures, stages).results(
+        chosen, _provenance(job), settings.command
+    )
+    return results, write_report(results, pictures, directory, stages=stages)
+
+
+def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
+    """The baselines of these names, all of them where there is none.
+
+    Names are given as ``distribution/name`` where the bare one means another plugin.
+
+    Raises:
+        OtcacheError: naming what is unknown, and the nearest names.
+    """
+    if not methods:
+        every = list(_names(registry.infos("baselines"), registry).values())
+        return sorted(every, key=lambda name: name != "otcache")
+    known = _methods(registry.known, registry)
+    if not all(name in known for name in methods):
+        known = _methods(registry.infos, registry)
+    for name in methods:
+        if name not in known:
+            names = list(dict.fromkeys(known.values()))
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise OtcacheError(f"no method is called {name!r}: {hint}Known: {', '.join(names)}.")
+    return list(dict.fromkeys(known[name] for name in methods))
+
+
+def _methods(offers: Callable[[str], list[Offer]], registry: Registry) -> dict[str, str]:
+    """What a method may be called, to its name."""
+    baselines = _names(offers("baselines"), registry)
+    solvers = _names(offers("solvers"), registry)
+    names = {**{name: name for name in baselines.values()}, **baselines}
+    for qualified, name in solvers.items():
+        names |= {f"{PREFIX}{one}": f"{PREFIX}{name}" for one in (name, qualified)}
+    return names
+
+
+def _names(offers: Sequence[Offer], registry: Registry) -> dict[str, str]:
+    """Qualified names of offers to those by which :meth:`Registry.resolve` finds them."""
+    found = {}
+    for offer in offers:
+        same = [other for other in offers if other.info.name == offer.info.name]
+        trusted = [other for other in same if registry.is_trusted(other)]
+        own = [other for other in trusted if is_own(other.distribution)]
+        meant = own or trusted or same
+        found[offer.qualified_name] = offer.info.name if meant == [offer] else offer.qualified_name
+    return found
+
+
+def _run_all(
+    folder: Folder,
+    methods: Sequence[str],
+    settings: Settings,
+    stages: Stages,
+    registry: RegistryDescription,
+) -> None:
+    threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
+    measured = (folder.calibration / FACTS).exists() or not any(map(solver_of, methods))
+    first = [FULL] if measured else [FULL, CALIBRATION]
+    with stages.rows("running methods", len(methods) + len(first)) as report:
+        supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
+        # What failed for want of a calibration is tried again with it.
+        wanting = () if measured else filter(solver_of, methods)
+        for method in (*first, *(methods if settings.retry else wanting)):
+            folder.of(method).forget_failures()
+        with ThreadPoolExecutor(settings.workers) as pool:
+            try:
+                pool.submit(supervisor.run, FULL).result()
+                if folder.of(FULL).run(FULL) is not None:
+                    for method in first[1:]:
+                        pool.submit(supervisor.run, method).result()
+                        _fail_without_calibration(folder, methods)
+                    list(pool.map(supervisor.run, methods))
+            except BaseException:
+                supervisor.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _fail_without_calibration(folder: Folder, methods: Sequence[str]) -> None:
+    """Write down of every solver why the calibration that it plans from could not be made."""
+    reason = folder.of(CALIBRATION).failures().get("")
+    for method in methods:
+        if reason is not None and solver_of(method):
+            folder.of(method).keep_failure("", f"the calibration that it plans from {reason}")
+
+
+def _provenance(job: Job) -> dict[str, Any]:
+    """What the figures are bound to; opens no pipeline."""
+    return {
+        "pipeline": job.pipeline,
+        "num_steps": job.num_steps,
+        "call": job.call,
+        "calibration prompts": len(job.calibration),
+        "reference steps": job.reference_steps,
+        "batch size": job.batch_size,
+        "cores": os.cpu_count(),
+        "inputs": job.inputs,
+        "versions": job.versions,
+    }

@@ -1,0 +1,184 @@
+"""Runs a method's worker, and survives whatever becomes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from otcache.comparison.folder import Folder, MethodFolder
+from otcache.progress import Report
+from otcache_core.plugins import RegistryDescription
+from otcache_core.processes import end_group
+
+Event = dict[str, Any]
+#: Seconds between looks at whether to stop.
+LOOK = 0.5
+
+
+@dataclass(frozen=True)
+class Supervisor:
+    """Starts workers one after the other until a method has nothing left to do.
+
+    Args:
+        folder: of the comparison.
+        limit: seconds that one piece of work may take: a calibration, or a setting.
+        threads: of each worker; 0 leaves that to its libraries.
+        report: told of progress.
+        command: of a worker; folder, method and registry are added to it.
+        stop: once set, workers are ended, nothing is written down of them, and none is started.
+        registry: from which a worker makes its own.
+    """
+
+    folder: Folder
+    limit: float
+    threads: int
+    report: Report
+    command: tuple[str, ...] = (sys.executable, "-m", "otcache.comparison.worker")
+    stop: threading.Event = field(default_factory=threading.Event)
+    registry: RegistryDescription = field(default_factory=RegistryDescription)
+
+    def run(self, method: str) -> None:
+        """Do what is missing of a method. What fails is written down and not tried again."""
+        part = self.folder.of(method)
+        while "" not in part.failures() and not _finished(part):
+            ended = None if self.stop.is_set() else _Watch(self, method, part).ended()
+            if ended is None or ended[0] in part.failures():  # nor begun for ever
+                break
+            part.keep_failure(*ended)
+        plan, lost = part.plan(), len(part.failures())
+        total = len(plan.distinct) if plan else 1
+        self.report(method, f"{lost} could not be run" if lost else "", total, total)
+
+
+def _finished(part: MethodFolder) -> bool:
+    """Whether every setting of a plan has run or failed."""
+    plan, failed = part.plan(), part.failures()
+    return plan is not None and all(
+        label in failed or part.run(label) is not None for label in plan.distinct
+    )
+
+
+class _Watch:
+    """One process."""
+
+    def __init__(self, supervisor: Supervisor, method: str, part: MethodFolder) -> None:
+        self._supervisor, self._method, self._part = supervisor, method, part
+        self._at, self._working = "", False
+        self._labels: list[str] = []
+
+    def ended(self) -> tuple[str, str] | None:
+        """None if it did all its work, else the setting that failed ("" for all) and why."""
+        with self._part.log.open("ab") as log:
+            process = self._start(log)
+            try:
+                return self._follow(process)
+            finally:
+                end_group(process)
+
+    def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self._supervisor.threads:
+            environment["OMP_NUM_THREADS"] = str(self._supervisor.threads)
+        registry = json.dumps(asdict(self._supervisor.registry))
+        path = str(self._supervisor.folder.path)
+        command = [*self._supervisor.command, path, self._method, registry]
+        # Ctrl-C is ours alone; a worker ends with the pipe on its standard input, however we end.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, str] | None:
+        assert process.stdout is not None
+        lines: queue.Queue[bytes | None] = queue.Queue()
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        clock = _Clock(self._supervisor.limit)
+        while True:
+            if self._supervisor.stop.is_set():
+                return None
+            try:
+                line = lines.get(timeout=min(clock.left, LOOK))
+            except queue.Empty:
+                if process.poll() is not None and lines.empty():  # a child of it holds the pipe
+                    return self._after(process.wait())
+                if clock.left:
+                    continue
+                return self._failure(f"took longer than {self._supervisor.limit:g} s")
+            if line is None:
+                return self._after(process.wait())
+            event = _event(line)
+            if event["event"] == "done":
+                return None
+            if event["event"] == "absent":
+                return "", event["reason"]
+            if event["event"] == "failed":
+                return self._failure(f"failed while at {self._place}: {event['reason']}")
+            if event["event"] in ("begin", "end"):
+                clock.restart()
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        if event["event"] == "plan":
+            self._labels = event["labels"]
+        elif event["event"] == "begin":
+            self._at, self._working = event["what"], True
+        elif event["event"] == "end":
+            self._working = False
+        done = sum(self._part.run(label) is not None for label in self._labels)
+        self._supervisor.report(self._method, self._at, done, max(1, len(self._labels)))
+
+    @property
+    def _place(self) -> str:
+        return self._at or "its start"
+
+    def _after(self, code: int) -> tuple[str, str]:
+        """Say what is known of a process that did not say how it ended."""
+        lines = self._part.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = lines[-1].strip() if lines else "it said nothing"
+        how = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        return self._failure(f"{how} while at {self._place}: {last}")
+
+    def _failure(self, reason: str) -> tuple[str, str]:
+        known = self._working and self._at in self._labels
+        return (self._at if known else ""), reason
+
+
+def _event(line: bytes) -> Event:
+    """Return what a line says; what was printed before there was a channel says nothing."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    return event if isinstance(event, dict) and "event" in event else {"event": ""}
+
+
+class _Clock:
+    """What is left of a limit; never less than nothing."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self.restart()
+
+    def restart(self) -> None:
+        self._ends = time.monotonic() + self._limit
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self._ends - time.monotonic())
+
+
+def _read(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)

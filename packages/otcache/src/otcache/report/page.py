@@ -1,0 +1,251 @@
+"""The page: one HTML file that holds everything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from otcache.report.analysis import (
+    Harm,
+    best_methods,
+    duels,
+    gaps,
+    harms,
+    headlines,
+    identical,
+    interval,
+    level,
+    noun,
+    shared_budgets,
+    tags,
+    tags_of,
+    totals,
+)
+from otcache.report.palette import GREY, SERIES, series_of
+from otcache.report.pictures import Album
+from otcache.report.plots import draw_svg, error_plot, strips, without_strip
+from otcache.report.results import Cell, Results
+from otcache.report.scales import OURS, Scale, scale_of
+from otcache.report.tables import caption, costs, figure
+from otcache.report.wall import wall
+
+
+def page_data(results: Results) -> dict[str, Any]:
+    """Figures, intervals, paired differences and harms of every metric."""
+    return {
+        "ours": OURS,
+        "noun": noun(results),
+        "steps": results.num_steps,
+        "methods": results.methods,
+        "budgets": results.budgets,
+        "shared": shared_budgets(results),
+        "metrics": [_metric(results, name) for name in (*results.metrics, *totals(results))],
+        "tags": tags(results),
+        "samples": [
+            {"prompt": prompt, "seed": seed, "tags": tags_of(text)}
+            for prompt, seed, text in results.labels
+        ],
+        "cells": [_cell(results, cell) for cell in results.cells],
+        "duels": {metric: _duels(results, metric) for metric in results.metrics},
+        "harms": [
+            [results.methods.index(h.cell.method), h.cell.budget, h.metric, h.tag, _short(h.p)]
+            for h in harms(results)
+        ],
+    }
+
+
+def as_script(data: Any) -> Markup:
+    """JSON that no HTML parser can mistake for markup: no ``<``, ``>`` or ``&`` in it.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _metric(results: Results, name: str) -> dict[str, Any]:
+    scale = scale_of(results, name)
+    return {
+        "name": name,
+        "label": scale.label,
+        "higher": scale.higher_is_better,
+        "digits": scale.digits,
+        "meaning": scale.meaning,
+        "total": name not in results.metrics,
+        "full": _short(results.full.get(name)),
+        "front": {
+            results.methods.index(method): series
+            for method, series in series_of(results, name).items()
+            if method in results.methods
+        },
+    }
+
+
+def _cell(results: Results, cell: Cell) -> dict[str, Any]:
+    found = {name: interval(results, cell, name) for name in cell.metrics}
+    return {
+        "m": results.methods.index(cell.method),
+        "b": cell.budget,
+        "nfe": _short(cell.nfe),
+        "time": _short(1 / cell.measured_speedup if cell.measured_speedup else None),
+        "flops": _short(cell.flops),
+        "setting": cell.setting,
+        "figures": {
+            **{name: [*map(_short, (i.mean, i.low, i.high))] for name, i in found.items()},
+            **{name: [_short(value)] for name, value in cell.totals.items()},
+        },
+        "values": {name: [*map(_short, values)] for name, values in cell.metrics.items()},
+    }
+
+
+def _duels(results: Results, metric: str) -> list[list[Any]]:
+    return [
+        [
+            duel.budget,
+            results.methods.index(duel.rival),
+            *map(_short, (duel.difference.mean, duel.difference.low, duel.difference.high)),
+            *map(_short, (duel.wins.mean, duel.wins.low, duel.wins.high)),
+            duel.verdict,
+        ]
+        for duel in duels(results, metric)
+    ]
+
+
+def _short(value: float | None) -> float | None:
+    """Five digits; None for what JSON cannot say."""
+    return None if value is None or math.isinf(value) else float(f"{value:.5g}")
+
+
+#: Parts of the page's script, in order.
+SCRIPTS = ("state", "chart", "tables", "film", "wall", "main")
+_ERROR_SIZE = (6.4, 4.2)
+_ERROR_LABEL = "RMSE against the full run for each method; the table has the figures"
+
+
+def render(results: Results, album: Album | None = None) -> str:
+    """The report as one HTML document: readable on a phone, in light and dark, without a network.
+
+    Whatever comes from outside (title, prompts, tags, method names, reasons, provenance, the command)
+    is escaped. A content security policy forbids the page to load anything, and to run any script but
+    its own, which it names by hash.
+
+    Args:
+        results: the figures.
+        album: their pictures or clips; None leaves the wall out.
+    """
+    environment = Environment(
+        loader=PackageLoader("otcache.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = _script()
+    metrics = [(name, scale_of(results, name)) for name in (*results.metrics, *totals(results))]
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        ours=OURS,
+        noun=noun(results),
+        shared=shared_budgets(results),
+        headlines=headlines(results),
+        metrics=metrics,
+        cost_heads=[cost.head for cost in costs(results)],
+        groups=[_group(results, budget) for budget in results.budgets],
+        same=any(map(identical, results.cells)),
+        caption=caption(results),
+        curve=Markup(draw_svg(error_plot(results), _ERROR_SIZE, "error", _ERROR_LABEL)),
+        strips={budget: strips(results, budget) for budget in results.budgets},
+        without_strip=without_strip(results),
+        tags=tags(results),
+        harms=list(_harms(results).items()),
+        gaps=list(gaps(results).items()),
+        provenance=list(_flat(results.provenance)),
+        price=sum(results.ledger.values()),
+        known=[m for m in results.methods if m in results.sources or m in results.prices],
+        series=SERIES,
+        grey=GREY,
+        data=as_script(page_data(results)),
+        wall=as_script(wall(results, album)) if album else None,
+        frames=album.frames if album else 0,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _script() -> str:
+    folder = resources.files("otcache.report") / "templates"
+    parts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
+
+
+def _group(results: Results, budget: int) -> dict[str, Any]:
+    """Rows of a budget: texts, and numbers to sort by."""
+    metrics = (*results.metrics, *totals(results))
+    best = {metric: best_methods(results, budget, metric) for metric in metrics}
+    rows = []
+    for cell in results.at(budget):
+        figures = [_figure(figure(results, cell, metric)) for metric in metrics]
+        rows.append(
+            {
+                "cell": cell,
+                "ours": cell.method == OURS,
+                "costs": [
+                    (cost.write(cell), _sortable(cost.value(cell))) for cost in costs(results)
+                ],
+                "figures": [
+                    (*texts, _sortable(level(results, cell, metric)), cell.method in best[metric])
+                    for texts, metric in zip(figures, metrics, strict=True)
+                ],
+                "identical": identical(cell),
+            }
+        )
+    return {"budget": budget, "rows": rows}
+
+
+def _harms(results: Results) -> dict[tuple[int, str], list[tuple[Harm, Scale]]]:
+    """otcache's, by budget and tag, the first metric of the table first."""
+    found: dict[tuple[int, str], list[tuple[Harm, Scale]]] = {}
+    for harm in harms(results):
+        if harm.cell.method == OURS:
+            entry = (harm, scale_of(results, harm.metric))
+            found.setdefault((harm.cell.budget, harm.tag), []).append(entry)
+    return found
+
+
+def _figure(text: str) -> tuple[str, str]:
+    """Mean, and half interval."""
+    mean, _, half = text.partition(" ±")
+    return mean, half
+
+
+def _sortable(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as dotted names; long lists are cut."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and len(value) > 8:
+            ends = f"{_plain(value[0])}, {_plain(value[1])}, … {_plain(value[-1])}"
+            yield prefix + name, f"{ends} ({len(value)} values)"
+        elif isinstance(value, list | tuple):
+            yield prefix + name, ", ".join(map(_plain, value))
+        else:
+            yield prefix + name, _plain(value)
+
+
+def _plain(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

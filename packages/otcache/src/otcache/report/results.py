@@ -1,0 +1,330 @@
+"""The figures of a comparison: what a report is made of."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from otcache_core import OtcacheError
+from otcache_core.errors import expected
+from otcache_core.files import bad_file
+from otcache_core.json_files import load_json, save_json
+from otcache_core.schedule import check_num_steps
+
+FORMAT, VERSION = "otcache-results", 5
+#: Stands for the full run where methods are named: no plugin can be called so.
+FULL = "full run"
+Label = tuple[str, int, str]
+#: Methods times budgets that a report can show: of more nobody sees anything.
+MAX_CELLS = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget, over all samples.
+
+    Args:
+        method: name of the row.
+        budget: B of the group the row stands in.
+        nfe: network evaluations of one sample; whole ones that cost as much, where a method skips
+            parts of them; the mean over samples, where inputs decide.
+        ideal_speedup: N / NFE.
+        measured_speedup: seconds of a full run over this method's, whole pipeline calls of one sample,
+            median over pairs (:mod:`otcache.comparison.timing`); None where it was not measured, or is
+            withheld.
+        schedule: computed steps of 0 .. N-1; None where the method runs another grid.
+        metrics: metric name to one value a sample, in the order of ``Results.labels``;
+            ``inf`` is the PSNR of identical pictures.
+        setting: what the method was set to, as ``threshold=0.12``; empty where B says it all.
+        totals: metric name to one value of all samples together: a distance of distributions.
+        seconds: of one sample, median over the pairs, the whole pipeline call; None alike.
+        flops: of one picture, mean over samples, decoding left out; None if not counted.
+        peak_bytes: most memory held while a picture was made; None if not known. Differs from run
+            to run, as times, speedups and their spreads do and nothing else.
+        speedup_spread, seconds_spread: of the two medians: half the length of their intervals.
+        withheld: why there is no speedup though pairs were timed.
+
+    Raises:
+        OtcacheError: if a value is out of range or NaN.
+    """
+
+    method: str
+    budget: int
+    nfe: float
+    ideal_speedup: float
+    measured_speedup: float | None
+    schedule: tuple[int, ...] | None
+    metrics: dict[str, tuple[float, ...]]
+    setting: str = ""
+    totals: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    flops: float | None = None
+    peak_bytes: int | None = None
+    speedup_spread: float | None = None
+    seconds_spread: float | None = None
+    withheld: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"{self.method} at budget {self.budget}"
+        if self.budget < 1 or not (math.isfinite(self.nfe) and self.nfe > 0):
+            got = (self.budget, self.nfe)
+            raise OtcacheError(expected(f"{where}: budget and nfe", got, "at least 1 and above 0"))
+        known = {"flops": self.flops, "peak_bytes": self.peak_bytes}
+        counted = {name: value for name, value in known.items() if value is not None}
+        for name, total in (self.totals | counted).items():
+            if not math.isfinite(total) or (name in counted and total < 0):
+                raise OtcacheError(expected(f"{where}: {name}", total, "finite"))
+        self._check_times(where)
+        for name, values in self.metrics.items():
+            if any(math.isnan(v) or v == -math.inf for v in values):
+                raise OtcacheError(expected(f"{where}: {name}", "NaN or -inf", "a number a sample"))
+
+    def _check_times(self, where: str) -> None:
+        """Refuse a time without its spread, and a speedup above the ideal beyond its own."""
+        ideal, measured, spread = self.ideal_speedup, self.measured_speedup, self.speedup_spread
+        timed = [(measured, spread), (self.seconds, self.seconds_spread)]
+        for figure in (ideal, *(value for value, _ in timed if value is not None)):
+            if not (math.isfinite(figure) and figure > 0):
+                what = f"{where}: speedup or seconds"
+                raise OtcacheError(expected(what, figure, "finite and above 0"))
+        for value, half in timed:
+            known = half is not None and math.isfinite(half) and half >= 0
+            if known != (value is not None) or (half is not None and not known):
+                got = f"{value} and {half}"
+                raise OtcacheError(expected(f"{where}: a time and its spread", got, "both or none"))
+        if measured is not None and spread is not None and measured - spread > ideal * (1 + 1e-6):
+            wanted = f"at most the ideal {ideal:.4g} within its spread of {spread:.4g}"
+            raise OtcacheError(expected(f"{where}: measured_speedup", measured, wanted))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What is not in the table.
+
+    Args:
+        method: name of the row, or ``metric NAME`` of a column.
+        budget: B; None of a column, and where the method could not be run at all.
+        reason: why, in words.
+    """
+
+    method: str
+    budget: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Methods beside each other on the same samples.
+
+    Args:
+        title: what was compared.
+        num_steps: N of the full run.
+        labels: (prompt, seed, tag) of each sample.
+        cells: one for each method and budget.
+        provenance: model, scheduler, prompts digest, versions; plain data.
+        command: the command line that makes these figures again.
+        ledger: network evaluations that calibration cost, by stage.
+        sources: method to project, version and rule it stands for.
+        prices: method to the network evaluations its own calibration took; 0 for none. What came
+            calibrated is left out.
+        missing: what could not be run, and why.
+        full: what the full run itself gets from metrics for which it is not the measure, as a distance
+            to data: one number, the mean over samples where there is one a sample.
+        full_metrics: those that have one value a sample.
+        higher_is_better: metric to its direction, as the metric itself says; reports take one that is
+            neither here nor known to them for a distance.
+        frames_per_second: at which clips play; 0 where pictures were made.
+
+    Raises:
+        OtcacheError: if there is no cell, a pair of method and budget stands twice, a metric has
+            another number of values than there are samples, or the frame rate is negative or not finite.
+    """
+
+    title: str
+    num_steps: int
+    labels: tuple[Label, ...]
+    cells: tuple[Cell, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    ledger: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    prices: dict[str, int] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
+    full: dict[str, float] = field(default_factory=dict)
+    full_metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
+    frames_per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        rate = self.frames_per_second
+        if not (math.isfinite(rate) and rate >= 0):
+            raise OtcacheError(expected("frames_per_second", rate, "a finite number of at least 0"))
+        if not self.cells or not self.labels:
+            raise OtcacheError("results must hold at least one cell and one sample, got none.")
+        check_num_steps(self.num_steps)
+        if len(self.cells) > MAX_CELLS:
+            raise OtcacheError(expected("cells", len(self.cells), f"at most {MAX_CELLS}"))
+        keys = Counter((cell.method, cell.budget) for cell in self.cells)
+        ((key, count),) = keys.most_common(1)
+        if count > 1:
+            raise OtcacheError(expected("cells", key, "each (method, budget) once"))
+        for cell in self.cells:
+            check_computed(f"{cell.method} at budget {cell.budget}", cell.schedule, self.num_steps)
+        self._check_figures()
+
+    def _check_figures(self) -> None:
+        """Refuse figures that are none, and another number of them than there are samples."""
+        for name, figure in {**self.full, **self.prices, **self.ledger}.items():
+            if not math.isfinite(figure):
+                raise OtcacheError(expected(name, figure, "finite"))
+        where = {f"{cell.method} at budget {cell.budget}": cell.metrics for cell in self.cells}
+        for place, metrics in {**where, "full run": self.full_metrics}.items():
+            for name, values in metrics.items():
+                if len(values) != len(self.labels):
+                    what = f"{place}: {name}"
+                    wanted = f"one value for each of the {len(self.labels)} samples"
+                    raise OtcacheError(expected(what, len(values), wanted))
+                if any(math.isnan(value) for value in values):
+                    raise OtcacheError(expected(f"{place}: {name}", "NaN", "a number a sample"))
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Distinct budgets, increasing."""
+        return tuple(sorted({cell.budget for cell in self.cells}))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Distinct methods in the order of their first cell."""
+        return tuple(dict.fromkeys(cell.method for cell in self.cells))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Distinct metrics in the order of their first appearance."""
+        return tuple(dict.fromkeys(name for cell in self.cells for name in cell.metrics))
+
+    @property
+    def prompts(self) -> tuple[int, ...]:
+        """Number of the prompt of each sample: samples of one prompt are not independent."""
+        order = {text: i for i, text in enumerate(dict.fromkeys(p for p, _, _ in self.labels))}
+        return tuple(order[prompt] for prompt, _, _ in self.labels)
+
+    def at(self, budget: int) -> tuple[Cell, ...]:
+        """The cells of one budget, in order."""
+        return tuple(cell for cell in self.cells if cell.budget == budget)
+
+    def cell(self, method: str, budget: int) -> Cell | None:
+        """One cell, or None if this method was not run at this budget."""
+        found = (c for c in self.cells if (c.method, c.budget) == (method, budget))
+        return next(found, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; an infinite PSNR becomes None."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        for cell in data["cells"]:
+            cell["metrics"] = {k: tuple(map(_finite, v)) for k, v in cell["metrics"].items()}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Results:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            OtcacheError: if a field is unknown, missing or of another type, or values contradict each
+                other.
+        """
+        try:
+            return _unpack(msgspec.convert(data, _ResultsFile))
+        except msgspec.ValidationError as error:
+            raise OtcacheError(f"results: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write versioned JSON, atomically.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        save_json(path, FORMAT, VERSION, msgspec.convert(self.to_dict(), _ResultsFile))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: naming file, field, got and expected.
+        """
+        stored = load_json(path, FORMAT, VERSION, _ResultsFile)
+        try:
+            return _unpack(stored)
+        except OtcacheError as error:
+            raise bad_file(path, str(error)) from error
+
+
+def check_computed(what: str, computed: tuple[int, ...] | None, num_steps: int) -> None:
+    """Check that steps, where they are known, are some of 0 .. N-1 in their order.
+
+    Raises:
+        OtcacheError: if they are not.
+    """
+    steps = computed or ()
+    if any(b <= a for a, b in pairwise((-1, *steps))) or (steps and steps[-1] >= num_steps):
+        raise OtcacheError(
+            expected(f"{what}: computed steps", steps, f"increasing, below {num_steps}")
+        )
+
+
+class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
+    method: str
+    budget: int
+    nfe: float
+    ideal_speedup: float
+    measured_speedup: float | None
+    schedule: tuple[int, ...] | None
+    metrics: dict[str, tuple[float | None, ...]]
+    setting: str
+    totals: dict[str, float]
+    seconds: float | None
+    flops: float | None
+    peak_bytes: int | None
+    speedup_spread: float | None
+    seconds_spread: float | None
+    withheld: str
+
+
+class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
+    title: str
+    num_steps: int
+    labels: tuple[Label, ...]
+    cells: tuple[_CellFile, ...]
+    provenance: dict[str, Any]
+    command: str
+    ledger: dict[str, int]
+    sources: dict[str, str]
+    prices: dict[str, int]
+    missing: tuple[Missing, ...]
+    full: dict[str, float]
+    full_metrics: dict[str, tuple[float, ...]]
+    higher_is_better: dict[str, bool]
+    frames_per_second: float
+
+
+def _unpack(stored: _ResultsFile) -> Results:
+    facts = msgspec.structs.asdict(stored)
+    cells = []
+    for packed in stored.cells:
+        row = msgspec.structs.asdict(packed)
+        row["metrics"] = {
+            name: tuple(math.inf if v is None else v for v in values)
+            for name, values in packed.metrics.items()
+        }
+        cells.append(Cell(**row))
+    return Results(**{**facts, "cells": tuple(cells)})
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isinf(value) else value
