@@ -269,11 +269,11 @@ def plugins_doc(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("package", list(ALONE))
 def alone(session: nox.Session, package: str) -> None:
-    """One package's tests with only its declared dependencies installed."""
+    """One package's tests with only its declared dependencies installed; arguments go to pytest."""
     _install(session, ALONE[package], "pytest", "hypothesis")
     _environment(session)
     session.chdir(ALONE[package][-1].partition("[")[0])
-    session.run("python", "-m", "pytest")
+    session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session
