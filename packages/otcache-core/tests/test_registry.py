@@ -304,6 +304,7 @@ class Misfits:
             marks=pytest.mark.remedy("update otcache-core."),
         ),
         ("no-attribute", "cannot load 'otcache_core.solvers.uniform:Nonuniform'"),
+        ("no-attribute", ". Did you mean 'otcache_core.solvers.uniform:Uniform'?"),
     ],
 )
 def test_what_does_not_keep_the_contract_is_refused(name: str, text: str) -> None:

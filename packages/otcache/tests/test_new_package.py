@@ -9,6 +9,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,12 +19,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from otcache import cli
-from otcache.plugin_tools.checking import check
+from otcache.plugin_tools.checking import check, own_tests
 from otcache.plugin_tools.kinds import in_words, read_kind, spelled
 from otcache.plugin_tools.new_package import EXAMPLES, NewPlugin, write_package
 from otcache_core import Schedule
 from otcache_core.contracts import Forecaster, QualityMetric
-from otcache_core.errors import OtcacheError, PluginError
+from otcache_core.errors import OtcacheError, PluginError, PluginWarning
 from otcache_core.plugins import API_VERSION, KINDS, Info, Registry, hookimpl
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.solvers import Uniform
@@ -76,7 +77,8 @@ def test_a_new_package_passes_its_kit(
     assert {path.relative_to(folder).as_posix() for path in written} == set(plugin.files())
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["otcache"] == {"mine": "otcache_mine.plugin"}
-    tests = load(folder, "tests/test_conformance.py")
+    tests = load(folder, "tests/test_mine.py")
+    assert "otcache-mine" in tests.test_it_is_found_where_it_is_installed.__code__.co_consts
     (kit,) = (value for name, value in vars(tests).items() if name.startswith("Test"))
     assert issubclass(kit, Conformance)
     report = kit.check_laws()
@@ -246,13 +248,17 @@ def _this() -> ModuleType:
 def test_a_check_shows_each_law_and_fails(run: Run) -> None:
     status, out, _ = run("plugins", "check", "liar")
     assert status == 1
-    assert "failed" in out
-    assert out.splitlines()[-1].startswith("bad/liar (solver): ")
+    lines = out.splitlines()
+    assert lines[-1].startswith("bad/liar (solver): ")
+    again = lines[next(n for n, line in enumerate(lines) if line.startswith("failed: ")) :]
+    assert sum(line.startswith("  ") for line in again) == int(again[0].split()[1]) > 0
+    assert again[-2].endswith("its own tests decide: pytest in the folder of its source (bad)")
     status, out, err = run("plugins", "check", "bad/liar", "--json")
     found = json.loads(out)
     assert (status, found["failed"], found["kind"]) == (1, True, "solvers")
     assert found["counts"]["failed"] == sum(law["outcome"] == "failed" for law in found["laws"]) > 0
     assert "a plugin that talks" in err
+    assert found["own_tests"] == "pytest in the folder of its source (bad)"
     assert all(law["reason"] for law in found["laws"] if law["outcome"] != "passed")
     assert not any("\n" in law["reason"] for law in found["laws"])
 
@@ -281,6 +287,72 @@ def test_a_name_nobody_has(run: Run) -> None:
     assert status == 2
     assert "see otcache plugins list" in err
     assert "uniform" in run("plugins", "list")[1]
+
+
+@pytest.mark.usefixtures("offered")
+def test_a_name_nearly_right(run: Run) -> None:
+    status, _, err = run("plugins", "check", "lair")
+    assert (status, "Did you mean 'liar'?" in err) == (2, True)
+
+
+def test_what_was_left_out_is_said_where_a_name_is_not_found(
+    run: Run, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    install("otcache-ill", "raise RuntimeError('no GPU here')", "ill")
+    status, _, err = run("plugins", "check", "ill")
+    assert (status, "no GPU here" in err) == (2, True)
+    assert "Left out: otcache-ill; otcache plugins doctor says why." in err
+    status, _, err = run("plugins", "check", "otcache-ill/ill", "--kind", "solver")
+    assert (status, "no GPU here: otcache plugins doctor says what to do." in err) == (2, True)
+    with pytest.warns(PluginWarning), pytest.raises(PluginError) as raised:
+        Registry().create("solvers", "ill")
+    assert "otcache-ill was left out: otcache plugins doctor says why." in str(raised.value)
+
+
+def test_the_tests_of_a_package_that_was_installed_from_a_folder_are_named(
+    install: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "a folder" / "tests").mkdir(parents=True)
+    install("otcache-near", "")
+    info = Path(
+        str(metadata.distribution("otcache-near").locate_file("otcache_near-1.0.dist-info"))
+    )
+    url = (tmp_path / "a folder").as_uri()
+    (info / "direct_url.json").write_text(json.dumps({"url": url, "dir_info": {"editable": True}}))
+    assert own_tests("otcache-near") == f"pytest '{tmp_path}/a folder/tests'"
+    (info / "direct_url.json").write_text("[]")
+    assert own_tests("otcache-near") == "pytest in the folder of its source (otcache-near)"
+
+
+def test_a_name_that_an_installed_plugin_has_is_said(
+    run: Run, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plugin = NewPlugin("edge", "metrics")
+    source = plugin.files()["src/otcache_edge/plugin.py"]
+    install("otcache-other", source)
+    status, _, err = run("plugins", "new", "edge", "--kind", "metric")
+    assert status == 0
+    assert "otcache-other: installed already, with a metric 'edge'" in " ".join(err.split())
+    assert "this one is 'otcache-edge/edge'" in " ".join(err.split())
+    assert NewPlugin("edge", "solvers").taken() == ""
+    install("otcache-mine", NewPlugin("mine", "probes").files()["src/otcache_mine/plugin.py"])
+    assert NewPlugin("mine", "probes").taken().endswith("to install this one replaces it.")
+
+
+def test_packages_have_test_files_of_their_own_name() -> None:
+    """Pytest cannot run two files of one name in folders that are no packages."""
+    names = {NewPlugin(name, kind).tests for name in ("a", "b-c") for kind in EXAMPLES}
+    assert names == {"tests/test_a.py", "tests/test_b_c.py"}
+
+
+@pytest.mark.parametrize("kind", ["metrics", "baselines"])
+def test_a_comparison_that_is_suggested_is_small(kind: str) -> None:
+    *_, use = NewPlugin("mine", kind).commands(Path("x"))
+    for words in ("--steps 12", "--budgets 4", "--samples 2", "--reference-steps 0", "--methods "):
+        assert words in use
+    assert "," not in use
 
 
 def test_a_list_of_one_kind(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

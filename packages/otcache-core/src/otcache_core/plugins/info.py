@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
@@ -94,9 +96,13 @@ class Info:
         try:
             return interruptible(load, f"plugin {self.name!r}")
         except BaseException as error:
-            reason = reason_of(error)
+            reason, given = reason_of(error), vars(sys.modules.get(module, object))
+            near = (
+                difflib.get_close_matches(attribute, given, n=1) if attribute not in given else []
+            )
+            hint = f" Did you mean {f'{module}:{near[0]}'!r}?" if near else ""
             raise PluginError(
-                f"plugin {self.name!r}: cannot load {self.target!r}: {reason}."
+                f"plugin {self.name!r}: cannot load {self.target!r}: {reason}.{hint}"
             ) from error
 
 

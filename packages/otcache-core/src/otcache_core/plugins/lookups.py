@@ -69,6 +69,10 @@ class Lookups(ABC):
         """Import the hooks of a foreign distribution, and return what is wrong with them."""
 
     @abstractmethod
+    def _left_out(self) -> str:
+        """What was left out so far, in words; "" if nothing was."""
+
+    @abstractmethod
     def _is_foreign(self, distribution: str) -> bool:
         """Whether a distribution was found among the installed ones and is not otcache's own."""
 
@@ -254,7 +258,7 @@ class Lookups(ABC):
                 f"{kind} name {name!r} is offered {len(found)} times: ask for {choices}."
             )
         if wrong:
-            raise PluginError("; ".join(wrong))
+            raise PluginError(f"{'; '.join(wrong)}: otcache plugins doctor says what to do.")
         raise PluginError(
             self._unknown(kind, name, sorted({o.info.name for o in self.infos(kind)}))
         )
@@ -272,7 +276,9 @@ class Lookups(ABC):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         names = ", ".join(valid) or "none installed"
         more = advice(kind, self._distributions())
-        return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}"
+        left = self._left_out()
+        said = f" {left} left out: otcache plugins doctor says why." if left else ""
+        return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}{said}"
 
     def _distributions(self) -> set[str]:
         return {o.distribution for offers in self._offers.values() for o in offers}

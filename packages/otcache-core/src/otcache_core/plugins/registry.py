@@ -125,6 +125,10 @@ class Registry(Lookups):
                     if one.kind == kind
                 )
 
+    def _left_out(self) -> str:
+        names = sorted({problem.distribution for problem in self._problems})
+        return f"{', '.join(names)} {'were' if len(names) > 1 else 'was'}" if names else ""
+
     def _is_foreign(self, distribution: str) -> bool:
         return any(point.distribution == distribution for point in self._foreign)
 

@@ -20,6 +20,9 @@ keep a law names it with the reason:
 
     class TestMyMetric(MetricConformance):
         expected_failures = {"test_more_noise_is_worse": "letters are read or not"}
+
+A kit makes the plugin from its class; whether otcache finds it where it is installed says
+:func:`check_installed`.
 """
 
 from otcache_core.testing.baselines import BaselineConformance
@@ -29,6 +32,7 @@ from otcache_core.testing.cost_models import CostModelConformance
 from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.forecasters import ForecasterConformance
+from otcache_core.testing.installation import check_installed
 from otcache_core.testing.kit import Conformance, KitReport, LawResult, NotApplicable, Outcome
 from otcache_core.testing.metrics import MetricConformance
 from otcache_core.testing.pictures import KnownAnswer
@@ -60,5 +64,6 @@ __all__ = [
     "SolverConformance",
     "ToyEvaluator",
     "ToySampler",
+    "check_installed",
     "toy_loop",
 ]

@@ -68,7 +68,10 @@ def plugins_check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the conformance kit of an installed plugin; exit status 1 if it breaks a law."""
+    """Run the conformance kit of an installed plugin; exit status 1 if it breaks a law.
+
+    What only a kit of its package knows is not known here: where there is such, its own tests decide.
+    """
     from otcache.plugin_tools.checking import check
     from otcache.plugin_tools.kinds import read_kind
     from otcache_core.plugins import Registry
@@ -78,7 +81,8 @@ def plugins_check(
         show_json(checked.to_dict())
     else:
         show_table(checked.table(), highlight=False)
-        show_line(checked.summary())
+        for line in checked.closing():
+            show_line(line)
     if checked.failed:
         raise typer.Exit(1)
 
@@ -103,10 +107,13 @@ def plugins_new(
     plugin = NewPlugin(name, read_kind(kind, EXAMPLES))
     folder = directory or Path(plugin.distribution)
     files = write_package(plugin, folder)
-    commands = plugin.commands(folder)
+    commands, taken = plugin.commands(folder), plugin.taken()
     if as_json:
-        show_facts({"written": str(folder), "files": [*map(str, files)], "next": commands}, True)
+        facts = {"written": str(folder), "files": [*map(str, files)], "next": commands}
+        show_facts({**facts, "taken": taken}, True)
         return
+    if taken:
+        say(taken, "yellow")
     show_line(f"written: {shlex.quote(str(folder))}, {len(files)} files. Next:")
     for command in commands:
         show_line(f"  {command}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -13,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from otcache.plugin_tools.kinds import in_words, spelled
-from otcache_core.errors import OtcacheError, expected
+from otcache_core.errors import OtcacheError, PluginWarning, expected
 from otcache_core.plugins import API_VERSION, Info, Registry
 from otcache_core.plugins.kinds import CONTRACTS
 from otcache_core.plugins.registry import hook_name
@@ -123,6 +124,19 @@ class NewPlugin:
             f"otcache plugins check {self.name} --kind {kind}",
             use.format(self.name),
         ]
+
+    def taken(self) -> str:
+        """Return which installed packages have a plugin of this kind and name, in words; "" if none has."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PluginWarning)  # of others, which doctor tells
+            offers = Registry().infos(self.kind)
+        others = sorted({o.distribution for o in offers if o.info.name == self.name})
+        if not others:
+            return ""
+        what = f"{', '.join(others)}: installed already, with a {in_words(self.kind)} {self.name!r}"
+        if others == [self.distribution]:
+            return f"{what}; to install this one replaces it."
+        return f"{what}; this one is {f'{self.distribution}/{self.name}'!r}, its name alone means neither."
 
     def files(self) -> dict[str, str]:
         """Return the text of each file, by its path in the package."""
