@@ -91,6 +91,15 @@ def test_twenty_methods_fit_one_screen_of_104_columns() -> None:
     assert gap.split()[1:4] == ["-", "-", "-"]
 
 
+def test_metrics_that_were_asked_for_have_tables_of_their_own() -> None:
+    asked = ("psnr", "rmse", "nowhere", "psnr")
+    shown = printed(summary_table(RESULTS, metrics=asked), 104)
+    heads = [line.split(": ")[1].split()[0] for line in shown.splitlines() if "full run of" in line]
+    assert heads == ["RMSE", "PSNR"]
+    assert shown.count("B = 5") == 2
+    assert shown.count("Bold: the best") == 1
+
+
 def test_budgets_without_otcache_are_left_to_the_files() -> None:
     odd = replace(ARENA.cells[-1], budget=22)
     results = replace(ARENA, cells=(*ARENA.cells, odd))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,7 +151,7 @@ def compare(
     registry = installed()
     job = question.job(registry)
     results, written = run_comparison(job, names(methods), directory, settings, registry=registry)
-    _show_results(results, written, as_json)
+    _show_results(results, written, as_json, [name.partition("=")[0] for name in names(metrics)])
 
 
 def _check(steps: int | None, reference: int, limit: float, workers: int) -> None:
@@ -172,14 +173,16 @@ def report(
     show_facts({"files": written} if as_json else {"report": directory / "report.html"}, as_json)
 
 
-def _show_results(results: Any, written: list[Path], as_json: bool) -> None:
+def _show_results(
+    results: Any, written: list[Path], as_json: bool, metrics: Sequence[str] = ()
+) -> None:
     if as_json:
         show_json({"results": results.to_dict(), "files": [str(path) for path in written]})
         return
     from otcache.report.tables import summary_table
 
     width = table_width()
-    show_table(summary_table(results, width), least=width)
+    show_table(summary_table(results, width, metrics), least=width)
     for gap in results.missing:
         at = "" if gap.budget is None else f" at B = {gap.budget}"
         show_line(f"not run: {gap.method}{at}: {gap.reason}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -198,7 +198,9 @@ def _row(results: Results, cell: Cell, first: bool, costs: bool) -> list[Text]:
 NAMES, FIGURES, MOST = 32, 14, 5
 
 
-def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Group:
+def summary_table(
+    results: Results, width: int = NAMES + MOST * FIGURES, metrics: Sequence[str] = ()
+) -> Group:
     """Return a row a method, a column a budget: mean RMSE, and network evaluations where they are not B.
 
     The best of each budget is bold. Budgets beyond those for which there is room, and those at which
@@ -207,9 +209,21 @@ def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Grou
     Args:
         results: of a comparison.
         width: columns of the terminal.
+        metrics: that get a table of their own below RMSE's; those without figures are left out.
     """
     budgets = shared_budgets(results)[: max(1, min(MOST, (width - NAMES) // FIGURES))]
-    scale, n = scale_of(results, ERROR), results.num_steps
+    measured = {*results.metrics, *totals(results)} - {ERROR}
+    parts: list[RenderableType] = []
+    for metric in (ERROR, *(name for name in dict.fromkeys(metrics) if name in measured)):
+        where = (
+            "" if metric in results.full else f" against the full run of {results.num_steps} steps"
+        )
+        head = f"{results.title}: {scale_of(results, metric).head}{where}"
+        parts += [Text(head, "italic"), _of_metric(results, metric, budgets)]
+    return Group(*parts, Text(_caption(results, budgets), "dim italic"))
+
+
+def _of_metric(results: Results, metric: str, budgets: Sequence[int]) -> Table:
     table = Table(
         header_style="bold",
         box=SIMPLE_HEAD,
@@ -219,26 +233,26 @@ def summary_table(results: Results, width: int = NAMES + MOST * FIGURES) -> Grou
     table.add_column("method", overflow="ellipsis", no_wrap=True, max_width=30)
     for budget in budgets:
         table.add_column(f"B = {budget}", justify="right", no_wrap=True)
-    best = {budget: best_methods(results, budget, ERROR) for budget in budgets}
+    best = {budget: best_methods(results, budget, metric) for budget in budgets}
     for method in results.methods:
         style = "cyan" if method == OURS else ""
         row = [Text(("▸ " if method == OURS else "  ") + method, style)]
         for budget in budgets:
             bold = method in best[budget]
-            row.append(Text(_figure(results, method, budget), f"{style} bold" if bold else style))
+            text = _figure(results, method, budget, metric)
+            row.append(Text(text, f"{style} bold" if bold else style))
         table.add_row(*row)
-    head = Text(f"{results.title}: {scale.head} against the full run of {n} steps", "italic")
-    return Group(head, table, Text(_caption(results, budgets), "dim italic"))
+    return table
 
 
-def _figure(results: Results, method: str, budget: int) -> str:
+def _figure(results: Results, method: str, budget: int, metric: str) -> str:
     cell = results.cell(method, budget)
-    value = level(results, cell, ERROR) if cell else None
+    value = level(results, cell, metric) if cell else None
     if cell is None or value is None:
         return "-"
     exact = abs(cell.nfe - budget) < 0.005
     return (
-        f"{scale_of(results, ERROR).write(value)} ({budget if exact else format(cell.nfe, '.3g')})"
+        f"{scale_of(results, metric).write(value)} ({budget if exact else format(cell.nfe, '.3g')})"
     )
 
 
