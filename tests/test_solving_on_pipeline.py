@@ -101,6 +101,28 @@ def test_better_steps_are_taken_and_what_they_cost_is_counted(
     assert ask(spoilt, Nothing(), 5).kept == {5: "uniform, reuse"}
 
 
+def test_better_steps_that_are_not_taken_say_why(
+    calibration: otcache.Calibration,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Better in mean, by one sample of three."""
+
+    def logs(self: object, schedules: list[Schedule], **_: object) -> dict[Schedule, np.ndarray]:
+        made = {s: s.computed == (0, 1, 2, 4) for s in schedules}
+        return {s: np.log([0.2, 1.1, 1.1]) if mine else np.zeros(3) for s, mine in made.items()}
+
+    monkeypatch.setattr("otcache.solving_on_pipeline._Bench._logs", logs)
+    asked = Asked(make_loop(), PROMPTS, None, (4,), 8, None, True, {})
+    policy = otcache.plan(calibration)
+    made = searched(calibration, policy, Fixed(0, 1, 2, 4), installed(), asked)
+    assert made.kept == {4: "policy"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "B = 4: policy is kept; Fixed has 0.62 times its error, but not clearly below on 3" in said
+    )
+
+
 @pytest.mark.remedy("give several prompts, or one with several seeds.")
 def test_one_sample_cannot_tell(calibration: otcache.Calibration) -> None:
     given: dict[str, Any] = {"solver": Fixed(), "pipe": make_loop(), "progress": False}

@@ -7,9 +7,12 @@ import io
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.main import get_command
 
+from otcache.calibration.contest import clearly_below
+from otcache.cli.app import app
 from otcache.console import wide_enough
-from otcache.inspection import candidate_table, draw
+from otcache.inspection import candidate_table, draw, kept_table
 from otcache.plugin_tools.listing import plugin_table
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
@@ -102,6 +105,42 @@ def test_a_plugin_s_line_says_what_is_not_installed() -> None:
         "by eye (not installed: eyes, ears)",
         "by eye",
     ]
+
+
+@pytest.mark.remedy("not clearly below on {} samples: give more prompts", value=True)
+def test_what_is_better_and_not_kept_says_why_and_more_prompts_help() -> None:
+    one, other = np.log([0.45, 1.02]), np.zeros(2)
+    rows = {
+        4: ({"policy": 1.0, "uniform, reuse": 1.5, "mine": float(np.exp(one.mean()))}, "policy")
+    }
+    assert not clearly_below(one, other)
+    out = io.StringIO()
+    Console(file=out, width=80).print(kept_table(rows, "rmse", 2))
+    *_, line = out.getvalue().split("B = 4: ")
+    assert " ".join(line.split()) == (
+        "policy is kept; mine has 0.68 times its error, but not clearly below on 2 samples: give more "
+        "prompts."
+    )
+    assert clearly_below(np.tile(one, 4), np.zeros(8))
+    out = io.StringIO()
+    kept = {4: (rows[4][0], "mine")}
+    Console(file=out, width=80).print(kept_table(kept, "rmse", 8))
+    assert "clearly" not in out.getvalue()
+
+
+def test_a_policy_that_a_solver_chose_says_what_measures_it() -> None:
+    policy = Policy(
+        Schedule(N, (0, 5)), Schedule(N, (0, 5, 9)), Provenance(num_steps=N), solver="mine"
+    )
+    console = Console(file=io.StringIO(), width=200)
+    console.print(draw(policy, [policy.anchor]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # of a StringIO
+    assert "mine, not measured; what measures it:" in text
+    assert "otcache plan CALIBRATION --solver mine --pipe PIPELINE --out POLICY" in text
+    assert "otcache compare PIPELINE --methods solver:mine --out FOLDER" in text
+    for line in (line.strip() for line in text.splitlines() if "otcache " in line):
+        _, verb, *words = line.split()
+        get_command(app).commands[verb].make_context(verb, words)  # type: ignore[attr-defined]
 
 
 def test_brackets_in_a_file_are_no_markup() -> None:

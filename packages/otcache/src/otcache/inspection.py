@@ -42,7 +42,13 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
         table.add_row(str(schedule.budget), speedup, strip(schedule), rule)
     facts = Table(box=None, show_header=False)
     if policy.solver:
-        facts.add_row(Text("solver"), Text(f"{policy.solver}, not measured"))
+        facts.add_row(Text("solver"), Text(f"{policy.solver}, not measured; what measures it:"))
+        facts.add_row(
+            "",
+            Text(f"otcache plan CALIBRATION --solver {policy.solver} --pipe PIPELINE --out POLICY"),
+        )
+        methods = f"--methods solver:{policy.solver}"
+        facts.add_row("", Text(f"otcache compare PIPELINE {methods} --out FOLDER"))
     for name, value in policy.provenance.to_dict().items():
         if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
@@ -75,8 +81,19 @@ def price(nfe: Mapping[str, int]) -> str:
     return f"{sum(nfe.values()):,} denoiser evaluations ({parts})"
 
 
-def kept_table(rows: Mapping[int, tuple[Mapping[str, float], str]], title: str) -> Table:
-    """A line a budget: the error of each schedule by name, and a star at the one that is kept."""
+def kept_table(
+    rows: Mapping[int, tuple[Mapping[str, float], str]], what: str, samples: int
+) -> Group:
+    """A line a budget: the error of each schedule by name, and a star at the one that is kept.
+
+    Below it, of each budget where something with a lower error is not kept, why it is not.
+
+    Args:
+        rows: by budget, errors by name, and the name that is kept.
+        what: the error is called.
+        samples: that it is the mean of.
+    """
+    title = f"{what} on {samples} samples"
     names = list(dict.fromkeys(name for errors, _ in rows.values() for name in errors))
     table = Table(box=None, padding=(0, 1, 0, 0), title=f"{title}, * kept", title_justify="left")
     for heading in ("B", *names):
@@ -84,7 +101,19 @@ def kept_table(rows: Mapping[int, tuple[Mapping[str, float], str]], title: str) 
     for budget, (errors, kept) in rows.items():
         cells = (_figure(errors.get(name), name == kept) for name in names)
         table.add_row(f"{budget} ", *cells)
-    return table
+    return Group(table, *map(Text, _passed_over(rows, samples)))
+
+
+def _passed_over(
+    rows: Mapping[int, tuple[Mapping[str, float], str]], samples: int
+) -> Iterator[str]:
+    """One line for each schedule with a lower error than the one that is kept."""
+    for budget, (errors, kept) in rows.items():
+        for name, error in errors.items():
+            if error < errors[kept]:
+                share = f"{error / errors[kept]:.2g} times its error"
+                why = f"not clearly below on {samples} samples: give more prompts"
+                yield f"B = {budget}: {kept} is kept; {name} has {share}, but {why}."
 
 
 def _figure(error: float | None, kept: bool) -> Text:

@@ -140,9 +140,7 @@ def searched(
     policy = msgspec.structs.replace(fitted, ladder=tuple(rungs[b] for b in sorted(rungs)))
     made = Searched(policy, tuple(tried), dict(bench.ledger.nfe))
     rows = {line.budget: (line.errors, line.kept) for line in tried}
-    bench.stages.table(
-        kept_table(rows, f"{bench.objective} on {bench.evaluator.num_samples} samples")
-    )
+    bench.stages.table(kept_table(rows, bench.objective, bench.evaluator.num_samples))
     bench.stages.say(f"solver {name!r} cost {price(made.nfe)}")
     return made
 

@@ -32,7 +32,9 @@ def check_installed(distribution: str) -> None:
     )
     readings = read_points(points, targets=True, limit=LIMIT, cached=False)
     wrong = [problem for reading in readings for problem in _problems(reading)]
-    assert not wrong, f"of {distribution}: {'; '.join(wrong)} (otcache plugins doctor says what to do)"
+    assert not wrong, (
+        f"of {distribution}: {'; '.join(wrong)} (otcache plugins doctor says what to do)"
+    )
 
 
 def _problems(reading: Reading) -> Iterator[str]:
