@@ -52,6 +52,8 @@ class Lexicographic:
 class BruteForce(ScheduleSolver):
     r"""The exact optimum over all schedules, by trying each.
 
+    A reference implementation, the oracle of tests: other exact solvers give the same objective in less time.
+
     .. math:: \min_{0 = k_1 < \dots < k_B < N} F\big(w(k_1 \to k_2), \dots, w(k_B \to N)\big)
 
     Ties go to the schedule that is first in lexicographic order of its steps.
