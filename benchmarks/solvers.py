@@ -119,7 +119,7 @@ class Bench:
             try:
                 found = solver.solve(problem)
             except OtcacheError as error:
-                row["said"] = str(error)
+                row["said"] = str(error).partition(":")[0]
                 break
             row["seconds"] = max(row["seconds"], time.perf_counter() - began)
             row["nfe"] = max(row["nfe"], found.nfe)

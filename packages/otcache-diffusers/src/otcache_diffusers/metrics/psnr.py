@@ -16,7 +16,7 @@ class Psnr(QualityMetric):
 
     in float64. Identical pictures give ``inf``: one such sample makes a plain mean infinite, so
     whoever averages takes the mean of the finite values and states how many pictures were
-    identical (``otcache.statistics.mean_interval`` does). A mean of PSNRs is a mean of logarithms:
+    identical (``otcache.report.statistics.mean_interval`` does). A mean of PSNRs is a mean of logarithms:
     it can rank two methods otherwise than a mean RMSE does.
     """
 
