@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import unittest
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from otcache.plugin_tools.checking import Checked, check
 from otcache_core.plugins import Info, Registry, hookimpl, installed
 from otcache_core.plugins.kinds import CONTRACTS
 from otcache_core.plugins.registry import hook_name
-from otcache_core.testing import LawResult, NotApplicable, Outcome
+from otcache_core.problem import Result, ScheduleProblem
+from otcache_core.testing import KnownAnswer, LawResult, NotApplicable, Outcome
 from otcache_diffusers.metrics.legible import Legible
 
 
@@ -57,6 +62,36 @@ def test_laws_of_which_none_is_kept_are_a_failure() -> None:
     ]:
         assert Checked("mine/mine", "solvers", results).failed is failed
     assert not Checked("mine/mine", "solvers", unchecked="it works on no toy loop").failed
+
+
+def test_the_metric_that_the_page_works_out_passes_its_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    section = text.partition("\n## A metric, ")[2].partition("\n## ")[0]
+    metric, kit = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    package, module = types.ModuleType("otcache_edge"), types.ModuleType("otcache_edge.metric")
+    exec(metric, vars(module))
+    package.metric = module
+    monkeypatch.setitem(sys.modules, "otcache_edge", package)
+    made = {"__name__": "test_edge"}
+    exec(kit, made)
+    report = made["TestEdgeMetric"].check_laws()
+    assert report.passed, str(report)
+    old = type("Old", (made["TestEdgeMetric"],), {"known_answer": lambda self: _flat()})
+    assert "test_the_known_answer" in old.check_laws().broken
+
+
+def _flat() -> KnownAnswer:
+    """The known answer of the template."""
+    reference = np.full((2, 8, 8, 3), 0.2)
+    images = reference.copy()
+    images[0, ..., 0], images[1, ..., 2] = 0.5, 1.0
+    return KnownAnswer((images, reference), np.array([0.1, 0.8 / 3]))
+
+
+def test_the_page_names_every_field_of_a_problem_and_every_result() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    for name in (*(f.name for f in fields(ScheduleProblem)), *(r.name for r in Result)):
+        assert f"`{name}`" in text
 
 
 class Failing:
