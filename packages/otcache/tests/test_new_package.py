@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from otcache import cli
-from otcache.plugin_tools.checking import check, own_tests
+from otcache.plugin_tools.checking import Checked, check, own_tests
 from otcache.plugin_tools.kinds import in_words, read_kind, spelled
 from otcache.plugin_tools.new_package import EXAMPLES, NewPlugin, write_package
 from otcache_core import Schedule
@@ -28,7 +28,7 @@ from otcache_core.errors import OtcacheError, PluginError, PluginWarning
 from otcache_core.plugins import API_VERSION, KINDS, Info, Registry, hookimpl
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.solvers import Uniform
-from otcache_core.testing import Conformance, toy_loop
+from otcache_core.testing import Conformance, LawResult, Outcome, toy_loop
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -251,7 +251,9 @@ def test_a_check_shows_each_law_and_fails(run: Run) -> None:
     lines = out.splitlines()
     assert lines[-1].startswith("bad/liar (solver): ")
     again = lines[next(n for n, line in enumerate(lines) if line.startswith("failed: ")) :]
-    assert sum(line.startswith("  ") for line in again) == int(again[0].split()[1]) > 0
+    named = [line for line in again if line.startswith("  ")]
+    told = sum(line.count("; ") + 1 if "same reason: " in line else 1 for line in named)
+    assert told == int(again[0].split()[1]) > 0
     assert again[-2].endswith("its own tests decide: pytest in the folder of its source (bad)")
     status, out, err = run("plugins", "check", "bad/liar", "--json")
     found = json.loads(out)
@@ -375,3 +377,32 @@ def test_slow_modules_are_named(
     status, _, err = run("plugins", "list", "--kind", "probe")
     assert status == 0
     assert "slow to import: slow-one (slow_one_plugin, " in err
+
+
+def test_a_class_that_is_not_there_is_told_with_the_nearest_name(
+    run: Run, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    source = NewPlugin("mine", "solvers").files()["src/otcache_mine/plugin.py"]
+    target = "otcache_core.solvers.uniform:Unifrom"
+    install("otcache-mine", source.replace("otcache_mine.solver:MineSolver", target))
+    status, _, err = run("plugins", "check", "mine")
+    assert (status, "Did you mean 'otcache_core.solvers.uniform:Uniform'?" in err) == (2, True)
+    assert "otcache plugins doctor says what to do." in err
+
+
+def test_laws_that_fail_alike_are_told_once() -> None:
+    results = [
+        LawResult(f"test_{n}", Outcome.BROKEN, reason)
+        for n, reason in [
+            ("a", "B = 3, (0, 1): too few"),
+            ("b", "other"),
+            ("c", "B = 4, (0,): too few"),
+        ]
+    ]
+    lines = [str(line) for line in Checked("mine/mine", "solvers", tuple(results)).closing()]
+    assert lines[1:4] == [
+        "  a: B = 3, (0, 1): too few",
+        "    and for the same reason: c",
+        "  b: other",
+    ]

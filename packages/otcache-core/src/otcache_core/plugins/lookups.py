@@ -232,7 +232,9 @@ class Lookups(ABC):
         try:
             target = offer.info.load()
         except PluginError as error:
-            raise PluginError(f"{error}{advice(kind, self._distributions())}") from error
+            doctor = " otcache plugins doctor says what to do."
+            more = advice(kind, self._distributions()) if self.is_trusted(offer) else doctor
+            raise PluginError(f"{error}{more}") from error
         contract = CONTRACTS.get(kind)
         if contract and not (isinstance(target, type) and issubclass(target, contract)):
             raise _misfit(

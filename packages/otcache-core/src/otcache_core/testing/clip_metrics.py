@@ -70,7 +70,7 @@ class ClipMetricConformance(MetricLaws, kit=True):
             f"{metric.higher_is_better} right?"
         )
         if not metric.higher_is_better:
-            what = "identical clips are not at 0: a distance of a clip to itself is"
+            what = "identical clips are not at 0: let the distance of a clip from itself be 0"
             assert_near(same, 0.0, what, atol=self.tolerance)
 
     def test_identical_clips_are_equally_good_whatever_they_show(self) -> None:

@@ -67,7 +67,7 @@ class MetricConformance(MetricLaws, kit=True):
         metric, clean = self.make_metric(), self._pictures()
         same, worse = metric(clean, clean), metric(self._noisy(0.05), clean)
         if not metric.higher_is_better:
-            what = "identical pictures are not at 0: a distance of a picture to itself is"
+            what = "identical pictures are not at 0: let the distance of a picture from itself be 0"
             assert_near(same, 0.0, what, atol=self.tolerance)
         better = same > worse if metric.higher_is_better else same < worse
         assert better.all(), (

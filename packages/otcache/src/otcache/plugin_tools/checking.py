@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ SHOWN = {
     Outcome.EXPECTED: ("fails as expected", "yellow"),
     Outcome.NOT_APPLICABLE: ("not applicable", "dim"),
 }
+#: What differs in two reasons that are the same.
+NUMBERS = re.compile(r"[-\d.,()\s]+")
 #: Words of a law that does not apply here, and may in a test.
 ELSEWHERE = ("test of its package", "cannot be known")
 
@@ -92,8 +95,13 @@ class Checked:
         broken = [result for result in self.results if result.outcome is Outcome.BROKEN]
         if broken:
             yield Text(f"\nfailed: {len(broken)} of {len(self.results)} laws", style="bold red")
+        alike: dict[str, list[LawResult]] = {}
         for result in broken:
-            yield Text.assemble("  ", (_law(result), "red"), f": {_line(result.reason)}")
+            alike.setdefault(NUMBERS.sub(" ", _line(result.reason)), []).append(result)
+        for first, *others in alike.values():
+            yield Text.assemble("  ", (_law(first), "red"), f": {_line(first.reason)}")
+            if others:
+                yield Text(f"    and for the same reason: {'; '.join(map(_law, others))}")
         reasons = [self.unchecked, *(r.reason for r in self.results)]
         elsewhere = any(words in reason for reason in reasons for words in ELSEWHERE)
         distribution = self.plugin.partition("/")[0]
