@@ -29,10 +29,10 @@ from otcache_core import OtcacheError
 from otcache_core.contracts import SampleRequest, Storage, compare
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
-from otcache_diffusers.block_executor import block_stacks
-from otcache_diffusers.cache_policy import CachePolicy
-from otcache_diffusers.driver import StepPolicy
-from otcache_diffusers.executor import Level, TorchExecutor, whole_outputs
+from otcache_diffusers.execution.block_executor import block_stacks
+from otcache_diffusers.execution.cache_policy import CachePolicy
+from otcache_diffusers.execution.executor import Level, TorchExecutor, whole_outputs
+from otcache_diffusers.hooks import StepPolicy
 
 N, BUDGETS, SEED, BATCH = 30, (6, 10, 15), 1000, 4
 RECIPE = Recipe(cost_samples=2, anchor_trials=12, climb_trials=8, batch_size=BATCH)

@@ -28,8 +28,8 @@ from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.propagation import Exact, Propagation, ScalarGain
-from otcache_solvers.flows import Beam, BranchAndBound, Enumeration, QuadraticProgram
-from otcache_solvers.vector_sum import VectorSum
+from otcache_solvers.vector_sum import Beam, BranchAndBound, Enumeration, QuadraticProgram
+from otcache_solvers.vector_sum.solver import VectorSum
 
 PROPAGATIONS: dict[str, Propagation] = {"gain": ScalarGain(), "exact": Exact()}
 BUDGETS = (4, 6, 8, 10, 12, 15, 20)

@@ -25,7 +25,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 from otcache.comparison.timing import Pair, speed
 from otcache_core import Schedule
 from otcache_core.contracts import RunReport
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 SHARES = (0.5, 0.2)
 MEMORY, TEXT, JOINT = 3, 256, 1024

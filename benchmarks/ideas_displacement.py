@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otcache.calibration.stages import gains
 from otcache_core import ScheduleProblem
-from otcache_solvers.second_order import SecondOrder
+from otcache_solvers.additive.second_order import SecondOrder
 
 WIDTH = 100
 ABOUT = (

@@ -31,8 +31,8 @@ from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_diffusers.architectures import calls, published
 from otcache_diffusers.architectures.blueprint import Blueprint
-from otcache_diffusers.blocks.lists import block_lists
-from otcache_diffusers.driver import tensors
+from otcache_diffusers.execution.blocks.lists import block_lists
+from otcache_diffusers.hooks import tensors
 
 LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}
 BUDGETS = (5, 8, 10, 15)

@@ -23,7 +23,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransfo
 
 from otcache_core import Schedule
 from otcache_core.contracts import RunHandle
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 SHARES = (0.2, 0.5)
 MEMORY = 3

@@ -109,7 +109,7 @@ def _bare(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
 
 def _recorded(pipe: Any, call: dict[str, Any], num_steps: int, keep: Any) -> list[Any]:
     from otcache_core.contracts import SampleRequest
-    from otcache_diffusers.probe import TorchProbe
+    from otcache_diffusers.recording.probe import TorchProbe
 
     request = SampleRequest(("a walk",), (0,), num_steps, call, 1, keep)
     return list(TorchProbe().record(pipe, request))

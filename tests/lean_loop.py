@@ -60,7 +60,7 @@ def refused() -> dict[str, str]:
     from otcache_core.errors import OtcacheError
     from otcache_core.plugins import Registry
     from otcache_diffusers.metrics.real_pictures import read_pictures
-    from otcache_diffusers.probe import TorchProbe
+    from otcache_diffusers.recording.probe import TorchProbe
 
     folder = Path(tempfile.mkdtemp())
     for name in ("model_index.json", "a.png"):

@@ -16,7 +16,7 @@ import otcache
 from otcache_core import MismatchError, OtcacheError, Policy, Provenance, Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
-from otcache_diffusers.facts import provenance_of
+from otcache_diffusers.recording.facts import provenance_of
 
 GRID = np.linspace(1, 0, STEPS + 1) ** 1.5
 #: The same grid, in every form that is taken.

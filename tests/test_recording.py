@@ -17,7 +17,7 @@ from otcache.calibration.bench import Job
 from otcache_core import Info, OtcacheError, Registry, ScheduleProblem, Trajectory, hookimpl
 from otcache_core.contracts import CostModel, Evaluator, SampleRequest, SpanCosts
 from otcache_core.plugins import installed
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recording.probe import TorchProbe
 
 SMALL = otcache.Recipe(
     ladder=(3, 6), cost_samples=1, anchor_trials=1, climb_trials=0, rounding_runs=0.0

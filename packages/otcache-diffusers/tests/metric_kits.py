@@ -32,7 +32,7 @@ from otcache_diffusers.metrics.ms_ssim import MsSsim
 from otcache_diffusers.metrics.psnr import Psnr
 from otcache_diffusers.metrics.rmse import Rmse
 from otcache_diffusers.metrics.ssim import Ssim
-from otcache_diffusers.quiet import quiet_loading
+from otcache_diffusers.recording.quiet import quiet_loading
 
 Array = NDArray[np.float64]
 VGG_BLOCKS = (2, 2, 3, 3, 3)

@@ -17,7 +17,7 @@ from diffusers import ContextParallelConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4), "linear")

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.testing import Calls
 
 N = 6

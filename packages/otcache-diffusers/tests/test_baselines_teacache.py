@@ -22,7 +22,7 @@ from otcache_core.plugins import Registry
 from otcache_diffusers.baselines.teacache.baseline import TeaCache
 from otcache_diffusers.baselines.teacache.policy import TeaCachePolicy
 from otcache_diffusers.baselines.teacache.rule import Rule, change, fitted
-from otcache_diffusers.driver import denoisers_of, drive
+from otcache_diffusers.hooks import denoisers_of, drive
 
 N = 8
 LINE = (1.0, 0.0)  # P(d) = d

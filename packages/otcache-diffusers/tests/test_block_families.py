@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
-from otcache_diffusers.block_executor import BlockExecutor
-from otcache_diffusers.driver import tensors
-from otcache_diffusers.metering import TensorTracer
+from otcache_diffusers.execution.block_executor import BlockExecutor
+from otcache_diffusers.hooks import tensors
+from otcache_diffusers.recording.metering import TensorTracer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SCHEDULE = Schedule(N, (0, 1, 4))

@@ -14,10 +14,10 @@ from torch import nn
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest, Storage
 from otcache_core.loop import Loop
-from otcache_diffusers.cache import OutputCache
-from otcache_diffusers.driver.memory import apart, extents, is_lent, overlap, owned
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.cache import OutputCache
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks.memory import apart, extents, is_lent, overlap, owned
+from otcache_diffusers.recording.probe import TorchProbe
 
 N, WIDTH, ROWS = 9, 8, 2
 SHAPE = (ROWS, WIDTH)

@@ -7,7 +7,7 @@ import torch
 from families import Case, N, cascades
 
 from otcache_core import Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 FIRST, SECOND = Schedule(N, (0, 1, 4)), Schedule(N, (0, 3))

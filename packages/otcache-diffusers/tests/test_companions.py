@@ -18,11 +18,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import RunReport
 from otcache_core.forecasters.reuse import Reuse
-from otcache_diffusers.cache_policy import CachePolicy
-from otcache_diffusers.driver import drive
-from otcache_diffusers.driver.arguments import Arguments
-from otcache_diffusers.driver.companions import Companions
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.cache_policy import CachePolicy
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import drive
+from otcache_diffusers.hooks.arguments import Arguments
+from otcache_diffusers.hooks.companions import Companions
 from otcache_diffusers.testing.parts import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

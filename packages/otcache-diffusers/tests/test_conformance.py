@@ -15,9 +15,9 @@ from otcache_core.schedule import Schedule
 from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.probes import ProbeConformance
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
-from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.sampling import Sampler
 
 
 class _OnLoop:

@@ -12,7 +12,7 @@ from otcache_core import Schedule
 from otcache_core.contracts import Forecaster
 from otcache_core.forecasters.linear import Linear
 from otcache_core.plugins import Registry, installed
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N = 6

@@ -10,8 +10,8 @@ import tiny
 import torch
 
 from otcache_core.slabs import SLAB
-from otcache_diffusers.deviations import Deviations
-from otcache_diffusers.shelf import Shelf
+from otcache_diffusers.evaluation.deviations import Deviations
+from otcache_diffusers.recording.shelf import Shelf
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])

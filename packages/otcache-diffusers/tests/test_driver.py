@@ -20,9 +20,9 @@ from otcache_core.errors import OtcacheNotice
 from otcache_core.identification import identify
 from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
-from otcache_diffusers.driver import RunInfo, StepPolicy, combine, drive
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import RunInfo, StepPolicy, combine, drive
+from otcache_diffusers.recording.probe import TorchProbe
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 

@@ -12,9 +12,9 @@ from otcache_core.errors import OtcacheError
 from otcache_core.loop import Loop
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.closed_loop import ClosedLoopFit
-from otcache_diffusers.evaluator import PipelineEvaluator
-from otcache_diffusers.prefixes import Prefixes, known_prefix
+from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit
+from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
+from otcache_diffusers.evaluation.prefixes import Prefixes, known_prefix
 
 N = 8
 GRID = np.linspace(1, 0, N + 1) ** 1.5

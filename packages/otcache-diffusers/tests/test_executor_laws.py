@@ -13,7 +13,7 @@ from diffusers import EulerDiscreteScheduler, FluxImg2ImgPipeline, HeunDiscreteS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import ExecutionError, Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N = 6

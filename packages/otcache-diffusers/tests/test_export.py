@@ -16,7 +16,7 @@ from diffusers import (
 )
 
 from otcache_core import ExecutionError, Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.export import export_sigmas
 
 SCHEDULE = Schedule(8, (0, 1, 4, 6))

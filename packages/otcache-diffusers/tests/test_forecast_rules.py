@@ -10,7 +10,7 @@ import torch
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 14
 GRID = torch.linspace(1, 0, N + 1, dtype=torch.float64) ** 1.5

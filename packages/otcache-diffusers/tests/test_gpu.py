@@ -12,7 +12,7 @@ import torch
 from skipped_calls import AtSkippedCalls
 
 from otcache_core import Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -11,11 +11,11 @@ from tiny import flux, with_prompts
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.schedule import Schedule
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.guidance import branch_gains
-from otcache_diffusers.probe import TorchProbe
-from otcache_diffusers.recording import Recording
-from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.evaluation.guidance import branch_gains
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.run import Recording
+from otcache_diffusers.recording.sampling import Sampler
 
 N = 6
 

@@ -20,10 +20,10 @@ from otcache_core import Schedule, Trajectory
 from otcache_core.contracts import Evaluator, SampleRequest
 from otcache_core.errors import OtcacheError
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.rows import fold_rows
 from otcache_diffusers.requests import prepared
-from otcache_diffusers.rows import fold_rows
 from otcache_diffusers.testing.case import Case
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -20,8 +20,8 @@ from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.testing import EvaluatorConformance
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
 
 N, WIDTH, SAMPLES = 8, 6, 3
 SCALE = 2.5

@@ -18,8 +18,8 @@ from otcache_core.identification import identify
 from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
 
 N, SAMPLES = 7, 3
 GRID = [(1 - i / N) ** 1.5 for i in range(N + 1)]

@@ -13,8 +13,8 @@ from torch import nn
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.metering import TensorTracer
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.metering import TensorTracer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N, WIDTH = 10, 1 << 16

@@ -8,9 +8,9 @@ import torch
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_diffusers import demo
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.metering import Meters
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.metering import Meters
+from otcache_diffusers.recording.probe import TorchProbe
 
 
 def request(steps: int, prompts: int = 1) -> SampleRequest:

@@ -27,12 +27,12 @@ from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest, Storage
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop import Loop
-from otcache_diffusers.driver import combine, tensors
-from otcache_diffusers.driver.tree import examine, flatten, prediction, unflatten
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
-from otcache_diffusers.rows import join_rows, split_rows, stack_rows
-from otcache_diffusers.shelf import Shelf, loaded
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import combine, tensors
+from otcache_diffusers.hooks.tree import examine, flatten, prediction, unflatten
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.rows import join_rows, split_rows, stack_rows
+from otcache_diffusers.recording.shelf import Shelf, loaded
 
 N = 8
 ROWS, WIDTH = 3, 4

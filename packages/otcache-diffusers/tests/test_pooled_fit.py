@@ -18,8 +18,8 @@ from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.evaluator import PipelineEvaluator
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
+from otcache_diffusers.recording.probe import TorchProbe
 
 SAMPLES = 5
 PROMPTS, SEEDS = ("a", "b", "c", "d", "e"), (0, 1, 2, 3, 4)

@@ -26,15 +26,15 @@ from torch import nn
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import Forecaster, SampleRequest
 from otcache_core.errors import OtcacheNotice
-from otcache_diffusers.driver import drive, sigma_grid
-from otcache_diffusers.driver.clock import SchedulerClock
-from otcache_diffusers.driver.conductor import Conductor
-from otcache_diffusers.driver.prediction import AsIs, NoiseSpace, Place
-from otcache_diffusers.driver.space_of import output_space
-from otcache_diffusers.evaluator import PipelineEvaluator
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
-from otcache_diffusers.recorder import Recorder
+from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import drive, sigma_grid
+from otcache_diffusers.hooks.clock import SchedulerClock
+from otcache_diffusers.hooks.conductor import Conductor
+from otcache_diffusers.hooks.prediction import AsIs, NoiseSpace, Place
+from otcache_diffusers.hooks.space_of import output_space
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.recorder import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N, CHANNELS = 10, 4
@@ -130,7 +130,7 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.fixture
 def unconverted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forecast v itself, as everybody else does."""
-    home = "otcache_diffusers.driver.clock"
+    home = "otcache_diffusers.hooks.clock"
     monkeypatch.setattr(f"{home}.output_space", lambda scheduler, start: AsIs())
 
 

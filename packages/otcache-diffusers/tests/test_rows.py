@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.rows import join_rows, split_rows
+from otcache_diffusers.recording.rows import join_rows, split_rows
 
 
 def _rows(chunks: int) -> torch.Tensor:

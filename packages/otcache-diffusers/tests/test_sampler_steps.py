@@ -13,10 +13,10 @@ from sampler_cases import NOISY, SAMPLERS, pipeline, with_prompts
 
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
-from otcache_diffusers.evaluator import PipelineEvaluator
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
-from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.sampling import Sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N = 7

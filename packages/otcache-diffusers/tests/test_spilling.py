@@ -21,11 +21,11 @@ from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.sketch import sketch
 from otcache_core.slabs import mapped
-from otcache_diffusers.driver import drive
-from otcache_diffusers.probe import TorchProbe
-from otcache_diffusers.recorder import Recorder
-from otcache_diffusers.sampling import Sampler
-from otcache_diffusers.shelf import Shelf, loaded
+from otcache_diffusers.hooks import drive
+from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.recorder import Recorder
+from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.shelf import Shelf, loaded
 
 N = 6
 REQUEST = SampleRequest(("a", "b", "c"), (0, 1, 2), N, {}, 2)

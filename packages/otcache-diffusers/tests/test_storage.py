@@ -18,11 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from otcache_core import Schedule
 from otcache_core.contracts import CacheExecutor, RunReport, Storage
 from otcache_core.loop import Loop
-from otcache_diffusers.block_executor import BlockExecutor
-from otcache_diffusers.cache import OutputCache
-from otcache_diffusers.driver import combine
-from otcache_diffusers.driver.tree import flatten
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.block_executor import BlockExecutor
+from otcache_diffusers.execution.cache import OutputCache
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import combine
+from otcache_diffusers.hooks.tree import flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N, WIDTH = 8, 64

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from otcache_core import ExecutionError, Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
-from otcache_diffusers.driver.call_times import HostTimes
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks.call_times import HostTimes
 
 N = 8
 SCHEDULE = Schedule(N, (0, 2, 4, 6))

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.loop import Loop
-from otcache_diffusers.block_executor import BlockExecutor
-from otcache_diffusers.driver.inner_modules import inner_modules
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.facts import fingerprint_of, provenance_of
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.block_executor import BlockExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks.inner_modules import inner_modules
+from otcache_diffusers.recording.facts import fingerprint_of, provenance_of
+from otcache_diffusers.recording.probe import TorchProbe
 
 N = 8
 SCHEDULE = Schedule(N, (0, 2, 4, 6))

@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4), "linear")

@@ -14,7 +14,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks import HookRegistry, ModelHook
 
 from otcache_core import Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4))

@@ -15,8 +15,8 @@ from diffusers import DDIMScheduler
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
 
 N = 6
 SCHEDULES = {

@@ -20,11 +20,11 @@ from repeating import repeated
 
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
-from otcache_diffusers.driver.bar import Bar
-from otcache_diffusers.driver.home import NO_COLLECTION, under_way
-from otcache_diffusers.driver.rewinds import Rewinds
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks.bar import Bar
+from otcache_diffusers.hooks.home import NO_COLLECTION, under_way
+from otcache_diffusers.hooks.rewinds import Rewinds
+from otcache_diffusers.recording.probe import TorchProbe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 N = 6

@@ -15,8 +15,8 @@ from diffusers.hooks import HookRegistry, apply_first_block_cache
 
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import SampleRequest
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.probe import TorchProbe
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4))

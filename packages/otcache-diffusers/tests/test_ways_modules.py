@@ -13,7 +13,7 @@ import torch
 from repeating import repeated
 
 from otcache_core import Schedule
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4))

@@ -13,7 +13,7 @@ from repeating import repeated
 
 from otcache_core import Schedule
 from otcache_core.loop import Loop
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N = 6

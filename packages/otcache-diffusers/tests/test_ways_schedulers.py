@@ -17,11 +17,11 @@ from otcache_core import ExecutionError, OtcacheError, Policy, Provenance, Sched
 from otcache_core.contracts import RunReport, SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_core.forecasters import Linear, Reuse
-from otcache_diffusers.driver import sigma_grid
-from otcache_diffusers.driver.space_of import output_space
-from otcache_diffusers.driver.timecheck import TimeCheck
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import sigma_grid
+from otcache_diffusers.hooks.space_of import output_space
+from otcache_diffusers.hooks.timecheck import TimeCheck
+from otcache_diffusers.recording.probe import TorchProbe
 
 N = 8
 SCHEDULE = Schedule(N, (0, 1, 4), "linear")

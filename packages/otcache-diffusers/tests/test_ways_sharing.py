@@ -24,8 +24,8 @@ from families import Case
 from families.stable_diffusion import xl_controlnet
 
 from otcache_core import Schedule
-from otcache_diffusers.block_executor import BlockExecutor
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.block_executor import BlockExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4), "linear")

@@ -22,8 +22,8 @@ from families.stable_diffusion import sd2
 from repeating import repeated
 
 from otcache_core import Schedule
-from otcache_diffusers.driver.start import first_position
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks.start import first_position
 from otcache_diffusers.testing.parts import picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -13,7 +13,7 @@ from repeating import repeated
 
 from otcache_core import ExecutionError, Schedule
 from otcache_core.errors import OtcacheNotice
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
 SCHEDULE = Schedule(N, (0, 1, 4))

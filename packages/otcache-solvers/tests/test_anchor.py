@@ -13,10 +13,10 @@ import pytest
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.testing import ToyEvaluator, ToySampler
-from otcache_solvers.anchor import AnchorSearch
-from otcache_solvers.climb import climb, moved
-from otcache_solvers.tpe_search import quiet
-from otcache_solvers.trial_book import TrialBook, mean_error
+from otcache_solvers.search.anchor import AnchorSearch
+from otcache_solvers.search.climb import climb, moved
+from otcache_solvers.search.tpe_search import quiet
+from otcache_solvers.search.trial_book import TrialBook, mean_error
 
 SAMPLER = ToySampler(num_steps=14, num_samples=4, power=2.0)
 

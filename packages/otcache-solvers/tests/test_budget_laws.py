@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import ScheduleProblem
-from otcache_solvers.lexicographic import Lexicographic
-from otcache_solvers.peak_suppressed import PeakSuppressed
-from otcache_solvers.shortest_path import ShortestPath
+from otcache_solvers.additive.lexicographic import Lexicographic
+from otcache_solvers.additive.peak_suppressed import PeakSuppressed
+from otcache_solvers.additive.shortest_path import ShortestPath
 
 SOLVERS = [ShortestPath(), Lexicographic(), PeakSuppressed(4.0)]
 

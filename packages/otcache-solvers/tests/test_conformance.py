@@ -12,8 +12,8 @@ from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.plugins import Registry
 from otcache_core.testing import CostModelConformance, SolverConformance
 from otcache_solvers import plugin
-from otcache_solvers.flows import Beam, BranchAndBound, Enumeration, PathSearch
-from otcache_solvers.penalties import KullbackLeibler
+from otcache_solvers.transport.penalties import KullbackLeibler
+from otcache_solvers.vector_sum import Beam, BranchAndBound, Enumeration, PathSearch
 
 REGISTRY = Registry()
 
@@ -208,8 +208,8 @@ def test_importing_the_plugin_module_imports_nothing_heavy():
     import sys
 
     code = (
-        "import sys, otcache_solvers.plugin, otcache_solvers.anchor\n"
-        "import otcache_solvers.shortest_path\n"
+        "import sys, otcache_solvers.plugin, otcache_solvers.search.anchor\n"
+        "import otcache_solvers.additive.shortest_path\n"
         "heavy = {'optuna', 'networkx', 'scipy', 'ot', 'cvxpy', 'torch'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -11,13 +11,13 @@ import pytest
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.displacements import Displacements
 from otcache_core.testing import ToySampler
-from otcache_solvers.anchor import AnchorSearch
-from otcache_solvers.exact_lp import ExactLP
-from otcache_solvers.flows.relaxation import MinNormPoint, QuadraticProgram
+from otcache_solvers.additive.shortest_path import ShortestPath
 from otcache_solvers.needs import REQUIREMENTS, library
-from otcache_solvers.shortest_path import ShortestPath
-from otcache_solvers.simplex import HiGHS
-from otcache_solvers.vector_sum import VectorSum
+from otcache_solvers.search.anchor import AnchorSearch
+from otcache_solvers.transport.exact_lp import ExactLP
+from otcache_solvers.transport.simplex import HiGHS
+from otcache_solvers.vector_sum.relaxation import MinNormPoint, QuadraticProgram
+from otcache_solvers.vector_sum.solver import VectorSum
 
 ENDS = Schedule(6, (0, 3)), Schedule(6, (0, 1, 2, 4))
 SPANS = tuple((i, j) for i in range(6) for j in range(i + 2, 7))

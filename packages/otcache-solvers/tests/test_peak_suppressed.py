@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, ScheduleProblem
-from otcache_solvers.lexicographic import Lexicographic
-from otcache_solvers.peak_suppressed import PeakSuppressed
-from otcache_solvers.shortest_path import ShortestPath
+from otcache_solvers.additive.lexicographic import Lexicographic
+from otcache_solvers.additive.peak_suppressed import PeakSuppressed
+from otcache_solvers.additive.shortest_path import ShortestPath
 
 
 def random_costs(n, seed=0):

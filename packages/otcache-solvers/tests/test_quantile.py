@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import make_interp_spline
 
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
-from otcache_solvers.quantile import Quantile
+from otcache_solvers.transport.quantile import Quantile
 
 
 @st.composite

@@ -14,7 +14,11 @@ from otcache_core.contracts import Evaluation
 from otcache_core.displacements import Displacements, all_spans
 from otcache_core.solvers import BruteForce
 from otcache_core.testing import ToyEvaluator, ToySampler
-from otcache_solvers.anchor import AnchorSearch
+from otcache_solvers.additive.lexicographic import Lexicographic
+from otcache_solvers.additive.open_loop import OpenLoopFit
+from otcache_solvers.additive.peak_suppressed import PeakSuppressed
+from otcache_solvers.additive.second_order import SecondOrder
+from otcache_solvers.additive.shortest_path import ShortestPath
 from otcache_solvers.costs import Gram, Outcome
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.gram_costs import GramCosts
@@ -23,21 +27,17 @@ from otcache_solvers.costs.lookback_costs import LookbackCosts
 from otcache_solvers.costs.mean_velocity import MeanVelocity
 from otcache_solvers.costs.propagation import NoPropagation
 from otcache_solvers.costs.sample_costs import SampleCosts
-from otcache_solvers.exact_lp import ExactLP
-from otcache_solvers.flows import BranchAndBound, Enumeration, MinNormPoint, QuadraticProgram
-from otcache_solvers.ground_cost import ground_cost
-from otcache_solvers.lexicographic import Lexicographic
 from otcache_solvers.needs import library
-from otcache_solvers.open_loop import OpenLoopFit
-from otcache_solvers.peak_suppressed import PeakSuppressed
-from otcache_solvers.penalties import KullbackLeibler
-from otcache_solvers.quantile import Quantile
-from otcache_solvers.second_order import SecondOrder
-from otcache_solvers.shortest_path import ShortestPath
-from otcache_solvers.simplex import HiGHS, NetworkSimplex
-from otcache_solvers.sinkhorn import Sinkhorn
-from otcache_solvers.unbalanced import Unbalanced
-from otcache_solvers.vector_sum import VectorSum
+from otcache_solvers.search.anchor import AnchorSearch
+from otcache_solvers.transport.exact_lp import ExactLP
+from otcache_solvers.transport.ground_cost import ground_cost
+from otcache_solvers.transport.penalties import KullbackLeibler
+from otcache_solvers.transport.quantile import Quantile
+from otcache_solvers.transport.simplex import HiGHS, NetworkSimplex
+from otcache_solvers.transport.sinkhorn import Sinkhorn
+from otcache_solvers.transport.unbalanced import Unbalanced
+from otcache_solvers.vector_sum import BranchAndBound, Enumeration, MinNormPoint, QuadraticProgram
+from otcache_solvers.vector_sum.solver import VectorSum
 
 SAMPLER = ToySampler(num_steps=7, num_samples=3, power=1.5)
 RUNS = SAMPLER.trajectories()

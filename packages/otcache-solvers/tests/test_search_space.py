@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.forecasters.strength import StrengthCurve, strengths
 from otcache_core.testing import ToySampler
-from otcache_solvers.anchor import SPACES, AnchorSearch
-from otcache_solvers.search_space import GapSpace, IntegerSpace, WarpSpace
-from otcache_solvers.strength_space import StrengthSpace
-from otcache_solvers.trial_book import TrialBook, mean_error
+from otcache_solvers.search.anchor import SPACES, AnchorSearch
+from otcache_solvers.search.search_space import GapSpace, IntegerSpace, WarpSpace
+from otcache_solvers.search.strength_space import StrengthSpace
+from otcache_solvers.search.trial_book import TrialBook, mean_error
 
 SAMPLER = ToySampler(num_steps=10, num_samples=8, power=2.0)
 GRID = tuple(SAMPLER.grid.tolist())

@@ -13,8 +13,8 @@ import pytest
 
 from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.testing import ToySampler
-from otcache_solvers.anchor import AnchorSearch
-from otcache_solvers.shared_study import SharedStudy
+from otcache_solvers.search.anchor import AnchorSearch
+from otcache_solvers.search.shared_study import SharedStudy
 
 SAMPLER = ToySampler(num_steps=14, num_samples=3, power=2.0)
 
@@ -111,7 +111,7 @@ def test_processes_share_one_study(url):
         "import sys\n"
         "from otcache_core import ScheduleProblem\n"
         "from otcache_core.testing import ToySampler\n"
-        "from otcache_solvers.anchor import AnchorSearch\n"
+        "from otcache_solvers.search.anchor import AnchorSearch\n"
         "solver = AnchorSearch(8, 0, split=0.0, space='integers', storage=sys.argv[1])\n"
         "sampler = ToySampler(num_steps=14, num_samples=3, power=2.0)\n"
         "problem = ScheduleProblem(14, 4, evaluator=sampler.evaluator())\n"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator
 from otcache_core.testing import ToySampler
-from otcache_solvers.state_dp import StateDP
+from otcache_solvers.search.state_dp import StateDP
 
 seeds = st.integers(0, 50)
 

@@ -13,12 +13,12 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_core.warp import coordinate
 from otcache_solvers.costs import Gram
-from otcache_solvers.exact_lp import ExactLP
-from otcache_solvers.ground_cost import between, ground_cost
-from otcache_solvers.quantile import Quantile
-from otcache_solvers.simplex import HiGHS, NetworkSimplex
-from otcache_solvers.sinkhorn import Annealed, Sinkhorn
-from otcache_solvers.unbalanced import Unbalanced
+from otcache_solvers.transport.exact_lp import ExactLP
+from otcache_solvers.transport.ground_cost import between, ground_cost
+from otcache_solvers.transport.quantile import Quantile
+from otcache_solvers.transport.simplex import HiGHS, NetworkSimplex
+from otcache_solvers.transport.sinkhorn import Annealed, Sinkhorn
+from otcache_solvers.transport.unbalanced import Unbalanced
 
 N = 16
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Result, ScheduleProblem
 from otcache_core.displacements import Displacements, all_spans
 from otcache_core.testing import ToySampler
-from otcache_solvers.certificate import Certificate
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.flows import (
+from otcache_solvers.vector_sum import (
     Beam,
     BranchAndBound,
     Enumeration,
@@ -23,8 +22,9 @@ from otcache_solvers.flows import (
     QuadraticProgram,
     SpanVectors,
 )
-from otcache_solvers.flows.relaxation import Closure
-from otcache_solvers.vector_sum import VectorSum
+from otcache_solvers.vector_sum.certificate import Certificate
+from otcache_solvers.vector_sum.relaxation import Closure
+from otcache_solvers.vector_sum.solver import VectorSum
 
 #: Differences of this size are rounding of a Gram whose entries are about 1.
 NOISE = 1e-11

@@ -15,7 +15,7 @@ from otcache_core.contracts import ClipMetric
 from otcache_core.testing import ClipMetricConformance, KnownAnswer
 from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.quiet import quiet_loading
+from otcache_diffusers.recording.quiet import quiet_loading
 from otcache_video.metrics.flicker import Flicker
 from otcache_video.metrics.motion_magnitude import STILL, MotionMagnitude
 from otcache_video.metrics.subject_consistency import SubjectConsistency

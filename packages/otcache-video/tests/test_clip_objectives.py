@@ -16,9 +16,9 @@ from diffusers import (
 
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recording.probe import TorchProbe
 
 N, SKIPPING = 4, Schedule(4, (0, 2))
 REQUEST = SampleRequest(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from video_families import wan
 
 from otcache_core import Schedule
-from otcache_diffusers.block_executor import BlockExecutor
-from otcache_diffusers.driver import sigma_grid, tensors
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.block_executor import BlockExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import sigma_grid, tensors
 from otcache_diffusers.testing import Calls, Case, N, Outputs, same_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -10,8 +10,8 @@ from video_families import hunyuan, ltx, transformers, unets, wan
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import OtcacheError
-from otcache_diffusers.facts import provenance_of
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recording.facts import provenance_of
+from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.testing import Case, N
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

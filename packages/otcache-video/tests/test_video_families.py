@@ -13,9 +13,9 @@ from video_families import FAMILIES, cosmos, hunyuan, wan
 
 from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
-from otcache_diffusers.driver import drive
-from otcache_diffusers.executor import TorchExecutor
-from otcache_diffusers.recorder import Recorder
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import drive
+from otcache_diffusers.recording.recorder import Recorder
 from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs, same_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
 from otcache_diffusers.compat import is_a, is_pipeline
-from otcache_diffusers.driver import sigma_grid
-from otcache_diffusers.rehearsal import Rehearsal, rehearse
+from otcache_diffusers.evaluation.rehearsal import Rehearsal, rehearse
+from otcache_diffusers.hooks import sigma_grid
 
 Floats = NDArray[np.float64]
 EULER, FLOW_EULER = "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"

@@ -20,7 +20,9 @@ def otcache_provide_probes() -> list[Info]:
     """Record any torch denoiser."""
     return [
         Info(
-            "torch", "otcache_diffusers.probe:TorchProbe", "diffusers pipelines and your own loops"
+            "torch",
+            "otcache_diffusers.recording.probe:TorchProbe",
+            "diffusers pipelines and your own loops",
         )
     ]
 
@@ -31,8 +33,8 @@ def otcache_provide_executors() -> list[Info]:
     about = "diffusers pipelines, your own loops and bare modules"
     blocks = "the same, passing over the denoiser's blocks instead of the whole of it"
     return [
-        Info("torch", "otcache_diffusers.executor:TorchExecutor", about),
-        Info("torch-blocks", "otcache_diffusers.block_executor:BlockExecutor", blocks),
+        Info("torch", "otcache_diffusers.execution.executor:TorchExecutor", about),
+        Info("torch-blocks", "otcache_diffusers.execution.block_executor:BlockExecutor", blocks),
     ]
 
 

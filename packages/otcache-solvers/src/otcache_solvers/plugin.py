@@ -43,72 +43,72 @@ def otcache_provide_solvers() -> list[Info]:
     return [
         Info(
             "anchor-search",
-            "otcache_solvers.anchor:AnchorSearch",
+            "otcache_solvers.search.anchor:AnchorSearch",
             "end-to-end search at an extreme budget: Optuna over a warp or steps, then a climb",
         ),
         Info(
             "annealing",
-            "otcache_solvers.annealing:Annealing",
+            "otcache_solvers.search.annealing:Annealing",
             "simulated annealing on the end-to-end error, then a climb (BudCache)",
         ),
         Info(
             "exact-lp",
-            "otcache_solvers.exact_lp:ExactLP",
+            "otcache_solvers.transport.exact_lp:ExactLP",
             "optimal transport between anchor and reference on any ground cost (POT, HiGHS)",
         ),
         Info(
             "gauss-newton",
-            "otcache_solvers.gauss_newton:GaussNewton",
+            "otcache_solvers.search.gauss_newton:GaussNewton",
             "refine a schedule's forecast weights on the error at the end of the run",
         ),
         Info(
             "lexicographic",
-            "otcache_solvers.lexicographic:Lexicographic",
+            "otcache_solvers.additive.lexicographic:Lexicographic",
             "lexicographic minimax path, exact (LeMiCa)",
         ),
         Info(
             "peak-suppressed",
-            "otcache_solvers.peak_suppressed:PeakSuppressed",
+            "otcache_solvers.additive.peak_suppressed:PeakSuppressed",
             "least sum of powers of span costs, exact (MeanCache)",
         ),
         Info(
             "quantile",
-            "otcache_solvers.quantile:Quantile",
+            "otcache_solvers.transport.quantile:Quantile",
             "displacement interpolation between anchor and reference (OTCache)",
         ),
         Info(
             "refine",
-            "otcache_solvers.refine:Refine",
+            "otcache_solvers.search.refine:Refine",
             "move single steps of a schedule as long as the end-to-end error falls",
         ),
         Info(
             "second-order",
-            "otcache_solvers.second_order:SecondOrder",
+            "otcache_solvers.additive.second_order:SecondOrder",
             "exact plan for a two-term forecast, from the Gram of one recorded run",
         ),
         Info(
             "shortest-path",
-            "otcache_solvers.shortest_path:ShortestPath",
+            "otcache_solvers.additive.shortest_path:ShortestPath",
             "least sum of span costs, the additive baseline (networkx)",
         ),
         Info(
             "sinkhorn",
-            "otcache_solvers.sinkhorn:Sinkhorn",
+            "otcache_solvers.transport.sinkhorn:Sinkhorn",
             "entropic optimal transport between anchor and reference, annealed, in the log domain",
         ),
         Info(
             "state-dp",
-            "otcache_solvers.state_dp:StateDP",
+            "otcache_solvers.search.state_dp:StateDP",
             "dynamic program whose labels carry the state really reached (OSS)",
         ),
         Info(
             "unbalanced",
-            "otcache_solvers.unbalanced:Unbalanced",
+            "otcache_solvers.transport.unbalanced:Unbalanced",
             "transport between anchor and reference that may create and destroy steps",
         ),
         Info(
             "vector-sum",
-            "otcache_solvers.vector_sum:VectorSum",
+            "otcache_solvers.vector_sum.solver:VectorSum",
             "least norm of the summed displacement vectors, with a certificate",
         ),
     ]

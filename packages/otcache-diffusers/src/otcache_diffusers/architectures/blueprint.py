@@ -14,7 +14,7 @@ from otcache_core.errors import OtcacheError
 from otcache_diffusers.architectures.latent import Compression, Latent
 from otcache_diffusers.architectures.measuring import count
 from otcache_diffusers.compat import load
-from otcache_diffusers.quiet import quiet_loading
+from otcache_diffusers.recording.quiet import quiet_loading
 
 Config = Mapping[str, Any]
 

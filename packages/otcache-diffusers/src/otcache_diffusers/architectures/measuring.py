@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from otcache_diffusers.architectures.masks import WholeMasks
-from otcache_diffusers.driver import tensors
+from otcache_diffusers.hooks import tensors
 
 
 class Count(NamedTuple):

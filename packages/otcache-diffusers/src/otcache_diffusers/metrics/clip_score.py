@@ -16,7 +16,7 @@ from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
 from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.metrics.prompts import check_prompted
-from otcache_diffusers.quiet import quiet_loading
+from otcache_diffusers.recording.quiet import quiet_loading
 
 FILES = (
     "config.json",

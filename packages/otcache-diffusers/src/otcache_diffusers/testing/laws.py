@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from otcache_core.schedule import Schedule
-from otcache_diffusers.driver import tensors
-from otcache_diffusers.driver.arguments import Arguments
-from otcache_diffusers.executor import TorchExecutor
+from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.hooks import tensors
+from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.testing.case import Case, Family
 
 COMPUTED = (0, 1, 4)

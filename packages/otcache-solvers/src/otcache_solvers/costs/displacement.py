@@ -69,7 +69,7 @@ class Displacement(CostModel):
     def displacements(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> Displacements:
-        """The displacements themselves, for :class:`~otcache_solvers.vector_sum.VectorSum`.
+        """The displacements themselves, for :class:`~otcache_solvers.vector_sum.solver.VectorSum`.
 
         Args:
             trajectories: recorded full runs, all of the same N and grid.

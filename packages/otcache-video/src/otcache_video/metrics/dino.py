@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.local_files import loading, local_path
-from otcache_diffusers.quiet import quiet_loading
+from otcache_diffusers.recording.quiet import quiet_loading
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from otcache_diffusers.baselines.dbcache.library import library, quiet
-from otcache_diffusers.driver import denoisers_of
+from otcache_diffusers.hooks import denoisers_of
 
 
 @contextmanager

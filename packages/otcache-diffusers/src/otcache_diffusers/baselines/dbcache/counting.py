@@ -11,9 +11,9 @@ from torch import nn
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.driver import denoisers_of
-from otcache_diffusers.quiet import quiet
-from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.hooks import denoisers_of
+from otcache_diffusers.recording.quiet import quiet
+from otcache_diffusers.recording.sampling import Sampler
 
 
 def calls_per_step(target: Any, request: SampleRequest) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from otcache_diffusers.compat import installed as version_of
 from otcache_diffusers.compat import is_pipeline
-from otcache_diffusers.driver import denoisers_of, unsupported
+from otcache_diffusers.hooks import denoisers_of, unsupported
 
 _SERIES = "1.5."
 _INSTALL = "pip install 'otcache-diffusers[arena]'"

@@ -11,7 +11,7 @@ import numpy as np
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_diffusers.baselines.dbcache.baseline import CacheDiT, source_of
 from otcache_diffusers.baselines.dbcache.library import library
-from otcache_diffusers.probe import TorchProbe
+from otcache_diffusers.recording.probe import TorchProbe
 
 POLICIES = ("slow", "medium", "fast", "ultra")
 

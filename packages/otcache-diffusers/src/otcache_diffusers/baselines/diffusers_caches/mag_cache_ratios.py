@@ -14,8 +14,8 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.baselines.diffusers_caches.hooked import hooked
 from otcache_diffusers.compat import cache_config, magnitude_hooks
-from otcache_diffusers.quiet import quiet
-from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.recording.quiet import quiet
+from otcache_diffusers.recording.sampling import Sampler
 
 
 def magnitude_ratios(target: Any, request: SampleRequest) -> dict[str, list[float]]:

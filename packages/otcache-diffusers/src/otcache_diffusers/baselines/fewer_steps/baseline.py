@@ -15,7 +15,7 @@ from otcache_diffusers.baselines.fewer_steps.adams_bashforth import AdamsBashfor
 from otcache_diffusers.baselines.fewer_steps.borrowed import DPMPP, EULER, HEUN, UNIPC
 from otcache_diffusers.baselines.fewer_steps.sampler import FewStepSampler
 from otcache_diffusers.compat import DIFFUSERS
-from otcache_diffusers.driver import unsupported
+from otcache_diffusers.hooks import unsupported
 
 
 @final

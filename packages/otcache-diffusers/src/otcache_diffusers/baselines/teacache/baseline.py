@@ -16,9 +16,9 @@ from otcache_diffusers.baselines.teacache.first_norm import no_first_norm
 from otcache_diffusers.baselines.teacache.policy import TeaCachePolicy
 from otcache_diffusers.baselines.teacache.recording import ChangeRecorder
 from otcache_diffusers.baselines.teacache.rule import DEGREE, Rule, fitted
-from otcache_diffusers.driver import denoisers_of, drive, unsupported
-from otcache_diffusers.quiet import quiet
-from otcache_diffusers.sampling import Sampler
+from otcache_diffusers.hooks import denoisers_of, drive, unsupported
+from otcache_diffusers.recording.quiet import quiet
+from otcache_diffusers.recording.sampling import Sampler
 
 #: Settings of a ladder, at most.
 RUNGS = 16

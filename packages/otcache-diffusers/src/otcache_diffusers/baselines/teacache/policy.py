@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from otcache_diffusers.baselines.teacache.first_norm import looked_at
 from otcache_diffusers.baselines.teacache.rule import Rule, change
 from otcache_diffusers.baselines.teacache.walk import Walk
-from otcache_diffusers.blocks.lists import block_lists
-from otcache_diffusers.blocks.stack import Residuals, Stack
-from otcache_diffusers.driver import RunInfo, StepPolicy
+from otcache_diffusers.execution.blocks.lists import block_lists
+from otcache_diffusers.execution.blocks.stack import Residuals, Stack
+from otcache_diffusers.hooks import RunInfo, StepPolicy
 
 
 @dataclass

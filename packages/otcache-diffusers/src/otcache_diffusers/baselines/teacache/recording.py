@@ -11,8 +11,8 @@ from otcache_core.errors import ExecutionError
 from otcache_diffusers.baselines.teacache.first_norm import looked_at
 from otcache_diffusers.baselines.teacache.policy import lists_of
 from otcache_diffusers.baselines.teacache.rule import change
-from otcache_diffusers.driver import RunInfo, StepPolicy
-from otcache_diffusers.driver.tree import first_tensor
+from otcache_diffusers.hooks import RunInfo, StepPolicy
+from otcache_diffusers.hooks.tree import first_tensor
 
 
 class ChangeRecorder(StepPolicy):

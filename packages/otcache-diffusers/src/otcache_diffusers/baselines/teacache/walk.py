@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.baselines.teacache.first_norm import modulated, modulated_norm
-from otcache_diffusers.blocks.stack import Call, Residuals, Stack
-from otcache_diffusers.blocks.taps import tapped
+from otcache_diffusers.execution.blocks.stack import Call, Residuals, Stack
+from otcache_diffusers.execution.blocks.taps import tapped
 
 
 class _SkipError(Exception):

@@ -1,0 +1,1 @@
+"""Measure schedules on recorded runs: evaluator, schedule runs, replay, and the fit of forecast weights."""

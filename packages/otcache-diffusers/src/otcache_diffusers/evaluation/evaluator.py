@@ -1,0 +1,255 @@
+"""The evaluator of a live pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.contracts import (
+    Drift,
+    Evaluation,
+    Evaluator,
+    QualityMetric,
+    SampleRequest,
+    compare,
+)
+from otcache_core.errors import OtcacheError, expected
+from otcache_core.loop import Loop
+from otcache_core.notices import NOT_FITTED, not_fitted, notify
+from otcache_core.plugins import Registry, installed
+from otcache_core.recurrence import NotLinear, Recurrence
+from otcache_core.schedule import Schedule
+from otcache_core.trajectory import Trajectory
+from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit
+from otcache_diffusers.evaluation.deviations import Deviations
+from otcache_diffusers.evaluation.guidance import branch_gains
+from otcache_diffusers.evaluation.replay import Fit
+from otcache_diffusers.evaluation.replay_check import ReplayCheck
+from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
+from otcache_diffusers.evaluation.shuffled import confirmed_recurrence
+from otcache_diffusers.recording.run import Recording, RecordingPolicy
+from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.shelf import Shelf
+from otcache_diffusers.requests import prepared
+
+#: What helps where a loop does to its denoiser's outputs what is not linear.
+INSIDE = (
+    "If it clips predictions, or guides in a way that is not linear, let denoiser= be a function that "
+    "does so inside, called as loop.denoiser(...)"
+)
+LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
+
+
+class PipelineEvaluator(Evaluator):
+    """Runs schedules on recorded samples of a pipeline, as cheaply as exactness allows.
+
+    Steps before a schedule's first skip are replayed from the full run at no cost, schedules of one
+    question that begin alike share the outputs up to where they part, and schedules that compute the
+    same steps after that share one batched call. The first evaluation runs the samples in
+    full once more, to keep the denoiser's outputs per branch; that pass is not part of any
+    ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
+
+    The fit is one of all samples, however few one pipeline call holds: with more than one batch each
+    schedule is run span by span (:class:`~otcache_diffusers.evaluation.pooled_fit.PooledFit`), for more calls
+    but no more evaluations. On two samples or more every sample runs with the weights that the
+    others give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
+    it does not reward overfitting. The weights returned are those of all samples. Where guidance is
+    linear in its branches (:func:`~otcache_diffusers.evaluation.guidance.branch_gains`), every branch gets
+    its own. The fit needs a deterministic linear sampler
+    (:func:`~otcache_diffusers.evaluation.shuffled.confirmed_recurrence`); under any other ``fit`` changes
+    nothing, and a notice says why, once.
+
+    A schedule that skips nothing is the full run and is not run again.
+
+    What it holds of each sample, on the pipeline's device: N outputs a branch, N guided outputs and
+    N + 1 states, so (N (C + 2) + 1) latents with C branches; and of the schedules that run, the B
+    outputs a branch of each, and on the host how far it ended from the full run. Recorded runs and
+    deviations go to the disk where the runs of all samples exceed ``request.keep.memory_bytes``,
+    which a notice tells, and are read from there a step at a time.
+
+    Args:
+        target: a diffusers pipeline or a Loop.
+        request: the samples; ``batch_size`` bounds the rows of one call and changes no result beyond
+            rounding.
+        trajectories: the same samples, recorded.
+        fit: the rule of the closed-loop fit.
+        metrics: perceptual objectives by name; where the pipeline decodes pictures, ``lpips`` and
+            ``rmse`` of decoded pictures by default.
+        registry: where forecasters and metrics come from; None: the installed plugins.
+
+    Raises:
+        OtcacheError: if request and trajectories disagree.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        request: SampleRequest,
+        trajectories: Sequence[Trajectory],
+        *,
+        fit: ClosedLoopFit | None = None,
+        metrics: dict[str, QualityMetric] | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        if len(request.prompts) != len(trajectories):
+            raise OtcacheError(
+                expected("trajectories", len(trajectories), f"{len(request.prompts)}, one a sample")
+            )
+        self._request = request = prepared(target, request)
+        self._target = target
+        self._sampler = Sampler(target, request)
+        self._trajectories, self._grid = trajectories, trajectories[0].grid
+        self._registry = registry or installed()
+        self._metrics = self._default_metrics() if metrics is None else metrics
+        gains = trajectories[0].gains
+        self._runs = ScheduleRuns(self._sampler, self._grid, gains, self._registry)
+        forecaster = self._registry.create("forecasters", "otcache-core/fitted")
+        rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
+        self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
+        self._found: Recurrence | NotLinear | None = None
+        self._told = False
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        return self._grid
+
+    @property
+    def num_samples(self) -> int:
+        return len(self._request.prompts)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return (*LATENT_OBJECTIVES, *self._metrics)
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        objective = self._check_objective(objective)
+        chosen = self._begin(samples)
+        fitting = self._fitting() if fit else None
+        errors = np.zeros((len(schedules), len(chosen)))
+        deviations = Deviations(len(schedules), self._shelf())
+        results, ran = list(schedules), [[s] * len(chosen) for s in schedules]
+        batches = list(chunks(chosen, self._request.batch_size))
+        places = list(chunks(range(len(chosen)), self._request.batch_size))
+        decode = objective in self._metrics
+        for b, run in self._runs.batched(tuple(schedules), batches, fitting, decode):
+            error = (run.latents - self._runs.full(batches[b])).detach().cpu().flatten(1)
+            deviations.add(run.index, error)
+            errors[run.index, list(places[b])] = self._score(
+                objective, error, run.pictures, batches[b]
+            )
+            results[run.index] = run.schedule
+            for place, schedule in zip(places[b], run.ran, strict=False):
+                ran[run.index][place] = schedule
+        grams = deviations.grams()
+        return Evaluation(tuple(results), errors, self._runs.nfe, grams, tuple(map(tuple, ran)))
+
+    @property
+    def largest_batch(self) -> int:
+        n = min(self.num_samples, self._request.batch_size)
+        return n * (self._request.batch_size // n)
+
+    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        self._begin(None)
+        policy = ReplayCheck(self._runs.recording, self._trajectories, samples)
+        self._runs.replay(policy, samples)
+        return policy.deviations
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        chosen = self._begin(samples)
+        errors = np.zeros((len(schedules), len(chosen), len(self._grid)))
+        for part in chunks(range(len(chosen)), self._request.batch_size):
+            inside = [chosen[p] for p in part]
+            for run in self._runs.runs(tuple(schedules), inside, None, watch=True):
+                errors[run.index, list(part)] = run.drift
+        return Drift(errors, self._runs.nfe)
+
+    def _begin(self, samples: Sequence[int] | None) -> tuple[int, ...]:
+        self._runs.nfe = 0
+        self._record()
+        return tuple(range(self.num_samples)) if samples is None else tuple(samples)
+
+    def _default_metrics(self) -> dict[str, QualityMetric]:
+        if not self._sampler.decodes:
+            return {}
+        made = {
+            name: self._registry.create("metrics", f"otcache-diffusers/{name}")
+            for name in ("lpips", "rmse")
+        }
+        return {name: one for name, one in made.items() if isinstance(one, QualityMetric)}
+
+    def _check_objective(self, objective: str | None) -> str:
+        name = objective or self.objectives[0]
+        if name not in self.objectives:
+            raise OtcacheError(expected("objective", name, f"one of {', '.join(self.objectives)}"))
+        return name
+
+    def _record(self) -> None:
+        """Run the samples in full once, and decode them if pictures may be compared."""
+        if self._runs.recording.states:
+            return
+        recording, shown = Recording(), []
+        for part in chunks(range(self.num_samples), self._request.batch_size):
+            policy = RecordingPolicy(recording, len(part), self.num_samples, self._request.keep)
+            shown.append(self._runs.replay(policy, part, "np" if self._metrics else "latent"))
+        for note in recording.notes:
+            notify(note)
+        self._runs.recording = recording
+        self._fit.gains = branch_gains(recording, self._trajectories[0].gains)
+        self._runs.pictures = np.concatenate(shown) if self._metrics else None
+
+    @property
+    def recurrence(self) -> Recurrence | NotLinear:
+        if self._found is None:
+            self._record()
+            self._found = confirmed_recurrence(
+                self._target, self._sampler, self._runs.recording, self._trajectories
+            )
+            if isinstance(self._found, Recurrence):
+                self._fit.recurrence = self._found
+            elif isinstance(self._target, Loop):
+                self._found = replace(self._found, reason=f"{self._found.reason}. {INSIDE}")
+        return self._found
+
+    def _fitting(self) -> Fit | None:
+        """How to fit; where that cannot be, None, and the reason as a notice the first time."""
+        found = self.recurrence
+        if isinstance(found, Recurrence):
+            return self._fit
+        if not self._told:
+            notify(not_fitted(found.reason), fact=NOT_FITTED)
+            self._told = True
+        return None
+
+    def _shelf(self) -> Shelf | None:
+        """Another one beside the recording's, for what is needed less long."""
+        away = self._runs.recording.shelf
+        return away.another() if away else None
+
+    def _score(
+        self,
+        objective: str,
+        error: torch.Tensor,
+        pictures: NDArray[np.floating] | None,
+        samples: Sequence[int],
+    ) -> NDArray[np.float64]:
+        if objective == "latent-rmse":
+            return np.asarray(error.double().square().mean(1).sqrt())
+        if objective == "latent-l1":
+            return np.asarray(error.double().abs().mean(1))
+        assert pictures is not None
+        assert self._runs.pictures is not None
+        return compare(self._metrics[objective], pictures, self._runs.pictures[list(samples)])

@@ -1,0 +1,132 @@
+"""How guidance makes the sampler's output from the branches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.recording.rows import stack_rows
+from otcache_diffusers.recording.run import Recording
+from otcache_diffusers.recording.shelf import loaded
+
+#: Relative residual up to which guidance counts as linear: the rounding of bfloat16, doubled.
+LIMIT = 1e-2
+
+Array = NDArray[np.float64]
+
+
+def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, tuple[float, ...]]:
+    r"""Return gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} the output of branch b.
+
+    Identified by least squares over all recorded steps and samples; classifier-free guidance of scale
+    w has gamma = (w, 1 - w). Where one scale does not explain all steps, two do if it changes once:
+    Wan 2.2's second transformer has a scale of its own.
+
+    Args:
+        recording: full runs.
+        known: of a loop, the gains of the outputs of each step, shape (N, P).
+
+    Returns:
+        Branch to gamma, one a step; empty where there are fewer than two branches, where one is missing
+        at some step or is no single tensor of the sampler's size, or where guidance is not linear
+        (QwenImage's norm rescale): the relative residual is above ``LIMIT``.
+    """
+    if known is not None:
+        return _of_calls(recording, known)
+    names = sorted({branch for _, branch in recording.raw})
+    if len(names) < 2 or any((t, b) not in recording.raw for t in recording.guided for b in names):
+        return {}
+    found = [_products(recording, step, names) for step in sorted(recording.guided)]
+    products = [p for p in found if p is not None]
+    if len(products) < len(found):
+        return {}
+    parts = _one_or_two(products)
+    if not parts:
+        return {}
+    return {name: tuple(float(part[n]) for part in parts) for n, name in enumerate(names)}
+
+
+def _of_calls(recording: Recording, gains: Array) -> dict[str, tuple[float, ...]]:
+    """Those of a loop, whose branches are the calls of a step."""
+    names = list(dict.fromkeys(branch for _, branch in recording.raw))
+    if len(names) != gains.shape[1] or not all(_fits(recording, name) for name in names):
+        return {}  # rows of a doubled batch, and outputs with more in them, share their weights
+    return {name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)}
+
+
+def _fits(recording: Recording, branch: str) -> bool:
+    """Whether a branch's outputs are one tensor of the state's size, and nothing with rows beside."""
+    try:
+        output = stack_rows(recording.outputs(0, branch, [0]))
+    except ExecutionError:
+        return False
+    return output.numel() == recording.used(0, [0]).numel()
+
+
+@dataclass(frozen=True, eq=False)
+class _Products:
+    """Inner products of the outputs o of one step or several with one another and with v.
+
+    Attributes:
+        normal: of o and o, shape (branches, branches).
+        toward: of o and v, shape (branches,).
+        total: of v and v.
+    """
+
+    normal: Array
+    toward: Array
+    total: float
+
+    @classmethod
+    def sum(cls, steps: list[_Products]) -> _Products:
+        """Of several steps together."""
+        return cls(
+            np.sum([p.normal for p in steps], axis=0),
+            np.sum([p.toward for p in steps], axis=0),
+            sum(p.total for p in steps),
+        )
+
+    def gamma(self) -> Array:
+        """Least squares."""
+        return np.asarray(np.linalg.lstsq(self.normal, self.toward, rcond=None)[0])
+
+    def left(self) -> float:
+        """The squared residual."""
+        gamma = self.gamma()
+        return float(self.total - 2 * gamma @ self.toward + gamma @ self.normal @ gamma)
+
+
+def _products(recording: Recording, step: int, names: list[str]) -> _Products | None:
+    v = torch.stack(loaded(list(recording.guided[step]))).detach().cpu().double().flatten()
+    try:
+        outputs = [stack_rows(loaded(recording.raw[step, name])) for name in names]
+    except ExecutionError:
+        return None
+    if any(output.numel() != len(v) for output in outputs):
+        return None
+    o = torch.stack([output.detach().cpu().double().flatten() for output in outputs])
+    return _Products((o @ o.T).numpy(), (o @ v).numpy(), float(v @ v))
+
+
+def _one_or_two(steps: list[_Products]) -> list[Array]:
+    """gamma of each step: the same for all, else one before a step and one from there; none if neither."""
+    n, together = len(steps), _Products.sum(steps)
+    if not together.total:
+        return []
+    if _explains(together, together.left()):
+        return [together.gamma()] * n
+    halves = [(_Products.sum(steps[:k]), _Products.sum(steps[k:])) for k in range(1, n)]
+    left = [first.left() + second.left() for first, second in halves]
+    if not left or not _explains(together, min(left)):
+        return []
+    k = int(np.argmin(left))
+    first, second = halves[k]
+    return [first.gamma()] * (k + 1) + [second.gamma()] * (n - k - 1)
+
+
+def _explains(together: _Products, left: float) -> bool:
+    return left <= LIMIT**2 * together.total

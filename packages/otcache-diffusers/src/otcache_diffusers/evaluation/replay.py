@@ -1,0 +1,347 @@
+"""Run several schedules on several samples in one pipeline call, replaying what is known already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.contracts import Forecaster
+from otcache_core.recurrence import Landing, Recurrence
+from otcache_core.schedule import Schedule, Span
+from otcache_diffusers.evaluation.closed_loop import (
+    ClosedLoopFit,
+    NormalEquations,
+    SpanWeights,
+    ideal_difference,
+    ideal_output,
+)
+from otcache_diffusers.evaluation.prefixes import Outputs, known_prefix
+from otcache_diffusers.hooks import RunInfo, StepPolicy, combine
+from otcache_diffusers.recording.rows import fold_rows, join_rows, split_rows, stack_rows
+from otcache_diffusers.recording.run import Recording
+
+SHARED = ""  # the weights of branches that have none of their own
+
+
+@dataclass
+class Track:
+    """One schedule inside a shared call, and the forecasts of its spans.
+
+    Args:
+        schedule: what to run.
+        forecaster: fills its skipped steps, unless ``fit`` replaces it.
+        grid: s_0 .. s_N.
+        given: outputs of its first live steps that need not be computed, by step.
+    """
+
+    schedule: Schedule
+    forecaster: Forecaster
+    grid: NDArray[np.float64]
+    given: dict[int, Outputs] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.prefix = known_prefix(self.schedule)
+        self.span_of: dict[int, Span] = {}
+        self.fitted: dict[int, dict[str, SpanWeights]] = {}
+        self._tables: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
+        for span in self.schedule.spans():
+            self.span_of.update(dict.fromkeys(range(span.start, span.stop), span))
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """The steps that must really be computed: tracks that share them can share a pipeline call."""
+        return self.schedule.computed[self.prefix + len(self.given) :]
+
+    def rows(self, step: int, branch: str, samples: int) -> list[tuple[float, ...]]:
+        """The row of the table A for a skipped step, one for each of the samples."""
+        start = self.span_of[step].start
+        if (start, branch) not in self._tables:
+            self._tables[start, branch] = self._make(start, branch)
+        tables = self._tables[start, branch]
+        rows = [tuple(map(float, table[step - start - 1])) for table in tables]
+        return rows if len(rows) == samples else rows * samples
+
+    def _make(self, start: int, branch: str) -> list[NDArray[np.float64]]:
+        if start not in self.fitted:
+            span = next(s for s in self.schedule.spans(branch) if s.start == start)
+            return [self.forecaster.coefficients(span, self.grid)]
+        span, found = self.span_of[start], self.fitted[start]
+        spans = (
+            Span(start, span.stop, span.history, own)
+            for own in found.get(branch, found[SHARED]).others
+        )
+        return [self.forecaster.coefficients(s, self.grid) for s in spans]
+
+    def install(self, start: int, weights: dict[str, SpanWeights], forecaster: Forecaster) -> None:
+        """Forecast a span with these weights from now on, every sample with those of the others."""
+        self.fitted[start], self.forecaster = weights, forecaster
+
+    def result(self) -> Schedule:
+        """The schedule with the weights fitted on the way, pooled (unchanged if none were)."""
+        return self._with_weights(_of_all)
+
+    def results(self, samples: int) -> tuple[Schedule, ...]:
+        """The schedule that each sample ran, with the weights of the others."""
+        if not self.fitted:
+            return (self.schedule,) * samples
+        return tuple(self._with_weights(partial(_of_sample, n)) for n in range(samples))
+
+    def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
+        if not self.fitted:
+            return self.schedule
+        names = {name for found in self.fitted.values() for name in found}
+        rows = {
+            name: [
+                of(self.fitted[k][name]) if k in self.fitted else () for k in self.schedule.computed
+            ]
+            for name in names
+        }
+        return self.schedule.with_weights(rows.pop(SHARED), rows)
+
+
+def _of_all(weights: SpanWeights) -> tuple[float, ...]:
+    return weights.pooled
+
+
+def _of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
+    return weights.others[n]
+
+
+@dataclass
+class Fit:
+    """A closed-loop fit while the run goes on.
+
+    Args:
+        rule: fits one span.
+        forecaster: uses the weights.
+        recurrence: the sampler's, through which a span's end is known from its start.
+        gains: gamma of each branch at each step, to give every branch its own weights; none shares
+            them.
+        seeds: of all samples.
+    """
+
+    rule: ClosedLoopFit
+    forecaster: Forecaster
+    recurrence: Recurrence
+    gains: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+
+    def nothing(self, samples: int) -> dict[str, SpanWeights]:
+        """The weights of a span whose end its skipped outputs do not move: reuse."""
+        weights = SpanWeights((0.0,), ((0.0,),) * samples)
+        return dict.fromkeys((SHARED, *self.gains), weights)
+
+    def gain(self, branch: str, span: Span, landing: Landing) -> float:
+        r"""Return gamma of a branch over a span, should it change inside.
+
+        .. math:: \sum_t r_t \gamma_{b,t}
+
+        with r_t the share of skipped step t in where the span ends.
+        """
+        pairs = zip(landing.shares, span.skipped, strict=True)
+        return float(sum(share * self.gains[branch][t] for share, t in pairs))
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether the gains change from step to step."""
+        return any(np.ptp(gains) > 0 for gains in self.gains.values())
+
+    def weights(
+        self, equations: Sequence[NormalEquations], samples: Sequence[int]
+    ) -> dict[str, SpanWeights]:
+        """The weights of a span: the shared ones, and those of each branch that has its own."""
+        found: dict[str, SpanWeights] = {}
+        for one in equations:
+            found |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
+        return found
+
+
+class ReplayPolicy(StepPolicy):
+    """Rows are (schedule, sample) pairs, schedule after schedule; all tracks share their live steps.
+
+    Args:
+        tracks: the schedules.
+        samples: indices of the samples, the same for every track.
+        recording: the full runs.
+        fit: fit weights of each span from its own drifted state; None to use each track's forecaster.
+        count: called with the rows of each denoiser evaluation.
+        watch: keep how far the states are from the full run's, in ``drift``.
+        until: start of a span that is not fitted but asked: what its samples say is kept in
+            ``equations``, and from there on the full run is replayed at no cost.
+
+    Attributes:
+        equations: of the span that starts at ``until``, as :meth:`Fit.weights` takes them.
+        result: x_N of all rows.
+        drift: root mean square deviation of x_0 .. x_N, each of shape (rows,).
+    """
+
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        samples: Sequence[int],
+        recording: Recording,
+        fit: Fit | None,
+        count: Callable[[int], None],
+        watch: bool = False,
+        until: int | None = None,
+    ) -> None:
+        self._until = until
+        self.equations: list[NormalEquations] = []
+        self._tracks, self._samples, self._recording = tracks, samples, recording
+        self._fit, self._count = fit, count
+        self._live = set(tracks[0].live)
+        self._num_rows = len(tracks) * len(samples)
+        self._computed: dict[tuple[int, str], list[Any]] = {}
+        self._guided: dict[int, torch.Tensor] = {}
+        self._states: dict[int, torch.Tensor] = {}
+        self._watch = watch
+        self.result: torch.Tensor | None = None
+        self.drift = [np.zeros(self._num_rows)]
+
+    def begin(self, run: RunInfo) -> None:
+        self._main: str | None = None
+        self._num_steps = run.num_steps
+
+    def before(self, step: int, branch: str) -> Any | None:
+        if self._until is not None and step > self._until:
+            return join_rows(self._known(step, branch) * len(self._tracks))
+        if step in self._live:
+            return None
+        rows: list[Any] = []
+        for index, track in enumerate(self._tracks):
+            rows.extend(self._track_rows(index, track, step, branch))
+        return join_rows(rows)
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        self._main = self._main or branch
+        if branch == self._main:
+            self._count(self._num_rows)
+        self._computed[step, branch] = split_rows(output, self._num_rows)
+
+    def stepped(
+        self,
+        step: int,
+        sample: torch.Tensor,
+        model_output: torch.Tensor,
+        next_sample: torch.Tensor,
+    ) -> None:
+        sample, model_output, next_sample = fold_rows(
+            self._num_rows, sample, model_output, next_sample
+        )
+        self.result = next_sample
+        if self._watch:
+            self._look(step, sample, next_sample)
+        if self._fit is None or (self._until is not None and step > self._until):
+            return
+        self._guided[step] = model_output.clone()  # others may own its memory, and write into it
+        if order := self._fit.recurrence.order:
+            self._states[step] = sample.clone()  # samplers may write in place
+            self._states.pop(step - order, None)
+        for index, track in enumerate(self._tracks):
+            span = track.span_of[step]
+            if span.start == step and span.skipped and step not in track.fitted:
+                self._fit_span(self._fit, index, track, span, next_sample)
+
+    def end(self, completed: bool) -> None:
+        pass
+
+    def computed(self, index: int, step: int) -> Outputs:
+        """What the denoiser returned for a track at a live step, by branch."""
+        rows = self._rows_of(index)
+        return {branch: found[rows] for (k, branch), found in self._computed.items() if k == step}
+
+    def _look(self, step: int, sample: torch.Tensor, next_sample: torch.Tensor) -> None:
+        """Compare x_step as it is used: inpainting puts the image back in between two steps."""
+        if step:
+            self.drift.append(self._deviation(step, sample))
+        if step == self._num_steps - 1:
+            self.drift.append(self._deviation(step + 1, next_sample))
+
+    def _deviation(self, step: int, states: torch.Tensor) -> NDArray[np.float64]:
+        full = self._recording.state(step, self._samples)
+        full = full.repeat(len(self._tracks), *[1] * (full.ndim - 1))
+        error = (states - full).detach().cpu().double().flatten(1)
+        return np.asarray(error.square().mean(1).sqrt())
+
+    def _rows_of(self, index: int) -> slice:
+        n = len(self._samples)
+        return slice(index * n, (index + 1) * n)
+
+    def _track_rows(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
+        if step < track.prefix or step in track.given:
+            return self._outputs(index, track, step, branch)
+        span = track.span_of[step]
+        rows = track.rows(step, branch, len(self._samples))
+        steps = (span.start, *span.history)[: len(rows[0])]
+        sources = zip(*(self._outputs(index, track, k, branch) for k in steps), strict=True)
+        return [combine(outputs, row) for outputs, row in zip(sources, rows, strict=True)]
+
+    def _outputs(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
+        """What the denoiser returned at a computed step, sample by sample."""
+        if step < track.prefix:
+            return self._known(step, branch)
+        if step in track.given:
+            return track.given[step][branch]
+        return self._computed[step, branch][self._rows_of(index)]
+
+    def _known(self, step: int, branch: str) -> list[Any]:
+        return self._recording.outputs(step, branch, self._samples)
+
+    def _fit_span(
+        self, fit: Fit, index: int, track: Track, span: Span, state: torch.Tensor
+    ) -> None:
+        rows, k = self._rows_of(index), span.start
+        landing = fit.recurrence.landing(k, span.stop)
+        if landing.singular:
+            self.warn(f"the span from step {k} reuses: no output of its steps moves where it ends.")
+            track.install(k, fit.nothing(len(self._samples)), fit.forecaster)
+            return
+        steps = (k, *span.history)[: fit.rule.memory]
+        wanted = self._recording.state(span.stop, self._samples)
+        states = [state, *(self._states[k + 1 - q] for q in range(1, len(landing.states)))]
+        outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
+        mine = [x[rows] for x in states], [v[rows] for v in outputs]
+        if fit.recurrence.noisy:
+            ideal = self._beside(landing, span, *mine)
+        else:
+            ideal = ideal_output(landing, *mine, wanted)
+        terms = {
+            name: [
+                fit.gain(name, span, landing)
+                * stack_rows(self._outputs(index, track, t, name)).double()
+                for t in steps
+            ]
+            for name in fit.gains
+        }
+        guided = [self._guided[t][rows] for t in steps]
+        if fit.varies:  # what the span would make of the outputs, not what their own steps made
+            guided = [torch.stack(parts).sum(0) for parts in zip(*terms.values(), strict=True)]
+        equations = [fit.rule.equations(span, track.grid, {SHARED: guided}, ideal)]
+        if fit.gains:
+            equations.append(fit.rule.equations(span, track.grid, terms, ideal))
+        if k == self._until:
+            self.equations = equations
+        else:
+            track.install(k, fit.weights(equations, self._samples), fit.forecaster)
+
+    def _beside(
+        self,
+        landing: Landing,
+        span: Span,
+        states: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """u* where only differences to the full run obey the recurrence."""
+        record, k = self._recording, span.start
+        return ideal_difference(
+            landing,
+            [x - record.state(k + 1 - q, self._samples) for q, x in enumerate(states)],
+            [v - record.used(k - q, self._samples) for q, v in enumerate(outputs)],
+            [record.used(t, self._samples) for t in span.skipped],
+        )

@@ -1,0 +1,240 @@
+"""A run of the sampler on recorded outputs in another order, which no denoiser is called for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.combination import CallRun, identify_combination
+from otcache_core.identification import EULER_LIMIT, identify, identify_differences
+from otcache_core.keep import Keep
+from otcache_core.loop import Loop
+from otcache_core.recurrence import NotLinear, Recurrence
+from otcache_core.trajectory import Trajectory
+from otcache_diffusers.hooks import LoopStates, RunInfo, StepPolicy, drive, tensors
+from otcache_diffusers.hooks.tree import flatten, unflatten
+from otcache_diffusers.recording.quiet import quiet
+from otcache_diffusers.recording.recorder import Recorder
+from otcache_diffusers.recording.rows import Whole, join_rows
+from otcache_diffusers.recording.run import Recording
+from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.shelf import loaded
+
+#: Outputs change places within this many steps, as far as a skipped step lies from a computed one.
+BLOCK = 4
+#: Samples of the shuffled run.
+SAMPLES = 2
+#: Numbers a step that shuffled runs should give to tell the calls of a step apart, and most runs for it.
+NUMBERS = 256
+MOST_SHUFFLED = 8
+
+
+class ShufflePolicy(StepPolicy):
+    """Step t gets what the denoiser returned at a nearby step, each sample in an order of its own.
+
+    A smooth full run hardly tells a sampler that looks back from one that does not; a run like
+    this does, in the way that skipped steps will, and at no denoiser evaluation.
+
+    Args:
+        recording: the full runs.
+        num_samples: the first so many of its samples are run.
+        keep: where the recorder keeps the run.
+        apart: every output of a step comes from a step of its own, those of the rows of one sample too;
+            else all outputs of a step come from one other step.
+        seed: of the orders; 0 permutes the steps of a block, others draw steps nearby.
+
+    Attributes:
+        recorder: what the sampler made of it.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        num_samples: int,
+        keep: Keep | None = None,
+        *,
+        apart: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._recording, self._num_samples = recording, num_samples
+        self._apart, self._seed = apart, seed
+        self._orders: dict[tuple[str, int], NDArray[np.intp]] = {}
+        self.recorder = Recorder(keep, fold=num_samples)
+
+    def begin(self, run: RunInfo) -> None:
+        self.recorder.begin(run)
+        self._random = np.random.default_rng(self._seed)
+        self._num_steps = run.num_steps
+        self._orders = {}
+
+    def before(self, step: int, branch: str) -> Any | None:
+        if not self._apart:
+            return join_rows(self._rows(step, branch, ("", 0)))
+        chunks = self._chunks(self._recording.raw[step, branch][0])
+        parts = [self._rows(step, branch, (branch, chunk)) for chunk in range(chunks)]
+        return join_rows([_mixed(rows) for rows in zip(*parts, strict=True)])
+
+    def _rows(self, step: int, branch: str, key: tuple[str, int]) -> list[Any]:
+        """Every sample's output of the step that takes this one's place."""
+        raw = self._recording.raw
+        sources = [(int(order[step]), branch) for order in self._order(key)]
+        found = [raw.get(source, raw[step, branch]) for source in sources]
+        return [loaded(outputs[n]) for n, outputs in enumerate(found)]
+
+    def _order(self, key: tuple[str, int]) -> NDArray[np.intp]:
+        """Steps in the order of their places, one row a sample."""
+        if key not in self._orders:
+            made = self._drawn() if self._seed else self._permuted()
+            if not self._apart:
+                made[:, 0] = 0  # at pure noise no other step's epsilon fits the state
+            self._orders[key] = made
+        return self._orders[key]
+
+    def _permuted(self) -> NDArray[np.intp]:
+        """Every step once, within its block."""
+        near = np.floor(np.arange(self._num_steps) / BLOCK)
+        # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
+        keys = near + self._random.random((self._num_samples, self._num_steps))
+        if not self._apart:
+            keys[:, 0] = -1.0
+        return np.asarray(np.argsort(keys, axis=1))
+
+    def _drawn(self) -> NDArray[np.intp]:
+        """Any step nearby, some of them twice.
+
+        Euler steps on an even grid add up to the same whatever their order: what a permutation leaves of
+        the end of a run is then what the full run has.
+        """
+        shape = (self._num_samples, self._num_steps)
+        moved = np.arange(self._num_steps) + self._random.integers(1 - BLOCK, BLOCK, shape)
+        return np.asarray(np.clip(moved, 0, self._num_steps - 1))
+
+    @staticmethod
+    def _chunks(output: Any) -> int:
+        """Rows of one sample in an output."""
+        return max((len(leaf) for leaf in tensors(loaded(output)) if leaf.ndim), default=1)
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        """Nothing is computed."""
+
+    def stepped(
+        self,
+        step: int,
+        sample: torch.Tensor,
+        model_output: torch.Tensor,
+        next_sample: torch.Tensor,
+    ) -> None:
+        self.recorder.stepped(step, sample, model_output, next_sample)
+
+    def end(self, completed: bool) -> None:
+        self.recorder.end(completed)
+
+
+def _mixed(versions: Sequence[Any]) -> Any:
+    """Row c of version c of one sample's output, leaf by leaf."""
+    if len(versions) == 1:
+        return versions[0]
+    flat = [flatten(version, (Whole,)) for version in versions]
+    leaves = [
+        torch.stack([leaf[c] for c, leaf in enumerate(same)])
+        if _cut(same[0], len(same))
+        else same[0]
+        for same in zip(*(leaves for leaves, _ in flat), strict=True)
+    ]
+    return unflatten(leaves, flat[0][1])
+
+
+def _cut(leaf: Any, rows: int) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
+
+
+def confirmed_combination(
+    target: Any,
+    sampler: Sampler,
+    recording: Recording,
+    samples: Sequence[int],
+    runs: Sequence[CallRun],
+) -> NDArray[np.float64] | NotLinear:
+    """Find how a loop combines the outputs of a step, from full runs and shuffled ones together.
+
+    Args:
+        target: a Loop.
+        sampler: calls it.
+        recording: the denoiser's outputs of these samples.
+        samples: their indices.
+        runs: full runs, of these samples first.
+    """
+    shuffled: list[CallRun] = []
+    numbers = len(samples) * runs[0].states.shape[1]
+    for seed in range(min(MOST_SHUFFLED, 1 + NUMBERS // numbers)):
+        policy = ShufflePolicy(recording, len(samples), sampler.request.keep, apart=True, seed=seed)
+        try:
+            states = LoopStates(len(samples), None)
+            with drive(target, policy, num_steps=len(runs[0].states) - 1, states=states):
+                sampler(samples)
+            shuffled += policy.recorder.runs(len(samples))
+        except Exception as error:  # whatever a sampler of the user's does
+            return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
+    return identify_combination(runs, shuffled)
+
+
+def confirmed_recurrence(
+    target: Any, sampler: Sampler, recording: Recording, trajectories: Sequence[Trajectory]
+) -> Recurrence | NotLinear:
+    """Find the sampler's recurrence, from its full runs and shuffled runs together.
+
+    No shuffled run is made of an Euler sampler. One that is not linear in its full runs may be so but for
+    noise of the seed: then the differences of full and shuffled runs are
+    (:func:`~otcache_core.identification.identify_differences`).
+
+    Args:
+        target: a diffusers pipeline or a Loop.
+        sampler: calls it.
+        recording: the full runs with the outputs of every branch.
+        trajectories: the same runs, as the probe recorded them.
+    """
+    found = identify(trajectories, EULER_LIMIT)
+    if isinstance(found, Recurrence) and found.grid is not None:
+        return found
+    n = min(SAMPLES, len(trajectories), sampler.request.batch_size)
+    if isinstance(found, Recurrence):
+        more = _shuffled(target, sampler, recording, trajectories[:n], range(1))
+        return (
+            more if isinstance(more, NotLinear) else identify([*trajectories, *more], EULER_LIMIT)
+        )
+    if any(t.sketch_of for t in trajectories) or any(t.unexplained for t in trajectories):
+        return found
+    numbers = n * trajectories[0].states.shape[1]
+    rounds = min(MOST_SHUFFLED, BLOCK - 1 + NUMBERS // numbers)
+    more = _shuffled(target, sampler, recording, trajectories[:n], range(1, rounds + 1))
+    if isinstance(more, NotLinear):
+        return more
+    beside = identify_differences([*trajectories[:n]] * rounds, more)
+    return found if isinstance(beside, NotLinear) else beside
+
+
+def _shuffled(
+    target: Any,
+    sampler: Sampler,
+    recording: Recording,
+    trajectories: Sequence[Trajectory],
+    seeds: range,
+) -> list[Trajectory] | NotLinear:
+    """Shuffled runs of the first samples, several times in other orders."""
+    n, gains, grid = len(trajectories), trajectories[0].gains, trajectories[0].grid
+    names = [f"{t.label}, shuffled" for t in trajectories]
+    made: list[Trajectory] = []
+    for seed in seeds:
+        policy = ShufflePolicy(recording, n, sampler.request.keep, seed=seed)
+        states = LoopStates(n, gains) if isinstance(target, Loop) else None
+        try:
+            with quiet(target), drive(target, policy, num_steps=len(grid) - 1, states=states):
+                sampler(range(n))
+            made += policy.recorder.trajectories(names, grid)
+        except Exception as error:  # whatever a sampler of the user's does
+            return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
+    return made

@@ -1,0 +1,1 @@
+"""Skip steps of a run: executor, plan, cache policy, cache; ``blocks`` skip inside the network."""

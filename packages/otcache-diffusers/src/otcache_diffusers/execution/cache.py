@@ -1,0 +1,220 @@
+"""The computed outputs a run still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from otcache_core.contracts import Storage
+from otcache_diffusers.execution.packing import Packing
+from otcache_diffusers.hooks import Packed, tensors
+from otcache_diffusers.hooks.memory import Extent, extents, is_lent, num_bytes, overlap
+from otcache_diffusers.hooks.tree import Form, examine, flatten, unflatten
+
+APPEARED = "branch {branch!r} appeared or changed its shape during a run: computed."
+WRITTEN = (
+    "the sampler writes into the denoiser's outputs, or shares their memory with numpy: they are copied "
+    "from here on, and the steps that needed one of before were computed."
+)
+SHARED = (
+    "the denoiser returns its outputs in memory it uses again (as CUDA graphs and bound buffers do): "
+    "they are copied from here on, and the steps that needed one of before were computed."
+)
+RESHAPED = (
+    "the outputs of branch {branch!r} changed their structure or shape during a run: the steps that "
+    "needed one of before were computed."
+)
+
+
+class Held(NamedTuple):
+    """Bytes of the memory kept alive; memory that outputs share counts once.
+
+    Attributes:
+        on_device: where the outputs were computed.
+        on_host: of those moved to the host.
+    """
+
+    on_device: int
+    on_host: int
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One output.
+
+    Attributes:
+        leaves: as they are kept.
+        form: of the tree; containers are made anew, as whoever got one may put something else in.
+        frame: form and shapes, equal wherever outputs can be combined.
+        borrowed: where in memory the leaves are that are not copies.
+        apart: whether who gets the output alone gets a copy.
+        versions: of the leaves (:func:`_version`).
+    """
+
+    leaves: list[Any]
+    form: Form
+    frame: tuple[Form, list[torch.Size]]
+    borrowed: list[Extent]
+    apart: bool
+    versions: list[tuple[int, bool]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.versions = self.versions_now()
+
+    def versions_now(self) -> list[tuple[int, bool]]:
+        """What changes where somebody writes into a leaf, or may do so from now on."""
+        return [_version(leaf) for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+
+    def copied(self) -> _Entry:
+        """The same in memory that nobody else has, unless somebody wrote into it already."""
+        if not self.borrowed or self.versions != self.versions_now():
+            return self
+        return _Entry([_copied(leaf) for leaf in self.leaves], self.form, self.frame, [], True)
+
+    def tree(self, alone: bool) -> Any:
+        """The output."""
+        copy = alone and self.apart
+        leaves = [_copied(leaf) if copy else leaf for leaf in self.leaves]
+        return unflatten(leaves, self.form)
+
+
+class OutputCache:
+    """Outputs by branch and step.
+
+    Kept as they are, they are never copied where torch alone writes into them, and counts it. Copies are
+    kept of tensors in memory of somebody else (a numpy array's, an inference engine's), and of those made
+    in inference mode, which have no counter; of these a copy is also given where a single output may go
+    to the sampler as it is, so that it may write into what it got; several outputs are only read. What is
+    packed is a copy that nobody else ever has.
+
+    That somebody writes where torch does not count, or that the sampler writes, is seen when it has
+    happened: by an output in the memory of one that is held (which is not free, so no other tensor can
+    be there by chance), by the counters, or by a numpy array made of one. What was overwritten is gone
+    for this run; the others, and from then on every output, are copied.
+
+    Args:
+        storage: how they are kept.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._packing = Packing(storage)
+        self._held: dict[tuple[str, int], _Entry] = {}
+        self._gone: dict[tuple[str, int], str] = {}
+        self._copies = False
+
+    def put(self, branch: str, step: int, output: Any) -> None:
+        """Keep an output.
+
+        Raises:
+            ExecutionError: if there is no tensor in it, or something in it cannot be opened.
+        """
+        examine(output)
+        leaves, form = flatten(output)
+        plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        frame = form, [leaf.shape for leaf in plain]
+        self._refuse_others(branch, frame)
+        kept = [self._kept(leaf) for leaf in leaves]
+        same = [one for one, leaf in zip(kept, leaves, strict=True) if one is leaf]
+        borrowed = extents(leaf for leaf in same if isinstance(leaf, torch.Tensor))
+        apart = self._copies or any(leaf.is_inference() for leaf in plain)
+        self._held[branch, step] = _Entry(kept, form, frame, borrowed, apart)
+
+    def notice(self, output: Any) -> None:
+        """See whether a computed output, kept or not, was written over one that is held."""
+        if not self._held:
+            return
+        written = extents(tensors(output))
+        over = [key for key, entry in self._held.items() if overlap(entry.borrowed, written)]
+        for key in over:
+            self._lose(key, SHARED)
+        if over:
+            self._copy_all()
+
+    def has(self, branch: str, steps: Sequence[int]) -> bool:
+        """Whether the outputs of all these steps are held, as they were put here."""
+        held = all((branch, step) in self._held for step in steps)
+        return held and not self._written(branch, steps)
+
+    def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
+        """The outputs of these steps; None unless all are held, as they were put here."""
+        if not self.has(branch, steps):
+            return None
+        return [self._held[branch, step].tree(alone=len(steps) == 1) for step in steps]
+
+    def why_not(self, branch: str, steps: Sequence[int]) -> str:
+        """Why there are no outputs of these steps; what was written into is let go of."""
+        for step in self._written(branch, steps):
+            self._lose((branch, step), WRITTEN)
+            self._copies = True
+        reasons = [self._gone[branch, step] for step in steps if (branch, step) in self._gone]
+        return next(iter(reasons), APPEARED).format(branch=branch)
+
+    def holds(self, output: Any) -> bool:
+        """Whether a tensor of this output is kept, so that nobody may write into it."""
+        kept = {id(leaf) for entry in self._held.values() for leaf in entry.leaves}
+        return any(id(leaf) in kept for leaf in tensors(output))
+
+    def drop(self, branch: str, steps: Sequence[int]) -> None:
+        """Let go of outputs, held or not."""
+        for step in steps:
+            self._held.pop((branch, step), None)
+
+    def clear(self) -> None:
+        """Let go of everything; what is known of the denoiser stays."""
+        self._held.clear()
+        self._gone.clear()
+
+    def overflowed(self) -> bool:
+        """Whether an output put since this was asked last is beyond its storage; asks the device."""
+        return self._packing.overflowed()
+
+    @property
+    def held(self) -> Held:
+        """The bytes held now."""
+        leaves = [leaf for entry in self._held.values() for leaf in entry.leaves]
+        plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        packed = [leaf for leaf in leaves if isinstance(leaf, Packed)]
+        stayed = [leaf.codes for leaf in packed if not leaf.moved]
+        return Held(
+            num_bytes([*plain, *stayed]), num_bytes([leaf.codes for leaf in packed if leaf.moved])
+        )
+
+    def _kept(self, leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        kept = self._packing.pack(leaf)
+        if kept is leaf and (self._copies or leaf.is_inference() or is_lent(leaf)):
+            return leaf.clone()
+        return kept
+
+    def _refuse_others(self, branch: str, frame: tuple[Form, list[torch.Size]]) -> None:
+        """Let go of outputs of a branch that one of this form cannot be combined with."""
+        others = [key for key, one in self._held.items() if key[0] == branch and one.frame != frame]
+        for key in others:
+            self._lose(key, RESHAPED)
+
+    def _written(self, branch: str, steps: Sequence[int]) -> list[int]:
+        """The steps into whose outputs somebody wrote since they were put here."""
+        held = [(step, self._held.get((branch, step))) for step in steps]
+        return [step for step, one in held if one and one.versions != one.versions_now()]
+
+    def _copy_all(self) -> None:
+        """Copy what is held and not overwritten yet, and all outputs to come."""
+        self._copies = True
+        self._held = {key: entry.copied() for key, entry in self._held.items()}
+
+    def _lose(self, key: tuple[str, int], reason: str) -> None:
+        del self._held[key]
+        self._gone[key] = reason
+
+
+def _version(leaf: torch.Tensor) -> tuple[int, bool]:
+    """Torch's write counter, which tensors made in inference mode lack, and whether numpy has it, too."""
+    return 0 if leaf.is_inference() else leaf._version, is_lent(leaf)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf

@@ -1,0 +1,254 @@
+"""The policy of the executor: skip what the schedule skips."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from otcache_core.contracts import Forecaster, RunReport, SchedulePlan, Storage
+from otcache_core.errors import ExecutionError, OtcacheError, OtcacheNotice
+from otcache_core.notices import heard, notify
+from otcache_core.schedule import Schedule
+from otcache_diffusers.execution.cache import OutputCache
+from otcache_diffusers.execution.plan import Plan
+from otcache_diffusers.hooks import CompanionUse, RunInfo, StepPolicy, combine, usable_grid
+
+
+class CachePolicy(StepPolicy):
+    r"""On a skipped step t of the span (k -> j) return sum_r A_{t,r} v_{k_r} instead of v_t.
+
+    Each branch is forecast from its own outputs of exactly the planned steps; where one is missing
+    the step is computed, and where the forecaster gives no finite coefficients for a span its steps are.
+    Runs that cannot follow the plan, of another step count for one, are computed in full.
+
+    Args:
+        schedule: the computed steps and weights, or a plan that gives them for each run.
+        resolve: gives the forecaster, which gives A, of a name.
+        report: filled as runs go by.
+        strict: refuse what would only be computed in full.
+        storage: how outputs are kept; None: as they are.
+    """
+
+    watches = False
+
+    def __init__(
+        self,
+        schedule: Schedule | SchedulePlan,
+        resolve: Callable[[str], Forecaster],
+        report: RunReport,
+        *,
+        strict: bool = False,
+        storage: Storage | None = None,
+    ) -> None:
+        self._plan_of = schedule if callable(schedule) else lambda grid: schedule
+        self._resolve = functools.cache(resolve)  # plugins are looked up once, not every run
+        self._report, self._strict = report, strict
+        if isinstance(schedule, Schedule):
+            self._take(schedule)
+        report.storage = storage or Storage()
+        self._cache = OutputCache(report.storage)
+        self._plans: dict[str, Plan] = {}
+        self._run: RunInfo | None = None
+        self._skipped = 0
+        self._why = ""
+        self._started = 0.0
+
+    def begin(self, run: RunInfo) -> None:
+        self._started, self._skipped = _now(), 0
+        self._plans, self._run, self._why = {}, None, "no reason is known."
+        self._to_skip = 0
+        try:
+            with heard(self.note):
+                self._take(self._plan_of(run.grid))
+        except OtcacheNotice:  # the user turned notices into errors
+            raise
+        except Exception as error:  # whatever a plan, or what it was made from, raises in a run
+            self._compute_all(run, "a run cannot follow its plan", error)
+            return
+        if run.num_steps == self._schedule.num_steps:
+            self._run = run
+            return
+        message = (
+            f"a run of {run.num_steps} steps cannot follow a schedule of {self._schedule.num_steps}"
+        )
+        if self._strict:
+            raise ExecutionError(f"{message}: plan one for {run.num_steps} steps.")
+        self._say(f"{message}: it is computed in full.")
+
+    def _compute_all(self, run: RunInfo, what: str, error: Exception) -> None:
+        """Compute every step of a run that a full computation bridges; under strict it is an error."""
+        if self._strict:
+            raise error
+        self._schedule = Schedule.full(run.num_steps)
+        self._report.planned = self._schedule.computed
+        self._say(f"{what}, and is computed in full: {_text(error)}")
+
+    def _take(self, schedule: Schedule) -> None:
+        self._schedule, self._forecaster = schedule, self._resolve(schedule.forecaster)
+        self._report.planned = schedule.computed
+        self._to_skip = schedule.num_steps - schedule.budget
+
+    def lost(self, reason: str) -> None:
+        if self._strict:
+            raise ExecutionError(reason)
+        self._report.uncounted = True
+        self._say(f"{reason} Runs are computed in full.")
+
+    def before(self, step: int, branch: str) -> Any | None:
+        if self._run is None:
+            return None
+        forecast = self._plan(branch, self._run).forecasts.get(step)
+        if forecast is None:
+            return None
+        outputs = self._cache.get(branch, forecast.steps)
+        if outputs is None:
+            self.warn(self._cache.why_not(branch, forecast.steps))
+            return None
+        try:
+            output = combine(outputs, forecast.coefficients)
+        except Exception as error:  # of outputs that nobody has seen
+            self.fail(error)
+            return None
+        self._count(branch, 1)
+        self._drop(branch, step)
+        self._report.hold(*self._cache.held)
+        self.keeps = self._cache.holds(output)
+        return output
+
+    def skips(self, step: int, branch: str) -> bool:
+        if self._run is None:
+            return False
+        forecast = self._plan(branch, self._run).forecasts.get(step)
+        return forecast is not None and self._cache.has(branch, forecast.steps)
+
+    def fed(self, companion: str, use: CompanionUse) -> None:
+        computed, skipped = self._report.companions.get(companion, (0, 0))
+        self._report.companions[companion] = computed + use.computed, skipped + use.skipped
+        if use.wasted:
+            self.note(f"{companion} ran on skipped steps, so the speedup is below N/B.")
+
+    def needs(self, step: int, branch: str) -> bool:
+        """Whether a later step of the run will be forecast from the output of this one."""
+        return self._run is not None and self._plan(branch, self._run).last_use.get(step, -1) > step
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        self._report.computed[branch] = self._report.computed.get(branch, 0) + 1
+        if self._run is None:
+            return
+        needed = self.needs(step, branch)
+        self._drop(branch, step)
+        try:
+            self._cache.notice(output)
+            if (
+                needed and output is not None
+            ):  # a denoiser without block stacks leaves nothing to keep
+                self._cache.put(branch, step, output)
+        except Exception as error:  # of outputs that nobody has seen
+            self.fail(error)
+        self._report.hold(*self._cache.held)
+
+    def fail(self, error: Exception, skipped: str | None = None) -> None:
+        """Compute the rest of the run, since a forecast could not be made; under strict raise the error.
+
+        Args:
+            error: why.
+            skipped: the branch whose step was counted as skipped, and is computed after all.
+        """
+        if skipped is not None:
+            self._count(skipped, -1)
+        if self._strict:
+            raise error
+        self._run = None
+        self._cache.clear()
+        self._say(f"{_text(error)} The rest of the run is computed.")
+
+    def _count(self, branch: str, skipped: int) -> None:
+        self._skipped += skipped
+        self._report.skipped[branch] = self._report.skipped.get(branch, 0) + skipped
+
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """The executor does not look at the sampler's state."""
+
+    def end(self, completed: bool) -> None:
+        self._report.seconds += _now() - self._started
+        self._report.runs += completed
+        self._cache.clear()
+        self._report.hold(*self._cache.held)
+        if self._cache.overflowed():
+            self.warn(
+                "an output was beyond the range of fp16, in which outputs are kept: forecasts from it "
+                "are infinite. Keep outputs in bf16."
+            )
+        if not completed:
+            self.warn("a run broke off before its last step.")
+            return
+        self._miss()
+        if self._run is not None and self._to_skip and not self._skipped:
+            message = f"no call was skipped although {self._to_skip} steps were to be: {self._why}"
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        """Keep it for the report and give it as a notice, once."""
+        if message not in self._report.warnings:
+            self.warn(message)
+            notify(message)
+
+    def warn(self, message: str) -> None:
+        """Keep it for the report, once, and as a reason if nothing is skipped."""
+        self._why = message
+        self.note(message)
+
+    def note(self, message: str) -> None:
+        """Keep it for the report, once."""
+        if message not in self._report.warnings:
+            self._report.warnings.append(message)
+
+    def _miss(self) -> None:
+        """Say which branches have a plan of their own and made no call."""
+        named = {name for name, _ in (*self._schedule.branches, *self._schedule.branch_weights)}
+        missing = sorted(named - self._plans.keys()) if self._run is not None else []
+        if missing:
+            self.warn(
+                f"the schedule plans for {_listed(missing)}, which no call of a run was: it had "
+                f"{_listed(self._plans)}. Name branches as run.report does."
+            )
+
+    def _plan(self, branch: str, run: RunInfo) -> Plan:
+        if branch not in self._plans:
+            grid = usable_grid(run.grid)
+            plan = Plan.of(self._schedule, branch, self._forecaster, grid)
+            self._plans[branch] = plan
+            if plan.refusal and self._strict:
+                raise ExecutionError(plan.refusal)
+            if plan.refusal:
+                self._to_skip = min(
+                    self._to_skip, len(plan.forecasts)
+                )  # else a second reason is sought
+                self._say(f"{plan.refusal} Their steps are computed.")
+        return self._plans[branch]
+
+    def _drop(self, branch: str, step: int) -> None:
+        """Let go of what no later step needs."""
+        last_use = self._plan(branch, self._run).last_use if self._run is not None else {}
+        self._cache.drop(branch, [k for k, last in last_use.items() if last <= step])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _text(error: Exception) -> str:
+    """What an error says; of one that is not otcache's, its class too."""
+    return str(error) if isinstance(error, OtcacheError) else f"{type(error).__name__}: {error}"
+
+
+def _now() -> float:
+    """Seconds, once what was launched on a CUDA device has run; asked at a run's two ends only."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,143 @@
+"""The executor for every torch denoiser."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.contracts import (
+    CacheExecutor,
+    Forecaster,
+    RunHandle,
+    RunReport,
+    SchedulePlan,
+    Storage,
+)
+from otcache_core.contracts.executor import NOTHING_RAN
+from otcache_core.forecasters.named import forecaster_of
+from otcache_core.schedule import Schedule
+from otcache_diffusers.compat import is_pipeline
+from otcache_diffusers.execution.cache_policy import CachePolicy
+from otcache_diffusers.execution.sharing import lent_companions
+from otcache_diffusers.hooks import Driven, StepPolicy, companions_of, drive, unsupported
+
+
+class TorchRun(RunHandle):
+    """The report of the runs inside one context."""
+
+    def __init__(self, report: RunReport, driven: Driven) -> None:
+        self._report = report
+        self._driven: Callable[[], Driven | None] = weakref.ref(driven)  # it knows the target
+
+    @property
+    def report(self) -> RunReport:
+        return self._report
+
+    @property
+    def running(self) -> bool:
+        driven = self._driven()
+        return driven is not None and driven.running
+
+    def busy(self, besides: Collection[int] = ()) -> bool:
+        driven = self._driven()
+        return driven is not None and driven.busy(besides)
+
+    def close(self) -> None:
+        """The context is left; the target is not kept alive."""
+        self._driven = _nothing_driven
+
+
+#: What drives a target, made from it and from the policy that caches.
+Level = Callable[[Any, CachePolicy], StepPolicy]
+
+
+def whole_outputs(target: Any, cache: CachePolicy) -> StepPolicy:
+    """Cache what the denoiser returns: a skipped step does not call it."""
+    return cache
+
+
+class TorchExecutor(CacheExecutor):
+    """Runs diffusers pipelines, loops and bare modules by a schedule.
+
+    Args:
+        resolve: gives the forecaster of a name; by default the registry that made the executor.
+        level: what is cached.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[str], Forecaster] | None = None,
+        level: Level = whole_outputs,
+    ) -> None:
+        self._resolve, self._level = resolve, level
+
+    def supports(self, target: Any) -> str:
+        return unsupported(target)
+
+    def attach(
+        self,
+        target: Any,
+        schedule: Schedule | SchedulePlan,
+        *,
+        strict: bool = False,
+        calls_per_step: int | None = None,
+        storage: Storage | None = None,
+        grid: NDArray[np.float64] | None = None,
+    ) -> AbstractContextManager[RunHandle]:
+        return self._attached(target, schedule, strict, calls_per_step, storage, grid)
+
+    @contextmanager
+    def _attached(
+        self,
+        target: Any,
+        schedule: Schedule | SchedulePlan,
+        strict: bool,
+        calls_per_step: int | None,
+        storage: Storage | None,
+        grid: NDArray[np.float64] | None,
+    ) -> Iterator[RunHandle]:
+        fixed = schedule if isinstance(schedule, Schedule) else None
+        report = RunReport(planned=fixed.computed if fixed else ())
+        policy = CachePolicy(schedule, self._forecaster, report, strict=strict, storage=storage)
+        with drive(
+            target,
+            self._level(target, policy),
+            num_steps=fixed.num_steps if fixed else None,
+            calls_per_step=calls_per_step,
+            grid=grid,
+            companions=_companions(target, policy),
+        ) as driven:
+            run = TorchRun(report, driven)
+            try:
+                yield run
+                if report.idle and not (fixed and fixed.budget == fixed.num_steps):
+                    policy.warn(NOTHING_RAN)
+            finally:
+                run.close()
+
+    def _forecaster(self, name: str) -> Forecaster:
+        if self._resolve is not None:
+            return self._resolve(name)
+        return forecaster_of(self.registry, name)
+
+
+def _companions(target: Any, policy: CachePolicy) -> list[str]:
+    """The companion networks that can be left out of skipped steps."""
+    if not is_pipeline(target) or not companions_of(target):
+        return []
+    lent = lent_companions(target)
+    for name, others in lent.items():
+        policy.note(
+            f"{name} still runs on skipped steps, so the speedup is below N/B: "
+            f"{', '.join(others)} uses it too."
+        )
+    return [name for name in companions_of(target) if name not in lent]
+
+
+def _nothing_driven() -> None:
+    """The context was left."""

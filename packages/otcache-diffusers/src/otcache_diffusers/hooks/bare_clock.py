@@ -1,0 +1,203 @@
+"""Where in a run of a foreign loop we are, told by the calls of the bare module."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.hooks.arguments import Arguments
+from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, HostTimes
+from otcache_diffusers.hooks.clock import Clock
+from otcache_diffusers.hooks.conductor import Conductor
+from otcache_diffusers.hooks.doubts import Doubts, Truth
+from otcache_diffusers.hooks.policy import RunInfo
+from otcache_diffusers.hooks.time_argument import Time, TimeArgument
+
+CONCURRENT = "one module must serve one run at a time, got a concurrent call: load the model twice."
+THREADS = (
+    "one module must serve one run at a time, got calls of two threads within a run: load the model "
+    "twice."
+)
+_LOOP = "otcache.loop(...) around the sampler tells where runs begin and end"
+BRANCHES = (
+    "two steps in a row must carry two times, got one: set calls_per_step=2 if guidance calls the "
+    "module twice a step, or calls_per_step=1 if these are steps of their own (Heun's method, times "
+    f"that bfloat16 rounds alike). A run that broke off after its first call looks so too; {_LOOP}. "
+    f"{ADAPTIVE}"
+)
+JUMPED = (
+    "the time must not return to the first one within a run, and did: a run before has broken off "
+    f"unseen, and its outputs may have been used in the next. {_LOOP}."
+)
+RAGGED = (
+    "the calls of a step must carry one time, as in the first step, got two: a branch has come or "
+    "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run. A run "
+    f"that broke off inside a step looks so too; {_LOOP}."
+)
+#: Not wrong for sure, where calls_per_step was told.
+REPEATED = (
+    "the first two steps carry the same time: there are more than calls_per_step calls a step, or a "
+    f"run broke off after its first step, or times are rounded alike; {_LOOP}."
+)
+
+
+class BareClock(Clock):
+    """In a foreign loop: a run is N ``calls_per_step`` calls, and the next call begins another.
+
+    Nothing tells where a run begins and ends, so the times of the calls are watched. A run that broke
+    off unseen is noticed where the next one's batch has another shape, or its time jumps back to the
+    first one; two calls that carry one time are branches of one step, and must have been told of. A run
+    that begins at another time than the last one, and a time that goes back, are said at once if they are
+    known on the host.
+    Times on a device are compared there, and what came out is read at the end of the run.
+
+    Args:
+        module: what is called, compiled or not.
+        conductor: what is told.
+        num_steps: N.
+        calls_per_step: denoiser calls of one sampler step; None where nobody told, which is 1 unless
+            the times contradict.
+        renew: called when a run begins.
+        grid: s_0 .. s_N, shape (N + 1,); None where it is not known.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        conductor: Conductor,
+        num_steps: int,
+        calls_per_step: int | None,
+        renew: Callable[[], None] = lambda: None,
+        grid: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._conductor, self._renew = conductor, renew
+        self._told, self._per_step = calls_per_step is not None, calls_per_step or 1
+        self._whole = num_steps * self._per_step
+        unknown = np.full(num_steps + 1, np.nan)
+        self._info = RunInfo(num_steps, unknown if grid is None else grid)
+        self._time_of = TimeArgument(module)
+        self._times, self._doubts, self._host = CallTimes(), Doubts(), HostTimes()
+        self._calls = self._thread = self._cut = 0
+        self._shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> BareClock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was attached; say what only the end of the context tells."""
+        if error[0] is not None:
+            return
+        for complaint in self._doubts.settle():
+            self._conductor.warn_aloud(complaint)
+        if self._conductor.running:
+            self._say_broken("the context was left")
+
+    def busy(self, besides: Collection[int]) -> bool:
+        return self._conductor.busy and self._thread not in besides
+
+    def arrive(self, arguments: Arguments) -> None:
+        """A call begins a run, or a step, or is another one of its step.
+
+        Raises:
+            ExecutionError: if two steps carry one time, or the calls of one step two; if a thread calls
+                within the run of another, which ends it, and if that other then goes on.
+        """
+        if self._conductor.busy:
+            raise ExecutionError(CONCURRENT)  # that run is not disturbed
+        time = self._time_of.of(arguments)
+        first = self._calls % self._per_step == 0
+        if not self._conductor.running:
+            self._refuse_the_rest(time.value)
+            self._begin(arguments, time.value)
+        elif self._broke_off(arguments, time.value, first):
+            self._say_broken("another run began")
+            self._begin(arguments, time.value)
+        else:
+            self._stay()
+            self._go_on(time, first)
+
+    def left(self, output: Any) -> None:
+        """A call is over, and with the last of a run's the run.
+
+        Raises:
+            ExecutionError: if the device has seen what ``arrive`` refuses, or a time that jumped back.
+        """
+        self._calls += 1
+        if self._calls == self._whole:
+            self._settle()
+        if self._calls % self._per_step == 0:
+            self._conductor.advance()
+
+    def _begin(self, arguments: Arguments, time: Any) -> None:
+        self._conductor.finish(False)
+        for complaint in self._doubts.settle():  # of a run that broke off
+            self._conductor.warn_aloud(complaint)
+        self._renew()
+        self._calls, self._shape = 0, arguments.shape
+        self._thread = threading.get_ident()
+        self._times.begin(time)
+        self._conductor.announce(lambda arguments: self._info)
+        self._say(self._host.begin(time), "runs begin at other times")
+
+    def _broke_off(self, arguments: Arguments, time: Any, first: bool) -> bool:
+        """Whether this call is known to begin another run."""
+        reshaped = first and arguments.shape != self._shape
+        return reshaped or self._doubts.sure(self._times.back(time), JUMPED)
+
+    def _go_on(self, time: Time, first: bool) -> None:
+        if not first:
+            self._check(self._times.apart(time.value), RAGGED)
+            return
+        if time.certain:
+            self._say(self._host.advance(time.value), "the time goes back")
+        again = self._times.again(time.value) if time.certain else False
+        self._times.advance(time.value)
+        if not self._told:
+            self._check(again, BRANCHES)
+        elif self._times.step == 1 and self._doubts.sure(again, REPEATED):
+            self._conductor.warn_aloud(REPEATED)
+
+    def _say(self, message: str, fact: str) -> None:
+        if message:
+            self._conductor.warn_aloud(message, fact)
+
+    def _check(self, truth: Truth, complaint: str) -> None:
+        if self._doubts.sure(truth, complaint):
+            self._fail(complaint)
+
+    def _settle(self) -> None:
+        """The run is whole: now the device may be asked, as the end of a run does anyway."""
+        complaints = self._doubts.settle()
+        if REPEATED in complaints:
+            self._conductor.warn_aloud(REPEATED)
+            complaints.remove(REPEATED)
+        if complaints:
+            self._fail(" ".join(complaints))
+
+    def _stay(self) -> None:
+        if self._thread != threading.get_ident():
+            self._cut = self._thread
+            self._fail(THREADS)
+
+    def _refuse_the_rest(self, time: Any) -> None:
+        """The rest of a run that another thread's call has ended would pass for a run."""
+        cut, self._cut = self._cut, 0
+        if cut == threading.get_ident() and self._times.fresh(time) is not True:
+            self._fail(THREADS)
+
+    def _fail(self, message: str) -> None:
+        self._conductor.finish(False)
+        raise ExecutionError(message)
+
+    def _say_broken(self, event: str) -> None:
+        self._conductor.warn_aloud(
+            f"{event} after {self._calls} of the {self._whole} calls of a run, which is taken for broken "
+            f"off: if it was whole, num_steps or calls_per_step are wrong. {ADAPTIVE}",
+            f"broken off: {event}",
+        )

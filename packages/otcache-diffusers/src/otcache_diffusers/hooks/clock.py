@@ -1,0 +1,302 @@
+"""Where in a run we are, told by a pipeline's scheduler."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from otcache_core.errors import ExecutionError, OtcacheNotice
+from otcache_core.leases import refuse_late_run
+from otcache_diffusers.hooks.arguments import Arguments
+from otcache_diffusers.hooks.bar import Bar
+from otcache_diffusers.hooks.conductor import Conductor
+from otcache_diffusers.hooks.grid import sigma_grid, steps_of, times_of
+from otcache_diffusers.hooks.home import Calls, Home, under_way
+from otcache_diffusers.hooks.messages import taken
+from otcache_diffusers.hooks.policy import RunInfo
+from otcache_diffusers.hooks.rewinds import Rewinds
+from otcache_diffusers.hooks.space_of import output_space, predicts_velocity
+from otcache_diffusers.hooks.start import first_position, last_position
+from otcache_diffusers.hooks.step_call import StepCall, untappable
+from otcache_diffusers.hooks.taps import Taps, WeakAround, watcher_of
+
+_UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
+_SHARED = (
+    "{other} shares the denoiser and the scheduler: its runs are accelerated too while the context is "
+    "open."
+)
+_REPLACED = (
+    "the pipeline's scheduler was replaced after it was accelerated: set the scheduler first, then enter "
+    "the context."
+)
+_THREADS = (
+    "one scheduler must serve one run at a time, got a second run, of another thread, before the first has "
+    "ended: give each thread a pipeline with a scheduler of its own (pipe.scheduler = "
+    "type(pipe.scheduler).from_config(pipe.scheduler.config)), which may share the weights, or let the "
+    "threads wait for one another in handle.request(...)."
+)
+
+
+class Clock(ABC):
+    """Announces runs to a conductor and advances its steps; a context manager."""
+
+    @abstractmethod
+    def arrive(self, arguments: Arguments) -> None:
+        """The denoiser is about to be asked for."""
+
+    @abstractmethod
+    def left(self, output: Any) -> None:
+        """The denoiser's output, computed or forecast, goes back to the sampler."""
+
+    @abstractmethod
+    def __enter__(self) -> Clock: ...
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
+
+    def expects(self) -> bool:
+        """Whether a call of one of the networks can be of the run under way; ends one that is over."""
+        return True
+
+    def claims(self) -> bool:
+        """Whether this call is of the run under way or announced, where several share a denoiser."""
+        return self.expects()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the run under way, if any, is known to go on."""
+        return True
+
+    def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the target is on the stack of a thread that is not among these."""
+        return False
+
+
+class SchedulerClock(Clock):
+    """The position is the number of ``scheduler.step`` calls since ``set_timesteps``.
+
+    So duplicate timesteps (Heun, PNDM) and bf16 collisions do not matter. The timestep the denoiser
+    is given is compared on the device, and read once on exit. A run ends at its last position or with
+    the pipeline's progress bar, whichever comes first; a call from outside the pipeline's own, during
+    it or after, is none of the run's.
+
+    Args:
+        pipeline: whose scheduler it is. The scheduler's ``step`` and ``set_timesteps`` are wrapped on
+            the instance, ``scale_model_input`` where the denoiser predicts a velocity, and the
+            pipeline's ``check_inputs`` and ``progress_bar``.
+        conductor: what is told.
+        renew: called when a run is announced.
+
+    Raises:
+        ExecutionError: on entry, if the scheduler is already watched.
+    """
+
+    def __init__(self, pipeline: Any, conductor: Conductor, renew: Callable[[], None]) -> None:
+        self.pipeline, self._conductor, self._renew = pipeline, conductor, renew
+        self._scheduler = pipeline.scheduler
+        self._calls = Calls(type(pipeline))
+        self._home: Home | None = None
+        self._token = object()
+        self._rewinds = Rewinds(self._scheduler)
+        self._step_call = StepCall(self._scheduler)
+        self._announces, self._total = True, 0
+        self._noted = False
+        self._stack = ExitStack()
+
+    def __enter__(self) -> SchedulerClock:
+        if reason := untappable(self._scheduler, "step"):
+            self._conductor.lose(f"{_UNCOUNTED}: {reason}.")
+            return self
+        watcher = watcher_of(self._scheduler)
+        if watcher is not None:
+            raise ExecutionError(taken(self.pipeline, watcher.pipeline))
+        with ExitStack() as stack:
+            stack.enter_context(Taps(self._scheduler, self._taps()))
+            wanted = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
+            found = {n: around for n, around in wanted.items() if hasattr(self.pipeline, n)}
+            stack.enter_context(Taps(self.pipeline, found))
+            self._stack = stack.pop_all()
+        return self
+
+    def _taps(self) -> dict[str, Callable[..., Any]]:
+        """What is watched of the scheduler, of what it has."""
+        wanted: dict[str, Callable[..., Any]] = {"set_timesteps": self._set_timesteps}
+        if predicts_velocity(self._scheduler):
+            wanted["scale_model_input"] = self._scale
+        found = {
+            name: around
+            for name, around in wanted.items()
+            if callable(getattr(self._scheduler, name, None))
+            and not untappable(self._scheduler, name)
+        }
+        self._announces = "set_timesteps" in found
+        # Held weakly: whoever has this scheduler too would keep the pipeline for ever.
+        return {name: WeakAround(around) for name, around in {"step": self._step, **found}.items()}
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        self._home = None
+        if error[0] is None and self._conductor.times.failed():
+            self._conductor.warn(
+                "the denoiser was called at other timesteps than the scheduler's: a callback or "
+                "another pipeline moved the clock, so steps may have been mistaken."
+            )
+
+    def expects(self) -> bool:
+        """Whether this call comes from the pipeline call that the run belongs to.
+
+        Calls of another pipeline inside a callback are none of the run's, nor those of other threads;
+        neither are those after the run's call has ended, which ends the run.
+        """
+        home = self._home
+        if home is None:
+            return True
+        if self._conductor.expectant:
+            home.settle()
+        if home.here:
+            return True
+        if self._conductor.expectant and home.around_here:
+            # Announced by a call around the one that denoises, as a subclass's or a stage's.
+            self._home = Home(self._calls)
+            return True
+        if not home.of_this_thread or home.alive:
+            return False
+        self._end(False)
+        return True
+
+    def claims(self) -> bool:
+        return self._home is not None and self.expects() and self._home is not None
+
+    @property
+    def _elsewhere(self) -> bool:
+        """Whether the run is of a pipeline's call in another thread."""
+        home = self._home
+        return home is not None and home.known and not home.of_this_thread and not home.here
+
+    @property
+    def alive(self) -> bool:
+        return self._home is not None and self._home.known and self._home.goes_on
+
+    def busy(self, besides: Collection[int]) -> bool:
+        return under_way(self.pipeline, besides)
+
+    def arrive(self, arguments: Arguments) -> None:
+        """See that the scheduler that tells is still the pipeline's, and was not put back."""
+        if self.pipeline.scheduler is not self._scheduler:
+            self._home = None
+            self._conductor.lose(_REPLACED)
+        elif self._conductor.running and self._rewinds.found(arguments.timestep):
+            self._conductor.give_up(self._rewinds.REASON)
+
+    def left(self, output: Any) -> None:
+        """Nothing to do: the scheduler tells."""
+
+    def _check_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Almost the first thing that a call does, before it changes anything on the pipeline."""
+        self._noted |= self._calls.note(self.pipeline)
+        refuse_late_run()
+        return original(*args, **kwargs)
+
+    def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        refuse_late_run()
+        if self._elsewhere and self.alive:
+            raise ExecutionError(_THREADS)
+        result = original(*args, **kwargs)
+        self._announce()
+        return result
+
+    def _announce(self) -> None:
+        self._renew()
+        self._conductor.announce(self._run_info)
+        self._home, self._token, self._total = Home(self._calls), object(), 0
+        self._rewinds.begin()
+        if other := self._calls.stranger(self.pipeline, self._noted):
+            self._conductor.warn(_SHARED.format(other=other))
+        elif not self._noted:
+            self._calls.note(self.pipeline)
+
+    def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        bar = original(*args, **kwargs)
+        if self._conductor.running:  # inside the run's loop, of which it says nothing
+            return bar
+        if not self._announces:
+            self._announce()
+        self._total = _length(bar) or _length(*args) or _whole(kwargs.get("total"))
+        return Bar(bar, partial(self._loop_over, self._token))
+
+    def _loop_over(self, token: object, whole: bool) -> None:
+        # The bar of a run before may be left late, in another thread or by an exception kept.
+        if token is self._token and not self._conductor.expectant:
+            self._end(whole and not getattr(self.pipeline, "_interrupt", False))
+
+    def _end(self, completed: bool) -> None:
+        self._home = None
+        self._conductor.finish(completed)
+
+    def _scale(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._conductor.scaled = original(*args, **kwargs)
+        return self._conductor.scaled
+
+    def _step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        watched = self._conductor.watches and self._conductor.running
+        given = self._step_call.given(args, kwargs) if watched else None
+        self._rewinds.stepping()
+        result = original(*args, **kwargs)
+        if self._rewinds.stepped(self._step_call.time(args, kwargs)):
+            self._conductor.give_up(self._rewinds.REASON)
+        seen = self._step_call.seen(given, result)
+        if watched and seen is None:
+            self._conductor.lose(self._step_call.untold(args, kwargs, result))
+        self._conductor.advance(seen)
+        if not self._conductor.running and not self._conductor.expectant:
+            self._home = None
+        return result
+
+    def _run_info(self, arguments: Arguments) -> RunInfo | None:
+        try:
+            return self._read_run(arguments)
+        except (ExecutionError, OtcacheNotice):  # under strict, and where notices are errors
+            raise
+        except Exception as error:  # whatever a scheduler that nobody has seen raises when read
+            kind = type(self._scheduler).__name__
+            self._conductor.lose(
+                f"{_UNCOUNTED}: {kind} cannot be read ({type(error).__name__}: {error})."
+            )
+            return None
+
+    def _read_run(self, arguments: Arguments) -> RunInfo | None:
+        n = steps_of(self._scheduler) or self._total
+        if not n:
+            kind = type(self._scheduler).__name__
+            self._conductor.lose(
+                f"{_UNCOUNTED}: {kind} has neither timesteps nor num_inference_steps, and the pipeline's "
+                "progress bar no total."
+            )
+            return None
+        times = times_of(self._scheduler)
+        if times is None:
+            return RunInfo(n, np.full(n + 1, np.nan))
+        start = first_position(self._scheduler, arguments.timestep)
+        stop = last_position(self.pipeline, start)
+        self._conductor.times.begin(times[start:stop])
+        grid = sigma_grid(self._scheduler)[start : None if stop is None else stop + 1]
+        return RunInfo(len(grid) - 1, grid, output_space(self._scheduler, start))
+
+
+def _length(*rows: Any) -> int:
+    """The length of the first of them, a bar's total too; 0 where it has none."""
+    try:
+        return len(rows[0])
+    except (IndexError, TypeError, AttributeError):
+        return 0
+
+
+def _whole(total: Any) -> int:
+    """A bar's total as a number of steps; 0 where it is none."""
+    return int(float(total)) if isinstance(total, Real) and float(total).is_integer() else 0

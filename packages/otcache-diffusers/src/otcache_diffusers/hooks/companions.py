@@ -1,0 +1,126 @@
+"""Networks that only feed a denoiser, as a ControlNet does: idle where it is not called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.hooks.arguments import Arguments
+from otcache_diffusers.hooks.tree import tensors
+
+#: Where pipelines keep them.
+COMPANIONS = ("controlnet",)
+
+
+def companions_of(target: Any) -> dict[str, nn.Module]:
+    """The companion networks of a pipeline by name; several ControlNets are one module."""
+    found = {name: getattr(target, name, None) for name in COMPANIONS}
+    return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
+
+
+class CompanionUse(NamedTuple):
+    """What one companion did in one step.
+
+    Attributes:
+        computed: its calls that ran.
+        skipped: its calls that were left out.
+        wasted: it ran although no denoiser was called.
+    """
+
+    computed: int
+    skipped: int
+    wasted: bool
+
+
+class _Withheld(NamedTuple):
+    """A call that was left out: what was given instead, and what makes the real output."""
+
+    name: str
+    given: list[torch.Tensor]
+    compute: Callable[[], Any]
+
+
+class Companions:
+    """Leaves companions out of the steps of one run in which no denoiser will be called.
+
+    In the place of an output goes one of the same structure whose tensors are zeros without memory.
+    Nobody looks at it unless a denoiser is called in that step after all: then the companion is
+    computed, and its output put into the denoiser's arguments first.
+    """
+
+    def __init__(self) -> None:
+        self._blanks: dict[Any, Any] = {}
+        self._withheld: list[_Withheld] = []
+        self._computed: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._needed = False
+
+    def call(
+        self, name: str, arguments: Arguments, compute: Callable[[], Any], idle: Callable[[], bool]
+    ) -> Any:
+        """The output of a companion, or what stands for it where ``idle()``.
+
+        A call whose arguments have other shapes than any before in the run is computed.
+        """
+        leaves = tensors([arguments.args, arguments.kwargs])
+        key = (name, tuple(leaf.shape for leaf in leaves))
+        if key in self._blanks and idle():
+            # New tensor objects each time: they are told apart by identity.
+            given = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, self._blanks[key])
+            self._withheld.append(_Withheld(name, tensors(given), compute))
+            self._skipped[name] += 1
+            return given
+        output = compute()
+        self._computed[name] += 1
+        if key not in self._blanks:
+            self._blanks[key] = pytree.tree_map_only(torch.Tensor, _blank, output)
+        return output
+
+    def supply(self, arguments: Arguments, step: int) -> None:
+        """A denoiser is about to be computed: nothing in its arguments may stand for an output.
+
+        Raises:
+            ExecutionError: if a companion was left out in this step, and the pipeline made something
+                else of what was given instead of its output.
+        """
+        self._needed = True
+        if not self._withheld:
+            return
+        known = {id(leaf) for leaf in tensors(arguments.kwargs)}
+        usable = [w for w in self._withheld if all(id(leaf) in known for leaf in w.given)]
+        if not usable:
+            raise ExecutionError(
+                f"step {step}: the denoiser must be computed, as a branch is new or changed its "
+                f"shape, but {self._withheld[0].name} was left out and its output cannot be "
+                "supplied: keep guidance and batch size as they are during a run."
+            )
+        for withheld in usable:
+            fresh = tensors(withheld.compute())
+            arguments.replace({id(a): b for a, b in zip(withheld.given, fresh, strict=True)})
+            self._withheld.remove(withheld)
+            self._skipped[withheld.name] -= 1
+            self._computed[withheld.name] += 1
+
+    def close(self) -> Iterable[tuple[str, CompanionUse]]:
+        """The step is over: what each companion did in it."""
+        names = sorted(self._computed.keys() | self._skipped.keys())
+        uses = [
+            (name, CompanionUse(ran, self._skipped[name], bool(ran) and not self._needed))
+            for name in names
+            for ran in (self._computed[name],)
+        ]
+        self._withheld, self._needed = [], False
+        self._computed.clear()
+        self._skipped.clear()
+        return uses
+
+
+def _blank(tensor: torch.Tensor) -> torch.Tensor:
+    """Zeros of the same shape that take the memory of one number."""
+    return tensor.new_zeros(()).expand(tensor.shape)

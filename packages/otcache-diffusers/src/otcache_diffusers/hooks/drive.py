@@ -1,0 +1,229 @@
+"""Run a pipeline, a loop or a bare module by a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from otcache_core.errors import ExecutionError
+from otcache_core.loop import Loop
+from otcache_core.numbers import integer
+from otcache_diffusers.compat import is_pipeline
+from otcache_diffusers.hooks.arguments import Arguments
+from otcache_diffusers.hooks.bare_clock import BareClock
+from otcache_diffusers.hooks.call_clock import LoopClock
+from otcache_diffusers.hooks.clock import Clock, SchedulerClock
+from otcache_diffusers.hooks.companions import companions_of
+from otcache_diffusers.hooks.conductor import Conductor
+from otcache_diffusers.hooks.foreign import refuse_foreign_caches
+from otcache_diffusers.hooks.inner_modules import inner_modules
+from otcache_diffusers.hooks.loop_states import LoopStates
+from otcache_diffusers.hooks.policy import StepPolicy
+from otcache_diffusers.hooks.shared_hook import Asker, Hook, hook_for
+
+#: Where pipelines keep what they denoise with; all of them run on one clock.
+DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
+#: What a pipeline without any of these denoises with; beside them it is a stage of its own.
+PRIOR = "prior"
+
+
+def denoisers_of(target: Any) -> dict[str, Any]:
+    """The denoisers of a target by name; the main one is called "". Modules, unless a loop has another."""
+    if isinstance(target, Loop):
+        return {"": target.denoiser}
+    if isinstance(target, nn.Module):
+        return {"": target}
+    found: dict[str, nn.Module] = {}
+    for name in DENOISERS:
+        module = getattr(target, name, None)
+        if isinstance(module, nn.Module) and module not in found.values():
+            found[name if found else ""] = module
+    prior = getattr(target, PRIOR, None)
+    return {"": prior} if not found and isinstance(prior, nn.Module) else found
+
+
+def unsupported(target: Any) -> str:
+    """ "" if ``drive`` takes the target, else the reason why not."""
+    if isinstance(target, (Loop, nn.Module)):
+        return ""
+    if not is_pipeline(target):
+        kind = type(target).__name__
+        return f"needs a diffusers pipeline, otcache.loop(...) or a torch module, got {kind}"
+    if not denoisers_of(target):
+        return f"{type(target).__name__} has none of {', '.join((*DENOISERS, PRIOR))}"
+    if not hasattr(getattr(target, "scheduler", None), "step"):
+        return f"{type(target).__name__} has no scheduler with a step method"
+    return ""
+
+
+@contextmanager
+def drive(
+    target: Any,
+    policy: StepPolicy,
+    *,
+    num_steps: int | None = None,
+    calls_per_step: int | None = None,
+    grid: NDArray[np.float64] | None = None,
+    companions: Collection[str] = (),
+    states: LoopStates | None = None,
+) -> Iterator[Driven]:
+    """A context in which every denoiser call of ``target`` is put to ``policy`` first.
+
+    On exit, also by exception, nothing remains on the target.
+
+    Args:
+        target: a diffusers pipeline, a :class:`~otcache_core.loop.Loop`, or a bare module.
+        policy: what decides.
+        num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
+        calls_per_step: of a bare module, None where nobody told; a loop has its own.
+        grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); a loop and a pipeline have their own.
+        companions: those of ``companions_of(target)`` that are left out where no denoiser is called.
+        states: makes a loop's states and outputs of its calls, for a policy that watches.
+
+    Raises:
+        ExecutionError: if the target is not supported, already driven, or cached by something else; if
+            ``calls_per_step`` is below 1, or it or ``grid`` is given and the target is no bare module.
+    """
+    reason = unsupported(target)
+    if reason:
+        raise ExecutionError(f"{reason}.")
+    _check_bare(target, calls_per_step, grid)
+    conductor = Conductor(policy)
+    with ExitStack() as stack:
+        hooks: dict[str, Hook] = {}
+        refuse_foreign_caches(target, _modules_of(target))
+        renew = partial(_renew, target, hooks)
+        if isinstance(target, Loop):
+            clock: Clock = LoopClock(target, conductor, num_steps, renew, states)
+        else:
+            clock = _clock(target, conductor, num_steps, calls_per_step, renew, grid)
+        stack.callback(conductor.retire)
+        stack.callback(conductor.finish, False)
+        stack.enter_context(clock)
+        for name, module in denoisers_of(target).items():
+            hooks[name] = hook_for(module, DenoiserAsker(name, target, clock, conductor))
+        for name in companions:
+            asker = CompanionAsker(name, target, clock, conductor)
+            hooks[name] = hook_for(companions_of(target)[name], asker)
+        for hook in hooks.values():
+            stack.enter_context(hook)
+        yield Driven(clock, conductor)
+
+
+class Driven:
+    """Tells of what is under way in a context of :func:`drive`."""
+
+    def __init__(self, clock: Clock, conductor: Conductor) -> None:
+        self._clock, self._conductor = clock, conductor
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is known to be under way."""
+        return self._conductor.running and self._clock.alive
+
+    def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the target is on the stack of a thread that is not among these."""
+        return self._clock.busy(besides)
+
+
+def _clock(
+    target: Any,
+    conductor: Conductor,
+    num_steps: int | None,
+    calls_per_step: int | None,
+    renew: Callable[[], None],
+    grid: NDArray[np.float64] | None,
+) -> Clock:
+    if isinstance(target, nn.Module):
+        if num_steps is None:
+            raise ExecutionError(
+                "a bare module needs num_steps: wrap its sampler in otcache.loop(...)."
+            )
+        # In the middle of a call the hook cannot move: only look.
+        look = partial(refuse_foreign_caches, target, _modules_of(target))
+        return BareClock(target, conductor, num_steps, calls_per_step, look, grid)
+    return SchedulerClock(target, conductor, renew)
+
+
+def _check_bare(target: Any, calls_per_step: int | None, grid: NDArray[np.float64] | None) -> None:
+    """Refuse what is given for bare modules only."""
+    if calls_per_step is not None:
+        integer("calls_per_step", calls_per_step, 1, kind=ExecutionError)
+    for name, value in (("calls_per_step", calls_per_step), ("grid", grid)):
+        if value is not None and not isinstance(target, nn.Module):
+            raise ExecutionError(
+                f"{name} is given for a bare module, got {type(target).__name__}: a loop has that of "
+                f"otcache.loop(..., {name}=...), and a pipeline that of its scheduler."
+            )
+
+
+def _renew(target: Any, hooks: dict[str, Hook]) -> None:
+    """Before each run: what happened to the denoisers since the last one?"""
+    refuse_foreign_caches(target, _modules_of(target))
+    denoisers = denoisers_of(target) | companions_of(target)
+    for name, hook in hooks.items():
+        if name in denoisers:
+            hook.refresh(denoisers[name])
+
+
+def _modules_of(target: Any) -> dict[str, nn.Module]:
+    """The denoisers of a target that are modules, and the modules inside others."""
+    modules = [m for denoiser in denoisers_of(target).values() for m in inner_modules(denoiser)]
+    return {str(n): module for n, module in enumerate(modules)}
+
+
+class DenoiserAsker(Asker):
+    """Puts the calls of one denoiser to a run.
+
+    Args:
+        name: of the denoiser.
+        target: what is driven.
+        clock: knows whose calls are whose.
+        conductor: answers those of the run.
+    """
+
+    def __init__(self, name: str, target: Any, clock: Clock, conductor: Conductor) -> None:
+        self._name, self._clock, self._conductor = name, clock, conductor
+        self.target, self.shares = target, not isinstance(target, nn.Module)
+        self.inside = conductor.inside
+
+    def __call__(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        if not self._clock.expects():
+            self._conductor.outside()
+            return compute()
+        self._clock.arrive(arguments)
+        output = self._conductor.call(self._name, context, arguments, compute)
+        self._clock.left(output)
+        return output
+
+    def claims(self) -> bool:
+        return self._clock.claims()
+
+    def passes(self) -> None:
+        self._conductor.outside()
+
+
+class CompanionAsker(Asker):
+    """Puts the calls of a network that feeds the denoiser to a run; arguments as in the other."""
+
+    def __init__(self, name: str, target: Any, clock: Clock, conductor: Conductor) -> None:
+        self._name, self._clock, self._conductor = name, clock, conductor
+        self.target, self.shares = target, not isinstance(target, nn.Module)
+        self.inside = False
+
+    def __call__(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+        if not self._clock.expects():
+            return compute()
+        return self._conductor.feed(self._name, arguments, compute)
+
+    def claims(self) -> bool:
+        return self._clock.claims()
+
+    def passes(self) -> None:
+        """Nothing: the denoiser's calls tell."""

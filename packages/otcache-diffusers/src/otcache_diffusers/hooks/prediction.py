@@ -1,0 +1,220 @@
+"""In which quantity policies see the denoiser's outputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.hooks.tree import flatten, prediction_at, unflatten
+
+#: Share of the signal below which a division by it needs more digits than float32 has.
+FAINT = 2.0**-8
+
+
+class Place(NamedTuple):
+    """Where in a run a denoiser call stands.
+
+    Attributes:
+        step: t, position in the run.
+        branch: its name.
+        scaled: what ``scheduler.scale_model_input`` returned in this step; None where it was not called.
+        state: the denoiser's first tensor argument.
+    """
+
+    step: int
+    branch: str
+    scaled: Tensor | None
+    state: Tensor | None
+
+
+class OutputSpace(ABC):
+    """The quantity that policies see, keep, combine and hand out; one object a run.
+
+    Laws: what the sampler gets at a computed step is the denoiser's very output; ``leave`` undoes
+    ``enter`` at the same place up to rounding; nothing asks the device.
+    """
+
+    #: Why outputs stay as they are although another quantity would be better; "" otherwise.
+    reason: str = ""
+
+    def lost(self, place: Place) -> str:
+        """Say why a call's output could not be entered or left, and what helps; "" where it can be."""
+        return ""
+
+    @abstractmethod
+    def enter(self, place: Place, output: Any) -> Any:
+        """What a policy is told of a computed output."""
+
+    @abstractmethod
+    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+        """The denoiser's output that a policy's forecast stands for, at the present state.
+
+        Args:
+            place: of the call.
+            held: the forecast.
+            spare: nobody else has it, so it may be written into.
+        """
+
+    @abstractmethod
+    def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
+        """What a policy is told of the output the sampler used, after guidance."""
+
+
+@final
+class AsIs(OutputSpace):
+    """Outputs themselves: flow velocity, epsilon, and x_0, whose reuse is plain sampling already.
+
+    Args:
+        reason: why a velocity is not converted, where it should be.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+
+    def enter(self, place: Place, output: Any) -> Any:
+        return output
+
+    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+        return held
+
+    def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
+        return model_output
+
+
+@final
+class NoiseSpace(OutputSpace):
+    r"""The noise in a velocity prediction.
+
+    .. math:: \epsilon_t = \alpha_t v_t + \sigma_t x_t, \qquad v_t = (\epsilon_t - \sigma_t x_t) / \alpha_t,
+        \qquad \alpha_t^2 + \sigma_t^2 = 1
+
+    with x_t in the variance-preserving coordinate, which is what the denoiser is given. Held v is
+    wrong at another step even along a straight trajectory; held epsilon is not (docs/theory.md, section 2).
+
+    x_t is what ``scale_model_input`` returned, or the denoiser's first tensor, whichever has the
+    output's shape; the output may have more channels (learned variances), which stay as they are. Where
+    neither has, nothing is converted in that branch and ``reason`` says so. Epsilon is kept in float32
+    at least, since v is regained by a division by alpha_t, which is small at high noise; in float64, where
+    the device has it, at steps of nearly no signal.
+
+    Args:
+        alpha: alpha_0, alpha_1, ..., share of the signal at each step, in (0, 1].
+        stretched: the sampler's own states are x_t / alpha_t (Euler, Heun).
+
+    References:
+        Progressive Distillation for Fast Sampling of Diffusion Models (2022), section 4 and appendix D,
+        https://arxiv.org/abs/2202.00512.
+    """
+
+    def __init__(self, alpha: NDArray[np.float64], stretched: bool) -> None:
+        self._alpha: list[float] = alpha.tolist()
+        self._sigma: list[float] = np.sqrt(1 - alpha**2).tolist()
+        self._stretched = stretched
+        self._converts: dict[str, bool] = {}
+        self._dtypes: dict[str, torch.dtype] = {}
+        self._shapes: dict[str, torch.Size] = {}
+
+    def lost(self, place: Place) -> str:
+        wanted = self._shapes.get(place.branch)
+        if wanted is None or any(x.shape == wanted for x in self._candidates(place)):
+            return ""
+        return self._changed(place)
+
+    @staticmethod
+    def _changed(place: Place) -> str:
+        return (
+            f"step {place.step}: the state of branch {place.branch!r} must have the shape of its output "
+            "throughout a run, and changed: let the pipeline call scheduler.scale_model_input at every "
+            "step or at none."
+        )
+
+    def enter(self, place: Place, output: Any) -> Any:
+        leaves, spec, at = _flat(output)
+        x = self._related(place, leaves, at)
+        if x is None:
+            return output
+        self._dtypes[place.branch], self._shapes[place.branch] = leaves[at].dtype, x.shape
+        leaves[at] = self._noise(place.step, leaves[at], x)
+        return unflatten(leaves, spec)
+
+    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+        leaves, spec, at = _flat(held)
+        x = self._related(place, leaves, at)
+        if x is None:
+            return held
+        v = leaves[at] if spare else leaves[at].clone()
+        part = _part(v, x)
+        part.sub_(x, alpha=self._sigma[place.step]).div_(self._alpha[place.step])
+        leaves[at] = v.to(self._dtypes.get(place.branch, x.dtype))
+        return unflatten(leaves, spec)
+
+    def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
+        if not any(self._converts.values()) or not _fits(sample, model_output):
+            return model_output
+        scale = self._alpha[step] if self._stretched else 1.0
+        return self._noise(step, model_output, sample, scale)
+
+    def _noise(self, step: int, v: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
+        made = v.to(self._wide(step, v), copy=True)
+        part = _part(made, x)
+        part.mul_(self._alpha[step]).add_(x, alpha=scale * self._sigma[step])
+        return made
+
+    def _wide(self, step: int, v: Tensor) -> torch.dtype:
+        faint = self._alpha[step] < FAINT and v.device.type != "mps"
+        return torch.promote_types(v.dtype, torch.float64 if faint else torch.float32)
+
+    def _candidates(self, place: Place) -> list[Tensor]:
+        """Return what may be x_t of a call."""
+        # Unscaled, the argument of a sampler that stretches its states is not x_t.
+        trusted = place.scaled is not None or not self._stretched
+        return [x for x in (place.scaled, place.state if trusted else None) if x is not None]
+
+    def _related(self, place: Place, leaves: list[Any], at: int) -> Tensor | None:
+        """Return x_t of a call, None where its branch is not converted.
+
+        Raises:
+            ExecutionError: if a branch that was converted has lost its x_t.
+        """
+        found = None
+        if at < len(leaves):
+            candidates = self._candidates(place)
+            found = next((x for x in candidates if _fits(x, leaves[at])), None)
+        if self._converts.setdefault(place.branch, found is not None):
+            if found is None:
+                raise ExecutionError(self._changed(place))
+            return found
+        self.reason = (
+            "velocity predictions are forecast as they are, not as noise: no denoiser input has the "
+            "shape of the output."
+        )
+        return None
+
+
+def _flat(tree: Any) -> tuple[list[Any], Any, int]:
+    """Leaves, structure, and the place of the prediction (the number of leaves where there is none)."""
+    leaves, form = flatten(tree)
+    return leaves, form, prediction_at(leaves)
+
+
+def _fits(x: Tensor, output: Tensor) -> bool:
+    """Whether x has the output's shape, or is the first part of it in one dimension but the batch's."""
+    if x.ndim != output.ndim or not (x.is_floating_point() and output.is_floating_point()):
+        return False
+    others = [d for d in range(x.ndim) if x.shape[d] != output.shape[d]]
+    return not others or (len(others) == 1 and others[0] > 0 and _shorter(x, output, others[0]))
+
+
+def _shorter(x: Tensor, output: Tensor, d: int) -> bool:
+    return x.shape[d] < output.shape[d]
+
+
+def _part(output: Tensor, x: Tensor) -> Tensor:
+    """The view of an output that x relates to."""
+    return output[tuple(slice(n) for n in x.shape)]

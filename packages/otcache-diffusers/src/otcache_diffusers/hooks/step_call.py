@@ -1,0 +1,138 @@
+"""What a scheduler's step is given and returns, however it names its arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from types import MethodType
+from typing import Any, NamedTuple, final
+
+from torch import Tensor
+
+from otcache_diffusers.hooks.rewinds import version
+
+#: The roles of a step's arguments in the order of every diffusers pipeline's call, by their usual names.
+ROLES = {
+    "model_output": (
+        "model_output",
+        "noise_pred",
+        "model_pred",
+        "velocity",
+        "output",
+        "pred",
+        "eps",
+    ),
+    "timestep": ("timestep", "t", "time", "timesteps", "sigma"),
+    "sample": ("sample", "latents", "latent", "x_t", "x"),
+}
+_ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
+
+
+class Seen(NamedTuple):
+    """A step from x_t with v_t to x_{t+1}."""
+
+    sample: Tensor
+    model_output: Tensor
+    following: Tensor
+
+
+class Given(NamedTuple):
+    """Copies of what a step was given, and the state itself, into which it may write."""
+
+    sample: Tensor
+    model_output: Tensor
+    own: Tensor
+    version: int
+
+
+@final
+class StepCall:
+    """Reads the calls of a scheduler's step.
+
+    By the names of arguments, where they are among the usual ones; else by their places, which are the
+    same for every scheduler that pipelines call: the output, the time and the state. So ``step`` may take
+    ``*args`` or call them otherwise.
+
+    Args:
+        scheduler: whose step it is.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self._kind = type(scheduler).__name__
+        self._names = _parameters(scheduler)
+
+    def time(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return the time that a step is given; None where it cannot be told."""
+        return self._roles(args, kwargs).get("timestep")
+
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Given | None:
+        """Return what a step is given, before it is made; None where it cannot be told."""
+        roles = self._roles(args, kwargs)
+        sample, output = roles.get("sample"), roles.get("model_output")
+        if not isinstance(sample, Tensor) or not isinstance(output, Tensor):
+            return None
+        return Given(sample.clone(), output.clone(), sample, version(sample))
+
+    def seen(self, given: Given | None, result: Any) -> Seen | None:
+        """Return the step that was made; None where what it was given or returned cannot be told."""
+        following = None if given is None else _next_sample(result, given)
+        return None if given is None or following is None else Seen(*given[:2], following)
+
+    def untold(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> str:
+        """Say why a step could not be seen, and what helps."""
+        got = ", ".join([*(type(a).__name__ for a in args), *kwargs])
+        return (
+            f"{self._kind}.step must be given the denoiser's output, the time and the state, and return "
+            f"the next state, got ({got}) and {type(result).__name__}: let it take model_output, timestep "
+            "and sample, by these names or in this order, and return (next_sample,). It runs by a "
+            "schedule or a policy as it is."
+        )
+
+    def _roles(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        places = [*self._names, *("" for _ in args)]  # "" takes whatever comes there
+        named = {**{n: v for n, v in zip(places, args, strict=False) if n}, **kwargs}
+        found = {_ROLE_OF[name]: v for name, v in named.items() if name in _ROLE_OF}
+        for role, place, value in zip(ROLES, places, args, strict=False):
+            if role not in found and place not in _ROLE_OF:
+                found[role] = value
+        return found
+
+
+def untappable(owner: Any, name: str) -> str:
+    """Say why a method of an object cannot be replaced on the object alone; "" where it can."""
+    kind = type(owner)
+    if not hasattr(owner, "__dict__"):
+        return f"{kind.__name__} has __slots__ and no __dict__: leave __slots__ out"
+    found = inspect.getattr_static(kind, name, None)
+    if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
+        return f"{kind.__name__}.{name} is a {type(found).__name__}: make it a method"
+    return ""
+
+
+def _parameters(scheduler: Any) -> list[str]:
+    """Names of the places of the scheduler's own step: a wrapper put on the instance may hide it."""
+    own = None if untappable(scheduler, "step") else getattr(type(scheduler), "step", None)
+    try:
+        signature = inspect.signature(MethodType(own, scheduler) if own else scheduler.step)
+    except (TypeError, ValueError):  # made elsewhere than in Python
+        return []
+    placed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, p in signature.parameters.items() if p.kind in placed]
+
+
+def _next_sample(result: Any, given: Given) -> Tensor | None:
+    """Return x_{t+1} of what a step returned: by name, as the first of a row, or the only one that fits."""
+    if result is None:  # written into the state
+        return given.own if version(given.own) != given.version else None
+    if isinstance(result, Tensor):
+        return result
+    named = result if isinstance(result, Mapping) else getattr(result, "__dict__", {})
+    found = getattr(result, "prev_sample", named.get("prev_sample"))
+    if found is None and isinstance(result, (list, tuple)) and result:
+        found = result[0]
+    if found is None:
+        fits = [
+            v for v in named.values() if isinstance(v, Tensor) and v.shape == given.sample.shape
+        ]
+        found = fits[0] if len(fits) == 1 else None
+    return found if isinstance(found, Tensor) else None

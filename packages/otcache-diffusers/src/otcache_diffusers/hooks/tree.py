@@ -1,0 +1,236 @@
+"""Denoiser outputs as trees: opened, checked, combined and put together again.
+
+Opened are tuples, lists, dicts, named tuples, whatever torch's pytree knows, dataclasses and plain Python
+objects (:mod:`~otcache_diffusers.hooks.objects`); nothing is registered anywhere. Leaves are tensors and
+what is carried along beside them: None, numbers, strings, enums, and objects that hold nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.hooks.objects import Shell, opened
+from otcache_diffusers.hooks.packed import Packed, StandIn
+
+_TENSORS = (torch.Tensor, StandIn)
+#: What is carried along: it holds no tensor.
+_PLAIN = (
+    *(type(None), Number, str, bytes, Enum, type, range, slice, np.generic, np.dtype),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A container that torch's pytree knows, without its children."""
+
+    cls: type
+    context: Any
+
+
+@dataclass(frozen=True)
+class Form:
+    """The structure of a tree without its leaves.
+
+    Attributes:
+        node: of the root; None for a leaf.
+        children: of the root's children, in order.
+    """
+
+    node: Shell | Known | None
+    children: tuple[Form, ...]
+
+
+LEAF = Form(None, ())
+
+
+def flatten(tree: Any, stop: tuple[type, ...] = ()) -> tuple[list[Any], Form]:
+    """Open a tree.
+
+    Args:
+        tree: any object.
+        stop: objects of these types are leaves, too.
+
+    Returns:
+        Its leaves in order, and its form. An object without a tensor in it is one leaf. So is what
+        cannot be opened, and an object that holds itself.
+    """
+    leaves: list[Any] = []
+    return leaves, _walk(tree, leaves, (*_TENSORS, *stop), ())
+
+
+def unflatten(leaves: Sequence[Any], form: Form) -> Any:
+    """The tree of this form with these leaves; the inverse of :func:`flatten`."""
+    return _build(form, iter(leaves))
+
+
+def tensors(tree: Any) -> list[torch.Tensor]:
+    """The tensors of a tree, in order."""
+    return [leaf for leaf in flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def first_tensor(tree: Any) -> torch.Tensor | None:
+    """The first tensor of a tree, None where there is none."""
+    return next(iter(tensors(tree)), None)
+
+
+def prediction_at(leaves: Sequence[Any]) -> int:
+    """The place of the prediction among the leaves of an output, their number where there is none.
+
+    It is the first floating-point or complex tensor that is no scalar, else the first tensor.
+    """
+    found = [n for n, leaf in enumerate(leaves) if isinstance(leaf, _TENSORS)]
+    arrays = [n for n in found if is_inexact(leaves[n]) and len(leaves[n].shape)]
+    return next(iter([*arrays, *found]), len(leaves))
+
+
+def prediction(output: Any) -> torch.Tensor | None:
+    """The prediction in a denoiser's output (:func:`prediction_at`), None where there is no tensor."""
+    leaves, _ = flatten(output)
+    return next(iter(leaves[prediction_at(leaves) :]), None)
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether it is a tensor that can be combined: of floating-point or complex numbers."""
+    return isinstance(leaf, _TENSORS) and (leaf.dtype.is_floating_point or leaf.dtype.is_complex)  # type: ignore[union-attr]  # every stand-in has a dtype
+
+
+def is_opaque(leaf: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Whether a leaf may hold what a step computed and cannot be opened."""
+    if isinstance(leaf, (*_TENSORS, *_PLAIN)):
+        return False
+    found = None if _is_one_of(leaf, above) else _open(leaf)
+    return found is None or any(is_opaque(child, (*above, leaf)) for child in found[1])
+
+
+def examine(output: Any) -> None:
+    """Check that a denoiser's output can be kept and forecast.
+
+    Raises:
+        ExecutionError: if there is no tensor in it, or something in it cannot be opened.
+    """
+    leaves, _ = flatten(output)
+    shut = next((leaf for leaf in leaves if is_opaque(leaf)), None)
+    if shut is None and any(isinstance(leaf, _TENSORS) for leaf in leaves):
+        return
+    got = f"{_name(output)} without a tensor" if shut is None else _name(shut)
+    inside = f" inside {_name(output)}" if shut is not None and shut is not output else ""
+    raise ExecutionError(
+        "the denoiser must return tensors, alone or inside tuples, lists, dicts, dataclasses and plain "
+        f"Python objects, got {got}{inside}: {_remedy(shut)}"
+    )
+
+
+def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
+    r"""The linear combination of outputs, leaf by leaf.
+
+    .. math:: \sum_r A_r v_r
+
+    Accumulated in float32 (float64 for float64 leaves) and cast once. The single term 1 v returns
+    the very object v. Whatever is no tensor of floating-point or complex numbers (Python numbers, None,
+    integer tensors) is taken from the first output, the newest. Packed leaves are read one at a time;
+    the sum has the type they came in.
+
+    Args:
+        outputs: v_0, v_1, ..., trees of one structure.
+        coefficients: A_0, A_1, ..., as many.
+
+    Raises:
+        ExecutionError: if the trees or their shapes differ, or hold nothing that can be combined.
+    """
+    flat = [flatten(output) for output in outputs]
+    first, form = flat[0]
+    plain = len(outputs) == 1 and coefficients[0] == 1.0
+    if plain and not any(isinstance(leaf, Packed) for leaf in first):
+        return outputs[0]
+    if any(other != form for _, other in flat[1:]):
+        raise ExecutionError(
+            "the denoiser's outputs changed their structure during the run: use reuse, or "
+            "otcache.Recipe(batch_size=1) to calibrate if it is the batch that changes it."
+        )
+    if not plain and not any(is_inexact(leaf) for leaf in first):
+        raise ExecutionError(
+            f"a forecast needs outputs of floating-point numbers, got {_name(outputs[0])} without: use "
+            "reuse."
+        )
+    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    return unflatten([_combine_leaf(c, coefficients) for c in columns], form)
+
+
+def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[float]) -> Any:
+    first = leaves[0]
+    if not is_inexact(first):
+        return _read(first)
+    if any(getattr(leaf, "shape", None) != first.shape for leaf in leaves):
+        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in leaves]
+        raise ExecutionError(
+            f"outputs of one branch must have one shape, got {shapes}: use reuse, or "
+            "otcache.Recipe(batch_size=1) to calibrate if it is the batch that changes it."
+        )
+    wide = torch.promote_types(first.dtype, torch.float32)
+    # One wide tensor and no other: what is added to it is widened as it is read.
+    total = _read(first).to(wide, copy=True).mul_(coefficients[0])
+    for leaf, c in zip(leaves[1:], coefficients[1:], strict=True):
+        total.add_(_read(leaf), alpha=c)
+    return total.to(first.dtype)
+
+
+def _read(leaf: Any) -> Any:
+    return leaf.read() if isinstance(leaf, Packed) else leaf
+
+
+def _walk(node: Any, leaves: list[Any], stop: tuple[type, ...], above: tuple[Any, ...]) -> Form:
+    closed = isinstance(node, (*stop, *_PLAIN)) or _is_one_of(node, above)
+    found = None if closed else _open(node)
+    if found is None:
+        leaves.append(node)
+        return LEAF
+    shell, children = found
+    start, above = len(leaves), (*above, node)
+    forms = tuple(_walk(child, leaves, stop, above) for child in children)
+    if isinstance(shell, Shell) and not any(isinstance(leaf, stop) for leaf in leaves[start:]):
+        leaves[start:] = [node]  # the very object is carried along
+        return LEAF
+    return Form(shell, forms)
+
+
+def _open(node: Any) -> tuple[Any, list[Any]] | None:
+    """The structure of a node and its children; objects that are made by code of their own are not."""
+    known = pytree.SUPPORTED_NODES.get(type(node))
+    if known is None or is_dataclass(node) or hasattr(type(node), "_fields"):
+        return opened(node)
+    children, context = known.flatten_fn(node)
+    return Known(type(node), context), children
+
+
+def _is_one_of(node: Any, others: Sequence[Any]) -> bool:
+    return any(node is other for other in others)
+
+
+def _build(form: Form, leaves: Iterator[Any]) -> Any:
+    if form.node is None:
+        return next(leaves)
+    children = [_build(child, leaves) for child in form.children]
+    if isinstance(form.node, Shell):
+        return form.node.filled(children)
+    return pytree.SUPPORTED_NODES[form.node.cls].unflatten_fn(children, form.node.context)
+
+
+def _name(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _remedy(shut: Any) -> str:
+    if isinstance(shut, np.ndarray):
+        return "return torch.from_numpy(array)."
+    return "return the tensors, or wrap the denoiser in an nn.Module that does."

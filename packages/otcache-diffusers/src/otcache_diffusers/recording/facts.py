@@ -1,0 +1,205 @@
+"""What binds a policy to a pipeline, read off its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from types import CellType, CodeType
+from typing import Any
+
+import torch
+
+from otcache_core.callable_denoiser import name_of
+from otcache_core.loop import Loop
+from otcache_diffusers.compat import installed, is_pipeline
+from otcache_diffusers.hooks import denoisers_of
+from otcache_diffusers.hooks.grid import setting
+from otcache_diffusers.hooks.inner_modules import inner_modules
+
+#: What pipelines call the ratio of pixels to latent pixels, of frames to latent frames, and the frames.
+SPATIAL = (
+    "vae_scale_factor",
+    "vae_scale_factor_spatial",
+    "vae_spatial_compression_ratio",
+    "vae_spatial_scale_factor",
+)
+TEMPORAL = (
+    "vae_scale_factor_temporal",
+    "vae_temporal_compression_ratio",
+    "vae_temporal_scale_factor",
+)
+FRAMES = ("num_frames", "video_length", "frames")
+
+
+def provenance_of(
+    target: Any, num_steps: int | None, call: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The keys of :class:`otcache_core.provenance.Provenance`, without ``grid``; None is unknown.
+
+    Args:
+        target: a pipeline, a loop or a bare module.
+        num_steps: N.
+        call: the arguments of its calls; None where unknown.
+    """
+    denoiser = denoisers_of(target)[""]
+    loop = isinstance(target, (Loop, torch.nn.Module))
+    return {
+        "num_steps": num_steps,
+        "model_class": _class_of(denoiser),
+        "config_hash": _config_hash(denoiser),
+        "scheduler_class": None if loop else type(target.scheduler).__name__,
+        "prediction_type": None if loop else prediction_type(target.scheduler),
+        "guidance": None if loop or call is None else _guidance(target, denoiser, call),
+        "resolution": None if loop or call is None else _latent_tokens(target, denoiser, call),
+        "versions": _versions(target),
+    }
+
+
+def _versions(target: Any) -> dict[str, str]:
+    """Return what computes a target, by library; diffusers has no part in a loop."""
+    own = {"torch": str(torch.__version__)}
+    return own | {"diffusers": installed("diffusers")} if is_pipeline(target) else own
+
+
+def fingerprint_of(target: Any) -> str:
+    """A hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
+
+    Of a callable that is no module, its name and the weights of the modules it holds; of a loop also the
+    code of its sampler, its defaults, and the plain values it encloses.
+    """
+    digest = hashlib.sha256()
+    if isinstance(target, Loop):
+        digest.update(_code(target.sample_fn).encode())
+    for denoiser in denoisers_of(target).values():
+        digest.update(b"" if isinstance(denoiser, torch.nn.Module) else name_of(denoiser).encode())
+        for module in inner_modules(denoiser):
+            for name, weight in module.named_parameters():
+                flat = weight.detach().reshape(-1)
+                few = flat[:: max(1, flat.numel() // 16)].float().cpu().numpy()
+                digest.update(name.encode() + few.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _code(function: Any) -> str:
+    """The code of a function and the plain values it works with, as text; "" of what has none."""
+    plain = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(getattr(plain, "__func__", plain), "__code__", None)
+    if code is None:
+        return ""
+    cells = [
+        cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _filled(cell)
+    ]
+    values = [*(getattr(plain, "__defaults__", None) or ()), *cells]
+    numbers = [value for value in values if isinstance(value, (bool, int, float, str))]
+    return repr([_instructions(code), numbers])
+
+
+def _instructions(code: CodeType) -> list[Any]:
+    inner = [_instructions(c) for c in code.co_consts if isinstance(c, CodeType)]
+    constants = [repr(c) for c in code.co_consts if not isinstance(c, CodeType)]
+    return [code.co_code.hex(), code.co_names, constants, inner]
+
+
+def _filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # an empty cell raises
+    except ValueError:
+        return False
+    return True
+
+
+def prediction_type(scheduler: Any) -> str:
+    """Return ``flow``, ``epsilon``, ``v_prediction`` or ``sample``; "" where a scheduler does not say."""
+    if "FlowMatch" in type(scheduler).__name__:
+        return "flow"
+    kind = str(setting(scheduler, "prediction_type") or "")
+    return "flow" if kind == "flow_prediction" else kind
+
+
+def _class_of(denoiser: Any) -> str:
+    return type(denoiser).__name__ if isinstance(denoiser, torch.nn.Module) else name_of(denoiser)
+
+
+def _config_hash(denoiser: Any) -> str | None:
+    """Of the configuration, or of names and shapes of the weights where there is none.
+
+    None of a callable that holds no module, or several: which of them denoise is not known.
+    """
+    modules = inner_modules(denoiser)
+    if len(modules) != 1:
+        return None
+    config = getattr(modules[0], "config", None)
+    if isinstance(config, Mapping):
+        facts: Any = {key: value for key, value in config.items() if not str(key).startswith("_")}
+    else:
+        facts = [(name, list(p.shape)) for name, p in modules[0].named_parameters()]
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
+    """``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``.
+
+    LTX 2's other kinds stand behind: ``cfg 3.0, stg 1.0, modality 3.0``.
+    """
+    defaults = inspect.signature(type(pipe).__call__).parameters
+
+    def scale(name: str) -> float | None:
+        value = call.get(name, defaults[name].default if name in defaults else None)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    embedded = bool(denoiser.config.get("guidance_embeds", False))
+    negative = any(call.get(name) is not None for name in call if name.startswith("negative_"))
+    true_scale, guidance = scale("true_cfg_scale"), scale("guidance_scale")
+    if true_scale is not None and true_scale > 1 and negative:
+        return f"cfg {true_scale}"
+    if embedded:
+        return f"embedded {guidance}"
+    if "true_cfg_scale" not in defaults and guidance is not None and guidance > 1:
+        second = scale("guidance_scale_2") if len(denoisers_of(pipe)) > 1 else None
+        found = f"cfg {guidance}" if second in (None, guidance) else f"cfg {guidance} then {second}"
+        others = {"stg": (scale("stg_scale"), 0.0), "modality": (scale("modality_scale"), 1.0)}
+        more = (f", {kind} {s}" for kind, (s, off) in others.items() if s not in (None, off))
+        return found + "".join(more)
+    own = getattr(getattr(pipe, "guider", None), "guidance_scale", None)
+    return f"cfg {float(own)}" if isinstance(own, (int, float)) else "none"
+
+
+def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | None:
+    """Tokens of one picture or clip; latent pixels for a UNet; None where the size is not known.
+
+    A clip of F frames has (F - 1) // r + 1 latent frames, r the autoencoder's ratio in time; ``patch_size``
+    is (t, h, w), or that of both sides with ``patch_size_t`` beside it.
+    """
+    factor = _first(pipe, SPATIAL)
+    side = getattr(pipe, "default_sample_size", denoiser.config.get("sample_size"))
+    default = side * factor if isinstance(side, int) and isinstance(factor, int) else None
+    height, width = (_asked(pipe, call, name) or default for name in ("height", "width"))
+    if factor is None or height is None or width is None:
+        return None
+    frames = next(filter(None, (_asked(pipe, call, name) for name in FRAMES)), None)
+    patch = denoiser.config.get("patch_size") or 1
+    if frames is None and hasattr(pipe, "_pack_latents"):
+        patch = 2
+    sides = (patch,) if isinstance(patch, int) else tuple(patch)
+    cell = int(factor) * int(sides[-1])
+    pictures = (int(height) // cell) * (int(width) // cell)
+    if frames is None:
+        return pictures
+    deep = sides[0] if len(sides) == 3 else denoiser.config.get("patch_size_t") or 1
+    latent_frames = (int(frames) - 1) // int(_first(pipe, TEMPORAL) or 1) + 1
+    return max(1, latent_frames // int(deep)) * pictures
+
+
+def _first(pipe: Any, names: tuple[str, ...]) -> Any | None:
+    return next((getattr(pipe, name) for name in names if getattr(pipe, name, None)), None)
+
+
+def _asked(pipe: Any, call: Mapping[str, Any], name: str) -> Any | None:
+    """An argument of the call, by default the pipeline's own default."""
+    known = inspect.signature(type(pipe).__call__).parameters
+    default = known[name].default if name in known else None
+    value = call.get(name)
+    return default if value is None else value

@@ -1,0 +1,217 @@
+"""The policy of the probe: compute everything, and keep what the sampler saw."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from otcache_core.combination import CallRun
+from otcache_core.errors import ExecutionError
+from otcache_core.identification import ELEMENTS
+from otcache_core.keep import Keep
+from otcache_core.trajectory import Trajectory
+from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
+from otcache_diffusers.hooks.tree import examine
+from otcache_diffusers.recording.kept_run import Floats, KeptRun
+from otcache_diffusers.recording.rows import fold_rows, split_rows
+from otcache_diffusers.recording.run import Recording
+
+FIRST_STATE = (
+    "sample_fn must return the final state x_N, got the state it began with: return the last one of a list "
+    "of all states."
+)
+EMPTY = (
+    "the sampler's state has no elements: give a height and width of at least one latent pixel, and of a "
+    "video one frame."
+)
+#: Samples whose outputs are replayed where states are large.
+SAMPLES = 2
+
+
+class Recorder(StepPolicy):
+    """Keeps x_i and the outputs of one batched run on the host, in float32.
+
+    Args:
+        keep: where; decided at the first step, when the size is known, and given in a notice if the
+            run goes to the disk or is sketched.
+        samples: of a loop's batch: where its steps have several outputs, those are kept as they are too,
+            so that they can be replayed; None keeps none.
+        fold: samples of a pipeline's batch, whose sampler may have several rows of each in its state.
+
+    Attributes:
+        raw: the outputs of each call as they are, of the first ``few`` samples; None where a step has
+            one output.
+        few: samples of which there are enough numbers to tell the outputs of a step apart.
+    """
+
+    def __init__(
+        self, keep: Keep | None = None, samples: int | None = None, fold: int | None = None
+    ) -> None:
+        self.run: RunInfo | None = None
+        self.completed = 0
+        self.calls: Counter[str] = Counter()
+        self.warnings: list[str] = []
+        self.raw = None if samples is None else Recording()
+        self.few = 0
+        self._keep, self._samples, self._fold = keep or Keep(), samples or 0, fold
+        self._kept: KeptRun | None = None
+        self._rounding = 0.0
+
+    @property
+    def began(self) -> bool:
+        """Whether a step is behind."""
+        return self._kept is not None
+
+    def begin(self, run: RunInfo) -> None:
+        self.run = run
+
+    def before(self, step: int, branch: str) -> Any | None:
+        return None
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        self.calls[branch] += 1
+        examine(output)
+        if self.raw is not None:
+            self._keep_raw(self.raw, (step, branch), output)
+
+    def stepped(
+        self,
+        step: int,
+        sample: torch.Tensor,
+        model_output: torch.Tensor,
+        next_sample: torch.Tensor,
+    ) -> None:
+        assert self.run is not None
+        if self._fold is not None:
+            sample, model_output, next_sample = fold_rows(
+                self._fold, sample, model_output, next_sample
+            )
+        outputs = (
+            list(model_output.unbind(1)) if model_output.ndim > sample.ndim else [model_output]
+        )
+        if sample.numel() == 0:
+            raise ExecutionError(EMPTY)
+        _check_shapes(step, sample, outputs[0], next_sample, step == self.run.num_steps - 1)
+        self._rounding = max(_rounding(x.dtype) for x in (sample, *outputs, next_sample))
+        state = _host(sample)
+        if len(outputs) == 1:
+            self.raw = None
+        if self._kept is None:
+            self._kept = KeptRun(self.run.num_steps, state.shape, len(outputs), self._keep)
+        self._kept.add(step, state, [_host(output) for output in outputs])
+        if step == 0:
+            self._start = state.copy()
+        if step == self.run.num_steps - 1:
+            end = _host(next_sample)
+            if np.array_equal(end, self._start):
+                raise ExecutionError(FIRST_STATE)
+            self._kept.add_end(step, end)
+
+    def _keep_raw(self, raw: Recording, key: tuple[int, str], output: Any) -> None:
+        """Keep copies of the first samples' outputs."""
+        if not raw.raw:
+            size = sum(leaf.numel() for leaf in tensors(output))
+            self.few = self._samples if size <= ELEMENTS else min(SAMPLES, self._samples)
+        raw.raw[key] = split_rows(output, self._samples)[: self.few]
+
+    def end(self, completed: bool) -> None:
+        whole = self.run is not None and self._kept is not None and self._kept.ended
+        self.completed += completed and whole
+
+    def warn(self, message: str) -> None:
+        """Keep it: what goes wrong while recording is an error to its reader."""
+        self.warnings.append(message)
+
+    def runs(self, num_samples: int) -> list[CallRun]:
+        """Return the states and outputs of every sample of the batch.
+
+        Raises:
+            ExecutionError: if the batch has another size, or the run did not come to its end.
+        """
+        found = self._whole().runs(self._rounding)
+        if len(found) != num_samples:
+            raise ExecutionError(
+                f"the sampler's state must have one row a sample ({num_samples}), got "
+                f"{len(found)}: return one row a sample, and give a pipeline one image a sample."
+            )
+        return found
+
+    def trajectories(
+        self,
+        labels: Sequence[str],
+        grid: NDArray[np.float64],
+        gains: NDArray[np.float64] | None = None,
+        unexplained: str = "",
+    ) -> Iterator[Trajectory]:
+        """Return one trajectory a sample.
+
+        Args:
+            labels: one a sample of the batch.
+            grid: s_0 .. s_N.
+            gains: gamma of the outputs of each step, shape (N, P); None where there is one.
+            unexplained: why the gains are none of the sampler's.
+
+        Raises:
+            ExecutionError: as :meth:`runs`.
+        """
+        sketch_of = self._whole().sketch_of
+        for run, label in zip(self.runs(len(labels)), labels, strict=True):
+            v = run.outputs[0] if gains is None else run.combined(gains)
+            yield Trajectory(
+                grid,
+                run.states,
+                v,
+                dict(self.calls),
+                label,
+                self._rounding,
+                sketch_of,
+                gains,
+                unexplained,
+            )
+
+    def _whole(self) -> KeptRun:
+        if self._kept is None:
+            raise ExecutionError(
+                "the denoiser must be called with the sampler's state and return an output of its shape, "
+                "got no such call: let denoiser= be a function of the state that returns what the step "
+                "uses, called as loop.denoiser(...)."
+            )
+        if not self._kept.ended:
+            raise ExecutionError(
+                "the loop must return its final state, got no tensor: let sample_fn return x_N, one row "
+                "a sample."
+            )
+        return self._kept
+
+
+def _check_shapes(
+    step: int, state: torch.Tensor, output: torch.Tensor, following: torch.Tensor, last: bool
+) -> None:
+    if state.shape == output.shape == following.shape:
+        return
+    shapes = [tuple(x.shape) for x in (state, output, following)]
+    what = f"step {step}: state, denoiser output and next state must have one shape, got {shapes}: "
+    if last and state.shape == output.shape:
+        raise ExecutionError(
+            f"{what}sample_fn must return the sampler's final state and nothing else: not all states on "
+            "the way, and nothing decoded."
+        )
+    raise ExecutionError(
+        f"{what}the denoiser is not given the sampler's state, or the loop does not return it; use a "
+        "diffusers pipeline, or a loop that calls the denoiser with x."
+    )
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """Half a unit in the last place, relative; at least float32's, in which states are kept."""
+    return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
+
+
+def _host(x: torch.Tensor) -> Floats:
+    """Rows of float32 on the host; not copied where they are there already."""
+    return np.asarray(x.detach().reshape(len(x), -1).to("cpu", torch.float32))

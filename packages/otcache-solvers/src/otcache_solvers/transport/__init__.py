@@ -1,0 +1,1 @@
+"""Optimal transport between two schedules: ground cost, coupling, and the schedule read off it."""

@@ -1,0 +1,93 @@
+"""Optimal transport between two schedules on any ground cost, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from otcache_core import ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
+from otcache_core.warp import coordinate
+from otcache_solvers.needs import endpoints_of
+from otcache_solvers.transport.base import Geodesic
+from otcache_solvers.transport.ground_cost import (
+    GroundCost,
+    between,
+    check_ground_cost,
+    ground_cost,
+    needs_of,
+)
+from otcache_solvers.transport.simplex import Coupler, NetworkSimplex
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ExactLP(ScheduleSolver):
+    r"""Read the schedule off the geodesic of a general ground cost between steps.
+
+    A reference implementation: on its default ground cost the schedules are those of ``quantile``, whose
+    closed form needs no linear program.
+
+    .. math:: \min_{\pi \ge 0} \sum_{a \in S_a,\, b \in S_r} \pi(a, b)\, C[a, b], \qquad
+              \sum_b \pi(a, b) = \frac{1}{B_a}, \quad \sum_a \pi(a, b) = \frac{1}{B_r}
+
+    then the pair (a, b) goes to argmin_z (1-lam) C[a, z] + lam C[z, b] with
+    lam = (1/B_a - 1/B) / (1/B_a - 1/B_r), clamped to [0, 1], and the quantile function of what lies
+    there is read at (m-1)/B and rounded to B distinct steps
+    (:class:`~otcache_solvers.transport.base.Geodesic`).
+
+    Laws: at their own budgets anchor and reference come back, exactly, weights included. For a
+    strictly convex cost of a - b the coupling is that of the quantiles; with the squared distance
+    the schedule is the ``quantile`` solver's at every budget. For a merely convex one (a - b in
+    absolute value) the optimum has the same value but need not be the same coupling, and z jumps
+    from a to b at lam = 1/2: such a cost says how far, not along which path.
+
+    References:
+        Villani, Topics in Optimal Transportation, 2003, chapters 2 and 5; McCann, A convexity
+        principle for interacting gases, 1997, for displacement interpolation. docs/theory.md,
+        section 5.4.
+
+    Args:
+        cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
+            (:func:`~otcache_solvers.transport.ground_cost.ground_cost`).
+        backend: solves the program, :class:`~otcache_solvers.transport.simplex.NetworkSimplex` (POT) or
+            :class:`~otcache_solvers.transport.simplex.HiGHS` (scipy).
+
+    Raises:
+        OtcacheError: if there is no ground cost of that name.
+
+    Examples:
+        >>> from otcache_core import Schedule
+        >>> ends = [Schedule(num_steps=12, computed=c) for c in ((0, 6), (0, 1, 2, 4, 6, 8))]
+        >>> problem = ScheduleProblem(12, 3, anchor=ends[0], reference=ends[1])
+        >>> ExactLP().solve(problem).schedule.computed
+        (0, 3, 7)
+    """
+
+    cost: GroundCost = "step"
+    backend: Coupler = field(default_factory=NetworkSimplex)
+
+    def __post_init__(self) -> None:
+        check_ground_cost(self.cost)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What is exact is the rounding to steps; the needs depend on the ground cost."""
+        return Abilities(needs_of(self.cost), exact=True)
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """The interpolated schedule; the objective is its distance to the quantile function.
+
+        Raises:
+            OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
+                needs, that does not fit, or the linear program fails.
+        """
+        anchor, reference = endpoints_of(problem, "exact-lp")
+        cost = ground_cost(self.cost, problem)
+        mu, nu = (np.full(s.budget, 1 / s.budget) for s in (anchor, reference))
+        plan = self.backend(mu, nu, between(cost, anchor, reference))
+        lam = coordinate(problem.budget, anchor.budget, reference.budget)
+        masses = (1 / anchor.budget, 1 / reference.budget)
+        return Geodesic(anchor, reference, cost, plan, masses).solution(problem.budget, lam)

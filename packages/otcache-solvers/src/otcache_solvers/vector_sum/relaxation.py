@@ -1,0 +1,166 @@
+"""The convex relaxation over the layered flow polytope, as a lower bound that stands alone."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core import OtcacheError
+from otcache_core.errors import expected
+from otcache_solvers.needs import library
+from otcache_solvers.vector_sum.bounds import Projections, nearest
+from otcache_solvers.vector_sum.span_vectors import SpanVectors
+
+Floats = NDArray[np.float64]
+#: A QP solver's flow counts as solved if the bound it proves is this part of its own objective.
+CLOSE = 0.99
+
+
+class Closure(enum.Enum):
+    """How a relaxation ended; the value is advice to the user."""
+
+    SOLVED = "The relaxation is solved to its tolerance."
+    LOOSE = (
+        "The relaxation stopped early; its bound is valid but could be higher. "
+        "Try more iterations, or another `solver`."
+    )
+    FAILED = (
+        "The relaxation gave no flow, so there is no bound from it. "
+        "Try another `solver`, or `MinNormPoint()`."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """Outcome of a relaxation.
+
+    Args:
+        name: of the method.
+        closure: how it ended.
+        lower_bound: no path of the budget has a smaller objective; 0 if it failed. Exact for the
+            direction, whatever the accuracy of the method that found it.
+        upper: objective of the flow found; the relaxation's optimum lies between the two.
+        direction: unit vector along the flow's vector sum, shape (r,); None if it failed.
+        detail: what the underlying solver said.
+    """
+
+    name: str
+    closure: Closure
+    lower_bound: float
+    upper: float
+    direction: Floats | None
+    detail: str = ""
+
+
+class Relaxation(ABC):
+    r"""Bound the vector sum of paths by that of fractional flows.
+
+    .. math:: \min_{f_1, \dots, f_B \ge 0} \Big\| \sum_{b} \sum_e f_{b,e}\, d_e \Big\|^2
+        \quad \text{one unit from } (0, 0) \text{ to } (B, N) \text{ of the layered graph}
+
+    Laws: the lower bound is proven by a direction u = y/||y|| with y the flow's vector sum: along u
+    the least path is found exactly by dynamic programming, and its square is the bound.
+    """
+
+    @abstractmethod
+    def solve(self, spans: SpanVectors, budget: int) -> Relaxed:
+        """Solve for a budget that has a path."""
+
+
+@final
+@dataclass(frozen=True)
+class MinNormPoint(Relaxation):
+    """By Wolfe's nearest point with the dynamic program as its oracle: milliseconds, no QP solver.
+
+    Args:
+        tolerance: relative, of the norm.
+        max_iterations: at least 1.
+
+    Raises:
+        OtcacheError: if an argument is out of range.
+    """
+
+    tolerance: float = 1e-4
+    max_iterations: int = 200
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise OtcacheError(expected("MinNormPoint.tolerance", self.tolerance, "in (0, 1)"))
+        if self.max_iterations < 1:
+            what = "MinNormPoint.max_iterations"
+            raise OtcacheError(expected(what, self.max_iterations, "at least 1"))
+
+    def solve(self, spans: SpanVectors, budget: int) -> Relaxed:
+        """See :class:`Relaxation`."""
+        point = nearest(spans, budget, tolerance=self.tolerance, max_iterations=self.max_iterations)
+        closure = Closure.SOLVED if point.closed else Closure.LOOSE
+        bound = max(0.0, point.bound) ** 2
+        return Relaxed("min-norm point", closure, bound, point.norm**2, point.direction)
+
+
+@final
+@dataclass(frozen=True)
+class QuadraticProgram(Relaxation):
+    """By a convex QP through cvxpy.
+
+    Args:
+        solver: a QP solver cvxpy knows, ``CLARABEL`` or ``OSQP`` for example.
+        options: passed to it, as pairs (name, value), such as ``(("max_iter", 50),)``.
+    """
+
+    solver: str = "CLARABEL"
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def solve(self, spans: SpanVectors, budget: int) -> Relaxed:
+        """See :class:`Relaxation`.
+
+        Raises:
+            OtcacheError: if cvxpy is not installed or does not know the solver.
+        """
+        y, status = self._vector_sum(spans, budget)
+        name = f"QP by {self.solver}"
+        norm = 0.0 if y is None else float(np.linalg.norm(y))
+        if y is None or not np.isfinite(norm):
+            return Relaxed(name, Closure.FAILED, 0.0, np.inf, None, status)
+        direction = y / norm if norm > 0 else np.eye(1, spans.rank)[0]
+        table = Projections.of(spans, direction[None], budget)
+        bound = max(0.0, float(table.rest[budget, 0, 0])) ** 2
+        met = status == "optimal" and bound >= CLOSE * norm**2 - budget * spans.rounding
+        closure = Closure.SOLVED if met else Closure.LOOSE
+        return Relaxed(name, closure, bound, max(norm**2, bound), direction, status)
+
+    def _vector_sum(self, spans: SpanVectors, budget: int) -> tuple[Floats | None, str]:
+        """Vector sum of the flow, None without one; and the solver's status."""
+        cp = library("cvxpy", "a relaxation by QuadraticProgram", "use MinNormPoint()")
+        if self.solver not in cp.installed_solvers():
+            wanted = f"one of {', '.join(cp.installed_solvers())}"
+            raise OtcacheError(expected("QuadraticProgram.solver", self.solver, wanted))
+        start, stop = np.nonzero(spans.usable)
+        vectors = spans.vectors[start, stop]
+        scale = float(np.abs(vectors).max(initial=0.0)) or 1.0
+        flow = cp.Variable((len(start), budget), nonneg=True)
+        total = cp.Variable(max(1, spans.rank))
+        n = spans.num_steps
+        into = (stop[None] == np.arange(n + 1)[:, None]).astype(float)
+        out_of = (start[None] == np.arange(n + 1)[:, None]).astype(float)
+        source, sink = np.eye(n + 1)[0], np.eye(n + 1)[n]
+        kept = [out_of @ flow[:, 0] == source, into @ flow[:, budget - 1] == sink]
+        kept += [out_of @ flow[:, b] == into @ flow[:, b - 1] for b in range(1, budget)]
+        if spans.rank:
+            kept.append(total == (vectors.T / scale) @ cp.sum(flow, axis=1))
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(total)), kept)
+        try:
+            with warnings.catch_warnings():  # an inaccurate solution is `Closure.LOOSE` here
+                warnings.simplefilter("ignore", UserWarning)
+                problem.solve(solver=self.solver, **dict(self.options))
+        except cp.SolverError as error:
+            return None, str(error).splitlines()[0]
+        if flow.value is None:
+            return None, str(problem.status)
+        return vectors.T @ np.asarray(flow.value).sum(axis=1), str(problem.status)

@@ -1,0 +1,169 @@
+"""The path with the least vector sum of displacements, and a certificate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import final
+
+import numpy as np
+
+from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
+from otcache_core.contracts import Abilities, ScheduleSolver
+from otcache_core.displacements import Displacements
+from otcache_core.errors import expected
+from otcache_solvers.needs import displacements_of
+from otcache_solvers.vector_sum import (
+    BranchAndBound,
+    Enumeration,
+    Found,
+    MinNormPoint,
+    PathSearch,
+    Relaxation,
+    Relaxed,
+    SpanVectors,
+)
+from otcache_solvers.vector_sum.certificate import Certificate
+from otcache_solvers.vector_sum.labels import reachable
+
+NEEDS = frozenset({Need.DISPLACEMENTS})
+LOOSE = "Fractional flows may cancel where no path does. Try BranchAndBound()."
+#: Up to this many schedules each is tried: a second or two.
+FEW = 40_000_000
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class VectorSum(ScheduleSolver):
+    r"""Minimise the norm of the sum of what each skipped span does to the result.
+
+    A reference implementation, for its certificates: with fitted forecasts its schedules are no better
+    than the default policy's in seven of the eight settings of docs/regret.md.
+
+    .. math:: \min_S f' M f = E \Big\| \sum_{(i \to j) \in S} d(i \to j) \Big\|^2, \qquad
+        M_{e e'} = E \langle d_e, d_{e'} \rangle
+
+    with M of the problem's displacements and f the unit flow of the path on the span graph.
+    Displacements add up as vectors where span costs do not add up. Not additive, so no dynamic
+    program is exact; the search is a strategy: ``Enumeration()``, ``Beam(width)`` or
+    ``BranchAndBound()``. By default every schedule is tried where there are at most forty million,
+    and branch and bound proves the optimum or a gap beyond.
+
+    M comes from :meth:`~otcache_solvers.costs.displacement.Displacement.displacements`. For a Gram of
+    your own it is ``Displacements(N, spans, M[None])``; for vectors D (a row a span) M = D D'. It is
+    factored once for all problems whose displacements are the same object.
+
+    The bound is a :class:`~otcache_solvers.vector_sum.certificate.Certificate`, in words in
+    ``Solution.certificate`` and as an object in ``Solution.stats["certificate"]``; None where
+    nothing was proven. How the relaxation ended is in ``stats["relaxed"]``.
+
+    References:
+        docs/theory.md, section 6.3.
+
+    Args:
+        search: strategy; chosen by the number of schedules by default.
+        relaxation: ``MinNormPoint()`` by default, or ``QuadraticProgram(solver)`` through cvxpy;
+            None for no relaxation, and no certificate from a beam.
+        tolerance: part of the trace of M that the low rank may neglect, in 0..1. Values and
+            optimality do not depend on it; bounds of unfinished searches do.
+
+    Raises:
+        OtcacheError: if the tolerance is out of range.
+
+    Examples:
+        >>> gram = np.array([[[1.0, 0.5], [0.5, 4.0]]])
+        >>> measured = Displacements(3, ((0, 2), (1, 3)), gram)
+        >>> problem = ScheduleProblem(3, 2, displacements=lambda: measured)
+        >>> VectorSum().solve(problem).schedule.computed
+        (0, 2)
+    """
+
+    search: PathSearch | None = None
+    relaxation: Relaxation | None = field(default_factory=MinNormPoint)
+    tolerance: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise OtcacheError(
+                expected("VectorSum.tolerance", self.tolerance, "at least 0 and below 1")
+            )
+
+    @property
+    def abilities(self) -> Abilities:
+        """Exact where every schedule is tried, by choice; a search may end with a gap."""
+        return Abilities(NEEDS, exact=isinstance(self.search, Enumeration))
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """The best schedule found; span costs are not used, but spans of infinite cost are avoided.
+
+        Raises:
+            OtcacheError: if the problem has no displacements, or those of another N.
+        """
+        n, budget = problem.num_steps, problem.budget
+        spans = self._spans(problem)
+        if not reachable(spans, budget)[budget, 0]:
+            return Solution(None, math.inf, Result.INFEASIBLE)
+        relaxed = None if self.relaxation is None else self.relaxation.solve(spans, budget)
+        search = self.search or _automatic(n, budget)
+        found = search.search(spans, budget, relaxed)
+        assert found.computed is not None  # a path exists
+        schedule = Schedule(num_steps=n, computed=found.computed)
+        certificate = self._certificate(spans, schedule, search, found, relaxed)
+        stats = {"rank": spans.rank, "certificate": certificate, "relaxed": relaxed}
+        if certificate is None:
+            return Solution(schedule, found.value, Result.FOUND, stats={**found.stats, **stats})
+        result = Result.FOUND if certificate.gap else Result.OPTIMAL
+        bound, words = certificate.lower_bound, str(certificate)
+        return Solution(schedule, found.value, result, bound, words, {**found.stats, **stats})
+
+    def _spans(self, problem: ScheduleProblem) -> SpanVectors:
+        spans = self._factored(displacements_of(problem, "vector-sum"))
+        return spans if problem.costs is None else spans.only(np.isfinite(problem.costs))
+
+    @cached_property
+    def _kept(self) -> dict[str, SpanVectors]:
+        return {}
+
+    def _factored(self, measured: Displacements) -> SpanVectors:
+        spans = self._kept.get("last")
+        if spans is None or spans.displacements is not measured:
+            spans = self._kept["last"] = SpanVectors.of(measured, self.tolerance)
+        return spans
+
+    def _certificate(
+        self,
+        spans: SpanVectors,
+        schedule: Schedule,
+        search: PathSearch,
+        found: Found,
+        relaxed: Relaxed | None,
+    ) -> Certificate | None:
+        """From the better of the two bounds; None without one."""
+        bounds = [(found.lower_bound, search.name, found.reason)]
+        if relaxed is not None and relaxed.direction is not None:
+            bounds.append((relaxed.lower_bound, relaxed.name, f"{relaxed.closure.value} {LOOSE}"))
+        proven = [(bound, method, reason) for bound, method, reason in bounds if bound is not None]
+        if not proven:
+            return None
+        bound, method, reason = max(proven, key=lambda entry: entry[0])
+        budget = schedule.budget
+        if bound >= spans.cut(found.value, budget):
+            bound, reason = found.value, ""
+        measured = spans.displacements
+        return Certificate(
+            f"f' M f ({measured.objective}; propagation: {measured.propagation})",
+            schedule.forecaster,
+            measured.samples,
+            found.value,
+            max(0.0, bound - budget * spans.rounding) if reason else bound,
+            method,
+            spans.truncation(budget),
+            spans.resolution(found.value, budget),
+            reason,
+        )
+
+
+def _automatic(n: int, budget: int) -> PathSearch:
+    few = math.comb(n - 1, budget - 1) <= FEW
+    return Enumeration() if few else BranchAndBound()
