@@ -192,6 +192,11 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
     with pytest.raises(FileError, match=r"a.png: not a readable picture"):
         Frechet(tmp_path / "pictures")(made)
+    Image.new("RGB", (64, 64)).save(tmp_path / "pictures" / "a.png")
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(Image, "MAX_IMAGE_PIXELS", 64)  # Pillow refuses what may be a bomb
+        with pytest.raises(FileError, match=r"a.png: not a readable picture: .*exceeds limit"):
+            Frechet(tmp_path / "pictures")(made)
     other = tmp_path / "other.safetensors"
     from otcache_core.array_files import save_arrays
 
