@@ -218,7 +218,8 @@ def summary_table(
         where = (
             "" if metric in results.full else f" against the full run of {results.num_steps} steps"
         )
-        head = f"{results.title}: {scale_of(results, metric).head}{where}"
+        title = f"{results.title}: " if metric == ERROR else ""
+        head = f"{title}{scale_of(results, metric).head}{where}"
         parts += [Text(head, "italic"), _of_metric(results, metric, budgets)]
     return Group(*parts, Text(_caption(results, budgets), "dim italic"))
 
