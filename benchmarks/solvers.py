@@ -39,12 +39,13 @@ BATCH = 16
 LIMITS = ("max_nfe",)
 HEAD = """# Solvers
 
-Every installed solver on the shipped image model, N = {steps}, by `nox -s bench -- solvers OUT`; {calibrated} calibration
-prompts, {held} held-out ones. The steps are the solver's, the forecasts the calibration's fitted ones at that budget
-(`otcache.plan(calibration, solver=...)`). A solver that needs the pipeline searches on the calibration prompts; one that
-begins at a schedule begins at the policy's, and forecasts of its own are kept where they do better there. Each may take
-{seconds:g} s a budget, and the evaluations of one calibration. Errors are the geometric mean over held-out prompts of the RMSE of
-decoded pictures against the full run; in brackets their ratio to the default policy's. `policy` is
+Every installed solver on the shipped image model, N = {steps}, by `nox -s bench -- solvers OUT`;
+{calibrated} calibration prompts, {held} held-out ones. The steps are the solver's, the forecasts the
+calibration's fitted ones at that budget (`otcache.plan(calibration, solver=...)`). A solver that needs the
+pipeline searches on the calibration prompts; one that begins at a schedule begins at the policy's, and
+forecasts of its own are kept where they do better there. Each may take {seconds:g} s a budget, and the
+evaluations of one calibration. Errors are the geometric mean over held-out prompts of the RMSE of decoded
+pictures against the full run; in brackets their ratio to the default policy's. `policy` is
 `otcache.plan(calibration)`, of which every rung was measured; nothing of the others was. {note}
 """
 
@@ -226,7 +227,8 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence on how it was run, for the page")
     asked = parser.parse_args()
     counts = asked.calibration, asked.samples
-    lines = [HEAD.format(steps=asked.steps, calibrated=counts[0], held=counts[1], seconds=SECONDS)]
+    facts = {"calibrated": counts[0], "held": counts[1], "seconds": SECONDS, "note": asked.note}
+    lines = [HEAD.format(steps=asked.steps, **facts)]
     for guided in (True, False):
         bench = Bench(guided, asked.steps, counts, asked.out)
         lines += [
