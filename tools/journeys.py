@@ -1,9 +1,9 @@
 """Follow real runs through the source files: ``python tools/journeys.py`` prints what a reader visits.
 
-Three journeys: *plan* (calibrate, plan and accelerate a loop, in the facade), *skip* (one skipped step of that loop,
-below the facade) and *compare* (modules of the facade that a comparison and its report import). A stop is a file whose
-function is called for the first time, other than the file before; a return is a stop in a file that was visited
-already. So a journey that reads forwards has as many stops as files.
+Three journeys: *plan* (calibrate, plan and accelerate a loop, in the facade), *skip* (one skipped step of that
+loop, below the facade) and *compare* (modules of the facade that a comparison and its report import). A stop is
+a file whose function is called for the first time, other than the file before; a return is a stop in a file that
+was visited already. So a journey that reads forwards has as many stops as files.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Visits:
 
 
 def _is_read(code: CodeType) -> bool:
-    """Whether a reader goes there for it: not for a module's own code, a comprehension or what dataclasses make."""
+    """Whether a reader goes there for it: not for a module's own code or what a dataclass makes."""
     return not code.co_name.startswith("<") and not code.co_name.startswith("__")
 
 
