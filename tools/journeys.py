@@ -1,9 +1,10 @@
 """Follow real runs through the source files: ``python tools/journeys.py`` prints what a reader visits.
 
-Three journeys: *plan* (calibrate, plan and accelerate a loop, in the facade), *skip* (one skipped step of that
-loop, below the facade) and *compare* (modules of the facade that a comparison and its report import). A stop is
-a file whose function is called for the first time, other than the file before; a return is a stop in a file that
-was visited already. So a journey that reads forwards has as many stops as files.
+Three journeys: *plan* (calibrate, plan and accelerate a loop, in the facade), *skip* (one skipped step of
+that loop, below the facade) and *compare* (modules of the facade that a comparison and its report
+import). A stop is a file whose function is called for the first time, other than the file before; a
+return is a stop in a file that was visited already. So a journey that reads forwards has as many stops as
+files.
 """
 
 from __future__ import annotations
