@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def _wheels(session: nox.Session, *packages: str) -> Path:
     constraints.write_text("\n".join([Path("constraints.txt").read_text(), *ours, ""]))
     _environment(session)
     session.env["PIP_CONSTRAINT"] = str(constraints)
-    session.env["PIP_FIND_LINKS"] = str(folder)
+    # Beside what is set already, which may say what build of torch to take.
+    session.env["PIP_FIND_LINKS"] = f"{folder} {os.environ.get('PIP_FIND_LINKS', '')}".strip()
     return folder
 
 

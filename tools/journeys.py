@@ -1,39 +1,34 @@
 """Follow real runs through the source files: ``python tools/journeys.py`` prints what a reader visits.
 
 Three journeys: *plan* (calibrate, plan and accelerate a loop, in the facade), *skip* (one skipped step of
-that loop, below the facade) and *compare* (modules of the facade that a comparison and its report
-import). A stop is a file whose function is called for the first time, other than the file before; a
-return is a stop in a file that was visited already. So a journey that reads forwards has as many stops as
-files.
+that loop, below the facade) and *compare* (a comparison to its report, in the facade and this process). A
+stop is a file whose function is called for the first time, other than the file before; a return is a stop
+in a file that was visited already. So a journey that reads forwards has as many stops as files.
+docs/architecture.md names the files in this order, and a test holds it.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 import otcache
+from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
+from otcache_core.plugins import Info, Registry, hookimpl
 
 STEPS, BUDGET = 12, 4
 FACADE = "otcache/"
 BELOW = ("otcache_core/", "otcache_diffusers/")
-#: Imports what a comparison and its report need, and prints the facade's modules.
-COMPARED = """
-import json, sys
-import otcache.cli.compare
-from PACKAGE import PARTS
-print(json.dumps(sorted(m for m in sys.modules if m.partition(".")[0] == "otcache")))
-"""
 
 
 class Journey(NamedTuple):
@@ -68,7 +63,9 @@ class Visits:
             return
         self._seen.add(code)
         file = code.co_filename.replace("\\", "/").rpartition("/src/")[2]
-        if file.startswith(self._folders) and self.stops[-1:] != [file] and _is_read(code):
+        if not (file.startswith(self._folders) and file.endswith(".py") and _is_read(code)):
+            return
+        if self.stops[-1:] != [file]:
             self.stops.append(file)
 
 
@@ -144,26 +141,91 @@ def skipped() -> Journey:
     return Journey(seen.stops)
 
 
-def compared() -> list[str]:
-    """Return the facade's modules that a comparison and its report import."""
-    folder = Path(otcache.__file__).parent
-    package = "otcache.comparison" if (folder / "comparison").is_dir() else "otcache.arena"
-    parts = sorted(p.stem for p in (folder / package.partition(".")[2]).glob("*.py"))
-    report = sorted(p.stem for p in (folder / "report").glob("*.py"))
-    code = COMPARED.replace("PACKAGE", package)
-    code = code.replace("PARTS", ", ".join(p for p in parts if p != "__init__"))
-    code = f"from otcache.report import {', '.join(p for p in report if p != '__init__')}\n{code}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    found: list[str] = json.loads(done.stdout)
-    return found
+class Grey:
+    """A pipeline that makes grey images."""
+
+
+class GreyProbe(FeatureProbe):
+    """Samples it."""
+
+    def supports(self, target: Any) -> str:
+        """Say whether a target is such a pipeline."""
+        return "" if isinstance(target, Grey) else "makes no grey images"
+
+    def sample(self, target: Any, request: SampleRequest) -> Any:
+        """Return images whose grey depends on the number of steps, shape (n, 4, 4, 3)."""
+        return np.full((len(request.prompts), 4, 4, 3), 1 / request.num_steps, np.float32)
+
+    def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
+        """Return images and what they cost."""
+        n = request.num_steps
+        return Measured(self.sample(target, request), None, n / 100, 10 * n if flops else None, 1)
+
+    def record(self, target: Any, request: SampleRequest) -> Any:
+        """Record nothing."""
+        raise NotImplementedError
+
+    provenance = evaluator = record
+
+
+class FewerSteps(Baseline):
+    """Runs fewer steps."""
+
+    source, by_budget = "journeys", True
+
+    def supports(self, target: Any, request: SampleRequest) -> str:
+        """Support every pipeline."""
+        return ""
+
+    def settings(self, num_steps: int, budgets: Sequence[int], measured: Any) -> Any:
+        """Return a setting a budget."""
+        return [BaselineSetting(f"B = {b}", {}, b, tuple(range(b))) for b in budgets]
+
+    def apply(self, target: Any, setting: BaselineSetting, measured: Any) -> Any:
+        """Change nothing."""
+        return nullcontext()
+
+
+@hookimpl
+def otcache_provide_probes() -> list[Info]:
+    """Offer the probe."""
+    return [Info("grey", "journeys:GreyProbe")]
+
+
+@hookimpl
+def otcache_provide_baselines() -> list[Info]:
+    """Offer the baseline."""
+    return [Info("shorter", "journeys:FewerSteps")]
+
+
+def compared() -> Journey:
+    """Follow a comparison to its report; methods run in processes of their own, which are not followed."""
+    from otcache.comparison import Job, Settings, compare
+
+    registry = Registry(entry_points=False)
+    registry.register_builtin()
+    registry.register(import_module("journeys"), "journeys")
+    job = Job(
+        title="grey images",
+        pipeline="journeys:Grey",
+        num_steps=4,
+        budgets=(2,),
+        samples=(("a", 1000, ""),),
+        calibration=("b",),
+        reference_steps=0,
+    )
+    settings = Settings(progress=False, metrics=("rmse",))
+    for _ in range(2):  # the first time, what is computed once in a process is
+        with tempfile.TemporaryDirectory() as folder, visits(FACADE) as seen:
+            compare(job, ["shorter"], folder, settings, registry=registry)
+    return Journey(seen.stops)
 
 
 def main() -> None:
     """Print the three journeys."""
-    for name, journey in (("plan", planned()), ("skip", skipped())):
+    journeys = {"plan": planned(), "skip": skipped(), "compare": compared()}
+    for name, journey in journeys.items():
         print(f"{name}: {journey}", *journey.files, sep="\n  ")
-    modules = compared()
-    print(f"compare: {len(modules)} modules of the facade")
 
 
 if __name__ == "__main__":
