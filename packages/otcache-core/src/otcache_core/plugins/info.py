@@ -96,7 +96,7 @@ class Info:
         try:
             return interruptible(load, f"plugin {self.name!r}")
         except BaseException as error:
-            reason, given = reason_of(error), vars(sys.modules.get(module, object))
+            reason, given = reason_of(error), getattr(sys.modules.get(module), "__dict__", {})
             near = (
                 difflib.get_close_matches(attribute, given, n=1) if attribute not in given else []
             )

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Settings", "compare"]
 
-__getattr__, __dir__ = imported_on_use(
-    globals(),
-    {
-        "Job": "otcache.comparison.job",
-        "Settings": "otcache.comparison.runner",
-        "compare": "otcache.comparison.runner",
-    },
-)
+if not TYPE_CHECKING:  # a checker shall know misspelt names
+    __getattr__, __dir__ = imported_on_use(
+        globals(),
+        {
+            "Job": "otcache.comparison.job",
+            "Settings": "otcache.comparison.runner",
+            "compare": "otcache.comparison.runner",
+        },
+    )

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +34,9 @@ from otcache_core.processes import end_group
 
 #: Seconds that one question may take.
 LIMIT = 600.0
+#: Seconds between looks at whether the process is still there.
+LOOK = 0.5
+Floats = NDArray[np.floating]
 COMMAND = (sys.executable, "-c", "from otcache.comparison.metric_process import main; main()")
 KINDS: tuple[type[Metric], ...] = (QualityMetric, ClipMetric, PromptMetric, SetMetric)
 #: What a metric says of itself.
@@ -50,20 +55,55 @@ def metric_in_process(
         limit: seconds for each question.
 
     Raises:
-        PluginError: if it cannot be made; what it says when asked, if it fails there.
+        PluginError: if it cannot be made, or options are no plain data; what it says when asked, if it
+            fails there.
     """
+    question = {"registry": asdict(registry), "name": name, "options": options}
+    try:
+        json.dumps(question)
+    except (TypeError, ValueError) as error:
+        raise PluginError(expected("options", options, f"plain data ({error})")) from error
     process = _MetricProcess(limit)
-    facts = process.ask({"registry": asdict(registry), "name": name, "options": options})
-    takes = facts.pop("takes")
-    kind = next(kind for kind in KINDS if kind.takes == takes)
+    facts = process.ask(question)
+    return _PROXIES[facts.pop("takes")](process, facts)
 
-    def call(_: Metric, images: NDArray[Any], other: Any = None) -> NDArray[np.float64]:
-        prompts = list(other) if kind is PromptMetric else None
-        stacks = [images] if prompts is not None or other is None else [images, other]
-        return process.measure(stacks, prompts)
 
-    made: Metric = type(kind.__name__, (kind,), {**facts, "__call__": call})()
-    return made
+class _Proxy:
+    """What stands for a metric here: its fields, and the process that has it."""
+
+    def __init__(self, process: _MetricProcess, facts: dict[str, Any]) -> None:
+        vars(self).update(facts, process=process)
+
+
+class _Pairs(_Proxy, QualityMetric):
+    process: _MetricProcess
+
+    def __call__(self, images: Floats, reference: Floats) -> NDArray[np.float64]:
+        return self.process.measure([images, reference])
+
+
+class _Clips(_Proxy, ClipMetric):
+    process: _MetricProcess
+
+    def __call__(self, clips: Floats, reference: Floats) -> NDArray[np.float64]:
+        return self.process.measure([clips, reference])
+
+
+class _Prompts(_Proxy, PromptMetric):
+    process: _MetricProcess
+
+    def __call__(self, images: Floats, prompts: Sequence[str]) -> NDArray[np.float64]:
+        return self.process.measure([images], prompts)
+
+
+class _Set(_Proxy, SetMetric):
+    process: _MetricProcess
+
+    def __call__(self, images: Floats) -> float:
+        return float(self.process.measure([images]))
+
+
+_PROXIES = {kind.takes: kind for kind in (_Pairs, _Clips, _Prompts, _Set)}
 
 
 def check_fields(metric: Metric) -> None:
@@ -109,11 +149,11 @@ class _MetricProcess:
     """This end: starts the process, and ends it when nobody holds it any more."""
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit
+        self._limit, self._number, self._lock = limit, 0, threading.Lock()
         self._process = subprocess.Popen(
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
-        weakref.finalize(self, end_group, self._process)
+        weakref.finalize(self, _end, self._process)
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(
             target=_forward, args=(self._process.stdout, self._lines), daemon=True
@@ -126,70 +166,97 @@ class _MetricProcess:
             PluginError: if there is none.
         """
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
-            self._process.stdin.flush()
-            line = self._lines.get(timeout=self._limit)
-        except OSError:
-            line = None
-        except queue.Empty:
-            end_group(self._process)
-            raise PluginError(f"it took longer than {self._limit:g} s.") from None
-        if line is None:
-            status = self._process.wait()
-            raise PluginError(f"it ended the process that it was asked in, with status {status}.")
-        answer = json.loads(line)
+        with self._lock:
+            self._number += 1
+            line = json.dumps({"number": self._number, "question": question})
+            with suppress(OSError):  # of one that has ended, which is told below
+                self._process.stdin.write(line.encode() + b"\n")
+                self._process.stdin.flush()
+            answer = self._answer()
         if "error" in answer:
             raise PluginError(answer["error"])
         return answer["answer"]
 
+    def _answer(self) -> dict[str, Any]:
+        ends = time.monotonic() + self._limit
+        while True:
+            left = ends - time.monotonic()
+            if left <= 0:
+                end_group(self._process)
+                raise PluginError(f"it took longer than {self._limit:g} s.")
+            try:
+                line = self._lines.get(timeout=min(left, LOOK))
+            except queue.Empty:
+                if self._process.poll() is None or not self._lines.empty():
+                    continue
+                line = None  # a child of it holds the pipe
+            if line is None:
+                status = self._process.wait()
+                raise PluginError(
+                    f"it ended the process that it was asked in, with status {status}."
+                )
+            answer: dict[str, Any] = json.loads(line)
+            if answer["number"] == self._number:  # none that nobody waited for
+                return answer
+
     def measure(
-        self, stacks: Sequence[NDArray[Any]], prompts: list[str] | None
+        self, stacks: Sequence[NDArray[Any]], prompts: Sequence[str] | None = None
     ) -> NDArray[np.float64]:
         """Return what the metric gives for some pictures."""
         with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
             files = [str(Path(folder, f"{i}.npy")) for i in range(len(stacks))]
             for file, stack in zip(files, stacks, strict=True):
                 np.save(file, stack)
-            return np.asarray(self.ask({"stacks": files, "prompts": prompts}), np.float64)
+            texts = None if prompts is None else list(prompts)
+            return np.asarray(self.ask({"stacks": files, "prompts": texts}), np.float64)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    end_group(process)
+    with suppress(OSError):  # what was not flushed has nobody to go to
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _forward(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 
 def main() -> None:
     """Answer questions until there is nobody to ask them."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers, questions = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.dup(0)
     os.dup2(2, 1)  # whatever a metric prints is no answer
-    questions: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_take_questions, args=(questions,), daemon=True).start()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # and what it reads no question
+    asked: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_take_questions, args=(questions, asked), daemon=True).start()
     metric: Metric | None = None
     while True:
-        question = questions.get()
+        number, question = asked.get()
         try:
             if metric is None:
                 metric = _made(**question)
                 answer: Any = _facts(metric)
             else:
                 answer = _measured(metric, **question).tolist()
-            line = json.dumps({"answer": answer})
+            line = json.dumps({"number": number, "answer": answer})
         except ANY as error:
             text = str(error) if isinstance(error, OtcacheError) else reason_of(error)
-            line = json.dumps({"error": text})
+            line = json.dumps({"number": number, "error": text})
         answers.write(line + "\n")
         answers.flush()
 
 
-def _take_questions(questions: queue.Queue[Any]) -> None:
+def _take_questions(source: int, asked: queue.Queue[Any]) -> None:
     # Below Python's buffers: their lock, held here, would abort the interpreter when it ends in peace.
     buffer = b""
-    while part := os.read(0, 65536):
+    while part := os.read(source, 65536):
         *lines, buffer = (buffer + part).split(b"\n")
         for line in lines:
-            questions.put(json.loads(line))
+            question = json.loads(line)
+            asked.put((question["number"], question["question"]))
     os._exit(0)
 
 
@@ -211,7 +278,7 @@ def _measured(metric: Any, stacks: Sequence[str], prompts: list[str] | None) -> 
     arrays = [np.load(file) for file in stacks]
     copies = [np.array(array) for array in arrays]
     shape = () if isinstance(metric, SetMetric) else (len(arrays[0]),)
-    found = numbers(metric(*copies, *([] if prompts is None else [prompts])), shape)
+    found = numbers(metric(*copies, *([] if prompts is None else [tuple(prompts)])), shape)
     if not all(map(np.array_equal, copies, arrays)):
         raise PluginError("it changes the pictures that it is given.")
     return found

@@ -129,7 +129,10 @@ class NewPlugin:
         """Return which installed packages have a plugin of this kind and name, in words; "" if none has."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PluginWarning)  # of others, which doctor tells
-            offers = Registry().infos(self.kind)
+            try:
+                offers = Registry().infos(self.kind)
+            except PluginError:  # and so it does where they are errors
+                return ""
         others = sorted({o.distribution for o in offers if o.info.name == self.name})
         if not others:
             return ""
