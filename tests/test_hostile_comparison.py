@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 #: A pipeline that makes grey pictures, a probe that knows it, and plugins that do it harm.
 HOSTILE = """
-import ctypes, os, subprocess, sys
+import ctypes, os, subprocess, sys, threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -41,7 +41,7 @@ def otcache_provide_forecasters():
 
 @hookimpl
 def otcache_provide_metrics():
-    names = ("loud", "leaves", "gone", "kills", "crashes")
+    names = ("loud", "leaves", "gone", "kills", "crashes", "reads", "forks")
     return [Info(name, f"{HERE}:{name.title()}") for name in names]
 
 
@@ -102,6 +102,18 @@ class Kills(Loud):
 class Crashes(Loud):
     def __call__(self, images, reference):
         ctypes.string_at(0)
+
+
+class Reads(Loud):
+    def __call__(self, images, reference):
+        return np.ones(len(images)) + len(sys.stdin.read()) + len(subprocess.check_output(["cat"]))
+
+
+class Forks(Loud):
+    def __call__(self, images, reference):
+        if os.fork():
+            os._exit(3)
+        threading.Event().wait()  # and holds what the other one had open
 
 
 class Fine(Baseline):
@@ -198,7 +210,7 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
         calibration=("a small blue star",),
         reference_steps=0,
     )
-    metrics = ("loud", "leaves", "gone", "kills", "crashes")
+    metrics = ("loud", "leaves", "gone", "kills", "crashes", "reads", "forks")
     settings = Settings(progress=False, workers=2, metrics=metrics)
     with pytest.warns(OtcacheNotice) as told:
         made, written = compare(job, names, tmp_path / "out", settings, registry=registry)
@@ -207,13 +219,16 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
         *((name, budget) for name in ("prints", "full", "vandal") for budget in (2, 3)),
         ("half", 3),
     }
-    assert rows["prints", 2] == rows["vandal", 2] == {"rmse": (0.25,), "loud": (1.0,)}
+    assert (
+        rows["prints", 2] == rows["vandal", 2] == {"rmse": (0.25,), "loud": (1.0,), "reads": (1.0,)}
+    )
     reasons = {(gap.method, gap.budget): gap.reason for gap in made.missing}
     assert "ended with status 0 while at B = 2" in reasons.pop(("half", 2))
     for name, reason in REASONS.items():
         assert re.search(reason, reasons.pop((name, None)))
     columns = {"metric leaves of 'hostile'": "SystemExit: a metric leaves"}
     columns["metric kills of 'hostile'"] = "ended the process that it was asked in, with status 0"
+    columns["metric forks of 'hostile'"] = "ended the process that it was asked in, with status 3"
     columns["metric crashes of 'hostile'"] = "ended the process that it was asked in, with status"
     columns["metric gone of 'hostile'"] = "cannot load 'hostile_rules:Gone'"
     for name, reason in columns.items():

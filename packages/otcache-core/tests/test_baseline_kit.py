@@ -295,6 +295,34 @@ class Private(Interval):
         return self.attached(target, setting.values["interval"] + step)
 
 
+class Calibrated(Interval):
+    """Sets what it remembers, and not what it is given."""
+
+    def calibrate(self, *args: Any) -> Mapping[str, Any]:
+        self.coarse = 1
+        return super().calibrate(*args)
+
+    def setting(self, n: int, k: int) -> BaselineSetting:
+        return super().setting(n, k + getattr(self, "coarse", 0))
+
+
+class Settled(Interval):
+    """Leaves its patch once it has calibrated."""
+
+    def calibrate(self, *args: Any) -> Mapping[str, Any]:
+        self.settled = True
+        return super().calibrate(*args)
+
+    @contextmanager
+    def attached(self, target: Toy, interval: int) -> Iterator[None]:
+        if not hasattr(self, "settled"):
+            with super().attached(target, interval):
+                yield
+            return
+        target.begin, target.denoiser.forward = self.cached(target.denoiser.forward, interval)
+        yield
+
+
 #: A defect, and the laws that it breaks besides those that follow from them.
 DEFECTS: dict[type[Baseline], set[str]] = {
     Touching: {"asking_for_support_changes_nothing"},
@@ -317,6 +345,8 @@ DEFECTS: dict[type[Baseline], set[str]] = {
     Finishing: {"a_run_does_not_depend_on_one_that_was_broken_off"},
     Boasting: {"computed_steps_are_those_that_are_computed"},
     Dicing: {"the_random_state_of_the_process_is_left_alone"},
+    Calibrated: {"the_same_is_measured_the_same_is_set"},
+    Settled: {"bits_are_restored_after_the_context"},
     Private: {"what_was_written_down_serves_as_well"},
 }
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and whatever it has started, and wait for the process itself.
+    """End a process and whatever it has started, wait for the process itself, and close the pipe to it.
 
     Args:
         process: started with ``start_new_session=True``; it may have ended already. What it started, and
@@ -21,3 +21,6 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
             kill_group(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.kill()
     process.wait()
+    if process.stdin:
+        with suppress(OSError):  # what was not flushed has nobody to go to
+            process.stdin.close()

@@ -151,7 +151,7 @@ def compare(
     registry = installed()
     job = question.job(registry)
     results, written = run_comparison(job, names(methods), directory, settings, registry=registry)
-    _show_results(results, written, as_json, [name.partition("=")[0] for name in names(metrics)])
+    _show_results(results, written, as_json, names(metrics))
 
 
 def _check(steps: int | None, reference: int, limit: float, workers: int) -> None:
@@ -181,9 +181,19 @@ def _show_results(
         return
     from otcache.report.tables import summary_table
 
-    width = table_width()
-    show_table(summary_table(results, width, metrics), least=width)
+    width, asked = table_width(), {_short(name) for name in metrics}
+    columns = [name for name in dict.fromkeys(_columns(results)) if _short(name) in asked]
+    show_table(summary_table(results, width, columns), least=width)
     for gap in results.missing:
         at = "" if gap.budget is None else f" at B = {gap.budget}"
         show_line(f"not run: {gap.method}{at}: {gap.reason}")
     show_line(f"report: {written[0]}")
+
+
+def _columns(results: Any) -> list[str]:
+    return [name for cell in results.cells for name in (*cell.metrics, *cell.totals)]
+
+
+def _short(name: str) -> str:
+    """Return a metric's name without a path, and without the distribution that not every column has."""
+    return name.partition("=")[0].rpartition("/")[2]

@@ -153,7 +153,7 @@ class _MetricProcess:
         self._process = subprocess.Popen(
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
-        weakref.finalize(self, _end, self._process)
+        weakref.finalize(self, end_group, self._process)
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(
             target=_forward, args=(self._process.stdout, self._lines), daemon=True
@@ -209,13 +209,6 @@ class _MetricProcess:
                 np.save(file, stack)
             texts = None if prompts is None else list(prompts)
             return np.asarray(self.ask({"stacks": files, "prompts": texts}), np.float64)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    end_group(process)
-    with suppress(OSError):  # what was not flushed has nobody to go to
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 def _forward(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
