@@ -72,7 +72,8 @@ def test_import_alone_loads_no_library() -> None:
 def test_public_names_are_what_type_checkers_read(package: ModuleType) -> None:
     assert package.__file__ is not None
     tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    (block,) = [block for block in blocks if isinstance(block.test, ast.Name)]  # TYPE_CHECKING
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     read = {alias.name: node.module for node in imports for alias in node.names}
     assert {*read, "__version__"} == set(package.__all__) <= set(dir(package))

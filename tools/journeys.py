@@ -10,11 +10,13 @@ docs/architecture.md names the files in this order, and a test holds it.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -62,11 +64,20 @@ class Visits:
         if event != "call" or code in self._seen:
             return
         self._seen.add(code)
-        file = code.co_filename.replace("\\", "/").rpartition("/src/")[2]
+        file = _in_package(code.co_filename)
         if not (file.startswith(self._folders) and file.endswith(".py") and _is_read(code)):
             return
         if self.stops[-1:] != [file]:
             self.stops.append(file)
+
+
+def _in_package(file: str) -> str:
+    """Return a file's path from its package on, wherever that is installed; "" for others."""
+    for name in (FACADE, *BELOW):
+        folder = str(Path(import_module(name[:-1]).__file__ or "").parent) + os.sep
+        if file.startswith(folder):
+            return name + file.removeprefix(folder).replace(os.sep, "/")
+    return ""
 
 
 def _is_read(code: CodeType) -> bool:
