@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -46,7 +46,10 @@ def _written(text: str, encoding: str, errors: str = "strict") -> str:
 
 
 @given(TEXTS, st.sampled_from(ENCODINGS))
+@example("\x0e\x0f\x1b", "utf-8")
 def test_every_encoding_takes_every_text(text: str, encoding: str) -> None:
+    if encoding.startswith("iso2022"):  # these characters change the state of such a stream
+        assume(not set(text) & set("\x1b\x0e\x0f"))
     shown = _written(text, encoding)
     if encoding in ("utf_8", "utf_16", "utf_32") and text.isprintable():
         assert shown == text
