@@ -179,19 +179,16 @@ def _show_results(
     if as_json:
         show_json({"results": results.to_dict(), "files": [str(path) for path in written]})
         return
+    from otcache.report.analysis import totals
     from otcache.report.tables import summary_table
 
     width, asked = table_width(), {_short(name) for name in metrics}
-    columns = [name for name in dict.fromkeys(_columns(results)) if _short(name) in asked]
+    columns = [n for n in (*results.metrics, *totals(results)) if _short(n) in asked]
     show_table(summary_table(results, width, columns), least=width)
     for gap in results.missing:
         at = "" if gap.budget is None else f" at B = {gap.budget}"
         show_line(f"not run: {gap.method}{at}: {gap.reason}")
     show_line(f"report: {written[0]}")
-
-
-def _columns(results: Any) -> list[str]:
-    return [name for cell in results.cells for name in (*cell.metrics, *cell.totals)]
 
 
 def _short(name: str) -> str:
