@@ -32,6 +32,13 @@ ALONE = {
 }
 
 
+GROUPS = nox.project.load_toml("pyproject.toml")
+
+
+def _group(*names: str) -> tuple[str, ...]:
+    return nox.project.dependency_groups(GROUPS, *names)
+
+
 def _install(session: nox.Session, packages: tuple[str, ...], *others: str) -> None:
     session.install("-c", "constraints.txt", *packages, *others)
 
@@ -61,7 +68,7 @@ def wheels(session: nox.Session) -> None:
     """From the five wheels alone: docs/plugins.md's first plugin, then otcache[video] and the quick demos.
 
     Then a solver of one's own, examples/halving_solver: a policy, a run and a row of a comparison.
-    Arguments go to the clip demo.
+    Arguments go to the video demo.
     """
     own = Path("examples/halving_solver").resolve()
     folder = _wheels(session, *EVERYTHING)
@@ -120,7 +127,7 @@ def _own_solver(session: nox.Session) -> None:
 @nox.session
 def compare(session: nox.Session) -> None:
     """Run ``otcache compare demo`` with every method, cache-dit's among them; arguments go to it."""
-    _install(session, (CORE, SOLVERS, PIPELINES, FACADE), "cache-dit")
+    _install(session, (CORE, SOLVERS, PIPELINES, FACADE), *_group("baselines"))
     _environment(session)
     session.run("otcache", "compare", "demo", *(session.posargs or ("--out", "comparison")))
 
@@ -148,20 +155,11 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole test suite, a file at a time in each of two processes; arguments go to pytest."""
-    tools = ("pytest", "pytest-xdist", "hypothesis", "playwright")
-    _install(session, EVERYTHING, *tools, "accelerate", "peft", "cache-dit")
+    _install(session, EVERYTHING, *_group("tests"))
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
-    # A process that dies ends the session: xdist waits for ever where it is to start another one.
-    processes = (
-        "-n",
-        "2",
-        "--max-worker-restart",
-        "0",
-        "--dist",
-        "loadfile",
-        "--no-loadscope-reorder",
-    )
+    # A process that dies ends the session: xdist hangs when it has to start another one.
+    processes = "-n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder".split()
     session.run("python", "-m", "pytest", *processes, *session.posargs)
 
 
@@ -176,7 +174,8 @@ def families(session: nox.Session, diffusers: str) -> None:
     pinned = Path("constraints.txt").read_text().splitlines()
     kept = [line for line in pinned if not line.startswith("diffusers==")]
     constraints.write_text("\n".join([*kept, f"diffusers=={diffusers}"]) + "\n")
-    session.install("-c", str(constraints), CORE, PIPELINES, VIDEO, "pytest", "hypothesis", "peft")
+    needed = _group("laws", "pipelines")
+    session.install("-c", str(constraints), CORE, PIPELINES, VIDEO, *needed)
     _environment(session)
     folder = Path(DIFFUSERS, "tests")
     modules = {
@@ -207,7 +206,7 @@ def foreign(session: nox.Session) -> None:
     Fails where a cell is worse than uniform reuse. Not in CI: 3 GB to install, half an hour to run.
     """
     folder = Path("benchmarks", "foreign")
-    _install(session, EVERYTHING, "pytest", "accelerate", "-r", str(folder / "needs.txt"))
+    _install(session, EVERYTHING, *_group("laws", "pipelines"), "-r", str(folder / "needs.txt"))
     session.install("--no-deps", "-r", str(folder / "libraries.txt"))
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
@@ -222,7 +221,7 @@ def foreign(session: nox.Session) -> None:
 @nox.session
 def check(session: nox.Session) -> None:
     """Lint, types and import contracts."""
-    _install(session, EVERYTHING, "pytest", "hypothesis", "ruff", "mypy", "import-linter")
+    _install(session, EVERYTHING, *_group("check"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", *(f"{package}/src" for package in EVERYTHING))
@@ -235,7 +234,7 @@ def check(session: nox.Session) -> None:
 @nox.session
 def new_plugins(session: nox.Session) -> None:
     """Write a package of each kind by ``otcache plugins new``, and do what it says; lint and types too."""
-    _install(session, (CORE, FACADE), "pytest", "ruff", "mypy")
+    _install(session, (CORE, FACADE), *_group("check"))
     _environment(session)
     folder = Path(session.create_tmp()).resolve() / "packages"
     shutil.rmtree(folder, ignore_errors=True)
@@ -272,7 +271,7 @@ def plugins_doc(session: nox.Session) -> None:
 @nox.parametrize("package", list(ALONE))
 def alone(session: nox.Session, package: str) -> None:
     """One package's tests with only its declared dependencies installed; arguments go to pytest."""
-    _install(session, ALONE[package], "pytest", "hypothesis")
+    _install(session, ALONE[package], *_group("laws"))
     _environment(session)
     session.chdir(ALONE[package][-1].partition("[")[0])
     session.run("python", "-m", "pytest", *session.posargs)
@@ -281,7 +280,7 @@ def alone(session: nox.Session, package: str) -> None:
 @nox.session
 def loops(session: nox.Session) -> None:
     """Calibrate, plan and run loops and bare modules beside torch alone, without diffusers."""
-    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), "pytest", "hypothesis")
+    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), *_group("laws"))
     session.run("python", "-m", "pip", "uninstall", "-q", "-y", "pillow")  # came with matplotlib
     _environment(session)
     absent = ("diffusers", "transformers", "PIL", "skimage", "accelerate")

@@ -29,7 +29,8 @@ from otcache_core.architecture import Canvas
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
-from otcache_diffusers.architectures import calls, published
+from otcache_diffusers.architectures import published
+from otcache_diffusers.architectures.calls import flux_blueprint, qwen_image_blueprint, sd3_blueprint
 from otcache_diffusers.architectures.blueprint import Blueprint
 from otcache_diffusers.execution.blocks.lists import block_lists
 from otcache_diffusers.hooks import tensors
@@ -38,9 +39,9 @@ LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}
 BUDGETS = (5, 8, 10, 15)
 HELD_OUT = 8
 PUBLISHED = (
-    ("FLUX.1-dev", calls.flux(), published.FLUX_1_DEV),
-    ("Qwen-Image", calls.qwen_image(), published.QWEN_IMAGE),
-    ("Stable Diffusion 3.5 large", calls.sd3(), published.SD3_5_LARGE),
+    ("FLUX.1-dev", flux_blueprint(), published.FLUX_1_DEV),
+    ("Qwen-Image", qwen_image_blueprint(), published.QWEN_IMAGE),
+    ("Stable Diffusion 3.5 large", sd3_blueprint(), published.SD3_5_LARGE),
 )
 
 

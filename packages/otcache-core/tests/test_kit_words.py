@@ -18,7 +18,7 @@ from otcache_core import testing as kits
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import BruteForce
 from otcache_core.testing import KitReport, KnownAnswer, SolverConformance
-from otcache_core.testing.agreement import assert_equal, assert_near
+from otcache_core.testing.checks import assert_equal, assert_near
 
 FOLDER = Path(kits.__file__).parent
 COSTS = frozenset({Need.COSTS})

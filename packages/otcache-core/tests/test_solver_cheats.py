@@ -16,7 +16,7 @@ from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, 
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import SolverConformance
-from otcache_core.testing.purity import seeds_of_generators
+from otcache_core.testing.checks import seeds_of_generators
 
 COSTS = frozenset({Need.COSTS})
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import OtcacheError
 from otcache_core.architecture import Architecture, Canvas
-from otcache_diffusers.architectures import calls, models, published
+from otcache_diffusers.architectures import models, published
 from otcache_diffusers.architectures.blueprint import Blueprint
 from otcache_diffusers.architectures.latent import Compression, Latent
 from otcache_diffusers.architectures.masks import WholeMasks
@@ -84,7 +84,7 @@ def test_outputs_and_calls(
 
 def test_attention_is_counted_at_full_size() -> None:
     """Beside the linear layers nothing but 4 S^2 d a block: Q K' and P V, S tokens of width d."""
-    blueprint, config = calls.flux(), published.FLUX_1_DEV
+    blueprint, config = models.flux_blueprint(), published.FLUX_1_DEV
     with torch.device("meta"), torch.no_grad():
         denoiser = diffusers.FluxTransformer2DModel(**config["denoiser"])
         linear = _Products(denoiser)

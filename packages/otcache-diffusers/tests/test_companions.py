@@ -23,7 +23,7 @@ from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import drive
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.companions import Companions
-from otcache_diffusers.testing.parts import noise
+from otcache_diffusers.testing.families import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 SCHEDULE = Schedule(N, (0, 1, 4))

@@ -12,9 +12,8 @@ import torch
 from otcache_core.contracts import CacheExecutor, Evaluator, FeatureProbe, SampleRequest
 from otcache_core.loop import Loop
 from otcache_core.schedule import Schedule
-from otcache_core.testing.evaluators import EvaluatorConformance
 from otcache_core.testing.executors import ExecutorConformance
-from otcache_core.testing.probes import ProbeConformance
+from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.sampling import Sampler

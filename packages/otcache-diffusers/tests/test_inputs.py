@@ -24,7 +24,7 @@ from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.rows import fold_rows
 from otcache_diffusers.requests import prepared
-from otcache_diffusers.testing.case import Case
+from otcache_diffusers.testing.families import Case
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 PROBE = TorchProbe()

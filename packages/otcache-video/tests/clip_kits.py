@@ -16,11 +16,8 @@ from otcache_core.testing import ClipMetricConformance, KnownAnswer
 from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.quiet import quiet_loading
-from otcache_video.metrics.flicker import Flicker
-from otcache_video.metrics.motion_magnitude import STILL, MotionMagnitude
-from otcache_video.metrics.subject_consistency import SubjectConsistency
-from otcache_video.metrics.temporal_lpips import TemporalLpips
-from otcache_video.metrics.warping_error import WarpingError
+from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
+from otcache_video.metrics.motion import STILL, Flicker, MotionMagnitude, WarpingError
 
 Array = NDArray[np.float64]
 FRAMES, SIDE = 5, 48

@@ -14,16 +14,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from otcache_core import OtcacheError
 from otcache_core.contracts import ClipMetric, compare, per_frame
-from otcache_core.testing.pictures import moving
+from otcache_core.testing.metric_laws import moving
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.metrics.psnr import Psnr
 from otcache_diffusers.metrics.rmse import Rmse
 from otcache_diffusers.metrics.ssim import Ssim
-from otcache_video.metrics.flicker import Flicker
-from otcache_video.metrics.motion_magnitude import STILL, MotionMagnitude
-from otcache_video.metrics.subject_consistency import SubjectConsistency
-from otcache_video.metrics.temporal_lpips import TemporalLpips
-from otcache_video.metrics.warping_error import WarpingError
+from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
+from otcache_video.metrics.motion import STILL, Flicker, MotionMagnitude, WarpingError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import clip_kits

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 from skimage.registration import optical_flow_ilk
 
-from otcache_video.metrics import flow
-from otcache_video.metrics.flow import frames, optical_flow, visible, warp
+from otcache_video.metrics import motion as flow
+from otcache_video.metrics.motion import frames, optical_flow, visible, warp
 
 sys.path.insert(0, str(Path(__file__).parent))
 import clip_kits

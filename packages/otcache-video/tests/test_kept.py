@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from otcache_core.contracts.metric import ClipMetric
-from otcache_video.metrics.clips import Clip
-from otcache_video.metrics.kept import Kept
-from otcache_video.metrics.motion_magnitude import MotionMagnitude
-from otcache_video.metrics.subject_consistency import SubjectConsistency
-from otcache_video.metrics.temporal_lpips import TemporalLpips
-from otcache_video.metrics.warping_error import WarpingError
+from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
+from otcache_video.metrics.motion import MotionMagnitude, WarpingError
+from otcache_video.metrics.pairs import Clip, Kept
 
 
 def _clip(value: float) -> Clip:

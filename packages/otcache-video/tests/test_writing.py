@@ -17,9 +17,7 @@ from PIL import Image, ImageSequence, features
 from otcache_core import OtcacheError
 from otcache_core.contracts import ClipWriter
 from otcache_core.testing import ClipWriterConformance
-from otcache_video.writing.frames import eight_bit, even
-from otcache_video.writing.mp4 import Mp4
-from otcache_video.writing.webp import WebP, durations
+from otcache_video.writers import Mp4, WebP, durations, eight_bit, even
 
 Floats = NDArray[np.float64]
 

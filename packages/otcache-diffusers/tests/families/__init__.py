@@ -12,7 +12,7 @@ from families import (
     qwen,
     stable_diffusion,
 )
-from otcache_diffusers.testing.case import Case, Family, N
+from otcache_diffusers.testing.families import Case, Family, N
 
 FAMILIES = (
     Family("Flux", "FluxPipeline", flux.text),

@@ -12,8 +12,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import absent, noise, picture, signed
+from otcache_diffusers.testing.families import Case, absent, noise, picture, signed
 
 
 def _unet(in_channels: int, **config: Any) -> UNet2DConditionModel:

@@ -21,8 +21,7 @@ from diffusers import (
     SanaTransformer2DModel,
 )
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, signed, vae
+from otcache_diffusers.testing.families import Case, absent, both, noise, ones, signed, vae
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 

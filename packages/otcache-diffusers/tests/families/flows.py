@@ -18,8 +18,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, signed, vae
+from otcache_diffusers.testing.families import Case, absent, both, noise, ones, signed, vae
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 _SIZE = {"height": 16, "width": 16}

@@ -18,8 +18,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import absent, mask, noise, picture, vae
+from otcache_diffusers.testing.families import Case, absent, mask, noise, picture, vae
 
 _TEXT = absent("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 

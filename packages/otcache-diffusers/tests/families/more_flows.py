@@ -22,8 +22,7 @@ from diffusers import (
 )
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Modulation
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, signed, vae
+from otcache_diffusers.testing.families import Case, absent, both, noise, ones, signed, vae
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 _NO_TEXTS = _NO_TEXT | absent("text_encoder_2", "tokenizer_2")

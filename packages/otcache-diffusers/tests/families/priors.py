@@ -24,8 +24,7 @@ from diffusers import (
     VQModel,
 )
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, signed
+from otcache_diffusers.testing.families import Case, absent, both, noise, ones, signed
 
 
 def kandinsky2() -> Case:

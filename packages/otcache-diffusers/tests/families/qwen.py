@@ -13,8 +13,8 @@ from diffusers import (
 )
 from PIL import Image
 
-from otcache_diffusers.testing.case import Case
-from otcache_diffusers.testing.parts import (
+from otcache_diffusers.testing.families import (
+    Case,
     absent,
     both,
     noise,

@@ -22,8 +22,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from otcache_diffusers.testing.case import Case, N
-from otcache_diffusers.testing.parts import absent, mask, noise, picture, signed, vae
+from otcache_diffusers.testing.families import Case, N, absent, mask, noise, picture, signed, vae
 
 _NOISE: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, picture, signed
+from otcache_diffusers.testing.families import absent, both, noise, ones, picture, signed
 from video_families import eyes
 
 _NO_TEXT = absent("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, picture, signed
+from otcache_diffusers.testing.families import absent, both, noise, ones, picture, signed
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 _SIZE = {"height": 32, "width": 32, "num_frames": 9}

@@ -20,7 +20,7 @@ from diffusers import (
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Modulation
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.parts import absent, both, noise, ones, picture, signed, vae
+from otcache_diffusers.testing.families import absent, both, noise, ones, picture, signed, vae
 from video_families import wan
 
 _NO_TEXT = absent("text_encoder", "tokenizer")

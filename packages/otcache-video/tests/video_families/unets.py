@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.parts import absent, noise, picture, signed, vae
+from otcache_diffusers.testing.families import absent, noise, picture, signed, vae
 from video_families import eyes
 
 

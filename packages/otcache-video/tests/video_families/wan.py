@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.parts import absent, noise, picture, signed
+from otcache_diffusers.testing.families import absent, noise, picture, signed
 from video_families import eyes
 
 _NO_TEXT = absent("text_encoder", "tokenizer")

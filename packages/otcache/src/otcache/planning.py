@@ -13,6 +13,7 @@ import numpy as np
 from otcache.attempts import attemptable
 from otcache.calibration.contest import BASELINES, UNIFORM
 from otcache.calibration.recipe import FEW_STEPS
+from otcache.solving import solved
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import Forecaster, ScheduleSolver
@@ -109,8 +110,6 @@ def plan(
         return policy
     plugins = installed() if registry is None else registry
     if pipe is None:
-        from otcache.solving import solved
-
         return solved(calibration, policy, solver, plugins)
     from otcache.solving_on_pipeline import Asked, searched
 

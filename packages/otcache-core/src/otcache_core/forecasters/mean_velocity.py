@@ -52,10 +52,10 @@ class MeanVelocity(Forecaster):
         Raises:
             ScheduleError: if a lookback is no whole number of 1 or more, or there are too many.
         """
-        return unroll(span, grid, _fill)
+        return unroll(span, grid, _fill_released)
 
 
-def _fill(v: Rows, s: Rows, k: int, j: int, h: int) -> None:
+def _fill_released(v: Rows, s: Rows, k: int, j: int, h: int) -> None:
     steps = np.diff(s)
     for i in range(k + 1, j):
         a = max(i - h, 0)

@@ -49,10 +49,10 @@ class MeanVelocityPaper(Forecaster):
         Raises:
             ScheduleError: if a lookback is no whole number of 1 or more, or there are too many.
         """
-        return unroll(span, grid, _fill)
+        return unroll(span, grid, _fill_paper)
 
 
-def _fill(v: Rows, s: Rows, k: int, j: int, h: int) -> None:
+def _fill_paper(v: Rows, s: Rows, k: int, j: int, h: int) -> None:
     r = max(k - h, 0)
     square, rest = float(s[k] - s[r]) ** 2, float(s[j] - s[k + 1])
     v[k + 1 : j] = v[k]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts import Forecaster
+from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.errors import OtcacheError, PluginError, expected
 from otcache_core.schedule import Span
 

@@ -131,7 +131,7 @@ class StrengthCurve:
             known = [(m, row) for m, row in enumerate(self.rows) if row[0] is not None]
             known = [item for item in known if len(item[1]) == length] or known
             nodes = [m / len(self.rows) for m, _ in known]
-            self._kept[length] = nodes, [_resized(row, length) for _, row in known]
+            self._kept[length] = nodes, [_resized_row(row, length) for _, row in known]
         return self._kept[length]
 
     @cached_property
@@ -184,7 +184,7 @@ def _linear_rows(
     return [(linear_weights(span, points, memory), bool(span.skipped)) for span in spans]
 
 
-def _resized(row: Row, length: int) -> tuple[float, ...]:
+def _resized_row(row: Row, length: int) -> tuple[float, ...]:
     theta = [value or 0.0 for value in row] + [0.0] * (length - len(row))
     if 1 < length < len(theta):
         theta[length - 1] += sum(theta[length:])

@@ -107,7 +107,7 @@ class StrengthTable:
         if not chosen.any():
             return np.zeros((len(self.theta), len(u), length))
         where = np.flatnonzero(chosen)
-        nodes, rows = where / len(self.skips), _resized(self.theta[:, where], length)
+        nodes, rows = where / len(self.skips), _resized_rows(self.theta[:, where], length)
         after = np.searchsorted(nodes, u, side="right")
         low, high = np.maximum(after - 1, 0), np.minimum(after, len(nodes) - 1)
         gap = nodes[high] - nodes[low]
@@ -171,7 +171,7 @@ def _padded(rows: Rows, linear: Floats, forecaster: str) -> tuple[Floats, NDArra
     return c, np.maximum(lengths, 1)
 
 
-def _resized(rows: Floats, length: int) -> Floats:
+def _resized_rows(rows: Floats, length: int) -> Floats:
     """The last axis cut or padded to a length; what is cut is added to the last slope that stays."""
     memory = rows.shape[2]
     if length == memory:

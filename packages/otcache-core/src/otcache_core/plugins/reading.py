@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 
 from otcache_core.errors import OtcacheError, PluginError
-from otcache_core.plugins import hookspecs, trial
 from otcache_core.plugins.census import SLOW, Finding, Offered, Reading
 from otcache_core.plugins.discovery import Point
+from otcache_core.plugins.hookspecs import PROJECT
 from otcache_core.plugins.info import API_VERSION, KINDS, reason_of
 from otcache_core.plugins.lookups import Offer
 from otcache_core.plugins.registry import Registry, hook_name
+from otcache_core.plugins.trial import ask
 
 
 def write_reading(job: dict[str, Any]) -> None:
@@ -65,7 +66,7 @@ def _strangers(plugin: object) -> list[Finding]:
     for name in dir(plugin):
         try:
             value = getattr(plugin, name)
-            options = getattr(value, f"{hookspecs.PROJECT}_impl", None)
+            options = getattr(value, f"{PROJECT}_impl", None)
             own = callable(value) and value.__module__ == getattr(plugin, "__name__", "")
         except BaseException:
             continue
@@ -109,7 +110,7 @@ def _wrong(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[F
     except BaseException as error:
         return [Finding(where, f"it cannot be made: {reason_of(error)}", "trial")]
     try:
-        trial.ask(plugin)
+        ask(plugin)
     except BaseException as error:
         return [Finding(where, f"asked something small it fails: {reason_of(error)}", "trial")]
     return []

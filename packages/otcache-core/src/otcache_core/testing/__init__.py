@@ -26,22 +26,20 @@ A kit makes the plugin from its class; whether otcache finds it where it is inst
 """
 
 from otcache_core.testing.baselines import BaselineConformance
-from otcache_core.testing.clip_metrics import ClipMetricConformance
-from otcache_core.testing.clip_writers import ClipWriterConformance
-from otcache_core.testing.cost_models import CostModelConformance
-from otcache_core.testing.evaluators import EvaluatorConformance
+from otcache_core.testing.checks import check_installed
 from otcache_core.testing.executors import ExecutorConformance
-from otcache_core.testing.forecasters import ForecasterConformance
-from otcache_core.testing.installation import check_installed
+from otcache_core.testing.image_metrics import (
+    MetricConformance,
+    PromptMetricConformance,
+    SetMetricConformance,
+)
 from otcache_core.testing.kit import Conformance, KitReport, LawResult, NotApplicable, Outcome
-from otcache_core.testing.metrics import MetricConformance
-from otcache_core.testing.pictures import KnownAnswer
-from otcache_core.testing.probes import ProbeConformance
-from otcache_core.testing.prompt_metrics import PromptMetricConformance
-from otcache_core.testing.set_metrics import SetMetricConformance
+from otcache_core.testing.metric_laws import KnownAnswer
+from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
 from otcache_core.testing.solvers import SolverConformance
-from otcache_core.testing.toy import ToyEvaluator, ToySampler
-from otcache_core.testing.toy_loop import toy_loop
+from otcache_core.testing.spans import CostModelConformance, ForecasterConformance
+from otcache_core.testing.toy import ToyEvaluator, ToySampler, toy_loop
+from otcache_core.testing.video import ClipMetricConformance, ClipWriterConformance
 
 __all__ = [
     "BaselineConformance",

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from otcache_core.contracts.baseline import Baseline, BaselineSetting
 from otcache_core.contracts.probe import SampleRequest
 from otcache_core.errors import shown
-from otcache_core.testing.agreement import assert_equal
+from otcache_core.testing.checks import RANDOM, assert_equal, random_state_of
 from otcache_core.testing.kit import LEFT, Conformance, NotApplicable, refused
-from otcache_core.testing.purity import RANDOM, random_state_of
 
 OTHER = "the target gives another result afterwards: put back what was changed"
 NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"

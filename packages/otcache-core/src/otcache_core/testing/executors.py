@@ -16,9 +16,8 @@ from otcache_core.contracts.executor import CacheExecutor, RunReport
 from otcache_core.contracts.storage import Storage
 from otcache_core.errors import ExecutionError, shown
 from otcache_core.schedule import Schedule
-from otcache_core.testing.agreement import assert_equal
+from otcache_core.testing.checks import RANDOM, assert_equal, random_state_of
 from otcache_core.testing.kit import LEFT, Conformance, refused
-from otcache_core.testing.purity import RANDOM, random_state_of
 
 OTHER = "the target gives another result afterwards: put back what was changed"
 NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"

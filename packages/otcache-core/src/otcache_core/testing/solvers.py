@@ -20,14 +20,14 @@ from otcache_core.problem import Need, Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 from otcache_core.slabs import inner_products
 from otcache_core.solvers.brute_force import BruteForce, Objective
-from otcache_core.testing.cost_models import CountingEvaluator
-from otcache_core.testing.kit import Conformance, NotApplicable, refused
-from otcache_core.testing.purity import (
+from otcache_core.testing.checks import (
     seeds_of_generators,
     snapshot,
     unchanged,
     under_two_random_states,
 )
+from otcache_core.testing.kit import Conformance, NotApplicable, refused
+from otcache_core.testing.spans import CountingEvaluator
 from otcache_core.testing.toy import ToySampler
 from otcache_core.warp import uniform_steps
 
@@ -395,7 +395,7 @@ class SolverConformance(Conformance, kit=True):
         _assert_same(first, second, "in two random states of the process", SEEDS)
 
     def test_random_choices_follow_the_seed_of_the_problem(self) -> None:
-        """As far as :func:`~otcache_core.testing.purity.seeds_of_generators` sees them."""
+        """As far as :func:`~otcache_core.testing.checks.seeds_of_generators` sees them."""
         problem, seeds = self.make_problem(4, 0), []
         self._solve(problem)  # what a solver imports at its first use makes generators of its own
         for seed in (3, 4):

@@ -1,7 +1,8 @@
-"""A sampler small enough to know everything about: a nonlinear ODE under Euler, in numpy."""
+"""A sampler that can be known exactly, a nonlinear ODE under Euler in numpy, with its evaluator and its loop."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from otcache_core.contracts.forecaster import Forecaster
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor
 from otcache_core.forecasters.strength import linear_weights
+from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule, Span
 from otcache_core.trajectory import Trajectory
@@ -219,3 +221,58 @@ class ToyEvaluator(Evaluator):
         return tuple(
             float(c) for c in prior + np.linalg.lstsq(damped, basis @ residual, rcond=None)[0]
         )
+
+
+class ToyDenoiser:
+    """The velocity of a :class:`~otcache_core.testing.ToySampler`, with a method to replace, as a module's.
+
+    Args:
+        sampler: whose velocity it is.
+
+    Attributes:
+        worked: how often the velocity was computed.
+    """
+
+    def __init__(self, sampler: ToySampler) -> None:
+        self.sampler = sampler
+        self.worked = 0
+
+    def __call__(self, x: Floats, s: float) -> Floats:
+        """Return v(x, s), shape (samples, d), or what ``forward`` was replaced by."""
+        return self.forward(x, s)
+
+    def forward(self, x: Floats, s: float) -> Floats:
+        """Compute v(x, s) row by row, shape (samples, d)."""
+        self.worked += 1
+        return self.sampler.velocity(x, s)
+
+
+def toy_loop(sampler: ToySampler | None = None) -> Loop:
+    """Return a fresh loop of Euler steps on an even grid; two of them share nothing and sample the same.
+
+    It is called as ``loop(prompts, seeds, num_steps)``, takes x_0 from the seeds, ignores the prompts and
+    returns x_N, shape (samples, d). With ``stop=i`` it raises InterruptedError before step i.
+
+    Args:
+        sampler: whose velocity its denoiser computes.
+    """
+    denoiser = ToyDenoiser(sampler or ToySampler())
+
+    def sample(
+        prompts: Sequence[str], seeds: Sequence[int], num_steps: int, stop: int | None = None
+    ) -> Floats:
+        dim = denoiser.sampler.dim
+        x = np.stack([np.random.default_rng(seed).standard_normal(dim) for seed in seeds])
+        for step, (s, after) in enumerate(itertools.pairwise(even_grid(num_steps))):
+            if step == stop:
+                raise InterruptedError
+            x = x + (after - s) * made.denoiser(x, s)
+        return x
+
+    made = Loop(sample, denoiser, lambda num_steps: even_grid(num_steps).tolist())
+    return made
+
+
+def even_grid(num_steps: int) -> Floats:
+    """Return s_0 .. s_N from 1 down to 0, shape (N + 1,)."""
+    return np.linspace(1.0, 0.0, num_steps + 1)

@@ -13,31 +13,31 @@ from otcache_diffusers.architectures.latent import Compression, Latent
 FLUX_TEXT, QWEN_TEXT, SD3_TEXT, SDXL_TEXT = 512, 512, 77 + 256, 77
 
 
-def flux() -> Blueprint:
+def flux_blueprint() -> Blueprint:
     """Latents packed two by two into tokens; guidance is embedded: one call a step."""
-    return Blueprint("FluxTransformer2DModel", "AutoencoderKL", _kl, _flux, _picture)
+    return Blueprint("FluxTransformer2DModel", "AutoencoderKL", _kl, _flux, _image_latents)
 
 
-def qwen_image() -> Blueprint:
+def qwen_image_blueprint() -> Blueprint:
     """Latents packed two by two into tokens; two calls a step, with and without the prompt."""
     return Blueprint(
         "QwenImageTransformer2DModel",
         "AutoencoderKLQwenImage",
         _causal,
         _qwen_image,
-        clip_latents,
+        video_latents,
         calls_per_step=2,
     )
 
 
-def sd3() -> Blueprint:
+def sd3_blueprint() -> Blueprint:
     """Patches are cut inside; both branches of guidance are a batch of two: one call a step."""
-    return Blueprint("SD3Transformer2DModel", "AutoencoderKL", _kl, _sd3, _picture)
+    return Blueprint("SD3Transformer2DModel", "AutoencoderKL", _kl, _sd3, _image_latents)
 
 
-def unet() -> Blueprint:
+def unet_blueprint() -> Blueprint:
     """SDXL's, or SD 1.5's; both branches of guidance are a batch of two: one call a step."""
-    return Blueprint("UNet2DConditionModel", "AutoencoderKL", _kl, _unet, _picture, cell=1)
+    return Blueprint("UNet2DConditionModel", "AutoencoderKL", _kl, _unet, _image_latents, cell=1)
 
 
 def _kl(vae: Config) -> Compression:
@@ -48,11 +48,11 @@ def _causal(vae: Config) -> Compression:
     return Compression(vae["z_dim"], 2 ** len(vae["temperal_downsample"]))
 
 
-def _picture(latent: Latent) -> tuple[int, ...]:
+def _image_latents(latent: Latent) -> tuple[int, ...]:
     return (1, latent.channels, latent.height, latent.width)
 
 
-def clip_latents(latent: Latent) -> tuple[int, ...]:
+def video_latents(latent: Latent) -> tuple[int, ...]:
     """What a decoder of clips takes: channels, frames, rows, columns."""
     return (1, latent.channels, latent.frames, latent.height, latent.width)
 

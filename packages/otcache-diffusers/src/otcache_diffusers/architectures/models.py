@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
-from otcache_diffusers.architectures import calls, published
+from otcache_diffusers.architectures import published
 from otcache_diffusers.architectures.blueprint import Blueprint
+from otcache_diffusers.architectures.calls import (
+    FLUX_TEXT,
+    QWEN_TEXT,
+    SD3_TEXT,
+    SDXL_TEXT,
+    flux_blueprint,
+    qwen_image_blueprint,
+    sd3_blueprint,
+    unet_blueprint,
+)
 
 
 def architecture(
@@ -30,10 +40,10 @@ def flux_1_dev() -> Architecture:
     """11.9 B parameters."""
     return architecture(
         "FLUX.1-dev",
-        calls.flux(),
+        flux_blueprint(),
         published.FLUX_1_DEV,
         "black-forest-labs/FLUX.1-dev",
-        f"embedded guidance, {calls.FLUX_TEXT} text tokens",
+        f"embedded guidance, {FLUX_TEXT} text tokens",
     )
 
 
@@ -41,10 +51,10 @@ def qwen_image() -> Architecture:
     """20.4 B parameters."""
     return architecture(
         "Qwen-Image",
-        calls.qwen_image(),
+        qwen_image_blueprint(),
         published.QWEN_IMAGE,
         "Qwen/Qwen-Image",
-        f"true guidance in two calls, {calls.QWEN_TEXT} text tokens",
+        f"true guidance in two calls, {QWEN_TEXT} text tokens",
     )
 
 
@@ -52,10 +62,10 @@ def sd3_5_large() -> Architecture:
     """8.1 B parameters."""
     return architecture(
         "Stable Diffusion 3.5 large",
-        calls.sd3(),
+        sd3_blueprint(),
         published.SD3_5_LARGE,
         "stabilityai/stable-diffusion-3.5-large",
-        f"guidance in a batch of two, {calls.SD3_TEXT} text tokens",
+        f"guidance in a batch of two, {SD3_TEXT} text tokens",
     )
 
 
@@ -63,8 +73,8 @@ def sdxl_base() -> Architecture:
     """2.57 B parameters."""
     return architecture(
         "SDXL base 1.0",
-        calls.unet(),
+        unet_blueprint(),
         published.SDXL_BASE,
         "stabilityai/stable-diffusion-xl-base-1.0",
-        f"guidance in a batch of two, {calls.SDXL_TEXT} text tokens",
+        f"guidance in a batch of two, {SDXL_TEXT} text tokens",
     )

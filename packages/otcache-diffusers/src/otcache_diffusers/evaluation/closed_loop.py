@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from otcache_core.contracts import Forecaster
 from otcache_core.forecasters.strength import linear_weights
-from otcache_core.recurrence import Landing
+from otcache_core.recurrence import Landing, Recurrence
 from otcache_core.schedule import Span
+
+SHARED = ""  # the weights of branches that have none of their own
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,55 @@ class ClosedLoopFit:
     ) -> NDArray[np.float64]:
         damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
         return np.asarray(np.linalg.lstsq(damped, toward, rcond=None)[0])
+
+
+@dataclass
+class Fit:
+    """A closed-loop fit while the run goes on.
+
+    Args:
+        rule: fits one span.
+        forecaster: uses the weights.
+        recurrence: the sampler's, through which a span's end is known from its start.
+        gains: gamma of each branch at each step, to give every branch its own weights; none shares
+            them.
+        seeds: of all samples.
+    """
+
+    rule: ClosedLoopFit
+    forecaster: Forecaster
+    recurrence: Recurrence
+    gains: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+
+    def nothing(self, samples: int) -> dict[str, SpanWeights]:
+        """The weights of a span whose end its skipped outputs do not move: reuse."""
+        weights = SpanWeights((0.0,), ((0.0,),) * samples)
+        return dict.fromkeys((SHARED, *self.gains), weights)
+
+    def gain(self, branch: str, span: Span, landing: Landing) -> float:
+        r"""Return gamma of a branch over a span, should it change inside.
+
+        .. math:: \sum_t r_t \gamma_{b,t}
+
+        with r_t the share of skipped step t in where the span ends.
+        """
+        pairs = zip(landing.shares, span.skipped, strict=True)
+        return float(sum(share * self.gains[branch][t] for share, t in pairs))
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether the gains change from step to step."""
+        return any(np.ptp(gains) > 0 for gains in self.gains.values())
+
+    def weights(
+        self, equations: Sequence[NormalEquations], samples: Sequence[int]
+    ) -> dict[str, SpanWeights]:
+        """The weights of a span: the shared ones, and those of each branch that has its own."""
+        found: dict[str, SpanWeights] = {}
+        for one in equations:
+            found |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
+        return found
 
 
 def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:

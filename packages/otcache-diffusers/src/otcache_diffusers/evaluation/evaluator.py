@@ -25,10 +25,9 @@ from otcache_core.plugins import Registry, installed
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit
+from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit, Fit
 from otcache_diffusers.evaluation.deviations import Deviations
 from otcache_diffusers.evaluation.guidance import branch_gains
-from otcache_diffusers.evaluation.replay import Fit
 from otcache_diffusers.evaluation.replay_check import ReplayCheck
 from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
 from otcache_diffusers.evaluation.shuffled import confirmed_recurrence

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from otcache_core.schedule import Span
-from otcache_diffusers.evaluation.closed_loop import NormalEquations
-from otcache_diffusers.evaluation.replay import Fit, ReplayPolicy, Track
+from otcache_diffusers.evaluation.closed_loop import Fit, NormalEquations
+from otcache_diffusers.evaluation.replay import ReplayPolicy, Track
 from otcache_diffusers.recording.run import Recording
 
 

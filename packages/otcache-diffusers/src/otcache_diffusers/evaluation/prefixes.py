@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
 
 from otcache_core.schedule import Schedule
-
-#: Outputs of one computed step, by branch, sample by sample.
-Outputs = dict[str, list[Any]]
-
-
-def known_prefix(schedule: Schedule) -> int:
-    """Number of leading steps whose outputs equal the full run's: those before the first skipped one."""
-    return next((t for t, k in enumerate(schedule.computed) if k != t), len(schedule.computed))
+from otcache_diffusers.evaluation.replay import Outputs, known_prefix
 
 
 class Prefixes:

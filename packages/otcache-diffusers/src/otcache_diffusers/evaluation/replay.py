@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,27 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts import Forecaster
-from otcache_core.recurrence import Landing, Recurrence
+from otcache_core.recurrence import Landing
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.evaluation.closed_loop import (
-    ClosedLoopFit,
+    SHARED,
+    Fit,
     NormalEquations,
     SpanWeights,
     ideal_difference,
     ideal_output,
 )
-from otcache_diffusers.evaluation.prefixes import Outputs, known_prefix
 from otcache_diffusers.hooks import RunInfo, StepPolicy, combine
 from otcache_diffusers.recording.rows import fold_rows, join_rows, split_rows, stack_rows
 from otcache_diffusers.recording.run import Recording
 
-SHARED = ""  # the weights of branches that have none of their own
+#: Outputs of one computed step, by branch, sample by sample.
+Outputs = dict[str, list[Any]]
+
+
+def known_prefix(schedule: Schedule) -> int:
+    """Count the leading steps whose outputs equal the full run's: those before the first skipped one."""
+    return next((t for t, k in enumerate(schedule.computed) if k != t), len(schedule.computed))
 
 
 @dataclass
@@ -111,55 +117,6 @@ def _of_all(weights: SpanWeights) -> tuple[float, ...]:
 
 def _of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
     return weights.others[n]
-
-
-@dataclass
-class Fit:
-    """A closed-loop fit while the run goes on.
-
-    Args:
-        rule: fits one span.
-        forecaster: uses the weights.
-        recurrence: the sampler's, through which a span's end is known from its start.
-        gains: gamma of each branch at each step, to give every branch its own weights; none shares
-            them.
-        seeds: of all samples.
-    """
-
-    rule: ClosedLoopFit
-    forecaster: Forecaster
-    recurrence: Recurrence
-    gains: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    seeds: Sequence[int] = ()
-
-    def nothing(self, samples: int) -> dict[str, SpanWeights]:
-        """The weights of a span whose end its skipped outputs do not move: reuse."""
-        weights = SpanWeights((0.0,), ((0.0,),) * samples)
-        return dict.fromkeys((SHARED, *self.gains), weights)
-
-    def gain(self, branch: str, span: Span, landing: Landing) -> float:
-        r"""Return gamma of a branch over a span, should it change inside.
-
-        .. math:: \sum_t r_t \gamma_{b,t}
-
-        with r_t the share of skipped step t in where the span ends.
-        """
-        pairs = zip(landing.shares, span.skipped, strict=True)
-        return float(sum(share * self.gains[branch][t] for share, t in pairs))
-
-    @cached_property
-    def varies(self) -> bool:
-        """Whether the gains change from step to step."""
-        return any(np.ptp(gains) > 0 for gains in self.gains.values())
-
-    def weights(
-        self, equations: Sequence[NormalEquations], samples: Sequence[int]
-    ) -> dict[str, SpanWeights]:
-        """The weights of a span: the shared ones, and those of each branch that has its own."""
-        found: dict[str, SpanWeights] = {}
-        for one in equations:
-            found |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
-        return found
 
 
 class ReplayPolicy(StepPolicy):

@@ -16,9 +16,10 @@ from otcache_core.forecasters.named import forecaster_of
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule
+from otcache_diffusers.evaluation.closed_loop import Fit
 from otcache_diffusers.evaluation.pooled_fit import PooledFit
-from otcache_diffusers.evaluation.prefixes import Outputs, Prefixes
-from otcache_diffusers.evaluation.replay import Fit, ReplayPolicy, Track
+from otcache_diffusers.evaluation.prefixes import Prefixes
+from otcache_diffusers.evaluation.replay import Outputs, ReplayPolicy, Track
 from otcache_diffusers.hooks import LoopStates, StepPolicy, drive, usable_grid
 from otcache_diffusers.recording.run import Recording
 from otcache_diffusers.recording.sampling import Sampler

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, SchedulePlan, Storage
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
-from otcache_diffusers.execution.blocks import BlockPolicy, no_blocks
+from otcache_diffusers.execution.blocks.lists import no_blocks
+from otcache_diffusers.execution.blocks.policy import BlockPolicy
 from otcache_diffusers.execution.cache_policy import CachePolicy
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import StepPolicy, denoisers_of, unsupported

@@ -17,8 +17,6 @@ from otcache_diffusers.metrics.perceptual import Backbone, network_input
 
 STRIDE_PADDING = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
 POOLED_BEFORE = (1, 2)
-#: Least height and width of a picture that the deepest layer can see.
-SMALLEST = 31
 
 
 class AlexNet(Backbone):
@@ -33,6 +31,8 @@ class AlexNet(Backbone):
     Args:
         device: where to run.
     """
+
+    smallest = 31
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -12,10 +12,10 @@ from otcache_diffusers.metrics.alexnet import AlexNet
 
 NETWORK = "AlexNet of LPIPS 0.1, fifth rectified convolution, every position a sample"
 CHANNELS = 256
-Floats = NDArray[np.float64]
+Features = NDArray[np.float64]
 
 
-def deep_features(pictures: NDArray[np.floating]) -> Floats:
+def deep_features(pictures: NDArray[np.floating]) -> Features:
     """One row of 256 channels for every position of every picture.
 
     Args:
@@ -38,7 +38,7 @@ class RunningMoments:
         self._count, self._origin = 0, np.zeros(width)
         self._sum, self._products = np.zeros(width), np.zeros((width, width))
 
-    def add(self, rows: Floats) -> None:
+    def add(self, rows: Features) -> None:
         """Take in rows of shape (n, width)."""
         if not self._count:
             self._origin = rows.mean(axis=0)
@@ -47,7 +47,7 @@ class RunningMoments:
         self._sum += shifted.sum(axis=0)
         self._products += shifted.T @ shifted
 
-    def moments(self) -> tuple[Floats, Floats]:
+    def moments(self) -> tuple[Features, Features]:
         """Mean and covariance (divided by the count less one) of all rows, at least two."""
         mean = self._sum / self._count
         scatter = self._products - self._count * np.outer(mean, mean)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import SetMetric
 from otcache_core.errors import OtcacheError, expected
-from otcache_diffusers.metrics.alexnet import SMALLEST
+from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.feature_moments import FeatureMoments
 from otcache_diffusers.metrics.local_files import local_path
 from otcache_diffusers.metrics.pairs import check_pictures
@@ -22,7 +22,7 @@ ADVICE = (
     "give a folder of pictures, an .npy or .npz array of them, a .safetensors of moments, or 'demo' for "
     "the data of the demo model."
 )
-Floats = NDArray[np.float64]
+Moments = NDArray[np.float64]
 
 
 class Frechet(SetMetric):
@@ -72,7 +72,7 @@ class Frechet(SetMetric):
                 are not floating point in [0, 1].
             FileError: if the real pictures cannot be read.
         """
-        x = check_pictures(images, smallest=SMALLEST)
+        x = check_pictures(images, smallest=AlexNet.smallest)
         if len(x) < 2:
             raise OtcacheError(expected("images", len(x), "at least 2 for a Fréchet distance"))
         if x.shape[1:3] != self._real.size:
@@ -89,7 +89,7 @@ class Frechet(SetMetric):
         return FeatureMoments.of(read_pictures(self._path))
 
 
-def distance(mean: Floats, covariance: Floats, variances: Floats) -> float:
+def distance(mean: Moments, covariance: Moments, variances: Moments) -> float:
     r"""Fréchet distance of a Gaussian to one of mean 0 and diagonal covariance.
 
     Args:

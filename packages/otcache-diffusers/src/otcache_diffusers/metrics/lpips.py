@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts.metric import QualityMetric
-from otcache_diffusers.metrics.alexnet import SMALLEST, AlexNet
+from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.pairs import check_pairs
 from otcache_diffusers.metrics.perceptual import distances
 
@@ -52,5 +52,5 @@ class Lpips(QualityMetric):
             OtcacheError: if shapes differ, pictures are smaller than 31 by 31, or values are
                 not floating point in [0, 1].
         """
-        x, y = check_pairs(images, reference, smallest=SMALLEST)
+        x, y = check_pairs(images, reference, smallest=AlexNet.smallest)
         return distances(self._network, x, y, self._batch)

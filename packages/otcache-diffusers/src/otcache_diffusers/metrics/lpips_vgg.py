@@ -12,7 +12,7 @@ from otcache_core.contracts.metric import QualityMetric
 from otcache_diffusers.metrics.local_files import local_path
 from otcache_diffusers.metrics.pairs import check_pairs
 from otcache_diffusers.metrics.perceptual import distances
-from otcache_diffusers.metrics.vgg16 import SMALLEST, Vgg16
+from otcache_diffusers.metrics.vgg16 import Vgg16
 
 ADVICE = "make it with tools/convert_lpips.py --network vgg --out FILE (30 MB, too large to ship)."
 
@@ -57,5 +57,5 @@ class LpipsVgg(QualityMetric):
                 floating point in [0, 1].
             FileError: if the file holds something else.
         """
-        x, y = check_pairs(images, reference, smallest=SMALLEST)
+        x, y = check_pairs(images, reference, smallest=Vgg16.smallest)
         return distances(self._network, x, y, self._batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class Backbone(ABC):
-    """A network that gives features, layer by layer, and the head that weighs each layer."""
+    """A network that gives features, layer by layer, and the head that weighs each layer.
+
+    Attributes:
+        smallest: least height and width of an image that the deepest layer can see.
+    """
+
+    smallest: ClassVar[int]
 
     @abstractmethod
     def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ from otcache_core.contracts.metric import QualityMetric
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.pairs import check_pairs
 
-WINDOW = 11
+SSIM_WINDOW = 11
 
 
 class Ssim(QualityMetric):
@@ -46,7 +46,7 @@ class Ssim(QualityMetric):
             OtcacheError: if shapes differ, pictures are smaller than the window, or values are
                 not floating point in [0, 1].
         """
-        pairs = zip(*check_pairs(images, reference, smallest=WINDOW), strict=True)
+        pairs = zip(*check_pairs(images, reference, smallest=SSIM_WINDOW), strict=True)
         return np.array([self._of(x, y) for x, y in pairs], dtype=np.float64)
 
     def _of(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

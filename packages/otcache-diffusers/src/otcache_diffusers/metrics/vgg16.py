@@ -20,8 +20,6 @@ from otcache_diffusers.metrics.perceptual import Backbone, network_input
 
 #: Convolutions of each block; the features of a block are those after its last one.
 BLOCKS = (2, 2, 3, 3, 3)
-#: Least height and width of a picture that the deepest layer can see.
-SMALLEST = 16
 KEYS = frozenset(
     {f"conv{i}.{k}" for i in range(sum(BLOCKS)) for k in ("weight", "bias")}
     | {f"head{i}.weight" for i in range(len(BLOCKS))}
@@ -40,6 +38,8 @@ class Vgg16(Backbone):
             (weight), as ``tools/convert_lpips.py --network vgg`` writes them; read on first use.
         device: where to run.
     """
+
+    smallest = 16
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path, self._device = path, device

@@ -35,8 +35,7 @@ class Displacement(CostModel):
         docs/theory.md, section 6.
 
     Args:
-        propagation: ``ScalarGain()`` by default; ``Exact()``, ``Principal(rank)`` and
-            ``NoPropagation()`` are others.
+        propagation: ``ScalarGain()`` or ``Exact()``.
         samples: number of calibration samples to measure on, the first ones; all by default.
         span_cap: longest span measured, in steps; longer ones may not be used. A cap below N/B
             makes budget B infeasible, so there is none by default.

@@ -7,42 +7,35 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
-from otcache_core.contracts import Abilities, Evaluator, ScheduleSolver
+from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
-from otcache_core.forecasters.strength import StrengthCurve
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.search.climb import climb
 from otcache_solvers.search.kumaraswamy import Kumaraswamy
-from otcache_solvers.search.limits import raise_limits
-from otcache_solvers.search.search_space import GapSpace, IntegerSpace, SearchSpace, WarpSpace
 from otcache_solvers.search.shared_study import SharedStudy
-from otcache_solvers.search.strength_space import StrengthSpace
 from otcache_solvers.search.tpe_search import search
-from otcache_solvers.search.trial_book import Entry, TrialBook
+from otcache_solvers.search.trial_book import Entry, TrialBook, raise_limits
 
-SPACES: dict[str, type[WarpSpace] | type[GapSpace] | type[IntegerSpace]] = {
-    "warp": WarpSpace,
-    "gaps": GapSpace,
-    "integers": IntegerSpace,
-}
+#: Part of the samples kept out of the search.
+SPLIT = 0.25
 
 
 @final
 @dataclass(frozen=True)
 class AnchorSearch(ScheduleSolver):
-    r"""Minimise the true error of the accelerated run over few parameters of a warp, then climb.
+    r"""Minimise the true error of the accelerated run over the parameters of a warp, then climb.
 
     .. math:: \min_{a, b} \exp E_{samples} \log e\big( S_{a,b} \big), \qquad
               S_{a,b} = \operatorname{round} Q_{a,b}\big(\tfrac{m-1}{B}\big)
 
-    with e the evaluator's error and Q a :class:`~otcache_solvers.search.kumaraswamy.Kumaraswamy` warp
-    (``space`` names other parameters). In order: the warm starts as they are (uniform, the
-    reference's warp read at B levels, ``warm``), the points nearest to them, Optuna's TPE, then
-    moves of single steps. No schedule is run twice.
-    Errors are heavy-tailed over samples and a climb overfits, hence the geometric mean and the
-    split: the winner must also beat the best warm start on samples the search never saw, else that
-    is returned.
+    with e the evaluator's error and Q a :class:`~otcache_solvers.search.kumaraswamy.Kumaraswamy`
+    warp. In order: the warm starts as they are (uniform, the reference's warp read at B levels,
+    ``warm``), the points nearest to them, Optuna's TPE, then moves of single steps. No schedule is
+    run twice.
+    Errors are heavy-tailed over samples and a climb overfits, hence the geometric mean, and a
+    quarter of the samples (the last ones; rounded down, so none of three) is kept out of the search:
+    the winner must also beat the best warm start on those, else that is returned.
 
     References:
         OTCache (2026), https://arxiv.org/abs/2606.31026 (its abstract; the form is the project's);
@@ -56,27 +49,15 @@ class AnchorSearch(ScheduleSolver):
         objective: name of an objective of the evaluator; its default if None.
         fit: fit the forecast weights of each schedule in closed loop while it runs; the solution
             carries them.
-        robust: geometric mean over samples; else the arithmetic one.
-        split: fraction of the samples kept out of the search (the last ones), in [0, 1). Rounded
-            down, so that fewer than four samples are all searched on by default.
-        bump: also search a local deformation of the warp.
         progress: called with (schedules run, at most).
-        space: what Optuna varies: ``warp``; ``gaps``, the B gaps by breaking a stick; ``integers``,
-            the steps themselves, duplicates moved apart. The latter two reach every schedule with
-            B - 1 numbers (:mod:`otcache_solvers.search.search_space`).
-        strength: also vary a factor in [0, 1.5] on the forecast strengths, only with ``fit=False``:
-            on those of the reference or of the first warm start that forecasts, else on exact
-            linear extrapolation. The climb keeps the strengths of the schedule it moves.
-        prune: run the schedules that Optuna suggests on a quarter of the samples first (then on
-            half, without a fit), and give up those above the median there; they count as trials.
         storage: URL of a database (SQLAlchemy's, ``sqlite:///search.db``) that keeps Optuna's
             trials: several processes may search together until they have ``max_trials`` between
-            them, and a search cut short goes on where it was. The warm starts and the climb are
-            each process's own, as is ``nfe``. Whoever takes part must run the same model.
+            them, and an interrupted search continues. The warm starts and the climb are each
+            process's own, as is ``nfe``. All processes must run the same model.
         study: name in the storage; ``anchor-search`` by default.
 
     Raises:
-        OtcacheError: if a number is out of range, or settings exclude one another.
+        OtcacheError: if a number is out of range, or a study is named without a storage.
     """
 
     max_trials: int = 24
@@ -84,44 +65,23 @@ class AnchorSearch(ScheduleSolver):
     warm: Sequence[Schedule] = ()
     objective: str | None = None
     fit: bool = True
-    robust: bool = True
-    split: float = 0.25
-    bump: bool = False
     progress: Callable[[int, int], None] | None = None
-    space: str = "warp"
-    strength: bool = False
-    prune: bool = False
     storage: str | None = None
     study: str | None = None
 
     def __post_init__(self) -> None:
-        if self.max_trials < 1:
-            raise OtcacheError(expected("AnchorSearch.max_trials", self.max_trials, "at least 1"))
-        if self.climb_trials < 0:
-            raise OtcacheError(
-                expected("AnchorSearch.climb_trials", self.climb_trials, "at least 0")
-            )
-        if not 0 <= self.split < 1:
-            raise OtcacheError(expected("AnchorSearch.split", self.split, "at least 0 and below 1"))
-        if self.space not in SPACES:
-            raise OtcacheError(
-                expected("AnchorSearch.space", self.space, f"one of {', '.join(SPACES)}")
-            )
-        self._refuse(self.bump and self.space != "warp", "bump", "only a warp has one.")
-        advice = "a fit replaces the strengths searched. Pass fit=False."
-        self._refuse(self.strength and self.fit, "strength", advice)
-        alone = self.study is not None and self.storage is None
-        self._refuse(alone, "study", "it names a study in a storage. Pass storage=...")
+        for name, least in (("max_trials", 1), ("climb_trials", 0)):
+            if getattr(self, name) < least:
+                what = f"AnchorSearch.{name}"
+                raise OtcacheError(expected(what, getattr(self, name), f"at least {least}"))
+        if self.study is not None and self.storage is None:
+            advice = "it names a study in a storage. Pass storage=..."
+            raise OtcacheError(expected("AnchorSearch.study", self.study, "omitted here", advice))
 
     @property
     def abilities(self) -> Abilities:
-        """Forecasts are counted where they are fitted in each trial, or their strength is searched."""
-        return Abilities(PIPELINE, forecasts=self.fit or self.strength)
-
-    def _refuse(self, condition: bool, name: str, why: str) -> None:
-        if condition:
-            value = getattr(self, name)
-            raise OtcacheError(expected(f"AnchorSearch.{name}", value, "left out here", why))
+        """Forecasts are counted if they are fitted in each trial."""
+        return Abilities(PIPELINE, forecasts=self.fit)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Search, the same way for the same seed; the objective is the mean error searched on.
@@ -129,50 +89,41 @@ class AnchorSearch(ScheduleSolver):
         Raises:
             OtcacheError: if the problem has no evaluator, a warm start does not fit the problem,
                 the objective is unknown, every run broke, the storage cannot be reached, or its
-                study was begun for another N, budget, space, objective, mean, fit or number of
-                samples.
+                study was begun for another N, budget, objective, fit or number of samples.
         """
         evaluator = evaluator_of(problem, "anchor-search")
-        searched, kept = self._samples(evaluator)
+        n = evaluator.num_samples
+        kept = min(int(SPLIT * n), n - 1)
         objective = objective_of(evaluator, self.objective)
-        book = TrialBook(evaluator, searched, objective, self.fit, self.robust, self._notify)
+        book = TrialBook(
+            evaluator, tuple(range(n - kept)), objective, self.fit, robust=True, notify=self._notify
+        )
         warm = self._warm_starts(problem)
-        starts = dict(zip(warm, book.price(list(warm.values())[: self.max_trials]), strict=False))
+        starts = dict(zip(warm, book.errors(list(warm.values())[: self.max_trials]), strict=False))
         start = book.best()
-        space = self._space(problem, list(warm.values()))
         search(
             book,
-            space,
             list(warm.values()),
             trials=self.max_trials,
             seed=problem.seed,
-            prune=self.prune,
-            shared=self._shared(problem, book, space),
+            shared=self._shared(problem, book),
         )
-        carry = space.carried if isinstance(space, StrengthSpace) else None
-        settled = climb(book, trials=self.climb_trials, seed=problem.seed, carry=carry)
-        chosen, verdict = self._accept(book, start, kept)
+        settled = climb(book, trials=self.climb_trials, seed=problem.seed)
+        chosen, verdict = _accepted(book, start, range(n - kept, n))
         if self.progress is not None:
             self.progress(self._most, self._most)
-        pruned = {"pruned": len(book.given_up)} if self.prune else {}
         if not settled:
             verdict["advice"] = raise_limits("the climb", climb_trials=self.climb_trials)
         return Solution(
             chosen.schedule,
             chosen.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
-            stats={"trials": book.tried, "warm": starts, **pruned, **verdict},
+            stats={"trials": book.tried, "warm": starts, **verdict},
             nfe=book.nfe,
         )
 
-    def _samples(self, evaluator: Evaluator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Indices to search on, and those kept out."""
-        n = evaluator.num_samples
-        kept = min(int(self.split * n), n - 1)
-        return tuple(range(n - kept)), tuple(range(n - kept, n))
-
     def _warm_starts(self, problem: ScheduleProblem) -> dict[str, Schedule]:
-        """Named schedules to begin with; of equal ones only the first."""
+        """Return named schedules to begin with; of equal ones only the first."""
         n, budget = problem.num_steps, problem.budget
         starts = {"uniform": Kumaraswamy().schedule(n, budget)}
         if problem.reference is not None:
@@ -182,55 +133,26 @@ class AnchorSearch(ScheduleSolver):
             if (schedule.num_steps, schedule.budget) != (n, budget):
                 got = f"{schedule.budget} of {schedule.num_steps}"
                 raise OtcacheError(expected(f"warm[{index}]", got, f"{budget} of {n} steps"))
-            starts[f"warm {index}"] = _plain(schedule) if self.fit else schedule
+            # A fit will replace the weights.
+            plain = self.fit and schedule.weights
+            starts[f"warm {index}"] = schedule.without_weights() if plain else schedule
         unique: dict[str, Schedule] = {}
         for name, schedule in starts.items():
             if schedule not in unique.values():
                 unique[name] = schedule
         return unique
 
-    def _space(self, problem: ScheduleProblem, warm: Sequence[Schedule]) -> SearchSpace:
-        n, budget = problem.num_steps, problem.budget
-        steps = (
-            WarpSpace(n, budget, self.bump)
-            if self.space == "warp"
-            else SPACES[self.space](n, budget)
-        )
-        if not self.strength:
-            return steps
-        grid = evaluator_of(problem, "anchor-search").grid
-        linear = Schedule(num_steps=n, computed=warm[0].computed, forecaster="linear")
-        known = [s for s in (problem.reference, *warm) if s is not None]
-        source = next((s for s in known if s.weights or s.forecaster == "linear"), linear)
-        return StrengthSpace(steps, StrengthCurve.of(source, grid), tuple(grid.tolist()))
-
-    def _shared(
-        self, problem: ScheduleProblem, book: TrialBook, space: SearchSpace
-    ) -> SharedStudy | None:
+    def _shared(self, problem: ScheduleProblem, book: TrialBook) -> SharedStudy | None:
         if self.storage is None:
             return None
         identity = {
             "num_steps": problem.num_steps,
             "budget": problem.budget,
-            "space": sorted(space.limits),
             "objective": book.objective or book.evaluator.objectives[0],
             "fit": self.fit,
-            "robust": self.robust,
             "samples": len(book.samples),
         }
         return SharedStudy(self.storage, self.study or "anchor-search", identity)
-
-    def _accept(
-        self, book: TrialBook, start: Entry, kept: tuple[int, ...]
-    ) -> tuple[Entry, dict[str, Any]]:
-        """The best schedule, or the best warm start if that does better on the samples kept out."""
-        best = book.found("anchor search")
-        if not kept or best is start:
-            return best, {"accepted": best is not start}
-        found, before = book.compare([best.schedule, start.schedule], kept)
-        accepted = found < before
-        verdict = {"accepted": accepted, "kept_out": {"found": found, "warm": before}}
-        return best if accepted else start, verdict
 
     @property
     def _most(self) -> int:
@@ -241,10 +163,12 @@ class AnchorSearch(ScheduleSolver):
             self.progress(min(done, self._most), self._most)
 
 
-def _plain(schedule: Schedule) -> Schedule:
-    """Without the weights, which the fit will replace."""
-    if not schedule.weights:
-        return schedule
-    return Schedule(
-        num_steps=schedule.num_steps, computed=schedule.computed, branches=schedule.branches
-    )
+def _accepted(book: TrialBook, start: Entry, kept: range) -> tuple[Entry, dict[str, Any]]:
+    """Return the best schedule, or the best warm start if that is better on the samples kept out."""
+    best = book.found("anchor search")
+    if not kept or best is start:
+        return best, {"accepted": best is not start}
+    found, before = book.held_out([best.schedule, start.schedule], kept)
+    accepted = found < before
+    verdict = {"accepted": accepted, "kept_out": {"found": found, "warm": before}}
+    return best if accepted else start, verdict

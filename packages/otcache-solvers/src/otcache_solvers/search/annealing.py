@@ -60,7 +60,6 @@ class Annealing(ScheduleSolver):
             carries them.
         max_trials: different schedules run at most, the start included; None for no limit.
         max_nfe: denoiser evaluations at most, in samples times computed steps; None for no limit.
-        start: schedule to start from, of the problem's N and budget; uniform by default.
 
     Raises:
         OtcacheError: if a number is out of range.
@@ -73,7 +72,6 @@ class Annealing(ScheduleSolver):
     fit: bool = False
     max_trials: int | None = None
     max_nfe: int | None = None
-    start: Schedule | None = None
 
     def __post_init__(self) -> None:
         if self.iterations < 0:
@@ -86,18 +84,18 @@ class Annealing(ScheduleSolver):
 
     @property
     def abilities(self) -> Abilities:
-        """Forecasts are counted where they are fitted in each trial."""
+        """Forecasts are counted if they are fitted in each trial."""
         return Abilities(PIPELINE, forecasts=self.fit)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Search, the same way for the same seed; the objective is E, never above the start's.
 
         ``stats``: ``trials`` run, E of the ``start`` and of the best ``annealed``
-        schedule, and how many moves were ``taken``. The result is BUDGET_SPENT where an allowance
+        schedule, and how many moves were ``taken``. The result is BUDGET_SPENT if an allowance
         ended the search.
 
         Raises:
-            OtcacheError: if the problem has no evaluator, the start does not fit the problem, the
+            OtcacheError: if the problem has no evaluator, the
                 objective is unknown, ``max_nfe`` does not cover one run, or every run broke.
         """
         evaluator = evaluator_of(problem, "annealing")
@@ -111,7 +109,9 @@ class Annealing(ScheduleSolver):
             max_trials=self.max_trials,
             max_nfe=self.max_nfe,
         )
-        start = book.begin(self._start(problem))
+        n = problem.num_steps
+        uniform = Schedule(num_steps=n, computed=round_to_steps(levels(problem.budget), n))
+        start = book.begin(uniform)
         taken, cooled = self._anneal(book, np.random.default_rng(problem.seed))
         annealed = book.best()
         settled = climb(book, seed=problem.seed) and cooled
@@ -121,7 +121,7 @@ class Annealing(ScheduleSolver):
             best.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
             stats={
-                "trials": len(book.entries),
+                "trials": book.tried,
                 "start": start.value,
                 "annealed": annealed.value,
                 "taken": taken,
@@ -129,15 +129,6 @@ class Annealing(ScheduleSolver):
             },
             nfe=book.nfe,
         )
-
-    def _start(self, problem: ScheduleProblem) -> Schedule:
-        n, budget = problem.num_steps, problem.budget
-        if self.start is None:
-            return Schedule(num_steps=n, computed=round_to_steps(levels(budget), n))
-        if (self.start.num_steps, self.start.budget) != (n, budget):
-            got = f"{self.start.budget} of {self.start.num_steps}"
-            raise OtcacheError(expected("Annealing.start", got, f"{budget} of {n} steps"))
-        return self.start
 
     def _anneal(self, book: TrialBook, rng: np.random.Generator) -> tuple[int, bool]:
         """Number of moves taken, and whether no allowance ended it early."""
@@ -150,10 +141,9 @@ class Annealing(ScheduleSolver):
             move = _proposed(now.schedule, rng)
             if not book.knows(move) and not book.affordable([move]):
                 return taken, False
-            book.price([move])
-            if self._takes(
-                now.value, book[move].value, hot * (cold / hot) ** (i / self.iterations), rng
-            ):
+            [value] = book.errors([move])
+            temperature = hot * (cold / hot) ** (i / self.iterations)
+            if self._takes(now.value, value, temperature, rng):
                 now, taken = book[move], taken + 1
         return taken, True
 

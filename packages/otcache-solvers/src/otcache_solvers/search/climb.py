@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import numpy as np
 
 from otcache_core import Schedule
 from otcache_solvers.search.trial_book import TrialBook
 
+#: Steps that a move may span.
 REACH = 3
 
 
@@ -18,10 +18,8 @@ def climb(
     *,
     seed: int,
     trials: int | None = None,
-    reach: int = REACH,
-    carry: Callable[[Schedule, Schedule], Schedule] | None = None,
 ) -> bool:
-    """Move one computed step of the best schedule by up to ``reach``, as long as that helps.
+    """Move one computed step of the best schedule by up to ``REACH``, as long as that helps.
 
     The moves of one step run in one call, since they share their other steps; steps take turns in a
     seeded order.
@@ -30,8 +28,6 @@ def climb(
         book: holds at least one schedule; the best one is the start.
         seed: of the order.
         trials: number of schedules that may be run at most, beside the book's own allowance.
-        reach: steps that a move may span, at least 1.
-        carry: from a schedule and a moved one without weights, what is run instead of that.
 
     Returns:
         Whether the best schedule has no better neighbour (False: stopped by ``trials`` or by the
@@ -44,13 +40,10 @@ def climb(
     while idle < len(turns):
         best = book.best()
         place = turns[turn % len(turns)]
-        moves = moved(best.schedule, place, reach)
-        if carry is not None:
-            moves = [carry(best.schedule, move) for move in moves]
-        moves = [move for move in moves if not book.knows(move)]
+        moves = [move for move in moved(best.schedule, place) if not book.knows(move)]
         allowed = book.affordable(moves)[: limit - book.tried]
         if allowed:
-            book.price(allowed)
+            book.errors(allowed)
         if len(moves) > len(allowed):
             return False
         idle = 0 if book.best().value < best.value else idle + 1
@@ -58,13 +51,13 @@ def climb(
     return True
 
 
-def moved(schedule: Schedule, place: int, reach: int = REACH) -> list[Schedule]:
-    """The schedule with its computed step number ``place`` moved by 1..reach, where it fits."""
+def moved(schedule: Schedule, place: int) -> list[Schedule]:
+    """Move computed step number ``place`` by 1 .. REACH either way, between its neighbours."""
     steps = schedule.computed
     low = steps[place - 1] + 1
     high = steps[place + 1] if place + 1 < len(steps) else schedule.num_steps
     here = steps[place]
-    nearby = range(max(low, here - reach), min(high, here + reach + 1))
+    nearby = range(max(low, here - REACH), min(high, here + REACH + 1))
     return [
         relocated(schedule, here, k)
         for k in sorted(nearby, key=lambda k: (abs(k - here), k))
@@ -73,7 +66,7 @@ def moved(schedule: Schedule, place: int, reach: int = REACH) -> list[Schedule]:
 
 
 def relocated(schedule: Schedule, here: int, there: int) -> Schedule:
-    """The schedule that computes step ``there`` instead of ``here``.
+    """Return the schedule that computes step ``there`` instead of ``here``.
 
     Weights are dropped: they were fitted to other spans.
     """

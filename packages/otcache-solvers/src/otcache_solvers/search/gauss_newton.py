@@ -98,7 +98,7 @@ class GaussNewton(ScheduleSolver):
             return Solution(start, np.inf, Result.BUDGET_SPENT, stats=stats, nfe=nfe)
         better, spent = self._refined(start, evaluator, range(kept.start))
         ran = evaluator.evaluate([start, better], objective=self.objective, samples=kept)
-        held = KeptOut(*(float(value) for value in mean_error(ran.errors, robust=True)))
+        held = KeptOut(*mean_error(ran.errors, robust=True))
         return Solution(
             better if held.accepted else start,
             held.refined if held.accepted else held.start,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
+from otcache_core import Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.errors import expected
 from otcache_core.warp import levels, quantile_function, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
-from otcache_solvers.search.climb import REACH, climb
+from otcache_solvers.search.climb import climb
 from otcache_solvers.search.trial_book import TrialBook, check_allowance
 
 
@@ -26,7 +25,7 @@ class Refine(ScheduleSolver):
     .. math:: S \leftarrow \operatorname*{arg\,min}_{S' \in \{S\} \cup V_m(S)} \bar e(S'), \qquad
         \bar e(S) = \exp \operatorname{mean}_n \log e_n(S)
 
-    V_m(S) moves the m-th computed step by 1 .. reach either way, between its neighbours. The steps
+    V_m(S) moves the m-th computed step by 1 .. 3 either way, between its neighbours. The steps
     m = 2 .. B take turns in a seeded order until none has a better place. A schedule is only taken
     if the geometric mean of its errors is lower, so one bad sample does not steer; no schedule is
     run twice.
@@ -40,7 +39,6 @@ class Refine(ScheduleSolver):
         https://arxiv.org/abs/2606.13496
 
     Args:
-        reach: steps that a move may span, at least 1.
         objective: name of the evaluator's objective e; its default if None.
         fit: fit the forecast weights of each schedule in closed loop while it runs; the solution
             carries them. A reference with a forecast of its own also runs as it is.
@@ -51,29 +49,26 @@ class Refine(ScheduleSolver):
         OtcacheError: if a number is out of range.
     """
 
-    reach: int = REACH
     objective: str | None = None
     fit: bool = True
     max_trials: int | None = None
     max_nfe: int | None = None
 
     def __post_init__(self) -> None:
-        if self.reach < 1:
-            raise OtcacheError(expected("Refine.reach", self.reach, "at least 1"))
         check_allowance("Refine", self.max_trials, self.max_nfe)
 
     @property
     def abilities(self) -> Abilities:
-        """Forecasts are counted where they are fitted in each trial."""
+        """Forecasts are counted if they are fitted in each trial."""
         return Abilities(PIPELINE, forecasts=self.fit)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Climb, the same way for the same seed; the objective is never above the start's.
 
-        The start is the problem's reference; where that has another budget, its warp read at B
-        levels; where there is none, the uniform schedule. ``stats``: ``trials`` run, the
+        The start is the problem's reference; if that has another budget, its warp read at B
+        levels; if there is none, the uniform schedule. ``stats``: ``trials`` run, the
         error of the ``start``, and whether another schedule was ``accepted``. The result is
-        BUDGET_SPENT where an allowance ended the climb.
+        BUDGET_SPENT if an allowance ended the climb.
 
         Raises:
             OtcacheError: if the problem has no evaluator, the objective is unknown, ``max_nfe``
@@ -90,14 +85,14 @@ class Refine(ScheduleSolver):
             max_nfe=self.max_nfe,
         )
         start = book.begin(_start(problem))
-        settled = climb(book, seed=problem.seed, reach=self.reach)
+        settled = climb(book, seed=problem.seed)
         best = book.found("refinement")
         return Solution(
             best.schedule,
             best.value,
             Result.FOUND if settled else Result.BUDGET_SPENT,
             stats={
-                "trials": len(book.entries),
+                "trials": book.tried,
                 "start": start.value,
                 "accepted": best is not start,
                 **book.advice("the climb", settled),

@@ -28,21 +28,21 @@ class SharedStudy:
     Args:
         storage: URL of a database as SQLAlchemy takes it, ``sqlite:///search.db`` for a file.
         name: of the study within it; made if missing.
-        identity: plain facts that whoever takes part must share.
+        identity: plain facts that all processes which take part must share.
     """
 
     storage: str
     name: str
     identity: dict[str, Any]
 
-    def open(self, **settings: Any) -> Any:
-        """The study, made with Optuna's ``settings`` or joined; call :meth:`learn` next.
+    def open(self, sampler: Any = None) -> Any:
+        """Make the study, with a sampler of Optuna's, or join it; call :meth:`learn` next.
 
         Raises:
             OtcacheError: if the database cannot be reached, or another program began the study.
         """
         try:
-            study = self._opened(settings)
+            study = self._opened(sampler)
         except Exception as error:  # every database driver raises types of its own
             raise self._unreachable(error) from error
         with self.reached():
@@ -69,7 +69,7 @@ class SharedStudy:
             raise self._unreachable(error) from error
 
     def learn(self, study: Any, book: TrialBook) -> None:
-        """Enter in the book what others ran.
+        """Enter in the book what other processes ran.
 
         Raises:
             OtcacheError: if the study is of something else, or cannot be reached.
@@ -79,19 +79,12 @@ class SharedStudy:
         with self.reached():
             for found in self._identities(study):
                 self._check(found)
-            trials = study.get_trials(
-                deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)
-            )
+            trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         for trial in trials:
-            if SCHEDULE not in trial.user_attrs:
-                continue
-            schedule = Schedule(**trial.user_attrs[SCHEDULE])
-            if trial.state is TrialState.COMPLETE:
-                book.adopt(schedule, trial.value)
-            else:
-                book.abandon(schedule, trial.last_step, trial.value)
+            if SCHEDULE in trial.user_attrs:
+                book.adopt(Schedule(**trial.user_attrs[SCHEDULE]), trial.value)
 
-    def _opened(self, settings: dict[str, Any]) -> Any:
+    def _opened(self, sampler: Any) -> Any:
         import optuna
 
         sqlite = self.storage.startswith("sqlite")
@@ -104,7 +97,7 @@ class SharedStudy:
                 if not left or not re.search("already exists|unique|duplicate", str(error), re.I):
                     raise
         return optuna.create_study(
-            storage=storage, study_name=self.name, load_if_exists=True, **settings
+            storage=storage, study_name=self.name, load_if_exists=True, sampler=sampler
         )
 
     def _identities(self, study: Any) -> list[dict[str, Any]]:

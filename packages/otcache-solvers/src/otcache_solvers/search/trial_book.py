@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
-from otcache_core.contracts import Evaluation, Evaluator
+from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
-from otcache_solvers.search.limits import raise_limits
 
 FLOOR = 1e-12
 
@@ -38,7 +37,6 @@ class TrialBook:
         squared: square the errors before their mean: of ``latent-rmse``, that is the MSE.
         max_trials: schedules that :meth:`affordable` lets through at most; None is no limit.
         max_nfe: denoiser evaluations likewise.
-        given_up: schedules that a :meth:`race` ended early: number of samples, error on them.
     """
 
     evaluator: Evaluator
@@ -52,15 +50,14 @@ class TrialBook:
     squared: bool = False
     max_trials: int | None = None
     max_nfe: int | None = None
-    given_up: dict[Hashable, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def tried(self) -> int:
-        """Schedules run so far, to the end or not."""
-        return len(self.entries) + len(self.given_up)
+        """Schedules run so far."""
+        return len(self.entries)
 
-    def price(self, schedules: Sequence[Schedule]) -> list[float]:
-        """Errors of the schedules; those not known yet run in one call of the evaluator."""
+    def errors(self, schedules: Sequence[Schedule]) -> list[float]:
+        """Return the mean errors; schedules not known yet run in one call of the evaluator."""
         fresh = {self._key(s): s for s in schedules if not self.knows(s)}
         if fresh:
             self._run(fresh, self.fit)
@@ -69,7 +66,7 @@ class TrialBook:
     def begin(self, start: Schedule) -> Entry:
         """Run the schedule that a search starts from, so that the best is never worse than it.
 
-        Where a fit would replace its forecast, it runs as it is first, and then fitted.
+        If a fit would replace its forecast, it runs as it is first, and then fitted.
 
         Returns:
             The entry of the schedule as it is.
@@ -78,7 +75,7 @@ class TrialBook:
             OtcacheError: if the allowance does not cover one run.
         """
         if not self.affordable([start]):
-            wanted = f"at least {self._price(start):,}"
+            wanted = f"at least {self._cost(start):,}"
             advice = f"{len(self.samples)} samples times {start.budget} computed steps is one run."
             raise OtcacheError(expected("max_nfe", self.max_nfe, wanted, advice))
         key: Hashable = self._key(start)
@@ -86,50 +83,15 @@ class TrialBook:
             key = start
             self._run({start: start}, fit=False)
         if self.affordable([start]):
-            self.price([start])
+            self.errors([start])
         return self.entries[key]
-
-    def race(self, schedule: Schedule, goes_on: Callable[[int, float], bool]) -> None:
-        """Run a schedule on growing subsets of the samples for as long as it is worth it.
-
-        A quarter, half and all of them, of which each sample runs once; a quarter and all with a
-        fit, which needs its samples together. A schedule met again is not run again.
-
-        Args:
-            schedule: ends in the entries, or among those given up.
-            goes_on: called with the number of samples and the mean error on them; after the last
-                subset its answer does not matter.
-        """
-        key = self._key(schedule)
-        if key in self.entries:
-            return
-        if key in self.given_up:
-            goes_on(*self.given_up[key])
-            return
-        errors = np.empty((1, 0))
-        for count in self._subsets():
-            part = self.samples[:count] if self.fit else self.samples[errors.shape[1] : count]
-            ran = self._evaluate([schedule], part, self.fit)
-            errors = ran.errors if self.fit else np.hstack([errors, ran.errors])
-            [value] = self._means(errors)
-            if not goes_on(count, value) and count < len(self.samples):
-                self.given_up[key] = count, value
-                break
-        else:
-            self.entries[key] = Entry(ran.schedules[0], value)
-        self.notify(self.tried)
 
     def adopt(self, schedule: Schedule, value: float) -> None:
         """Enter a schedule that was run elsewhere, unless it is known."""
         self.entries.setdefault(self._key(schedule), Entry(schedule, value))
 
-    def abandon(self, schedule: Schedule, samples: int, value: float) -> None:
-        """Enter a schedule that was given up elsewhere, unless it is known."""
-        if not self.knows(schedule):
-            self.given_up.setdefault(self._key(schedule), (samples, value))
-
     def affordable(self, schedules: Sequence[Schedule]) -> list[Schedule]:
-        """Of the schedules that were not run, the first ones that the allowance still covers.
+        """Return the first of the schedules not run yet, as many as the allowance still covers.
 
         A run is taken to cost its samples times its computed steps: an evaluator may share work
         and spend less, never more.
@@ -139,23 +101,23 @@ class TrialBook:
         for schedule in schedules:
             if self.knows(schedule):
                 continue
-            trials, nfe = trials + 1, nfe + self._price(schedule)
+            trials, nfe = trials + 1, nfe + self._cost(schedule)
             if _above(trials, self.max_trials) or _above(nfe, self.max_nfe):
                 break
             allowed.append(schedule)
         return allowed
 
     def advice(self, search: str, settled: bool) -> dict[str, str]:
-        """What to raise, for a solution's stats; nothing where no allowance ended the search."""
+        """Say what to raise, for a solution's stats; empty if no allowance ended the search."""
         if settled:
             return {}
         return {"advice": raise_limits(search, max_trials=self.max_trials, max_nfe=self.max_nfe)}
 
-    def compare(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> list[float]:
-        """Errors of finished schedules, weights as they are, on other samples."""
+    def held_out(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> list[float]:
+        """Return errors of finished schedules, weights as they are, on other samples."""
         ran = self.evaluator.evaluate(schedules, objective=self.objective, samples=samples)
         self.nfe += ran.nfe
-        return [float(value) for value in mean_error(ran.errors, self.robust)]
+        return mean_error(ran.errors, self.robust)
 
     def knows(self, schedule: Schedule) -> bool:
         """Whether it was run."""
@@ -165,11 +127,11 @@ class TrialBook:
         return self.entries[self._key(schedule)]
 
     def best(self) -> Entry:
-        """The entry of least error; of equal ones the first that was run."""
+        """Return the entry of least error; of equal ones the first that was run."""
         return min(self.entries.values(), key=lambda entry: entry.value)
 
     def found(self, search: str) -> Entry:
-        """The best entry, as the result of the search so named.
+        """Return the best entry, as the result of the search so named.
 
         Raises:
             OtcacheError: if every run broke.
@@ -183,28 +145,18 @@ class TrialBook:
         return best
 
     def _run(self, schedules: dict[Hashable, Schedule], fit: bool) -> None:
-        ran = self._evaluate(list(schedules.values()), self.samples, fit)
-        values = self._means(ran.errors)
+        fresh = list(schedules.values())
+        ran = self.evaluator.evaluate(
+            fresh, objective=self.objective, samples=self.samples, fit=fit
+        )
+        self.nfe += ran.nfe
+        errors = np.square(ran.errors) if self.squared else ran.errors
+        values = mean_error(errors, self.robust)
         for key, schedule, value in zip(schedules, ran.schedules, values, strict=True):
             self.entries[key] = Entry(schedule, value)
         self.notify(self.tried)
 
-    def _evaluate(
-        self, schedules: Sequence[Schedule], samples: Sequence[int], fit: bool
-    ) -> Evaluation:
-        ran = self.evaluator.evaluate(schedules, objective=self.objective, samples=samples, fit=fit)
-        self.nfe += ran.nfe
-        return ran
-
-    def _means(self, errors: NDArray[np.float64]) -> list[float]:
-        values = mean_error(np.square(errors) if self.squared else errors, self.robust)
-        return [float(value) for value in values]
-
-    def _subsets(self) -> list[int]:
-        n = len(self.samples)
-        return sorted({-(-n // 4), n} if self.fit else {-(-n // 4), -(-n // 2), n})
-
-    def _price(self, schedule: Schedule) -> int:
+    def _cost(self, schedule: Schedule) -> int:
         return len(self.samples) * schedule.budget
 
     def _key(self, schedule: Schedule) -> Hashable:
@@ -220,15 +172,30 @@ def check_allowance(solver: str, max_trials: int | None, max_nfe: int | None) ->
             raise OtcacheError(expected(f"{solver}.{name}", value, wanted))
 
 
+def raise_limits(what: str, **limits: int | None) -> str:
+    """Write advice for ``stats["advice"]``: which limits of the solver are set, and to raise them.
+
+    Args:
+        what: what was stopped, such as ``annealing``.
+        limits: the solver's own arguments by name, and their values; None is no limit.
+
+    Examples:
+        >>> raise_limits("the climb", max_trials=8, max_nfe=None)
+        'The climb stopped at a limit. Raise `max_trials` (8).'
+    """
+    named = [f"`{name}` ({value})" for name, value in limits.items() if value is not None]
+    return f"{what[0].upper()}{what[1:]} stopped at a limit. Raise {' or '.join(named)}."
+
+
 def _above(value: int, limit: int | None) -> bool:
     return limit is not None and value > limit
 
 
-def mean_error(errors: NDArray[np.float64], robust: bool) -> NDArray[np.float64]:
-    """Mean over samples (the last axis): geometric if robust; ``inf`` where an error is not finite.
+def mean_error(errors: NDArray[np.float64], robust: bool) -> list[float]:
+    """Average over samples (the last axis): geometric if robust; ``inf`` if one is not finite.
 
     Errors are heavy-tailed over samples; minimising the mean logarithm, whose exponential the
     geometric mean is, keeps one bad sample from steering a search.
     """
     means = np.exp(np.log(np.maximum(errors, FLOOR)).mean(axis=-1)) if robust else errors.mean(-1)
-    return np.asarray(np.where(np.isfinite(errors).all(axis=-1), means, np.inf))
+    return [float(x) for x in np.where(np.isfinite(errors).all(axis=-1), means, np.inf)]

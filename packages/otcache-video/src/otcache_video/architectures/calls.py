@@ -8,7 +8,7 @@ from torch import bool as boolean
 from torch import empty
 
 from otcache_diffusers.architectures.blueprint import Blueprint, Config
-from otcache_diffusers.architectures.calls import clip_latents
+from otcache_diffusers.architectures.calls import video_latents
 from otcache_diffusers.architectures.latent import Compression, Latent
 
 #: Text tokens that the pipelines pad to, or at most take.
@@ -28,7 +28,7 @@ def wan() -> Blueprint:
             vae["z_dim"], 2 ** len(vae["temperal_downsample"]), 2 ** sum(vae["temperal_downsample"])
         ),
         _wan,
-        clip_latents,
+        video_latents,
         calls_per_step=2,
     )
 
@@ -40,7 +40,7 @@ def hunyuan_video() -> Blueprint:
         "AutoencoderKLHunyuanVideo",
         _stated,
         _hunyuan_video,
-        clip_latents,
+        video_latents,
     )
 
 
@@ -51,7 +51,7 @@ def hunyuan_video_1_5() -> Blueprint:
         "AutoencoderKLHunyuanVideo15",
         _stated,
         _hunyuan_video_1_5,
-        clip_latents,
+        video_latents,
         cell=1,
         calls_per_step=2,
     )
@@ -68,7 +68,7 @@ def cogvideox() -> Blueprint:
             int(vae["temporal_compression_ratio"]),
         ),
         _cogvideox,
-        clip_latents,
+        video_latents,
     )
 
 
@@ -83,7 +83,7 @@ def ltx() -> Blueprint:
             vae["patch_size_t"] * 2 ** sum(vae["spatio_temporal_scaling"]),
         ),
         _ltx,
-        clip_latents,
+        video_latents,
         cell=1,
     )
 
@@ -98,7 +98,7 @@ def _stated(vae: Config) -> Compression:
 
 def _wan(config: Config, latent: Latent) -> dict[str, Any]:
     return {
-        "hidden_states": empty(clip_latents(latent)),
+        "hidden_states": empty(video_latents(latent)),
         "timestep": empty(1),
         "encoder_hidden_states": empty(1, WAN_TEXT, config["text_dim"]),
     }
@@ -106,7 +106,7 @@ def _wan(config: Config, latent: Latent) -> dict[str, Any]:
 
 def _hunyuan_video(config: Config, latent: Latent) -> dict[str, Any]:
     return {
-        "hidden_states": empty(clip_latents(latent)),
+        "hidden_states": empty(video_latents(latent)),
         "timestep": empty(1),
         "encoder_hidden_states": empty(1, HUNYUAN_TEXT, config["text_embed_dim"]),
         "encoder_attention_mask": empty(1, HUNYUAN_TEXT, dtype=boolean),
@@ -116,7 +116,7 @@ def _hunyuan_video(config: Config, latent: Latent) -> dict[str, Any]:
 
 
 def _hunyuan_video_1_5(config: Config, latent: Latent) -> dict[str, Any]:
-    size = clip_latents(latent)[2:]
+    size = video_latents(latent)[2:]
     return {
         "hidden_states": empty(1, config["in_channels"], *size),
         "timestep": empty(1),

@@ -23,7 +23,7 @@ from otcache_core.files import MAX_BYTES, bad_file, open_file, unreadable, unwri
 from otcache_core.json_files import converted, parse_json
 from otcache_core.notices import notify
 
-_DELETE = "Delete the line, and what it held is measured again."
+_DELETE_LINE = "Delete the line, and what it held is measured again."
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +125,7 @@ class EvaluationLog:
             if _digest(data) != entry.digest:
                 raise bad_file(where, expected("digest", _digest(data), entry.digest))
         except FileError as error:
-            raise FileError(f"{error} {_DELETE}") from error
+            raise FileError(f"{error} {_DELETE_LINE}") from error
         return entry.key, entry.evaluation
 
     def _cut(self, whole: int, number: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from otcache_core.loop import Loop
 from otcache_core.testing import ToySampler, toy_loop
-from otcache_core.testing.toy_loop import even_grid
+from otcache_core.testing.toy import even_grid
 
 
 def target_for(plugin: type) -> Callable[[], Loop]:
@@ -34,7 +34,7 @@ def target_for(plugin: type) -> Callable[[], Loop]:
 
 
 def tensor_loop(torch: Any) -> Loop:
-    """Return a fresh loop as :func:`~otcache_core.testing.toy_loop` makes it, around a torch module.
+    """Return a fresh loop as :func:`~otcache_core.testing.toy` makes it, around a torch module.
 
     Args:
         torch: the library, which this package does not import itself.

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from otcache_diffusers.baselines.dbcache.library import library, quiet
+from otcache_diffusers.baselines.dbcache.library import library, silenced
 from otcache_diffusers.hooks import denoisers_of
 
 
@@ -27,7 +27,7 @@ def attached(target: Any, config: Any, calibrator: Any = None) -> Iterator[None]
         calibrator: a ``CalibratorConfig``, or None.
     """
     marks = _Marks(target)
-    with quiet():
+    with silenced():
         try:
             library().enable_cache(target, cache_config=config, calibrator_config=calibrator)
             marks.see()

@@ -58,7 +58,7 @@ def first_blocks(target: Any) -> int:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """No advice from cache-dit's loggers; set back afterwards."""
     known = logging.root.manager.loggerDict
     loggers = [logging.getLogger(name) for name in known if name.startswith("cache_dit")]
@@ -83,7 +83,7 @@ def _too_few_blocks(target: Any) -> str:
 def _shortest(target: Any) -> int:
     """Blocks in the shortest list that cache-dit would cache; looks, and patches nothing."""
     module = library()
-    with quiet():
+    with silenced():
         adapter = module.BlockAdapterRegister.get_adapter(target, skip_post_init=True)
     lists = module.BlockAdapter.flatten(adapter.blocks)
     return min(map(len, lists if isinstance(lists, list) else [lists]))

@@ -17,9 +17,9 @@ from otcache_diffusers.baselines.diffusers_caches.reasons import (
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config
 
-_CONFIG = "FasterCacheConfig"
+_FASTER = "FasterCacheConfig"
 #: The authors' range of timesteps, and all but the first one, which would find its cache empty.
-_RANGES = ((-1, 681), (-1, 950))
+_FASTER_RANGES = ((-1, 681), (-1, 950))
 #: diffusers' default: how far attention is extrapolated from the two latest outputs.
 _WEIGHT = 0.5
 
@@ -45,7 +45,7 @@ class FasterCache(Baseline):
     source = f"{DIFFUSERS}, FasterCache, its attention part"
 
     def supports(self, target: Any, request: SampleRequest) -> str:
-        reason = cannot_cache(target, _CONFIG) or has_no_attention(target)
+        reason = cannot_cache(target, _FASTER) or has_no_attention(target)
         if reason:
             return reason
         if len(contexts_of(target, request)) > 1:
@@ -60,12 +60,12 @@ class FasterCache(Baseline):
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
-        return attention_ladder(num_steps, _RANGES)
+        return attention_ladder(num_steps, _FASTER_RANGES)
 
     def apply(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = cache_config(_CONFIG)(
+        config = cache_config(_FASTER)(
             spatial_attention_block_skip_range=setting.values["interval"],
             spatial_attention_timestep_skip_range=(setting.values["low"], setting.values["high"]),
             attention_weight_callback=lambda module: _WEIGHT,

@@ -17,9 +17,9 @@ from otcache_diffusers.baselines.diffusers_caches.reasons import (
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config
 
-_CONFIG = "PyramidAttentionBroadcastConfig"
+_PYRAMID = "PyramidAttentionBroadcastConfig"
 #: The authors' range of timesteps, and all of them.
-_RANGES = ((100, 800), (-1, 1001))
+_PYRAMID_RANGES = ((100, 800), (-1, 1001))
 
 
 @final
@@ -43,7 +43,7 @@ class PyramidAttention(Baseline):
     source = f"{DIFFUSERS}, Pyramid Attention Broadcast"
 
     def supports(self, target: Any, request: SampleRequest) -> str:
-        reason = cannot_cache(target, _CONFIG) or has_no_attention(target)
+        reason = cannot_cache(target, _PYRAMID) or has_no_attention(target)
         if reason:
             return reason
         if len(contexts_of(target, request)) > 1:
@@ -56,12 +56,12 @@ class PyramidAttention(Baseline):
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
-        return attention_ladder(num_steps, _RANGES)
+        return attention_ladder(num_steps, _PYRAMID_RANGES)
 
     def apply(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> AbstractContextManager[None]:
-        config = cache_config(_CONFIG)(
+        config = cache_config(_PYRAMID)(
             spatial_attention_block_skip_range=setting.values["interval"],
             spatial_attention_timestep_skip_range=(setting.values["low"], setting.values["high"]),
             current_timestep_callback=lambda: target.current_timestep,

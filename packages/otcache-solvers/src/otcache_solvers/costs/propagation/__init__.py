@@ -2,8 +2,6 @@
 
 from otcache_solvers.costs.propagation.base import Propagation
 from otcache_solvers.costs.propagation.exact import Exact
-from otcache_solvers.costs.propagation.none import NoPropagation
-from otcache_solvers.costs.propagation.principal import Principal
 from otcache_solvers.costs.propagation.scalar_gain import ScalarGain
 
-__all__ = ["Exact", "NoPropagation", "Principal", "Propagation", "ScalarGain"]
+__all__ = ["Exact", "Propagation", "ScalarGain"]

@@ -30,10 +30,6 @@ class Deviations:
     spans: Spans
     local: Array
 
-    def starts(self, stop: int) -> NDArray[np.intp]:
-        """Rows of the spans that end at ``stop``, by rising start."""
-        return np.array([e for e, (_, j) in enumerate(self.spans) if j == stop], dtype=np.intp)
-
 
 class Propagation(ABC):
     """From local displacements delta(i -> j) to displacements d(i -> j) of the result.
@@ -75,7 +71,7 @@ def outcomes(
     if evaluator is None:
         raise OtcacheError(
             "this propagation runs the pipeline, got no evaluator: pass the probe's, "
-            "or use NoPropagation()."
+            "or use the cost model 'local', which runs nothing."
         )
     if len(evaluator.grid) != num_steps + 1:
         raise OtcacheError(

@@ -1,7 +1,8 @@
-"""Clips as MP4 files."""
+"""Write videos as MP4 and as animated WebP."""
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts import ClipWriter, check_clip
 from otcache_core.errors import OtcacheError
 from otcache_core.files import write_bytes
-from otcache_video.writing.frames import eight_bit, even
+from otcache_diffusers.compat import load
 
 ENCODER = "libx264"
 #: Constant quality: errors of a few levels of 255, hardly seen, at a few kB a second of small clips.
@@ -26,7 +27,7 @@ BT709, LIMITED_RANGE = 1, 1
 class Mp4(ClipWriter):
     """H.264 in MP4, 4:2:0, BT.709, constant frame rate, the index in front.
 
-    Small clips are enlarged by a whole factor (:func:`~otcache_video.writing.frames.eight_bit`), odd
+    Small clips are enlarged by a whole factor (:func:`~otcache_video.writers.eight_bit`), odd
     sizes get their last row or column twice: the format stores colours of two by two pixels together.
     """
 
@@ -98,3 +99,66 @@ def _library() -> Any:
             "lacks: install one of its wheels, pip install --only-binary=av av"
         )
     return av
+
+
+@final
+class WebP(ClipWriter):
+    """An animated picture that loops for ever: lossless, times in whole milliseconds.
+
+    Browsers show it like any other picture, without a player. Small clips are enlarged by a whole
+    factor (:func:`~otcache_video.writers.eight_bit`), which costs next to nothing without loss.
+    """
+
+    suffixes = (".webp",)
+
+    def write(self, path: str | Path, clip: NDArray[np.floating], frames_per_second: float) -> None:
+        check_clip(self, path, clip, frames_per_second)
+        images, features = (load(f"PIL.{name}", "writing .webp") for name in ("Image", "features"))
+        if not features.check("webp"):
+            raise OtcacheError(
+                "writing .webp needs a Pillow with WebP, which this one lacks: install one of its "
+                "wheels, pip install --only-binary=pillow pillow"
+            )
+        first, *others = (images.fromarray(frame) for frame in eight_bit(clip))
+        file = io.BytesIO()
+        times = durations(len(clip), frames_per_second)
+        first.save(
+            file, "WEBP", save_all=True, append_images=others, duration=times, loop=0, lossless=True
+        )
+        write_bytes(path, file.getvalue())
+
+
+def durations(frames: int, frames_per_second: float) -> list[int]:
+    """Whole milliseconds of each frame, so rounded that no error adds up; each at least 1."""
+    ends = np.rint(1000 * np.arange(frames + 1) / frames_per_second)
+    return [max(1, int(d)) for d in np.diff(ends)]
+
+
+#: The shorter side that a player or a page shows well, and the longer side that is never passed.
+SHOWN, LARGEST = 240, 1920
+
+
+def eight_bit(clip: NDArray[np.floating]) -> NDArray[np.uint8]:
+    r"""Bytes of a clip, every pixel enlarged to k by k.
+
+    .. math:: k = \max(1, \min(\lfloor 240 / \min(h, w) \rfloor, \lfloor 1920 / \max(h, w) \rfloor))
+
+    so clips of 240 pixels and more keep their size. Enlarging keeps pixels sharp in players that smooth,
+    and their colours apart where the codec stores colour at half the resolution.
+
+    Args:
+        clip: shape (frames, h, w, 3) in [0, 1].
+
+    Returns:
+        Shape (frames, k h, k w, 3).
+    """
+    h, w = clip.shape[1:3]
+    k = max(1, min(SHOWN // min(h, w), LARGEST // max(h, w)))
+    small = np.rint(np.asarray(clip, dtype=np.float64) * 255).astype(np.uint8)
+    return small.repeat(k, axis=1).repeat(k, axis=2)
+
+
+def even(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames of even height and width: the last row or column once more where it is needed."""
+    h, w = frames.shape[1:3]
+    return np.pad(frames, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")

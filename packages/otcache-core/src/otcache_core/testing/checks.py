@@ -1,4 +1,4 @@
-"""What a plugin may neither use nor change: its arguments, and the random state of the process."""
+"""Assertions that laws share: values that agree, arguments and random state left alone, an installed package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,67 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+
+from otcache_core.plugins.census import Reading, read_points
+from otcache_core.plugins.discovery import PluginSettings, found_entry_points, normalise
+
+
+def assert_equal(found: Any, wanted: Any, what: str) -> None:
+    """Assert that two arrays are equal bit by bit; NaN equals NaN.
+
+    Args:
+        found: what the plugin gives.
+        wanted: what it must give, of the same shape.
+        what: what is wrong where they differ, and what to do.
+
+    Raises:
+        AssertionError: with ``what`` and the largest difference.
+    """
+    x, y = _arrays(found, wanted, what)
+    if x.dtype.kind not in "fc" or y.dtype.kind not in "fc":
+        assert np.array_equal(x, y), f"{what} ({_apart(x, y)})"
+        return
+    assert np.array_equal(x, y, equal_nan=True), f"{what} ({_apart(x, y)})"
+
+
+def assert_near(
+    found: Any, wanted: Any, what: str, *, rtol: float = 1e-7, atol: float = 0.0
+) -> None:
+    """Assert that :math:`|x - y| \\le a + r |y|` everywhere.
+
+    Args:
+        found: x, what the plugin gives.
+        wanted: y, what it must give, of the same shape.
+        what: what is wrong where they differ, and what to do.
+        rtol: r.
+        atol: a.
+
+    Raises:
+        AssertionError: with ``what`` and the largest difference.
+    """
+    x, y = _arrays(found, wanted, what)
+    near = np.allclose(x, y, rtol=rtol, atol=atol, equal_nan=True)
+    assert near, f"{what} ({_apart(x, y)})"
+
+
+def _arrays(found: Any, wanted: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(found), np.asarray(wanted)
+    if y.ndim == 0 and x.ndim:  # one number for all
+        y = np.broadcast_to(y, x.shape)
+    assert x.shape == y.shape, f"{what} (shapes are {x.shape} and {y.shape})"
+    return x, y
+
+
+def _apart(x: np.ndarray, y: np.ndarray) -> str:
+    """Return the largest difference in words."""
+    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+        return f"{int(np.sum(x != y))} of {x.size} values differ"
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(x.astype(np.float64) - y.astype(np.float64))
+    if not np.isfinite(apart).all():
+        return "some values are not finite"
+    return f"the largest difference is {apart.max(initial=0.0):.3g}"
+
 
 T = TypeVar("T")
 #: What a law says where something left another global random state than a plain run does.
@@ -164,3 +225,47 @@ def _noting(kind: Any, made: list[Any], module: str) -> type:
         kind.__init__(self, seed)
 
     return _Same(kind.__name__, (kind,), {"__init__": begin})
+
+
+#: Seconds that its classes may take to import: they may import torch.
+LIMIT = 60.0
+
+
+def check_installed(distribution: str) -> None:
+    """Assert that the hooks of an installed package are found, and that all they offer can be imported.
+
+    A kit makes its plugin from the class, and sees neither a misspelt hook nor a target that is not there.
+    The package is imported in a child process. ``otcache plugins doctor`` looks at the same, and at what
+    the package requires.
+
+    Args:
+        distribution: by which the package is installed, as ``otcache-mine``.
+
+    Raises:
+        AssertionError: with all that is wrong.
+    """
+    name = normalise(distribution)
+    points = [p for p in found_entry_points(PluginSettings(), True) if p.distribution == name]
+    assert points, (
+        f"{distribution} is not installed with an entry point of the group otcache: write one into its "
+        "pyproject.toml, [project.entry-points.otcache], and install it anew, pip install -e FOLDER"
+    )
+    readings = read_points(points, targets=True, limit=LIMIT, cached=False)
+    wrong = [problem for reading in readings for problem in _problems(reading)]
+    assert not wrong, (
+        f"of {distribution}: {'; '.join(wrong)} (otcache plugins doctor says what to do)"
+    )
+
+
+def _problems(reading: Reading) -> Iterator[str]:
+    """Yield what is wrong, but for how long the import takes, which differs from machine to machine."""
+    for found in reading.findings:
+        if found.kind != "slow":
+            yield ": ".join(filter(None, (found.where, " ".join(found.what.split()))))
+    if not (reading.findings or reading.offers):
+        yield f"{reading.module} offers nothing: mark its hooks with @hookimpl"
+    if reading.printed.strip():
+        yield f"it prints when it is imported: {' '.join(reading.printed.split())}"
+    for offer in reading.offers:
+        for needed in offer.info().missing():
+            yield f"{offer.kind} {offer.name} needs {needed}, which is not installed"

@@ -1,22 +1,122 @@
-"""The executor's laws on every family of pipelines as tests."""
+"""Families of pipelines in miniature, the executor's laws on each, and components that several share."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import diffusers
 import pytest
 import torch
+from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from torch import nn
 
 from otcache_core.schedule import Schedule
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import tensors
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.testing.case import Case, Family
+
+#: Sampler steps of a family's run.
+N = 6
+
+
+@dataclass
+class Case:
+    """A tiny pipeline, the arguments of its call, and the branches it should show.
+
+    Attributes:
+        pipe: random weights, no text encoder where the pipeline takes embeddings.
+        call: named arguments, without generator and number of steps.
+        branches: in the order of their calls within a step; one name where guidance is one batch.
+        denoiser: name of the pipeline's attribute.
+        asked: ``num_inference_steps`` that gives these sampler steps.
+        output_type: what the pipeline returns without decoding; None where it takes none.
+        steps: sampler steps of the run.
+        notes: what the report says although nothing is wrong.
+        layer: an inner layer that runs once a forward; the first linear one where not given.
+        others: those of further denoisers, which take turns with it; a step calls one of them.
+    """
+
+    pipe: Any
+    call: dict[str, Any]
+    branches: tuple[str, ...]
+    denoiser: str = "transformer"
+    asked: int = N
+    output_type: str | None = "latent"
+    steps: int = N
+    layer: str = ""
+    notes: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.pipe.set_progress_bar_config(disable=True)
+        for module in self.modules:
+            module.eval()
+
+    @property
+    def module(self) -> nn.Module:
+        """The denoiser; of several the first."""
+        return self.modules[0]
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All denoisers."""
+        return tuple(getattr(self.pipe, name) for name in (self.denoiser, *self.others))
+
+    @property
+    def reuses_noise(self) -> bool:
+        """Whether a skipped step reuses the noise in a prediction, not the prediction itself."""
+        velocity = self.pipe.scheduler.config.get("prediction_type") == "v_prediction"
+        return velocity and not self.notes
+
+    @property
+    def inner(self) -> tuple[nn.Module, ...]:
+        """A layer inside each denoiser, where nothing of ours reaches."""
+        if self.layer:
+            return tuple(module.get_submodule(self.layer) for module in self.modules)
+        linear = (
+            (m for m in module.modules() if isinstance(m, nn.Linear)) for module in self.modules
+        )
+        return tuple(map(next, linear))
+
+    def __call__(self) -> torch.Tensor:
+        """One run; always from the same noise."""
+        call = {"generator": torch.Generator().manual_seed(0), "num_inference_steps": self.asked}
+        if self.output_type is not None:
+            call["output_type"] = self.output_type
+        with torch.no_grad():
+            return torch.as_tensor(self.pipe(**self.call, **call)[0])
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of docs/coverage.md.
+
+    Attributes:
+        name: as people say it.
+        pipeline: class name in diffusers.
+        build: makes a case; the same one every time.
+        asked: an argument of the pipeline's call that its branches come from; "" where there is none.
+    """
+
+    name: str
+    pipeline: str
+    build: Callable[[], Case]
+    asked: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why this family cannot be built here, "" where it can."""
+        kind = getattr(diffusers, self.pipeline, None)
+        if kind is None:
+            return f"diffusers {diffusers.__version__} has no {self.pipeline}"
+        if self.asked and self.asked not in inspect.signature(kind.__call__).parameters:
+            return f"{self.pipeline} of diffusers {diffusers.__version__} takes no {self.asked}"
+        return ""
+
 
 COMPUTED = (0, 1, 4)
 #: Skipped step and the computed one whose output it gets by reuse.
@@ -204,3 +304,69 @@ class FamilyLaws:
         values = [tensors(output)[0] for _, output in outputs.at(1)]
         for n, value in enumerate(values):
             assert not any(torch.equal(value, other) for other in values[:n])
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    """Standard normal numbers, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def ones(*shape: int) -> torch.Tensor:
+    """A mask that hides nothing."""
+    return torch.ones(*shape, dtype=torch.long)
+
+
+def picture(size: int = 16) -> torch.Tensor:
+    """A picture, shape (1, 3, size, size), in [0, 1]."""
+    return noise(1, 3, size, size, seed=2).sigmoid()
+
+
+def mask(size: int = 16) -> torch.Tensor:
+    """The left half, shape (1, 1, size, size)."""
+    half = torch.zeros(1, 1, size, size)
+    half[..., : size // 2] = 1.0
+    return half
+
+
+def signed(**embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Embeddings, and their negatives under the names of the negative prompt."""
+    return embeddings | {f"negative_{name}": -value for name, value in embeddings.items()}
+
+
+def both(**masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Masks for the prompt and the negative prompt."""
+    return masks | {f"negative_{name}": value for name, value in masks.items()}
+
+
+def absent(*names: str) -> dict[str, None]:
+    """Components left out."""
+    return dict.fromkeys(names)
+
+
+def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
+    """Downsamples by 2^(levels - 1)."""
+    torch.manual_seed(0)
+    return AutoencoderKL(  # type: ignore[no-untyped-call]  # theirs
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=(4,) * levels,
+        layers_per_block=1,
+        latent_channels=channels,
+        norm_num_groups=1,
+        sample_size=32,
+        **{"shift_factor": 0.06, "scaling_factor": 1.5} | config,
+    )
+
+
+def qwen_vae() -> AutoencoderKLQwenImage:
+    """Four channels, downsamples by 4."""
+    torch.manual_seed(0)
+    return AutoencoderKLQwenImage(  # type: ignore[no-untyped-call]  # theirs
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )
