@@ -17,6 +17,7 @@ import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from otcache_diffusers.execution.blocks.lists import block_lists
 from quality import Setting
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,9 +31,12 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_diffusers.architectures import published
-from otcache_diffusers.architectures.calls import flux_blueprint, qwen_image_blueprint, sd3_blueprint
 from otcache_diffusers.architectures.blueprint import Blueprint
-from otcache_diffusers.execution.blocks.lists import block_lists
+from otcache_diffusers.architectures.calls import (
+    flux_blueprint,
+    qwen_image_blueprint,
+    sd3_blueprint,
+)
 from otcache_diffusers.hooks import tensors
 
 LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}

@@ -33,9 +33,8 @@ from otcache_solvers.additive.lexicographic import Lexicographic
 from otcache_solvers.additive.peak_suppressed import PeakSuppressed
 from otcache_solvers.additive.second_order import SecondOrder
 from otcache_solvers.additive.shortest_path import ShortestPath
-from otcache_solvers.costs import Gram
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.propagation import NoPropagation
+from otcache_solvers.costs.gram import Gram
 from otcache_solvers.search.anchor import AnchorSearch
 from otcache_solvers.search.annealing import Annealing
 from otcache_solvers.search.gauss_newton import GaussNewton
@@ -48,7 +47,7 @@ from otcache_solvers.transport.quantile import Quantile
 from otcache_solvers.transport.simplex import HiGHS
 from otcache_solvers.transport.sinkhorn import Sinkhorn
 from otcache_solvers.transport.unbalanced import Unbalanced
-from otcache_solvers.vector_sum import Beam
+from otcache_solvers.vector_sum.beam import Beam
 from otcache_solvers.vector_sum.solver import VectorSum
 
 STEPS = (10, 20, 50, 100, 200, 500, 1000)

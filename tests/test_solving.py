@@ -9,8 +9,8 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
+from otcache.comparison.baselines import SolverSteps
 from otcache.comparison.runner import check_methods
-from otcache.comparison.solver_steps import SolverSteps
 from otcache.comparison.tuning import Tuning
 from otcache.solving import MEASURED, problem_of
 from otcache_core import Info, Need, Registry, Result, ScheduleProblem, Solution, hookimpl

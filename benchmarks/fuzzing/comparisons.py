@@ -19,9 +19,9 @@ from otcache.estimating import estimate
 from otcache.model_folder import ModelFolder
 from otcache.published import names, published
 from otcache.report import write_report
-from otcache.report.grid import grid_png
+from otcache.report.gallery import grid_png
+from otcache.report.images import Album
 from otcache.report.page import render
-from otcache.report.pictures import Album
 from otcache.report.results import FULL, Cell, Missing, Results
 from otcache.report.tables import csv_table, document, summary_table
 from otcache.samples import read_samples

@@ -11,7 +11,7 @@ from otcache_core.schedule import Span
 from otcache_core.testing import ToySampler
 from otcache_solvers.additive.open_loop import OpenLoopFit
 from otcache_solvers.additive.second_order import SecondOrder
-from otcache_solvers.costs import Gram
+from otcache_solvers.costs.gram import Gram
 from otcache_solvers.costs.gram_costs import GramCosts
 
 TOY = ToySampler(num_steps=14, num_samples=5, power=1.4)

@@ -19,13 +19,13 @@ from otcache_solvers.additive.open_loop import OpenLoopFit
 from otcache_solvers.additive.peak_suppressed import PeakSuppressed
 from otcache_solvers.additive.second_order import SecondOrder
 from otcache_solvers.additive.shortest_path import ShortestPath
-from otcache_solvers.costs import Gram, Outcome
 from otcache_solvers.costs.displacement import Displacement
+from otcache_solvers.costs.gram import Gram
 from otcache_solvers.costs.gram_costs import GramCosts
 from otcache_solvers.costs.local import Local
 from otcache_solvers.costs.lookback_costs import LookbackCosts
 from otcache_solvers.costs.mean_velocity import MeanVelocity
-from otcache_solvers.costs.propagation import NoPropagation
+from otcache_solvers.costs.outcome import Outcome
 from otcache_solvers.costs.sample_costs import SampleCosts
 from otcache_solvers.needs import library
 from otcache_solvers.search.anchor import AnchorSearch
@@ -36,7 +36,9 @@ from otcache_solvers.transport.quantile import Quantile
 from otcache_solvers.transport.simplex import HiGHS, NetworkSimplex
 from otcache_solvers.transport.sinkhorn import Sinkhorn
 from otcache_solvers.transport.unbalanced import Unbalanced
-from otcache_solvers.vector_sum import BranchAndBound, Enumeration, MinNormPoint, QuadraticProgram
+from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
+from otcache_solvers.vector_sum.enumeration import Enumeration
+from otcache_solvers.vector_sum.relaxation import MinNormPoint, QuadraticProgram
 from otcache_solvers.vector_sum.solver import VectorSum
 
 SAMPLER = ToySampler(num_steps=7, num_samples=3, power=1.5)

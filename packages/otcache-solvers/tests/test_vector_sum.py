@@ -14,17 +14,13 @@ from otcache_core import OtcacheError, Result, ScheduleProblem
 from otcache_core.displacements import Displacements, all_spans
 from otcache_core.testing import ToySampler
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.vector_sum import (
-    Beam,
-    BranchAndBound,
-    Enumeration,
-    MinNormPoint,
-    QuadraticProgram,
-    SpanVectors,
-)
+from otcache_solvers.vector_sum.beam import Beam
+from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
 from otcache_solvers.vector_sum.certificate import Certificate
-from otcache_solvers.vector_sum.relaxation import Closure
+from otcache_solvers.vector_sum.enumeration import Enumeration
+from otcache_solvers.vector_sum.relaxation import Closure, MinNormPoint, QuadraticProgram
 from otcache_solvers.vector_sum.solver import VectorSum
+from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
 #: Differences of this size are rounding of a Gram whose entries are about 1.
 NOISE = 1e-11

@@ -10,20 +10,19 @@ import pytest
 from otcache_core import OtcacheError
 from otcache_core.architecture import Architecture, CallCost, Canvas
 from otcache_core.plugins import Registry
-from otcache_video import plugin
-from otcache_video.architectures import calls, models
+from otcache_video import architectures, plugin
 
 Make = Callable[[], Architecture]
 #: Each model at the size its authors give: parameters, calls a step, channels and latent pixels of an
 #: output with its batch.
 FULL: dict[Make, tuple[Canvas, float, int, int]] = {
-    models.wan_2_1_1_3b: (Canvas(480, 832, 81), 1.42e9, 2, 16 * 21 * 60 * 104),
-    models.wan_2_1_14b: (Canvas(720, 1280, 81), 14.3e9, 2, 16 * 21 * 90 * 160),
-    models.wan_2_2_a14b: (Canvas(720, 1280, 81), 14.3e9, 2, 16 * 21 * 90 * 160),
-    models.hunyuan_video: (Canvas(720, 1280, 129), 12.8e9, 1, 16 * 33 * 90 * 160),
-    models.hunyuan_video_1_5: (Canvas(720, 1280, 121), 8.3e9, 2, 32 * 31 * 45 * 80),
-    models.cogvideox_5b: (Canvas(480, 720, 49), 5.57e9, 1, 2 * 16 * 13 * 60 * 90),
-    models.ltx_video: (Canvas(512, 704, 161), 1.92e9, 1, 2 * 128 * 21 * 16 * 22),
+    architectures.wan_2_1_1_3b: (Canvas(480, 832, 81), 1.42e9, 2, 16 * 21 * 60 * 104),
+    architectures.wan_2_1_14b: (Canvas(720, 1280, 81), 14.3e9, 2, 16 * 21 * 90 * 160),
+    architectures.wan_2_2_a14b: (Canvas(720, 1280, 81), 14.3e9, 2, 16 * 21 * 90 * 160),
+    architectures.hunyuan_video: (Canvas(720, 1280, 129), 12.8e9, 1, 16 * 33 * 90 * 160),
+    architectures.hunyuan_video_1_5: (Canvas(720, 1280, 121), 8.3e9, 2, 32 * 31 * 45 * 80),
+    architectures.cogvideox_5b: (Canvas(480, 720, 49), 5.57e9, 1, 2 * 16 * 13 * 60 * 90),
+    architectures.ltx_video: (Canvas(512, 704, 161), 1.92e9, 1, 2 * 128 * 21 * 16 * 22),
 }
 
 
@@ -44,8 +43,8 @@ def test_at_full_size(make: Make) -> None:
 @pytest.mark.parametrize(
     ("make", "tokens", "text", "width", "layers", "mlp"),
     [
-        (models.wan_2_1_1_3b, 21 * 30 * 52, calls.WAN_TEXT, 12 * 128, 30, 8960),
-        (models.wan_2_1_14b, 21 * 45 * 80, calls.WAN_TEXT, 40 * 128, 40, 13824),
+        (architectures.wan_2_1_1_3b, 21 * 30 * 52, architectures.WAN_TEXT, 12 * 128, 30, 8960),
+        (architectures.wan_2_1_14b, 21 * 45 * 80, architectures.WAN_TEXT, 40 * 128, 40, 13824),
     ],
 )
 def test_wan_by_hand(make: Make, tokens: int, text: int, width: int, layers: int, mlp: int) -> None:
@@ -60,31 +59,31 @@ def test_wan_by_hand(make: Make, tokens: int, text: int, width: int, layers: int
 
 
 def test_hunyuan_video_by_hand() -> None:
-    """S tokens of the clip and T of the text, side by side in all blocks, d = 3072.
+    """S tokens of the video and T of the text, side by side in all blocks, d = 3072.
 
     A block has attention 2 (S + T)^2 d and 12 d^2 for each token, in multiply-adds: 1.2e16 FLOPs a
     step, most of them attention.
     """
-    tokens, d = 33 * 45 * 80 + calls.HUNYUAN_TEXT, 24 * 128
+    tokens, d = 33 * 45 * 80 + architectures.HUNYUAN_TEXT, 24 * 128
     attention, layers = 2 * tokens**2 * d, 12 * tokens * d * d
     flops = 2 * (20 + 40) * (attention + layers)
-    assert measured(models.hunyuan_video).flops == pytest.approx(flops, rel=1e-2)
+    assert measured(architectures.hunyuan_video).flops == pytest.approx(flops, rel=1e-2)
     assert attention > 2 * layers
 
 
 def test_hunyuan_video_1_5_reads_all_its_text() -> None:
-    """54 blocks over clip, prompt, glyphs and picture, d = 2048; padding takes part in the arithmetic."""
-    text = calls.HUNYUAN_1_5_TEXT + calls.GLYPHS + calls.PICTURE
+    """54 blocks over video, prompt, glyphs and image, d = 2048; padding takes part in the arithmetic."""
+    text = architectures.HUNYUAN_1_5_TEXT + architectures.GLYPHS + architectures.IMAGE
     tokens, d = 31 * 45 * 80 + text, 16 * 128
     flops = 2 * 54 * (2 * tokens**2 * d + 12 * tokens * d * d)
-    assert measured(models.hunyuan_video_1_5).flops == pytest.approx(flops, rel=1e-2)
+    assert measured(architectures.hunyuan_video_1_5).flops == pytest.approx(flops, rel=1e-2)
 
 
 def test_frames_that_do_not_fit() -> None:
     with pytest.raises(OtcacheError, match="frames must be 1 above a multiple of 8, got 80"):
-        models.ltx_video().measure(Canvas(512, 704, 80), {})
+        architectures.ltx_video().measure(Canvas(512, 704, 80), {})
     with pytest.raises(OtcacheError, match="width must be a multiple of 16, got 1000"):
-        models.wan_2_1_14b().measure(Canvas(720, 1000, 81), {})
+        architectures.wan_2_1_14b().measure(Canvas(720, 1000, 81), {})
 
 
 def test_the_plugin_offers_them_all() -> None:

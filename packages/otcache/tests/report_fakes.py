@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from otcache.report.pictures import Pictures
+from otcache.report.images import Pictures
 from otcache.report.results import Cell, Missing, Results
 
 METHODS = {

@@ -22,13 +22,12 @@ from hypothesis import strategies as st
 from otcache.comparison import Settings, runner
 from otcache.comparison.answers import WITHIN, match
 from otcache.comparison.baselines import FluxTable
-from otcache.comparison.channel import ORPHANED
 from otcache.comparison.collect import Assembly, state_rmse
 from otcache.comparison.folder import CALIBRATION, Folder, Plan, slug
 from otcache.comparison.job import read_tagged, set_aside, spread
 from otcache.comparison.metrics import Measures
 from otcache.comparison.runner import check_methods
-from otcache.comparison.supervisor import Supervisor
+from otcache.comparison.supervisor import ORPHANED, Supervisor
 from otcache.comparison.timing import ABOVE, ROUNDS, Pair
 from otcache.comparison.tuning import Tuning
 from otcache.comparison.worker import Bench, Worker, full_runs
@@ -349,7 +348,7 @@ def test_a_stopped_comparison_blames_nobody_and_goes_on_later(tmp_path: Path) ->
 
 def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
     script = (
-        "from otcache.comparison.channel import Channel; import threading; "
+        "from otcache.comparison.supervisor import Channel; import threading; "
         "Channel().say('begin', what='x'); threading.Event().wait()"
     )
     words = [sys.executable, "-c", script]
@@ -363,7 +362,7 @@ def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_worker_ends_in_peace_while_its_supervisor_lives() -> None:
-    script = "from otcache.comparison.channel import Channel; Channel().say('begin', what='x')"
+    script = "from otcache.comparison.supervisor import Channel; Channel().say('begin', what='x')"
     words = [sys.executable, "-c", script]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.wait(timeout=30) == 0

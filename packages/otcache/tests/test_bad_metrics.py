@@ -15,7 +15,7 @@ import pytest
 from otcache.comparison.collect import Assembly, state_rmse
 from otcache.comparison.metrics import Measures
 from otcache.report import rebuild, write_report
-from otcache.report.pictures import Pictures
+from otcache.report.images import Pictures
 from otcache.report.results import Results
 from otcache_core import OtcacheError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric

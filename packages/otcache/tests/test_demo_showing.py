@@ -24,9 +24,8 @@ from otcache.demo.settings import DemoSettings
 from otcache.demo.showing import only, tables
 from otcache.demo.verdict import verdict
 from otcache.progress import Stages
-from otcache.report.palette import series_of
-from otcache.report.results import Cell, Results
-from otcache.report.scales import scale_of
+from otcache.report.plots import series_of
+from otcache.report.results import Cell, Results, scale_of
 from otcache_core import FileError, Info, Registry, Schedule, hookimpl
 from otcache_core.contracts import ClipWriter, Measured, SampleRequest, check_clip
 

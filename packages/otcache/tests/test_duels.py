@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from otcache.report.analysis import best_methods, duel_table, duels
-from otcache.report.grid import spread
+from otcache.report.gallery import spread
 from otcache.report.results import Cell, Results
 from otcache.report.tables import duels_markdown, markdown_table
 

@@ -23,7 +23,7 @@ from otcache.comparison.folder import Folder
 from otcache.comparison.job import Question
 from otcache.comparison.metrics import Measures
 from otcache.opening import read_lines
-from otcache.report.pictures import stack_shape
+from otcache.report.images import stack_shape
 from otcache.report.statistics import paired_ratio
 from otcache.samples import _unique
 from otcache.saving import save

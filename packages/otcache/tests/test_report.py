@@ -20,11 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache.report import rebuild, write_report
-from otcache.report.grid import LONGEST, frame_errors, grid_png, rows_of, spread, stills, strip
+from otcache.report.gallery import (
+    LONGEST,
+    frame_errors,
+    grid_png,
+    rows_of,
+    spread,
+    stills,
+    strip,
+    wall,
+)
+from otcache.report.images import Album, data_uri, encode, shrink
 from otcache.report.page import render
-from otcache.report.pictures import Album, data_uri, encode, shrink
 from otcache.report.results import Results
-from otcache.report.wall import wall
 from otcache_core import FileError, OtcacheError
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from otcache.report.images import Album
 from otcache.report.page import render
-from otcache.report.pictures import Album
 from otcache.report.results import Results
 
 sys.path.insert(0, str(Path(__file__).parent))

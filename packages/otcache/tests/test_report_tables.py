@@ -24,7 +24,7 @@ from otcache.report.analysis import (
     worst_first,
 )
 from otcache.report.page import render
-from otcache.report.palette import GREY, MOST, SERIES, coloured, front, rivals, series_of
+from otcache.report.plots import GREY, MOST, SERIES, coloured, front, rivals, series_of
 from otcache.report.results import Cell, Results
 from otcache.report.tables import (
     COSTS,

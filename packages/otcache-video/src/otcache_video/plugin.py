@@ -7,18 +7,15 @@ from otcache_core.plugins import Info, hookimpl
 
 @hookimpl
 def otcache_provide_metrics() -> list[Info]:
-    """Metrics of pairs of clips, over time."""
-    home = "otcache_video.metrics"
+    """Metrics of pairs of videos, over time."""
+    motion, features = "otcache_video.metrics.motion", "otcache_video.metrics.features"
+    vbench = "VBench's, on AlexNet features or DINO by path"
     return [
-        Info("flicker", f"{home}.flicker:Flicker", "RMSE of temporal differences (dtSSD)"),
-        Info("temporal-lpips", f"{home}.temporal_lpips:TemporalLpips", "tLP of TecoGAN"),
-        Info("warping-error", f"{home}.warping_error:WarpingError", "along the reference's flow"),
-        Info("motion-magnitude", f"{home}.motion_magnitude:MotionMagnitude", "ratio of motion"),
-        Info(
-            "subject-consistency",
-            f"{home}.subject_consistency:SubjectConsistency",
-            "VBench's, on AlexNet features or DINO by path",
-        ),
+        Info("flicker", f"{motion}:Flicker", "RMSE of temporal differences (dtSSD)"),
+        Info("temporal-lpips", f"{features}:TemporalLpips", "tLP of TecoGAN"),
+        Info("warping-error", f"{motion}:WarpingError", "along the reference's flow"),
+        Info("motion-magnitude", f"{motion}:MotionMagnitude", "ratio of motion"),
+        Info("subject-consistency", f"{features}:SubjectConsistency", vbench),
     ]
 
 
@@ -31,20 +28,19 @@ def otcache_provide_demos() -> list[Info]:
 
 @hookimpl
 def otcache_provide_writers() -> list[Info]:
-    """Files of clips."""
-    home = "otcache_video.writing"
+    """Video files."""
+    home = "otcache_video.writers"
+    about = "H.264 in an MP4 file, which every player and browser shows"
     return [
-        Info(
-            "mp4", f"{home}.mp4:Mp4", "H.264 in an MP4 file, which every player and browser shows"
-        ),
-        Info("webp", f"{home}.webp:WebP", "animated WebP, lossless, looped: a preview for a page"),
+        Info("mp4", f"{home}:Mp4", about),
+        Info("webp", f"{home}:WebP", "animated WebP, lossless, looped: a preview for a page"),
     ]
 
 
 @hookimpl
 def otcache_provide_architectures() -> list[Info]:
     """Published video models at full size."""
-    home = "otcache_video.architectures.models"
+    home = "otcache_video.architectures"
     return [
         Info("wan-2-1-1-3b", f"{home}:wan_2_1_1_3b", "Wan 2.1 T2V, 1.42 B parameters"),
         Info("wan-2-1-14b", f"{home}:wan_2_1_14b", "Wan 2.1 T2V, 14.3 B parameters"),

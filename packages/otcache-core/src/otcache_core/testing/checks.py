@@ -1,4 +1,4 @@
-"""Assertions that laws share: values that agree, arguments and random state left alone, an installed package."""
+"""Assertions that laws share: values agree, arguments and random state are left alone, a package is found."""
 
 from __future__ import annotations
 

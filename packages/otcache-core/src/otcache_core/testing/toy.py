@@ -1,4 +1,4 @@
-"""A sampler that can be known exactly, a nonlinear ODE under Euler in numpy, with its evaluator and its loop."""
+"""A sampler small enough to know exactly, a nonlinear ODE under Euler, with its evaluator and its loop."""
 
 from __future__ import annotations
 

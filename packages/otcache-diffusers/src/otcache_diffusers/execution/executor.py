@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,8 +24,14 @@ from otcache_core.forecasters.named import forecaster_of
 from otcache_core.schedule import Schedule
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.execution.cache_policy import CachePolicy
-from otcache_diffusers.execution.sharing import lent_companions
-from otcache_diffusers.hooks import Driven, StepPolicy, companions_of, drive, unsupported
+from otcache_diffusers.hooks import (
+    Driven,
+    StepPolicy,
+    companions_of,
+    denoisers_of,
+    drive,
+    unsupported,
+)
 
 
 class TorchRun(RunHandle):
@@ -141,3 +148,35 @@ def _companions(target: Any, policy: CachePolicy) -> list[str]:
 
 def _nothing_driven() -> None:
     """The context was left."""
+
+
+def lent_companions(target: Any) -> dict[str, list[str]]:
+    """Class names, by companion of ``target``, of other live pipelines that hold it and no denoiser.
+
+    Their calls of the companion, in a callback of a run of ``target`` say, could not be told from
+    its own.
+    """
+    found = {name: _holders(target, module) for name, module in companions_of(target).items()}
+    if not any(found.values()):
+        return {}
+    own = _holders(target, *denoisers_of(target).values()).keys()
+    lent = {
+        name: [text for key, text in by.items() if key not in own] for name, by in found.items()
+    }
+    return {name: others for name, others in lent.items() if others}
+
+
+def _holders(target: Any, *parts: Any) -> dict[int, str]:
+    """Return other pipelines with any of these as an attribute, by the identity of their ``__dict__``."""
+    holders: dict[int, str] = {}
+    for holder in gc.get_referrers(*parts):  # which looks at every object there is, once
+        attributes = holder if type(holder) is dict else getattr(holder, "__dict__", {})
+        if "_internal_dict" in attributes and attributes is not vars(target):
+            holders[id(attributes)] = _owner(holder)
+    return holders
+
+
+def _owner(holder: Any) -> str:
+    """The class of the pipeline, or of the pipeline whose ``__dict__`` the holder is."""
+    owners = (holder, *gc.get_referrers(holder))
+    return next((type(o).__name__ for o in owners if is_pipeline(o)), "a pipeline")

@@ -14,7 +14,7 @@ from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_solvers.needs import costs_of
 
 Ints = NDArray[np.intp]
-CERTIFICATE = "least possible largest span cost of the problem's costs"
+LEAST_MAXIMUM = "least possible largest span cost of the problem's costs"
 
 
 @final
@@ -140,6 +140,6 @@ def _solution(label: _Label, levels: list[Ints], num_steps: int) -> Solution:
         vector[0],
         Result.OPTIMAL,
         lower_bound=vector[0],
-        certificate=CERTIFICATE,
+        certificate=LEAST_MAXIMUM,
         stats={"span_costs": vector},
     )

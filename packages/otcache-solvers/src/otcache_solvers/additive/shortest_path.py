@@ -11,7 +11,7 @@ from otcache_core import Need, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_solvers.needs import costs_of, library
 
-CERTIFICATE = "least sum of the problem's span costs"
+LEAST_SUM = "least sum of the problem's span costs"
 
 
 @final
@@ -55,4 +55,4 @@ class ShortestPath(ScheduleSolver):
         except (nx.NetworkXNoPath, nx.NodeNotFound):
             return Solution(None, math.inf, Result.INFEASIBLE)
         schedule = Schedule(num_steps=len(costs), computed=tuple(step for _, step in path[:-1]))
-        return Solution(schedule, float(total), Result.OPTIMAL, float(total), CERTIFICATE)
+        return Solution(schedule, float(total), Result.OPTIMAL, float(total), LEAST_SUM)

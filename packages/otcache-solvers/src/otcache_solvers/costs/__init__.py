@@ -1,7 +1,5 @@
-"""Cost models: what a span of skipped steps is expected to cost."""
+"""Cost models: what a span of skipped steps is expected to cost.
 
-from otcache_solvers.costs.forecast import ForecastCosts
-from otcache_solvers.costs.gram import Gram
-from otcache_solvers.costs.outcome import Outcome
-
-__all__ = ["ForecastCosts", "Gram", "Outcome"]
+In order: ``samples`` checks recorded runs and keeps costs per sample; ``gram``, ``mean_velocity`` and ``displacement``
+need recorded runs alone, the last with ``propagation`` and ``outcome`` also the pipeline.
+"""

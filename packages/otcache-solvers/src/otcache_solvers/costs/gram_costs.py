@@ -14,7 +14,6 @@ from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
 from otcache_solvers.costs.gram import Gram
 
-Array = NDArray[np.float64]
 
 
 @final

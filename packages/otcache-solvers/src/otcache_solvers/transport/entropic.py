@@ -12,7 +12,6 @@ from otcache_core.errors import expected
 from otcache_solvers.transport.annealed import Annealed
 from otcache_solvers.transport.coupling import Coupling
 
-Floats = NDArray[np.float64]
 
 
 def couple(

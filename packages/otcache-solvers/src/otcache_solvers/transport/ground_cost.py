@@ -12,7 +12,6 @@ from otcache_core.errors import expected
 from otcache_solvers.costs.forecast import check_array
 from otcache_solvers.needs import ENDPOINTS, gram_of, grid_of
 
-Floats = NDArray[np.float64]
 #: A name of :data:`GROUND_COSTS`, or C itself.
 GroundCost = str | Floats
 

@@ -15,8 +15,6 @@ from otcache_solvers.vector_sum.relaxation import Relaxed
 from otcache_solvers.vector_sum.search import Found, PathSearch
 from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 
 @final

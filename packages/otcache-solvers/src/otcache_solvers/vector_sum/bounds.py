@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from otcache_solvers.needs import library
 from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 

@@ -14,18 +14,13 @@ from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
 from otcache_solvers.needs import displacements_of
-from otcache_solvers.vector_sum import (
-    BranchAndBound,
-    Enumeration,
-    Found,
-    MinNormPoint,
-    PathSearch,
-    Relaxation,
-    Relaxed,
-    SpanVectors,
-)
+from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
 from otcache_solvers.vector_sum.certificate import Certificate
+from otcache_solvers.vector_sum.enumeration import Enumeration
 from otcache_solvers.vector_sum.labels import reachable
+from otcache_solvers.vector_sum.relaxation import MinNormPoint, Relaxation, Relaxed
+from otcache_solvers.vector_sum.search import Found, PathSearch
+from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
 NEEDS = frozenset({Need.DISPLACEMENTS})
 LOOSE = "Fractional flows may cancel where no path does. Try BranchAndBound()."

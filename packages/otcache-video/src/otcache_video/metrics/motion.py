@@ -1,4 +1,7 @@
-"""Metrics of motion: flicker, the error along the reference's optical flow, the amount of motion; the flow itself below."""
+"""Metrics of motion: flicker, warping error and motion magnitude.
+
+The optical flow that the latter two use is below them.
+"""
 
 from __future__ import annotations
 

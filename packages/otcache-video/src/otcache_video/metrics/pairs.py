@@ -1,4 +1,4 @@
-"""What all metrics of videos share: one value a pair, and findings of the reference kept for the next method."""
+"""What metrics of videos share: one value a pair, and a memory of what was found in references."""
 
 from __future__ import annotations
 

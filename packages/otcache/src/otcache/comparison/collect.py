@@ -16,7 +16,7 @@ from otcache.comparison.metrics import ODE, STATES, Measures
 from otcache.comparison.timing import speed
 from otcache.opening import FRAMES_PER_SECOND
 from otcache.progress import Advance, Stages
-from otcache.report.pictures import Pictures
+from otcache.report.images import Pictures
 from otcache.report.results import FULL, Cell, Missing, Results
 from otcache_core import OtcacheError
 from otcache_core.errors import expected

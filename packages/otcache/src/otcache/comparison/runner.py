@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from otcache.comparison.baselines import PREFIX, solver_of
 from otcache.comparison.collect import Assembly
 from otcache.comparison.folder import CALIBRATION, Folder
 from otcache.comparison.job import Job
 from otcache.comparison.metrics import Measures
-from otcache.comparison.solver_steps import PREFIX, solver_of
 from otcache.comparison.supervisor import Supervisor
 from otcache.progress import Stages
 from otcache.report import write_report

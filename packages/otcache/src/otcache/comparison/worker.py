@@ -23,8 +23,7 @@ import numpy as np
 
 from otcache.calibration.recipe import Recipe
 from otcache.comparison.answers import as_read, facts, match, said, settings_of
-from otcache.comparison.baselines import ScheduledBaseline, calibrated
-from otcache.comparison.channel import Channel
+from otcache.comparison.baselines import ScheduledBaseline, SolverSteps, calibrated, solver_of
 from otcache.comparison.folder import (
     CALIBRATION,
     REFERENCE,
@@ -35,7 +34,7 @@ from otcache.comparison.folder import (
     Run,
 )
 from otcache.comparison.job import Job
-from otcache.comparison.solver_steps import SolverSteps, solver_of
+from otcache.comparison.supervisor import Channel
 from otcache.comparison.timing import take_turns
 from otcache.comparison.tuning import Tuning
 from otcache.opening import open_pipeline

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from otcache.demo.run import DemoOutcome
 from otcache.report.analysis import headlines
-from otcache.report.results import FULL
-from otcache.report.scales import OURS
+from otcache.report.results import FULL, OURS
 from otcache.saving import writers
 from otcache_core import FileError
 from otcache_core.plugins import Registry

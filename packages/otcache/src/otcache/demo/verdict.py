@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from otcache.report.analysis import Duel, duels, headlines, level
-from otcache.report.results import Results
-from otcache.report.scales import scale_of
+from otcache.report.results import Results, scale_of
 
 
 def verdict(results: Results, temporal: Sequence[str] = ()) -> str:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from otcache.console import as_utf8
 from otcache.progress import Stages
-from otcache.report.pictures import Pictures
+from otcache.report.images import Pictures
 from otcache.report.results import Results
 from otcache_core.files import write_bytes
 
 if TYPE_CHECKING:
-    from otcache.report.pictures import Album
+    from otcache.report.images import Album
 
 __all__ = ["rebuild", "write_report"]
 
@@ -44,7 +44,7 @@ def write_report(
         FileError: if a file cannot be written.
         OtcacheError: if pictures do not fit the results, or clips come without a frame rate.
     """
-    from otcache.report.pictures import Album
+    from otcache.report.images import Album
 
     folder = Path(directory)
     album = Album.of(results, pictures) if pictures else None
@@ -76,7 +76,7 @@ def rebuild(directory: str | Path, *, stages: Stages | None = None) -> list[Path
     Raises:
         FileError: if a file cannot be read or written, naming it.
     """
-    from otcache.report.pictures import Album
+    from otcache.report.images import Album
 
     folder = Path(directory)
     results = Results.load(folder / RESULTS)
@@ -100,7 +100,7 @@ def _write(
 
 
 def _makers(results: Results, album: Album | None) -> dict[str, Callable[[], bytes]]:
-    from otcache.report.grid import grid_png
+    from otcache.report.gallery import grid_png
     from otcache.report.page import render
     from otcache.report.plots import ERROR_SIZE, draw_png, error_plot, strips_plot, strips_size
     from otcache.report.tables import csv_table, document

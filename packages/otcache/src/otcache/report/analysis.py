@@ -10,8 +10,7 @@ from functools import lru_cache
 from rich.table import Table
 from rich.text import Text
 
-from otcache.report.results import Cell, Results
-from otcache.report.scales import OURS, Scale, scale_of
+from otcache.report.results import OURS, Cell, Results, Scale, scale_of
 from otcache.report.statistics import (
     Interval,
     mean_interval,

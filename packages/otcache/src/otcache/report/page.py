@@ -29,13 +29,19 @@ from otcache.report.analysis import (
     tags_of,
     totals,
 )
-from otcache.report.palette import GREY, SERIES, series_of
-from otcache.report.pictures import Album
-from otcache.report.plots import draw_svg, error_plot, strips, without_strip
-from otcache.report.results import Cell, Results
-from otcache.report.scales import OURS, Scale, scale_of
+from otcache.report.gallery import wall
+from otcache.report.images import Album
+from otcache.report.plots import (
+    GREY,
+    SERIES,
+    draw_svg,
+    error_plot,
+    series_of,
+    strips,
+    without_strip,
+)
+from otcache.report.results import OURS, Cell, Results, Scale, scale_of
 from otcache.report.tables import caption, costs, figure
-from otcache.report.wall import wall
 
 
 def page_data(results: Results) -> dict[str, Any]:

@@ -29,8 +29,7 @@ from otcache.report.analysis import (
     shared_budgets,
     totals,
 )
-from otcache.report.results import Cell, Results
-from otcache.report.scales import OURS, scale_of
+from otcache.report.results import OURS, Cell, Results, scale_of
 
 #: What was not measured, or is withheld.
 NONE = "-"

@@ -131,7 +131,7 @@ FORMAT = {"format": "otcache-pictures", "version": "1"}
 @dataclass(frozen=True)
 class Album:
     """Pictures, or clips, in 8 bits a channel, no side longer than
-    :data:`~otcache.report.pictures.LARGEST`.
+    :data:`~otcache.report.images.LARGEST`.
 
     A page made from an album that was kept is the page made from the pictures, byte for byte, since
     both see these.

@@ -1,23 +1,24 @@
-"""The state machine between the hooks and a policy."""
+"""The state of a run between the hooks and a step hook."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify, once
 from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments
-from otcache_diffusers.hooks.branches import Branches, Group
 from otcache_diffusers.hooks.companions import Companions
 from otcache_diffusers.hooks.memory import apart
 from otcache_diffusers.hooks.policy import Retired, RunInfo, StepPolicy
 from otcache_diffusers.hooks.prediction import Place
-from otcache_diffusers.hooks.timecheck import TimeCheck
+from otcache_diffusers.hooks.start import latest_time
 
 #: Makes the RunInfo of an announced run from the first call's arguments; None where the run was lost.
 Announcement = Callable[[Arguments], RunInfo | None]
@@ -297,3 +298,142 @@ class Conductor:
         if not self._warned & {message, fact or message}:
             self._warned |= {message, fact or message}
             self._policy.warn(message)
+
+
+class Group(NamedTuple):
+    """Calls that only their order within the step tells apart.
+
+    Attributes:
+        denoiser: its name in the pipeline where its calls are told apart from the main one's, else "".
+        context: name the pipeline gave the call through ``cache_context``; "" for none.
+        shape: shape of the state among the arguments, so that a batch that shrinks when guidance ends
+            is never mixed with the one before.
+    """
+
+    denoiser: str
+    context: str
+    shape: tuple[int, ...]
+
+
+class Branches:
+    """Names the calls of one run and notices when their order cannot be trusted.
+
+    A group that makes n calls in the first step it appears in must make n in every later step, or
+    none. Where it does not, the n-th call may be another branch than before. If a forecast was
+    handed out in that step an ExecutionError says so, since it may have been the wrong branch's;
+    otherwise ``trusted`` is False from then on and the reason is returned once.
+    """
+
+    def __init__(self) -> None:
+        self.trusted = True
+        self._expected: dict[Group, int] = {}
+        self._names: dict[Group, str] = {}
+        self._counts: Counter[Group] = Counter()
+        self._forecast = False
+        #: Branches of the step before; empty in the first one.
+        self.latest: tuple[str, ...] = ()
+
+    def name(self, group: Group, step: int) -> str:
+        """The branch of the next call; may flip ``trusted``."""
+        n = self._counts[group]
+        self._counts[group] += 1
+        if n >= self._expected.get(group, n + 1):
+            self._distrust(group, step)
+        self._names.setdefault(group, self._base(group))
+        return self._numbered(group, n)
+
+    def regroup(self, group: Group, other: Group) -> None:
+        """Count the first call of a run, whose output has shown which argument is the state."""
+        if group != other and group in self._names:
+            self._counts[other] += self._counts.pop(group)
+            self._names.setdefault(other, self._names.pop(group))
+
+    def forecast(self) -> None:
+        """A forecast was handed out in this step."""
+        self._forecast = True
+
+    def close(self, step: int) -> None:
+        """The step is over; may flip ``trusted``."""
+        for group, n in self._counts.items():
+            if n != self._expected.setdefault(group, n):
+                self._distrust(group, step)
+        counts = self._counts.items()
+        self.latest = tuple(self._numbered(group, k) for group, n in counts for k in range(n))
+        self._counts.clear()
+        self._forecast = False
+
+    def _numbered(self, group: Group, n: int) -> str:
+        """The branch of a group's call number n, from 0 on."""
+        return self._names[group] if n == 0 else f"{self._names[group]}#{n + 1}"
+
+    def _base(self, group: Group) -> str:
+        base = " ".join(part for part in (group.denoiser, group.context or "call") if part)
+        if base not in self._names.values():
+            return base
+        return f"{base} {'x'.join(map(str, group.shape))}"
+
+    def _distrust(self, group: Group, step: int) -> None:
+        if self.trusted and self._forecast:
+            raise ExecutionError(
+                f"step {step}: the denoiser must be called {self._expected[group]} times, as "
+                f"in the first step, got {self._counts[group]}: the pipeline does not name "
+                "its branches, so a forecast may have gone to the wrong one. "
+                "Keep guidance on for the whole run."
+            )
+        self.trusted = False
+
+
+#: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000.
+_CONVENTIONS = torch.tensor([[1.0, 0.0], [1e-3, 0.0], [-1e-3, 1.0]])
+#: bfloat16 keeps 8 bits.
+_RTOL, _ATOL = 1e-2, 1e-4
+
+
+class TimeCheck:
+    """Compares the time argument with ``scheduler.timesteps`` on the device, into a flag read once.
+
+    The convention is the one that fits at step 0; where none does, nothing is claimed.
+    """
+
+    def __init__(self) -> None:
+        self._timesteps: torch.Tensor | None = None
+        self._conventions = _CONVENTIONS
+        self._first: torch.Tensor | None = None
+        self._always: torch.Tensor | None = None
+        self._bad: torch.Tensor | None = None
+
+    def begin(self, timesteps: torch.Tensor | None) -> None:
+        """Take the timesteps of a run that starts, t_0 first; None where they are not known."""
+        self._collect()
+        self._timesteps = None if timesteps is None else timesteps.float()
+
+    def see(self, step: int, timestep: Any) -> None:
+        """The denoiser is called at ``step`` with this time argument."""
+        if self._timesteps is None or step >= len(self._timesteps):
+            return
+        latest = latest_time(timestep)
+        if latest is None:
+            return
+        passed = latest.float()
+        if self._timesteps.device != passed.device:
+            self._timesteps = self._timesteps.to(passed.device)
+        if self._conventions.device != passed.device:
+            self._conventions = self._conventions.to(passed.device)
+        scale, shift = self._conventions.unbind(1)
+        wanted = scale * self._timesteps[step] + shift
+        fits = ((passed - wanted).abs() <= _RTOL * wanted.abs() + _ATOL) | ~wanted.isfinite()
+        if self._first is None or self._always is None:
+            self._first = self._always = fits
+        self._always = self._always & fits
+
+    def failed(self) -> bool:
+        """Read the flag: whether some run passed other times than its scheduler's. Syncs."""
+        self._collect()
+        return self._bad is not None and bool(self._bad)
+
+    def _collect(self) -> None:
+        """Fold the run's flag into one for all runs: a handle may see millions of them."""
+        if self._first is not None and self._always is not None:
+            bad = self._first.any() & ~self._always.any()
+            self._bad = bad if self._bad is None else bad | self._bad.to(bad.device)
+        self._first = self._always = None

@@ -1,9 +1,9 @@
-"""Where in a run we are, told by a pipeline's scheduler."""
+"""Count a pipeline's steps by the calls of its scheduler."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from functools import partial
 from numbers import Real
@@ -14,7 +14,6 @@ import numpy as np
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.leases import refuse_late_run
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.bar import Bar
 from otcache_diffusers.hooks.conductor import Conductor
 from otcache_diffusers.hooks.grid import sigma_grid, steps_of, times_of
 from otcache_diffusers.hooks.home import Calls, Home, under_way
@@ -300,3 +299,46 @@ def _length(*rows: Any) -> int:
 def _whole(total: Any) -> int:
     """A bar's total as a number of steps; 0 where it is none."""
     return int(float(total)) if isinstance(total, Real) and float(total).is_integer() else 0
+
+
+class Bar:
+    """Stands for a progress bar and tells when its loop is over.
+
+    Pipelines enter the bar as a context or iterate over it. Of one that does neither nothing is told.
+
+    Args:
+        bar: the real one, to which everything else goes.
+        over: called once, with whether the loop was left without an exception, or a ``break``.
+    """
+
+    def __init__(self, bar: Any, over: Callable[[bool], None]) -> None:
+        self._bar, self._over = bar, over
+
+    def __enter__(self) -> Any:
+        return self._bar.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        self._end(error[0] is None)
+        return self._bar.__exit__(*error)
+
+    def __iter__(self) -> Iterator[Any]:
+        whole = False
+        try:
+            yield from self._bar
+            whole = True
+        finally:
+            self._end(whole)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bar, name)
+
+    def __len__(self) -> int:
+        return len(self._bar)
+
+    def _end(self, whole: bool) -> None:
+        over, self._over = self._over, _nothing
+        over(whole)
+
+
+def _nothing(whole: bool) -> None:
+    """The end was told already."""

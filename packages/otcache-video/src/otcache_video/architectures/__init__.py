@@ -1,1 +1,0 @@
-"""Published video models at full size, measured on the meta device: no weights, no memory."""
