@@ -23,8 +23,8 @@ import numpy as np
 from otcache.targets import choose
 from otcache_core import Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Evaluator, SampleRequest
-from otcache_core.displacements import Displacements
 from otcache_core.plugins import Registry
+from otcache_core.problem import Displacements
 from otcache_diffusers import demo
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.propagation.base import Propagation

@@ -13,7 +13,7 @@ from ideas_bench import Bench, Row, describe
 from ideas_loop import SCALE, Adapt, N, Plan, Run, run
 from numpy.typing import NDArray
 
-from otcache_core.warp import interpolate, round_to_steps
+from otcache_core.transport import interpolate, round_to_steps
 
 FIRST = 3  # computed outputs that are looked at, and steps that stay
 STRENGTHS = (1.0, 0.6, 0.8, 0.9, 1.1, 1.2, 1.4)

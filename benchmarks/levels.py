@@ -26,8 +26,8 @@ import otcache
 from otcache.report.statistics import paired_ratio
 from otcache.targets import choose
 from otcache_core import Schedule
-from otcache_core.architecture import Canvas
 from otcache_core.contracts import SampleRequest
+from otcache_core.models import Canvas
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_diffusers.architectures import published

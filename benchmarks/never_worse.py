@@ -30,7 +30,7 @@ from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
 
 BATCH = 16

@@ -28,7 +28,7 @@ from otcache_core import Policy, Provenance, Schedule, ScheduleProblem
 from otcache_core.interpolation import clear_cache
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import ToySampler
-from otcache_core.warp import round_to_steps
+from otcache_core.transport import round_to_steps
 from otcache_solvers.additive.lexicographic import Lexicographic
 from otcache_solvers.additive.peak_suppressed import PeakSuppressed
 from otcache_solvers.additive.second_order import SecondOrder

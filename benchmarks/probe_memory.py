@@ -116,30 +116,30 @@ def _recorded(pipe: Any, call: dict[str, Any], num_steps: int, keep: Any) -> lis
 
 
 def _probe(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.keep import Keep
+    from otcache_core.storage.recordings import Keep
 
     return _digest(_recorded(pipe, call, num_steps, Keep(0, folder))[0].states[-1])
 
 
 def _in_memory(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.keep import Keep
+    from otcache_core.storage.recordings import Keep
 
     return _digest(_recorded(pipe, call, num_steps, Keep(2**40))[0].states[-1])
 
 
 def _sketch(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.keep import Keep
+    from otcache_core.storage.recordings import Keep
 
     _recorded(pipe, call, num_steps, Keep(0, folder, coordinates=2**16))
     return ""
 
 
 def _costs(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.identification import identify
-    from otcache_core.keep import Keep
-    from otcache_core.plugins import Registry
-    from otcache_core.slabs import inner_products
     from otcache_solvers.costs.propagation.none import NoPropagation
+
+    from otcache_core.identification import identify
+    from otcache_core.plugins import Registry
+    from otcache_core.storage.recordings import Keep, inner_products
 
     runs = _recorded(pipe, call, num_steps, Keep(0, folder))
     for name in ("local", "gram", "mean-velocity"):

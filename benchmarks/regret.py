@@ -28,7 +28,7 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import Evaluator, SampleRequest
 from otcache_core.plugins import Registry
 from otcache_core.trajectory import Trajectory
-from otcache_core.warp import interpolate
+from otcache_core.transport import interpolate
 from otcache_diffusers import demo
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.forecast import ForecastCosts

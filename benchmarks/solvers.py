@@ -29,7 +29,7 @@ from otcache_core import Need, OtcacheError, Result, ScheduleProblem, Solution
 from otcache_core.contracts import SampleRequest, ScheduleSolver
 from otcache_core.interpolation import schedule_on
 from otcache_core.plugins import Registry, installed
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
 
 BUDGETS = (4, 5, 6, 8, 10, 15)

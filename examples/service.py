@@ -15,7 +15,7 @@ from own_loop import STEPS, Velocity
 import otcache
 from otcache_core import Info, Registry, Result, ScheduleProblem, Solution, hookimpl
 from otcache_core.contracts import ScheduleSolver
-from otcache_core.warp import round_to_steps
+from otcache_core.transport import round_to_steps
 
 #: Steps are the solver's, so little is spent on looking for others.
 SHORT = otcache.Recipe(ladder=(3, 6, 12), anchor_trials=2, climb_trials=1, rounding_runs=0.0)

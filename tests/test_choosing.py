@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from otcache.calibration.choices import check_choices
 from toy import STEPS, make_loop
 
 import otcache
 from otcache import cli
-from otcache.calibration.choices import check_choices
 from otcache.calibration.recipe import Recipe
 from otcache.planning import nodes_of
 from otcache.solving import problem_of
@@ -31,7 +31,7 @@ from otcache_core.interpolation import ends_at, schedule_on
 from otcache_core.plugins import installed
 from otcache_core.problem import Need
 from otcache_core.trajectory import Trajectory
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 #: Little of everything; no further roundings, which quantile alone has.
 FEW = Recipe(anchor_trials=2, climb_trials=0, cost_samples=1, rounding_runs=0.0, gap_runs=0.5)

@@ -14,7 +14,7 @@ import pytest
 
 import otcache
 from otcache import cli
-from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
+from otcache_core.models import Architecture, CallCost, Canvas, Configs
 from otcache_core.plugins import Info, Registry, hookimpl
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,7 +15,7 @@ import otcache
 from otcache.planning import doubtful
 from otcache.report.statistics import mean_interval
 from otcache_core.errors import OtcacheNotice
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 RECIPE = otcache.Recipe(anchor_trials=4, climb_trials=2, cost_samples=2)
 HELD_OUT = list(range(100, 132))

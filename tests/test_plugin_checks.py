@@ -15,7 +15,7 @@ import pytest
 
 from otcache.plugin_tools.checking import Checked, check
 from otcache_core.plugins import Info, Registry, hookimpl, installed
-from otcache_core.plugins.kinds import CONTRACTS
+from otcache_core.plugins.lookups import CONTRACTS
 from otcache_core.plugins.registry import hook_name
 from otcache_core.problem import Result, ScheduleProblem
 from otcache_core.testing import KnownAnswer, LawResult, NotApplicable, Outcome

@@ -21,7 +21,7 @@ from otcache.comparison import Job, Settings, compare
 from otcache.single import run_once
 from otcache.solving import MEASURED
 from otcache_core import Registry, Schedule
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 OURS = Registry(entry_points=False)
 OURS.register_builtin()
@@ -203,7 +203,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from otcache_core.contracts import CacheExecutor, FeatureProbe, Measured, RunReport
-from otcache_core.contracts.executor import ReportedRun
+from otcache_core.contracts.execution import ReportedRun
 from otcache_core.plugins import Info, hookimpl
 
 

@@ -184,7 +184,7 @@ from otcache_core.plugins import Info, hookimpl
 
 @hookimpl
 def otcache_provide_forecasters():
-    return [Info("mine", "otcache_core.forecasters.linear:Linear")]
+    return [Info("mine", "otcache_core.forecasters.extrapolation:Linear")]
 
 
 @hookimpl

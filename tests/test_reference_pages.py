@@ -16,8 +16,8 @@ import pytest
 from otcache.comparison.folder import Run
 from otcache.report.results import Cell, Missing, Results
 from otcache_core import Calibration, Policy, Provenance, Rung, Schedule, ScheduleTable
-from otcache_core.array_files import load_arrays
 from otcache_core.calibration import Measured
+from otcache_core.storage.array_files import load_arrays
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

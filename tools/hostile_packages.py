@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-UNIFORM = "otcache_core.solvers.uniform:Uniform"
-BRUTE = "otcache_core.solvers.brute_force:BruteForce"
+UNIFORM = "otcache_core.solvers.plain:Uniform"
+BRUTE = "otcache_core.solvers.plain:BruteForce"
 #: Leaves a trace where a module is imported by another process than the one that reads it for a list.
 TRACE = """import os as _os, sys as _sys
 if "otcache_core.plugins.reading" not in _sys.modules and _os.environ.get("HOSTILE_TRACES"):
@@ -127,9 +127,9 @@ PACKAGES = (
     Hostile(
         "shadows",
         hook("solvers", ("quantile", BRUTE), ("anchor-search", BRUTE))
-        + hook("forecasters", ("fitted", "otcache_core.forecasters.reuse:Reuse")).partition("\n")[
-            2
-        ],
+        + hook("forecasters", ("fitted", "otcache_core.forecasters.extrapolation:Reuse")).partition(
+            "\n"
+        )[2],
         "offers the same name",
         "ask for it as 'shadows/",
     ),

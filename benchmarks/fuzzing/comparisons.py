@@ -26,8 +26,8 @@ from otcache.report.results import FULL, Cell, Missing, Results
 from otcache.report.tables import csv_table, document, summary_table
 from otcache.samples import read_samples
 from otcache_core import Info, Registry, hookimpl
-from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
 from otcache_core.contracts import QualityMetric
+from otcache_core.models import Architecture, CallCost, Canvas, Configs
 
 SAMPLES = (("a red circle", 1000, "shape"), ("the digit 7", 1000, "glyph,digit"), ("$5", 1, ""))
 

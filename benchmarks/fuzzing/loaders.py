@@ -22,7 +22,7 @@ from otcache_core import OtcacheError, Policy, Provenance, Schedule, ScheduleTab
 from otcache_core.calibration import Calibration, Measured, Rung
 from otcache_core.contracts import Evaluation
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, MeanVelocityPaper, Reuse, Taylor
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 N = 10
 GRID = np.linspace(1.0, 0.0, N + 1)

@@ -6,7 +6,7 @@ import sys
 
 from otcache_core import Info, Registry, Result, Schedule, ScheduleProblem, Solution, hookimpl
 from otcache_core.contracts import ScheduleSolver
-from otcache_core.warp import round_to_steps
+from otcache_core.transport import round_to_steps
 
 
 class Early(ScheduleSolver):

@@ -19,7 +19,6 @@ from otcache_all_kinds.writer import Apng
 from PIL import Image
 
 from otcache_core import Registry
-from otcache_core.architecture import Canvas
 from otcache_core.contracts import (
     Baseline,
     CacheExecutor,
@@ -31,7 +30,8 @@ from otcache_core.contracts import (
     SampleRequest,
     ScheduleSolver,
 )
-from otcache_core.solvers.brute_force import Minimax, Objective
+from otcache_core.models import Canvas
+from otcache_core.solvers.plain import Minimax, Objective
 from otcache_core.testing import (
     BaselineConformance,
     ClipWriterConformance,

@@ -32,8 +32,8 @@ from otcache_core.contracts import (
     Storage,
     check_clip,
 )
-from otcache_core.files import write_bytes
 from otcache_core.forecasters import Linear, Reuse
+from otcache_core.storage.files import write_bytes
 from otcache_core.testing import (
     ClipWriterConformance,
     CostModelConformance,

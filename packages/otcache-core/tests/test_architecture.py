@@ -8,7 +8,7 @@ import types
 import pytest
 
 from otcache_core import OtcacheError
-from otcache_core.architecture import Architecture, CallCost, Canvas
+from otcache_core.models import Architecture, CallCost, Canvas
 from otcache_core.plugins import Info, Registry, hookimpl
 
 TOY = Architecture("Toy", "no guidance", "ToyNet", "here", lambda canvas, own: CallCost(1, 2, 3))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors.numpy import load_file
 
-from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.errors import FileError
-from otcache_core.slabs import mapped
+from otcache_core.storage.array_files import load_arrays, map_arrays, save_arrays
+from otcache_core.storage.recordings import mapped
 
 FLOATS = st.sampled_from([np.float64, np.float32, np.float16]).flatmap(
     lambda kind: arrays(kind, array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=5))

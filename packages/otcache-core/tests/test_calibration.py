@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from otcache_core import Calibration, FileError, OtcacheError, Rung, Schedule
-from otcache_core.array_files import save_arrays
 from otcache_core.calibration import Measured
+from otcache_core.storage.array_files import save_arrays
 
 
 def test_it_comes_back_as_it_was(calibration: Calibration, tmp_path: Path) -> None:

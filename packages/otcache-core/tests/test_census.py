@@ -24,8 +24,8 @@ from otcache_core import Info, hookimpl
 def otcache_provide_{kind}():
     return [Info("{name}", "{target}", "one", api=2, options={options})]
 """
-TAYLOR = "otcache_core.forecasters.taylor:Taylor"
-UNIFORM = "otcache_core.solvers.uniform:Uniform"
+TAYLOR = "otcache_core.forecasters.extrapolation:Taylor"
+UNIFORM = "otcache_core.solvers.plain:Uniform"
 #: One module for each way in which an import can go wrong for who imports it.
 HOSTILE = {
     "leaves": "import os\nos._exit(0)",
@@ -110,12 +110,12 @@ class Local:
 
     @hookimpl
     def otcache_provide_solvers(self) -> list[Info]:
-        return [Info("uniform", "otcache_core.solvers.brute_force:BruteForce")]
+        return [Info("uniform", "otcache_core.solvers.plain:BruteForce")]
 
 
 @pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
 def test_a_name_offered_twice_hurts_only_who_asks_for_it(install: Install) -> None:
-    install("shadow", source("solvers", "uniform", "otcache_core.solvers.brute_force:BruteForce"))
+    install("shadow", source("solvers", "uniform", "otcache_core.solvers.plain:BruteForce"))
     install("one", source("solvers", "mine", UNIFORM))
     install("two", source("solvers", "mine", UNIFORM))
     registry = Registry()
@@ -179,7 +179,7 @@ def otcache_provide_solvers():
 
 @hookimpl(specname="otcache_provide_forecasters")
 def ours():
-    return [Info("sound", "otcache_core.forecasters.reuse:Reuse", "x", api=2)]
+    return [Info("sound", "otcache_core.forecasters.extrapolation:Reuse", "x", api=2)]
 """
 
 

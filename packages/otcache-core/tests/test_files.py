@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from otcache_core import FileError, Policy
-from otcache_core.array_files import array, load_arrays, save_arrays
-from otcache_core.files import read_bytes, write_bytes
+from otcache_core.storage.array_files import array, load_arrays, save_arrays
+from otcache_core.storage.files import read_bytes, write_bytes
 
 Spoil = Callable[[str, str], Path]
 

@@ -23,7 +23,7 @@ from otcache_core import (
     ScheduleError,
 )
 from otcache_core.forecasters.strength import StrengthCurve, linear_weights
-from otcache_core.warp import interpolate, uniform_steps
+from otcache_core.transport import interpolate, uniform_steps
 
 N = 50
 

@@ -22,16 +22,15 @@ from otcache_core import (
     Provenance,
     Schedule,
 )
-from otcache_core.array_files import load_arrays, save_arrays
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Evaluator
 from otcache_core.errors import ExecutionError, FileError, ScheduleError
-from otcache_core.files import make_folder, read_bytes, write_bytes
-from otcache_core.json_files import load_json, save_json
-from otcache_core.keep import Keep
 from otcache_core.loop import Loop
 from otcache_core.loop_run import finished
-from otcache_core.spill import check_space
+from otcache_core.storage.array_files import load_arrays, save_arrays
+from otcache_core.storage.files import make_folder, read_bytes, write_bytes
+from otcache_core.storage.json_files import load_json, save_json
+from otcache_core.storage.recordings import Keep, check_space
 from otcache_core.testing import ToyEvaluator, ToySampler
 
 GRID = tuple(np.linspace(1.0, 0.0, 7).tolist())
@@ -218,7 +217,7 @@ def test_a_disk_without_room_for_recorded_runs(
     def usage(folder: Path) -> SimpleNamespace:
         return SimpleNamespace(free=10**6 if folder == tmp_path else 10**9)
 
-    monkeypatch.setattr("otcache_core.spill.shutil.disk_usage", usage)
+    monkeypatch.setattr("otcache_core.storage.recordings.shutil.disk_usage", usage)
     size = 4 * 100 * 10_000  # samples, of so many numbers
     with pytest.raises(FileError, match=r"record fewer samples, or keep a sketch"):
         check_space(tmp_path, size)

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import Schedule, ScheduleError
-from otcache_core.roundings import roundings
-from otcache_core.warp import interpolate, targets_between
+from otcache_core.transport import interpolate, roundings, targets_between
 
 ANCHOR, REFERENCE = Schedule(16, (0, 12)), Schedule(16, (0, 5, 10, 13, 15))
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from otcache_core.errors import OtcacheError
-from otcache_core.sketch import kurtosis, sketch, sketch_error
-from otcache_core.slabs import inner_products
+from otcache_core.storage.recordings import inner_products, kurtosis, sketch, sketch_error
 
 VECTORS = arrays(
     np.float64, st.tuples(st.just(2), st.integers(2, 7)), elements=st.floats(-10, 10, width=32)

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 
 from otcache_core.errors import FileError, OtcacheError
-from otcache_core.keep import Keep
-from otcache_core.slabs import mapped, release, slabs
-from otcache_core.spill import StepsOnDisk, check_space, gigabytes
-from otcache_core.steps import Steps, StepsInMemory
+from otcache_core.storage.recordings import (
+    Keep,
+    Steps,
+    StepsInMemory,
+    StepsOnDisk,
+    check_space,
+    gigabytes,
+    mapped,
+    release,
+    slabs,
+)
 from otcache_core.trajectory import Trajectory
 
 ROWS = np.random.default_rng(0).standard_normal((4, 3, 7)).astype(np.float32)

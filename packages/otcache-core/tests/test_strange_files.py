@@ -18,11 +18,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from otcache_core import FileError, Policy, Schedule, ScheduleError, ScheduleTable, files
-from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.calibration import Calibration
 from otcache_core.errors import expected
-from otcache_core.files import read_bytes, write_bytes
-from otcache_core.json_files import MAX_DEPTH, check_values, parse_json, read_json, save_json
+from otcache_core.storage.array_files import load_arrays, map_arrays, save_arrays
+from otcache_core.storage.files import read_bytes, write_bytes
+from otcache_core.storage.json_files import (
+    MAX_DEPTH,
+    check_values,
+    parse_json,
+    read_json,
+    save_json,
+)
 
 READERS: list[Callable[[Any], object]] = [
     *(Policy.load, Schedule.load, ScheduleTable.load, Calibration.load),
@@ -353,7 +359,7 @@ def test_a_run_beyond_any_is_refused_at_once(make: Callable[[int], Schedule]) ->
 def test_what_would_be_too_much_to_read_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("otcache_core.json_files.MAX_VALUES", 20)
+    monkeypatch.setattr("otcache_core.storage.json_files.MAX_VALUES", 20)
     save_json(tmp_path / "f", "kind", 1, Facts([1] * 10))
     assert read_json(tmp_path / "f")["a"] == [1] * 10
     with pytest.raises(FileError, match="the number of its values must be at most 20"):

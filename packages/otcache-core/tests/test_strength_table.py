@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.forecasters.strength import (
     StrengthCurve,
+    StrengthTable,
     blend,
+    carried_weights,
+    linear_table,
     linear_weights,
     weights_from_strengths,
 )
-from otcache_core.forecasters.strength_table import StrengthTable, carried_weights, linear_table
 from otcache_core.interpolation import clear_cache
-from otcache_core.warp import round_to_steps
+from otcache_core.transport import round_to_steps
 
 N = 14
 GRIDS = [np.linspace(1.0, 0.0, N + 1) ** 1.4, np.array([4096.0, *np.linspace(3.0, 0.0, N) ** 1.2])]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache_core import Schedule, ScheduleError
-from otcache_core.warp import (
+from otcache_core.transport import (
     coordinate,
     interpolate,
     levels,

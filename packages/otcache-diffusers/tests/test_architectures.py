@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import OtcacheError
-from otcache_core.architecture import Architecture, Canvas
+from otcache_core.models import Architecture, Canvas
 from otcache_diffusers.architectures import models, published
 from otcache_diffusers.architectures.blueprint import Blueprint
 from otcache_diffusers.architectures.latent import Compression, Latent

@@ -10,7 +10,7 @@ import tiny
 
 from otcache_core import Schedule
 from otcache_core.contracts import Forecaster
-from otcache_core.forecasters.linear import Linear
+from otcache_core.forecasters.extrapolation import Linear
 from otcache_core.plugins import Registry, installed
 from otcache_diffusers.execution.executor import TorchExecutor
 

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from otcache_core.slabs import SLAB
+from otcache_core.storage.recordings import SLAB
 from otcache_diffusers.evaluation.deviations import Deviations
 from otcache_diffusers.recording.shelf import Shelf
 

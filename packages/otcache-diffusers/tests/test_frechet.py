@@ -198,7 +198,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(FileError, match=r"a.png: not a readable picture: .*exceeds limit"):
             Frechet(tmp_path / "pictures")(made)
     other = tmp_path / "other.safetensors"
-    from otcache_core.array_files import save_arrays
+    from otcache_core.storage.array_files import save_arrays
 
     save_arrays(other, {"centre": np.zeros(256, np.float32)}, {"format": "another"})
     with pytest.raises(FileError, match="format must be 'otcache-feature-moments', got 'another'"):

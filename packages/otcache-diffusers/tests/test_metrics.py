@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
-from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.metrics.psnr import Psnr
 from otcache_diffusers.metrics.rmse import Rmse

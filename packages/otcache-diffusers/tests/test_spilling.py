@@ -17,10 +17,8 @@ import torch
 from otcache_core import OtcacheNotice, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError, FileError
-from otcache_core.keep import Keep
 from otcache_core.loop import Loop
-from otcache_core.sketch import sketch
-from otcache_core.slabs import mapped
+from otcache_core.storage.recordings import Keep, mapped, sketch
 from otcache_diffusers.hooks import drive
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.recorder import Recorder
@@ -165,7 +163,7 @@ def test_a_run_that_breaks_is_told_at_its_step(keep: dict[str, int], tmp_path: P
 def test_a_disk_without_room_is_refused_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch, on_disk: Keep
 ) -> None:
-    monkeypatch.setattr("otcache_core.spill.shutil.disk_usage", lambda _: _Usage())
+    monkeypatch.setattr("otcache_core.storage.recordings.shutil.disk_usage", lambda _: _Usage())
     loop = _loop()
     with pytest.raises(
         FileError, match=r"recorded runs take 0.0 MB, 0.0 MB are free: name another"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from otcache_core import Schedule
-from otcache_core.warp import quantile_function
+from otcache_core.transport import quantile_function
 from otcache_solvers.search.kumaraswamy import LIMITS, Kumaraswamy
 
 logs = st.floats(*LIMITS["log_a"])

@@ -6,17 +6,16 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from otcache_solvers.costs.propagation.none import NoPropagation
 
 from otcache_core import Trajectory
 from otcache_core.identification import euler_residual, identify
-from otcache_core.slabs import SLAB, inner_products
-from otcache_core.spill import StepsOnDisk
+from otcache_core.storage.recordings import SLAB, StepsOnDisk, inner_products
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.gram import Gram
 from otcache_solvers.costs.gram_costs import GramCosts
 from otcache_solvers.costs.local import Local
 from otcache_solvers.costs.mean_velocity import MeanVelocity
-from otcache_solvers.costs.propagation.none import NoPropagation
 
 N, LONG = 4, 9 * SLAB + 5
 READERS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
-from otcache_core.displacements import Displacements
+from otcache_core.problem import Displacements
 from otcache_core.testing import ToySampler
 from otcache_solvers.additive.shortest_path import ShortestPath
 from otcache_solvers.needs import REQUIREMENTS, library

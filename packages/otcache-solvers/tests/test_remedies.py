@@ -11,7 +11,7 @@ import pytest
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation
-from otcache_core.displacements import Displacements, all_spans
+from otcache_core.problem import Displacements, all_spans
 from otcache_core.solvers import BruteForce
 from otcache_core.testing import ToyEvaluator, ToySampler
 from otcache_solvers.additive.lexicographic import Lexicographic

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.testing import ToySampler
-from otcache_core.warp import coordinate
+from otcache_core.transport import coordinate
 from otcache_solvers.costs.gram import Gram
 from otcache_solvers.transport.exact_lp import ExactLP
 from otcache_solvers.transport.ground_cost import between, ground_cost

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, ScheduleProblem
-from otcache_core.displacements import Displacements, all_spans
+from otcache_core.problem import Displacements, all_spans
 from otcache_core.testing import ToySampler
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.vector_sum.beam import Beam

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from otcache_core import OtcacheError
-from otcache_core.architecture import Architecture, CallCost, Canvas
+from otcache_core.models import Architecture, CallCost, Canvas
 from otcache_core.plugins import Registry
 from otcache_video import architectures, plugin
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from otcache_core.contracts.metric import ClipMetric
+from otcache_core.contracts.comparison import ClipMetric
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
 from otcache_video.metrics.motion import MotionMagnitude, WarpingError
 from otcache_video.metrics.pairs import Clip, Kept

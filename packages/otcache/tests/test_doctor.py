@@ -33,7 +33,7 @@ from otcache_core.plugins.reading import read
 
 HEAD = "from otcache_core.plugins import Info, hookimpl\n"
 HOOK = HEAD + "@hookimpl\ndef otcache_provide_solvers():\n    return [{}]\n"
-TARGET = "otcache_core.solvers.uniform:Uniform"
+TARGET = "otcache_core.solvers.plain:Uniform"
 GOOD = HOOK.format(f"Info('mine', '{TARGET}', api={API_VERSION})")
 Requires = Callable[..., None]
 
@@ -98,7 +98,7 @@ NAMED = {
         ("solvers mine", "no attribute 'Nothing'", "name a subclass of ScheduleSolver in Info("),
     ),
     "other-class": (
-        GOOD.replace(TARGET, "otcache_core.forecasters.reuse:Reuse"),
+        GOOD.replace(TARGET, "otcache_core.forecasters.extrapolation:Reuse"),
         ("solvers mine", "Reuse", "name a subclass of ScheduleSolver in Info(target=...), or"),
     ),
     "twice": (

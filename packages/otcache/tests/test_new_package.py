@@ -384,10 +384,10 @@ def test_a_class_that_is_not_there_is_told_with_the_nearest_name(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     source = NewPlugin("mine", "solvers").files()["src/otcache_mine/plugin.py"]
-    target = "otcache_core.solvers.uniform:Unifrom"
+    target = "otcache_core.solvers.plain:Unifrom"
     install("otcache-mine", source.replace("otcache_mine.solver:MineSolver", target))
     status, _, err = run("plugins", "check", "mine")
-    assert (status, "Did you mean 'otcache_core.solvers.uniform:Uniform'?" in err) == (2, True)
+    assert (status, "Did you mean 'otcache_core.solvers.plain:Uniform'?" in err) == (2, True)
     assert "otcache plugins doctor says what to do." in err
 
 

@@ -19,9 +19,9 @@ from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Measured, Rung
 from otcache_core.errors import OtcacheNotice
 from otcache_core.forecasters import Fitted, Linear, Reuse
-from otcache_core.slabs import inner_products
+from otcache_core.storage.recordings import inner_products
 from otcache_core.testing import ToySampler
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 
 def _rung(num_steps: int, budget: int, error: float, **candidates: float) -> Rung:

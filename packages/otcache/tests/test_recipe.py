@@ -6,7 +6,7 @@ import pytest
 
 from otcache.calibration.recipe import Recipe
 from otcache_core import OtcacheError
-from otcache_core.keep import Keep
+from otcache_core.storage.recordings import Keep
 
 
 def test_budgets_follow_from_the_step_count() -> None:

@@ -29,7 +29,7 @@ from otcache.samples import _unique
 from otcache.saving import save
 from otcache.targets import choose
 from otcache_core import FileError, OtcacheError, PluginError, Registry
-from otcache_core.plugins.kinds import EXTRAS
+from otcache_core.plugins.lookups import EXTRAS
 from otcache_core.testing import ToySampler
 
 

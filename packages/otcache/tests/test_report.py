@@ -294,7 +294,7 @@ def test_rebuilding_names_the_file_that_is_missing_or_does_not_fit(tmp_path: Pat
 
 
 def test_another_file_in_the_place_of_pictures_is_named(tmp_path: Path) -> None:
-    from otcache_core.array_files import save_arrays
+    from otcache_core.storage.array_files import save_arrays
 
     write_report(RESULTS, None, tmp_path)
     path = tmp_path / "pictures.safetensors"

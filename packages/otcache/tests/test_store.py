@@ -15,8 +15,7 @@ from otcache.calibration.store import Store, StoredEvaluator
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.errors import OtcacheNotice
-from otcache_core.slabs import mapped
-from otcache_core.spill import StepsOnDisk
+from otcache_core.storage.recordings import StepsOnDisk, mapped
 
 
 class Counting(Evaluator):

@@ -1,6 +1,6 @@
 """The published model."""
 
-from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
+from otcache_core.models import Architecture, CallCost, Canvas, Configs
 
 #: Blocks, their width d, side of a patch in pixels (8 of the autoencoder's by 2), channels of a latent.
 DEPTH, WIDTH, PATCH, CHANNELS = 28, 1152, 16, 4

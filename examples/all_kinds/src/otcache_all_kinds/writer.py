@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts import ClipWriter, check_clip
-from otcache_core.files import write_bytes
+from otcache_core.storage.files import write_bytes
 
 
 @final

@@ -2,7 +2,7 @@
 
 from otcache_core import Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
-from otcache_core.warp import round_to_steps
+from otcache_core.transport import round_to_steps
 
 
 class Halving(ScheduleSolver):

@@ -6,7 +6,6 @@ from otcache_core.public_names import imported_on_use
 
 if TYPE_CHECKING:
     from otcache_core.calibration import Calibration, Rung
-    from otcache_core.demo import Demo
     from otcache_core.errors import (
         ExecutionError,
         FileError,
@@ -17,12 +16,13 @@ if TYPE_CHECKING:
         PluginWarning,
         ScheduleError,
     )
+    from otcache_core.models import Demo
     from otcache_core.plugins import Info, Registry, hookimpl
     from otcache_core.policy import Policy, Provenance
     from otcache_core.problem import KeptOut, Need, Result, ScheduleProblem, Solution
     from otcache_core.schedule import Schedule, Span
-    from otcache_core.tables import ScheduleTable
     from otcache_core.trajectory import Trajectory
+    from otcache_core.transport import ScheduleTable
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
         globals(),
         {
             "Calibration": "otcache_core.calibration",
-            "Demo": "otcache_core.demo",
+            "Demo": "otcache_core.models",
             "ExecutionError": "otcache_core.errors",
             "FileError": "otcache_core.errors",
             "Info": "otcache_core.plugins",
@@ -79,7 +79,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "Schedule": "otcache_core.schedule",
             "ScheduleError": "otcache_core.errors",
             "ScheduleProblem": "otcache_core.problem",
-            "ScheduleTable": "otcache_core.tables",
+            "ScheduleTable": "otcache_core.transport",
             "Solution": "otcache_core.problem",
             "Span": "otcache_core.schedule",
             "Trajectory": "otcache_core.trajectory",

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.array_files import array, load_arrays, save_arrays
 from otcache_core.errors import FileError, OtcacheError, expected
-from otcache_core.files import bad_file, make_folder
-from otcache_core.json_files import load_json, save_json
 from otcache_core.problem import check_costs
 from otcache_core.schedule import Schedule
+from otcache_core.storage.array_files import array, load_arrays, save_arrays
+from otcache_core.storage.files import bad_file, make_folder
+from otcache_core.storage.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-calibration", 3
 FACTS, ARRAYS = "calibration.json", "calibration.safetensors"

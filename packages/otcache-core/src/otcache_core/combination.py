@@ -18,7 +18,7 @@ from otcache_core.identification import (
     smallest,
 )
 from otcache_core.recurrence import NotLinear, Recurrence
-from otcache_core.slabs import slabs
+from otcache_core.storage.recordings import slabs
 
 Floats = NDArray[np.float64]
 #: Share of the largest gain below which the sum of the gains says nothing of their scale.

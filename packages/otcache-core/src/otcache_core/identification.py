@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.recurrence import SINGULAR, NotLinear, Recurrence
-from otcache_core.slabs import mapped, release, slabs
+from otcache_core.storage.recordings import mapped, release, slabs
 from otcache_core.trajectory import Trajectory
 
 Floats = NDArray[np.float64]

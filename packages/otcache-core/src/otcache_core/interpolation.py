@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.forecasters.strength_table import StrengthTable, carried_weights
+from otcache_core.forecasters.strength import StrengthTable, carried_weights
 from otcache_core.numbers import integer, reals
 from otcache_core.schedule import MAX_STEPS, Schedule
-from otcache_core.warp import (
+from otcache_core.transport import (
     coordinate,
     levels,
     quantile_function,

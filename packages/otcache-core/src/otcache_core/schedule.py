@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.json_files import load_json, save_json
 from otcache_core.numbers import integer, reals
+from otcache_core.storage.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-schedule", 1
 #: N at most: a sampler of DDPM makes 1,000 steps, and what is longer is a slip of the keyboard.
@@ -55,7 +55,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     .. math:: \hat v_t = \sum_{r=0}^{m-1} A_{t,r}\, v_{k_r}, \qquad k_0 = k,
 
     where the coefficients come from the named
-    :class:`~otcache_core.contracts.forecaster.Forecaster`
+    :class:`~otcache_core.contracts.planning.Forecaster`
     (``reuse``: A = (1)). ``fitted`` reads them from ``weights``, one tuple c_0 .. c_{m-1} a span:
     v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}). Under guidance each branch may have weights of its
     own: both move at their own pace, and that costs nothing.

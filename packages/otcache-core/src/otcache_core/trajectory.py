@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import OtcacheError, expected
-from otcache_core.slabs import mapped
+from otcache_core.storage.recordings import mapped
 
 FloatArray = NDArray[np.floating]
 
@@ -19,7 +19,7 @@ class Trajectory:
 
     States and outputs may be read-only memory maps: their values are then not looked at here, so that
     nothing is read from the disk, and who wrote them answers for their being finite. Go through them
-    with :func:`otcache_core.slabs.slabs`. They may also be a sketch (:mod:`otcache_core.sketch`): d is
+    with :func:`otcache_core.storage.recordings.slabs`. They may also be a sketch (:mod:`otcache_core.storage.recordings`): d is
     then the number of coordinates kept.
 
     Args:

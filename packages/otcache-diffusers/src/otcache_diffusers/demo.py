@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otcache_core.demo import Demo
+from otcache_core.models import Demo
 
 #: Arguments of every call of the demo pipeline: its size, the length its captions are padded to, and
 #: true guidance, which makes better pictures and a harder task for a cache.

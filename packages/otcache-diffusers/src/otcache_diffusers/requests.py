@@ -10,7 +10,7 @@ from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
-from otcache_core.contracts.probe import SampleRequest
+from otcache_core.contracts.execution import SampleRequest
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.numbers import reals

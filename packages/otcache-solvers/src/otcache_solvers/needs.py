@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator
-from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
+from otcache_core.problem import Displacements
 
 #: Of solvers that interpolate between two schedules, and of those that run the pipeline.
 ENDPOINTS = frozenset({Need.ANCHOR, Need.REFERENCE})

@@ -11,7 +11,7 @@ from typing import Any
 from torch import bool as boolean
 from torch import empty
 
-from otcache_core.architecture import Architecture, Configs
+from otcache_core.models import Architecture, Configs
 from otcache_diffusers.architectures.blueprint import Blueprint, Config
 from otcache_diffusers.architectures.calls import clip_latents
 from otcache_diffusers.architectures.latent import Compression, Latent

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from otcache_core import OtcacheError
-from otcache_core.demo import Demo
+from otcache_core.models import Demo
 
 #: Arguments of every call of the demo pipeline: its size and length, the length its captions are
 #: padded to, and no guidance, which would double its time. With a guidance_scale of 3 clips are a little

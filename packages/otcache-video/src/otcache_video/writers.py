@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts import ClipWriter, check_clip
 from otcache_core.errors import OtcacheError
-from otcache_core.files import write_bytes
+from otcache_core.storage.files import write_bytes
 from otcache_diffusers.compat import load
 
 ENCODER = "libx264"

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from otcache_core.calibration import Calibration
     from otcache_core.contracts import Storage
     from otcache_core.errors import OtcacheNotice
-    from otcache_core.keep import Keep
     from otcache_core.loop import Loop, loop
     from otcache_core.notices import notices_to
     from otcache_core.policy import Policy
+    from otcache_core.storage.recordings import Keep
 
 __all__ = [
     "Attempt",
@@ -83,7 +83,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "ExecutionError": "otcache_core",
             "Failed": "otcache.attempts",
             "FileError": "otcache_core",
-            "Keep": "otcache_core.keep",
+            "Keep": "otcache_core.storage.recordings",
             "Loop": "otcache_core.loop",
             "MismatchError": "otcache_core",
             "OtcacheError": "otcache_core",

@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 from otcache_core import ExecutionError
 from otcache_core.contracts import RunHandle
-from otcache_core.contracts.executor import NOTHING_RAN
-from otcache_core.copies import PlainCopies
+from otcache_core.contracts.execution import NOTHING_RAN
+from otcache_core.copy_guard import PlainCopies
 from otcache_core.notices import notify
 
 _NAME = "_otcache"

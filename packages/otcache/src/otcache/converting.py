@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 from otcache.published import names, published
 from otcache_core import FileError, OtcacheError, Schedule, ScheduleError, ScheduleTable
 from otcache_core.errors import expected
-from otcache_core.files import bad_file, write_bytes
-from otcache_core.json_files import read_json
 from otcache_core.notices import notify
 from otcache_core.numbers import integer
 from otcache_core.policy import FORMAT as POLICY
 from otcache_core.policy import Policy
 from otcache_core.schedule import FORMAT as SCHEDULE
 from otcache_core.schedule import MAX_STEPS
-from otcache_core.tables import FORMAT as TABLE
+from otcache_core.storage.files import bad_file, write_bytes
+from otcache_core.storage.json_files import read_json
+from otcache_core.transport import FORMAT as TABLE
 
 T = TypeVar("T")
 #: What :func:`write_schedule` writes.

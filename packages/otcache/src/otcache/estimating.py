@@ -11,12 +11,12 @@ from typing import Any
 
 from otcache.model_folder import ModelFolder
 from otcache_core import OtcacheError
-from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
 from otcache_core.errors import expected, shortened
-from otcache_core.files import bad_file
+from otcache_core.models import Architecture, CallCost, Canvas, Configs
 from otcache_core.numbers import integer, integers
 from otcache_core.plugins import Registry, installed
 from otcache_core.schedule import MAX_STEPS
+from otcache_core.storage.files import bad_file
 
 #: Bytes of a number.
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from otcache_core.architecture import Configs
 from otcache_core.errors import expected
-from otcache_core.files import bad_file, read_bytes
-from otcache_core.json_files import parse_json
+from otcache_core.models import Configs
+from otcache_core.storage.files import bad_file, read_bytes
+from otcache_core.storage.json_files import parse_json
 
 #: Where pipelines keep what they denoise with.
 DENOISERS = ("transformer", "unet")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from otcache_core import FileError, OtcacheError
-from otcache_core.demo import Demo
-from otcache_core.files import read_bytes
+from otcache_core.models import Demo
 from otcache_core.plugins import Registry, installed
+from otcache_core.storage.files import read_bytes
 
 MAX_PROMPTS = 10_000
 #: At which clips play where nobody says.

@@ -24,7 +24,7 @@ from otcache_core.notices import notify
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1

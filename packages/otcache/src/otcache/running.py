@@ -14,8 +14,8 @@ from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import SampleRequest, SchedulePlan, Storage
+from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import expected
-from otcache_core.forecasters.named import forecaster_of
 from otcache_core.interpolation import checked_grid
 from otcache_core.loop import Grid, Loop
 from otcache_core.notices import notify, once

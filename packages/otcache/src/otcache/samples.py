@@ -10,9 +10,9 @@ from typing import Any
 from otcache.opening import read_lines
 from otcache_core import FileError
 from otcache_core.errors import shortened, shown
-from otcache_core.files import open_file
-from otcache_core.json_files import check_values
 from otcache_core.samples import Sample
+from otcache_core.storage.files import open_file
+from otcache_core.storage.json_files import check_values
 
 #: Names of files that hold JSON lines.
 JSON_LINES = (".jsonl", ".ndjson")

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, PluginError
 from otcache_core.contracts import ClipWriter
 from otcache_core.errors import expected
-from otcache_core.files import write_bytes
 from otcache_core.plugins import Registry
 from otcache_core.plugins.info import reason_of
+from otcache_core.storage.files import write_bytes
 
 PNG = ".png"
 

@@ -23,16 +23,15 @@ from otcache.targets import choose
 from otcache_core import Need, OtcacheError, Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Evaluator, ScheduleSolver
-from otcache_core.displacements import Displacements
 from otcache_core.errors import MismatchError, expected
 from otcache_core.interpolation import schedule_on
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
-from otcache_core.policy import Policy
-from otcache_core.provenance import same_grid
+from otcache_core.policy import Policy, same_grid
+from otcache_core.problem import Displacements
 from otcache_core.samples import Sample
 from otcache_core.schedule import check_budget
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 #: The policy's own schedule, among what is compared; beside ``UNIFORM`` and the solver by its name.
 OWN = "policy"

@@ -9,7 +9,7 @@ from otcache_core.contracts import CacheExecutor, FeatureProbe
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.plugins.info import reason_of
-from otcache_core.plugins.kinds import Executors, Probes
+from otcache_core.plugins.lookups import Executors, Probes
 
 
 @overload

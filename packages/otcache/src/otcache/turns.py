@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 from otcache_core import ExecutionError
-from otcache_core.leases import HELD, Lease
+from otcache_core.loop_run import HELD, Lease
 from otcache_core.notices import notify
 
 INSIDE = (

@@ -1,24 +1,12 @@
-r"""Forecast weights in a form that carries over to other budgets, gaps and grids.
-
-A fitted weight c_r scales with the gaps around its span, so numbers do not carry over. Its
-*strength* does: the weight over the one that exact linear extrapolation through k and k_r has for
-that span,
-
-.. math:: \theta_r = c_r / c_r^{\mathrm{lin}}, \qquad
-    c_r^{\mathrm{lin}} = \frac{\sum_{t=k+1}^{j-1} (s_{t+1} - s_t)(s_t - s_k)}
-                              {(s_k - s_{k_r})\,(s_j - s_{k+1})}, \qquad r \ge 1
-
-(docs/theory.md, section 7.5). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. Summed
-over r >= 1 the strengths say how much of the linear slope is used: 1 is linear, 0 is reuse.
-"""
+"""DOC"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,3 +177,168 @@ def _resized_row(row: Row, length: int) -> tuple[float, ...]:
     if 1 < length < len(theta):
         theta[length - 1] += sum(theta[length:])
     return tuple(theta[:length])
+
+
+Floats = NDArray[np.float64]
+Rows = tuple[tuple[float, ...], ...]
+
+
+@np.errstate(over="ignore", invalid="ignore")  # who makes a schedule of it sees that it is finite
+def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
+    """c_r^lin of every span, as :func:`~otcache_core.forecasters.strength.linear_weights`.
+
+    Args:
+        steps: the B computed steps.
+        grid: s_0 .. s_N, shape (N + 1,).
+        memory: m.
+
+    Returns:
+        Shape (B, m); 0 where there is no such history, nothing is skipped or a denominator is 0.
+    """
+    k = np.asarray(steps)
+    n = len(grid) - 1
+    j = np.append(k[1:], n)
+    # The term of step k itself is 0, so a sum over the span is one over its skipped steps.
+    terms = np.diff(grid) * (grid[:-1] - np.repeat(grid[k], j - k))
+    moment = np.add.reduceat(terms, k)
+    length = grid[j] - grid[k + 1]
+    table = np.zeros((len(k), memory))
+    for r in range(1, min(memory, len(k))):
+        below = (grid[k[r:]] - grid[k[:-r]]) * length[r:]
+        np.divide(moment[r:], below, out=table[r:, r], where=below != 0)
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class StrengthTable:
+    """theta of one schedule, as a function of u = (m-1)/B.
+
+    Args:
+        theta: theta_0 .. theta_{m-1} of each branch and span, 0 where unknown or not there; shape
+            (branches, B, m).
+        length: how long each span's row really is, shape (B,).
+        skips: whether a span skips a step, shape (B,): the others say nothing.
+    """
+
+    theta: Floats
+    length: NDArray[np.intp]
+    skips: NDArray[np.bool_]
+
+    @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
+    def of(
+        cls, schedule: Schedule, grid: Floats, branches: Sequence[str | None] = (None,)
+    ) -> StrengthTable:
+        """The strengths of a schedule on its grid s_0 .. s_N.
+
+        A schedule without weights has those of its forecaster: ``linear`` is (0, 1), any other (0,).
+
+        Args:
+            schedule: weights c_0 .. c_{m-1} per span.
+            grid: shape (N + 1,).
+            branches: names; None, and a branch without weights of its own, has the shared ones.
+        """
+        own = dict(schedule.branch_weights)
+        tables = [own.get(name or "", schedule.weights) for name in branches]
+        memory = max((len(row) for rows in tables for row in rows), default=0)
+        memory = max(memory, 2 if schedule.forecaster == "linear" else 1)
+        linear = linear_table(schedule.computed, grid, memory)
+        padded = [_padded(rows, linear, schedule.forecaster) for rows in tables]
+        theta, unit = np.stack([c for c, _ in padded]), linear[:, 1:]
+        known = np.abs(unit) >= UNIT
+        theta[:, :, 1:] = np.where(known, theta[:, :, 1:] / np.where(known, unit, 1.0), 0.0)
+        steps = np.append(schedule.computed, schedule.num_steps)
+        length = np.max([lengths for _, lengths in padded], axis=0)
+        return cls(theta, length, np.diff(steps) > 1)
+
+    @property
+    def memory(self) -> int:
+        """m, the length of the longest row."""
+        return int(self.length.max())
+
+    def at(self, u: Floats, length: int) -> Floats:
+        """theta_0 .. theta_{length-1} of each branch at each u; shape (branches, len(u), length).
+
+        Piecewise linear through the spans that skip a step and have a row of this length; where
+        there is none, through all that skip one, with what lies beyond the length added to the last.
+        """
+        chosen = self.skips & (self.length == length)
+        if not chosen.any():
+            chosen = self.skips
+        if not chosen.any():
+            return np.zeros((len(self.theta), len(u), length))
+        where = np.flatnonzero(chosen)
+        nodes, rows = where / len(self.skips), _resized_rows(self.theta[:, where], length)
+        after = np.searchsorted(nodes, u, side="right")
+        low, high = np.maximum(after - 1, 0), np.minimum(after, len(nodes) - 1)
+        gap = nodes[high] - nodes[low]
+        part = np.where((gap > 0) & (after > 0), (u - nodes[low]) / np.where(gap > 0, gap, 1.0), 0)
+        return np.asarray(rows[:, low] + part[:, None] * (rows[:, high] - rows[:, low]))
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def carried_weights(
+    steps: Sequence[int],
+    grid: Floats,
+    ends: tuple[StrengthTable, StrengthTable],
+    lam: float,
+) -> list[Rows]:
+    r"""Weights of a schedule's spans from the strengths of two others.
+
+    .. math:: c_r = \big( (1 - \lambda)\, \theta^{(1)}_r(u) + \lambda\, \theta^{(2)}_r(u) \big)
+        c_r^{\mathrm{lin}}, \qquad u = (m-1)/B
+
+    Args:
+        steps: the B computed steps.
+        grid: s_0 .. s_N of these steps, shape (N + 1,).
+        ends: the two, with the same branches.
+        lam: in [0, 1].
+
+    Returns:
+        For each branch one row a span, as long as memory and history allow; zeros where nothing is
+        skipped.
+    """
+    budget, memory = len(steps), max(table.memory for table in ends)
+    linear = linear_table(steps, grid, memory)
+    linear[:, 0] = 1.0
+    weights = np.zeros((len(ends[0].theta), budget, memory))
+    u = np.arange(budget) / budget
+    for length in range(1, min(memory, budget) + 1):
+        # The m-th span has m computed outputs: one span each of the shorter rows, then all others.
+        spans = slice(length - 1, length if length < memory else budget)
+        low, high = (table.at(u[spans], length) for table in ends)
+        theta = low if ends[0] is ends[1] else (1.0 - lam) * low + lam * high
+        weights[:, spans, :length] = theta * linear[spans, :length]
+    skips = np.diff(np.append(steps, len(grid) - 1)) > 1
+    weights *= skips[:, None]
+    return [tuple(_trimmed(rows, memory)) for rows in weights.tolist()]
+
+
+def _trimmed(rows: list[list[float]], memory: int) -> Iterator[tuple[float, ...]]:
+    for m, row in enumerate(rows):
+        yield tuple(row) if m + 1 >= memory else tuple(row[: m + 1])
+
+
+def _padded(rows: Rows, linear: Floats, forecaster: str) -> tuple[Floats, NDArray[np.intp]]:
+    """Weights of one branch, shape (B, m), and the lengths of its rows, at least 1."""
+    budget, memory = linear.shape
+    if not rows:
+        used = 2 if forecaster == "linear" else 1
+        c = np.where(np.arange(memory) < used, linear, 0.0)
+        return c, np.minimum(used, np.arange(budget) + 1)
+    lengths = np.fromiter(map(len, rows), np.intp, budget)
+    c = np.zeros((budget, memory))
+    c[np.arange(memory) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.float64)
+    return c, np.maximum(lengths, 1)
+
+
+def _resized_rows(rows: Floats, length: int) -> Floats:
+    """The last axis cut or padded to a length; what is cut is added to the last slope that stays."""
+    memory = rows.shape[2]
+    if length == memory:
+        return rows
+    kept = np.zeros((*rows.shape[:2], length))
+    kept[:, :, :memory] = rows[:, :, :length]
+    if 1 < length < memory:
+        kept[:, :, -1] += rows[:, :, length:].sum(axis=2)
+    return kept

@@ -1,8 +1,7 @@
 """Plugins: descriptors, hooks and the registry that isolates them."""
 
 from otcache_core.plugins.discovery import RegistryDescription
-from otcache_core.plugins.hookspecs import hookimpl
-from otcache_core.plugins.info import API_VERSION, KINDS, Info
+from otcache_core.plugins.info import API_VERSION, KINDS, Info, hookimpl
 from otcache_core.plugins.lookups import Offer
 from otcache_core.plugins.registry import Problem, Registry, forget_installed, installed
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from otcache_core.plugins.hookspecs import hookimpl
-from otcache_core.plugins.info import Info
+from otcache_core.plugins.info import Info, hookimpl
 
 
 @hookimpl
 def otcache_provide_solvers() -> list[Info]:
     """Offer the two solvers that need no dependency."""
     return [
-        Info("uniform", "otcache_core.solvers.uniform:Uniform", "evenly spaced computed steps"),
+        Info("uniform", "otcache_core.solvers.plain:Uniform", "evenly spaced computed steps"),
         Info(
             "brute-force",
-            "otcache_core.solvers.brute_force:BruteForce",
+            "otcache_core.solvers.plain:BruteForce",
             "every schedule of the budget; the oracle for small N",
         ),
     ]
@@ -23,31 +22,35 @@ def otcache_provide_solvers() -> list[Info]:
 def otcache_provide_forecasters() -> list[Info]:
     """Offer the forecasters that need numpy alone (docs/theory.md, section 7)."""
     return [
-        Info("reuse", "otcache_core.forecasters.reuse:Reuse", "repeat the last computed output"),
+        Info(
+            "reuse",
+            "otcache_core.forecasters.extrapolation:Reuse",
+            "repeat the last computed output",
+        ),
         Info(
             "linear",
-            "otcache_core.forecasters.linear:Linear",
+            "otcache_core.forecasters.extrapolation:Linear",
             "extrapolate the last two computed outputs in the grid coordinate",
         ),
         Info(
             "fitted",
-            "otcache_core.forecasters.fitted:Fitted",
+            "otcache_core.forecasters.extrapolation:Fitted",
             "combine the last m computed outputs with the schedule's fitted weights",
         ),
         Info(
             "taylor",
-            "otcache_core.forecasters.taylor:Taylor",
+            "otcache_core.forecasters.extrapolation:Taylor",
             "Taylor series of order 2 in the step index, by finite differences (TaylorSeer)",
         ),
         Info(
             "taylor-1",
-            "otcache_core.forecasters.taylor:Taylor",
+            "otcache_core.forecasters.extrapolation:Taylor",
             "Taylor series of order 1 in the step index (TaylorSeer)",
             options={"order": 1},
         ),
         Info(
             "taylor-3",
-            "otcache_core.forecasters.taylor:Taylor",
+            "otcache_core.forecasters.extrapolation:Taylor",
             "Taylor series of order 3 in the step index (TaylorSeer)",
             options={"order": 3},
         ),
@@ -58,7 +61,7 @@ def otcache_provide_forecasters() -> list[Info]:
         ),
         Info(
             "mean-velocity-paper",
-            "otcache_core.forecasters.mean_velocity_paper:MeanVelocityPaper",
+            "otcache_core.forecasters.mean_velocity:MeanVelocityPaper",
             "one mean velocity a span, from the h steps before it (MeanCache, paper)",
         ),
     ]

@@ -1,10 +1,11 @@
-"""What foreign plugins offer, read in child processes: nobody's hook module is imported here for a list."""
+"""What foreign plugins offer, read in child processes: none of their modules is imported here for a list."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,9 @@ from pathlib import Path
 import msgspec
 
 from otcache_core.errors import FileError
-from otcache_core.files import read_bytes
 from otcache_core.plugins.discovery import Point
 from otcache_core.plugins.info import API_VERSION, Info
-from otcache_core.processes import end_group
+from otcache_core.storage.files import read_bytes
 
 #: Seconds that one hook module may take.
 LIMIT = 10.0
@@ -108,7 +108,7 @@ def read_points(
     Args:
         points: what to read.
         targets: import what the descriptors point at as well, see that it is of its contract, and ask it
-            something small (:mod:`otcache_core.plugins.trial`).
+            something small (:mod:`otcache_core.plugins.reading`).
         limit: seconds for each.
         cached: take what was read before, if it was without targets; that of editable installations
             never is.
@@ -244,3 +244,21 @@ class _Kept:
 def _is_of_it(reading: Reading) -> bool:
     """Whether a reading says something of the module, and not of the machine."""
     return not any(found.what.startswith(NOT_STARTED) for found in reading.findings)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and whatever it has started, wait for the process itself, and close the pipe to it.
+
+    Args:
+        process: started with ``start_new_session=True``; it may have ended already. What it started, and
+            did not put into a session of its own, ends with it, where systems have groups of processes.
+    """
+    kill_group = getattr(os, "killpg", None)
+    with suppress(OSError):
+        if kill_group:
+            kill_group(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    process.kill()
+    process.wait()
+    if process.stdin:
+        with suppress(OSError):  # what was not flushed has nobody to go to
+            process.stdin.close()

@@ -1,4 +1,4 @@
-"""The descriptor a plugin hook returns."""
+"""DOC"""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
+
+import pluggy
 
 from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.notices import notify
@@ -145,3 +147,58 @@ def _is_installed(name: str) -> bool:
     except (PackageNotFoundError, ValueError):
         return False
     return True
+
+
+PROJECT = "otcache"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def otcache_provide_probes() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.FeatureProbe` classes."""
+
+
+@hookspec
+def otcache_provide_cost_models() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.CostModel` classes."""
+
+
+@hookspec
+def otcache_provide_solvers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.ScheduleSolver` classes."""
+
+
+@hookspec
+def otcache_provide_executors() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.CacheExecutor` classes."""
+
+
+@hookspec
+def otcache_provide_forecasters() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.Forecaster` classes."""
+
+
+@hookspec
+def otcache_provide_metrics() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.Metric` classes: of pairs, of prompts or of a set."""
+
+
+@hookspec
+def otcache_provide_baselines() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.Baseline` classes: rivals for ``otcache compare``."""
+
+
+@hookspec
+def otcache_provide_demos() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer demo pipelines: a target that gives :class:`~otcache_core.models.Demo`."""
+
+
+@hookspec
+def otcache_provide_writers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer :class:`~otcache_core.contracts.ClipWriter` classes: files of clips, by suffix."""
+
+
+@hookspec
+def otcache_provide_architectures() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
+    """Offer published models: targets that give :class:`~otcache_core.models.Architecture`."""

@@ -13,7 +13,7 @@ import pluggy
 
 from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.notices import notify
-from otcache_core.plugins import hookspecs
+from otcache_core.plugins import info as hookspecs
 from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import (
     PluginSettings,
@@ -44,7 +44,7 @@ class Registry(Lookups):
     """All plugins that can be reached, by kind and name.
 
     Every entry point of the group ``otcache`` is a module with hook implementations
-    (:mod:`otcache_core.plugins.hookspecs`). Those of otcache's own packages are imported when the
+    (:mod:`otcache_core.plugins.info`). Those of otcache's own packages are imported when the
     registry is made, which takes some ten milliseconds: :func:`installed` is the registry that otcache
     uses where none is given. A foreign one is imported when a plugin of its distribution is asked for,
     ``distribution/name``, and never for a list: where all names are needed, foreign modules are read

@@ -1,6 +1,5 @@
 """The two solvers that need no dependency: the plain rule, and the oracle."""
 
-from otcache_core.solvers.brute_force import BruteForce
-from otcache_core.solvers.uniform import Uniform
+from otcache_core.solvers.plain import BruteForce, Uniform
 
 __all__ = ["BruteForce", "Uniform"]

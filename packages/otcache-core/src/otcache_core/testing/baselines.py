@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.baseline import Baseline, BaselineSetting
-from otcache_core.contracts.probe import SampleRequest
+from otcache_core.contracts.comparison import Baseline, BaselineSetting
+from otcache_core.contracts.execution import SampleRequest
 from otcache_core.errors import shown
 from otcache_core.testing.checks import RANDOM, assert_equal, random_state_of
 from otcache_core.testing.kit import LEFT, Conformance, NotApplicable, refused

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.executor import CacheExecutor, RunReport
-from otcache_core.contracts.storage import Storage
+from otcache_core.contracts.execution import CacheExecutor, RunReport, Storage
 from otcache_core.errors import ExecutionError, shown
 from otcache_core.schedule import Schedule
 from otcache_core.testing.checks import RANDOM, assert_equal, random_state_of

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.metric import PromptMetric, QualityMetric, SetMetric
+from otcache_core.contracts.comparison import PromptMetric, QualityMetric, SetMetric
 from otcache_core.errors import shown
 from otcache_core.testing.checks import assert_equal, assert_near
 from otcache_core.testing.kit import NotApplicable, refused

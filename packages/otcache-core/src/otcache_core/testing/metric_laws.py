@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from otcache_core.contracts.metric import Metric, Takes
+from otcache_core.contracts.comparison import Metric, Takes
 from otcache_core.errors import OtcacheError, expected, shown
 from otcache_core.testing.checks import assert_equal, under_two_random_states
 from otcache_core.testing.kit import Conformance

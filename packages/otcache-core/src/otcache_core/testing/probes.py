@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Evaluator
-from otcache_core.contracts.probe import FeatureProbe, SampleRequest
+from otcache_core.contracts.execution import FeatureProbe, SampleRequest
 from otcache_core.errors import shown
 from otcache_core.policy import Provenance
 from otcache_core.schedule import Schedule

@@ -13,13 +13,12 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.solver import ScheduleSolver
-from otcache_core.displacements import Displacements, all_spans
+from otcache_core.contracts.planning import ScheduleSolver
 from otcache_core.errors import shown
-from otcache_core.problem import Need, Result, ScheduleProblem, Solution
+from otcache_core.problem import Displacements, Need, Result, ScheduleProblem, Solution, all_spans
 from otcache_core.schedule import Schedule
-from otcache_core.slabs import inner_products
-from otcache_core.solvers.brute_force import BruteForce, Objective
+from otcache_core.solvers.plain import BruteForce, Objective
+from otcache_core.storage.recordings import inner_products
 from otcache_core.testing.checks import (
     seeds_of_generators,
     snapshot,
@@ -29,7 +28,7 @@ from otcache_core.testing.checks import (
 from otcache_core.testing.kit import Conformance, NotApplicable, refused
 from otcache_core.testing.spans import CountingEvaluator
 from otcache_core.testing.toy import ToySampler
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 #: Numbers without structure here: an objective of them differs from problem to problem.
 MEASURED = frozenset({Need.COSTS, Need.DISPLACEMENTS, Need.EVALUATOR})

@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.cost_model import CostModel, SpanCosts
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
-from otcache_core.contracts.forecaster import Forecaster
+from otcache_core.contracts.planning import CostModel, Forecaster, SpanCosts
 from otcache_core.errors import OtcacheError, shown
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule, Span
@@ -24,7 +23,7 @@ from otcache_core.testing.checks import (
 )
 from otcache_core.testing.kit import Conformance, refused
 from otcache_core.testing.toy import ToySampler
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 
 class CountingEvaluator(Evaluator):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
-from otcache_core.contracts.forecaster import Forecaster
+from otcache_core.contracts.planning import Forecaster
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor
 from otcache_core.forecasters.strength import linear_weights

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.clip_writer import ClipWriter
-from otcache_core.contracts.metric import ClipMetric
+from otcache_core.contracts.comparison import ClipMetric, ClipWriter
 from otcache_core.errors import FileError
 from otcache_core.testing.checks import (
     RANDOM,

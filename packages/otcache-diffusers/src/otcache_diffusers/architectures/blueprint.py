@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from otcache_core.architecture import CallCost, Canvas, Configs
 from otcache_core.errors import OtcacheError
+from otcache_core.models import CallCost, Canvas, Configs
 from otcache_diffusers.architectures.latent import Compression, Latent
 from otcache_diffusers.architectures.measuring import count
 from otcache_diffusers.compat import load

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from otcache_core.architecture import Canvas
 from otcache_core.errors import OtcacheError, expected
+from otcache_core.models import Canvas
 
 
 @dataclass(frozen=True)

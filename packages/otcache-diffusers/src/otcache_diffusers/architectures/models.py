@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otcache_core.architecture import Architecture, CallCost, Canvas, Configs
+from otcache_core.models import Architecture, CallCost, Canvas, Configs
 from otcache_diffusers.architectures import published
 from otcache_diffusers.architectures.blueprint import Blueprint
 from otcache_diffusers.architectures.calls import (

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.slabs import SLAB
+from otcache_core.storage.recordings import SLAB
 from otcache_diffusers.recording.shelf import Shelf, Shelved
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.forecasters.named import forecaster_of
+from otcache_core.contracts.planning import forecaster_of
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from otcache_core.contracts import Forecaster, RunReport, SchedulePlan, Storage
+from otcache_core.contracts.planning import NamedForecaster
 from otcache_core.errors import ExecutionError, OtcacheError, OtcacheNotice
-from otcache_core.forecasters.named import NamedForecaster
 from otcache_core.notices import heard, notify
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.execution.cache import OutputCache

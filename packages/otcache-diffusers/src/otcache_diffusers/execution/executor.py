@@ -19,8 +19,8 @@ from otcache_core.contracts import (
     SchedulePlan,
     Storage,
 )
-from otcache_core.contracts.executor import NOTHING_RAN
-from otcache_core.forecasters.named import forecaster_of
+from otcache_core.contracts.execution import NOTHING_RAN
+from otcache_core.contracts.planning import forecaster_of
 from otcache_core.schedule import Schedule
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.execution.cache_policy import CachePolicy

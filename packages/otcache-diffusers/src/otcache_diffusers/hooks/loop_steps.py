@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
-from otcache_core.leases import refuse_late_run
 from otcache_core.loop import Loop
-from otcache_core.loop_run import loop_under_way, threads_inside
+from otcache_core.loop_run import loop_under_way, refuse_late_run, threads_inside
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, HostTimes
 from otcache_diffusers.hooks.clock import Clock

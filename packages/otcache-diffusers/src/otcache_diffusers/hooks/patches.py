@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otcache_core.copies import PlainCopies, rebound
+from otcache_core.copy_guard import PlainCopies, rebound
 
 _MISSING = object()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from otcache_core.errors import ExecutionError, OtcacheNotice
-from otcache_core.leases import refuse_late_run
+from otcache_core.loop_run import refuse_late_run
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.conductor import Conductor
 from otcache_diffusers.hooks.grid import sigma_grid, steps_of, times_of

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.contracts.metric import PromptMetric
+from otcache_core.contracts.comparison import PromptMetric
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
 from otcache_diffusers.metrics.local_files import loading, local_path

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.array_files import array, load_arrays, save_arrays
 from otcache_core.errors import FileError, OtcacheError, expected, shortened
-from otcache_core.files import bad_file
+from otcache_core.storage.array_files import array, load_arrays, save_arrays
+from otcache_core.storage.files import bad_file
 from otcache_diffusers.metrics.deep_features import (
     CHANNELS,
     NETWORK,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.metric import SetMetric
+from otcache_core.contracts.comparison import SetMetric
 from otcache_core.errors import OtcacheError, expected
 from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.feature_moments import FeatureMoments

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, group_norm, linear, relu
 
 from otcache_core.errors import OtcacheError, expected
-from otcache_core.files import read_bytes
+from otcache_core.storage.files import read_bytes
 
 SIDE = 64
 #: What a picture can be read as; the empty text stands for no single glyph.

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
-from otcache_core.array_files import load_arrays
-from otcache_core.contracts.metric import PromptMetric
+from otcache_core.contracts.comparison import PromptMetric
 from otcache_core.errors import expected
-from otcache_core.files import bad_file
+from otcache_core.storage.array_files import load_arrays
+from otcache_core.storage.files import bad_file
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.clip_pixels import clip_pixels
 from otcache_diffusers.metrics.local_files import loading, local_path

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.metrics.glyph_reader import GlyphReader
 from otcache_diffusers.metrics.pairs import check_pairs
 

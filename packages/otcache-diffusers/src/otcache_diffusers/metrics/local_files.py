@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from otcache_core.errors import OtcacheError, shortened
-from otcache_core.files import bad_file
+from otcache_core.storage.files import bad_file
 
 
 def local_path(path: str | Path | None, what: str, advice: str, inside: Sequence[str] = ()) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.metrics.local_files import local_path
 from otcache_diffusers.metrics.pairs import check_pairs
 from otcache_diffusers.metrics.perceptual import distances

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.metrics.pairs import check_pairs
 
 #: Exponents of the five scales, the finest first: table of section 3.2 of the paper.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import FileError, OtcacheError, expected, shortened
-from otcache_core.files import bad_file, open_file, unreadable
+from otcache_core.storage.files import bad_file, open_file, unreadable
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.pairs import check_pictures
 

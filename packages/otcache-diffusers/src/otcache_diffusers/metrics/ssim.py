@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.metric import QualityMetric
+from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.pairs import check_pairs
 

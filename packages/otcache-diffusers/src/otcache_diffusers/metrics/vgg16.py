@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from otcache_core.array_files import Arrays, array, load_arrays
 from otcache_core.errors import FileError, expected
-from otcache_core.files import bad_file
+from otcache_core.storage.array_files import Arrays, array, load_arrays
+from otcache_core.storage.files import bad_file
 from otcache_diffusers.metrics.perceptual import Backbone, network_input
 
 #: Convolutions of each block; the features of a block are those after its last one.

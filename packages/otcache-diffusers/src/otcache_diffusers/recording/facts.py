@@ -36,7 +36,7 @@ FRAMES = ("num_frames", "video_length", "frames")
 def provenance_of(
     target: Any, num_steps: int | None, call: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The keys of :class:`otcache_core.provenance.Provenance`, without ``grid``; None is unknown.
+    """The keys of :class:`otcache_core.policy.Provenance`, without ``grid``; None is unknown.
 
     Args:
         target: a pipeline, a loop or a bare module.

@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 
 from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
-from otcache_core.keep import Keep
 from otcache_core.notices import notify
-from otcache_core.sketch import sketch, sketch_error
-from otcache_core.spill import StepsOnDisk, check_space, gigabytes
-from otcache_core.steps import Steps, StepsInMemory
+from otcache_core.storage.recordings import (
+    Keep,
+    Steps,
+    StepsInMemory,
+    StepsOnDisk,
+    check_space,
+    gigabytes,
+    sketch,
+    sketch_error,
+)
 
 Floats = NDArray[np.float32]
 
@@ -120,7 +126,7 @@ def _sketched(elements: int, coordinates: int) -> str:
     return (
         f"recording keeps a sketch, {coordinates:,} of {elements:,} coordinates of every state and "
         f"output: inner products carry a relative standard error of {error:.2%} (for Gaussian "
-        "elements; otcache_core.sketch)."
+        "elements; otcache_core.storage.recordings)."
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
 from otcache_core.identification import ELEMENTS
-from otcache_core.keep import Keep
+from otcache_core.storage.recordings import Keep
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
 from otcache_diffusers.hooks.tree import examine

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from otcache_core.keep import Keep
 from otcache_core.notices import notify
-from otcache_core.spill import check_space, gigabytes
+from otcache_core.storage.recordings import Keep, check_space, gigabytes
 from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
 from otcache_diffusers.recording.rows import fold_rows, split_rows
 from otcache_diffusers.recording.shelf import Shelf, loaded

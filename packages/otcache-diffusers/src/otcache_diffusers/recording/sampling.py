@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from otcache_core.contracts.probe import SampleRequest
+from otcache_core.contracts.execution import SampleRequest
 from otcache_core.loop import Loop
 from otcache_core.loop_run import finished
 from otcache_core.samples import arguments_of

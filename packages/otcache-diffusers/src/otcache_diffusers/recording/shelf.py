@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from otcache_core.spill import unwritable
+from otcache_core.storage.recordings import unwritable
 from otcache_diffusers.hooks.packed import StandIn
 from otcache_diffusers.hooks.tree import flatten, unflatten
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.slabs import SLAB, slabs
+from otcache_core.storage.recordings import SLAB, slabs
 
 Array = NDArray[np.float64]
 #: An Euler step whose state and output are what they seem leaves about 1e-6 in float32.

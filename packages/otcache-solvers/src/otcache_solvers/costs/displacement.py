@@ -10,8 +10,8 @@ import numpy as np
 
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
-from otcache_core.displacements import Displacements, Spans, all_spans
 from otcache_core.errors import expected
+from otcache_core.problem import Displacements, Spans, all_spans
 from otcache_solvers.costs.gram import Gram
 from otcache_solvers.costs.propagation.base import Array, Deviations, Propagation
 from otcache_solvers.costs.propagation.scalar_gain import ScalarGain

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.errors import expected
-from otcache_core.slabs import inner_products
+from otcache_core.storage.recordings import inner_products
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
-from otcache_core.slabs import slabs
+from otcache_core.storage.recordings import slabs
 from otcache_solvers.costs.sample_costs import SampleCosts
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
-from otcache_core.slabs import slabs
+from otcache_core.storage.recordings import slabs
 from otcache_solvers.costs.lookback_costs import LookbackCosts, check_candidates
 
 SLAB = 2**15  # half of core's: more arrays of this many elements live at once

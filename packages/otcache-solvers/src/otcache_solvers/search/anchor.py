@@ -9,7 +9,7 @@ from typing import Any, final
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
-from otcache_core.warp import levels, quantile_function, round_to_steps
+from otcache_core.transport import levels, quantile_function, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.search.climb import climb
 from otcache_solvers.search.kumaraswamy import Kumaraswamy

@@ -10,7 +10,7 @@ import numpy as np
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
-from otcache_core.warp import levels, round_to_steps
+from otcache_core.transport import levels, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.search.climb import REACH, climb, relocated
 from otcache_solvers.search.trial_book import FLOOR, TrialBook, check_allowance

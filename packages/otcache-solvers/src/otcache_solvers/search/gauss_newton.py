@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache_core import KeptOut, OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, Evaluator, ScheduleSolver
 from otcache_core.errors import expected
-from otcache_core.warp import levels, round_to_steps
+from otcache_core.transport import levels, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of
 from otcache_solvers.search.trial_book import mean_error
 from otcache_solvers.search.weight_vector import WeightVector

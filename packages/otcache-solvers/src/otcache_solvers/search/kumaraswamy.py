@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcache_core import Schedule
-from otcache_core.warp import levels, quantile_function, round_to_steps
+from otcache_core.transport import levels, quantile_function, round_to_steps
 
 #: Range of log a and of log b in a search.
 LIMITS = (-1.5, 1.5)

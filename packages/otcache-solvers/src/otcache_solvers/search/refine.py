@@ -7,7 +7,7 @@ from typing import final
 
 from otcache_core import Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.warp import levels, quantile_function, round_to_steps
+from otcache_core.transport import levels, quantile_function, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
 from otcache_solvers.search.climb import climb
 from otcache_solvers.search.trial_book import TrialBook, check_allowance

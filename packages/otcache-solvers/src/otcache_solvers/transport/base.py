@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import Result, Schedule, Solution
-from otcache_core.warp import levels, round_to_steps
+from otcache_core.transport import levels, round_to_steps
 from otcache_solvers.transport.ground_cost import between
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Geodesic:
     fades in its place. So the total is linear in lam, and at 0 and 1 the measure is that of anchor
     and reference, exactly, whatever pi.
 
-    *Why this continues* :mod:`otcache_core.warp`. The piecewise linear quantile function Q_S there
+    *Why this continues* :mod:`otcache_core.transport`. The piecewise linear quantile function Q_S there
     is that of mass spread evenly over the span that a computed step serves. The same is done here:
     the pairs of a share its span in the order of b, those of b share its span in the order of a,
     and stretch moves to stretch. z is refined below a step by the parabola through the least value

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_solvers.transport.annealed import Annealed
 from otcache_solvers.transport.coupling import Coupling
-
 
 
 def couple(

@@ -9,7 +9,7 @@ import numpy as np
 
 from otcache_core import ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.warp import coordinate
+from otcache_core.transport import coordinate
 from otcache_solvers.needs import endpoints_of
 from otcache_solvers.transport.base import Geodesic
 from otcache_solvers.transport.ground_cost import (

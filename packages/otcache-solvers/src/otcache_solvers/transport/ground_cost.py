@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.errors import expected

@@ -8,7 +8,7 @@ import numpy as np
 
 from otcache_core import Result, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.warp import coordinate, interpolate, levels, quantile_function
+from otcache_core.transport import coordinate, interpolate, levels, quantile_function
 from otcache_solvers.needs import ENDPOINTS, endpoints_of
 
 CERTIFICATE = "least sum of squared distances, in steps, to the interpolated quantile function"
@@ -26,7 +26,7 @@ class Quantile(ScheduleSolver):
 
     References:
         OTCache (2026), https://arxiv.org/abs/2606.31026, whose abstract names the idea; the
-        formulas are this project's: :mod:`otcache_core.warp`.
+        formulas are this project's: :mod:`otcache_core.transport`.
 
     Examples:
         >>> from otcache_core import Schedule

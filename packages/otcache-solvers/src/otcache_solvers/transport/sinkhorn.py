@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
-from otcache_core.warp import coordinate
+from otcache_core.transport import coordinate
 from otcache_solvers.needs import endpoints_of
 from otcache_solvers.transport.annealed import Annealed
 from otcache_solvers.transport.base import Geodesic

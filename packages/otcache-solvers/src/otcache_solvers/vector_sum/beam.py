@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
@@ -14,7 +13,6 @@ from otcache_solvers.vector_sum.labels import Labels, reachable
 from otcache_solvers.vector_sum.relaxation import Relaxed
 from otcache_solvers.vector_sum.search import Found, PathSearch
 from otcache_solvers.vector_sum.span_vectors import SpanVectors
-
 
 
 @final

@@ -11,8 +11,8 @@ import numpy as np
 
 from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
+from otcache_core.problem import Displacements
 from otcache_solvers.needs import displacements_of
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
 from otcache_solvers.vector_sum.certificate import Certificate

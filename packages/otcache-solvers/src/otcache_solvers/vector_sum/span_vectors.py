@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
-from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
+from otcache_core.problem import Displacements
 
 Floats = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from otcache_core.contracts.metric import ClipMetric
+from otcache_core.contracts.comparison import ClipMetric
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.alexnet import AlexNet
 from otcache_diffusers.metrics.local_files import loading, local_path

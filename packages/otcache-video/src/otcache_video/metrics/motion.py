@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from otcache_core.contracts.metric import ClipMetric
+from otcache_core.contracts.comparison import ClipMetric
 from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip
 
 

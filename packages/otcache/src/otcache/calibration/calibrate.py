@@ -38,7 +38,7 @@ from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.samples import Sample, content
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 
 @attemptable

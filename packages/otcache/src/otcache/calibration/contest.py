@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from otcache.calibration.bench import Workbench
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Measured, Rung
-from otcache_core.warp import uniform_steps
+from otcache_core.transport import uniform_steps
 
 #: The baseline that is measured first and at every rung: a rung without it is not kept.
 UNIFORM = "uniform, reuse"

@@ -19,9 +19,9 @@ import numpy as np
 from otcache_core import FileError, Schedule
 from otcache_core.contracts import Evaluation
 from otcache_core.errors import expected
-from otcache_core.files import MAX_BYTES, bad_file, open_file, unreadable, unwritable
-from otcache_core.json_files import converted, parse_json
 from otcache_core.notices import notify
+from otcache_core.storage.files import MAX_BYTES, bad_file, open_file, unreadable, unwritable
+from otcache_core.storage.json_files import converted, parse_json
 
 _DELETE_LINE = "Delete the line, and what it held is measured again."
 

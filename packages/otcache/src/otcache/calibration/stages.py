@@ -26,11 +26,11 @@ from otcache_core.contracts import (
     ScheduleSolver,
     SpanCosts,
 )
-from otcache_core.displacements import Displacements
 from otcache_core.errors import expected
-from otcache_core.roundings import roundings
+from otcache_core.problem import Displacements
 from otcache_core.samples import brief
-from otcache_core.slabs import inner_products
+from otcache_core.storage.recordings import inner_products
+from otcache_core.transport import roundings
 
 #: Ways in which one rung's interpolated targets are rounded.
 MOST_ROUNDINGS = 8

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from otcache.calibration.evaluation_log import EvaluationLog
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
-from otcache_core.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.contracts import Drift, Evaluation, Evaluator
 from otcache_core.errors import expected, shortened
-from otcache_core.files import bad_file, read_bytes, unreadable, unwritable, write_bytes
-from otcache_core.json_files import converted, parse_json, read_json
-from otcache_core.keep import MEMORY_BYTES
-from otcache_core.slabs import mapped
-from otcache_core.spill import check_space
+from otcache_core.storage.array_files import load_arrays, map_arrays, save_arrays
+from otcache_core.storage.files import bad_file, read_bytes, unreadable, unwritable, write_bytes
+from otcache_core.storage.json_files import converted, parse_json, read_json
+from otcache_core.storage.recordings import MEMORY_BYTES, check_space, mapped
 
 T = TypeVar("T")
 _LOG, _RUN = "evaluations.jsonl", "run"

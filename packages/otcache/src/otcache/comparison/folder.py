@@ -19,11 +19,11 @@ from otcache.comparison.job import FORMAT, VERSION, Job
 from otcache.comparison.timing import Pair
 from otcache.report.results import FULL, Missing, check_computed
 from otcache_core import FileError, OtcacheError
-from otcache_core.array_files import load_arrays, save_arrays
 from otcache_core.errors import expected
-from otcache_core.files import bad_file, make_folder
-from otcache_core.json_files import load_json, save_json
 from otcache_core.schedule import check_num_steps
+from otcache_core.storage.array_files import load_arrays, save_arrays
+from otcache_core.storage.files import bad_file, make_folder
+from otcache_core.storage.json_files import load_json, save_json
 
 #: What represents the ODE's solution among the full runs.
 REFERENCE = "reference"

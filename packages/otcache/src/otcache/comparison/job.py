@@ -17,13 +17,13 @@ from otcache.opening import find_demo, read_lines
 from otcache.report.results import Label
 from otcache.running import load_policy
 from otcache_core import FileError, OtcacheError
-from otcache_core.demo import Demo
 from otcache_core.errors import expected
-from otcache_core.files import read_bytes
+from otcache_core.models import Demo
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry
 from otcache_core.samples import seeds_of
 from otcache_core.schedule import check_budget
+from otcache_core.storage.files import read_bytes
 
 FORMAT, VERSION = "otcache-arena", 2
 DEPENDENCIES = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit", "numpy")

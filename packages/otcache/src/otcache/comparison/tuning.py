@@ -13,8 +13,8 @@ from otcache.solving import solution_of
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
-from otcache_core.displacements import Displacements
 from otcache_core.plugins import Registry
+from otcache_core.problem import Displacements
 from otcache_core.trajectory import Trajectory
 
 

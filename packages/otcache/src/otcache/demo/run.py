@@ -27,7 +27,7 @@ from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import ClipMetric, SampleRequest
-from otcache_core.demo import Demo
+from otcache_core.models import Demo
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 

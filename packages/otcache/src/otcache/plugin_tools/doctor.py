@@ -22,8 +22,7 @@ from otcache_core.plugins.discovery import (
     found_entry_points,
     our_modules,
 )
-from otcache_core.plugins.kinds import CONTRACTS, VALUES, advice
-from otcache_core.plugins.lookups import Offer
+from otcache_core.plugins.lookups import CONTRACTS, VALUES, Offer, advice
 from otcache_core.plugins.registry import hook_name
 
 #: Seconds that the classes of one entry point may take: they may import torch.

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from otcache.plugin_tools.kinds import in_words, spelled
 from otcache_core.errors import OtcacheError, PluginError, PluginWarning, expected
 from otcache_core.plugins import API_VERSION, Info, Registry
-from otcache_core.plugins.kinds import CONTRACTS
+from otcache_core.plugins.lookups import CONTRACTS
 from otcache_core.plugins.registry import hook_name
 
 #: A comparison of a minute: one budget, two samples, no run of many steps to compare with.

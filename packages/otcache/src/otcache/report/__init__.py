@@ -10,7 +10,7 @@ from otcache.console import as_utf8
 from otcache.progress import Stages
 from otcache.report.images import Pictures
 from otcache.report.results import Results
-from otcache_core.files import write_bytes
+from otcache_core.storage.files import write_bytes
 
 if TYPE_CHECKING:
     from otcache.report.images import Album

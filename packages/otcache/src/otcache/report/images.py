@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from otcache.report.results import FULL, Results
 from otcache_core import FileError, OtcacheError
-from otcache_core.array_files import load_arrays, save_arrays
 from otcache_core.errors import expected
+from otcache_core.storage.array_files import load_arrays, save_arrays
 
 Picture = NDArray[np.floating]
 Pictures = Mapping[tuple[str, int], Picture]

@@ -13,9 +13,9 @@ import msgspec
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
-from otcache_core.files import bad_file
-from otcache_core.json_files import load_json, save_json
 from otcache_core.schedule import check_num_steps
+from otcache_core.storage.files import bad_file
+from otcache_core.storage.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-results", 5
 #: Stands for the full run where methods are named: no plugin can be called so.

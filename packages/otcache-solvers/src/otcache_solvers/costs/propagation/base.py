@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Evaluator
-from otcache_core.displacements import Spans
 from otcache_core.errors import expected
+from otcache_core.problem import Spans
 
 Array = NDArray[np.float64]
 

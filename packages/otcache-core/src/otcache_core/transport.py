@@ -1,27 +1,19 @@
-r"""Schedules as distributions on the timeline, and the transport between two of them.
-
-.. math:: \mu_S = \frac1B \sum_m \delta_{k_m/N}, \qquad
-    Q_\lambda = (1-\lambda)\, Q_{\mathrm{anchor}} + \lambda\, Q_{\mathrm{reference}}
-
-In one dimension the W2 geodesic is linear in the quantile functions, so a schedule of any budget
-between two others is read off Q_lambda and rounded to distinct steps (docs/theory.md, section 5).
-
-References:
-    OTCache, 2026, arXiv 2606.31026, for displacement interpolation of schedules; only its abstract
-    is public, the construction here is this project's own.
-    Villani, Topics in Optimal Transportation, 2003, theorem 2.18, for the quantile form.
-"""
+"""DOC"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise, product
+from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from otcache_core.errors import ScheduleError, expected
 from otcache_core.schedule import Schedule, check_budget
+from otcache_core.storage.json_files import load_json, save_json
 
 Quantile = Callable[[ArrayLike], NDArray[np.float64]]
 
@@ -219,3 +211,171 @@ def resample(schedule: Schedule, num_steps: int) -> Schedule:
     steps = round_to_steps(quantile_function(schedule)(levels(budget)), num_steps)
     forecaster = "reuse" if schedule.weights else schedule.forecaster
     return Schedule(num_steps=num_steps, computed=steps, forecaster=forecaster)
+
+
+#: 2^MOST choices are looked at, at most.
+MOST = 12
+
+
+def roundings(anchor: Schedule, reference: Schedule, budget: int, limit: int) -> list[Schedule]:
+    r"""The interpolation of two schedules in up to ``limit`` roundings, nearest first.
+
+    .. math:: k_m \in \{\lfloor N Q_m \rfloor, \lfloor N Q_m \rfloor + 1\}, \quad
+        0 = k_1 < \dots < k_B < N, \qquad \text{by } \sum_m (k_m - N Q_m)^2
+
+    Where few steps are computed, half a step more or less matters as much as the choice between
+    solvers, and the distance to the targets does not tell which way is better: a run does.
+
+    Args:
+        anchor: schedule at an extreme budget.
+        reference: schedule at a conservative budget, of the same N.
+        budget: B, in 1..N.
+        limit: at most so many, in 1..12.
+
+    Returns:
+        Distinct schedules, forecast by reuse; the first is
+        :func:`otcache_core.transport.interpolate`'s. At the budgets of anchor and reference that one
+        alone, since nothing is rounded there.
+
+    Raises:
+        ScheduleError: if a number is out of range, or the step counts differ.
+
+    Examples:
+        >>> anchor, reference = Schedule(16, (0, 12)), Schedule(16, (0, 5, 10, 13, 15))
+        >>> [s.computed for s in roundings(anchor, reference, 3, limit=2)]
+        [(0, 8, 14), (0, 8, 13)]
+    """
+    if not 1 <= limit <= MOST:
+        raise ScheduleError(expected("limit", limit, f"between 1 and {MOST}"))
+    n, nearest = anchor.num_steps, interpolate(anchor, reference, budget)
+    if budget in (anchor.budget, reference.budget):
+        return [nearest]
+    positions = n * targets_between(anchor, reference, budget)
+    others = [steps for steps in _around(positions[1:], n, limit) if steps != nearest.computed]
+    return [nearest, *(Schedule(n, steps) for steps in others[: limit - 1])]
+
+
+def _around(positions: NDArray[np.float64], num_steps: int, limit: int) -> list[tuple[int, ...]]:
+    """Feasible roundings of k_2 .. k_B, by distance (to nine decimals), then by steps.
+
+    Only the ``limit`` targets that lose least by the other neighbour are turned: among the nearest
+    ``limit`` roundings of independent targets no other one is.
+    """
+    low = np.floor(positions).astype(int)
+    near = low + (positions - low > 0.5)
+    far = 2 * low + 1 - near
+    loss = (far - positions) ** 2 - (near - positions) ** 2
+    turned = np.argsort(loss, kind="stable")[:limit]
+    found = []
+    for choice in product((False, True), repeat=len(turned)):
+        which = turned[list(choice)]
+        steps = near.copy()
+        steps[which] = far[which]
+        full = (0, *map(int, steps))
+        if full[-1] < num_steps and all(a < b for a, b in pairwise(full)):
+            found.append((round(float(loss[which].sum()), 9), full))
+    return [steps for _, steps in sorted(found)]
+
+
+FORMAT, VERSION = "otcache-table", 1
+
+
+class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Schedules of one model at one step count, a few budgets of it; output reuse between their steps.
+
+    Args:
+        name: of the table.
+        source: who published it, and where.
+        num_steps: N.
+        rows: computed steps of each budget, rising in budget.
+        model: that it was made for.
+        pipelines: class names of diffusers pipelines of that model.
+        parameters: of the denoiser, where one class of pipelines has several tables; else 0.
+
+    Raises:
+        ScheduleError: if a row is no schedule, two have the same budget, or ``parameters`` are negative.
+
+    Examples:
+        >>> table = ScheduleTable("mine", "by hand", 10, ((0, 5), (0, 2, 4, 7)))
+        >>> table.budgets, table.schedule(4).computed
+        ((2, 4), (0, 2, 4, 7))
+    """
+
+    name: str
+    source: str
+    num_steps: int
+    rows: tuple[tuple[int, ...], ...]
+    model: str = ""
+    pipelines: tuple[str, ...] = ()
+    parameters: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.parameters < math.inf:
+            wanted = "a finite number of at least 0"
+            raise ScheduleError(expected("parameters", self.parameters, wanted))
+        budgets = [Schedule(self.num_steps, row).budget for row in self.rows]
+        if not budgets or budgets != sorted(set(budgets)):
+            raise ScheduleError(expected("budgets of rows", budgets, "distinct and rising"))
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """B of each row."""
+        return tuple(len(row) for row in self.rows)
+
+    def schedule(self, budget: int) -> Schedule:
+        """A row as it was published.
+
+        Raises:
+            ScheduleError: if there is none of this budget.
+        """
+        if budget not in self.budgets:
+            among = f"one of {', '.join(map(str, self.budgets))} in the table {self.name!r}"
+            raise ScheduleError(expected("budget", budget, among))
+        return Schedule(self.num_steps, self.rows[self.budgets.index(budget)])
+
+    def carried(self, budget: int, num_steps: int) -> Schedule:
+        """A schedule of any budget and step count in the table's spirit; a row itself where it fits.
+
+        Of the rows the one nearest in B/N is read as a warp (:func:`~otcache_core.transport.quantile_function`)
+        and sampled at the new N and B.
+
+        Args:
+            budget: B, in 1..N.
+            num_steps: N.
+
+        Raises:
+            ScheduleError: if the budget is out of range.
+        """
+        share = check_budget(budget, num_steps) / num_steps
+        row = min(self.rows, key=lambda steps: abs(len(steps) / self.num_steps - share))
+        warp = quantile_function(Schedule(self.num_steps, row))
+        return Schedule(num_steps, round_to_steps(warp(levels(budget)), num_steps))
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, atomically.
+
+        Raises:
+            FileError: if the file cannot be written.
+        """
+        save_json(path, FORMAT, VERSION, self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScheduleTable:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: naming file, field, got and expected.
+        """
+        return load_json(path, FORMAT, VERSION, cls)
+
+    @classmethod
+    def of(
+        cls, name: str, source: str, num_steps: int, rows: Iterable[Iterable[int]]
+    ) -> ScheduleTable:
+        """A table of rows in any order.
+
+        Raises:
+            ScheduleError: as the class itself.
+        """
+        ordered = sorted((tuple(row) for row in rows), key=len)
+        return cls(name, source, num_steps, tuple(ordered))

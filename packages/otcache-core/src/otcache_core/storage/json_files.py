@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from otcache_core.errors import expected, shortened
-from otcache_core.files import MAX_BYTES, bad_file, read_bytes, write_bytes
+from otcache_core.storage.files import MAX_BYTES, bad_file, read_bytes, write_bytes
 
 T = TypeVar("T")
 #: Values in a file, and levels of lists and objects within each other, that are read.

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import expected, shortened
-from otcache_core.files import bad_file, open_file, unreadable, whole_file
-from otcache_core.json_files import converted, parse_json
-from otcache_core.slabs import release
+from otcache_core.storage.files import bad_file, open_file, unreadable, whole_file
+from otcache_core.storage.json_files import converted, parse_json
+from otcache_core.storage.recordings import release
 
 Arrays = dict[str, NDArray[Any]]
 #: Types of both safetensors and NumPy, but for complex numbers, which nothing here is.

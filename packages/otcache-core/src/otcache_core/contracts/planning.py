@@ -1,0 +1,223 @@
+"""Contracts of planning: cost models, schedule solvers and forecasters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.contracts.evaluator import Evaluator
+from otcache_core.errors import OtcacheError, PluginError, expected
+from otcache_core.problem import Displacements, Need, ScheduleProblem, Solution, check_costs
+from otcache_core.schedule import Schedule, Span
+from otcache_core.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from otcache_core.plugins.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class SpanCosts:
+    """w(i -> j) of every span and what it cost to know.
+
+    Args:
+        costs: shape (N, N + 1), see :class:`~otcache_core.problem.ScheduleProblem`.
+        nfe: denoiser evaluations spent beyond the recorded runs.
+        samples: number of samples the costs are a mean over.
+    """
+
+    costs: NDArray[np.float64]
+    nfe: int
+    samples: int
+
+    def __post_init__(self) -> None:
+        check_costs(self.costs, len(self.costs))
+
+    def applied(self, schedule: Schedule) -> Schedule:
+        """The schedule with the forecast whose costs these are; itself where they are those of reuse."""
+        return schedule
+
+
+class CostModel(ABC):
+    """Price each span (i -> j) of skipped steps.
+
+    Laws: the cost of a span of length one is 0; costs are finite and >= 0 for every span the model
+    covers (``inf`` where a span cap leaves one out); the price in NFE is what was spent.
+    """
+
+    @abstractmethod
+    def measure(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> SpanCosts:
+        """Called once per calibration; may not change the trajectories.
+
+        Args:
+            trajectories: recorded full runs, one a sample, all of the same N.
+            evaluator: for models that need more evaluations; its samples are the trajectories'.
+
+        Raises:
+            OtcacheError: if there is no trajectory, or an evaluator is needed and missing.
+        """
+
+    def displacements(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> Displacements:
+        """What skipping each span does, as vectors, for solvers that need them; arguments as in ``measure``.
+
+        Raises:
+            OtcacheError: if this model knows sizes only, as most do.
+        """
+        raise OtcacheError(
+            f"{type(self).__name__} prices spans by numbers, not vectors: use the cost model 'displacement'."
+        )
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a solver needs, and what it can do.
+
+    Args:
+        needs: fields of the problem without which it raises.
+        exact: ``Result.OPTIMAL`` wherever the problem is feasible: of its own objective, which is the
+            whole of its claim.
+        all_budgets: ``frontier`` costs about as much as ``solve`` at its largest budget.
+        forecasts: its objective counts forecasts of skipped steps, not only their reuse.
+    """
+
+    needs: frozenset[Need] = frozenset()
+    exact: bool = False
+    all_budgets: bool = False
+    forecasts: bool = False
+
+
+class ScheduleSolver(ABC):
+    """Choose the computed steps.
+
+    Laws: pure but for the problem's Evaluator; deterministic given the problem's seed and one
+    process; the schedule has exactly the problem's budget and step count; ``lower_bound <=
+    objective``; what ``abilities`` names is enough, and a problem that lacks any of it is an error. Of
+    what it does not name only gains, anchor, reference and spans marked ``inf`` may be used. An
+    exact solver says ``Result.OPTIMAL`` only where brute force over all schedules finds none better. An
+    infeasible problem is a value (``Result.INFEASIBLE``), not an exception. INFEASIBLE says that no
+    schedule of the budget has finite costs: a heuristic that is stuck says it no more than another solver,
+    but finds any schedule that has.
+    """
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it needs, and what it can do: nothing and nothing special unless overridden.
+
+        Override it by a plain class attribute, ``abilities = Abilities(...)``, or by a property where
+        it depends on the settings.
+        """
+        return Abilities()
+
+    @abstractmethod
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """Solve one problem. May be called many times, in any order.
+
+        Raises:
+            OtcacheError: if the problem lacks what this solver needs.
+        """
+
+    def frontier(self, problem: ScheduleProblem) -> list[Solution]:
+        """Solve the problem at the budgets 1 .. B, smallest first; one by one unless overridden.
+
+        Raises:
+            OtcacheError: as :meth:`solve`.
+        """
+        return [self.solve(replace(problem, budget=b)) for b in range(1, problem.budget + 1)]
+
+
+class Forecaster(ABC):
+    r"""A forecast that is linear in the computed outputs.
+
+    .. math:: \hat v_t = \sum_{r=0}^{m-1} A_{t,r}\, v_{k_r}, \qquad t \in (k, j),\; k_0 = k
+
+    so a forecaster is a small table of numbers, made without ever seeing a tensor; the executor
+    applies it.
+    """
+
+    @abstractmethod
+    def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The table A of one span.
+
+        Called once per span, before the run. Must be pure and may not change its arguments, and may
+        not look at the grid after s_j, where the span ends.
+
+        Args:
+            span: start k, stop j, earlier computed steps (latest first) and stored weights.
+            grid: s_0 .. s_N, shape (N + 1,).
+
+        Returns:
+            Array of shape (len(span.skipped), m) with 1 <= m <= 1 + len(span.history); finite.
+        """
+
+
+@final
+class NamedForecaster(Forecaster):
+    """Pass on the tables of a forecaster, and name it where it gives none.
+
+    Args:
+        forecaster: perhaps a plugin's; whatever it raises, SystemExit too, is told as an error of its own.
+        title: of it in messages, as ``'mine' of 'my-package'``.
+    """
+
+    def __init__(self, forecaster: Forecaster, title: str) -> None:
+        self._forecaster, self.title = forecaster, title
+
+    def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The table A of one span, as :meth:`Forecaster.coefficients`.
+
+        Raises:
+            PluginError: naming the forecaster, if it gives no table of that shape.
+        """
+        table = self.table(span, grid)
+        if isinstance(table, OtcacheError):
+            raise table
+        if isinstance(table, str):
+            what = f"what forecaster {self.title} gives for the span ({span.start} -> {span.stop})"
+            raise PluginError(expected(what, table, "a table of coefficients"))
+        return table
+
+    def table(
+        self, span: Span, grid: NDArray[np.float64]
+    ) -> NDArray[np.float64] | OtcacheError | str:
+        """Return the table of a span; where there is none, what the forecaster did instead."""
+        from otcache_core.plugins.info import ANY, reason_of
+
+        try:
+            with np.errstate(all="ignore"):
+                found = self._forecaster.coefficients(span, grid.copy())
+                table = np.array(found, dtype=np.float64)
+        except OtcacheError as error:  # it says what to do
+            return error
+        except ANY as error:
+            return reason_of(error)
+        fits = table.ndim == 2 and len(table) == len(span.skipped)
+        if not (fits and 1 <= table.shape[1] <= 1 + len(span.history)):
+            return f"an array of shape {table.shape}"
+        return table
+
+
+def forecaster_of(registry: Registry, name: str) -> NamedForecaster:
+    """Make the forecaster of a name.
+
+    Raises:
+        PluginError: naming it and its distribution, if there is none of this name, or it cannot be made.
+    """
+    from otcache_core.plugins.discovery import is_own
+    from otcache_core.plugins.info import ANY, reason_of
+
+    distribution, _, short = registry.resolve("forecasters", name).rpartition("/")
+    title = repr(short) if is_own(distribution) else f"{short!r} of {distribution!r}"
+    try:
+        made = registry.create("forecasters", f"{distribution}/{short}")
+    except ANY as error:
+        reason = str(error) if isinstance(error, OtcacheError) else reason_of(error)
+        raise PluginError(f"forecaster {title} cannot be made: {reason}") from error
+    return NamedForecaster(made, title)
