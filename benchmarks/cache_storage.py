@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from otcache_diffusers.execution.cache_policy import CachePolicy
 from torch.utils import _pytree as pytree
 
 import otcache
@@ -26,11 +27,10 @@ from otcache.opening import find_demo
 from otcache.report.statistics import mean_interval, paired_difference, paired_ratio
 from otcache.targets import choose
 from otcache_core import OtcacheError
-from otcache_core.contracts import SampleRequest, Storage, compare
+from otcache_core.contracts import CacheStorage, SampleRequest, metric_values
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 from otcache_diffusers.execution.block_executor import block_stacks
-from otcache_diffusers.execution.cache_policy import CachePolicy
 from otcache_diffusers.execution.executor import Level, TorchExecutor, whole_outputs
 from otcache_diffusers.hooks import StepPolicy
 
@@ -39,7 +39,7 @@ RECIPE = Recipe(cost_samples=2, anchor_trials=12, climb_trials=8, batch_size=BAT
 CALIBRATION_PROMPTS = 4
 GUIDANCE = {"image": "with", "video": "without"}
 LEVELS: dict[str, Level] = {"whole outputs": whole_outputs, "block stacks": block_stacks}
-STORAGES = {"float32": None, "bf16": Storage("bf16"), "fp16": Storage("fp16")}
+STORAGES = {"float32": None, "bf16": CacheStorage("bf16"), "fp16": CacheStorage("fp16")}
 EIGHT_BITS, GROUP = "8 bits, not offered", 64
 
 
@@ -114,7 +114,7 @@ class Runs:
         with attach(self._pipe, self.policy.schedule(budget)) as run:
             made = self._sample()
         assert not run.report.warnings, run.report.warnings
-        return Cell(compare(self._rmse, made, self._full), run.report.peak_cached_bytes)
+        return Cell(metric_values(self._rmse, made, self._full), run.report.peak_cached_bytes)
 
     def _policy(self, prompts: list[str], folder: Path) -> Policy:
         calibration = otcache.calibrate(
@@ -140,7 +140,7 @@ class Runs:
 def ways(level: Level) -> dict[str, Callable[[Any, otcache.Schedule], Any]]:
     """How outputs are kept, by name."""
 
-    def kept(storage: Storage | None) -> Callable[[Any, otcache.Schedule], Any]:
+    def kept(storage: CacheStorage | None) -> Callable[[Any, otcache.Schedule], Any]:
         executor = TorchExecutor(level=level)
         return lambda pipe, schedule: executor.attach(pipe, schedule, storage=storage)
 
@@ -195,9 +195,9 @@ def preamble(samples: int, demos: list[str]) -> list[str]:
         f"of cached outputs of {BATCH} pictures or clips at once.",
         "",
         "```python",
-        'with otcache.accelerate(pipe, policy, 10, storage=otcache.Storage("bf16")) as run:',
+        'with otcache.accelerate(pipe, policy, 10, storage=otcache.CacheStorage("bf16")) as run:',
         "    picture = pipe(prompt).images[0]",
-        'with otcache.accelerate(pipe, policy, 10, storage=otcache.Storage(device="cpu")) as run:',
+        'with otcache.accelerate(pipe, policy, 10, storage=otcache.CacheStorage(device="cpu")) as run:',
         "    picture = pipe(prompt).images[0]",
         "```",
         "",

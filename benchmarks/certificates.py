@@ -27,13 +27,10 @@ from otcache_core.plugins import Registry
 from otcache_core.problem import Displacements
 from otcache_diffusers import demo
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.propagation.base import Propagation
-from otcache_solvers.costs.propagation.exact import Exact
-from otcache_solvers.costs.propagation.scalar_gain import ScalarGain
-from otcache_solvers.vector_sum.beam import Beam
+from otcache_solvers.costs.propagation import Exact, Propagation, ScalarGain
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
-from otcache_solvers.vector_sum.enumeration import Enumeration
 from otcache_solvers.vector_sum.relaxation import QuadraticProgram
+from otcache_solvers.vector_sum.search import Beam, Enumeration
 from otcache_solvers.vector_sum.solver import VectorSum
 
 PROPAGATIONS: dict[str, Propagation] = {"gain": ScalarGain(), "exact": Exact()}

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from otcache_core.contracts import ClipMetric, QualityMetric, compare
+from otcache_core.contracts import QualityMetric, VideoMetric, metric_values
 from otcache_core.plugins import Registry
 from otcache_core.testing.metric_laws import moving, noisy
 
@@ -40,7 +40,7 @@ def main() -> None:
     print("|---|" + "--:|" * len(ALL))
     full = crossing(np.arange(FRAMES) * SPEED)
     for fault, made in faults(full):
-        values = (compare(metric, made[None], full[None])[0] for metric in metrics.values())
+        values = (metric_values(metric, made[None], full[None])[0] for metric in metrics.values())
         print(f"| {fault} | " + " | ".join(f"{value:.4f}" for value in values) + " |")
     print()
     clips = moving(32, FRAMES, (SIDE, SIDE, 3))
@@ -84,11 +84,11 @@ def vanished(full: Clip) -> Clip:
     return np.concatenate([full[:5], np.full_like(full[5:], 0.9)])
 
 
-def seconds(metric: QualityMetric | ClipMetric, made: Clip, full: Clip) -> float:
+def seconds(metric: QualityMetric | VideoMetric, made: Clip, full: Clip) -> float:
     """Processor time of one comparison, after one of a single clip."""
-    compare(metric, made[:1], full[:1])
+    metric_values(metric, made[:1], full[:1])
     start = time.process_time()
-    compare(metric, made, full)
+    metric_values(metric, made, full)
     return time.process_time() - start
 
 

@@ -29,25 +29,21 @@ from otcache_core.interpolation import clear_cache
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import ToySampler
 from otcache_core.transport import round_to_steps
-from otcache_solvers.additive.lexicographic import Lexicographic
-from otcache_solvers.additive.peak_suppressed import PeakSuppressed
 from otcache_solvers.additive.second_order import SecondOrder
-from otcache_solvers.additive.shortest_path import ShortestPath
+from otcache_solvers.additive.shortest_path import Lexicographic, PeakSuppressed, ShortestPath
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.gram import Gram
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.search.annealing import Annealing
 from otcache_solvers.search.gauss_newton import GaussNewton
 from otcache_solvers.search.refine import Refine
+from otcache_solvers.search.simulated_annealing import Annealing
 from otcache_solvers.search.state_dp import StateDP
-from otcache_solvers.transport.exact_lp import ExactLP
-from otcache_solvers.transport.ground_cost import between, ground_cost
-from otcache_solvers.transport.penalties import KullbackLeibler
+from otcache_solvers.transport.exact_lp import ExactLP, HiGHS
+from otcache_solvers.transport.geodesic import between, ground_cost
 from otcache_solvers.transport.quantile import Quantile
-from otcache_solvers.transport.simplex import HiGHS
 from otcache_solvers.transport.sinkhorn import Sinkhorn
-from otcache_solvers.transport.unbalanced import Unbalanced
-from otcache_solvers.vector_sum.beam import Beam
+from otcache_solvers.transport.unbalanced import KullbackLeibler, Unbalanced
+from otcache_solvers.vector_sum.search import Beam
 from otcache_solvers.vector_sum.solver import VectorSum
 
 STEPS = (10, 20, 50, 100, 200, 500, 1000)

@@ -116,21 +116,21 @@ def _recorded(pipe: Any, call: dict[str, Any], num_steps: int, keep: Any) -> lis
 
 
 def _probe(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.storage.recordings import Keep
+    from otcache_core.storage.recordings import RecordingStorage
 
-    return _digest(_recorded(pipe, call, num_steps, Keep(0, folder))[0].states[-1])
+    return _digest(_recorded(pipe, call, num_steps, RecordingStorage(0, folder))[0].states[-1])
 
 
 def _in_memory(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.storage.recordings import Keep
+    from otcache_core.storage.recordings import RecordingStorage
 
-    return _digest(_recorded(pipe, call, num_steps, Keep(2**40))[0].states[-1])
+    return _digest(_recorded(pipe, call, num_steps, RecordingStorage(2**40))[0].states[-1])
 
 
 def _sketch(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.storage.recordings import Keep
+    from otcache_core.storage.recordings import RecordingStorage
 
-    _recorded(pipe, call, num_steps, Keep(0, folder, coordinates=2**16))
+    _recorded(pipe, call, num_steps, RecordingStorage(0, folder, coordinates=2**16))
     return ""
 
 
@@ -139,9 +139,9 @@ def _costs(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str
 
     from otcache_core.identification import identify
     from otcache_core.plugins import Registry
-    from otcache_core.storage.recordings import Keep, inner_products
+    from otcache_core.storage.recordings import RecordingStorage, inner_products
 
-    runs = _recorded(pipe, call, num_steps, Keep(0, folder))
+    runs = _recorded(pipe, call, num_steps, RecordingStorage(0, folder))
     for name in ("local", "gram", "mean-velocity"):
         Registry().create("cost_models", name).measure(runs)
     Registry().create("cost_models", "displacement", propagation=NoPropagation()).measure(runs)

@@ -31,7 +31,7 @@ from otcache_core.trajectory import Trajectory
 from otcache_core.transport import interpolate
 from otcache_diffusers import demo
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.forecast import ForecastCosts
+from otcache_solvers.costs.gram import ForecastCosts
 
 N, BUDGETS = 16, (2, 3, 4, 5)
 HELD_OUT = 16

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from otcache.calibration.choices import check_choices
 from toy import STEPS, make_loop
 
 import otcache
 from otcache import cli
-from otcache.calibration.recipe import Recipe
+from otcache.calibration.recipe import Recipe, check_choices
 from otcache.planning import nodes_of
 from otcache.solving import problem_of
 from otcache_core import Info, Registry, Result, ScheduleProblem, Solution, Span, hookimpl

@@ -123,11 +123,11 @@ KITS = {
     "solvers": "SolverConformance",
     "cost_models": "CostModelConformance",
     "forecasters": "ForecasterConformance",
-    "metrics": "MetricConformance ClipMetricConformance PromptMetricConformance SetMetricConformance",
+    "metrics": "MetricConformance VideoMetricConformance PromptMetricConformance SetMetricConformance",
     "probes": "ProbeConformance",
     "executors": "ExecutorConformance",
     "baselines": "BaselineConformance",
-    "writers": "ClipWriterConformance",
+    "writers": "VideoWriterConformance",
 }
 OFFERED = [
     (kind, offer)

@@ -16,7 +16,7 @@ import pytest
 from otcache.comparison.folder import Run
 from otcache.report.results import Cell, Missing, Results
 from otcache_core import Calibration, Policy, Provenance, Rung, Schedule, ScheduleTable
-from otcache_core.calibration import Measured
+from otcache_core.calibration import Candidate
 from otcache_core.storage.array_files import load_arrays
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +118,7 @@ def test_fields_of_plans_are_on_the_page(tmp_path: Path) -> None:
 
 def test_fields_of_a_calibration_are_on_the_page(tmp_path: Path) -> None:
     n, schedule = 4, Schedule(4, (0, 2))
-    rung = Rung(schedule, 0.1, "reuse", {"reuse": Measured(0.1, 2)})
+    rung = Rung(schedule, 0.1, "reuse", {"reuse": Candidate(0.1, 2)})
     grid, costs = np.linspace(1.0, 0.0, n + 1), np.zeros((n, n + 1))
     ladder, nfe, impulses = (rung,), {"record": 8}, np.ones(n)
     measured = (schedule, schedule, ladder, nfe)

@@ -17,7 +17,7 @@ from otcache_core import Provenance
 from otcache_core.plugins import Registry
 
 SCHEDULE = otcache.Schedule(STEPS, (0, 1, 4, 8), "linear")
-HALF = otcache.Storage("bf16")
+HALF = otcache.CacheStorage("bf16")
 
 
 def _policy() -> otcache.Policy:
@@ -39,7 +39,7 @@ def test_a_storage_is_asked_for_where_a_run_is_accelerated() -> None:
         wanted = _sample(loop)
     with otcache.accelerate(loop, SCHEDULE, storage=HALF) as run:
         made = _sample(loop)
-    assert (plain.report.storage, run.report.storage) == (otcache.Storage(), HALF)
+    assert (plain.report.storage, run.report.storage) == (otcache.CacheStorage(), HALF)
     assert run.report.peak_cached_bytes * 2 == plain.report.peak_cached_bytes
     assert not torch.equal(made, wanted)
     torch.testing.assert_close(made, wanted, atol=2**-6, rtol=0)

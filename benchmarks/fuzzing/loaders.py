@@ -19,7 +19,7 @@ from otcache.converting import KINDS, load_schedule, load_table, write_schedule
 from otcache.inspection import candidate_table, draw
 from otcache.planning import plan
 from otcache_core import OtcacheError, Policy, Provenance, Schedule, ScheduleTable, Trajectory
-from otcache_core.calibration import Calibration, Measured, Rung
+from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.contracts import Evaluation
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, MeanVelocityPaper, Reuse, Taylor
 from otcache_core.transport import uniform_steps
@@ -101,9 +101,9 @@ def calibration() -> Calibration:
     rungs = []
     for computed in ((0, 5), (0, 1, 4, 7), (0, 1, 2, 4, 6, 8)):
         made, b = fitted(computed, 0.3), len(computed)
-        table = {"quantile": Measured(0.3 / b, 2), "uniform, reuse": Measured(0.7 / b, 2)}
+        table = {"quantile": Candidate(0.3 / b, 2), "uniform, reuse": Candidate(0.7 / b, 2)}
         rungs.append(
-            Rung(made, 0.3 / b, "quantile", table | {"uniform, linear": Measured(None, 1)})
+            Rung(made, 0.3 / b, "quantile", table | {"uniform, linear": Candidate(None, 1)})
         )
     return Calibration(
         provenance={"num_steps": N, "model_class": "Toy"},
@@ -118,7 +118,7 @@ def calibration() -> Calibration:
         nfe={"record": 12},
         span_costs_nfe=30,
         span_costs_samples=2,
-        objective="rmse",
+        fidelity="rmse",
         impulses=np.diff(GRID),
     )
 

@@ -22,19 +22,18 @@ from otcache_core import Registry
 from otcache_core.contracts import (
     Baseline,
     CacheExecutor,
-    ClipWriter,
     CostModel,
     FeatureProbe,
     Forecaster,
     QualityMetric,
     SampleRequest,
     ScheduleSolver,
+    VideoWriter,
 )
 from otcache_core.models import Canvas
 from otcache_core.solvers.plain import Minimax, Objective
 from otcache_core.testing import (
     BaselineConformance,
-    ClipWriterConformance,
     CostModelConformance,
     ExecutorConformance,
     ForecasterConformance,
@@ -42,6 +41,7 @@ from otcache_core.testing import (
     MetricConformance,
     ProbeConformance,
     SolverConformance,
+    VideoWriterConformance,
 )
 
 REQUEST = SampleRequest(("red", "a blue one", "green"), (0, 1, 2), 6, {}, 2)
@@ -89,7 +89,7 @@ class TestMeanAbsolute(MetricConformance):
         return MeanAbsolute()
 
     def known_answer(self) -> KnownAnswer:
-        """All of the first picture is off by 0.1, and one channel of three of the second by 0.6."""
+        """All of the first image is off by 0.1, and one channel of three of the second by 0.6."""
         full = np.tile([0.2, 0.5, 0.8], (2, 4, 4, 1))
         made = full.copy()
         made[0] += 0.1
@@ -188,10 +188,10 @@ class TestEveryKth(BaselineConformance):
         target.denoiser = whole
 
 
-class TestApng(ClipWriterConformance):
-    """The clip writer, read by Pillow."""
+class TestApng(VideoWriterConformance):
+    """The video writer, read by Pillow."""
 
-    def make_writer(self) -> ClipWriter:
+    def make_writer(self) -> VideoWriter:
         """The writer under test."""
         return Apng()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from otcache_core import Policy, Provenance, Schedule
-from otcache_core.calibration import Calibration, Measured, Rung
+from otcache_core.calibration import Calibration, Candidate, Rung
 
 sys.path.insert(0, str(Path(__file__).parent))
 hypothesis.settings.register_profile("otcache-core", deadline=None)  # shared machines are slow
@@ -73,19 +73,19 @@ def calibration() -> Calibration:
         anchor=anchor,
         reference=reference,
         ladder=(
-            Rung(anchor, 0.5, "planned, reuse", {"planned, reuse": Measured(0.5, 2)}),
+            Rung(anchor, 0.5, "planned, reuse", {"planned, reuse": Candidate(0.5, 2)}),
             Rung(
                 reference,
                 0.1,
                 "quantile",
-                {"quantile": Measured(0.1, 2), "uniform, reuse": Measured(0.7, 1)}
-                | {"uniform, linear": Measured(None, 1)},
+                {"quantile": Candidate(0.1, 2), "uniform, reuse": Candidate(0.7, 1)}
+                | {"uniform, linear": Candidate(None, 1)},
             ),
         ),
         nfe={"record": 12, "anchor": 24},
         span_costs_nfe=30,
         span_costs_samples=2,
-        objective="latent-rmse",
+        fidelity="latent-rmse",
     )
 
 

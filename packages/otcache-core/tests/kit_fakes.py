@@ -20,7 +20,7 @@ from otcache_core import (
 )
 from otcache_core.contracts import (
     CacheExecutor,
-    ClipWriter,
+    CacheStorage,
     CostModel,
     Evaluator,
     FeatureProbe,
@@ -29,19 +29,19 @@ from otcache_core.contracts import (
     RunReport,
     SampleRequest,
     SpanCosts,
-    Storage,
-    check_clip,
+    VideoWriter,
+    check_video,
 )
 from otcache_core.forecasters import Linear, Reuse
 from otcache_core.storage.files import write_bytes
 from otcache_core.testing import (
-    ClipWriterConformance,
     CostModelConformance,
     ExecutorConformance,
     KnownAnswer,
     MetricConformance,
     ProbeConformance,
     ToySampler,
+    VideoWriterConformance,
 )
 
 STEPS = 6
@@ -165,7 +165,12 @@ class Executor(CacheExecutor):
 
     @contextmanager
     def attach(
-        self, target: Any, schedule: Schedule, *, storage: Storage | None = None, **options: Any
+        self,
+        target: Any,
+        schedule: Schedule,
+        *,
+        storage: CacheStorage | None = None,
+        **options: Any,
     ) -> Iterator[Handle]:
         if storage is not None and storage.dtype is not None:
             raise ExecutionError("outputs are kept in float64 only: leave out dtype.")
@@ -173,7 +178,7 @@ class Executor(CacheExecutor):
         if "forward" in vars(module):
             raise ExecutionError("already accelerated")
         report = RunReport(schedule.computed, computed={"main": 0}, skipped={"main": 0})
-        report.storage = storage or Storage()
+        report.storage = storage or CacheStorage()
         module.forward = self._forward(module.forward, target.sampler.grid, schedule, report)
         try:
             yield Handle(report)
@@ -294,14 +299,14 @@ class ProbeKit(ProbeConformance):
         return sorted(vars(target.denoiser))
 
 
-class Archive(ClipWriter):
+class Archive(VideoWriter):
     """Frames and rate as an npz file; ``flaw`` spoils what is stored."""
 
     suffixes = (".npz",)
     flaw = "none"
 
     def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
-        check_clip(self, path, clip, frames_per_second)
+        check_video(self, path, clip, frames_per_second)
         frames, rate = np.asarray(clip, dtype=np.float64), frames_per_second
         match self.flaw:
             case "reversed":
@@ -321,10 +326,10 @@ class Archive(ClipWriter):
         write_bytes(path, buffer.getvalue())
 
 
-class ArchiveKit(ClipWriterConformance):
+class ArchiveKit(VideoWriterConformance):
     tolerance = 1e-6
 
-    def make_writer(self) -> ClipWriter:
+    def make_writer(self) -> VideoWriter:
         return Archive()
 
     def decode(self, path: Path) -> tuple[Any, Any]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import ClipMetric, PromptMetric, SetMetric
+from otcache_core.contracts import PromptMetric, SetMetric, VideoMetric
 from otcache_core.testing import (
-    ClipMetricConformance,
     KnownAnswer,
     PromptMetricConformance,
     SetMetricConformance,
+    VideoMetricConformance,
 )
 
 
@@ -65,7 +65,7 @@ class MeanColourKit(SetMetricConformance):
         return KnownAnswer((x,), 0.3)
 
 
-class Steps(ClipMetric):
+class Steps(VideoMetric):
     """How far the steps from frame to frame are off, root mean square."""
 
     name, higher_is_better = "steps", False
@@ -79,10 +79,10 @@ class Steps(ClipMetric):
         return np.sqrt((off**2).mean((1, 2, 3, 4)))
 
 
-class StepsKit(ClipMetricConformance):
+class StepsKit(VideoMetricConformance):
     channel_blind = True
 
-    def make_metric(self) -> ClipMetric:
+    def make_metric(self) -> VideoMetric:
         return Steps()
 
     def known_answer(self) -> KnownAnswer:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from otcache_core import Calibration, FileError, OtcacheError, Rung, Schedule
-from otcache_core.calibration import Measured
+from otcache_core.calibration import Candidate
 from otcache_core.storage.array_files import save_arrays
 
 
@@ -59,23 +59,23 @@ def test_a_rung_has_a_true_error(error: float) -> None:
     with pytest.raises(OtcacheError, match="rung error must be a finite number >= 0"):
         Rung(Schedule.full(2), error)
     with pytest.raises(OtcacheError, match="candidate error must be a finite number >= 0"):
-        Measured(error, 1)
+        Candidate(error, 1)
 
 
 def test_a_candidate_was_measured_on_a_sample_at_least() -> None:
     with pytest.raises(OtcacheError, match="candidate samples must be at least 1, got 0"):
-        Measured(0.5, 0)
+        Candidate(0.5, 0)
 
 
 def test_a_winner_is_one_of_the_candidates() -> None:
     with pytest.raises(OtcacheError, match="rung winner must be one of its candidates: quantile"):
-        Rung(Schedule.full(2), 0.5, "uniform, reuse", {"quantile": Measured(0.5, 1)})
+        Rung(Schedule.full(2), 0.5, "uniform, reuse", {"quantile": Candidate(0.5, 1)})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
-        ("version", 7, "field 'version' must be 3, got 7"),
+        ("version", 7, "field 'version' must be 4, got 7"),
         ("surprise", 1, "unknown field `surprise`"),
         ("num_steps", "six", "field 'num_steps': Expected `int`, got `str`"),
         ("samples", [], "Calibration.samples must be at least one label"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kit_fakes import Archive, ArchiveKit
 
-from otcache_core.contracts import ClipWriter
+from otcache_core.contracts import VideoWriter
 
 
 class TestArchive(ArchiveKit): ...
@@ -19,7 +19,7 @@ def test_a_flaw_is_found(flaw: str) -> None:
     Flawed.flaw = flaw
 
     class Kit(ArchiveKit):
-        def make_writer(self) -> ClipWriter:
+        def make_writer(self) -> VideoWriter:
             return Flawed()
 
     with pytest.raises(AssertionError):  # noqa: PT012  # either law may find it

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import ClipMetric, QualityMetric, compare, per_frame
+from otcache_core.contracts import QualityMetric, VideoMetric, metric_values, per_frame
 
 
 class Rmse(QualityMetric):
@@ -29,7 +29,7 @@ class Worst(QualityMetric):
         return np.abs(images - reference).max(axis=(1, 2, 3))
 
 
-class LastFrame(ClipMetric):
+class LastFrame(VideoMetric):
     name, higher_is_better = "last-frame", False
 
     def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -47,11 +47,11 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_pointwise_metric_is_pooled_over_all_frames() -> None:
     wanted = np.sqrt([(0.01 + 0.04 + 0.25) / 3, 0.09 / 3])
-    np.testing.assert_allclose(compare(Rmse(), *pair()), wanted, rtol=1e-12)
+    np.testing.assert_allclose(metric_values(Rmse(), *pair()), wanted, rtol=1e-12)
 
 
 def test_any_other_metric_is_averaged_over_frames() -> None:
-    np.testing.assert_allclose(compare(Worst(), *pair()), [0.8 / 3, 0.1], rtol=1e-12)
+    np.testing.assert_allclose(metric_values(Worst(), *pair()), [0.8 / 3, 0.1], rtol=1e-12)
 
 
 def test_single_frames() -> None:
@@ -61,13 +61,13 @@ def test_single_frames() -> None:
 
 
 def test_a_metric_of_clips_gets_whole_clips() -> None:
-    np.testing.assert_allclose(compare(LastFrame(), *pair()), [0.5, 0.3], rtol=1e-12)
+    np.testing.assert_allclose(metric_values(LastFrame(), *pair()), [0.5, 0.3], rtol=1e-12)
 
 
 def test_pictures_are_compared_as_ever() -> None:
     made, full = (clips[:, 2] for clips in pair())
     for metric in (Rmse(), Worst()):
-        np.testing.assert_array_equal(compare(metric, made, full), metric(made, full))
+        np.testing.assert_array_equal(metric_values(metric, made, full), metric(made, full))
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
@@ -76,7 +76,7 @@ def test_the_mean_square_of_a_clip_is_the_mean_of_its_frames(
 ) -> None:
     made, full = np.random.default_rng(seed).random((2, n, frames, 3, 2, 3))
     squares = per_frame(Rmse(), made, full) ** 2
-    np.testing.assert_allclose(compare(Rmse(), made, full) ** 2, squares.mean(axis=1))
+    np.testing.assert_allclose(metric_values(Rmse(), made, full) ** 2, squares.mean(axis=1))
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
@@ -88,23 +88,23 @@ def test_the_order_of_frames_does_not_matter_if_both_have_it(
     order = rng.permutation(frames)
     for metric in (Rmse(), Worst()):
         np.testing.assert_allclose(
-            compare(metric, made[:, order], full[:, order]), compare(metric, made, full)
+            metric_values(metric, made[:, order], full[:, order]), metric_values(metric, made, full)
         )
 
 
 def test_a_metric_of_clips_refuses_pictures() -> None:
     made, full = (clips[:, 0] for clips in pair())
     with pytest.raises(OtcacheError, match=r"last-frame: what is compared must be clips.*pictures"):
-        compare(LastFrame(), made, full)
+        metric_values(LastFrame(), made, full)
     with pytest.raises(OtcacheError, match="must be clips"):
         per_frame(Rmse(), made, full)
 
 
 @pytest.mark.parametrize("metric", [Rmse(), Worst(), LastFrame()])
-def test_other_shapes_are_refused(metric: QualityMetric | ClipMetric) -> None:
+def test_other_shapes_are_refused(metric: QualityMetric | VideoMetric) -> None:
     made, full = pair()
     for other in (made[:, :2], made[:1], made[:, :, :2]):
         with pytest.raises(OtcacheError, match="shape of the clips must be that of the full run"):
-            compare(metric, other, full)
+            metric_values(metric, other, full)
     with pytest.raises(OtcacheError, match="must be clips"):
-        compare(metric, made[:, 0], full)
+        metric_values(metric, made[:, 0], full)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from metric_fakes import MeanColour, MeanColourKit, Prompted, PromptedKit, Steps, StepsKit
 
-from otcache_core.contracts import ClipMetric, Metric, PromptMetric, QualityMetric, SetMetric
+from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric, VideoMetric
 from otcache_core.plugins import Info, Registry, hookimpl
 from otcache_core.testing import (
     KnownAnswer,
@@ -72,7 +72,7 @@ def test_a_kit_fails_clips_whose_frames_are_off_by_one() -> None:
             return super().__call__(np.roll(clips, 1, axis=1), reference)
 
     class Kit(StepsKit):
-        def make_metric(self) -> ClipMetric:
+        def make_metric(self) -> VideoMetric:
             return Late()
 
     with pytest.raises(AssertionError):
@@ -132,6 +132,6 @@ def test_the_registry_takes_every_kind_of_metric(metric: type[Metric]) -> None:
 
 
 def test_each_kind_says_what_it_takes() -> None:
-    kinds = (QualityMetric, ClipMetric, PromptMetric, SetMetric)
+    kinds = (QualityMetric, VideoMetric, PromptMetric, SetMetric)
     assert [kind.takes for kind in kinds] == ["pairs", "clips", "prompts", "set"]
     assert Metric.needs == ""

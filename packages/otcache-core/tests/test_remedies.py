@@ -30,7 +30,7 @@ from otcache_core.loop_run import finished
 from otcache_core.storage.array_files import load_arrays, save_arrays
 from otcache_core.storage.files import make_folder, read_bytes, write_bytes
 from otcache_core.storage.json_files import load_json, save_json
-from otcache_core.storage.recordings import Keep, check_space
+from otcache_core.storage.recordings import RecordingStorage, check_space
 from otcache_core.testing import ToyEvaluator, ToySampler
 
 GRID = tuple(np.linspace(1.0, 0.0, 7).tolist())
@@ -209,7 +209,7 @@ def test_arrays_of_types_that_numpy_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.remedy(
-    "name another folder with Keep(folder=...), record fewer samples, or keep a sketch with"
+    "name another folder with RecordingStorage(folder=...), record fewer samples, or keep a sketch with"
 )
 def test_a_disk_without_room_for_recorded_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -223,7 +223,7 @@ def test_a_disk_without_room_for_recorded_runs(
         check_space(tmp_path, size)
     check_space(tmp_path / "other", size)
     check_space(tmp_path, size // 10)
-    check_space(tmp_path, 4 * 100 * (Keep(coordinates=1000).coordinates or 0))
+    check_space(tmp_path, 4 * 100 * (RecordingStorage(coordinates=1000).coordinates or 0))
 
 
 @pytest.mark.remedy("weights must be finite, got NaN or infinity: fit them again")

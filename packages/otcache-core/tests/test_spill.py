@@ -11,7 +11,7 @@ import pytest
 
 from otcache_core.errors import FileError, OtcacheError
 from otcache_core.storage.recordings import (
-    Keep,
+    RecordingStorage,
     Steps,
     StepsInMemory,
     StepsOnDisk,
@@ -84,7 +84,7 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     steps = StepsOnDisk((3, 7), tmp_path)
     steps._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115  # closed below
     with pytest.raises(
-        FileError, match=r"No space left on device: name another folder with Keep\("
+        FileError, match=r"No space left on device: name another folder with RecordingStorage\("
     ):
         steps.append(ROWS[0])
     steps._file.close()
@@ -128,12 +128,21 @@ def test_a_trajectory_does_not_read_a_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"memory_bytes": -1}, "Keep.memory_bytes must be an integer of at least 0, got -1"),
-        ({"coordinates": 0}, "Keep.coordinates must be an integer of at least 1, got 0"),
-        ({"coordinates": 2.0}, "Keep.coordinates must be an integer of at least 1, got 2.0"),
-        ({"folder": 3}, "Keep.folder must be a path, or None, got 3"),
+        (
+            {"memory_bytes": -1},
+            "RecordingStorage.memory_bytes must be an integer of at least 0, got -1",
+        ),
+        (
+            {"coordinates": 0},
+            "RecordingStorage.coordinates must be an integer of at least 1, got 0",
+        ),
+        (
+            {"coordinates": 2.0},
+            "RecordingStorage.coordinates must be an integer of at least 1, got 2.0",
+        ),
+        ({"folder": 3}, "RecordingStorage.folder must be a path, or None, got 3"),
     ],
 )
 def test_settings_out_of_range_are_refused(bad: dict[str, int], message: str) -> None:
     with pytest.raises(OtcacheError, match=message):
-        Keep(**bad)  # type: ignore[arg-type]  # a test of what goes wrong
+        RecordingStorage(**bad)  # type: ignore[arg-type]  # a test of what goes wrong

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import RunReport, Storage
+from otcache_core.contracts import CacheStorage, RunReport
 
 
 @pytest.mark.remedy("leave {} out to keep outputs as they are")
@@ -17,36 +17,36 @@ from otcache_core.contracts import RunReport, Storage
     [
         (
             {"dtype": "int8"},
-            "Storage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got 'int8': leave dtype out to "
+            "CacheStorage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got 'int8': leave dtype out to "
             "keep outputs as they are.",
         ),
         (
             {"device": "cuda"},
-            "Storage.device must be None or one of 'cpu', got 'cuda': leave device out to keep outputs as "
+            "CacheStorage.device must be None or one of 'cpu', got 'cuda': leave device out to keep outputs as "
             "they are.",
         ),
         (
             {"dtype": ""},
-            "Storage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got '': leave dtype out",
+            "CacheStorage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got '': leave dtype out",
         ),
-        ({"dtype": ["bf16"]}, "Storage.dtype must be None"),
+        ({"dtype": ["bf16"]}, "CacheStorage.dtype must be None"),
     ],
 )
 def test_other_names_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(OtcacheError) as error:
-        Storage(**given)
+        CacheStorage(**given)
     assert str(error.value).startswith(message)
     (name,) = given
-    assert getattr(Storage(), name) is None
+    assert getattr(CacheStorage(), name) is None
 
 
 def test_a_storage_is_a_value() -> None:
-    assert Storage("bf16", "cpu") == Storage(dtype="bf16", device="cpu")
-    assert len({Storage(), Storage(None, None), Storage("fp32")}) == 2
+    assert CacheStorage("bf16", "cpu") == CacheStorage(dtype="bf16", device="cpu")
+    assert len({CacheStorage(), CacheStorage(None, None), CacheStorage("fp32")}) == 2
 
 
 def test_a_report_keeps_peaks_of_both_places_and_is_plain_data() -> None:
-    report = RunReport(storage=Storage("fp16", "cpu"))
+    report = RunReport(storage=CacheStorage("fp16", "cpu"))
     for held in ((0, 4), (3, 9), (1, 2)):
         report.hold(*held)
     data = json.loads(json.dumps(report.to_dict()))

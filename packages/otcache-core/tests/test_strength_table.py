@@ -17,9 +17,9 @@ from otcache_core.forecasters.strength import (
     StrengthCurve,
     StrengthTable,
     blend,
-    carried_weights,
     linear_table,
     linear_weights,
+    resampled_weights,
     weights_from_strengths,
 )
 from otcache_core.interpolation import clear_cache
@@ -80,7 +80,7 @@ def test_weights_between_two_schedules(
 ) -> None:
     grid, branches = GRIDS[0], (None, "cond", "uncond")
     ends = [StrengthTable.of(s, grid, branches) for s in (low, high)]
-    got = carried_weights(computed, grid, (ends[0], ends[1]), lam)
+    got = resampled_weights(computed, grid, (ends[0], ends[1]), lam)
     for rows, name in zip(got, branches, strict=True):
         curves = [StrengthCurve.of(s, grid, name) for s in (low, high)]
         memory = max(curve.memory for curve in curves)

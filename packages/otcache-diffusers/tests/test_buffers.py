@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from otcache_diffusers.execution.cache import OutputCache
+from otcache_diffusers.hooks.memory import apart, extents, is_lent, overlap, owned
 from torch import nn
 
 from otcache_core import Schedule
-from otcache_core.contracts import SampleRequest, Storage
+from otcache_core.contracts import CacheStorage, SampleRequest
 from otcache_core.loop import Loop
-from otcache_diffusers.execution.cache import OutputCache
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks.memory import apart, extents, is_lent, overlap, owned
 from otcache_diffusers.recording.probe import TorchProbe
 
 N, WIDTH, ROWS = 9, 8, 2
@@ -254,7 +254,7 @@ def test_copies_are_made_where_they_must_be() -> None:
 
 
 def test_ordinary_outputs_are_neither_copied_nor_lost() -> None:
-    cache, outputs = OutputCache(Storage()), [torch.ones(4) for _ in range(3)]
+    cache, outputs = OutputCache(CacheStorage()), [torch.ones(4) for _ in range(3)]
     for step, output in enumerate(outputs):
         cache.notice(output)
         cache.put("call", step, output)
@@ -265,7 +265,7 @@ def test_ordinary_outputs_are_neither_copied_nor_lost() -> None:
 
 
 def test_what_is_packed_is_not_lost() -> None:
-    cache, buffer = OutputCache(Storage("bf16")), torch.ones(4)
+    cache, buffer = OutputCache(CacheStorage("bf16")), torch.ones(4)
     for step in range(3):
         cache.notice(_write(buffer, torch.full((4,), float(step))))
         cache.put("call", step, buffer)

@@ -20,16 +20,16 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils import BaseOutput
 from hypothesis import given
 from hypothesis import strategies as st
+from otcache_diffusers.hooks.tree import examine, flatten, prediction, unflatten
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from otcache_core import Schedule
-from otcache_core.contracts import SampleRequest, Storage
+from otcache_core.contracts import CacheStorage, SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import combine, tensors
-from otcache_diffusers.hooks.tree import examine, flatten, prediction, unflatten
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.rows import join_rows, split_rows, stack_rows
 from otcache_diffusers.recording.shelf import Shelf, loaded
@@ -463,11 +463,11 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("storage", [Storage(), Storage("bf16", "cpu")], ids=str)
+@pytest.mark.parametrize("storage", [CacheStorage(), CacheStorage("bf16", "cpu")], ids=str)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=["reuse", "linear", "fitted"])
 @pytest.mark.parametrize(("wrap", "read"), WRAPS.values(), ids=WRAPS)
 def test_forecasts_of_an_output_are_those_of_its_tensor(
-    wrap: Any, read: Any, schedule: Schedule, storage: Storage
+    wrap: Any, read: Any, schedule: Schedule, storage: CacheStorage
 ) -> None:
     results = []
     for loop in (_loop(*PLAIN), _loop(wrap, read)):

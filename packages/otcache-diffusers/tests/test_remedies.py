@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from otcache_diffusers.execution.blocks.stack import _plus
 from otcache_diffusers.execution.plan import Plan
 from otcache_diffusers.hooks.tree import combine, examine
 
 from otcache_core import ExecutionError, Schedule
-from otcache_core.contracts import Forecaster, SampleRequest, Storage
+from otcache_core.contracts import CacheStorage, Forecaster, SampleRequest
 from otcache_core.errors import OtcacheError, OtcacheNotice
 from otcache_core.forecasters import Reuse
 from otcache_core.loop import Loop
-from otcache_core.storage.recordings import Keep
+from otcache_core.storage.recordings import RecordingStorage
+from otcache_diffusers.execution.blocks.stack import _plus
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.export import export_sigmas
 from otcache_diffusers.hooks.call_times import HostTimes
@@ -438,7 +438,7 @@ def test_outputs_beyond_fp16_are_kept_in_bf16() -> None:
     )
     warned = []
     for dtype in ("fp16", "bf16"):
-        with TorchExecutor().attach(loop, SCHEDULE, storage=Storage(dtype)) as run:
+        with TorchExecutor().attach(loop, SCHEDULE, storage=CacheStorage(dtype)) as run:
             loop()
         warned.append(run.report.warnings)
     assert "Keep outputs in bf16." in warned[0][0]
@@ -567,7 +567,7 @@ def test_the_probe_sees_the_sampler_s_state() -> None:
 )
 def test_guidance_of_a_recorded_run_stays_on() -> None:
     x = np.ones((2, 3), np.float32)
-    kept = KeptRun(N, x.shape, 2, Keep())
+    kept = KeptRun(N, x.shape, 2, RecordingStorage())
     kept.add(0, x, [x, x])
     with pytest.raises(ExecutionError, match="keep guidance on for the whole run"):
         kept.add(1, x, [x])
@@ -605,7 +605,7 @@ def test_a_run_beyond_float16_is_recorded_in_float32(tmp_path: Any) -> None:
         loop = Loop(sample, lambda x, t: 50 * x, GRID)
         return loop
 
-    request = SampleRequest(("a",), (0,), N, keep=Keep(memory_bytes=0, folder=tmp_path))
+    request = SampleRequest(("a",), (0,), N, keep=RecordingStorage(memory_bytes=0, folder=tmp_path))
     with pytest.raises(ExecutionError, match="try float32 or bfloat16"):
         list(TorchProbe().record(loop(torch.float16), request))
     for dtype in (torch.float32, torch.bfloat16):

@@ -18,7 +18,7 @@ from otcache_core import OtcacheNotice, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError, FileError
 from otcache_core.loop import Loop
-from otcache_core.storage.recordings import Keep, mapped, sketch
+from otcache_core.storage.recordings import RecordingStorage, mapped, sketch
 from otcache_diffusers.hooks import drive
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.recorder import Recorder
@@ -51,18 +51,20 @@ def target(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def on_disk(tmp_path: Path) -> Keep:
-    return Keep(memory_bytes=0, folder=tmp_path)
+def on_disk(tmp_path: Path) -> RecordingStorage:
+    return RecordingStorage(memory_bytes=0, folder=tmp_path)
 
 
-def _asked(target: Any, keep: Keep | None = None) -> SampleRequest:
+def _asked(target: Any, keep: RecordingStorage | None = None) -> SampleRequest:
     call = {} if isinstance(target, Loop) else {"height": 16, "width": 16, "negative_prompt": "d"}
     if call:
         call |= {"true_cfg_scale": 3.0}
-    return replace(REQUEST, call=call, keep=keep or Keep())
+    return replace(REQUEST, call=call, keep=keep or RecordingStorage())
 
 
-def test_a_run_on_the_disk_is_the_run_in_memory(target: Any, on_disk: Keep, tmp_path: Path) -> None:
+def test_a_run_on_the_disk_is_the_run_in_memory(
+    target: Any, on_disk: RecordingStorage, tmp_path: Path
+) -> None:
     plain = list(TorchProbe().record(target, _asked(target)))
     with pytest.warns(
         OtcacheNotice, match=rf"keeps [\d.]+ MB of states and .* in {tmp_path}, until"
@@ -79,7 +81,7 @@ def test_a_run_on_the_disk_is_the_run_in_memory(target: Any, on_disk: Keep, tmp_
 
 @pytest.mark.parametrize("memory_bytes", [0, 2**28])
 def test_a_sketch_is_the_run_at_its_coordinates(memory_bytes: int, tmp_path: Path) -> None:
-    loop, keep = _loop(), Keep(memory_bytes, tmp_path, coordinates=5, seed=3)
+    loop, keep = _loop(), RecordingStorage(memory_bytes, tmp_path, coordinates=5, seed=3)
     plain = list(TorchProbe().record(loop, _asked(loop)))
     with pytest.warns(OtcacheNotice, match="a sketch, 5 of 8 coordinates .* error of"):
         sketched = list(TorchProbe().record(loop, _asked(loop, keep)))
@@ -92,7 +94,7 @@ def test_a_sketch_is_the_run_at_its_coordinates(memory_bytes: int, tmp_path: Pat
 
 @pytest.mark.parametrize("fit", [False, True])
 def test_an_evaluation_from_the_disk_is_the_evaluation_from_memory(
-    target: Any, on_disk: Keep, fit: bool, tmp_path: Path
+    target: Any, on_disk: RecordingStorage, fit: bool, tmp_path: Path
 ) -> None:
     runs = list(TorchProbe().record(target, _asked(target)))
     plain = TorchProbe().evaluator(target, _asked(target), runs)
@@ -126,7 +128,7 @@ def test_what_is_recorded_is_freed_without_the_garbage_collector(target: Any) ->
         gc.enable()
 
 
-def test_outputs_of_several_calls_a_step_follow_from_the_states(on_disk: Keep) -> None:
+def test_outputs_of_several_calls_a_step_follow_from_the_states(on_disk: RecordingStorage) -> None:
     net = tiny.Velocity()
 
     def sample(prompts: Any, seeds: list[int], num_steps: int) -> torch.Tensor:
@@ -157,11 +159,11 @@ def test_a_run_that_breaks_is_told_at_its_step(keep: dict[str, int], tmp_path: P
     with pytest.raises(
         ExecutionError, match=r"step \d: the sampler's output holds NaN or infinity"
     ):
-        list(TorchProbe().record(loop, _asked(loop, Keep(folder=tmp_path, **keep))))
+        list(TorchProbe().record(loop, _asked(loop, RecordingStorage(folder=tmp_path, **keep))))
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(
-    monkeypatch: pytest.MonkeyPatch, on_disk: Keep
+    monkeypatch: pytest.MonkeyPatch, on_disk: RecordingStorage
 ) -> None:
     monkeypatch.setattr("otcache_core.storage.recordings.shutil.disk_usage", lambda _: _Usage())
     loop = _loop()

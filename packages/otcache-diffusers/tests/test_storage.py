@@ -13,16 +13,16 @@ import torch
 from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
+from otcache_diffusers.execution.cache import OutputCache
+from otcache_diffusers.hooks.tree import flatten
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from otcache_core import Schedule
-from otcache_core.contracts import CacheExecutor, RunReport, Storage
+from otcache_core.contracts import CacheExecutor, CacheStorage, RunReport
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.block_executor import BlockExecutor
-from otcache_diffusers.execution.cache import OutputCache
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import combine
-from otcache_diffusers.hooks.tree import flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N, WIDTH = 8, 64
@@ -32,7 +32,7 @@ REUSE, LINEAR = Schedule(N, COMPUTED), Schedule(N, COMPUTED, "linear")
 #: Digits of the significand, and the spacing under the normal range.
 PRECISION = {"fp32": (24, 2.0**-149), "bf16": (8, 2.0**-133), "fp16": (11, 2.0**-24)}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-STORAGES = [Storage(*both) for both in itertools.product((None, *PRECISION), (None, "cpu"))]
+STORAGES = [CacheStorage(*both) for both in itertools.product((None, *PRECISION), (None, "cpu"))]
 #: Executors, and the pipelines each of them skips steps of.
 PAIRS = [
     *((TorchExecutor, name) for name in sorted(tiny.CASES)),
@@ -46,7 +46,7 @@ def case(request: pytest.FixtureRequest) -> tiny.Case:
     return tiny.CASES[request.param]()
 
 
-def _kept(storage: Storage, *outputs: Any) -> OutputCache:
+def _kept(storage: CacheStorage, *outputs: Any) -> OutputCache:
     cache = OutputCache(storage)
     for step, output in enumerate(outputs):
         cache.put("call", step, output)
@@ -72,7 +72,7 @@ def test_a_forecast_is_within_the_rounding_bound(
     pairs: list[tuple[float, float]], a: tuple[float, float], name: str, dtype: torch.dtype
 ) -> None:
     v = torch.tensor(pairs, dtype=dtype).T.contiguous()
-    found = _forecast(_kept(Storage(name), *v), *a)
+    found = _forecast(_kept(CacheStorage(name), *v), *a)
     digits, tiny_spacing = PRECISION[name]
     exact = sum(c * one.double() for c, one in zip(a, v, strict=True))
     size = sum(abs(c) * one.double().abs() for c, one in zip(a, v, strict=True))
@@ -84,11 +84,11 @@ def test_a_forecast_is_within_the_rounding_bound(
 @given(st.lists(finite, min_size=1, max_size=12), st.sampled_from(sorted(PRECISION)))
 def test_a_value_the_type_holds_comes_back_as_it_was(values: list[float], name: str) -> None:
     v = torch.tensor(values).to(DTYPES[name]).double()
-    assert torch.equal(_forecast(_kept(Storage(name), v), 1.0), v)
+    assert torch.equal(_forecast(_kept(CacheStorage(name), v), 1.0), v)
 
 
 @pytest.mark.parametrize("storage", STORAGES, ids=str)
-def test_whatever_is_no_wider_number_is_left_alone(storage: Storage) -> None:
+def test_whatever_is_no_wider_number_is_left_alone(storage: CacheStorage) -> None:
     given_ = {
         "half": torch.randn(3).to(torch.float16),
         "int": torch.arange(3),
@@ -112,7 +112,7 @@ def test_structures_keep_their_form(name: str) -> None:
 
     x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3).T
     output = ({"a": [x, torch.arange(2)], "b": None}, Transformer2DModelOutput(sample=2 * x))
-    found = _forecast(_kept(Storage(name), output, output), 2.0, -1.0)
+    found = _forecast(_kept(CacheStorage(name), output, output), 2.0, -1.0)
     assert flatten(found)[1] == flatten(output)[1]
     assert isinstance(found[1], Transformer2DModelOutput)
     torch.testing.assert_close(found[0]["a"][0], x, atol=2**-6, rtol=0)
@@ -125,7 +125,7 @@ def test_structures_keep_their_form(name: str) -> None:
 def test_nobody_can_write_into_what_is_packed(inference: bool) -> None:
     with torch.inference_mode(inference):
         v = torch.ones(4)
-        cache = _kept(Storage("bf16"), v)
+        cache = _kept(CacheStorage("bf16"), v)
         v.zero_()
         assert cache.has("call", [0])
         first = _forecast(cache, 1.0)
@@ -138,7 +138,7 @@ def test_nobody_can_write_into_what_is_packed(inference: bool) -> None:
 def test_writes_into_what_is_left_as_it_is_are_noticed() -> None:
     """One wide tensor is packed; the narrow one beside it is the denoiser's own."""
     wide, narrow = torch.ones(4), torch.ones(4, dtype=torch.bfloat16)
-    cache = _kept(Storage("bf16"), (wide, narrow))
+    cache = _kept(CacheStorage("bf16"), (wide, narrow))
     wide.zero_()
     assert cache.has("call", [0])
     assert _forecast(cache, 1.0)[1] is not narrow
@@ -148,8 +148,8 @@ def test_writes_into_what_is_left_as_it_is_are_noticed() -> None:
 
 def test_only_what_a_view_shows_is_kept() -> None:
     whole = torch.ones(100, 4)
-    assert _kept(Storage(), whole[:2]).held == (1600, 0)
-    assert _kept(Storage("bf16"), whole[:2]).held == (16, 0)
+    assert _kept(CacheStorage(), whole[:2]).held == (1600, 0)
+    assert _kept(CacheStorage("bf16"), whole[:2]).held == (16, 0)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(None, 4), ("bf16", 2)])
@@ -157,7 +157,9 @@ def test_on_the_host_nothing_is_left_on_the_device(dtype: str | None, size: int)
     """Tensors that say they are on a CUDA device and have no memory."""
     with FakeTensorMode():
         v = torch.empty(WIDTH, device="cuda")
-        cache = _kept(Storage(dtype, "cpu"), (v, torch.empty(2, dtype=torch.int64, device="cuda")))
+        cache = _kept(
+            CacheStorage(dtype, "cpu"), (v, torch.empty(2, dtype=torch.int64, device="cuda"))
+        )
         assert cache.held == (0, WIDTH * size + 16)
         gone = weakref.ref(v)
         del v
@@ -184,7 +186,7 @@ def _fake_loop(branches: int) -> Loop:
 @pytest.mark.parametrize("branches", [1, 2])
 @pytest.mark.parametrize("schedule", [REUSE, LINEAR], ids=["reuse", "linear"])
 def test_the_report_tells_device_and_host_apart(schedule: Schedule, branches: int) -> None:
-    loop, storage = _fake_loop(branches), Storage("bf16", "cpu")
+    loop, storage = _fake_loop(branches), CacheStorage("bf16", "cpu")
     with FakeTensorMode(), TorchExecutor().attach(loop, schedule, storage=storage) as run:
         assert loop(N).device.type == "cuda"
     memory = 1 if schedule is REUSE else 2
@@ -220,7 +222,7 @@ def test_computed_steps_return_what_the_denoiser_made(
     case(N)
     plain = seen[: 3 * len(case.branches)]
     seen.clear()
-    with executor().attach(case.pipe, LINEAR, storage=Storage("bf16", "cpu")):
+    with executor().attach(case.pipe, LINEAR, storage=CacheStorage("bf16", "cpu")):
         case(N)
     for one, other in zip(plain, seen, strict=False):
         assert torch.equal(one, other)
@@ -235,7 +237,7 @@ def test_half_the_bits_are_half_the_bytes_and_nearly_the_same_run(
     made: dict[str | None, torch.Tensor] = {}
     reports: dict[str | None, RunReport] = {}
     for dtype in (None, "fp32", name):
-        how = Storage(dtype)
+        how = CacheStorage(dtype)
         with executor().attach(case.pipe, LINEAR, storage=how) as run:
             made[dtype] = case(N)
         reports[dtype] = run.report
@@ -254,7 +256,7 @@ def test_a_skipped_step_combines_the_rounded_outputs_of_its_own_branch(
 ) -> None:
     seen: list[torch.Tensor] = []
     case.denoiser.register_forward_hook(lambda m, args, output: seen.append(output[0]))
-    with TorchExecutor().attach(case.pipe, LINEAR, storage=Storage(name)):
+    with TorchExecutor().attach(case.pipe, LINEAR, storage=CacheStorage(name)):
         case(N)
     grid, width = case.pipe.scheduler.sigmas.double(), len(case.branches)
     for branch in range(width):
@@ -283,7 +285,7 @@ def test_a_sampler_that_writes_into_outputs_is_accelerated_all_the_same() -> Non
         made = []
         for in_place in (False, True):
             target = loop(in_place)
-            with TorchExecutor().attach(target, schedule, storage=Storage("bf16")) as run:
+            with TorchExecutor().attach(target, schedule, storage=CacheStorage("bf16")) as run:
                 made.append(target(N))
             assert run.report.skipped == {"call": len(SKIPPED)}
             assert run.report.warnings == []
@@ -291,7 +293,7 @@ def test_a_sampler_that_writes_into_outputs_is_accelerated_all_the_same() -> Non
 
 
 def test_inference_mode_gives_what_no_grad_gives(case: tiny.Case) -> None:
-    with TorchExecutor().attach(case.pipe, LINEAR, storage=Storage("bf16")):
+    with TorchExecutor().attach(case.pipe, LINEAR, storage=CacheStorage("bf16")):
         wanted = case(N)
         with torch.inference_mode():
             assert torch.equal(case(N), wanted)
@@ -309,7 +311,7 @@ def test_noise_regained_as_velocity_may_be_kept_in_half_the_bits() -> None:
     made, bytes_ = [], []
     schedule = Schedule(N, (0, 2, 4), "linear")
     for dtype in (None, "fp32", "fp16"):
-        with TorchExecutor().attach(case.pipe, schedule, storage=Storage(dtype)) as run:
+        with TorchExecutor().attach(case.pipe, schedule, storage=CacheStorage(dtype)) as run:
             made.append(case(N))
         bytes_.append(run.report.peak_cached_bytes)
     full, single, half = made
@@ -330,7 +332,7 @@ def test_outputs_beyond_the_range_are_told(name: str, told: bool) -> None:
 
     net.forward = lambda x: 1e5 * torch.sign(x)  # type: ignore[method-assign]
     loop = Loop(sample, net, tiny.euler_grid(N))
-    with TorchExecutor().attach(loop, REUSE, storage=Storage(name)) as run:
+    with TorchExecutor().attach(loop, REUSE, storage=CacheStorage(name)) as run:
         for _ in range(2):
             loop(N)
     assert any("beyond the range of fp16" in text for text in run.report.warnings) == told
@@ -345,7 +347,7 @@ def test_runs_that_break_off_let_go_of_what_is_packed() -> None:
             raise KeyError
         return kwargs
 
-    with TorchExecutor().attach(case.pipe, LINEAR, storage=Storage("bf16", "cpu")) as run:
+    with TorchExecutor().attach(case.pipe, LINEAR, storage=CacheStorage("bf16", "cpu")) as run:
         wanted = case(N)
         with pytest.raises(KeyError):
             case(N, seed=1, callback_on_step_end=breaks)

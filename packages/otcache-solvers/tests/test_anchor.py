@@ -14,7 +14,7 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.testing import ToyEvaluator, ToySampler
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.search.climb import climb, moved
+from otcache_solvers.search.refine import climb, moved
 from otcache_solvers.search.tpe_search import quiet
 from otcache_solvers.search.trial_book import TrialBook, mean_error
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.testing import ToySampler
-from otcache_solvers.search.annealing import Annealing
 from otcache_solvers.search.refine import Refine
+from otcache_solvers.search.simulated_annealing import Annealing
 from otcache_solvers.search.trial_book import mean_error
 
 SAMPLER = ToySampler(num_steps=8, num_samples=3, power=2.0)

@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import ScheduleProblem
-from otcache_solvers.additive.lexicographic import Lexicographic
-from otcache_solvers.additive.peak_suppressed import PeakSuppressed
-from otcache_solvers.additive.shortest_path import ShortestPath
+from otcache_solvers.additive.shortest_path import Lexicographic, PeakSuppressed, ShortestPath
 
 SOLVERS = [ShortestPath(), Lexicographic(), PeakSuppressed(4.0)]
 

@@ -12,11 +12,9 @@ from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.plugins import Registry
 from otcache_core.testing import CostModelConformance, SolverConformance
 from otcache_solvers import plugin
-from otcache_solvers.transport.penalties import KullbackLeibler
-from otcache_solvers.vector_sum.beam import Beam
+from otcache_solvers.transport.unbalanced import KullbackLeibler
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
-from otcache_solvers.vector_sum.enumeration import Enumeration
-from otcache_solvers.vector_sum.search import PathSearch
+from otcache_solvers.vector_sum.search import Beam, Enumeration, PathSearch
 
 REGISTRY = Registry()
 

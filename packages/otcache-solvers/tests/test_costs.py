@@ -10,10 +10,10 @@ import pytest
 from otcache_core import OtcacheError
 from otcache_core.contracts import Evaluation
 from otcache_core.testing import ToyEvaluator, ToySampler
+from otcache_solvers.costs.displacement import Local
 from otcache_solvers.costs.gram import Gram
-from otcache_solvers.costs.local import Local
 from otcache_solvers.costs.outcome import Outcome
-from otcache_solvers.costs.sample_costs import SampleCosts
+from otcache_solvers.costs.samples import SampleCosts
 
 SAMPLER = ToySampler(num_steps=7, num_samples=4, power=1.5)
 

@@ -9,10 +9,8 @@ import pytest
 
 from otcache_core import OtcacheError, Schedule
 from otcache_core.testing import ToySampler
-from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.local import Local
-from otcache_solvers.costs.propagation.exact import Exact
-from otcache_solvers.costs.propagation.scalar_gain import ScalarGain
+from otcache_solvers.costs.displacement import Displacement, Local
+from otcache_solvers.costs.propagation import Exact, ScalarGain
 
 TOY = ToySampler(num_steps=7, num_samples=3)
 

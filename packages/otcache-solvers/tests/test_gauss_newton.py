@@ -8,8 +8,7 @@ import pytest
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_core.testing.spans import CountingEvaluator
-from otcache_solvers.search.gauss_newton import GaussNewton
-from otcache_solvers.search.weight_vector import WeightVector
+from otcache_solvers.search.gauss_newton import GaussNewton, WeightVector
 
 TOY = ToySampler(num_steps=12, num_samples=8)
 

@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 
 from otcache_core import Schedule
 from otcache_core.transport import quantile_function
-from otcache_solvers.search.kumaraswamy import LIMITS, Kumaraswamy
+from otcache_solvers.search.tpe_search import LIMITS, Kumaraswamy
 
 logs = st.floats(*LIMITS["log_a"])
 

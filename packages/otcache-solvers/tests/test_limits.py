@@ -11,12 +11,11 @@ import pytest
 from otcache_core import Result, Schedule, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.search.annealing import Annealing
 from otcache_solvers.search.gauss_newton import GaussNewton
 from otcache_solvers.search.refine import Refine
-from otcache_solvers.transport.penalties import KullbackLeibler
+from otcache_solvers.search.simulated_annealing import Annealing
 from otcache_solvers.transport.sinkhorn import Sinkhorn
-from otcache_solvers.transport.unbalanced import Unbalanced
+from otcache_solvers.transport.unbalanced import KullbackLeibler, Unbalanced
 
 TOY = ToySampler(num_steps=10, num_samples=2)
 ENDS = Schedule(10, (0, 6)), Schedule(10, (0, 1, 2, 4, 6, 8))

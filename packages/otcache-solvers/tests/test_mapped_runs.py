@@ -11,10 +11,8 @@ from otcache_solvers.costs.propagation.none import NoPropagation
 from otcache_core import Trajectory
 from otcache_core.identification import euler_residual, identify
 from otcache_core.storage.recordings import SLAB, StepsOnDisk, inner_products
-from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.gram import Gram
-from otcache_solvers.costs.gram_costs import GramCosts
-from otcache_solvers.costs.local import Local
+from otcache_solvers.costs.displacement import Displacement, Local
+from otcache_solvers.costs.gram import Gram, GramCosts
 from otcache_solvers.costs.mean_velocity import MeanVelocity
 
 N, LONG = 4, 9 * SLAB + 5

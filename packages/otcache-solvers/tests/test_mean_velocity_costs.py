@@ -9,11 +9,10 @@ from otcache_core import OtcacheError, Schedule, ScheduleProblem, Trajectory
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Span
 from otcache_core.testing import ToySampler
-from otcache_solvers.additive.peak_suppressed import PeakSuppressed
+from otcache_solvers.additive.shortest_path import PeakSuppressed
 from otcache_solvers.costs import mean_velocity
-from otcache_solvers.costs.local import Local
-from otcache_solvers.costs.lookback_costs import LookbackCosts
-from otcache_solvers.costs.mean_velocity import MeanVelocity
+from otcache_solvers.costs.displacement import Local
+from otcache_solvers.costs.mean_velocity import LookbackCosts, MeanVelocity
 
 TOY = ToySampler(num_steps=9, num_samples=4, power=1.5)
 RUNS = TOY.trajectories()

@@ -14,8 +14,7 @@ from otcache_core.testing import ToySampler
 from otcache_solvers.additive.shortest_path import ShortestPath
 from otcache_solvers.needs import REQUIREMENTS, library
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.transport.exact_lp import ExactLP
-from otcache_solvers.transport.simplex import HiGHS
+from otcache_solvers.transport.exact_lp import ExactLP, HiGHS
 from otcache_solvers.vector_sum.relaxation import MinNormPoint, QuadraticProgram
 from otcache_solvers.vector_sum.solver import VectorSum
 

@@ -9,10 +9,8 @@ from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.forecasters import Fitted
 from otcache_core.schedule import Span
 from otcache_core.testing import ToySampler
-from otcache_solvers.additive.open_loop import OpenLoopFit
-from otcache_solvers.additive.second_order import SecondOrder
-from otcache_solvers.costs.gram import Gram
-from otcache_solvers.costs.gram_costs import GramCosts
+from otcache_solvers.additive.second_order import OpenLoopFit, SecondOrder
+from otcache_solvers.costs.gram import Gram, GramCosts
 
 TOY = ToySampler(num_steps=14, num_samples=5, power=1.4)
 RUNS = TOY.trajectories()

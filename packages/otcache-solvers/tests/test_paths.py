@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, ScheduleProblem
-from otcache_solvers.additive.lexicographic import Lexicographic
-from otcache_solvers.additive.shortest_path import ShortestPath
+from otcache_solvers.additive.shortest_path import Lexicographic, ShortestPath
 
 
 def every_schedule(n, budget):

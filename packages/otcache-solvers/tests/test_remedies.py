@@ -14,31 +14,23 @@ from otcache_core.contracts import Evaluation
 from otcache_core.problem import Displacements, all_spans
 from otcache_core.solvers import BruteForce
 from otcache_core.testing import ToyEvaluator, ToySampler
-from otcache_solvers.additive.lexicographic import Lexicographic
-from otcache_solvers.additive.open_loop import OpenLoopFit
-from otcache_solvers.additive.peak_suppressed import PeakSuppressed
-from otcache_solvers.additive.second_order import SecondOrder
-from otcache_solvers.additive.shortest_path import ShortestPath
-from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.costs.gram import Gram
-from otcache_solvers.costs.gram_costs import GramCosts
-from otcache_solvers.costs.local import Local
-from otcache_solvers.costs.lookback_costs import LookbackCosts
-from otcache_solvers.costs.mean_velocity import MeanVelocity
+from otcache_solvers.additive.second_order import OpenLoopFit, SecondOrder
+from otcache_solvers.additive.shortest_path import Lexicographic, PeakSuppressed, ShortestPath
+from otcache_solvers.costs.displacement import Displacement, Local
+from otcache_solvers.costs.gram import Gram, GramCosts
+from otcache_solvers.costs.mean_velocity import LookbackCosts, MeanVelocity
 from otcache_solvers.costs.outcome import Outcome
-from otcache_solvers.costs.sample_costs import SampleCosts
+from otcache_solvers.costs.samples import SampleCosts
 from otcache_solvers.needs import library
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.transport.exact_lp import ExactLP
-from otcache_solvers.transport.ground_cost import ground_cost
-from otcache_solvers.transport.penalties import KullbackLeibler
+from otcache_solvers.transport.exact_lp import ExactLP, HiGHS, NetworkSimplex
+from otcache_solvers.transport.geodesic import ground_cost
 from otcache_solvers.transport.quantile import Quantile
-from otcache_solvers.transport.simplex import HiGHS, NetworkSimplex
 from otcache_solvers.transport.sinkhorn import Sinkhorn
-from otcache_solvers.transport.unbalanced import Unbalanced
+from otcache_solvers.transport.unbalanced import KullbackLeibler, Unbalanced
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
-from otcache_solvers.vector_sum.enumeration import Enumeration
 from otcache_solvers.vector_sum.relaxation import MinNormPoint, QuadraticProgram
+from otcache_solvers.vector_sum.search import Enumeration
 from otcache_solvers.vector_sum.solver import VectorSum
 
 SAMPLER = ToySampler(num_steps=7, num_samples=3, power=1.5)

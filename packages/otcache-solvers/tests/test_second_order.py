@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Result, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_solvers.additive.second_order import SecondOrder
-from otcache_solvers.costs.forecast import ForecastCosts
-from otcache_solvers.costs.gram import Gram
+from otcache_solvers.costs.gram import ForecastCosts, Gram
 
 RIDGE = 1e-4
 

@@ -14,7 +14,7 @@ import pytest
 from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.search.shared_study import SharedStudy
+from otcache_solvers.search.tpe_search import SharedStudy
 
 SAMPLER = ToySampler(num_steps=14, num_samples=3, power=2.0)
 

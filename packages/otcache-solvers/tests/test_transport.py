@@ -13,10 +13,9 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.testing import ToySampler
 from otcache_core.transport import coordinate
 from otcache_solvers.costs.gram import Gram
-from otcache_solvers.transport.exact_lp import ExactLP
-from otcache_solvers.transport.ground_cost import between, ground_cost
+from otcache_solvers.transport.exact_lp import ExactLP, HiGHS, NetworkSimplex
+from otcache_solvers.transport.geodesic import between, ground_cost
 from otcache_solvers.transport.quantile import Quantile
-from otcache_solvers.transport.simplex import HiGHS, NetworkSimplex
 from otcache_solvers.transport.sinkhorn import Annealed, Sinkhorn
 from otcache_solvers.transport.unbalanced import Unbalanced
 

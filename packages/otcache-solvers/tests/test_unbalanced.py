@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
-from otcache_solvers.transport.ground_cost import between, ground_cost
-from otcache_solvers.transport.penalties import KullbackLeibler, TotalVariation
-from otcache_solvers.transport.simplex import HiGHS, NetworkSimplex
+from otcache_solvers.transport.exact_lp import HiGHS, NetworkSimplex
+from otcache_solvers.transport.geodesic import between, ground_cost
 from otcache_solvers.transport.sinkhorn import Annealed
-from otcache_solvers.transport.unbalanced import Unbalanced
+from otcache_solvers.transport.unbalanced import KullbackLeibler, TotalVariation, Unbalanced
 
 N = 16
 PAIR = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))

@@ -14,12 +14,10 @@ from otcache_core import OtcacheError, Result, ScheduleProblem
 from otcache_core.problem import Displacements, all_spans
 from otcache_core.testing import ToySampler
 from otcache_solvers.costs.displacement import Displacement
-from otcache_solvers.vector_sum.beam import Beam
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
-from otcache_solvers.vector_sum.certificate import Certificate
-from otcache_solvers.vector_sum.enumeration import Enumeration
 from otcache_solvers.vector_sum.relaxation import Closure, MinNormPoint, QuadraticProgram
-from otcache_solvers.vector_sum.solver import VectorSum
+from otcache_solvers.vector_sum.search import Beam, Enumeration
+from otcache_solvers.vector_sum.solver import Certificate, VectorSum
 from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
 #: Differences of this size are rounding of a Gram whose entries are about 1.

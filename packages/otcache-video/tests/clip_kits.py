@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from otcache_core.contracts import ClipMetric
-from otcache_core.testing import ClipMetricConformance, KnownAnswer
 from otcache_diffusers.metrics.alexnet import AlexNet
+
+from otcache_core.contracts import VideoMetric
+from otcache_core.testing import KnownAnswer, VideoMetricConformance
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.quiet import quiet_loading
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
@@ -57,10 +57,10 @@ def alternating(clip: Array, amount: Array | float) -> Array:
 # -- kits ------------------------------------------------------------------------------------------
 
 
-class FlickerKit(ClipMetricConformance):
+class FlickerKit(VideoMetricConformance):
     channel_blind = True
 
-    def make_metric(self) -> ClipMetric:
+    def make_metric(self) -> VideoMetric:
         return Flicker()
 
     def known_answer(self) -> KnownAnswer:
@@ -74,8 +74,8 @@ class FlickerKit(ClipMetricConformance):
         return KnownAnswer((clips, reference), value, rtol=1e-12)
 
 
-class TemporalLpipsKit(ClipMetricConformance):
-    def make_metric(self) -> ClipMetric:
+class TemporalLpipsKit(VideoMetricConformance):
+    def make_metric(self) -> VideoMetric:
         return TemporalLpips()
 
     def known_answer(self) -> KnownAnswer:
@@ -85,8 +85,8 @@ class TemporalLpipsKit(ClipMetricConformance):
         return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
 
 
-class WarpingErrorKit(ClipMetricConformance):
-    def make_metric(self) -> ClipMetric:
+class WarpingErrorKit(VideoMetricConformance):
+    def make_metric(self) -> VideoMetric:
         return WarpingError()
 
     def known_answer(self) -> KnownAnswer:
@@ -99,8 +99,8 @@ class WarpingErrorKit(ClipMetricConformance):
         return KnownAnswer((made, full), value, rtol=1e-9)
 
 
-class MotionMagnitudeKit(ClipMetricConformance):
-    def make_metric(self) -> ClipMetric:
+class MotionMagnitudeKit(VideoMetricConformance):
+    def make_metric(self) -> VideoMetric:
         return MotionMagnitude()
 
     def known_answer(self) -> KnownAnswer:
@@ -110,8 +110,8 @@ class MotionMagnitudeKit(ClipMetricConformance):
         return KnownAnswer((made, np.stack([gliding(1.0)] * 2)), value, rtol=0.03)
 
 
-class SubjectConsistencyKit(ClipMetricConformance):
-    def make_metric(self) -> ClipMetric:
+class SubjectConsistencyKit(VideoMetricConformance):
+    def make_metric(self) -> VideoMetric:
         return SubjectConsistency()
 
     def known_answer(self) -> KnownAnswer:
@@ -129,8 +129,8 @@ class SubjectConsistencyKit(ClipMetricConformance):
         return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
 
 
-class DinoKit(ClipMetricConformance):
-    def make_metric(self) -> ClipMetric:
+class DinoKit(VideoMetricConformance):
+    def make_metric(self) -> VideoMetric:
         return SubjectConsistency(dino_folder())
 
     def known_answer(self) -> KnownAnswer:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import ClipMetric, compare, per_frame
+from otcache_core.contracts import VideoMetric, metric_values, per_frame
 from otcache_core.testing.metric_laws import moving
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.metrics.psnr import Psnr
@@ -33,7 +33,7 @@ LATE = np.concatenate([gliding(1.0, frames=9)[1:], gliding(1.0, frames=10)[9:]])
 HALF_SPEED = gliding(0.5, frames=9)
 
 
-def value(metric: ClipMetric, made: Array, full: Array = FULL) -> float:
+def value(metric: VideoMetric, made: Array, full: Array = FULL) -> float:
     return float(metric(made[None], full[None])[0])
 
 
@@ -52,7 +52,7 @@ def test_alternating_brightness_flickers_by_twice_its_amplitude(amount: float) -
 def test_an_error_that_stays_does_not_flicker() -> None:
     stain = 0.05 * np.random.default_rng(0).uniform(-1, 1, FULL.shape[1:])
     assert value(Flicker(), FULL + stain) == pytest.approx(0.0, abs=1e-12)
-    assert compare(Rmse(), (FULL + stain)[None], FULL[None])[0] > 0.02
+    assert metric_values(Rmse(), (FULL + stain)[None], FULL[None])[0] > 0.02
 
 
 def test_a_frozen_clip_flickers_by_the_reference_s_own_changes() -> None:
@@ -69,7 +69,7 @@ def test_a_late_clip_flickers_by_the_second_differences() -> None:
 @given(st.integers(2, 6), st.integers(0, 2**31))
 def test_flicker_is_bounded_by_the_clip_s_rmse(frames: int, seed: int) -> None:
     x, y = np.random.default_rng(seed).random((2, 2, frames, 4, 5, 3))
-    bound = 2 * np.sqrt(frames / (frames - 1)) * compare(Rmse(), x, y)
+    bound = 2 * np.sqrt(frames / (frames - 1)) * metric_values(Rmse(), x, y)
     assert (Flicker()(x, y) <= bound + 1e-12).all()
 
 
@@ -208,7 +208,7 @@ def test_a_missing_dino_is_named() -> None:
 
 def test_image_metrics_of_clips_against_scikit_image() -> None:
     made, full = clip_kits.tinted(speeds=(2.0, 0.5))
-    psnr, ssim = compare(Psnr(), made, full), compare(Ssim(), made, full)
+    psnr, ssim = metric_values(Psnr(), made, full), metric_values(Ssim(), made, full)
     for k, (x, y) in enumerate(zip(made, full, strict=True)):
         assert psnr[k] == pytest.approx(peak_signal_noise_ratio(y, x, data_range=1.0))
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -223,7 +223,9 @@ def test_image_metrics_of_clips_against_scikit_image() -> None:
 def test_lpips_of_a_clip_is_the_mean_over_its_frames() -> None:
     made, full = clip_kits.tinted(speeds=(2.0, 0.5))
     frames = [Lpips()(made[:, t], full[:, t]) for t in range(made.shape[1])]
-    np.testing.assert_allclose(compare(Lpips(), made, full), np.mean(frames, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(
+        metric_values(Lpips(), made, full), np.mean(frames, axis=0), rtol=1e-4
+    )
 
 
 # -- refusals --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import ClipMetric
+from otcache_core.contracts import VideoMetric
 
 sys.path.insert(0, str(Path(__file__).parent))
 import clip_kits
@@ -112,7 +112,7 @@ NO_DEFECT = {
 class Planted:
     """A metric whose arguments are changed after it has accepted them."""
 
-    metric: ClipMetric
+    metric: VideoMetric
     change: Change
 
     def __call__(self, clips: Array, reference: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from otcache_core.contracts import ClipMetric
+from otcache_core.contracts import VideoMetric
 from otcache_core.plugins import Registry
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,5 +37,5 @@ def test_all_are_offered_and_named_alike() -> None:
     assert names == set(clip_kits.KITS)
     for name in names:
         metric = registry.create("metrics", name)
-        assert isinstance(metric, ClipMetric)
+        assert isinstance(metric, VideoMetric)
         assert (metric.name, metric.takes) == (name, "clips")

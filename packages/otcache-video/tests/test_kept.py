@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from otcache_core.contracts.comparison import ClipMetric
+from otcache_core.contracts.comparison import VideoMetric
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
 from otcache_video.metrics.motion import MotionMagnitude, WarpingError
 from otcache_video.metrics.pairs import Clip, Kept
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", [MotionMagnitude, SubjectConsistency, TemporalLpips, WarpingError])
-def test_a_metric_that_remembers_says_the_same(kind: type[ClipMetric]) -> None:
+def test_a_metric_that_remembers_says_the_same(kind: type[VideoMetric]) -> None:
     random = np.random.default_rng(0)
     made, full, other = random.random((3, 2, 3, 32, 32, 3))
     metric = kind()

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, features
 
 from otcache_core import OtcacheError
-from otcache_core.contracts import ClipWriter
-from otcache_core.testing import ClipWriterConformance
+from otcache_core.contracts import VideoWriter
+from otcache_core.testing import VideoWriterConformance
 from otcache_video.writers import Mp4, WebP, durations, eight_bit, even
 
 Floats = NDArray[np.float64]
@@ -59,18 +59,18 @@ def decode_webp(path: Path) -> tuple[Floats, Floats]:
     return np.stack(frames), np.array(seconds)
 
 
-class TestMp4(ClipWriterConformance):
-    def make_writer(self) -> ClipWriter:
+class TestMp4(VideoWriterConformance):
+    def make_writer(self) -> VideoWriter:
         return Mp4()
 
     def decode(self, path: Path) -> tuple[Floats, Floats]:
         return decode_mp4(path)
 
 
-class TestWebP(ClipWriterConformance):
+class TestWebP(VideoWriterConformance):
     tolerance = 0.5 / 255
 
-    def make_writer(self) -> ClipWriter:
+    def make_writer(self) -> VideoWriter:
         return WebP()
 
     def decode(self, path: Path) -> tuple[Floats, Floats]:
@@ -79,7 +79,7 @@ class TestWebP(ClipWriterConformance):
 
 def test_players_are_told_what_the_colours_mean(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    Mp4().write(path, ClipWriterConformance.clip(), 24000 / 1001)
+    Mp4().write(path, VideoWriterConformance.clip(), 24000 / 1001)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         coding = stream.codec_context
@@ -93,17 +93,17 @@ def test_players_are_told_what_the_colours_mean(tmp_path: Path) -> None:
 
 def test_a_preview_loops_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "clip.webp"
-    WebP().write(path, ClipWriterConformance.clip(), 8.0)
+    WebP().write(path, VideoWriterConformance.clip(), 8.0)
     with Image.open(path) as picture:
         assert picture.info["loop"] == 0
         assert picture.n_frames == 5
 
 
 @pytest.mark.parametrize("writer", [Mp4(), WebP()], ids=["mp4", "webp"])
-def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, writer: ClipWriter) -> None:
+def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, writer: VideoWriter) -> None:
     paths = [tmp_path / f"{i}{writer.suffixes[0]}" for i in range(2)]
     for path in paths:
-        writer.write(path, ClipWriterConformance.clip(), 8.0)
+        writer.write(path, VideoWriterConformance.clip(), 8.0)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -153,7 +153,7 @@ def test_milliseconds_do_not_drift() -> None:
 def test_no_codec_is_said_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = ClipWriterConformance.clip()
+    clip = VideoWriterConformance.clip()
     assert {"av>=15.1", "pillow>=10"} <= set(requires("otcache-video") or ())
     monkeypatch.setattr("av.codec.codecs_available", {"mpeg4"})
     with pytest.raises(OtcacheError, match=r"encoder libx264.*only-binary=av"):

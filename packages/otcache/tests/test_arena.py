@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from otcache.comparison.answers import WITHIN, match
 
 from otcache.comparison import Settings, runner
-from otcache.comparison.answers import WITHIN, match
 from otcache.comparison.baselines import FluxTable
 from otcache.comparison.collect import Assembly, state_rmse
 from otcache.comparison.folder import CALIBRATION, Folder, Plan, slug
@@ -41,12 +41,12 @@ from otcache_core.calibration import FACTS
 from otcache_core.contracts import (
     Baseline,
     BaselineSetting,
-    ClipMetric,
     Measured,
     PromptMetric,
     QualityMetric,
     SampleRequest,
     SetMetric,
+    VideoMetric,
 )
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Info, Registry, RegistryDescription, hookimpl
@@ -622,7 +622,7 @@ def test_a_metric_that_refuses_such_pictures_is_left_out_with_its_reason(tmp_pat
 
 
 def test_a_metric_of_clips_is_left_out_of_pictures_and_one_of_prompts_of_clips() -> None:
-    class Still(ClipMetric):
+    class Still(VideoMetric):
         name, higher_is_better = "still", False
 
         def __call__(self, clips: Any, reference: Any) -> Any:

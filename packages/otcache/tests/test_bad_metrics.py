@@ -232,7 +232,7 @@ def otcache_provide_metrics():
     return [Info("bright", "foreign_metrics:Bright"), Info("letters", "foreign_metrics:Letters")]
 
 class Bright(SetMetric):
-    name, higher_is_better, takes_clips = "bright", True, True
+    name, higher_is_better, takes_videos = "bright", True, True
     def __call__(self, images):
         return images.mean()
 
@@ -261,7 +261,7 @@ def test_another_process_measures_what_this_one_would(foreign: Registry) -> None
         own = foreign.create("metrics", name)
         assert (metric.name, metric.takes) == (own.name, own.takes)
         assert metric.higher_is_better == own.higher_is_better
-    assert measures.metrics["bright"].takes_clips  # type: ignore[attr-defined]
+    assert measures.metrics["bright"].takes_videos  # type: ignore[attr-defined]
     assert measures.totals(pictures) == {"bright": pictures.mean()}
     wanted = pictures.mean(axis=(1, 2, 3)) + np.array([2, 10])
     np.testing.assert_array_equal(measures.of_full_runs(pictures, prompts)["letters"], wanted)

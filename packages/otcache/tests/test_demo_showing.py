@@ -27,7 +27,7 @@ from otcache.progress import Stages
 from otcache.report.plots import series_of
 from otcache.report.results import Cell, Results, scale_of
 from otcache_core import FileError, Info, Registry, Schedule, hookimpl
-from otcache_core.contracts import ClipWriter, Measured, SampleRequest, check_clip
+from otcache_core.contracts import Measured, SampleRequest, VideoWriter, check_video
 
 N, BUDGETS, PROMPTS = 30, (5, 6, 10), 6
 RIVALS = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
@@ -81,13 +81,13 @@ def test_seven_methods_with_otcache_last_have_a_colour_each() -> None:
     assert sorted(found.values()) == list(range(7))
 
 
-class Reels(ClipWriter):
+class Reels(VideoWriter):
     """Notes the shape of what it writes."""
 
     suffixes = (".reel",)
 
     def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
-        check_clip(self, path, clip, frames_per_second)
+        check_video(self, path, clip, frames_per_second)
         Path(path).write_text(f"{clip.shape} {frames_per_second} {clip.mean():.3f}")
 
 

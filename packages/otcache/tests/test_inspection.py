@@ -15,12 +15,12 @@ from otcache.console import wide_enough
 from otcache.inspection import candidate_table, draw, kept_table
 from otcache.plugin_tools.listing import plugin_table
 from otcache_core import Policy, Provenance, Schedule
-from otcache_core.calibration import Calibration, Measured, Rung
+from otcache_core.calibration import Calibration, Candidate, Rung
 
 N = 30
 
 
-def _rung(budget: int, winner: str, table: dict[str, Measured]) -> Rung:
+def _rung(budget: int, winner: str, table: dict[str, Candidate]) -> Rung:
     schedule = Schedule(N, tuple(range(budget)))
     if ", " not in winner or "rounding" in winner:
         schedule = schedule.with_weights([(0.1,)] * budget)
@@ -29,15 +29,15 @@ def _rung(budget: int, winner: str, table: dict[str, Measured]) -> Rung:
     return Rung(schedule, error, winner, table)
 
 
-FITTED = {name: Measured(0.05, 8) for name in ("quantile", "lexicographic", "second-order")}
+FITTED = {name: Candidate(0.05, 8) for name in ("quantile", "lexicographic", "second-order")}
 RUNGS = (
-    _rung(4, "uniform, reuse", FITTED | {"uniform, reuse": Measured(0.04, 8)}),
+    _rung(4, "uniform, reuse", FITTED | {"uniform, reuse": Candidate(0.04, 8)}),
     _rung(
         5,
         "quantile, rounding 3",
         FITTED
-        | {"quantile, rounding 2": Measured(0.01, 8), "quantile, rounding 3": Measured(0.02, 8)}
-        | {"uniform, reuse": Measured(0.123456, 2), "uniform, linear": Measured(None, 2)},
+        | {"quantile, rounding 2": Candidate(0.01, 8), "quantile, rounding 3": Candidate(0.02, 8)}
+        | {"uniform, reuse": Candidate(0.123456, 2), "uniform, linear": Candidate(None, 2)},
     ),
     _rung(12, "second-order", FITTED),
 )
@@ -55,7 +55,7 @@ def _calibration() -> Calibration:
         reference=RUNGS[-1].schedule,
         ladder=RUNGS,
         nfe={},
-        objective="rmse",
+        fidelity="rmse",
     )
 
 
@@ -144,7 +144,7 @@ def test_a_policy_that_a_solver_chose_says_what_measures_it() -> None:
 
 
 def test_brackets_in_a_file_are_no_markup() -> None:
-    rung = _rung(4, "[/red]", {"[/red]": Measured(0.1, 8), "uniform, reuse": Measured(0.2, 8)})
+    rung = _rung(4, "[/red]", {"[/red]": Candidate(0.1, 8), "uniform, reuse": Candidate(0.2, 8)})
     policy = Policy(
         Schedule(N, (0, 5), "[/x]"), rung.schedule, Provenance(num_steps=N, model_class="[bold]")
     )

@@ -16,7 +16,7 @@ import otcache
 from otcache.calibration.contest import BASELINES
 from otcache.planning import open_loop_error
 from otcache_core import OtcacheError, Schedule
-from otcache_core.calibration import Calibration, Measured, Rung
+from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.errors import OtcacheNotice
 from otcache_core.forecasters import Fitted, Linear, Reuse
 from otcache_core.storage.recordings import inner_products
@@ -27,8 +27,8 @@ from otcache_core.transport import uniform_steps
 def _rung(num_steps: int, budget: int, error: float, **candidates: float) -> Rung:
     """A fitted rung that was compared with uniform reuse, or with the candidates given."""
     schedule = Schedule(num_steps, tuple(range(budget))).with_weights([(0.1,)] * budget)
-    table = {n.replace("_", ", "): Measured(e, 1) for n, e in candidates.items()}
-    table |= {"quantile": Measured(error, 2)}
+    table = {n.replace("_", ", "): Candidate(e, 1) for n, e in candidates.items()}
+    table |= {"quantile": Candidate(error, 2)}
     return Rung(schedule, error, "quantile", table)
 
 
@@ -64,7 +64,7 @@ def test_a_rung_worse_than_a_cheaper_one_is_kept_since_it_was_measured() -> None
 
 def test_a_rung_that_a_baseline_won_is_kept_whatever_was_measured() -> None:
     below = _rung(30, 5, 0.1, uniform_reuse=0.3)
-    won = Rung(Schedule(30, (0, 9)), 0.4, "planned, reuse", {"planned, reuse": Measured(0.4, 1)})
+    won = Rung(Schedule(30, (0, 9)), 0.4, "planned, reuse", {"planned, reuse": Candidate(0.4, 1)})
     assert _budgets(otcache.plan(_of(30, [won, below], samples=2))) == [2, 5]
 
 
@@ -181,7 +181,7 @@ def test_between_rungs_nothing_is_above_uniform_reuse_in_open_loop(numbers: list
         steps = tuple(i * 12 // budget for i in range(budget))
         rows = [(0.0, own[m % len(own)])[: m + 1] for m in range(budget)]
         schedule = Schedule(12, steps).with_weights(rows)
-        table = {"quantile": Measured(0.1, 2), "uniform, reuse": Measured(0.3, 2)}
+        table = {"quantile": Candidate(0.1, 2), "uniform, reuse": Candidate(0.3, 2)}
         rungs.append(Rung(schedule, 0.1, "quantile", table))
     _, calibration = _toy(rungs)
     policy = otcache.plan(calibration)
@@ -202,7 +202,7 @@ def test_between_smooth_rungs_weights_are_interpolated() -> None:
     for budget in (4, 8):
         plain = Schedule(12, uniform_steps(12, budget))
         fitted = toy.evaluator().evaluate([plain], fit=True).schedules[0]
-        table = {"quantile": Measured(0.1, 2), "uniform, reuse": Measured(0.3, 2)}
+        table = {"quantile": Candidate(0.1, 2), "uniform, reuse": Candidate(0.3, 2)}
         rungs.append(Rung(fitted, 0.1, "quantile", table))
     policy = otcache.plan(_toy(rungs)[1])
     assert {policy.schedule(b).forecaster for b in range(4, 9)} == {"fitted"}

@@ -6,7 +6,7 @@ import pytest
 
 from otcache.calibration.recipe import Recipe
 from otcache_core import OtcacheError
-from otcache_core.storage.recordings import Keep
+from otcache_core.storage.recordings import RecordingStorage
 
 
 def test_budgets_follow_from_the_step_count() -> None:
@@ -53,9 +53,13 @@ def test_what_baselines_may_cost_is_part_of_a_calibration() -> None:
 
 
 def test_where_runs_are_kept_is_no_part_of_a_calibration_but_a_sketch_is() -> None:
-    plain, there = (Recipe(keep=keep).resolve(30) for keep in (Keep(), Keep(0, "/data")))
-    assert there.keep == Keep(0, "/data")
+    plain, there = (
+        Recipe(keep=keep).resolve(30) for keep in (RecordingStorage(), RecordingStorage(0, "/data"))
+    )
+    assert there.keep == RecordingStorage(0, "/data")
     assert plain.identity == there.identity
-    sketched = [Recipe(keep=Keep(coordinates=9, seed=seed)).identity for seed in (0, 0, 1)]
+    sketched = [
+        Recipe(keep=RecordingStorage(coordinates=9, seed=seed)).identity for seed in (0, 0, 1)
+    ]
     assert sketched[0] == sketched[1] != sketched[2]
     assert sketched[0] != Recipe().identity

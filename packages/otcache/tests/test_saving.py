@@ -12,18 +12,18 @@ import pytest
 
 from otcache.saving import check_name, save
 from otcache_core import Info, OtcacheError, Registry, hookimpl
-from otcache_core.contracts import ClipWriter, check_clip
+from otcache_core.contracts import VideoWriter, check_video
 
 PICTURE, CLIP = np.full((6, 8, 3), 0.5), np.full((4, 6, 8, 3), 0.5)
 
 
-class Reels(ClipWriter):
+class Reels(VideoWriter):
     """Writes what it was told."""
 
     suffixes = (".reel", ".roll")
 
     def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
-        check_clip(self, path, clip, frames_per_second)
+        check_video(self, path, clip, frames_per_second)
         Path(path).write_text(f"{clip.shape} {frames_per_second}")
 
 

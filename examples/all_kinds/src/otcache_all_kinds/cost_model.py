@@ -24,7 +24,7 @@ class OutputChange(CostModel):
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SpanCosts:
-        """Price every span of every sample; the evaluator is not used.
+        """Compute the cost of every span of every sample; the evaluator is not used.
 
         Raises:
             OtcacheError: if there is no trajectory.

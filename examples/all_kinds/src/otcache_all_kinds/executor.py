@@ -7,7 +7,7 @@ from typing import Any, final
 
 from otcache_all_kinds.flow import Array, Flow
 from otcache_core import ExecutionError, Registry, Schedule
-from otcache_core.contracts import CacheExecutor, RunHandle, RunReport, SchedulePlan, Storage
+from otcache_core.contracts import CacheExecutor, CacheStorage, RunHandle, RunReport, ScheduleByGrid
 from otcache_core.errors import expected
 from otcache_core.notices import notify
 
@@ -24,11 +24,11 @@ class FlowExecutor(CacheExecutor):
     def attach(
         self,
         target: Any,
-        schedule: Schedule | SchedulePlan,
+        schedule: Schedule | ScheduleByGrid,
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
-        storage: Storage | None = None,
+        storage: CacheStorage | None = None,
         grid: Array | None = None,
     ) -> Iterator[RunHandle]:
         """Put every step to the schedule first."""
@@ -52,7 +52,9 @@ class Run(RunHandle):
         registry: of forecasters.
     """
 
-    def __init__(self, schedule: Schedule | SchedulePlan, strict: bool, registry: Registry) -> None:
+    def __init__(
+        self, schedule: Schedule | ScheduleByGrid, strict: bool, registry: Registry
+    ) -> None:
         self._schedule, self._strict, self._registry = schedule, strict, registry
         self._report = RunReport(computed={"call": 0}, skipped={"call": 0})
         self._rows: dict[int, Array] = {}

@@ -33,7 +33,7 @@ class Denoiser:
         self.calls = 0
 
     def forward(self, x: Array, s: float, colour: Array) -> Array:
-        """v of shape (n, ..., height, width, 3); one colour a picture or clip, shape (n, 3)."""
+        """v of shape (n, ..., height, width, 3); one colour an image or video, shape (n, 3)."""
         self.calls += 1
         c = colour.reshape(len(x), *(1,) * (x.ndim - 2), 3)
         a = (1 - s) * (x * c).sum(-1) - (1 - s) ** 2 * (c * c).sum(-1) / 2
@@ -46,8 +46,8 @@ class Flow:
     """Euler steps from noise to coloured pixels; the prompt names the colour.
 
     Args:
-        size: height and width of the pictures.
-        frames: of the clips it makes; 0 makes pictures.
+        size: height and width of the images.
+        frames: of the videos it makes; 0 makes images.
     """
 
     def __init__(self, size: int = 8, frames: int = 0) -> None:
@@ -100,9 +100,9 @@ def _named(*prompts: str) -> tuple[tuple[str, str], ...]:
 
 
 _PROMPTS = {"calibration": _named("red", "green"), "heldout": _named("blue", "white")}
-PICTURES = Demo("flow", "coloured pixels, in numpy", Flow, prompts=_PROMPTS)
-CLIPS = Demo(
-    "flow-clip",
+IMAGES = Demo("flow", "coloured pixels, in numpy", Flow, prompts=_PROMPTS)
+VIDEOS = Demo(
+    "flow-video",
     "the same, four frames",
     partial(Flow, frames=4),
     prompts=_PROMPTS,

@@ -12,7 +12,7 @@ from otcache_core.errors import expected
 
 @final
 class MeanAbsolute(QualityMetric):
-    """Mean absolute difference over all pixels and channels: the average distance of two pictures."""
+    """Mean absolute difference over all pixels and channels: the average distance of two images."""
 
     name = "mae"
     higher_is_better = False
@@ -21,18 +21,18 @@ class MeanAbsolute(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture, in float64."""
+        """Compare image by image, in float64."""
         if images.shape != reference.shape:
             raise OtcacheError(
                 expected("shape", images.shape, f"the reference's, {reference.shape}")
             )
-        x, y = (_checked(pictures) for pictures in (images, reference))
+        x, y = (_checked(x) for x in (images, reference))
         return np.asarray(np.abs(x - y).mean(axis=(1, 2, 3)))
 
 
-def _checked(pictures: NDArray[np.floating]) -> NDArray[np.float64]:
-    if not np.issubdtype(pictures.dtype, np.floating):
-        raise OtcacheError(expected("pictures", pictures.dtype, "floating point in [0, 1]"))
-    if not (pictures.min(initial=0.0) >= 0 and pictures.max(initial=0.0) <= 1):
-        raise OtcacheError(expected("pictures", "values beyond", "in [0, 1]"))
-    return pictures.astype(np.float64)
+def _checked(images: NDArray[np.floating]) -> NDArray[np.float64]:
+    if not np.issubdtype(images.dtype, np.floating):
+        raise OtcacheError(expected("images", images.dtype, "floating point in [0, 1]"))
+    if not (images.min(initial=0.0) >= 0 and images.max(initial=0.0) <= 1):
+        raise OtcacheError(expected("images", "values beyond", "in [0, 1]"))
+    return images.astype(np.float64)

@@ -56,14 +56,14 @@ def otcache_provide_executors() -> list[Info]:
 def otcache_provide_demos() -> list[Info]:
     """Offer two demos."""
     return [
-        Info("flow", f"{HERE}.flow:PICTURES", "coloured pixels, in numpy", api=2),
-        Info("flow-clip", f"{HERE}.flow:CLIPS", "the same, four frames", api=2),
+        Info("flow", f"{HERE}.flow:IMAGES", "coloured pixels, in numpy", api=2),
+        Info("flow-video", f"{HERE}.flow:VIDEOS", "the same, four frames", api=2),
     ]
 
 
 @hookimpl
 def otcache_provide_writers() -> list[Info]:
-    """Offer the clip writer."""
+    """Offer the video writer."""
     return [Info("apng", f"{HERE}.writer:Apng", "animated PNG, without loss", api=2)]
 
 

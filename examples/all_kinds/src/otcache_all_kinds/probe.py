@@ -47,7 +47,7 @@ class FlowProbe(FeatureProbe):
             yield _run(target, request, n, lambda _, compute: compute())
 
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
-        """Return pictures."""
+        """Return images."""
         return self.measure(target, request).pictures
 
     def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:

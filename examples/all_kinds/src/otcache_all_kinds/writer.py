@@ -1,4 +1,4 @@
-"""The clip writer."""
+"""The video writer."""
 
 import struct
 import zlib
@@ -9,12 +9,12 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts import ClipWriter, check_clip
+from otcache_core.contracts import VideoWriter, check_video
 from otcache_core.storage.files import write_bytes
 
 
 @final
-class Apng(ClipWriter):
+class Apng(VideoWriter):
     """Writes an animated PNG, which browsers play, in 8 bits a channel and without further loss.
 
     References:
@@ -24,17 +24,19 @@ class Apng(ClipWriter):
 
     suffixes = (".apng",)
 
-    def write(self, path: str | Path, clip: NDArray[np.floating], frames_per_second: float) -> None:
+    def write(
+        self, path: str | Path, video: NDArray[np.floating], frames_per_second: float
+    ) -> None:
         """Write every frame whole."""
-        check_clip(self, path, clip, frames_per_second)
-        frames, height, width, _ = clip.shape
+        check_video(self, path, video, frames_per_second)
+        frames, height, width, _ = video.shape
         delay = Fraction(1 / frames_per_second).limit_denominator(65535)
         shown = min(delay.numerator, 65535), delay.denominator
         chunks = [
             _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
             _chunk(b"acTL", struct.pack(">II", frames, 0)),
         ]
-        for t, frame in enumerate(clip):
+        for t, frame in enumerate(video):
             control = struct.pack(
                 ">IIIIIHHBB", max(2 * t - 1, 0), width, height, 0, 0, *shown, 0, 0
             )

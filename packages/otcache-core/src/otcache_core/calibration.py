@@ -19,11 +19,11 @@ from otcache_core.storage.array_files import array, load_arrays, save_arrays
 from otcache_core.storage.files import bad_file, make_folder
 from otcache_core.storage.json_files import load_json, save_json
 
-FORMAT, VERSION = "otcache-calibration", 3
+FORMAT, VERSION = "otcache-calibration", 4
 FACTS, ARRAYS = "calibration.json", "calibration.safetensors"
 
 
-class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one candidate of a rung did on the calibration samples.
 
     Args:
@@ -51,7 +51,7 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         schedule: with its fitted weights, where a fitted one was best.
-        error: its mean error by the calibration's objective; >= 0.
+        error: its mean error by the calibration's fidelity; >= 0.
         winner: its name among the candidates; "" where there was nothing to compare.
         candidates: what was measured at this budget, by name: fitted schedules (``quantile``,
             ``second-order``, ...) and baselines (``uniform, reuse``, ...). A baseline that is not
@@ -64,7 +64,7 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schedule: Schedule
     error: float
     winner: str = ""
-    candidates: dict[str, Measured] = {}
+    candidates: dict[str, Candidate] = {}
 
     def __post_init__(self) -> None:
         if not 0 <= self.error < math.inf:
@@ -93,7 +93,7 @@ class Calibration:
         nfe: stage to denoiser evaluations spent there, a sample and step being one.
         span_costs_nfe: evaluations that ``span_costs`` cost.
         span_costs_samples: samples that ``span_costs`` are a mean over.
-        objective: name of the objective of the rungs' errors.
+        fidelity: name of the error by which rungs were chosen, as ``rmse``.
         impulses: R_t, what the output of step t moves the result by, all other outputs held
             (:meth:`~otcache_core.recurrence.Recurrence.impulses`), shape (N,); None where the sampler is
             not linear.
@@ -117,7 +117,7 @@ class Calibration:
     nfe: Mapping[str, int]
     span_costs_nfe: int = 0
     span_costs_samples: int = 0
-    objective: str = ""
+    fidelity: str = ""
     impulses: NDArray[np.float64] | None = None
     interpolation: str = "quantile"
     between: tuple[Schedule, ...] = ()
@@ -215,7 +215,7 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     nfe: dict[str, int]
     span_costs_nfe: int
     span_costs_samples: int
-    objective: str
+    fidelity: str
     arrays_digest: str
     interpolation: str = "quantile"
     between: tuple[Schedule, ...] = ()

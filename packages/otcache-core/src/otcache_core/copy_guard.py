@@ -13,7 +13,7 @@ _MISSING = object()
 _OWN = ("__reduce_ex__", "__reduce__", "__getstate__")
 
 
-class PlainCopies:
+class CopyGuard:
     """While entered, what ``copy`` and ``pickle`` make of an object has nothing of ours.
 
     Both ask an object how to be made again by the names ``__deepcopy__`` and ``__reduce_ex__``, which
@@ -29,9 +29,9 @@ class PlainCopies:
     def __init__(self, owner: Any, strip: Strip) -> None:
         self._owner, self._strip = owner, strip
         self._strips = [strip]
-        self._host: PlainCopies | None = None
+        self._host: CopyGuard | None = None
 
-    def __enter__(self) -> PlainCopies:
+    def __enter__(self) -> CopyGuard:
         known = vars(self._owner)
         first = known.get("__reduce_ex__")
         if isinstance(first, Way) and first.host._owner is self._owner:
@@ -125,7 +125,7 @@ class Way:
     """
 
     def __init__(
-        self, host: PlainCopies, method: Callable[..., Any], around: Callable[..., Any]
+        self, host: CopyGuard, method: Callable[..., Any], around: Callable[..., Any]
     ) -> None:
         self.host, self._method, self._around = host, method, around
 

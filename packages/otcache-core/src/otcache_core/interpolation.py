@@ -1,16 +1,16 @@
-"""The schedule of a policy at any budget, step count and grid."""
+"""Schedules at any budget, step count and grid, interpolated between those of a few budgets."""
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.forecasters.strength import StrengthTable, carried_weights
+from otcache_core.forecasters.strength import StrengthTable, resampled_weights
 from otcache_core.numbers import integer, reals
 from otcache_core.schedule import MAX_STEPS, Schedule
 from otcache_core.transport import (
@@ -22,30 +22,12 @@ from otcache_core.transport import (
     uniform_steps,
 )
 
-if TYPE_CHECKING:
-    from otcache_core.policy import Policy
-
-
 #: Forecasters that are described by strengths.
 WITH_STRENGTH = {"linear", "fitted"}
 #: On a run of more steps than the policy's, budgets of at least this share of them are read by share.
 BY_SHARE = 0.25
-
-
-class _Same:
-    """A policy as a key of a cache: by identity, since hashing all its weights takes longer than
-    making a schedule from them."""
-
-    __slots__ = ("policy",)
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def __hash__(self) -> int:
-        return id(self.policy)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.policy is other.policy
+#: Schedules of one policy that are kept.
+CACHED = 1024
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -84,123 +66,128 @@ class _Place(msgspec.Struct, frozen=True):
         )
 
 
-def _nodes(policy: Policy) -> list[Schedule]:
-    rungs = {s.budget: s for s in policy.ladder}
-    for end in (policy.anchor, policy.reference):
-        if not policy.ladder or not min(rungs) <= end.budget <= max(rungs):
-            rungs.setdefault(end.budget, end)
-    return [rungs[b] for b in sorted(rungs)]
-
-
-def _place(policy: Policy, budget: float) -> _Place:
-    nodes = _nodes(policy)
-    below = [s for s in nodes if s.budget <= budget]
-    above = [s for s in nodes if s.budget >= budget]
-    lower, upper = (below or above[:1])[-1], (above or below[-1:])[0]
-    if lower.budget == upper.budget:
-        return _Place(lower, upper, 0.0)
-    return _Place(lower, upper, coordinate(budget, lower.budget, upper.budget))
-
-
-def schedule_at(policy: Policy, budget: int) -> Schedule:
-    """The schedule of a budget in 1..N on the policy's own grid; the same object for the same policy."""
-    return _schedule_at(_Same(policy), budget)
-
-
-def clear_cache() -> None:
-    """Forget all schedules made so far, to measure what making one takes."""
-    _schedule_at.cache_clear()
-    _schedule_mapped.cache_clear()
-
-
-@functools.lru_cache(maxsize=1024)
-def _schedule_at(same: _Same, budget: int) -> Schedule:
-    policy = same.policy
-    n = policy.num_steps
-    place = _place(policy, budget)
-    if budget == n:
-        return Schedule.full(n)
-    if budget == 1:
-        return place.lower if place.lower.budget == 1 else Schedule(num_steps=n, computed=(0,))
-    if budget == place.lower.budget:
-        return place.lower
-    if place.uniform:
-        return Schedule(n, uniform_steps(n, budget))
-    targets = targets_between(place.lower, place.upper, budget, place.lam)
-    return _forecast(policy, place, round_to_steps(targets, n), _grid(policy, n))
-
-
-def schedule_on(policy: Policy, steps: tuple[int, ...]) -> Schedule:
-    """Give steps of somebody else's choice the forecast that holds at their budget.
-
-    That of the policy's own node where these are its steps; else by name, or by the strengths of the nodes
-    around, as between nodes.
-
-    Args:
-        policy: of N steps.
-        steps: the B computed ones, for 1 <= B <= N.
-    """
-    own = schedule_at(policy, len(steps))
-    if own.computed == steps:
-        return own
-    n = policy.num_steps
-    if len(steps) in (1, n):
-        return Schedule(n, steps)
-    return _forecast(policy, _place(policy, len(steps)), steps, _grid(policy, n))
-
-
-def ends_at(policy: Policy, budget: int) -> tuple[Schedule, Schedule] | None:
-    """Return the nodes between which the steps of a budget are interpolated, the smaller budget first.
-
-    None where they are not: on a node, beyond the lowest and the highest one, at 1 and N, and where uniform
-    steps hold.
-    """
-    place = _place(policy, budget)
-    on_node = place.lower.budget == place.upper.budget
-    if budget in (1, policy.num_steps) or on_node or place.uniform:
-        return None
-    return place.lower, place.upper
-
-
-def schedule_mapped(
-    policy: Policy, budget: int, n: int, points: tuple[float, ...] | None
-) -> Schedule:
-    r"""The schedule of a budget in 1..n on n steps, at the noise levels s_0 .. s_n where given.
+class Interpolation:
+    r"""Schedules of any budget, step count and grid, from those of a few budgets.
 
     .. math:: k_m \approx Q_{\lambda(B')}\big((m-1)/B\big), \qquad
         B' = B N / n \text{ if } n > N \text{ and } B \ge n/4, \text{ else } \min(B, N)
 
-    The policy's own warp at the budget B' is read at B levels, without rounding it to its own steps
-    first, carried over by noise level (by position where a grid is unknown) and rounded there.
-    Strengths are those of B' too. At small budgets it is the number of computed steps that decides
-    where they belong, so B' = B; where a good part of a longer run is computed it is the share of it.
-    On a shorter run the number decides at any budget (docs/transfer.md). Where uniform steps hold at
-    B', they are the run's own, B of n.
+    Between two nodes the steps are those of their transport (:mod:`otcache_core.transport`). On a run of n
+    steps the warp at the budget B' is read at B levels, without rounding it to the nodes' own steps first,
+    resampled by noise level (by position where a grid is unknown) and rounded there. Strengths are those
+    of B' too. At small budgets it is the number of computed steps that decides where they belong, so
+    B' = B; where a good part of a longer run is computed it is the share of it. On a shorter run the number
+    decides at any budget (docs/transfer.md). Where uniform steps hold at B', they are the run's own, B of n.
+
+    The same call gives the same object.
+
+    Args:
+        nodes: schedules of N steps at distinct budgets, lowest budget first; at least one.
+        grid: s_0 .. s_N; empty where it is unknown.
     """
-    return _schedule_mapped(_Same(policy), budget, n, points)
 
+    def __init__(self, nodes: Sequence[Schedule], grid: tuple[float, ...]) -> None:
+        self._nodes, self._num_steps = nodes, nodes[0].num_steps
+        self._known = bool(grid)
+        self._grid = np.array(grid or (1.0, 0.0))
+        self.at = lru_cache(CACHED)(self._at)
+        self.mapped = lru_cache(CACHED)(self._mapped)
 
-@functools.lru_cache(maxsize=1024)
-def _schedule_mapped(
-    same: _Same, budget: int, n: int, points: tuple[float, ...] | None
-) -> Schedule:
-    if budget == n:
-        return Schedule.full(n)
-    policy = same.policy
-    place = _place(policy, _own_budget(budget, policy.num_steps, n))
-    if place.uniform:
-        return Schedule(n, uniform_steps(n, budget))
-    u = levels(budget)
-    low, high = (quantile_function(s)(u) for s in (place.lower, place.upper))
-    targets = (1.0 - place.lam) * low + place.lam * high
-    old = np.array(policy.provenance.grid)
-    if points and len(old):
-        there = np.interp(targets, np.linspace(0.0, 1.0, len(old)), old)
-        targets = _index_of(there, np.array(points))
-    steps = round_to_steps(targets, n)
-    if budget == 1:
-        return Schedule(num_steps=n, computed=steps)
-    return _forecast(policy, place, steps, np.array(points) if points else _grid(policy, n))
+    def _at(self, budget: int) -> Schedule:
+        """Return the schedule of a budget in 1..N, on the nodes' own grid."""
+        n, place = self._num_steps, self._place(budget)
+        if budget == n:
+            return Schedule.full(n)
+        if budget == 1:
+            return place.lower if place.lower.budget == 1 else Schedule(num_steps=n, computed=(0,))
+        if budget == place.lower.budget:
+            return place.lower
+        if place.uniform:
+            return Schedule(n, uniform_steps(n, budget))
+        targets = targets_between(place.lower, place.upper, budget, place.lam)
+        return self._forecast(place, round_to_steps(targets, n), self._points(n))
+
+    def _mapped(self, budget: int, n: int, points: tuple[float, ...] = ()) -> Schedule:
+        """Return the schedule of a budget in 1..n on n steps, at the noise levels s_0 .. s_n if given."""
+        if budget == n:
+            return Schedule.full(n)
+        place = self._place(_own_budget(budget, self._num_steps, n))
+        if place.uniform:
+            return Schedule(n, uniform_steps(n, budget))
+        u = levels(budget)
+        low, high = (quantile_function(s)(u) for s in (place.lower, place.upper))
+        targets = (1.0 - place.lam) * low + place.lam * high
+        if points and self._known:
+            at = np.linspace(0.0, 1.0, len(self._grid))
+            targets = _index_of(np.interp(targets, at, self._grid), np.array(points))
+        steps = round_to_steps(targets, n)
+        if budget == 1:
+            return Schedule(num_steps=n, computed=steps)
+        return self._forecast(place, steps, np.array(points) if points else self._points(n))
+
+    def on(self, steps: tuple[int, ...]) -> Schedule:
+        """Give steps that another method chose the forecast that holds at their budget.
+
+        That of the node where these are its steps; else by name, or by the strengths of the nodes around, as
+        between nodes.
+
+        Args:
+            steps: the B computed ones of N, for 1 <= B <= N.
+        """
+        own = self.at(len(steps))
+        if own.computed == steps:
+            return own
+        n = self._num_steps
+        if len(steps) in (1, n):
+            return Schedule(n, steps)
+        return self._forecast(self._place(len(steps)), steps, self._points(n))
+
+    def ends(self, budget: int) -> tuple[Schedule, Schedule] | None:
+        """Return the nodes between which the steps of a budget are interpolated, the smaller budget first.
+
+        None where they are not: on a node, beyond the lowest and the highest one, at 1 and N, and where
+        uniform steps hold.
+        """
+        place = self._place(budget)
+        on_node = place.lower.budget == place.upper.budget
+        if budget in (1, self._num_steps) or on_node or place.uniform:
+            return None
+        return place.lower, place.upper
+
+    def _place(self, budget: float) -> _Place:
+        below = [s for s in self._nodes if s.budget <= budget]
+        above = [s for s in self._nodes if s.budget >= budget]
+        lower, upper = (below or above[:1])[-1], (above or below[-1:])[0]
+        if lower.budget == upper.budget:
+            return _Place(lower, upper, 0.0)
+        return _Place(lower, upper, coordinate(budget, lower.budget, upper.budget))
+
+    def _forecast(
+        self, place: _Place, steps: tuple[int, ...], grid: NDArray[np.float64]
+    ) -> Schedule:
+        """Give steps the forecaster that holds: by name, or by the strengths of both ends.
+
+        What other forecasters store in the weights belongs to the spans of their own schedule and is not
+        resampled.
+        """
+        n, rule = len(grid) - 1, place.rule
+        if rule != "fitted":
+            return Schedule(n, steps, rule)
+        ends = place.skipping
+        names = sorted({name for s in ends for name, _ in s.branch_weights})
+        own, branches = self._points(self._num_steps), (None, *names)
+        low = StrengthTable.of(ends[0], own, branches)
+        high = low if ends[-1] is ends[0] else StrengthTable.of(ends[-1], own, branches)
+        shared, *others = resampled_weights(steps, grid, (low, high), place.lam)
+        return Schedule(n, steps, "fitted", shared, (), tuple(zip(names, others, strict=True)))
+
+    def _points(self, n: int) -> NDArray[np.float64]:
+        """Return the grid read at n + 1 points; 1 - i/n where it is unknown."""
+        own = self._grid
+        if len(own) == n + 1:
+            return own
+        points = np.interp(np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, len(own)), own)
+        return np.asarray(points, dtype=np.float64)
 
 
 def _own_budget(budget: int, own: int, n: int) -> float:
@@ -208,35 +195,6 @@ def _own_budget(budget: int, own: int, n: int) -> float:
     if n > own and budget >= BY_SHARE * n:
         return budget * own / n
     return min(budget, own)
-
-
-def _forecast(
-    policy: Policy, place: _Place, steps: tuple[int, ...], grid: NDArray[np.float64]
-) -> Schedule:
-    """Give steps the forecaster that holds: by name, or by the strengths of both ends.
-
-    What other forecasters store in the weights belongs to the spans of their own schedule and is not
-    carried over.
-    """
-    n, rule = len(grid) - 1, place.rule
-    if rule != "fitted":
-        return Schedule(n, steps, rule)
-    ends = place.skipping
-    names = sorted({name for s in ends for name, _ in s.branch_weights})
-    own, branches = _grid(policy, policy.num_steps), (None, *names)
-    low = StrengthTable.of(ends[0], own, branches)
-    high = low if ends[-1] is ends[0] else StrengthTable.of(ends[-1], own, branches)
-    shared, *others = carried_weights(steps, grid, (low, high), place.lam)
-    return Schedule(n, steps, "fitted", shared, (), tuple(zip(names, others, strict=True)))
-
-
-def _grid(policy: Policy, n: int) -> NDArray[np.float64]:
-    """The policy's grid read at n + 1 points; 1 - i/N where it is unknown."""
-    own = np.array(policy.provenance.grid or (1.0, 0.0))
-    if len(own) == n + 1:
-        return own
-    points = np.interp(np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, len(own)), own)
-    return np.asarray(points, dtype=np.float64)
 
 
 def _index_of(sigmas: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from otcache_core.storage.json_files import load_json, save_json
 
 __all__ = ["Policy", "Provenance"]
 
-FORMAT, VERSION = "otcache-policy", 2
+FORMAT, VERSION = "otcache-policy", 3
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,8 +47,6 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reference: schedule at a conservative budget.
         provenance: where they come from; gives N and the grid.
         ladder: fitted schedules of distinct budgets, lowest first.
-        geometry: the ground coordinate of the transport; ``index`` is i/N.
-        certificate: what is proven about the reference, in words.
         solver: who chose the steps, where nothing of them was measured on the pipeline; "" of a policy
             whose nodes were.
 
@@ -60,8 +58,6 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reference: Schedule
     provenance: Provenance
     ladder: tuple[Schedule, ...] = ()
-    geometry: str = "index"
-    certificate: str = ""
     solver: str = ""
 
     def __post_init__(self) -> None:
@@ -74,8 +70,6 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         budgets = [rung.budget for rung in self.ladder]
         if budgets != sorted(set(budgets)):
             raise ScheduleError(expected("ladder budgets", budgets, "distinct and increasing"))
-        if self.geometry != "index":
-            raise ScheduleError(expected("geometry", self.geometry, "'index'"))
 
     @property
     def num_steps(self) -> int:

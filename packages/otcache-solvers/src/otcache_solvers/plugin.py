@@ -16,12 +16,12 @@ def otcache_provide_cost_models() -> list[Info]:
         ),
         Info(
             "gram",
-            "otcache_solvers.costs.gram_costs:GramCosts",
+            "otcache_solvers.costs.gram:GramCosts",
             "what the best multiple of the last output leaves of a span; costs nothing",
         ),
         Info(
             "local",
-            "otcache_solvers.costs.local:Local",
+            "otcache_solvers.costs.displacement:Local",
             "how far one step over a span lands from the recorded state; costs nothing",
         ),
         Info(
@@ -48,7 +48,7 @@ def otcache_provide_solvers() -> list[Info]:
         ),
         Info(
             "annealing",
-            "otcache_solvers.search.annealing:Annealing",
+            "otcache_solvers.search.simulated_annealing:Annealing",
             "simulated annealing on the end-to-end error, then a climb (BudCache)",
         ),
         Info(
@@ -63,12 +63,12 @@ def otcache_provide_solvers() -> list[Info]:
         ),
         Info(
             "lexicographic",
-            "otcache_solvers.additive.lexicographic:Lexicographic",
+            "otcache_solvers.additive.shortest_path:Lexicographic",
             "lexicographic minimax path, exact (LeMiCa)",
         ),
         Info(
             "peak-suppressed",
-            "otcache_solvers.additive.peak_suppressed:PeakSuppressed",
+            "otcache_solvers.additive.shortest_path:PeakSuppressed",
             "least sum of powers of span costs, exact (MeanCache)",
         ),
         Info(

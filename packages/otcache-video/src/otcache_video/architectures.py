@@ -13,7 +13,7 @@ from torch import empty
 
 from otcache_core.models import Architecture, Configs
 from otcache_diffusers.architectures.blueprint import Blueprint, Config
-from otcache_diffusers.architectures.calls import clip_latents
+from otcache_diffusers.architectures.calls import video_latents
 from otcache_diffusers.architectures.latent import Compression, Latent
 from otcache_diffusers.architectures.models import architecture
 from otcache_video import published
@@ -51,7 +51,7 @@ def hunyuan_video() -> Architecture:
             "AutoencoderKLHunyuanVideo",
             _hunyuan_compression,
             _hunyuan_video_call,
-            clip_latents,
+            video_latents,
         ),
         published.HUNYUAN_VIDEO,
         "tencent/HunyuanVideo",
@@ -68,7 +68,7 @@ def hunyuan_video_1_5() -> Architecture:
             "AutoencoderKLHunyuanVideo15",
             _hunyuan_compression,
             _hunyuan_video_1_5_call,
-            clip_latents,
+            video_latents,
             cell=1,
             calls_per_step=2,
         ),
@@ -91,7 +91,7 @@ def cogvideox_5b() -> Architecture:
                 int(vae["temporal_compression_ratio"]),
             ),
             _cogvideox_call,
-            clip_latents,
+            video_latents,
         ),
         published.COGVIDEOX_5B,
         "THUDM/CogVideoX-5b",
@@ -112,7 +112,7 @@ def ltx_video() -> Architecture:
                 vae["patch_size_t"] * 2 ** sum(vae["spatio_temporal_scaling"]),
             ),
             _ltx_call,
-            clip_latents,
+            video_latents,
             cell=1,
         ),
         published.LTX_VIDEO,
@@ -130,7 +130,7 @@ def _wan(name: str, repository: str, configs: Configs, note: str = "") -> Archit
             vae["z_dim"], 2 ** len(vae["temperal_downsample"]), 2 ** sum(vae["temperal_downsample"])
         ),
         _wan_call,
-        clip_latents,
+        video_latents,
         calls_per_step=2,
     )
     summary = f"{note}true guidance in two calls, {WAN_TEXT} text tokens"
@@ -147,7 +147,7 @@ def _hunyuan_compression(vae: Config) -> Compression:
 
 def _wan_call(config: Config, latent: Latent) -> dict[str, Any]:
     return {
-        "hidden_states": empty(clip_latents(latent)),
+        "hidden_states": empty(video_latents(latent)),
         "timestep": empty(1),
         "encoder_hidden_states": empty(1, WAN_TEXT, config["text_dim"]),
     }
@@ -155,7 +155,7 @@ def _wan_call(config: Config, latent: Latent) -> dict[str, Any]:
 
 def _hunyuan_video_call(config: Config, latent: Latent) -> dict[str, Any]:
     return {
-        "hidden_states": empty(clip_latents(latent)),
+        "hidden_states": empty(video_latents(latent)),
         "timestep": empty(1),
         "encoder_hidden_states": empty(1, HUNYUAN_TEXT, config["text_embed_dim"]),
         "encoder_attention_mask": empty(1, HUNYUAN_TEXT, dtype=boolean),
@@ -166,7 +166,7 @@ def _hunyuan_video_call(config: Config, latent: Latent) -> dict[str, Any]:
 
 def _hunyuan_video_1_5_call(config: Config, latent: Latent) -> dict[str, Any]:
     """Latents are joined by those of an image and a mask, which are empty for text to video."""
-    size = clip_latents(latent)[2:]
+    size = video_latents(latent)[2:]
     return {
         "hidden_states": empty(1, config["in_channels"], *size),
         "timestep": empty(1),

@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts import ClipWriter, check_clip
+from otcache_core.contracts import VideoWriter, check_video
 from otcache_core.errors import OtcacheError
 from otcache_core.storage.files import write_bytes
 from otcache_diffusers.compat import load
@@ -24,7 +24,7 @@ BT709, LIMITED_RANGE = 1, 1
 
 
 @final
-class Mp4(ClipWriter):
+class Mp4(VideoWriter):
     """H.264 in MP4, 4:2:0, BT.709, constant frame rate, the index in front.
 
     Small clips are enlarged by a whole factor (:func:`~otcache_video.writers.eight_bit`), odd
@@ -34,7 +34,7 @@ class Mp4(ClipWriter):
     suffixes = (".mp4",)
 
     def write(self, path: str | Path, clip: NDArray[np.floating], frames_per_second: float) -> None:
-        check_clip(self, path, clip, frames_per_second)
+        check_video(self, path, clip, frames_per_second)
         rate = Fraction(frames_per_second).limit_denominator(1001)
         write_bytes(path, encode(even(eight_bit(clip)), rate))
 
@@ -102,7 +102,7 @@ def _library() -> Any:
 
 
 @final
-class WebP(ClipWriter):
+class WebP(VideoWriter):
     """An animated picture that loops for ever: lossless, times in whole milliseconds.
 
     Browsers show it like any other picture, without a player. Small clips are enlarged by a whole
@@ -112,7 +112,7 @@ class WebP(ClipWriter):
     suffixes = (".webp",)
 
     def write(self, path: str | Path, clip: NDArray[np.floating], frames_per_second: float) -> None:
-        check_clip(self, path, clip, frames_per_second)
+        check_video(self, path, clip, frames_per_second)
         images, features = (load(f"PIL.{name}", "writing .webp") for name in ("Image", "features"))
         if not features.check("webp"):
             raise OtcacheError(

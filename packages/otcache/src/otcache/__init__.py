@@ -27,15 +27,16 @@ if TYPE_CHECKING:
         ScheduleTable,
     )
     from otcache_core.calibration import Calibration
-    from otcache_core.contracts import Storage
+    from otcache_core.contracts import CacheStorage
     from otcache_core.errors import OtcacheNotice
     from otcache_core.loop import Loop, loop
     from otcache_core.notices import notices_to
     from otcache_core.policy import Policy
-    from otcache_core.storage.recordings import Keep
+    from otcache_core.storage.recordings import RecordingStorage
 
 __all__ = [
     "Attempt",
+    "CacheStorage",
     "Calibration",
     "Done",
     "Enabled",
@@ -43,7 +44,6 @@ __all__ = [
     "ExecutionError",
     "Failed",
     "FileError",
-    "Keep",
     "Loop",
     "MismatchError",
     "OtcacheError",
@@ -51,10 +51,10 @@ __all__ = [
     "PluginError",
     "Policy",
     "Recipe",
+    "RecordingStorage",
     "Schedule",
     "ScheduleError",
     "ScheduleTable",
-    "Storage",
     "__version__",
     "accelerate",
     "attempt",
@@ -83,7 +83,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "ExecutionError": "otcache_core",
             "Failed": "otcache.attempts",
             "FileError": "otcache_core",
-            "Keep": "otcache_core.storage.recordings",
+            "RecordingStorage": "otcache_core.storage.recordings",
             "Loop": "otcache_core.loop",
             "MismatchError": "otcache_core",
             "OtcacheError": "otcache_core",
@@ -94,7 +94,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "Schedule": "otcache_core",
             "ScheduleError": "otcache_core",
             "ScheduleTable": "otcache_core",
-            "Storage": "otcache_core.contracts",
+            "CacheStorage": "otcache_core.contracts",
             "accelerate": "otcache.running",
             "attempt": "otcache.attempts",
             "calibrate": "otcache.calibration.calibrate",

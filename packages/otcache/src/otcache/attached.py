@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from otcache_core import ExecutionError
 from otcache_core.contracts import RunHandle
 from otcache_core.contracts.execution import NOTHING_RAN
-from otcache_core.copy_guard import PlainCopies
+from otcache_core.copy_guard import CopyGuard
 from otcache_core.notices import notify
 
 _NAME = "_otcache"
@@ -38,7 +38,7 @@ class _Shelf:
     def __init__(self, target: Any) -> None:
         self.things: list[Attached] = []
         self._target = target
-        self._copies = PlainCopies(target, self._strip)
+        self._copies = CopyGuard(target, self._strip)
 
     def put(self, thing: Attached) -> None:
         if not self.things:

@@ -13,7 +13,7 @@ from otcache.calibration.contest import BASELINES
 from otcache.console import fact_text
 from otcache.planning import proven
 from otcache_core import Schedule
-from otcache_core.calibration import Calibration, Measured, Rung
+from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.errors import shortened
 from otcache_core.policy import Policy
 
@@ -136,7 +136,7 @@ def _heading(name: str) -> str:
 def _title(calibration: Calibration) -> str:
     count = len(calibration.samples)
     samples = f"{count} calibration samples" if count > 1 else "one calibration sample"
-    return f"{calibration.objective or 'error'} of every candidate on {samples}"
+    return f"{calibration.fidelity or 'error'} of every candidate on {samples}"
 
 
 def _in_order(seen: dict[str, None]) -> list[str]:
@@ -149,9 +149,9 @@ def _column(name: str) -> str:
     return "quantile, rounded" if name.startswith("quantile, rounding") else name
 
 
-def _columns(rung: Rung) -> dict[str, Measured]:
+def _columns(rung: Rung) -> dict[str, Candidate]:
     """The candidates of a rung by column; of several roundings the winner, else the best."""
-    found: dict[str, Measured] = {}
+    found: dict[str, Candidate] = {}
     for name, entry in rung.candidates.items():
         column = _column(name)
         before = found.get(column)
@@ -160,11 +160,11 @@ def _columns(rung: Rung) -> dict[str, Measured]:
     return found
 
 
-def _above(a: Measured, b: Measured) -> bool:
+def _above(a: Candidate, b: Candidate) -> bool:
     return b.error is not None and (a.error is None or a.error > b.error)
 
 
-def _cell(entry: Measured | None, kept: bool, samples: int) -> Text:
+def _cell(entry: Candidate | None, kept: bool, samples: int) -> Text:
     if entry is None:
         return Text("- ", style="dim")
     part = "~" if entry.samples < samples else ""

@@ -13,7 +13,7 @@ from otcache.attached import Accelerated
 from otcache.targets import choose
 from otcache_core import OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
-from otcache_core.contracts import SampleRequest, SchedulePlan, Storage
+from otcache_core.contracts import CacheStorage, SampleRequest, ScheduleByGrid
 from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import expected
 from otcache_core.interpolation import checked_grid
@@ -39,7 +39,7 @@ def accelerate(
     probe: str | None = None,
     registry: Registry | None = None,
     calls_per_step: int | None = None,
-    storage: Storage | None = None,
+    storage: CacheStorage | None = None,
     grid: Grid | None = None,
 ) -> Accelerated:
     """A context in which ``target`` skips steps; nothing remains on it afterwards.
@@ -56,7 +56,7 @@ def accelerate(
         registry: where plugins come from, forecasters too; None: the installed ones.
         calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
             twice. Where it is not told, two calls that carry the same time are an error.
-        storage: how outputs are kept for forecasts, such as ``otcache.Storage("bf16", device="cpu")``;
+        storage: how outputs are kept for forecasts, such as ``otcache.CacheStorage("bf16", device="cpu")``;
             None: as they are, where they are.
         grid: s_0 .. s_N where the target is a module, or a function from N to them: forecasts by noise
             level need it, and a policy is matched by it. None: that of the policy, if there is one.
@@ -77,7 +77,7 @@ def accelerate(
     if calls_per_step is not None:
         calls_per_step = integer("calls_per_step", calls_per_step, 1)
     points = module_grid(target, plan, grid)
-    schedule: Schedule | SchedulePlan = (
+    schedule: Schedule | ScheduleByGrid = (
         plan
         if isinstance(plan, Schedule)
         else planned(registry, target, plan, budget, strict=strict, grid=points, probe=probe)
@@ -120,7 +120,7 @@ def planned(
     request: SampleRequest | None = None,
     grid: NDArray[np.float64] | None = None,
     probe: str | None = None,
-) -> Schedule | SchedulePlan:
+) -> Schedule | ScheduleByGrid:
     """Check a policy against a target, and give the schedule of each coming run by its own grid.
 
     All runs of a bare module have one grid, and so one schedule.

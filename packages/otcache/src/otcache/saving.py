@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, PluginError
-from otcache_core.contracts import ClipWriter
+from otcache_core.contracts import VideoWriter
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.plugins.info import reason_of
@@ -94,7 +94,7 @@ def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
     write_bytes(path, png.getvalue())
 
 
-def writers(registry: Registry, suffix: str | None = None) -> dict[str, ClipWriter]:
+def writers(registry: Registry, suffix: str | None = None) -> dict[str, VideoWriter]:
     """Writers of clips by ending: otcache's own by name, then what was registered, then foreign ones.
 
     Args:
@@ -102,7 +102,7 @@ def writers(registry: Registry, suffix: str | None = None) -> dict[str, ClipWrit
         suffix: an ending that is wanted; foreign ones are asked only where nobody else writes it, or
             nothing at all.
     """
-    found = dict[str, ClipWriter]()
+    found = dict[str, VideoWriter]()
     for foreign in (False, True):
         for offer in registry.candidates("writers", foreign=foreign):
             try:

@@ -20,14 +20,14 @@ from otcache.targets import choose
 from otcache.turns import Turn, Turns
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
-from otcache_core.contracts import RunHandle, SchedulePlan, Storage
+from otcache_core.contracts import CacheStorage, RunHandle, ScheduleByGrid
 from otcache_core.notices import notify
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
 #: What the coming runs follow.
-Plan = Schedule | SchedulePlan
+Plan = Schedule | ScheduleByGrid
 #: Seconds between two looks at whether a run that a request left behind has ended.
 _LOOK = 0.005
 
@@ -77,7 +77,7 @@ class Enabled:
         executor: str | None = None,
         probe: str | None = None,
         registry: Registry | None = None,
-        storage: Storage | None = None,
+        storage: CacheStorage | None = None,
         calls_per_step: int | None = None,
     ) -> None:
         _refuse_twice(target)
@@ -379,7 +379,7 @@ def enable(
     executor: str | None = None,
     probe: str | None = None,
     registry: Registry | None = None,
-    storage: Storage | None = None,
+    storage: CacheStorage | None = None,
     calls_per_step: int | None = None,
 ) -> Enabled:
     """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""

@@ -14,7 +14,7 @@ from otcache.progress import Stages
 from otcache.running import planned
 from otcache.targets import choose
 from otcache_core import ExecutionError
-from otcache_core.contracts import RunReport, SampleRequest, Storage
+from otcache_core.contracts import CacheStorage, RunReport, SampleRequest
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
@@ -45,7 +45,7 @@ def run_once(
     num_steps: int | None = None,
     strict: bool = False,
     call: Mapping[str, Any] | None = None,
-    storage: Storage | None = None,
+    storage: CacheStorage | None = None,
     stages: Stages | None = None,
     registry: Registry | None = None,
     probe: str | None = None,

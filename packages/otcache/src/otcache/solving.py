@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from otcache.calibration.choices import able_with
+from otcache.calibration.recipe import able_with
 from otcache.calibration.stages import gains
 from otcache_core import Need, OtcacheError, PluginError, Schedule, ScheduleProblem, Solution
 from otcache_core.calibration import Calibration

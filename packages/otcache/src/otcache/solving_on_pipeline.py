@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibration.bench import Job, Ledger
-from otcache.calibration.choices import FITTED, name_of, solver_of
 from otcache.calibration.contest import UNIFORM, clearly_below, log_errors
+from otcache.calibration.recipe import FITTED, name_of, solver_of
 from otcache.calibration.record import request_of
 from otcache.calibration.reproduction import Reproduced, reproduced
 from otcache.inspection import kept_table, price
@@ -199,7 +199,7 @@ class _Bench:
     @cached_property
     def objective(self) -> str:
         """The calibration's, where there is still one of that name."""
-        offered, own = self.evaluator.objectives, self.calibration.objective
+        offered, own = self.evaluator.objectives, self.calibration.fidelity
         return own if own in offered else offered[0]
 
     @cached_property

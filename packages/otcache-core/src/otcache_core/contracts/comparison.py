@@ -117,7 +117,7 @@ class Metric(ABC):
         name: short name, as tables print it.
         higher_is_better: True for PSNR and SSIM, False for distances.
         takes: which kind it is: ``pairs`` (:class:`QualityMetric`), ``clips``
-            (:class:`ClipMetric`), ``prompts`` (:class:`PromptMetric`) or ``set``
+            (:class:`VideoMetric`), ``prompts`` (:class:`PromptMetric`) or ``set``
             (:class:`SetMetric`).
         needs: what a local path must be given to, as the argument ``path`` of the constructor, in a
             few words; empty where nothing is needed. Without the path construction raises
@@ -133,7 +133,7 @@ class Metric(ABC):
 class QualityMetric(Metric):
     """Compare accelerated pictures with the full run's, one number a pair.
 
-    :func:`~otcache_core.contracts.compare` takes it to clips.
+    :func:`~otcache_core.contracts.metric_values` takes it to clips.
 
     Attributes:
         pointwise: whether a value is a function of the mean over pixels of a function of both
@@ -167,7 +167,7 @@ class QualityMetric(Metric):
         """
 
 
-class ClipMetric(Metric):
+class VideoMetric(Metric):
     """Compare accelerated clips with the full run's over time, one number a pair."""
 
     takes = "clips"
@@ -201,11 +201,11 @@ class PromptMetric(Metric):
     It has no best value, so a full run is judged beside the accelerated ones.
 
     Attributes:
-        takes_clips: whether ``images`` may be clips, shape (n, frames, height, width, 3).
+        takes_videos: whether ``images`` may be clips, shape (n, frames, height, width, 3).
     """
 
     takes = "prompts"
-    takes_clips: ClassVar[bool] = False
+    takes_videos: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, images: NDArray[np.floating], prompts: Sequence[str]) -> NDArray[np.float64]:
@@ -230,11 +230,11 @@ class SetMetric(Metric):
     """Judge all pictures of a method together, by one number: a distance of distributions.
 
     Attributes:
-        takes_clips: whether ``images`` may be clips, shape (n, frames, height, width, 3).
+        takes_videos: whether ``images`` may be clips, shape (n, frames, height, width, 3).
     """
 
     takes = "set"
-    takes_clips: ClassVar[bool] = False
+    takes_videos: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, images: NDArray[np.floating]) -> float:
@@ -254,12 +254,12 @@ class SetMetric(Metric):
 CLIPS = "clips, shape (n, frames, height, width, 3)"
 
 
-def compare(
-    metric: QualityMetric | ClipMetric, made: NDArray[np.floating], full: NDArray[np.floating]
+def metric_values(
+    metric: QualityMetric | VideoMetric, made: NDArray[np.floating], full: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     r"""One number for each picture or clip.
 
-    A :class:`ClipMetric` is asked for whole clips. A :class:`QualityMetric` is asked for pictures;
+    A :class:`VideoMetric` is asked for whole clips. A :class:`QualityMetric` is asked for pictures;
     of a clip of F frames it gives, with d its value of two pictures,
 
     .. math:: \tfrac{1}{F} \sum_f d(x_f, y_f), \quad\text{or}\quad
@@ -281,7 +281,7 @@ def compare(
         OtcacheError: if a metric of clips is given pictures, shapes differ, or the metric refuses
             what it is given.
     """
-    if isinstance(metric, ClipMetric):
+    if isinstance(metric, VideoMetric):
         return metric(*_clips(metric, made, full))
     if np.ndim(made) != 5 and np.ndim(full) != 5:
         return metric(made, full)
@@ -313,7 +313,7 @@ def per_frame(
 
 
 def _clips(
-    metric: QualityMetric | ClipMetric, made: NDArray[np.floating], full: NDArray[np.floating]
+    metric: QualityMetric | VideoMetric, made: NDArray[np.floating], full: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     x, y = np.asarray(made), np.asarray(full)
     for stack in (x, y):
@@ -326,7 +326,7 @@ def _clips(
     return x, y
 
 
-class ClipWriter(ABC):
+class VideoWriter(ABC):
     """Write one clip to one file.
 
     Laws: played, the file shows frame t of the clip from t / rate to (t + 1) / rate seconds; frames
@@ -352,13 +352,13 @@ class ClipWriter(ABC):
 
         Raises:
             FileError: if the file cannot be written.
-            OtcacheError: if shape, type, range, rate or suffix is another (:func:`check_clip`), or
+            OtcacheError: if shape, type, range, rate or suffix is another (:func:`check_video`), or
                 what encodes it is not installed.
         """
 
 
-def check_clip(
-    writer: ClipWriter, path: str | Path, clip: NDArray[np.floating], frames_per_second: float
+def check_video(
+    writer: VideoWriter, path: str | Path, clip: NDArray[np.floating], frames_per_second: float
 ) -> None:
     """Refuse what no writer takes.
 

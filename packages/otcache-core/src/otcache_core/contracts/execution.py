@@ -16,7 +16,7 @@ from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.samples import Sample
 from otcache_core.schedule import Schedule
-from otcache_core.storage.recordings import Keep
+from otcache_core.storage.recordings import RecordingStorage
 from otcache_core.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ DEVICES = ("cpu",)
 
 
 @dataclass(frozen=True)
-class Storage:
+class CacheStorage:
     """In how many bits, and where, outputs are kept until a forecast reads them.
 
     What the sampler gets at a computed step is the denoiser's very output in any case. Forecasts are
@@ -94,11 +94,11 @@ def _check(name: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         wanted = f"None or one of {', '.join(map(repr, known))}"
         advice = f"leave {name} out to keep outputs as they are."
-        raise OtcacheError(expected(f"Storage.{name}", value, wanted, advice))
+        raise OtcacheError(expected(f"CacheStorage.{name}", value, wanted, advice))
 
 
 #: The schedule of a run from its grid s_0 .. s_N, shape (N + 1,); all NaN where it is not known.
-SchedulePlan = Callable[[NDArray[np.float64]], Schedule]
+ScheduleByGrid = Callable[[NDArray[np.float64]], Schedule]
 
 
 @dataclass
@@ -128,7 +128,7 @@ class RunReport:
     computed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     companions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    storage: Storage = field(default_factory=Storage)
+    storage: CacheStorage = field(default_factory=CacheStorage)
     cached_bytes: int = 0
     peak_cached_bytes: int = 0
     cached_host_bytes: int = 0
@@ -237,11 +237,11 @@ class CacheExecutor(FromRegistry, ABC):
     def attach(
         self,
         target: Any,
-        schedule: Schedule | SchedulePlan,
+        schedule: Schedule | ScheduleByGrid,
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
-        storage: Storage | None = None,
+        storage: CacheStorage | None = None,
         grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
         """A context in which ``target`` runs by ``schedule``.
@@ -282,7 +282,7 @@ class SampleRequest:
     num_steps: int
     call: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
-    keep: Keep = field(default_factory=Keep)
+    keep: RecordingStorage = field(default_factory=RecordingStorage)
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,7 @@ class StrengthTable:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def carried_weights(
+def resampled_weights(
     steps: Sequence[int],
     grid: Floats,
     ends: tuple[StrengthTable, StrengthTable],

@@ -196,7 +196,7 @@ def otcache_provide_demos() -> Iterable[Info]:  # type: ignore[empty-body]  # a 
 
 @hookspec
 def otcache_provide_writers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
-    """Offer :class:`~otcache_core.contracts.ClipWriter` classes: files of clips, by suffix."""
+    """Offer :class:`~otcache_core.contracts.VideoWriter` classes: files of clips, by suffix."""
 
 
 @hookspec

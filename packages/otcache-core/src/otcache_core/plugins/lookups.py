@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, overload
 from otcache_core.contracts import (
     Baseline,
     CacheExecutor,
-    ClipWriter,
     CostModel,
     FeatureProbe,
     Forecaster,
     FromRegistry,
     Metric,
     ScheduleSolver,
+    VideoWriter,
 )
 from otcache_core.errors import PluginError, expected
 from otcache_core.models import Architecture, Demo
@@ -45,7 +45,7 @@ CONTRACTS: dict[str, type] = {
     "forecasters": Forecaster,
     "metrics": Metric,
     "baselines": Baseline,
-    "writers": ClipWriter,
+    "writers": VideoWriter,
 }
 #: The target is one of these, or makes one when it is called.
 VALUES: dict[str, type] = {"demos": Demo, "architectures": Architecture}
@@ -189,7 +189,7 @@ class Lookups(ABC):
     @overload
     def get(self, kind: Baselines, name: str) -> type[Baseline]: ...
     @overload
-    def get(self, kind: Writers, name: str) -> type[ClipWriter]: ...
+    def get(self, kind: Writers, name: str) -> type[VideoWriter]: ...
     @overload
     def get(self, kind: str, name: str) -> Any: ...
     def get(self, kind: str, name: str) -> Any:
@@ -222,7 +222,7 @@ class Lookups(ABC):
     @overload
     def create(self, kind: Baselines, name: str, /, *args: Any, **options: Any) -> Baseline: ...
     @overload
-    def create(self, kind: Writers, name: str, /, *args: Any, **options: Any) -> ClipWriter: ...
+    def create(self, kind: Writers, name: str, /, *args: Any, **options: Any) -> VideoWriter: ...
     @overload
     def create(self, kind: Demos, name: str, /, *args: Any, **options: Any) -> Demo: ...
     @overload

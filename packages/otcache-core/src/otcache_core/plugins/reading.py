@@ -15,7 +15,6 @@ import numpy as np
 from otcache_core.contracts import (
     Baseline,
     CacheExecutor,
-    ClipMetric,
     FeatureProbe,
     Forecaster,
     Metric,
@@ -23,6 +22,7 @@ from otcache_core.contracts import (
     QualityMetric,
     SampleRequest,
     ScheduleSolver,
+    VideoMetric,
 )
 from otcache_core.errors import OtcacheError, PluginError, expected
 from otcache_core.plugins.census import SLOW, Finding, Offered, Reading
@@ -182,7 +182,7 @@ def _metric(plugin: Metric) -> None:
     try:
         if isinstance(plugin, QualityMetric):
             made: Any = plugin(pictures, pictures)
-        elif isinstance(plugin, ClipMetric):
+        elif isinstance(plugin, VideoMetric):
             made = plugin(clips, clips)
         elif isinstance(plugin, PromptMetric):
             made = plugin(pictures, ["a", "b"])

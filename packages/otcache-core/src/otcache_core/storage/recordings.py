@@ -23,7 +23,7 @@ MEMORY_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class Keep:
+class RecordingStorage:
     r"""How recorded runs are kept.
 
     A run of N steps on latents of d elements takes 4 (2 N + 1) d bytes a sample, as float32: 3 GB for
@@ -43,7 +43,7 @@ class Keep:
         OtcacheError: if ``memory_bytes`` is negative, ``coordinates`` below 1, or either no integer.
 
     Examples:
-        >>> Keep(memory_bytes=1000).share(1, 4).memory_bytes
+        >>> RecordingStorage(memory_bytes=1000).share(1, 4).memory_bytes
         250
     """
 
@@ -56,11 +56,11 @@ class Keep:
         for name, least in (("memory_bytes", 0), ("coordinates", 1), ("seed", 0)):
             value = getattr(self, name)
             if value is not None or name != "coordinates":
-                object.__setattr__(self, name, integer(f"Keep.{name}", value, least))
+                object.__setattr__(self, name, integer(f"RecordingStorage.{name}", value, least))
         if not isinstance(self.folder, (str, Path, type(None))):
-            raise OtcacheError(expected("Keep.folder", self.folder, "a path, or None"))
+            raise OtcacheError(expected("RecordingStorage.folder", self.folder, "a path, or None"))
 
-    def share(self, part: int, whole: int) -> Keep:
+    def share(self, part: int, whole: int) -> RecordingStorage:
         """What ``part`` of ``whole`` samples may take of the memory."""
         return replace(self, memory_bytes=self.memory_bytes * part // whole)
 
@@ -107,8 +107,8 @@ class StepsInMemory(Steps):
 
 
 ADVICE = (
-    "name another folder with Keep(folder=...), record fewer samples, or keep a sketch with "
-    "Keep(coordinates=...)."
+    "name another folder with RecordingStorage(folder=...), record fewer samples, or keep a sketch with "
+    "RecordingStorage(coordinates=...)."
 )
 
 

@@ -39,12 +39,10 @@ from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
 from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.spans import CostModelConformance, ForecasterConformance
 from otcache_core.testing.toy import ToyEvaluator, ToySampler, toy_loop
-from otcache_core.testing.video import ClipMetricConformance, ClipWriterConformance
+from otcache_core.testing.video import VideoMetricConformance, VideoWriterConformance
 
 __all__ = [
     "BaselineConformance",
-    "ClipMetricConformance",
-    "ClipWriterConformance",
     "Conformance",
     "CostModelConformance",
     "EvaluatorConformance",
@@ -62,6 +60,8 @@ __all__ = [
     "SolverConformance",
     "ToyEvaluator",
     "ToySampler",
+    "VideoMetricConformance",
+    "VideoWriterConformance",
     "check_installed",
     "toy_loop",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.execution import CacheExecutor, RunReport, Storage
+from otcache_core.contracts.execution import CacheExecutor, CacheStorage, RunReport
 from otcache_core.errors import ExecutionError, shown
 from otcache_core.schedule import Schedule
 from otcache_core.testing.checks import RANDOM, assert_equal, random_state_of
@@ -168,7 +168,7 @@ class ExecutorConformance(Conformance, kit=True):
     def test_outputs_are_kept_as_asked_or_not_at_all(self) -> None:
         target, full = self.make_target(), Schedule.full(self.num_steps)
         plain = self.run(target)
-        storages = Storage("bf16"), Storage(device="cpu")
+        storages = CacheStorage("bf16"), CacheStorage(device="cpu")
         for storage, schedule in product(storages, (full, Schedule(self.num_steps, (0, 2)))):
             with ExitStack() as stack:
                 try:

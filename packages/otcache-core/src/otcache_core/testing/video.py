@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.comparison import ClipMetric, ClipWriter
+from otcache_core.contracts.comparison import VideoMetric, VideoWriter
 from otcache_core.errors import FileError
 from otcache_core.testing.checks import (
     RANDOM,
@@ -25,8 +25,8 @@ from otcache_core.testing.kit import Conformance, refused
 from otcache_core.testing.metric_laws import KnownAnswer, MetricLaws, Pictures, moving, noisy
 
 
-class ClipMetricConformance(MetricLaws, kit=True):
-    """Laws of :class:`~otcache_core.contracts.ClipMetric`.
+class VideoMetricConformance(MetricLaws, kit=True):
+    """Laws of :class:`~otcache_core.contracts.VideoMetric`.
 
     Override :meth:`make_metric` and :meth:`known_answer`.
 
@@ -45,7 +45,7 @@ class ClipMetricConformance(MetricLaws, kit=True):
     channel_blind: bool = False
 
     @abstractmethod
-    def make_metric(self) -> ClipMetric:
+    def make_metric(self) -> VideoMetric:
         """A fresh metric."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class ClipMetricConformance(MetricLaws, kit=True):
     def _noisy(self, amount: float) -> Pictures:
         return noisy(self._clips(), amount)
 
-    def _example(self, metric: ClipMetric, amount: float) -> NDArray[np.float64]:
+    def _example(self, metric: VideoMetric, amount: float) -> NDArray[np.float64]:
         return metric(self._noisy(amount), self._clips())
 
     def _losses(self, clips: Pictures, reference: Pictures) -> NDArray[np.float64]:
@@ -185,8 +185,8 @@ class ClipMetricConformance(MetricLaws, kit=True):
 Clip = NDArray[np.floating]
 
 
-class ClipWriterConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.ClipWriter`.
+class VideoWriterConformance(Conformance, kit=True):
+    """Laws of :class:`~otcache_core.contracts.VideoWriter`.
 
     Override :meth:`make_writer` and :meth:`decode`.
 
@@ -197,7 +197,7 @@ class ClipWriterConformance(Conformance, kit=True):
     tolerance: float = 0.01
 
     @abstractmethod
-    def make_writer(self) -> ClipWriter:
+    def make_writer(self) -> VideoWriter:
         """A fresh writer."""
 
     @abstractmethod

@@ -16,7 +16,7 @@ from otcache_core.contracts import (
     Evaluator,
     QualityMetric,
     SampleRequest,
-    compare,
+    metric_values,
 )
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
@@ -251,4 +251,4 @@ class PipelineEvaluator(Evaluator):
             return np.asarray(error.double().abs().mean(1))
         assert pictures is not None
         assert self._runs.pictures is not None
-        return compare(self._metrics[objective], pictures, self._runs.pictures[list(samples)])
+        return metric_values(self._metrics[objective], pictures, self._runs.pictures[list(samples)])

@@ -13,7 +13,7 @@ from otcache_core.combination import CallRun, identify_combination
 from otcache_core.identification import EULER_LIMIT, identify, identify_differences
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
-from otcache_core.storage.recordings import Keep
+from otcache_core.storage.recordings import RecordingStorage
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.hooks import LoopStates, RunInfo, StepPolicy, drive, tensors
 from otcache_diffusers.hooks.tree import flatten, unflatten
@@ -55,7 +55,7 @@ class ShufflePolicy(StepPolicy):
         self,
         recording: Recording,
         num_samples: int,
-        keep: Keep | None = None,
+        keep: RecordingStorage | None = None,
         *,
         apart: bool = False,
         seed: int = 0,

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, SchedulePlan, Storage
+from otcache_core.contracts import (
+    CacheExecutor,
+    CacheStorage,
+    Forecaster,
+    RunHandle,
+    ScheduleByGrid,
+)
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
 from otcache_diffusers.execution.blocks.lists import no_blocks
@@ -45,11 +51,11 @@ class BlockExecutor(CacheExecutor):
     def attach(
         self,
         target: Any,
-        schedule: Schedule | SchedulePlan,
+        schedule: Schedule | ScheduleByGrid,
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
-        storage: Storage | None = None,
+        storage: CacheStorage | None = None,
         grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
         reason = self.supports(target)

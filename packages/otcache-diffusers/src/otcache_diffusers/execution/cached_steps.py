@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from otcache_core.contracts import Forecaster, RunReport, SchedulePlan, Storage
+from otcache_core.contracts import CacheStorage, Forecaster, RunReport, ScheduleByGrid
 from otcache_core.contracts.planning import NamedForecaster
 from otcache_core.errors import ExecutionError, OtcacheError, OtcacheNotice
 from otcache_core.notices import heard, notify
@@ -41,19 +41,19 @@ class CachePolicy(StepPolicy):
 
     def __init__(
         self,
-        schedule: Schedule | SchedulePlan,
+        schedule: Schedule | ScheduleByGrid,
         resolve: Callable[[str], Forecaster],
         report: RunReport,
         *,
         strict: bool = False,
-        storage: Storage | None = None,
+        storage: CacheStorage | None = None,
     ) -> None:
         self._plan_of = schedule if callable(schedule) else lambda grid: schedule
         self._resolve = functools.cache(resolve)  # plugins are looked up once, not every run
         self._report, self._strict = report, strict
         if isinstance(schedule, Schedule):
             self._take(schedule)
-        report.storage = storage or Storage()
+        report.storage = storage or CacheStorage()
         self._cache = OutputCache(report.storage)
         self._plans: dict[str, Plan] = {}
         self._run: RunInfo | None = None

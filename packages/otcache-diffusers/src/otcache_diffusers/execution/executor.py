@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts import (
     CacheExecutor,
+    CacheStorage,
     Forecaster,
     RunHandle,
     RunReport,
-    SchedulePlan,
-    Storage,
+    ScheduleByGrid,
 )
 from otcache_core.contracts.execution import NOTHING_RAN
 from otcache_core.contracts.planning import forecaster_of
@@ -89,11 +89,11 @@ class TorchExecutor(CacheExecutor):
     def attach(
         self,
         target: Any,
-        schedule: Schedule | SchedulePlan,
+        schedule: Schedule | ScheduleByGrid,
         *,
         strict: bool = False,
         calls_per_step: int | None = None,
-        storage: Storage | None = None,
+        storage: CacheStorage | None = None,
         grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
         return self._attached(target, schedule, strict, calls_per_step, storage, grid)
@@ -102,10 +102,10 @@ class TorchExecutor(CacheExecutor):
     def _attached(
         self,
         target: Any,
-        schedule: Schedule | SchedulePlan,
+        schedule: Schedule | ScheduleByGrid,
         strict: bool,
         calls_per_step: int | None,
-        storage: Storage | None,
+        storage: CacheStorage | None,
         grid: NDArray[np.float64] | None,
     ) -> Iterator[RunHandle]:
         fixed = schedule if isinstance(schedule, Schedule) else None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from otcache_core.contracts import Storage
+from otcache_core.contracts import CacheStorage
 from otcache_diffusers.hooks import Packed, tensors
 from otcache_diffusers.hooks.memory import Extent, extents, is_lent, num_bytes, overlap
 from otcache_diffusers.hooks.tree import Form, examine, flatten, unflatten
@@ -98,7 +98,7 @@ class OutputCache:
         storage: how they are kept.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: CacheStorage) -> None:
         self._packing = Packing(storage)
         self._held: dict[tuple[str, int], _Entry] = {}
         self._gone: dict[tuple[str, int], str] = {}
@@ -231,7 +231,7 @@ class Packing:
         storage: what is asked for.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: CacheStorage) -> None:
         self._storage = storage
         self._beyond: list[torch.Tensor] = []
 

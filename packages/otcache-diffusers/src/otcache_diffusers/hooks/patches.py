@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otcache_core.copy_guard import PlainCopies, rebound
+from otcache_core.copy_guard import CopyGuard, rebound
 
 _MISSING = object()
 
@@ -57,7 +57,7 @@ class Taps:
     def __init__(self, owner: Any, arounds: Mapping[str, Callable[..., Any]]) -> None:
         self._owner, self._arounds = owner, arounds
         self.taps: dict[str, Tap] = {}
-        self._copies = PlainCopies(owner, self._strip)
+        self._copies = CopyGuard(owner, self._strip)
 
     def __enter__(self) -> Taps:
         known = vars(self._owner)

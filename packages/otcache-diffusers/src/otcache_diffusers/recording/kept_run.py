@@ -13,7 +13,7 @@ from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import (
-    Keep,
+    RecordingStorage,
     Steps,
     StepsInMemory,
     StepsOnDisk,
@@ -45,7 +45,7 @@ class KeptRun:
     """
 
     def __init__(
-        self, num_steps: int, shape: tuple[int, ...], num_outputs: int, keep: Keep
+        self, num_steps: int, shape: tuple[int, ...], num_outputs: int, keep: RecordingStorage
     ) -> None:
         self.ended = False
         self._num_steps, self._shape = num_steps, shape
@@ -86,7 +86,7 @@ class KeptRun:
         states, outputs = self._states.samples(), [steps.samples() for steps in self._outputs]
         return [CallRun(x, o, rounding) for x, *o in zip(states, *outputs, strict=True)]
 
-    def _folder_for(self, keep: Keep, num_outputs: int) -> Path | None:
+    def _folder_for(self, keep: RecordingStorage, num_outputs: int) -> Path | None:
         """Return where the run goes to the disk; None if it stays in memory."""
         samples, elements = self._row
         size = 4 * ((1 + num_outputs) * self._num_steps + 1) * samples * elements
@@ -97,7 +97,7 @@ class KeptRun:
         _notice(
             f"recording keeps {gigabytes(size)} of states and outputs on the disk, in {folder}, until "
             f"they are not needed any more (more than {gigabytes(keep.memory_bytes)} do not stay in "
-            "memory: Keep(memory_bytes=...))."
+            "memory: RecordingStorage(memory_bytes=...))."
         )
         return folder
 

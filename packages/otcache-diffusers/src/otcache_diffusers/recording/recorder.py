@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
 from otcache_core.identification import ELEMENTS
-from otcache_core.storage.recordings import Keep
+from otcache_core.storage.recordings import RecordingStorage
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
 from otcache_diffusers.hooks.tree import examine
@@ -50,7 +50,10 @@ class Recorder(StepPolicy):
     """
 
     def __init__(
-        self, keep: Keep | None = None, samples: int | None = None, fold: int | None = None
+        self,
+        keep: RecordingStorage | None = None,
+        samples: int | None = None,
+        fold: int | None = None,
     ) -> None:
         self.run: RunInfo | None = None
         self.completed = 0
@@ -58,7 +61,7 @@ class Recorder(StepPolicy):
         self.warnings: list[str] = []
         self.raw = None if samples is None else Recording()
         self.few = 0
-        self._keep, self._samples, self._fold = keep or Keep(), samples or 0, fold
+        self._keep, self._samples, self._fold = keep or RecordingStorage(), samples or 0, fold
         self._kept: KeptRun | None = None
         self._rounding = 0.0
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from otcache_core.notices import notify
-from otcache_core.storage.recordings import Keep, check_space, gigabytes
+from otcache_core.storage.recordings import RecordingStorage, check_space, gigabytes
 from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
 from otcache_diffusers.recording.rows import fold_rows, split_rows
 from otcache_diffusers.recording.shelf import Shelf, loaded
@@ -73,7 +73,7 @@ class RecordingPolicy(StepPolicy):
         recording: Recording,
         num_samples: int,
         total: int = 0,
-        keep: Keep | None = None,
+        keep: RecordingStorage | None = None,
     ) -> None:
         self._recording = recording
         self._num_samples, self._total = num_samples, max(total, num_samples)
@@ -119,7 +119,7 @@ class RecordingPolicy(StepPolicy):
         if message not in self._recording.notes:
             self._recording.notes.append(message)
 
-    def _choose(self, keep: Keep, *seen: torch.Tensor) -> None:
+    def _choose(self, keep: RecordingStorage, *seen: torch.Tensor) -> None:
         """Put all on a shelf if what one step left, times all steps and samples, is too much."""
         record = self._recording
         step = sum(leaf.nbytes for leaf in (*seen, *tensors(record.raw)))
@@ -131,7 +131,7 @@ class RecordingPolicy(StepPolicy):
         notify(
             f"evaluating keeps {gigabytes(size)} of full runs (states and outputs, and those of every "
             f"branch) on the disk, in {folder}, instead of on the pipeline's device "
-            "(Keep(memory_bytes=...)).",
+            "(RecordingStorage(memory_bytes=...)).",
         )
         record.shelf = Shelf(folder)
         record.raw = {key: list(record.put(rows)) for key, rows in record.raw.items()}

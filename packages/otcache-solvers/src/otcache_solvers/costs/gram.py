@@ -1,15 +1,17 @@
-"""The Gram matrix of a pipeline's outputs."""
+"""The Gram matrix of the recorded outputs, and span costs that need nothing else."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Trajectory
+from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
 from otcache_core.storage.recordings import inner_products
 
@@ -87,3 +89,182 @@ class Gram:
         columns = self.per_sample.reshape(self.num_samples, -1).T
         total = np.array([math.fsum(column) for column in columns.tolist()])
         return np.asarray(total / self.num_samples).reshape(self.num_steps, self.num_steps)
+
+
+@final
+@dataclass(frozen=True)
+class GramCosts(CostModel):
+    r"""What the best multiple of the last output leaves of a span.
+
+    .. math:: w(i \to j) = \min_a \big( E \| z - a\, v_i \|^2 \big)^{1/2}, \qquad
+        z = \sum_{t=i+1}^{j-1} (s_{t+1} - s_t)\, v_t
+
+    the mean over elements, then samples: where an Euler run lands, off the recorded state x_j, if the
+    span's steps return the best scaled reuse (``fitted`` of memory 1) of one output for all samples.
+    Of the N x N Gram of the outputs alone, so the price is 0 and shards merge as
+    :class:`~otcache_solvers.costs.gram.Gram` does; what happens after step j is not seen. Costs of
+    longer memory depend on the span before:
+    :class:`~otcache_solvers.costs.gram.ForecastCosts`.
+
+    References:
+        docs/theory.md, section 7.2.
+
+    Examples:
+        >>> run = Trajectory(np.array([1.0, 0.5, 0.0]), np.zeros((3, 1)), np.array([[-2.0], [-4.0]]))
+        >>> GramCosts().measure([run]).costs  # one element: the best multiple is exact
+        array([[0., 0., 0.],
+               [0., 0., 0.]])
+    """
+
+    def measure(
+        self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
+    ) -> SpanCosts:
+        """Price every span; see :class:`~otcache_core.contracts.CostModel`.
+
+        Args:
+            trajectories: recorded full runs, all of the same N and grid.
+            evaluator: not used.
+
+        Raises:
+            OtcacheError: if there is no trajectory, or they differ in N or grid.
+        """
+        gram = Gram.of(trajectories)
+        if not all(np.array_equal(run.grid, trajectories[0].grid) for run in trajectories):
+            raise OtcacheError(
+                "recorded runs must share one grid, got several: record them all on one grid."
+            )
+        return self.of(gram, np.asarray(trajectories[0].grid, dtype=np.float64))
+
+    def of(self, gram: Gram, grid: Array) -> SpanCosts:
+        """The costs of a Gram, merged from shards for example.
+
+        Args:
+            gram: of the recorded outputs.
+            grid: s_0 .. s_N, shape (N + 1,).
+
+        Raises:
+            OtcacheError: if the grid has another length.
+        """
+        n = gram.num_steps
+        if grid.shape != (n + 1,):
+            raise OtcacheError(expected("grid", grid.shape, f"of shape ({n + 1},)"))
+        H, costs = gram.matrix, np.zeros((n, n + 1))
+        for i in range(n - 1):
+            costs[i, i + 2 :] = _left_over(H, np.diff(grid), i)
+        return SpanCosts(costs, 0, gram.num_samples)
+
+
+def _left_over(H: Array, steps: Array, i: int) -> Array:
+    """w(i -> j) of j = i+2 .. N, by sums that grow with j."""
+    h, later = steps[i + 1 :], H[i + 1 :, i + 1 :]
+    zz = np.diagonal(np.cumsum(np.cumsum(later * np.outer(h, h), axis=0), axis=1))
+    zv = np.cumsum(H[i, i + 1 :] * h)
+    own = H[i, i] if H[i, i] > 0 else 1.0
+    return np.asarray(np.sqrt(np.maximum(zz - zv**2 / own, 0.0)))
+
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastCosts:
+    r"""What a span costs under the best two-term forecast, read off the Gram alone ("open loop").
+
+    .. math::
+        q(p, k, j) = g_j^2\, E \Big\| \sum_{t=k+1}^{j-1} h_t (\hat v_t - v_t) \Big\|^2,
+        \qquad \hat v_t = a_t v_k + b_t v_p, \quad h_t = s_{t+1} - s_t
+
+    with p the computed step before k and a_t, b_t by least squares with a ridge. Least squares is
+    linear in its target, so the forecast of the sum z = sum_t h_t v_t is the sum of the forecasts,
+    and every span needs one 2 x 2 system in <z, v_k>, <z, v_p>, <z, z> instead of one a skipped
+    step.
+
+    Args:
+        gram: H[a, b] = E <v_a, v_b>, shape (N, N), symmetric.
+        grid: s_0 .. s_N, shape (N + 1,).
+        gains: g_0 .. g_N, growth of a deviation from step j to the end, shape (N + 1,); 1 if None.
+        ridge: added to the diagonal of each system, relative to its mean; above 0.
+
+    Raises:
+        OtcacheError: if shapes disagree, a value is not finite, or the ridge is not positive.
+    """
+
+    gram: Array
+    grid: Array
+    gains: Array | None = None
+    ridge: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_run(self.gram, self.grid, self.ridge)
+        if self.gains is not None:
+            check_array("gains", self.gains, (len(self.gram) + 1,))
+
+    def table(self) -> Array:
+        """q[p, k, j] for p < k < j, and q[0, 0, j] for the first span, which has nothing before it.
+
+        Returns:
+            Shape (N, N, N + 1), >= 0, in units of x squared; ``inf`` where p, k, j are out of
+            order.
+        """
+        n = len(self.gram)
+        costs = np.full((n, n, n + 1), np.inf)
+        costs[0, 0, 1:] = self._spans(0)[0]
+        for k in range(1, n):
+            costs[:k, k, k + 1 :] = self._spans(k)
+        if self.gains is not None:
+            # inf * 0 would be NaN, so only the spans that exist are weighted.
+            finite = np.isfinite(costs)
+            weighted = np.broadcast_to(self.gains**2, costs.shape)[finite]
+            costs[finite] *= weighted
+        return costs
+
+    def _spans(self, k: int) -> Array:
+        """q[p, k, k+1 .. N] for every p < k (for k = 0 one row without history)."""
+        H, h = self.gram, np.diff(self.grid)[k + 1 :]
+        zeros = np.zeros((len(H), 1))
+        # <z, v_a> and <z, z> of the sums over t = k+1 .. j-1, for all j; the first sum is empty.
+        with_v = np.concatenate([zeros, np.cumsum(H[:, k + 1 :] * h, axis=1)], axis=1)
+        inner = np.cumsum(np.cumsum(H[k + 1 :, k + 1 :] * np.outer(h, h), axis=0), axis=1)
+        with_z = np.concatenate([[0.0], np.diagonal(inner)])
+        zk, zp, kk, kp, pp = with_v[k], with_v[:k], H[k, k], H[:k, k], H.diagonal()[:k]
+        lam = self.ridge * (kk + pp) / 2
+        if k == 0:  # nothing before it: a second term of zero, and the mean of one entry
+            zp, kp, pp = np.zeros_like(with_v[:1]), np.zeros(1), np.zeros(1)
+            lam = np.full(1, self.ridge * kk)
+        return _residual(kk, kp[:, None], pp[:, None], lam[:, None], zk, zp, with_z)
+
+
+def _residual(
+    kk: float, kp: Array, pp: Array, lam: Array, zk: Array, zp: Array, zz: Array
+) -> Array:
+    """||z - a v_k - b v_p||^2 with (a, b) the ridge solution; rows p, columns j."""
+    det = (kk + lam) * (pp + lam) - kp**2
+    det = np.where(det > 0, det, 1.0)  # only outputs that are zero throughout: then a = b = 0
+    a = ((pp + lam) * zk - kp * zp) / det
+    b = ((kk + lam) * zp - kp * zk) / det
+    square = a * a * kk + 2 * a * b * kp + b * b * pp
+    return np.asarray(np.maximum(zz - 2 * (a * zk + b * zp) + square, 0.0))
+
+
+def check_run(gram: Array, grid: Array, ridge: float) -> None:
+    """Raise OtcacheError unless they are a Gram, its grid and a ridge above 0."""
+    n = len(gram)
+    check_array("gram", gram, (n, n))
+    check_array("grid", grid, (n + 1,))
+    if not np.allclose(gram, gram.T, rtol=1e-6, atol=1e-9 * np.abs(gram).max()):
+        raise OtcacheError("gram must be symmetric, got another matrix: is it E <v_a, v_b>?")
+    check_ridge(ridge)
+
+
+def check_ridge(ridge: float) -> None:
+    """Raise OtcacheError unless it is above 0."""
+    if not ridge > 0:
+        raise OtcacheError(expected("ridge", ridge, "above 0", "1e-4 is a good value."))
+
+
+def check_array(name: str, value: Array, shape: tuple[int, ...]) -> None:
+    """Raise OtcacheError unless it has that shape, is not empty and all finite."""
+    if value.shape != shape or not value.size:
+        raise OtcacheError(expected(name, value.shape, f"of shape {shape}"))
+    if not np.isfinite(value).all():
+        raise OtcacheError(f"{name} holds NaN or infinity: record the runs again.")

@@ -11,7 +11,7 @@ import numpy as np
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
-from otcache_solvers.costs.sample_costs import SampleCosts
+from otcache_solvers.costs.samples import SampleCosts
 
 OBJECTIVE = "latent-l1"
 

@@ -11,10 +11,8 @@ from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.transport import levels, quantile_function, round_to_steps
 from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
-from otcache_solvers.search.climb import climb
-from otcache_solvers.search.kumaraswamy import Kumaraswamy
-from otcache_solvers.search.shared_study import SharedStudy
-from otcache_solvers.search.tpe_search import search
+from otcache_solvers.search.refine import climb
+from otcache_solvers.search.tpe_search import Kumaraswamy, SharedStudy, search
 from otcache_solvers.search.trial_book import Entry, TrialBook, raise_limits
 
 #: Part of the samples kept out of the search.
@@ -29,7 +27,7 @@ class AnchorSearch(ScheduleSolver):
     .. math:: \min_{a, b} \exp E_{samples} \log e\big( S_{a,b} \big), \qquad
               S_{a,b} = \operatorname{round} Q_{a,b}\big(\tfrac{m-1}{B}\big)
 
-    with e the evaluator's error and Q a :class:`~otcache_solvers.search.kumaraswamy.Kumaraswamy`
+    with e the evaluator's error and Q a :class:`~otcache_solvers.search.tpe_search.Kumaraswamy`
     warp. In order: the warm starts as they are (uniform, the reference's warp read at B levels,
     ``warm``), the points nearest to them, Optuna's TPE, then moves of single steps. No schedule is
     run twice.

@@ -1,25 +1,111 @@
-"""Optimal transport between two schedules on any ground cost, exactly."""
+"""Optimal transport between two schedules on any ground cost, by linear programming."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from otcache_core import ScheduleProblem, Solution
+from otcache_core import OtcacheError, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.transport import coordinate
-from otcache_solvers.needs import endpoints_of
-from otcache_solvers.transport.base import Geodesic
-from otcache_solvers.transport.ground_cost import (
+from otcache_solvers.needs import endpoints_of, library
+from otcache_solvers.transport.geodesic import (
+    Geodesic,
     GroundCost,
     between,
     check_ground_cost,
     ground_cost,
     needs_of,
 )
-from otcache_solvers.transport.simplex import Coupler, NetworkSimplex
+
+Floats = NDArray[np.float64]
+#: From mu, nu (equal sums) and C to the optimal plan.
+Coupler = Callable[[Floats, Floats, Floats], Floats]
+
+#: A plan's marginals must be met to this share of the mass.
+RESIDUAL = 1e-9
+
+
+@final
+@dataclass(frozen=True)
+class NetworkSimplex:
+    r"""POT's network simplex, ``ot.emd``.
+
+    .. math:: \min_{\pi \ge 0} \sum_{a, b} \pi(a, b)\, C[a, b], \qquad
+              \sum_b \pi(a, b) = \mu(a), \quad \sum_a \pi(a, b) = \nu(b)
+
+    References:
+        Bonneel, van de Panne, Paris, Heidrich, Displacement interpolation using Lagrangian mass
+        transport, 2011; POT: Python Optimal Transport, https://pythonot.github.io
+
+    Args:
+        max_iterations: pivots, at least 1.
+    """
+
+    max_iterations: int = 1_000_000
+
+    def __call__(self, mu: Floats, nu: Floats, cost: Floats) -> Floats:
+        """The optimal plan.
+
+        Raises:
+            OtcacheError: if POT is not installed or reports that it did not converge.
+        """
+        ot = library("ot", "optimal transport by network simplex", "use backend=HiGHS()")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # reported below, as an error
+            # The simplex compares with absolute tolerances: hand it costs of order one.
+            plan, log = ot.emd(
+                mu, nu, cost / (cost.max() or 1.0), numItermax=self.max_iterations, log=True
+            )
+        advice = f"Use backend=HiGHS(), or raise `max_iterations` ({self.max_iterations})."
+        return _checked(plan, mu, nu, log["warning"], advice)
+
+
+@final
+@dataclass(frozen=True)
+class HiGHS:
+    """scipy's HiGHS on the same program: slower, and independent of POT.
+
+    References:
+        Huangfu, Hall, Parallelizing the dual revised simplex method, 2018, https://highs.dev
+    """
+
+    def __call__(self, mu: Floats, nu: Floats, cost: Floats) -> Floats:
+        """The optimal plan.
+
+        Raises:
+            OtcacheError: if scipy is not installed or HiGHS reports no optimum.
+        """
+        user = "optimal transport by HiGHS"
+        sparse, linprog = library("scipy.sparse", user), library("scipy.optimize", user).linprog
+        rows, columns = cost.shape
+        marginals = sparse.vstack(
+            [
+                sparse.kron(sparse.eye_array(rows), np.ones((1, columns))),
+                sparse.kron(np.ones((1, rows)), sparse.eye_array(columns)),
+            ]
+        )
+        scaled = cost.ravel() / (cost.max() or 1.0)
+        found = linprog(scaled, A_eq=marginals.tocsr(), b_eq=np.concatenate([mu, nu]))
+        plan = np.zeros_like(cost) if found.x is None else found.x.reshape(cost.shape)
+        complaint = None if found.success else found.message
+        return _checked(plan, mu, nu, complaint, "Use backend=NetworkSimplex().")
+
+
+def _checked(plan: Floats, mu: Floats, nu: Floats, complaint: str | None, advice: str) -> Floats:
+    """The plan without rounding noise, if its marginals are met."""
+    off = np.abs(plan.sum(1) - mu).sum() + np.abs(plan.sum(0) - nu).sum()
+    if complaint or not off <= RESIDUAL * mu.sum():
+        raise OtcacheError(
+            f"optimal transport did not converge: {complaint or 'no reason given'}; marginals are "
+            f"off by {off:.1e} of {mu.sum():.3g}. {advice}"
+        )
+    return np.asarray(np.maximum(plan, 0.0), dtype=np.float64)
 
 
 @final
@@ -36,7 +122,7 @@ class ExactLP(ScheduleSolver):
     then the pair (a, b) goes to argmin_z (1-lam) C[a, z] + lam C[z, b] with
     lam = (1/B_a - 1/B) / (1/B_a - 1/B_r), clamped to [0, 1], and the quantile function of what lies
     there is read at (m-1)/B and rounded to B distinct steps
-    (:class:`~otcache_solvers.transport.base.Geodesic`).
+    (:class:`~otcache_solvers.transport.geodesic.Geodesic`).
 
     Laws: at their own budgets anchor and reference come back, exactly, weights included. For a
     strictly convex cost of a - b the coupling is that of the quantiles; with the squared distance
@@ -51,9 +137,9 @@ class ExactLP(ScheduleSolver):
 
     Args:
         cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
-            (:func:`~otcache_solvers.transport.ground_cost.ground_cost`).
-        backend: solves the program, :class:`~otcache_solvers.transport.simplex.NetworkSimplex` (POT) or
-            :class:`~otcache_solvers.transport.simplex.HiGHS` (scipy).
+            (:func:`~otcache_solvers.transport.geodesic.ground_cost`).
+        backend: solves the program, :class:`~otcache_solvers.transport.exact_lp.NetworkSimplex` (POT) or
+            :class:`~otcache_solvers.transport.exact_lp.HiGHS` (scipy).
 
     Raises:
         OtcacheError: if there is no ground cost of that name.

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
-from otcache_solvers.vector_sum.beam import Beam
-from otcache_solvers.vector_sum.bounds import Projections, nearest
-from otcache_solvers.vector_sum.labels import Labels, reachable
-from otcache_solvers.vector_sum.relaxation import Relaxed
-from otcache_solvers.vector_sum.search import Found, PathSearch
-from otcache_solvers.vector_sum.span_vectors import SpanVectors
+from otcache_solvers.vector_sum.relaxation import Projections, Relaxed, nearest
+from otcache_solvers.vector_sum.search import Beam, Found, PathSearch
+from otcache_solvers.vector_sum.span_vectors import Labels, SpanVectors, reachable
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -31,7 +28,7 @@ class BranchAndBound(PathSearch):
     .. math:: \| p + q \| \ge \max_u\, \langle u, p \rangle + h_u(b, j)
         \quad \text{for every completion } q \text{ of } b \text{ spans from } j
 
-    (:class:`~otcache_solvers.vector_sum.bounds.Projections`). Directions u come from the root relaxation
+    (:class:`~otcache_solvers.vector_sum.relaxation.Projections`). Directions u come from the root relaxation
     and, at every layer, from the relaxation at the labels with the lowest bounds. A pass keeps at
     most ``width`` labels a layer, those of lowest bound; what it drops bounds the optimum too:
 

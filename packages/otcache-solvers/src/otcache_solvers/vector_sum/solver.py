@@ -15,12 +15,9 @@ from otcache_core.errors import expected
 from otcache_core.problem import Displacements
 from otcache_solvers.needs import displacements_of
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
-from otcache_solvers.vector_sum.certificate import Certificate
-from otcache_solvers.vector_sum.enumeration import Enumeration
-from otcache_solvers.vector_sum.labels import reachable
 from otcache_solvers.vector_sum.relaxation import MinNormPoint, Relaxation, Relaxed
-from otcache_solvers.vector_sum.search import Found, PathSearch
-from otcache_solvers.vector_sum.span_vectors import SpanVectors
+from otcache_solvers.vector_sum.search import Enumeration, Found, PathSearch
+from otcache_solvers.vector_sum.span_vectors import SpanVectors, reachable
 
 NEEDS = frozenset({Need.DISPLACEMENTS})
 LOOSE = "Fractional flows may cancel where no path does. Try BranchAndBound()."
@@ -49,7 +46,7 @@ class VectorSum(ScheduleSolver):
     your own it is ``Displacements(N, spans, M[None])``; for vectors D (a row a span) M = D D'. It is
     factored once for all problems whose displacements are the same object.
 
-    The bound is a :class:`~otcache_solvers.vector_sum.certificate.Certificate`, in words in
+    The bound is a :class:`~otcache_solvers.vector_sum.solver.Certificate`, in words in
     ``Solution.certificate`` and as an object in ``Solution.stats["certificate"]``; None where
     nothing was proven. How the relaxation ended is in ``stats["relaxed"]``.
 
@@ -162,3 +159,56 @@ class VectorSum(ScheduleSolver):
 def _automatic(n: int, budget: int) -> PathSearch:
     few = math.comb(n - 1, budget - 1) <= FEW
     return Enumeration() if few else BranchAndBound()
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A lower bound of one objective, on one set of calibration samples.
+
+    Args:
+        objective: what is bounded, with its formula.
+        forecaster: fills the skipped steps.
+        samples: number of calibration samples the objective is a mean over.
+        value: of the schedule, in the objective's units; at least 0.
+        lower_bound: no schedule of the budget is below it; at most ``value``.
+        method: what proved it.
+        truncation: largest part of the objective that the method's low rank can miss; it loosens
+            the bound and never breaks it.
+        resolution: bound and value count as equal where they differ by less: the rounding of the
+            measured objective.
+        reason: why value and bound do not meet, and what to do; empty where they do.
+
+    Raises:
+        OtcacheError: if the bound is not between 0 and the value.
+
+    Examples:
+        >>> Certificate("x", "reuse", 4, 2.0, 1.5, "beam").gap
+        0.25
+    """
+
+    objective: str
+    forecaster: str
+    samples: int
+    value: float
+    lower_bound: float
+    method: str
+    truncation: float = 0.0
+    resolution: float = 0.0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lower_bound <= self.value:
+            wanted = f"between 0 and the value {self.value}"
+            raise OtcacheError(expected("Certificate.lower_bound", self.lower_bound, wanted))
+
+    @property
+    def gap(self) -> float:
+        """(value - lower bound) / value, in 0..1; 0 where the schedule is optimal."""
+        return (self.value - self.lower_bound) / self.value if self.value else 0.0
+
+    def __str__(self) -> str:
+        found = "optimal" if not self.gap else f"within {100 * self.gap:.2g} % of optimal"
+        return (
+            f"{found} for {self.objective}, forecaster {self.forecaster}, "
+            f"on {self.samples} calibration samples, by {self.method}; nothing else is bounded"
+        )

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from otcache_diffusers.metrics.alexnet import AlexNet
+from otcache_diffusers.metrics.local_files import loading, local_path
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from otcache_core.contracts.comparison import ClipMetric
+from otcache_core.contracts.comparison import VideoMetric
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.alexnet import AlexNet
-from otcache_diffusers.metrics.local_files import loading, local_path
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.quiet import quiet_loading
 from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip
 
 
-class TemporalLpips(ClipMetric):
+class TemporalLpips(VideoMetric):
     r"""tLP: how much more or less a clip changes from frame to frame than the full run's, to the eye,
 
     .. math:: \mathrm{tLP}(x, y) = \tfrac{1}{F-1} \sum_{t < F}
@@ -71,7 +71,7 @@ def _size(found: NDArray[np.float64]) -> int:
     return found.nbytes
 
 
-class SubjectConsistency(ClipMetric):
+class SubjectConsistency(VideoMetric):
     r"""How far a clip's subject consistency is from that of the full run's clip,
 
     .. math:: \mathrm{value}(x, y) = |S(x) - S(y)|, \quad S(v) = \tfrac{1}{F-1} \sum_{t=2}^{F}

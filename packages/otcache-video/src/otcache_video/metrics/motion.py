@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from otcache_core.contracts.comparison import ClipMetric
+from otcache_core.contracts.comparison import VideoMetric
 from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip
 
 
-class Flicker(ClipMetric):
+class Flicker(VideoMetric):
     r"""Root mean square error of temporal differences, over F frames,
 
     .. math:: \mathrm{flicker}(x, y) = \sqrt{\tfrac{1}{3(F-1)HW} \sum_{t < F} \sum_{h,w,c}
@@ -57,7 +57,7 @@ def _flicker(x: Clip, y: Clip) -> float:
     return float(np.sqrt(np.mean(np.diff(x - y, axis=0) ** 2)))
 
 
-class WarpingError(ClipMetric):
+class WarpingError(VideoMetric):
     r"""How much worse than the full run's clip a clip keeps its colours along that one's motion,
 
     .. math:: \mathrm{value}(x, y) = \tfrac{1}{F-1} \sum_{t < F} \bigl| E_t(x) - E_t(y) \bigr|,
@@ -124,7 +124,7 @@ def _size(found: tuple[Tensor, ...]) -> int:
 STILL = 0.05
 
 
-class MotionMagnitude(ClipMetric):
+class MotionMagnitude(VideoMetric):
     r"""How far the ratio of both clips' motion is from 1, as a logarithm,
 
     .. math:: \mathrm{value}(x, y) = \left| \ln \frac{m(x) + \varepsilon}{m(y) + \varepsilon} \right|,

@@ -10,8 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration.choices import FITTED, cost_model_of
-from otcache.calibration.recipe import Recipe
+from otcache.calibration.recipe import FITTED, Recipe, cost_model_of
 from otcache.calibration.store import Store
 from otcache.progress import Stages
 from otcache_core import Schedule, Trajectory

@@ -11,7 +11,6 @@ from typing import Any
 from otcache.attempts import attemptable
 from otcache.calibration import stages as stage
 from otcache.calibration.bench import Job, Ledger, Workbench
-from otcache.calibration.choices import FITTED, check_choices, name_of
 from otcache.calibration.contest import (
     UNIFORM,
     UNSEEN,
@@ -23,7 +22,7 @@ from otcache.calibration.contest import (
     settle_ladder,
 )
 from otcache.calibration.interpolation import interpolated
-from otcache.calibration.recipe import Recipe
+from otcache.calibration.recipe import FITTED, Recipe, check_choices, name_of
 from otcache.calibration.record import MOST_STEPS, request_of
 from otcache.calibration.reproduction import reproduced
 from otcache.calibration.store import Store, StoredEvaluator, digest
@@ -191,7 +190,7 @@ def _measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
         reference=reference,
         ladder=tuple(ladder),
         nfe=dict(bench.ledger.nfe),
-        objective=bench.fidelity,
+        fidelity=bench.fidelity,
         interpolation=name_of(bench.recipe.interpolation),
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from otcache.calibration.bench import Workbench
 from otcache_core import OtcacheError, Schedule
-from otcache_core.calibration import Measured, Rung
+from otcache_core.calibration import Candidate, Rung
 from otcache_core.transport import uniform_steps
 
 #: The baseline that is measured first and at every rung: a rung without it is not kept.
@@ -210,9 +210,9 @@ class Contest:
         ran = ~np.isnan(logs)
         return float((logs[ran] - self.contender.logs[ran]).mean())
 
-    def _entry(self, schedule: Schedule) -> Measured:
+    def _entry(self, schedule: Schedule) -> Candidate:
         ratio, ran = self._ratio(schedule), int((~np.isnan(self._logs[schedule])).sum())
-        return Measured(self.contender.error * math.exp(ratio) if ratio < math.inf else None, ran)
+        return Candidate(self.contender.error * math.exp(ratio) if ratio < math.inf else None, ran)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +229,7 @@ class Contender:
     schedule: Schedule
     name: str
     logs: NDArray[np.float64]
-    candidates: dict[str, Measured]
+    candidates: dict[str, Candidate]
 
     @property
     def error(self) -> float:
@@ -283,10 +283,10 @@ def log_errors(errors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(floored))
 
 
-def measured(logs: NDArray[np.float64]) -> Measured:
+def measured(logs: NDArray[np.float64]) -> Candidate:
     """The entry of a candidate with these logarithms of its error, one a sample."""
     error = float(np.exp(logs.mean()))
-    return Measured(error if np.isfinite(error) else None, len(logs))
+    return Candidate(error if np.isfinite(error) else None, len(logs))
 
 
 def clearly_below(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from otcache.calibration.choices import QUANTILE, solver_of
+from otcache.calibration.recipe import QUANTILE, solver_of
 from otcache.planning import nodes_of
 from otcache.solving import problem_of
 from otcache_core import Schedule

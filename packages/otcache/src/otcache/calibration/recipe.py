@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,11 +19,7 @@ from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import expected
 from otcache_core.numbers import integer, reals
 from otcache_core.plugins import Registry
-from otcache_core.storage.recordings import Keep
-
-if TYPE_CHECKING:
-    from otcache.calibration.recipe import Recipe
-
+from otcache_core.storage.recordings import RecordingStorage
 
 #: The interpolation that a policy itself does.
 QUANTILE = "quantile"
@@ -251,7 +247,7 @@ class Recipe:
     batch_size: int = 8
     seed: int = 0
     refine_runs: float = 40.0
-    keep: Keep = field(default_factory=Keep)
+    keep: RecordingStorage = field(default_factory=RecordingStorage)
     cost_model: str | CostModel = "displacement"
     proposals: Sequence[str | ScheduleSolver] = ("lexicographic", "second-order")
     interpolation: str | ScheduleSolver = QUANTILE
@@ -278,8 +274,8 @@ class Recipe:
                 wanted = "at least 0" if may_be_0 else "above 0"
                 raise OtcacheError(expected(f"Recipe.{name}", value, wanted))
 
-        if not isinstance(self.keep, Keep):
-            raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.Keep"))
+        if not isinstance(self.keep, RecordingStorage):
+            raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.RecordingStorage"))
         check_kinds(self)
         self._set("proposals", tuple(self.proposals))
 

@@ -58,7 +58,7 @@ def record(
 
     Returns:
         One trajectory a sample, prompt after prompt, all of one N and one grid. What exceeds 256 MiB
-        is kept in temporary files (:class:`otcache.Keep`).
+        is kept in temporary files (:class:`otcache.RecordingStorage`).
 
     Raises:
         OtcacheError: if an argument is of the wrong kind, no installed probe can record the target, or

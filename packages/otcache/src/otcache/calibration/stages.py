@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibration.bench import Job, Workbench
-from otcache.calibration.choices import (
+from otcache.calibration.contest import Contender, clearly_below, compare, log_errors
+from otcache.calibration.recipe import (
     QUANTILE,
     gives_vectors,
     name_of,
     names_of,
     solver_of,
 )
-from otcache.calibration.contest import Contender, clearly_below, compare, log_errors
 from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
-from otcache_core.calibration import Measured, Rung
+from otcache_core.calibration import Candidate, Rung
 from otcache_core.contracts import (
     SampleRequest,
     ScheduleSolver,
@@ -312,7 +312,7 @@ def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
     if ratio is None or solution.schedule is None:
         return rung
     error = rung.error * ratio
-    table = {**rung.candidates, "refined": Measured(error, len(bench.trajectories))}
+    table = {**rung.candidates, "refined": Candidate(error, len(bench.trajectories))}
     made = solution.schedule if bench.fit else bench.forecast(solution.schedule)
     return Rung(made, error, "refined", table)
 

@@ -100,7 +100,7 @@ def calibrate(
     facts = {
         "calibration": str(directory),
         "nfe": calibration.nfe,
-        "objective": calibration.objective,
+        "fidelity": calibration.fidelity,
     }
     show_facts(facts, as_json)
 

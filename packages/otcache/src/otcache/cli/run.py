@@ -57,7 +57,7 @@ def run(
     from otcache.running import load_policy
     from otcache.saving import check_name, save
     from otcache.single import run_once
-    from otcache_core.contracts import Storage
+    from otcache_core.contracts import CacheStorage
     from otcache_core.plugins import installed
 
     steps_in_range("--steps", steps)
@@ -79,7 +79,7 @@ def run(
         num_steps=steps,
         strict=strict,
         call={**opened.call, **given},
-        storage=Storage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
+        storage=CacheStorage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
         stages=stages,
         registry=registry,
         probe=probe,

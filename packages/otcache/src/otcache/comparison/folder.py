@@ -25,14 +25,13 @@ from otcache_core.storage.array_files import load_arrays, save_arrays
 from otcache_core.storage.files import bad_file, make_folder
 from otcache_core.storage.json_files import load_json, save_json
 
-#: What represents the ODE's solution among the full runs.
-REFERENCE = "reference"
-#: What stands in the place of a method for the calibration that all solvers plan from, and the folder of
-#: that. No plugin has a name with spaces.
+#: Label of the many-step run that represents the ODE's solution, kept beside the full runs.
+SOLUTION = "solution"
+#: The calibration that all solvers plan from is kept as a method of this name; no plugin's has spaces.
 CALIBRATION = "calibration of solvers"
 #: Folders of what methods, and the comparison itself, have finished.
 WORK, OWN = "work", "own"
-#: Names of files that stand for themselves; of others, so many characters, and digits of a digest.
+#: Names that are file names as they are; of others, so many characters, and digits of a digest.
 PLAIN, LENGTH, DIGITS = re.compile(r"[a-z0-9][a-z0-9.-]{0,59}"), 60, 12
 #: Evaluations of a run, at least: a method may skip nearly all of each.
 MIN_NFE = 1e-6
@@ -45,12 +44,12 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Args:
         label: of the setting.
         num_steps: the pipeline was called with.
-        computed: steps computed, where the method knows them beforehand.
+        computed: steps computed, if the method knows them beforehand.
         nfe: evaluations of one sample: whole ones that cost as many multiply-adds.
-        flops: of one sample.
-        peak_bytes: tensors alive at once while one sample was made.
+        flops: of one sample; None if not counted.
+        peak_bytes: tensors alive at once while one sample was made; None if not counted.
         pairs: seconds of a plain full run and of one under this setting, taken in turns; none of the
-            full run itself and of the reference.
+            full run itself and of the many-step solution.
 
     Raises:
         OtcacheError: if a number is out of range.
@@ -60,30 +59,31 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_steps: int
     computed: tuple[int, ...] | None
     nfe: float
-    flops: float
-    peak_bytes: int
+    flops: float | None
+    peak_bytes: int | None
     pairs: tuple[Pair, ...] = ()
 
     def __post_init__(self) -> None:
         check_num_steps(self.num_steps)
         check_computed(self.label, self.computed, self.num_steps)
         for name, low in (("nfe", MIN_NFE), ("flops", 0), ("peak_bytes", 0)):
-            if not low <= getattr(self, name) < math.inf:
+            value = getattr(self, name)
+            if value is not None and not low <= value < math.inf:
                 wanted = f"a finite number of at least {low}"
-                raise OtcacheError(expected(name, getattr(self, name), wanted))
+                raise OtcacheError(expected(name, value, wanted))
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a method will run: (budget, label of a setting), and why others are left out.
+class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a method runs: (budget, label of a setting), and why other budgets are missing.
 
-    ``price`` is None where it came calibrated.
+    ``calibration_nfe`` is None if it came calibrated.
 
     Raises:
-        OtcacheError: if a budget is below 1, or stands twice.
+        OtcacheError: if a budget is below 1, or given twice.
     """
 
     source: str
-    price: int | None
+    calibration_nfe: int | None
     labels: tuple[tuple[int, str], ...]
     missing: tuple[Missing, ...] = ()
 
@@ -94,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def distinct(self) -> list[str]:
-        """Each label once."""
+        """Labels, each once."""
         return list(dict.fromkeys(label for _, label in self.labels))
 
 
@@ -104,7 +104,7 @@ class _Facts(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a comparison is kept.
+    """Keeps a comparison.
 
     Args:
         path: made if missing.
@@ -114,7 +114,7 @@ class Folder:
 
     @property
     def job(self) -> Job:
-        """What is compared.
+        """The job that is compared.
 
         Raises:
             FileError: if there is none, or it is of another version.
@@ -122,7 +122,7 @@ class Folder:
         return load_json(self.path / "job.json", FORMAT, VERSION, Job)
 
     def begin(self, job: Job, *, overwrite: bool) -> None:
-        """Write the job down, or go on with the same one.
+        """Write the job, or go on with the same one.
 
         Raises:
             FileError: if the folder holds something else, unless it may be overwritten.
@@ -150,11 +150,11 @@ class Folder:
 
     @property
     def calibration(self) -> Path:
-        """Where the calibration that solvers plan from is kept."""
+        """Folder of the calibration that solvers plan from."""
         return self.path / WORK / CALIBRATION
 
     def of(self, method: str) -> MethodFolder:
-        """The part of one method; made if missing."""
+        """Return the part of one method; made if missing."""
         part = MethodFolder(self.path / (OWN if method == FULL else WORK) / slug(method))
         make_folder(part.path)
         return part
@@ -162,62 +162,60 @@ class Folder:
 
 @dataclass(frozen=True)
 class MethodFolder:
-    """What one method has finished."""
+    """Keeps what one method has finished."""
 
     path: Path
 
     @property
     def log(self) -> Path:
-        """What its processes printed."""
+        """File of what its processes printed."""
         return self.path / "log.txt"
 
     def measured(self) -> dict[str, Any] | None:
-        """What it calibrated; None if it has not yet."""
+        """Return what it calibrated; None if it has not yet."""
         return self._facts("measured")
 
     def keep_measured(self, facts: dict[str, Any]) -> None:
-        """Write down what it calibrated."""
-        save_json(self.path / "measured.json", FORMAT, VERSION, _Facts(facts))
+        """Write what it calibrated."""
+        self._keep("measured", facts)
 
-    def plan(self) -> Plan | None:
-        """What it will run; None if that is not known yet."""
-        path = self.path / "plan.json"
-        return load_json(path, FORMAT, VERSION, Plan) if os.path.lexists(path) else None
+    def assignment(self) -> Assignment | None:
+        """Return what it will run; None if that is not known yet."""
+        path = self.path / "assignment.json"
+        return load_json(path, FORMAT, VERSION, Assignment) if os.path.lexists(path) else None
 
-    def keep_plan(self, plan: Plan) -> None:
-        """Write down what it will run."""
-        save_json(self.path / "plan.json", FORMAT, VERSION, plan)
+    def keep_assignment(self, assigned: Assignment) -> None:
+        """Write what it will run."""
+        save_json(self.path / "assignment.json", FORMAT, VERSION, assigned)
 
-    def costs(self) -> dict[str, float]:
-        """Label of a setting to its evaluations on calibration samples, as far as they are counted."""
-        return {str(k): float(v) for k, v in (self._facts("costs") or {}).items()}
+    def evaluations(self) -> dict[str, float]:
+        """Return label of a setting to its evaluations on calibration samples, as far as counted."""
+        return {str(k): float(v) for k, v in (self._facts("evaluations") or {}).items()}
 
-    def keep_cost(self, label: str, nfe: float) -> None:
-        """Write down what a setting costs."""
-        facts = _Facts({**self.costs(), label: nfe})
-        save_json(self.path / "costs.json", FORMAT, VERSION, facts)
+    def keep_evaluations(self, label: str, nfe: float) -> None:
+        """Write how many evaluations a setting takes."""
+        self._keep("evaluations", {**self.evaluations(), label: nfe})
 
     def failures(self) -> dict[str, str]:
-        """Label of a setting to what went wrong; the empty label stands for the whole method."""
+        """Return label of a setting, "" for the whole method, to what went wrong."""
         return {str(k): str(v) for k, v in (self._facts("failures") or {}).items()}
 
     def keep_failure(self, label: str, reason: str) -> None:
-        """Write down that a setting will not be tried again."""
-        facts = _Facts({**self.failures(), label: reason})
-        save_json(self.path / "failures.json", FORMAT, VERSION, facts)
+        """Write that a setting will not be tried again."""
+        self._keep("failures", {**self.failures(), label: reason})
 
     def forget_failures(self) -> None:
-        """What failed is to be tried again."""
+        """Let what failed be tried again."""
         (self.path / "failures.json").unlink(missing_ok=True)
 
     def run(self, label: str) -> Run | None:
-        """A finished setting; None if it is not finished."""
+        """Return a finished setting; None if it is not finished."""
         path = self._run_path(label, "json")
         return load_json(path, FORMAT, VERSION, Run) if os.path.lexists(path) else None
 
-    def keep_run(self, run: Run, pictures: Floats, states: Floats | None) -> None:
-        """Write down a finished setting: arrays first, so that facts never stand without them."""
-        arrays = {"pictures": np.asarray(pictures, dtype=np.float32)}
+    def keep_run(self, run: Run, images: Floats, states: Floats | None) -> None:
+        """Write a finished setting: arrays first, so that there are no facts without them."""
+        arrays = {"images": np.asarray(images, dtype=np.float32)}
         if states is not None:
             arrays["states"] = np.asarray(states, dtype=np.float32)
         make_folder(self.path)
@@ -225,21 +223,24 @@ class MethodFolder:
         save_json(self._run_path(run.label, "json"), FORMAT, VERSION, run)
 
     def arrays(self, label: str) -> dict[str, Floats]:
-        """Return ``pictures`` and, where they could be seen, ``states`` of a finished setting.
+        """Return ``images`` and, if they are known, ``states`` of a finished setting.
 
         Raises:
             FileError: if the file is not as it was written.
         """
         path = self._run_path(label, "safetensors")
         arrays, _ = load_arrays(path, sealed=True)
-        made = arrays.get("pictures")
+        made = arrays.get("images")
         if made is None or made.ndim not in (4, 5) or made.shape[-1] != 3 or made.size == 0:
             got = {name: each.shape for name, each in arrays.items()}
-            raise bad_file(path, expected("pictures", got, "images or videos of three colours"))
+            raise bad_file(path, expected("images", got, "images or videos of three colours"))
         return arrays
 
     def _run_path(self, label: str, suffix: str) -> Path:
         return self.path / f"run-{slug(label)}.{suffix}"
+
+    def _keep(self, name: str, facts: dict[str, Any]) -> None:
+        save_json(self.path / f"{name}.json", FORMAT, VERSION, _Facts(facts))
 
     def _facts(self, name: str) -> dict[str, Any] | None:
         path = self.path / f"{name}.json"
@@ -249,8 +250,8 @@ class MethodFolder:
 def slug(text: str) -> str:
     """Return a file name for a method or a setting: another for each, on every system.
 
-    What cannot stand in a name as it is, as upper case where case is not told apart, makes a digest of the
-    text follow after ``_``.
+    If the text cannot be a name as it is, as with upper case on systems that ignore case, a digest of it
+    follows after ``_``.
     """
     if PLAIN.fullmatch(text):
         return text

@@ -1,4 +1,4 @@
-"""What is compared: a job as data, and how one is made of what a user asks for."""
+"""What is compared: a job as data, and how one is made of what the command line gives."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from otcache_core.samples import seeds_of
 from otcache_core.schedule import check_budget
 from otcache_core.storage.files import read_bytes
 
-FORMAT, VERSION = "otcache-arena", 2
+FORMAT, VERSION = "otcache-comparison", 3
 DEPENDENCIES = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit", "numpy")
 
 
 def installed() -> dict[str, str]:
-    """Versions of what figures depend on, of those that are installed."""
+    """Return the versions of what figures depend on, if installed."""
     found = {}
     for name in DEPENDENCIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -46,16 +46,17 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         pipeline: as ``otcache.opening.open_pipeline`` takes it: every worker opens its own.
         num_steps: N of the full run.
         budgets: B of the table, increasing.
-        samples: (prompt, seed, tags) of each held-out picture or clip; tags joined by commas.
+        samples: (prompt, seed, tags) of each held-out image or video; tags joined by commas.
         calibration: prompts on which methods measure and tune themselves; none of the held-out ones.
         call: further arguments of the pipeline call.
         options: method name to arguments of its baseline class.
         reference_steps: steps of the run that represents the ODE's solution; 0 makes none, and no metric
             of it.
-        counted: held-out samples on which evaluations of input-dependent methods are counted.
-        batch_size: samples in one pipeline call where nothing is timed: calibrations, and the run that
-            stands for the ODE's solution.
-        frames_per_second: at which clips play; 0 where nobody says.
+        counted: held-out samples on which evaluations of input-dependent methods are counted; 0 counts
+            nothing: samples run in batches, and evaluations are the computed steps.
+        batch_size: samples in one pipeline call if nothing is timed: of calibrations, and of the
+            many-step solution.
+        frames_per_second: at which videos play; 0 if unknown.
         probe: name of the probe that records and measures; "" for the first that supports the pipeline.
         executor: name of the executor of methods that are schedules; "" for the first that supports it.
         inputs: digests of the files that options name: another content is another job.
@@ -108,7 +109,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Of each held-out sample."""
+        """Prompt of each held-out sample."""
         return tuple(prompt for prompt, _, _ in self.samples)
 
 
@@ -119,13 +120,13 @@ Tagged = tuple[str, str]
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be compared, as a person says it.
+    """What is to be compared, as the command line gives it.
 
     Args:
         pipeline: ``demo``, ``demo:video``, a folder saved by ``save_pretrained``, or ``module:function``.
         policy: policy file for the method ``otcache``; without one it calibrates itself.
-        num_steps: N; the policy's, or 30, where it is not given.
-        budgets: B; five shares of N where none are given.
+        num_steps: N; by default the policy's, or 30.
+        budgets: B; five shares of N by default.
         prompts: file of held-out prompts, a line each: the prompt, or prompt, tab, tags joined by
             commas. The demo brings its own.
         calibration: file of the prompts that methods are tuned on; without one, the first lines of
@@ -134,11 +135,11 @@ class Question:
         seeds: of every prompt.
         call: further arguments of the pipeline call.
         reference_steps: of the run that represents the ODE's solution; 0 makes none.
-        batch_size: samples in one pipeline call where nothing is timed.
-        frames_per_second: at which clips play in the report; the demo's own, or
-            :data:`~otcache.opening.FRAMES_PER_SECOND`, where it is not given.
-        probe: name of a probe plugin, where not the first that supports the pipeline.
-        executor: name of the executor plugin of methods that are schedules, where not the first.
+        batch_size: samples in one pipeline call if nothing is timed.
+        frames_per_second: at which videos play in the report; by default the demo's own, or
+            :data:`~otcache.opening.FRAMES_PER_SECOND`.
+        probe: name of a probe plugin; by default the first that supports the pipeline.
+        executor: name of the executor plugin of methods that are schedules; by default the first.
 
     Raises:
         OtcacheError: if a number is no integer, or out of range.
@@ -170,7 +171,7 @@ class Question:
             object.__setattr__(self, name, value)
 
     def job(self, registry: Registry) -> Job:
-        """The job.
+        """Return the job.
 
         Raises:
             OtcacheError: if there are no prompts, a figure is out of range, or a plugin is not there.
@@ -224,11 +225,11 @@ class Question:
 
 
 def read_tagged(path: Path) -> list[Tagged]:
-    """Prompts with their tags: ``prompt``, or ``prompt<TAB>tag,tag``, a line each.
+    """Read prompts with their tags: ``prompt``, or ``prompt<TAB>tag,tag``, a line each.
 
     Raises:
         FileError: if the file cannot be read, a line has no prompt or more than one tab, or a prompt
-            stands twice.
+            is given twice.
     """
     found: dict[str, str] = {}
     for number, line in read_lines(path):
@@ -236,13 +237,13 @@ def read_tagged(path: Path) -> list[Tagged]:
         if not text or "\t" in tags:
             raise FileError(f"{path}, line {number}: must be a prompt, or prompt, tab, tags.")
         if text in found:
-            raise FileError(f"{path}, line {number}: {text!r} stands there before.")
+            raise FileError(f"{path}, line {number}: {text!r} is given twice: remove one.")
         found[text] = ",".join(tag.strip() for tag in tags.split(",") if tag.strip())
     return list(found.items())
 
 
 def set_aside(prompts: Sequence[Tagged]) -> tuple[list[Tagged], list[str]]:
-    """Held-out prompts, and those at the file's head to tune on: half of them, eight at most.
+    """Split prompts into held-out ones and those at the head to tune on: half, eight at most.
 
     Raises:
         OtcacheError: if there are not two.
@@ -256,7 +257,7 @@ def set_aside(prompts: Sequence[Tagged]) -> tuple[list[Tagged], list[str]]:
 
 
 def spread(prompts: Sequence[Tagged], count: int) -> list[Tagged]:
-    """As many prompts, taking tags in turn so that every kind of picture is in the table."""
+    """Return so many prompts, taking tags in turn so that every kind of image is in the table."""
     by_tag: dict[str, list[Tagged]] = {}
     for entry in prompts:
         by_tag.setdefault(entry[1], []).append(entry)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, PluginError
-from otcache_core.contracts import ClipMetric, Metric, PromptMetric, QualityMetric, SetMetric
+from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric, VideoMetric
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry, RegistryDescription
 from otcache_core.plugins.census import end_group
@@ -38,9 +38,9 @@ LIMIT = 600.0
 LOOK = 0.5
 Floats = NDArray[np.floating]
 COMMAND = (sys.executable, "-c", "from otcache.comparison.metric_process import main; main()")
-KINDS: tuple[type[Metric], ...] = (QualityMetric, ClipMetric, PromptMetric, SetMetric)
+KINDS: tuple[type[Metric], ...] = (QualityMetric, VideoMetric, PromptMetric, SetMetric)
 #: What a metric says of itself.
-FACTS = ("name", "higher_is_better", "pointwise", "takes_clips")
+FACTS = ("name", "higher_is_better", "pointwise", "takes_videos")
 
 
 def metric_in_process(
@@ -82,7 +82,7 @@ class _Pairs(_Proxy, QualityMetric):
         return self.process.measure([images, reference])
 
 
-class _Clips(_Proxy, ClipMetric):
+class _Clips(_Proxy, VideoMetric):
     process: _MetricProcess
 
     def __call__(self, clips: Floats, reference: Floats) -> NDArray[np.float64]:
@@ -112,7 +112,7 @@ def check_fields(metric: Metric) -> None:
     Raises:
         PluginError: naming what it lacks.
     """
-    kinds = QualityMetric | ClipMetric | PromptMetric | SetMetric
+    kinds = QualityMetric | VideoMetric | PromptMetric | SetMetric
     if not isinstance(metric, kinds):
         wanted = "a metric of pairs, of clips, of prompts or of a set"
         raise PluginError(expected("it", type(metric).__name__, wanted))

@@ -13,12 +13,12 @@ from otcache.comparison.metric_process import LIMIT, check_fields, metric_in_pro
 from otcache.report.results import Missing
 from otcache_core import OtcacheError
 from otcache_core.contracts import (
-    ClipMetric,
     Metric,
     PromptMetric,
     QualityMetric,
     SetMetric,
-    compare,
+    VideoMetric,
+    metric_values,
 )
 from otcache_core.errors import PluginError
 from otcache_core.notices import notify
@@ -135,7 +135,7 @@ class Measures:
         """One number a picture or clip, of each metric that gives them."""
         found = self.of_full_runs(pictures, prompts)
         for name, metric in self.metrics.items():
-            if isinstance(metric, QualityMetric | ClipMetric):
+            if isinstance(metric, QualityMetric | VideoMetric):
                 value = self._ask(name, _pairs(metric), (len(full),), pictures, full)
                 found |= {} if value is None else {name: value}
         return {name: found[name] for name in self.metrics if name in found}
@@ -241,8 +241,8 @@ def _is_misuse(error: BaseException, origin: str) -> bool:
     return isinstance(error, OtcacheError) and not (isinstance(error, PluginError) and origin)
 
 
-def _pairs(metric: QualityMetric | ClipMetric) -> Callable[..., Any]:
-    return lambda pictures, full: compare(metric, pictures, full)
+def _pairs(metric: QualityMetric | VideoMetric) -> Callable[..., Any]:
+    return lambda pictures, full: metric_values(metric, pictures, full)
 
 
 def _with_prompts(metric: PromptMetric, prompts: Sequence[str]) -> Callable[..., Any]:
@@ -258,7 +258,7 @@ def _usual_of(stack: Floats) -> tuple[str, ...]:
 
 
 def _takable(metric: PromptMetric | SetMetric, stack: Floats) -> Floats:
-    if stack.ndim == 5 and not metric.takes_clips:
+    if stack.ndim == 5 and not metric.takes_videos:
         raise OtcacheError("it judges pictures, and these are clips.")
     return stack
 

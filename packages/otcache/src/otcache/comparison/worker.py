@@ -7,256 +7,247 @@ this process and no more.
 from __future__ import annotations
 
 import json
-import statistics
+import math
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from otcache.calibration.recipe import Recipe
-from otcache.comparison.answers import as_read, facts, match, said, settings_of
 from otcache.comparison.baselines import ScheduledBaseline, SolverSteps, calibrated, solver_of
+from otcache.comparison.bench import Bench, Context, Finished
 from otcache.comparison.folder import (
     CALIBRATION,
-    REFERENCE,
-    Floats,
+    SOLUTION,
+    Assignment,
     Folder,
     MethodFolder,
-    Plan,
     Run,
 )
-from otcache.comparison.job import Job
 from otcache.comparison.supervisor import Channel
-from otcache.comparison.timing import take_turns
 from otcache.comparison.tuning import Tuning
-from otcache.opening import open_pipeline
-from otcache.report.results import FULL, Label
-from otcache.targets import choose
+from otcache.report.results import FULL, Missing
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import Baseline, BaselineSetting, FeatureProbe, Measured, SampleRequest
-from otcache_core.errors import OtcacheError, shortened
+from otcache_core.contracts import Baseline, BaselineSetting
+from otcache_core.errors import OtcacheError, expected, shortened
 from otcache_core.plugins import Registry, RegistryDescription
 from otcache_core.plugins.info import ANY, reason_of
+from otcache_core.schedule import check_num_steps
 
 #: Calibration samples on which settings of a ladder are matched to budgets.
 MATCHED_ON = 2
-#: Steps of the plain run that warms up a full one.
-WARM = 2
-Context = Callable[[], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The pipeline of this process, and how samples of it are measured."""
-
-    job: Job
-    target: Any
-    call: dict[str, Any]
-    probe: FeatureProbe
-    channel: Channel
-
-    @classmethod
-    def open(cls, job: Job, channel: Channel, registry: Registry) -> Bench:
-        """Open the job's pipeline."""
-        opened = open_pipeline(job.pipeline, registry)
-        probe = choose(registry, "probes", opened.target, job.probe or None)
-        return cls(job, opened.target, {**opened.call, **job.call}, probe, channel)
-
-    def request(self, samples: Sequence[Label], num_steps: int, batch: int = 1) -> SampleRequest:
-        """Some samples on some steps."""
-        prompts = tuple(prompt for prompt, _, _ in samples)
-        seeds = tuple(seed for _, seed, _ in samples)
-        call = dict(self.call)  # whoever changes it changes its own
-        return SampleRequest(prompts, seeds, num_steps, call, batch)
-
-    @property
-    def calibration(self) -> SampleRequest:
-        """What methods are calibrated on."""
-        samples = [(prompt, 0, "") for prompt in self.job.calibration]
-        return self.request(samples, self.job.num_steps, self.job.batch_size)
-
-    def one(self, sample: Label, num_steps: int, *, flops: bool = False) -> Measured:
-        """One sample in one pipeline call."""
-        found = self.probe.measure(self.target, self.request([sample], num_steps), flops=flops)
-        self.channel.say("step")
-        return found
-
-    @cached_property
-    def price(self) -> tuple[float, float]:
-        """Multiply-adds of a plain step, and of what a run does besides its steps."""
-        sample = self.job.samples[0]
-        two, three = (self.one(sample, n, flops=True).flops or 0 for n in (2, 3))
-        if two == three:
-            probe = type(self.probe).__name__
-            raise OtcacheError(
-                f"evaluations are counted by multiply-adds, and {probe}.measure(..., flops=True) finds none."
-            )
-        return float(three - two), float(two - 2 * (three - two))
-
-    def evaluations(self, samples: Sequence[Label], num_steps: int) -> tuple[float, float, int]:
-        """Evaluations and multiply-adds of a sample, and peak bytes, as the target is now."""
-        found = [self.one(sample, num_steps, flops=True) for sample in samples]
-        flops = statistics.fmean(one.flops or 0 for one in found)
-        step, rest = self.price
-        nfe = (flops - rest) / step if step else float("nan")
-        return nfe, flops, max(one.peak_bytes or 0 for one in found)
-
-    def run(
-        self, setting: BaselineSetting, context: Context, counted: int
-    ) -> tuple[Run, Floats, Floats | None]:
-        """All samples of a setting, one a pipeline call, and what one of them costs."""
-        samples = self.job.samples
-        _ = self.price
-        with context():
-            made = [self.one(sample, setting.num_steps) for sample in samples]
-            nfe, flops, peak = self.evaluations(samples[:counted], setting.num_steps)
-        states = [one.states for one in made if one.states is not None]
-        run = Run(
-            label=setting.label,
-            num_steps=setting.num_steps,
-            computed=setting.computed,
-            nfe=round(nfe, 6),
-            flops=flops,
-            peak_bytes=peak,
-        )
-        pictures = np.concatenate([one.pictures for one in made])
-        return run, pictures, np.concatenate(states) if len(states) == len(made) else None
-
-    def timed(self, run: Run, context: Context, counted: int) -> Run:
-        """The same run with its pairs, on the samples whose evaluations were counted."""
-        if not run.nfe > 0:  # there is no ideal to hold a speedup against
-            return run
-        samples = self.job.samples[:counted]
-
-        def full(number: int) -> float:
-            sample = samples[number % len(samples)]
-            self.one(sample, WARM)  # the first call after a context may be slow
-            return self.one(sample, self.job.num_steps).seconds
-
-        def own(number: int) -> float:
-            sample = samples[number % len(samples)]
-            with context():
-                self.one(sample, run.num_steps)  # and so may the first call in one
-                return self.one(sample, run.num_steps).seconds
-
-        ideal = self.job.num_steps / run.nfe
-        pairs = take_turns(full, {run.label: own}, {run.label: ideal})
-        return msgspec.structs.replace(run, pairs=pairs[run.label])
+#: A setting is reported at a budget if its evaluations are within this factor of it.
+WITHIN = 1.25
+T = TypeVar("T", Assignment, Run)
 
 
 class Worker:
-    """Runs what is missing of one method."""
+    """Runs one method on a bench, whose job says what is counted."""
 
     def __init__(self, bench: Bench, folder: MethodFolder, baseline: Baseline) -> None:
         self._bench, self._folder, self._baseline = bench, folder, baseline
-        self._channel, self._job = bench.channel, bench.job
+        self._say, self._job = bench.say, bench.job
 
     def work(self, method: str) -> None:
-        """Calibrate, match settings to budgets, run each; what is finished is not done again."""
-        reason = said(self._baseline.supports(self._bench.target, self._bench.calibration))
-        if reason:
-            self._channel.say("absent", reason=reason)
-            return
-        measured = self._measured()
-        settings = self._settings(measured)
-        plan = self._folder.plan() or self._planned(method, settings, measured)
-        self._channel.say("plan", labels=plan.distinct)
+        """Do what is missing: calibrate, match settings to budgets, run and time each."""
+        assigned = self.assign(method)
         failed = self._folder.failures()
-        for label in plan.distinct:
+        for label in assigned.distinct if assigned else ():
             if label not in failed and self._folder.run(label) is None:
-                self._run(next(s for s in settings if s.label == label), measured)
+                self._say("begin", what=label)
+                run, images, states = self.run(label)
+                samples = self._job.samples[: self._counted]
+                pairs = self._bench.pairs({label: (run, self.context(label))}, samples)[label]
+                run = as_read(msgspec.structs.replace(run, pairs=pairs))
+                self._folder.keep_run(run, images, states)
+                self._say("end")
 
+    def assign(self, method: str) -> Assignment | None:
+        """Return which setting is reported at which budget; None if the target is not supported."""
+        reason = self._baseline.supports(self._bench.target, self._bench.calibration)
+        if not isinstance(reason, str):
+            wanted = "a text, '' where it supports the target"
+            raise OtcacheError(expected("what supports() gives", reason, wanted))
+        if reason:
+            self._say("absent", reason=reason)
+            return None
+        assigned = self._folder.assignment()
+        if assigned is None:
+            assigned = as_read(self._assigned(method))
+            self._folder.keep_assignment(assigned)
+        self._say("assigned", labels=assigned.distinct)
+        return assigned
+
+    def run(self, label: str) -> Finished:
+        """Run a setting on all samples."""
+        setting = next(setting for setting in self._settings if setting.label == label)
+        if not self._job.counted:
+            return self._bench.run_batches(setting, self.context(label))
+        return self._bench.run(setting, self.context(label), self._counted)
+
+    def context(self, label: str) -> Context:
+        """Return what runs the target under a setting."""
+        setting = next(setting for setting in self._settings if setting.label == label)
+
+        def applied() -> AbstractContextManager[None]:
+            return self._baseline.apply(self._bench.target, setting, self._measured)
+
+        return applied
+
+    @property
+    def _counted(self) -> int:
+        return self._job.counted if self._baseline.adaptive else 1
+
+    @cached_property
     def _measured(self) -> dict[str, Any]:
         known = self._folder.measured()
         if known is not None:
             return known
-        self._channel.say("begin", what="calibration")
+        self._say("begin", what="calibration")
         request = self._bench.calibration
-        known = facts(self._baseline.calibrate(self._bench.target, request, self._job.budgets))
+        known = facts_of(self._baseline.calibrate(self._bench.target, request, self._job.budgets))
         self._folder.keep_measured(known)
-        self._channel.say("end")
+        self._say("end")
         return known
 
-    def _settings(self, measured: dict[str, Any]) -> list[BaselineSetting]:
-        budgets = self._job.budgets
-        made = self._baseline.settings(self._job.num_steps, budgets, deepcopy(measured))
+    @cached_property
+    def _settings(self) -> list[BaselineSetting]:
+        budgets, measured = self._job.budgets, deepcopy(self._measured)
+        made = self._baseline.settings(self._job.num_steps, budgets, measured)
         return settings_of(made, len(budgets) if self._baseline.by_budget else None)
 
-    def _planned(
-        self, method: str, settings: list[BaselineSetting], measured: dict[str, Any]
-    ) -> Plan:
-        source, price = self._baseline.source, measured.get("nfe", 0)
+    def _assigned(self, method: str) -> Assignment:
+        budgets, settings = self._job.budgets, self._settings
+        source, nfe = self._baseline.source, self._measured.get("nfe", 0)
         if self._baseline.by_budget:
-            pairs = zip(self._job.budgets, settings, strict=True)
-            plan = Plan(source, price, tuple((budget, s.label) for budget, s in pairs))
-        else:
-            costs = {s.label: self._cost(s, measured) for s in settings}
-            labels, missing = match(method, costs, self._job.budgets)
-            plan = Plan(source, price, tuple(sorted(labels.items())), missing)
-        plan = as_read(plan)
-        self._folder.keep_plan(plan)
-        return plan
+            pairs = zip(budgets, settings, strict=True)
+            return Assignment(source, nfe, tuple((budget, s.label) for budget, s in pairs))
+        found, missing = match(method, {s.label: self._evaluations(s) for s in settings}, budgets)
+        return Assignment(source, nfe, tuple(sorted(found.items())), missing)
 
-    def _cost(self, setting: BaselineSetting, measured: dict[str, Any]) -> float:
-        known = self._folder.costs().get(setting.label)
+    def _evaluations(self, setting: BaselineSetting) -> float:
+        known = self._folder.evaluations().get(setting.label)
         if known is not None:
             return known
-        self._channel.say("begin", what=f"counting {setting.label}")
+        self._say("begin", what=f"counting {setting.label}")
         samples = [(prompt, 1, "") for prompt in self._job.calibration[:MATCHED_ON]]
-        _ = self._bench.price
-        with self._baseline.apply(self._bench.target, setting, measured):
+        _ = self._bench.flops_of_step
+        with self.context(setting.label)():
             found = self._bench.evaluations(samples, setting.num_steps)[0]
-        self._folder.keep_cost(setting.label, found)
-        self._channel.say("end")
+        self._folder.keep_evaluations(setting.label, found)
+        self._say("end")
         return found
 
-    def _run(self, setting: BaselineSetting, measured: dict[str, Any]) -> None:
-        self._channel.say("begin", what=setting.label)
-        counted = self._job.counted if self._baseline.adaptive else 1
 
-        def context() -> AbstractContextManager[None]:
-            return self._baseline.apply(self._bench.target, setting, measured)
+def facts_of(measured: object) -> dict[str, Any]:
+    """Return what a baseline calibrated.
 
-        run, pictures, states = self._bench.run(setting, context, counted)
-        run = as_read(self._bench.timed(run, context, counted))
-        self._folder.keep_run(run, pictures, states)
-        self._channel.say("end")
+    Raises:
+        OtcacheError: if that is no mapping of names, or its ``nfe`` is no number of evaluations.
+    """
+    if not isinstance(measured, Mapping) or not all(isinstance(name, str) for name in measured):
+        raise OtcacheError(expected("what calibrate() gives", measured, "plain data by name"))
+    nfe = measured.get("nfe", 0)
+    if nfe is not None and (not isinstance(nfe, int) or isinstance(nfe, bool) or nfe < 0):
+        wanted = "a number of evaluations, or None"
+        raise OtcacheError(expected("'nfe' of what calibrate() gives", nfe, wanted))
+    return dict(measured)
+
+
+def settings_of(made: object, count: int | None) -> list[BaselineSetting]:
+    """Return what a baseline can be set to.
+
+    Args:
+        made: what ``settings`` gave.
+        count: of budgets, if there is one setting for each.
+
+    Raises:
+        OtcacheError: if these are no settings, another number of them, or two have one label.
+    """
+    found = list(made) if isinstance(made, Iterable) else None
+    if found is None or not all(isinstance(one, BaselineSetting) for one in found):
+        raise OtcacheError(expected("what settings() gives", made, "a list of BaselineSetting"))
+    if count is not None and len(found) != count:
+        raise OtcacheError(expected("settings", len(found), f"{count}, one a budget"))
+    known: dict[str, BaselineSetting] = {}
+    for one in found:
+        if not isinstance(one.label, str) or not one.label:
+            raise OtcacheError(expected("the label of a setting", one.label, "a short text"))
+        check_num_steps(one.num_steps)
+        if known.setdefault(one.label, one) != one:
+            raise OtcacheError(expected("labels of settings", one.label, "distinct"))
+    return found
+
+
+def as_read(kept: T) -> T:
+    """Return an assignment or a run as another process reads it from its file.
+
+    Raises:
+        OtcacheError: if it could not be read.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(kept), type(kept))
+    except (msgspec.ValidationError, TypeError, OverflowError) as error:
+        raise OtcacheError(f"what it gives cannot be kept: {error}") from error
+
+
+def match(
+    method: str, evaluations: Mapping[str, float], budgets: Sequence[int]
+) -> tuple[dict[int, str], tuple[Missing, ...]]:
+    r"""Choose the setting nearest to each budget, in evaluations.
+
+    .. math:: \arg\min_s |\log(\mathrm{NFE}_s / B)|, \qquad
+        B / 1.25 \le \mathrm{NFE}_s \le 1.25 B
+
+    One setting may be reported at two budgets. If no setting is near any budget, the cheapest one is
+    reported at a budget of its own, its evaluations rounded, so that the method is seen all the same.
+
+    Args:
+        method: for the reasons.
+        evaluations: label of a setting to its evaluations on calibration samples.
+        budgets: B of the comparison.
+
+    Returns:
+        Budget to label, and a reason for each budget that has none.
+    """
+    usable = {label: nfe for label, nfe in evaluations.items() if math.isfinite(nfe) and nfe > 0}
+    if not usable:
+        return {}, (Missing(method, None, "no setting of it could be counted"),)
+    found: dict[int, str] = {}
+    missing = []
+    for budget in budgets:
+        label = min(usable, key=lambda name: (abs(math.log(usable[name] / budget)), usable[name]))
+        if 1 / WITHIN <= usable[label] / budget <= WITHIN:
+            found[budget] = label
+        else:
+            reason = f"the nearest setting, {label}, takes {usable[label]:.3g} evaluations"
+            missing.append(Missing(method, budget, reason))
+    if not found:
+        cheapest = min(usable, key=lambda name: usable[name])
+        found[max(1, round(usable[cheapest]))] = cheapest
+    return found, tuple(missing)
 
 
 def full_runs(bench: Bench, folder: MethodFolder) -> None:
-    """The full run of every sample, and the run that represents the ODE's solution if one is asked for."""
-    wanted = bench.job.reference_steps > 0
-    bench.channel.say("plan", labels=[FULL, *[REFERENCE] * wanted])
+    """Make the full run of every sample, and the many-step solution if the job has one."""
+    job, say = bench.job, bench.say
+    wanted = job.reference_steps > 0
+    say("assigned", labels=[FULL, *[SOLUTION] * wanted])
     if folder.run(FULL) is None:
-        bench.channel.say("begin", what=FULL)
-        setting = BaselineSetting(FULL, {}, bench.job.num_steps)
-        folder.keep_run(*bench.run(setting, nullcontext, 1))
-        bench.channel.say("end")
-    if wanted and folder.run(REFERENCE) is None and REFERENCE not in folder.failures():
-        folder.keep_run(*_reference(bench))
-
-
-def _reference(bench: Bench) -> tuple[Run, Floats, Floats | None]:
-    """Batch by batch, each within the time limit."""
-    samples, steps, size = bench.job.samples, bench.job.reference_steps, bench.job.batch_size
-    made = []
-    for start in range(0, len(samples), size):
-        bench.channel.say("begin", what=REFERENCE)
-        request = bench.request(samples[start : start + size], steps, size)
-        made.append(bench.probe.measure(bench.target, request))
-        bench.channel.say("end")
-    run = Run(REFERENCE, steps, None, float(steps), 0.0, 0)
-    states = [m.states for m in made if m.states is not None]
-    pictures = np.concatenate([m.pictures for m in made])
-    return run, pictures, np.concatenate(states) if len(states) == len(made) else None
+        say("begin", what=FULL)
+        full = BaselineSetting(FULL, {}, job.num_steps)
+        counted = bench.run(full, nullcontext, 1) if job.counted else None
+        folder.keep_run(*(counted or bench.run_batches(full, nullcontext)))
+        say("end")
+    if wanted and folder.run(SOLUTION) is None and SOLUTION not in folder.failures():
+        solution = BaselineSetting(SOLUTION, {}, job.reference_steps)
+        folder.keep_run(*bench.run_batches(solution, nullcontext))
 
 
 def main() -> None:
@@ -278,7 +269,7 @@ def _work(path: str, method: str, described: str, channel: Channel) -> None:
     folder = Folder(Path(path))
     job, part = folder.job, folder.of(method)
     channel.say("begin", what="opening the pipeline")
-    bench = Bench.open(job, channel, registry)
+    bench = Bench.open(job, channel.say, registry)
     if method == FULL:
         channel.say("end")
         full_runs(bench, part)

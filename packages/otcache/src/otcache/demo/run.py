@@ -26,7 +26,7 @@ from otcache.running import accelerate
 from otcache.targets import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import ClipMetric, SampleRequest
+from otcache_core.contracts import SampleRequest, VideoMetric
 from otcache_core.models import Demo
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
@@ -155,7 +155,7 @@ class _Bench:
             higher_is_better=measures.directions(),
             frames_per_second=self._demo.frames_per_second,
         )
-        over_time = [name for name, m in measures.metrics.items() if isinstance(m, ClipMetric)]
+        over_time = [name for name, m in measures.metrics.items() if isinstance(m, VideoMetric)]
         return DemoOutcome(calibration, policy, results, pictures, tuple(over_time))
 
     def _speeds(self, rows: Sequence[Method]) -> dict[tuple[str, int], Speed]:

@@ -15,8 +15,6 @@ from otcache_core.plugins.info import ANY
 from otcache_core.schedule import Span
 from otcache_core.testing import (
     BaselineConformance,
-    ClipMetricConformance,
-    ClipWriterConformance,
     Conformance,
     CostModelConformance,
     ExecutorConformance,
@@ -27,6 +25,8 @@ from otcache_core.testing import (
     PromptMetricConformance,
     SetMetricConformance,
     SolverConformance,
+    VideoMetricConformance,
+    VideoWriterConformance,
 )
 
 Make = Callable[[], Any]
@@ -35,7 +35,7 @@ STEPS = 6
 REQUEST = SampleRequest(("a cat", "a dog"), (0, 1), STEPS, batch_size=2)
 METRICS: dict[str, Kit] = {
     "pairs": MetricConformance,
-    "clips": ClipMetricConformance,
+    "clips": VideoMetricConformance,
     "prompts": PromptMetricConformance,
     "set": SetMetricConformance,
 }
@@ -66,7 +66,7 @@ def kit_of(kind: str, make: Make, plugin: Any) -> Kit | str:
             return _target_kit(kind, plugin, make)
         case "writers":
             return _kit(
-                ClipWriterConformance, make_writer=lambda _: make(), decode=_not_known(NO_DECODER)
+                VideoWriterConformance, make_writer=lambda _: make(), decode=_not_known(NO_DECODER)
             )
     return f"{kind} have no conformance kit here"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -17,8 +17,8 @@ from otcache_core.schedule import check_num_steps
 from otcache_core.storage.files import bad_file
 from otcache_core.storage.json_files import load_json, save_json
 
-FORMAT, VERSION = "otcache-results", 5
-#: Stands for the full run where methods are named: no plugin can be called so.
+FORMAT, VERSION = "otcache-results", 6
+#: Names the full run where methods are named: no plugin can be called so.
 FULL = "full run"
 Label = tuple[str, int, str]
 #: Methods times budgets that a report can show: of more nobody sees anything.
@@ -31,21 +31,21 @@ class Cell:
 
     Args:
         method: name of the row.
-        budget: B of the group the row stands in.
-        nfe: network evaluations of one sample; whole ones that cost as much, where a method skips
-            parts of them; the mean over samples, where inputs decide.
+        budget: B of the group that the row is in.
+        nfe: network evaluations of one sample; whole ones that cost as much, if a method skips
+            parts of them; the mean over samples, if inputs decide.
         ideal_speedup: N / NFE.
         measured_speedup: seconds of a full run over this method's, whole pipeline calls of one sample,
-            median over pairs (:mod:`otcache.comparison.timing`); None where it was not measured, or is
+            median over pairs (:mod:`otcache.comparison.timing`); None if it was not measured, or is
             withheld.
-        schedule: computed steps of 0 .. N-1; None where the method runs another grid.
+        schedule: computed steps of 0 .. N-1; None if the method runs another grid.
         metrics: metric name to one value a sample, in the order of ``Results.labels``;
-            ``inf`` is the PSNR of identical pictures.
+            ``inf`` is the PSNR of identical images.
         setting: what the method was set to, as ``threshold=0.12``; empty where B says it all.
         totals: metric name to one value of all samples together: a distance of distributions.
         seconds: of one sample, median over the pairs, the whole pipeline call; None alike.
-        flops: of one picture, mean over samples, decoding left out; None if not counted.
-        peak_bytes: most memory held while a picture was made; None if not known. Differs from run
+        flops: of one sample, mean over samples, without decoding; None if not counted.
+        peak_bytes: most memory held while a sample was made; None if not known. Differs from run
             to run, as times, speedups and their spreads do and nothing else.
         speedup_spread, seconds_spread: of the two medians: half the length of their intervals.
         withheld: why there is no speedup though pairs were timed.
@@ -86,7 +86,7 @@ class Cell:
                 raise OtcacheError(expected(f"{where}: {name}", "NaN or -inf", "a number a sample"))
 
     def _check_times(self, where: str) -> None:
-        """Refuse a time without its spread, and a speedup above the ideal beyond its own."""
+        """Check that times have spreads, and no speedup is above the ideal by more than its own."""
         ideal, measured, spread = self.ideal_speedup, self.measured_speedup, self.speedup_spread
         timed = [(measured, spread), (self.seconds, self.seconds_spread)]
         for figure in (ideal, *(value for value, _ in timed if value is not None)):
@@ -109,7 +109,7 @@ class Missing:
 
     Args:
         method: name of the row, or ``metric NAME`` of a column.
-        budget: B; None of a column, and where the method could not be run at all.
+        budget: B; None of a column, and if the method could not be run at all.
         reason: why, in words.
     """
 
@@ -129,20 +129,20 @@ class Results:
         cells: one for each method and budget.
         provenance: model, scheduler, prompts digest, versions; plain data.
         command: the command line that makes these figures again.
-        ledger: network evaluations that calibration cost, by stage.
-        sources: method to project, version and rule it stands for.
-        prices: method to the network evaluations its own calibration took; 0 for none. What came
-            calibrated is left out.
+        stage_nfe: network evaluations that otcache's calibration took, by stage.
+        sources: method to its project, version and rule.
+        calibration_nfe: method to the network evaluations that its own calibration took; 0 for none.
+            What came calibrated is omitted.
         missing: what could not be run, and why.
-        full: what the full run itself gets from metrics for which it is not the measure, as a distance
-            to data: one number, the mean over samples where there is one a sample.
+        full: what the full run itself gets from metrics that do not compare with it, as a distance
+            to data: one number, the mean over samples if there is one a sample.
         full_metrics: those that have one value a sample.
         higher_is_better: metric to its direction, as the metric itself says; reports take one that is
             neither here nor known to them for a distance.
-        frames_per_second: at which clips play; 0 where pictures were made.
+        frames_per_second: at which videos play; 0 if images were made.
 
     Raises:
-        OtcacheError: if there is no cell, a pair of method and budget stands twice, a metric has
+        OtcacheError: if there is no cell, a pair of method and budget is given twice, a metric has
             another number of values than there are samples, or the frame rate is negative or not finite.
     """
 
@@ -152,9 +152,9 @@ class Results:
     cells: tuple[Cell, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
     command: str = ""
-    ledger: dict[str, int] = field(default_factory=dict)
+    stage_nfe: dict[str, int] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    prices: dict[str, int] = field(default_factory=dict)
+    calibration_nfe: dict[str, int] = field(default_factory=dict)
     missing: tuple[Missing, ...] = ()
     full: dict[str, float] = field(default_factory=dict)
     full_metrics: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -179,8 +179,8 @@ class Results:
         self._check_figures()
 
     def _check_figures(self) -> None:
-        """Refuse figures that are none, and another number of them than there are samples."""
-        for name, figure in {**self.full, **self.prices, **self.ledger}.items():
+        """Check that figures are finite, and that there is one for each sample."""
+        for name, figure in {**self.full, **self.calibration_nfe, **self.stage_nfe}.items():
             if not math.isfinite(figure):
                 raise OtcacheError(expected(name, figure, "finite"))
         where = {f"{cell.method} at budget {cell.budget}": cell.metrics for cell in self.cells}
@@ -215,16 +215,16 @@ class Results:
         return tuple(order[prompt] for prompt, _, _ in self.labels)
 
     def at(self, budget: int) -> tuple[Cell, ...]:
-        """The cells of one budget, in order."""
+        """Return the cells of one budget, in order."""
         return tuple(cell for cell in self.cells if cell.budget == budget)
 
     def cell(self, method: str, budget: int) -> Cell | None:
-        """One cell, or None if this method was not run at this budget."""
+        """Return one cell, or None if this method was not run at this budget."""
         found = (c for c in self.cells if (c.method, c.budget) == (method, budget))
         return next(found, None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; an infinite PSNR becomes None."""
+        """Return plain data for JSON; an infinite PSNR becomes None."""
         data: dict[str, Any] = msgspec.to_builtins(self)
         for cell in data["cells"]:
             cell["metrics"] = {k: tuple(map(_finite, v)) for k, v in cell["metrics"].items()}
@@ -232,7 +232,7 @@ class Results:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Results:
-        """The inverse of :meth:`to_dict`.
+        """Make results of what :meth:`to_dict` gave.
 
         Raises:
             OtcacheError: if a field is unknown, missing or of another type, or values contradict each
@@ -278,42 +278,18 @@ def check_computed(what: str, computed: tuple[int, ...] | None, num_steps: int) 
         )
 
 
-class _CellFile(msgspec.Struct, forbid_unknown_fields=True):
-    method: str
-    budget: int
-    nfe: float
-    ideal_speedup: float
-    measured_speedup: float | None
-    schedule: tuple[int, ...] | None
-    metrics: dict[str, tuple[float | None, ...]]
-    setting: str
-    totals: dict[str, float]
-    seconds: float | None
-    flops: float | None
-    peak_bytes: int | None
-    speedup_spread: float | None
-    seconds_spread: float | None
-    withheld: str
+def _stored(kind: type, **changed: Any) -> Any:
+    """Return a struct of the fields of a dataclass, all of them required and no others known."""
+    types = get_type_hints(kind) | changed
+    names = [(field.name, types[field.name]) for field in fields(kind)]
+    return msgspec.defstruct(f"{kind.__name__}File", names, forbid_unknown_fields=True)
 
 
-class _ResultsFile(msgspec.Struct, forbid_unknown_fields=True):
-    title: str
-    num_steps: int
-    labels: tuple[Label, ...]
-    cells: tuple[_CellFile, ...]
-    provenance: dict[str, Any]
-    command: str
-    ledger: dict[str, int]
-    sources: dict[str, str]
-    prices: dict[str, int]
-    missing: tuple[Missing, ...]
-    full: dict[str, float]
-    full_metrics: dict[str, tuple[float, ...]]
-    higher_is_better: dict[str, bool]
-    frames_per_second: float
+_CellFile = _stored(Cell, metrics=dict[str, tuple[float | None, ...]])
+_ResultsFile = _stored(Results, cells=tuple[_CellFile, ...])
 
 
-def _unpack(stored: _ResultsFile) -> Results:
+def _unpack(stored: Any) -> Results:
     facts = msgspec.structs.asdict(stored)
     cells = []
     for packed in stored.cells:
@@ -330,7 +306,7 @@ def _finite(value: float) -> float | None:
     return None if math.isinf(value) else value
 
 
-#: Row that the report is about.
+#: Method that the report is about.
 OURS = "otcache"
 
 
@@ -361,23 +337,23 @@ class Scale:
         return f"{self.label} {self.arrow}"
 
     def badness(self, value: float) -> float:
-        """The value with its sign turned where needed: greater is worse."""
+        """Return the value, negated if higher is better: greater is worse."""
         return -value if self.higher_is_better else value
 
     def write(self, value: float) -> str:
-        """One figure; without the leading zero of fractions, as ``.0412``."""
+        """Write one figure; without the leading zero of fractions, as ``.0412``."""
         if math.isinf(value):
             return "∞"
         text = f"{value:.{self.digits}f}"
         return text[1:] if text.startswith("0.") else text
 
     def write_signed(self, value: float) -> str:
-        """One difference, as ``-.0125``."""
+        """Write one difference, as ``-.0125``."""
         return ("-" if value < 0 else "+") + self.write(abs(value))
 
 
 _KNOWN = {
-    "rmse": Scale("RMSE", meaning="root mean square error of pictures in [0, 1]"),
+    "rmse": Scale("RMSE", meaning="root mean square error of images in [0, 1]"),
     "psnr": Scale("PSNR", True, 2, "peak signal-to-noise ratio, decibels"),
     "ssim": Scale("SSIM", True, 4, "structural similarity, 1 is identical"),
     "ms-ssim": Scale("MS-SSIM", True, 4, "structural similarity over several scales"),
@@ -401,14 +377,14 @@ _KNOWN = {
         "latent RMSE", False, 4, "root mean square error of the sampler's last states"
     ),
     "ode-rmse": Scale(
-        "ODE RMSE", False, 4, "RMSE against a run of many steps that stands for the ODE's solution"
+        "ODE RMSE", False, 4, "RMSE against a run of many steps that represents the ODE's solution"
     ),
     "legible": Scale(
-        "legible", True, 3, "share of pictures in which a classifier reads what it reads in the full run's"
+        "legible", True, 3, "share of images in which a classifier reads what it reads in the full run's"
     ),
-    "clip-score": Scale("CLIPScore", True, 2, "agreement of picture and prompt under CLIP"),
+    "clip-score": Scale("CLIPScore", True, 2, "agreement of image and prompt under CLIP"),
     "image-reward": Scale("ImageReward", True, 3, "preference learned from people"),
-    "frechet": Scale("Fréchet", False, 2, "distance of all pictures together to real ones"),
+    "frechet": Scale("Fréchet", False, 2, "distance of all images together to real ones"),
 }  # fmt: skip
 
 

@@ -1,0 +1,136 @@
+"""Blocks that run one after another, and what passing them over takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from otcache_core.errors import ExecutionError
+from otcache_diffusers.hooks import combine
+from otcache_diffusers.hooks.tree import Form, flatten, unflatten
+
+#: Which argument of a block: its position or its name.
+Slot = int | str
+#: R of each stack of a denoiser, leaf by leaf.
+Residuals = tuple[list[Any], ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one block call."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def at(self, slot: Slot) -> Any:
+        """One argument; None where there is none."""
+        if isinstance(slot, str):
+            return self.kwargs.get(slot)
+        return self.args[slot] if slot < len(self.args) else None
+
+    def tensors(self) -> dict[Slot, torch.Tensor]:
+        """The floating-point tensors among the arguments."""
+        pairs: list[tuple[Slot, Any]] = [*enumerate(self.args), *self.kwargs.items()]
+        return {slot: value for slot, value in pairs if is_stream(value)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The structure of an output without its numbers."""
+
+    form: Form
+    leaves: tuple[Any, ...]  # of a tensor (shape, dtype, device), else the leaf itself
+
+    @classmethod
+    def of(cls, output: Any) -> Shape:
+        """That of a block's output."""
+        leaves, form = flatten(output)
+        return cls(form, tuple(_Blank(leaf) if is_tensor(leaf) else leaf for leaf in leaves))
+
+    def blank(self) -> Any:
+        """An output nobody reads: memory of the right size that is never filled."""
+        leaves = [leaf.made() if isinstance(leaf, _Blank) else leaf for leaf in self.leaves]
+        return unflatten(leaves, self.form)
+
+
+class _Blank:
+    """Size, type and place of a tensor."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._size, self._dtype, self._device = tensor.shape, tensor.dtype, tensor.device
+
+    def made(self) -> torch.Tensor:
+        return torch.empty(self._size, dtype=self._dtype, device=self._device)
+
+
+@dataclass(frozen=True)
+class Stack:
+    r"""Blocks f_1 .. f_n through which streams h run, seen in one denoiser call.
+
+    .. math:: R = f_n \circ \dots \circ f_1 (h) - h
+
+    is the residual of a computed step. Passed over, the stack gives h + R' for a forecast R' of it,
+    h being what reaches it now. A stream that only comes out is its own residual.
+
+    Attributes:
+        name: of the lists in the denoiser.
+        blocks: in the order they ran.
+        streams: for each leaf of the last block's output, the argument of the first block it
+            continues; None where there is none.
+        shapes: what each block returned.
+    """
+
+    name: str
+    blocks: tuple[nn.Module, ...]
+    streams: tuple[Slot | None, ...]
+    shapes: tuple[Shape, ...]
+
+    def inputs(self, call: Call) -> list[Any]:
+        """h: for each leaf of the output the tensor it continues, or None."""
+        return [None if slot is None else call.at(slot) for slot in self.streams]
+
+    def residual(self, inputs: Sequence[Any], output: Any) -> list[Any]:
+        """R in the dtype of the output, leaf by leaf; new tensors."""
+        leaves, _ = flatten(output)
+        return [_less(leaf, h) for leaf, h in zip(leaves, inputs, strict=True)]
+
+    def answer(self, inputs: Sequence[Any], residual: Sequence[Any]) -> Any:
+        """h + R', accumulated in float32 and cast once, as the last block would return it.
+
+        Raises:
+            ExecutionError: if a stream has another shape than when R was recorded.
+        """
+        leaves = [_plus(h, r) for h, r in zip(inputs, residual, strict=True)]
+        return unflatten(leaves, self.shapes[-1].form)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor."""
+    return isinstance(value, torch.Tensor)
+
+
+def is_stream(value: Any) -> bool:
+    """Whether it can be forecast."""
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _less(leaf: Any, h: Any) -> Any:
+    if h is not None:
+        return leaf - h
+    return leaf.clone() if is_tensor(leaf) else leaf
+
+
+def _plus(h: Any, r: Any) -> Any:
+    if h is None:
+        return r.clone() if is_tensor(r) else r
+    if not is_stream(h) or h.shape != r.shape:
+        got = tuple(h.shape) if is_tensor(h) else h
+        raise ExecutionError(
+            f"a block stack must get streams of one shape in the whole run, got {got} after "
+            f"{tuple(r.shape)}: cache whole outputs."
+        )
+    return combine([h, r], [1.0, 1.0])

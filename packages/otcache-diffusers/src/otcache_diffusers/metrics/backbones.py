@@ -1,0 +1,200 @@
+"""AlexNet and VGG16 as LPIPS uses them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d, relu
+
+from otcache_core.errors import FileError, expected
+from otcache_core.storage.array_files import Arrays, array, load_arrays
+from otcache_core.storage.files import bad_file
+
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
+
+class Backbone(ABC):
+    """A network that gives features, layer by layer, and the head that weighs each layer.
+
+    Attributes:
+        smallest: least height and width of an image that the deepest layer can see.
+    """
+
+    smallest: ClassVar[int]
+
+    @abstractmethod
+    def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:
+        """Rectified features of each layer, shape (n, channels, height, width).
+
+        Args:
+            pictures: shape (n, height, width, 3), range [0, 1].
+        """
+
+    @abstractmethod
+    def head(self, layer: int) -> Tensor:
+        """Weights of a layer's channels, none below 0, shape (1, channels, 1, 1)."""
+
+
+def distances(
+    network: Backbone, x: NDArray[np.floating], y: NDArray[np.floating], batch: int
+) -> NDArray[np.float64]:
+    r"""LPIPS of each pair of pictures, shape (n,), in batches of ``batch`` pairs:
+
+    .. math:: d(x, y) = \sum_l \tfrac{1}{H_l W_l} \sum_{h,w}
+              \sum_c w_{lc} \left(\hat x^l_{hwc} - \hat y^l_{hwc}\right)^2,
+
+    where features are divided by their norm over channels (plus 1e-10).
+    """
+    starts = range(0, len(x), batch)
+    with torch.inference_mode():
+        parts = [_distances(network, x[i : i + batch], y[i : i + batch]) for i in starts]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def network_input(pictures: NDArray[np.floating], device: torch.device) -> Tensor:
+    """Pictures in [0, 1] taken to [-1, 1], shifted and scaled as the networks were trained."""
+    x = torch.from_numpy(pictures).to(device, torch.float32).permute(0, 3, 1, 2)
+    shift, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
+    return (2.0 * x - 1.0 - shift) / scale
+
+
+def _distances(network: Backbone, x: NDArray[np.floating], y: NDArray[np.floating]) -> Tensor:
+    layers = zip(network.features(x), network.features(y), strict=True)
+    parts = [
+        conv2d((_unit(fx) - _unit(fy)) ** 2, network.head(layer)).mean(dim=(1, 2, 3))
+        for layer, (fx, fy) in enumerate(layers)
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+STRIDE_PADDING = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
+POOLED_BEFORE = (1, 2)
+
+
+class AlexNet(Backbone):
+    """Five rectified convolutions of 64, 192, 384, 256 and 256 channels, in float32.
+
+    The weights ship in float16 and are read on first use.
+
+    References:
+        Krizhevsky: One weird trick for parallelizing convolutional neural networks, 2014,
+        https://arxiv.org/abs/1404.5997.
+
+    Args:
+        device: where to run.
+    """
+
+    smallest = 31
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:
+        """One tensor a layer, (n, channels, height, width), of pictures in [0, 1]."""
+        x = network_input(pictures, self._device)
+        for layer, (stride, padding) in enumerate(STRIDE_PADDING):
+            if layer in POOLED_BEFORE:
+                x = max_pool2d(x, kernel_size=3, stride=2)
+            weight, bias = (self._weights[f"conv{layer}.{k}"] for k in ("weight", "bias"))
+            x = relu(conv2d(x, weight, bias, stride=stride, padding=padding))
+            yield x
+
+    def head(self, layer: int) -> Tensor:
+        """Weights of a layer's channels."""
+        return self._weights[f"head{layer}.weight"]
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        packed = files("otcache_diffusers.metrics").joinpath("weights/lpips_alex.safetensors")
+        return {
+            name: tensor.to(self._device, torch.float32)
+            for name, tensor in load(packed.read_bytes()).items()
+        }
+
+
+#: Convolutions of each block; the features of a block are those after its last one.
+BLOCKS = (2, 2, 3, 3, 3)
+KEYS = frozenset(
+    {f"conv{i}.{k}" for i in range(sum(BLOCKS)) for k in ("weight", "bias")}
+    | {f"head{i}.weight" for i in range(len(BLOCKS))}
+)
+
+
+class Vgg16(Backbone):
+    """Five blocks of rectified 3 by 3 convolutions, halved between blocks, in float32.
+
+    References:
+        Simonyan, Zisserman: Very deep convolutional networks for large-scale image recognition,
+        2014, https://arxiv.org/abs/1409.1556.
+
+    Args:
+        path: safetensors with ``conv0`` to ``conv12`` (weight, bias) and ``head0`` to ``head4``
+            (weight), as ``tools/convert_lpips.py --network vgg`` writes them; read on first use.
+        device: where to run.
+    """
+
+    smallest = 16
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path, self._device = path, device
+
+    def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:
+        """One tensor a block, (n, channels, height, width), of pictures in [0, 1]."""
+        x = network_input(pictures, self._device)
+        layers = iter(range(sum(BLOCKS)))
+        for block, convolutions in enumerate(BLOCKS):
+            if block:
+                x = max_pool2d(x, kernel_size=2)
+            for layer in islice(layers, convolutions):
+                weight, bias = (self._weights[f"conv{layer}.{k}"] for k in ("weight", "bias"))
+                x = relu(conv2d(x, weight, bias, padding=1))
+            yield x
+
+    def head(self, layer: int) -> Tensor:
+        """Weights of a block's channels."""
+        return self._weights[f"head{layer}.weight"]
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        found, _ = load_arrays(self._path)
+        if set(found) != KEYS:
+            odd = ", ".join(sorted(set(found) ^ KEYS)[:4])
+            raise FileError(
+                f"{self._path}: tensors must be conv0 to conv12 and head0 to head4, missing or "
+                f"unknown: {odd}: make the file with tools/convert_lpips.py --network vgg --out FILE."
+            )
+        _check_shapes(self._path, found)
+        return {
+            name: torch.from_numpy(array).to(self._device, torch.float32)
+            for name, array in found.items()
+        }
+
+
+def _check_shapes(path: Path, arrays: Arrays) -> None:
+    """Check that each convolution takes what the one before it gives, and each head its block."""
+    width, layers = 3, iter(range(sum(BLOCKS)))
+    for block, convolutions in enumerate(BLOCKS):
+        for layer in islice(layers, convolutions):
+            got = arrays[f"conv{layer}.weight"].shape
+            if len(got) != 4 or got[1:] != (width, 3, 3):
+                wanted = f"of shape (channels, {width}, 3, 3)"
+                raise bad_file(path, expected(f"conv{layer}.weight", got, wanted))
+            width = got[0]
+            array(path, arrays, f"conv{layer}.bias", (width,))
+        array(path, arrays, f"head{block}.weight", (1, width, 1, 1))
