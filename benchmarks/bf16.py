@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import otcache
 from otcache.calibration.recipe import Recipe
 from otcache.report.statistics import mean_interval, paired_difference
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy

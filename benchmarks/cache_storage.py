@@ -23,9 +23,9 @@ from torch.utils import _pytree as pytree
 
 import otcache
 from otcache.calibration.recipe import Recipe
-from otcache.opening import find_demo
+from otcache.pipelines import find_demo
 from otcache.report.statistics import mean_interval, paired_difference, paired_ratio
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import OtcacheError
 from otcache_core.contracts import CacheStorage, SampleRequest, metric_values
 from otcache_core.plugins import Registry

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Evaluator, SampleRequest
 from otcache_core.plugins import Registry

@@ -17,14 +17,13 @@ import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from otcache_diffusers.execution.blocks.lists import block_lists
 from quality import Setting
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import otcache
 from otcache.report.statistics import paired_ratio
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.models import Canvas
@@ -37,6 +36,7 @@ from otcache_diffusers.architectures.calls import (
     qwen_image_blueprint,
     sd3_blueprint,
 )
+from otcache_diffusers.execution.blocks.lists import block_lists
 from otcache_diffusers.hooks import tensors
 
 LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}

@@ -26,7 +26,7 @@ import otcache
 from otcache.calibration.recipe import Recipe
 from otcache.calibration.store import digest
 from otcache.report.statistics import Interval, mean_interval
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry

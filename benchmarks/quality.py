@@ -27,7 +27,7 @@ from rivals import Rivals
 import otcache
 from otcache.calibration.recipe import Recipe
 from otcache.report.statistics import mean_interval, paired_ratio
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import SampleRequest

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 import otcache
 from otcache.calibration.recipe import Recipe
 from otcache.calibration.stages import gains
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Evaluator, SampleRequest

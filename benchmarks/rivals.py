@@ -17,7 +17,7 @@ from otcache.comparison.baselines import (
     UniformSteps,
     UniformTaylor,
 )
-from otcache.comparison.tuning import Tuning
+from otcache.comparison.scheduled import Tuning
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry

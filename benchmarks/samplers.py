@@ -16,7 +16,7 @@ from quality import BATCH, CALIBRATION_PROMPTS, Setting
 import otcache
 from otcache.calibration.recipe import Recipe
 from otcache.report.statistics import paired_ratio
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry

@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 
 import otcache
-from otcache.comparison.tuning import Tuning
-from otcache.solving import problem_of
-from otcache.targets import choose
+from otcache.comparison.scheduled import Tuning
+from otcache.planning import problem_of
+from otcache.running import choose
 from otcache_core import Need, OtcacheError, Result, ScheduleProblem, Solution
 from otcache_core.contracts import SampleRequest, ScheduleSolver
-from otcache_core.interpolation import schedule_on
 from otcache_core.plugins import Registry, installed
 from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
@@ -157,7 +156,7 @@ class Bench:
         self, solver: ScheduleSolver, fitted: otcache.Policy, found: otcache.Schedule
     ) -> otcache.Schedule:
         """The policy's forecast on the solver's steps, or the solver's own if that is measured better."""
-        made = schedule_on(fitted, found.computed)
+        made = fitted.interpolation.on(found.computed)
         if Need.EVALUATOR not in solver.abilities.needs or made == found:
             return made
         errors = self.tuning.evaluator.evaluate([made, found]).errors

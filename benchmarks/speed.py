@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import otcache
 from otcache.comparison.timing import Pair, Speed, speed, take_turns
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 from otcache_diffusers import demo

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import msgspec
 import numpy as np
 from quality import OURS, Bench, Pictures, Setting
 
@@ -51,8 +52,10 @@ class Transfer(Bench):
 
     def methods(self) -> dict[str, Callable[[int], Pictures]]:
         def mapped(budget: int) -> Pictures:
-            interpolation.clear_cache()  # what another reading made
-            with otcache.accelerate(self._pipe, self._policy, budget=budget):
+            fresh = msgspec.structs.replace(
+                self._policy
+            )  # keeps no schedule that another rule made
+            with otcache.accelerate(self._pipe, fresh, budget=budget):
                 return self._sample(self.setting.num_steps)
 
         def read(rule: Callable[[int, int, int], float]) -> Callable[[int], Pictures]:

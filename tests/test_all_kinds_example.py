@@ -13,9 +13,8 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache.comparison import Job, Settings, compare
-from otcache.opening import open_pipeline
-from otcache.saving import save
-from otcache.single import run_once
+from otcache.media import run_once, save
+from otcache.pipelines import open_pipeline
 from otcache_core import Registry
 from otcache_core.plugins import KINDS
 

@@ -12,8 +12,8 @@ import pytest
 import toy
 
 import otcache
-from otcache.single import run_once
-from otcache.targets import choose
+from otcache.media import run_once
+from otcache.running import choose
 from otcache_core import ExecutionError, OtcacheError, PluginError, Schedule
 from otcache_core.contracts import Forecaster, SampleRequest
 from otcache_core.errors import OtcacheNotice

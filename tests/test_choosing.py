@@ -15,8 +15,7 @@ from toy import STEPS, make_loop
 import otcache
 from otcache import cli
 from otcache.calibration.recipe import Recipe, check_choices
-from otcache.planning import nodes_of
-from otcache.solving import problem_of
+from otcache.planning import nodes_of, problem_of
 from otcache_core import Info, Registry, Result, ScheduleProblem, Solution, Span, hookimpl
 from otcache_core.contracts import (
     Abilities,
@@ -26,7 +25,6 @@ from otcache_core.contracts import (
     ScheduleSolver,
     SpanCosts,
 )
-from otcache_core.interpolation import ends_at, schedule_on
 from otcache_core.plugins import installed
 from otcache_core.problem import Need
 from otcache_core.trajectory import Trajectory
@@ -151,7 +149,7 @@ def test_a_policy_has_the_interpolation_s_steps_at_every_budget(name: str, tmp_p
     stored = {schedule.budget: schedule for schedule in policy.ladder}
     between = 0
     for budget in range(2, STEPS):
-        ends = ends_at(nodes, budget)
+        ends = nodes.interpolation.ends(budget)
         if ends is None:
             continue
         problem = replace(problem_of(made), budget=budget, anchor=ends[0], reference=ends[1])
@@ -161,7 +159,7 @@ def test_a_policy_has_the_interpolation_s_steps_at_every_budget(name: str, tmp_p
         assert stored[budget].computed in (found.computed, uniform)
         if stored[budget].computed == found.computed:
             between += 1
-            assert stored[budget] == schedule_on(nodes, found.computed)
+            assert stored[budget] == nodes.interpolation.on(found.computed)
     assert between
 
 
@@ -293,7 +291,7 @@ def test_the_command_line_takes_the_same_names(
 
     opened = SimpleNamespace(target=None, prompts=["a"], call={})
     monkeypatch.setattr("otcache.calibration.calibrate.calibrate", measured)
-    monkeypatch.setattr("otcache.opening.open_pipeline", lambda name: opened)
+    monkeypatch.setattr("otcache.pipelines.open_pipeline", lambda name: opened)
     common = ["otcache", "calibrate", "demo", "--steps", "12", "--out", str(tmp_path / "c")]
     words = "--cost-model a --proposals b,c --interpolation d --anchor-search e --refinement f --forecaster g"
     for more in ([], words.split()):

@@ -55,9 +55,9 @@ def test_bad_budgets(run: Run, policy_file: Path, budget: str) -> None:
     ("damage", "message"),
     [
         (lambda text: text[: len(text) // 2], "truncated"),
-        (lambda text: text.replace('"version":2', '"version":99'), "version"),
+        (lambda text: text.replace('"version":3', '"version":99'), "version"),
         (lambda text: text.replace('"resolution":0', '"resolution":NaN'), "finite"),
-        (lambda text: text.replace('"geometry"', '"geometri"'), "geometri"),
+        (lambda text: text.replace('"solver"', '"solved"'), "solved"),
         (lambda text: "", "p.otcache"),
     ],
 )

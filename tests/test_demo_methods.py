@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import STEPS, make_loop
 
-from otcache.comparison.tuning import Tuning
+from otcache.comparison.scheduled import Tuning
 from otcache.demo.methods import SAMPLERS, Method, methods
 from otcache.running import accelerate
 from otcache_core import Provenance, Schedule

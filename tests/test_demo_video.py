@@ -16,7 +16,7 @@ from otcache import cli
 from otcache.calibration.recipe import Recipe
 from otcache.demo import DemoSettings
 from otcache.demo.run import _Bench
-from otcache.opening import open_demo
+from otcache.pipelines import open_demo
 from otcache.report import rebuild
 from otcache.report.results import Results
 from otcache_core.plugins import Registry

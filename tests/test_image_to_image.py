@@ -11,7 +11,7 @@ from tiny_flux import make_flux, noise, quiet
 
 import otcache
 from otcache.calibration import stages as calibration_stages
-from otcache.single import run_once
+from otcache.media import run_once
 from otcache_core.errors import OtcacheNotice
 
 ASKED, MADE = 15, 9  # at the pipeline's own strength of 0.6

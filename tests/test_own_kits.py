@@ -14,7 +14,7 @@ import torch
 
 import otcache
 from otcache.comparison.baselines import Ours
-from otcache.plugin_tools.toy_targets import tensor_loop
+from otcache.plugin_tools.toy_kits import tensor_loop
 from otcache_core.contracts import Baseline, SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import KINDS, Registry

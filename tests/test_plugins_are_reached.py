@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import otcache
 from otcache.cli.app import app
 from otcache.comparison import Job, Settings, compare
-from otcache.single import run_once
-from otcache.solving import MEASURED
+from otcache.media import run_once
+from otcache.planning import MEASURED
 from otcache_core import Registry, Schedule
 from otcache_core.transport import uniform_steps
 

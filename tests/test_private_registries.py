@@ -20,8 +20,8 @@ import toy
 
 import otcache
 from otcache.comparison import Job, Settings, compare
-from otcache.single import run_once
-from otcache.targets import choose
+from otcache.media import run_once
+from otcache.running import choose
 from otcache_core import PluginError, Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import KINDS, Info, Registry, hookimpl, installed

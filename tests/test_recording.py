@@ -13,7 +13,7 @@ from toy import STEPS, make_loop
 
 import otcache
 from otcache.calibration import stages as stage
-from otcache.calibration.bench import Job
+from otcache.calibration.contest import Job
 from otcache_core import Info, OtcacheError, Registry, ScheduleProblem, Trajectory, hookimpl
 from otcache_core.contracts import CostModel, Evaluator, SampleRequest, SpanCosts
 from otcache_core.plugins import installed

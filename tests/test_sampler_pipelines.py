@@ -21,7 +21,7 @@ from diffusers import (
 )
 
 import otcache
-from otcache.single import run_once
+from otcache.media import run_once
 from otcache_core.errors import OtcacheNotice
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -11,8 +11,8 @@ from toy import STEPS, make_loop
 import otcache
 from otcache.comparison.baselines import SolverSteps
 from otcache.comparison.runner import check_methods
-from otcache.comparison.tuning import Tuning
-from otcache.solving import MEASURED, problem_of
+from otcache.comparison.scheduled import Tuning
+from otcache.planning import MEASURED, problem_of
 from otcache_core import Info, Need, Registry, Result, ScheduleProblem, Solution, hookimpl
 from otcache_core.contracts import Abilities, SampleRequest, ScheduleSolver
 from otcache_core.errors import OtcacheNotice

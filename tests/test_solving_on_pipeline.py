@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import otcache
 from otcache.cli.app import app
-from otcache.solving_on_pipeline import Asked, Searched, searched
+from otcache.planning_on_pipeline import Asked, Searched, searched
 from otcache_core import MismatchError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
 from otcache_core.plugins import installed
@@ -112,7 +112,7 @@ def test_better_steps_that_are_not_taken_say_why(
         made = {s: s.computed == (0, 1, 2, 4) for s in schedules}
         return {s: np.log([0.2, 1.1, 1.1]) if mine else np.zeros(3) for s, mine in made.items()}
 
-    monkeypatch.setattr("otcache.solving_on_pipeline._Bench._logs", logs)
+    monkeypatch.setattr("otcache.planning_on_pipeline._Bench._logs", logs)
     asked = Asked(make_loop(), PROMPTS, None, (4,), 8, None, True, {})
     policy = otcache.plan(calibration)
     made = searched(calibration, policy, Fixed(0, 1, 2, 4), installed(), asked)

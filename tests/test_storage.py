@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import otcache
 from otcache import cli
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Provenance
 from otcache_core.plugins import Registry
 

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from fuzzing import mutations as damage
 from otcache.calibration.store import Store
-from otcache.converting import KINDS, load_schedule, load_table, write_schedule
 from otcache.inspection import candidate_table, draw
 from otcache.planning import plan
+from otcache.schedules import KINDS, load_schedule, load_table, write_schedule
 from otcache_core import OtcacheError, Policy, Provenance, Schedule, ScheduleTable, Trajectory
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.contracts import Evaluation

@@ -12,7 +12,7 @@ import numpy as np
 
 import otcache
 from composing.sampler import GRID, STEPS, Array, make_loop, noise, velocity
-from otcache.converting import write_schedule
+from otcache.schedules import write_schedule
 from otcache_core import Registry
 from otcache_core.contracts import Forecaster
 

@@ -27,11 +27,11 @@ from otcache.comparison.folder import CALIBRATION, Folder, Plan, slug
 from otcache.comparison.job import read_tagged, set_aside, spread
 from otcache.comparison.metrics import Measures
 from otcache.comparison.runner import check_methods
+from otcache.comparison.scheduled import Tuning
 from otcache.comparison.supervisor import ORPHANED, Supervisor
 from otcache.comparison.timing import ABOVE, ROUNDS, Pair
-from otcache.comparison.tuning import Tuning
 from otcache.comparison.worker import Bench, Worker, full_runs
-from otcache.opening import FRAMES_PER_SECOND
+from otcache.pipelines import FRAMES_PER_SECOND
 from otcache.progress import Stages
 from otcache.published import published
 from otcache.report import write_report

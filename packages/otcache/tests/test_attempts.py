@@ -11,7 +11,7 @@ import pytest
 
 import otcache
 from otcache.attempts import attemptable
-from otcache.single import run_once
+from otcache.media import run_once
 from otcache_core import FileError, Provenance, Schedule, ScheduleError
 
 

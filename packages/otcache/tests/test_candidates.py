@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otcache.calibration.bench import Ledger
 from otcache.calibration.contest import (
     BASELINES,
     SCREENED_ONLY,
     UNIFORM,
     Contender,
+    Ledger,
     baselines,
     measured,
     screening_samples,

@@ -15,8 +15,8 @@ import pytest
 from otcache import cli
 from otcache.cli import output
 from otcache.cli.app import VERSIONS
-from otcache.opening import Opened
-from otcache.single import _steps
+from otcache.media import _steps
+from otcache.pipelines import Opened
 from otcache_core import Schedule
 from otcache_core.contracts import RunReport
 from otcache_core.policy import Policy, Provenance
@@ -204,7 +204,7 @@ def test_set_goes_before_what_the_demo_says(
 
     demo = Opened(None, {"height": 64, "width": 64}, ["a fox"])
     monkeypatch.setattr("otcache.calibration.calibrate.calibrate", measure)
-    monkeypatch.setattr("otcache.opening.open_pipeline", lambda name: demo)
+    monkeypatch.setattr("otcache.pipelines.open_pipeline", lambda name: demo)
     status, out, err = run(
         "calibrate", "demo", "--steps", 8, "--out", tmp_path, "--set", "height=32"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from otcache.samples import read_samples
+from otcache.pipelines import read_samples
 from otcache_core import FileError
 
 

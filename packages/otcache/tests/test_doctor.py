@@ -23,7 +23,7 @@ from otcache.plugin_tools.doctor import (
     reading_findings,
     same_names,
 )
-from otcache.plugin_tools.finding import Finding
+from otcache.plugin_tools.environment import Finding
 from otcache_core.errors import PluginError
 from otcache_core.plugins import API_VERSION, Registry
 from otcache_core.plugins.census import Finding as Wrong

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from otcache import cli
 from otcache.plugin_tools.checking import Checked, check, own_tests
-from otcache.plugin_tools.kinds import in_words, read_kind, spelled
+from otcache.plugin_tools.listing import in_words, read_kind, spelled
 from otcache.plugin_tools.new_package import EXAMPLES, NewPlugin, write_package
 from otcache_core import Schedule
 from otcache_core.contracts import Forecaster, QualityMetric

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otcache.opening import find_demo, open_pipeline
+from otcache.pipelines import find_demo, open_pipeline
 from otcache_core import Demo, Info, PluginError, Registry, hookimpl
 
 PROMPTS = {"calibration": (("a cat", "cat"),)}

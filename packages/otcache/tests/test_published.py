@@ -9,7 +9,7 @@ import pytest
 
 from otcache import OtcacheError
 from otcache.comparison.baselines import FluxTable, LeMiCaTable
-from otcache.comparison.tuning import Tuning
+from otcache.comparison.scheduled import Tuning
 from otcache.published import made_for, names, published
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry

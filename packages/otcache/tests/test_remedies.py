@@ -22,12 +22,11 @@ from otcache.calibration.store import Store
 from otcache.comparison.folder import Folder
 from otcache.comparison.job import Question
 from otcache.comparison.metrics import Measures
-from otcache.opening import read_lines
+from otcache.media import save
+from otcache.pipelines import _unique, read_lines
 from otcache.report.images import stack_shape
 from otcache.report.statistics import paired_ratio
-from otcache.samples import _unique
-from otcache.saving import save
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import FileError, OtcacheError, PluginError, Registry
 from otcache_core.plugins.lookups import EXTRAS
 from otcache_core.testing import ToySampler

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otcache.samples import read_samples
+from otcache.pipelines import read_samples
 from otcache_core import FileError
 
 

@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from otcache.saving import check_name, save
+from otcache.media import check_name, save
 from otcache_core import Info, OtcacheError, Registry, hookimpl
 from otcache_core.contracts import VideoWriter, check_video
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import MismatchError, OtcacheError, ScheduleError, expected
-from otcache_core.interpolation import (
-    check_monotone,
-    rises,
-    run_of,
-    schedule_at,
-    schedule_mapped,
-)
+from otcache_core.interpolation import Interpolation, check_monotone, rises, run_of
 from otcache_core.notices import notify
 from otcache_core.numbers import integer, reals
 from otcache_core.schedule import Schedule, check_budget, check_num_steps
@@ -29,7 +24,7 @@ __all__ = ["Policy", "Provenance"]
 FORMAT, VERSION = "otcache-policy", 3
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     r"""Schedules at a few budgets, and by transport between them at every other.
 
     The nodes are the rungs of the ladder, and anchor and reference where their budget lies outside
@@ -76,6 +71,15 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """N."""
         return self.provenance.num_steps
 
+    @cached_property
+    def interpolation(self) -> Interpolation:
+        """The schedules of all budgets, without checks and notices."""
+        nodes = {s.budget: s for s in self.ladder}
+        for end in (self.anchor, self.reference):
+            if not self.ladder or not self.ladder[0].budget <= end.budget <= self.ladder[-1].budget:
+                nodes.setdefault(end.budget, end)
+        return Interpolation([nodes[b] for b in sorted(nodes)], self.provenance.grid)
+
     def schedule(
         self,
         budget: int,
@@ -103,7 +107,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         n, points = run_of(num_steps, grid, self.num_steps)
         budget = check_budget(budget, max(n, self.num_steps))
         if n == self.num_steps and (not points or not own or same_grid(points, own)):
-            return schedule_at(self, budget)
+            return self.interpolation.at(budget)
         check_monotone(points)
         difference = (
             f"the run has {n} steps on its own grid, the policy {self.num_steps} on its own"
@@ -115,7 +119,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise MismatchError(f"{difference}: calibrate again, or leave strict off to map it.")
         reason = _why_full(budget, n, points, own)
         notify(f"{difference}{reason or ': the schedule is mapped.'}")
-        return Schedule.full(n) if reason else schedule_mapped(self, budget, n, points)
+        return Schedule.full(n) if reason else self.interpolation.mapped(budget, n, points)
 
     def check(self, provenance: Mapping[str, Any], strict: bool = False) -> list[str]:
         """Compare with the pipeline at hand: see :meth:`Provenance.check`.

@@ -6,15 +6,14 @@ from otcache_core import __version__
 from otcache_core.public_names import imported_on_use
 
 if TYPE_CHECKING:
-    from otcache.attached import enabled
     from otcache.attempts import Attempt, Done, Failed, attempt
     from otcache.calibration.calibrate import calibrate
     from otcache.calibration.recipe import Recipe
     from otcache.calibration.record import record
-    from otcache.converting import load_schedule, load_table
     from otcache.estimating import Estimate, estimate
     from otcache.planning import plan
-    from otcache.running import accelerate, load_policy
+    from otcache.running import accelerate, enabled, load_policy
+    from otcache.schedules import load_schedule, load_table
     from otcache.serving import Enabled, enable
     from otcache_core import (
         ExecutionError,
@@ -99,11 +98,11 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "attempt": "otcache.attempts",
             "calibrate": "otcache.calibration.calibrate",
             "enable": "otcache.serving",
-            "enabled": "otcache.attached",
+            "enabled": "otcache.running",
             "estimate": "otcache.estimating",
             "load_policy": "otcache.running",
-            "load_schedule": "otcache.converting",
-            "load_table": "otcache.converting",
+            "load_schedule": "otcache.schedules",
+            "load_table": "otcache.schedules",
             "loop": "otcache_core.loop",
             "notices_to": "otcache_core.notices",
             "plan": "otcache.planning",

@@ -1,4 +1,4 @@
-"""What a model would cost at each budget, told without weights."""
+"""Estimate what a model costs at each budget, without its weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from otcache.model_folder import ModelFolder
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
 from otcache_core import OtcacheError
 from otcache_core.errors import expected, shortened
 from otcache_core.models import Architecture, CallCost, Canvas, Configs
 from otcache_core.numbers import integer, integers
 from otcache_core.plugins import Registry, installed
 from otcache_core.schedule import MAX_STEPS
-from otcache_core.storage.files import bad_file
+from otcache_core.storage.files import bad_file, read_bytes
+from otcache_core.storage.json_files import parse_json
 
 #: Bytes of a number.
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -196,3 +201,109 @@ def _of_class(model_class: str, registry: Registry) -> Architecture:
             f"one of {', '.join(names)}; a class: {', '.join(sorted(classes))}; or a folder of one of these",
         )
     )
+
+
+#: Where pipelines keep what they denoise with.
+DENOISERS = ("transformer", "unet")
+MAX_BYTES = 2**20
+#: A model of more is none, and building it to count its operations takes hours.
+MAX_LAYERS = 500
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What ``save_pretrained`` wrote, of a pipeline or of its denoiser alone.
+
+    Attributes:
+        model_class: class of the denoiser.
+        configs: of ``denoiser`` and, of a pipeline, ``vae``.
+    """
+
+    model_class: str
+    configs: Configs
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelFolder:
+        """Read the config.json files.
+
+        Raises:
+            FileError: if there is none, or one is damaged.
+        """
+        places = [folder, *(folder / name for name in DENOISERS)]
+        paths = [place / "config.json" for place in places]
+        found = [path for path in paths if os.path.lexists(path)]
+        if not found:
+            names = ", ".join(f"{name}/config.json" for name in DENOISERS)
+            raise bad_file(folder, f"must hold config.json, or {names}, got none of them.")
+        denoiser = _read(found[0])
+        vae = folder / "vae" / "config.json"
+        configs = {"denoiser": denoiser} | ({"vae": _read(vae)} if os.path.lexists(vae) else {})
+        return cls(str(denoiser["_class_name"]), configs)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    config = parse_json(path, read_bytes(path, MAX_BYTES))
+    if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
+        raise bad_file(path, "must be an object with a string _class_name.")
+    for name, value in config.items():
+        if _is_depth(name) and _largest(value) > MAX_LAYERS:
+            raise bad_file(path, expected(name, value, f"at most {MAX_LAYERS} layers"))
+    return config
+
+
+def _is_depth(name: str) -> bool:
+    counts = any(part in name for part in ("layer", "block", "depth"))
+    return counts and not any(part in name for part in ("channel", "dim", "size", "scale"))
+
+
+def _largest(value: Any) -> float:
+    if isinstance(value, list):
+        return max([len(value), *map(_largest, value)])
+    return value if isinstance(value, int | float) else 0
+
+
+def estimate_table(estimate: Estimate) -> Group:
+    """Return one line a budget, with what was assumed above and what was omitted below."""
+    call, canvas = estimate.call, estimate.canvas
+    size = f"{canvas.width} x {canvas.height}"
+    frames = f", {canvas.frames} frames" if canvas.frames > 1 else ""
+    head = Text(f"{estimate.model}: {estimate.model_class}", style="bold")
+    facts = Text(
+        f"{_parameters(call.parameters)} parameters; {size}{frames}; {estimate.assumed}\n"
+        f"one denoiser call {_flops(call.flops)}, {call.calls_per_step} a step; "
+        f"decoding {_flops(call.decode_flops)}"
+    )
+    heads = ("budget", "calls", "FLOPs a run", "cached, at most", "ideal speedup", "with decoding")
+    table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+    for o in estimate.outlays:
+        speedups = (f"{o.ideal_speedup:.2f}x", f"{o.ideal_speedup_decoded:.2f}x")
+        share = f"{o.budget} of {estimate.num_steps}"
+        table.add_row(share, str(o.calls), _flops(o.flops), _bytes(o.cached_bytes), *speedups)
+    foot = Text(
+        f"Cached: {estimate.memory} outputs a branch in {estimate.dtype}. A multiply-add counts two FLOPs. "
+        f"Omitted: {LEFT_OUT}. FLOPs are not time: these are bounds, not measurements.",
+        style="dim",
+    )
+    return Group(head, facts, table, foot)
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
+
+
+def _flops(count: int) -> str:
+    return _scaled(count, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
+
+
+def _bytes(count: int) -> str:
+    return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def _scaled(count: int, base: int, units: tuple[str, ...]) -> str:
+    """Three digits and a unit."""
+    value, unit = float(count), 0
+    while value >= base and unit < len(units) - 1:
+        value, unit = value / base, unit + 1
+    return f"{value:.3g} {units[unit]}" if value < 1000 else f"{value:.0f} {units[unit]}"

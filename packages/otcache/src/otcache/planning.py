@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,16 +13,16 @@ import numpy as np
 
 from otcache.attempts import attemptable
 from otcache.calibration.contest import BASELINES, UNIFORM
-from otcache.calibration.recipe import FEW_STEPS
-from otcache.solving import solved
-from otcache_core import OtcacheError, Schedule
+from otcache.calibration.recipe import FEW_STEPS, able_with
+from otcache.calibration.stages import gains
+from otcache_core import Need, OtcacheError, PluginError, Schedule, ScheduleProblem, Solution
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import Forecaster, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.forecasters import Fitted, Linear, Reuse
-from otcache_core.interpolation import schedule_on
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry, installed
+from otcache_core.plugins.info import reason_of
 from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
 from otcache_core.transport import uniform_steps
@@ -68,7 +69,7 @@ def plan(
 
     With the pipeline, too, the solver may be any, and what it finds is measured on the prompts given: it
     takes the place of the schedule above, or of uniform reuse, only where it is clearly below both
-    (:func:`otcache.solving_on_pipeline.searched`). What that cost is printed.
+    (:func:`otcache.planning_on_pipeline.searched`). What that cost is printed.
 
     Args:
         calibration: of :func:`otcache.calibrate`.
@@ -111,7 +112,7 @@ def plan(
     plugins = installed() if registry is None else registry
     if pipe is None:
         return solved(calibration, policy, solver, plugins)
-    from otcache.solving_on_pipeline import Asked, searched
+    from otcache.planning_on_pipeline import Asked, searched
 
     size = BATCH_SIZE if batch_size is None else batch_size
     asked = Asked(pipe, prompts, seeds, budgets, size, probe, progress, call)
@@ -193,7 +194,7 @@ def nodes_of(calibration: Calibration) -> Policy | None:
 def _at(policy: Policy, calibration: Calibration, budget: int) -> Schedule:
     """What is interpolated at a budget, by the solver that the calibration was made with."""
     steps = next((s.computed for s in calibration.between if s.budget == budget), None)
-    return policy.schedule(budget) if steps is None else schedule_on(policy, steps)
+    return policy.schedule(budget) if steps is None else policy.interpolation.on(steps)
 
 
 def doubtful(calibration: Calibration) -> dict[int, Schedule]:
@@ -330,3 +331,130 @@ def _why(calibration: Calibration) -> str:
         f" (computing {budget} of them leaves {errors[budget] / one:.0%} of the error of "
         f"computing one, and {WORTHWHILE:.0%} is the most that is worthwhile)"
     )
+
+
+#: What a calibration holds of what solvers need.
+MEASURED = frozenset(Need) - {Need.EVALUATOR, Need.DISPLACEMENTS}
+
+
+def solved(
+    calibration: Calibration, fitted: Policy, solver: str | ScheduleSolver, registry: Registry
+) -> Policy:
+    """Take the steps of every budget from a solver, and their forecasts from a fitted policy.
+
+    Args:
+        calibration: what the problems are made of.
+        fitted: the policy of the calibration's own rungs; its forecast strengths are read at each budget.
+        solver: a name in the registry, or a solver.
+        registry: where the solver comes from.
+
+    Raises:
+        OtcacheError: if the solver needs more than a calibration holds, or finds no schedule at all.
+    """
+    name, found = _solver(solver, registry)
+    missing = [need.value for need in Need if need in found.abilities.needs - MEASURED]
+    if missing:
+        raise OtcacheError(_why_not(name, missing, registry))
+    rungs, without = list[Schedule](), list[int]()
+    for budget, steps in _steps(found, problem_of(calibration), name):
+        if steps is None:
+            without.append(budget)
+        else:
+            rungs.append(fitted.interpolation.on(steps))
+    if not rungs:
+        raise OtcacheError(f"solver {name!r} finds no schedule of {calibration.num_steps} steps.")
+    if without:
+        budgets = ", ".join(map(str, without))
+        notify(f"solver {name!r} finds no schedule at B = {budgets}: it is interpolated there.")
+    return Policy(rungs[0], rungs[-1], fitted.provenance, tuple(rungs), solver=name)
+
+
+def problem_of(calibration: Calibration) -> ScheduleProblem:
+    """Make the problem of the largest budget below N, from what was measured."""
+    costs, gram, grid = calibration.span_costs, calibration.gram, calibration.grid
+    return ScheduleProblem(
+        calibration.num_steps,
+        calibration.num_steps - 1,
+        costs=costs,
+        anchor=calibration.anchor,
+        reference=calibration.reference,
+        gram=gram,
+        grid=grid,
+        gains=gains(costs, gram, grid),
+    )
+
+
+def _steps(
+    solver: ScheduleSolver, problem: ScheduleProblem, name: str
+) -> Iterator[tuple[int, tuple[int, ...] | None]]:
+    """Every budget from 2 to N - 1 and what is computed there; None where there is no schedule."""
+    budgets = range(2, problem.budget + 1)
+    if solver.abilities.all_budgets:
+        solutions = frontier_of(solver, problem, name)[1:]
+    else:
+        solutions = [solution_of(solver, replace(problem, budget=b), name) for b in budgets]
+    for budget, solution in zip(budgets, solutions, strict=True):
+        yield budget, None if solution.schedule is None else solution.schedule.computed
+
+
+def _solver(solver: str | ScheduleSolver, registry: Registry) -> tuple[str, ScheduleSolver]:
+    if isinstance(solver, ScheduleSolver):
+        return type(solver).__name__, solver
+    if not isinstance(solver, str):
+        wanted = "the name of a solver, or a ScheduleSolver"
+        raise OtcacheError(expected("solver", type(solver).__name__, wanted))
+    return solver, registry.create("solvers", solver)
+
+
+def _why_not(name: str, missing: list[str], registry: Registry) -> str:
+    able = able_with(registry, MEASURED)
+    return (
+        f"solver {name!r} needs the pipeline itself ({' and '.join(missing)}), which a calibration does not "
+        f"hold: give pipe= and prompts=, or choose one of {', '.join(able)}."
+    )
+
+
+def solution_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> Solution:
+    """What a solver finds.
+
+    Args:
+        solver: asked.
+        problem: of one budget.
+        name: of the solver, in messages.
+
+    Raises:
+        PluginError: naming it, if it raises anything but an ``OtcacheError``, or answers with something
+            other than a Solution of this N and budget.
+    """
+    try:
+        found: object = solver.solve(problem)
+    except OtcacheError:
+        raise
+    except BaseException as error:
+        raise PluginError(f"solver {name!r} failed: {reason_of(error)}") from error
+    return _checked(found, problem.num_steps, problem.budget, name)
+
+
+def frontier_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> list[Solution]:
+    """What a solver finds at the budgets 1 .. B; arguments and errors as :func:`solution_of`."""
+    try:
+        found = list(solver.frontier(problem))
+    except OtcacheError:
+        raise
+    except BaseException as error:
+        raise PluginError(f"solver {name!r} failed: {reason_of(error)}") from error
+    if len(found) != problem.budget:
+        wanted = f"{problem.budget} solutions, one a budget"
+        raise PluginError(expected(f"frontier() of solver {name!r}", len(found), wanted))
+    return [_checked(one, problem.num_steps, b, name) for b, one in enumerate(found, 1)]
+
+
+def _checked(found: object, num_steps: int, budget: int, name: str) -> Solution:
+    if not isinstance(found, Solution):
+        wanted = "a Solution"
+        raise PluginError(expected(f"what solver {name!r} finds", type(found).__name__, wanted))
+    made = found.schedule
+    if made is not None and (made.num_steps, made.budget) != (num_steps, budget):
+        got, wanted = f"{made.budget} of {made.num_steps} steps", f"{budget} of {num_steps} steps"
+        raise PluginError(expected(f"what solver {name!r} finds", got, wanted))
+    return found

@@ -1,4 +1,4 @@
-"""What the facade itself offers: the schedules that `otcache compare` sets beside the rivals."""
+"""What the facade itself offers: the schedules that `otcache compare` runs beside other caches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def otcache_provide_baselines() -> list[Info]:
         Info("lemica", f"{home}:LeMiCa", "lexicographic minimax over exact outcome costs"),
         Info("meancache", f"{home}:MeanCache", "MeanCache's released rule on its own costs"),
         Info("state-dp", f"{home}:StateDP", "OSS-like dynamic programme over true states"),
-        Info("budcache", f"{home}:Annealed", "annealed search on the true error"),
-        Info("flux-table", f"{home}:FluxTable", "the published table of FLUX.1, carried over"),
+        Info("budcache", f"{home}:SimulatedAnnealing", "simulated annealing on the true error"),
+        Info("flux-table", f"{home}:FluxTable", "the published table of FLUX.1, resampled"),
         Info("lemica-table", f"{home}:LeMiCaTable", "LeMiCa's published table of the pipeline"),
     ]

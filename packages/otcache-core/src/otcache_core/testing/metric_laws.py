@@ -1,9 +1,13 @@
-"""Laws that all kinds of metrics share, and the images and videos they are run on."""
+"""Laws that several kinds of metrics share, and the images and videos they are run on.
+
+:class:`MetricLaws` holds for all metrics, :class:`PairLaws` for those that compare images or videos with
+a reference.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,21 +16,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from otcache_core.contracts.comparison import Metric, Takes
 from otcache_core.errors import OtcacheError, expected, shown
-from otcache_core.testing.checks import assert_equal, under_two_random_states
-from otcache_core.testing.kit import Conformance
+from otcache_core.testing.checks import (
+    assert_equal,
+    assert_near,
+    unchanged,
+    under_two_random_states,
+)
+from otcache_core.testing.kit import Conformance, refused
 
-Pictures = NDArray[np.float64]
+Images = NDArray[np.float64]
+BATCH = "values depend on what else is in the batch: compute each by itself"
+DIRECTION = "is higher_is_better right?"
 
 
 @dataclass(frozen=True)
 class KnownAnswer:
     """A value of a metric that was derived without it: a closed form, or another implementation.
 
-    It is to tell defects apart: at least two coloured pictures, some reaching 0.9 or more, whose
-    values differ.
+    It must be able to show defects: at least two coloured images or videos, some reaching 0.9 or more,
+    whose values differ.
 
     Args:
-        arguments: what the metric is called with; pictures come first.
+        arguments: what the metric is called with; images or videos come first.
         value: what it must return.
         rtol: how near, relative to the value.
         atol: how near, absolutely.
@@ -48,78 +59,38 @@ class KnownAnswer:
     def agrees(self, values: ArrayLike) -> bool:
         """Whether these are the known values, and as many."""
         found, wanted = (np.asarray(v, dtype=np.float64) for v in (values, self.value))
-        return found.shape == wanted.shape and np.allclose(
-            found, wanted, rtol=self.rtol, atol=self.atol
-        )
-
-
-def waves(n: int, shape: Sequence[int]) -> Pictures:
-    """Smooth coloured pictures between 0.2 and 0.8, no two alike, shape (n, \\*shape)."""
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape[:2])
-    planes = [np.sin(5 * (x + c * y) + k) for k in range(n) for c in range(shape[-1])]
-    flat = 0.5 + 0.3 * np.array(planes).reshape(n, shape[-1], *x.shape)
-    return np.moveaxis(flat, 1, -1)
-
-
-def moving(n: int, frames: int, shape: Sequence[int]) -> Pictures:
-    """Clips of coloured patterns that move, between 0.1 and 0.9, shape (n, frames, \\*shape).
-
-    No two clips are alike, and no two frames of one.
-    """
-    return np.stack([np.stack([_pattern(k, t, shape) for t in range(frames)]) for k in range(n)])
-
-
-def noisy(pictures: Pictures, amount: float) -> Pictures:
-    """The same with uniform noise of up to ``amount``, always the same noise."""
-    grain = np.random.default_rng(0).uniform(-1.0, 1.0, pictures.shape)
-    return np.clip(pictures + amount * grain, 0.0, 1.0)
-
-
-def _pattern(clip: int, frame: int, shape: Sequence[int]) -> Pictures:
-    """One frame; the pattern moves by a pixel to the right and half a pixel down."""
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
-    x, y = x - frame - 3 * clip, y - 0.5 * frame - 5 * clip
-    planes = [
-        0.5 + 0.2 * np.sin(0.45 * x + 0.2 * y + c) + 0.2 * np.sin(0.5 * y - 0.1 * x + 2 * c)
-        for c in range(shape[-1])
-    ]
-    return np.stack(planes, axis=-1)
-
-
-def check_telling(answer: KnownAnswer) -> None:
-    """Assert that a known answer can tell a wrong range, pairing or channel order."""
-    pictures = answer.arguments[0]
-    assert len(pictures) >= 2, "a known answer needs at least two pictures: give more"
-    assert pictures.max() >= 0.9, "a known answer needs pictures that reach 0.9: add a bright one"
-    coloured = not np.allclose(pictures, pictures[..., ::-1])
-    assert coloured, "a known answer needs coloured pictures: let red and blue differ"
-    if np.ndim(answer.value):
-        telling = len(np.unique(answer.value)) > 1
-        assert telling, (
-            "a known answer needs values that differ: let its pictures be unequally good"
-        )
+        near = {"rtol": self.rtol, "atol": self.atol}
+        return found.shape == wanted.shape and np.allclose(found, wanted, **near)
 
 
 class MetricLaws(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.Metric`; use the kit of the metric's kind."""
+    """Laws of :class:`~otcache_core.contracts.Metric`; use the kit of the metric's kind.
+
+    Attributes:
+        channel_blind: whether the metric treats red, green and blue alike, so that swapping them in all
+            its arguments changes nothing.
+    """
 
     _takes: ClassVar[Takes]
+    channel_blind: bool = False
 
     @abstractmethod
-    def make_metric(self) -> Metric:
-        """A fresh metric."""
+    def make_metric(self) -> Any:
+        """Return a fresh metric."""
 
     @abstractmethod
-    def _example(self, metric: Any, amount: float) -> Any:
-        """Values of pictures with noise of this amount."""
+    def known_answer(self) -> KnownAnswer:
+        """Return values derived without the metric, for the arguments of its call."""
+
+    @abstractmethod
+    def _arguments(self, amount: float) -> tuple[Any, ...]:
+        """Return arguments of the metric, the first one with noise of this amount."""
 
     def test_it_says_what_it_is(self) -> None:
-        metric = self.make_metric()
+        metric: Metric = self.make_metric()
         name = getattr(metric, "name", "")
         assert isinstance(name, str), f"name is {shown(name)}: give the class a name, a string"
-        assert name.strip(), (
-            "the metric has no name, by which tables and files call it: give it one"
-        )
+        assert name.strip(), "the metric has no name for tables and files: give it one"
         assert name.isprintable(), (
             f"name {name!r} cannot be printed in a table: take printable characters"
         )
@@ -129,38 +100,21 @@ class MetricLaws(Conformance, kit=True):
             f"takes is {metric.takes!r}, the kit's {self._takes!r}: use the kit of the metric's kind"
         )
 
-    def test_the_same_again(self) -> None:
-        metric = self.make_metric()
-        once = self._example(metric, 0.1)
-        self._example(metric, 0.2)
-        for one in (metric, self.make_metric()):
-            assert_equal(
-                self._example(one, 0.1), once, "values of the same pictures differ: keep no state"
-            )
-
-    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
-        metric = self.make_metric()
-        first, second = under_two_random_states(lambda: self._example(metric, 0.1))
-        what = (
-            "values differ with the random state of the process: draw from a generator of your own"
-        )
-        assert_equal(first, second, what)
-
-    def _check_known(self, answer: KnownAnswer) -> None:
-        check_telling(answer)
-        metric: Any = self.make_metric()
-        found = metric(*answer.arguments)
+    def test_the_known_answer(self) -> None:
+        answer = self.known_answer()
+        _check_informative(answer)
+        found = self.make_metric()(*answer.arguments)
         assert answer.agrees(found), (
             f"the known answer is {shown(answer.value)}, the metric gives {shown(found)}: one of the two is "
             "wrong"
         )
 
-    def _check_channels(self, answer: KnownAnswer, swapped: Any, *, blind: bool) -> None:
-        """Hold the values where red and blue are swapped against the known answer."""
-        same = answer.agrees(swapped)
-        if same == blind:
+    def test_channels_are_what_they_are_called(self) -> None:
+        """Compare the values of the known answer with those where red and blue are swapped."""
+        metric, answer = self.make_metric(), self.known_answer()
+        same = answer.agrees(metric(*_arrays(answer.arguments, lambda v: v[..., ::-1])))
+        if same == self.channel_blind:
             return
-        metric: Any = self.make_metric()
         given = metric(*answer.arguments)
         assert answer.agrees(given), (
             f"the known answer is {shown(answer.value)}, the metric gives {shown(given)} before channels are "
@@ -171,12 +125,43 @@ class MetricLaws(Conformance, kit=True):
             "channel_blind = False in the kit"
         )
         raise AssertionError(
-            "the values stay where red and blue are swapped: give a known answer that tells colours apart, "
-            "or, if the metric treats them alike, set channel_blind = True where the kit has that"
+            "the values stay where red and blue are swapped: give a known answer whose colours differ, "
+            "or, if the metric treats them alike, set channel_blind = True in the kit"
         )
 
+    def test_the_same_again(self) -> None:
+        metric = self.make_metric()
+        once = metric(*self._arguments(0.1))
+        metric(*self._arguments(0.2))
+        for one in (metric, self.make_metric()):
+            what = "values of the same arguments differ: keep no state"
+            assert_equal(one(*self._arguments(0.1)), once, what)
+
+    def test_the_random_state_of_the_process_is_left_alone(self) -> None:
+        metric, arguments = self.make_metric(), self._arguments(0.1)
+        first, second = under_two_random_states(lambda: metric(*arguments))
+        what = (
+            "values differ with the random state of the process: draw from a generator of your own"
+        )
+        assert_equal(first, second, what)
+
+    def test_arguments_are_not_changed(self) -> None:
+        arguments = self._arguments(0.1)
+        with unchanged(**dict(zip(("the first argument", "the second"), arguments, strict=False))):
+            self.make_metric()(*arguments)
+
+    def test_bytes_are_refused(self) -> None:
+        with refused("an array of bytes"):
+            bytes_ = _arrays(self._arguments(0.0), lambda v: np.zeros(v.shape, dtype=np.uint8))
+            self.make_metric()(*bytes_)
+
+    def test_values_out_of_range_are_refused(self) -> None:
+        first, *others = self._arguments(0.0)
+        with refused("values up to 255"):
+            self.make_metric()(255.0 * first, *others)
+
     def _check_values(self, values: Any, count: int) -> None:
-        """See that there is one finite number of double precision for each picture or clip."""
+        """See that there is one finite number of double precision for each image or video."""
         assert isinstance(values, np.ndarray), (
             f"the metric gives {shown(values)}: return an array of shape ({count},)"
         )
@@ -185,3 +170,144 @@ class MetricLaws(Conformance, kit=True):
         )
         assert values.dtype == np.float64, f"values are {values.dtype}: return float64"
         assert np.isfinite(values).all(), f"values are {shown(values)}: return finite numbers"
+
+    def _check_alone(self, rtol: float, atol: float) -> None:
+        """See that a value is the same when it is computed alone."""
+        metric, arguments = self.make_metric(), self._arguments(0.1)
+        single = [metric(*(a[n : n + 1] for a in arguments))[0] for n in range(len(arguments[0]))]
+        assert_near(metric(*arguments), single, BATCH, rtol=rtol, atol=atol)
+
+
+class PairLaws(MetricLaws, kit=True):
+    """Laws of metrics that compare images or videos with a reference, one value a pair.
+
+    Attributes:
+        tolerance: how near to 0 the distance of identical images or videos is.
+    """
+
+    tolerance: float = 1e-6
+    #: Two amounts by which all pixels become brighter or darker.
+    _differences: ClassVar[tuple[float, float]]
+    #: Relative difference that single precision may make.
+    _single: ClassVar[float]
+
+    @abstractmethod
+    def _clean(self) -> Images:
+        """Return the reference, three images or videos."""
+
+    @abstractmethod
+    def _painted(self, value: float) -> Images:
+        """Return the reference with a part of it painted in one value."""
+
+    def _noisy(self, amount: float) -> Images:
+        return noisy(self._clean(), amount)
+
+    def _arguments(self, amount: float) -> tuple[Images, Images]:
+        return self._noisy(amount), self._clean()
+
+    def _losses(self, made: Images, reference: Images) -> NDArray[np.float64]:
+        """Return the metric's values, turned so that lower is better."""
+        metric = self.make_metric()
+        values: NDArray[np.float64] = metric(made, reference)
+        return -values if metric.higher_is_better else values
+
+    def test_one_number_a_pair(self) -> None:
+        self._check_values(self.make_metric()(*self._arguments(0.1)), 3)
+
+    def test_identical_inputs_are_best(self) -> None:
+        clean = self._clean()
+        same, worse = self._losses(clean, clean), self._losses(*self._arguments(0.05))
+        if not self.make_metric().higher_is_better:
+            what = "identical inputs are not at 0: let the distance of one from itself be 0"
+            assert_near(same, 0.0, what, atol=self.tolerance)
+        assert (same < worse).all(), (
+            f"identical inputs have {shown(same)}, noisy ones {shown(worse)}, lower is better: {DIRECTION}"
+        )
+
+    def test_identical_inputs_are_equally_good_whatever_they_show(self) -> None:
+        clean = np.concatenate(self._arguments(0.3))
+        same = self.make_metric()(clean, clean)
+        what = "the value of identical inputs depends on what they show: it must be the same of all"
+        assert_near(same, same[0], what, rtol=self.tolerance, atol=self.tolerance)
+
+    def test_more_noise_is_worse(self) -> None:
+        little, much = (self._losses(*self._arguments(amount)) for amount in (0.02, 0.3))
+        assert (little < much).all(), (
+            f"little noise has {shown(little)}, much noise {shown(much)}, lower is better: {DIRECTION}"
+        )
+
+    def test_a_small_difference_is_small_in_both_directions(self) -> None:
+        clean = self._clean()
+        grain = 0.5 + 0.5 * np.random.default_rng(1).random(clean.shape)
+        brighter, darker = (
+            [self._losses(clean + sign * amount * grain, clean) for amount in self._differences]
+            for sign in (1.0, -1.0)
+        )
+        below = np.maximum(brighter[0], darker[0]) < np.minimum(brighter[1], darker[1])
+        assert below.all(), (
+            "a small difference is no smaller than a large one, brighter or darker: look at signs"
+        )
+
+    def test_white_is_not_black(self) -> None:
+        white, nearly, black = (self._painted(value) for value in (1.0, 0.99, 0.0))
+        assert (self._losses(white, nearly) < self._losses(white, black)).all(), (
+            "0.99 is no nearer to 1.0 than 0.0 is: do not let values wrap around"
+        )
+
+    def test_values_do_not_depend_on_the_batch(self) -> None:
+        self._check_alone(rtol=1e-4, atol=self.tolerance)
+
+    def test_single_precision_will_do(self) -> None:
+        metric, arguments = self.make_metric(), self._arguments(0.1)
+        single = metric(*(a.astype(np.float32) for a in arguments))
+        what = "inputs of float32 have other values than those of float64: compute in float64"
+        assert_near(single, metric(*arguments), what, rtol=self._single, atol=1e-3)
+
+
+def waves(n: int, shape: Sequence[int]) -> Images:
+    """Return smooth coloured images between 0.2 and 0.8, no two alike, shape (n, \\*shape)."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape[:2])
+    planes = [np.sin(5 * (x + c * y) + k) for k in range(n) for c in range(shape[-1])]
+    flat = 0.5 + 0.3 * np.array(planes).reshape(n, shape[-1], *x.shape)
+    return np.moveaxis(flat, 1, -1)
+
+
+def moving(n: int, frames: int, shape: Sequence[int]) -> Images:
+    """Return videos of coloured patterns that move, between 0.1 and 0.9, shape (n, frames, \\*shape).
+
+    No two videos are alike, and no two frames of one.
+    """
+    return np.stack([np.stack([_pattern(k, t, shape) for t in range(frames)]) for k in range(n)])
+
+
+def noisy(images: Images, amount: float) -> Images:
+    """Return the same with uniform noise of up to ``amount``, always the same noise."""
+    grain = np.random.default_rng(0).uniform(-1.0, 1.0, images.shape)
+    return np.clip(images + amount * grain, 0.0, 1.0)
+
+
+def _pattern(video: int, frame: int, shape: Sequence[int]) -> Images:
+    """Return one frame; the pattern moves by a pixel to the right and half a pixel down."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
+    x, y = x - frame - 3 * video, y - 0.5 * frame - 5 * video
+    planes = [
+        0.5 + 0.2 * np.sin(0.45 * x + 0.2 * y + c) + 0.2 * np.sin(0.5 * y - 0.1 * x + 2 * c)
+        for c in range(shape[-1])
+    ]
+    return np.stack(planes, axis=-1)
+
+
+def _arrays(arguments: Sequence[Any], change: Callable[[Images], Any]) -> list[Any]:
+    """Return arguments of a metric with its arrays changed, and prompts as they are."""
+    return [change(a) if isinstance(a, np.ndarray) else a for a in arguments]
+
+
+def _check_informative(answer: KnownAnswer) -> None:
+    """Assert that a known answer shows a wrong range, pairing or channel order."""
+    images = answer.arguments[0]
+    assert len(images) >= 2, "a known answer needs at least two images: give more"
+    assert images.max() >= 0.9, "a known answer needs images that reach 0.9: add a bright one"
+    coloured = not np.allclose(images, images[..., ::-1])
+    assert coloured, "a known answer needs coloured images: let red and blue differ"
+    differ = np.ndim(answer.value) == 0 or len(np.unique(answer.value)) > 1
+    assert differ, "a known answer needs values that differ: let its images be unequally good"

@@ -1,18 +1,21 @@
-"""Span costs that are means over samples, kept per sample."""
+"""Span costs kept per sample, so that shards merge, and checks of recorded runs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError
+from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import SpanCosts
 from otcache_core.errors import expected
 from otcache_core.problem import check_costs
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +29,13 @@ class SampleCosts:
     Args:
         model: name of the cost model that measured them.
         per_sample: shape (samples, N, N + 1), each as
-            :class:`~otcache_core.problem.ScheduleProblem` takes them; ``inf`` where a span cap
-            leaves one out, the same ones for all samples.
+            :class:`~otcache_core.problem.ScheduleProblem` takes them; ``inf`` for the spans that a
+            span cap omits, the same ones for all samples.
         nfe: denoiser evaluations spent beyond the recorded runs.
 
     Raises:
         OtcacheError: if the shape is wrong, a cost is NaN or negative, or samples differ in the
-            spans they leave out.
+            spans they omit.
 
     Examples:
         >>> w = np.zeros((1, 2, 3))
@@ -43,7 +46,7 @@ class SampleCosts:
     """
 
     model: str
-    per_sample: NDArray[np.float64]
+    per_sample: Array
     nfe: int = 0
 
     def __post_init__(self) -> None:
@@ -53,25 +56,20 @@ class SampleCosts:
             raise OtcacheError(expected("SampleCosts.per_sample", shape, wanted))
         for costs in self.per_sample:
             check_costs(costs, shape[1])
-        left_out = np.isinf(self.per_sample)
-        if (left_out != left_out[0]).any():
+        omitted = np.isinf(self.per_sample)
+        if (omitted != omitted[0]).any():
             raise OtcacheError(
-                "SampleCosts.per_sample must leave out the same spans for all samples, got others: "
+                "SampleCosts.per_sample must omit the same spans for all samples, got others: "
                 "measure them with one span cap."
             )
 
     def merge(self, other: SampleCosts) -> SampleCosts:
-        """The costs of both shards' samples.
+        """Return the costs of both shards' samples.
 
         Raises:
-            OtcacheError: if the model, N or the spans left out differ.
+            OtcacheError: if the model, N or the omitted spans differ.
         """
-        for name in ("model", "num_steps"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise OtcacheError(
-                    expected(f"SampleCosts.{name}", theirs, f"{mine!r}, as the other shard's")
-                )
+        check_shards(self, other, ("model", "num_steps"))
         both = np.concatenate([self.per_sample, other.per_sample])
         return SampleCosts(self.model, both, self.nfe + other.nfe)
 
@@ -86,13 +84,66 @@ class SampleCosts:
         return len(self.per_sample)
 
     @cached_property
-    def costs(self) -> NDArray[np.float64]:
+    def costs(self) -> Array:
         """w, the mean over samples; shape (N, N + 1)."""
-        # math.fsum rounds once, so the order in which shards were merged leaves no trace.
-        columns = self.per_sample.reshape(self.samples, -1).T.tolist()
-        mean = np.array([math.fsum(column) for column in columns]) / self.samples
-        return np.asarray(mean.reshape(self.per_sample.shape[1:]))
+        return exact_mean(self.per_sample)
 
     def span_costs(self) -> SpanCosts:
-        """The mean and its price, as a :class:`~otcache_core.contracts.CostModel` returns it."""
+        """Return the mean and its NFE, as a :class:`~otcache_core.contracts.CostModel` does."""
         return SpanCosts(self.costs, self.nfe, self.samples)
+
+
+def exact_mean(per_sample: Array) -> Array:
+    """Return the mean over the first axis, the same bits in whatever order shards were merged."""
+    # math.fsum rounds once, so the order leaves no trace.
+    columns = per_sample.reshape(len(per_sample), -1).T.tolist()
+    mean = np.array([math.fsum(column) for column in columns]) / len(per_sample)
+    return np.asarray(mean.reshape(per_sample.shape[1:]))
+
+
+def check_shards(mine: object, other: object, fields: Sequence[str]) -> None:
+    """Raise OtcacheError unless two shards agree in these fields."""
+    for name in fields:
+        ours, theirs = getattr(mine, name), getattr(other, name)
+        if ours != theirs:
+            what = f"{type(mine).__name__}.{name}"
+            raise OtcacheError(expected(what, theirs, f"{ours!r}, as the other shard's"))
+
+
+def recorded_steps(runs: Sequence[Trajectory], what: str) -> int:
+    """Return N of recorded runs.
+
+    Args:
+        runs: recorded full runs.
+        what: what needs them, a plural to begin a sentence with.
+
+    Raises:
+        OtcacheError: if there is none, or they differ in N.
+    """
+    if not runs:
+        raise OtcacheError(f"{what} need a recorded full run, got none: record one first.")
+    sizes = sorted({run.num_steps for run in runs})
+    if len(sizes) > 1:
+        raise OtcacheError(expected("num_steps", sizes, "one and the same for all runs"))
+    return sizes[0]
+
+
+def recorded_grid(runs: Sequence[Trajectory]) -> Array:
+    """Return s_0 .. s_N of recorded runs.
+
+    Raises:
+        OtcacheError: if they differ in it.
+    """
+    if not all(np.array_equal(run.grid, runs[0].grid) for run in runs):
+        raise OtcacheError(
+            "recorded runs must share one grid, got several: record them all on one grid."
+        )
+    return np.asarray(runs[0].grid, dtype=np.float64)
+
+
+def check_at_least_one(model: object, *fields: str) -> None:
+    """Raise OtcacheError unless each of a cost model's fields is None or at least 1."""
+    for name in fields:
+        value = getattr(model, name)
+        if value is not None and value < 1:
+            raise OtcacheError(expected(f"{type(model).__name__}.{name}", value, "at least 1"))

@@ -10,10 +10,12 @@ from typing import Any
 
 from otcache.attempts import attemptable
 from otcache.calibration import stages as stage
-from otcache.calibration.bench import Job, Ledger, Workbench
 from otcache.calibration.contest import (
     UNIFORM,
     UNSEEN,
+    Job,
+    Ledger,
+    Workbench,
     clearly_below,
     compare,
     cost,
@@ -21,15 +23,14 @@ from otcache.calibration.contest import (
     measured,
     settle_ladder,
 )
-from otcache.calibration.interpolation import interpolated
+from otcache.calibration.gaps import interpolated
 from otcache.calibration.recipe import FITTED, Recipe, check_choices, name_of
-from otcache.calibration.record import MOST_STEPS, request_of
-from otcache.calibration.reproduction import reproduced
+from otcache.calibration.record import MOST_STEPS, reproduced, request_of
 from otcache.calibration.store import Store, StoredEvaluator, digest
 from otcache.inspection import candidate_table, price
 from otcache.planning import doubtful
 from otcache.progress import Stages
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import OtcacheError, Schedule, __version__
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.errors import expected

@@ -10,8 +10,14 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration.bench import Job, Workbench
-from otcache.calibration.contest import Contender, clearly_below, compare, log_errors
+from otcache.calibration.contest import (
+    Contender,
+    Job,
+    Workbench,
+    clearly_below,
+    compare,
+    log_errors,
+)
 from otcache.calibration.recipe import (
     QUANTILE,
     gives_vectors,

@@ -18,11 +18,9 @@ import typer
 
 from otcache.cli.compare import compare, demo, report
 from otcache.cli.inspect import convert, estimate, inspect
-from otcache.cli.json_alone import ending, json_alone
-from otcache.cli.measure import calibrate, plan
-from otcache.cli.output import say, show_line
+from otcache.cli.measure import calibrate, plan, run
+from otcache.cli.output import ending, json_alone, say, show_line
 from otcache.cli.plugins import plugins
-from otcache.cli.run import run
 from otcache.console import UnwritableError, console_on, readable_stream
 from otcache_core import OtcacheError
 from otcache_core.errors import OtcacheNotice, expected, shown

@@ -74,8 +74,8 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Count FLOPs, cached bytes and the ideal speedup of a model at full size; needs no weights."""
-    from otcache.estimate_table import estimate_table
     from otcache.estimating import estimate as count
+    from otcache.estimating import estimate_table
     from otcache.progress import Stages
 
     budgets = integers("--budget", budget)
@@ -114,7 +114,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn index tables, masks, policies and schedules into one another; runs no network."""
-    from otcache.converting import load_schedule, write_schedule
+    from otcache.schedules import load_schedule, write_schedule
 
     wanted = None if budget is None else integer("--budget", budget)
     schedule = load_schedule(source, budget=wanted, num_steps=steps)

@@ -22,8 +22,7 @@ Kind = Annotated[
 @plugins.command("list")
 def plugins_list(kind: Kind = None, as_json: Json = False) -> None:
     """Name every plugin, by kind; imports none of them in this process."""
-    from otcache.plugin_tools.kinds import read_kind
-    from otcache.plugin_tools.listing import plugin_rows, plugin_table, slow_modules
+    from otcache.plugin_tools.listing import plugin_rows, plugin_table, read_kind, slow_modules
     from otcache_core.errors import PluginWarning
     from otcache_core.plugins import KINDS, Registry
 
@@ -47,7 +46,7 @@ def plugins_list(kind: Kind = None, as_json: Json = False) -> None:
 def plugins_doctor(as_json: Json = False) -> None:
     """Find what is wrong with installed plugins, and say what to do; exit status 1 if anything is."""
     from otcache.plugin_tools.doctor import examine
-    from otcache.plugin_tools.finding import finding_lines
+    from otcache.plugin_tools.environment import finding_lines
 
     findings = examine()
     if as_json:
@@ -73,7 +72,7 @@ def plugins_check(
     What only a kit of its package knows is not known here: where there is such, its own tests decide.
     """
     from otcache.plugin_tools.checking import check
-    from otcache.plugin_tools.kinds import read_kind
+    from otcache.plugin_tools.listing import read_kind
     from otcache_core.plugins import Registry
 
     checked = check(Registry(), name, None if kind is None else read_kind(kind))
@@ -101,7 +100,7 @@ def plugins_new(
     as_json: Json = False,
 ) -> None:
     """Write a package with one plugin that works and passes its conformance kit, to be changed."""
-    from otcache.plugin_tools.kinds import read_kind
+    from otcache.plugin_tools.listing import read_kind
     from otcache.plugin_tools.new_package import EXAMPLES, NewPlugin, write_package
 
     plugin = NewPlugin(name, read_kind(kind, EXAMPLES))

@@ -1,116 +1,22 @@
-"""Baselines that are schedules of ours: otcache itself, uniform steps, published tables and rules, solvers."""
+"""Baselines that are schedules: otcache itself, uniform steps, published tables and rules, solvers."""
 
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, final
 
 import msgspec
 
-from otcache.calibration.calibrate import calibrate
 from otcache.calibration.recipe import Recipe
-from otcache.comparison.tuning import Tuning
-from otcache.planning import plan
+from otcache.comparison.scheduled import Found, ScheduledBaseline, Tuning, calibrated
+from otcache.planning import plan, problem_of, solution_of
 from otcache.published import made_for, no_table, published
-from otcache.running import accelerate, load_policy
-from otcache.solving import problem_of, solution_of
-from otcache.targets import choose
+from otcache.running import load_policy
 from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import OtcacheNotice
-from otcache_core.interpolation import schedule_on
-
-
-class ScheduledBaseline(Baseline):
-    """Tunes one schedule a budget on calibration samples, and runs it by otcache's executor.
-
-    Attributes:
-        probe: name of the probe that records calibration samples; None for the first that supports them.
-        executor: name of the executor; None for the first that supports the target.
-    """
-
-    by_budget = True
-    probe: str | None = None
-    executor: str | None = None
-
-    @abstractmethod
-    def schedules(
-        self, tuning: Tuning, budgets: Sequence[int]
-    ) -> tuple[dict[int, Schedule], int | None]:
-        """One schedule a budget, and the evaluations that tuning took; None where it came tuned."""
-
-    def supports(self, target: Any, request: SampleRequest) -> str:
-        try:
-            choose(self.registry, "probes", target, self.probe)
-            choose(self.registry, "executors", target, self.executor)
-        except OtcacheError as error:
-            return str(error)
-        return self.unfit(target)
-
-    def unfit(self, target: Any) -> str:
-        """Why this rule knows nothing for such a target; empty where it does, as it always is by default."""
-        return ""
-
-    def calibrate(
-        self, target: Any, request: SampleRequest, budgets: Sequence[int]
-    ) -> Mapping[str, Any]:
-        tuning = Tuning(target, request, self.registry, probe_name=self.probe)
-        found, nfe = self.schedules(tuning, budgets)
-        stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in found.items()}
-        return {"schedules": stored, "nfe": nfe}
-
-    def settings(
-        self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
-    ) -> Sequence[BaselineSetting]:
-        found = []
-        for budget in budgets:
-            stored = measured["schedules"][str(budget)]
-            schedule = msgspec.convert(stored, Schedule)
-            found.append(
-                BaselineSetting(f"B = {budget}", {"schedule": stored}, num_steps, schedule.computed)
-            )
-        return found
-
-    @contextmanager
-    def apply(
-        self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
-    ) -> Iterator[None]:
-        schedule = msgspec.convert(setting.values["schedule"], Schedule)
-        with accelerate(target, schedule, executor=self.executor, registry=self.registry):
-            yield
-
-
-Found = tuple[dict[int, Schedule], int | None]
-
-
-def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = None) -> Calibration:
-    """Calibrate on the samples of a comparison.
-
-    Args:
-        tuning: the samples.
-        recipe: but for its batch size, which is the samples' own.
-        directory: where finished work is kept.
-    """
-    ask = tuning.request
-    measured: Calibration = calibrate(
-        tuning.target,
-        ask.prompts,
-        ask.num_steps,
-        ask.seeds[:1],
-        recipe=replace(recipe, batch_size=ask.batch_size),
-        directory=directory,
-        progress=False,
-        registry=tuning.registry,
-        probe=tuning.probe_name,
-        **ask.call,
-    )
-    return measured
 
 
 @final
@@ -128,9 +34,9 @@ class Ours(ScheduledBaseline):
         self._policy, self._refinement = policy, refinement
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
-        if self._policy is not None:  # what it cost to make is not in it
+        if self._policy is not None:
             made = load_policy(self._policy)
-            with warnings.catch_warnings():  # of another N: the run says so itself
+            with warnings.catch_warnings():  # a policy of another N: the run warns of it
                 warnings.simplefilter("ignore", OtcacheNotice)
                 return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
         measured = calibrated(tuning, Recipe(refinement=self._refinement))
@@ -143,8 +49,8 @@ class UniformSteps(ScheduledBaseline):
     """Evenly spaced steps.
 
     Args:
-        forecaster: what a skipped step makes of the computed outputs; ``reuse`` repeats the last one,
-            ``linear`` continues the line through the last two.
+        forecaster: of skipped steps; ``reuse`` repeats the last computed output, ``linear`` continues
+            the line through the last two.
     """
 
     def __init__(self, forecaster: str = "reuse") -> None:
@@ -179,7 +85,7 @@ class LeMiCa(ScheduledBaseline):
     """Lexicographic minimax over exact outcome costs; reuse.
 
     Args:
-        prompts: calibration prompts on which spans are priced, about N^2/6 full runs each.
+        prompts: calibration prompts on which span costs are measured, about N^2/6 full runs each.
 
     References:
         LeMiCa: lexicographic minimax path caching, 2025, arXiv 2511.00090.
@@ -223,7 +129,7 @@ class MeanCache(ScheduledBaseline):
 
 @final
 class StateDP(ScheduledBaseline):
-    """A DP whose labels carry the state that the schedule is really in; reuse.
+    """A dynamic programme whose labels hold the true state of each partial schedule; reuse.
 
     Args:
         prompts: calibration prompts, about B N evaluations each.
@@ -248,7 +154,7 @@ class StateDP(ScheduledBaseline):
 
 
 @final
-class Annealed(ScheduledBaseline):
+class SimulatedAnnealing(ScheduledBaseline):
     """BudCache's search on the true error of whole schedules: annealing, then a climb; reuse.
 
     Args:
@@ -282,12 +188,12 @@ class Annealed(ScheduledBaseline):
 
 @final
 class FluxTable(ScheduledBaseline):
-    """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, carried over to N and B; reuse.
+    """The hard-coded tables that LeMiCa publishes for FLUX.1-dev, resampled to N and B; reuse.
 
     At N = 50 and a published budget it is the table itself. Their authors force the last step.
     """
 
-    source = "LeMiCa's published 50-step tables of FLUX.1-dev, carried over"
+    source = "LeMiCa's published 50-step tables of FLUX.1-dev, resampled"
     TABLE = "lemica-flux-1-dev"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
@@ -297,14 +203,14 @@ class FluxTable(ScheduledBaseline):
 
 @final
 class LeMiCaTable(ScheduledBaseline):
-    """The tables that LeMiCa publishes for this class of pipelines, carried over to N and B; reuse.
+    """The tables that LeMiCa publishes for this class of pipelines, resampled to N and B; reuse.
 
-    At the table's own N and budget it is the table itself. LeMiCa passes over the blocks of a skipped
-    step, here its whole output is used again. Of several tables the one made for the nearest size is taken.
+    At the table's own N and budget it is the table itself. LeMiCa skips the blocks of a skipped step;
+    here the whole output is reused. Of several tables the one made for the nearest size is taken.
     FLUX.1's own are those of :class:`FluxTable`.
     """
 
-    source = "LeMiCa's published tables of this pipeline, carried over"
+    source = "LeMiCa's published tables of this pipeline, resampled"
 
     def unfit(self, target: Any) -> str:
         table = made_for(target, "lemica-")
@@ -319,12 +225,7 @@ class LeMiCaTable(ScheduledBaseline):
         return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
 
 
-def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:
-    even = tuning.solve("uniform", budget, given={})
-    return msgspec.structs.replace(even, forecaster=forecaster)
-
-
-#: Begins the name of such a row.
+#: Begins the name of a solver's row.
 PREFIX = "solver:"
 
 
@@ -337,7 +238,7 @@ def solver_of(method: str) -> str | None:
 class SolverSteps(ScheduledBaseline):
     """The steps that a solver chooses at each budget, with the forecasts of a calibration.
 
-    As ``otcache.plan(calibration, solver=...)``; solvers that need the pipeline have it. The price is that of
+    As ``otcache.plan(calibration, solver=...)``; solvers that need the pipeline have it. The NFE are those of
     the calibration and of what the solver ran.
 
     Args:
@@ -354,13 +255,13 @@ class SolverSteps(ScheduledBaseline):
         solver = tuning.registry.create("solvers", name)
         fitted = plan(self._calibration)
         problem = problem_of(self._calibration)
-        price = sum(self._calibration.nfe.values())
+        nfe = sum(self._calibration.nfe.values())
         if Need.EVALUATOR in solver.abilities.needs:
             problem = replace(problem, evaluator=tuning.evaluator)
-            price += 2 * tuning.full_runs
+            nfe += 2 * tuning.full_runs
         if Need.DISPLACEMENTS in solver.abilities.needs:
             problem = replace(problem, displacements=lambda: tuning.displacements)
-            price += 2 * tuning.full_runs + tuning.displacements.nfe
+            nfe += 2 * tuning.full_runs + tuning.displacements.nfe
         found = {}
         for budget in budgets:
             one = replace(problem, budget=budget)
@@ -369,6 +270,11 @@ class SolverSteps(ScheduledBaseline):
                 raise OtcacheError(
                     f"{self._solver} finds no schedule of {budget} steps: {solution.result.value}"
                 )
-            price += solution.nfe
-            found[budget] = schedule_on(fitted, solution.schedule.computed)
-        return found, price
+            nfe += solution.nfe
+            found[budget] = fitted.interpolation.on(solution.schedule.computed)
+        return found, nfe
+
+
+def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:
+    even = tuning.solve("uniform", budget, given={})
+    return msgspec.structs.replace(even, forecaster=forecaster)

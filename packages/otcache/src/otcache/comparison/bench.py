@@ -14,9 +14,9 @@ import numpy as np
 from otcache.comparison.folder import Floats, Run
 from otcache.comparison.job import Job
 from otcache.comparison.timing import Key, Pair, take_turns
-from otcache.opening import open_pipeline
+from otcache.pipelines import open_pipeline
 from otcache.report.results import Label
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core.contracts import BaselineSetting, FeatureProbe, Measured, SampleRequest
 from otcache_core.errors import OtcacheError
 from otcache_core.plugins import Registry

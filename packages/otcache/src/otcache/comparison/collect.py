@@ -14,7 +14,7 @@ from otcache.comparison.folder import SOLUTION, Assignment, Floats, Folder, Meth
 from otcache.comparison.job import Job
 from otcache.comparison.metrics import ODE, STATES, Measures
 from otcache.comparison.timing import speed
-from otcache.opening import FRAMES_PER_SECOND
+from otcache.pipelines import FRAMES_PER_SECOND
 from otcache.progress import Advance, Stages
 from otcache.report.results import FULL, Cell, Missing, Results
 from otcache_core import OtcacheError

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from otcache.opening import find_demo, read_lines
+from otcache.pipelines import find_demo, read_lines
 from otcache.report.results import Label
 from otcache.running import load_policy
 from otcache_core import FileError, OtcacheError
@@ -43,7 +43,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     Args:
         title: heading of the report.
-        pipeline: as ``otcache.opening.open_pipeline`` takes it: every worker opens its own.
+        pipeline: as ``otcache.pipelines.open_pipeline`` takes it: every worker opens its own.
         num_steps: N of the full run.
         budgets: B of the table, increasing.
         samples: (prompt, seed, tags) of each held-out image or video; tags joined by commas.
@@ -137,7 +137,7 @@ class Question:
         reference_steps: of the run that represents the ODE's solution; 0 makes none.
         batch_size: samples in one pipeline call if nothing is timed.
         frames_per_second: at which videos play in the report; by default the demo's own, or
-            :data:`~otcache.opening.FRAMES_PER_SECOND`.
+            :data:`~otcache.pipelines.FRAMES_PER_SECOND`.
         probe: name of a probe plugin; by default the first that supports the pipeline.
         executor: name of the executor plugin of methods that are schedules; by default the first.
 

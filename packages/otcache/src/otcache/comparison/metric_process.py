@@ -1,7 +1,7 @@
-"""A foreign metric in a process of its own: whatever it does there, it costs its own column.
+"""A foreign metric in a process of its own: whatever it does there, only its own column is lost.
 
 :func:`main` is the other end: a line of JSON a question on standard input, one an answer on standard output,
-pictures as files of arrays.
+images as files of arrays.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache.comparison.supervisor import LOOK, lines_of
 from otcache_core import OtcacheError, PluginError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric, VideoMetric
 from otcache_core.errors import expected
@@ -34,8 +35,6 @@ from otcache_core.plugins.info import ANY, reason_of
 
 #: Seconds that one question may take.
 LIMIT = 600.0
-#: Seconds between looks at whether the process is still there.
-LOOK = 0.5
 Floats = NDArray[np.floating]
 COMMAND = (sys.executable, "-c", "from otcache.comparison.metric_process import main; main()")
 KINDS: tuple[type[Metric], ...] = (QualityMetric, VideoMetric, PromptMetric, SetMetric)
@@ -69,7 +68,7 @@ def metric_in_process(
 
 
 class _Proxy:
-    """What stands for a metric here: its fields, and the process that has it."""
+    """Represents a metric here: its fields, and the process that has it."""
 
     def __init__(self, process: _MetricProcess, facts: dict[str, Any]) -> None:
         vars(self).update(facts, process=process)
@@ -114,7 +113,7 @@ def check_fields(metric: Metric) -> None:
     """
     kinds = QualityMetric | VideoMetric | PromptMetric | SetMetric
     if not isinstance(metric, kinds):
-        wanted = "a metric of pairs, of clips, of prompts or of a set"
+        wanted = "a metric of pairs, of videos, of prompts or of a set"
         raise PluginError(expected("it", type(metric).__name__, wanted))
     name, better = getattr(metric, "name", None), getattr(metric, "higher_is_better", None)
     if not (isinstance(name, str) and name):
@@ -146,7 +145,7 @@ def numbers(found: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 class _MetricProcess:
-    """This end: starts the process, and ends it when nobody holds it any more."""
+    """This end: starts the process, and ends it when it is garbage."""
 
     def __init__(self, limit: float) -> None:
         self._limit, self._number, self._lock = limit, 0, threading.Lock()
@@ -154,10 +153,8 @@ class _MetricProcess:
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         weakref.finalize(self, end_group, self._process)
-        self._lines: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(
-            target=_forward, args=(self._process.stdout, self._lines), daemon=True
-        ).start()
+        assert self._process.stdout is not None
+        self._lines = lines_of(self._process.stdout)
 
     def ask(self, question: dict[str, Any]) -> Any:
         """Return an answer.
@@ -169,7 +166,7 @@ class _MetricProcess:
         with self._lock:
             self._number += 1
             line = json.dumps({"number": self._number, "question": question})
-            with suppress(OSError):  # of one that has ended, which is told below
+            with suppress(OSError):  # of one that has ended, as is reported below
                 self._process.stdin.write(line.encode() + b"\n")
                 self._process.stdin.flush()
             answer = self._answer()
@@ -196,13 +193,13 @@ class _MetricProcess:
                     f"it ended the process that it was asked in, with status {status}."
                 )
             answer: dict[str, Any] = json.loads(line)
-            if answer["number"] == self._number:  # none that nobody waited for
+            if answer["number"] == self._number:  # an earlier one came too late
                 return answer
 
     def measure(
         self, stacks: Sequence[NDArray[Any]], prompts: Sequence[str] | None = None
     ) -> NDArray[np.float64]:
-        """Return what the metric gives for some pictures."""
+        """Return what the metric gives for some images."""
         with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
             files = [str(Path(folder, f"{i}.npy")) for i in range(len(stacks))]
             for file, stack in zip(files, stacks, strict=True):
@@ -211,17 +208,10 @@ class _MetricProcess:
             return np.asarray(self.ask({"stacks": files, "prompts": texts}), np.float64)
 
 
-def _forward(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    with stream:
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
-
-
 def main() -> None:
-    """Answer questions until there is nobody to ask them."""
+    """Answer questions until standard input is closed."""
     answers, questions = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.dup(0)
-    os.dup2(2, 1)  # whatever a metric prints is no answer
+    os.dup2(2, 1)  # what a metric prints is no answer
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # and what it reads no question
     asked: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_take_questions, args=(questions, asked), daemon=True).start()
@@ -273,5 +263,5 @@ def _measured(metric: Any, stacks: Sequence[str], prompts: list[str] | None) -> 
     shape = () if isinstance(metric, SetMetric) else (len(arrays[0]),)
     found = numbers(metric(*copies, *([] if prompts is None else [tuple(prompts)])), shape)
     if not all(map(np.array_equal, copies, arrays)):
-        raise PluginError("it changes the pictures that it is given.")
+        raise PluginError("it changes the images that it is given.")
     return found

@@ -1,4 +1,4 @@
-"""A comparison from end to end."""
+"""Run a comparison from end to end, each method in a process of its own."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Settings:
         retry: try again what failed.
         progress: show how far it is, on standard error.
         command: the command line, for the report.
-        metrics: names of metric plugins, ``name=path`` where one needs weights or data; the usual ones
-            that are installed where empty.
+        metrics: names of metric plugins, ``name=path`` if one needs weights or data; by default the
+            usual ones that are installed.
     """
 
     limit: float = 600.0
@@ -61,8 +61,8 @@ def compare(
     """Run methods beside each other, each in a process of its own, and write the report.
 
     What is finished is kept in the folder: the same call goes on where it stopped, and once all is
-    done it only writes the report again. A method that crashes, hangs or cannot be run stands in the
-    report with its reason; the others go on.
+    done it only writes the report again. A method that crashes, hangs or cannot be run is in the report
+    with its reason; the others go on.
 
     Args:
         job: what is compared.
@@ -70,8 +70,8 @@ def compare(
             baselines.
         directory: made if missing.
         settings: limits and bars.
-        registry: where plugins come from; None: the installed ones. Each process makes it anew of its
-            description, so it holds what was installed, and modules that can be imported.
+        registry: where plugins come from; None: the installed ones. Each process makes its own from its
+            description, so it may hold what is installed, and modules that can be imported.
 
     Returns:
         The results, and the files written.
@@ -98,9 +98,9 @@ def compare(
 
 
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
-    """The baselines of these names, all of them where there is none.
+    """Return the baselines of these names, or all of them if no name is given.
 
-    Names are given as ``distribution/name`` where the bare one means another plugin.
+    A name is given as ``distribution/name`` if the bare one means another plugin.
 
     Raises:
         OtcacheError: naming what is unknown, and the nearest names.
@@ -121,7 +121,7 @@ def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
 
 
 def _methods(offers: Callable[[str], list[Offer]], registry: Registry) -> dict[str, str]:
-    """What a method may be called, to its name."""
+    """Return what a method may be called, to its name."""
     baselines = _names(offers("baselines"), registry)
     solvers = _names(offers("solvers"), registry)
     names = {**{name: name for name in baselines.values()}, **baselines}
@@ -131,7 +131,7 @@ def _methods(offers: Callable[[str], list[Offer]], registry: Registry) -> dict[s
 
 
 def _names(offers: Sequence[Offer], registry: Registry) -> dict[str, str]:
-    """Qualified names of offers to those by which :meth:`Registry.resolve` finds them."""
+    """Return qualified names of offers to the names by which :meth:`Registry.resolve` finds them."""
     found = {}
     for offer in offers:
         same = [other for other in offers if other.info.name == offer.info.name]
@@ -154,7 +154,7 @@ def _run_all(
     first = [FULL] if measured else [FULL, CALIBRATION]
     with stages.rows("running methods", len(methods) + len(first)) as report:
         supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
-        # What failed for want of a calibration is tried again with it.
+        # What failed without a calibration is tried again with it.
         wanting = () if measured else filter(solver_of, methods)
         for method in (*first, *(methods if settings.retry else wanting)):
             folder.of(method).forget_failures()
@@ -173,7 +173,7 @@ def _run_all(
 
 
 def _fail_without_calibration(folder: Folder, methods: Sequence[str]) -> None:
-    """Write down of every solver why the calibration that it plans from could not be made."""
+    """Write for every solver why the calibration that it plans from could not be made."""
     reason = folder.of(CALIBRATION).failures().get("")
     for method in methods:
         if reason is not None and solver_of(method):
@@ -181,7 +181,7 @@ def _fail_without_calibration(folder: Folder, methods: Sequence[str]) -> None:
 
 
 def _provenance(job: Job) -> dict[str, Any]:
-    """What the figures are bound to; opens no pipeline."""
+    """Return what the figures depend on; no pipeline is opened."""
     return {
         "pipeline": job.pipeline,
         "num_steps": job.num_steps,

@@ -30,43 +30,43 @@ class Supervisor:
         folder: of the comparison.
         limit: seconds that one piece of work may take: a calibration, or a setting.
         threads: of each worker; 0 leaves that to its libraries.
-        report: told of progress.
+        show: called with the method, what it is at, and how many of how many settings are done.
         command: of a worker; folder, method and registry are added to it.
-        stop: once set, workers are ended, nothing is written down of them, and none is started.
+        stop: once set, workers are ended, nothing is written of them, and none is started.
         registry: from which a worker makes its own.
     """
 
     folder: Folder
     limit: float
     threads: int
-    report: Report
+    show: Report
     command: tuple[str, ...] = (sys.executable, "-m", "otcache.comparison.worker")
     stop: threading.Event = field(default_factory=threading.Event)
     registry: RegistryDescription = field(default_factory=RegistryDescription)
 
     def run(self, method: str) -> None:
-        """Do what is missing of a method. What fails is written down and not tried again."""
+        """Do what is missing of a method. What fails is written and not tried again."""
         part = self.folder.of(method)
         while "" not in part.failures() and not _finished(part):
             ended = None if self.stop.is_set() else _Watch(self, method, part).ended()
             if ended is None or ended[0] in part.failures():  # nor begun for ever
                 break
             part.keep_failure(*ended)
-        plan, lost = part.plan(), len(part.failures())
-        total = len(plan.distinct) if plan else 1
-        self.report(method, f"{lost} could not be run" if lost else "", total, total)
+        assigned, lost = part.assignment(), len(part.failures())
+        total = len(assigned.distinct) if assigned else 1
+        self.show(method, f"{lost} could not be run" if lost else "", total, total)
 
 
 def _finished(part: MethodFolder) -> bool:
-    """Whether every setting of a plan has run or failed."""
-    plan, failed = part.plan(), part.failures()
-    return plan is not None and all(
-        label in failed or part.run(label) is not None for label in plan.distinct
+    """Whether every setting that was assigned has run or failed."""
+    assigned, failed = part.assignment(), part.failures()
+    return assigned is not None and all(
+        label in failed or part.run(label) is not None for label in assigned.distinct
     )
 
 
 class _Watch:
-    """One process."""
+    """Follows one process."""
 
     def __init__(self, supervisor: Supervisor, method: str, part: MethodFolder) -> None:
         self._supervisor, self._method, self._part = supervisor, method, part
@@ -74,7 +74,7 @@ class _Watch:
         self._labels: list[str] = []
 
     def ended(self) -> tuple[str, str] | None:
-        """None if it did all its work, else the setting that failed ("" for all) and why."""
+        """Return None if it did all its work, else the setting that failed ("" for all) and why."""
         with self._part.log.open("ab") as log:
             process = self._start(log)
             try:
@@ -89,7 +89,7 @@ class _Watch:
         registry = json.dumps(asdict(self._supervisor.registry))
         path = str(self._supervisor.folder.path)
         command = [*self._supervisor.command, path, self._method, registry]
-        # Ctrl-C is ours alone; a worker ends with the pipe on its standard input, however we end.
+        # Ctrl-C reaches this process alone; a worker ends when its standard input is closed.
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -101,20 +101,18 @@ class _Watch:
 
     def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, str] | None:
         assert process.stdout is not None
-        lines: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
-        clock = _Clock(self._supervisor.limit)
-        while True:
-            if self._supervisor.stop.is_set():
-                return None
+        lines, limit = lines_of(process.stdout), self._supervisor.limit
+        ends = time.monotonic() + limit
+        while not self._supervisor.stop.is_set():
+            left = max(0.0, ends - time.monotonic())
             try:
-                line = lines.get(timeout=min(clock.left, LOOK))
+                line = lines.get(timeout=min(left, LOOK))
             except queue.Empty:
                 if process.poll() is not None and lines.empty():  # a child of it holds the pipe
                     return self._after(process.wait())
-                if clock.left:
+                if left:
                     continue
-                return self._failure(f"took longer than {self._supervisor.limit:g} s")
+                return self._failure(f"took longer than {limit:g} s")
             if line is None:
                 return self._after(process.wait())
             event = _event(line)
@@ -125,25 +123,26 @@ class _Watch:
             if event["event"] == "failed":
                 return self._failure(f"failed while at {self._place}: {event['reason']}")
             if event["event"] in ("begin", "end"):
-                clock.restart()
+                ends = time.monotonic() + limit
             self._note(event)
+        return None
 
     def _note(self, event: Event) -> None:
-        if event["event"] == "plan":
+        if event["event"] == "assigned":
             self._labels = event["labels"]
         elif event["event"] == "begin":
             self._at, self._working = event["what"], True
         elif event["event"] == "end":
             self._working = False
         done = sum(self._part.run(label) is not None for label in self._labels)
-        self._supervisor.report(self._method, self._at, done, max(1, len(self._labels)))
+        self._supervisor.show(self._method, self._at, done, max(1, len(self._labels)))
 
     @property
     def _place(self) -> str:
         return self._at or "its start"
 
     def _after(self, code: int) -> tuple[str, str]:
-        """Say what is known of a process that did not say how it ended."""
+        """Return what is known of a process that did not say how it ended."""
         lines = self._part.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1].strip() if lines else "it said nothing"
         how = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
@@ -155,7 +154,7 @@ class _Watch:
 
 
 def _event(line: bytes) -> Event:
-    """Return what a line says; what was printed before there was a channel says nothing."""
+    """Return the event of a line; what was printed before there was a channel is none."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -163,36 +162,29 @@ def _event(line: bytes) -> Event:
     return event if isinstance(event, dict) and "event" in event else {"event": ""}
 
 
-class _Clock:
-    """What is left of a limit; never less than nothing."""
+def lines_of(stream: IO[bytes]) -> queue.Queue[bytes | None]:
+    """Read a stream in a thread; return its lines as they come, and None at its end."""
+    lines: queue.Queue[bytes | None] = queue.Queue()
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self.restart()
+    def read() -> None:
+        with stream:
+            for line in stream:
+                lines.put(line)
+        lines.put(None)
 
-    def restart(self) -> None:
-        self._ends = time.monotonic() + self._limit
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self._ends - time.monotonic())
-
-
-def _read(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
-    with stream:
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
+#: Exit status of a worker whose supervisor has ended.
 ORPHANED = 3
 
 
 class Channel:
-    """The worker's end. Whatever libraries print goes to standard error from here on.
+    """The worker's end: one JSON object a line on standard output.
 
-    Standard input is a pipe that closes when the supervisor ends, in whatever way: this process ends then
-    too, in the middle of its work.
+    Whatever libraries print goes to standard error from here on. Standard input is a pipe that closes when
+    the supervisor ends, in whatever way: this process ends then too, in the middle of its work.
     """
 
     def __init__(self) -> None:
@@ -206,7 +198,7 @@ class Channel:
 
         Args:
             event: ``begin`` and ``end`` of a piece of work with a time limit of its own, ``step`` inside
-                one, ``plan`` once it is known, ``absent`` or ``failed`` with the reason, ``done`` at the end.
+                one, ``assigned`` once settings are assigned to budgets, ``absent`` or ``failed`` with the reason, ``done`` at the end.
             facts: plain data.
         """
         self._lines.write(json.dumps({"event": event, **facts}) + "\n")

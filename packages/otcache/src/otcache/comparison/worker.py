@@ -30,8 +30,8 @@ from otcache.comparison.folder import (
     MethodFolder,
     Run,
 )
+from otcache.comparison.scheduled import Tuning
 from otcache.comparison.supervisor import Channel
-from otcache.comparison.tuning import Tuning
 from otcache.report.results import FULL, Missing
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Baseline, BaselineSetting

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.demo.run import DemoOutcome
+from otcache.media import writers
 from otcache.report.analysis import headlines
 from otcache.report.results import FULL, OURS
-from otcache.saving import writers
 from otcache_core import FileError
 from otcache_core.plugins import Registry
 

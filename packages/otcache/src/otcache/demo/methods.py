@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from otcache.comparison.baselines import LeMiCa, MeanCache, ScheduledBaseline, UniformSteps
-from otcache.comparison.tuning import Tuning
+from otcache.comparison.scheduled import Tuning
 from otcache_core import Schedule
 from otcache_core.policy import Policy
 

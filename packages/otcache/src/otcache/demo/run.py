@@ -14,16 +14,15 @@ from otcache.calibration.calibrate import calibrate
 from otcache.comparison.collect import without
 from otcache.comparison.job import spread
 from otcache.comparison.metrics import Measures
+from otcache.comparison.scheduled import Tuning
 from otcache.comparison.timing import ROUNDS, Speed, Timed, speed, take_turns
-from otcache.comparison.tuning import Tuning
 from otcache.demo.methods import Method, methods
 from otcache.demo.settings import DemoSettings
-from otcache.opening import open_demo
+from otcache.pipelines import open_demo
 from otcache.planning import plan
 from otcache.progress import Advance, Stages
 from otcache.report.results import FULL, Cell, Results
-from otcache.running import accelerate
-from otcache.targets import choose
+from otcache.running import accelerate, choose
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import SampleRequest, VideoMetric

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlparse
 from rich.table import Table
 from rich.text import Text
 
-from otcache.plugin_tools.kinds import in_words, spelled
+from otcache.plugin_tools.listing import in_words, spelled
 from otcache.plugin_tools.toy_kits import kit_of
 from otcache_core.errors import PluginError
 from otcache_core.plugins import KINDS, Registry

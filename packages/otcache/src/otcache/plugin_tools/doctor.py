@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
-from otcache.plugin_tools.finding import Finding
-from otcache.plugin_tools.kinds import spelled
-from otcache.plugin_tools.requirements import requirement_findings
-from otcache.plugin_tools.settings import settings_findings
+from otcache.plugin_tools.environment import Finding, requirement_findings, settings_findings
+from otcache.plugin_tools.listing import spelled
 from otcache_core.errors import PluginError
 from otcache_core.plugins import API_VERSION, KINDS, Registry
 from otcache_core.plugins.census import Finding as Wrong

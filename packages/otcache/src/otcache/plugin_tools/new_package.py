@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from otcache.plugin_tools.kinds import in_words, spelled
+from otcache.plugin_tools.listing import in_words, spelled
 from otcache_core.errors import OtcacheError, PluginError, PluginWarning, expected
 from otcache_core.plugins import API_VERSION, Info, Registry
 from otcache_core.plugins.lookups import CONTRACTS

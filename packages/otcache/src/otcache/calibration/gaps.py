@@ -7,15 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from otcache.calibration.recipe import QUANTILE, solver_of
-from otcache.planning import nodes_of
-from otcache.solving import problem_of
+from otcache.planning import nodes_of, problem_of
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import ScheduleSolver
-from otcache_core.interpolation import ends_at
 
 if TYPE_CHECKING:
-    from otcache.calibration.bench import Solved, Workbench
+    from otcache.calibration.contest import Solved, Workbench
 
 
 def interpolated(bench: Workbench, calibration: Calibration) -> Calibration:
@@ -37,7 +35,7 @@ def _between(
     if nodes is None:
         return
     for budget in range(2, calibration.num_steps):
-        ends = ends_at(nodes, budget)
+        ends = nodes.interpolation.ends(budget)
         if ends is None:
             continue
         if (budget, *ends) not in solved:

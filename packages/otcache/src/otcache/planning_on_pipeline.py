@@ -11,20 +11,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration.bench import Job, Ledger
-from otcache.calibration.contest import UNIFORM, clearly_below, log_errors
+from otcache.calibration.contest import UNIFORM, Job, Ledger, clearly_below, log_errors
 from otcache.calibration.recipe import FITTED, name_of, solver_of
-from otcache.calibration.record import request_of
-from otcache.calibration.reproduction import Reproduced, reproduced
+from otcache.calibration.record import Reproduced, reproduced, request_of
 from otcache.inspection import kept_table, price
+from otcache.planning import frontier_of, problem_of, solution_of
 from otcache.progress import Stages
-from otcache.solving import frontier_of, problem_of, solution_of
-from otcache.targets import choose
+from otcache.running import choose
 from otcache_core import Need, OtcacheError, Schedule
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Evaluator, ScheduleSolver
 from otcache_core.errors import MismatchError, expected
-from otcache_core.interpolation import schedule_on
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy, same_grid
@@ -235,7 +232,7 @@ class _Bench:
         self.ledger.stage = "comparison"
         n, own = self.calibration.num_steps, self.fitted.schedule(budget)
         uniform = Schedule(n, uniform_steps(n, budget))
-        theirs = [] if found is None else [schedule_on(self.fitted, found.computed), found]
+        theirs = [] if found is None else [self.fitted.interpolation.on(found.computed), found]
         logs = self._logs(list(dict.fromkeys([own, uniform, *theirs])))
         if self.fits and found is not None:
             logs |= self._logs([Schedule(n, found.computed)], fit=True)

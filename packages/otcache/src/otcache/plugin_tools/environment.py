@@ -1,19 +1,97 @@
-"""What is wrong with the requirements of distributions that offer plugins."""
+"""What is wrong with the environment of plugins: variables that name them, and versions they require."""
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from itertools import chain
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
+from rich.text import Text
 
-from otcache.plugin_tools.finding import Finding
-from otcache_core.plugins.discovery import normalise
+from otcache_core.plugins.discovery import CORE, Point, normalise
+
+
+class Finding(NamedTuple):
+    """Something that is wrong with installed plugins.
+
+    Args:
+        package: the distribution; "" for the environment.
+        plugin: the hook, the entry point or the plugin as ``solvers mine``; a variable's name for the
+            environment.
+        what: what is wrong, in words.
+        remedy: what to do about it.
+    """
+
+    package: str
+    plugin: str
+    what: str
+    remedy: str
+
+
+def finding_lines(findings: Sequence[Finding]) -> Iterator[Text]:
+    """Yield the lines of each package: a finding with its hook or plugin, and below it the remedy."""
+    package: str | None = None
+    for found in sorted(findings, key=lambda f: f.package):
+        if found.package != package:
+            package = found.package
+            yield Text(package or "environment", style="bold")
+        where = f"{found.plugin}: " if found.plugin else ""
+        yield Text(f"  {where}{found.what}")
+        yield Text(f"    {found.remedy}", style="green")
+
+
+DISABLE, LOAD, STRICT = "OTCACHE_DISABLE_PLUGINS", "OTCACHE_LOAD_PLUGINS", "OTCACHE_STRICT_PLUGINS"
+#: All that otcache reads.
+VARIABLES = (DISABLE, LOAD, STRICT, "OTCACHE_CACHE_DIR")
+#: What leaves out everything but core.
+ALL = ("all", "1")
+SWITCHES = ("", "0", "1", "true", "false", "yes", "no", "on", "off")
+
+
+def settings_findings(points: Iterable[Point]) -> Iterator[Finding]:
+    """Yield what is misspelt in the environment.
+
+    Args:
+        points: every entry point there is, also those that the environment leaves out.
+    """
+    known = {CORE} | {normalise(part) for p in points for part in (p.name, p.distribution)}
+    yield from _unknown_variables(os.environ)
+    for variable, others in ((DISABLE, ALL), (LOAD, ())):
+        for name in os.environ.get(variable, "").split(","):
+            if name.strip() and normalise(name) not in known | set(others):
+                yield _unknown_name(variable, name.strip(), known)
+    value = os.environ.get(STRICT, "")
+    if value.strip().lower() not in SWITCHES:
+        what = f"its value {value!r} is neither on nor off, and counts as off"
+        yield Finding("", STRICT, what, "set it to 1, or unset it")
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Finding]:
+    for name in sorted(environment):
+        if name.startswith("OTCACHE_") and name not in VARIABLES:
+            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.75)
+            remedy = f"rename it {near[0]}" if near else f"unset it: there are {_list(VARIABLES)}"
+            yield Finding("", name, "otcache reads no such variable", remedy)
+
+
+def _unknown_name(variable: str, name: str, known: Iterable[str]) -> Finding:
+    near = difflib.get_close_matches(normalise(name), sorted(known), n=1)
+    what = f"it names {name!r}, which is no installed distribution or entry point"
+    remedy = f"write {near[0]!r}" if near else f"take it out: there are {_list(sorted(known))}"
+    return Finding("", variable, what, remedy)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
 
 #: Distributions of otcache that others have to get along with.
 OURS = ("otcache-core", "otcache", "otcache-solvers", "otcache-diffusers", "otcache-video")
