@@ -59,7 +59,7 @@ def refused() -> dict[str, str]:
     """What is said where a library is needed."""
     from otcache_core.errors import OtcacheError
     from otcache_core.plugins import Registry
-    from otcache_diffusers.metrics.real_pictures import read_pictures
+    from otcache_diffusers.metrics.real_images import read_pictures
     from otcache_diffusers.recording.probe import TorchProbe
 
     folder = Path(tempfile.mkdtemp())

@@ -22,7 +22,7 @@ from demo_image.sprites import load_sprites
 from numpy.typing import NDArray
 
 from otcache_diffusers.demo import folder
-from otcache_diffusers.metrics.feature_moments import FeatureMoments
+from otcache_diffusers.metrics.frechet import FeatureMoments
 
 PICTURES = 512
 SEED = 77_000

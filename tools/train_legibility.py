@@ -24,7 +24,7 @@ from legibility.training import Plan, save, train
 from PIL import Image
 
 from otcache_diffusers import demo
-from otcache_diffusers.metrics.glyph_reader import GlyphReader
+from otcache_diffusers.metrics.legible import GlyphReader
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = "packages/otcache-diffusers/src/otcache_diffusers/metrics/weights/glyphs.safetensors"

@@ -17,13 +17,13 @@ from otcache.comparison.metrics import Measures
 from otcache.comparison.timing import Pair
 from otcache.estimating import ModelFolder, estimate
 from otcache.pipelines import read_samples
-from otcache.published import names, published
 from otcache.report import write_report
 from otcache.report.gallery import grid_png
 from otcache.report.images import Album
 from otcache.report.page import render
 from otcache.report.results import FULL, Cell, Missing, Results
 from otcache.report.tables import csv_table, document, summary_table
+from otcache.schedules import names, published
 from otcache_core import Info, Registry, hookimpl
 from otcache_core.contracts import QualityMetric
 from otcache_core.models import Architecture, CallCost, Canvas, Configs

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from otcache_diffusers.metrics.vgg16 import BLOCKS, Vgg16
 from PIL import Image
 from safetensors.numpy import save_file
 
 from fuzzing.loaders import Loader, one
 from otcache.estimating import estimate
 from otcache.pipelines import read_samples
-from otcache_diffusers.metrics.feature_moments import FeatureMoments
-from otcache_diffusers.metrics.real_pictures import read_pictures
+from otcache_diffusers.metrics.backbones import BLOCKS, Vgg16
+from otcache_diffusers.metrics.frechet import FeatureMoments
+from otcache_diffusers.metrics.real_images import read_pictures
 
 SHIPPED = Path(str(files("otcache_diffusers") / "demo_model" / "real_moments.safetensors"))
 FLUX = {

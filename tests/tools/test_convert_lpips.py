@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import convert_lpips
 
-from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
+from otcache_diffusers.metrics.lpips import LpipsVgg
 
 
 @pytest.mark.remedy(

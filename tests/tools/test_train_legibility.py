@@ -19,7 +19,7 @@ from demo_image import scenes  # noqa: E402
 from legibility import measuring, pictures, training  # noqa: E402
 from legibility.augment import augment  # noqa: E402
 
-from otcache_diffusers.metrics.glyph_reader import CLASSES, GlyphReader, scores  # noqa: E402
+from otcache_diffusers.metrics.legible import CLASSES, GlyphReader, scores  # noqa: E402
 
 DRAWN = ("shape",)
 """Scenes without a glyph that need no sprite."""

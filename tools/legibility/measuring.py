@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from otcache_diffusers.metrics.glyph_reader import CLASSES, GlyphReader
+from otcache_diffusers.metrics.legible import CLASSES, GlyphReader
 
 from .pictures import OTHERS, reconstruct, render_pool
 

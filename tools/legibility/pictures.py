@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
-from otcache_diffusers.metrics.glyph_reader import CLASSES
+from otcache_diffusers.metrics.legible import CLASSES
 
 NONE = len(CLASSES) - 1
 OTHERS = ("shape", "pair", "emoji")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from otcache_diffusers.metrics.glyph_reader import CLASSES, LAYERS, scores
+from otcache_diffusers.metrics.legible import CLASSES, LAYERS, scores
 
 from .augment import augment
 from .pictures import Pool

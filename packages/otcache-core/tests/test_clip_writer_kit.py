@@ -23,5 +23,5 @@ def test_a_flaw_is_found(flaw: str) -> None:
             return Flawed()
 
     with pytest.raises(AssertionError):  # noqa: PT012  # either law may find it
-        Kit().test_frames_order_rate_and_colours_are_the_clips()
-        Kit().test_the_clip_is_not_changed()
+        Kit().test_frames_order_rate_and_colours_are_the_videos()
+        Kit().test_single_precision_will_do_and_is_not_changed()

@@ -76,7 +76,7 @@ def test_a_kit_fails_clips_whose_frames_are_off_by_one() -> None:
             return Late()
 
     with pytest.raises(AssertionError):
-        Kit().test_identical_clips_are_best()
+        Kit().test_identical_inputs_are_best()
 
 
 def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
@@ -85,7 +85,7 @@ def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
             return Rolled()
 
     with pytest.raises(AssertionError):
-        Kit().test_pictures_do_not_influence_each_other()
+        Kit().test_values_do_not_depend_on_the_batch()
     with pytest.raises(AssertionError):
         Kit().test_the_known_answer()
 
@@ -96,7 +96,7 @@ def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
             return Forgetful()
 
     with pytest.raises(AssertionError):
-        Kit().test_every_picture_counts()
+        Kit().test_every_image_counts()
 
 
 @pytest.mark.parametrize(

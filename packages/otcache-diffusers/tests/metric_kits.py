@@ -24,14 +24,9 @@ from otcache_core.testing import (
 from otcache_core.testing.metric_laws import waves
 from otcache_diffusers.metrics.clip_score import ClipScore
 from otcache_diffusers.metrics.frechet import Frechet
-from otcache_diffusers.metrics.haarpsi import HaarPsi
 from otcache_diffusers.metrics.image_reward import ImageReward
-from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
-from otcache_diffusers.metrics.ms_ssim import MsSsim
-from otcache_diffusers.metrics.psnr import Psnr
-from otcache_diffusers.metrics.rmse import Rmse
-from otcache_diffusers.metrics.ssim import Ssim
+from otcache_diffusers.metrics.lpips import Lpips, LpipsVgg
+from otcache_diffusers.metrics.pairwise import HaarPsi, MsSsim, Psnr, Rmse, Ssim
 from otcache_diffusers.recording.quiet import quiet_loading
 
 Array = NDArray[np.float64]

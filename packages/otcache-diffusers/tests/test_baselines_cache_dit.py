@@ -16,7 +16,7 @@ import tiny
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
-from otcache_diffusers.baselines.dbcache import library
+from otcache_diffusers.baselines import cache_dit
 
 HERE = Path(__file__).parent
 N = 10
@@ -133,7 +133,7 @@ def test_what_cannot_be_run_has_a_reason(facts: dict[str, Any]) -> None:
 def test_another_version_or_none_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, version: str, reason: str
 ) -> None:
-    monkeypatch.setattr(library, "version_of", lambda name: version)
+    monkeypatch.setattr(cache_dit, "version_of", lambda name: version)
     baseline = Registry().create("baselines", "dbcache")
     assert baseline.supports(tiny.flux().pipe, SampleRequest(("a",), (0,), N)) == reason
     declared = requires("otcache-diffusers") or []

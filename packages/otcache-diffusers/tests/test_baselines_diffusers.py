@@ -20,13 +20,15 @@ from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import OtcacheError
 from otcache_core.plugins import Registry
 from otcache_core.testing.baselines import BaselineConformance
-from otcache_diffusers.baselines.diffusers_caches import reasons
-from otcache_diffusers.baselines.diffusers_caches.contexts import contexts_of
-from otcache_diffusers.baselines.diffusers_caches.hooked import hooked
-from otcache_diffusers.baselines.diffusers_caches.knob import differing_intervals, geometric
-from otcache_diffusers.baselines.diffusers_caches.mag_cache_ratios import magnitude_ratios
-from otcache_diffusers.baselines.diffusers_caches.mag_cache_rule import MagCacheRule
-from otcache_diffusers.baselines.diffusers_caches.sea_cache_adapter import flux_latents
+from otcache_diffusers.baselines import diffusers_caches
+from otcache_diffusers.baselines.diffusers_caches import (
+    contexts_of,
+    differing_intervals,
+    geometric,
+    hooked,
+)
+from otcache_diffusers.baselines.mag_cache import MagCacheRule, magnitude_ratios
+from otcache_diffusers.baselines.sea_cache import flux_latents
 from otcache_diffusers.demo import CALL, load
 
 N = 8
@@ -374,9 +376,9 @@ def test_reasons_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
             nn.Linear(1, 1), ask
         )
     with monkeypatch.context() as old:
-        old.setattr(reasons, "cache_config", lambda name: None)
+        old.setattr(diffusers_caches, "cache_config", lambda name: None)
         assert baseline_of("sea-cache").supports(tiny.flux().pipe, ask) == (
-            f"{reasons.DIFFUSERS} has no SeaCacheConfig: install a later one"
+            f"{diffusers_caches.DIFFUSERS} has no SeaCacheConfig: install a later one"
         )
     assert baseline_of("sea-cache").supports(tiny.flux().pipe, ask) == ""
 
@@ -385,7 +387,7 @@ def test_a_second_transformer_and_unknown_blocks_are_reasons(pipe: Any) -> None:
     strange = copy.deepcopy(pipe)
     strange.transformer.single_transformer_blocks[0] = nn.Identity()
     reason = baseline_of("first-block-cache").supports(strange, request())
-    assert reason == f"{reasons.DIFFUSERS} does not know how to pass over a Identity"
+    assert reason == f"{diffusers_caches.DIFFUSERS} does not know how to pass over a Identity"
     pipe.transformer_2 = copy.deepcopy(pipe.transformer)
     assert "has two transformers" in baseline_of("mag-cache").supports(pipe, request())
 

@@ -27,7 +27,7 @@ from otcache_core.errors import ExecutionError, OtcacheError
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_diffusers.baselines.fewer_steps import SAMPLERS
-from otcache_diffusers.baselines.fewer_steps.flow_grid import FlowMatchGrid
+from otcache_diffusers.baselines.flow_solvers import FlowMatchGrid
 
 REQUEST = SampleRequest(("a",), (0,), 30)
 BUDGETS = (5, 6, 8)

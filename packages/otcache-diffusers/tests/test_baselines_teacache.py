@@ -19,9 +19,7 @@ from otcache_core.contracts import BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
-from otcache_diffusers.baselines.teacache.baseline import TeaCache
-from otcache_diffusers.baselines.teacache.policy import TeaCachePolicy
-from otcache_diffusers.baselines.teacache.rule import Rule, change, fitted
+from otcache_diffusers.baselines.teacache import Rule, TeaCache, TeaCachePolicy, change, fitted
 from otcache_diffusers.hooks import denoisers_of, drive
 
 N = 8

@@ -14,7 +14,7 @@ from torch import nn
 
 from otcache_core.errors import OtcacheError
 from otcache_diffusers.compat import is_a, is_pipeline, load, pipeline_class
-from otcache_diffusers.metrics.ssim import Ssim
+from otcache_diffusers.metrics.pairwise import Ssim
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
 

@@ -12,9 +12,13 @@ from PIL import Image
 
 from otcache_core import FileError, OtcacheError
 from otcache_core.testing.metric_laws import waves
-from otcache_diffusers.metrics.deep_features import RunningMoments, deep_features
-from otcache_diffusers.metrics.feature_moments import FeatureMoments
-from otcache_diffusers.metrics.frechet import Frechet, distance
+from otcache_diffusers.metrics.frechet import (
+    FeatureMoments,
+    Frechet,
+    RunningMoments,
+    deep_features,
+    distance,
+)
 
 Array = NDArray[np.float64]
 SHAPE = (64, 64, 3)

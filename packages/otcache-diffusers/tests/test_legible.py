@@ -17,8 +17,7 @@ from safetensors.numpy import load
 
 from otcache_core.errors import OtcacheError
 from otcache_diffusers import demo
-from otcache_diffusers.metrics.glyph_reader import CLASSES, GlyphReader, scores
-from otcache_diffusers.metrics.legible import Legible
+from otcache_diffusers.metrics.legible import CLASSES, GlyphReader, Legible, scores
 
 Array = NDArray[np.float64]
 PACKED = files("otcache_diffusers.metrics").joinpath("weights/glyphs.safetensors")

@@ -17,9 +17,8 @@ import torch
 from safetensors.numpy import load, save_file
 
 from otcache_core import FileError, OtcacheError
-from otcache_diffusers.metrics.alexnet import AlexNet
-from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.metrics.lpips_vgg import LpipsVgg
+from otcache_diffusers.metrics.backbones import AlexNet
+from otcache_diffusers.metrics.lpips import Lpips, LpipsVgg
 
 EXAMPLES = os.environ.get("OTCACHE_LPIPS_EXAMPLES")
 PACKED = files("otcache_diffusers.metrics").joinpath("weights/lpips_alex.safetensors")

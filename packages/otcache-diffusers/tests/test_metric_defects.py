@@ -70,19 +70,19 @@ DEFECTS: dict[str, dict[Change, str]] = {
         another_range: "the_known_answer",
         blue_first: "the_known_answer",
         blue_first_in_both: "the_known_answer",
-        off_by_one: "pictures_do_not_influence_each_other",
+        off_by_one: "values_do_not_depend_on_the_batch",
     },
     "prompts": {
         white_to_black: "the_known_answer",
         another_range: "the_known_answer",
         blue_first: "the_known_answer",
-        off_by_one: "pictures_do_not_influence_each_other",
+        off_by_one: "values_do_not_depend_on_the_batch",
     },
     "set": {
         white_to_black: "the_known_answer",
         another_range: "the_known_answer",
         blue_first: "the_known_answer",
-        one_left_out: "every_picture_counts",
+        one_left_out: "every_image_counts",
     },
 }
 

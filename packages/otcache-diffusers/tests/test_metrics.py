@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError
 from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.metrics.psnr import Psnr
-from otcache_diffusers.metrics.rmse import Rmse
-from otcache_diffusers.metrics.ssim import Ssim
+from otcache_diffusers.metrics.pairwise import Psnr, Rmse, Ssim
 
 METRICS = [Rmse, Psnr, Ssim, Lpips]
 Array = NDArray[np.float64]

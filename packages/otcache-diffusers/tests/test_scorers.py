@@ -12,8 +12,7 @@ from PIL import Image
 
 from otcache_core import OtcacheError
 from otcache_core.testing.metric_laws import waves
-from otcache_diffusers.metrics.clip_pixels import MEAN, STD, clip_pixels
-from otcache_diffusers.metrics.clip_score import ClipScore
+from otcache_diffusers.metrics.clip_score import MEAN, STD, ClipScore, clip_pixels
 from otcache_diffusers.metrics.image_reward import ImageReward
 
 CPU = torch.device("cpu")

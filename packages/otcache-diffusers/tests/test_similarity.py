@@ -9,9 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
-from otcache_diffusers.metrics.haarpsi import HaarPsi
-from otcache_diffusers.metrics.ms_ssim import EXPONENTS, MsSsim, exponents
-from otcache_diffusers.metrics.ssim import Ssim
+from otcache_diffusers.metrics.pairwise import EXPONENTS, HaarPsi, MsSsim, Ssim, exponents
 
 Array = NDArray[np.float64]
 

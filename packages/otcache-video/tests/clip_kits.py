@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from otcache_diffusers.metrics.alexnet import AlexNet
 
 from otcache_core.contracts import VideoMetric
 from otcache_core.testing import KnownAnswer, VideoMetricConformance
+from otcache_diffusers.metrics.backbones import AlexNet
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.quiet import quiet_loading
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips

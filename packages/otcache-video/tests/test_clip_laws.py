@@ -16,9 +16,7 @@ from otcache_core import OtcacheError
 from otcache_core.contracts import VideoMetric, metric_values, per_frame
 from otcache_core.testing.metric_laws import moving
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.metrics.psnr import Psnr
-from otcache_diffusers.metrics.rmse import Rmse
-from otcache_diffusers.metrics.ssim import Ssim
+from otcache_diffusers.metrics.pairwise import Psnr, Rmse, Ssim
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
 from otcache_video.metrics.motion import STILL, Flicker, MotionMagnitude, WarpingError
 

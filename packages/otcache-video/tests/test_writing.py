@@ -79,7 +79,7 @@ class TestWebP(VideoWriterConformance):
 
 def test_players_are_told_what_the_colours_mean(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    Mp4().write(path, VideoWriterConformance.clip(), 24000 / 1001)
+    Mp4().write(path, VideoWriterConformance.video(), 24000 / 1001)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         coding = stream.codec_context
@@ -93,7 +93,7 @@ def test_players_are_told_what_the_colours_mean(tmp_path: Path) -> None:
 
 def test_a_preview_loops_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "clip.webp"
-    WebP().write(path, VideoWriterConformance.clip(), 8.0)
+    WebP().write(path, VideoWriterConformance.video(), 8.0)
     with Image.open(path) as picture:
         assert picture.info["loop"] == 0
         assert picture.n_frames == 5
@@ -103,7 +103,7 @@ def test_a_preview_loops_for_ever(tmp_path: Path) -> None:
 def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, writer: VideoWriter) -> None:
     paths = [tmp_path / f"{i}{writer.suffixes[0]}" for i in range(2)]
     for path in paths:
-        writer.write(path, VideoWriterConformance.clip(), 8.0)
+        writer.write(path, VideoWriterConformance.video(), 8.0)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
@@ -153,7 +153,7 @@ def test_milliseconds_do_not_drift() -> None:
 def test_no_codec_is_said_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = VideoWriterConformance.clip()
+    clip = VideoWriterConformance.video()
     assert {"av>=15.1", "pillow>=10"} <= set(requires("otcache-video") or ())
     monkeypatch.setattr("av.codec.codecs_available", {"mpeg4"})
     with pytest.raises(OtcacheError, match=r"encoder libx264.*only-binary=av"):

@@ -33,9 +33,9 @@ from otcache.comparison.timing import ABOVE, ROUNDS, Pair
 from otcache.comparison.worker import Bench, Worker, full_runs
 from otcache.pipelines import FRAMES_PER_SECOND
 from otcache.progress import Stages
-from otcache.published import published
 from otcache.report import write_report
 from otcache.report.results import FULL
+from otcache.schedules import published
 from otcache_core import FileError, OtcacheError
 from otcache_core.calibration import FACTS
 from otcache_core.contracts import (

@@ -180,7 +180,7 @@ def test_a_metric_is_called_by_its_distribution_but_for_ours() -> None:
     with pytest.warns(OtcacheNotice, match="^rmse of 'shadow' is left out: .*nowhere"):
         made = Measures.choose(("shadow/rmse",), "x", registry)
     assert [*made.metrics] == ["rmse"]
-    assert type(made.metrics["rmse"]).__module__ == "otcache_diffusers.metrics.rmse"
+    assert type(made.metrics["rmse"]).__module__ == "otcache_diffusers.metrics.pairwise"
 
 
 def test_no_metric_takes_the_place_of_one_of_the_table_s_own(

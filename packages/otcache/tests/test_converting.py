@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import otcache
-from otcache.published import names, published
-from otcache.schedules import KINDS, write_schedule
+from otcache.schedules import KINDS, names, published, write_schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_core.policy import Policy, Provenance
 

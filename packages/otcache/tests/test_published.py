@@ -10,7 +10,7 @@ import pytest
 from otcache import OtcacheError
 from otcache.comparison.baselines import FluxTable, LeMiCaTable
 from otcache.comparison.scheduled import Tuning
-from otcache.published import made_for, names, published
+from otcache.schedules import made_for, names, published
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
 

@@ -43,13 +43,15 @@ def otcache_provide_metrics() -> list[Info]:
     """Image metrics: of pairs of pictures in [0, 1], of prompts, of all pictures together."""
     home = "otcache_diffusers.metrics"
     offers = [
-        Info("rmse", f"{home}.rmse:Rmse", "root mean square error of pictures in [0, 1]"),
-        Info("psnr", f"{home}.psnr:Psnr", "peak signal-to-noise ratio in dB, float64"),
-        Info("ssim", f"{home}.ssim:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
-        Info("ms-ssim", f"{home}.ms_ssim:MsSsim", "structural similarity over up to five scales"),
-        Info("haarpsi", f"{home}.haarpsi:HaarPsi", "perceptual similarity by Haar wavelets"),
+        Info("rmse", f"{home}.pairwise:Rmse", "root mean square error of pictures in [0, 1]"),
+        Info("psnr", f"{home}.pairwise:Psnr", "peak signal-to-noise ratio in dB, float64"),
+        Info(
+            "ssim", f"{home}.pairwise:Ssim", "structural similarity, Gaussian window of sigma 1.5"
+        ),
+        Info("ms-ssim", f"{home}.pairwise:MsSsim", "structural similarity over up to five scales"),
+        Info("haarpsi", f"{home}.pairwise:HaarPsi", "perceptual similarity by Haar wavelets"),
         Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
-        Info("lpips-vgg", f"{home}.lpips_vgg:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
+        Info("lpips-vgg", f"{home}.lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
         Info("clip-score", f"{home}.clip_score:ClipScore", "fit to the prompt, CLIP by path"),
         Info("image-reward", f"{home}.image_reward:ImageReward", "human preference, by path"),
         Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real pictures by path"),
@@ -88,7 +90,7 @@ def otcache_provide_architectures() -> list[Info]:
 
 
 def _fewer_steps() -> list[Info]:
-    target = "otcache_diffusers.baselines.fewer_steps.baseline:FewerSteps"
+    target = "otcache_diffusers.baselines.fewer_steps:FewerSteps"
     about = {
         "own": "the pipeline's own sampler on B steps",
         "euler": "Euler on B steps",
@@ -104,7 +106,7 @@ def _fewer_steps() -> list[Info]:
 
 
 def _diffusers_caches() -> list[Info]:
-    home = "otcache_diffusers.baselines.diffusers_caches"
+    home = "otcache_diffusers.baselines"
     return [
         Info(
             "first-block-cache", f"{home}.first_block_cache:FirstBlockCache", "by the first block"
@@ -112,22 +114,22 @@ def _diffusers_caches() -> list[Info]:
         Info("mag-cache", f"{home}.mag_cache:MagCache", "by magnitudes calibrated on full runs"),
         Info("taylorseer", f"{home}.taylorseer:TaylorSeer", "modules forecast, by diffusers"),
         Info("sea-cache", f"{home}.sea_cache:SeaCache", "by the change of filtered latents"),
-        Info("pab", f"{home}.pyramid_attention:PyramidAttention", "attention used again"),
-        Info("faster-cache", f"{home}.faster_cache:FasterCache", "attention extrapolated"),
+        Info("pab", f"{home}.attention_caches:PyramidAttention", "attention used again"),
+        Info("faster-cache", f"{home}.attention_caches:FasterCache", "attention extrapolated"),
     ]
 
 
 def _teacache() -> list[Info]:
     about = "skips while the first block's input has changed little (arXiv 2411.19108)"
-    return [Info("teacache", "otcache_diffusers.baselines.teacache.baseline:TeaCache", about)]
+    return [Info("teacache", "otcache_diffusers.baselines.teacache:TeaCache", about)]
 
 
 def _cache_dit() -> list[Info]:
     home = "otcache_diffusers.baselines.dbcache"
-    dynamic, first_order = f"{home}.dynamic:DBCache", {"taylor_order": 1}
+    dynamic, first_order = f"{home}:DBCache", {"taylor_order": 1}
     offers = [
         Info("dbcache", dynamic, "cache-dit: by the first blocks' residual"),
         Info("dbcache-taylorseer", dynamic, "the same, extrapolated", options=first_order),
-        Info("dbcache-mask", f"{home}.mask:DBCacheMask", "cache-dit: by a mask of steps"),
+        Info("dbcache-mask", f"{home}:DBCacheMask", "cache-dit: by a mask of steps"),
     ]
     return [replace(offer, requires=("cache-dit",)) for offer in offers]

@@ -1,4 +1,4 @@
-"""What a solver asks of its problem and its machine, or one clear error."""
+"""What a solver needs of its problem and its environment, or one clear error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUIREMENTS = {
 
 
 def library(module: str, user: str, instead: str = "") -> Any:
-    """A heavy library, imported on use; ``scipy.optimize`` and the like are of ``scipy``.
+    """Import a heavy library on use; ``scipy.optimize`` and the like are of ``scipy``.
 
     Args:
         module: name to import.
@@ -50,7 +50,7 @@ def library(module: str, user: str, instead: str = "") -> Any:
 
 
 def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
-    """The problem's span costs.
+    """Return the problem's span costs.
 
     Raises:
         OtcacheError: if it has none.
@@ -64,7 +64,7 @@ def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
 
 
 def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
-    """The Gram matrix of the problem's outputs.
+    """Return the Gram matrix of the problem's outputs.
 
     Args:
         problem: the problem.
@@ -82,7 +82,7 @@ def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
 
 
 def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
-    """The problem's grid.
+    """Return the problem's grid.
 
     Args:
         problem: the problem.
@@ -96,8 +96,16 @@ def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
     return np.asarray(problem.grid, dtype=np.float64)
 
 
+def check_array(name: str, value: NDArray[np.float64], shape: tuple[int, ...]) -> None:
+    """Raise OtcacheError unless it has that shape, is not empty and all finite."""
+    if value.shape != shape or not value.size:
+        raise OtcacheError(expected(name, value.shape, f"of shape {shape}"))
+    if not np.isfinite(value).all():
+        raise OtcacheError(f"{name} holds NaN or infinity: record the runs again.")
+
+
 def displacements_of(problem: ScheduleProblem, solver: str) -> Displacements:
-    """The displacements of the problem's spans, measured if they are not yet.
+    """Return the displacements of the problem's spans, measured if they are not yet.
 
     Raises:
         OtcacheError: if it has none, or those of another N.
@@ -116,7 +124,7 @@ def displacements_of(problem: ScheduleProblem, solver: str) -> Displacements:
 
 
 def endpoints_of(problem: ScheduleProblem, solver: str) -> tuple[Schedule, Schedule]:
-    """The problem's anchor and reference.
+    """Return the problem's anchor and reference.
 
     Raises:
         OtcacheError: if one is missing.
@@ -131,7 +139,7 @@ def endpoints_of(problem: ScheduleProblem, solver: str) -> tuple[Schedule, Sched
 
 
 def evaluator_of(problem: ScheduleProblem, solver: str) -> Evaluator:
-    """The problem's evaluator.
+    """Return the problem's evaluator.
 
     Raises:
         OtcacheError: if there is none, or its runs have another N.
@@ -147,7 +155,7 @@ def evaluator_of(problem: ScheduleProblem, solver: str) -> Evaluator:
 
 
 def objective_of(evaluator: Evaluator, name: str | None) -> str | None:
-    """The name of an objective of the evaluator; None, its default, stays None.
+    """Check the name of an objective of the evaluator; None, its default, stays None.
 
     Raises:
         OtcacheError: if the evaluator has no such objective.

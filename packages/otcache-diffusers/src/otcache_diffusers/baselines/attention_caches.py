@@ -8,12 +8,13 @@ from itertools import product
 from typing import Any, final
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
-from otcache_diffusers.baselines.diffusers_caches.contexts import contexts_of, is_guided
-from otcache_diffusers.baselines.diffusers_caches.hooked import hooked
-from otcache_diffusers.baselines.diffusers_caches.knob import differing_intervals
-from otcache_diffusers.baselines.diffusers_caches.reasons import (
+from otcache_diffusers.baselines.diffusers_caches import (
     cannot_cache,
+    contexts_of,
+    differing_intervals,
     has_no_attention,
+    hooked,
+    is_guided,
     tells_no_timestep,
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config

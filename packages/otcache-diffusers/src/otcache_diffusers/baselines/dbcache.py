@@ -13,9 +13,14 @@ import numpy as np
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError, expected
 from otcache_core.numbers import integer
-from otcache_diffusers.baselines.dbcache.attached import attached
-from otcache_diffusers.baselines.dbcache.counting import calls_per_step
-from otcache_diffusers.baselines.dbcache.library import first_blocks, installed, library, unfit
+from otcache_diffusers.baselines.cache_dit import (
+    attached,
+    calls_per_step,
+    first_blocks,
+    installed,
+    library,
+    unfit,
+)
 from otcache_diffusers.recording.probe import TorchProbe
 
 

@@ -13,14 +13,14 @@ from torch import nn
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
-from otcache_diffusers.baselines.fewer_steps.adams_bashforth import AdamsBashforth
-from otcache_diffusers.baselines.fewer_steps.diffusers_stepper import DiffusersStepper
-from otcache_diffusers.baselines.fewer_steps.flow_grid import (
+from otcache_diffusers.baselines.flow_solvers import (
+    AdamsBashforth,
+    DiffusersStepper,
+    FewStepSampler,
     FlowMatchGrid,
     FlowStepper,
     is_flow_euler,
 )
-from otcache_diffusers.baselines.fewer_steps.sampler import FewStepSampler
 from otcache_diffusers.compat import DIFFUSERS, is_a, load
 from otcache_diffusers.hooks import unsupported
 
@@ -33,7 +33,7 @@ class Borrowed(FewStepSampler):
     """A solver of diffusers, on a flow-matching pipeline's noise levels or from its own configuration.
 
     A pipeline with ``FlowMatchEulerDiscreteScheduler`` keeps its very noise levels
-    (:class:`~otcache_diffusers.baselines.fewer_steps.flow_grid.FlowMatchGrid`). Any other scheduler must list
+    (:class:`~otcache_diffusers.baselines.flow_solvers.FlowMatchGrid`). Any other scheduler must list
     the solver among its ``compatibles``; then the solver is made from the scheduler's configuration, as
     diffusers advises.
 

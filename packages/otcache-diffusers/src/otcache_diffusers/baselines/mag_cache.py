@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.baselines.diffusers_caches.contexts import contexts_of
-from otcache_diffusers.baselines.diffusers_caches.hooked import hooked
-from otcache_diffusers.baselines.diffusers_caches.reasons import (
+from otcache_diffusers.baselines.diffusers_caches import (
     calls_several_times,
     cannot_cache,
     cannot_skip_blocks,
+    contexts_of,
     enters_no_context,
+    hooked,
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config, magnitude_hooks
 from otcache_diffusers.recording.quiet import quiet

@@ -10,13 +10,13 @@ from typing import Any, final
 import torch
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
-from otcache_diffusers.baselines.diffusers_caches.contexts import contexts_of
-from otcache_diffusers.baselines.diffusers_caches.hooked import hooked
-from otcache_diffusers.baselines.diffusers_caches.knob import geometric
-from otcache_diffusers.baselines.diffusers_caches.reasons import (
+from otcache_diffusers.baselines.diffusers_caches import (
     cannot_cache,
     cannot_skip_blocks,
+    contexts_of,
     enters_no_context,
+    geometric,
+    hooked,
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
-from otcache_diffusers.baselines.diffusers_caches.contexts import contexts_of
-from otcache_diffusers.baselines.diffusers_caches.hooked import hooked
-from otcache_diffusers.baselines.diffusers_caches.reasons import (
+from otcache_diffusers.baselines.diffusers_caches import (
     calls_several_times,
     cannot_cache,
+    contexts_of,
     enters_no_context,
+    hooked,
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config
 

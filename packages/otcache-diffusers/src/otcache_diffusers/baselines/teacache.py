@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError, expected
-from otcache_diffusers.baselines.teacache.first_norm import looked_at, no_first_norm
-from otcache_diffusers.baselines.teacache.walk import Walk
+from otcache_diffusers.baselines.teacache_blocks import Walk, looked_at, no_first_norm
 from otcache_diffusers.execution.blocks.lists import block_lists
 from otcache_diffusers.execution.blocks.stack import Residuals, Stack
 from otcache_diffusers.hooks import RunInfo, StepPolicy, denoisers_of, drive, unsupported
@@ -35,7 +34,7 @@ class TeaCache(Baseline):
     """The rule as published, written here: there is no library of it for arbitrary models.
 
     On a skipped step the block stacks are passed over and add the residual of the last computed step; see
-    :class:`~otcache_diffusers.baselines.teacache.rule.Rule` for when that is. The polynomial is fitted on
+    :class:`~otcache_diffusers.baselines.teacache.Rule` for when that is. The polynomial is fitted on
     the calibration samples, one call at a time, with the branches of guidance pooled; in a run each branch
     decides for itself. The thresholds of the ladder are those with which full runs of the calibration
     samples would have computed 2, 3, ... steps.

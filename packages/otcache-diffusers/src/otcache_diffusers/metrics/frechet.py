@@ -1,21 +1,24 @@
-"""Fréchet distance of pictures to real ones."""
+"""Frechet distance of images to real ones."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts.comparison import SetMetric
-from otcache_core.errors import OtcacheError, expected
-from otcache_diffusers.metrics.alexnet import AlexNet
-from otcache_diffusers.metrics.feature_moments import FeatureMoments
-from otcache_diffusers.metrics.local_files import local_path
-from otcache_diffusers.metrics.pairs import check_pictures
-from otcache_diffusers.metrics.real_pictures import read_pictures
+from otcache_core.errors import FileError, OtcacheError, expected, shortened
+from otcache_core.storage.array_files import array, load_arrays, save_arrays
+from otcache_core.storage.files import bad_file
+from otcache_diffusers.metrics.backbones import AlexNet
+from otcache_diffusers.metrics.checks import check_pictures, local_path
+from otcache_diffusers.metrics.real_images import read_pictures
 
 DEMO = "demo"
 ADVICE = (
@@ -32,7 +35,7 @@ class Frechet(SetMetric):
               - 2\, \mathrm{tr} (C_r^{1/2} C\, C_r^{1/2})^{1/2},
 
     r for real. Features are those of
-    :class:`~otcache_diffusers.metrics.feature_moments.FeatureMoments`: AlexNet's fifth rectified
+    :class:`~otcache_diffusers.metrics.frechet.FeatureMoments`: AlexNet's fifth rectified
     convolution, every position a sample, on the 16 leading principal directions of the real
     pictures, where :math:`C_r` is diagonal. The root's trace is the sum of the roots of a symmetric
     matrix's eigenvalues; those that rounding leaves below 0 count as 0, and no ridge is added.
@@ -105,3 +108,165 @@ def distance(mean: Moments, covariance: Moments, variances: Moments) -> float:
 
 def _shipped() -> Path:
     return Path(str(files("otcache_diffusers") / "demo_model" / "real_moments.safetensors"))
+
+
+FORMAT, VERSION = "otcache-feature-moments", "1"
+DIRECTIONS = 16
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureMoments:
+    r"""A Gaussian fitted to the deep features of real pictures, on their principal directions.
+
+    Features are the 256 channels of AlexNet's fifth rectified convolution, every spatial position of
+    every picture one sample. With :math:`C = V \Lambda V^\top` their covariance, kept are the mean,
+    the 16 columns of V of the largest variances, and these variances: on these directions the
+    covariance is diagonal.
+
+    Args:
+        centre: mean of the features, shape (256,).
+        directions: orthonormal columns V, shape (256, 16).
+        variances: :math:`\Lambda`, decreasing, shape (16,).
+        size: height and width of the pictures: features depend on it.
+        count: pictures.
+
+    Raises:
+        OtcacheError: if shapes do not fit, variances are below 0 or directions not orthonormal.
+    """
+
+    centre: Floats
+    directions: Floats
+    variances: Floats
+    size: tuple[int, int]
+    count: int
+
+    def __post_init__(self) -> None:
+        shapes = (self.centre.shape, self.directions.shape, self.variances.shape)
+        wanted = ((CHANNELS,), (CHANNELS, DIRECTIONS), (DIRECTIONS,))
+        if shapes != wanted:
+            raise OtcacheError(expected("moments: shapes", shapes, str(wanted)))
+        parts = (self.centre, self.directions, self.variances)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise OtcacheError("moments must be finite, got NaN or infinity.")
+        if (self.variances < 0).any():
+            raise OtcacheError(expected("moments: variances", self.variances.min(), ">= 0"))
+        if min(self.size) < 1 or self.count < 2:
+            got = (*self.size, self.count)
+            raise OtcacheError(expected("moments: size and count", got, "at least 1, 1 and 2"))
+        v = self.directions
+        if np.abs(v).max() > 2 or not np.allclose(v.T @ v, np.eye(DIRECTIONS), atol=1e-5):
+            raise OtcacheError("moments: directions must be orthonormal columns, got others.")
+
+    @classmethod
+    def of(cls, batches: Iterable[NDArray[np.floating]]) -> FeatureMoments:
+        """Measure pictures, given in batches of shape (n, height, width, 3) in [0, 1].
+
+        Raises:
+            OtcacheError: if there are fewer than 2 pictures.
+        """
+        count, sums = 0, RunningMoments(CHANNELS)
+        size = (0, 0)
+        for pictures in batches:
+            count, size = count + len(pictures), (pictures.shape[1], pictures.shape[2])
+            sums.add(deep_features(pictures))
+        if count < 2:
+            raise OtcacheError(expected("real pictures", count, "at least 2"))
+        centre, covariance = sums.moments()
+        variances, directions = np.linalg.eigh(covariance)
+        largest = np.argsort(-variances)[:DIRECTIONS]
+        kept = np.maximum(variances[largest], 0.0)
+        return cls(centre, directions[:, largest], kept, size, count)
+
+    def inside(self, pictures: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """Mean (less the centre) and covariance of other pictures' features on the directions."""
+        sums = RunningMoments(DIRECTIONS)
+        for at in range(0, len(pictures), 32):
+            sums.add((deep_features(pictures[at : at + 32]) - self.centre) @ self.directions)
+        return sums.moments()
+
+    def save(self, path: str | Path) -> None:
+        """Write safetensors of float32, 18 kB.
+
+        Raises:
+            FileError: if it cannot be written.
+        """
+        names = ("centre", "directions", "variances")
+        arrays = {name: getattr(self, name).astype(np.float32) for name in names}
+        size = f"{self.size[0]}x{self.size[1]}"
+        facts = {"format": FORMAT, "version": VERSION, "network": NETWORK}
+        save_arrays(path, arrays, {**facts, "size": size, "count": str(self.count)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> FeatureMoments:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileError: if the file is damaged, another format or of other features.
+        """
+        arrays, facts = load_arrays(path)
+        wanted = {"format": FORMAT, "version": VERSION, "network": NETWORK}
+        for key, value in wanted.items():
+            if facts.get(key) != value:
+                raise bad_file(path, expected(key, facts.get(key), repr(value)))
+        try:
+            height, width = map(int, facts["size"].split("x"))
+            count = int(facts["count"])
+            shapes = {"centre": (CHANNELS,), "directions": (CHANNELS, DIRECTIONS)}
+            shapes["variances"] = (DIRECTIONS,)
+            parts = {name: array(path, arrays, name, shape) for name, shape in shapes.items()}
+            return cls(**parts, size=(height, width), count=count)
+        except (KeyError, ValueError) as error:
+            if isinstance(error, FileError):
+                raise
+            text = f"not a file of feature moments: {shortened(str(error))}"
+            raise bad_file(path, text) from error
+
+
+NETWORK = "AlexNet of LPIPS 0.1, fifth rectified convolution, every position a sample"
+CHANNELS = 256
+Features = NDArray[np.float64]
+
+
+def deep_features(pictures: NDArray[np.floating]) -> Features:
+    """One row of 256 channels for every position of every picture.
+
+    Args:
+        pictures: shape (n, height, width, 3), range [0, 1], at least 31 by 31; 64 by 64 ones have
+            3 by 3 positions.
+    """
+    with torch.inference_mode():
+        *_, last = _network().features(np.asarray(pictures, dtype=np.float64))
+        return np.asarray(last.permute(0, 2, 3, 1).flatten(0, 2).double().numpy())
+
+
+class RunningMoments:
+    """Mean and covariance of rows that come in parts, summed about the first part's mean.
+
+    Args:
+        width: columns of a row.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._count, self._origin = 0, np.zeros(width)
+        self._sum, self._products = np.zeros(width), np.zeros((width, width))
+
+    def add(self, rows: Features) -> None:
+        """Take in rows of shape (n, width)."""
+        if not self._count:
+            self._origin = rows.mean(axis=0)
+        shifted = rows - self._origin
+        self._count += len(rows)
+        self._sum += shifted.sum(axis=0)
+        self._products += shifted.T @ shifted
+
+    def moments(self) -> tuple[Features, Features]:
+        """Mean and covariance (divided by the count less one) of all rows, at least two."""
+        mean = self._sum / self._count
+        scatter = self._products - self._count * np.outer(mean, mean)
+        return self._origin + mean, scatter / (self._count - 1)
+
+
+@cache
+def _network() -> AlexNet:
+    return AlexNet(torch.device("cpu"))

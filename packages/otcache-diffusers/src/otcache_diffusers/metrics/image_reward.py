@@ -19,9 +19,8 @@ from otcache_core.errors import expected
 from otcache_core.storage.array_files import load_arrays
 from otcache_core.storage.files import bad_file
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.clip_pixels import clip_pixels
-from otcache_diffusers.metrics.local_files import loading, local_path
-from otcache_diffusers.metrics.prompts import check_prompted
+from otcache_diffusers.metrics.checks import check_prompted, loading, local_path
+from otcache_diffusers.metrics.clip_score import clip_pixels
 from otcache_diffusers.recording.quiet import quiet_loading
 
 FILES = ("vision/config.json", "text/config.json", "tokenizer", "head.safetensors")

@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Trajectory
+from otcache_core import Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
-from otcache_core.errors import expected
 from otcache_core.problem import Displacements, Spans, all_spans
 from otcache_core.storage.recordings import slabs
 from otcache_solvers.costs.gram import Gram
-from otcache_solvers.costs.propagation import Array, Deviations, Propagation, ScalarGain
-from otcache_solvers.costs.samples import SampleCosts
+from otcache_solvers.costs.propagation import Deviations, Propagation, ScalarGain
+from otcache_solvers.costs.samples import (
+    Array,
+    SampleCosts,
+    check_at_least_one,
+    recorded_grid,
+    recorded_steps,
+)
 
 
 @final
@@ -51,15 +55,12 @@ class Displacement(CostModel):
     span_cap: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "span_cap"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OtcacheError(expected(f"Displacement.{name}", value, "at least 1"))
+        check_at_least_one(self, "samples", "span_cap")
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SpanCosts:
-        """The size of each displacement; see :class:`~otcache_core.contracts.CostModel`.
+        """Compute the size of each displacement; see :class:`~otcache_core.contracts.CostModel`.
 
         Raises:
             OtcacheError: as :meth:`displacements`.
@@ -70,7 +71,7 @@ class Displacement(CostModel):
     def displacements(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> Displacements:
-        """The displacements themselves, for :class:`~otcache_solvers.vector_sum.solver.VectorSum`.
+        """Measure the displacements themselves, for :class:`~otcache_solvers.vector_sum.solver.VectorSum`.
 
         Args:
             trajectories: recorded full runs, all of the same N and grid.
@@ -80,31 +81,22 @@ class Displacement(CostModel):
             OtcacheError: if there is no trajectory, they differ in N or grid, or an evaluator is
                 needed and missing.
         """
-        if not trajectories:
-            raise OtcacheError(
-                "displacements need a recorded full run, got none: record one first."
-            )
         runs = trajectories[: self.samples]
-        outputs = Gram.of(runs)
-        grid, n = np.asarray(runs[0].grid, dtype=np.float64), outputs.num_steps
-        if not all(np.array_equal(run.grid, runs[0].grid) for run in runs):
-            raise OtcacheError(
-                "recorded runs must share one grid, got several: record them all on one grid."
-            )
+        n, grid = recorded_steps(runs, "displacements"), recorded_grid(runs)
         spans = all_spans(n, self.span_cap)
-        # Through a root of the Gram: A H A' itself would cancel to less than nothing where the
-        # outputs hardly change over the run.
-        values, vectors = np.linalg.eigh(outputs.per_sample)
+        # Through a root of the Gram: A H A' itself would cancel to values below 0 if the outputs
+        # hardly change over the run.
+        values, vectors = np.linalg.eigh(Gram.of(runs).per_sample)
         root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
-        local = combinations(spans, grid) @ root
+        local = _combinations(spans, grid) @ root
         deviations = Deviations(n, spans, local @ local.transpose(0, 2, 1))
         grams, nfe = self.propagation.grams(deviations, evaluator)
         how = self.propagation.description
         return Displacements(n, spans, grams, propagation=how, nfe=nfe)
 
 
-def combinations(spans: Spans, grid: Array) -> Array:
-    """A with delta_e = sum_t A[e, t] v_t, shape (E, N)."""
+def _combinations(spans: Spans, grid: Array) -> Array:
+    """Compute A with delta_e = sum_t A[e, t] v_t, shape (E, N)."""
     A = np.zeros((len(spans), len(grid) - 1))
     steps = np.diff(grid)
     for row, (i, j) in zip(A, spans, strict=True):
@@ -116,12 +108,12 @@ def combinations(spans: Spans, grid: Array) -> Array:
 @final
 @dataclass(frozen=True)
 class Local(CostModel):
-    r"""How far one Euler step over the span lands from the recorded state.
+    r"""Measure how far one Euler step over the span lands from the recorded state.
 
     .. math:: w(i \to j) = E\, | x_i + (s_j - s_i)\, v_i - x_j |
 
     the mean over elements, then samples: the size of the local displacement under output reuse.
-    Nothing is run, so the price is 0; what happens to the deviation after step j is not seen. For a
+    Nothing is run; what happens to the deviation after step j is not seen. For a
     sampler that is not a one-step Euler rule in its output the formula is only an indication.
 
     References:
@@ -138,7 +130,7 @@ class Local(CostModel):
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SpanCosts:
-        """Price every span; see :class:`~otcache_core.contracts.CostModel`.
+        """Compute the cost of every span; see :class:`~otcache_core.contracts.CostModel`.
 
         Args:
             trajectories: recorded full runs, all of the same N.
@@ -150,21 +142,17 @@ class Local(CostModel):
         return self.sample_costs(trajectories).span_costs()
 
     def sample_costs(self, trajectories: Sequence[Trajectory]) -> SampleCosts:
-        """The costs of each sample, which shards can merge.
+        """Compute the costs of each sample, which shards can merge.
 
         Raises:
             OtcacheError: if there is no trajectory, or they differ in N.
         """
-        if not trajectories:
-            raise OtcacheError("local costs need a recorded full run, got none: record one first.")
-        sizes = sorted({t.num_steps for t in trajectories})
-        if len(sizes) > 1:
-            raise OtcacheError(expected("num_steps", sizes, "one and the same for all runs"))
+        recorded_steps(trajectories, "local costs")
         return SampleCosts("local", np.stack([_table(t) for t in trajectories]))
 
 
-def _table(run: Trajectory) -> NDArray[np.float64]:
-    """w of one sample, shape (N, N + 1), in float64, a slab of elements at a time."""
+def _table(run: Trajectory) -> Array:
+    """Compute w of one sample, shape (N, N + 1), in float64, a slab of elements at a time."""
     n, d = run.outputs.shape
     costs = np.zeros((n, n + 1))
     for slab in zip(slabs(run.states), slabs(run.outputs), strict=True):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,6 +13,8 @@ from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
 from otcache_core.storage.recordings import inner_products
+from otcache_solvers.costs.samples import check_shards, exact_mean, recorded_grid, recorded_steps
+from otcache_solvers.needs import check_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,28 +49,22 @@ class Gram:
             raise OtcacheError("Gram.per_sample holds NaN or infinity: record the runs again.")
 
     @classmethod
-    def of(cls, trajectories: Iterable[Trajectory]) -> Gram:
-        """Read the Gram off recorded runs, one at a time.
+    def of(cls, trajectories: Sequence[Trajectory]) -> Gram:
+        """Compute the Gram of recorded runs, one at a time.
 
         Raises:
             OtcacheError: if there is none, or they differ in N.
         """
-        matrices = [inner_products(t.outputs) for t in trajectories]
-        if not matrices:
-            raise OtcacheError("a Gram needs a recorded run, got none: record one first.")
-        sizes = sorted({len(m) for m in matrices})
-        if len(sizes) > 1:
-            raise OtcacheError(expected("num_steps", sizes, "one and the same for all runs"))
-        return cls(np.stack(matrices))
+        recorded_steps(trajectories, "Gram matrices")
+        return cls(np.stack([inner_products(t.outputs) for t in trajectories]))
 
     def merge(self, other: Gram) -> Gram:
-        """The Gram of both shards' samples.
+        """Return the Gram of both shards' samples.
 
         Raises:
             OtcacheError: if N differs.
         """
-        if self.num_steps != other.num_steps:
-            raise OtcacheError(expected("num_steps", other.num_steps, str(self.num_steps)))
+        check_shards(self, other, ("num_steps",))
         return Gram(np.concatenate([self.per_sample, other.per_sample]))
 
     @property
@@ -85,26 +80,22 @@ class Gram:
     @property
     def matrix(self) -> NDArray[np.float64]:
         """H, shape (N, N)."""
-        # math.fsum rounds once, so the order in which shards were merged leaves no trace.
-        columns = self.per_sample.reshape(self.num_samples, -1).T
-        total = np.array([math.fsum(column) for column in columns.tolist()])
-        return np.asarray(total / self.num_samples).reshape(self.num_steps, self.num_steps)
+        return exact_mean(self.per_sample)
 
 
 @final
 @dataclass(frozen=True)
 class GramCosts(CostModel):
-    r"""What the best multiple of the last output leaves of a span.
+    r"""Measure what the best multiple of the last output leaves of a span.
 
     .. math:: w(i \to j) = \min_a \big( E \| z - a\, v_i \|^2 \big)^{1/2}, \qquad
         z = \sum_{t=i+1}^{j-1} (s_{t+1} - s_t)\, v_t
 
     the mean over elements, then samples: where an Euler run lands, off the recorded state x_j, if the
     span's steps return the best scaled reuse (``fitted`` of memory 1) of one output for all samples.
-    Of the N x N Gram of the outputs alone, so the price is 0 and shards merge as
-    :class:`~otcache_solvers.costs.gram.Gram` does; what happens after step j is not seen. Costs of
-    longer memory depend on the span before:
-    :class:`~otcache_solvers.costs.gram.ForecastCosts`.
+    Of the N x N Gram of the outputs alone, so it costs no evaluation and shards merge as
+    :class:`Gram` does; what happens after step j is not seen. Costs of longer memory depend on the
+    span before: :class:`ForecastCosts`.
 
     References:
         docs/theory.md, section 7.2.
@@ -119,7 +110,7 @@ class GramCosts(CostModel):
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SpanCosts:
-        """Price every span; see :class:`~otcache_core.contracts.CostModel`.
+        """Compute the cost of every span; see :class:`~otcache_core.contracts.CostModel`.
 
         Args:
             trajectories: recorded full runs, all of the same N and grid.
@@ -128,15 +119,10 @@ class GramCosts(CostModel):
         Raises:
             OtcacheError: if there is no trajectory, or they differ in N or grid.
         """
-        gram = Gram.of(trajectories)
-        if not all(np.array_equal(run.grid, trajectories[0].grid) for run in trajectories):
-            raise OtcacheError(
-                "recorded runs must share one grid, got several: record them all on one grid."
-            )
-        return self.of(gram, np.asarray(trajectories[0].grid, dtype=np.float64))
+        return self.of(Gram.of(trajectories), recorded_grid(trajectories))
 
     def of(self, gram: Gram, grid: Array) -> SpanCosts:
-        """The costs of a Gram, merged from shards for example.
+        """Compute the costs from a Gram, merged from shards for example.
 
         Args:
             gram: of the recorded outputs.
@@ -146,8 +132,7 @@ class GramCosts(CostModel):
             OtcacheError: if the grid has another length.
         """
         n = gram.num_steps
-        if grid.shape != (n + 1,):
-            raise OtcacheError(expected("grid", grid.shape, f"of shape ({n + 1},)"))
+        check_array("grid", grid, (n + 1,))
         H, costs = gram.matrix, np.zeros((n, n + 1))
         for i in range(n - 1):
             costs[i, i + 2 :] = _left_over(H, np.diff(grid), i)
@@ -155,7 +140,7 @@ class GramCosts(CostModel):
 
 
 def _left_over(H: Array, steps: Array, i: int) -> Array:
-    """w(i -> j) of j = i+2 .. N, by sums that grow with j."""
+    """Compute w(i -> j) of j = i+2 .. N, by sums that grow with j."""
     h, later = steps[i + 1 :], H[i + 1 :, i + 1 :]
     zz = np.diagonal(np.cumsum(np.cumsum(later * np.outer(h, h), axis=0), axis=1))
     zv = np.cumsum(H[i, i + 1 :] * h)
@@ -168,7 +153,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ForecastCosts:
-    r"""What a span costs under the best two-term forecast, read off the Gram alone ("open loop").
+    r"""Costs of spans under the best two-term forecast, from the Gram alone ("open loop").
 
     .. math::
         q(p, k, j) = g_j^2\, E \Big\| \sum_{t=k+1}^{j-1} h_t (\hat v_t - v_t) \Big\|^2,
@@ -200,7 +185,7 @@ class ForecastCosts:
             check_array("gains", self.gains, (len(self.gram) + 1,))
 
     def table(self) -> Array:
-        """q[p, k, j] for p < k < j, and q[0, 0, j] for the first span, which has nothing before it.
+        """Compute q[p, k, j] for p < k < j, and q[0, 0, j] for the first span, which has nothing before it.
 
         Returns:
             Shape (N, N, N + 1), >= 0, in units of x squared; ``inf`` where p, k, j are out of
@@ -219,7 +204,7 @@ class ForecastCosts:
         return costs
 
     def _spans(self, k: int) -> Array:
-        """q[p, k, k+1 .. N] for every p < k (for k = 0 one row without history)."""
+        """Compute q[p, k, k+1 .. N] for every p < k (for k = 0 one row without history)."""
         H, h = self.gram, np.diff(self.grid)[k + 1 :]
         zeros = np.zeros((len(H), 1))
         # <z, v_a> and <z, z> of the sums over t = k+1 .. j-1, for all j; the first sum is empty.
@@ -237,7 +222,7 @@ class ForecastCosts:
 def _residual(
     kk: float, kp: Array, pp: Array, lam: Array, zk: Array, zp: Array, zz: Array
 ) -> Array:
-    """||z - a v_k - b v_p||^2 with (a, b) the ridge solution; rows p, columns j."""
+    """Compute ||z - a v_k - b v_p||^2 with (a, b) the ridge solution; rows p, columns j."""
     det = (kk + lam) * (pp + lam) - kp**2
     det = np.where(det > 0, det, 1.0)  # only outputs that are zero throughout: then a = b = 0
     a = ((pp + lam) * zk - kp * zp) / det
@@ -260,11 +245,3 @@ def check_ridge(ridge: float) -> None:
     """Raise OtcacheError unless it is above 0."""
     if not ridge > 0:
         raise OtcacheError(expected("ridge", ridge, "above 0", "1e-4 is a good value."))
-
-
-def check_array(name: str, value: Array, shape: tuple[int, ...]) -> None:
-    """Raise OtcacheError unless it has that shape, is not empty and all finite."""
-    if value.shape != shape or not value.size:
-        raise OtcacheError(expected(name, value.shape, f"of shape {shape}"))
-    if not np.isfinite(value).all():
-        raise OtcacheError(f"{name} holds NaN or infinity: record the runs again.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,9 @@ from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
 from otcache_core.storage.recordings import slabs
+from otcache_solvers.costs.samples import Array, check_shards, exact_mean, recorded_steps
+
+SLAB = 2**15  # half of core's: more arrays of this many elements live at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +64,12 @@ class LookbackCosts:
             )
 
     def merge(self, other: LookbackCosts) -> LookbackCosts:
-        """The costs of both shards' samples.
+        """Return the costs of both shards' samples.
 
         Raises:
             OtcacheError: if N or the candidates differ.
         """
-        for name in ("num_steps", "candidates"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise OtcacheError(
-                    expected(f"LookbackCosts.{name}", theirs, f"{mine!r}, as the other shard's")
-                )
+        check_shards(self, other, ("num_steps", "candidates"))
         return LookbackCosts(self.candidates, np.concatenate([self.per_sample, other.per_sample]))
 
     @property
@@ -88,10 +85,7 @@ class LookbackCosts:
     @cached_property
     def table(self) -> NDArray[np.float64]:
         """E_h, the mean over samples; shape (H, N, N + 1)."""
-        # math.fsum rounds once, so the order in which shards were merged leaves no trace.
-        columns = self.per_sample.reshape(self.samples, -1).T.tolist()
-        mean = np.array([math.fsum(column) for column in columns]) / self.samples
-        return np.asarray(mean.reshape(self.per_sample.shape[1:]))
+        return exact_mean(self.per_sample)
 
     @property
     def costs(self) -> NDArray[np.float64]:
@@ -104,7 +98,7 @@ class LookbackCosts:
         return np.asarray(np.array(self.candidates, dtype=np.intp)[self.table.argmin(axis=0)])
 
     def applied(self, schedule: Schedule, forecaster: str = "mean-velocity") -> Schedule:
-        """The same steps, forecast by mean velocities with the best lookback of each span.
+        """Forecast the same steps by mean velocities with the best lookback of each span.
 
         The weights of span m become (h*_m, h*_{m-1}, ..., h*_1), as
         :class:`~otcache_core.forecasters.MeanVelocity` reads them; they count for all branches that
@@ -135,10 +129,6 @@ def check_candidates(candidates: tuple[int, ...]) -> None:
         raise OtcacheError(expected("lookbacks", candidates, wanted, "1 means plain reuse."))
 
 
-SLAB = 2**15  # half of core's: more arrays of this many elements live at once
-Array = NDArray[np.float64]
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class MeanVelocityCosts(SpanCosts):
@@ -151,7 +141,7 @@ class MeanVelocityCosts(SpanCosts):
     table: LookbackCosts
 
     def applied(self, schedule: Schedule) -> Schedule:
-        """The same steps, forecast by ``mean-velocity`` with the best lookback of each span.
+        """Forecast the same steps by ``mean-velocity`` with the best lookback of each span.
 
         Raises:
             OtcacheError: if N differs.
@@ -162,15 +152,15 @@ class MeanVelocityCosts(SpanCosts):
 @final
 @dataclass(frozen=True)
 class MeanVelocity(CostModel):
-    r"""How far the mean velocity of a span is from its forecast at the span's start.
+    r"""Measure how far the mean velocity of a span is from its forecast at the span's start.
 
     .. math:: C(i \to j) = \min_h E_h, \qquad
         E_h(i \to j) = E\, \Big| \frac{x_j - x_i}{s_j - s_i} - v_i - (s_j - s_i)\, J_h \Big|,
         \qquad J_h = \frac{x_i - x_r - (s_i - s_r)\, v_r}{(s_i - s_r)^2}
 
     the mean over elements, then samples, with r = max(i - h, 0). J_h = 0 at h = 1, at i = 0 and
-    where s_i = s_r; a span over which s does not change costs 0. All is read off the recorded
-    runs, so the price is 0. Times ``|s_j - s_i|`` it is the error of one step of
+    if s_i = s_r; a span over which s does not change costs 0. The recorded runs are enough: no
+    evaluation is spent. Times ``|s_j - s_i|`` it is the error of one step of
     ``mean-velocity-paper`` over the span on an Euler sampler. A schedule planned on these costs
     carries the best h of its spans by :meth:`MeanVelocityCosts.applied`.
 
@@ -201,7 +191,7 @@ class MeanVelocity(CostModel):
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> MeanVelocityCosts:
-        """C of every span; see :class:`~otcache_core.contracts.CostModel`.
+        """Compute C of every span; see :class:`~otcache_core.contracts.CostModel`.
 
         Args:
             trajectories: recorded full runs, all of the same N.
@@ -214,24 +204,18 @@ class MeanVelocity(CostModel):
         return MeanVelocityCosts(found.costs, 0, found.samples, found)
 
     def lookback_costs(self, trajectories: Sequence[Trajectory]) -> LookbackCosts:
-        """E_h of every span, lookback and sample: mergeable, and tells the best h.
+        """Compute E_h of every span, lookback and sample; shards of it merge.
 
         Raises:
             OtcacheError: if there is no trajectory, or they differ in N.
         """
-        if not trajectories:
-            raise OtcacheError(
-                "mean-velocity costs need a recorded full run, got none: record one first."
-            )
-        sizes = sorted({t.num_steps for t in trajectories})
-        if len(sizes) > 1:
-            raise OtcacheError(expected("num_steps", sizes, "one and the same for all runs"))
+        recorded_steps(trajectories, "mean-velocity costs")
         tables = np.stack([_table(run, self.lookbacks) for run in trajectories])
         return LookbackCosts(self.lookbacks, tables)
 
 
 def _table(run: Trajectory, lookbacks: tuple[int, ...]) -> Array:
-    """E_h of one sample, shape (H, N, N + 1), in float64, a slab of elements at a time."""
+    """Compute E_h of one sample, shape (H, N, N + 1), in float64, a slab of elements at a time."""
     n, d = run.outputs.shape
     costs = np.zeros((len(lookbacks), n, n + 1))
     for slab in zip(slabs(run.states, SLAB), slabs(run.outputs, SLAB), strict=True):

@@ -8,10 +8,11 @@ from typing import final
 
 import numpy as np
 
-from otcache_core import OtcacheError, Schedule, Trajectory
+from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
-from otcache_solvers.costs.samples import SampleCosts
+from otcache_solvers.costs.propagation import alone
+from otcache_solvers.costs.samples import Array, SampleCosts, check_at_least_one, recorded_steps
 
 OBJECTIVE = "latent-l1"
 
@@ -37,7 +38,7 @@ class Outcome(CostModel):
             if fewer.
         span_cap: longest span measured, in steps; longer ones cost ``inf``. A cap below N/B makes
             budget B infeasible, so there is none by default.
-        progress: called with (spans priced, spans in all) after each batch.
+        progress: called with (spans measured, spans in all) after each batch.
 
     Raises:
         OtcacheError: if ``samples`` or ``span_cap`` is below 1.
@@ -53,15 +54,12 @@ class Outcome(CostModel):
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "span_cap"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OtcacheError(expected(f"Outcome.{name}", value, "at least 1"))
+        check_at_least_one(self, "samples", "span_cap")
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SpanCosts:
-        """Price every span within the cap; see :class:`~otcache_core.contracts.CostModel`.
+        """Measure every span within the cap; see :class:`~otcache_core.contracts.CostModel`.
 
         Raises:
             OtcacheError: as :meth:`sample_costs`.
@@ -71,7 +69,7 @@ class Outcome(CostModel):
     def sample_costs(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SampleCosts:
-        """The costs of each sample, which shards can merge.
+        """Measure the costs of each sample, which shards can merge.
 
         Args:
             trajectories: recorded full runs of the shard's samples, all of the same N.
@@ -88,7 +86,7 @@ class Outcome(CostModel):
         nfe = done = 0
         total = sum(len(starts) for _, starts in self._batches(n))
         for stop, starts in self._batches(n):
-            schedules = [_only(start, stop, n) for start in starts]
+            schedules = alone([(start, stop) for start in starts], n)
             ran = evaluator.evaluate(schedules, objective=OBJECTIVE, samples=samples)
             costs[:, list(starts), stop] = _finite(ran.errors, stop).T
             nfe += ran.nfe
@@ -98,7 +96,7 @@ class Outcome(CostModel):
         return SampleCosts("outcome", costs, nfe)
 
     def _batches(self, n: int) -> Iterator[tuple[int, range]]:
-        """Each stop with its spans' starts: they compute the same steps, so they run together."""
+        """Yield each stop with its spans' starts; they share computed steps, so they run together."""
         longest = n if self.span_cap is None else self.span_cap
         for stop in range(2, n + 1):
             starts = range(max(0, stop - longest), stop - 1)
@@ -106,28 +104,22 @@ class Outcome(CostModel):
                 yield stop, starts
 
 
-def _only(start: int, stop: int, n: int) -> Schedule:
-    """The schedule that skips one span and nothing else."""
-    return Schedule(num_steps=n, computed=(*range(start + 1), *range(stop, n)))
-
-
 def _check(
     trajectories: Sequence[Trajectory], evaluator: Evaluator | None
 ) -> tuple[Evaluator, int]:
-    if not trajectories:
-        raise OtcacheError("outcome costs need a recorded full run, got none: record one first.")
+    n = recorded_steps(trajectories, "outcome costs")
     if evaluator is None:
         raise OtcacheError("outcome costs run the pipeline, got no evaluator: pass the probe's.")
     if OBJECTIVE not in evaluator.objectives:
         known = ", ".join(evaluator.objectives)
         raise OtcacheError(expected("the evaluator's objectives", known, f"to include {OBJECTIVE}"))
-    steps = {t.num_steps for t in trajectories} | {len(evaluator.grid) - 1}
-    if len(steps) > 1:
-        raise OtcacheError(expected("num_steps", sorted(steps), "one and the same for all runs"))
-    return evaluator, steps.pop()
+    if len(evaluator.grid) != n + 1:
+        steps = sorted((n, len(evaluator.grid) - 1))
+        raise OtcacheError(expected("num_steps", steps, "one and the same for all runs"))
+    return evaluator, n
 
 
-def _finite(errors: np.ndarray, stop: int) -> np.ndarray:
+def _finite(errors: Array, stop: int) -> Array:
     if not np.isfinite(errors).all() or (errors < 0).any():
         raise OtcacheError(
             f"errors of spans that stop at {stop} must be finite and >= 0, got others: "

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
 from otcache_core.problem import Spans
-
-Array = NDArray[np.float64]
+from otcache_solvers.costs.samples import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,7 @@ class Deviations:
 
 
 class Propagation(ABC):
-    """From local displacements delta(i -> j) to displacements d(i -> j) of the result.
+    """The way from local displacements delta(i -> j) to displacements d(i -> j) of the result.
 
     Laws: pure but for the evaluator, and each sample for itself, so that shards merge to what one
     measurement gives; the result is a Gram matrix.
@@ -46,17 +45,17 @@ class Propagation(ABC):
 
     @abstractmethod
     def grams(self, deviations: Deviations, evaluator: Evaluator | None) -> tuple[Array, int]:
-        """<d_e, d_e'> of each sample, shape (samples, E, E), and the evaluations spent on them.
+        """Compute <d_e, d_e'> of each sample, shape (samples, E, E), and the evaluations spent on them.
 
-        Called once a measurement. Sample n of the evaluator is sample n of the deviations.
+        This is called once a measurement. Sample n of the evaluator is sample n of the deviations.
 
         Raises:
             OtcacheError: if an evaluator is needed and missing, or returns NaN or infinity.
         """
 
 
-def alone(spans: Spans, num_steps: int) -> list[Schedule]:
-    """The schedules that skip one span each and nothing else."""
+def alone(spans: Sequence[tuple[int, int]], num_steps: int) -> list[Schedule]:
+    """Return the schedules that skip one span each and nothing else."""
     n = num_steps
     return [Schedule(num_steps=n, computed=(*range(i + 1), *range(j, n))) for i, j in spans]
 
@@ -64,7 +63,7 @@ def alone(spans: Spans, num_steps: int) -> list[Schedule]:
 def outcomes(
     evaluator: Evaluator | None, spans: Spans, num_steps: int, samples: range
 ) -> tuple[Array, int]:
-    """<d_e, d_e'> of these spans from whole runs, and the evaluations spent.
+    """Measure <d_e, d_e'> of these spans by whole runs, and count the evaluations.
 
     Raises:
         OtcacheError: if there is no evaluator, its runs have another N, or a result is not finite.
@@ -131,14 +130,14 @@ class ScalarGain(Propagation):
         return f"one gain a step, measured at {self.steps} steps"
 
     def stops(self, num_steps: int) -> tuple[int, ...]:
-        """The steps j at which the gain is measured; none for N < 3, where only g_N = 1 is used."""
+        """Return the steps j at which the gain is measured; none for N < 3, where only g_N = 1 is used."""
         if num_steps < 3:
             return ()
         spread = np.geomspace(2, num_steps - 1, self.steps) if self.steps > 1 else np.array([2.0])
         return tuple(sorted({round(j) for j in spread}))
 
     def grams(self, deviations: Deviations, evaluator: Evaluator | None) -> tuple[Array, int]:
-        """The local inner products times g_j g_j'.
+        """Multiply the local inner products by g_j g_j'.
 
         Raises:
             OtcacheError: if the evaluator is missing or returns NaN or infinity.
@@ -148,7 +147,7 @@ class ScalarGain(Propagation):
         return deviations.local * rows[:, :, None] * rows[:, None, :], nfe
 
     def _gains(self, deviations: Deviations, evaluator: Evaluator | None) -> tuple[Array, int]:
-        """g_0 .. g_N of each sample, shape (samples, N + 1)."""
+        """Measure g_0 .. g_N of each sample, shape (samples, N + 1)."""
         n, samples = deviations.num_steps, len(deviations.local)
         known = {span: e for e, span in enumerate(deviations.spans)}
         measured = [(max(0, j - self.length), j) for j in self.stops(n)]
@@ -189,7 +188,7 @@ class Exact(Propagation):
         return "exact"
 
     def grams(self, deviations: Deviations, evaluator: Evaluator | None) -> tuple[Array, int]:
-        """One evaluation of all single-span schedules.
+        """Run all single-span schedules in one evaluation.
 
         Raises:
             OtcacheError: if the evaluator is missing or returns NaN or infinity.

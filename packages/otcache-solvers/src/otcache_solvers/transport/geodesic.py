@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.errors import expected
 from otcache_core.transport import levels, round_to_steps
-from otcache_solvers.costs.gram import check_array
-from otcache_solvers.needs import ENDPOINTS, gram_of, grid_of
+from otcache_solvers.needs import ENDPOINTS, check_array, gram_of, grid_of
 
 Floats = NDArray[np.float64]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from otcache_diffusers.metrics.alexnet import AlexNet
-from otcache_diffusers.metrics.local_files import loading, local_path
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from otcache_core.contracts.comparison import VideoMetric
 from otcache_diffusers.compat import load
+from otcache_diffusers.metrics.backbones import AlexNet
+from otcache_diffusers.metrics.checks import loading, local_path
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.quiet import quiet_loading
 from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip

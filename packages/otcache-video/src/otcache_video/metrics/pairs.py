@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.errors import OtcacheError, expected
-from otcache_diffusers.metrics.pairs import check_pairs
+from otcache_diffusers.metrics.checks import check_pairs
 
 Clip = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ import msgspec
 from otcache.calibration.recipe import Recipe
 from otcache.comparison.scheduled import Found, ScheduledBaseline, Tuning, calibrated
 from otcache.planning import plan, problem_of, solution_of
-from otcache.published import made_for, no_table, published
 from otcache.running import load_policy
+from otcache.schedules import made_for, no_table, published
 from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.calibration import Calibration
 from otcache_core.errors import OtcacheNotice

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -81,11 +81,11 @@ class _Pairs(_Proxy, QualityMetric):
         return self.process.measure([images, reference])
 
 
-class _Clips(_Proxy, VideoMetric):
+class _Videos(_Proxy, VideoMetric):
     process: _MetricProcess
 
-    def __call__(self, clips: Floats, reference: Floats) -> NDArray[np.float64]:
-        return self.process.measure([clips, reference])
+    def __call__(self, videos: Floats, reference: Floats) -> NDArray[np.float64]:
+        return self.process.measure([videos, reference])
 
 
 class _Prompts(_Proxy, PromptMetric):
@@ -102,7 +102,7 @@ class _Set(_Proxy, SetMetric):
         return float(self.process.measure([images]))
 
 
-_PROXIES = {kind.takes: kind for kind in (_Pairs, _Clips, _Prompts, _Set)}
+_PROXIES = {kind.takes: kind for kind in (_Pairs, _Videos, _Prompts, _Set)}
 
 
 def check_fields(metric: Metric) -> None:

@@ -1,9 +1,10 @@
-"""Every metric of a comparison, of whichever kind."""
+"""Measure images and videos by every metric of a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,17 @@ from otcache_core.plugins import Registry
 from otcache_core.plugins.discovery import is_own
 from otcache_core.plugins.info import ANY, reason_of
 
-#: Measured where installed, in this order; others are asked for by name.
-OF_PICTURES = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi")
-OF_CLIPS = (
+#: Measured if installed, in this order; others are chosen by name.
+OF_IMAGES = ("rmse", "psnr", "ssim", "ms-ssim", "lpips", "haarpsi")
+OF_VIDEOS = (
     *("rmse", "psnr", "ssim", "lpips"),
     *("flicker", "temporal-lpips", "warping-error", "motion-magnitude", "subject-consistency"),
 )
-USUAL = tuple(dict.fromkeys(OF_PICTURES + OF_CLIPS))
+USUAL = tuple(dict.fromkeys(OF_IMAGES + OF_VIDEOS))
 #: What the image demo's own data allows besides, with the path.
 OF_THE_DEMO = {"legible": "", "frechet": "demo"}
 IMAGE_DEMOS = ("demo", "demo:image")
-#: Measured beside plugins: states of the sampler, and pictures against the ODE's solution.
+#: Measured beside plugins: states of the sampler, and images against the ODE's solution.
 STATES, ODE = "latent-rmse", "ode-rmse"
 Floats = NDArray[np.floating]
 
@@ -45,15 +46,15 @@ Floats = NDArray[np.floating]
 class Measures:
     """Metrics by name, in the order of the table.
 
-    One that raises, exits, changes what it is given or gives something else than its numbers costs its own
-    column: a notice names it, once, and it is asked no more.
+    If one raises, exits, changes what it is given or gives something else than its numbers, its own column
+    is lost: a notice names it, once, and it is not called again.
 
     Args:
-        metrics: of pictures, of clips or of both.
-        usual: whether nobody asked for them: those that are not usual for what is compared are left
-            out without a word.
+        metrics: of images, of videos or of both.
+        usual: whether they are the default: those that are not usual for what is compared are omitted
+            without a notice.
         origins: name to the distribution of a metric that is not otcache's own.
-        lost: name to why a metric has no column; grows while metrics are asked.
+        lost: name to why a metric has no column; grows while metrics are called.
     """
 
     metrics: Mapping[str, Metric]
@@ -70,14 +71,14 @@ class Measures:
         *,
         limit: float = LIMIT,
     ) -> Measures:
-        """The metrics asked for, or the usual ones that are installed; RMSE always.
+        """Make the metrics that are asked for, or the usual ones that are installed; RMSE always.
 
         Args:
             asked: names, or ``name=path`` for those that need weights or data.
             pipeline: as the job names it: the demo brings data for a distance to it.
-            registry: where metrics come from; somebody else's are asked in a process of their own, unless
-                the registry holds what another process cannot import.
-            limit: seconds that one question to such a process may take.
+            registry: where metrics come from; foreign ones run in a process of their own, unless the
+                registry holds what another process cannot import.
+            limit: seconds that one call of such a process may take.
 
         Raises:
             OtcacheError: if there is no RMSE, a name is unknown or offered twice, or a path is missing.
@@ -113,9 +114,10 @@ class Measures:
         return made
 
     def usable(self, full: Floats, prompts: Sequence[str]) -> Measures:
-        """Those that take pictures or clips like these; a notice names each that does not, and why."""
+        """Return those that take images or videos like these; a notice names each that does not, and why."""
         kept, lost = {}, dict(self.lost)
-        unusual = set(USUAL) - set(_usual_of(full)) if self.usual else set()
+        usual = OF_VIDEOS if full.ndim == 5 else OF_IMAGES
+        unusual = set(USUAL) - set(usual) if self.usual else set()
         for name, metric in self.metrics.items():
             if name in unusual:
                 continue
@@ -130,31 +132,33 @@ class Measures:
         return Measures(kept, origins=self.origins, lost=lost)
 
     def values(
-        self, pictures: Floats, full: Floats, prompts: Sequence[str]
+        self, images: Floats, full: Floats, prompts: Sequence[str]
     ) -> dict[str, NDArray[np.float64]]:
-        """One number a picture or clip, of each metric that gives them."""
-        found = self.of_full_runs(pictures, prompts)
+        """Return one number a sample, of each metric that gives them."""
+        found = self.of_full_runs(images, prompts)
         for name, metric in self.metrics.items():
             if isinstance(metric, QualityMetric | VideoMetric):
-                value = self._ask(name, _pairs(metric), (len(full),), pictures, full)
+                pairs = partial(metric_values, metric)
+                value = self._call(name, pairs, (len(full),), images, full)
                 found |= {} if value is None else {name: value}
         return {name: found[name] for name in self.metrics if name in found}
 
-    def totals(self, pictures: Floats) -> dict[str, float]:
-        """One number for all pictures or clips together."""
+    def totals(self, images: Floats) -> dict[str, float]:
+        """Return one number for all samples together."""
         found: dict[str, float] = {}
         for name, metric in self.metrics.items():
             if isinstance(metric, SetMetric):
-                value = self._ask(name, _of_set(metric), (), pictures)
+                value = self._call(name, _of_images(metric), (), images)
                 found |= {} if value is None else {name: float(value)}
         return found
 
     def of_full_runs(self, full: Floats, prompts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """What full runs themselves get, one number a picture, from metrics that need no partner."""
+        """Return what full runs themselves get, one number a sample, from metrics of single images."""
         found: dict[str, NDArray[np.float64]] = {}
         for name, metric in self.metrics.items():
             if isinstance(metric, PromptMetric):
-                value = self._ask(name, _with_prompts(metric, prompts), (len(full),), full)
+                of_images = _of_images(metric, tuple(prompts))
+                value = self._call(name, of_images, (len(full),), full)
                 found |= {} if value is None else {name: value}
         return found
 
@@ -178,17 +182,17 @@ class Measures:
         except ANY as error:
             self._lose(name, error)
 
-    def _ask(
-        self, name: str, ask: Callable[..., Any], shape: tuple[int, ...], *stacks: Floats
+    def _call(
+        self, name: str, metric: Callable[..., Any], shape: tuple[int, ...], *stacks: Floats
     ) -> NDArray[np.float64] | None:
-        """Ask a metric about copies of some pictures; None of a metric that is lost."""
+        """Call a metric on copies of some images; return None if it is lost."""
         if name in self.lost:
             return None
         copies = [np.array(stack) for stack in stacks]
         try:
-            found = numbers(ask(*copies), shape)
+            found = numbers(metric(*copies), shape)
             if not all(map(np.array_equal, copies, stacks)):
-                raise PluginError("it changes the pictures that it is given.")
+                raise PluginError("it changes the images that it is given.")
         except ANY as error:
             self._lose(name, error)
             return None
@@ -197,16 +201,16 @@ class Measures:
     def _lose(self, name: str, error: BaseException) -> None:
         if name not in self.lost:
             self.lost[name] = _text(error)
-            notify(f"{self._title(name)} is left out: {self.lost[name]}")
+            notify(f"{self._title(name)} is omitted: {self.lost[name]}")
 
 
 def _text(error: BaseException) -> str:
-    """What an error says; of one that is not otcache's, its class too."""
+    """Return an error's message; of one that is not otcache's, its class too."""
     return str(error) if isinstance(error, OtcacheError) else reason_of(error)
 
 
 def _origin(registry: Registry, name: str) -> str:
-    """The distribution that a name is from; "" for one of otcache's own."""
+    """Return the distribution that a name is from; "" for one of otcache's own."""
     try:
         distribution = registry.resolve("metrics", name).rpartition("/")[0]
     except PluginError:
@@ -219,7 +223,7 @@ def _origin(registry: Registry, name: str) -> str:
 def _create(
     registry: Registry, name: str, options: dict[str, Any], origin: str, limit: float
 ) -> Metric:
-    """Make a metric; somebody else's in a process of its own, where that can have the same plugins."""
+    """Make a metric; a foreign one in a process of its own, if that can have the same plugins."""
     try:
         described = registry.description() if origin else None
     except PluginError:  # it holds what another process cannot import
@@ -230,37 +234,24 @@ def _create(
 
 
 def _column(name: str, origin: str) -> str:
-    """What the table calls a metric: one of ours by its short name, which nobody else's takes."""
+    """Return a metric's name in the table: one of ours by its short name, which no foreign one takes."""
     if not origin:
         return name.rpartition("/")[2]
     return f"{origin}/{name}" if name in (STATES, ODE) else name
 
 
 def _is_misuse(error: BaseException, origin: str) -> bool:
-    """Whether who asks can mend it: an unknown name, no path, a package of otcache's that is missing."""
+    """Whether the caller can mend it: an unknown name, no path, a package of otcache's that is missing."""
     return isinstance(error, OtcacheError) and not (isinstance(error, PluginError) and origin)
 
 
-def _pairs(metric: QualityMetric | VideoMetric) -> Callable[..., Any]:
-    return lambda pictures, full: metric_values(metric, pictures, full)
+def _of_images(metric: PromptMetric | SetMetric, *more: Any) -> Callable[[Floats], Any]:
+    def measure(images: Floats) -> Any:
+        if images.ndim == 5 and not metric.takes_videos:
+            raise OtcacheError("it judges images, and these are videos.")
+        return metric(images, *more)
 
-
-def _with_prompts(metric: PromptMetric, prompts: Sequence[str]) -> Callable[..., Any]:
-    return lambda pictures: metric(_takable(metric, pictures), tuple(prompts))
-
-
-def _of_set(metric: SetMetric) -> Callable[..., Any]:
-    return lambda pictures: metric(_takable(metric, pictures))
-
-
-def _usual_of(stack: Floats) -> tuple[str, ...]:
-    return OF_CLIPS if stack.ndim == 5 else OF_PICTURES
-
-
-def _takable(metric: PromptMetric | SetMetric, stack: Floats) -> Floats:
-    if stack.ndim == 5 and not metric.takes_videos:
-        raise OtcacheError("it judges pictures, and these are clips.")
-    return stack
+    return measure
 
 
 def _split(name: str) -> tuple[str, str]:

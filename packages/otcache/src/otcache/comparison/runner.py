@@ -91,10 +91,10 @@ def compare(
     folder = Folder(Path(directory))
     folder.begin(job, overwrite=settings.overwrite)
     _run_all(folder, chosen, settings, stages, described)
-    results, pictures = Assembly(folder, measures, stages).results(
+    results, images = Assembly(folder, measures, stages).results(
         chosen, _provenance(job), settings.command
     )
-    return results, write_report(results, pictures, directory, stages=stages)
+    return results, write_report(results, images, directory, stages=stages)
 
 
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:

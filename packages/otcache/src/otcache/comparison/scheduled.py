@@ -15,9 +15,8 @@ import numpy as np
 
 from otcache.calibration.calibrate import calibrate
 from otcache.calibration.recipe import Recipe
-from otcache.running import accelerate
-from otcache.solving import solution_of
-from otcache.targets import choose
+from otcache.planning import solution_of
+from otcache.running import accelerate, choose
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import (

@@ -198,7 +198,8 @@ class Channel:
 
         Args:
             event: ``begin`` and ``end`` of a piece of work with a time limit of its own, ``step`` inside
-                one, ``assigned`` once settings are assigned to budgets, ``absent`` or ``failed`` with the reason, ``done`` at the end.
+                one, ``assigned`` once settings are assigned to budgets, ``absent`` or ``failed`` with the
+                reason, ``done`` at the end.
             facts: plain data.
         """
         self._lines.write(json.dumps({"event": event, **facts}) + "\n")

@@ -1,7 +1,7 @@
 """Speed, measured in pairs: a full run and another method's run, seconds apart, in turns.
 
-How fast a machine is changes within minutes, by other work on it and by its own heat: seconds of runs that
-lie an hour apart make no ratio. What is measured here is nowhere compared with anything but its own pair.
+How fast a machine is changes within minutes, by other work on it and by its own heat, so seconds of runs an
+hour apart make no ratio: each run is compared with its own pair alone.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-#: Pairs of each method, and once more as many where a figure would be withheld.
+#: Pairs of each method, and as many again if a figure would be withheld.
 ROUNDS = 3
 #: How often an interval of a median must hold it.
 SURE = 0.75
 #: Largest ratio of an interval's ends at which the pairs still say something.
 APART = 2.0
 
-#: Runs once, on the sample of this number, and returns the seconds that took; devices are waited for.
+#: Runs once, on the sample of this number, and returns the seconds that took, devices synchronized.
 Timed = Callable[[int], float]
 Key = TypeVar("Key", bound=Hashable)
 
 NONE = (None, None)
 ABOVE = (
-    "the runs of the pairs differ by more than the evaluations left out can explain, "
+    "the runs of the pairs differ by more than the skipped evaluations can explain, "
     "as on a machine that is busy with other work"
 )
 DISAGREE = (
@@ -55,7 +55,7 @@ class Speed:
     """What the pairs of one method say.
 
     Attributes:
-        speedup: median over pairs of the full run's seconds over the method's, with its spread; None where
+        speedup: median over pairs of the full run's seconds over the method's, with its spread; None if
             it is withheld, or no pair was timed.
         seconds: median of the method's own seconds, with its spread; None alike.
         withheld: why there are no figures though pairs were timed.
@@ -82,10 +82,10 @@ def take_turns(
 ) -> dict[Key, tuple[Pair, ...]]:
     """Time each method in pairs with full runs, in rounds of one full run and one run of each method.
 
-    The full run opens the first round and closes the second, and so on: of two runs in a pair either
-    comes first in turn. So where the machine gets only slower, or only faster, meanwhile, every second
-    ratio is too small, the others are too large, and the true one lies in their :func:`interval`.
-    Methods whose figure would be withheld after :data:`ROUNDS` rounds get as many again, and all count.
+    The full run is first in the first round and last in the second, and so on. So if the machine gets only
+    slower, or only faster, meanwhile, every second ratio is too small, the others are too large, and the
+    true one lies in their :func:`interval`. Methods whose figure would be withheld after :data:`ROUNDS`
+    rounds get as many again, and all count.
 
     Args:
         full: the plain full run; warm already, as the methods are.

@@ -1,6 +1,1 @@
-"""The demos: calibrate a shipped pipeline, and show otcache beside what one would use instead."""
-
-from otcache.demo.run import DemoOutcome, run_demo
-from otcache.demo.settings import DemoSettings
-
-__all__ = ["DemoOutcome", "DemoSettings", "run_demo"]
+"""The demos, presets of a comparison that run in one process: preset, then showing."""

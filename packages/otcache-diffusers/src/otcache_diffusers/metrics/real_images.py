@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from otcache_core.errors import FileError, OtcacheError, expected, shortened
 from otcache_core.storage.files import bad_file, open_file, unreadable
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.pairs import check_pictures
+from otcache_diffusers.metrics.checks import check_pictures
 
 BATCH = 32
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -1,1 +1,0 @@
-"""The caches of cache-dit, run by cache-dit itself."""
