@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from otcache_diffusers.execution.cache_policy import CachePolicy
 from torch.utils import _pytree as pytree
 
 import otcache
@@ -31,6 +30,7 @@ from otcache_core.contracts import CacheStorage, SampleRequest, metric_values
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 from otcache_diffusers.execution.block_executor import block_stacks
+from otcache_diffusers.execution.cached_steps import CachePolicy
 from otcache_diffusers.execution.executor import Level, TorchExecutor, whole_outputs
 from otcache_diffusers.hooks import StepPolicy
 

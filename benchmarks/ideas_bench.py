@@ -85,7 +85,7 @@ class Bench:
         rows = range(2)
         ours = self.held.full[0][N][: len(rows)].float()
         from otcache_core.contracts import SampleRequest
-        from otcache_diffusers.recording.sampling import Sampler
+        from otcache_diffusers.recording.sampler import Sampler
 
         prompts, seeds = tuple(self.held.prompts[:2]), tuple(self.held.seeds[:2])
         request = SampleRequest(prompts, seeds, N, dict(demo.CALL), len(rows))

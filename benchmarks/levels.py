@@ -31,12 +31,12 @@ from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_diffusers.architectures import published
 from otcache_diffusers.architectures.blueprint import Blueprint
-from otcache_diffusers.architectures.calls import (
+from otcache_diffusers.architectures.models import (
     flux_blueprint,
     qwen_image_blueprint,
     sd3_blueprint,
 )
-from otcache_diffusers.execution.blocks.lists import block_lists
+from otcache_diffusers.execution.block_stacks import block_lists
 from otcache_diffusers.hooks import tensors
 
 LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}

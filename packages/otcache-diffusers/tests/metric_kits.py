@@ -27,7 +27,7 @@ from otcache_diffusers.metrics.frechet import Frechet
 from otcache_diffusers.metrics.image_reward import ImageReward
 from otcache_diffusers.metrics.lpips import Lpips, LpipsVgg
 from otcache_diffusers.metrics.pairwise import HaarPsi, MsSsim, Psnr, Rmse, Ssim
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.recording.sampler import quiet_loading
 
 Array = NDArray[np.float64]
 VGG_BLOCKS = (2, 2, 3, 3, 3)

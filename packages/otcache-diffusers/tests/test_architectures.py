@@ -15,10 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from otcache_core import OtcacheError
 from otcache_core.models import Architecture, Canvas
 from otcache_diffusers.architectures import models, published
-from otcache_diffusers.architectures.blueprint import Blueprint
-from otcache_diffusers.architectures.latent import Compression, Latent
-from otcache_diffusers.architectures.masks import WholeMasks
-from otcache_diffusers.architectures.measuring import count
+from otcache_diffusers.architectures.blueprint import (
+    Blueprint,
+    Compression,
+    Latent,
+    WholeMasks,
+    count,
+)
 
 #: Its latent has 128 x 128 pixels.
 SQUARE, LATENT = Canvas(1024, 1024), 128 * 128

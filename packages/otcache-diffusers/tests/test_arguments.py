@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from otcache_core import Schedule
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments, parameters_of
-from otcache_diffusers.hooks.time_argument import TimeArgument
+from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments, TimeArgument, parameters_of
 
 #: How a time may be handed over to a batch of n images.
 TIMES: dict[str, Callable[[int], Any]] = {

@@ -16,8 +16,8 @@ from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_diffusers.execution.block_executor import BlockExecutor
-from otcache_diffusers.execution.blocks.lists import block_lists
-from otcache_diffusers.execution.blocks.trace import Found, Trace
+from otcache_diffusers.execution.block_stacks import block_lists
+from otcache_diffusers.execution.block_trace import Found, Trace
 from otcache_diffusers.execution.executor import TorchExecutor
 
 N, D = 8, 16

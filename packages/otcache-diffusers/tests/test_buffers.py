@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from otcache_diffusers.execution.cache import OutputCache
-from otcache_diffusers.hooks.memory import apart, extents, is_lent, overlap, owned
 from torch import nn
 
 from otcache_core import Schedule
 from otcache_core.contracts import CacheStorage, SampleRequest
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.execution.output_cache import OutputCache
+from otcache_diffusers.hooks.trees import apart, extents, is_lent, overlap, owned
 from otcache_diffusers.recording.probe import TorchProbe
 
 N, WIDTH, ROWS = 9, 8, 2

@@ -8,7 +8,7 @@ import torch
 
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Span
-from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit, ideal_output
+from otcache_diffusers.evaluation.fit import ClosedLoopFit, ideal_output
 
 GRID = np.array([1.0, 0.9, 0.75, 0.5, 0.2, 0.0])
 SPAN = Span(2, 5, (1, 0))

@@ -11,8 +11,6 @@ import tiny
 import torch
 from families import Case, N
 from families.stable_diffusion import sd15, xl, xl_controlnet
-from otcache_diffusers.execution.cache_policy import CachePolicy
-from otcache_diffusers.hooks.companions import Companions
 from repeating import repeated
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -20,9 +18,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import RunReport
 from otcache_core.forecasters.extrapolation import Reuse
+from otcache_diffusers.execution.cached_steps import CachePolicy
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import drive
+from otcache_diffusers.hooks import attach as drive
 from otcache_diffusers.hooks.arguments import Arguments
+from otcache_diffusers.hooks.auxiliary import Companions
 from otcache_diffusers.testing.families import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

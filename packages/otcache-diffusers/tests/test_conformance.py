@@ -16,7 +16,7 @@ from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.probe import TorchProbe
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.sampler import Sampler
 
 
 class _OnLoop:

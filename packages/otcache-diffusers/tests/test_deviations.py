@@ -10,8 +10,8 @@ import tiny
 import torch
 
 from otcache_core.storage.recordings import SLAB
-from otcache_diffusers.evaluation.deviations import Deviations
-from otcache_diffusers.recording.shelf import Shelf
+from otcache_diffusers.evaluation.evaluator import Deviations
+from otcache_diffusers.recording.full_runs import Shelf
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])

@@ -12,10 +12,10 @@ from otcache_core.errors import OtcacheError
 from otcache_core.loop import Loop
 from otcache_core.schedule import Schedule
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit
 from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
-from otcache_diffusers.evaluation.prefixes import Prefixes
+from otcache_diffusers.evaluation.fit import ClosedLoopFit
 from otcache_diffusers.evaluation.replay import known_prefix
+from otcache_diffusers.evaluation.schedule_runs import Prefixes
 
 N = 8
 GRID = np.linspace(1, 0, N + 1) ** 1.5

@@ -13,9 +13,9 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.schedule import Schedule
 from otcache_diffusers.evaluation.guidance import branch_gains
 from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.probe import TorchProbe
-from otcache_diffusers.recording.run import Recording
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.sampler import Sampler
 
 N = 6
 

@@ -20,7 +20,6 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.utils import BaseOutput
 from hypothesis import given
 from hypothesis import strategies as st
-from otcache_diffusers.hooks.tree import examine, flatten, prediction, unflatten
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -30,9 +29,10 @@ from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import combine, tensors
+from otcache_diffusers.hooks.trees import examine, flatten, prediction, unflatten
+from otcache_diffusers.recording.full_runs import Shelf, loaded
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.rows import join_rows, split_rows, stack_rows
-from otcache_diffusers.recording.shelf import Shelf, loaded
 
 N = 8
 ROWS, WIDTH = 3, 4

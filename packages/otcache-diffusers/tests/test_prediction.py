@@ -29,10 +29,9 @@ from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import drive, sigma_grid
-from otcache_diffusers.hooks.clock import SchedulerClock
-from otcache_diffusers.hooks.conductor import Conductor
-from otcache_diffusers.hooks.prediction import AsIs, NoiseSpace, Place
-from otcache_diffusers.hooks.space_of import output_space
+from otcache_diffusers.hooks.prediction import AsIs, NoiseSpace, Place, output_space
+from otcache_diffusers.hooks.run_state import Conductor
+from otcache_diffusers.hooks.scheduler_steps import SchedulerClock
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.recorder import Recorder
 
@@ -130,7 +129,7 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.fixture
 def unconverted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forecast v itself, as everybody else does."""
-    home = "otcache_diffusers.hooks.clock"
+    home = "otcache_diffusers.hooks.scheduler_steps"
     monkeypatch.setattr(f"{home}.output_space", lambda scheduler, start: AsIs())
 
 

@@ -8,7 +8,7 @@ import tiny
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.loop import Loop
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.sampler import Sampler
 
 
 def test_a_pipeline_s_bar_is_off_while_it_is_measured_and_on_again(capfd: Any) -> None:

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from otcache_diffusers.execution.plan import Plan
-from otcache_diffusers.hooks.tree import combine, examine
 
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import CacheStorage, Forecaster, SampleRequest
@@ -21,12 +19,14 @@ from otcache_core.errors import OtcacheError, OtcacheNotice
 from otcache_core.forecasters import Reuse
 from otcache_core.loop import Loop
 from otcache_core.storage.recordings import RecordingStorage
-from otcache_diffusers.execution.blocks.stack import _plus
+from otcache_diffusers.execution.block_stacks import _plus
+from otcache_diffusers.execution.cached_steps import Plan
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.export import export_sigmas
 from otcache_diffusers.hooks.call_times import HostTimes
-from otcache_diffusers.recording.kept_run import KeptRun
+from otcache_diffusers.hooks.trees import combine, examine
 from otcache_diffusers.recording.probe import TorchProbe
+from otcache_diffusers.recording.recorder import KeptRun
 from otcache_diffusers.requests import prepared
 
 N = 6

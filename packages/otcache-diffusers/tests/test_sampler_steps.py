@@ -16,7 +16,7 @@ from otcache_core.contracts import SampleRequest
 from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.probe import TorchProbe
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.sampler import Sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N = 7

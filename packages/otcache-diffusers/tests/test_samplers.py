@@ -18,13 +18,13 @@ from otcache_core.errors import OtcacheNotice
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
-from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit
 from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
-from otcache_diffusers.evaluation.shuffled import BLOCK, ShufflePolicy, confirmed_recurrence
-from otcache_diffusers.hooks import drive
+from otcache_diffusers.evaluation.fit import ClosedLoopFit
+from otcache_diffusers.hooks import attach as drive
+from otcache_diffusers.recording.full_runs import Recording, RecordingPolicy
 from otcache_diffusers.recording.probe import TorchProbe
-from otcache_diffusers.recording.run import Recording, RecordingPolicy
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.sampler import Sampler
+from otcache_diffusers.recording.sampler_checks import BLOCK, ShufflePolicy, confirmed_recurrence
 
 N = 12
 #: Samplers that are Euler steps on their own grid.

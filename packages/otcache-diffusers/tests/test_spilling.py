@@ -19,11 +19,11 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError, FileError
 from otcache_core.loop import Loop
 from otcache_core.storage.recordings import RecordingStorage, mapped, sketch
-from otcache_diffusers.hooks import drive
+from otcache_diffusers.hooks import attach as drive
+from otcache_diffusers.recording.full_runs import Shelf, loaded
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.recorder import Recorder
-from otcache_diffusers.recording.sampling import Sampler
-from otcache_diffusers.recording.shelf import Shelf, loaded
+from otcache_diffusers.recording.sampler import Sampler
 
 N = 6
 REQUEST = SampleRequest(("a", "b", "c"), (0, 1, 2), N, {}, 2)

@@ -13,8 +13,6 @@ import torch
 from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
-from otcache_diffusers.execution.cache import OutputCache
-from otcache_diffusers.hooks.tree import flatten
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from otcache_core import Schedule
@@ -22,7 +20,9 @@ from otcache_core.contracts import CacheExecutor, CacheStorage, RunReport
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.block_executor import BlockExecutor
 from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.execution.output_cache import OutputCache
 from otcache_diffusers.hooks import combine
+from otcache_diffusers.hooks.trees import flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N, WIDTH = 8, 64

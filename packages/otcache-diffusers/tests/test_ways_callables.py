@@ -19,7 +19,7 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.block_executor import BlockExecutor
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks.inner_modules import inner_modules
+from otcache_diffusers.hooks.conflicts import inner_modules
 from otcache_diffusers.recording.facts import fingerprint_of, provenance_of
 from otcache_diffusers.recording.probe import TorchProbe
 

@@ -21,9 +21,9 @@ from repeating import repeated
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks.bar import Bar
-from otcache_diffusers.hooks.home import NO_COLLECTION, under_way
-from otcache_diffusers.hooks.rewinds import Rewinds
+from otcache_diffusers.hooks.pipeline_call import NO_COLLECTION, under_way
+from otcache_diffusers.hooks.scheduler_steps import Bar
+from otcache_diffusers.hooks.step_arguments import Rewinds
 from otcache_diffusers.recording.probe import TorchProbe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

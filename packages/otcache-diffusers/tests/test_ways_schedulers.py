@@ -19,8 +19,8 @@ from otcache_core.errors import OtcacheNotice
 from otcache_core.forecasters import Linear, Reuse
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import sigma_grid
-from otcache_diffusers.hooks.space_of import output_space
-from otcache_diffusers.hooks.timecheck import TimeCheck
+from otcache_diffusers.hooks.prediction import output_space
+from otcache_diffusers.hooks.run_state import TimeCheck
 from otcache_diffusers.recording.probe import TorchProbe
 
 N = 8

@@ -23,7 +23,7 @@ from repeating import repeated
 
 from otcache_core import Schedule
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks.start import first_position
+from otcache_diffusers.hooks.sigmas import first_position
 from otcache_diffusers.testing.families import picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.recording.sampler import quiet_loading
 
 ROOT = Path(__file__).parents[3]
 SIDE = 32

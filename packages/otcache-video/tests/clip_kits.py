@@ -15,7 +15,7 @@ from otcache_core.contracts import VideoMetric
 from otcache_core.testing import KnownAnswer, VideoMetricConformance
 from otcache_diffusers.metrics.backbones import AlexNet
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.recording.sampler import quiet_loading
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
 from otcache_video.metrics.motion import STILL, Flicker, MotionMagnitude, WarpingError
 

@@ -14,7 +14,7 @@ from video_families import FAMILIES, cosmos, hunyuan, wan
 from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import drive
+from otcache_diffusers.hooks import attach as drive
 from otcache_diffusers.recording.recorder import Recorder
 from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs, same_tensors
 

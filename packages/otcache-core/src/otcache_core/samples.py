@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, TypeAlias
@@ -114,6 +115,12 @@ def content(value: object) -> Any:
         image: Any = value
         return ["image", image.mode, *_digested(np.asarray(image))[1:]]
     return _name(value)
+
+
+def digest(data: Any) -> str:
+    """Return a short stable hash of plain data."""
+    text = json.dumps(data, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_image(value: object) -> bool:

@@ -34,7 +34,7 @@ def load() -> Any:
     import torch
 
     from otcache_diffusers.compat import load as load_library
-    from otcache_diffusers.recording.quiet import quiet_loading
+    from otcache_diffusers.recording.sampler import quiet_loading
 
     with quiet_loading():
         kind = load_library("diffusers:FluxPipeline", "the image demo")

@@ -12,10 +12,8 @@ from torch import bool as boolean
 from torch import empty
 
 from otcache_core.models import Architecture, Configs
-from otcache_diffusers.architectures.blueprint import Blueprint, Config
-from otcache_diffusers.architectures.calls import video_latents
-from otcache_diffusers.architectures.latent import Compression, Latent
-from otcache_diffusers.architectures.models import architecture
+from otcache_diffusers.architectures.blueprint import Blueprint, Compression, Config, Latent
+from otcache_diffusers.architectures.models import architecture, video_latents
 from otcache_video import published
 
 #: Text tokens that the pipelines pad to, or at most take.

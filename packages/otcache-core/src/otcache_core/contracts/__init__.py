@@ -13,7 +13,7 @@ from otcache_core.contracts.comparison import (
     metric_values,
     per_frame,
 )
-from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
+from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator, ForwardingEvaluator
 from otcache_core.contracts.execution import (
     CacheExecutor,
     CacheStorage,
@@ -45,6 +45,7 @@ __all__ = [
     "Evaluator",
     "FeatureProbe",
     "Forecaster",
+    "ForwardingEvaluator",
     "FromRegistry",
     "Measured",
     "Metric",

@@ -147,3 +147,38 @@ class Evaluator(ABC):
             f"{type(self).__name__} compares results only, not the states on the way: "
             "this solver cannot be used with it."
         )
+
+
+class ForwardingEvaluator(Evaluator):
+    """Base of an evaluator around another one, ``inner``, whose facts are its own."""
+
+    inner: Evaluator
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        """Of the inner one."""
+        return self.inner.grid
+
+    @property
+    def num_samples(self) -> int:
+        """Of the inner one."""
+        return self.inner.num_samples
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Of the inner one."""
+        return self.inner.objectives
+
+    @property
+    def recurrence(self) -> Recurrence | NotLinear:
+        """Of the inner one."""
+        return self.inner.recurrence
+
+    @property
+    def largest_batch(self) -> int:
+        """Of the inner one."""
+        return self.inner.largest_batch
+
+    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        """Replay by the inner one."""
+        return self.inner.replay(samples)

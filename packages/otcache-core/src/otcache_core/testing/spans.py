@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
+from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator, ForwardingEvaluator
 from otcache_core.contracts.planning import CostModel, Forecaster, SpanCosts
 from otcache_core.errors import OtcacheError, shown
-from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule, Span
 from otcache_core.testing.checks import (
     assert_equal,
@@ -26,8 +25,8 @@ from otcache_core.testing.toy import ToySampler
 from otcache_core.transport import uniform_steps
 
 
-class CountingEvaluator(Evaluator):
-    """Passes everything on and adds up the NFE.
+class CountingEvaluator(ForwardingEvaluator):
+    """Add up the NFE of another evaluator.
 
     Args:
         inner: the evaluator that does the work.
@@ -36,31 +35,6 @@ class CountingEvaluator(Evaluator):
     def __init__(self, inner: Evaluator) -> None:
         self.inner = inner
         self.nfe = 0
-
-    @property
-    def grid(self) -> NDArray[np.float64]:
-        """s_0 .. s_N."""
-        return self.inner.grid
-
-    @property
-    def num_samples(self) -> int:
-        """Of the inner one."""
-        return self.inner.num_samples
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """Of the inner one."""
-        return self.inner.objectives
-
-    @property
-    def recurrence(self) -> Recurrence | NotLinear:
-        """Of the inner one."""
-        return self.inner.recurrence
-
-    @property
-    def largest_batch(self) -> int:
-        """Of the inner one."""
-        return self.inner.largest_batch
 
     def evaluate(
         self,

@@ -1,20 +1,77 @@
-"""From a configuration to what one call costs."""
+"""From a configuration to the cost of one call, on the meta device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from otcache_core.errors import OtcacheError
+from otcache_core.errors import OtcacheError, expected
 from otcache_core.models import CallCost, Canvas, Configs
-from otcache_diffusers.architectures.latent import Compression, Latent
-from otcache_diffusers.architectures.measuring import count
 from otcache_diffusers.compat import load
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.hooks import tensors
+from otcache_diffusers.recording.sampler import quiet_loading
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Latents of one picture or clip.
+
+    Attributes:
+        channels: numbers a latent pixel.
+        height, width: in latent pixels.
+        frames: in latent frames.
+    """
+
+    channels: int
+    height: int
+    width: int
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What the encoder makes of a canvas.
+
+    Args:
+        channels: numbers a latent pixel.
+        space: pixels on the side of a latent pixel.
+        time: frames a latent frame, after the first; 0 where there are pictures only.
+    """
+
+    channels: int
+    space: int
+    time: int = 0
+
+    def __call__(self, canvas: Canvas, cell: int) -> Latent:
+        """The latents of a canvas that holds a whole number of tokens of ``cell`` latent pixels.
+
+        Raises:
+            OtcacheError: if it does not.
+        """
+        for name in ("height", "width"):
+            side, pixels = self.space * cell, getattr(canvas, name)
+            if pixels % side:
+                raise OtcacheError(expected(name, pixels, f"a multiple of {side}"))
+        return Latent(
+            self.channels,
+            canvas.height // self.space,
+            canvas.width // self.space,
+            self._frames(canvas.frames),
+        )
+
+    def _frames(self, frames: int) -> int:
+        if self.time and (frames - 1) % self.time:
+            raise OtcacheError(expected("frames", frames, f"1 above a multiple of {self.time}"))
+        if not self.time and frames != 1:
+            raise OtcacheError(expected("frames", frames, "1", "this model makes pictures."))
+        return 1 + (frames - 1) // self.time if self.time else 1
+
 
 Config = Mapping[str, Any]
 
@@ -85,3 +142,70 @@ def _build(class_name: str, config: Config) -> Any:
     with torch.device("meta"), quiet_loading("diffusers"):
         module: nn.Module = kind.from_config(dict(config))
     return module.eval()
+
+
+class Count(NamedTuple):
+    """Of one call.
+
+    Attributes:
+        flops: of matrix products, convolutions and attention; a multiply-add counts two.
+        output_elements: numbers in the memory that keeping the output keeps alive.
+    """
+
+    flops: int
+    output_elements: int
+
+
+def count(call: Callable[[], Any]) -> Count:
+    """Count one call of a module that lives on the meta device, by torch's flop counter.
+
+    Element-wise work, norms and softmax are not counted. Scaled dot-product attention is: on the
+    meta device it runs as its two matrix products. Masks are taken to hold no padding.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), torch.device("meta"), WholeMasks(), counter:
+        output = call()
+    memory = {id(s): s.nbytes() // leaf.itemsize for leaf, s in _storages(output)}
+    return Count(counter.get_total_flops(), sum(memory.values()))
+
+
+def _storages(output: Any) -> list[tuple[torch.Tensor, torch.UntypedStorage]]:
+    return [(leaf, leaf.untyped_storage()) for leaf in tensors(output)]
+
+
+class WholeMasks(TorchFunctionMode):
+    """Answers for a Boolean tensor on the meta device that every entry is true.
+
+    Models that put the valid tokens of a text first ask for values: ``if mask:``, ``x[mask]``,
+    ``x[~mask]``. Where all tokens are valid, shapes are known again.
+
+    Writing into a tensor on the meta device is left out: it does nothing, and models that fill an
+    attention mask row by row (the decoder of HunyuanVideo 1.5, 110 000 rows at 720p) take a minute for it.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        first, second = (*args, None, None)[:2]
+        if func is torch.Tensor.__getitem__ and _unread(second):
+            return first.flatten(0, second.dim() - 1)[: None if _whole(second) else 0]
+        if func is torch.Tensor.__setitem__ and first.is_meta:
+            return None
+        if func is torch.Tensor.__bool__ and _unread(first):
+            return _whole(first)
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.__invert__ and _unread(first):
+            result.otcache_whole = not _whole(first)
+        return result
+
+
+def _unread(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_meta and value.dtype == torch.bool
+
+
+def _whole(mask: torch.Tensor) -> bool:
+    return getattr(mask, "otcache_whole", True)

@@ -1,32 +1,28 @@
-"""Pyramid Attention Broadcast and FasterCache of diffusers: reuse attention."""
+"""Pyramid Attention Broadcast and FasterCache of diffusers: caches that reuse attention."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from itertools import product
 from typing import Any, final
 
-from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
+from otcache_core.contracts import BaselineSetting, SampleRequest
 from otcache_diffusers.baselines.diffusers_caches import (
-    cannot_cache,
+    DiffusersCache,
     contexts_of,
-    differing_intervals,
-    has_no_attention,
-    hooked,
     is_guided,
-    tells_no_timestep,
+    no_attention,
+    no_timestep,
 )
-from otcache_diffusers.compat import DIFFUSERS, cache_config
+from otcache_diffusers.compat import DIFFUSERS
 
-_PYRAMID = "PyramidAttentionBroadcastConfig"
-#: The authors' range of timesteps, and all of them.
-_PYRAMID_RANGES = ((100, 800), (-1, 1001))
+#: diffusers' default: how far FasterCache extrapolates attention from the two latest outputs.
+_WEIGHT = 0.5
 
 
 @final
-class PyramidAttention(Baseline):
-    """Attention of every k-th step inside a range of timesteps is used for the steps up to the next.
+class PyramidAttention(DiffusersCache):
+    """Reuse the attention of every k-th step inside a range of timesteps up to the next such step.
 
     Spatial attention only, which is the one that image models have, in the authors' range of timesteps
     and then in all. Everything but attention still runs at each step, so that few evaluations are
@@ -43,52 +39,39 @@ class PyramidAttention(Baseline):
     """
 
     source = f"{DIFFUSERS}, Pyramid Attention Broadcast"
+    config = "PyramidAttentionBroadcastConfig"
 
-    def supports(self, target: Any, request: SampleRequest) -> str:
-        reason = cannot_cache(target, _PYRAMID) or has_no_attention(target)
-        if reason:
-            return reason
-        if len(contexts_of(target, request)) > 1:
+    def why_not(self, target: Any, request: SampleRequest) -> str:
+        reason = no_attention(target)
+        if not reason and len(contexts_of(target, request)) > 1:
             return (
                 f"{DIFFUSERS} keeps one cache for both branches of guidance, so that one would get the "
-                "other's attention: it runs without guidance, or where one call takes both branches"
+                "other's attention: it runs without guidance, or if one call takes both branches"
             )
-        return tells_no_timestep(target)
+        return reason or no_timestep(target)
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
-        return attention_ladder(num_steps, _PYRAMID_RANGES)
+        return _ladder(num_steps, (100, 800), (-1, 1001))  # the authors' range, and everything
 
-    def apply(
+    def arguments(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
-    ) -> AbstractContextManager[None]:
-        config = cache_config(_PYRAMID)(
-            spatial_attention_block_skip_range=setting.values["interval"],
-            spatial_attention_timestep_skip_range=(setting.values["low"], setting.values["high"]),
-            current_timestep_callback=lambda: target.current_timestep,
-        )
-        return hooked(target, config)
-
-
-_FASTER = "FasterCacheConfig"
-#: The authors' range of timesteps, and all but the first one, which would find its cache empty.
-_FASTER_RANGES = ((-1, 681), (-1, 950))
-#: diffusers' default: how far attention is extrapolated from the two latest outputs.
-_WEIGHT = 0.5
+    ) -> dict[str, Any]:
+        return _spatial_attention(target, setting)
 
 
 @final
-class FasterCache(Baseline):
-    r"""Attention of skipped steps is extrapolated from the two latest outputs.
+class FasterCache(DiffusersCache):
+    r"""Extrapolate the attention of skipped steps from the two latest outputs.
 
     .. math:: a_t = a_k + w (a_k - a_{k'})
 
-    in the authors' range of timesteps, and then in all but the first; the authors' interval is 2, the
-    ladder goes on. Everything but attention still runs at each step.
+    in the authors' range of timesteps, and then in all but the first, which would find its cache empty;
+    the authors' interval is 2, the ladder goes on. Everything but attention still runs at each step.
 
-    The other half of the method, which leaves out guidance's second branch, takes one batch with both
-    branches, of a transformer whose output is pictures or frames; this baseline does not serve it. With
+    The other half of the method, which omits guidance's second branch, takes one batch with both
+    branches, of a transformer whose output is images or frames; this baseline does not offer it. With
     guidance by two calls not even the attention half can be run: one cache serves both calls.
 
     References:
@@ -97,60 +80,69 @@ class FasterCache(Baseline):
     """
 
     source = f"{DIFFUSERS}, FasterCache, its attention part"
+    config = "FasterCacheConfig"
 
-    def supports(self, target: Any, request: SampleRequest) -> str:
-        reason = cannot_cache(target, _FASTER) or has_no_attention(target)
-        if reason:
-            return reason
-        if len(contexts_of(target, request)) > 1:
+    def why_not(self, target: Any, request: SampleRequest) -> str:
+        reason = no_attention(target)
+        if not reason and len(contexts_of(target, request)) > 1:
             return (
-                f"{type(target).__name__} guides by two calls: FasterCache leaves out a branch only "
-                f"where both are one batch, and {DIFFUSERS} keeps one cache of attention for both"
+                f"{type(target).__name__} guides by two calls: FasterCache omits a branch only if both "
+                f"are one batch, and {DIFFUSERS} keeps one cache of attention for both"
             )
-        if is_guided(target, request):
-            return "of FasterCache only the attention part is offered, which runs without guidance"
-        return tells_no_timestep(target)
+        if not reason and is_guided(target, request):
+            return "only the attention part of FasterCache is offered, which runs without guidance"
+        return reason or no_timestep(target)
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
-        return attention_ladder(num_steps, _FASTER_RANGES)
+        return _ladder(num_steps, (-1, 681), (-1, 950))
 
-    def apply(
+    def arguments(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
-    ) -> AbstractContextManager[None]:
-        config = cache_config(_FASTER)(
-            spatial_attention_block_skip_range=setting.values["interval"],
-            spatial_attention_timestep_skip_range=(setting.values["low"], setting.values["high"]),
-            attention_weight_callback=lambda module: _WEIGHT,
-            current_timestep_callback=lambda: target.current_timestep,
-            is_guidance_distilled=True,
-        )
-        return hooked(target, config)
+    ) -> dict[str, Any]:
+        return {
+            **_spatial_attention(target, setting),
+            "attention_weight_callback": lambda module: _WEIGHT,
+            "is_guidance_distilled": True,
+        }
 
 
-def attention_ladder(num_steps: int, ranges: Sequence[tuple[int, int]]) -> list[BaselineSetting]:
-    """Every k-th step inside a range of timesteps computes attention, all of them outside.
+def _spatial_attention(target: Any, setting: BaselineSetting) -> dict[str, Any]:
+    values = setting.values
+    return {
+        "spatial_attention_block_skip_range": values["interval"],
+        "spatial_attention_timestep_skip_range": (values["low"], values["high"]),
+        "current_timestep_callback": lambda: target.current_timestep,
+    }
 
-    Args:
-        num_steps: N.
-        ranges: (low, high) within 0 .. 1000.
 
-    Returns:
-        Settings with ``interval``, ``low`` and ``high``, by the share of the timesteps that is skipped.
+def _ladder(num_steps: int, *ranges: tuple[int, int]) -> list[BaselineSetting]:
+    """Return settings that compute attention at every k-th step inside a range of timesteps.
+
+    Outside the range all steps compute it. The order is by the share of the timesteps that is skipped.
     """
     places = product(differing_intervals(num_steps), ranges)
-    ordered = sorted(places, key=lambda place: (_skipped(*place), place))
     return [
         BaselineSetting(
             f"interval {k}, timesteps {low}..{high}",
             {"interval": k, "low": low, "high": high},
             num_steps,
         )
-        for k, (low, high) in ordered
+        for k, (low, high) in sorted(places, key=lambda place: (_skipped(*place), place))
     ]
 
 
 def _skipped(interval: int, span: tuple[int, int]) -> float:
     low, high = max(span[0], 0), min(span[1], 1000)
     return (1 - 1 / interval) * (high - low)
+
+
+def differing_intervals(num_steps: int) -> list[int]:
+    """Return intervals k = 2, 3, ..., each of which computes fewer of N steps than the one before.
+
+    Every k-th of N steps is computed, ceil(N / k) in all.
+    """
+    counts = {k: -(-num_steps // k) for k in range(num_steps, 1, -1)}
+    smallest = {count: k for k, count in counts.items()}
+    return sorted(smallest.values())

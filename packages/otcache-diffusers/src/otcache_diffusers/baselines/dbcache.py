@@ -1,4 +1,4 @@
-"""DBCache of cache-dit as a baseline: by a threshold, with TaylorSeer, and by a mask of steps."""
+"""DBCache of cache-dit as baselines: by a threshold, with and without TaylorSeer, and by a mask of steps."""
 
 from __future__ import annotations
 
@@ -17,19 +17,40 @@ from otcache_diffusers.baselines.cache_dit import (
     attached,
     calls_per_step,
     first_blocks,
-    installed,
     library,
-    unfit,
+    not_cacheable,
+    one_sample,
+    source_of,
 )
 from otcache_diffusers.recording.probe import TorchProbe
 
+#: (residual_diff_threshold, max_warmup_steps). Eight steps of warm-up are cache-dit's default, and 0.08 its
+#: threshold; eight steps alone are more than low budgets allow, so warm-up shrinks as thresholds grow. At
+#: 1 and above everything after warm-up is skipped.
+RUNGS = (
+    (0.08, 8),
+    (0.12, 8),
+    (0.12, 4),
+    (0.16, 4),
+    (0.2, 4),
+    (0.24, 2),
+    (0.3, 2),
+    (0.4, 2),
+    (0.4, 1),
+    (0.6, 1),
+    (0.8, 1),
+    (0.99, 1),
+)
+#: Masks that cache-dit publishes.
+POLICIES = ("slow", "medium", "fast", "ultra")
+
 
 class CacheDiT(Baseline):
-    """A cache of cache-dit on the blocks its own adapter names for the pipeline.
+    """A cache of cache-dit on the blocks that its own adapter names for the pipeline.
 
     At every step the first F blocks are computed, at skipped ones nothing after them but what follows the
     blocks: the residual of the others is reused. ``enable_separate_cfg`` is set as the pipeline calls its
-    denoiser, which a calibration run counts: by default cache-dit takes Flux for one call a step, and
+    denoiser, which a calibration run counts: by default cache-dit assumes one call a step for Flux, and
     under true guidance compares each branch with the other.
 
     References:
@@ -38,15 +59,15 @@ class CacheDiT(Baseline):
 
     @abstractmethod
     def calibrator(self, library: Any) -> Any:
-        """A ``CalibratorConfig`` of cache-dit, or None."""
+        """Return a ``CalibratorConfig`` of cache-dit, or None."""
 
     def supports(self, target: Any, request: SampleRequest) -> str:
-        return unfit(target)
+        return not_cacheable(target)
 
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
-        """One full run.
+        """Run one sample in full.
 
         Returns:
             ``calls_per_step``; ``first_blocks``, F; ``nfe``; and what :meth:`more` adds.
@@ -59,7 +80,7 @@ class CacheDiT(Baseline):
     def more(
         self, target: Any, request: SampleRequest, known: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """What else a baseline calibrates, given what all of them do."""
+        """Return what else a baseline calibrates, given what all of them do."""
         return {}
 
     @contextmanager
@@ -79,30 +100,6 @@ class CacheDiT(Baseline):
         )
         with attached(target, config, self.calibrator(module)):
             yield
-
-
-def source_of(rule: str) -> str:
-    """The library, its version and what it calls the rule."""
-    return f"cache-dit {installed() or '(not installed)'}, {rule}"
-
-
-#: (residual_diff_threshold, max_warmup_steps). Eight steps of warm-up are cache-dit's default, and 0.08 its
-#: threshold; eight steps alone are more than low budgets allow, so warm-up shrinks as thresholds grow. At
-#: 1 and above everything after warm-up is skipped.
-RUNGS = (
-    (0.08, 8),
-    (0.12, 8),
-    (0.12, 4),
-    (0.16, 4),
-    (0.2, 4),
-    (0.24, 2),
-    (0.3, 2),
-    (0.4, 2),
-    (0.4, 1),
-    (0.6, 1),
-    (0.8, 1),
-    (0.99, 1),
-)
 
 
 @final
@@ -136,7 +133,7 @@ class DBCache(CacheDiT):
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
-        """From mild to aggressive, in cache-dit's own terms; one setting a rung."""
+        """Return one setting a rung, from mild to aggressive, in cache-dit's own terms."""
         return [
             BaselineSetting(
                 f"threshold={theta}, warmup={steps}",
@@ -147,20 +144,17 @@ class DBCache(CacheDiT):
         ]
 
 
-POLICIES = ("slow", "medium", "fast", "ultra")
-
-
 @final
 class DBCacheMask(CacheDiT):
-    r"""Compute at the steps of a mask, static: at the others the first blocks only.
+    r"""Compute the steps of a static mask, and of the others the first blocks only.
 
     A skipped step costs a share r of a computed one, which calibration counts, so a budget of B evaluations
     leaves
 
     .. math:: c = (B - N r) / (1 - r)
 
-    computed steps. Where one of cache-dit's four published policies, stretched to N steps by its own
-    ``steps_mask``, has that many, give or take one, it is used. Elsewhere steps are evenly spaced, the
+    computed steps. If one of cache-dit's four published masks, stretched to N steps by its own
+    ``steps_mask``, has that many, give or take one, it is used. Otherwise steps are evenly spaced, the
     first computed and, as in the published ones, the last.
     """
 
@@ -173,8 +167,16 @@ class DBCacheMask(CacheDiT):
     def more(
         self, target: Any, request: SampleRequest, known: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """``share``, r: from three runs of two and three steps."""
-        return {"share": _share(self, target, request, known), "nfe": known["nfe"] + 8}
+        """Return ``share``, r: from three runs of two and three steps."""
+
+        def flops(*mask: int) -> int:
+            short = replace(one_sample(request), num_steps=len(mask))
+            with self.apply(target, _setting("", list(mask)), known):
+                return TorchProbe().measure(target, short, flops=True).flops or 0
+
+        two = flops(1, 1)
+        computed, skipped = flops(1, 1, 1) - two, flops(1, 1, 0) - two
+        return {"share": skipped / computed, "nfe": known["nfe"] + 8}
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
@@ -186,36 +188,15 @@ class DBCacheMask(CacheDiT):
         return [_setting(label, mask) for label, mask in rising]
 
 
-def _share(
-    baseline: Baseline, target: Any, request: SampleRequest, known: Mapping[str, Any]
-) -> float:
-    """Multiply-adds of a skipped step over those of a computed one."""
-    one = replace(request, prompts=request.prompts[:1], seeds=request.seeds[:1], batch_size=1)
-
-    def flops(*mask: int) -> int:
-        short = replace(one, num_steps=len(mask))
-        with baseline.apply(target, _setting("", list(mask)), known):
-            return TorchProbe().measure(target, short, flops=True).flops or 0
-
-    two = flops(1, 1)
-    computed, skipped = flops(1, 1, 1) - two, flops(1, 1, 0) - two
-    return skipped / computed
-
-
 def _mask(num_steps: int, count: int) -> tuple[str, list[int]]:
-    for name, mask in _published(num_steps):
-        if abs(sum(mask) - count) <= 1:
-            return f"{name}, {sum(mask)} computed", mask
+    if num_steps >= 8 or num_steps in (4, 6):  # steps_mask() knows no others
+        for name in POLICIES:
+            mask = list(library().steps_mask(total_steps=num_steps, mask_policy=name))
+            if abs(sum(mask) - count) <= 1:
+                return f"{name}, {sum(mask)} computed", mask
     computed = set(np.linspace(0, num_steps - 1, count).round().astype(int).tolist())
     mask = [int(step in computed) for step in range(num_steps)]
     return f"even, {count} computed", mask
-
-
-def _published(num_steps: int) -> Iterator[tuple[str, list[int]]]:
-    if num_steps < 8 and num_steps not in (4, 6):  # steps_mask() knows no others
-        return
-    for name in POLICIES:
-        yield name, list(library().steps_mask(total_steps=num_steps, mask_policy=name))
 
 
 def _setting(label: str, mask: list[int]) -> BaselineSetting:

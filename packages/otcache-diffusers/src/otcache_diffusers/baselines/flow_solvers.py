@@ -1,4 +1,8 @@
-"""Solvers on the noise levels of a flow-matching pipeline."""
+"""Solvers on the noise levels of a flow-matching pipeline.
+
+:class:`FlowMatchScheduler` replaces the pipeline's scheduler; a :class:`FlowStepper` makes its steps: two-step
+Adams-Bashforth, or a scheduler of diffusers that knows flow predictions.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from otcache_diffusers.compat import is_a
 
 
 class FlowStepper(ABC):
-    """Steps along given noise levels; one run at a time.
+    """Make steps along given noise levels; one run at a time.
 
     Attributes:
         order: denoiser calls of one step of the pipeline, as diffusers counts them.
@@ -23,27 +27,26 @@ class FlowStepper(ABC):
 
     @abstractmethod
     def begin(self, sigmas: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """A run begins: forget the one before.
+        """Begin a run, and forget the one before.
 
         Args:
             sigmas: s_0 .. s_n, of the pipeline's own scheduler, shape (n + 1,).
-            timesteps: t_0 .. t_{n-1}, what the denoiser is told, shape (n,).
+            timesteps: t_0 .. t_{n-1}, what the denoiser is given, shape (n,).
 
         Returns:
-            The same of the calls to be made: those given, or with levels repeated.
+            The same for the calls to be made: those given, or with levels repeated.
         """
 
     @abstractmethod
     def step(self, i: int, v: Tensor, t: Any, x: Tensor) -> Tensor:
-        """x_{i+1} from x_i and the denoiser's output v_i at timestep t."""
+        """Return x_{i+1}, given x_i and the denoiser's output v_i at timestep t."""
 
 
-class FlowMatchGrid:
-    """The scheduler of a flow-matching pipeline, of which only the step is another's.
+class FlowMatchScheduler:
+    """The scheduler of a flow-matching pipeline, with the step of another solver.
 
-    Whatever the pipeline asks for is answered by a copy of its own scheduler, which is asked for the
-    noise levels in just the way the pipeline asks. So every pipeline that runs with
-    ``FlowMatchEulerDiscreteScheduler`` runs with this, and n steps visit the very same levels.
+    Everything but the step is done by a copy of the pipeline's own scheduler. So every pipeline that runs
+    with ``FlowMatchEulerDiscreteScheduler`` runs with this, and n steps visit the very same levels.
 
     Args:
         own: the pipeline's ``FlowMatchEulerDiscreteScheduler``; not changed.
@@ -69,7 +72,7 @@ class FlowMatchGrid:
         mu: float | None = None,
         timesteps: Any = None,
     ) -> None:
-        """As the pipeline's own scheduler."""
+        """Begin a run, with the arguments of the pipeline's own scheduler."""
         self._own.set_timesteps(num_inference_steps, device, sigmas, mu, timesteps)
         self._index = None
         self.sigmas, self.timesteps = self._stepper.begin(self._own.sigmas, self._own.timesteps)
@@ -82,7 +85,7 @@ class FlowMatchGrid:
         return_dict: bool = True,
         **_: Any,
     ) -> tuple[Tensor]:
-        """One step, of which a tuple is returned always: pipelines take its first element."""
+        """Make one step; a tuple is returned always: pipelines take its first element."""
         if self._index is None:
             self._index = self._start(timestep)
         i, self._index = self._index, self._index + 1
@@ -94,56 +97,13 @@ class FlowMatchGrid:
 
 
 def is_flow_euler(scheduler: Any) -> bool:
-    """Whether :class:`FlowMatchGrid` can stand in for it."""
+    """Return whether :class:`FlowMatchScheduler` can replace it."""
     return is_a(scheduler, "FlowMatchEulerDiscreteScheduler")
 
 
-class FewStepSampler(ABC):
-    """Makes a scheduler that stands in for a pipeline's own one.
-
-    Law: the pipeline's own scheduler is not changed. With the one made here a call of n steps visits the
-    noise levels that n steps of the own one visit, or, where a solver is built from the own one's
-    configuration, those this gives.
-    """
-
-    @property
-    @abstractmethod
-    def source(self) -> str:
-        """Library, version and rule."""
-
-    @abstractmethod
-    def why_not(self, own: Any) -> str:
-        """Return "" if it fits the pipeline's own scheduler, else the reason why not.
-
-        Must be cheap and change nothing.
-        """
-
-    @abstractmethod
-    def scheduler(self, own: Any) -> Any:
-        """A scheduler to put on the pipeline instead of ``own``."""
-
-
 @final
-class AdamsBashforth(FewStepSampler):
-    """Two-step Adams-Bashforth on the noise levels of a flow-matching pipeline."""
-
-    @property
-    def source(self) -> str:
-        return "two-step Adams-Bashforth, by otcache"
-
-    def why_not(self, own: Any) -> str:
-        if not is_flow_euler(own):
-            kind = type(own).__name__
-            return f"is written for FlowMatchEulerDiscreteScheduler, the pipeline has {kind}"
-        return "the pipeline's sampler adds noise" if own.config.stochastic_sampling else ""
-
-    def scheduler(self, own: Any) -> Any:
-        return FlowMatchGrid(own, TwoSteps())
-
-
-@final
-class TwoSteps(FlowStepper):
-    r"""The linear extrapolation of the last two velocities, integrated.
+class AdamsBashforthStepper(FlowStepper):
+    r"""Integrate the linear extrapolation of the last two velocities.
 
     .. math::
 
@@ -177,12 +137,12 @@ class TwoSteps(FlowStepper):
 
 @final
 class DiffusersStepper(FlowStepper):
-    """Steps with a scheduler of diffusers that knows flow predictions.
+    """Make steps with a scheduler of diffusers that knows flow predictions.
 
     Args:
         inner: the scheduler; its noise levels are set from outside.
         first: the most that s_0 may be.
-        order: denoiser calls of a step; where it is 2, every level but the first is visited twice.
+        order: denoiser calls of a step; if it is 2, every level but the first is visited twice.
     """
 
     def __init__(self, inner: Any, first: float = 1.0, order: int = 1) -> None:

@@ -4,46 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
+from otcache_core.contracts import BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.baselines.diffusers_caches import (
-    calls_several_times,
-    cannot_cache,
+    DiffusersCache,
+    cache_enabled,
     cannot_skip_blocks,
-    contexts_of,
-    enters_no_context,
-    hooked,
+    no_context,
+    several_calls,
 )
 from otcache_diffusers.compat import DIFFUSERS, cache_config, magnitude_hooks
-from otcache_diffusers.recording.quiet import quiet
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.sampler import Sampler, quiet
 
-_CONFIG = "MagCacheConfig"
 #: The authors' setting for FLUX: the first tenth of the steps computed, five skipped in a row at most.
 _RETENTION, _MAX_SKIP = 0.1, 5
 _THRESHOLDS = tuple(float(f"{value:.4g}") for value in np.geomspace(1e-4, 1e2, 600))
 
 
 @final
-class MagCache(Baseline):
-    """Skips all blocks while the magnitudes of what they add are foreseen to stay near.
+class MagCache(DiffusersCache):
+    """Skip all blocks while the magnitudes of what they add are predicted to change little.
 
-    The rule is :class:`~.mag_cache_rule.MagCacheRule` on ratios calibrated on full runs. It looks at no
-    input, so the threshold of each budget, and the steps it computes, are known beforehand. Settings are
-    the authors' for FLUX (retention 0.1, at most 5 skipped in a row) from a third of the steps on.
-    Below that retained steps and cap would eat the budget or make it out of reach: only the first step
-    is retained and the cap is taken away, which on the demo model is better at every such budget (RMSE
-    of final states 0.07 against 0.16 at 5 of 30 steps, 0.05 against 0.10 at 6).
+    The rule is :class:`MagCacheRule` on ratios calibrated on full runs. It looks at no input, so the
+    threshold of each budget, and the steps it computes, are known beforehand. Settings are the authors'
+    for FLUX (retention 0.1, at most 5 skipped in a row) from a third of the steps on. Below that
+    retained steps and cap would use up the budget or put it out of reach: only the first step is
+    retained and the cap is removed, which on the demo model is better at every such budget (RMSE of
+    final states 0.07 against 0.16 at 5 of 30 steps, 0.05 against 0.10 at 6).
 
-    Each branch of guidance keeps a state of its own, on one list of ratios: with two branches the first
-    one's (``cond``), as diffusers' guide says; both are kept in what is measured.
+    Each branch of guidance has its own state, and all use one list of ratios: with two branches the
+    first one's (``cond``), as diffusers' guide says; both are kept in what is measured.
 
     References:
         MagCache: fast video generation with magnitude-aware cache (2025),
@@ -52,43 +49,75 @@ class MagCache(Baseline):
 
     source = f"{DIFFUSERS}, MagCache with its own calibration"
     by_budget = True
+    config = "MagCacheConfig"
 
-    def supports(self, target: Any, request: SampleRequest) -> str:
-        reason = cannot_cache(target, _CONFIG) or cannot_skip_blocks(target)
-        if reason:
-            return reason
-        if not contexts_of(target, request):
-            return enters_no_context(target)
-        return calls_several_times(target)
+    def why_not(self, target: Any, request: SampleRequest) -> str:
+        return cannot_skip_blocks(target) or no_context(target, request) or several_calls(target)
 
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
         branches = magnitude_ratios(target, request)
-        first = next(iter(branches.values()))
-        price = request.num_steps * len(request.prompts)
-        return {"ratios": first, "branches": branches, "nfe": price}
+        nfe = request.num_steps * len(request.prompts)
+        return {"ratios": next(iter(branches.values())), "branches": branches, "nfe": nfe}
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
         return [_setting(num_steps, budget, measured["ratios"]) for budget in budgets]
 
-    def apply(
+    def arguments(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
-    ) -> AbstractContextManager[None]:
-        config = cache_config(_CONFIG)(
-            threshold=setting.values["threshold"],
-            max_skip_steps=setting.values["max_skip"],
-            retention_ratio=setting.values["warmup"] / setting.num_steps,
-            num_inference_steps=setting.num_steps,
-            mag_ratios=list(measured["ratios"]),
-        )
-        return hooked(target, config)
+    ) -> dict[str, Any]:
+        return {
+            "threshold": setting.values["threshold"],
+            "max_skip_steps": setting.values["max_skip"],
+            "retention_ratio": setting.values["warmup"] / setting.num_steps,
+            "num_inference_steps": setting.num_steps,
+            "mag_ratios": list(measured["ratios"]),
+        }
+
+
+@dataclass(frozen=True)
+class MagCacheRule:
+    r"""Decide which steps MagCache computes, by its magnitude ratios.
+
+    .. math:: \rho_t = \prod_{i=k+1}^{t} \gamma_i, \qquad
+        \mathrm{skip} \iff \sum_{i=k+1}^{t} |1 - \rho_i| \le \theta \;\wedge\; t - k \le K
+
+    from step w on, with k the latest step computed (or w - 1), so that after a computed step the
+    count begins anew.
+
+    Args:
+        threshold: theta.
+        max_skip: K, the most steps skipped in a row.
+        warmup: w, at least 1; steps before it are computed.
+    """
+
+    threshold: float
+    max_skip: int
+    warmup: int
+
+    def computed(self, ratios: Sequence[float]) -> tuple[int, ...]:
+        """Return the computed steps of 0 .. N-1.
+
+        Args:
+            ratios: gamma_t, mean over tokens of |r_t| / |r_{t-1}|, r what the blocks add.
+        """
+        rho, error, skipped = 1.0, 0.0, 0
+        computed = list(range(min(self.warmup, len(ratios))))
+        for t in range(self.warmup, len(ratios)):
+            rho *= ratios[t]
+            error += abs(1.0 - rho)
+            skipped += 1
+            if error > self.threshold or skipped > self.max_skip:
+                computed.append(t)
+                rho, error, skipped = 1.0, 0.0, 0
+        return tuple(computed)
 
 
 def _setting(n: int, budget: int, ratios: Sequence[float]) -> BaselineSetting:
-    """The threshold in the middle of those that compute nearest to the budget."""
+    """Return the threshold in the middle of those that compute nearest to the budget."""
     tight = 3 * budget < n
     warmup, max_skip = (1, n) if tight else (max(1, round(_RETENTION * n)), _MAX_SKIP)
     rules = [MagCacheRule(threshold, max_skip, warmup) for threshold in _THRESHOLDS]
@@ -101,27 +130,27 @@ def _setting(n: int, budget: int, ratios: Sequence[float]) -> BaselineSetting:
 
 
 def magnitude_ratios(target: Any, request: SampleRequest) -> dict[str, list[float]]:
-    """gamma_0 .. gamma_{N-1} of each cache context, means over tokens and samples.
+    """Measure gamma_0 .. gamma_{N-1} of each cache context, means over tokens and samples.
 
-    ``MagCacheConfig(calibrate=True)`` prints them and forgets them at step N: it is told N + 1, so that
-    it does neither, and they are read from its state after each call.
+    ``MagCacheConfig(calibrate=True)`` prints the ratios and discards them at step N. It is given N + 1,
+    so that it does neither, and they are read from its state after each call.
 
     Args:
         target: the pipeline.
         request: calibration samples.
 
     Returns:
-        Ratios by context, in the order that the pipeline enters them.
+        Ratios by context, in the order in which the pipeline enters them.
 
     Raises:
         ExecutionError: if the transformer is called another number of times than N in a context.
     """
     n, size = request.num_steps, max(1, request.batch_size)
-    sampler, parts = Sampler(target, request), range(0, len(request.prompts), size)
+    sampler = Sampler(target, request)
     sums: dict[str, NDArray[np.float64]] = {}
     config = cache_config("MagCacheConfig")(calibrate=True, num_inference_steps=n + 1)
-    with quiet(target), hooked(target, config), _reading(target.transformer) as seen:
-        for start in parts:
+    with quiet(target), cache_enabled(target, config), _read(target.transformer) as seen:
+        for start in range(0, len(request.prompts), size):
             samples = range(start, min(start + size, len(request.prompts)))
             sampler(samples)
             for name, ratios in seen.items():
@@ -140,13 +169,13 @@ def _check(name: str, ratios: list[float], n: int) -> None:
 
 
 @contextmanager
-def _reading(denoiser: Any) -> Iterator[dict[str, list[float]]]:
-    """Ratios by context, as they stand in the head hook's state after each call."""
-    found = magnitude_hooks(denoiser)
+def _read(denoiser: Any) -> Iterator[dict[str, list[float]]]:
+    """Read the ratios of each context from the state of MagCache's first hook, after each call."""
+    states = magnitude_hooks(denoiser)[0].state_manager
     seen: dict[str, list[float]] = {}
 
     def read(*call: Any) -> None:
-        for name, state in found[0].state_manager._state_cache.items():
+        for name, state in states._state_cache.items():
             seen[name] = list(state.calibration_ratios)
 
     handle = denoiser.register_forward_hook(read)
@@ -154,45 +183,3 @@ def _reading(denoiser: Any) -> Iterator[dict[str, list[float]]]:
         yield seen
     finally:
         handle.remove()
-
-
-@dataclass(frozen=True)
-class MagCacheRule:
-    r"""The rule on its magnitude ratios.
-
-    .. math:: \rho_t = \prod_{i=k+1}^{t} \gamma_i, \qquad
-        \mathrm{skip} \iff \sum_{i=k+1}^{t} |1 - \rho_i| \le \theta \;\wedge\; t - k \le K
-
-    from step w on, with k the latest step computed (or w - 1), so that after a computed step the
-    count begins anew.
-
-    References:
-        MagCache: fast video generation with magnitude-aware cache (2025),
-        https://arxiv.org/abs/2506.09045
-
-    Args:
-        threshold: theta.
-        max_skip: K, the most steps skipped in a row.
-        warmup: w, at least 1; steps before it are computed.
-    """
-
-    threshold: float
-    max_skip: int
-    warmup: int
-
-    def computed(self, ratios: Sequence[float]) -> tuple[int, ...]:
-        """Computed steps of 0 .. N-1.
-
-        Args:
-            ratios: gamma_t, mean over tokens of |r_t| / |r_{t-1}|, r what the blocks add.
-        """
-        rho, error, skipped = 1.0, 0.0, 0
-        computed = list(range(min(self.warmup, len(ratios))))
-        for t in range(self.warmup, len(ratios)):
-            rho *= ratios[t]
-            error += abs(1.0 - rho)
-            skipped += 1
-            if error > self.threshold or skipped > self.max_skip:
-                computed.append(t)
-                rho, error, skipped = 1.0, 0.0, 0
-        return tuple(computed)

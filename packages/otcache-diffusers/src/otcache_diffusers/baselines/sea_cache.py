@@ -1,4 +1,4 @@
-"""SeaCache of diffusers: skip while the filtered latent changes little."""
+"""SeaCache of diffusers, and what it needs of a Flux pipeline."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import Any, final
 
 import torch
 
-from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
+from otcache_core.contracts import BaselineSetting, SampleRequest
 from otcache_diffusers.baselines.diffusers_caches import (
-    cannot_cache,
+    DiffusersCache,
     cannot_skip_blocks,
-    contexts_of,
-    enters_no_context,
-    geometric,
-    hooked,
+    method_replaced,
+    no_context,
+    threshold_ladder,
 )
-from otcache_diffusers.compat import DIFFUSERS, cache_config
+from otcache_diffusers.compat import DIFFUSERS
 
-_CONFIG = "SeaCacheConfig"
 #: Transformers that diffusers has an adapter for.
 _ADAPTED = ("WanTransformer3DModel", "Cosmos3OmniTransformer")
 
 
 @final
-class SeaCache(Baseline):
-    r"""Skips all blocks while the latent, filtered for its noise level, has changed little.
+class SeaCache(DiffusersCache):
+    r"""Skip all blocks while the latent, filtered for its noise level, has changed little.
 
     .. math:: \sum_{i=k+1}^{t} \frac{\mathrm{mean} |S_i x_i - S_{i-1} x_{i-1}|}
         {\mathrm{mean} |S_{i-1} x_{i-1}|} < \theta
@@ -35,11 +33,11 @@ class SeaCache(Baseline):
     with S_t the Wiener filter of step t's signal and noise under a power-law spectrum, and k the step
     computed last. What the blocks added at k is added again: ``residual_order=0``, as published;
     diffusers' default extrapolates and is worse on the demo model at low budgets (RMSE of final states
-    0.40 against 0.12 at 7 of 30 steps). Its cap of two skips in a row is taken away, which would keep a third
-    of the steps. First and last step are always computed.
+    0.40 against 0.12 at 7 of 30 steps). Its cap of two skips in a row is removed: it would compute a
+    third of the steps. First and last step are always computed.
 
     On Flux diffusers alone computes everything: it has no view of Flux's packed latents, and
-    ``FluxPipeline`` does not say at which step and sigma it is. This baseline says both by the doors that
+    ``FluxPipeline`` does not report its step and sigma. This baseline supplies both in the two ways that
     diffusers documents, a ``raw_vision_callback`` and the fields of ``cache_context``.
 
     References:
@@ -49,57 +47,46 @@ class SeaCache(Baseline):
 
     source = f"{DIFFUSERS}, SeaCache of order 0, fed with Flux's latents and steps by otcache"
     adaptive = True
+    config = "SeaCacheConfig"
 
-    def supports(self, target: Any, request: SampleRequest) -> str:
-        reason = cannot_cache(target, _CONFIG) or cannot_skip_blocks(target)
-        if reason:
-            return reason
-        if not contexts_of(target, request):
-            return enters_no_context(target)
-        if not hasattr(target.scheduler, "sigmas"):
-            return f"{type(target.scheduler).__name__} tells no sigmas, which the filter needs"
-        kind = type(target.transformer).__name__
-        if kind not in _ADAPTED and not _packs_latents(target.transformer):
-            return f"neither {DIFFUSERS} nor otcache knows how {kind} is handed its latents"
-        return ""
+    def why_not(self, target: Any, request: SampleRequest) -> str:
+        return cannot_skip_blocks(target) or no_context(target, request) or _no_latents(target)
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
-        return [
-            BaselineSetting(f"threshold={value:g}", {"threshold": value}, num_steps)
-            for value in geometric(0.05, 2.5, 16)
-        ]
+        return threshold_ladder(num_steps, 0.05, 2.5, 16)
 
-    def apply(
+    def arguments(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
-    ) -> AbstractContextManager[None]:
+    ) -> dict[str, Any]:
         adapted = type(target.transformer).__name__ in _ADAPTED
-        config = cache_config(_CONFIG)(
-            threshold=setting.values["threshold"],
-            residual_order=0,
-            max_consecutive_cached=0,
-            raw_vision_callback=None if adapted else flux_latents,
-        )
-        return _fed(target, config)
+        return {
+            "threshold": setting.values["threshold"],
+            "residual_order": 0,
+            "max_consecutive_cached": 0,
+            "raw_vision_callback": None if adapted else flux_latents,
+        }
+
+    def around(self, target: Any) -> AbstractContextManager[None]:
+        return _positions_reported(target)
 
 
-@contextmanager
-def _fed(target: Any, config: Any) -> Iterator[None]:
-    with hooked(target, config), told_positions(target):
-        yield
-
-
-def _packs_latents(denoiser: Any) -> bool:
-    """Whether its tokens are squares of two by two, with ``img_ids`` to tell where they belong."""
-    takes = inspect.signature(type(denoiser).forward).parameters
-    return "img_ids" in takes and denoiser.config.in_channels % 4 == 0
+def _no_latents(target: Any) -> str:
+    """Return "" if the filter can be given sigmas and latents, else the reason why not."""
+    if not hasattr(target.scheduler, "sigmas"):
+        return f"{type(target.scheduler).__name__} has no sigmas, which the filter needs"
+    kind = type(target.transformer).__name__
+    takes = inspect.signature(type(target.transformer).forward).parameters
+    if kind in _ADAPTED or ("img_ids" in takes and target.transformer.config.in_channels % 4 == 0):
+        return ""
+    return f"neither {DIFFUSERS} nor otcache knows how {kind} takes its latents"
 
 
 def flux_latents(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[torch.Tensor]:
-    """A ``raw_vision_callback``: the packed tokens of Flux as pictures, (C, 1, H, W) each.
+    """Unpack the tokens of Flux into latents of shape (C, 1, H, W): a ``raw_vision_callback``.
 
     Two by two pixels of C channels make one token, the channel first; ``img_ids`` holds the rows and
     columns of the tokens.
@@ -108,21 +95,14 @@ def flux_latents(
     height, width = (int(ids[..., axis].max()) + 1 for axis in (1, 2))
     channels = tokens.shape[-1] // 4
     squares = tokens.unflatten(2, (channels, 2, 2)).unflatten(1, (height, width))
-    pictures = squares.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-    return list(pictures.unsqueeze(2))
+    latents = squares.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    return list(latents.unsqueeze(2))
 
 
 @contextmanager
-def told_positions(target: Any) -> Iterator[None]:
-    """A context in which each ``cache_context`` says at which step and sigma it is entered.
-
-    What the pipeline says itself is kept.
-
-    Args:
-        target: the pipeline; ``cache_context`` of its transformer is wrapped on the instance.
-    """
-    denoiser, scheduler = target.transformer, target.scheduler
-    original, before = denoiser.cache_context, vars(denoiser).get("cache_context")
+def _positions_reported(target: Any) -> Iterator[None]:
+    """Add step and sigma to each ``cache_context``; what the pipeline passes itself is kept."""
+    scheduler, original = target.scheduler, target.transformer.cache_context
 
     def cache_context(name: str, **known: Any) -> AbstractContextManager[None]:
         step = getattr(scheduler, "step_index", None) or 0
@@ -134,10 +114,5 @@ def told_positions(target: Any) -> Iterator[None]:
         context: AbstractContextManager[None] = original(name, **{**position, **known})
         return context
 
-    vars(denoiser)["cache_context"] = cache_context
-    try:
+    with method_replaced(target.transformer, "cache_context", cache_context):
         yield
-    finally:
-        del vars(denoiser)["cache_context"]
-        if before is not None:
-            vars(denoiser)["cache_context"] = before

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError, expected
 from otcache_diffusers.baselines.teacache_blocks import Walk, looked_at, no_first_norm
-from otcache_diffusers.execution.blocks.lists import block_lists
-from otcache_diffusers.execution.blocks.stack import Residuals, Stack
+from otcache_diffusers.execution.block_stacks import Residuals, Stack, block_lists
 from otcache_diffusers.hooks import RunInfo, StepPolicy, denoisers_of, drive, unsupported
-from otcache_diffusers.hooks.tree import first_tensor
-from otcache_diffusers.recording.quiet import quiet
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.hooks.trees import first_tensor
+from otcache_diffusers.recording.sampler import Sampler, quiet
 
 #: Settings of a ladder, at most.
 RUNGS = 16

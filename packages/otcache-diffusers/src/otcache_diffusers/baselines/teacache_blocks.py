@@ -10,11 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.execution.blocks.lists import block_lists, no_blocks
-from otcache_diffusers.execution.blocks.stack import Call, Residuals, Stack
-from otcache_diffusers.execution.blocks.taps import tapped
-from otcache_diffusers.execution.blocks.trace import Trace
-from otcache_diffusers.hooks.tree import first_tensor
+from otcache_diffusers.execution.block_calls import tapped
+from otcache_diffusers.execution.block_stacks import Call, Residuals, Stack, block_lists, no_blocks
+from otcache_diffusers.execution.block_trace import Trace
+from otcache_diffusers.hooks.trees import first_tensor
 
 
 def no_first_norm(module: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,16 +24,14 @@ from otcache_core.notices import NOT_FITTED, not_fitted, notify
 from otcache_core.plugins import Registry, installed
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
+from otcache_core.storage.recordings import SLAB
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.evaluation.closed_loop import ClosedLoopFit, Fit
-from otcache_diffusers.evaluation.deviations import Deviations
+from otcache_diffusers.evaluation.fit import ClosedLoopFit, Fit
 from otcache_diffusers.evaluation.guidance import branch_gains
-from otcache_diffusers.evaluation.replay_check import ReplayCheck
 from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
-from otcache_diffusers.evaluation.shuffled import confirmed_recurrence
-from otcache_diffusers.recording.run import Recording, RecordingPolicy
-from otcache_diffusers.recording.sampling import Sampler
-from otcache_diffusers.recording.shelf import Shelf
+from otcache_diffusers.recording.full_runs import Recording, RecordingPolicy, Shelf, Shelved
+from otcache_diffusers.recording.sampler import Sampler
+from otcache_diffusers.recording.sampler_checks import ReplayCheck, confirmed_recurrence
 from otcache_diffusers.requests import prepared
 
 #: What helps where a loop does to its denoiser's outputs what is not linear.
@@ -54,13 +52,13 @@ class PipelineEvaluator(Evaluator):
     ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
 
     The fit is one of all samples, however few one pipeline call holds: with more than one batch each
-    schedule is run span by span (:class:`~otcache_diffusers.evaluation.pooled_fit.PooledFit`), for more calls
+    schedule is run span by span (:class:`~otcache_diffusers.evaluation.schedule_runs.PooledFit`), for more calls
     but no more evaluations. On two samples or more every sample runs with the weights that the
     others give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
     it does not reward overfitting. The weights returned are those of all samples. Where guidance is
     linear in its branches (:func:`~otcache_diffusers.evaluation.guidance.branch_gains`), every branch gets
     its own. The fit needs a deterministic linear sampler
-    (:func:`~otcache_diffusers.evaluation.shuffled.confirmed_recurrence`); under any other ``fit`` changes
+    (:func:`~otcache_diffusers.recording.sampler_checks.confirmed_recurrence`); under any other ``fit`` changes
     nothing, and a notice says why, once.
 
     A schedule that skips nothing is the full run and is not run again.
@@ -252,3 +250,46 @@ class PipelineEvaluator(Evaluator):
         assert pictures is not None
         assert self._runs.pictures is not None
         return metric_values(self._metrics[objective], pictures, self._runs.pictures[list(samples)])
+
+
+class Deviations:
+    """e_a = x_N(schedule a) - x_N(full) of several schedules, batch after batch of samples.
+
+    Args:
+        num_schedules: S.
+        shelf: where they are put away; None keeps them in memory.
+    """
+
+    def __init__(self, num_schedules: int, shelf: Shelf | None = None) -> None:
+        self._parts: list[list[torch.Tensor | Shelved]] = [[] for _ in range(num_schedules)]
+        self._shelf = shelf
+
+    def add(self, index: int, error: torch.Tensor) -> None:
+        """Those of one schedule on the next batch, shape (samples, d), on the host."""
+        self._parts[index].append(self._shelf.put(error) if self._shelf else error)
+
+    def grams(self) -> NDArray[np.float64]:
+        """<e_a, e_b> of each sample, mean over elements; shape (samples, S, S).
+
+        In float64, a slab of elements at a time.
+        """
+        batches = zip(*self._parts, strict=True)
+        return np.concatenate([_gram(batch) for batch in batches])
+
+
+def _gram(errors: Sequence[torch.Tensor | Shelved]) -> NDArray[np.float64]:
+    samples, elements = errors[0].shape
+    total = torch.zeros(samples, len(errors), len(errors), dtype=torch.float64)
+    for slab in _slabs(errors, elements, max(1, SLAB // samples)):
+        total += slab @ slab.mT
+    return np.asarray(total / elements)
+
+
+def _slabs(
+    errors: Sequence[torch.Tensor | Shelved], elements: int, size: int
+) -> Iterator[torch.Tensor]:
+    """Shape (samples, S, size)."""
+    for at in range(0, elements, size):
+        columns = slice(at, min(at + size, elements))
+        parts = [e.columns(columns) if isinstance(e, Shelved) else e[:, columns] for e in errors]
+        yield torch.stack([part.double() for part in parts], dim=1)

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.recording.full_runs import Recording, loaded
 from otcache_diffusers.recording.rows import stack_rows
-from otcache_diffusers.recording.run import Recording
-from otcache_diffusers.recording.shelf import loaded
 
 #: Relative residual up to which guidance counts as linear: the rounding of bfloat16, doubled.
 LIMIT = 1e-2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts import Forecaster
 from otcache_core.recurrence import Landing
 from otcache_core.schedule import Schedule, Span
-from otcache_diffusers.evaluation.closed_loop import (
+from otcache_diffusers.evaluation.fit import (
     SHARED,
     Fit,
     NormalEquations,
@@ -23,8 +23,8 @@ from otcache_diffusers.evaluation.closed_loop import (
     ideal_output,
 )
 from otcache_diffusers.hooks import RunInfo, StepPolicy, combine
+from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.rows import fold_rows, join_rows, split_rows, stack_rows
-from otcache_diffusers.recording.run import Recording
 
 #: Outputs of one computed step, by branch, sample by sample.
 Outputs = dict[str, list[Any]]

@@ -1,8 +1,9 @@
-"""Runs of schedules on the recorded samples, as cheaply as exactness allows."""
+"""Run schedules on the recorded samples with as few denoiser evaluations as exactness allows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -15,14 +16,12 @@ from numpy.typing import NDArray
 from otcache_core.contracts.planning import forecaster_of
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
-from otcache_core.schedule import Schedule
-from otcache_diffusers.evaluation.closed_loop import Fit
-from otcache_diffusers.evaluation.pooled_fit import PooledFit
-from otcache_diffusers.evaluation.prefixes import Prefixes
-from otcache_diffusers.evaluation.replay import Outputs, ReplayPolicy, Track
+from otcache_core.schedule import Schedule, Span
+from otcache_diffusers.evaluation.fit import Fit, NormalEquations
+from otcache_diffusers.evaluation.replay import Outputs, ReplayPolicy, Track, known_prefix
 from otcache_diffusers.hooks import LoopStates, StepPolicy, drive, usable_grid
-from otcache_diffusers.recording.run import Recording
-from otcache_diffusers.recording.sampling import Sampler
+from otcache_diffusers.recording.full_runs import Recording
+from otcache_diffusers.recording.sampler import Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,3 +194,142 @@ def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 def _full(schedules: Sequence[Schedule]) -> list[int]:
     """Indices of those that skip nothing in any branch."""
     return [i for i, s in enumerate(schedules) if s.budget == s.num_steps and not s.branches]
+
+
+class Prefixes:
+    """Outputs of several schedules on the same samples, computed once where schedules begin alike.
+
+    What the denoiser returns at a schedule's m-th computed step depends on the steps computed so far and
+    on the forecasts of the spans before it. In a closed-loop fit those forecasts follow from the steps.
+
+    Args:
+        schedules: all of one evaluation.
+        fit: whether their weights are fitted on the way.
+    """
+
+    def __init__(self, schedules: Sequence[Schedule], fit: bool) -> None:
+        self._schedules = schedules
+        self._keys = [_keys(schedule, fit) for schedule in schedules]
+        self._wanted = Counter(key for keys in self._keys for key in keys)
+        self._held: dict[Hashable, Outputs] = {}
+
+    def given(self, index: int) -> dict[int, Outputs]:
+        """Outputs of a schedule's first live steps, by step, as far as another has computed them."""
+        found: dict[int, Outputs] = {}
+        for step, key in self._live(index):
+            if key not in self._held:
+                break
+            found[step] = self._held[key]
+        return found
+
+    def keep(self, index: int, step: int, outputs: Outputs) -> None:
+        """Hold on to an output if another schedule wants it."""
+        key = dict(self._live(index))[step]
+        if self._wanted[key] > 1:
+            self._held[key] = outputs
+
+    def rounds(self) -> Iterator[list[int]]:
+        """All schedules, round after round: in one round no two compute the same output.
+
+        A schedule that waited finds what it needs in :meth:`given` in the next round.
+        """
+        pending = list(range(len(self._schedules)))
+        while pending:
+            claimed: set[Hashable] = set()
+            ready = []
+            for index in pending:
+                missing = self._first_missing(index)
+                if missing is None or missing not in claimed:
+                    claimed.add(missing)
+                    ready.append(index)
+            yield ready
+            done = set(ready)
+            pending = [index for index in pending if index not in done]
+            for index in ready:
+                self._release(index)
+
+    def _live(self, index: int) -> list[tuple[int, Hashable]]:
+        """Computed steps after the known prefix, and their keys."""
+        schedule = self._schedules[index]
+        first = known_prefix(schedule)
+        return list(zip(schedule.computed[first:], self._keys[index][first:], strict=True))
+
+    def _first_missing(self, index: int) -> Hashable | None:
+        return next((key for _, key in self._live(index) if key not in self._held), None)
+
+    def _release(self, index: int) -> None:
+        """Drop what no schedule that is still to run wants."""
+        for key in self._keys[index]:
+            self._wanted[key] -= 1
+            if not self._wanted[key]:
+                self._held.pop(key, None)
+
+
+def _keys(schedule: Schedule, fit: bool) -> list[Hashable]:
+    """One key a computed step: equal keys, equal outputs."""
+    rule = (schedule.branches, "" if fit else schedule.forecaster)
+    tables = [] if fit else [("", schedule.weights), *schedule.branch_weights]
+    return [
+        (rule, schedule.computed[: m + 1], tuple((name, rows[:m]) for name, rows in tables))
+        for m in range(schedule.budget)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class PooledFit:
+    r"""Fits a schedule span by span, every span on the samples of all batches.
+
+    .. math:: \min_c \sum_{batches} \sum_{n \in batch} \| A_n c - b_n \|^2 + \lambda \dots
+
+    The weights of a span are needed before any batch may go on, and a pipeline call cannot wait for
+    another. So for every span each batch is run up to its start, what was computed before is
+    replayed, and the rest of the call replays the full run: no output is computed twice, but a
+    schedule takes as many calls a batch as it has spans that skip, and one more to be run.
+
+    Args:
+        fit: how to fit.
+        recording: the full runs.
+        run: makes one pipeline call on the samples with these indices, driven by the policy.
+        count: called with the rows of each denoiser evaluation.
+    """
+
+    fit: Fit
+    recording: Recording
+    run: Callable[[ReplayPolicy, Sequence[int]], None]
+    count: Callable[[int], None]
+
+    def __call__(self, tracks: Sequence[Track], batches: Sequence[Sequence[int]]) -> None:
+        """Fit the schedule that all tracks have.
+
+        Args:
+            tracks: one a batch, with what is known of its samples; the weights, and what is
+                computed on the way, are added to them.
+            batches: indices of the samples.
+        """
+        for span in tracks[0].schedule.spans():
+            if span.skipped:
+                self._fit_span(span, tracks, batches)
+
+    def _fit_span(
+        self, span: Span, tracks: Sequence[Track], batches: Sequence[Sequence[int]]
+    ) -> None:
+        k, total = span.start, sum(map(len, batches))
+        found = self.fit.nothing(total)
+        if not self.fit.recurrence.landing(k, span.stop).singular:
+            asked = [self._ask(k, *pair) for pair in zip(tracks, batches, strict=True)]
+            together = [NormalEquations.joined(parts) for parts in zip(*asked, strict=True)]
+            found = self.fit.weights(together, [n for batch in batches for n in batch])
+        at = 0
+        for track, batch in zip(tracks, batches, strict=True):
+            rows = slice(at, at + len(batch))
+            mine = {name: weights.of(rows) for name, weights in found.items()}
+            track.install(k, mine, self.fit.forecaster)
+            at += len(batch)
+
+    def _ask(self, k: int, track: Track, batch: Sequence[int]) -> list[NormalEquations]:
+        """What one batch says about the span that starts at k."""
+        live = [step for step in track.live if step <= k]
+        policy = ReplayPolicy([track], batch, self.recording, self.fit, self.count, until=k)
+        self.run(policy, batch)
+        track.given |= {step: policy.computed(0, step) for step in live}
+        return policy.equations

@@ -1,1 +1,1 @@
-"""Skip steps of a run: executor, plan, cache policy, cache; ``blocks`` skip inside the network."""
+"""Skip steps of a run: an executor drives a step hook, which forecasts from cached outputs."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from otcache_core.contracts import (
     CacheExecutor,
@@ -18,18 +19,19 @@ from otcache_core.contracts import (
 )
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
-from otcache_diffusers.execution.blocks.lists import no_blocks
-from otcache_diffusers.execution.blocks.policy import BlockPolicy
-from otcache_diffusers.execution.cache_policy import CachePolicy
+from otcache_diffusers.execution.block_calls import passed_over, recorded
+from otcache_diffusers.execution.block_stacks import Residuals, Stack, block_lists, no_blocks
+from otcache_diffusers.execution.block_trace import Trace
+from otcache_diffusers.execution.cached_steps import CachePolicy
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import StepPolicy, denoisers_of, unsupported
+from otcache_diffusers.hooks import CompanionUse, RunInfo, StepPolicy, denoisers_of, unsupported
 
 
 class BlockExecutor(CacheExecutor):
     """Runs targets by a schedule, with the denoiser called at every step.
 
     On a skipped step its block stacks are passed over: see
-    :class:`~otcache_diffusers.execution.blocks.policy.BlockPolicy`. A skipped step costs what comes before
+    :class:`~otcache_diffusers.execution.block_executor.BlockPolicy`. A skipped step costs what comes before
     and after the blocks, and its error is smaller where that matters; docs/method.md says when to use it.
 
     References:
@@ -74,3 +76,105 @@ class BlockExecutor(CacheExecutor):
 def block_stacks(target: Any, cache: CachePolicy) -> StepPolicy:
     """Cache what the block stacks of the denoiser add to their inputs."""
     return BlockPolicy(cache, lambda: denoisers_of(target))
+
+
+class BlockPolicy(StepPolicy):
+    """On a skipped step call the denoiser, but pass its block stacks over.
+
+    Each stack h -> h + R(h) then gives h + sum_r A_{t,r} R_{k_r}: what is embedded before the stacks and
+    projected after them is of this very step. The stacks are found anew in the first computed step of
+    each run and branch; where there are none the run is computed, and the report says why.
+
+    Args:
+        cache: decides, keeps and combines, as it does with outputs.
+        denoisers: gives those whose blocks are meant, by name; asked at the start of each run.
+    """
+
+    watches = False
+    apart = True
+
+    def __init__(
+        self, cache: CachePolicy, denoisers: Callable[[], Mapping[str, nn.Module]]
+    ) -> None:
+        self._cache, self._denoisers = cache, denoisers
+        self._lists: dict[str, list[nn.Module]] = {}
+        self._reason = ""
+        self._shortened = False
+        self._stacks: dict[str, tuple[Stack, ...]] = {}
+        self._residuals: Residuals | None = None
+
+    def begin(self, run: RunInfo) -> None:
+        self._stacks, self._lists, self._shortened = {}, {}, False
+        for name, module in self._denoisers().items():
+            self._reason = no_blocks(module)
+            self._lists |= {} if self._reason else block_lists(module, f"{name}." if name else "")
+        self._cache.begin(run)
+
+    def before(self, step: int, branch: str) -> Any | None:
+        """No output is known without calling the denoiser."""
+        return None
+
+    def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
+        stacks = self._stacks.get(branch)
+        residuals = self._cache.before(step, branch) if stacks else None
+        if not stacks or residuals is None:
+            return None
+        self._shortened = True
+        try:
+            return passed_over(stacks, residuals, compute)
+        except ExecutionError as error:
+            self._fail(branch, error, skipped=branch)
+            return None
+
+    def _fail(self, branch: str, error: ExecutionError, skipped: str | None = None) -> None:
+        """Compute a branch whose blocks do not run as they did."""
+        self._stacks[branch] = ()
+        self._cache.fail(error, skipped)
+
+    def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
+        if not self._cache.needs(step, branch):
+            return compute()
+        if branch not in self._stacks:
+            return self._trace(branch, compute)
+        if not self._stacks[branch]:
+            return compute()
+        try:
+            output, self._residuals = recorded(self._stacks[branch], compute)
+        except ExecutionError as error:
+            self._fail(branch, error)
+            return compute()
+        return output
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        self._cache.after(step, branch, self._residuals or None)
+        self._residuals = None
+
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        self._cache.stepped(step, sample, model_output, next_sample)
+
+    def end(self, completed: bool) -> None:
+        self._residuals = None
+        self._stacks = {}
+        self._cache.end(completed)
+
+    def fed(self, companion: str, use: CompanionUse) -> None:
+        self._cache.fed(companion, use)
+        if self._shortened and use.computed:
+            self.note(f"{companion} runs at every step at the level of blocks: speedup below N/B.")
+
+    def lost(self, reason: str) -> None:
+        self._cache.lost(reason)
+
+    def warn(self, message: str) -> None:
+        self._cache.warn(message)
+
+    def note(self, message: str) -> None:
+        self._cache.note(message)
+
+    def _trace(self, branch: str, compute: Callable[[], Any]) -> Any:
+        found = Trace(self._lists)(compute)
+        self._stacks[branch], self._residuals = found.stacks, found.residuals
+        if not found.stacks:
+            reason = found.reason or self._reason or "no list of blocks ran"
+            self.warn(f"the blocks cannot be passed over ({reason}): cache whole outputs.")
+        return found.output

@@ -18,7 +18,7 @@ from otcache_core.contracts.planning import NamedForecaster
 from otcache_core.errors import ExecutionError, OtcacheError, OtcacheNotice
 from otcache_core.notices import heard, notify
 from otcache_core.schedule import Schedule, Span
-from otcache_diffusers.execution.cache import OutputCache
+from otcache_diffusers.execution.output_cache import OutputCache
 from otcache_diffusers.hooks import CompanionUse, RunInfo, StepPolicy, combine, usable_grid
 
 

@@ -23,7 +23,7 @@ from otcache_core.contracts.execution import NOTHING_RAN
 from otcache_core.contracts.planning import forecaster_of
 from otcache_core.schedule import Schedule
 from otcache_diffusers.compat import is_pipeline
-from otcache_diffusers.execution.cache_policy import CachePolicy
+from otcache_diffusers.execution.cached_steps import CachePolicy
 from otcache_diffusers.hooks import (
     Driven,
     StepPolicy,

@@ -10,8 +10,17 @@ import torch
 
 from otcache_core.contracts import CacheStorage
 from otcache_diffusers.hooks import Packed, tensors
-from otcache_diffusers.hooks.memory import Extent, extents, is_lent, num_bytes, overlap
-from otcache_diffusers.hooks.tree import Form, examine, flatten, unflatten
+from otcache_diffusers.hooks.trees import (
+    Extent,
+    Form,
+    examine,
+    extents,
+    flatten,
+    is_lent,
+    num_bytes,
+    overlap,
+    unflatten,
+)
 
 APPEARED = "branch {branch!r} appeared or changed its shape during a run: computed."
 WRITTEN = (

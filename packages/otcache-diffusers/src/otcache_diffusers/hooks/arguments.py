@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from otcache_diffusers.hooks.tree import first_tensor, tensors
+from otcache_diffusers.hooks.trees import first_tensor, tensors
 
 #: Usual names of the time argument.
 TIME_NAMES = (

@@ -16,16 +16,15 @@ from otcache_core.loop import Loop
 from otcache_core.numbers import integer
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.bare_clock import BareClock
-from otcache_diffusers.hooks.call_clock import LoopClock
-from otcache_diffusers.hooks.clock import Clock, SchedulerClock
-from otcache_diffusers.hooks.companions import companions_of
-from otcache_diffusers.hooks.conductor import Conductor
-from otcache_diffusers.hooks.foreign import refuse_foreign_caches
-from otcache_diffusers.hooks.inner_modules import inner_modules
+from otcache_diffusers.hooks.auxiliary import companions_of
+from otcache_diffusers.hooks.conflicts import inner_modules, refuse_foreign_caches
 from otcache_diffusers.hooks.loop_states import LoopStates
-from otcache_diffusers.hooks.policy import StepPolicy
-from otcache_diffusers.hooks.shared_hook import Asker, Hook, hook_for
+from otcache_diffusers.hooks.loop_steps import LoopClock
+from otcache_diffusers.hooks.module_hook import Asker, Hook, hook_for
+from otcache_diffusers.hooks.module_steps import BareClock
+from otcache_diffusers.hooks.run_state import Conductor
+from otcache_diffusers.hooks.scheduler_steps import Clock, SchedulerClock
+from otcache_diffusers.hooks.step_hook import StepPolicy
 
 #: Where pipelines keep what they denoise with; all of them run on one clock.
 DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")

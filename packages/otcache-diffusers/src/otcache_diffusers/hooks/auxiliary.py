@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.tree import tensors
+from otcache_diffusers.hooks.trees import tensors
 
 #: Where pipelines keep them.
 COMPANIONS = ("controlnet",)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from otcache_core.notices import notify
 from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments
-from otcache_diffusers.hooks.tree import tensors
+from otcache_diffusers.hooks.trees import tensors
 
 #: x_t, what the step used, x_{t+1}.
 Seen = tuple[Tensor, Tensor, Tensor]

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_core.loop_run import loop_under_way, refuse_late_run, threads_inside
-from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, HostTimes
-from otcache_diffusers.hooks.clock import Clock
-from otcache_diffusers.hooks.conductor import Conductor
-from otcache_diffusers.hooks.doubts import Doubts
+from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
+from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, Doubts, HostTimes
 from otcache_diffusers.hooks.loop_states import LoopStates, Seen
-from otcache_diffusers.hooks.policy import RunInfo
-from otcache_diffusers.hooks.time_argument import Time, TimeArgument
+from otcache_diffusers.hooks.run_state import Conductor
+from otcache_diffusers.hooks.scheduler_steps import Clock
+from otcache_diffusers.hooks.step_hook import RunInfo
 
 RAGGED = (
     "the calls of one step must carry one time, as in the first step, got two: a branch has come or "

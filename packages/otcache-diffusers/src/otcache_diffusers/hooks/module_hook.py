@@ -17,8 +17,8 @@ from otcache_core.callable_denoiser import CallableDenoiser, attach, detach, nam
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.compat import HOOKS, unlink
 from otcache_diffusers.hooks.arguments import Arguments, parameters_of
-from otcache_diffusers.hooks.messages import module_taken, taken
-from otcache_diffusers.hooks.taps import Taps
+from otcache_diffusers.hooks.conflicts import module_taken, taken
+from otcache_diffusers.hooks.patches import Taps
 
 #: (context, arguments, compute) -> output
 Ask = Callable[[str, Arguments, Callable[[], Any]], Any]

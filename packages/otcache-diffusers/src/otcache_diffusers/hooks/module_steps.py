@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, HostTimes
-from otcache_diffusers.hooks.clock import Clock
-from otcache_diffusers.hooks.conductor import Conductor
-from otcache_diffusers.hooks.doubts import Doubts, Truth
-from otcache_diffusers.hooks.policy import RunInfo
-from otcache_diffusers.hooks.time_argument import Time, TimeArgument
+from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
+from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, Doubts, HostTimes, Truth
+from otcache_diffusers.hooks.run_state import Conductor
+from otcache_diffusers.hooks.scheduler_steps import Clock
+from otcache_diffusers.hooks.step_hook import RunInfo
 
 CONCURRENT = "one module must serve one run at a time, got a concurrent call: load the model twice."
 THREADS = (

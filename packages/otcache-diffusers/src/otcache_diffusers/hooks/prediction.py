@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.hooks.grid import setting, signal_shares
-from otcache_diffusers.hooks.tree import flatten, prediction_at, unflatten
+from otcache_diffusers.hooks.sigmas import setting, signal_shares
+from otcache_diffusers.hooks.trees import flatten, prediction_at, unflatten
 
 #: Share of the signal below which a division by it needs more digits than float32 has.
 FAINT = 2.0**-8

@@ -14,11 +14,11 @@ from torch import Tensor
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify, once
 from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments
-from otcache_diffusers.hooks.companions import Companions
-from otcache_diffusers.hooks.memory import apart
-from otcache_diffusers.hooks.policy import Retired, RunInfo, StepPolicy
+from otcache_diffusers.hooks.auxiliary import Companions
 from otcache_diffusers.hooks.prediction import Place
-from otcache_diffusers.hooks.start import latest_time
+from otcache_diffusers.hooks.sigmas import latest_time
+from otcache_diffusers.hooks.step_hook import Retired, RunInfo, StepPolicy
+from otcache_diffusers.hooks.trees import apart
 
 #: Makes the RunInfo of an announced run from the first call's arguments; None where the run was lost.
 Announcement = Callable[[Arguments], RunInfo | None]

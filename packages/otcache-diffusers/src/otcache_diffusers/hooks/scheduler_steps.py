@@ -14,16 +14,20 @@ import numpy as np
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop_run import refuse_late_run
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.conductor import Conductor
-from otcache_diffusers.hooks.grid import sigma_grid, steps_of, times_of
-from otcache_diffusers.hooks.home import Calls, Home, under_way
-from otcache_diffusers.hooks.messages import taken
-from otcache_diffusers.hooks.policy import RunInfo
-from otcache_diffusers.hooks.rewinds import Rewinds
-from otcache_diffusers.hooks.space_of import output_space, predicts_velocity
-from otcache_diffusers.hooks.start import first_position, last_position
-from otcache_diffusers.hooks.step_call import StepCall, untappable
-from otcache_diffusers.hooks.taps import Taps, WeakAround, watcher_of
+from otcache_diffusers.hooks.conflicts import taken
+from otcache_diffusers.hooks.patches import Taps, WeakAround, watcher_of
+from otcache_diffusers.hooks.pipeline_call import Calls, Home, under_way
+from otcache_diffusers.hooks.prediction import output_space, predicts_velocity
+from otcache_diffusers.hooks.run_state import Conductor
+from otcache_diffusers.hooks.sigmas import (
+    first_position,
+    last_position,
+    sigma_grid,
+    steps_of,
+    times_of,
+)
+from otcache_diffusers.hooks.step_arguments import Rewinds, StepCall, untappable
+from otcache_diffusers.hooks.step_hook import RunInfo
 
 _UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
 _SHARED = (

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
-from otcache_diffusers.hooks.companions import CompanionUse
+from otcache_diffusers.hooks.auxiliary import CompanionUse
 from otcache_diffusers.hooks.prediction import AsIs, OutputSpace
 
 logger = logging.getLogger(__name__)

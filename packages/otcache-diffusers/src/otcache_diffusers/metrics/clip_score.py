@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from otcache_core.contracts.comparison import PromptMetric
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.checks import check_prompted, loading, local_path
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.recording.sampler import quiet_loading
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -21,7 +21,7 @@ from otcache_core.storage.files import bad_file
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.checks import check_prompted, loading, local_path
 from otcache_diffusers.metrics.clip_score import clip_pixels
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.recording.sampler import quiet_loading
 
 FILES = ("vision/config.json", "text/config.json", "tokenizer", "head.safetensors")
 ADVICE = (

@@ -15,8 +15,8 @@ from otcache_core.callable_denoiser import name_of
 from otcache_core.loop import Loop
 from otcache_diffusers.compat import installed, is_pipeline
 from otcache_diffusers.hooks import denoisers_of
-from otcache_diffusers.hooks.grid import setting
-from otcache_diffusers.hooks.inner_modules import inner_modules
+from otcache_diffusers.hooks.conflicts import inner_modules
+from otcache_diffusers.hooks.sigmas import setting
 
 #: What pipelines call the ratio of pixels to latent pixels, of frames to latent frames, and the frames.
 SPATIAL = (

@@ -16,15 +16,14 @@ from otcache_core.errors import ExecutionError, OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear
 from otcache_core.samples import arguments_of, is_image
+from otcache_core.storage.recordings import SLAB, slabs
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.compat import load
-from otcache_diffusers.evaluation.shuffled import confirmed_combination
 from otcache_diffusers.hooks import LoopStates, drive, unsupported
 from otcache_diffusers.recording.facts import fingerprint_of, provenance_of
-from otcache_diffusers.recording.quiet import quiet
 from otcache_diffusers.recording.recorder import Recorder
-from otcache_diffusers.recording.sampling import Sampler
-from otcache_diffusers.recording.step_grid import identified_grid
+from otcache_diffusers.recording.sampler import Sampler, quiet
+from otcache_diffusers.recording.sampler_checks import confirmed_combination
 from otcache_diffusers.requests import EACH_ITS_OWN, prepared
 
 
@@ -188,3 +187,53 @@ def _batches(request: SampleRequest) -> Iterator[range]:
 
 def _host(batch: Any) -> Any:
     return batch.detach().float().cpu().numpy() if isinstance(batch, torch.Tensor) else batch
+
+
+Array = NDArray[np.float64]
+#: An Euler step whose state and output are what they seem leaves about 1e-6 in float32.
+MAX_RESIDUAL = 1e-3
+_TINY = float(np.finfo(float).tiny)
+
+
+def identified_grid(
+    states: Sequence[NDArray[np.floating]], outputs: Sequence[NDArray[np.floating]]
+) -> Array:
+    r"""Return s_i from the states alone, by least squares over the batch.
+
+    .. math:: x_{i+1} - x_i = h_i v_i, \qquad s_i = -\sum_{j \ge i} h_j, \qquad s_N = 0
+
+    Where the steps do not have this form (more than 1e-3 of them is left over), as with denoisers that
+    return x_0, epsilon or a score, it is the share of steps to go, 1 - i/N: any falling grid does there,
+    since the recurrence of such a sampler is found without it.
+
+    Args:
+        states: x_0 .. x_N of each sample, shape (N + 1, d).
+        outputs: v_0 .. v_{N-1} of each sample, shape (N, d).
+    """
+    along, size = np.zeros((2, len(outputs[0])))
+    for dx, v in _steps(states, outputs):
+        along += (dx * v).sum((1, 2))
+        size += (v * v).sum((1, 2))
+    h = along / np.maximum(size, _TINY)
+    left = moved = 0.0
+    for dx, v in _steps(states, outputs):
+        left += float(np.square(dx - h[:, None, None] * v).sum())
+        moved += float(np.square(dx).sum())
+    residual = float(np.sqrt(left) / max(np.sqrt(moved), _TINY))
+    if not residual <= MAX_RESIDUAL or not (np.all(h > 0) or np.all(h < 0)):
+        return np.linspace(1.0, 0.0, len(h) + 1)
+    return np.append(-np.cumsum(h[::-1])[::-1], 0.0)
+
+
+def _steps(
+    states: Sequence[NDArray[np.floating]], outputs: Sequence[NDArray[np.floating]]
+) -> Iterator[tuple[Array, Array]]:
+    """x_{i+1} - x_i and v_i in float64, a slab of elements at a time, shape (N, samples, size)."""
+    for x, v in zip(_together(states), _together(outputs), strict=True):
+        yield np.diff(x, axis=0), v
+
+
+def _together(arrays: Sequence[NDArray[np.floating]]) -> Iterator[Array]:
+    size = max(1, SLAB // len(arrays))
+    for parts in zip(*(slabs(array, size) for array in arrays), strict=True):
+        yield np.stack(parts, axis=1, dtype=np.float64)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.hooks.tree import examine, flatten, prediction_at, unflatten
+from otcache_diffusers.hooks.trees import examine, flatten, prediction_at, unflatten
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Whole:
 def split_rows(output: Any, num_samples: int) -> list[Any]:
     """Cut an output into one tree a sample, leaves of shape (C, ...); copies, in memory of their own.
 
-    The prediction (:func:`~otcache_diffusers.hooks.tree.prediction_at`) must have rows. Another tensor
+    The prediction (:func:`~otcache_diffusers.hooks.trees.prediction_at`) must have rows. Another tensor
     is cut if it has as many, or one a sample; else it is carried along whole, as scalars are.
 
     Raises:

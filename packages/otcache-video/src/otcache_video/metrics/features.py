@@ -17,7 +17,7 @@ from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.backbones import AlexNet
 from otcache_diffusers.metrics.checks import loading, local_path
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.recording.quiet import quiet_loading
+from otcache_diffusers.recording.sampler import quiet_loading
 from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip
 
 

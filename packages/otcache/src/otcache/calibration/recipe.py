@@ -1,10 +1,14 @@
-"""How a calibration is made: every choice with its default, and what fills its stages."""
+"""How a calibration is made: every choice with its default, and what fills its stages.
+
+:class:`Recipe` holds the choices. A stage is filled by the name of a plugin, or by an object of its contract;
+the functions below it make these, and check that a stage can work with them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from numbers import Real
@@ -25,7 +29,7 @@ from otcache_core.storage.recordings import RecordingStorage
 QUANTILE = "quantile"
 #: The forecaster whose weights a calibration fits.
 FITTED = "fitted"
-#: What a recipe asks for by default: parts of ours, whoever else offers one of the name.
+#: Defaults of a recipe: these names mean otcache's own plugins, also where another package offers one.
 OUR_DEFAULTS = ("displacement", "lexicographic", "second-order", QUANTILE, "anchor-search")
 #: What each stage has of what solvers need; proposals have displacements where the cost model gives them.
 GIVEN = {
@@ -34,163 +38,17 @@ GIVEN = {
     "anchor_search": frozenset(Need) - {Need.ANCHOR},
     "refinement": frozenset({Need.REFERENCE, Need.EVALUATOR}),
 }
-
-
-def name_of(choice: object) -> str:
-    """The name under which a choice is listed: its own, or that of its class."""
-    return choice if isinstance(choice, str) else type(choice).__name__
-
-
-def names_of(choices: Sequence[object]) -> list[str]:
-    """The names of several choices, all different."""
-    found: list[str] = []
-    for name in map(name_of, choices):
-        count = sum(other.partition(" #")[0] == name for other in found)
-        found.append(f"{name} #{count + 1}" if count else name)
-    return found
-
-
-def solver_of(registry: Registry, choice: str | ScheduleSolver, **offered: Any) -> ScheduleSolver:
-    """The solver that was chosen.
-
-    Args:
-        registry: where names come from.
-        choice: a name, or a solver, which is used as it is.
-        offered: options for a solver by name: those that it takes and its plugin does not set.
-    """
-    if not isinstance(choice, str):
-        return choice
-    ask = registry.own if choice in OUR_DEFAULTS else registry.resolve
-    name = ask("solvers", choice)
-    return registry.create("solvers", name, **_taken(registry, "solvers", name, offered))
-
-
-def cost_model_of(registry: Registry, choice: str | CostModel, **offered: Any) -> CostModel:
-    """The cost model that was chosen; arguments as :func:`solver_of`."""
-    if not isinstance(choice, str):
-        return choice
-    ask = registry.own if choice in OUR_DEFAULTS else registry.resolve
-    name = ask("cost_models", choice)
-    return registry.create("cost_models", name, **_taken(registry, "cost_models", name, offered))
-
-
-def _taken(registry: Registry, kind: str, name: str, offered: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(registry.get(kind, name)).parameters
-    own = next(o for o in registry.known(kind) if name == o.qualified_name).info.options
-    return {key: value for key, value in offered.items() if key in known and key not in own}
-
-
-def gives_vectors(model: CostModel) -> bool:
-    """Whether a cost model measures displacements, not only sizes."""
-    return type(model).displacements is not CostModel.displacements
-
-
-def check_choices(recipe: Recipe, registry: Registry) -> None:
-    """See that each stage can do with what was chosen for it; runs nothing.
-
-    Raises:
-        OtcacheError: if a name is not in the registry, a solver needs what its stage does not have, or a
-            forecaster needs weights that are not fitted.
-    """
-    _check_forecaster(recipe, registry)
-    model = cost_model_of(registry, recipe.cost_model)
-    for proposal in recipe.proposals:
-        _check_needs(
-            "proposals", proposal, registry, "" if gives_vectors(model) else name_of(model)
-        )
-    _check_needs("interpolation", recipe.interpolation, registry)
-    _check_needs("anchor_search", recipe.anchor_search, registry)
-    if recipe.refinement is None:
-        return
-    _check_needs("refinement", recipe.refinement, registry)
-    fits = solver_of(registry, recipe.refinement, fit=False).abilities.forecasts
-    if recipe.forecaster != FITTED and fits:
-        raise OtcacheError(
-            f"refinement {name_of(recipe.refinement)!r} moves fitted weights, and forecaster "
-            f"{recipe.forecaster!r} has none: choose refinement 'refine', or forecaster 'fitted'."
-        )
-
-
-def _check_needs(
-    stage: str, choice: str | ScheduleSolver, registry: Registry, sizes_only: str = ""
-) -> None:
-    given = GIVEN[stage] - ({Need.DISPLACEMENTS} if sizes_only else frozenset())
-    needs = solver_of(registry, choice).abilities.needs
-    missing = " and ".join(need.value for need in Need if need in needs - given)
-    if not missing:
-        return
-    if not needs - GIVEN[stage]:
-        raise OtcacheError(
-            f"solver {name_of(choice)!r} needs displacements, and {sizes_only} prices spans by numbers, not "
-            "vectors: set Recipe.cost_model to 'displacement'."
-        )
-    raise OtcacheError(
-        f"solver {name_of(choice)!r} as Recipe.{stage} needs {missing}, which is not given there: "
-        f"pick one of {', '.join(able_with(registry, given))}."
-    )
-
-
-def able_with(registry: Registry, given: frozenset[Need]) -> list[str]:
-    """Names of the solvers that need no more; of otcache's own and those registered by hand."""
-    found = []
-    for offer in registry.candidates("solvers", foreign=False):
-        with suppress(OtcacheError):
-            if registry.create("solvers", offer.qualified_name).abilities.needs <= given:
-                found.append(offer.info.name)
-    return found
-
-
-def _check_forecaster(recipe: Recipe, registry: Registry) -> None:
-    rule = forecaster_of(registry, recipe.forecaster)
-    if recipe.forecaster == FITTED:
-        return
-    try:
-        for span in Schedule(9, (0, 1, 4), recipe.forecaster).spans():
-            rule.coefficients(span, np.linspace(1.0, 0.0, 10))
-    except OtcacheError as error:
-        wanted = f"'fitted', or one that needs no weights ({error})"
-        raise OtcacheError(expected("Recipe.forecaster", recipe.forecaster, wanted)) from error
-
-
-def check_kinds(recipe: Recipe) -> None:
-    """See that each choice is a name or an object of its contract.
-
-    Raises:
-        OtcacheError: if one is something else.
-    """
-    _check_kind("cost_model", recipe.cost_model, CostModel, "a cost model")
-    for field in ("interpolation", "anchor_search"):
-        _check_kind(field, getattr(recipe, field), ScheduleSolver, "a solver")
-    if recipe.refinement is not None:
-        _check_kind("refinement", recipe.refinement, ScheduleSolver, "a solver")
-    if isinstance(recipe.proposals, str) or not isinstance(recipe.proposals, Sequence):
-        raise OtcacheError(expected("Recipe.proposals", recipe.proposals, "a sequence of solvers"))
-    if not recipe.proposals:
-        raise OtcacheError(expected("Recipe.proposals", recipe.proposals, "at least one solver"))
-    for index, proposal in enumerate(recipe.proposals):
-        _check_kind(f"proposals[{index}]", proposal, ScheduleSolver, "a solver")
-    if not isinstance(recipe.forecaster, str):
-        advice = "a schedule holds its name: offer it from a plugin (docs/plugins.md)."
-        kind = type(recipe.forecaster).__name__
-        raise OtcacheError(expected("Recipe.forecaster", kind, "the name of a forecaster", advice))
-
-
-def _check_kind(field: str, choice: object, contract: Callable[..., object], what: str) -> None:
-    assert isinstance(contract, type)
-    if not isinstance(choice, (str, contract)):
-        wanted = f"the name of {what}, or a {contract.__name__}"
-        raise OtcacheError(expected(f"Recipe.{field}", type(choice).__name__, wanted))
-
-
 #: Runs of at most so many steps are those of distilled models.
 FEW_STEPS = 8
+#: The least value of each whole number of a recipe.
+_LEAST = {"cost_samples": 1, "anchor_trials": 1, "batch_size": 1, "climb_trials": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a pipeline is calibrated. None means: chosen from N and from what the pipeline offers.
 
-    Six fields choose who does the work of a stage: each is the name of a plugin, which gets the numbers
+    Six fields choose what does the work of a stage: each is the name of a plugin, which gets the numbers
     below that it takes as options, or an object, which is used as it is (docs/method.md, "Choosing").
 
     Args:
@@ -202,8 +60,8 @@ class Recipe:
             full runs.
         anchor_trials: schedules tried in the anchor search.
         climb_trials: single-step moves tried from the best of them.
-        objective: error the anchor search minimises; ``lpips`` where the pipeline decodes pictures.
-        fidelity: error by which the reference and the rungs are chosen; ``rmse`` of decoded pictures
+        objective: error the anchor search minimises; ``lpips`` where the pipeline decodes images.
+        fidelity: error by which the reference and the rungs are chosen; ``rmse`` of decoded images
             where there are any.
         rounding_runs: full runs a sample that may be spent, from the smallest budget up, on rounding
             the interpolated steps of a rung in several ways.
@@ -214,9 +72,9 @@ class Recipe:
         batch_size: samples in one pipeline call.
         seed: of the search.
         refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
-            the smallest budget on, and those whose price no longer fits keep their fitted weights.
+            the smallest budget on, and those whose cost no longer fits keep their fitted weights.
         keep: where recorded runs are kept, in memory, on the disk or as a sketch.
-        cost_model: prices spans.
+        cost_model: measures what skipping a span costs.
         proposals: solvers whose schedules are candidates for the reference and for every rung, and where
             the anchor search begins.
         interpolation: gives the steps of budgets between two schedules: ``quantile``, ``exact-lp``,
@@ -256,10 +114,8 @@ class Recipe:
     forecaster: str = FITTED
 
     def __post_init__(self) -> None:
-        for name in ("cost_samples", "anchor_trials", "batch_size"):
-            self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
-        for name in ("climb_trials", "seed"):
-            self._set(name, integer(f"Recipe.{name}", getattr(self, name), 0))
+        for name, least in _LEAST.items():
+            self._set(name, integer(f"Recipe.{name}", getattr(self, name), least))
         for name in ("anchor_budget", "reference_budget"):
             if getattr(self, name) is not None:
                 self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
@@ -273,21 +129,20 @@ class Recipe:
             if not (number >= 0 if may_be_0 else number > 0):
                 wanted = "at least 0" if may_be_0 else "above 0"
                 raise OtcacheError(expected(f"Recipe.{name}", value, wanted))
-
         if not isinstance(self.keep, RecordingStorage):
             raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.RecordingStorage"))
-        check_kinds(self)
+        _check_kinds(self)
         self._set("proposals", tuple(self.proposals))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def resolve(self, num_steps: int, asked: int | None = None) -> Recipe:
-        """The recipe with its budgets filled in for N steps.
+        """Return the recipe with its budgets filled in for N steps.
 
         Args:
             num_steps: N, the steps that a run makes.
-            asked: ``num_inference_steps`` of the run, where they are not N.
+            asked: ``num_inference_steps`` of the run, if that is not N.
 
         Raises:
             OtcacheError: if N is too small to skip anything, or budgets are not 1 <= B_a < B_r <= N.
@@ -307,13 +162,14 @@ class Recipe:
             raise OtcacheError(
                 expected("anchor and reference budgets", (anchor, reference), wanted)
             )
+        scale = (1,) if num_steps <= FEW_STEPS else ()  # the error of one step is the measure there
         ladder = self.ladder or _ladder(anchor, reference, num_steps)
-        rungs = tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)}))
+        rungs = tuple(sorted({anchor, reference, *ladder, *scale}))
         return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What earlier stages depend on: a refined calibration goes on from an unrefined one.
+        """The choices that earlier stages depend on: a refined calibration goes on from an unrefined one.
 
         Where recorded runs are kept changes nothing in them, but a sketch does.
 
@@ -328,13 +184,8 @@ class Recipe:
         return kept | {"sketch": [self.keep.coordinates, self.keep.seed]}
 
 
-def _scale(num_steps: int) -> tuple[int, ...]:
-    """In a run of few steps the error of one step is the measure of the others: see ``plan``."""
-    return (1,) if num_steps <= FEW_STEPS else ()
-
-
 def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
-    """Budgets in geometric progression around the anchor, from 2 to N - 1.
+    """Return budgets in geometric progression around the anchor, from 2 to N - 1.
 
     Those at either end cost little: few steps are computed, or few follow the first skipped one. What
     is best there is not what is best in the middle.
@@ -350,8 +201,149 @@ def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
     return tuple(sorted(budgets))
 
 
+def name_of(choice: object) -> str:
+    """Return the name under which a choice is listed: its own, or that of its class."""
+    return choice if isinstance(choice, str) else type(choice).__name__
+
+
+def solver_of(registry: Registry, choice: str | ScheduleSolver, **offered: Any) -> ScheduleSolver:
+    """Return the solver that was chosen.
+
+    Args:
+        registry: where names come from.
+        choice: a name, or a solver, which is used as it is.
+        offered: options for a solver by name: those that it takes and its plugin does not set.
+    """
+    solver = (
+        choice if not isinstance(choice, str) else _create(registry, "solvers", choice, offered)
+    )
+    return solver  # type: ignore[no-any-return]  # of the kind that was asked for
+
+
+def cost_model_of(registry: Registry, choice: str | CostModel, **offered: Any) -> CostModel:
+    """Return the cost model that was chosen; arguments as :func:`solver_of`."""
+    if not isinstance(choice, str):
+        return choice
+    model: CostModel = _create(registry, "cost_models", choice, offered)
+    return model
+
+
+def _create(registry: Registry, kind: str, choice: str, offered: dict[str, Any]) -> Any:
+    name = (registry.own if choice in OUR_DEFAULTS else registry.resolve)(kind, choice)
+    known = inspect.signature(registry.get(kind, name)).parameters
+    own = next(o for o in registry.known(kind) if name == o.qualified_name).info.options
+    taken = {key: value for key, value in offered.items() if key in known and key not in own}
+    return registry.create(kind, name, **taken)
+
+
+def proposers(recipe: Recipe, registry: Registry) -> dict[str, ScheduleSolver]:
+    """Return the solvers of ``Recipe.proposals`` by name; a name that comes again is numbered."""
+    found: dict[str, ScheduleSolver] = {}
+    for choice in recipe.proposals:
+        name = name_of(choice)
+        count = sum(other.partition(" #")[0] == name for other in found)
+        found[f"{name} #{count + 1}" if count else name] = solver_of(registry, choice)
+    return found
+
+
+def gives_vectors(model: CostModel) -> bool:
+    """Return whether a cost model measures displacements, not only sizes."""
+    return type(model).displacements is not CostModel.displacements
+
+
+def check_choices(recipe: Recipe, registry: Registry) -> None:
+    """Check that each stage can work with what was chosen for it; runs nothing.
+
+    Raises:
+        OtcacheError: if a name is not in the registry, a solver needs what its stage does not have, or a
+            forecaster needs weights that are not fitted.
+    """
+    _check_forecaster(recipe, registry)
+    model = cost_model_of(registry, recipe.cost_model)
+    sizes_only = "" if gives_vectors(model) else name_of(model)
+    for name, solver in proposers(recipe, registry).items():
+        _check_needs("proposals", name, solver, registry, sizes_only)
+    for stage in ("interpolation", "anchor_search", "refinement"):
+        choice = getattr(recipe, stage)
+        if choice is not None:
+            _check_needs(stage, name_of(choice), solver_of(registry, choice), registry)
+    if recipe.refinement is None or recipe.forecaster == FITTED:
+        return
+    if solver_of(registry, recipe.refinement, fit=False).abilities.forecasts:
+        raise OtcacheError(
+            f"refinement {name_of(recipe.refinement)!r} moves fitted weights, and forecaster "
+            f"{recipe.forecaster!r} has none: choose refinement 'refine', or forecaster 'fitted'."
+        )
+
+
+def _check_needs(
+    stage: str, name: str, solver: ScheduleSolver, registry: Registry, sizes_only: str = ""
+) -> None:
+    given = GIVEN[stage] - ({Need.DISPLACEMENTS} if sizes_only else frozenset())
+    needs = solver.abilities.needs
+    missing = " and ".join(need.value for need in Need if need in needs - given)
+    if not missing:
+        return
+    if not needs - GIVEN[stage]:
+        raise OtcacheError(
+            f"solver {name!r} needs displacements, and {sizes_only} gives the costs of spans as numbers, not "
+            "vectors: set Recipe.cost_model to 'displacement'."
+        )
+    raise OtcacheError(
+        f"solver {name!r} as Recipe.{stage} needs {missing}, which is not given there: "
+        f"pick one of {', '.join(able_with(registry, given))}."
+    )
+
+
+def able_with(registry: Registry, given: frozenset[Need]) -> list[str]:
+    """Return the names of solvers that need no more; of otcache's own and those registered by hand."""
+    found = []
+    for offer in registry.candidates("solvers", foreign=False):
+        with suppress(OtcacheError):
+            if registry.create("solvers", offer.qualified_name).abilities.needs <= given:
+                found.append(offer.info.name)
+    return found
+
+
+def _check_forecaster(recipe: Recipe, registry: Registry) -> None:
+    rule = forecaster_of(registry, recipe.forecaster)
+    if recipe.forecaster == FITTED:
+        return
+    try:
+        for span in Schedule(9, (0, 1, 4), recipe.forecaster).spans():
+            rule.coefficients(span, np.linspace(1.0, 0.0, 10))
+    except OtcacheError as error:
+        wanted = f"'fitted', or one that needs no weights ({error})"
+        raise OtcacheError(expected("Recipe.forecaster", recipe.forecaster, wanted)) from error
+
+
+def _check_kinds(recipe: Recipe) -> None:
+    """Check that each choice is a name or an object of its contract."""
+    if not isinstance(recipe.cost_model, (str, CostModel)):
+        raise _wrong_kind("cost_model", recipe.cost_model, "a cost model, or a CostModel")
+    proposals = recipe.proposals
+    if isinstance(proposals, str) or not isinstance(proposals, Sequence):
+        raise OtcacheError(expected("Recipe.proposals", proposals, "a sequence of solvers"))
+    if not proposals:
+        raise OtcacheError(expected("Recipe.proposals", proposals, "at least one solver"))
+    solvers = {name: getattr(recipe, name) for name in ("interpolation", "anchor_search")}
+    solvers |= {f"proposals[{i}]": proposal for i, proposal in enumerate(proposals)}
+    solvers |= {} if recipe.refinement is None else {"refinement": recipe.refinement}
+    for name, choice in solvers.items():
+        if not isinstance(choice, (str, ScheduleSolver)):
+            raise _wrong_kind(name, choice, "a solver, or a ScheduleSolver")
+    if not isinstance(recipe.forecaster, str):
+        advice = "a schedule holds its name: offer it from a plugin (docs/plugins.md)."
+        raise _wrong_kind("forecaster", recipe.forecaster, "a forecaster", advice)
+
+
+def _wrong_kind(name: str, choice: object, what: str, advice: str = "") -> OtcacheError:
+    kind = type(choice).__name__
+    return OtcacheError(expected(f"Recipe.{name}", kind, f"the name of {what}", advice))
+
+
 def written_down(name: str, value: object) -> Any:
-    """Return the plain data that stands for a value: two values of the same data do the same.
+    """Return the plain data that represents a value: two values of the same data do the same.
 
     A dataclass object is its class and its fields, one without any state its class, an array the digest of
     what it holds; numbers, texts, None, sequences and mappings of those are themselves.
@@ -382,7 +374,7 @@ def written_down(name: str, value: object) -> Any:
                 name,
                 f"an object of {kind.__qualname__}",
                 "a name or a dataclass object of plain values, which directory= keeps by class and fields",
-                "make it such a dataclass at the top of a module, or leave out directory.",
+                "make it such a dataclass at the top of a module, or omit directory.",
             )
         )
     data = {key: written_down(f"{name}.{key}", part) for key, part in state.items()}
@@ -390,12 +382,11 @@ def written_down(name: str, value: object) -> Any:
 
 
 def _state(value: object) -> dict[str, Any] | None:
-    """What an object holds, by name; None where that is not known."""
+    """Return what an object holds, by name; None if that is not known."""
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
-    bare = not callable(value) and getattr(value, "__dict__", None) == {}
-    return (
-        {} if bare and not any(getattr(c, "__slots__", ()) for c in type(value).__mro__) else None
-    )
+    slots = any(getattr(c, "__slots__", ()) for c in type(value).__mro__)
+    bare = not callable(value) and getattr(value, "__dict__", None) == {} and not slots
+    return {} if bare else None

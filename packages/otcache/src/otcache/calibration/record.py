@@ -1,35 +1,127 @@
-"""Full runs of a pipeline: recorded, and replayed through the sampler to see that they can be measured."""
+"""Full runs of a pipeline: recorded, and replayed through the sampler to see that they can be measured.
+
+:func:`record_and_replay` is what a calibration begins with; it gives the runs and a :class:`StoredEvaluator`,
+which measures schedules on them and keeps what it measured.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import cycle, islice, product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import cycle, groupby, islice, product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration import stages as stage
-from otcache.calibration.contest import Job, Ledger
-from otcache.calibration.store import StoredEvaluator
+from otcache.calibration.store import Store
 from otcache.progress import Stages
 from otcache.running import choose
-from otcache_core import OtcacheError, Trajectory
-from otcache_core.contracts import Evaluator, FeatureProbe, SampleRequest
+from otcache_core import OtcacheError, Schedule, Trajectory
+from otcache_core.contracts import (
+    Drift,
+    Evaluation,
+    Evaluator,
+    FeatureProbe,
+    ForwardingEvaluator,
+    SampleRequest,
+)
+from otcache_core.errors import expected
 from otcache_core.notices import notify, once
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.recurrence import NotLinear
-from otcache_core.samples import Sample, samples_of, seeds_of
+from otcache_core.samples import Sample, brief, digest, samples_of, seeds_of
 
 #: Steps of a run that anybody measures, at most.
 MOST_STEPS = 100_000
+#: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
+LIMIT = 1e-3
+#: Facts in the folder of a calibration: that it goes one sample a call, and what replaying its runs found.
+ONE_BY_ONE, REPLAYED = "one sample a call", "replayed"
 ONE_SEED = (
     "all samples begin with the noise of one seed, so weights are fitted to it, and measured on no other: "
-    "leave seeds= out, or give several."
+    "omit seeds=, or give several."
 )
+ALONE = (
+    "a sample depends on what is beside it in the batch (replayed with others it is {deviation:.1e} off, "
+    "relative to its state): its noise is drawn for the whole batch, or seeded by the first seed only, or "
+    "the rows of a sample are together where it has several. Every sample is measured in a call of its "
+    "own. Seed each sample's noise by its own seed to calibrate in batches, as docs/running.md shows."
+)
+UNSEEDED = (
+    "a run of the same prompt and seed must come out the same, and replayed with the same denoiser outputs "
+    "it is {deviation:.1e} off, relative to its state: the sampler draws noise that no seed fixes. Draw "
+    "all noise from a torch.Generator that is seeded by the sample's own seed."
+)
+BEYOND = (
+    "the sampler must use the denoiser's outputs and nothing else of it, and replayed with the same outputs "
+    "it is {deviation:.1e} off, relative to its state, though the same seed comes out the same: it may "
+    "differentiate through the denoiser (guidance by a gradient) or read what the denoiser keeps inside. "
+    "Such a sampler cannot be measured; make denoiser= a callable that returns all that the step uses."
+)
+CHANGED = (
+    "the sampler is not the one whose runs are kept in this folder: replayed, they end elsewhere. "
+    "Choose another folder, or delete this one."
+)
+
+
+@dataclass
+class NfeCount:
+    """Denoiser evaluations spent, by stage."""
+
+    stage: str = "record"
+    nfe: dict[str, int] = field(default_factory=dict)
+
+    def spend(self, nfe: int) -> None:
+        """Add to the current stage."""
+        self.nfe[self.stage] = self.nfe.get(self.stage, 0) + nfe
+
+
+@dataclass(frozen=True, eq=False)
+class RecordJob:
+    """What is recorded, by what, and where it is kept.
+
+    Args:
+        probe: records.
+        target: what it records.
+        request: samples, as the probe takes them.
+        store: remembers finished work; None keeps nothing.
+        stages: shows progress.
+        spent: counts evaluations.
+        begun: called with N after the first run; raises to stop.
+    """
+
+    probe: FeatureProbe
+    target: Any
+    request: SampleRequest
+    store: Store | None
+    stages: Stages
+    spent: NfeCount
+    begun: Callable[[int], object]
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedRuns:
+    """Recorded runs and what evaluates schedules on them.
+
+    Attributes:
+        trajectories: one a sample.
+        evaluator: of these samples.
+        sampler: the recurrence that weights are fitted through, in words; "" for Euler's rule.
+        unfitted: why no weights can be fitted; "" if they can.
+        impulses: what each step's output moves the result by; None if that is not known.
+        deviation: how far replayed runs are from the recorded ones at worst.
+    """
+
+    trajectories: Sequence[Trajectory]
+    evaluator: StoredEvaluator
+    sampler: str = ""
+    unfitted: str = ""
+    impulses: NDArray[np.float64] | None = None
+    deviation: float = 0.0
 
 
 @once()
@@ -54,7 +146,7 @@ def record(
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
         prompts: at least one, each a text or a mapping of call arguments.
-        num_inference_steps: steps asked for.
+        num_inference_steps: steps, as the pipeline is called.
         seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
         registry: where the probe comes from; None: the installed plugins.
         probe: name of a probe plugin, where not the first that supports the target.
@@ -74,12 +166,12 @@ def record(
         >>> runs = otcache.record(pipe, ["a red circle"], 30)  # doctest: +SKIP
         >>> costs = MyCostModel().measure(runs).costs  # doctest: +SKIP
     """
-    asked = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
+    steps = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
     batch = integer("batch_size", batch_size, 1)
     chosen = choose(registry or installed(), "probes", target, probe)
-    request = request_of(chosen, target, prompts, seeds, asked, call, batch)
-    job = Job(chosen, target, request, None, Stages(progress), Ledger(), _begun)
-    return stage.record(job)
+    request = request_of(chosen, target, prompts, seeds, steps, call, batch)
+    show, spent = Stages(progress), NfeCount()
+    return record_samples(RecordJob(chosen, target, request, None, show, spent, lambda n: None))
 
 
 def request_of(
@@ -91,7 +183,7 @@ def request_of(
     call: dict[str, Any],
     batch_size: int,
 ) -> SampleRequest:
-    """What is measured: every sample with every seed, or each with one of its own."""
+    """Return what is measured: every sample with every seed, or each with one of its own."""
     samples = samples_of(prompts)
     own = tuple(range(len(samples)))
     request = SampleRequest(samples, own, num_steps, call, batch_size)
@@ -105,75 +197,7 @@ def request_of(
     return request
 
 
-def _begun(num_steps: int) -> None:
-    """Take any number of steps: no recipe depends on it."""
-
-
-#: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
-LIMIT = 1e-3
-#: How the work of a calibration that goes one sample a call is marked.
-ONE_BY_ONE = "one sample a call"
-REPLAYED = "replayed"
-ALONE = (
-    "a sample depends on what is beside it in the batch (replayed with others it is {deviation:.1e} off, "
-    "relative to its state): its noise is drawn for the whole batch, or seeded by the first seed only, or "
-    "the rows of a sample stand together where it has several. Every sample is measured in a call of its "
-    "own. Seed each sample's noise by its own seed to calibrate in batches, as docs/running.md shows."
-)
-UNSEEDED = (
-    "a run of the same prompt and seed must come out the same, and replayed with the same denoiser outputs "
-    "it is {deviation:.1e} off, relative to its state: the sampler draws noise that no seed fixes. Draw "
-    "all noise from a torch.Generator that is seeded by the sample's own seed."
-)
-
-BEYOND = (
-    "the sampler must use the denoiser's outputs and nothing else of it, and replayed with the same outputs "
-    "it is {deviation:.1e} off, relative to its state, though the same seed comes out the same: it may "
-    "differentiate through the denoiser (guidance by a gradient) or read what the denoiser keeps inside. "
-    "Such a sampler cannot be measured; make denoiser= a callable that returns all that the step uses."
-)
-CHANGED = (
-    "the sampler is another than the one whose runs are kept in this folder: replayed, they go elsewhere. "
-    "Choose another folder, or delete this one."
-)
-
-
-@dataclass(frozen=True)
-class Reproduced:
-    """Recorded runs and what evaluates schedules on them.
-
-    Attributes:
-        trajectories: one a sample.
-        evaluator: of these samples.
-        sampler: the recurrence that weights are fitted through, in words; "" for Euler's rule.
-        unfitted: why no weights can be fitted; "" if they can.
-        impulses: what each step's output moves the result by; empty if that is not known.
-        deviation: how far replayed runs are from the recorded ones at worst.
-    """
-
-    trajectories: Sequence[Trajectory]
-    evaluator: StoredEvaluator
-    sampler: str = ""
-    unfitted: str = ""
-    impulses: Sequence[float] = ()
-    deviation: float = 0.0
-
-    @property
-    def known_impulses(self) -> NDArray[np.float64] | None:
-        """The impulses, None if they are not known."""
-        return np.array(self.impulses) if len(self.impulses) else None
-
-
-class _Replayed(NamedTuple):
-    """What is remembered of runs that replay: facts of them, and the evaluations that recording took."""
-
-    sampler: str
-    unfitted: str
-    impulses: list[float]
-    spent: int
-
-
-def reproduced(job: Job) -> Reproduced:
+def record_and_replay(job: RecordJob) -> RecordedRuns:
     """Record the samples, in batches if a sample is the same in any batch, else one a call.
 
     Raises:
@@ -182,50 +206,58 @@ def reproduced(job: Job) -> Reproduced:
     store, alone = job.store, replace(job, request=replace(job.request, batch_size=1))
     if store and store.known(ONE_BY_ONE) is not None:
         job = alone
-    made = _recorded(job)
+    made = _replayed(job)
     if made.deviation > LIMIT and job.request.batch_size > 1:
         notify(ALONE.format(deviation=made.deviation))
         if store:
             store.restart(ONE_BY_ONE)
         job = alone
-        made = _recorded(job)
+        made = _replayed(job)
     if made.deviation > LIMIT:
         same = _repeats(job, made.trajectories[0])
         raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
     if store:
-        found = [made.sampler, made.unfitted, list(made.impulses), job.ledger.nfe["record"]]
-        store.mark(REPLAYED, json.dumps(found))
+        impulses = [] if made.impulses is None else made.impulses.tolist()
+        facts = [made.sampler, made.unfitted, impulses, job.spent.nfe["record"]]
+        store.mark(REPLAYED, json.dumps(facts))
     return made
 
 
-def _recorded(job: Job) -> Reproduced:
-    store, ledger = job.store, job.ledger
-    trajectories = stage.record(job)
-    ledger.stage = "record"
-    done = store.recall(REPLAYED, _Replayed) if store else None
+class _Replay(NamedTuple):
+    """What is remembered of runs that replay: facts of them, and the evaluations that recording took."""
+
+    sampler: str
+    unfitted: str
+    impulses: list[float]
+    spent: int
+
+
+def _replayed(job: RecordJob) -> RecordedRuns:
+    runs = record_samples(job)
+    job.spent.stage = "record"
+    known = job.store.recall(REPLAYED, _Replay) if job.store else None
 
     def check(real: Evaluator) -> None:
-        if done is not None and _deviation(real) > LIMIT:
+        if known is not None and _deviation(real) > LIMIT:
             raise OtcacheError(CHANGED)
 
-    def build() -> Evaluator:
-        return job.probe.evaluator(job.target, job.request, trajectories)
-
-    evaluator = StoredEvaluator(build, store, ledger.spend, check)
-    if done is not None:
-        ledger.spend(done.spent)
-        return Reproduced(trajectories, evaluator, *done[:3])
+    build = partial(job.probe.evaluator, job.target, job.request, runs)
+    evaluator = StoredEvaluator(build, job.store, job.spent.spend, check)
+    if known is not None:
+        job.spent.spend(known.spent)
+        impulses = np.array(known.impulses) if known.impulses else None
+        return RecordedRuns(runs, evaluator, known.sampler, known.unfitted, impulses)
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
-    ledger.spend(2 * len(trajectories) * trajectories[0].num_steps)
+    job.spent.spend(2 * len(runs) * runs[0].num_steps)
     with job.stages.stage("replaying full runs"):
-        deviation = _deviation(evaluator.real)
+        deviation = _deviation(evaluator.inner)
         if deviation > LIMIT:
-            return Reproduced(trajectories, evaluator, deviation=deviation)
-        known = evaluator.real.recurrence
-    if isinstance(known, NotLinear):
-        return Reproduced(trajectories, evaluator, unfitted=known.reason)
-    sampler = "" if known.grid is not None else str(known)
-    return Reproduced(trajectories, evaluator, sampler, "", known.impulses().tolist())
+            return RecordedRuns(runs, evaluator, deviation=deviation)
+        found = evaluator.inner.recurrence
+    if isinstance(found, NotLinear):
+        return RecordedRuns(runs, evaluator, unfitted=found.reason)
+    sampler = "" if found.grid is not None else str(found)
+    return RecordedRuns(runs, evaluator, sampler, "", found.impulses())
 
 
 def _deviation(evaluator: Evaluator) -> float:
@@ -235,10 +267,139 @@ def _deviation(evaluator: Evaluator) -> float:
     return max(float(evaluator.replay(rows).max()) for rows in ([last], largest))
 
 
-def _repeats(job: Job, recorded: Trajectory) -> bool:
-    """Run the first sample once more: does it come out the same?"""
+def _repeats(job: RecordJob, recorded: Trajectory) -> bool:
+    """Run the first sample once more, and return whether it comes out the same."""
     first = job.request
     one = replace(first, prompts=first.prompts[:1], seeds=first.seeds[:1], batch_size=1)
     again = next(iter(job.probe.record(job.target, one)))
     apart = np.linalg.norm(again.states - recorded.states, axis=1)
     return bool((apart <= LIMIT * np.linalg.norm(recorded.states, axis=1)).all())
+
+
+def record_samples(job: RecordJob) -> list[Trajectory]:
+    """Record every sample, prompt after prompt; one that is in the store is not run again.
+
+    Raises:
+        OtcacheError: if samples make another number of steps, or states of another size, than the first.
+    """
+    store, total = job.store, len(job.request.prompts)
+    found: list[Trajectory] = []
+    with job.stages.stage("recording full runs", total) as advance:
+        for part in _parts(job.request):
+            kept = [t for t in (store.trajectory(i) if store else None for i in part) if t]
+            if len(kept) < len(part):
+                kept = list(_recorded(job, part))
+                if store:
+                    pairs = zip(part, kept, strict=True)
+                    kept = [store.keep_trajectory(index, made) for index, made in pairs]
+            if not found:
+                job.begun(kept[0].num_steps)
+            found += kept
+            _check_alike(found[0], kept)
+            advance(part.stop, total)
+    return _on_one_grid(found)
+
+
+def _parts(request: SampleRequest) -> Iterator[range]:
+    """Yield the samples of each prompt, which are consecutive; at most a batch of them at once."""
+    start = 0
+    for _, same in groupby(request.prompts, key=id):  # a mapping may hold what cannot be compared
+        stop = start + len(list(same))
+        for at in range(start, stop, request.batch_size):
+            yield range(at, min(at + request.batch_size, stop))
+        start = stop
+
+
+def _recorded(job: RecordJob, part: range) -> Iterator[Trajectory]:
+    request = job.request
+    prompts, seeds = request.prompts[part.start : part.stop], request.seeds[part.start : part.stop]
+    keep = request.keep.share(len(part), len(request.prompts))
+    inside = replace(request, prompts=prompts, seeds=seeds, keep=keep)
+    for index, trajectory in zip(part, job.probe.record(job.target, inside), strict=True):
+        own = brief(request.prompts[index])
+        label = f"sample {index}, seed {request.seeds[index]}"
+        yield replace(trajectory, label=f"{label}, {own}" if own else label)
+
+
+def _check_alike(first: Trajectory, others: Sequence[Trajectory]) -> None:
+    """Check that all samples can be measured by one schedule and in one figure."""
+    for run in others:
+        for what, got, wanted in (
+            ("steps", run.num_steps, first.num_steps),
+            ("numbers in a state", run.states[0].size, first.states[0].size),
+        ):
+            if got != wanted:
+                alike = f"{wanted}, as of {first.label}"
+                advice = "give all samples one strength, height, width and size of image."
+                raise OtcacheError(expected(f"{what} of {run.label}", got, alike, advice))
+
+
+def _on_one_grid(runs: list[Trajectory]) -> list[Trajectory]:
+    """Give all runs the grid of the first, from which those that were identified differ by rounding.
+
+    Where they differ by more, no run's own grid is that of all: it is the share of steps to go.
+    """
+    grid = runs[0].grid
+    span = float(np.ptp(grid))
+    if any(np.abs(run.grid - grid).max() > 1e-2 * span for run in runs):
+        grid = np.linspace(1.0, 0.0, len(grid))
+    return [run if run.grid is grid else replace(run, grid=grid) for run in runs]
+
+
+class StoredEvaluator(ForwardingEvaluator):
+    """An evaluator that looks into the store first and builds the one inside only if it must.
+
+    Args:
+        build: makes the evaluator inside.
+        store: None keeps nothing.
+        spent: called with the NFE of every evaluation, remembered or not.
+        check: called once with the evaluator inside before it measures anything new.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Evaluator],
+        store: Store | None,
+        spent: Callable[[int], None],
+        check: Callable[[Evaluator], None] = lambda inner: None,
+    ) -> None:
+        self._build, self._store, self._spent = build, store, spent
+        self._check: Callable[[Evaluator], None] | None = check
+
+    @cached_property
+    def inner(self) -> Evaluator:
+        """The evaluator inside."""
+        return self._build()
+
+    def _checked(self) -> Evaluator:
+        check, self._check = self._check, None
+        if check:
+            check(self.inner)
+        return self.inner
+
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        chosen = None if samples is None else list(samples)
+        key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
+        found = self._store.evaluation(key) if self._store else None
+        if found is None:
+            inner = self._checked()
+            found = inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+            if self._store:
+                self._store.keep_evaluation(key, found)
+        self._spent(found.nfe)
+        return found
+
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        """Always measured: no stage of a calibration needs it."""
+        found = self._checked().drift(schedules, samples=samples)
+        self._spent(found.nfe)
+        return found

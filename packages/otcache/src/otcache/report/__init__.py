@@ -1,4 +1,4 @@
-"""Reports: the tables, plots, picture grid and page of a comparison."""
+"""Write the report of a comparison: results, analysis, tables, plots, gallery and page, in this order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from otcache.console import as_utf8
 from otcache.progress import Stages
-from otcache.report.images import Pictures
+from otcache.report.images import Images
 from otcache.report.results import Results
 from otcache_core.storage.files import write_bytes
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["rebuild", "write_report"]
 
-RESULTS, PICTURES, GRID = "results.json", "pictures.safetensors", "grid.png"
+RESULTS, IMAGES, GRID = "results.json", "images.safetensors", "grid.png"
 
 
 def write_report(
     results: Results,
-    pictures: Pictures | None,
+    images: Images | None,
     directory: str | Path,
     *,
     stages: Stages | None = None,
@@ -31,43 +31,43 @@ def write_report(
 
     Args:
         results: the figures.
-        pictures: (method, budget) to pictures (n, height, width, 3), or to clips (n, frames, height,
-            width, 3), in [0, 1], with ("full run", N); None leaves the picture grid and the wall out.
+        images: (method, budget) to images (n, height, width, 3), or to videos (n, frames, height,
+            width, 3), in [0, 1], with ("full run", N); None omits the image grid and the gallery.
         directory: made if missing; files of an earlier report in it are replaced.
         stages: show how many files are written.
 
     Returns:
-        report.html, table.md, table.csv, error.png, schedules.png, with pictures grid.png and
-        pictures.safetensors, and results.json.
+        report.html, table.md, table.csv, error.png, schedules.png, with images grid.png and
+        images.safetensors, and results.json.
 
     Raises:
         FileError: if a file cannot be written.
-        OtcacheError: if pictures do not fit the results, or clips come without a frame rate.
+        OtcacheError: if images do not fit the results, or videos come without a frame rate.
     """
     from otcache.report.images import Album
 
     folder = Path(directory)
-    album = Album.of(results, pictures) if pictures else None
+    album = Album.of(results, images) if images else None
     kept = Results.from_dict(results.to_dict())  # as it will be read again
     _make(folder)
     written = _write(kept, album, folder, stages)
     if album:
-        album.save(folder / PICTURES)
-        written.append(folder / PICTURES)
+        album.save(folder / IMAGES)
+        written.append(folder / IMAGES)
     else:
-        _forget(folder / PICTURES, folder / GRID)
+        _forget(folder / IMAGES, folder / GRID)
     kept.save(folder / RESULTS)
     return [*written, folder / RESULTS]
 
 
 def rebuild(directory: str | Path, *, stages: Stages | None = None) -> list[Path]:
-    """Write the files of a report again, from its results.json and pictures.safetensors.
+    """Write the files of a report again, from its results.json and images.safetensors.
 
-    Where nothing changed, neither otcache nor the two files, every file comes out as it was.
+    If neither otcache nor the two files changed, every file comes out as it was.
 
     Args:
-        directory: what :func:`write_report` wrote to; without pictures.safetensors, grid.png and the
-            picture wall are left out.
+        directory: what :func:`write_report` wrote to; without images.safetensors, grid.png and the
+            gallery are omitted.
         stages: show how many files are written.
 
     Returns:
@@ -80,14 +80,14 @@ def rebuild(directory: str | Path, *, stages: Stages | None = None) -> list[Path
 
     folder = Path(directory)
     results = Results.load(folder / RESULTS)
-    path = folder / PICTURES
+    path = folder / IMAGES
     return _write(results, Album.load(path, results) if path.exists() else None, folder, stages)
 
 
 def _write(
     results: Results, album: Album | None, folder: Path, stages: Stages | None
 ) -> list[Path]:
-    """Make every file, and write them once all are made."""
+    """Make every file, then write all."""
     makers = _makers(results, album)
     with (stages or Stages(show=False)).stage("writing the report", len(makers)) as advance:
         contents = {}
@@ -128,6 +128,6 @@ def _make(folder: Path) -> None:
 
 
 def _forget(*paths: Path) -> None:
-    """Pictures of an earlier report are none of this one's."""
+    """Images of an earlier report are none of this one's."""
     for path in paths:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the figures say: levels, fronts of budgets, paired comparisons, kinds of prompts that are hurt."""
+"""What the figures say: means, paired comparisons with each baseline, and regressions by tag."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rich.table import Table
-from rich.text import Text
-
 from otcache.report.results import OURS, Cell, Results, Scale, scale_of
 from otcache.report.statistics import (
     Interval,
     mean_interval,
     paired_difference,
     paired_ratio,
-    tag_harm,
+    tag_p_value,
     win_rate,
 )
 
@@ -29,26 +26,26 @@ class Headline:
 
     Attributes:
         budget: B.
-        rival: the other method of least mean RMSE.
-        nfe: network evaluations of the rival; a little off B where inputs decide.
+        baseline: the other method of least mean RMSE.
+        nfe: network evaluations of the baseline; a little off B if inputs decide.
         ratio: paired ratio of means; below 1 otcache is closer to the full run.
     """
 
     budget: int
-    rival: str
+    baseline: str
     nfe: float
     ratio: Interval
 
     @property
     def verdict(self) -> str:
-        """``lower``, ``higher`` or ``undecided``: on which side of 1 the whole interval lies."""
+        """``lower``, ``higher`` or ``undecided``, by the side of 1 of the whole interval."""
         if self.ratio.high < 1:
             return "lower"
         return "higher" if self.ratio.low > 1 else "undecided"
 
 
 def interval(results: Results, cell: Cell, metric: str) -> Interval:
-    """Mean of a metric with its interval over prompts."""
+    """Return the mean of a metric with its interval over prompts."""
     return _interval(cell.metrics[metric], results.prompts)
 
 
@@ -58,26 +55,26 @@ def _interval(values: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
 
 
 def noun(results: Results) -> str:
-    """What a sample is: ``picture`` or ``clip``."""
-    return "clip" if results.frames_per_second else "picture"
+    """Return what a sample is: ``image`` or ``video``."""
+    return "video" if results.frames_per_second else "image"
 
 
 def shared_budgets(results: Results) -> tuple[int, ...]:
-    """Budgets at which otcache stands; all of them where it stands at none.
+    """Return budgets at which otcache has a cell; all of them if it has none.
 
-    A method that no setting brings near a budget stands at one of its own, beside nobody.
+    A method whose settings are near no budget has one of its own, at which there is no other method.
     """
     shared = tuple(b for b in results.budgets if results.cell(OURS, b) is not None)
     return shared or results.budgets
 
 
 def totals(results: Results) -> tuple[str, ...]:
-    """Distinct totals in the order of their first appearance."""
+    """Return distinct totals in the order of their first appearance."""
     return tuple(dict.fromkeys(name for cell in results.cells for name in cell.totals))
 
 
 def best_methods(results: Results, budget: int, metric: str) -> set[str]:
-    """Methods whose mean, or total, is best at this budget (several if they tie)."""
+    """Return methods whose mean, or total, is best at this budget (several if they tie)."""
     bad = {
         cell.method: scale_of(results, metric).badness(value)
         for cell in results.at(budget)
@@ -87,19 +84,19 @@ def best_methods(results: Results, budget: int, metric: str) -> set[str]:
 
 
 def level(results: Results, cell: Cell, metric: str) -> float | None:
-    """The mean of a metric, or a total; None where it was not measured."""
+    """Return the mean of a metric, or a total; None if it was not measured."""
     if metric in cell.metrics:
         return interval(results, cell, metric).mean
     return cell.totals.get(metric)
 
 
 def identical(cell: Cell) -> int:
-    """Pictures equal to the full run's to the last bit."""
+    """Count images equal to the full run's to the last bit."""
     return sum(value == 0 for value in cell.metrics.get(ERROR, ()))
 
 
 def gaps(results: Results) -> dict[tuple[str, str], list[int]]:
-    """Method and reason to the budgets that it explains; to none where it never ran."""
+    """Return method and reason to the budgets that it explains; to none if it never ran."""
     found: dict[tuple[str, str], list[int]] = {}
     for gap in results.missing:
         budgets = found.setdefault((gap.method, gap.reason), [])
@@ -108,46 +105,46 @@ def gaps(results: Results) -> dict[tuple[str, str], list[int]]:
 
 
 def headlines(results: Results) -> list[Headline]:
-    """One for each budget that has otcache and a rival with RMSE values above 0.
+    """Return one for each budget that has otcache and a baseline with RMSE values above 0.
 
-    The rival is chosen by the same samples, which favours the rival, not otcache.
+    The baseline is chosen by the same samples, which favours the baseline, not otcache.
     """
     found = []
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
-        rivals = [
+        others = [
             c for c in results.at(budget) if c.method != OURS and any(c.metrics.get(ERROR, ()))
         ]
-        if ours is None or ERROR not in ours.metrics or not rivals:
+        if ours is None or ERROR not in ours.metrics or not others:
             continue
-        rival = min(rivals, key=lambda cell: sum(cell.metrics[ERROR]))
-        ratio = paired_ratio(ours.metrics[ERROR], rival.metrics[ERROR], results.prompts)
-        found.append(Headline(budget, rival.method, rival.nfe, ratio))
+        best = min(others, key=lambda cell: sum(cell.metrics[ERROR]))
+        ratio = paired_ratio(ours.metrics[ERROR], best.metrics[ERROR], results.prompts)
+        found.append(Headline(budget, best.method, best.nfe, ratio))
     return found
 
 
 def worst_first(results: Results, budget: int) -> list[int]:
-    """Samples by falling RMSE of otcache (or of the first method) at this budget."""
+    """Return samples by falling RMSE of otcache (or of the first method) at this budget."""
     cell = results.cell(OURS, budget) or results.at(budget)[0]
     errors = cell.metrics.get(ERROR, (0.0,) * len(results.labels))
     return sorted(range(len(errors)), key=lambda i: (-errors[i], i))
 
 
 @dataclass(frozen=True)
-class Duel:
-    """otcache beside a rival at one budget, over the same prompts and seeds.
+class PairedComparison:
+    """otcache beside a baseline at one budget, over the same prompts and seeds.
 
     Attributes:
         budget: B.
-        rival: the other method.
-        difference: mean of otcache's metric - the rival's, paired.
-        ratio: otcache's mean over the rival's, paired; None for metrics other than RMSE.
+        baseline: the other method.
+        difference: mean of otcache's metric - the baseline's, paired.
+        ratio: otcache's mean over the baseline's, paired; None for metrics other than RMSE.
         wins: share of samples on which otcache is better, a tie by half, with its interval.
         scale: of the metric.
     """
 
     budget: int
-    rival: str
+    baseline: str
     difference: Interval
     ratio: Interval | None
     wins: Interval
@@ -155,7 +152,7 @@ class Duel:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``no difference``: where the whole 95 % interval lies."""
+        """``better``, ``worse`` or ``no difference``, by the side of 0 of the whole 95 % interval."""
         low, high = self.difference.low, self.difference.high
         if self.scale.higher_is_better:
             low, high = -high, -low
@@ -164,8 +161,8 @@ class Duel:
         return "worse" if low > 0 else "no difference"
 
 
-def duels(results: Results, metric: str = ERROR) -> list[Duel]:
-    """Every budget and rival for which both sides have the metric."""
+def paired_comparisons(results: Results, metric: str = ERROR) -> list[PairedComparison]:
+    """Compare otcache with every baseline at every budget at which both have the metric."""
     scale, found = scale_of(results, metric), []
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
@@ -178,36 +175,8 @@ def duels(results: Results, metric: str = ERROR) -> list[Duel]:
             difference = _difference(a, b, results.prompts)
             ratio = paired_ratio(a, b, results.prompts) if metric == ERROR and any(b) else None
             wins = _wins(a, b, results.prompts, scale.higher_is_better)
-            found.append(Duel(budget, cell.method, difference, ratio, wins, scale))
+            found.append(PairedComparison(budget, cell.method, difference, ratio, wins, scale))
     return found
-
-
-def duel_table(results: Results) -> Table:
-    """The duels for the terminal."""
-    table = Table(title="otcache against each, RMSE, paired, 95 % intervals", box=None)
-    for head in HEADS:
-        table.add_column(head, justify="left" if head == "rival" else "right")
-    for duel in duels(results):
-        style = {"better": "green", "worse": "red"}.get(duel.verdict, "")
-        table.add_row(*(Text(text, style) for text in figures(duel)))
-    return table
-
-
-HEADS = ["B", "rival", "otcache - rival", "otcache / rival", "better on", "otcache is"]
-
-
-def figures(duel: Duel) -> list[str]:
-    """A row of the table."""
-    difference, ratio, scale = duel.difference, duel.ratio, duel.scale
-    low, high = scale.write_signed(difference.low), scale.write_signed(difference.high)
-    return [
-        str(duel.budget),
-        duel.rival,
-        f"{scale.write_signed(difference.mean)} [{low}, {high}]" if difference.count else "-",
-        f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "-",
-        f"{duel.wins.mean:.0%} [{duel.wins.low:.0%}, {duel.wins.high:.0%}]",
-        duel.verdict,
-    ]
 
 
 @lru_cache(maxsize=4096)
@@ -219,20 +188,20 @@ def _difference(a: tuple[float, ...], b: tuple[float, ...], prompts: tuple[int, 
 def _wins(
     a: tuple[float, ...], b: tuple[float, ...], prompts: tuple[int, ...], higher: bool
 ) -> Interval:
-    return win_rate(a, b, prompts, higher_is_better=higher).rate
+    return win_rate(a, b, prompts, higher_is_better=higher)
 
 
-#: Below this, over all tags of a cell together, a tag is called hurt.
+#: Below this corrected p-value a regression is reported.
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Harm:
+class TagRegression:
     """A tag on which a cell is significantly worse than on the other prompts.
 
     Attributes:
-        cell: whose.
-        metric: by which measure.
+        cell: of which method and budget.
+        metric: by which it is worse.
         tag: the kind of prompt.
         inside, outside: mean of the finite values on the tag, and on the other samples.
         p: of "no worse than on the rest", corrected over tags.
@@ -247,35 +216,38 @@ class Harm:
 
 
 def tags_of(label: str) -> tuple[str, ...]:
-    """Single tags of a label's, which are joined by commas."""
+    """Split a label's tags, which are joined by commas."""
     return tuple(tag for part in label.split(",") if (tag := part.strip()))
 
 
 def tags(results: Results) -> tuple[str, ...]:
-    """Distinct tags in the order of their first sample."""
+    """Return distinct tags in the order of their first sample."""
     return tuple(dict.fromkeys(tag for _, _, text in results.labels for tag in tags_of(text)))
 
 
-def harms(results: Results) -> list[Harm]:
-    """Tags that caching hurts more than the rest.
+def tag_regressions(results: Results) -> list[TagRegression]:
+    """Find tags on which caching loses more than on the rest.
 
     Tested are the RMSE of every method, and every metric of otcache: each cell's metric less what the
-    full run itself has of it (nothing where the full run is the measure), by the permutation test of
-    :func:`otcache.report.statistics.tag_harm`, for each tag against all samples without it, corrected
-    over tags by Holm's method.
+    full run itself has of it (nothing if the metric compares with the full run), by the permutation test
+    of :func:`otcache.report.statistics.tag_p_value`, for each tag against all samples without it,
+    corrected over tags by Holm's method.
+
+    References:
+        Holm: A simple sequentially rejective multiple test procedure, 1979.
     """
     if len(tags(results)) < 2:
         return []
     return [
-        harm
+        regression
         for cell in results.cells
         for metric in cell.metrics
         if metric == ERROR or cell.method == OURS
-        for harm in _of_cell(results, cell, metric)
+        for regression in _of_cell(results, cell, metric)
     ]
 
 
-def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[Harm]:
+def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[TagRegression]:
     values, higher = cell.metrics[metric], scale_of(results, metric).higher_is_better
     members = {
         tag: tuple(tag in tags_of(text) for _, _, text in results.labels) for tag in tags(results)
@@ -289,7 +261,7 @@ def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[Harm]:
             return
         inside = _mean(values, members[tag])
         outside = _mean(values, tuple(not has for has in members[tag]))
-        yield Harm(cell, metric, tag, inside, outside, corrected)
+        yield TagRegression(cell, metric, tag, inside, outside, corrected)
 
 
 @lru_cache(maxsize=4096)
@@ -300,9 +272,7 @@ def _p_value(
     prompts: tuple[int, ...],
     higher: bool,
 ) -> float:
-    sides = ["inside" if has else "outside" for has in inside]
-    found = tag_harm(values, full, sides, prompts, higher_is_better=higher)
-    return next((one.p for one in found if one.tag == "inside"), 1.0)
+    return tag_p_value(values, full, inside, prompts, higher_is_better=higher)
 
 
 def _mean(values: tuple[float, ...], chosen: tuple[bool, ...]) -> float:

@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from otcache.report.analysis import ERROR, interval, level, noun, shared_budgets, totals
 from otcache.report.results import OURS, Cell, Results, scale_of
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Rivals drawn in colour at a time; more cannot be told apart.
+#: Baselines drawn in colour at a time; more cannot be distinguished.
 MOST = 6
 Point = tuple[str, float, float]
 
 
-def front(results: Results, metric: str) -> tuple[str, ...]:
-    r"""The rivals nearest to the Pareto front of network evaluations and a metric.
+def pareto_front(results: Results, metric: str) -> tuple[str, ...]:
+    r"""Return the baselines nearest to the Pareto front of network evaluations and a metric.
 
-    With q the mean of the metric, turned so that less is better, the front of a set of cells is
+    With q the mean of the metric, negated if more is better, the Pareto front of a set of cells is
 
     .. math:: \{ i : \nexists j,\ \mathrm{NFE}_j \le \mathrm{NFE}_i,\ q_j \le q_i,
         \text{ one of them } < \}.
 
-    Fronts are peeled off one after the other. A method's place is that of its best cell, and among
+    Pareto fronts are peeled off one after the other. A method's place is that of its best cell, and among
     equals the one with more cells there goes first.
 
     References:
@@ -57,18 +57,18 @@ def front(results: Results, metric: str) -> tuple[str, ...]:
 
 
 def coloured(results: Results, metric: str) -> tuple[str, ...]:
-    """Methods drawn in colour: otcache and the front, or all where that is no more."""
+    """Return methods drawn in colour: otcache and the Pareto front, or all if those are not more."""
     if len(results.methods) <= MOST + 1:
         return results.methods
-    return (*(m for m in results.methods if m == OURS), *front(results, metric))
+    return (*(m for m in results.methods if m == OURS), *pareto_front(results, metric))
 
 
-def rivals(results: Results) -> tuple[str, ...]:
-    """Every method but otcache: RMSE's front first, then those on the fronts of most metrics."""
+def other_methods(results: Results) -> tuple[str, ...]:
+    """Return all but otcache: RMSE's Pareto front first, then those on that of most metrics."""
     others = [m for m in results.methods if m != OURS]
-    first = front(results, ERROR)
+    first = pareto_front(results, ERROR)
     names = (*results.metrics, *totals(results))
-    counts = Counter(method for metric in names for method in front(results, metric))
+    counts = Counter(method for metric in names for method in pareto_front(results, metric))
     rest = sorted((m for m in others if m not in first), key=lambda m: -counts[m])
     return (*first, *rest)
 
@@ -88,7 +88,7 @@ def _beats(q: Point, p: Point) -> bool:
 
 @dataclass(frozen=True)
 class Ink:
-    """A colour on white and on dark grey; both stand out by at least 4.5 to 1, so text may wear it.
+    """A colour on white and on dark grey; both stand out by at least 4.5 to 1, so text may have it.
 
     References:
         Okabe and Ito, Color universal design, 2008, https://jfly.uni-koeln.de/color/, for the hues;
@@ -99,7 +99,7 @@ class Ink:
     dark: str
 
 
-#: otcache's, then six that rivals take in turn.
+#: otcache's, then six that baselines take in turn.
 SERIES = (
     Ink("#b84a00", "#ff9a56"),
     Ink("#1b69b6", "#6fb5f7"),
@@ -109,19 +109,19 @@ SERIES = (
     Ink("#b3265e", "#ff8db5"),
     Ink("#0b6f80", "#58cfdf"),
 )
-#: Rivals behind the front.
+#: Baselines behind the Pareto front.
 GREY = Ink("#868f9c", "#6f7a89")
 #: Shape of each series, so that curves stay apart in grey.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def series_of(results: Results, metric: str) -> dict[str, int]:
-    """Place in :data:`SERIES` of each method that is coloured for a metric.
+    """Return the place in :data:`SERIES` of each method that is coloured for a metric.
 
-    otcache has the first. A rival keeps its colour from metric to metric unless one before it on the
-    front has it already.
+    otcache has the first. A baseline keeps its colour from metric to metric unless one before it on the
+    Pareto front has it already.
     """
-    usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(rivals(results))}
+    usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(other_methods(results))}
     found: dict[str, int] = {OURS: 0}
     for method in coloured(results, metric):
         if method in found:
@@ -154,15 +154,19 @@ _STYLE: dict[Any, Any] = {
 }
 
 Draw = Callable[["Figure"], None]
+Layout = Literal["constrained"] | None
 
 
-def draw_png(draw: Draw, size: tuple[float, float], dpi: int = 150) -> bytes:
-    """PNG of a figure on white; ``size`` in inches."""
-    return _draw(draw, size, "png", dpi=dpi, facecolor="white", metadata={"Software": None})
+def draw_png(
+    draw: Draw, size: tuple[float, float], dpi: int = 150, layout: Layout = "constrained"
+) -> bytes:
+    """Draw a PNG on white; ``size`` in inches."""
+    options = {"dpi": dpi, "facecolor": "white", "metadata": {"Software": None}}
+    return _draw(draw, size, "png", layout, **options)
 
 
 def draw_svg(draw: Draw, size: tuple[float, float], name: str, label: str) -> str:
-    """SVG element to stand inside a page: no size of its own, named for screen readers.
+    """Draw an SVG element for a page: no size of its own, named for screen readers.
 
     Args:
         draw: fills the figure.
@@ -171,7 +175,8 @@ def draw_svg(draw: Draw, size: tuple[float, float], name: str, label: str) -> st
         label: what the plot shows, in words; must hold no markup.
     """
     metadata = {"Date": None, "Creator": None}
-    raw = _draw(draw, size, "svg", salt=name, transparent=True, metadata=metadata).decode()
+    options = {"salt": name, "transparent": True, "metadata": metadata}
+    raw = _draw(draw, size, "svg", "constrained", **options).decode()
     body = raw[raw.index("<svg") :]
     opening, rest = body.split(">", 1)
     box = opening[opening.index("viewBox=") :].split('"')[1]
@@ -184,16 +189,21 @@ def draw_svg(draw: Draw, size: tuple[float, float], name: str, label: str) -> st
 
 
 def _draw(
-    draw: Draw, size: tuple[float, float], kind: str, salt: str = "", **options: Any
+    draw: Draw,
+    size: tuple[float, float],
+    kind: str,
+    layout: Layout,
+    salt: str = "otcache",
+    **options: Any,
 ) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt or "otcache"}
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt}
     with rc_context(style), io.BytesIO() as target, warnings.catch_warnings():
         # A prompt may hold what the font lacks; it shows a box there.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout=layout)
         draw(figure)
         figure.savefig(target, format=kind, **options)
         return target.getvalue()
@@ -217,12 +227,12 @@ class Strip:
 
 
 def strips(results: Results, budget: int) -> list[Strip]:
-    """Rows of a budget, but for methods that decide by the input or run a step grid of their own."""
+    """Return rows of a budget, but for methods that decide by the input or run another step grid."""
     return [_strip(c, c.schedule) for c in results.at(budget) if c.schedule is not None]
 
 
 def without_strip(results: Results) -> list[str]:
-    """Methods that have no strip at any budget."""
+    """Return methods that have no strip at any budget."""
     drawn = {cell.method for cell in results.cells if cell.schedule is not None}
     return [method for method in results.methods if method not in drawn]
 
@@ -236,10 +246,10 @@ ERROR_SIZE = (5.6, 3.9)
 
 
 def error_plot(results: Results) -> Draw:
-    """Mean RMSE (log scale) against network evaluations, 95 % intervals as bands.
+    """Plot mean RMSE (log scale) against network evaluations, 95 % intervals as bands.
 
-    otcache and the rivals of :func:`~otcache.report.plots.front` are coloured and named; of few
-    methods all are, of many the others are grey.
+    otcache and the baselines of :func:`pareto_front` are coloured and named; of few methods all are, of
+    many the others are grey.
     """
 
     def draw(figure: Figure) -> None:
@@ -267,13 +277,13 @@ def error_plot(results: Results) -> Draw:
 
 
 def strips_size(results: Results) -> tuple[float, float]:
-    """Inches that the strips need."""
+    """Return the inches that the strips need."""
     rows = _strip_rows(results)
     return (5.6, 0.7 + 0.17 * len(rows) + 0.12 * len(results.budgets))
 
 
 def strips_plot(results: Results) -> Draw:
-    """One row a schedule, filled where a step is computed, budgets apart from each other."""
+    """Plot one row a schedule, computed steps filled, budgets apart from each other."""
     rows = _strip_rows(results)
 
     def draw(figure: Figure) -> None:
@@ -304,7 +314,7 @@ def strips_plot(results: Results) -> Draw:
 
 
 def _strip_rows(results: Results) -> list[tuple[Cell, tuple[int, ...]]]:
-    """Cells with a schedule on the N-step grid; schedules that do not change appear as they are."""
+    """Return cells with a schedule on the N-step grid."""
     return [
         (cell, cell.schedule)
         for budget in results.budgets
@@ -314,7 +324,7 @@ def _strip_rows(results: Results) -> list[tuple[Cell, tuple[int, ...]]]:
 
 
 def _curve(axes: Any, results: Results, series: int, cells: list[Cell]) -> tuple[float, float]:
-    """Draw one method; returns its right end."""
+    """Draw one method; return its right end."""
     ours = series == 0
     found = [interval(results, cell, ERROR) for cell in cells]
     places, means = [cell.nfe for cell in cells], [one.mean for one in found]
@@ -338,7 +348,7 @@ def _grey(axes: Any, results: Results, cells: list[Cell]) -> None:
 
 
 def _name_curves(axes: Any, series: dict[str, int], ends: dict[str, tuple[float, float]]) -> None:
-    """Names right of the curves, pushed apart where they would touch."""
+    """Write names right of the curves, apart from each other."""
     if not ends:
         return
     low, high = axes.dataLim.y0, axes.dataLim.y1

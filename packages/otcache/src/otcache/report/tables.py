@@ -1,4 +1,4 @@
-"""Tables: of the terminal, of Markdown and of CSV."""
+"""Tables of a report as Markdown and CSV, and the texts of their cells."""
 
 from __future__ import annotations
 
@@ -9,24 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from otcache.report.analysis import (
     ERROR,
-    HEADS,
+    PairedComparison,
     best_methods,
-    duels,
-    figures,
     gaps,
-    harms,
     identical,
     interval,
-    level,
     noun,
-    shared_budgets,
+    paired_comparisons,
+    tag_regressions,
     totals,
 )
 from otcache.report.results import OURS, Cell, Results, scale_of
@@ -41,7 +33,7 @@ class Cost:
 
     Args:
         head: of the column.
-        value: what a cell costs; None where it was not measured.
+        value: what a cell costs; None if it was not measured.
         write: the text of a cell.
     """
 
@@ -51,12 +43,12 @@ class Cost:
 
 
 def costs(results: Results) -> list[Cost]:
-    """The columns that at least one cell has."""
+    """Return the columns that at least one cell has."""
     return [cost for cost in _COSTS if any(cost.write(c) != NONE for c in results.cells)]
 
 
 def timed(results: Results) -> bool:
-    """Whether the speed of any cell was measured, given or withheld."""
+    """Whether the speed of any cell was measured, reported or withheld."""
     return any(speedup(cell) != NONE for cell in results.cells)
 
 
@@ -77,16 +69,16 @@ def speedup(cell: Cell, digits: int = 2) -> str:
 
 
 def about_speed(results: Results) -> str:
-    """Say what speedups are, and why some are withheld; nothing where none was timed."""
+    """Say what speedups are, and why some are withheld; nothing if none was timed."""
     if not timed(results):
         return ""
-    told = [
+    said = [
         "Speedup: whole calls, each beside a full run, the median of such pairs ± half of its interval "
         "(ideal N/NFE)."
     ]
     for reason, count in Counter(c.withheld for c in results.cells if c.withheld).items():
-        told.append(f"Withheld (-) at {count} of {len(results.cells)}, since {reason}.")
-    return " ".join(told)
+        said.append(f"Withheld (-) at {count} of {len(results.cells)}, since {reason}.")
+    return " ".join(said)
 
 
 def _scaled(head: str, field: str, unit: float, spread: str = "") -> Cost:
@@ -113,35 +105,8 @@ _COSTS = (
 )
 
 
-def rich_table(results: Results, *, costs: bool = True) -> Table:
-    """Every metric, for a terminal of 100 columns and few methods: one group a budget, the best bold.
-
-    Args:
-        results: the figures.
-        costs: show evaluations and speedups.
-    """
-    table = Table(
-        title=f"{results.title} (N = {results.num_steps})",
-        caption=caption(results),
-        caption_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    for head in ("B", "method", *_cost_heads(results, costs)):
-        table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
-    for metric in results.metrics:
-        table.add_column(scale_of(results, metric).head, justify="right", no_wrap=True)
-    for budget in results.budgets:
-        table.add_section()
-        for place, cell in enumerate(results.at(budget)):
-            table.add_row(*_row(results, cell, first=place == 0, costs=costs))
-    return table
-
-
 def figure(results: Results, cell: Cell, metric: str) -> str:
-    """``mean ±half interval`` of one cell, or a dash where it was not measured."""
+    """Write ``mean ±half interval`` of one cell, or a dash if it was not measured."""
     scale = scale_of(results, metric)
     if metric in cell.totals:
         return scale.write(cell.totals[metric])
@@ -155,7 +120,7 @@ def figure(results: Results, cell: Cell, metric: str) -> str:
 
 
 def caption(results: Results) -> str:
-    """What the figures are; counts identical pictures or clips if there are any, and speeds withheld."""
+    """Say what the figures are, how many images are identical, and which speeds are withheld."""
     prompts = len(set(results.prompts))
     text = (
         f"Mean over {len(results.labels)} samples of {prompts} prompts against the full run, "
@@ -168,111 +133,36 @@ def caption(results: Results) -> str:
         for metric in cell.metrics
     )
     if infinite:
-        text += f" *: {infinite} identical {noun(results)}s have no finite PSNR and are left out of its mean."
+        text += (
+            f" *: {infinite} identical {noun(results)}s have no finite PSNR; its mean omits them."
+        )
     return text
 
 
-def _cost_heads(results: Results, costs: bool) -> list[str]:
-    if not costs:
-        return []
-    return ["NFE", "speedup"] if timed(results) else ["NFE"]
+HEADS = ["B", "baseline", "otcache - baseline", "otcache / baseline", "better on", "otcache is"]
 
 
-def _row(results: Results, cell: Cell, first: bool, costs: bool) -> list[Text]:
-    ours = cell.method == OURS
-    mark, style = ("▸ ", "cyan") if ours else ("  ", "")
-    row = [
-        Text(str(cell.budget) if first else "", "bold"),
-        Text(mark + cell.method, style),
-        *([Text(f"{cell.nfe:.4g}", style)] if costs else []),
-        *([Text(speedup(cell, 1), style)] if costs and timed(results) else []),
+def pair_figures(pair: PairedComparison) -> list[str]:
+    """Write a row of the table of paired comparisons."""
+    difference, ratio, scale = pair.difference, pair.ratio, pair.scale
+    low, high = scale.write_signed(difference.low), scale.write_signed(difference.high)
+    return [
+        str(pair.budget),
+        pair.baseline,
+        f"{scale.write_signed(difference.mean)} [{low}, {high}]" if difference.count else "-",
+        f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "-",
+        f"{pair.wins.mean:.0%} [{pair.wins.low:.0%}, {pair.wins.high:.0%}]",
+        pair.verdict,
     ]
-    for metric in results.metrics:
-        best = cell.method in best_methods(results, cell.budget, metric)
-        row.append(Text(figure(results, cell, metric), f"{style} bold" if best else style))
-    return row
-
-
-#: Columns of a terminal for the methods' names, and for a budget; budgets at most.
-NAMES, FIGURES, MOST = 32, 14, 5
-
-
-def summary_table(
-    results: Results, width: int = NAMES + MOST * FIGURES, metrics: Sequence[str] = ()
-) -> Group:
-    """Return a row a method, a column a budget: mean RMSE, and network evaluations where they are not B.
-
-    The best of each budget is bold. Budgets beyond those for which there is room, and those at which
-    otcache has no figures, are left to the files, which the caption says.
-
-    Args:
-        results: of a comparison.
-        width: columns of the terminal.
-        metrics: that get a table of their own below RMSE's; those without figures are left out.
-    """
-    budgets = shared_budgets(results)[: max(1, min(MOST, (width - NAMES) // FIGURES))]
-    measured = {*results.metrics, *totals(results)} - {ERROR}
-    parts: list[RenderableType] = []
-    for metric in (ERROR, *(name for name in dict.fromkeys(metrics) if name in measured)):
-        where = (
-            "" if metric in results.full else f" against the full run of {results.num_steps} steps"
-        )
-        title = f"{results.title}: " if metric == ERROR else ""
-        head = f"{title}{scale_of(results, metric).head}{where}"
-        parts += [Text(head, "italic"), _of_metric(results, metric, budgets)]
-    return Group(*parts, Text(_caption(results, budgets), "dim italic"))
-
-
-def _of_metric(results: Results, metric: str, budgets: Sequence[int]) -> Table:
-    table = Table(
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("method", overflow="ellipsis", no_wrap=True, max_width=30)
-    for budget in budgets:
-        table.add_column(f"B = {budget}", justify="right", no_wrap=True)
-    best = {budget: best_methods(results, budget, metric) for budget in budgets}
-    for method in results.methods:
-        style = "cyan" if method == OURS else ""
-        row = [Text(("▸ " if method == OURS else "  ") + method, style)]
-        for budget in budgets:
-            bold = method in best[budget]
-            text = _figure(results, method, budget, metric)
-            row.append(Text(text, f"{style} bold" if bold else style))
-        table.add_row(*row)
-    return table
-
-
-def _figure(results: Results, method: str, budget: int, metric: str) -> str:
-    cell = results.cell(method, budget)
-    value = level(results, cell, metric) if cell else None
-    if cell is None or value is None:
-        return "-"
-    exact = abs(cell.nfe - budget) < 0.005
-    return (
-        f"{scale_of(results, metric).write(value)} ({budget if exact else format(cell.nfe, '.3g')})"
-    )
-
-
-def _caption(results: Results, budgets: tuple[int, ...]) -> str:
-    text = (
-        f"Mean over {len(results.labels)} samples of {len(set(results.prompts))} prompts; in brackets "
-        f"network evaluations of a {noun(results)}. Bold: the best of each budget. Intervals, further "
-        "metrics, times and memory: table.md, table.csv, report.html."
-    )
-    left = [str(b) for b in results.budgets if b not in budgets]
-    return text + (f" Only there: B = {', '.join(left)}." if left else "")
 
 
 def document(results: Results) -> str:
-    """All tables, each under a heading; what there is nothing of is left out."""
+    """Return all tables, each under a heading; empty ones are omitted."""
     parts = [
         f"# {_plain(results.title)}\n",
         markdown_table(results),
-        _section(f"{OURS} against each other method", duels_markdown(results)),
-        _section(f"Kinds of prompts that {OURS} hurts more than the rest", harm_markdown(results)),
+        _section(f"{OURS} against each other method", paired_markdown(results)),
+        _section(f"Regressions of {OURS} by tag", regressions_markdown(results)),
         _section("What could not be run", missing_markdown(results)),
         _section("What each method is", sources_markdown(results)),
         _section("Made by", f"    {results.command}\n" if results.command else ""),
@@ -281,7 +171,7 @@ def document(results: Results) -> str:
 
 
 def markdown_table(results: Results) -> str:
-    """Every figure of every cell, with the caption below."""
+    """Return every figure of every cell, with the caption below."""
     metrics = (*results.metrics, *totals(results))
     same, columns = any(map(identical, results.cells)), costs(results)
     heads = [
@@ -303,28 +193,28 @@ def markdown_table(results: Results) -> str:
     return "\n".join([table, _plain(caption(results)), "", *_full_run(results)])
 
 
-def duels_markdown(results: Results, metric: str = ERROR) -> str:
-    """The duels; empty where there are none."""
-    rows = [figures(duel) for duel in duels(results, metric)]
+def paired_markdown(results: Results, metric: str = ERROR) -> str:
+    """Return the paired comparisons; empty if there are none."""
+    rows = [pair_figures(pair) for pair in paired_comparisons(results, metric)]
     return _table(HEADS, rows, left=(1, 5)) if rows else ""
 
 
-def harm_markdown(results: Results) -> str:
-    """Tags that otcache hurts; empty where there are none."""
+def regressions_markdown(results: Results) -> str:
+    """Return the tags on which otcache loses more than on the rest; empty if there are none."""
     rows = []
-    for harm in harms(results):
-        if harm.cell.method != OURS:
+    for one in tag_regressions(results):
+        if one.cell.method != OURS:
             continue
-        scale = scale_of(results, harm.metric)
-        means = [scale.write(harm.inside), scale.write(harm.outside)]
-        p = f"{harm.p:.2g}"
-        rows.append([str(harm.cell.budget), harm.cell.method, scale.label, harm.tag, *means, p])
+        scale = scale_of(results, one.metric)
+        means = [scale.write(one.inside), scale.write(one.outside)]
+        place = [str(one.cell.budget), one.cell.method, scale.label, one.tag]
+        rows.append([*place, *means, f"{one.p:.2g}"])
     heads = ["B", "method", "metric", "tag", "on the tag", "on the rest", "p (Holm)"]
     return _table(heads, rows, left=(1, 2, 3)) if rows else ""
 
 
 def missing_markdown(results: Results) -> str:
-    """What is not in the table, and why; empty where all is."""
+    """Return what is not in the table, and why; empty if all is."""
     rows = [
         [", ".join(map(str, budgets)) or "all", method, reason]
         for (method, reason), budgets in gaps(results).items()
@@ -333,12 +223,11 @@ def missing_markdown(results: Results) -> str:
 
 
 def sources_markdown(results: Results) -> str:
-    """Projects, versions and rules, with the price of calibration; empty where none is known."""
-    names = dict.fromkeys([*results.methods, *results.sources, *results.prices])
-    known = [name for name in names if name in results.sources or name in results.prices]
-    rows = [
-        [name, results.sources.get(name, "-"), f"{results.prices.get(name, 0):,}"] for name in known
-    ]
+    """Return projects, versions and rules, with the NFE of calibration; empty if none is known."""
+    sources, nfe = results.sources, results.calibration_nfe
+    names = dict.fromkeys([*results.methods, *sources, *nfe])
+    known = [name for name in names if name in sources or name in nfe]
+    rows = [[name, sources.get(name, "-"), f"{nfe.get(name, 0):,}"] for name in known]
     heads = ["method", "source", "evaluations to calibrate"]
     return _table(heads, rows, left=(0, 1)) if rows else ""
 
@@ -368,7 +257,7 @@ def _line(texts: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown neither ends a cell at nor takes for HTML."""
+    """Escape what Markdown takes for the end of a cell or for HTML."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
@@ -380,10 +269,11 @@ PARTS = ("mean", "low", "high", "count", "infinite")
 
 
 def csv_table(results: Results) -> str:
-    """Costs, then for each metric m ``m_mean``, its 95 % interval ``m_low`` and ``m_high``, and how many
-    samples it is of, ``m_count``, and leaves out, ``m_infinite``; then totals.
+    """Return every figure of every cell as CSV.
 
-    What was not measured is empty; the mean of infinite values alone is ``inf``.
+    Costs come first, then for each metric m ``m_mean``, its 95 % interval ``m_low`` and ``m_high``, the
+    number of samples that it is of, ``m_count``, and that it omits, ``m_infinite``; then totals. What was
+    not measured is empty; the mean of infinite values alone is ``inf``.
     """
     with io.StringIO(newline="") as target:
         writer = csv.writer(target, lineterminator="\n")

@@ -1,9 +1,10 @@
-"""Call a target for a batch of samples: the one place that knows how samples and seeds are passed."""
+"""Call a target for a batch of samples, without progress bars."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -15,7 +16,7 @@ from otcache_core.contracts.execution import SampleRequest
 from otcache_core.loop import Loop
 from otcache_core.loop_run import finished
 from otcache_core.samples import arguments_of
-from otcache_diffusers.recording.quiet import quiet
+from otcache_diffusers.compat import load
 from otcache_diffusers.requests import LABELS, is_text, prepared, shareable, takes_any
 
 
@@ -92,3 +93,46 @@ def _listed_label(own: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of one sample; a class label is a list of one."""
     label = own.get(LABELS)
     return {**own, LABELS: [label]} if isinstance(label, Integral) else dict(own)
+
+
+_MISSING = object()
+
+
+@contextmanager
+def quiet_loading(*names: str) -> Iterator[None]:
+    """Show no bars and no advice of diffusers and transformers while loading; set back afterwards.
+
+    Args:
+        names: of the libraries, where only one of the two is needed.
+
+    Raises:
+        OtcacheError: if one of them is missing or cannot be imported.
+    """
+    needed = names or ("diffusers", "transformers")
+    libraries = [load(f"{name}.utils.logging", "loading a model") for name in needed]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    for log in libraries:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (verbosity, bars) in zip(libraries, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+
+
+@contextmanager
+def quiet(target: Any) -> Iterator[None]:
+    """No progress bar in a pipeline's calls, whatever the user has set; set back afterwards."""
+    before = getattr(target, "_progress_bar_config", _MISSING)
+    if hasattr(target, "set_progress_bar_config"):
+        target.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if before is not _MISSING:
+            target._progress_bar_config = before
+        else:
+            vars(target).pop("_progress_bar_config", None)

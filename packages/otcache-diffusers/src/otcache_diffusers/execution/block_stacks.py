@@ -1,4 +1,4 @@
-"""Blocks that run one after another, and what passing them over takes."""
+"""The block lists of a denoiser, and stacks of blocks that run one after another."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from otcache_core.callable_denoiser import name_of
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks import combine
-from otcache_diffusers.hooks.tree import Form, flatten, unflatten
+from otcache_diffusers.hooks.trees import Form, flatten, unflatten
 
 #: Which argument of a block: its position or its name.
 Slot = int | str
@@ -134,3 +135,45 @@ def _plus(h: Any, r: Any) -> Any:
             f"{tuple(r.shape)}: cache whole outputs."
         )
     return combine([h, r], [1.0, 1.0])
+
+
+def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module]]:
+    """Every outermost ``nn.ModuleList`` in ``module`` by its dotted name.
+
+    A list inside a block belongs to the block. Lists of bare layers, such as norms, are no blocks.
+    """
+    found: dict[str, list[nn.Module]] = {}
+    for name, child in module.named_children():
+        if not isinstance(child, nn.ModuleList):
+            found |= block_lists(child, f"{prefix}{name}.")
+        elif any(True for block in child for _ in block.children()):
+            found[prefix + name] = list(child)
+    return found
+
+
+def no_blocks(module: nn.Module) -> str:
+    """ "" if blocks of the denoiser can be looked for, else the reason why not."""
+    if not isinstance(module, nn.Module):
+        return f"{name_of(module)} is no torch module, so it has no blocks"
+    kind = type(getattr(module, "_orig_mod", module)).__name__
+    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+        return (
+            f"{kind} is compiled as a whole, so its blocks cannot be passed over (block by "
+            "block, with compile_repeated_blocks, they can)"
+        )
+    lists = block_lists(module)
+    if not lists:
+        return f"{kind} has no nn.ModuleList of blocks"
+    inside = (part for blocks in lists.values() for block in blocks for part in block.modules())
+    if any(_prefetched(part) for part in inside):
+        return (
+            f"{kind} fetches the weights of one block while the one before it runs (group offloading "
+            "with use_stream=True; without it its blocks can be passed over)"
+        )
+    return ""
+
+
+def _prefetched(part: nn.Module) -> bool:
+    registry = getattr(part, "_diffusers_hook", None)
+    hook = registry.get_hook("group_offloading") if registry is not None else None
+    return getattr(getattr(hook, "group", None), "stream", None) is not None

@@ -1,4 +1,4 @@
-"""A run of the sampler on recorded outputs in another order, which no denoiser is called for."""
+"""Run the sampler on recorded outputs, in their own order and shuffled, to check what is known of it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.storage.recordings import RecordingStorage
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.hooks import LoopStates, RunInfo, StepPolicy, drive, tensors
-from otcache_diffusers.hooks.tree import flatten, unflatten
-from otcache_diffusers.recording.quiet import quiet
+from otcache_diffusers.hooks.trees import flatten, unflatten
+from otcache_diffusers.recording.full_runs import Recording, loaded
 from otcache_diffusers.recording.recorder import Recorder
-from otcache_diffusers.recording.rows import Whole, join_rows
-from otcache_diffusers.recording.run import Recording
-from otcache_diffusers.recording.sampling import Sampler
-from otcache_diffusers.recording.shelf import loaded
+from otcache_diffusers.recording.rows import Whole, fold_rows, join_rows
+from otcache_diffusers.recording.sampler import Sampler, quiet
 
 #: Outputs change places within this many steps, as far as a skipped step lies from a computed one.
 BLOCK = 4
@@ -238,3 +236,79 @@ def _shuffled(
         except Exception as error:  # whatever a sampler of the user's does
             return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
     return made
+
+
+#: Relative deviation that half precision in batches of another size does not make.
+OTHERWISE = 0.05
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+class ReplayCheck(StepPolicy):
+    r"""Answers every denoiser call with its recorded output, and compares the states.
+
+    .. math:: \max_i \| x_i^{replayed} - x_i^{recorded} \| / \| x_i^{recorded} \|
+
+    All states count: a sampler that ends in the last prediction of x_0 ends there whatever its noise was.
+    The probe ran the samples in other batches, where the denoiser itself may round otherwise, so what
+    *it* recorded counts only where it is more than ``OTHERWISE`` off.
+
+    Args:
+        recording: the denoiser's outputs, and the states they led to.
+        trajectories: the states as the probe recorded them.
+        samples: indices of the samples, one a row.
+
+    Attributes:
+        deviations: of each row.
+    """
+
+    def __init__(
+        self, recording: Recording, trajectories: Sequence[Trajectory], samples: Sequence[int]
+    ) -> None:
+        self._recording, self._samples = recording, samples
+        self._trajectories = [trajectories[n] for n in samples]
+        self.deviations = np.full(len(samples), np.inf)
+
+    def begin(self, run: RunInfo) -> None:
+        self.deviations = np.zeros(len(self._samples))
+        self._num_steps = run.num_steps
+
+    def before(self, step: int, branch: str) -> Any | None:
+        return join_rows(self._recording.outputs(step, branch, self._samples))
+
+    def after(self, step: int, branch: str, output: Any) -> None:
+        """Nothing is computed."""
+
+    def stepped(
+        self,
+        step: int,
+        sample: torch.Tensor,
+        model_output: torch.Tensor,
+        next_sample: torch.Tensor,
+    ) -> None:
+        sample, next_sample = fold_rows(len(self._samples), sample, next_sample)
+        self._compare(step, sample)  # as it is used: inpainting puts the image back in between
+        if step == self._num_steps - 1:
+            self._compare(step + 1, next_sample)
+
+    def end(self, completed: bool) -> None:
+        if not completed:
+            self.deviations[:] = np.inf
+
+    def _compare(self, step: int, state: torch.Tensor) -> None:
+        made = _host(state)
+        own = _apart(made, _host(self._recording.state(step, self._samples)))
+        self.deviations = np.maximum(self.deviations, own)
+        if any(t.sketch_of for t in self._trajectories):
+            return
+        other = np.stack([t.states[step] for t in self._trajectories], dtype=np.float64)
+        probed = _apart(made, other)
+        self.deviations = np.maximum(self.deviations, np.where(probed > OTHERWISE, probed, 0.0))
+
+
+def _apart(made: NDArray[np.float64], full: NDArray[np.float64]) -> NDArray[np.float64]:
+    off = np.linalg.norm(made - full, axis=1)
+    return np.asarray(off / (np.linalg.norm(full, axis=1) + _TINY))
+
+
+def _host(x: torch.Tensor) -> NDArray[np.float64]:
+    return np.asarray(x.detach().cpu().double().flatten(1))

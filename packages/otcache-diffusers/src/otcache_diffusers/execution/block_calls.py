@@ -1,15 +1,16 @@
-"""Denoiser calls under a set of stacks: recorded, or with the stacks passed over."""
+"""Denoiser calls with stacks of blocks recorded, or passed over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.execution.blocks.stack import Call, Residuals, Stack
-from otcache_diffusers.execution.blocks.taps import tapped
+from otcache_diffusers.execution.block_stacks import Call, Residuals, Stack
 
 
 def recorded(stacks: Sequence[Stack], compute: Callable[[], Any]) -> tuple[Any, Residuals]:
@@ -113,3 +114,40 @@ def _surprise(stack: Stack) -> ExecutionError:
         f"the blocks of {stack.name} must run as they did in the first computed step, "
         f"{len(stack.blocks)} calls in the same order: cache whole outputs."
     )
+
+
+_MISSING = object()
+
+#: (block, its own call, positional arguments, named arguments) -> what the caller gets
+Around = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+@contextmanager
+def tapped(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
+    """A context in which every call of these blocks goes through ``around``.
+
+    Whatever wraps a block already (hooks, offloading, its compiled call) is inside. On exit, also by
+    exception, each block's ``__dict__`` is as it was.
+    """
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for block in dict.fromkeys(blocks):
+            compiled = getattr(block, "_compiled_call_impl", None) is not None
+            name = "_compiled_call_impl" if compiled else "forward"
+            before.append((block.__dict__, name, block.__dict__.get(name, _MISSING)))
+            block.__dict__[name] = _tap(block, getattr(block, name), around)
+        yield
+    finally:
+        for own, name, value in before:
+            if value is _MISSING:
+                del own[name]
+            else:
+                own[name] = value
+
+
+def _tap(block: nn.Module, call: Callable[..., Any], around: Around) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return around(block, call, args, kwargs)
+
+    return called
