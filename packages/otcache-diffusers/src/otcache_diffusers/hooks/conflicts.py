@@ -1,4 +1,4 @@
-"""What prevents attaching: caches of other libraries on a denoiser, and targets that are attached to already."""
+"""Say why a target cannot be attached to: a cache of another library, or another context of ours."""
 
 from __future__ import annotations
 
