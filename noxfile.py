@@ -20,7 +20,7 @@ CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
 DIFFUSERS_VERSIONS = ("0.37.0", "0.40.0", "0.42.1")
 RESULTS = Path("build/families")
 #: What else of the executor runs on the older ones; on the newest the session ``tests`` runs it.
-EXECUTOR = ("executor_laws", "samplers", "companions", "block_families", "ways_*")
+EXECUTOR = ("executor_laws", "samplers", "auxiliary", "block_families", "ways_*")
 PIPELINES = f"{DIFFUSERS}[pipelines]"
 EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
 ALONE = {
@@ -168,7 +168,7 @@ def tests(session: nox.Session) -> None:
 def families(session: nox.Session, diffusers: str) -> None:
     """Every family of pipelines on one version of diffusers; then the tables in docs/coverage.md.
 
-    On older versions also the executor's other laws, the samplers, companions, levels and ways to run.
+    On older versions also the executor's other laws, the samplers, auxiliary networks, levels and ways to run.
     """
     constraints = Path(session.create_tmp()) / "constraints.txt"
     pinned = Path("constraints.txt").read_text().splitlines()

@@ -30,9 +30,9 @@ from otcache_core.contracts import CacheStorage, SampleRequest, metric_values
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy
 from otcache_diffusers.execution.block_executor import block_stacks
-from otcache_diffusers.execution.cached_steps import CachePolicy
+from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.execution.executor import Level, TorchExecutor, whole_outputs
-from otcache_diffusers.hooks import StepPolicy
+from otcache_diffusers.hooks import StepHook
 
 N, BUDGETS, SEED, BATCH = 30, (6, 10, 15), 1000, 4
 RECIPE = Recipe(cost_samples=2, anchor_trials=12, climb_trials=8, batch_size=BATCH)
@@ -53,7 +53,7 @@ def eight_bits(x: torch.Tensor) -> torch.Tensor:
 class InEightBits:
     """A policy that caches what is left of outputs in eight bits."""
 
-    def __init__(self, cache: CachePolicy) -> None:
+    def __init__(self, cache: CachedSteps) -> None:
         self._cache = cache
 
     def __getattr__(self, name: str) -> Any:
@@ -68,7 +68,7 @@ class InEightBits:
 def in_eight_bits(level: Level) -> Level:
     """The level over such a policy."""
 
-    def made(target: Any, cache: CachePolicy) -> StepPolicy:
+    def made(target: Any, cache: CachedSteps) -> StepHook:
         rounding: Any = InEightBits(cache)
         return level(target, rounding)
 

@@ -366,7 +366,7 @@ def test_a_controlnet_that_adds_between_the_blocks_is_part_of_the_residual() -> 
         assert not torch.equal(case(), plain)
     assert worked.calls[0] - before == N
     assert run.report.skipped == {"call": 3}
-    assert run.report.companions == {"controlnet": (N, 0)}
+    assert run.report.auxiliary == {"controlnet": (N, 0)}
     assert run.report.warnings == [
         "controlnet runs at every step at the level of blocks: speedup below N/B."
     ]

@@ -16,7 +16,7 @@ from otcache_core.contracts import CacheStorage, SampleRequest
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.execution.output_cache import OutputCache
-from otcache_diffusers.hooks.trees import apart, extents, is_lent, overlap, owned
+from otcache_diffusers.hooks.trees import apart, extents, is_external, overlap, owned
 from otcache_diffusers.recording.probe import TorchProbe
 
 N, WIDTH, ROWS = 9, 8, 2
@@ -224,11 +224,11 @@ def test_a_loop_may_write_into_outputs_through_numpy(name: str) -> None:
 def test_memory_of_others_is_recognised() -> None:
     array = np.zeros(4, np.float32)
     for lent in (torch.from_numpy(array), torch.from_dlpack(array), torch.from_numpy(array)[1:]):
-        assert is_lent(lent)
+        assert is_external(lent)
     for own in (torch.zeros(4), torch.zeros(4)[1:].view(3, 1), torch.zeros(0), torch.empty(2).T):
-        assert not is_lent(own)
-    assert not is_lent(torch.empty(3, device="meta"))
-    assert not is_lent(torch.eye(2).to_sparse())
+        assert not is_external(own)
+    assert not is_external(torch.empty(3, device="meta"))
+    assert not is_external(torch.eye(2).to_sparse())
 
 
 def test_extents_are_what_a_view_reaches() -> None:

@@ -30,8 +30,8 @@ from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import drive, sigma_grid
 from otcache_diffusers.hooks.prediction import AsIs, NoiseSpace, Place, output_space
-from otcache_diffusers.hooks.run_state import Conductor
-from otcache_diffusers.hooks.scheduler_steps import SchedulerClock
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.scheduler_steps import SchedulerSteps
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.recorder import Recorder
 
@@ -316,7 +316,7 @@ def test_the_probe_sees_epsilon_after_guidance() -> None:
 def test_the_clock_leaves_no_trace_where_it_looks_on() -> None:
     scheduler = DETERMINISTIC["euler"]()
     before = sorted(vars(scheduler))
-    with SchedulerClock(SimpleNamespace(scheduler=scheduler), Conductor(Recorder()), lambda: None):
+    with SchedulerSteps(SimpleNamespace(scheduler=scheduler), RunState(Recorder()), lambda: None):
         assert "scale_model_input" in vars(scheduler)
     assert sorted(vars(scheduler)) == before
 

@@ -23,7 +23,7 @@ from otcache_core.contracts import SampleRequest
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks.pipeline_call import NO_COLLECTION, under_way
 from otcache_diffusers.hooks.scheduler_steps import Bar
-from otcache_diffusers.hooks.step_arguments import Rewinds
+from otcache_diffusers.hooks.step_arguments import RepeatedSteps
 from otcache_diffusers.recording.probe import TorchProbe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -544,7 +544,7 @@ def test_a_timestep_written_in_place_is_another_one(index: bool) -> None:
         pass
 
     scheduler: Any = Scheduler()
-    rewinds, buffer = Rewinds(scheduler), torch.zeros(())
+    rewinds, buffer = RepeatedSteps(scheduler), torch.zeros(())
     for n in range(3):
         buffer.copy_(torch.tensor(float(3 - n)))
         assert not rewinds.found(buffer)

@@ -163,7 +163,7 @@ def test_a_twin_inside_a_run_has_its_controlnet_computed_too() -> None:
         case.call["callback_on_step_end"] = between
         assert torch.equal(case(), wanted)
     assert torch.equal(made[0], plain)
-    assert run.report.companions == {"controlnet": (6, 6)}
+    assert run.report.auxiliary == {"controlnet": (6, 6)}
 
 
 # -- threads ------------------------------------------------------------------------------------

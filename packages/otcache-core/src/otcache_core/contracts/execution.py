@@ -111,7 +111,7 @@ class RunReport:
         computed: denoiser calls made, per branch.
         skipped: denoiser calls avoided, or made without the blocks that an executor passes over,
             per branch.
-        companions: calls (made, avoided) of networks that only feed the denoiser, by name: a
+        auxiliary: calls (made, avoided) of networks that only feed the denoiser, by name: a
             ControlNet is left out of steps in which no denoiser is called.
         storage: how outputs were kept.
         cached_bytes: bytes of cached outputs held now on the devices they were computed on.
@@ -127,7 +127,7 @@ class RunReport:
     runs: int = 0
     computed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
-    companions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    auxiliary: dict[str, tuple[int, int]] = field(default_factory=dict)
     storage: CacheStorage = field(default_factory=CacheStorage)
     cached_bytes: int = 0
     peak_cached_bytes: int = 0

@@ -1,4 +1,4 @@
-"""TeaCache as a baseline."""
+"""TeaCache as a baseline: its rule, the step hook that follows it, and its calibration."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError, expected
-from otcache_diffusers.baselines.teacache_blocks import Walk, looked_at, no_first_norm
+from otcache_diffusers.baselines.teacache_blocks import SkippableCall, no_first_norm, observed
 from otcache_diffusers.execution.block_stacks import Residuals, Stack, block_lists
-from otcache_diffusers.hooks import RunInfo, StepPolicy, denoisers_of, drive, unsupported
+from otcache_diffusers.hooks import RunInfo, StepHook, denoisers_of, drive, unsupported
 from otcache_diffusers.hooks.trees import first_tensor
 from otcache_diffusers.recording.sampler import Sampler, quiet
 
+#: Degree of the polynomial.
+DEGREE = 4
 #: Settings of a ladder, at most.
 RUNGS = 16
 _TRIED = 600
@@ -31,11 +33,11 @@ _TRIED = 600
 class TeaCache(Baseline):
     """The rule as published, written here: there is no library of it for arbitrary models.
 
-    On a skipped step the block stacks are passed over and add the residual of the last computed step; see
-    :class:`~otcache_diffusers.baselines.teacache.Rule` for when that is. The polynomial is fitted on
-    the calibration samples, one call at a time, with the branches of guidance pooled; in a run each branch
-    decides for itself. The thresholds of the ladder are those with which full runs of the calibration
-    samples would have computed 2, 3, ... steps.
+    On a skipped step the block stacks are skipped and add the residual of the last computed step; see
+    :class:`TeaCacheRule` for when that is. The polynomial is fitted on the calibration samples, one call
+    at a time, with the branches of guidance pooled; in a run each branch decides for itself. The
+    thresholds of the ladder are those with which full runs of the calibration samples would have
+    computed 2, 3, ... steps.
 
     References:
         Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model (2024),
@@ -58,7 +60,7 @@ class TeaCache(Baseline):
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
-        """Full runs of all samples, one at a time.
+        """Run all samples in full, one at a time.
 
         Returns:
             ``polynomial``, highest power first; ``changes``, of the modulated input, one list a run and
@@ -92,36 +94,36 @@ class TeaCache(Baseline):
             raise ExecutionError(
                 expected("measured", sorted(measured), "what calibrate() returned")
             )
-        rule = Rule(tuple(measured["polynomial"]), float(setting.values["threshold"]))
-        policy = TeaCachePolicy(rule, lambda: denoisers_of(target))
-        with drive(target, policy, num_steps=setting.num_steps):
+        rule = TeaCacheRule(tuple(measured["polynomial"]), float(setting.values["threshold"]))
+        hook = TeaCacheHook(rule, lambda: denoisers_of(target))
+        with drive(target, hook, num_steps=setting.num_steps):
             yield
 
 
 def _thresholds(measured: Mapping[str, Any], most: int) -> list[float]:
-    """Increasing thresholds under which full runs would have computed ``most``, ..., 2 steps."""
+    """Return rising thresholds under which full runs would have computed ``most``, ..., 2 steps."""
     polynomial = tuple(measured["polynomial"])
-    predicted = [[Rule(polynomial, 0.0).predicted(d) for d in run] for run in measured["changes"]]
+    predict = TeaCacheRule(polynomial, 0.0).predicted
+    predicted = [[predict(d) for d in run] for run in measured["changes"]]
     flat = [p for run in predicted for p in run if p > 0]
     tried = np.geomspace(min(flat) / 2, 1.01 * max(map(sum, predicted)), _TRIED)
-    landed = [_landing(predicted, float(theta)) for theta in tried]
+    computed = np.array([_mean_computed(predicted, float(theta)) for theta in tried])
     wanted = np.unique(np.geomspace(2, max(2, most), RUNGS).round())
-    nearest = {int(np.argmin(np.abs(np.array(landed) - k))) for k in wanted}
+    nearest = {int(np.argmin(np.abs(computed - k))) for k in wanted}
     return [float(f"{tried[n]:.4g}") for n in sorted(nearest)]
 
 
-def _landing(predicted: Sequence[Sequence[float]], threshold: float) -> float:
-    """Mean number of computed steps."""
-    identity = Rule((1.0, 0.0), threshold)
+def _mean_computed(predicted: Sequence[Sequence[float]], threshold: float) -> float:
+    identity = TeaCacheRule((1.0, 0.0), threshold)
     return float(np.mean([len(identity.computed(run)) for run in predicted]))
 
 
-DEGREE = 4
+# -- the rule -----------------------------------------------------------------------------------
 
 
 @final
 @dataclass(frozen=True)
-class Rule:
+class TeaCacheRule:
     r"""Compute when the predicted changes since the last computed step add up to the threshold.
 
     .. math:: \sum_{i = k+1}^{t} |P(d_i)| \ge \theta, \qquad
@@ -130,7 +132,7 @@ class Rule:
     where m_i is the timestep-modulated input of the first block at step i, k the last computed step and
     P a polynomial that predicts the relative change of the denoiser's output. The first and the last
     step are computed always. The authors' code sums P; its absolute value is the same wherever P was
-    fitted, and keeps a badly extrapolated change from being credited.
+    fitted, and no badly extrapolated change can lower the sum.
 
     Args:
         polynomial: coefficients of P, highest power first.
@@ -145,11 +147,11 @@ class Rule:
     threshold: float
 
     def predicted(self, change: float) -> float:
-        """|P(d)|."""
+        """Return |P(d)|."""
         return abs(float(np.polyval(self.polynomial, change)))
 
     def computed(self, changes: Sequence[float]) -> tuple[int, ...]:
-        """Computed steps of a run whose changes d_1 .. d_{N-1} are known beforehand."""
+        """Return the computed steps of a run whose changes d_1 .. d_{N-1} are known beforehand."""
         found, total = [0], 0.0
         for step, change in enumerate(changes, start=1):
             total += self.predicted(change)
@@ -160,12 +162,12 @@ class Rule:
 
 
 def change(now: torch.Tensor, before: torch.Tensor) -> float:
-    """The relative L1 change d; asks the device, as the rule must."""
+    """Return the relative L1 change d; synchronizes with the device, as the rule requires."""
     return float(((now - before).abs().mean() / before.abs().mean()).item())
 
 
 def fitted(inputs: Sequence[float], outputs: Sequence[float]) -> tuple[float, ...]:
-    """P, of degree 4, by least squares over all steps and samples, as the authors fit it.
+    """Fit P, of degree 4, by least squares over all steps and samples, as the authors do.
 
     Args:
         inputs: changes of the modulated input between neighbouring steps of full runs.
@@ -180,6 +182,9 @@ def fitted(inputs: Sequence[float], outputs: Sequence[float]) -> tuple[float, ..
         return tuple(float(c) for c in np.polyfit(inputs, outputs, DEGREE))
 
 
+# -- step hooks ---------------------------------------------------------------------------------
+
+
 @dataclass
 class _Branch:
     """What is kept of one branch during a run."""
@@ -190,14 +195,14 @@ class _Branch:
     total: float = 0.0
 
 
-class TeaCachePolicy(StepPolicy):
-    """The residual of the block stacks is reused until the rule says to compute.
+class TeaCacheHook(StepHook):
+    """Reuse the residual of the block stacks until the rule says to compute.
 
     Everything is forgotten when a run begins.
 
     Args:
         rule: decides.
-        denoisers: gives those whose blocks are meant, by name; asked at the start of each run.
+        denoisers: returns those whose blocks are meant, by name; called at the start of each run.
 
     Attributes:
         computed: steps that were computed in the latest run, by branch.
@@ -206,7 +211,9 @@ class TeaCachePolicy(StepPolicy):
     watches = False
     apart = True
 
-    def __init__(self, rule: Rule, denoisers: Callable[[], Mapping[str, nn.Module]]) -> None:
+    def __init__(
+        self, rule: TeaCacheRule, denoisers: Callable[[], Mapping[str, nn.Module]]
+    ) -> None:
         self._rule, self._denoisers = rule, denoisers
         self._lists: dict[str, list[nn.Module]] = {}
         self._branches: dict[str, _Branch] = {}
@@ -215,31 +222,31 @@ class TeaCachePolicy(StepPolicy):
 
     def begin(self, run: RunInfo) -> None:
         self._last = run.num_steps - 1
-        self._lists, self._branches, self.computed = lists_of(self._denoisers()), {}, {}
+        self._lists, self._branches, self.computed = _lists_of(self._denoisers()), {}, {}
 
     def before(self, step: int, branch: str) -> Any | None:
-        """No output is known without calling the denoiser."""
+        """Return None: no output is known without calling the denoiser."""
         return None
 
     def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
         known = self._branches.get(branch)
         if known is None:
             return None
-        walk = Walk(known.stacks, known.residuals, partial(self._computes, step, branch))
-        output = walk(compute)
-        known.residuals = walk.residuals
+        call = SkippableCall(known.stacks, known.residuals, partial(self._computes, step, branch))
+        output = call(compute)
+        known.residuals = call.residuals
         return output
 
     def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
-        look = looked_at(self._lists, compute)
-        self._branches[branch] = _Branch(look.stacks, look.residuals, look.modulated)
-        return look.output
+        seen = observed(self._lists, compute)
+        self._branches[branch] = _Branch(seen.stacks, seen.residuals, seen.modulated)
+        return seen.output
 
     def after(self, step: int, branch: str, output: Any) -> None:
         self.computed.setdefault(branch, []).append(step)
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """The rule does not look at the sampler's state."""
+        """Do nothing: the rule does not look at the sampler's state."""
 
     def end(self, completed: bool) -> None:
         self._branches = {}
@@ -255,16 +262,8 @@ class TeaCachePolicy(StepPolicy):
         return True
 
 
-def lists_of(denoisers: Mapping[str, nn.Module]) -> dict[str, list[nn.Module]]:
-    """The block lists of all denoisers, by dotted name."""
-    found: dict[str, list[nn.Module]] = {}
-    for name, module in denoisers.items():
-        found |= block_lists(module, f"{name}." if name else "")
-    return found
-
-
-class ChangeRecorder(StepPolicy):
-    """Computes everything, and keeps how much modulated input and output change from step to step.
+class ChangeRecorder(StepHook):
+    """Compute everything, and record how much modulated input and output change from step to step.
 
     Args:
         denoisers: by name.
@@ -277,42 +276,49 @@ class ChangeRecorder(StepPolicy):
     watches = False
 
     def __init__(self, denoisers: Mapping[str, nn.Module]) -> None:
-        self._lists = lists_of(denoisers)
-        self._latest: dict[str, tuple[Tensor, Tensor]] = {}
+        self._lists = _lists_of(denoisers)
+        self._latest: dict[str, tuple[int, Tensor, Tensor]] = {}
         self.inputs: list[list[float]] = []
         self.outputs: list[list[float]] = []
-        self._places: dict[str, int] = {}
 
     def begin(self, run: RunInfo) -> None:
-        self._latest, self._places = {}, {}
+        self._latest = {}
 
     def before(self, step: int, branch: str) -> Any | None:
         return None
 
     def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
-        look = looked_at(self._lists, compute)
-        output = first_tensor(look.output)
+        seen = observed(self._lists, compute)
+        output = first_tensor(seen.output)
         assert output is not None, "a denoiser returns tensors"
         if branch in self._latest:
-            m, v = self._latest[branch]
-            self.inputs[self._places[branch]].append(change(look.modulated, m))
-            self.outputs[self._places[branch]].append(change(output, v))
+            place, modulated, before = self._latest[branch]
+            self.inputs[place].append(change(seen.modulated, modulated))
+            self.outputs[place].append(change(output, before))
         else:
-            self._places[branch] = len(self.inputs)
+            place = len(self.inputs)
             self.inputs.append([])
             self.outputs.append([])
-        self._latest[branch] = look.modulated, output.clone()
-        return look.output
+        self._latest[branch] = place, seen.modulated, output.clone()
+        return seen.output
 
     def after(self, step: int, branch: str, output: Any) -> None:
-        """Everything was seen in ``observe``."""
+        """Do nothing: everything was seen in ``observe``."""
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """The rule does not look at the sampler's state."""
+        """Do nothing: the rule does not look at the sampler's state."""
 
     def end(self, completed: bool) -> None:
         self._latest = {}
 
     def warn(self, message: str) -> None:
-        """What goes wrong while measuring is an error."""
+        """Raise it: what goes wrong while measuring is an error."""
         raise ExecutionError(f"TeaCache: {message}")
+
+
+def _lists_of(denoisers: Mapping[str, nn.Module]) -> dict[str, list[nn.Module]]:
+    """Return the block lists of all denoisers, by dotted name."""
+    found: dict[str, list[nn.Module]] = {}
+    for name, module in denoisers.items():
+        found |= block_lists(module, f"{name}." if name else "")
+    return found

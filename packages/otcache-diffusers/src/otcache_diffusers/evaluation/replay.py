@@ -22,7 +22,7 @@ from otcache_diffusers.evaluation.fit import (
     ideal_difference,
     ideal_output,
 )
-from otcache_diffusers.hooks import RunInfo, StepPolicy, combine
+from otcache_diffusers.hooks import RunInfo, StepHook, combine
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.rows import fold_rows, join_rows, split_rows, stack_rows
 
@@ -119,7 +119,7 @@ def _of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
     return weights.others[n]
 
 
-class ReplayPolicy(StepPolicy):
+class ReplayPolicy(StepHook):
     """Rows are (schedule, sample) pairs, schedule after schedule; all tracks share their live steps.
 
     Args:

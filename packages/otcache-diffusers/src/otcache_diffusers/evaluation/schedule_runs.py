@@ -19,7 +19,7 @@ from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.evaluation.fit import Fit, NormalEquations
 from otcache_diffusers.evaluation.replay import Outputs, ReplayPolicy, Track, known_prefix
-from otcache_diffusers.hooks import LoopStates, StepPolicy, drive, usable_grid
+from otcache_diffusers.hooks import LoopStates, StepHook, drive, usable_grid
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.sampler import Sampler
 
@@ -129,7 +129,7 @@ class ScheduleRuns:
                         tracks[index].results(len(samples)),
                     )
 
-    def replay(self, policy: StepPolicy, samples: Sequence[int], kind: str = "latent") -> Any:
+    def replay(self, policy: StepHook, samples: Sequence[int], kind: str = "latent") -> Any:
         """Call the target on these samples with a policy that decides each step; its first output."""
         states = self._states(len(samples))
         with drive(self.sampler.target, policy, num_steps=self.num_steps, states=states):

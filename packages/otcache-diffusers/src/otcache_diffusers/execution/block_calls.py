@@ -101,7 +101,7 @@ def _through(
     ) -> Any:
         return by_block[id(block)](block, work, Call(args, kwargs))
 
-    with tapped(blocks, around):
+    with patched(blocks, around):
         output = compute()
     for run in runs:
         if not run.done:
@@ -123,7 +123,7 @@ Around = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any
 
 
 @contextmanager
-def tapped(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
+def patched(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
     """A context in which every call of these blocks goes through ``around``.
 
     Whatever wraps a block already (hooks, offloading, its compiled call) is inside. On exit, also by
@@ -135,7 +135,7 @@ def tapped(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
             compiled = getattr(block, "_compiled_call_impl", None) is not None
             name = "_compiled_call_impl" if compiled else "forward"
             before.append((block.__dict__, name, block.__dict__.get(name, _MISSING)))
-            block.__dict__[name] = _tap(block, getattr(block, name), around)
+            block.__dict__[name] = _patch(block, getattr(block, name), around)
         yield
     finally:
         for own, name, value in before:
@@ -145,7 +145,7 @@ def tapped(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
                 own[name] = value
 
 
-def _tap(block: nn.Module, call: Callable[..., Any], around: Around) -> Callable[..., Any]:
+def _patch(block: nn.Module, call: Callable[..., Any], around: Around) -> Callable[..., Any]:
     @functools.wraps(call)
     def called(*args: Any, **kwargs: Any) -> Any:
         return around(block, call, args, kwargs)

@@ -22,16 +22,16 @@ from otcache_core.schedule import Schedule
 from otcache_diffusers.execution.block_calls import passed_over, recorded
 from otcache_diffusers.execution.block_stacks import Residuals, Stack, block_lists, no_blocks
 from otcache_diffusers.execution.block_trace import Trace
-from otcache_diffusers.execution.cached_steps import CachePolicy
+from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import CompanionUse, RunInfo, StepPolicy, denoisers_of, unsupported
+from otcache_diffusers.hooks import AuxiliaryUse, RunInfo, StepHook, denoisers_of, unsupported
 
 
 class BlockExecutor(CacheExecutor):
     """Runs targets by a schedule, with the denoiser called at every step.
 
     On a skipped step its block stacks are passed over: see
-    :class:`~otcache_diffusers.execution.block_executor.BlockPolicy`. A skipped step costs what comes before
+    :class:`~otcache_diffusers.execution.block_executor.CachedBlocks`. A skipped step costs what comes before
     and after the blocks, and its error is smaller where that matters; docs/method.md says when to use it.
 
     References:
@@ -42,7 +42,7 @@ class BlockExecutor(CacheExecutor):
     """
 
     def __init__(self, resolve: Callable[[str], Forecaster] | None = None) -> None:
-        self._inner = TorchExecutor.made_by(self.registry, resolve, block_stacks)
+        self._inner = TorchExecutor.made_by(self.registry, resolve, cache_blocks)
 
     def supports(self, target: Any) -> str:
         reason = unsupported(target)
@@ -73,12 +73,12 @@ class BlockExecutor(CacheExecutor):
         )
 
 
-def block_stacks(target: Any, cache: CachePolicy) -> StepPolicy:
+def cache_blocks(target: Any, cache: CachedSteps) -> StepHook:
     """Cache what the block stacks of the denoiser add to their inputs."""
-    return BlockPolicy(cache, lambda: denoisers_of(target))
+    return CachedBlocks(cache, lambda: denoisers_of(target))
 
 
-class BlockPolicy(StepPolicy):
+class CachedBlocks(StepHook):
     """On a skipped step call the denoiser, but pass its block stacks over.
 
     Each stack h -> h + R(h) then gives h + sum_r A_{t,r} R_{k_r}: what is embedded before the stacks and
@@ -94,7 +94,7 @@ class BlockPolicy(StepPolicy):
     apart = True
 
     def __init__(
-        self, cache: CachePolicy, denoisers: Callable[[], Mapping[str, nn.Module]]
+        self, cache: CachedSteps, denoisers: Callable[[], Mapping[str, nn.Module]]
     ) -> None:
         self._cache, self._denoisers = cache, denoisers
         self._lists: dict[str, list[nn.Module]] = {}
@@ -157,10 +157,10 @@ class BlockPolicy(StepPolicy):
         self._stacks = {}
         self._cache.end(completed)
 
-    def fed(self, companion: str, use: CompanionUse) -> None:
-        self._cache.fed(companion, use)
+    def fed(self, network: str, use: AuxiliaryUse) -> None:
+        self._cache.fed(network, use)
         if self._shortened and use.computed:
-            self.note(f"{companion} runs at every step at the level of blocks: speedup below N/B.")
+            self.note(f"{network} runs at every step at the level of blocks: speedup below N/B.")
 
     def lost(self, reason: str) -> None:
         self._cache.lost(reason)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from otcache_diffusers.execution.block_calls import tapped
+from otcache_diffusers.execution.block_calls import patched
 from otcache_diffusers.execution.block_stacks import (
     Call,
     Residuals,
@@ -53,17 +53,17 @@ class Trace:
     def __init__(self, lists: Mapping[str, Sequence[nn.Module]]) -> None:
         self._names = {block: name for name, blocks in lists.items() for block in blocks}
         self._flow = Flow()
-        self._calls: list[Sighting] = []
+        self._calls: list[TracedCall] = []
         self._ends: dict[str, Ends] = {}
         self._latest: list[Any] = []
         self._inside = False
 
     def __call__(self, compute: Callable[[], Any]) -> Found:
         """Call the denoiser; its output is the plain one, bit for bit."""
-        with tapped(self._names, self._around), self._flow:
+        with patched(self._names, self._around), self._flow:
             output = compute()
         leaked = self._flow.of(output) | self._flow.read
-        pairs, reason = found_in(self._calls, self._ends, leaked)
+        pairs, reason = find_stacks(self._calls, self._ends, leaked)
         stacks = tuple(stack for stack, _ in pairs)
         return Found(output, stacks, tuple(residual for _, residual in pairs), reason)
 
@@ -76,7 +76,7 @@ class Trace:
         reached, carried = self._flow.of((args, kwargs)), self._carried(call)
         with self._flow.paused():
             output = self._worked(name, work, call)
-        self._calls.append(Sighting(name, block, Shape.of(output), reached, carried))
+        self._calls.append(TracedCall(name, block, Shape.of(output), reached, carried))
         self._latest, _ = flatten(output)
         for n, leaf in enumerate(self._latest):
             if is_tensor(leaf):
@@ -120,7 +120,7 @@ def _written(call: Call, copies: Mapping[Slot, torch.Tensor]) -> bool:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class TracedCall:
     """One block call.
 
     Attributes:
@@ -160,8 +160,8 @@ ONE, ALL = 0.1, 0.5
 Pair = tuple[Stack, list[Any]]
 
 
-def found_in(
-    calls: Sequence[Sighting], ends: Mapping[str, Ends], leaked: Set[Mark]
+def find_stacks(
+    calls: Sequence[TracedCall], ends: Mapping[str, Ends], leaked: Set[Mark]
 ) -> tuple[list[Pair], str]:
     """The stacks among the block calls of one denoiser call.
 
@@ -196,7 +196,7 @@ def found_in(
     return pairs, "; ".join(reasons)
 
 
-def groups(calls: Sequence[Sighting]) -> list[range]:
+def groups(calls: Sequence[TracedCall]) -> list[range]:
     """Ranges of calls, one for each list or for lists that take turns."""
     ends = {call.name: n + 1 for n, call in enumerate(calls)}
     found: list[range] = []
@@ -209,7 +209,7 @@ def groups(calls: Sequence[Sighting]) -> list[range]:
     return [*found, range(start, stop)] if calls else []
 
 
-def _why_not(group: range, calls: Sequence[Sighting], leaked: Set[Mark]) -> str:
+def _why_not(group: range, calls: Sequence[TracedCall], leaked: Set[Mark]) -> str:
     """Who else uses what blocks before the last one return."""
     inner = set(group[:-1])
     others = [call for n, call in enumerate(calls) if n not in group]
@@ -226,7 +226,7 @@ def _blocked(first: Ends, last: Ends) -> str:
     return f"a block returns a {shut}, which cannot be opened" if shut else ""
 
 
-def _pair(members: Sequence[Sighting], ends: Mapping[str, Ends]) -> Pair | None:
+def _pair(members: Sequence[TracedCall], ends: Mapping[str, Ends]) -> Pair | None:
     """The stack; None if no stream runs through it."""
     first, last = ends[members[0].name], ends[members[-1].name]
     streams = tuple(
@@ -242,7 +242,7 @@ def _pair(members: Sequence[Sighting], ends: Mapping[str, Ends]) -> Pair | None:
 
 
 def _stream(
-    later: Sequence[Sighting], inputs: Mapping[Slot, torch.Tensor], n: int, leaf: Any
+    later: Sequence[TracedCall], inputs: Mapping[Slot, torch.Tensor], n: int, leaf: Any
 ) -> Slot | None:
     """The first block's argument that the n-th leaf of the last output continues.
 
@@ -256,7 +256,7 @@ def _stream(
     return next((slot for slot in fits if all(slot in slots for slots in chain)), None)
 
 
-def _name(members: Sequence[Sighting]) -> str:
+def _name(members: Sequence[TracedCall]) -> str:
     return " and ".join(dict.fromkeys(call.name for call in members))
 
 

@@ -19,10 +19,10 @@ from otcache_core.errors import ExecutionError, OtcacheError, OtcacheNotice
 from otcache_core.notices import heard, notify
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.execution.output_cache import OutputCache
-from otcache_diffusers.hooks import CompanionUse, RunInfo, StepPolicy, combine, usable_grid
+from otcache_diffusers.hooks import AuxiliaryUse, RunInfo, StepHook, combine, usable_grid
 
 
-class CachePolicy(StepPolicy):
+class CachedSteps(StepHook):
     r"""On a skipped step t of the span (k -> j) return sum_r A_{t,r} v_{k_r} instead of v_t.
 
     Each branch is forecast from its own outputs of exactly the planned steps; where one is missing
@@ -55,7 +55,7 @@ class CachePolicy(StepPolicy):
             self._take(schedule)
         report.storage = storage or CacheStorage()
         self._cache = OutputCache(report.storage)
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, BranchForecasts] = {}
         self._run: RunInfo | None = None
         self._skipped = 0
         self._why = ""
@@ -129,11 +129,11 @@ class CachePolicy(StepPolicy):
         forecast = self._plan(branch, self._run).forecasts.get(step)
         return forecast is not None and self._cache.has(branch, forecast.steps)
 
-    def fed(self, companion: str, use: CompanionUse) -> None:
-        computed, skipped = self._report.companions.get(companion, (0, 0))
-        self._report.companions[companion] = computed + use.computed, skipped + use.skipped
+    def fed(self, network: str, use: AuxiliaryUse) -> None:
+        computed, skipped = self._report.auxiliary.get(network, (0, 0))
+        self._report.auxiliary[network] = computed + use.computed, skipped + use.skipped
         if use.wasted:
-            self.note(f"{companion} ran on skipped steps, so the speedup is below N/B.")
+            self.note(f"{network} ran on skipped steps, so the speedup is below N/B.")
 
     def needs(self, step: int, branch: str) -> bool:
         """Whether a later step of the run will be forecast from the output of this one."""
@@ -221,10 +221,10 @@ class CachePolicy(StepPolicy):
                 f"{_listed(self._plans)}. Name branches as run.report does."
             )
 
-    def _plan(self, branch: str, run: RunInfo) -> Plan:
+    def _plan(self, branch: str, run: RunInfo) -> BranchForecasts:
         if branch not in self._plans:
             grid = usable_grid(run.grid)
-            plan = Plan.of(self._schedule, branch, self._forecaster, grid)
+            plan = BranchForecasts.of(self._schedule, branch, self._forecaster, grid)
             self._plans[branch] = plan
             if plan.refusal and self._strict:
                 raise ExecutionError(plan.refusal)
@@ -271,7 +271,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BranchForecasts:
     """One branch of a schedule on one grid.
 
     Attributes:
@@ -287,7 +287,7 @@ class Plan:
     @classmethod
     def of(
         cls, schedule: Schedule, branch: str, forecaster: Forecaster, grid: NDArray[np.float64]
-    ) -> Plan:
+    ) -> BranchForecasts:
         """Ask the forecaster once per span."""
         if not isinstance(forecaster, NamedForecaster):
             forecaster = NamedForecaster(forecaster, repr(schedule.forecaster))

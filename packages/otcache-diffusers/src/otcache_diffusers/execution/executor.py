@@ -23,11 +23,11 @@ from otcache_core.contracts.execution import NOTHING_RAN
 from otcache_core.contracts.planning import forecaster_of
 from otcache_core.schedule import Schedule
 from otcache_diffusers.compat import is_pipeline
-from otcache_diffusers.execution.cached_steps import CachePolicy
+from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.hooks import (
     Driven,
-    StepPolicy,
-    companions_of,
+    StepHook,
+    auxiliary_networks,
     denoisers_of,
     drive,
     unsupported,
@@ -60,10 +60,10 @@ class TorchRun(RunHandle):
 
 
 #: What drives a target, made from it and from the policy that caches.
-Level = Callable[[Any, CachePolicy], StepPolicy]
+Level = Callable[[Any, CachedSteps], StepHook]
 
 
-def whole_outputs(target: Any, cache: CachePolicy) -> StepPolicy:
+def cache_outputs(target: Any, cache: CachedSteps) -> StepHook:
     """Cache what the denoiser returns: a skipped step does not call it."""
     return cache
 
@@ -79,7 +79,7 @@ class TorchExecutor(CacheExecutor):
     def __init__(
         self,
         resolve: Callable[[str], Forecaster] | None = None,
-        level: Level = whole_outputs,
+        level: Level = cache_outputs,
     ) -> None:
         self._resolve, self._level = resolve, level
 
@@ -110,14 +110,14 @@ class TorchExecutor(CacheExecutor):
     ) -> Iterator[RunHandle]:
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
-        policy = CachePolicy(schedule, self._forecaster, report, strict=strict, storage=storage)
+        policy = CachedSteps(schedule, self._forecaster, report, strict=strict, storage=storage)
         with drive(
             target,
             self._level(target, policy),
             num_steps=fixed.num_steps if fixed else None,
             calls_per_step=calls_per_step,
             grid=grid,
-            companions=_companions(target, policy),
+            auxiliary=_auxiliary(target, policy),
         ) as driven:
             run = TorchRun(report, driven)
             try:
@@ -133,37 +133,37 @@ class TorchExecutor(CacheExecutor):
         return forecaster_of(self.registry, name)
 
 
-def _companions(target: Any, policy: CachePolicy) -> list[str]:
-    """The companion networks that can be left out of skipped steps."""
-    if not is_pipeline(target) or not companions_of(target):
+def _auxiliary(target: Any, policy: CachedSteps) -> list[str]:
+    """The network networks that can be left out of skipped steps."""
+    if not is_pipeline(target) or not auxiliary_networks(target):
         return []
-    lent = lent_companions(target)
-    for name, others in lent.items():
+    shared = shared_networks(target)
+    for name, others in shared.items():
         policy.note(
             f"{name} still runs on skipped steps, so the speedup is below N/B: "
             f"{', '.join(others)} uses it too."
         )
-    return [name for name in companions_of(target) if name not in lent]
+    return [name for name in auxiliary_networks(target) if name not in shared]
 
 
 def _nothing_driven() -> None:
     """The context was left."""
 
 
-def lent_companions(target: Any) -> dict[str, list[str]]:
-    """Class names, by companion of ``target``, of other live pipelines that hold it and no denoiser.
+def shared_networks(target: Any) -> dict[str, list[str]]:
+    """Class names, by network of ``target``, of other live pipelines that hold it and no denoiser.
 
-    Their calls of the companion, in a callback of a run of ``target`` say, could not be told from
+    Their calls of the network, in a callback of a run of ``target`` say, could not be told from
     its own.
     """
-    found = {name: _holders(target, module) for name, module in companions_of(target).items()}
+    found = {name: _holders(target, module) for name, module in auxiliary_networks(target).items()}
     if not any(found.values()):
         return {}
     own = _holders(target, *denoisers_of(target).values()).keys()
-    lent = {
+    shared = {
         name: [text for key, text in by.items() if key not in own] for name, by in found.items()
     }
-    return {name: others for name, others in lent.items() if others}
+    return {name: others for name, others in shared.items() if others}
 
 
 def _holders(target: Any, *parts: Any) -> dict[int, str]:

@@ -16,7 +16,7 @@ from otcache_diffusers.hooks.trees import (
     examine,
     extents,
     flatten,
-    is_lent,
+    is_external,
     num_bytes,
     overlap,
     unflatten,
@@ -194,7 +194,7 @@ class OutputCache:
         if not isinstance(leaf, torch.Tensor):
             return leaf
         kept = self._packing.pack(leaf)
-        if kept is leaf and (self._copies or leaf.is_inference() or is_lent(leaf)):
+        if kept is leaf and (self._copies or leaf.is_inference() or is_external(leaf)):
             return leaf.clone()
         return kept
 
@@ -221,7 +221,7 @@ class OutputCache:
 
 def _version(leaf: torch.Tensor) -> tuple[int, bool]:
     """Torch's write counter, which tensors made in inference mode lack, and whether numpy has it, too."""
-    return 0 if leaf.is_inference() else leaf._version, is_lent(leaf)
+    return 0 if leaf.is_inference() else leaf._version, is_external(leaf)
 
 
 def _copied(leaf: Any) -> Any:

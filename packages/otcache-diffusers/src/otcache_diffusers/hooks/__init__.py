@@ -1,21 +1,21 @@
 """Drives a pipeline, a loop or a bare module by a step policy."""
 
 from otcache_diffusers.hooks.attach import Driven, denoisers_of, drive, unsupported
-from otcache_diffusers.hooks.auxiliary import CompanionUse, companions_of
+from otcache_diffusers.hooks.auxiliary import AuxiliaryUse, auxiliary_networks
 from otcache_diffusers.hooks.loop_states import LoopStates
 from otcache_diffusers.hooks.sigmas import sigma_grid, usable_grid
-from otcache_diffusers.hooks.step_hook import RunInfo, StepPolicy
+from otcache_diffusers.hooks.step_hook import RunInfo, StepHook
 from otcache_diffusers.hooks.trees import Packed, combine, tensors
 
 __all__ = [
-    "CompanionUse",
+    "AuxiliaryUse",
     "Driven",
     "LoopStates",
     "Packed",
     "RunInfo",
-    "StepPolicy",
+    "StepHook",
+    "auxiliary_networks",
     "combine",
-    "companions_of",
     "denoisers_of",
     "drive",
     "sigma_grid",

@@ -16,17 +16,17 @@ from otcache_core.loop import Loop
 from otcache_core.numbers import integer
 from otcache_diffusers.compat import is_pipeline
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.auxiliary import companions_of
+from otcache_diffusers.hooks.auxiliary import auxiliary_networks
 from otcache_diffusers.hooks.conflicts import inner_modules, refuse_foreign_caches
 from otcache_diffusers.hooks.loop_states import LoopStates
-from otcache_diffusers.hooks.loop_steps import LoopClock
-from otcache_diffusers.hooks.module_hook import Asker, Hook, hook_for
-from otcache_diffusers.hooks.module_steps import BareClock
-from otcache_diffusers.hooks.run_state import Conductor
-from otcache_diffusers.hooks.scheduler_steps import Clock, SchedulerClock
-from otcache_diffusers.hooks.step_hook import StepPolicy
+from otcache_diffusers.hooks.loop_steps import LoopSteps
+from otcache_diffusers.hooks.module_hook import CallHandler, Hook, hook_for
+from otcache_diffusers.hooks.module_steps import ModuleSteps
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.scheduler_steps import SchedulerSteps, StepTracker
+from otcache_diffusers.hooks.step_hook import StepHook
 
-#: Where pipelines keep what they denoise with; all of them run on one clock.
+#: Where pipelines keep what they denoise with; all of them run on one tracker.
 DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")
 #: What a pipeline without any of these denoises with; beside them it is a stage of its own.
 PRIOR = "prior"
@@ -64,12 +64,12 @@ def unsupported(target: Any) -> str:
 @contextmanager
 def drive(
     target: Any,
-    policy: StepPolicy,
+    policy: StepHook,
     *,
     num_steps: int | None = None,
     calls_per_step: int | None = None,
     grid: NDArray[np.float64] | None = None,
-    companions: Collection[str] = (),
+    auxiliary: Collection[str] = (),
     states: LoopStates | None = None,
 ) -> Iterator[Driven]:
     """A context in which every denoiser call of ``target`` is put to ``policy`` first.
@@ -82,7 +82,7 @@ def drive(
         num_steps: N of a bare module's runs (required), or of a loop that does not tell its own.
         calls_per_step: of a bare module, None where nobody told; a loop has its own.
         grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); a loop and a pipeline have their own.
-        companions: those of ``companions_of(target)`` that are left out where no denoiser is called.
+        auxiliary: those of ``auxiliary_networks(target)`` that are left out where no denoiser is called.
         states: makes a loop's states and outputs of its calls, for a policy that watches.
 
     Raises:
@@ -93,52 +93,52 @@ def drive(
     if reason:
         raise ExecutionError(f"{reason}.")
     _check_bare(target, calls_per_step, grid)
-    conductor = Conductor(policy)
+    run_state = RunState(policy)
     with ExitStack() as stack:
         hooks: dict[str, Hook] = {}
         refuse_foreign_caches(target, _modules_of(target))
         renew = partial(_renew, target, hooks)
         if isinstance(target, Loop):
-            clock: Clock = LoopClock(target, conductor, num_steps, renew, states)
+            tracker: StepTracker = LoopSteps(target, run_state, num_steps, renew, states)
         else:
-            clock = _clock(target, conductor, num_steps, calls_per_step, renew, grid)
-        stack.callback(conductor.retire)
-        stack.callback(conductor.finish, False)
-        stack.enter_context(clock)
+            tracker = _tracker(target, run_state, num_steps, calls_per_step, renew, grid)
+        stack.callback(run_state.retire)
+        stack.callback(run_state.finish, False)
+        stack.enter_context(tracker)
         for name, module in denoisers_of(target).items():
-            hooks[name] = hook_for(module, DenoiserAsker(name, target, clock, conductor))
-        for name in companions:
-            asker = CompanionAsker(name, target, clock, conductor)
-            hooks[name] = hook_for(companions_of(target)[name], asker)
+            hooks[name] = hook_for(module, DenoiserHandler(name, target, tracker, run_state))
+        for name in auxiliary:
+            handler = AuxiliaryHandler(name, target, tracker, run_state)
+            hooks[name] = hook_for(auxiliary_networks(target)[name], handler)
         for hook in hooks.values():
             stack.enter_context(hook)
-        yield Driven(clock, conductor)
+        yield Driven(tracker, run_state)
 
 
 class Driven:
     """Tells of what is under way in a context of :func:`drive`."""
 
-    def __init__(self, clock: Clock, conductor: Conductor) -> None:
-        self._clock, self._conductor = clock, conductor
+    def __init__(self, tracker: StepTracker, run_state: RunState) -> None:
+        self._tracker, self._run_state = tracker, run_state
 
     @property
     def running(self) -> bool:
         """Whether a run is known to be under way."""
-        return self._conductor.running and self._clock.alive
+        return self._run_state.running and self._tracker.alive
 
     def busy(self, besides: Collection[int]) -> bool:
         """Return whether a call of the target is on the stack of a thread that is not among these."""
-        return self._clock.busy(besides)
+        return self._tracker.busy(besides)
 
 
-def _clock(
+def _tracker(
     target: Any,
-    conductor: Conductor,
+    run_state: RunState,
     num_steps: int | None,
     calls_per_step: int | None,
     renew: Callable[[], None],
     grid: NDArray[np.float64] | None,
-) -> Clock:
+) -> StepTracker:
     if isinstance(target, nn.Module):
         if num_steps is None:
             raise ExecutionError(
@@ -146,8 +146,8 @@ def _clock(
             )
         # In the middle of a call the hook cannot move: only look.
         look = partial(refuse_foreign_caches, target, _modules_of(target))
-        return BareClock(target, conductor, num_steps, calls_per_step, look, grid)
-    return SchedulerClock(target, conductor, renew)
+        return ModuleSteps(target, run_state, num_steps, calls_per_step, look, grid)
+    return SchedulerSteps(target, run_state, renew)
 
 
 def _check_bare(target: Any, calls_per_step: int | None, grid: NDArray[np.float64] | None) -> None:
@@ -165,7 +165,7 @@ def _check_bare(target: Any, calls_per_step: int | None, grid: NDArray[np.float6
 def _renew(target: Any, hooks: dict[str, Hook]) -> None:
     """Before each run: what happened to the denoisers since the last one?"""
     refuse_foreign_caches(target, _modules_of(target))
-    denoisers = denoisers_of(target) | companions_of(target)
+    denoisers = denoisers_of(target) | auxiliary_networks(target)
     for name, hook in hooks.items():
         if name in denoisers:
             hook.refresh(denoisers[name])
@@ -177,52 +177,52 @@ def _modules_of(target: Any) -> dict[str, nn.Module]:
     return {str(n): module for n, module in enumerate(modules)}
 
 
-class DenoiserAsker(Asker):
+class DenoiserHandler(CallHandler):
     """Puts the calls of one denoiser to a run.
 
     Args:
         name: of the denoiser.
         target: what is driven.
-        clock: knows whose calls are whose.
-        conductor: answers those of the run.
+        tracker: knows whose calls are whose.
+        run_state: answers those of the run.
     """
 
-    def __init__(self, name: str, target: Any, clock: Clock, conductor: Conductor) -> None:
-        self._name, self._clock, self._conductor = name, clock, conductor
+    def __init__(self, name: str, target: Any, tracker: StepTracker, run_state: RunState) -> None:
+        self._name, self._tracker, self._run_state = name, tracker, run_state
         self.target, self.shares = target, not isinstance(target, nn.Module)
-        self.inside = conductor.inside
+        self.inside = run_state.inside
 
     def __call__(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        if not self._clock.expects():
-            self._conductor.outside()
+        if not self._tracker.expects():
+            self._run_state.outside()
             return compute()
-        self._clock.arrive(arguments)
-        output = self._conductor.call(self._name, context, arguments, compute)
-        self._clock.left(output)
+        self._tracker.arrive(arguments)
+        output = self._run_state.call(self._name, context, arguments, compute)
+        self._tracker.left(output)
         return output
 
     def claims(self) -> bool:
-        return self._clock.claims()
+        return self._tracker.claims()
 
     def passes(self) -> None:
-        self._conductor.outside()
+        self._run_state.outside()
 
 
-class CompanionAsker(Asker):
+class AuxiliaryHandler(CallHandler):
     """Puts the calls of a network that feeds the denoiser to a run; arguments as in the other."""
 
-    def __init__(self, name: str, target: Any, clock: Clock, conductor: Conductor) -> None:
-        self._name, self._clock, self._conductor = name, clock, conductor
+    def __init__(self, name: str, target: Any, tracker: StepTracker, run_state: RunState) -> None:
+        self._name, self._tracker, self._run_state = name, tracker, run_state
         self.target, self.shares = target, not isinstance(target, nn.Module)
         self.inside = False
 
     def __call__(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        if not self._clock.expects():
+        if not self._tracker.expects():
             return compute()
-        return self._conductor.feed(self._name, arguments, compute)
+        return self._run_state.feed(self._name, arguments, compute)
 
     def claims(self) -> bool:
-        return self._clock.claims()
+        return self._tracker.claims()
 
     def passes(self) -> None:
         """Nothing: the denoiser's calls tell."""

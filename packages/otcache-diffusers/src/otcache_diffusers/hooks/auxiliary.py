@@ -15,17 +15,17 @@ from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.trees import tensors
 
 #: Where pipelines keep them.
-COMPANIONS = ("controlnet",)
+NETWORKS = ("controlnet",)
 
 
-def companions_of(target: Any) -> dict[str, nn.Module]:
-    """The companion networks of a pipeline by name; several ControlNets are one module."""
-    found = {name: getattr(target, name, None) for name in COMPANIONS}
+def auxiliary_networks(target: Any) -> dict[str, nn.Module]:
+    """The network networks of a pipeline by name; several ControlNets are one module."""
+    found = {name: getattr(target, name, None) for name in NETWORKS}
     return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
 
 
-class CompanionUse(NamedTuple):
-    """What one companion did in one step.
+class AuxiliaryUse(NamedTuple):
+    """What one network did in one step.
 
     Attributes:
         computed: its calls that ran.
@@ -38,7 +38,7 @@ class CompanionUse(NamedTuple):
     wasted: bool
 
 
-class _Withheld(NamedTuple):
+class _Omitted(NamedTuple):
     """A call that was left out: what was given instead, and what makes the real output."""
 
     name: str
@@ -46,17 +46,17 @@ class _Withheld(NamedTuple):
     compute: Callable[[], Any]
 
 
-class Companions:
-    """Leaves companions out of the steps of one run in which no denoiser will be called.
+class AuxiliaryCalls:
+    """Leaves auxiliary out of the steps of one run in which no denoiser will be called.
 
     In the place of an output goes one of the same structure whose tensors are zeros without memory.
-    Nobody looks at it unless a denoiser is called in that step after all: then the companion is
+    Nobody looks at it unless a denoiser is called in that step after all: then the network is
     computed, and its output put into the denoiser's arguments first.
     """
 
     def __init__(self) -> None:
         self._blanks: dict[Any, Any] = {}
-        self._withheld: list[_Withheld] = []
+        self._omitted: list[_Omitted] = []
         self._computed: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
         self._needed = False
@@ -64,7 +64,7 @@ class Companions:
     def call(
         self, name: str, arguments: Arguments, compute: Callable[[], Any], idle: Callable[[], bool]
     ) -> Any:
-        """The output of a companion, or what stands for it where ``idle()``.
+        """The output of a network, or what stands for it where ``idle()``.
 
         A call whose arguments have other shapes than any before in the run is computed.
         """
@@ -73,7 +73,7 @@ class Companions:
         if key in self._blanks and idle():
             # New tensor objects each time: they are told apart by identity.
             given = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, self._blanks[key])
-            self._withheld.append(_Withheld(name, tensors(given), compute))
+            self._omitted.append(_Omitted(name, tensors(given), compute))
             self._skipped[name] += 1
             return given
         output = compute()
@@ -86,36 +86,36 @@ class Companions:
         """A denoiser is about to be computed: nothing in its arguments may stand for an output.
 
         Raises:
-            ExecutionError: if a companion was left out in this step, and the pipeline made something
+            ExecutionError: if a network was left out in this step, and the pipeline made something
                 else of what was given instead of its output.
         """
         self._needed = True
-        if not self._withheld:
+        if not self._omitted:
             return
         known = {id(leaf) for leaf in tensors(arguments.kwargs)}
-        usable = [w for w in self._withheld if all(id(leaf) in known for leaf in w.given)]
+        usable = [w for w in self._omitted if all(id(leaf) in known for leaf in w.given)]
         if not usable:
             raise ExecutionError(
                 f"step {step}: the denoiser must be computed, as a branch is new or changed its "
-                f"shape, but {self._withheld[0].name} was left out and its output cannot be "
+                f"shape, but {self._omitted[0].name} was left out and its output cannot be "
                 "supplied: keep guidance and batch size as they are during a run."
             )
         for withheld in usable:
             fresh = tensors(withheld.compute())
             arguments.replace({id(a): b for a, b in zip(withheld.given, fresh, strict=True)})
-            self._withheld.remove(withheld)
+            self._omitted.remove(withheld)
             self._skipped[withheld.name] -= 1
             self._computed[withheld.name] += 1
 
-    def close(self) -> Iterable[tuple[str, CompanionUse]]:
-        """The step is over: what each companion did in it."""
+    def close(self) -> Iterable[tuple[str, AuxiliaryUse]]:
+        """The step is over: what each network did in it."""
         names = sorted(self._computed.keys() | self._skipped.keys())
         uses = [
-            (name, CompanionUse(ran, self._skipped[name], bool(ran) and not self._needed))
+            (name, AuxiliaryUse(ran, self._skipped[name], bool(ran) and not self._needed))
             for name in names
             for ran in (self._computed[name],)
         ]
-        self._withheld, self._needed = [], False
+        self._omitted, self._needed = [], False
         self._computed.clear()
         self._skipped.clear()
         return uses

@@ -156,7 +156,7 @@ Truth = bool | torch.Tensor
 
 
 @final
-class Doubts:
+class DeferredChecks:
     r"""Folds complaints on the device until it may be asked; what the host knows is told at once.
 
     .. math:: d \leftarrow d \lor b

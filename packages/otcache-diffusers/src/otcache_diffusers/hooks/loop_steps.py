@@ -14,10 +14,10 @@ from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_core.loop_run import loop_under_way, refuse_late_run, threads_inside
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
-from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, Doubts, HostTimes
+from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes
 from otcache_diffusers.hooks.loop_states import LoopStates, Seen
-from otcache_diffusers.hooks.run_state import Conductor
-from otcache_diffusers.hooks.scheduler_steps import Clock
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.scheduler_steps import StepTracker
 from otcache_diffusers.hooks.step_hook import RunInfo
 
 RAGGED = (
@@ -40,7 +40,7 @@ STARTS = (
 )
 
 
-class LoopClock(Clock):
+class LoopSteps(StepTracker):
     """In a loop: the position is the number of calls since the loop began.
 
     Steps are reported as :class:`LoopStates` sees them, with x_{t+1} from the next step's first call or
@@ -48,7 +48,7 @@ class LoopClock(Clock):
 
     Args:
         loop: says when it begins and returns.
-        conductor: what is advanced.
+        run_state: what is advanced.
         num_steps: N, if the loop does not say.
         renew: called when a run is announced.
         states: makes x_t and v_t of calls, for policies that watch.
@@ -57,21 +57,21 @@ class LoopClock(Clock):
     def __init__(
         self,
         loop: Loop,
-        conductor: Conductor,
+        run_state: RunState,
         num_steps: int | None,
         renew: Callable[[], None] = lambda: None,
         states: LoopStates | None = None,
     ) -> None:
-        self._loop, self._conductor, self._num_steps = loop, conductor, num_steps
+        self._loop, self._run_state, self._num_steps = loop, run_state, num_steps
         self._states = states or LoopStates(None, None)
         self._renew, self._per_step = renew, loop.calls_per_step
         self._time_of = TimeArgument(loop.denoiser)
-        self._times, self._doubts, self._host = CallTimes(), Doubts(), HostTimes()
+        self._times, self._checks, self._host = CallTimes(), DeferredChecks(), HostTimes()
         self._live = threading.Lock()
         self._calls = self._whole = self._strays = 0
         self._arguments = Arguments((), {})
 
-    def __enter__(self) -> LoopClock:
+    def __enter__(self) -> LoopSteps:
         self._loop.observe(self)
         return self
 
@@ -100,22 +100,22 @@ class LoopClock(Clock):
         if not n:
             self._calls = self._whole = self._strays = 0
             if n is None:
-                self._conductor.lose(UNKNOWN)
+                self._run_state.lose(UNKNOWN)
             return
         info = RunInfo(n, self._grid(n))
         if self._whole != n * self._per_step:  # another grid, which may begin elsewhere
             self._host = HostTimes()
         self._calls, self._whole, self._strays = 0, n * self._per_step, 0
-        self._doubts = Doubts()
+        self._checks = DeferredChecks()
         self._renew()
-        self._conductor.announce(lambda arguments: info)
+        self._run_state.announce(lambda arguments: info)
 
     def _grid(self, n: int) -> NDArray[np.float64]:
         """s_0 .. s_N as the loop gives them; all NaN where it gives none."""
         try:
             return self._loop.grid_for(n)
         except Exception as error:  # the user's function
-            self._conductor.warn_aloud(
+            self._run_state.warn_aloud(
                 f"grid= of otcache.loop(...) fails for {n} steps, and noise levels are not known "
                 f"({type(error).__name__}: {error}): let it return s_0 .. s_N."
             )
@@ -145,10 +145,10 @@ class LoopClock(Clock):
         self._arguments = arguments
 
     def _step_begins(self, arguments: Arguments) -> None:
-        watched = self._conductor.watches
+        watched = self._run_state.watches
         state = self._states.arrive(arguments, self._calls == 0) if watched else None
-        if self._calls and self._conductor.running:
-            self._conductor.advance(self._seen(state))
+        if self._calls and self._run_state.running:
+            self._run_state.advance(self._seen(state))
         if watched and self._calls:
             self._states.open(state)
 
@@ -168,16 +168,16 @@ class LoopClock(Clock):
             self._say(self._host.begin(time.value, STARTS), "runs begin at other times")
         elif first:
             self._times.advance(time.value)
-        elif self._doubts.sure(self._times.apart(time.value), RAGGED):
+        elif self._checks.sure(self._times.apart(time.value), RAGGED):
             raise ExecutionError(RAGGED)
 
     def _say(self, message: str, fact: str) -> None:
         if message:
-            self._conductor.warn_aloud(message, fact)
+            self._run_state.warn_aloud(message, fact)
 
     def left(self, output: Any) -> None:
         self._calls += 1
-        if self._conductor.watches:
+        if self._run_state.watches:
             self._states.called(self._arguments, output)
 
     def loop_ends(self, result: Any) -> None:
@@ -189,34 +189,34 @@ class LoopClock(Clock):
         """
         try:
             self._check()
-            if self._conductor.running and self._calls % self._per_step == 0:
-                following = self._states.end(result) if self._conductor.watches else None
-                self._conductor.advance(self._seen(following))
+            if self._run_state.running and self._calls % self._per_step == 0:
+                following = self._states.end(result) if self._run_state.watches else None
+                self._run_state.advance(self._seen(following))
         finally:
-            self._conductor.finish(False)
+            self._run_state.finish(False)
             self._live.release()
 
     def loop_fails(self) -> None:
         """The loop raised."""
-        self._conductor.finish(False)
+        self._run_state.finish(False)
         self._live.release()
 
     def _check(self) -> None:
         if not self._whole:
             return
         if self._calls == 0 and self._strays:
-            self._conductor.lose(ELSEWHERE)
+            self._run_state.lose(ELSEWHERE)
             return
         if self._calls == 0:
-            self._conductor.lose(
+            self._run_state.lose(
                 f"the sampler never called the denoiser ({type(self._loop.denoiser).__name__}): "
                 "pass the very module that sample_fn calls to otcache.loop(...)."
             )
             return
-        for complaint in self._doubts.settle():
+        for complaint in self._checks.settle():
             raise ExecutionError(complaint)
         if self._calls <= self._whole - self._per_step:
-            self._conductor.warn_aloud(
+            self._run_state.warn_aloud(
                 f"the loop returned after {self._calls} of {self._whole} denoiser calls "
                 f"({self._steps}): set num_steps= or calls_per_step= in otcache.loop(...) to what it "
                 f"makes. {ADAPTIVE}"
@@ -227,4 +227,4 @@ class LoopClock(Clock):
         return f"{self._whole // self._per_step} steps, calls_per_step={self._per_step}"
 
     def _seen(self, following: torch.Tensor | None) -> Seen | None:
-        return self._states.close(self._conductor.step, following)
+        return self._states.close(self._run_state.step, following)

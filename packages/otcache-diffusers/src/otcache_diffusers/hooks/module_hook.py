@@ -18,7 +18,7 @@ from otcache_core.errors import ExecutionError
 from otcache_diffusers.compat import HOOKS, unlink
 from otcache_diffusers.hooks.arguments import Arguments, parameters_of
 from otcache_diffusers.hooks.conflicts import module_taken, taken
-from otcache_diffusers.hooks.patches import Taps
+from otcache_diffusers.hooks.patches import MethodPatches
 
 #: (context, arguments, compute) -> output
 Ask = Callable[[str, Arguments, Callable[[], Any]], Any]
@@ -50,7 +50,7 @@ class DenoiserHook:
         self._ask = ask
         self._here = threading.local()  # several threads may be in contexts of several pipelines
         self._stack = ExitStack()
-        self._way: Taps | None = None
+        self._way: MethodPatches | None = None
 
     @property
     def _root(self) -> nn.Module:
@@ -59,7 +59,7 @@ class DenoiserHook:
     def __enter__(self) -> DenoiserHook:
         with ExitStack() as stack:
             stack.callback(_forget_registry, self._root, HOOKS in vars(self._root))
-            stack.enter_context(Taps(self._root, self._context_methods()))
+            stack.enter_context(MethodPatches(self._root, self._context_methods()))
             self._stack = stack.pop_all()
         try:
             self._attach()
@@ -97,15 +97,15 @@ class DenoiserHook:
                 lambda: method(*args, **kwargs),
             )
 
-        self._way = Taps(self.module, {_way_into(self.module): asked}).__enter__()
+        self._way = MethodPatches(self.module, {_way_into(self.module): asked}).__enter__()
 
     def _detach(self) -> None:
         way, self._way = self._way, None
         if way is None:
             return
         way.__exit__()
-        for tap in way.taps.values():
-            unlink(self.module, tap, tap.method)
+        for patch in way.patches.values():
+            unlink(self.module, patch, patch.method)
 
     def _context_methods(self) -> dict[str, Callable[..., Any]]:
         return {"cache_context": self._named} if hasattr(self._root, "cache_context") else {}
@@ -204,7 +204,7 @@ def check_kind(denoiser: Any, kind: type) -> None:
 _CHANGING = threading.RLock()
 
 
-class Asker(ABC):
+class CallHandler(ABC):
     """What one driver attaches to a network; it is held weakly, by whoever entered the driver's context.
 
     Attributes:
@@ -243,7 +243,7 @@ class SharedHook:
 
     def __init__(self, module: nn.Module) -> None:
         self._hook = DenoiserHook(module, self._ask)
-        self._askers: tuple[weakref.ref[Asker], ...] = ()
+        self._handlers: tuple[weakref.ref[CallHandler], ...] = ()
         self._alone = threading.RLock()
 
     @property
@@ -252,53 +252,55 @@ class SharedHook:
         return self._hook.module
 
     @property
-    def askers(self) -> list[Asker]:
+    def handlers(self) -> list[CallHandler]:
         """The drivers that are attached."""
-        return [asker for ref in self._askers if (asker := ref()) is not None]
+        return [handler for ref in self._handlers if (handler := ref()) is not None]
 
-    def join(self, asker: Asker) -> None:
+    def join(self, handler: CallHandler) -> None:
         """Attach a driver.
 
         Raises:
             ExecutionError: if it cannot share the module with those that are attached.
         """
-        others = self.askers
+        others = self.handlers
         for other in others:
-            if asker.target is other.target:
-                raise ExecutionError(taken(asker.target, other.target))
-            if not (asker.shares and other.shares):
+            if handler.target is other.target:
+                raise ExecutionError(taken(handler.target, other.target))
+            if not (handler.shares and other.shares):
                 raise ExecutionError(module_taken(self.module, other.target))
-        if not self._askers:
+        if not self._handlers:
             self._hook.__enter__()
-        self._askers = (*map(weakref.ref, others), weakref.ref(asker))
+        self._handlers = (*map(weakref.ref, others), weakref.ref(handler))
 
-    def leave(self, asker: Asker) -> bool:
+    def leave(self, handler: CallHandler) -> bool:
         """Take a driver off, and the hook with the last; return whether it was the last."""
-        self._askers = tuple(weakref.ref(other) for other in self.askers if other is not asker)
-        if not self._askers:
+        self._handlers = tuple(
+            weakref.ref(other) for other in self.handlers if other is not handler
+        )
+        if not self._handlers:
             self._hook.__exit__(None, None, None)
-        return not self._askers
+        return not self._handlers
 
     def refresh(self) -> None:
         """Attach again where the way to the module changed."""
         self._hook.refresh()
 
     def _ask(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        askers = self.askers
-        alone = any(asker.inside for asker in askers)
+        handlers = self.handlers
+        alone = any(handler.inside for handler in handlers)
         with self._alone if alone else nullcontext():
-            for asker in _concerned(askers) if len(askers) > 1 else askers:
-                compute = partial(asker, context, arguments, compute)
+            for handler in _concerned(handlers) if len(handlers) > 1 else handlers:
+                compute = partial(handler, context, arguments, compute)
             return compute()
 
 
-def _concerned(askers: Sequence[Asker]) -> Sequence[Asker]:
+def _concerned(handlers: Sequence[CallHandler]) -> Sequence[CallHandler]:
     """Return whose call it is; if it is of no run, all of them."""
-    claiming = [asker for asker in askers if asker.claims()]
+    claiming = [handler for handler in handlers if handler.claims()]
     if len(claiming) < 2:
-        return claiming or askers
-    for asker in claiming:
-        asker.passes()
+        return claiming or handlers
+    for handler in claiming:
+        handler.passes()
     return []
 
 
@@ -311,14 +313,14 @@ class ModuleHook:
 
     Args:
         module: the denoiser.
-        asker: the driver.
+        handler: the driver.
 
     Raises:
         ExecutionError: on entry, if the module cannot be shared with who is attached to it already.
     """
 
-    def __init__(self, module: nn.Module, asker: Asker) -> None:
-        self._module, self._asker = module, asker
+    def __init__(self, module: nn.Module, handler: CallHandler) -> None:
+        self._module, self._handler = module, handler
         self._shared: SharedHook | None = None
 
     def __enter__(self) -> ModuleHook:
@@ -354,11 +356,11 @@ class ModuleHook:
             root = root_of(module)
             known = _SHARED.get(root)
             shared = known() if known is not None else None
-            if shared is None or not shared.askers:
+            if shared is None or not shared.handlers:
                 shared = SharedHook(module)
             elif shared.module is not module:
-                raise ExecutionError(module_taken(module, shared.askers[0].target))
-            shared.join(self._asker)
+                raise ExecutionError(module_taken(module, shared.handlers[0].target))
+            shared.join(self._handler)
             _SHARED[root] = weakref.ref(shared)
             return shared
 
@@ -366,7 +368,7 @@ class ModuleHook:
         with _CHANGING:
             root = root_of(shared.module)
             known = _SHARED.get(root)
-            if shared.leave(self._asker) and known is not None and known() in (shared, None):
+            if shared.leave(self._handler) and known is not None and known() in (shared, None):
                 del _SHARED[root]
 
 
@@ -374,8 +376,8 @@ class ModuleHook:
 Hook = ModuleHook | CallableHook
 
 
-def hook_for(denoiser: Any, asker: Asker) -> Hook:
+def hook_for(denoiser: Any, handler: CallHandler) -> Hook:
     """Make the hook that attaches to a module, or to the callable denoiser of a loop."""
     if isinstance(denoiser, CallableDenoiser):
-        return CallableHook(denoiser, asker)
-    return ModuleHook(denoiser, asker)
+        return CallableHook(denoiser, handler)
+    return ModuleHook(denoiser, handler)

@@ -12,9 +12,9 @@ from torch import nn
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
-from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, Doubts, HostTimes, Truth
-from otcache_diffusers.hooks.run_state import Conductor
-from otcache_diffusers.hooks.scheduler_steps import Clock
+from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes, Truth
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.scheduler_steps import StepTracker
 from otcache_diffusers.hooks.step_hook import RunInfo
 
 CONCURRENT = "one module must serve one run at a time, got a concurrent call: load the model twice."
@@ -45,7 +45,7 @@ REPEATED = (
 )
 
 
-class BareClock(Clock):
+class ModuleSteps(StepTracker):
     """In a foreign loop: a run is N ``calls_per_step`` calls, and the next call begins another.
 
     Nothing tells where a run begins and ends, so the times of the calls are watched. A run that broke
@@ -57,7 +57,7 @@ class BareClock(Clock):
 
     Args:
         module: what is called, compiled or not.
-        conductor: what is told.
+        run_state: what is told.
         num_steps: N.
         calls_per_step: denoiser calls of one sampler step; None where nobody told, which is 1 unless
             the times contradict.
@@ -68,36 +68,36 @@ class BareClock(Clock):
     def __init__(
         self,
         module: nn.Module,
-        conductor: Conductor,
+        run_state: RunState,
         num_steps: int,
         calls_per_step: int | None,
         renew: Callable[[], None] = lambda: None,
         grid: NDArray[np.float64] | None = None,
     ) -> None:
-        self._conductor, self._renew = conductor, renew
+        self._run_state, self._renew = run_state, renew
         self._told, self._per_step = calls_per_step is not None, calls_per_step or 1
         self._whole = num_steps * self._per_step
         unknown = np.full(num_steps + 1, np.nan)
         self._info = RunInfo(num_steps, unknown if grid is None else grid)
         self._time_of = TimeArgument(module)
-        self._times, self._doubts, self._host = CallTimes(), Doubts(), HostTimes()
+        self._times, self._checks, self._host = CallTimes(), DeferredChecks(), HostTimes()
         self._calls = self._thread = self._cut = 0
         self._shape: tuple[int, ...] = ()
 
-    def __enter__(self) -> BareClock:
+    def __enter__(self) -> ModuleSteps:
         return self
 
     def __exit__(self, *error: object) -> None:
         """Nothing was attached; say what only the end of the context tells."""
         if error[0] is not None:
             return
-        for complaint in self._doubts.settle():
-            self._conductor.warn_aloud(complaint)
-        if self._conductor.running:
+        for complaint in self._checks.settle():
+            self._run_state.warn_aloud(complaint)
+        if self._run_state.running:
             self._say_broken("the context was left")
 
     def busy(self, besides: Collection[int]) -> bool:
-        return self._conductor.busy and self._thread not in besides
+        return self._run_state.busy and self._thread not in besides
 
     def arrive(self, arguments: Arguments) -> None:
         """A call begins a run, or a step, or is another one of its step.
@@ -106,11 +106,11 @@ class BareClock(Clock):
             ExecutionError: if two steps carry one time, or the calls of one step two; if a thread calls
                 within the run of another, which ends it, and if that other then goes on.
         """
-        if self._conductor.busy:
+        if self._run_state.busy:
             raise ExecutionError(CONCURRENT)  # that run is not disturbed
         time = self._time_of.of(arguments)
         first = self._calls % self._per_step == 0
-        if not self._conductor.running:
+        if not self._run_state.running:
             self._refuse_the_rest(time.value)
             self._begin(arguments, time.value)
         elif self._broke_off(arguments, time.value, first):
@@ -130,23 +130,23 @@ class BareClock(Clock):
         if self._calls == self._whole:
             self._settle()
         if self._calls % self._per_step == 0:
-            self._conductor.advance()
+            self._run_state.advance()
 
     def _begin(self, arguments: Arguments, time: Any) -> None:
-        self._conductor.finish(False)
-        for complaint in self._doubts.settle():  # of a run that broke off
-            self._conductor.warn_aloud(complaint)
+        self._run_state.finish(False)
+        for complaint in self._checks.settle():  # of a run that broke off
+            self._run_state.warn_aloud(complaint)
         self._renew()
         self._calls, self._shape = 0, arguments.shape
         self._thread = threading.get_ident()
         self._times.begin(time)
-        self._conductor.announce(lambda arguments: self._info)
+        self._run_state.announce(lambda arguments: self._info)
         self._say(self._host.begin(time), "runs begin at other times")
 
     def _broke_off(self, arguments: Arguments, time: Any, first: bool) -> bool:
         """Whether this call is known to begin another run."""
         reshaped = first and arguments.shape != self._shape
-        return reshaped or self._doubts.sure(self._times.back(time), JUMPED)
+        return reshaped or self._checks.sure(self._times.back(time), JUMPED)
 
     def _go_on(self, time: Time, first: bool) -> None:
         if not first:
@@ -158,22 +158,22 @@ class BareClock(Clock):
         self._times.advance(time.value)
         if not self._told:
             self._check(again, BRANCHES)
-        elif self._times.step == 1 and self._doubts.sure(again, REPEATED):
-            self._conductor.warn_aloud(REPEATED)
+        elif self._times.step == 1 and self._checks.sure(again, REPEATED):
+            self._run_state.warn_aloud(REPEATED)
 
     def _say(self, message: str, fact: str) -> None:
         if message:
-            self._conductor.warn_aloud(message, fact)
+            self._run_state.warn_aloud(message, fact)
 
     def _check(self, truth: Truth, complaint: str) -> None:
-        if self._doubts.sure(truth, complaint):
+        if self._checks.sure(truth, complaint):
             self._fail(complaint)
 
     def _settle(self) -> None:
         """The run is whole: now the device may be asked, as the end of a run does anyway."""
-        complaints = self._doubts.settle()
+        complaints = self._checks.settle()
         if REPEATED in complaints:
-            self._conductor.warn_aloud(REPEATED)
+            self._run_state.warn_aloud(REPEATED)
             complaints.remove(REPEATED)
         if complaints:
             self._fail(" ".join(complaints))
@@ -190,11 +190,11 @@ class BareClock(Clock):
             self._fail(THREADS)
 
     def _fail(self, message: str) -> None:
-        self._conductor.finish(False)
+        self._run_state.finish(False)
         raise ExecutionError(message)
 
     def _say_broken(self, event: str) -> None:
-        self._conductor.warn_aloud(
+        self._run_state.warn_aloud(
             f"{event} after {self._calls} of the {self._whole} calls of a run, which is taken for broken "
             f"off: if it was whole, num_steps or calls_per_step are wrong. {ADAPTIVE}",
             f"broken off: {event}",

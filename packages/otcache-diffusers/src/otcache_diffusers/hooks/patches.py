@@ -12,7 +12,7 @@ from otcache_core.copy_guard import CopyGuard, rebound
 _MISSING = object()
 
 
-class Tap:
+class MethodPatch:
     """Stands for a method on one instance, until it is retired.
 
     Args:
@@ -21,7 +21,7 @@ class Tap:
         around: called with it and its arguments; returns its result.
     """
 
-    # Whoever wraps this by functools.wraps copies the __dict__, and so does a tap around that wrapper.
+    # Whoever wraps this by functools.wraps copies the __dict__, and so does a patch around that wrapper.
     __slots__ = ("__dict__", "_owner", "around", "method")
 
     def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
@@ -40,48 +40,49 @@ class Tap:
         self.around = _through
 
 
-class Taps:
-    """Tap methods of one object while entered; copies of it have the plain methods.
+class MethodPatches:
+    """MethodPatch methods of one object while entered; copies of it have the plain methods.
 
-    On exit goes what is still ours: a wrapper that somebody put around a tap stays, and lets calls
+    On exit goes what is still ours: a wrapper that somebody put around a patch stays, and lets calls
     through.
 
     Args:
         owner: the object.
-        arounds: by name of the method, as in :class:`Tap`.
+        arounds: by name of the method, as in :class:`MethodPatch`.
 
     Attributes:
-        taps: by name of the method, since it was last entered.
+        patches: by name of the method, since it was last entered.
     """
 
     def __init__(self, owner: Any, arounds: Mapping[str, Callable[..., Any]]) -> None:
         self._owner, self._arounds = owner, arounds
-        self.taps: dict[str, Tap] = {}
+        self.patches: dict[str, MethodPatch] = {}
         self._copies = CopyGuard(owner, self._strip)
 
-    def __enter__(self) -> Taps:
+    def __enter__(self) -> MethodPatches:
         known = vars(self._owner)
         self._before = {name: known.get(name, _MISSING) for name in self._arounds}
-        self.taps = {
-            n: Tap(self._owner, getattr(self._owner, n), f) for n, f in self._arounds.items()
+        self.patches = {
+            n: MethodPatch(self._owner, getattr(self._owner, n), f)
+            for n, f in self._arounds.items()
         }
         self._copies.__enter__()
-        known.update(self.taps)
+        known.update(self.patches)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._strip(vars(self._owner))
         self._copies.__exit__(*error)
-        for tap in self.taps.values():
-            tap.retire()
+        for patch in self.patches.values():
+            patch.retire()
 
     def outermost(self, name: str) -> bool:
-        """Return whether the method of this name is tapped, and nothing was put in the tap's place."""
-        return name in self.taps and vars(self._owner).get(name) is self.taps[name]
+        """Return whether the method of this name is patched, and nothing was put in the patch's place."""
+        return name in self.patches and vars(self._owner).get(name) is self.patches[name]
 
     def _strip(self, state: dict[str, Any]) -> None:
-        for name, tap in self.taps.items():
-            if state.get(name) is not tap:
+        for name, patch in self.patches.items():
+            if state.get(name) is not patch:
                 continue
             if self._before[name] is _MISSING:
                 del state[name]
@@ -89,11 +90,11 @@ class Taps:
                 state[name] = self._before[name]
 
 
-class WeakAround:
+class WeakMethodAround:
     """Goes around a method without keeping the object that is told of it; lets through once that is gone.
 
     Args:
-        around: a bound method, as in :class:`Tap`.
+        around: a bound method, as in :class:`MethodPatch`.
     """
 
     def __init__(self, around: Callable[..., Any]) -> None:
@@ -105,8 +106,8 @@ class WeakAround:
 
 def watcher_of(owner: Any) -> Any:
     """Return the object that is told of an object's methods; None if there is none, or it is gone."""
-    arounds = [value.around for value in vars(owner).values() if isinstance(value, Tap)]
-    told = [around.told() for around in arounds if isinstance(around, WeakAround)]
+    arounds = [value.around for value in vars(owner).values() if isinstance(value, MethodPatch)]
+    told = [around.told() for around in arounds if isinstance(around, WeakMethodAround)]
     return next((method.__self__ for method in told if method is not None), None)
 
 

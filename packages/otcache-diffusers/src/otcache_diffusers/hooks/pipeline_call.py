@@ -27,12 +27,12 @@ _LOOKS = 5
 #: What a frame is known again by.
 Mark = tuple[Any, ...]
 #: The run that a coroutine announced, in its context and in what ``asyncio.to_thread`` makes of that.
-_ANNOUNCED: ContextVar[Home | None] = ContextVar("otcache_announced", default=None)
+_ANNOUNCED: ContextVar[PipelineCall | None] = ContextVar("otcache_announced", default=None)
 #: The calls that were noted, and of which pipeline each is; by thread, the innermost last.
 _NOTED: dict[int, tuple[tuple[Mark, weakref.ref[Any]], ...]] = {}
 
 
-class Calls:
+class PipelineCalls:
     """Finds the calls of pipelines on the stack.
 
     A pipeline's call is a frame that runs the ``__call__`` of a pipeline class, or of a base of the
@@ -99,7 +99,7 @@ class Calls:
         return verdict
 
 
-class Home:
+class PipelineCall:
     """The pipeline call that a run belongs to: the innermost one when it is made.
 
     Its frame is not kept, since that would keep what it and its callers hold: it is known again by
@@ -110,7 +110,7 @@ class Home:
             the end of.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: PipelineCalls) -> None:
         self._calls = calls
         frame = calls.innermost()
         self.known = frame is not None

@@ -14,10 +14,10 @@ from torch import Tensor
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify, once
 from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments
-from otcache_diffusers.hooks.auxiliary import Companions
+from otcache_diffusers.hooks.auxiliary import AuxiliaryCalls
 from otcache_diffusers.hooks.prediction import Place
 from otcache_diffusers.hooks.sigmas import latest_time
-from otcache_diffusers.hooks.step_hook import Retired, RunInfo, StepPolicy
+from otcache_diffusers.hooks.step_hook import NoOp, RunInfo, StepHook
 from otcache_diffusers.hooks.trees import apart
 
 #: Makes the RunInfo of an announced run from the first call's arguments; None where the run was lost.
@@ -29,10 +29,10 @@ STILL = (
 )
 
 
-class Conductor:
-    """One clock for all denoisers of a target.
+class RunState:
+    """One tracker for all denoisers of a target.
 
-    A clock announces runs and advances steps; denoisers ask for their output. A call that comes
+    A tracker announces runs and advances steps; denoisers ask for their output. A call that comes
     outside an announced run is computed, with one warning.
 
     Denoisers that take turns, as the two experts of Wan 2.2 do, share their branches: one schedule and
@@ -46,13 +46,13 @@ class Conductor:
         scaled: what the scheduler made of the latent for this step's denoiser calls, where it was asked.
     """
 
-    def __init__(self, policy: StepPolicy) -> None:
-        self._policy: StepPolicy = policy
+    def __init__(self, policy: StepHook) -> None:
+        self._policy: StepHook = policy
         self._announced: Announcement | None = None
         self._run: RunInfo | None = None
         self._branches = Branches()
         self._states: dict[tuple[str, str], ArgumentPlace | None] = {}
-        self._companions = Companions()
+        self._auxiliary = AuxiliaryCalls()
         self._calling = threading.Lock()
         self._warned: set[str] = set()
         self._aloud: set[str] = set()
@@ -126,14 +126,14 @@ class Conductor:
         finally:
             self._calling.release()
 
-    def feed(self, companion: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
+    def feed(self, network: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         """The output of a network that feeds the denoiser, or a stand-in if that will not be called.
 
         A call outside a run is computed.
         """
         if not (self.running or self.expectant):
             return compute()
-        return self._companions.call(companion, arguments, compute, self._idle)
+        return self._auxiliary.call(network, arguments, compute, self._idle)
 
     def _idle(self) -> bool:
         """Whether every branch of the step before will be forecast in this one."""
@@ -148,7 +148,7 @@ class Conductor:
             if self._announced is not None:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
-        for name, use in self._companions.close():
+        for name, use in self._auxiliary.close():
             self._policy.fed(name, use)
         self.scaled = None
         if self._given_up:
@@ -194,7 +194,7 @@ class Conductor:
         """
         run, self._run, self._announced, self.scaled = self._run, None, None, None
         self._given_up = False
-        self._companions = Companions()
+        self._auxiliary = AuxiliaryCalls()
         if run is None:
             return
         if completed and not self.step:
@@ -202,8 +202,8 @@ class Conductor:
         self._policy.end(completed)
 
     def retire(self) -> None:
-        """Let the policy go: clocks and taps refer to one another, and would keep what it holds."""
-        self._policy = Retired()
+        """Let the policy go: clocks and patches refer to one another, and would keep what it holds."""
+        self._policy = NoOp()
 
     def _answer(
         self, source: tuple[str, str], arguments: Arguments, compute: Callable[[], Any]
@@ -246,7 +246,7 @@ class Conductor:
         self._branches.regroup(group, Group(*source, self._shape(source, arguments)))
 
     def _supplied(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        self._companions.supply(arguments, self.step)
+        self._auxiliary.supply(arguments, self.step)
         return compute()
 
     def _begin(self, run: RunInfo) -> None:
@@ -301,7 +301,7 @@ class Conductor:
 
 
 class Group(NamedTuple):
-    """Calls that only their order within the step tells apart.
+    """PipelineCalls that only their order within the step tells apart.
 
     Attributes:
         denoiser: its name in the pipeline where its calls are told apart from the main one's, else "".

@@ -15,10 +15,10 @@ from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop_run import refuse_late_run
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.conflicts import taken
-from otcache_diffusers.hooks.patches import Taps, WeakAround, watcher_of
-from otcache_diffusers.hooks.pipeline_call import Calls, Home, under_way
+from otcache_diffusers.hooks.patches import MethodPatches, WeakMethodAround, watcher_of
+from otcache_diffusers.hooks.pipeline_call import PipelineCall, PipelineCalls, under_way
 from otcache_diffusers.hooks.prediction import output_space, predicts_velocity
-from otcache_diffusers.hooks.run_state import Conductor
+from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.sigmas import (
     first_position,
     last_position,
@@ -26,7 +26,7 @@ from otcache_diffusers.hooks.sigmas import (
     steps_of,
     times_of,
 )
-from otcache_diffusers.hooks.step_arguments import Rewinds, StepCall, untappable
+from otcache_diffusers.hooks.step_arguments import RepeatedSteps, StepArguments, untappable
 from otcache_diffusers.hooks.step_hook import RunInfo
 
 _UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
@@ -46,8 +46,8 @@ _THREADS = (
 )
 
 
-class Clock(ABC):
-    """Announces runs to a conductor and advances its steps; a context manager."""
+class StepTracker(ABC):
+    """Announces runs to a run_state and advances its steps; a context manager."""
 
     @abstractmethod
     def arrive(self, arguments: Arguments) -> None:
@@ -58,7 +58,7 @@ class Clock(ABC):
         """The denoiser's output, computed or forecast, goes back to the sampler."""
 
     @abstractmethod
-    def __enter__(self) -> Clock: ...
+    def __enter__(self) -> StepTracker: ...
 
     @abstractmethod
     def __exit__(self, *error: object) -> None: ...
@@ -81,7 +81,7 @@ class Clock(ABC):
         return False
 
 
-class SchedulerClock(Clock):
+class SchedulerSteps(StepTracker):
     """The position is the number of ``scheduler.step`` calls since ``set_timesteps``.
 
     So duplicate timesteps (Heun, PNDM) and bf16 collisions do not matter. The timestep the denoiser
@@ -93,37 +93,37 @@ class SchedulerClock(Clock):
         pipeline: whose scheduler it is. The scheduler's ``step`` and ``set_timesteps`` are wrapped on
             the instance, ``scale_model_input`` where the denoiser predicts a velocity, and the
             pipeline's ``check_inputs`` and ``progress_bar``.
-        conductor: what is told.
+        run_state: what is told.
         renew: called when a run is announced.
 
     Raises:
         ExecutionError: on entry, if the scheduler is already watched.
     """
 
-    def __init__(self, pipeline: Any, conductor: Conductor, renew: Callable[[], None]) -> None:
-        self.pipeline, self._conductor, self._renew = pipeline, conductor, renew
+    def __init__(self, pipeline: Any, run_state: RunState, renew: Callable[[], None]) -> None:
+        self.pipeline, self._run_state, self._renew = pipeline, run_state, renew
         self._scheduler = pipeline.scheduler
-        self._calls = Calls(type(pipeline))
-        self._home: Home | None = None
+        self._calls = PipelineCalls(type(pipeline))
+        self._call: PipelineCall | None = None
         self._token = object()
-        self._rewinds = Rewinds(self._scheduler)
-        self._step_call = StepCall(self._scheduler)
+        self._repeated = RepeatedSteps(self._scheduler)
+        self._step_call = StepArguments(self._scheduler)
         self._announces, self._total = True, 0
         self._noted = False
         self._stack = ExitStack()
 
-    def __enter__(self) -> SchedulerClock:
+    def __enter__(self) -> SchedulerSteps:
         if reason := untappable(self._scheduler, "step"):
-            self._conductor.lose(f"{_UNCOUNTED}: {reason}.")
+            self._run_state.lose(f"{_UNCOUNTED}: {reason}.")
             return self
         watcher = watcher_of(self._scheduler)
         if watcher is not None:
             raise ExecutionError(taken(self.pipeline, watcher.pipeline))
         with ExitStack() as stack:
-            stack.enter_context(Taps(self._scheduler, self._taps()))
+            stack.enter_context(MethodPatches(self._scheduler, self._taps()))
             wanted = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
             found = {n: around for n, around in wanted.items() if hasattr(self.pipeline, n)}
-            stack.enter_context(Taps(self.pipeline, found))
+            stack.enter_context(MethodPatches(self.pipeline, found))
             self._stack = stack.pop_all()
         return self
 
@@ -140,51 +140,53 @@ class SchedulerClock(Clock):
         }
         self._announces = "set_timesteps" in found
         # Held weakly: whoever has this scheduler too would keep the pipeline for ever.
-        return {name: WeakAround(around) for name, around in {"step": self._step, **found}.items()}
+        return {
+            name: WeakMethodAround(around) for name, around in {"step": self._step, **found}.items()
+        }
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
-        self._home = None
-        if error[0] is None and self._conductor.times.failed():
-            self._conductor.warn(
+        self._call = None
+        if error[0] is None and self._run_state.times.failed():
+            self._run_state.warn(
                 "the denoiser was called at other timesteps than the scheduler's: a callback or "
-                "another pipeline moved the clock, so steps may have been mistaken."
+                "another pipeline moved the tracker, so steps may have been mistaken."
             )
 
     def expects(self) -> bool:
         """Whether this call comes from the pipeline call that the run belongs to.
 
-        Calls of another pipeline inside a callback are none of the run's, nor those of other threads;
+        PipelineCalls of another pipeline inside a callback are none of the run's, nor those of other threads;
         neither are those after the run's call has ended, which ends the run.
         """
-        home = self._home
-        if home is None:
+        call = self._call
+        if call is None:
             return True
-        if self._conductor.expectant:
-            home.settle()
-        if home.here:
+        if self._run_state.expectant:
+            call.settle()
+        if call.here:
             return True
-        if self._conductor.expectant and home.around_here:
+        if self._run_state.expectant and call.around_here:
             # Announced by a call around the one that denoises, as a subclass's or a stage's.
-            self._home = Home(self._calls)
+            self._call = PipelineCall(self._calls)
             return True
-        if not home.of_this_thread or home.alive:
+        if not call.of_this_thread or call.alive:
             return False
         self._end(False)
         return True
 
     def claims(self) -> bool:
-        return self._home is not None and self.expects() and self._home is not None
+        return self._call is not None and self.expects() and self._call is not None
 
     @property
     def _elsewhere(self) -> bool:
         """Whether the run is of a pipeline's call in another thread."""
-        home = self._home
-        return home is not None and home.known and not home.of_this_thread and not home.here
+        call = self._call
+        return call is not None and call.known and not call.of_this_thread and not call.here
 
     @property
     def alive(self) -> bool:
-        return self._home is not None and self._home.known and self._home.goes_on
+        return self._call is not None and self._call.known and self._call.goes_on
 
     def busy(self, besides: Collection[int]) -> bool:
         return under_way(self.pipeline, besides)
@@ -192,10 +194,10 @@ class SchedulerClock(Clock):
     def arrive(self, arguments: Arguments) -> None:
         """See that the scheduler that tells is still the pipeline's, and was not put back."""
         if self.pipeline.scheduler is not self._scheduler:
-            self._home = None
-            self._conductor.lose(_REPLACED)
-        elif self._conductor.running and self._rewinds.found(arguments.timestep):
-            self._conductor.give_up(self._rewinds.REASON)
+            self._call = None
+            self._run_state.lose(_REPLACED)
+        elif self._run_state.running and self._repeated.found(arguments.timestep):
+            self._run_state.give_up(self._repeated.REASON)
 
     def left(self, output: Any) -> None:
         """Nothing to do: the scheduler tells."""
@@ -216,49 +218,49 @@ class SchedulerClock(Clock):
 
     def _announce(self) -> None:
         self._renew()
-        self._conductor.announce(self._run_info)
-        self._home, self._token, self._total = Home(self._calls), object(), 0
-        self._rewinds.begin()
+        self._run_state.announce(self._run_info)
+        self._call, self._token, self._total = PipelineCall(self._calls), object(), 0
+        self._repeated.begin()
         if other := self._calls.stranger(self.pipeline, self._noted):
-            self._conductor.warn(_SHARED.format(other=other))
+            self._run_state.warn(_SHARED.format(other=other))
         elif not self._noted:
             self._calls.note(self.pipeline)
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         bar = original(*args, **kwargs)
-        if self._conductor.running:  # inside the run's loop, of which it says nothing
+        if self._run_state.running:  # inside the run's loop, of which it says nothing
             return bar
         if not self._announces:
             self._announce()
         self._total = _length(bar) or _length(*args) or _whole(kwargs.get("total"))
-        return Bar(bar, partial(self._loop_over, self._token))
+        return ProgressBar(bar, partial(self._loop_over, self._token))
 
     def _loop_over(self, token: object, whole: bool) -> None:
         # The bar of a run before may be left late, in another thread or by an exception kept.
-        if token is self._token and not self._conductor.expectant:
+        if token is self._token and not self._run_state.expectant:
             self._end(whole and not getattr(self.pipeline, "_interrupt", False))
 
     def _end(self, completed: bool) -> None:
-        self._home = None
-        self._conductor.finish(completed)
+        self._call = None
+        self._run_state.finish(completed)
 
     def _scale(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._conductor.scaled = original(*args, **kwargs)
-        return self._conductor.scaled
+        self._run_state.scaled = original(*args, **kwargs)
+        return self._run_state.scaled
 
     def _step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        watched = self._conductor.watches and self._conductor.running
+        watched = self._run_state.watches and self._run_state.running
         given = self._step_call.given(args, kwargs) if watched else None
-        self._rewinds.stepping()
+        self._repeated.stepping()
         result = original(*args, **kwargs)
-        if self._rewinds.stepped(self._step_call.time(args, kwargs)):
-            self._conductor.give_up(self._rewinds.REASON)
+        if self._repeated.stepped(self._step_call.time(args, kwargs)):
+            self._run_state.give_up(self._repeated.REASON)
         seen = self._step_call.seen(given, result)
         if watched and seen is None:
-            self._conductor.lose(self._step_call.untold(args, kwargs, result))
-        self._conductor.advance(seen)
-        if not self._conductor.running and not self._conductor.expectant:
-            self._home = None
+            self._run_state.lose(self._step_call.untold(args, kwargs, result))
+        self._run_state.advance(seen)
+        if not self._run_state.running and not self._run_state.expectant:
+            self._call = None
         return result
 
     def _run_info(self, arguments: Arguments) -> RunInfo | None:
@@ -268,7 +270,7 @@ class SchedulerClock(Clock):
             raise
         except Exception as error:  # whatever a scheduler that nobody has seen raises when read
             kind = type(self._scheduler).__name__
-            self._conductor.lose(
+            self._run_state.lose(
                 f"{_UNCOUNTED}: {kind} cannot be read ({type(error).__name__}: {error})."
             )
             return None
@@ -277,7 +279,7 @@ class SchedulerClock(Clock):
         n = steps_of(self._scheduler) or self._total
         if not n:
             kind = type(self._scheduler).__name__
-            self._conductor.lose(
+            self._run_state.lose(
                 f"{_UNCOUNTED}: {kind} has neither timesteps nor num_inference_steps, and the pipeline's "
                 "progress bar no total."
             )
@@ -287,7 +289,7 @@ class SchedulerClock(Clock):
             return RunInfo(n, np.full(n + 1, np.nan))
         start = first_position(self._scheduler, arguments.timestep)
         stop = last_position(self.pipeline, start)
-        self._conductor.times.begin(times[start:stop])
+        self._run_state.times.begin(times[start:stop])
         grid = sigma_grid(self._scheduler)[start : None if stop is None else stop + 1]
         return RunInfo(len(grid) - 1, grid, output_space(self._scheduler, start))
 
@@ -305,7 +307,7 @@ def _whole(total: Any) -> int:
     return int(float(total)) if isinstance(total, Real) and float(total).is_integer() else 0
 
 
-class Bar:
+class ProgressBar:
     """Stands for a progress bar and tells when its loop is over.
 
     Pipelines enter the bar as a context or iterate over it. Of one that does neither nothing is told.

@@ -45,7 +45,7 @@ class Given(NamedTuple):
 
 
 @final
-class StepCall:
+class StepArguments:
     """Reads the calls of a scheduler's step.
 
     By the names of arguments, where they are among the usual ones; else by their places, which are the
@@ -137,7 +137,7 @@ def _next_sample(result: Any, given: Given) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
-class Rewinds:
+class RepeatedSteps:
     """Watches whether a scheduler is put back between its steps, as panorama pipelines do.
 
     They denoise one view after the other, and give the scheduler the state of before for each. Seen

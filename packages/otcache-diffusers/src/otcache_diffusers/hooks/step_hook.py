@@ -14,7 +14,7 @@ from torch import Tensor
 
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
-from otcache_diffusers.hooks.auxiliary import CompanionUse
+from otcache_diffusers.hooks.auxiliary import AuxiliaryUse
 from otcache_diffusers.hooks.prediction import AsIs, OutputSpace
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class RunInfo:
     space: OutputSpace = field(default_factory=AsIs)
 
 
-class StepPolicy(ABC):
+class StepHook(ABC):
     """Decides at every denoiser call whether the denoiser is called at all.
 
     The executor, the probe and the evaluator are three policies on one driver. Within a run the
@@ -116,20 +116,20 @@ class StepPolicy(ABC):
         """
 
     def skips(self, step: int, branch: str) -> bool:
-        """Whether ``before`` will give an output; asked where a companion could be left out.
+        """Whether ``before`` will give an output; asked where a network could be left out.
 
         May be asked any number of times, and must not sync with the device.
         """
         return False
 
-    def fed(self, companion: str, use: CompanionUse) -> None:
-        """A step is over in which a companion network was asked for.
+    def fed(self, network: str, use: AuxiliaryUse) -> None:
+        """A step is over in which a network network was asked for.
 
         Args:
-            companion: the pipeline's name for it, such as ``controlnet``.
+            network: the pipeline's name for it, such as ``controlnet``.
             use: its calls.
         """
-        logger.debug("%s: %s", companion, use)
+        logger.debug("%s: %s", network, use)
 
     def lost(self, reason: str) -> None:
         """Take notice of a run whose steps cannot be counted, and which is computed without the policy.
@@ -151,7 +151,7 @@ class StepPolicy(ABC):
         logger.info(message)
 
 
-class Retired(StepPolicy):
+class NoOp(StepHook):
     """Stands where a policy was: asks for nothing and holds nothing."""
 
     watches = False

@@ -17,12 +17,12 @@ from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.objects import Shell, opened
 
 
-class StandIn:
+class Placeholder:
     """Stands for a tensor in a tree; a leaf that is never opened."""
 
 
 @dataclass(frozen=True, eq=False)
-class Packed(StandIn):
+class Packed(Placeholder):
     """Stands for a tensor that is kept in fewer bits or on another device; nobody else has it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Packed(StandIn):
         return self.codes.to(self.device, non_blocking=self.device.type == "cuda")
 
 
-_TENSORS = (torch.Tensor, StandIn)
+_TENSORS = (torch.Tensor, Placeholder)
 #: What is carried along: it holds no tensor.
 _PLAIN = (
     *(type(None), Number, str, bytes, Enum, type, range, slice, np.generic, np.dtype),
@@ -295,7 +295,7 @@ def overlap(some: Iterable[Extent], others: Iterable[Extent]) -> bool:
     )
 
 
-def is_lent(tensor: torch.Tensor) -> bool:
+def is_external(tensor: torch.Tensor) -> bool:
     """Whether its memory belongs to somebody else than torch, who may write into it at any time.
 
     Torch cannot resize such memory: a numpy array's, a DLPack capsule's, the outputs of OpenVINO and of

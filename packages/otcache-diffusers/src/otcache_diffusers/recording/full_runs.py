@@ -12,8 +12,8 @@ import torch
 
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import RecordingStorage, check_space, gigabytes, unwritable
-from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
-from otcache_diffusers.hooks.trees import StandIn, flatten, unflatten
+from otcache_diffusers.hooks import RunInfo, StepHook, tensors
+from otcache_diffusers.hooks.trees import Placeholder, flatten, unflatten
 from otcache_diffusers.recording.rows import fold_rows, split_rows
 
 
@@ -58,7 +58,7 @@ class Recording:
         return rows if self.shelf is None else [self.shelf.put(row) for row in rows]
 
 
-class RecordingPolicy(StepPolicy):
+class RecordingPolicy(StepHook):
     """Computes everything and appends what it sees to a :class:`Recording`.
 
     Args:
@@ -187,7 +187,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, eq=False)
-class Shelved(StandIn):
+class Shelved(Placeholder):
     """A tensor on a shelf."""
 
     shelf: Shelf

@@ -27,7 +27,7 @@ from otcache_core.storage.recordings import (
     sketch_error,
 )
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.hooks import RunInfo, StepPolicy, tensors
+from otcache_diffusers.hooks import RunInfo, StepHook, tensors
 from otcache_diffusers.hooks.trees import examine
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.rows import fold_rows, split_rows
@@ -44,7 +44,7 @@ EMPTY = (
 SAMPLES = 2
 
 
-class Recorder(StepPolicy):
+class Recorder(StepHook):
     """Keeps x_i and the outputs of one batched run on the host, in float32.
 
     Args:

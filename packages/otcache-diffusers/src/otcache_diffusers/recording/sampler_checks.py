@@ -15,7 +15,7 @@ from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.storage.recordings import RecordingStorage
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.hooks import LoopStates, RunInfo, StepPolicy, drive, tensors
+from otcache_diffusers.hooks import LoopStates, RunInfo, StepHook, drive, tensors
 from otcache_diffusers.hooks.trees import flatten, unflatten
 from otcache_diffusers.recording.full_runs import Recording, loaded
 from otcache_diffusers.recording.recorder import Recorder
@@ -31,7 +31,7 @@ NUMBERS = 256
 MOST_SHUFFLED = 8
 
 
-class ShufflePolicy(StepPolicy):
+class ShufflePolicy(StepHook):
     """Step t gets what the denoiser returned at a nearby step, each sample in an order of its own.
 
     A smooth full run hardly tells a sampler that looks back from one that does not; a run like
@@ -243,7 +243,7 @@ OTHERWISE = 0.05
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-class ReplayCheck(StepPolicy):
+class ReplayCheck(StepHook):
     r"""Answers every denoiser call with its recorded output, and compares the states.
 
     .. math:: \max_i \| x_i^{replayed} - x_i^{recorded} \| / \| x_i^{recorded} \|

@@ -21,13 +21,13 @@ from otcache_core.identification import identify
 from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import RunInfo, StepPolicy, combine, drive
+from otcache_diffusers.hooks import RunInfo, StepHook, combine, drive
 from otcache_diffusers.recording.probe import TorchProbe
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 
-class Log(StepPolicy):
+class Log(StepHook):
     """Writes down what it is told, and skips these steps by reuse."""
 
     def __init__(self, skip: tuple[int, ...] = ()) -> None:

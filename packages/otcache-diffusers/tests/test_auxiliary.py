@@ -18,11 +18,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from otcache_core import ExecutionError, Schedule
 from otcache_core.contracts import RunReport
 from otcache_core.forecasters.extrapolation import Reuse
-from otcache_diffusers.execution.cached_steps import CachePolicy
+from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import attach as drive
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.auxiliary import Companions
+from otcache_diffusers.hooks.auxiliary import AuxiliaryCalls
 from otcache_diffusers.testing.families import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -49,7 +49,7 @@ def _counted(net: nn.Module, breaks_at: int = 0) -> list[int]:
 
 def _with_net_always(case: Case) -> torch.Tensor:
     """The oracle: the same schedule, and the ControlNet runs at every step."""
-    policy = CachePolicy(SCHEDULE, lambda name: Reuse(), RunReport())
+    policy = CachedSteps(SCHEDULE, lambda name: Reuse(), RunReport())
     with drive(case.pipe, policy):
         return case()
 
@@ -63,7 +63,7 @@ def test_it_runs_at_computed_steps_only_and_nothing_else_changes(nets: int, gues
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         assert torch.equal(case(), wanted)
     assert [len(seen) for seen in calls] == [3] * nets
-    assert run.report.companions == {"controlnet": (3, 3)}
+    assert run.report.auxiliary == {"controlnet": (3, 3)}
     assert run.report.skipped == {"call": 3}
     assert run.report.warnings == []
 
@@ -100,7 +100,7 @@ def test_a_broken_run_leaves_nothing_to_the_next() -> None:
         with pytest.raises(KeyError):
             case()
         assert torch.equal(case(), wanted)
-    assert run.report.companions == {"controlnet": (2 + 3, 2 + 3)}
+    assert run.report.auxiliary == {"controlnet": (2 + 3, 2 + 3)}
 
 
 def test_runs_of_other_sizes_and_batches_go_back_to_back() -> None:
@@ -115,7 +115,7 @@ def test_runs_of_other_sizes_and_batches_go_back_to_back() -> None:
         for change, result in zip(sizes, wanted, strict=True):
             case.call = plain | change
             assert torch.equal(case(), result)
-    assert run.report.companions == {"controlnet": (12, 12)}
+    assert run.report.auxiliary == {"controlnet": (12, 12)}
 
 
 def _ends_guidance(at: int) -> Any:
@@ -143,7 +143,7 @@ def test_guidance_that_ends_during_a_run_finds_the_true_output(at: int, guess: b
     calls = _counted(_nets(case)[0])
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         assert torch.equal(case(), wanted)
-    computed, skipped = run.report.companions["controlnet"]
+    computed, skipped = run.report.auxiliary["controlnet"]
     assert computed == len(calls) >= sum(run.report.computed.values())
     assert computed + skipped == N
 
@@ -155,7 +155,7 @@ def test_one_that_another_pipeline_uses_keeps_running() -> None:
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         case()
     assert len(calls) == N
-    assert run.report.companions == {}
+    assert run.report.auxiliary == {}
     assert run.report.warnings == [
         "controlnet still runs on skipped steps, so the speedup is below N/B: "
         "StableDiffusionXLControlNetPipeline uses it too."
@@ -167,7 +167,7 @@ def test_a_pipeline_that_shares_the_denoiser_too_does_not_count() -> None:
     other = type(case.pipe)(**case.pipe.components)
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         case()
-    assert run.report.companions == {"controlnet": (3, 3)}
+    assert run.report.auxiliary == {"controlnet": (3, 3)}
     del other
 
 
@@ -175,7 +175,7 @@ def test_pipelines_without_one_report_none() -> None:
     case = xl()
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         case()
-    assert run.report.companions == {}
+    assert run.report.auxiliary == {}
 
 
 # -- IP-Adapter: a picture as a prompt ------------------------------------------------------------
@@ -245,13 +245,13 @@ def test_an_ip_adapter_is_skipped_with_the_step() -> None:
     assert whole["layers"] == len(parts["layers"]) * N
     assert calls == {"encoder": whole["encoder"], "layers": len(parts["layers"]) * 3}
     assert (run.report.computed, run.report.skipped) == ({"call": 3}, {"call": 3})
-    assert (run.report.companions, run.report.warnings) == ({}, [])
+    assert (run.report.auxiliary, run.report.warnings) == ({}, [])
 
 
 # -- the parts ----------------------------------------------------------------------------------
 
 
-def _asked(companions: Companions, rows: int = 2, idle: bool = True) -> Any:
+def _asked(companions: AuxiliaryCalls, rows: int = 2, idle: bool = True) -> Any:
     given = Arguments((torch.ones(rows, 3),), {})
     return companions.call(
         "net", given, lambda: ([torch.ones(rows, 4)], torch.ones(rows)), lambda: idle
@@ -259,7 +259,7 @@ def _asked(companions: Companions, rows: int = 2, idle: bool = True) -> Any:
 
 
 def test_what_stands_for_an_output_takes_no_memory_and_has_its_structure() -> None:
-    companions = Companions()
+    companions = AuxiliaryCalls()
     (real,), last = _asked(companions)
     (blank,), other = _asked(companions)
     assert (blank.shape, other.shape) == (real.shape, last.shape)
@@ -268,14 +268,14 @@ def test_what_stands_for_an_output_takes_no_memory_and_has_its_structure() -> No
 
 
 def test_another_shape_is_computed() -> None:
-    companions = Companions()
+    companions = AuxiliaryCalls()
     _asked(companions)
     assert _asked(companions, rows=3)[1].sum() == 3
     assert dict(companions.close())["net"] == (2, 0, True)
 
 
 def test_a_denoiser_that_is_called_after_all_gets_the_true_output() -> None:
-    companions = Companions()
+    companions = AuxiliaryCalls()
     _asked(companions)
     companions.close()
     samples, last = _asked(companions)
@@ -288,7 +288,7 @@ def test_a_denoiser_that_is_called_after_all_gets_the_true_output() -> None:
 
 @pytest.mark.remedy("cannot be supplied: keep guidance and batch size as they are during a run")
 def test_what_was_made_of_a_stand_in_is_refused() -> None:
-    companions = Companions()
+    companions = AuxiliaryCalls()
     _asked(companions)
     companions.close()
     samples, last = _asked(companions)
@@ -297,7 +297,7 @@ def test_what_was_made_of_a_stand_in_is_refused() -> None:
         ExecutionError, match=r"step 3: the denoiser must be computed.*net was left"
     ):
         companions.supply(arguments, 3)
-    steady = Companions()
+    steady = AuxiliaryCalls()
     for _ in range(2):  # where nothing changes no denoiser is computed in a step that skips
         _asked(steady)
         found = dict(steady.close())["net"]
