@@ -1,4 +1,4 @@
-"""Annealing and refining on pipelines small enough to try every schedule."""
+"""SimulatedAnnealing and refining on pipelines small enough to try every schedule."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.testing import ToySampler
 from otcache_solvers.search.refine import Refine
-from otcache_solvers.search.simulated_annealing import Annealing
+from otcache_solvers.search.simulated_annealing import SimulatedAnnealing
 from otcache_solvers.search.trial_book import mean_error
 
 SAMPLER = ToySampler(num_steps=8, num_samples=3, power=2.0)
 SEARCHES = (
-    Annealing(iterations=30),
-    Annealing(iterations=10, fit=True),
+    SimulatedAnnealing(iterations=30),
+    SimulatedAnnealing(iterations=10, fit=True),
     Refine(),
     Refine(fit=False),
 )
@@ -80,7 +80,7 @@ steps_of = st.integers(2, 7).flatmap(
 def test_annealing_with_enough_moves_finds_the_best_of_all_schedules(budget):
     evaluator = SAMPLER.evaluator()
     every = evaluator.evaluate(schedules(8, budget)).errors
-    solution = solve(Annealing(), evaluator, budget)
+    solution = solve(SimulatedAnnealing(), evaluator, budget)
     assert solution.objective == pytest.approx((every**2).mean(axis=1).min())
     assert solution.result is Result.FOUND
 
@@ -91,14 +91,14 @@ def test_annealing_with_enough_moves_finds_the_best_of_all_schedules(budget):
 def test_hot_annealing_finds_the_best_of_a_rugged_error_that_stops_a_climb(relative, seed):
     rule = rugged(seed)
     best = min(np.mean([rule(s.computed, i) ** 2 for i in (0, 1)]) for s in schedules(8, 3))
-    hot = Annealing(iterations=600, temperature=(1e6, 1e6), relative=relative)
+    hot = SimulatedAnnealing(iterations=600, temperature=(1e6, 1e6), relative=relative)
     assert solve(hot, Ledger(rule), seed=seed).objective == pytest.approx(best)
 
 
 @given(target=steps_of)
 @settings(max_examples=40, deadline=None)
 def test_an_error_with_one_valley_is_followed_to_its_bottom(target):
-    for solver in (Refine(), Refine(reach=1), Annealing(iterations=0)):
+    for solver in (Refine(), Refine(reach=1), SimulatedAnnealing(iterations=0)):
         solution = solve(solver, Ledger(far_from(target)), budget=len(target))
         assert solution.schedule.computed == target
         assert solution.result is Result.FOUND
@@ -119,20 +119,22 @@ def test_refine_tries_every_place_of_the_one_step_it_may_move():
 def test_the_result_is_never_worse_than_the_start_as_it_is(solver, seed, steps):
     evaluator = ToySampler(num_steps=8, num_samples=2, seed=seed).evaluator()
     start = Schedule(num_steps=8, computed=steps, forecaster="linear")
-    if isinstance(solver, Annealing):
-        solver = Annealing(iterations=solver.iterations, fit=solver.fit, start=start)
+    if isinstance(solver, SimulatedAnnealing):
+        solver = SimulatedAnnealing(iterations=solver.iterations, fit=solver.fit, start=start)
     errors = evaluator.evaluate([start]).errors[0]
-    mean = (errors**2).mean() if isinstance(solver, Annealing) else mean_error(errors, True)
+    mean = (
+        (errors**2).mean() if isinstance(solver, SimulatedAnnealing) else mean_error(errors, True)
+    )
     solution = solve(solver, evaluator, start.budget, seed, start)
     assert solution.stats["start"] == pytest.approx(float(mean))
     assert solution.objective <= solution.stats["start"]
     again = evaluator.evaluate([solution.schedule]).errors[0]
-    value = (again**2).mean() if isinstance(solver, Annealing) else mean_error(again, True)
+    value = (again**2).mean() if isinstance(solver, SimulatedAnnealing) else mean_error(again, True)
     assert solution.objective == pytest.approx(float(value))
 
 
 @given(
-    search=st.sampled_from([Annealing, Refine]),
+    search=st.sampled_from([SimulatedAnnealing, Refine]),
     trials=st.none() | st.integers(1, 30),
     runs=st.none() | st.integers(1, 30),
     fit=st.booleans(),
@@ -177,7 +179,7 @@ def test_a_temperature_is_absolute_unless_it_is_relative():
         for scale in (1.0, 100.0):
             evaluator = Ledger(lambda steps, sample, scale=scale: scale * rule(steps, sample))
             solution = solve(
-                Annealing(relative=relative, temperature=(1.0, 0.1)), evaluator, budget=4
+                SimulatedAnnealing(relative=relative, temperature=(1.0, 0.1)), evaluator, budget=4
             )
             taken[relative, scale] = solution.stats["taken"]
     assert taken[True, 1.0] == taken[True, 100.0]
@@ -191,15 +193,15 @@ def test_a_cold_annealing_never_climbs_a_hill():
         values.append(far_from((0, 5, 7))(steps, sample))
         return values[-1]
 
-    solution = solve(Annealing(temperature=(1e-9, 1e-9)), Ledger(rule))
+    solution = solve(SimulatedAnnealing(temperature=(1e-9, 1e-9)), Ledger(rule))
     assert solution.schedule.computed == (0, 5, 7)
     assert solution.stats["annealed"] == pytest.approx(0.01)
 
 
 def test_annealing_squares_only_the_default_objective():
     uniform = ScheduleProblem(8, 8, evaluator=Ledger(lambda steps, sample: 2.0 + sample))
-    assert Annealing().solve(uniform).objective == pytest.approx((4 + 9) / 2)
-    assert Annealing(objective="latent-l1").solve(uniform).objective == pytest.approx(2.5)
+    assert SimulatedAnnealing().solve(uniform).objective == pytest.approx((4 + 9) / 2)
+    assert SimulatedAnnealing(objective="latent-l1").solve(uniform).objective == pytest.approx(2.5)
 
 
 def test_one_bad_sample_does_not_steer_a_refinement():
@@ -235,10 +237,13 @@ def test_a_reference_of_another_budget_gives_its_warp():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Annealing(iterations=-1), "iterations must be at least 0, got -1"),
-        (lambda: Annealing(temperature=(1e-5, 0.05)), "hot >= cold > 0"),
-        (lambda: Annealing(temperature=(1.0, float("nan"))), "hot >= cold > 0"),
-        (lambda: Annealing(max_trials=0), "Annealing.max_trials must be at least 1, or None"),
+        (lambda: SimulatedAnnealing(iterations=-1), "iterations must be at least 0, got -1"),
+        (lambda: SimulatedAnnealing(temperature=(1e-5, 0.05)), "hot >= cold > 0"),
+        (lambda: SimulatedAnnealing(temperature=(1.0, float("nan"))), "hot >= cold > 0"),
+        (
+            lambda: SimulatedAnnealing(max_trials=0),
+            "SimulatedAnnealing.max_trials must be at least 1, or None",
+        ),
         (
             lambda: Refine(max_nfe=0),
             "Refine.max_nfe must be at least 1, or None for no limit, got 0",
@@ -251,7 +256,7 @@ def test_numbers_out_of_range_are_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("search", [Annealing, Refine])
+@pytest.mark.parametrize("search", [SimulatedAnnealing, Refine])
 def test_what_does_not_fit_the_problem_is_refused(search):
     with pytest.raises(OtcacheError, match="max_nfe must be at least 9, got 8: 3 samples times 3"):
         solve(search(max_nfe=8), SAMPLER.evaluator())
@@ -260,5 +265,7 @@ def test_what_does_not_fit_the_problem_is_refused(search):
     with pytest.raises(OtcacheError, match="ended in NaN or infinity: try float32"):
         solve(search(max_trials=3), Ledger(lambda steps, sample: np.nan))
     start = Schedule(num_steps=8, computed=(0, 1))
-    with pytest.raises(OtcacheError, match=r"Annealing.start must be 3 of 8 steps, got '2 of 8'"):
-        solve(Annealing(start=start), SAMPLER.evaluator())
+    with pytest.raises(
+        OtcacheError, match=r"SimulatedAnnealing.start must be 3 of 8 steps, got '2 of 8'"
+    ):
+        solve(SimulatedAnnealing(start=start), SAMPLER.evaluator())

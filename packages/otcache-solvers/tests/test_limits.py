@@ -13,7 +13,7 @@ from otcache_core.testing import ToySampler
 from otcache_solvers.search.anchor import AnchorSearch
 from otcache_solvers.search.gauss_newton import GaussNewton
 from otcache_solvers.search.refine import Refine
-from otcache_solvers.search.simulated_annealing import Annealing
+from otcache_solvers.search.simulated_annealing import SimulatedAnnealing
 from otcache_solvers.transport.sinkhorn import Sinkhorn
 from otcache_solvers.transport.unbalanced import KullbackLeibler, Unbalanced
 
@@ -21,8 +21,8 @@ TOY = ToySampler(num_steps=10, num_samples=2)
 ENDS = Schedule(10, (0, 6)), Schedule(10, (0, 1, 2, 4, 6, 8))
 PROBLEM = ScheduleProblem(10, 4, anchor=ENDS[0], reference=ENDS[1], evaluator=TOY.evaluator())
 STOPPED = [
-    (Annealing(iterations=20, max_trials=3), {"max_trials": 1000}),
-    (Annealing(iterations=20, max_nfe=30), {"max_nfe": 100_000}),
+    (SimulatedAnnealing(iterations=20, max_trials=3), {"max_trials": 1000}),
+    (SimulatedAnnealing(iterations=20, max_nfe=30), {"max_nfe": 100_000}),
     (Refine(max_trials=2), {"max_trials": 1000}),
     (AnchorSearch(max_trials=4, climb_trials=1), {"climb_trials": 1000}),
     (GaussNewton(max_nfe=1), None),

@@ -16,7 +16,7 @@ from otcache_solvers.costs.gram import Gram
 from otcache_solvers.transport.exact_lp import ExactLP, HiGHS, NetworkSimplex
 from otcache_solvers.transport.geodesic import between, ground_cost
 from otcache_solvers.transport.quantile import Quantile
-from otcache_solvers.transport.sinkhorn import Annealed, Sinkhorn
+from otcache_solvers.transport.sinkhorn import EpsilonSchedule, Sinkhorn
 from otcache_solvers.transport.unbalanced import Unbalanced
 
 N = 16
@@ -39,8 +39,8 @@ def _distances(power: float) -> np.ndarray:
     return np.abs(index[:, None] - index) ** power
 
 
-def _value(plan: np.ndarray, cost: np.ndarray) -> float:
-    return float((plan * cost).sum())
+def _value(pi: np.ndarray, cost: np.ndarray) -> float:
+    return float((pi * cost).sum())
 
 
 def _uniform(a: Schedule, b: Schedule) -> tuple[np.ndarray, np.ndarray]:
@@ -58,16 +58,16 @@ def _monotone(a: Schedule, b: Schedule) -> np.ndarray:
 @settings(max_examples=40, deadline=None)
 def test_for_a_strictly_convex_cost_the_program_gives_the_quantile_coupling(pair, power):
     cost = between(_distances(power), *pair)
-    plan = NetworkSimplex()(*_uniform(*pair), cost)
-    np.testing.assert_allclose(plan, _monotone(*pair), atol=1e-9)
+    pi = NetworkSimplex()(*_uniform(*pair), cost)
+    np.testing.assert_allclose(pi, _monotone(*pair), atol=1e-9)
 
 
 @given(ends())
 @settings(max_examples=40, deadline=None)
 def test_for_a_merely_convex_cost_it_gives_the_same_value(pair):
     cost = between(_distances(1.0), *pair)
-    plan = NetworkSimplex()(*_uniform(*pair), cost)
-    assert _value(plan, cost) == pytest.approx(_value(_monotone(*pair), cost), abs=1e-12)
+    pi = NetworkSimplex()(*_uniform(*pair), cost)
+    assert _value(pi, cost) == pytest.approx(_value(_monotone(*pair), cost), abs=1e-12)
 
 
 @given(ends(), st.integers(0, 1000))
@@ -106,10 +106,10 @@ def test_sinkhorn_tends_to_the_linear_program_as_epsilon_falls():
     exact = _value(NetworkSimplex()(*_uniform(*pair), cost), cost)
     above = []
     for epsilon in (1.0, 0.1, 0.01, 0.001):
-        coupling = Sinkhorn(epsilon=Annealed(end=epsilon)).couple(cost)
+        coupling = Sinkhorn(epsilon=EpsilonSchedule(end=epsilon)).couple(cost)
         assert coupling.converged
         assert coupling.residual <= 1e-8
-        above.append(_value(coupling.plan, cost) - exact)
+        above.append(_value(coupling.pi, cost) - exact)
     assert above == sorted(above, reverse=True)
     assert above[-1] < 1e-2 * above[0]
 
@@ -130,7 +130,7 @@ def test_marginals_met_before_the_last_epsilon_are_not_convergence():
     """However the iterations run out: exactly where a stage is done, too."""
     anchor, reference = Schedule(N, (0, 5, 11)), Schedule(N, (0, 1, 3, 4, 8, 13, 15))
     problem = ScheduleProblem(N, 5, anchor=anchor, reference=reference)
-    soon = Annealed(end=0.1)
+    soon = EpsilonSchedule(end=0.1)
     needed = Sinkhorn(epsilon=soon).solve(problem).stats["iterations"]
     met_early = 0
     for limit in range(1, needed + 1):
@@ -157,8 +157,8 @@ def test_noise_is_the_squared_difference_of_levels_whatever_their_unit(pair, pow
     np.testing.assert_allclose(cost, np.square(s[:-1, None] - s[:-1]), atol=1e-12)
     np.testing.assert_allclose(other, cost, atol=1e-9)
     assert cost.max() <= 1
-    plan = NetworkSimplex()(*_uniform(*pair), between(cost, *pair))
-    ours, best = (_value(p, between(cost, *pair)) for p in (plan, _monotone(*pair)))
+    pi = NetworkSimplex()(*_uniform(*pair), between(cost, *pair))
+    ours, best = (_value(p, between(cost, *pair)) for p in (pi, _monotone(*pair)))
     assert ours == pytest.approx(best, abs=1e-9)
 
 
@@ -232,5 +232,5 @@ def test_a_program_that_cannot_converge_is_an_error():
     "bad", [{"start": 0.1, "end": 1.0}, {"end": 0.0}, {"factor": 1.0}, {"factor": 0.0}]
 )
 def test_bad_annealing(bad):
-    with pytest.raises(OtcacheError, match="Annealed"):
-        Annealed(**bad)
+    with pytest.raises(OtcacheError, match="EpsilonSchedule"):
+        EpsilonSchedule(**bad)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_solvers.transport.exact_lp import HiGHS, NetworkSimplex
 from otcache_solvers.transport.geodesic import between, ground_cost
-from otcache_solvers.transport.sinkhorn import Annealed
+from otcache_solvers.transport.sinkhorn import EpsilonSchedule
 from otcache_solvers.transport.unbalanced import KullbackLeibler, TotalVariation, Unbalanced
 
 N = 16
@@ -50,10 +50,10 @@ def test_with_a_large_total_variation_penalty_the_smaller_mass_is_moved(pair, co
     """And the move is the best injection, which scipy's assignment finds independently."""
     from scipy.optimize import linear_sum_assignment
 
-    price = between(cost, *pair)
-    plan = TotalVariation(1.0).couple(*_units(pair), price).plan
-    assert plan.sum() == pytest.approx(pair[0].budget)
-    assert (plan * price).sum() == pytest.approx(price[linear_sum_assignment(price)].sum())
+    costs = between(cost, *pair)
+    pi = TotalVariation(1.0).couple(*_units(pair), costs).pi
+    assert pi.sum() == pytest.approx(pair[0].budget)
+    assert (pi * costs).sum() == pytest.approx(costs[linear_sum_assignment(costs)].sum())
 
 
 @given(ends(), ground(), st.floats(0.01, 0.5))
@@ -62,16 +62,16 @@ def test_total_variation_is_optimal_among_all_partial_plans(pair, cost, weight):
     """min <C - 2 rho, pi> under row and column sums of at most one, as a plain linear program."""
     from scipy.optimize import linprog
 
-    price = between(cost, *pair)
-    rows, columns = price.shape
+    costs = between(cost, *pair)
+    rows, columns = costs.shape
     limits = np.vstack(
         [np.kron(np.eye(rows), np.ones(columns)), np.kron(np.ones(rows), np.eye(columns))]
     )
-    best = linprog((price - 2 * weight).ravel(), A_ub=limits, b_ub=np.ones(rows + columns)).fun
+    best = linprog((costs - 2 * weight).ravel(), A_ub=limits, b_ub=np.ones(rows + columns)).fun
     for backend in (NetworkSimplex(), HiGHS()):
-        plan = TotalVariation(weight, backend).couple(*_units(pair), price).plan
-        assert ((price - 2 * weight) * plan).sum() == pytest.approx(best, abs=1e-9)
-        assert not plan[price > 2 * weight + 1e-9].any()
+        pi = TotalVariation(weight, backend).couple(*_units(pair), costs).pi
+        assert ((costs - 2 * weight) * pi).sum() == pytest.approx(best, abs=1e-9)
+        assert not pi[costs > 2 * weight + 1e-9].any()
 
 
 def test_a_small_penalty_moves_nothing_and_steps_come_and_go_in_place():
@@ -83,13 +83,13 @@ def test_a_small_penalty_moves_nothing_and_steps_come_and_go_in_place():
 @pytest.mark.parametrize("budgets", [(2, 8), (3, 12), (4, 4)])
 def test_with_kl_the_transported_mass_tends_to_the_geometric_mean(budgets):
     pair = tuple(Schedule(N, tuple(range(b))) for b in budgets)
-    price = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
+    costs = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
     wanted = math.sqrt(math.prod(budgets))
     off = []
     for weight in (0.1, 1.0, 10.0, 100.0):
-        coupling = KullbackLeibler(weight, Annealed(end=1e-2)).couple(*_units(pair), price)
+        coupling = KullbackLeibler(weight, EpsilonSchedule(end=1e-2)).couple(*_units(pair), costs)
         assert coupling.converged
-        off.append(abs(coupling.plan.sum() - wanted))
+        off.append(abs(coupling.pi.sum() - wanted))
     assert off == sorted(off, reverse=True)
     assert off[-1] < 1e-3 * wanted
 
@@ -97,49 +97,52 @@ def test_with_kl_the_transported_mass_tends_to_the_geometric_mean(budgets):
 @given(ends(equal=True))
 @settings(max_examples=15, deadline=None)
 def test_for_equal_masses_both_tend_to_balanced_transport_as_the_penalty_grows(pair):
-    price = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
-    balanced = float((NetworkSimplex()(*_units(pair), price) * price).sum())
-    hard = TotalVariation(1.0).couple(*_units(pair), price).plan
-    assert (hard * price).sum() == pytest.approx(balanced, abs=1e-12)
-    sharp = KullbackLeibler(50.0, Annealed(end=1e-2), tolerance=1e-4).couple(*_units(pair), price)
-    np.testing.assert_allclose(sharp.plan.sum(1), 1.0, atol=2e-2)
-    np.testing.assert_allclose(sharp.plan.sum(0), 1.0, atol=2e-2)
-    # The entropy of a plan of mass B is worth at most epsilon B log B.
-    blur = 1e-2 * price.max() * pair[0].budget * math.log(max(2, pair[0].budget))
-    assert (sharp.plan * price).sum() <= balanced + blur + 1e-3 * (balanced + 1e-9)
+    costs = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
+    balanced = float((NetworkSimplex()(*_units(pair), costs) * costs).sum())
+    hard = TotalVariation(1.0).couple(*_units(pair), costs).pi
+    assert (hard * costs).sum() == pytest.approx(balanced, abs=1e-12)
+    sharp = KullbackLeibler(50.0, EpsilonSchedule(end=1e-2), tolerance=1e-4).couple(
+        *_units(pair), costs
+    )
+    np.testing.assert_allclose(sharp.pi.sum(1), 1.0, atol=2e-2)
+    np.testing.assert_allclose(sharp.pi.sum(0), 1.0, atol=2e-2)
+    # The entropy of a pi of mass B is worth at most epsilon B log B.
+    blur = 1e-2 * costs.max() * pair[0].budget * math.log(max(2, pair[0].budget))
+    assert (sharp.pi * costs).sum() <= balanced + blur + 1e-3 * (balanced + 1e-9)
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.5, 5.0])
 def test_kl_is_what_pots_own_iterations_reach(weight):
     import ot
 
-    price = between(ground_cost("step", ScheduleProblem(N, 1)), *PAIR)
+    costs = between(ground_cost("step", ScheduleProblem(N, 1)), *PAIR)
     mu, nu = _units(PAIR)
-    epsilon = 0.02 * price.max()
+    epsilon = 0.02 * costs.max()
     theirs = ot.unbalanced.sinkhorn_unbalanced(
-        mu, nu, price, epsilon, weight, reg_type="kl", numItermax=200_000, stopThr=1e-13
+        mu, nu, costs, epsilon, weight, reg_type="kl", numItermax=200_000, stopThr=1e-13
     )
-    ours = KullbackLeibler(weight, Annealed(end=0.02), tolerance=1e-9).couple(mu, nu, price)
+    ours = KullbackLeibler(weight, EpsilonSchedule(end=0.02), tolerance=1e-9).couple(mu, nu, costs)
     assert ours.converged
-    np.testing.assert_allclose(ours.plan, theirs, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(ours.pi, theirs, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.5])
 def test_the_fall_of_epsilon_leads_to_the_problem_without_entropy(weight):
     import ot
 
-    price = between(ground_cost("step", ScheduleProblem(N, 1)), *PAIR)
+    costs = between(ground_cost("step", ScheduleProblem(N, 1)), *PAIR)
     mu, nu = _units(PAIR)
-    plain = ot.unbalanced.mm_unbalanced(mu, nu, price, weight, div="kl", numItermax=100_000)
+    plain = ot.unbalanced.mm_unbalanced(mu, nu, costs, weight, div="kl", numItermax=100_000)
 
-    def value(plan: np.ndarray) -> float:
+    def value(pi: np.ndarray) -> float:
         def kl(p: np.ndarray, q: np.ndarray) -> float:
             return float((p * np.log(p / q) - p + q).sum())
 
-        return float((plan * price).sum()) + weight * (kl(plan.sum(1), mu) + kl(plan.sum(0), nu))
+        return float((pi * costs).sum()) + weight * (kl(pi.sum(1), mu) + kl(pi.sum(0), nu))
 
     above = [
-        value(KullbackLeibler(weight, Annealed(end=e)).couple(mu, nu, price).plan) - value(plain)
+        value(KullbackLeibler(weight, EpsilonSchedule(end=e)).couple(mu, nu, costs).pi)
+        - value(plain)
         for e in (0.3, 0.1, 0.03, 0.01)
     ]
     assert above == sorted(above, reverse=True)
@@ -170,11 +173,11 @@ def test_every_budget_gets_its_steps_and_lam_is_linear_in_it(pair, budget):
 @pytest.mark.parametrize("penalty", [TotalVariation(), KullbackLeibler()])
 def test_mass_at_shared_steps_stays_there(penalty):
     shared = Schedule(N, (0, 8)), Schedule(N, (0, 2, 8, 12))
-    plan = penalty.couple(
+    pi = penalty.couple(
         *_units(shared), between(ground_cost("step", ScheduleProblem(N, 1)), *shared)
-    ).plan
-    assert plan[0].argmax() == 0
-    assert plan[1].argmax() == 2
+    ).pi
+    assert pi[0].argmax() == 0
+    assert pi[1].argmax() == 2
 
 
 def test_the_order_of_the_budgets_does_not_matter():

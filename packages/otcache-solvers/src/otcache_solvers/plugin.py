@@ -1,4 +1,4 @@
-"""Offers the plugins of otcache-solvers."""
+"""The plugins of otcache-solvers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from otcache_core.plugins import Info, hookimpl
 
 @hookimpl
 def otcache_provide_cost_models() -> list[Info]:
-    """Cost models that need no tensors."""
+    """List the cost models, which need no tensors."""
     return [
         Info(
             "displacement",
@@ -39,16 +39,16 @@ def otcache_provide_cost_models() -> list[Info]:
 
 @hookimpl
 def otcache_provide_solvers() -> list[Info]:
-    """Schedule solvers."""
+    """List the schedule solvers."""
     return [
         Info(
             "anchor-search",
             "otcache_solvers.search.anchor:AnchorSearch",
-            "end-to-end search at an extreme budget: Optuna over a warp or steps, then a climb",
+            "end-to-end search at an extreme budget: Optuna over a warp, then a climb",
         ),
         Info(
             "annealing",
-            "otcache_solvers.search.simulated_annealing:Annealing",
+            "otcache_solvers.search.simulated_annealing:SimulatedAnnealing",
             "simulated annealing on the end-to-end error, then a climb (BudCache)",
         ),
         Info(
@@ -94,7 +94,7 @@ def otcache_provide_solvers() -> list[Info]:
         Info(
             "sinkhorn",
             "otcache_solvers.transport.sinkhorn:Sinkhorn",
-            "entropic optimal transport between anchor and reference, annealed, in the log domain",
+            "entropic optimal transport between anchor and reference, by a schedule of epsilons",
         ),
         Info(
             "state-dp",

@@ -30,7 +30,7 @@ class SecondOrder(ScheduleSolver):
     .. math:: \min_{S} \sum_{m=1}^{B} q(k_{m-1}, k_m, k_{m+1}), \qquad k_{B+1} = N
 
     with q of :class:`~otcache_solvers.costs.gram.ForecastCosts`, on the problem's Gram and grid,
-    each span weighted by the gain of its end where the problem has gains. A span's cost depends on the
+    each span weighted by the gain of its end if the problem has gains. A span's cost depends on the
     span before it, so the dynamic program runs over pairs (previous, current):
     V_{b+1}(k, j) = min_p V_b(p, k) + q(p, k, j), O(N^3) a budget. Of equal paths the one with the
     smaller steps at its end is taken. The problem's costs are not used.
@@ -41,7 +41,7 @@ class SecondOrder(ScheduleSolver):
     Args:
         ridge: of the forecast, relative; above 0.
         fitted: store the weights of the planned forecast in the schedule
-            (:class:`~otcache_solvers.additive.second_order.OpenLoopFit` of memory 2); else it reuses, for a fit
+            (:class:`OpenLoopFit` of memory 2); else it reuses, for a fit
             in closed loop to come.
 
     Raises:
@@ -59,7 +59,7 @@ class SecondOrder(ScheduleSolver):
         check_ridge(self.ridge)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The best schedule of the problem's budget.
+        """Find the best schedule of the problem's budget.
 
         Raises:
             OtcacheError: if the problem has no Gram or no grid, or one that is none.
@@ -67,7 +67,7 @@ class SecondOrder(ScheduleSolver):
         return self.frontier(problem)[-1]
 
     def frontier(self, problem: ScheduleProblem) -> list[Solution]:
-        """The best schedules of the budgets 1 .. B, from one pass.
+        """Find the best schedules of the budgets 1 .. B, from one pass.
 
         Raises:
             OtcacheError: as :meth:`solve`.
@@ -80,7 +80,7 @@ class SecondOrder(ScheduleSolver):
 
 
 def _paths(q: NDArray[np.float64], budget: int) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Steps and value of the best schedule of every budget 1 .. B; q as ForecastCosts.table."""
+    """Yield steps and value of the best schedule of each budget 1 .. B; q as ForecastCosts.table."""
     n = len(q)
     V = np.full((n, n), np.inf)
     V[0, 0] = 0.0  # one computed step: 0, with nothing before it
@@ -121,7 +121,7 @@ Array = NDArray[np.float64]
 @final
 @dataclass(frozen=True, eq=False)
 class OpenLoopFit:
-    r"""Least squares for the weights of each span, on the full run's own outputs ("open loop").
+    r"""Fit the weights of each span by least squares on the full run's own outputs ("open loop").
 
     .. math:: \min_\alpha E \Big\| \sum_{r=0}^{m-1} \alpha_r v_{k_r} - z \Big\|^2
         + \lambda \| \alpha \|^2, \qquad z = \sum_{t=k+1}^{j-1} (s_{t+1} - s_t)\, v_t
@@ -133,9 +133,9 @@ class OpenLoopFit:
     .. math:: u = \frac{1}{R} \sum_r \alpha_r v_{k_r}
         = v_k + c_0 v_k + \sum_{r \ge 1} c_r (v_k - v_{k_r}), \qquad R = s_j - s_{k+1}
 
-    No evaluation is spent; how far the accelerated run has drifted by then is not seen (the closed
-    loop sees it). lambda is ``ridge`` times the mean of the normal matrix's diagonal, so at memory 2
-    these are the weights that :class:`~otcache_solvers.additive.second_order.SecondOrder` plans with. For an
+    No evaluation is spent; how far the accelerated run has drifted by then is not seen (a fit in
+    closed loop sees it). lambda is ``ridge`` times the mean of the normal matrix's diagonal, so at memory 2
+    these are the weights that :class:`SecondOrder` plans with. For an
     Euler sampler in s.
 
     References:
@@ -151,7 +151,7 @@ class OpenLoopFit:
         OtcacheError: if a shape or value is wrong.
 
     Examples:
-        >>> v = np.array([1.0, 2.0, 3.0])  # linear in s: two outputs tell the third
+        >>> v = np.array([1.0, 2.0, 3.0])  # linear in s: two outputs give the third
         >>> fit = OpenLoopFit(np.outer(v, v), np.array([3.0, 2.0, 1.0, 0.0]), memory=1, ridge=1e-9)
         >>> [round(c, 6) for row in fit.fitted(Schedule(3, (0, 1))).weights for c in row]
         [0.0, 0.5]
@@ -168,7 +168,7 @@ class OpenLoopFit:
             raise OtcacheError(expected("OpenLoopFit.memory", self.memory, "1, 2 or 3"))
 
     def fitted(self, schedule: Schedule) -> Schedule:
-        """The same steps with a row of weights a span, for every branch.
+        """Store in the same steps a row of weights a span, for every branch.
 
         Raises:
             OtcacheError: if N differs.
@@ -181,7 +181,7 @@ class OpenLoopFit:
         return schedule.with_weights([self.weights(span) for span in schedule.spans()])
 
     def weights(self, span: Span) -> tuple[float, ...]:
-        """c_0 .. c_{m-1} of one span, m at most 1 + history; zeros where nothing is skipped."""
+        """Compute c_0 .. c_{m-1} of one span, m at most 1 + history; zeros if nothing is skipped."""
         known = [span.start, *span.history][: self.memory]
         ahead = list(span.skipped)
         reach = float(self.grid[span.stop] - self.grid[span.start + 1])

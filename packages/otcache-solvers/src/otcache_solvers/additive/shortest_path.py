@@ -44,7 +44,7 @@ class ShortestPath(ScheduleSolver):
     abilities = Abilities(needs=frozenset({Need.COSTS}), exact=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """A path of least sum; which of several equal ones is networkx's choice, but always it.
+        """Find a path of least sum; which of several equal ones is networkx's choice, always the same.
 
         Raises:
             OtcacheError: if the problem has no costs, or networkx is not installed.
@@ -107,7 +107,7 @@ class Lexicographic(ScheduleSolver):
     abilities = Abilities(needs=frozenset({Need.COSTS}), exact=True, all_budgets=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The best schedule of the problem's budget.
+        """Find the best schedule of the problem's budget.
 
         Raises:
             OtcacheError: if the problem has no costs.
@@ -115,7 +115,7 @@ class Lexicographic(ScheduleSolver):
         return self.frontier(problem)[-1]
 
     def frontier(self, problem: ScheduleProblem) -> list[Solution]:
-        """The best schedules of the budgets 1 .. B, from one pass.
+        """Find the best schedules of the budgets 1 .. B, from one pass.
 
         Raises:
             OtcacheError: if the problem has no costs.
@@ -158,7 +158,7 @@ class _Label:
 
 
 def _extend(label: _Label, edges: _Edges) -> tuple[_Label, Ints]:
-    """Labels of paths one span longer, and the step before each node (-1: none)."""
+    """Return labels of paths one span longer, and the step before each node (-1: none)."""
     b, nodes = label.numbers.shape
     alive = np.flatnonzero(label.reached[edges.start])
     numbers = np.full((b + 1, nodes), np.inf)
@@ -177,14 +177,19 @@ def _extend(label: _Label, edges: _Edges) -> tuple[_Label, Ints]:
     return _Label(numbers, before >= 0), before
 
 
+def _walk(pointers: list[Ints], num_steps: int) -> Schedule:
+    """Follow the step before each node, one array a span, from N back to step 0."""
+    steps, node = [], num_steps
+    for before in reversed(pointers):
+        node = int(before[node])
+        steps.append(node)
+    return Schedule(num_steps=num_steps, computed=tuple(reversed(steps)))
+
+
 def _solution(label: _Label, levels: list[Ints], num_steps: int) -> Solution:
     if not label.reached[-1]:
         return Solution(None, math.inf, Result.INFEASIBLE)
-    steps, node = [], num_steps
-    for before in reversed(levels):
-        node = int(before[node])
-        steps.append(node)
-    schedule = Schedule(num_steps=num_steps, computed=tuple(reversed(steps)))
+    schedule = _walk(levels, num_steps)
     vector = label.numbers[:, -1].tolist()
     return Solution(
         schedule,
@@ -242,7 +247,7 @@ class PeakSuppressed(ScheduleSolver):
             raise OtcacheError(expected("gamma", self.gamma, "above 0 and finite"))
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The best schedule of the problem's budget.
+        """Find the best schedule of the problem's budget.
 
         Raises:
             OtcacheError: if the problem has no costs, or their powers do not fit a float.
@@ -250,7 +255,7 @@ class PeakSuppressed(ScheduleSolver):
         return self.frontier(problem)[-1]
 
     def frontier(self, problem: ScheduleProblem) -> list[Solution]:
-        """The best schedules of the budgets 1 .. B, from one pass.
+        """Find the best schedules of the budgets 1 .. B, from one pass.
 
         Raises:
             OtcacheError: as :meth:`solve`.
@@ -269,7 +274,7 @@ class PeakSuppressed(ScheduleSolver):
         return found
 
     def _powers(self, costs: Floats) -> tuple[Floats, float]:
-        """(w / largest)^gamma, infinite where there is no span, and largest^gamma."""
+        """Compute (w / largest)^gamma, infinite if there is no span, and largest^gamma."""
         usable = np.where(np.tri(*costs.shape) > 0, np.inf, costs)
         positive = usable[np.isfinite(usable) & (usable > 0)]
         if not positive.size:
@@ -289,15 +294,10 @@ class PeakSuppressed(ScheduleSolver):
             )
         return (usable / high) ** self.gamma, high**self.gamma
 
-    def _solution(self, pointers: list[NDArray[np.intp]], value: float, scale: float) -> Solution:
+    def _solution(self, pointers: list[Ints], value: float, scale: float) -> Solution:
         if math.isinf(value):
             return Solution(None, math.inf, Result.INFEASIBLE)
-        n = len(pointers[0]) - 1
-        steps, node = [], n
-        for best in reversed(pointers):
-            node = int(best[node])
-            steps.append(node)
-        schedule = Schedule(num_steps=n, computed=tuple(reversed(steps)))
+        schedule = _walk(pointers, len(pointers[0]) - 1)
         certificate = f"least sum of the problem's span costs to the power {self.gamma:g}"
         total = value * scale
         return Solution(schedule, total, Result.OPTIMAL, total, certificate)

@@ -88,12 +88,12 @@ class GaussNewton(ScheduleSolver):
         n = evaluator.num_samples
         kept = range(n - max(1, int(self.split * n)), n)
         start, nfe = self._start(problem, evaluator)
-        price = nfe + _price(WeightVector.of(start), n - len(kept), len(kept))
-        if self.max_nfe is not None and price > self.max_nfe:
+        cost = nfe + _cost(WeightVector.of(start), n - len(kept), len(kept))
+        if self.max_nfe is not None and cost > self.max_nfe:
             advice = (
-                f"A step may cost {price} evaluations. Raise `max_nfe` ({self.max_nfe}) to that."
+                f"A step may cost {cost} evaluations. Raise `max_nfe` ({self.max_nfe}) to that."
             )
-            stats = {"price": price, "advice": advice}
+            stats = {"cost": cost, "advice": advice}
             return Solution(start, np.inf, Result.BUDGET_SPENT, stats=stats, nfe=nfe)
         better, spent = self._refined(start, evaluator, range(kept.start))
         ran = evaluator.evaluate([start, better], objective=self.objective, samples=kept)
@@ -136,12 +136,12 @@ class GaussNewton(ScheduleSolver):
         return vector.schedule(c + change), ran.nfe
 
     def _step(self, normal: Array, toward: Array) -> Array:
-        """The damped step; normal of shape (samples, P, P), toward (samples, P), scaled by omega."""
+        """Compute the damped step; normal of shape (samples, P, P), toward (samples, P), scaled by omega."""
         n = len(normal)
         total, sum_toward = normal.sum(0), toward.sum(0)
 
-        def left_out(mu: float) -> float:
-            """Mean log of the squared error of each sample, predicted from the others' step."""
+        def held_out_error(mu: float) -> float:
+            """Predict the mean log squared error of each sample from the step of the others."""
             logs = []
             for one, t in zip(normal, toward, strict=True):
                 rest = (total - one, sum_toward - t) if n > 1 else (total, sum_toward)
@@ -149,19 +149,19 @@ class GaussNewton(ScheduleSolver):
                 logs.append(np.log(max(1.0 + 2.0 * float(t @ d) + float(d @ one @ d), 1e-12)))
             return float(np.mean(logs))
 
-        best = min(self.dampings, key=left_out)
+        best = min(self.dampings, key=held_out_error)
         return _solve(total, sum_toward, best)
 
 
-def _price(vector: WeightVector, fitted: int, kept: int) -> int:
-    """Evaluations of a step, where schedules share outputs up to where they part."""
+def _cost(vector: WeightVector, fitted: int, kept: int) -> int:
+    """Count the evaluations of a step, if schedules share outputs as long as their steps agree."""
     budget = vector.base.budget
     moved = sum(budget - 1 - m for _, m, _ in vector.places)
     return fitted * (budget + moved) + kept * 2 * budget
 
 
 def _system(grams: Array, h: Array) -> tuple[Array, Array]:
-    """omega J'J and omega J'e of each sample, from the Gram of e and of e + h_p J_p."""
+    """Compute omega J'J and omega J'e of each sample, from the Gram of e and of e + h_p J_p."""
     e = grams[:, 0, 0]
     omega = 1.0 / np.maximum(e, np.finfo(float).tiny)
     cross = grams[:, 0, 1:]
@@ -180,8 +180,8 @@ def _solve(normal: Array, toward: Array, mu: float) -> Array:
 class WeightVector:
     """The weights that do something: those of spans that skip a step.
 
-    Where branches have weights of their own, those are varied and the shared ones, which only serve
-    branches without, are left as they are.
+    If branches have weights of their own, those are varied; the shared ones, which only serve
+    branches without, stay as they are.
 
     Args:
         base: the schedule.
@@ -193,7 +193,7 @@ class WeightVector:
 
     @classmethod
     def of(cls, schedule: Schedule) -> WeightVector:
-        """The vector of a schedule with stored weights."""
+        """Return the vector of a schedule with stored weights."""
         names = [name for name, _ in schedule.branch_weights] or [""]
         places = [
             (name, m, r)
@@ -211,7 +211,7 @@ class WeightVector:
         return np.array([tables[name][m][r] for name, m, r in self.places])
 
     def schedule(self, values: NDArray[np.float64]) -> Schedule:
-        """The schedule with other weights at these places."""
+        """Return the schedule with other weights at these places."""
         tables = self._tables()
         for (name, m, r), value in zip(self.places, values.tolist(), strict=True):
             tables[name][m][r] = value

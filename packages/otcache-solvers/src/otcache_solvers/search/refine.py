@@ -20,9 +20,9 @@ from otcache_solvers.search.trial_book import TrialBook, check_allowance
 class Refine(ScheduleSolver):
     r"""Hill climbing on the true error, from the problem's reference.
 
-    A reference implementation: from the default policy's schedules a climb of such moves gained nothing
-    beyond doubt (docs/ideas.md). :class:`~otcache_solvers.search.anchor.AnchorSearch` ends with the same
-    climb.
+    A reference implementation: from the default policy's schedules a climb of such moves gained
+    nothing beyond doubt (docs/ideas.md). :class:`~otcache_solvers.search.anchor.AnchorSearch` ends
+    with the same climb.
 
     .. math:: S \leftarrow \operatorname*{arg\,min}_{S' \in \{S\} \cup V_m(S)} \bar e(S'), \qquad
         \bar e(S) = \exp \operatorname{mean}_n \log e_n(S)
@@ -36,9 +36,8 @@ class Refine(ScheduleSolver):
     to judge the result, or let the evaluator cross-validate.
 
     References:
-        docs/theory.md, section 8.2. The search alone is the
-        second stage of Budget-Constrained Step-Level Diffusion Caching (2026),
-        https://arxiv.org/abs/2606.13496
+        docs/theory.md, section 8.2. The search alone is the second stage of Budget-Constrained
+        Step-Level Diffusion Caching (2026), https://arxiv.org/abs/2606.13496
 
     Args:
         objective: name of the evaluator's objective e; its default if None.

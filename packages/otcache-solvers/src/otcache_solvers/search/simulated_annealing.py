@@ -20,7 +20,7 @@ NEARBY = 0.7
 
 @final
 @dataclass(frozen=True)
-class Annealing(ScheduleSolver):
+class SimulatedAnnealing(ScheduleSolver):
     r"""Search the computed steps by the error at the end of the run, from hot to cold, then climb.
 
     A reference implementation: with reuse, and as many evaluations at each budget as a default
@@ -31,15 +31,16 @@ class Annealing(ScheduleSolver):
         E(S) = \operatorname{mean}_n \| x_N^{(n)}(S) - x_N^{(n)} \|^2 / d
 
     A move relocates one computed step other than step 0 to a step that is not computed: 7 times in
-    10 within three steps where one is free, else anywhere. Iteration i = 0 .. I-1 takes it if it is
+    10 within three steps if one is free there, else anywhere. Iteration i = 0 .. I-1 takes it if it is
     no worse, and otherwise with probability
 
     .. math:: \exp\big( -(E' - E) / \tau_i \big), \qquad
         \tau_i = \tau_{hot} (\tau_{cold} / \tau_{hot})^{i / I}
 
     As published, the temperature is *absolute*, in units of E: at the same settings a model with
-    smaller latents is annealed hotter. With ``relative`` the exponent is -(E' - E) / (E tau), so
-    that 0.05 takes a move that is 5 % worse once in e, whatever the scale of E.
+    smaller latents is searched at a relatively higher temperature. With ``relative`` the exponent
+    is -(E' - E) / (E tau), so that 0.05 takes a move that is 5 % worse once in e, whatever the
+    scale of E.
 
     The climb moves single steps by up to three from the best schedule seen, until no move helps. A
     schedule met again is not run again. Different from the authors' program: the start is uniform
@@ -75,12 +76,14 @@ class Annealing(ScheduleSolver):
 
     def __post_init__(self) -> None:
         if self.iterations < 0:
-            raise OtcacheError(expected("Annealing.iterations", self.iterations, "at least 0"))
+            raise OtcacheError(
+                expected("SimulatedAnnealing.iterations", self.iterations, "at least 0")
+            )
         hot, cold = self.temperature
         if not np.inf > hot >= cold > 0:
             wanted = "(hot, cold) with hot >= cold > 0, both finite"
-            raise OtcacheError(expected("Annealing.temperature", self.temperature, wanted))
-        check_allowance("Annealing", self.max_trials, self.max_nfe)
+            raise OtcacheError(expected("SimulatedAnnealing.temperature", self.temperature, wanted))
+        check_allowance("SimulatedAnnealing", self.max_trials, self.max_nfe)
 
     @property
     def abilities(self) -> Abilities:
@@ -90,13 +93,13 @@ class Annealing(ScheduleSolver):
     def solve(self, problem: ScheduleProblem) -> Solution:
         """Search, the same way for the same seed; the objective is E, never above the start's.
 
-        ``stats``: ``trials`` run, E of the ``start`` and of the best ``annealed``
-        schedule, and how many moves were ``taken``. The result is BUDGET_SPENT if an allowance
+        ``stats``: ``trials`` run, E of the ``start`` and of the best schedule ``before_climb``, and
+        how many moves were ``taken``. The result is BUDGET_SPENT if an allowance
         ended the search.
 
         Raises:
-            OtcacheError: if the problem has no evaluator, the
-                objective is unknown, ``max_nfe`` does not cover one run, or every run broke.
+            OtcacheError: if the problem has no evaluator, the objective is unknown, ``max_nfe``
+                does not cover one run, or every run broke.
         """
         evaluator = evaluator_of(problem, "annealing")
         book = TrialBook(
@@ -113,7 +116,7 @@ class Annealing(ScheduleSolver):
         uniform = Schedule(num_steps=n, computed=round_to_steps(levels(problem.budget), n))
         start = book.begin(uniform)
         taken, cooled = self._anneal(book, np.random.default_rng(problem.seed))
-        annealed = book.best()
+        before_climb = book.best().value
         settled = climb(book, seed=problem.seed) and cooled
         best = book.found("annealing")
         return Solution(
@@ -123,7 +126,7 @@ class Annealing(ScheduleSolver):
             stats={
                 "trials": book.tried,
                 "start": start.value,
-                "annealed": annealed.value,
+                "before_climb": before_climb,
                 "taken": taken,
                 **book.advice("annealing", settled),
             },
@@ -131,7 +134,7 @@ class Annealing(ScheduleSolver):
         )
 
     def _anneal(self, book: TrialBook, rng: np.random.Generator) -> tuple[int, bool]:
-        """Number of moves taken, and whether no allowance ended it early."""
+        """Count the moves taken, and say whether no allowance ended it early."""
         now = book.best()
         hot, cold = self.temperature
         taken = 0
@@ -155,7 +158,7 @@ class Annealing(ScheduleSolver):
 
 
 def _proposed(schedule: Schedule, rng: np.random.Generator) -> Schedule:
-    """One computed step relocated; the budget is neither 1 nor N."""
+    """Relocate one computed step; the budget is neither 1 nor N."""
     free = sorted(set(range(schedule.num_steps)) - set(schedule.computed))
     here = int(rng.choice(schedule.computed[1:]))
     nearby = [k for k in free if abs(k - here) <= REACH]

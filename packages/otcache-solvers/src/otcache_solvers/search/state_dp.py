@@ -22,17 +22,17 @@ Steps = tuple[int, ...]
 class StateDP(ScheduleSolver):
     r"""Least distance to the full run's state, label by label.
 
-    A reference implementation: with reuse its error is above the default policy's at every budget of
-    docs/quality.md.
+    A reference implementation: with reuse its error is above the default policy's at every budget
+    of docs/quality.md.
 
     A label (m, j) is the one path of m computed steps that arrives nearest to x_j:
 
     .. math:: D(m, j) = \min_{i < j} E \left\| x_j(P_{m-1,i} \cup \{i\}) - x_j \right\|,
         \qquad P_{m,j} = P_{m-1,i^*} \cup \{i^*\}
 
-    where x_j(S) is the state of the run that really follows S and skips from i to j. So the costs of
-    a span depend on the path before it, which no span graph can say; and since a path that is
-    farther off at j may still end nearer, Bellman's principle does not hold: the schedule is FOUND,
+    where x_j(S) is the state of the run that really follows S and skips from i to j. So the cost of
+    a span depends on the path before it, which a span graph cannot express; and since a path that
+    is farther off at j may still end nearer, Bellman's principle does not hold: the schedule is FOUND,
     not optimal.
 
     One run that computes P, then i, then nothing more, gives all j > i at once. All budgets up to
@@ -64,7 +64,7 @@ class StateDP(ScheduleSolver):
         return Abilities(PIPELINE, all_budgets=True, forecasts=self.forecaster != "reuse")
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The schedule of the problem's budget; the objective is D(B, N).
+        """Find the schedule of the problem's budget; the objective is D(B, N).
 
         Raises:
             OtcacheError: if the problem has no evaluator, or one that compares results only.
@@ -72,7 +72,7 @@ class StateDP(ScheduleSolver):
         return self.frontier(problem)[-1]
 
     def frontier(self, problem: ScheduleProblem) -> list[Solution]:
-        """Schedules of the budgets 1 .. B, from one table; ``nfe`` is that of all so far.
+        """Find schedules of the budgets 1 .. B, from one table; ``nfe`` is that of all so far.
 
         Raises:
             OtcacheError: as :meth:`solve`.
@@ -92,7 +92,7 @@ class StateDP(ScheduleSolver):
     def _distances(
         self, evaluator: Evaluator, tried: list[Steps], n: int
     ) -> tuple[NDArray[np.float64], int]:
-        """E ||x_j - x_j^full|| of every path, shape (paths, N + 1); infinite where a run broke."""
+        """Measure E ||x_j - x_j^full|| of paths, shape (paths, N + 1); infinite if a run broke."""
         samples = range(min(self.samples or evaluator.num_samples, evaluator.num_samples))
         ran = evaluator.drift([self._schedule(path, n) for path in tried], samples=samples)
         mean = ran.errors.mean(axis=1)
@@ -105,7 +105,7 @@ class StateDP(ScheduleSolver):
 def _nearest(
     tried: dict[int, Steps], distance: NDArray[np.float64]
 ) -> tuple[dict[int, Steps], dict[int, float]]:
-    """The best path into every step, and its distance; of equal ones the earliest last step's."""
+    """Find the best path into every step, and its distance; of equal ones the earliest last step's."""
     starts = np.array(list(tried))
     paths: dict[int, Steps] = {}
     nearest: dict[int, float] = {}

@@ -24,10 +24,10 @@ from otcache_solvers.transport.geodesic import (
 )
 
 Floats = NDArray[np.float64]
-#: From mu, nu (equal sums) and C to the optimal plan.
+#: From mu, nu (equal sums) and C to the optimal coupling pi.
 Coupler = Callable[[Floats, Floats, Floats], Floats]
 
-#: A plan's marginals must be met to this share of the mass.
+#: The marginals of a coupling must be met to this share of the mass.
 RESIDUAL = 1e-9
 
 
@@ -50,7 +50,7 @@ class NetworkSimplex:
     max_iterations: int = 1_000_000
 
     def __call__(self, mu: Floats, nu: Floats, cost: Floats) -> Floats:
-        """The optimal plan.
+        """Find the optimal coupling.
 
         Raises:
             OtcacheError: if POT is not installed or reports that it did not converge.
@@ -58,12 +58,12 @@ class NetworkSimplex:
         ot = library("ot", "optimal transport by network simplex", "use backend=HiGHS()")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # reported below, as an error
-            # The simplex compares with absolute tolerances: hand it costs of order one.
-            plan, log = ot.emd(
+            # The simplex compares with absolute tolerances: give it costs of order one.
+            pi, log = ot.emd(
                 mu, nu, cost / (cost.max() or 1.0), numItermax=self.max_iterations, log=True
             )
         advice = f"Use backend=HiGHS(), or raise `max_iterations` ({self.max_iterations})."
-        return _checked(plan, mu, nu, log["warning"], advice)
+        return _checked(pi, mu, nu, log["warning"], advice)
 
 
 @final
@@ -76,7 +76,7 @@ class HiGHS:
     """
 
     def __call__(self, mu: Floats, nu: Floats, cost: Floats) -> Floats:
-        """The optimal plan.
+        """Find the optimal coupling.
 
         Raises:
             OtcacheError: if scipy is not installed or HiGHS reports no optimum.
@@ -92,20 +92,20 @@ class HiGHS:
         )
         scaled = cost.ravel() / (cost.max() or 1.0)
         found = linprog(scaled, A_eq=marginals.tocsr(), b_eq=np.concatenate([mu, nu]))
-        plan = np.zeros_like(cost) if found.x is None else found.x.reshape(cost.shape)
+        pi = np.zeros_like(cost) if found.x is None else found.x.reshape(cost.shape)
         complaint = None if found.success else found.message
-        return _checked(plan, mu, nu, complaint, "Use backend=NetworkSimplex().")
+        return _checked(pi, mu, nu, complaint, "Use backend=NetworkSimplex().")
 
 
-def _checked(plan: Floats, mu: Floats, nu: Floats, complaint: str | None, advice: str) -> Floats:
-    """The plan without rounding noise, if its marginals are met."""
-    off = np.abs(plan.sum(1) - mu).sum() + np.abs(plan.sum(0) - nu).sum()
+def _checked(pi: Floats, mu: Floats, nu: Floats, complaint: str | None, advice: str) -> Floats:
+    """Return the coupling without rounding noise, if its marginals are met."""
+    off = np.abs(pi.sum(1) - mu).sum() + np.abs(pi.sum(0) - nu).sum()
     if complaint or not off <= RESIDUAL * mu.sum():
         raise OtcacheError(
             f"optimal transport did not converge: {complaint or 'no reason given'}; marginals are "
             f"off by {off:.1e} of {mu.sum():.3g}. {advice}"
         )
-    return np.asarray(np.maximum(plan, 0.0), dtype=np.float64)
+    return np.asarray(np.maximum(pi, 0.0), dtype=np.float64)
 
 
 @final
@@ -113,8 +113,8 @@ def _checked(plan: Floats, mu: Floats, nu: Floats, complaint: str | None, advice
 class ExactLP(ScheduleSolver):
     r"""Read the schedule off the geodesic of a general ground cost between steps.
 
-    A reference implementation: on its default ground cost the schedules are those of ``quantile``, whose
-    closed form needs no linear program.
+    A reference implementation: on its default ground cost the schedules are those of ``quantile``,
+    whose closed form needs no linear program.
 
     .. math:: \min_{\pi \ge 0} \sum_{a \in S_a,\, b \in S_r} \pi(a, b)\, C[a, b], \qquad
               \sum_b \pi(a, b) = \frac{1}{B_a}, \quad \sum_a \pi(a, b) = \frac{1}{B_r}
@@ -138,8 +138,7 @@ class ExactLP(ScheduleSolver):
     Args:
         cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
             (:func:`~otcache_solvers.transport.geodesic.ground_cost`).
-        backend: solves the program, :class:`~otcache_solvers.transport.exact_lp.NetworkSimplex` (POT) or
-            :class:`~otcache_solvers.transport.exact_lp.HiGHS` (scipy).
+        backend: solves the program, :class:`NetworkSimplex` (POT) or :class:`HiGHS` (scipy).
 
     Raises:
         OtcacheError: if there is no ground cost of that name.
@@ -164,7 +163,7 @@ class ExactLP(ScheduleSolver):
         return Abilities(needs_of(self.cost), exact=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The interpolated schedule; the objective is its distance to the quantile function.
+        """Interpolate; the objective is the distance to the quantile function.
 
         Raises:
             OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
@@ -173,7 +172,7 @@ class ExactLP(ScheduleSolver):
         anchor, reference = endpoints_of(problem, "exact-lp")
         cost = ground_cost(self.cost, problem)
         mu, nu = (np.full(s.budget, 1 / s.budget) for s in (anchor, reference))
-        plan = self.backend(mu, nu, between(cost, anchor, reference))
+        pi = self.backend(mu, nu, between(cost, anchor, reference))
         lam = coordinate(problem.budget, anchor.budget, reference.budget)
         masses = (1 / anchor.budget, 1 / reference.budget)
-        return Geodesic(anchor, reference, cost, plan, masses).solution(problem.budget, lam)
+        return Geodesic(anchor, reference, cost, pi, masses).solution(problem.budget, lam)

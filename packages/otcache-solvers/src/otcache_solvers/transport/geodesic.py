@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,18 @@ class Geodesic:
         anchor: schedule with B_a computed steps.
         reference: schedule with B_r computed steps, of the same N.
         cost: C, shape (N, N), see :func:`~otcache_solvers.transport.geodesic.ground_cost`.
-        plan: pi, shape (B_a, B_r), at least 0.
+        pi: the coupling, shape (B_a, B_r), at least 0.
         masses: mu(a) and nu(b), the mass of every computed step of anchor and of reference.
     """
 
     anchor: Schedule
     reference: Schedule
     cost: Floats
-    plan: Floats
+    pi: Floats
     masses: tuple[float, float]
 
     def quantile(self, u: Floats, lam: float) -> Floats:
-        """Q_lam in steps (0 .. N) at levels u in [0, 1) of the total mass; right-continuous."""
+        """Compute Q_lam in steps (0 .. N) at levels u in [0, 1) of the total mass; right-continuous."""
         low, high, mass = (part.ravel() for part in self._stretches(lam))
         density = mass / (high - low)
         nodes = np.concatenate([low, high])
@@ -72,13 +72,12 @@ class Geodesic:
         share = (u - below[at]) / np.maximum(below[at + 1] - below[at], 1e-300)
         return np.asarray(nodes[at] + np.clip(share, 0.0, 1.0) * (nodes[at + 1] - nodes[at]))
 
-    def solution(self, budget: int, lam: float, **stats: Any) -> Solution:
-        """The schedule at lam: anchor or reference itself (weights included) at its own place.
+    def solution(self, budget: int, lam: float) -> Solution:
+        """Make the schedule at lam: anchor or reference itself (weights included) at its own place.
 
         Args:
             budget: B, in 1..N.
             lam: in [0, 1].
-            **stats: reported beside ``lam``, ``transport_cost`` and ``transported`` mass.
         """
         targets = self.quantile(levels(budget), lam)
         n = self.anchor.num_steps
@@ -87,31 +86,31 @@ class Geodesic:
             if lam == end and budget == policy.budget:
                 schedule = policy
         gap = float(np.square(np.array(schedule.computed) - targets).sum())
-        stats |= {"lam": lam, "transport_cost": self.transport_cost}
-        stats |= {"transported": float(self.plan.sum())}
-        return Solution(schedule, gap, Result.OPTIMAL, gap, CERTIFICATE, stats)
+        cost, moved = self.transport_cost, float(self.pi.sum())
+        stats = {"lam": lam, "transport_cost": cost, "transported": moved}
+        return Solution(schedule, gap, Result.OPTIMAL, gap, NEAREST, stats)
 
     @property
     def transport_cost(self) -> float:
-        """sum of pi(a, b) C[a, b]."""
-        return float((self.plan * between(self.cost, self.anchor, self.reference)).sum())
+        """The sum of pi(a, b) C[a, b]."""
+        return float((self.pi * between(self.cost, self.anchor, self.reference)).sum())
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        row, column = np.nonzero(self.plan > SHARE * max(self.plan.max(), np.finfo(float).tiny))
+        row, column = np.nonzero(self.pi > SHARE * max(self.pi.max(), np.finfo(float).tiny))
         return row, column
 
     def _stretches(self, lam: float) -> tuple[Floats, Floats, Floats]:
-        """From, to and mass of every pair's stretch at lam; then of the steps that fade."""
+        """Compute from, to and mass of every pair's stretch at lam; then of the steps that fade."""
         row, column = self._pairs
-        plan = np.zeros_like(self.plan)
-        plan[row, column] = self.plan[row, column]
-        rows, columns = plan.sum(1), plan.sum(0)
+        pi = np.zeros_like(self.pi)
+        pi[row, column] = self.pi[row, column]
+        rows, columns = pi.sum(1), pi.sum(0)
         (a, span_a), (b, span_b) = (_spans(s) for s in (self.anchor, self.reference))
-        part_a = (plan / np.where(rows > 0, rows, 1.0)[:, None])[row, column]
-        part_b = (plan / np.where(columns > 0, columns, 1.0))[row, column]
-        to_a = (plan.cumsum(1) / np.where(rows > 0, rows, 1.0)[:, None])[row, column]
-        to_b = (plan.cumsum(0) / np.where(columns > 0, columns, 1.0))[row, column]
+        part_a = (pi / np.where(rows > 0, rows, 1.0)[:, None])[row, column]
+        part_b = (pi / np.where(columns > 0, columns, 1.0))[row, column]
+        to_a = (pi.cumsum(1) / np.where(rows > 0, rows, 1.0)[:, None])[row, column]
+        to_b = (pi.cumsum(0) / np.where(columns > 0, columns, 1.0))[row, column]
         z = _between_steps(self.cost, a[row], b[column], lam)
         length_a, length_b = span_a[row], span_b[column]
         high = z + (1 - lam) * to_a * length_a + lam * to_b * length_b
@@ -129,26 +128,26 @@ class Geodesic:
         )
 
 
-CERTIFICATE = "least sum of squared distances, in steps, to the interpolated quantile function"
+NEAREST = "least sum of squared distances, in steps, to the interpolated quantile function"
 
 
 def _spans(schedule: Schedule) -> tuple[NDArray[np.intp], Floats]:
-    """The computed steps and how many steps each serves."""
+    """Return the computed steps and how many steps each serves."""
     steps = np.array(schedule.computed, dtype=np.intp)
     return steps, np.diff([*schedule.computed, schedule.num_steps]).astype(np.float64)
 
 
 def _between_steps(cost: Floats, a: NDArray[np.intp], b: NDArray[np.intp], lam: float) -> Floats:
-    """z_lam of every pair, as a fraction of a step."""
+    """Compute z_lam of every pair, as a fraction of a step."""
     n = len(cost)
     if lam in (0.0, 1.0) or n < 3:
         return np.asarray(a if lam < 0.5 else b, dtype=np.float64)
-    price = (1 - lam) * cost[a] + lam * cost[:, b].T
-    least = price.min(axis=1, keepdims=True)
-    z = np.argmax(price <= least + 1e-12 * cost.max(), axis=1)
+    total = (1 - lam) * cost[a] + lam * cost[:, b].T
+    least = total.min(axis=1, keepdims=True)
+    z = np.argmax(total <= least + 1e-12 * cost.max(), axis=1)
     middle = np.clip(z, 1, n - 2)
     at = np.arange(len(z))
-    before, here, after = (price[at, middle + shift] for shift in (-1, 0, 1))
+    before, here, after = (total[at, middle + shift] for shift in (-1, 0, 1))
     bend = before - 2 * here + after
     vertex = middle + (before - after) / np.where(bend > 0, 2 * bend, 1.0)
     return np.asarray(np.where(bend > 1e-12 * cost.max(), np.clip(vertex, z - 0.5, z + 0.5), z))
@@ -157,26 +156,26 @@ def _between_steps(cost: Floats, a: NDArray[np.intp], b: NDArray[np.intp], lam: 
 @final
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """A coupling and how good it is.
+    """A coupling by an iteration, and how good it is.
 
     Args:
-        plan: pi, shape of C.
+        pi: the coupling, shape of C.
         residual: what the marginals lack, as a share of the mass; the solver states how it adds up.
         iterations: over all epsilons.
-        epsilon: the one that ``plan`` is of, in the solver's unit.
+        epsilon: the one that ``pi`` is of, in the solver's unit.
         converged: whether ``residual`` is within the tolerance *at the last epsilon*. A coupling
             that met its marginals at an earlier one solves another, more blurred problem.
     """
 
-    plan: NDArray[np.float64]
+    pi: NDArray[np.float64]
     residual: float
     iterations: int
     epsilon: float
     converged: bool
 
 
-def reported(solution: Solution, coupling: Coupling) -> Solution:
-    """The solution with how its coupling was reached; unconverged, it certifies nothing."""
+def with_convergence(solution: Solution, coupling: Coupling) -> Solution:
+    """Add to a solution how its coupling was reached; unconverged, it certifies nothing."""
     stats = solution.stats | {
         "marginal_residual": coupling.residual,
         "iterations": coupling.iterations,
@@ -226,7 +225,7 @@ GROUND_COSTS: dict[str, tuple[frozenset[Need], Callable[[ScheduleProblem], Float
 
 
 def ground_cost(cost: GroundCost, problem: ScheduleProblem) -> Floats:
-    r"""C[a, b], the cost of moving computation from step a to step b; shape (N, N).
+    r"""Compute C[a, b], the cost of moving computation from step a to step b; shape (N, N).
 
     .. math:: C_{step} = \Big( \frac{a - b}{N} \Big)^2, \qquad
         C_{noise} = \Big( \frac{s_a - s_b}{\max s - \min s} \Big)^2, \qquad
@@ -270,12 +269,12 @@ def check_ground_cost(cost: GroundCost) -> None:
 
 
 def needs_of(cost: GroundCost) -> frozenset[Need]:
-    """What interpolation on this ground cost needs: two schedules, and what C is made of."""
+    """Return what interpolation on this ground cost needs: two schedules, and what C is made of."""
     return ENDPOINTS | (GROUND_COSTS[cost][0] if isinstance(cost, str) else frozenset())
 
 
 def between(cost: Floats, anchor: Schedule, reference: Schedule) -> Floats:
-    """C between the computed steps of two schedules, shape (B_a, B_r)."""
+    """Select C between the computed steps of two schedules, shape (B_a, B_r)."""
     return np.asarray(cost[np.ix_(anchor.computed, reference.computed)], dtype=np.float64)
 
 
@@ -287,7 +286,7 @@ def _given(cost: Floats, num_steps: int) -> Floats:
     if not np.isfinite(cost).all() or (cost < 0).any():
         raise OtcacheError(
             "ground cost must be finite and >= 0, got NaN, infinity or a negative entry: "
-            "give moves that should not happen a large price instead."
+            "give moves that should not happen a large cost instead."
         )
     if np.diagonal(cost).any():
         raise OtcacheError("ground cost must be 0 on the diagonal: staying costs nothing.")

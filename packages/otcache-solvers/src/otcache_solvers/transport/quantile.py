@@ -10,8 +10,7 @@ from otcache_core import Result, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.transport import coordinate, interpolate, levels, quantile_function
 from otcache_solvers.needs import ENDPOINTS, endpoints_of
-
-CERTIFICATE = "least sum of squared distances, in steps, to the interpolated quantile function"
+from otcache_solvers.transport.geodesic import NEAREST
 
 
 @final
@@ -39,7 +38,7 @@ class Quantile(ScheduleSolver):
     abilities = Abilities(needs=ENDPOINTS, exact=True)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The interpolated schedule.
+        """Interpolate; the objective is the distance to the quantile function.
 
         Raises:
             OtcacheError: if the problem has no anchor or no reference.
@@ -50,4 +49,4 @@ class Quantile(ScheduleSolver):
         u = levels(problem.budget)
         q = (1 - lam) * quantile_function(anchor)(u) + lam * quantile_function(reference)(u)
         gap = float(np.square(np.array(schedule.computed) - problem.num_steps * q).sum())
-        return Solution(schedule, gap, Result.OPTIMAL, gap, CERTIFICATE, stats={"lam": lam})
+        return Solution(schedule, gap, Result.OPTIMAL, gap, NEAREST, stats={"lam": lam})

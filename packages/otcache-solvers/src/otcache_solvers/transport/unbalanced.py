@@ -23,25 +23,25 @@ from otcache_solvers.transport.geodesic import (
     check_ground_cost,
     ground_cost,
     needs_of,
-    reported,
+    with_convergence,
 )
-from otcache_solvers.transport.sinkhorn import Annealed, check_effort, couple
+from otcache_solvers.transport.sinkhorn import EpsilonSchedule, check_effort, soft_coupling
 
 Floats = NDArray[np.float64]
 
 
 class Penalty(ABC):
-    """How far the marginals of a plan may be from mu and nu, and at what price.
+    """How far the marginals of a coupling may be from mu and nu, and at what cost.
 
     Attributes:
-        exact: whether every plan is optimal; else an iteration may end before it has converged.
+        exact: whether every coupling is optimal; else an iteration may end before it has converged.
     """
 
     exact: ClassVar[bool] = False
 
     @abstractmethod
     def couple(self, mu: Floats, nu: Floats, cost: Floats) -> Coupling:
-        """The best plan; mu and nu (above 0) may have different sums and are not changed."""
+        """Find the best coupling; mu and nu (above 0) may differ in their sums and are not changed."""
 
 
 @final
@@ -75,11 +75,11 @@ class TotalVariation(Penalty):
         _check_weight("TotalVariation.weight", self.weight)
 
     def couple(self, mu: Floats, nu: Floats, cost: Floats) -> Coupling:
-        """The optimal plan; see :meth:`Penalty.couple`."""
-        price = np.pad(cost, ((0, 1), (0, 1)), constant_values=self.weight)
-        price[-1, -1] = 0.0
-        plan = self.backend(np.append(mu, nu.sum()), np.append(nu, mu.sum()), price)
-        return Coupling(plan[:-1, :-1], 0.0, 0, 0.0, True)
+        """Find the optimal coupling; see :meth:`Penalty.couple`."""
+        extended = np.pad(cost, ((0, 1), (0, 1)), constant_values=self.weight)
+        extended[-1, -1] = 0.0
+        pi = self.backend(np.append(mu, nu.sum()), np.append(nu, mu.sum()), extended)
+        return Coupling(pi[:-1, :-1], 0.0, 0, 0.0, True)
 
 
 @final
@@ -108,17 +108,17 @@ class KullbackLeibler(Penalty):
     """
 
     weight: float = 1.0
-    epsilon: Annealed = field(default_factory=Annealed)
+    epsilon: EpsilonSchedule = field(default_factory=EpsilonSchedule)
     tolerance: float = 1e-5
     max_iterations: int = 20_000
 
     def __post_init__(self) -> None:
         _check_weight("KullbackLeibler.weight", self.weight)
-        check_effort(self.tolerance, self.max_iterations)
+        check_effort("KullbackLeibler", self.tolerance, self.max_iterations)
 
     def couple(self, mu: Floats, nu: Floats, cost: Floats) -> Coupling:
-        """The optimal plan, to the residual it states; see :meth:`Penalty.couple`."""
-        return couple(
+        """Find the optimal coupling, to the residual it states; see :meth:`Penalty.couple`."""
+        return soft_coupling(
             mu,
             nu,
             cost,
@@ -138,10 +138,10 @@ def _check_weight(what: str, weight: float) -> None:
 @final
 @dataclass(frozen=True, eq=False)
 class Unbalanced(ScheduleSolver):
-    r"""Every computed step is one unit of mass; units move, or are made and dropped at a price.
+    r"""Move units of mass, one a computed step, or make and drop them at a cost.
 
-    A reference implementation: with fitted forecasts its schedules are seldom better, and often worse, than
-    those of ``quantile`` (docs/solvers.md).
+    A reference implementation: with fitted forecasts its schedules are seldom better, and often
+    worse, than those of ``quantile`` (docs/solvers.md).
 
     .. math:: \min_{\pi \ge 0} \langle C, \pi \rangle + \rho D(\pi 1 \,|\, \mu)
               + \rho D(\pi^T 1 \,|\, \nu), \qquad \mu = \sum_{a \in S_a} \delta_a, \quad
@@ -158,11 +158,10 @@ class Unbalanced(ScheduleSolver):
     budgets it tends to balanced transport as the penalty grows.
 
     References:
-        docs/theory.md, section 5.5; those of :mod:`otcache_solvers.transport.unbalanced`.
+        docs/theory.md, section 5.5; those of the penalties.
 
     Args:
-        penalty: D and rho, :class:`~otcache_solvers.transport.unbalanced.TotalVariation` or
-            :class:`~otcache_solvers.transport.unbalanced.KullbackLeibler`.
+        penalty: D and rho, :class:`TotalVariation` or :class:`KullbackLeibler`.
         cost: C, shape (N, N), or a name: ``step``, ``noise`` or ``trajectory``
             (:func:`~otcache_solvers.transport.geodesic.ground_cost`).
 
@@ -190,7 +189,7 @@ class Unbalanced(ScheduleSolver):
         return Abilities(needs_of(self.cost), exact=self.penalty.exact)
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The interpolated schedule; the objective is its distance to the quantile function.
+        """Interpolate; the objective is the distance to the quantile function.
 
         Raises:
             OtcacheError: if the problem has no anchor or no reference, or not what the ground cost
@@ -201,12 +200,12 @@ class Unbalanced(ScheduleSolver):
         units = np.ones(anchor.budget), np.ones(reference.budget)
         coupling = self.penalty.couple(*units, between(cost, anchor, reference))
         lam = _linear(problem.budget, anchor.budget, reference.budget)
-        moved = Geodesic(anchor, reference, cost, coupling.plan, (1.0, 1.0))
-        return reported(moved.solution(problem.budget, lam), coupling)
+        moved = Geodesic(anchor, reference, cost, coupling.pi, (1.0, 1.0))
+        return with_convergence(moved.solution(problem.budget, lam), coupling)
 
 
 def _linear(budget: int, anchor_budget: int, reference_budget: int) -> float:
-    """lam = (B - B_a) / (B_r - B_a) in [0, 1]; a jump above B_a where the two are equal."""
+    """Compute lam = (B - B_a) / (B_r - B_a) in [0, 1]; a jump above B_a if the two are equal."""
     if anchor_budget == reference_budget:
         return float(budget > anchor_budget)
     lam = (budget - anchor_budget) / (reference_budget - anchor_budget)

@@ -28,8 +28,8 @@ class BranchAndBound(PathSearch):
     .. math:: \| p + q \| \ge \max_u\, \langle u, p \rangle + h_u(b, j)
         \quad \text{for every completion } q \text{ of } b \text{ spans from } j
 
-    (:class:`~otcache_solvers.vector_sum.relaxation.Projections`). Directions u come from the root relaxation
-    and, at every layer, from the relaxation at the labels with the lowest bounds. A pass keeps at
+    (:class:`~otcache_solvers.vector_sum.relaxation.Projections`). Directions u come from the root
+    relaxation and, at every layer, from the relaxation at the labels with the lowest bounds. A pass keeps at
     most ``width`` labels a layer, those of lowest bound; what it drops bounds the optimum too:
 
     .. math:: \min_S \ge \min(\text{best path}, \text{least bound dropped})
@@ -68,7 +68,7 @@ class BranchAndBound(PathSearch):
         return "branch and bound"
 
     def search(self, spans: SpanVectors, budget: int, relaxed: Relaxed | None) -> Found:
-        """The optimum, or the best path and bound within the limits."""
+        """Find the optimum, or the best path and bound within the limits."""
         began = time.monotonic()
         first = self.start.search(spans, budget, relaxed)
         known = None if relaxed is None else relaxed.direction
@@ -114,7 +114,7 @@ class _Pass:
         return time.monotonic() >= self.deadline
 
     def sweep(self, width: int) -> float:
-        """One pass; a lower bound of the objective over all paths."""
+        """Make one pass; return a lower bound of the objective over all paths."""
         labels, bounds = Labels.start(self.spans.rank), np.zeros(1)
         dropped = math.inf
         table = self._root
@@ -142,7 +142,7 @@ class _Pass:
     def _bounds(
         self, table: Projections, labels: Labels, label: Ints, stop: Ints, left: int, before: Floats
     ) -> Floats:
-        """Of each child; at least that of its parent."""
+        """Bound each child; at least by the bound of its parent."""
         low = before[label]
         along = labels.sums @ table.directions.T
         ends = np.searchsorted(stop, np.arange(self.spans.num_steps + 2))
@@ -186,7 +186,7 @@ class _Pass:
 
 
 def _cheapest(rows: Ints, bounds: Floats, width: int) -> tuple[Ints, float]:
-    """The ``width`` rows of lowest bound, and the least bound among the others."""
+    """Return the ``width`` rows of lowest bound, and the least bound among the others."""
     if len(rows) <= width:
         return rows, math.inf
     order = rows[bounds[rows].argsort(kind="stable")]
@@ -194,7 +194,7 @@ def _cheapest(rows: Ints, bounds: Floats, width: int) -> tuple[Ints, float]:
 
 
 def _join(table: Projections, new: Projections, left: int) -> Projections:
-    """Both sets of directions, for up to ``left`` spans."""
+    """Join both sets of directions, for up to ``left`` spans."""
     return Projections(
         np.concatenate([table.directions, new.directions]),
         np.concatenate([table.spans, new.spans], axis=2),

@@ -75,7 +75,7 @@ class Relaxation(ABC):
 @final
 @dataclass(frozen=True)
 class MinNormPoint(Relaxation):
-    """By Wolfe's nearest point with the dynamic program as its oracle: milliseconds, no QP solver.
+    """Wolfe's nearest point with the dynamic program as its oracle: milliseconds, no QP solver.
 
     Args:
         tolerance: relative, of the norm.
@@ -106,7 +106,7 @@ class MinNormPoint(Relaxation):
 @final
 @dataclass(frozen=True)
 class QuadraticProgram(Relaxation):
-    """By a convex QP through cvxpy.
+    """A convex QP through cvxpy.
 
     Args:
         solver: a QP solver cvxpy knows, ``CLARABEL`` or ``OSQP`` for example.
@@ -135,7 +135,7 @@ class QuadraticProgram(Relaxation):
         return Relaxed(name, closure, bound, max(norm**2, bound), direction, status)
 
     def _vector_sum(self, spans: SpanVectors, budget: int) -> tuple[Floats | None, str]:
-        """Vector sum of the flow, None without one; and the solver's status."""
+        """Return the vector sum of the flow, None without one; and the solver's status."""
         cp = library("cvxpy", "a relaxation by QuadraticProgram", "use MinNormPoint()")
         if self.solver not in cp.installed_solvers():
             wanted = f"one of {', '.join(cp.installed_solvers())}"
@@ -193,7 +193,7 @@ class Projections:
 
     @classmethod
     def of(cls, spans: SpanVectors, directions: Floats, budget: int) -> Projections:
-        """Tables for up to ``budget`` spans."""
+        """Compute the tables for up to ``budget`` spans."""
         along = np.where(spans.usable[:, :, None], spans.vectors @ directions.T, np.inf)
         n = spans.num_steps
         rest = np.full((budget + 1, n + 1, len(directions)), np.inf)
@@ -203,7 +203,7 @@ class Projections:
         return cls(directions, along, rest)
 
     def path(self, budget: int, start: int) -> tuple[int, ...]:
-        """The path of ``budget`` spans from ``start`` that has the least first projection."""
+        """Find the path of ``budget`` spans from ``start`` that has the least first projection."""
         nodes = [start]
         for b in range(budget, 0, -1):
             through = self.spans[nodes[-1], :, 0] + self.rest[b - 1, :, 0]
@@ -236,7 +236,7 @@ def nearest(
     tolerance: float = 1e-4,
     max_iterations: int = 200,
 ) -> Nearest:
-    r"""Fully corrective Frank-Wolfe: the convex relaxation without a QP solver.
+    r"""Solve the convex relaxation by fully corrective Frank-Wolfe, without a QP solver.
 
     .. math:: \min_{y \in \operatorname{conv}\{p + \sum_e d_e\}} \|y\|
 
@@ -276,7 +276,7 @@ def nearest(
 
 
 def path_sum(spans: SpanVectors, nodes: tuple[int, ...]) -> Floats:
-    """Sum of d over the spans between these nodes, shape (r,)."""
+    """Sum d over the spans between these nodes, shape (r,)."""
     return np.asarray(spans.vectors[list(nodes[:-1]), list(nodes[1:])].sum(axis=0))
 
 
@@ -286,7 +286,7 @@ def _unit(p: Floats) -> Floats:
 
 
 def _nearest_weights(atoms: Floats) -> Floats | None:
-    """Convex weights of the point of conv(atoms) nearest to 0; None where scipy gives up.
+    """Compute convex weights of the point of conv(atoms) nearest to 0; None if scipy gives up.
 
     min ||A'w||^2 + (1'w - 1)^2 over w >= 0: its solution is t times convex weights of the nearest
     point, since for w = t m the best t depends on ||A'm|| alone and the value grows with it.

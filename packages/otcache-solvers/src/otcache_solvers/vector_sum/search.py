@@ -23,15 +23,15 @@ class Found:
     """The best path of a search.
 
     Args:
-        computed: its steps, None where the search met no path.
-        value: f' M f, infinite without a path.
-        lower_bound: no path of the budget is below it; None where the search cannot tell.
-        reason: why the bound does not meet the value; empty where it does.
+        computed: its steps.
+        value: f' M f.
+        lower_bound: no path of the budget is below it; None if the search proves none.
+        reason: why the bound does not meet the value; empty if it does.
         stats: counters.
     """
 
-    computed: tuple[int, ...] | None
-    value: float = math.inf
+    computed: tuple[int, ...]
+    value: float
     lower_bound: float | None = None
     reason: str = ""
     stats: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Enumeration(PathSearch):
         return "enumeration"
 
     def search(self, spans: SpanVectors, budget: int, relaxed: Relaxed | None) -> Found:
-        """The optimum.
+        """Find the optimum.
 
         Raises:
             OtcacheError: if there are too many schedules.
@@ -112,7 +112,7 @@ class Enumeration(PathSearch):
 
 
 def _paths(spans: SpanVectors, start: int, stop: int, count: int) -> Ints:
-    """Nodes of every path of ``count`` usable spans between two nodes, shape (paths, count + 1)."""
+    """List the nodes of paths of ``count`` usable spans between two nodes, shape (paths, count + 1)."""
     if count == 0 or start == stop:
         return np.full((int(count == 0 and start == stop), 1), start, dtype=np.intp)
     inner = itertools.combinations(range(start + 1, stop), count - 1)
@@ -125,7 +125,7 @@ def _paths(spans: SpanVectors, start: int, stop: int, count: int) -> Ints:
 
 
 def _sums(spans: SpanVectors, nodes: Ints) -> Floats:
-    """Vector sum of each path, shape (paths, r)."""
+    """Compute the vector sum of each path, shape (paths, r)."""
     total = np.zeros((len(nodes), spans.rank))
     for i, j in itertools.pairwise(nodes.T):
         total += spans.vectors[i, j]
@@ -135,7 +135,7 @@ def _sums(spans: SpanVectors, nodes: Ints) -> Floats:
 def _candidates(
     spans: SpanVectors, heads: Ints, tails: Ints, value: float, budget: int
 ) -> Iterator[tuple[tuple[int, ...], float]]:
-    """Paths through one middle node that are better than ``value``, ever better ones."""
+    """Yield paths through one middle node that are better than ``value``, each better than the last."""
     for column in range(0, len(tails), COLUMNS):
         ends = tails[column : column + COLUMNS]
         q = _sums(spans, ends)
@@ -187,7 +187,7 @@ class Beam(PathSearch):
         return f"beam of width {self.width}"
 
     def search(self, spans: SpanVectors, budget: int, relaxed: Relaxed | None) -> Found:
-        """The best of the complete paths kept."""
+        """Find the best of the complete paths kept."""
         labels, ahead = Labels.start(spans.rank), reachable(spans, budget)
         made = 0
         for left in range(budget - 1, -1, -1):
@@ -202,7 +202,7 @@ class Beam(PathSearch):
 
 
 def _least(labels: Labels, width: int) -> Ints:
-    """Rows of the ``width`` least norms at each node."""
+    """Select the rows of the ``width`` least norms at each node."""
     norms = np.einsum("mr,mr->m", labels.sums, labels.sums)
     order = np.lexsort((norms, labels.last))
     node = labels.last[order]

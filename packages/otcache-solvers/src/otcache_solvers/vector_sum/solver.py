@@ -30,25 +30,25 @@ FEW = 40_000_000
 class VectorSum(ScheduleSolver):
     r"""Minimise the norm of the sum of what each skipped span does to the result.
 
-    A reference implementation, for its certificates: with fitted forecasts its schedules are no better
-    than the default policy's in seven of the eight settings of docs/regret.md.
+    A reference implementation, for its certificates: with fitted forecasts its schedules are no
+    better than the default policy's in seven of the eight settings of docs/regret.md.
 
     .. math:: \min_S f' M f = E \Big\| \sum_{(i \to j) \in S} d(i \to j) \Big\|^2, \qquad
         M_{e e'} = E \langle d_e, d_{e'} \rangle
 
     with M of the problem's displacements and f the unit flow of the path on the span graph.
-    Displacements add up as vectors where span costs do not add up. Not additive, so no dynamic
+    Displacements add up as vectors; span costs do not add up. Not additive, so no dynamic
     program is exact; the search is a strategy: ``Enumeration()``, ``Beam(width)`` or
-    ``BranchAndBound()``. By default every schedule is tried where there are at most forty million,
-    and branch and bound proves the optimum or a gap beyond.
+    ``BranchAndBound()``. By default every schedule is tried if there are at most forty million,
+    and branch and bound proves the optimum or a gap if there are more.
 
-    M comes from :meth:`~otcache_solvers.costs.displacement.Displacement.displacements`. For a Gram of
-    your own it is ``Displacements(N, spans, M[None])``; for vectors D (a row a span) M = D D'. It is
+    M comes from :meth:`~otcache_solvers.costs.displacement.Displacement.displacements`. For another
+    Gram it is ``Displacements(N, spans, M[None])``; for vectors D (a row a span) M = D D'. It is
     factored once for all problems whose displacements are the same object.
 
-    The bound is a :class:`~otcache_solvers.vector_sum.solver.Certificate`, in words in
-    ``Solution.certificate`` and as an object in ``Solution.stats["certificate"]``; None where
-    nothing was proven. How the relaxation ended is in ``stats["relaxed"]``.
+    The bound is a :class:`Certificate`, in words in ``Solution.certificate`` and as an object in
+    ``Solution.stats["certificate"]``; None if nothing was proven. How the relaxation
+    ended is in ``stats["relaxed"]``.
 
     References:
         docs/theory.md, section 6.3.
@@ -83,11 +83,11 @@ class VectorSum(ScheduleSolver):
 
     @property
     def abilities(self) -> Abilities:
-        """Exact where every schedule is tried, by choice; a search may end with a gap."""
+        """Exact if every schedule is tried, by choice; a search may end with a gap."""
         return Abilities(NEEDS, exact=isinstance(self.search, Enumeration))
 
     def solve(self, problem: ScheduleProblem) -> Solution:
-        """The best schedule found; span costs are not used, but spans of infinite cost are avoided.
+        """Find the best schedule; span costs are not used, but spans of infinite cost are avoided.
 
         Raises:
             OtcacheError: if the problem has no displacements, or those of another N.
@@ -99,7 +99,6 @@ class VectorSum(ScheduleSolver):
         relaxed = None if self.relaxation is None else self.relaxation.solve(spans, budget)
         search = self.search or _automatic(n, budget)
         found = search.search(spans, budget, relaxed)
-        assert found.computed is not None  # a path exists
         schedule = Schedule(num_steps=n, computed=found.computed)
         certificate = self._certificate(spans, schedule, search, found, relaxed)
         stats = {"rank": spans.rank, "certificate": certificate, "relaxed": relaxed}
@@ -131,7 +130,7 @@ class VectorSum(ScheduleSolver):
         found: Found,
         relaxed: Relaxed | None,
     ) -> Certificate | None:
-        """From the better of the two bounds; None without one."""
+        """Certify by the better of the two bounds; None without one."""
         bounds = [(found.lower_bound, search.name, found.reason)]
         if relaxed is not None and relaxed.direction is not None:
             bounds.append((relaxed.lower_bound, relaxed.name, f"{relaxed.closure.value} {LOOSE}"))
@@ -176,7 +175,7 @@ class Certificate:
             the bound and never breaks it.
         resolution: bound and value count as equal where they differ by less: the rounding of the
             measured objective.
-        reason: why value and bound do not meet, and what to do; empty where they do.
+        reason: why value and bound do not meet, and what to do; empty if they do.
 
     Raises:
         OtcacheError: if the bound is not between 0 and the value.
@@ -203,7 +202,7 @@ class Certificate:
 
     @property
     def gap(self) -> float:
-        """(value - lower bound) / value, in 0..1; 0 where the schedule is optimal."""
+        """(value - lower bound) / value, in 0..1; 0 if the schedule is optimal."""
         return (self.value - self.lower_bound) / self.value if self.value else 0.0
 
     def __str__(self) -> str:

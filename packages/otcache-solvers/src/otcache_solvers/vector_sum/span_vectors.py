@@ -12,11 +12,12 @@ from otcache_core.errors import expected
 from otcache_core.problem import Displacements
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class SpanVectors:
-    r"""The Gram of the spans factored to low rank: what is left out is known.
+    r"""The Gram of the spans factored to low rank, with a bound of what is omitted.
 
     .. math:: M = \sum_q \lambda_q u_q u_q', \qquad d_e = (\sqrt{\lambda_q}\, u_{q,e})_{q \le r},
         \qquad -\epsilon B \le f' M f - \Big\| \sum_{e} f_e d_e \Big\|^2 \le \lambda_{r+1} B
@@ -30,7 +31,7 @@ class SpanVectors:
         vectors: d_e in entry [i, j], shape (N, N + 1, r); 0 where there is no such span.
         usable: which entries are spans a path may use, those of length one included; (N, N + 1).
         tail: lambda_{r+1}, units of x squared.
-        neglected: left-out part of the trace of M, in 0..1.
+        neglected: omitted part of the trace of M, in 0..1.
         rounding: epsilon, units of x squared.
     """
 
@@ -47,7 +48,7 @@ class SpanVectors:
 
         Args:
             displacements: measured spans.
-            tolerance: in 0..1, 1 left out.
+            tolerance: at least 0 and below 1.
 
         Raises:
             OtcacheError: if the tolerance is out of range.
@@ -73,7 +74,7 @@ class SpanVectors:
         )
 
     def only(self, allowed: NDArray[np.bool_]) -> SpanVectors:
-        """Without the spans for which ``allowed``, shape (N, N + 1), is False."""
+        """Remove the spans for which ``allowed``, shape (N, N + 1), is False."""
         return replace(self, usable=self.usable & allowed)
 
     @property
@@ -83,27 +84,24 @@ class SpanVectors:
 
     @property
     def rank(self) -> int:
-        """r."""
+        """The rank r."""
         return int(self.vectors.shape[2])
 
     def value(self, computed: tuple[int, ...]) -> float:
-        """f' M f of a schedule, with all of M."""
+        """Compute f' M f of a schedule, with all of M."""
         return self.displacements.error(computed)
 
     def resolution(self, value: float, budget: int) -> float:
-        """Differences to ``value`` that do not count: 1e-9 of it, and the rounding of M."""
+        """Return the difference that does not count: 1e-9 of ``value``, and the rounding of M."""
         return 1e-9 * value + budget * self.rounding
 
     def cut(self, value: float, budget: int) -> float:
-        """What a squared norm must stay below for its path to be better than ``value``."""
+        """Return what a squared norm must stay below for its path to be better than ``value``."""
         return value if value == np.inf else value - self.resolution(value, budget)
 
     def truncation(self, budget: int) -> float:
-        """lambda_{r+1} B: how much of the objective of a path the short vectors can miss."""
+        """Compute lambda_{r+1} B: how much of the objective of a path the short vectors can miss."""
         return self.tail * budget
-
-
-Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +118,7 @@ class Labels:
 
     @classmethod
     def start(cls, rank: int) -> Labels:
-        """The empty path at node 0."""
+        """Start from the empty path at node 0."""
         return cls(np.zeros((1, 1), dtype=np.intp), np.zeros((1, rank)))
 
     def __len__(self) -> int:
@@ -128,26 +126,26 @@ class Labels:
 
     @property
     def last(self) -> Ints:
-        """Where each path has come to."""
+        """The last node of each path."""
         return self.nodes[:, -1]
 
     def children(self, spans: SpanVectors, reachable: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-        """Pairs (label, next node) that can be completed, sorted by next node, then label."""
+        """List pairs (label, next node) that can be completed, sorted by next node, then label."""
         stop, label = np.nonzero((spans.usable[self.last] & reachable).T)
         return label, stop
 
     def extend(self, spans: SpanVectors, label: Ints, stop: Ints) -> Labels:
-        """These labels, each one span further."""
+        """Extend these labels by one span each."""
         nodes = np.concatenate([self.nodes[label], stop[:, None]], axis=1)
         return Labels(nodes, self.sums[label] + spans.vectors[self.last[label], stop])
 
     def keep(self, rows: Ints) -> Labels:
-        """Some of them."""
+        """Keep some of them."""
         return Labels(self.nodes[rows], self.sums[rows])
 
 
 def reachable(spans: SpanVectors, budget: int) -> NDArray[np.bool_]:
-    """Whether N can be reached from a node by exactly b spans; shape (budget + 1, N + 1)."""
+    """Say whether N can be reached from a node by exactly b spans; shape (budget + 1, N + 1)."""
     n = spans.num_steps
     found = np.zeros((budget + 1, n + 1), dtype=bool)
     found[0, n] = True
