@@ -122,12 +122,12 @@ def test_what_cannot_be_run_has_a_reason(facts: dict[str, Any]) -> None:
     }
 
 
-@pytest.mark.remedy("pip install 'otcache-diffusers[arena]'", value=True)
+@pytest.mark.remedy("pip install 'otcache-diffusers[baselines]'", value=True)
 @pytest.mark.parametrize(
     ("version", "reason"),
     [
-        ("", "cache-dit is not installed: pip install 'otcache-diffusers[arena]'"),
-        ("1.6.0", "needs cache-dit 1.5.x, got 1.6.0: pip install 'otcache-diffusers[arena]'"),
+        ("", "cache-dit is not installed: pip install 'otcache-diffusers[baselines]'"),
+        ("1.6.0", "needs cache-dit 1.5.x, got 1.6.0: pip install 'otcache-diffusers[baselines]'"),
     ],
 )
 def test_another_version_or_none_is_a_reason(
@@ -137,4 +137,4 @@ def test_another_version_or_none_is_a_reason(
     baseline = Registry().create("baselines", "dbcache")
     assert baseline.supports(tiny.flux().pipe, SampleRequest(("a",), (0,), N)) == reason
     declared = requires("otcache-diffusers") or []
-    assert [line for line in declared if line.startswith("cache-dit<1.6") and "arena" in line]
+    assert [line for line in declared if line.startswith("cache-dit<1.6") and "baselines" in line]

@@ -21,11 +21,11 @@ from otcache_core.errors import OtcacheError
 from otcache_core.plugins import Registry
 from otcache_core.testing.baselines import BaselineConformance
 from otcache_diffusers.baselines import diffusers_caches
+from otcache_diffusers.baselines.attention_caches import differing_intervals
 from otcache_diffusers.baselines.diffusers_caches import (
+    cache_enabled,
     contexts_of,
-    differing_intervals,
-    geometric,
-    hooked,
+    threshold_ladder,
 )
 from otcache_diffusers.baselines.mag_cache import MagCacheRule, magnitude_ratios
 from otcache_diffusers.baselines.sea_cache import flux_latents
@@ -311,7 +311,7 @@ RATIOS += [0.953, 0.948, 0.945, 0.932, 0.922, 0.906, 0.884, 0.86]
 
 
 @pytest.mark.parametrize("name", ["mag-cache", "taylorseer"])
-def test_every_budget_of_the_arena_is_met(name: str) -> None:
+def test_every_budget_of_a_comparison_is_met(name: str) -> None:
     budgets = (5, 6, 8, 10, 15)
     settings = baseline_of(name).settings(30, budgets, {"ratios": RATIOS})
     assert [len(s.computed or ()) for s in settings] == list(budgets)
@@ -326,7 +326,9 @@ def test_differing_intervals_are_all_and_the_shortest() -> None:
 
 
 def test_thresholds_have_equal_ratios() -> None:
-    assert geometric(0.1, 1.6, 5) == [0.1, 0.2, 0.4, 0.8, 1.6]
+    ladder = threshold_ladder(N, 0.1, 1.6, 5)
+    assert [s.values["threshold"] for s in ladder] == [0.1, 0.2, 0.4, 0.8, 1.6]
+    assert ladder[0] == BaselineSetting("threshold=0.1", {"threshold": 0.1}, N)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -350,7 +352,7 @@ def test_packed_latents_are_unpacked() -> None:
 
 def test_alone_diffusers_computes_everything_on_flux(pipe: Any) -> None:
     plain = sampled(pipe, request(), 0)
-    with hooked(pipe, diffusers.hooks.SeaCacheConfig(threshold=1e9)):
+    with cache_enabled(pipe, diffusers.hooks.SeaCacheConfig(threshold=1e9)):
         np.testing.assert_array_equal(sampled(pipe, request(), 0), plain)
 
 
@@ -370,7 +372,7 @@ def test_reasons_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, part in wanted.items():
         assert part in baseline_of(name).supports(tiny.qwen().pipe, ask)
         assert baseline_of(name).supports(tiny.sdxl().pipe, ask) == (
-            "StableDiffusionXLPipeline has no transformer, and the cache sits on one"
+            "StableDiffusionXLPipeline has no transformer to enable the cache on"
         )
         assert "needs a diffusers pipeline, got Linear" in baseline_of(name).supports(
             nn.Linear(1, 1), ask
@@ -387,7 +389,7 @@ def test_a_second_transformer_and_unknown_blocks_are_reasons(pipe: Any) -> None:
     strange = copy.deepcopy(pipe)
     strange.transformer.single_transformer_blocks[0] = nn.Identity()
     reason = baseline_of("first-block-cache").supports(strange, request())
-    assert reason == f"{diffusers_caches.DIFFUSERS} does not know how to pass over a Identity"
+    assert reason == f"{diffusers_caches.DIFFUSERS} does not know how to skip a Identity"
     pipe.transformer_2 = copy.deepcopy(pipe.transformer)
     assert "has two transformers" in baseline_of("mag-cache").supports(pipe, request())
 
@@ -429,7 +431,7 @@ def test_nothing_remains_of_a_cache_that_fails_to_come_up() -> None:
     qwen = tiny.qwen().pipe
     before = [sorted(vars(module)) for module in qwen.transformer.modules()]
     config = diffusers.hooks.FirstBlockCacheConfig(threshold=0.1)
-    with pytest.raises(IndexError), hooked(qwen, config):
+    with pytest.raises(IndexError), cache_enabled(qwen, config):
         pass
     assert [sorted(vars(module)) for module in qwen.transformer.modules()] == before
     assert not qwen.transformer.is_cache_enabled

@@ -27,7 +27,7 @@ from otcache_core.errors import ExecutionError, OtcacheError
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_diffusers.baselines.fewer_steps import SAMPLERS
-from otcache_diffusers.baselines.flow_solvers import FlowMatchGrid
+from otcache_diffusers.baselines.flow_solvers import FlowMatchScheduler
 
 REQUEST = SampleRequest(("a",), (0,), 30)
 BUDGETS = (5, 6, 8)
@@ -280,7 +280,7 @@ def test_the_stand_in_answers_as_the_own_scheduler_and_can_be_copied() -> None:
     """Image-to-image asks for ``scale_noise``, Flux for entries of the configuration."""
     own = FlowMatchEulerDiscreteScheduler(shift=3.0)
     stand_in = SAMPLERS["dpmpp"].scheduler(own)
-    assert isinstance(stand_in, FlowMatchGrid)
+    assert isinstance(stand_in, FlowMatchScheduler)
     assert stand_in.config is not own.config
     assert stand_in.config.shift == 3.0
     own.set_timesteps(4)

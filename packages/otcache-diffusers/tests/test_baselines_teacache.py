@@ -19,7 +19,13 @@ from otcache_core.contracts import BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
-from otcache_diffusers.baselines.teacache import Rule, TeaCache, TeaCachePolicy, change, fitted
+from otcache_diffusers.baselines.teacache import (
+    TeaCache,
+    TeaCacheHook,
+    TeaCacheRule,
+    change,
+    fitted,
+)
 from otcache_diffusers.hooks import denoisers_of, drive
 
 N = 8
@@ -33,14 +39,14 @@ def setting(threshold: float) -> BaselineSetting:
 
 def test_changes_add_up_from_the_last_computed_step() -> None:
     """0.3 + 0.3 < 0.7 <= 0.3 + 0.3 + 0.3, and again; the last step is computed whatever it is."""
-    assert Rule(LINE, 0.7).computed([0.3] * 9) == (0, 3, 6, 9)
-    assert Rule(LINE, 0.7).computed([0.3, 0.8, 0.1, 0.1]) == (0, 2, 4)
-    assert Rule(LINE, 0.0).computed([0.3] * 3) == (0, 1, 2, 3)
-    assert Rule(LINE, 9.9).computed([0.3] * 3) == (0, 3)
+    assert TeaCacheRule(LINE, 0.7).computed([0.3] * 9) == (0, 3, 6, 9)
+    assert TeaCacheRule(LINE, 0.7).computed([0.3, 0.8, 0.1, 0.1]) == (0, 2, 4)
+    assert TeaCacheRule(LINE, 0.0).computed([0.3] * 3) == (0, 1, 2, 3)
+    assert TeaCacheRule(LINE, 9.9).computed([0.3] * 3) == (0, 3)
 
 
 def test_a_polynomial_that_runs_below_zero_counts_as_change() -> None:
-    assert Rule((1.0, 0.0, -0.5), 1.0).predicted(0.5) == pytest.approx(0.25)
+    assert TeaCacheRule((1.0, 0.0, -0.5), 1.0).predicted(0.5) == pytest.approx(0.25)
 
 
 def test_the_change_is_relative_to_the_step_before() -> None:
@@ -166,7 +172,7 @@ def test_the_ladder_lands_on_every_number_of_steps_the_rule_can() -> None:
     thresholds = [s.values["threshold"] for s in settings]
     assert thresholds == sorted(thresholds)
     assert len({s.label for s in settings}) == len(settings) <= 16
-    landed = {len(Rule(LINE, theta).computed([0.1] * 29)) for theta in thresholds}
+    landed = {len(TeaCacheRule(LINE, theta).computed([0.1] * 29)) for theta in thresholds}
     assert {5, 6, 9, 16} <= landed  # every g-th step and the last one
     assert min(landed) == 2
 
@@ -178,13 +184,13 @@ def test_every_family_has_a_reason_or_runs(family: Any) -> None:
     case = family.build()
     reason = TeaCache().supports(case.pipe, SampleRequest(("a",), (0,), 6))
     if reason:
-        assert "norm1 is told the timestep" in reason
+        assert "norm1 is given the timestep" in reason
         return
     plain = case()
-    policy = TeaCachePolicy(Rule(LINE, 1e9), lambda: denoisers_of(case.pipe))
-    with drive(case.pipe, policy):
+    hook = TeaCacheHook(TeaCacheRule(LINE, 1e9), lambda: denoisers_of(case.pipe))
+    with drive(case.pipe, hook):
         skipped = case()
-    assert policy.computed == {branch: [0, case.steps - 1] for branch in case.branches}
+    assert hook.computed == {branch: [0, case.steps - 1] for branch in case.branches}
     assert not torch.equal(skipped, plain)
     assert torch.equal(case(), plain)
 
@@ -240,7 +246,7 @@ def test_a_loop_of_the_users_own_is_calibrated_and_run() -> None:
 def test_what_cannot_be_run_has_a_reason() -> None:
     baseline, plain = TeaCache(), Net(modulated=False)
     loop = Loop(tiny.euler_sampler(plain), plain)
-    assert "norm1 is told the timestep" in baseline.supports(loop, REQUEST)
+    assert "norm1 is given the timestep" in baseline.supports(loop, REQUEST)
     net = Net()
     assert "wrap it in otcache.loop" in baseline.supports(net, REQUEST)
     assert baseline.supports(Loop(tiny.euler_sampler(net), net), REQUEST) == ""

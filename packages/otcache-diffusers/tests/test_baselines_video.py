@@ -76,7 +76,7 @@ def test_baselines_that_cannot_run_on_wan_say_why() -> None:
     }
     assert "keeps one cache for both branches" in reasons["pab"]
     assert "guides by two calls" in reasons["faster-cache"]
-    assert "has no block whose norm1 is told the timestep" in reasons["teacache"]
+    assert "has no block whose norm1 is given the timestep" in reasons["teacache"]
 
 
 @pytest.mark.parametrize("name", ["first-block-cache", "mag-cache", "taylorseer", "sea-cache"])

@@ -1,4 +1,4 @@
-"""What baselines share whose cache diffusers itself enables on a transformer; nothing of diffusers is patched.
+"""What baselines share whose cache is one of diffusers, enabled on a transformer; diffusers is not patched.
 
 :class:`DiffusersCache` is their base class; below it are the reasons why a pipeline cannot have such a cache,
 the cache contexts that a pipeline enters, and the ladder of thresholds.

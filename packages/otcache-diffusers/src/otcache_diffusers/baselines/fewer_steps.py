@@ -120,8 +120,7 @@ class DiffusersSampler(FewStepSampler):
         compatible = [solver.__name__ for solver in getattr(own, "compatibles", [])]
         if name not in compatible and not is_a(own, name):
             return f"diffusers does not list {name} as compatible with the pipeline's {kind}"
-        takes = inspect.signature(_solver(name)).parameters
-        if own.config.get("prediction_type") == "flow_prediction" and "use_flow_sigmas" not in takes:
+        if own.config.get("prediction_type") == "flow_prediction" and not _knows_flow(name):
             return f"{name} does not know flow predictions, which the pipeline's {kind} is set to"
         return ""
 
@@ -140,6 +139,10 @@ class DiffusersSampler(FewStepSampler):
 
 def _solver(name: str) -> Any:
     return load(f"diffusers:{name}", "another solver on a pipeline")
+
+
+def _knows_flow(solver: str) -> bool:
+    return "use_flow_sigmas" in inspect.signature(_solver(solver)).parameters
 
 
 def _multistep(solver: str, first: float, **more: Any) -> DiffusersStepper:

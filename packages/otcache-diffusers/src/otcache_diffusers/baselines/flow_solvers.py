@@ -1,7 +1,7 @@
 """Solvers on the noise levels of a flow-matching pipeline.
 
-:class:`FlowMatchScheduler` replaces the pipeline's scheduler; a :class:`FlowStepper` makes its steps: two-step
-Adams-Bashforth, or a scheduler of diffusers that knows flow predictions.
+:class:`FlowMatchScheduler` replaces the pipeline's scheduler. A :class:`FlowStepper` makes its steps: by
+two-step Adams-Bashforth, or by a scheduler of diffusers that knows flow predictions.
 """
 
 from __future__ import annotations
