@@ -25,7 +25,7 @@ def otcache_provide_{kind}():
     return [Info("{name}", "{target}", "one", api=2, options={options})]
 """
 TAYLOR = "otcache_core.forecasters.extrapolation:Taylor"
-UNIFORM = "otcache_core.solvers.plain:Uniform"
+UNIFORM = "otcache_core.solvers:Uniform"
 #: One module for each way in which an import can go wrong for who imports it.
 HOSTILE = {
     "leaves": "import os\nos._exit(0)",
@@ -110,12 +110,12 @@ class Local:
 
     @hookimpl
     def otcache_provide_solvers(self) -> list[Info]:
-        return [Info("uniform", "otcache_core.solvers.plain:BruteForce")]
+        return [Info("uniform", "otcache_core.solvers:BruteForce")]
 
 
 @pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
 def test_a_name_offered_twice_hurts_only_who_asks_for_it(install: Install) -> None:
-    install("shadow", source("solvers", "uniform", "otcache_core.solvers.plain:BruteForce"))
+    install("shadow", source("solvers", "uniform", "otcache_core.solvers:BruteForce"))
     install("one", source("solvers", "mine", UNIFORM))
     install("two", source("solvers", "mine", UNIFORM))
     registry = Registry()

@@ -15,7 +15,7 @@ from otcache_core.plugins import Info, hookimpl
 
 @hookimpl
 def otcache_provide_solvers():
-    return [Info("mine", "otcache_core.solvers.plain:Uniform", api={API_VERSION})]
+    return [Info("mine", "otcache_core.solvers:Uniform", api={API_VERSION})]
 """
 BAD = {
     "hook": (("provide_solvers", "provide_solver"), "unknown hook 'otcache_provide_solver'"),

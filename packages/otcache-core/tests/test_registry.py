@@ -39,7 +39,7 @@ from otcache_core import Info, hookimpl
 
 @hookimpl
 def otcache_provide_solvers():
-    return [Info("{name}", "otcache_core.solvers.plain:Uniform", "one")]
+    return [Info("{name}", "otcache_core.solvers:Uniform", "one")]
 """
 BROKEN = {
     "import": ("raise RuntimeError('no GPU here')", "RuntimeError: no GPU here"),
@@ -209,7 +209,7 @@ class Plugin:
 
     @hookimpl
     def otcache_provide_solvers(self) -> list[Info]:
-        return [Info("uniform", "otcache_core.solvers.plain:BruteForce")]
+        return [Info("uniform", "otcache_core.solvers:BruteForce")]
 
 
 @pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
@@ -281,10 +281,10 @@ class Misfits:
         return [
             Info("forecaster", "otcache_core.forecasters.extrapolation:Reuse"),
             Info("function", "otcache_core.transport:interpolate"),
-            Info("old", "otcache_core.solvers.plain:Uniform", api=0),
-            Info("new", "otcache_core.solvers.plain:Uniform", api=API_VERSION + 1),
-            Info("updated", "otcache_core.solvers.plain:Uniform", api=API_VERSION),
-            Info("no-attribute", "otcache_core.solvers.plain:Nonuniform"),
+            Info("old", "otcache_core.solvers:Uniform", api=0),
+            Info("new", "otcache_core.solvers:Uniform", api=API_VERSION + 1),
+            Info("updated", "otcache_core.solvers:Uniform", api=API_VERSION),
+            Info("no-attribute", "otcache_core.solvers:Nonuniform"),
         ]
 
 
@@ -303,8 +303,8 @@ class Misfits:
             "plugin 'new' api must be 2, got 3: update otcache-core.",
             marks=pytest.mark.remedy("update otcache-core."),
         ),
-        ("no-attribute", "cannot load 'otcache_core.solvers.plain:Nonuniform'"),
-        ("no-attribute", ". Did you mean 'otcache_core.solvers.plain:Uniform'?"),
+        ("no-attribute", "cannot load 'otcache_core.solvers:Nonuniform'"),
+        ("no-attribute", ". Did you mean 'otcache_core.solvers:Uniform'?"),
     ],
 )
 def test_what_does_not_keep_the_contract_is_refused(name: str, text: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, ScheduleProblem
 from otcache_core.solvers import BruteForce, Uniform
-from otcache_core.solvers.plain import Additive, Lexicographic, Minimax, Objective
+from otcache_core.solvers import Additive, Lexicographic, Minimax, Objective
 from otcache_core.testing import SolverConformance
 
 

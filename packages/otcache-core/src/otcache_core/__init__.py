@@ -1,8 +1,8 @@
 """Contracts and plain data of otcache; needs no tensor library."""
 
-from typing import TYPE_CHECKING
-
-from otcache_core.public_names import imported_on_use
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otcache_core.calibration import Calibration, Rung
@@ -55,34 +55,39 @@ __all__ = [
     "hookimpl",
 ]
 
+
+def imported_on_use(
+    namespace: dict[str, Any], names: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return a package's ``__getattr__`` and ``__dir__``, which import a public name on first use (PEP 562).
+
+    Args:
+        namespace: the package's ``globals()``, which keeps what was imported.
+        names: the public names that each module defines, with spaces between them.
+    """
+    defined_in = {name: module for module, text in names.items() for name in text.split()}
+
+    def get(name: str) -> Any:
+        if name not in defined_in:
+            raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+        value = namespace[name] = getattr(import_module(defined_in[name]), name)
+        return value
+
+    return get, lambda: sorted({*namespace, *defined_in})
+
+
 if not TYPE_CHECKING:  # a checker shall know misspelt names
     __getattr__, __dir__ = imported_on_use(
         globals(),
         {
-            "Calibration": "otcache_core.calibration",
-            "Demo": "otcache_core.models",
-            "ExecutionError": "otcache_core.errors",
-            "FileError": "otcache_core.errors",
-            "Info": "otcache_core.plugins",
-            "KeptOut": "otcache_core.problem",
-            "MismatchError": "otcache_core.errors",
-            "Need": "otcache_core.problem",
-            "OtcacheError": "otcache_core.errors",
-            "OtcacheNotice": "otcache_core.errors",
-            "PluginError": "otcache_core.errors",
-            "PluginWarning": "otcache_core.errors",
-            "Policy": "otcache_core.policy",
-            "Provenance": "otcache_core.policy",
-            "Registry": "otcache_core.plugins",
-            "Result": "otcache_core.problem",
-            "Rung": "otcache_core.calibration",
-            "Schedule": "otcache_core.schedule",
-            "ScheduleError": "otcache_core.errors",
-            "ScheduleProblem": "otcache_core.problem",
-            "ScheduleTable": "otcache_core.transport",
-            "Solution": "otcache_core.problem",
-            "Span": "otcache_core.schedule",
-            "Trajectory": "otcache_core.trajectory",
-            "hookimpl": "otcache_core.plugins",
+            "otcache_core.calibration": "Calibration Rung",
+            "otcache_core.errors": "ExecutionError FileError MismatchError OtcacheError OtcacheNotice PluginError PluginWarning ScheduleError",
+            "otcache_core.models": "Demo",
+            "otcache_core.plugins": "Info Registry hookimpl",
+            "otcache_core.policy": "Policy Provenance",
+            "otcache_core.problem": "KeptOut Need Result ScheduleProblem Solution",
+            "otcache_core.schedule": "Schedule Span",
+            "otcache_core.trajectory": "Trajectory",
+            "otcache_core.transport": "ScheduleTable",
         },
     )

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from otcache_core import __version__
-from otcache_core.public_names import imported_on_use
+from otcache_core import __version__, imported_on_use
 
 if TYPE_CHECKING:
     from otcache.attempts import Attempt, Done, Failed, attempt
@@ -74,38 +73,22 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
     __getattr__, __dir__ = imported_on_use(
         globals(),
         {
-            "Attempt": "otcache.attempts",
-            "Calibration": "otcache_core.calibration",
-            "Done": "otcache.attempts",
-            "Enabled": "otcache.serving",
-            "Estimate": "otcache.estimating",
-            "ExecutionError": "otcache_core",
-            "Failed": "otcache.attempts",
-            "FileError": "otcache_core",
-            "RecordingStorage": "otcache_core.storage.recordings",
-            "Loop": "otcache_core.loop",
-            "MismatchError": "otcache_core",
-            "OtcacheError": "otcache_core",
-            "OtcacheNotice": "otcache_core.errors",
-            "PluginError": "otcache_core",
-            "Policy": "otcache_core.policy",
-            "Recipe": "otcache.calibration.recipe",
-            "Schedule": "otcache_core",
-            "ScheduleError": "otcache_core",
-            "ScheduleTable": "otcache_core",
-            "CacheStorage": "otcache_core.contracts",
-            "accelerate": "otcache.running",
-            "attempt": "otcache.attempts",
-            "calibrate": "otcache.calibration.calibrate",
-            "enable": "otcache.serving",
-            "enabled": "otcache.running",
-            "estimate": "otcache.estimating",
-            "load_policy": "otcache.running",
-            "load_schedule": "otcache.schedules",
-            "load_table": "otcache.schedules",
-            "loop": "otcache_core.loop",
-            "notices_to": "otcache_core.notices",
-            "plan": "otcache.planning",
-            "record": "otcache.calibration.record",
+            "otcache.attempts": "Attempt Done Failed attempt",
+            "otcache.calibration.calibrate": "calibrate",
+            "otcache.calibration.recipe": "Recipe",
+            "otcache.calibration.record": "record",
+            "otcache.estimating": "Estimate estimate",
+            "otcache.planning": "plan",
+            "otcache.running": "accelerate enabled load_policy",
+            "otcache.schedules": "load_schedule load_table",
+            "otcache.serving": "Enabled enable",
+            "otcache_core": "ExecutionError FileError MismatchError OtcacheError PluginError Schedule ScheduleError ScheduleTable",
+            "otcache_core.calibration": "Calibration",
+            "otcache_core.contracts": "CacheStorage",
+            "otcache_core.errors": "OtcacheNotice",
+            "otcache_core.loop": "Loop loop",
+            "otcache_core.notices": "notices_to",
+            "otcache_core.policy": "Policy",
+            "otcache_core.storage.recordings": "RecordingStorage",
         },
     )

@@ -9,10 +9,10 @@ from otcache_core.plugins.info import Info, hookimpl
 def otcache_provide_solvers() -> list[Info]:
     """Offer the two solvers that need no dependency."""
     return [
-        Info("uniform", "otcache_core.solvers.plain:Uniform", "evenly spaced computed steps"),
+        Info("uniform", "otcache_core.solvers:Uniform", "evenly spaced computed steps"),
         Info(
             "brute-force",
-            "otcache_core.solvers.plain:BruteForce",
+            "otcache_core.solvers:BruteForce",
             "every schedule of the budget; the oracle for small N",
         ),
     ]

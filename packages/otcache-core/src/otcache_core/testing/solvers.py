@@ -17,7 +17,7 @@ from otcache_core.contracts.planning import ScheduleSolver
 from otcache_core.errors import shown
 from otcache_core.problem import Displacements, Need, Result, ScheduleProblem, Solution, all_spans
 from otcache_core.schedule import Schedule
-from otcache_core.solvers.plain import BruteForce, Objective
+from otcache_core.solvers import BruteForce, Objective
 from otcache_core.storage.recordings import inner_products
 from otcache_core.testing.checks import (
     seeds_of_generators,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from otcache_core.public_names import imported_on_use
+from otcache_core import imported_on_use
 
 if TYPE_CHECKING:
     from otcache.comparison.job import Job
@@ -14,8 +14,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
     __getattr__, __dir__ = imported_on_use(
         globals(),
         {
-            "Job": "otcache.comparison.job",
-            "Settings": "otcache.comparison.runner",
-            "compare": "otcache.comparison.runner",
+            "otcache.comparison.job": "Job",
+            "otcache.comparison.runner": "Settings compare",
         },
     )
