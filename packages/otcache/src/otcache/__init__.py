@@ -82,7 +82,8 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "otcache.running": "accelerate enabled load_policy",
             "otcache.schedules": "load_schedule load_table",
             "otcache.serving": "Enabled enable",
-            "otcache_core": "ExecutionError FileError MismatchError OtcacheError PluginError Schedule ScheduleError ScheduleTable",
+            "otcache_core": "ExecutionError FileError MismatchError OtcacheError PluginError Schedule "
+            "ScheduleError ScheduleTable",
             "otcache_core.calibration": "Calibration",
             "otcache_core.contracts": "CacheStorage",
             "otcache_core.errors": "OtcacheNotice",

@@ -1,4 +1,4 @@
-"""What ``otcache calibrate``, ``otcache inspect`` and ``otcache plugins list`` print."""
+"""Tables that ``otcache calibrate``, ``otcache plan`` and ``otcache inspect`` print."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ COMPUTED, SKIPPED = "█", "·"
 
 
 def strip(schedule: Schedule) -> Text:
-    """One character a step."""
+    """Return one character a step."""
     computed = set(schedule.computed)
     marks = (COMPUTED if i in computed else SKIPPED for i in range(schedule.num_steps))
     return Text("".join(marks), style="cyan")
 
 
 def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
-    """Schedules as strips, then where the policy comes from."""
+    """Return schedules as strips, then where the policy comes from."""
     table = Table(
         "budget",
         "ideal speedup",
@@ -58,7 +58,7 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
 
 
 def candidate_table(calibration: Calibration) -> Group:
-    """The error of every candidate at every rung, and what that means where it is not obvious."""
+    """Return the error of every candidate at every rung, with remarks where it is not obvious."""
     rows = [_columns(rung) for rung in calibration.ladder]
     seen = {name: None for row in rows for name in row}
     names = [*(name for name in seen if name not in BASELINES), *_in_order(seen)]
@@ -75,8 +75,8 @@ def candidate_table(calibration: Calibration) -> Group:
     return Group(table, Text(_LEGEND, style="dim"), *map(Text, _remarks(calibration)))
 
 
-def price(nfe: Mapping[str, int]) -> str:
-    """Evaluations in all, and by what they were spent on."""
+def nfe_text(nfe: Mapping[str, int]) -> str:
+    """Return how many evaluations there were, in all and by what they were spent on."""
     parts = ", ".join(f"{part} {count:,}" for part, count in nfe.items())
     return f"{sum(nfe.values()):,} denoiser evaluations ({parts})"
 
@@ -84,14 +84,14 @@ def price(nfe: Mapping[str, int]) -> str:
 def kept_table(
     rows: Mapping[int, tuple[Mapping[str, float], str]], what: str, samples: int
 ) -> Group:
-    """A line a budget: the error of each schedule by name, and a star at the one that is kept.
+    """Return a line a budget: the error of each schedule by name, and a star at the one that is kept.
 
-    Below it, of each budget where something with a lower error is not kept, why it is not.
+    Lines below it say why a schedule with a lower error is not kept.
 
     Args:
         rows: by budget, errors by name, and the name that is kept.
-        what: the error is called.
-        samples: that it is the mean of.
+        what: name of the error.
+        samples: how many it is the mean of.
     """
     title = f"{what} on {samples} samples"
     names = list(dict.fromkeys(name for errors, _ in rows.values() for name in errors))
@@ -107,7 +107,7 @@ def kept_table(
 def _passed_over(
     rows: Mapping[int, tuple[Mapping[str, float], str]], samples: int
 ) -> Iterator[str]:
-    """One line for each schedule with a lower error than the one that is kept."""
+    """Yield one line for each schedule with a lower error than the one that is kept."""
     for budget, (errors, kept) in rows.items():
         for name, error in errors.items():
             if error < errors[kept]:
@@ -127,7 +127,7 @@ _LEGEND = "* kept   ~ measured on a part of the samples   - not measured"
 
 
 def _heading(name: str) -> str:
-    """On two lines, so that eight columns fit on a terminal of 80."""
+    """Return a name on two lines, so that eight columns fit on a terminal of 80."""
     if name == "lexicographic":
         return "lexico-\ngraphic "
     return name.replace(", ", "\n").replace("-", "-\n") + " "
@@ -140,17 +140,17 @@ def _title(calibration: Calibration) -> str:
 
 
 def _in_order(seen: dict[str, None]) -> list[str]:
-    """The baselines there are: those on planned steps, then those on uniform ones."""
+    """Return the baselines there are: those on planned steps, then those on uniform ones."""
     return sorted(name for name in BASELINES if name in seen)
 
 
 def _column(name: str) -> str:
-    """The column of a candidate: all further roundings share one."""
+    """Return the column of a candidate: all further roundings share one."""
     return "quantile, rounded" if name.startswith("quantile, rounding") else name
 
 
 def _columns(rung: Rung) -> dict[str, Candidate]:
-    """The candidates of a rung by column; of several roundings the winner, else the best."""
+    """Return the candidates of a rung by column; of several roundings the winner, else the best."""
     found: dict[str, Candidate] = {}
     for name, entry in rung.candidates.items():
         column = _column(name)
@@ -173,14 +173,14 @@ def _cell(entry: Candidate | None, kept: bool, samples: int) -> Text:
 
 
 def _fitted_errors(rung: Rung) -> Iterator[float]:
-    """Errors of the fitted candidates, but for roundings: one of many alike is lucky."""
+    """Yield errors of the fitted candidates, but for roundings: one of many alike is lucky."""
     for name, entry in rung.candidates.items():
         if name not in BASELINES and name == _column(name) and entry.error is not None:
             yield entry.error
 
 
 def _remarks(calibration: Calibration) -> Iterator[str]:
-    """One line for each rung where a baseline won, or that a policy does not get."""
+    """Yield one line for each rung where a baseline won, or that a policy does not get."""
     known = {rung.schedule.budget for rung in proven(calibration)}
     for rung in calibration.ladder:
         budget = rung.schedule.budget

@@ -1,12 +1,16 @@
-"""From a calibration to a policy; no network runs here."""
+"""From a calibration to a policy; no network runs here.
+
+:func:`plan` keeps the rungs that are known to be below their baselines (:func:`fitted_policy`), or takes
+the steps of a solver (:func:`solved_policy`). With the pipeline, :mod:`.planning_on_pipeline` measures these.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,6 +31,7 @@ from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
 from otcache_core.transport import uniform_steps
 
+T = TypeVar("T")
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
 _RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
@@ -34,6 +39,8 @@ _RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted":
 DOUBTFUL = 0.5
 #: Samples in one pipeline call, unless something else is said.
 BATCH_SIZE = 8
+#: What a calibration holds of what solvers need.
+MEASURED = frozenset(Need) - {Need.EVALUATOR, Need.DISPLACEMENTS}
 #: Errors up to this are rounding, whatever part they are of the error of one step.
 ROUNDING = 1e-6
 
@@ -61,7 +68,7 @@ def plan(
     measured of its budget, and what would be interpolated in its place was not.
 
     In a run of few steps, as distilled models make them, each step does much that the others do not
-    tell. With at most 8 steps a rung is therefore left out, too, where its error is above a tenth of
+    contain. With at most 8 steps a rung is therefore omitted, too, if its error is above a tenth of
     that of computing the first step alone; a notice says which budgets that concerns.
 
     With a solver the steps of every budget are the solver's, and the forecasts those of the policy above,
@@ -79,7 +86,7 @@ def plan(
         prompts: with ``pipe``, samples as :func:`otcache.calibrate` takes them, two at least. The
             calibration's own will do.
         seeds: with ``pipe``, of every prompt; None gives each a seed of its own.
-        budgets: with ``pipe``, where the solver is asked; None for those of the calibration's ladder.
+        budgets: with ``pipe``, those to solve for; None for those of the calibration's ladder.
         batch_size: with ``pipe``, samples in one call, at most; None for 8.
         probe: with ``pipe``, the name of a probe plugin.
         progress: with ``pipe``, show bars and what was measured on standard error.
@@ -95,15 +102,9 @@ def plan(
         MismatchError: if the pipeline is not the one that was calibrated.
     """
     if not isinstance(calibration, Calibration):
+        advice = "give what otcache.calibrate(...) returned, or Calibration.load(path)."
         kind = type(calibration).__name__
-        raise OtcacheError(
-            expected(
-                "calibration",
-                kind,
-                "a Calibration",
-                "give what otcache.calibrate(...) returned, or Calibration.load(path).",
-            )
-        )
+        raise OtcacheError(expected("calibration", kind, "a Calibration", advice))
     with_pipe = {"prompts": prompts, "seeds": seeds, "budgets": budgets, "batch_size": batch_size}
     check_pipe(pipe, solver, {**with_pipe, "probe": probe, **call})
     policy = fitted_policy(calibration)
@@ -111,12 +112,12 @@ def plan(
         return policy
     plugins = installed() if registry is None else registry
     if pipe is None:
-        return solved(calibration, policy, solver, plugins)
-    from otcache.planning_on_pipeline import Asked, searched
+        return solved_policy(calibration, policy, solver, plugins)
+    from otcache.planning_on_pipeline import PipelineSamples, searched
 
     size = BATCH_SIZE if batch_size is None else batch_size
-    asked = Asked(pipe, prompts, seeds, budgets, size, probe, progress, call)
-    return searched(calibration, policy, solver, plugins, asked).policy
+    samples = PipelineSamples(pipe, prompts, seeds, budgets, size, probe, progress, call)
+    return searched(calibration, policy, solver, plugins, samples).policy
 
 
 def check_pipe(
@@ -126,7 +127,7 @@ def check_pipe(
     pipe_name: str = "pipe=",
     solver_name: str = "solver=",
 ) -> None:
-    """See that nothing is given without what it is for.
+    """Check that nothing is given without what it is for.
 
     Args:
         pipe: None if there is none.
@@ -140,11 +141,9 @@ def check_pipe(
     """
     wants = next((name for name, value in given.items() if _is_given(value)), None)
     if pipe is None and wants:
-        raise OtcacheError(f"{wants} is for {pipe_name}: give that too, or leave {wants} out.")
+        raise OtcacheError(f"{wants} is for {pipe_name}: give that too, or omit {wants}.")
     if pipe is not None and solver is None:
-        raise OtcacheError(
-            f"{pipe_name} is for {solver_name}: give that too, or leave {pipe_name} out."
-        )
+        raise OtcacheError(f"{pipe_name} is for {solver_name}: give that too, or omit {pipe_name}.")
 
 
 def _is_given(value: object) -> bool:
@@ -192,7 +191,7 @@ def nodes_of(calibration: Calibration) -> Policy | None:
 
 
 def _at(policy: Policy, calibration: Calibration, budget: int) -> Schedule:
-    """What is interpolated at a budget, by the solver that the calibration was made with."""
+    """Return what is interpolated at a budget, by the solver that the calibration was made with."""
     steps = next((s.computed for s in calibration.between if s.budget == budget), None)
     return policy.schedule(budget) if steps is None else policy.interpolation.on(steps)
 
@@ -214,7 +213,7 @@ def doubtful(calibration: Calibration) -> dict[int, Schedule]:
 
 
 def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule, ...]:
-    """The ladder, and uniform reuse where interpolation cannot be trusted.
+    """Return the ladder, with uniform reuse where interpolation cannot be trusted.
 
     Between rungs nothing was measured, but what a schedule does to the recorded outputs is known. If one
     budget of a gap is doubtful, every budget of it becomes a rung, those that are doubtful with uniform
@@ -232,7 +231,7 @@ def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule,
 
 
 def _safe(schedule: Schedule, calibration: Calibration) -> Schedule:
-    """The schedule, or uniform reuse of its budget if the schedule is doubtful."""
+    """Return the schedule, or uniform reuse of its budget if the schedule is doubtful."""
     n = schedule.num_steps
     uniform = Schedule(n, uniform_steps(n, schedule.budget))
     own, other = (open_loop_error(s, calibration) for s in (schedule, uniform))
@@ -241,7 +240,7 @@ def _safe(schedule: Schedule, calibration: Calibration) -> Schedule:
 
 
 def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
-    """The schedule, or the rung next to it where it lies outside of them: it was never compared."""
+    """Return the schedule, or the rung next to it if it is outside of them: it was never compared."""
     if schedule.budget < kept[0].budget:
         return kept[0]
     return kept[-1] if schedule.budget > kept[-1].budget else schedule
@@ -254,8 +253,8 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
         = (\beta^\top H \beta)^{1/2}
 
     with v the recorded outputs, so as if computed steps did not feel the states that forecasts lead to;
-    R_t the impulses and H the Gram matrix of the calibration. Unweighted by branches. It tells what
-    is carried over wrongly, not which of two good schedules is better.
+    R_t the impulses and H the Gram matrix of the calibration. Unweighted by branches. It shows what
+    is interpolated wrongly, not which of two good schedules is better.
 
     Args:
         schedule: of N steps.
@@ -280,7 +279,7 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
 
 
 def proven(calibration: Calibration) -> list[Rung]:
-    r"""The rungs that were compared with uniform reuse, or need not be.
+    r"""Return the rungs that were compared with uniform reuse, or need not be.
 
     Where the allowance did not last for that, the best baseline e' of the nearest smaller rung B'
     bounds what would have been measured: a rung is kept if its error
@@ -288,7 +287,7 @@ def proven(calibration: Calibration) -> list[Rung]:
     .. math:: e_B \le m \, e' \, (B'/B)^2
 
     as if baselines fell like those of second order, which linear forecasts are, with m = 1/2 for the
-    doubt, and 1/4 on a single sample, which the fit has seen. All others are left out: between
+    doubt, and 1/4 on a single sample, which the fit has seen. All others are omitted: between
     their neighbours, which were compared, there is interpolation.
     """
     found: list[Rung] = []
@@ -305,9 +304,9 @@ def proven(calibration: Calibration) -> list[Rung]:
 
 
 def worthwhile(calibration: Calibration, rungs: list[Rung]) -> list[Rung]:
-    """Those of the rungs that do not spoil a run of few steps; all of them where there are more steps.
+    """Return the rungs that do not spoil a run of few steps; all of them where there are more steps.
 
-    Where the ladder has no rung of one step, its largest error stands for that.
+    If the ladder has no rung of one step, its largest error is taken for that.
     """
     if calibration.num_steps > FEW_STEPS:
         return rungs
@@ -316,7 +315,7 @@ def worthwhile(calibration: Calibration, rungs: list[Rung]) -> list[Rung]:
 
 
 def _one_step(calibration: Calibration) -> float:
-    """The error of computing the first step alone."""
+    """Return the error of computing the first step alone."""
     errors = {rung.schedule.budget: rung.error for rung in calibration.ladder}
     return errors.get(1, max(errors.values(), default=0.0))
 
@@ -333,11 +332,7 @@ def _why(calibration: Calibration) -> str:
     )
 
 
-#: What a calibration holds of what solvers need.
-MEASURED = frozenset(Need) - {Need.EVALUATOR, Need.DISPLACEMENTS}
-
-
-def solved(
+def solved_policy(
     calibration: Calibration, fitted: Policy, solver: str | ScheduleSolver, registry: Registry
 ) -> Policy:
     """Take the steps of every budget from a solver, and their forecasts from a fitted policy.
@@ -387,7 +382,7 @@ def problem_of(calibration: Calibration) -> ScheduleProblem:
 def _steps(
     solver: ScheduleSolver, problem: ScheduleProblem, name: str
 ) -> Iterator[tuple[int, tuple[int, ...] | None]]:
-    """Every budget from 2 to N - 1 and what is computed there; None where there is no schedule."""
+    """Yield every budget from 2 to N - 1 and what is computed there; None if there is no schedule."""
     budgets = range(2, problem.budget + 1)
     if solver.abilities.all_budgets:
         solutions = frontier_of(solver, problem, name)[1:]
@@ -415,38 +410,37 @@ def _why_not(name: str, missing: list[str], registry: Registry) -> str:
 
 
 def solution_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> Solution:
-    """What a solver finds.
+    """Return what a solver finds.
 
     Args:
-        solver: asked.
+        solver: of any package.
         problem: of one budget.
         name: of the solver, in messages.
 
     Raises:
-        PluginError: naming it, if it raises anything but an ``OtcacheError``, or answers with something
+        PluginError: naming it, if it raises anything but an ``OtcacheError``, or returns something
             other than a Solution of this N and budget.
     """
-    try:
-        found: object = solver.solve(problem)
-    except OtcacheError:
-        raise
-    except BaseException as error:
-        raise PluginError(f"solver {name!r} failed: {reason_of(error)}") from error
+    found = _solve(name, lambda: solver.solve(problem))
     return _checked(found, problem.num_steps, problem.budget, name)
 
 
 def frontier_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> list[Solution]:
-    """What a solver finds at the budgets 1 .. B; arguments and errors as :func:`solution_of`."""
-    try:
-        found = list(solver.frontier(problem))
-    except OtcacheError:
-        raise
-    except BaseException as error:
-        raise PluginError(f"solver {name!r} failed: {reason_of(error)}") from error
+    """Return what a solver finds at the budgets 1 .. B; arguments and errors as :func:`solution_of`."""
+    found = _solve(name, lambda: list(solver.frontier(problem)))
     if len(found) != problem.budget:
         wanted = f"{problem.budget} solutions, one a budget"
         raise PluginError(expected(f"frontier() of solver {name!r}", len(found), wanted))
     return [_checked(one, problem.num_steps, b, name) for b, one in enumerate(found, 1)]
+
+
+def _solve(name: str, solve: Callable[[], T]) -> T:
+    try:
+        return solve()
+    except OtcacheError:
+        raise
+    except BaseException as error:
+        raise PluginError(f"solver {name!r} failed: {reason_of(error)}") from error
 
 
 def _checked(found: object, num_steps: int, budget: int, name: str) -> Solution:

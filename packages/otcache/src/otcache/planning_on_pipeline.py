@@ -1,4 +1,4 @@
-"""The steps of any solver, measured on the pipeline, where they are better than what was there."""
+"""The steps of any solver, measured on the pipeline and kept where they are better than what was there."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration.contest import UNIFORM, Job, Ledger, clearly_below, log_errors
+from otcache.calibration.contest import UNIFORM, clearly_below, log_errors
 from otcache.calibration.recipe import FITTED, name_of, solver_of
-from otcache.calibration.record import Reproduced, reproduced, request_of
-from otcache.inspection import kept_table, price
+from otcache.calibration.record import (
+    NfeCount,
+    RecordedRuns,
+    RecordJob,
+    record_and_replay,
+    request_of,
+)
+from otcache.inspection import kept_table, nfe_text
 from otcache.planning import frontier_of, problem_of, solution_of
 from otcache.progress import Stages
 from otcache.running import choose
@@ -32,19 +38,19 @@ from otcache_core.transport import uniform_steps
 
 #: The policy's own schedule, among what is compared; beside ``UNIFORM`` and the solver by its name.
 OWN = "policy"
-#: One sample cannot tell a better schedule from a lucky one.
+#: One sample cannot distinguish a better schedule from a lucky one.
 FEWEST = 2
 
 
 @dataclass(frozen=True)
-class Asked:
+class PipelineSamples:
     """The pipeline, and what it is measured on.
 
     Args:
         pipe: a pipeline or loop, the one that was calibrated.
         prompts: samples, two at least with their seeds.
         seeds: as :func:`otcache.calibrate` takes them.
-        budgets: at which the solver is asked; None for those of the policy's ladder.
+        budgets: those to solve for; None for those of the policy's ladder.
         batch_size: samples in one pipeline call, at most.
         probe: name of a probe; None for the first that supports the pipeline.
         progress: show bars on standard error.
@@ -62,7 +68,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Measurement:
     """What was measured at one budget: geometric means over samples.
 
     Args:
@@ -87,7 +93,7 @@ class Searched:
     """
 
     policy: Policy
-    tried: tuple[Tried, ...]
+    tried: tuple[Measurement, ...]
     nfe: dict[str, int]
 
     @property
@@ -101,24 +107,24 @@ def searched(
     fitted: Policy,
     solver: str | ScheduleSolver,
     registry: Registry,
-    asked: Asked,
+    samples: PipelineSamples,
 ) -> Searched:
-    """Ask a solver at some budgets, and keep its steps where they measure clearly better.
+    """Solve for some budgets, and keep the steps that measure clearly better.
 
     A budget's schedule is the lower of the policy's own and uniform reuse, unless one of the solver's is
     below it by a standard error (:func:`otcache.calibration.contest.clearly_below`). The solver's steps run
     with the forecast that the policy has at that budget, with weights fitted to them in closed loop where the
     policy has fitted ones, and with the forecast that the solver gave them.
 
-    Who counts evaluations and is asked by name may spend those of the calibration, an equal part at each
-    budget; an object has the limits that it was made with.
+    A solver that counts evaluations and is given by name may spend as many as the calibration, an equal part
+    at each budget; an object has the limits that it was made with.
 
     Raises:
         OtcacheError: if there are fewer than two samples, no budget, or another number of steps.
         MismatchError: if it is not the pipeline that was calibrated.
     """
-    budgets = _budgets(fitted, asked.budgets)
-    bench, name = _opened(calibration, fitted, registry, asked), name_of(solver)
+    budgets = _budgets(fitted, samples.budgets)
+    bench, name = _opened(calibration, fitted, registry, samples), name_of(solver)
     share = sum(calibration.nfe.values()) // len(budgets)
     found = solver_of(
         registry,
@@ -134,10 +140,10 @@ def searched(
             tried.append(line)
             advance(len(tried), len(budgets))
     policy = msgspec.structs.replace(fitted, ladder=tuple(rungs[b] for b in sorted(rungs)))
-    made = Searched(policy, tuple(tried), dict(bench.ledger.nfe))
+    made = Searched(policy, tuple(tried), dict(bench.spent.nfe))
     rows = {line.budget: (line.errors, line.kept) for line in tried}
     bench.stages.table(kept_table(rows, bench.objective, bench.evaluator.num_samples))
-    bench.stages.say(f"solver {name!r} cost {price(made.nfe)}")
+    bench.stages.say(f"solver {name!r} cost {nfe_text(made.nfe)}")
     return made
 
 
@@ -150,28 +156,32 @@ def _budgets(fitted: Policy, asked: Iterable[int] | None) -> list[int]:
     return budgets
 
 
-def _opened(calibration: Calibration, fitted: Policy, registry: Registry, asked: Asked) -> _Bench:
+def _opened(
+    calibration: Calibration, fitted: Policy, registry: Registry, samples: PipelineSamples
+) -> _Bench:
     """Record the samples on the pipeline that was calibrated."""
-    n, stages, ledger = calibration.num_steps, Stages(asked.progress), Ledger()
-    probe = choose(registry, "probes", asked.pipe, asked.probe)
+    n, stages, spent = calibration.num_steps, Stages(samples.progress), NfeCount()
+    probe = choose(registry, "probes", samples.pipe, samples.probe)
     steps = calibration.provenance.get("inference_steps") or n
     request = request_of(
-        probe, asked.pipe, asked.prompts, asked.seeds, steps, asked.call, asked.batch_size
+        probe, samples.pipe, samples.prompts, samples.seeds, steps, samples.call, samples.batch_size
     )
     if len(request.seeds) < FEWEST:
         advice = "give several prompts, or one with several seeds."
         raise OtcacheError(expected("prompts", "one sample", "two samples at least", advice))
-    facts = probe.provenance(asked.pipe, request) | {"num_steps": None}
+    facts = probe.provenance(samples.pipe, request) | {"num_steps": None}
     for difference in fitted.check(facts):
         notify(difference)
-    job = Job(probe, asked.pipe, request, None, stages, ledger, lambda made: _same(made, n))
-    measured = reproduced(job)
-    if not same_grid(measured.evaluator.grid, calibration.grid):
+    job = RecordJob(
+        probe, samples.pipe, request, None, stages, spent, lambda made: _check_steps(made, n)
+    )
+    runs = record_and_replay(job)
+    if not same_grid(runs.evaluator.grid, calibration.grid):
         raise MismatchError("the noise levels are not those that were calibrated: calibrate again.")
-    return _Bench(calibration, fitted, registry, measured, stages, ledger)
+    return _Bench(calibration, fitted, registry, runs, stages, spent)
 
 
-def _same(made: int, calibrated: int) -> None:
+def _check_steps(made: int, calibrated: int) -> None:
     if made != calibrated:
         raise MismatchError(
             f"the pipeline makes {made} steps, and {calibrated} were calibrated: calibrate again."
@@ -185,17 +195,17 @@ class _Bench:
     calibration: Calibration
     fitted: Policy
     registry: Registry
-    measured: Reproduced
+    runs: RecordedRuns
     stages: Stages
-    ledger: Ledger
+    spent: NfeCount
 
     @property
     def evaluator(self) -> Evaluator:
-        return self.measured.evaluator
+        return self.runs.evaluator
 
     @cached_property
     def objective(self) -> str:
-        """The calibration's, where there is still one of that name."""
+        """The calibration's fidelity, if there is still an error of that name."""
         offered, own = self.evaluator.objectives, self.calibration.fidelity
         return own if own in offered else offered[0]
 
@@ -203,22 +213,22 @@ class _Bench:
     def fits(self) -> bool:
         """Whether weights are fitted, as those of the policy were."""
         rules = {schedule.forecaster for schedule in self.fitted.ladder}
-        return FITTED in rules and not self.measured.unfitted
+        return FITTED in rules and not self.runs.unfitted
 
     def solutions(
         self, solver: ScheduleSolver, budgets: Sequence[int], name: str
     ) -> Iterator[tuple[int, Schedule | None]]:
-        """What the solver finds at each budget; None where it finds nothing."""
+        """Yield what the solver finds at each budget; None if it finds nothing."""
         needs = solver.abilities.needs
         problem = problem_of(self.calibration)
         if Need.EVALUATOR in needs:
             problem = replace(problem, evaluator=self.evaluator)
         problem = replace(problem, budget=budgets[-1], displacements=cache(self._displacements))
         if solver.abilities.all_budgets:
-            self.ledger.stage = "solver"
+            self.spent.stage = "solver"
             frontier = frontier_of(solver, problem, name)
         for budget in budgets:
-            self.ledger.stage = "solver"
+            self.spent.stage = "solver"
             if solver.abilities.all_budgets:
                 yield budget, frontier[budget - 1].schedule
                 continue
@@ -227,9 +237,11 @@ class _Bench:
                 one = replace(one, reference=self.fitted.schedule(budget))
             yield budget, solution_of(solver, one, name).schedule
 
-    def settled(self, budget: int, found: Schedule | None, name: str) -> tuple[Schedule, Tried]:
-        """The schedule of a budget that is kept, and what was measured."""
-        self.ledger.stage = "comparison"
+    def settled(
+        self, budget: int, found: Schedule | None, name: str
+    ) -> tuple[Schedule, Measurement]:
+        """Return the schedule of a budget that is kept, and what was measured."""
+        self.spent.stage = "comparison"
         n, own = self.calibration.num_steps, self.fitted.schedule(budget)
         uniform = Schedule(n, uniform_steps(n, budget))
         theirs = [] if found is None else [self.fitted.interpolation.on(found.computed), found]
@@ -243,7 +255,7 @@ class _Bench:
         errors = {OWN: mean[own], UNIFORM: mean[uniform]} | ({name: mean[best]} if theirs else {})
         wins = clearly_below(logs[best], logs[start])
         kept = name if wins else OWN if start == own else UNIFORM
-        line = Tried(budget, {key: float(np.exp(log)) for key, log in errors.items()}, kept)
+        line = Measurement(budget, {key: float(np.exp(log)) for key, log in errors.items()}, kept)
         return best if wins else start, line
 
     def _logs(
@@ -255,4 +267,4 @@ class _Bench:
     def _displacements(self) -> Displacements:
         name = self.registry.own("cost_models", "displacement")
         model = self.registry.create("cost_models", name)
-        return model.displacements(self.measured.trajectories, self.evaluator)
+        return model.displacements(self.runs.trajectories, self.evaluator)

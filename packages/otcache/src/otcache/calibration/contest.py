@@ -1,180 +1,28 @@
-"""Which schedule of a budget is kept: candidates run beside each other, and beside baselines."""
+"""Which schedule of a budget is kept: candidates run beside each other, and beside baselines.
+
+:class:`Workbench` runs them: the recorded samples with all that measures schedules on them. :func:`best_of`
+compares fitted schedules of a budget, :func:`settle_ladder` the best of them with four baselines.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibration.recipe import FITTED, Recipe, cost_model_of
-from otcache.calibration.store import Store
+from otcache.calibration.record import NfeCount, RecordedRuns
 from otcache.progress import Stages
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.calibration import Candidate, Rung
-from otcache_core.contracts import (
-    CostModel,
-    Drift,
-    Evaluation,
-    Evaluator,
-    FeatureProbe,
-    SampleRequest,
-)
+from otcache_core.contracts import CostModel, Drift, Evaluation, Evaluator, ForwardingEvaluator
+from otcache_core.errors import expected
 from otcache_core.plugins import Registry
-from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.transport import uniform_steps
-
-#: What a solver found at a budget between two schedules.
-Solved = dict[tuple[int, Schedule, Schedule], Schedule | None]
-
-
-@dataclass
-class Ledger:
-    """Denoiser evaluations spent, by stage."""
-
-    stage: str = "record"
-    nfe: dict[str, int] = field(default_factory=dict)
-
-    def spend(self, nfe: int) -> None:
-        """Add to the current stage."""
-        self.nfe[self.stage] = self.nfe.get(self.stage, 0) + nfe
-
-
-@dataclass
-class Workbench:
-    """What every stage works with."""
-
-    recipe: Recipe
-    registry: Registry
-    evaluator: Evaluator
-    trajectories: Sequence[Trajectory]
-    stages: Stages
-    ledger: Ledger
-    objective: str
-    fidelity: str
-    fit: bool
-    solved: Solved = field(default_factory=dict)
-
-    @property
-    def num_steps(self) -> int:
-        """N."""
-        return self.trajectories[0].num_steps
-
-    @property
-    def rule(self) -> str:
-        """The forecaster of a rung that no baseline won."""
-        chosen = self.recipe.forecaster
-        return "reuse" if chosen == FITTED and not self.fit else chosen
-
-    def forecast(self, schedule: Schedule) -> Schedule:
-        """The schedule by the recipe's forecaster; itself where weights are fitted while it runs."""
-        chosen = self.recipe.forecaster
-        return schedule if chosen == FITTED else forecast_by(chosen, schedule)
-
-    @cached_property
-    def searched(self) -> Evaluator:
-        """What a search measures plain schedules on: each runs as the recipe's forecaster makes it."""
-        chosen = self.recipe.forecaster
-        return self.evaluator if chosen == FITTED else Forecasting(self.evaluator, chosen)
-
-    @cached_property
-    def cost_model(self) -> CostModel:
-        """What prices spans."""
-        samples = min(self.recipe.cost_samples, len(self.trajectories))
-        return cost_model_of(self.registry, self.recipe.cost_model, samples=samples)
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What is recorded, by what, and where it is kept.
-
-    Args:
-        probe: records.
-        target: what it records.
-        request: samples, as the probe takes them.
-        store: remembers finished work; None keeps nothing.
-        stages: shows progress.
-        ledger: counts evaluations.
-        begun: called with N as soon as the first run tells it; raises to stop.
-    """
-
-    probe: FeatureProbe
-    target: Any
-    request: SampleRequest
-    store: Store | None
-    stages: Stages
-    ledger: Ledger
-    begun: Callable[[int], object]
-
-
-def forecast_by(forecaster: str, schedule: Schedule) -> Schedule:
-    """The steps of a schedule under another forecaster, which holds no weights."""
-    return Schedule(schedule.num_steps, schedule.computed, forecaster)
-
-
-@final
-class Forecasting(Evaluator):
-    """Hands schedules that reuse on to another evaluator as ones that forecast.
-
-    A search tries steps and knows no forecasts but reuse and fitted ones; so what it asks for is measured
-    as it will run. Results carry the schedules that were asked for.
-
-    Args:
-        inner: measures.
-        forecaster: name of one that needs no weights.
-    """
-
-    def __init__(self, inner: Evaluator, forecaster: str) -> None:
-        self._inner, self._forecaster = inner, forecaster
-
-    @property
-    def grid(self) -> NDArray[np.float64]:
-        return self._inner.grid
-
-    @property
-    def num_samples(self) -> int:
-        return self._inner.num_samples
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        return self._inner.objectives
-
-    @property
-    def recurrence(self) -> Recurrence | NotLinear:
-        return self._inner.recurrence
-
-    @property
-    def largest_batch(self) -> int:
-        return self._inner.largest_batch
-
-    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
-        return self._inner.replay(samples)
-
-    def evaluate(
-        self,
-        schedules: Sequence[Schedule],
-        *,
-        objective: str | None = None,
-        samples: Sequence[int] | None = None,
-        fit: bool = False,
-    ) -> Evaluation:
-        asked = [self._own(s) for s in schedules]
-        done = self._inner.evaluate(asked, objective=objective, samples=samples, fit=fit)
-        return done if fit else replace(done, schedules=tuple(schedules))
-
-    def drift(
-        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
-    ) -> Drift:
-        return self._inner.drift([self._own(s) for s in schedules], samples=samples)
-
-    def _own(self, schedule: Schedule) -> Schedule:
-        reuses = schedule.forecaster == "reuse"
-        return forecast_by(self._forecaster, schedule) if reuses else schedule
-
 
 #: The baseline that is measured first and at every rung: a rung without it is not kept.
 UNIFORM = "uniform, reuse"
@@ -191,190 +39,124 @@ UNSEEN = 2.0
 HELD_BACK = 0.5
 
 
-def baselines(schedule: Schedule) -> dict[str, Schedule]:
-    """The four baselines of a schedule, by name; equal ones where its steps are uniform."""
-    n, computed = schedule.num_steps, schedule.computed
-    steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
-    made = {}
-    for name in BASELINES:
-        where, rule = name.split(", ")
-        made[name] = Schedule(n, steps[where], rule)
-    return made
-
-
-def screening_samples(num_samples: int) -> tuple[int, ...]:
-    """A quarter of the samples, two at least where there are two, spread over prompts and seeds.
-
-    Samples stand prompt after prompt, so evenly spaced ones may all be of one seed: each next one is
-    taken one further on.
-    """
-    few = min(num_samples, max(2, -(-num_samples // 4)))
-    stride = num_samples // few
-    return tuple(i * stride + i % stride for i in range(few))
-
-
-def cost(schedule: Schedule, samples: int) -> int:
-    """Denoiser evaluations of a run, at most: the steps before the first skipped one are known."""
-    known = next((t for t, k in enumerate(schedule.computed) if k != t), schedule.budget)
-    return (schedule.budget - known) * samples
-
-
 @dataclass
-class Allowance:
-    """What is left of the evaluations for this stage, and what of it is held back.
-
-    Where little is left, the largest rungs are the ones that are left without: baselines win where
-    few steps are computed. So rungs spend from the smallest up, but for what it costs to screen
-    ``UNIFORM`` at the larger ones, up to a half of the whole.
+class Workbench:
+    """What every stage works with.
 
     Args:
-        left: evaluations.
-        screens: what screening ``UNIFORM`` costs at each rung, smallest first.
+        recipe: resolved for N steps.
+        registry: where plugins come from.
+        runs: the recorded samples.
+        stages: shows progress.
+        spent: counts evaluations.
+        solved: what a solver found at a budget between two schedules.
     """
 
-    left: int
-    screens: Sequence[int]
-    rung: int = 0
+    recipe: Recipe
+    registry: Registry
+    runs: RecordedRuns
+    stages: Stages
+    spent: NfeCount
+    solved: dict[tuple[int, Schedule, Schedule], Schedule | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sums = np.cumsum(self.screens) if len(self.screens) else np.zeros(0)
-        self._held = [
-            c if s <= HELD_BACK * self.left else 0 for c, s in zip(self.screens, sums, strict=True)
-        ]
+        self.objective = self._offered("objective", self.recipe.objective, "lpips")
+        self.fidelity = self._offered("fidelity", self.recipe.fidelity, "rmse")
+        self.fit = not self.runs.unfitted and self.recipe.forecaster == FITTED
+
+    def _offered(self, what: str, wanted: str | None, default: str) -> str:
+        """Return the error of the recipe, else the default, else the first that the evaluator has."""
+        offered = self.evaluator.objectives
+        if wanted is None:
+            return default if default in offered else offered[0]
+        if wanted not in offered:
+            raise OtcacheError(expected(what, wanted, f"one of {', '.join(offered)}"))
+        return wanted
 
     @property
-    def free(self) -> int:
-        """What the present rung may spend."""
-        return self.left - sum(self._held[self.rung + 1 :])
+    def evaluator(self) -> Evaluator:
+        """Measures schedules on the samples."""
+        return self.runs.evaluator
 
-    def affords(self, costs: Mapping[Schedule, int]) -> list[Schedule]:
-        """Those of the schedules that can be paid for, in their order, up to the first that cannot."""
-        sums = np.cumsum(list(costs.values()))
-        return [s for s, total in zip(costs, sums, strict=True) if total <= self.free]
+    @property
+    def trajectories(self) -> Sequence[Trajectory]:
+        """One a sample."""
+        return self.runs.trajectories
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return self.trajectories[0].num_steps
+
+    @property
+    def rule(self) -> str:
+        """The forecaster of a rung that no baseline won."""
+        chosen = self.recipe.forecaster
+        return "reuse" if chosen == FITTED and not self.fit else chosen
+
+    def forecast(self, schedule: Schedule) -> Schedule:
+        """Return the schedule with the recipe's forecaster; itself where weights are fitted while it runs."""
+        chosen = self.recipe.forecaster
+        return schedule if chosen == FITTED else forecast_by(chosen, schedule)
+
+    @cached_property
+    def searched(self) -> Evaluator:
+        """What a search measures plain schedules on: each runs as the recipe's forecaster makes it."""
+        chosen = self.recipe.forecaster
+        return self.evaluator if chosen == FITTED else Forecasting(self.evaluator, chosen)
+
+    @cached_property
+    def cost_model(self) -> CostModel:
+        """What measures the costs of spans."""
+        samples = min(self.recipe.cost_samples, len(self.trajectories))
+        return cost_model_of(self.registry, self.recipe.cost_model, samples=samples)
+
+    def allowance(self, stage: str, runs: float) -> int:
+        """Begin a stage, and return the evaluations of so many full runs a sample."""
+        self.spent.stage = stage
+        self.spent.spend(0)
+        return int(runs * self.num_steps * len(self.trajectories))
 
 
-def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
-    """Stage 4: at every rung keep a baseline where the fitted schedule is above it.
-
-    The four baselines run on a quarter of the samples, and on the others those that are below twice
-    the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
-    them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
-    best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
-    standard error of the paired difference or by half. Where the allowance is spent before a baseline
-    has run on all samples, it wins only below half of what it is compared with. With one sample,
-    which the fit has seen, a fitted schedule is kept only below half of every baseline (a quarter
-    where one is missing).
-
-    Where the recipe's allowance does not last, baselines are missing in the rung's table; see
-    :func:`otcache.planning.proven` for what becomes of a rung without any.
-    """
-    bench.ledger.stage = "candidates"
-    bench.ledger.spend(0)
-    n = len(bench.trajectories)
-    few = len(screening_samples(n))
-    allowance = Allowance(
-        int(bench.recipe.candidate_runs * bench.num_steps * n),
-        [cost(baselines(c.schedule)[UNIFORM], few) for c in contenders],
-    )
-    rungs = []
-    with bench.stages.stage("comparing candidates", len(contenders)) as advance:
-        for allowance.rung, contender in enumerate(contenders):
-            rungs.append(Contest(bench, contender, allowance).settle())
-            advance(allowance.rung + 1, len(contenders))
-    return rungs
+def forecast_by(forecaster: str, schedule: Schedule) -> Schedule:
+    """Return the steps of a schedule with another forecaster, which holds no weights."""
+    return Schedule(schedule.num_steps, schedule.computed, forecaster)
 
 
-@dataclass
-class Contest:
-    """One rung: a fitted schedule beside its baselines.
+class Forecasting(ForwardingEvaluator):
+    """Give schedules that reuse to another evaluator as ones that forecast.
+
+    A search tries steps and knows no forecasts but reuse and fitted ones; so what it tries is measured
+    as it will run. Results carry the schedules that were given.
 
     Args:
-        bench: what runs them.
-        contender: the best fitted schedule.
-        allowance: paid from.
+        inner: measures.
+        forecaster: name of one that needs no weights.
     """
 
-    bench: Workbench
-    contender: Contender
-    allowance: Allowance
-    _logs: dict[Schedule, NDArray[np.float64]] = field(default_factory=dict)
+    def __init__(self, inner: Evaluator, forecaster: str) -> None:
+        self.inner, self._forecaster = inner, forecaster
 
-    def settle(self) -> Rung:
-        """Measure what the allowance affords, and keep the best."""
-        own, made = self.contender, baselines(self.contender.schedule)
-        self._logs[own.schedule] = own.logs  # reuse itself where nothing could be fitted
-        n = len(own.logs)
-        few = screening_samples(n)
-        self._run([s for s in made.values() if s not in self._logs], few)
-        self._run(self._threatening(), [i for i in range(n) if i not in few])
-        known = {name: s for name, s in made.items() if s in self._logs}
-        table = own.candidates | {name: self._entry(s) for name, s in known.items()}
-        winner, schedule = self._best(known)
-        uniform = known.get(UNIFORM)
-        if uniform and self._whole(uniform) and not self._clearly_below(schedule, uniform):
-            winner, schedule = UNIFORM, uniform
-        error = table[winner].error
-        assert error is not None
-        return Rung(schedule, error, winner, table)
+    def evaluate(
+        self,
+        schedules: Sequence[Schedule],
+        *,
+        objective: str | None = None,
+        samples: Sequence[int] | None = None,
+        fit: bool = False,
+    ) -> Evaluation:
+        made = self._forecast(schedules)
+        done = self.inner.evaluate(made, objective=objective, samples=samples, fit=fit)
+        return done if fit else replace(done, schedules=tuple(schedules))
 
-    def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
-        """The lowest of the fitted schedule, if it may count as such, and the baselines known."""
-        own = self.contender
-        doubt = 1 if len(known) == len(BASELINES) else 2
-        best = 0.0
-        if len(own.logs) == 1 and own.schedule.forecaster == "fitted" and known:
-            best = doubt * math.log(UNSEEN)
-        winner, schedule = own.name, own.schedule
-        for name, baseline in known.items():
-            ratio, whole = self._ratio(baseline), self._whole(baseline)
-            if ratio < best and (whole or ratio < math.log(SCREENED_ONLY)):
-                winner, schedule, best = name, baseline, ratio
-        return winner, schedule
+    def drift(
+        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
+    ) -> Drift:
+        return self.inner.drift(self._forecast(schedules), samples=samples)
 
-    def _whole(self, schedule: Schedule) -> bool:
-        """Whether a schedule ran on all samples."""
-        return not np.isnan(self._logs[schedule]).any()
-
-    def _clearly_below(self, schedule: Schedule, uniform: Schedule) -> bool:
-        """Whether uniform reuse gives way to a schedule that is lower in mean."""
-        a, b = self._logs[schedule], self._logs[uniform]
-        both = ~np.isnan(a) & ~np.isnan(b)
-        a, b = a[both], b[both]
-        if len(a) == 1 or schedule == uniform or b.mean() - a.mean() >= math.log(SCREENED_OUT):
-            return True
-        return clearly_below(a, b)
-
-    def _run(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> None:
-        """Run what can be paid for, in one question."""
-        chosen = self.allowance.affords(
-            {s: cost(s, len(samples)) for s in dict.fromkeys(schedules)}
-        )
-        if not chosen or not samples:
-            return
-        bench, n = self.bench, len(self.contender.logs)
-        done = bench.evaluator.evaluate(
-            chosen, objective=bench.fidelity, samples=samples if len(samples) < n else None
-        )
-        self.allowance.left -= done.nfe
-        for schedule, logs in zip(chosen, log_errors(done.errors), strict=True):
-            self._logs.setdefault(schedule, np.full(n, np.nan))[list(samples)] = logs
-
-    def _threatening(self) -> list[Schedule]:
-        """Baselines that are below twice the best on what they were screened on, lowest first."""
-        ratios = {s: self._ratio(s) for s in self._logs}
-        limit = min(ratios.values()) + math.log(SCREENED_OUT)
-        partly = [s for s, r in ratios.items() if r < limit and np.isnan(self._logs[s]).any()]
-        return sorted(partly, key=lambda s: ratios[s])
-
-    def _ratio(self, schedule: Schedule) -> float:
-        """Mean log error over the fitted schedule's, on the samples that both ran on."""
-        logs = self._logs[schedule]
-        ran = ~np.isnan(logs)
-        return float((logs[ran] - self.contender.logs[ran]).mean())
-
-    def _entry(self, schedule: Schedule) -> Candidate:
-        ratio, ran = self._ratio(schedule), int((~np.isnan(self._logs[schedule])).sum())
-        return Candidate(self.contender.error * math.exp(ratio) if ratio < math.inf else None, ran)
+    def _forecast(self, schedules: Iterable[Schedule]) -> list[Schedule]:
+        name = self._forecaster
+        return [forecast_by(name, s) if s.forecaster == "reuse" else s for s in schedules]
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,7 +181,7 @@ class Contender:
         return float(np.exp(self.logs.mean()))
 
 
-def compare(
+def best_of(
     bench: Workbench, candidates: Mapping[str, Schedule], variants: Sequence[Schedule] = ()
 ) -> Contender:
     """Run every schedule, with its weights fitted on the way, and keep the best.
@@ -435,24 +217,206 @@ def compare(
             f"every schedule of budget {unique[0].budget} broke the run: NaN or infinity."
         )
     row = {schedule.computed: at for at, schedule in enumerate(unique)}
-    table = {name: measured(logs[row[schedule.computed]]) for name, schedule in named.items()}
+    table = {name: candidate(logs[row[schedule.computed]]) for name, schedule in named.items()}
     return Contender(done.schedules[best], first[unique[best].computed], logs[best], table)
 
 
+def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
+    """Run stage 4: at every rung keep a baseline if the fitted schedule is above it.
+
+    The four baselines run on a quarter of the samples, and on the others those that are below twice
+    the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
+    them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
+    best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
+    standard error of the paired difference or by half. Where the allowance is spent before a baseline
+    has run on all samples, it wins only below half of what it is compared with. With one sample,
+    which the fit has seen, a fitted schedule is kept only below half of every baseline (a quarter
+    where one is missing).
+
+    Where the recipe's allowance does not last, baselines are missing in the rung's table; see
+    :func:`otcache.planning.proven` for what becomes of a rung without any.
+    """
+    left = bench.allowance("candidates", bench.recipe.candidate_runs)
+    few = len(screening_samples(len(bench.trajectories)))
+    screens = [cost(baselines(c.schedule)[UNIFORM], few) for c in contenders]
+    allowance = Allowance(left, screens)
+    rungs = []
+    with bench.stages.stage("comparing candidates", len(contenders)) as advance:
+        for allowance.rung, contender in enumerate(contenders):
+            rungs.append(Contest(bench, contender, allowance).settle())
+            advance(allowance.rung + 1, len(contenders))
+    return rungs
+
+
+@dataclass
+class Contest:
+    """One rung: a fitted schedule beside its baselines.
+
+    Args:
+        bench: what runs them.
+        contender: the best fitted schedule.
+        allowance: evaluations that may be spent.
+    """
+
+    bench: Workbench
+    contender: Contender
+    allowance: Allowance
+    _logs: dict[Schedule, NDArray[np.float64]] = field(default_factory=dict)
+
+    def settle(self) -> Rung:
+        """Measure what the allowance affords, and keep the best."""
+        own, made = self.contender, baselines(self.contender.schedule)
+        self._logs[own.schedule] = own.logs  # reuse itself where nothing could be fitted
+        n = len(own.logs)
+        few = screening_samples(n)
+        self._run([s for s in made.values() if s not in self._logs], few)
+        self._run(self._threatening(), [i for i in range(n) if i not in few])
+        known = {name: s for name, s in made.items() if s in self._logs}
+        table = own.candidates | {name: self._entry(s) for name, s in known.items()}
+        winner, schedule = self._best(known)
+        uniform = known.get(UNIFORM)
+        if uniform and self._whole(uniform) and not self._clearly_below(schedule, uniform):
+            winner, schedule = UNIFORM, uniform
+        error = table[winner].error
+        assert error is not None
+        return Rung(schedule, error, winner, table)
+
+    def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
+        """Return the lowest of the fitted schedule, if it may count as such, and the baselines known."""
+        own = self.contender
+        doubt = 1 if len(known) == len(BASELINES) else 2
+        best = 0.0
+        if len(own.logs) == 1 and own.schedule.forecaster == "fitted" and known:
+            best = doubt * math.log(UNSEEN)
+        winner, schedule = own.name, own.schedule
+        for name, baseline in known.items():
+            ratio, whole = self._ratio(baseline), self._whole(baseline)
+            if ratio < best and (whole or ratio < math.log(SCREENED_ONLY)):
+                winner, schedule, best = name, baseline, ratio
+        return winner, schedule
+
+    def _whole(self, schedule: Schedule) -> bool:
+        """Return whether a schedule ran on all samples."""
+        return not np.isnan(self._logs[schedule]).any()
+
+    def _clearly_below(self, schedule: Schedule, uniform: Schedule) -> bool:
+        """Return whether uniform reuse gives way to a schedule that is lower in mean."""
+        a, b = self._logs[schedule], self._logs[uniform]
+        both = ~np.isnan(a) & ~np.isnan(b)
+        a, b = a[both], b[both]
+        if len(a) == 1 or schedule == uniform or b.mean() - a.mean() >= math.log(SCREENED_OUT):
+            return True
+        return clearly_below(a, b)
+
+    def _run(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> None:
+        """Run what the allowance covers, in one evaluation."""
+        chosen = self.allowance.affords(
+            {s: cost(s, len(samples)) for s in dict.fromkeys(schedules)}
+        )
+        if not chosen or not samples:
+            return
+        bench, n = self.bench, len(self.contender.logs)
+        done = bench.evaluator.evaluate(
+            chosen, objective=bench.fidelity, samples=samples if len(samples) < n else None
+        )
+        self.allowance.left -= done.nfe
+        for schedule, logs in zip(chosen, log_errors(done.errors), strict=True):
+            self._logs.setdefault(schedule, np.full(n, np.nan))[list(samples)] = logs
+
+    def _threatening(self) -> list[Schedule]:
+        """Return baselines below twice the best on what they were screened on, lowest first."""
+        ratios = {s: self._ratio(s) for s in self._logs}
+        limit = min(ratios.values()) + math.log(SCREENED_OUT)
+        partly = [s for s, r in ratios.items() if r < limit and np.isnan(self._logs[s]).any()]
+        return sorted(partly, key=lambda s: ratios[s])
+
+    def _ratio(self, schedule: Schedule) -> float:
+        """Return the mean log error over the fitted schedule's, on the samples that both ran on."""
+        logs = self._logs[schedule]
+        ran = ~np.isnan(logs)
+        return float((logs[ran] - self.contender.logs[ran]).mean())
+
+    def _entry(self, schedule: Schedule) -> Candidate:
+        ratio, ran = self._ratio(schedule), int((~np.isnan(self._logs[schedule])).sum())
+        return Candidate(self.contender.error * math.exp(ratio) if ratio < math.inf else None, ran)
+
+
+@dataclass
+class Allowance:
+    """What is left of the evaluations for this stage, and what of it is held back.
+
+    Where little is left, the largest rungs go without: baselines win where
+    few steps are computed. So rungs spend from the smallest up, but for what it costs to screen
+    ``UNIFORM`` at the larger ones, up to a half of the whole.
+
+    Args:
+        left: evaluations.
+        screens: what screening ``UNIFORM`` costs at each rung, smallest first.
+    """
+
+    left: int
+    screens: Sequence[int]
+    rung: int = 0
+
+    def __post_init__(self) -> None:
+        sums = np.cumsum(self.screens) if len(self.screens) else np.zeros(0)
+        self._held = [
+            c if s <= HELD_BACK * self.left else 0 for c, s in zip(self.screens, sums, strict=True)
+        ]
+
+    @property
+    def free(self) -> int:
+        """Evaluations that the present rung may spend."""
+        return self.left - sum(self._held[self.rung + 1 :])
+
+    def affords(self, costs: Mapping[Schedule, int]) -> list[Schedule]:
+        """Return the schedules that the allowance covers, up to the first that it does not."""
+        sums = np.cumsum(list(costs.values()))
+        return [s for s, total in zip(costs, sums, strict=True) if total <= self.free]
+
+
+def baselines(schedule: Schedule) -> dict[str, Schedule]:
+    """Return the four baselines of a schedule, by name; equal ones where its steps are uniform."""
+    n, computed = schedule.num_steps, schedule.computed
+    steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
+    made = {}
+    for name in BASELINES:
+        where, rule = name.split(", ")
+        made[name] = Schedule(n, steps[where], rule)
+    return made
+
+
+def screening_samples(num_samples: int) -> tuple[int, ...]:
+    """Return a quarter of the samples, two at least where there are two, spread over prompts and seeds.
+
+    Samples come prompt after prompt, so evenly spaced ones may all be of one seed: each next one is
+    taken one further on.
+    """
+    few = min(num_samples, max(2, -(-num_samples // 4)))
+    stride = num_samples // few
+    return tuple(i * stride + i % stride for i in range(few))
+
+
+def cost(schedule: Schedule, samples: int) -> int:
+    """Return the denoiser evaluations of a run, at most: the steps before the first skipped one are known."""
+    known = next((t for t, k in enumerate(schedule.computed) if k != t), schedule.budget)
+    return (schedule.budget - known) * samples
+
+
 def log_errors(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logarithm of errors, from 1e-12 up; infinite where a run broke."""
+    """Return the logarithm of errors, from 1e-12 up; infinite where a run broke."""
     floored = np.where(np.isfinite(errors), np.maximum(errors, 1e-12), np.inf)
     return np.asarray(np.log(floored))
 
 
-def measured(logs: NDArray[np.float64]) -> Candidate:
-    """The entry of a candidate with these logarithms of its error, one a sample."""
+def candidate(logs: NDArray[np.float64]) -> Candidate:
+    """Return the entry of a candidate with these logarithms of its error, one a sample."""
     error = float(np.exp(logs.mean()))
     return Candidate(error if np.isfinite(error) else None, len(logs))
 
 
 def clearly_below(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    r"""Whether a is below b in mean by more than one standard error of the paired difference.
+    r"""Return whether a is below b in mean by more than one standard error of the paired difference.
 
     .. math:: \overline{a - b} < -\sqrt{\mathrm{var}(a - b) / n}
 

@@ -214,26 +214,27 @@ def solver_of(registry: Registry, choice: str | ScheduleSolver, **offered: Any) 
         choice: a name, or a solver, which is used as it is.
         offered: options for a solver by name: those that it takes and its plugin does not set.
     """
-    solver = (
-        choice if not isinstance(choice, str) else _create(registry, "solvers", choice, offered)
-    )
-    return solver  # type: ignore[no-any-return]  # of the kind that was asked for
+    if not isinstance(choice, str):
+        return choice
+    name, taken = _found(registry, "solvers", choice, offered)
+    return registry.create("solvers", name, **taken)
 
 
 def cost_model_of(registry: Registry, choice: str | CostModel, **offered: Any) -> CostModel:
     """Return the cost model that was chosen; arguments as :func:`solver_of`."""
     if not isinstance(choice, str):
         return choice
-    model: CostModel = _create(registry, "cost_models", choice, offered)
-    return model
+    name, taken = _found(registry, "cost_models", choice, offered)
+    return registry.create("cost_models", name, **taken)
 
 
-def _create(registry: Registry, kind: str, choice: str, offered: dict[str, Any]) -> Any:
+def _found(
+    registry: Registry, kind: str, choice: str, offered: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
     name = (registry.own if choice in OUR_DEFAULTS else registry.resolve)(kind, choice)
-    known = inspect.signature(registry.get(kind, name)).parameters
+    known = inspect.signature(registry.get(kind, name)).parameters.keys()
     own = next(o for o in registry.known(kind) if name == o.qualified_name).info.options
-    taken = {key: value for key, value in offered.items() if key in known and key not in own}
-    return registry.create(kind, name, **taken)
+    return name, {key: value for key, value in offered.items() if key in known - own.keys()}
 
 
 def proposers(recipe: Recipe, registry: Registry) -> dict[str, ScheduleSolver]:

@@ -1,4 +1,8 @@
-"""What a calibration has finished so far, so that an interrupted one resumes to the same result."""
+"""What a calibration has finished so far, so that an interrupted one resumes to the same result.
+
+:class:`Store` is its folder: recorded samples, facts, and the log of evaluations. A line that a kill cut
+short is cut off with a notice and measured again; anything else that is not as it was written is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
-from otcache_core.contracts import Drift, Evaluation, Evaluator
+from otcache_core.contracts import Evaluation
 from otcache_core.errors import expected, shortened
 from otcache_core.notices import notify
+from otcache_core.samples import digest
 from otcache_core.storage.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.storage.files import (
     MAX_BYTES,
@@ -34,14 +38,9 @@ from otcache_core.storage.recordings import MEMORY_BYTES, check_space, mapped
 T = TypeVar("T")
 _LOG, _RUN = "evaluations.jsonl", "run"
 _DELETE = "Delete the file"
+_DELETE_LINE = "Delete the line, and what it held is measured again."
 _UNREADABLE = "an unreadable identity.json"
 _REMEDY = "delete it if the folder is of this very calibration, or choose another folder"
-
-
-def digest(data: Any) -> str:
-    """A short stable hash of plain data."""
-    text = json.dumps(data, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Store:
@@ -238,116 +237,6 @@ def _named(fact: str) -> str:
     return f"{fact.replace(' ', '-')}.mark"
 
 
-class StoredEvaluator(Evaluator):
-    """An evaluator that asks the store first and builds the real one only when it must.
-
-    Args:
-        build: makes the real evaluator.
-        store: None keeps nothing.
-        spent: called with the NFE of every evaluation, remembered or not.
-        check: called once with the real one before it is asked for anything new.
-    """
-
-    def __init__(
-        self,
-        build: Callable[[], Evaluator],
-        store: Store | None,
-        spent: Callable[[int], None],
-        check: Callable[[Evaluator], None] = lambda real: None,
-    ) -> None:
-        self._build, self._store, self._spent = build, store, spent
-        self._real: Evaluator | None = None
-        self._check: Callable[[Evaluator], None] | None = check
-
-    @property
-    def real(self) -> Evaluator:
-        """The evaluator behind this one."""
-        self._real = self._real or self._build()
-        return self._real
-
-    @property
-    def _checked(self) -> Evaluator:
-        check, self._check = self._check, None
-        if check:
-            check(self.real)
-        return self.real
-
-    @property
-    def grid(self) -> NDArray[np.float64]:
-        return self.real.grid
-
-    @property
-    def num_samples(self) -> int:
-        return self.real.num_samples
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        return self.real.objectives
-
-    @property
-    def largest_batch(self) -> int:
-        return self.real.largest_batch
-
-    def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
-        return self.real.replay(samples)
-
-    def evaluate(
-        self,
-        schedules: Sequence[Schedule],
-        *,
-        objective: str | None = None,
-        samples: Sequence[int] | None = None,
-        fit: bool = False,
-    ) -> Evaluation:
-        chosen = None if samples is None else list(samples)
-        key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
-        found = self._store.evaluation(key) if self._store else None
-        if found is None:
-            found = self._checked.evaluate(schedules, objective=objective, samples=samples, fit=fit)
-            if self._store:
-                self._store.keep_evaluation(key, found)
-        self._spent(found.nfe)
-        return found
-
-    def drift(
-        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
-    ) -> Drift:
-        """Always measured: no stage of a calibration asks for it."""
-        found = self._checked.drift(schedules, samples=samples)
-        self._spent(found.nfe)
-        return found
-
-
-_DELETE_LINE = "Delete the line, and what it held is measured again."
-
-
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of the log."""
-
-    key: str
-    schedules: tuple[Schedule, ...]
-    errors: tuple[tuple[float, ...], ...]
-    nfe: int
-    grams: tuple[tuple[tuple[float, ...], ...], ...]
-    digest: str
-
-    def __post_init__(self) -> None:
-        a = len(self.schedules)
-        n = len(self.grams)
-        shapes = {len(self.errors), *(len(gram) for gram in self.grams)} | {
-            len(row) for gram in self.grams for row in gram
-        }
-        if shapes != {a} or any(len(row) != n for row in self.errors) or not a * n:
-            got = f"{len(self.errors)} rows and {n} matrices"
-            wanted = f"a row of errors for each of {a} schedules, and a matrix for each sample"
-            raise ValueError(expected("errors and grams", got, wanted))
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """What was measured."""
-        return Evaluation(self.schedules, np.array(self.errors), self.nfe, np.array(self.grams))
-
-
 class EvaluationLog:
     """Evaluations by the digest of what was asked.
 
@@ -431,6 +320,33 @@ class EvaluationLog:
         notify(
             f"{self._path}, line {number}: was cut short, as by a kill: what it held is measured again."
         )
+
+
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of the log."""
+
+    key: str
+    schedules: tuple[Schedule, ...]
+    errors: tuple[tuple[float, ...], ...]
+    nfe: int
+    grams: tuple[tuple[tuple[float, ...], ...], ...]
+    digest: str
+
+    def __post_init__(self) -> None:
+        a = len(self.schedules)
+        n = len(self.grams)
+        shapes = {len(self.errors), *(len(gram) for gram in self.grams)} | {
+            len(row) for gram in self.grams for row in gram
+        }
+        if shapes != {a} or any(len(row) != n for row in self.errors) or not a * n:
+            got = f"{len(self.errors)} rows and {n} matrices"
+            wanted = f"a row of errors for each of {a} schedules, and a matrix for each sample"
+            raise ValueError(expected("errors and grams", got, wanted))
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What was measured."""
+        return Evaluation(self.schedules, np.array(self.errors), self.nfe, np.array(self.grams))
 
 
 def _digest(data: dict[str, Any]) -> str:

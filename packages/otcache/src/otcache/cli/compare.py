@@ -1,4 +1,4 @@
-"""Set methods beside each other on one pipeline, and write the report."""
+"""Compare methods on one pipeline: the demo, a comparison, and its report again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Calibrate a shipped pipeline and compare otcache on held-out prompts."""
-    from otcache.demo import DemoSettings, run_demo
+    from otcache.demo.preset import DemoSettings, run_demo
     from otcache.demo.showing import tables, write
     from otcache.progress import Stages
 
@@ -54,8 +54,7 @@ def demo(
     given = [f"--set {shlex.quote(argument)}" for argument in call or ()]
     command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick, *given])
     directory = directory or Path("otcache-demo-video" if video else "otcache-demo")
-    kept = directory / "-".join(["calibration", *["video"] * video, *["quick"] * quick])
-    outcome = run_demo(settings, kept, command=command, progress=not as_json)
+    outcome = run_demo(settings, directory, command=command, progress=not as_json)
     written = write(outcome, directory, Stages(not as_json))
     if as_json:
         show_json({"results": outcome.results.to_dict(), "files": [str(p) for p in written]})
@@ -113,7 +112,7 @@ def compare(
     call: Call = None,
     as_json: Json = False,
 ) -> None:
-    """Set methods beside each other on one pipeline, each in a process of its own; write a report.
+    """Compare methods on one pipeline, each in a process of its own, and write a report.
 
     An interrupted comparison goes on where it stopped; a finished one only writes its report again.
     """
@@ -180,7 +179,7 @@ def _show_results(
         show_json({"results": results.to_dict(), "files": [str(path) for path in written]})
         return
     from otcache.report.analysis import totals
-    from otcache.report.tables import summary_table
+    from otcache.report.terminal import summary_table
 
     width, asked = table_width(), {_short(name) for name in metrics}
     columns = [n for n in (*results.metrics, *totals(results)) if _short(n) in asked]

@@ -151,14 +151,14 @@ def plan(
         said: dict[str, Any] = {"solver": f"{solver}, not measured"} if solver else {}
     else:
         from otcache.pipelines import open_pipeline, read_samples
-        from otcache.planning_on_pipeline import Asked, searched
+        from otcache.planning_on_pipeline import PipelineSamples, searched
         from otcache_core.plugins import installed
 
         size = BATCH_SIZE if batch_size is None else batch_size
         at_least("--batch-size", size, 1)
         given, measured = arguments(call), Calibration.load(calibration)
         opened = open_pipeline(pipe)
-        asked = Asked(
+        samples = PipelineSamples(
             pipe=opened.target,
             prompts=read_samples(prompts) if prompts else opened.prompts,
             seeds=integers("--seeds", seeds) or None,
@@ -168,7 +168,7 @@ def plan(
             progress=not as_json,
             call={**opened.call, **given},
         )
-        found = searched(measured, fitted_policy(measured), solver, installed(), asked)
+        found = searched(measured, fitted_policy(measured), solver, installed(), samples)
         made, said = found.policy, {"nfe": found.nfe, "kept": found.kept}
     made.save(policy)
     facts = {"policy": str(policy), "budgets": [s.budget for s in made.ladder]}
