@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 import otcache
 from otcache.calibration.recipe import Recipe
-from otcache.calibration.store import digest
 from otcache.report.statistics import Interval, mean_interval
 from otcache.running import choose
 from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import Registry
+from otcache_core.samples import digest
 from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
 

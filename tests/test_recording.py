@@ -12,8 +12,9 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
-from otcache.calibration import stages as stage
-from otcache.calibration.contest import Job
+from otcache.calibration import record as recording
+from otcache.calibration.record import RecordJob
+from otcache.calibration.stages import mean_gram
 from otcache_core import Info, OtcacheError, Registry, ScheduleProblem, Trajectory, hookimpl
 from otcache_core.contracts import CostModel, Evaluator, SampleRequest, SpanCosts
 from otcache_core.plugins import installed
@@ -33,13 +34,13 @@ def test_runs_are_those_that_a_calibration_records(
     runs: list[Trajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Trajectory] = []
-    real = stage.record
+    real = recording.record_samples
 
-    def watched(job: Job) -> list[Trajectory]:
+    def watched(job: RecordJob) -> list[Trajectory]:
         seen.extend(real(job))
         return seen
 
-    monkeypatch.setattr(stage, "record", watched)
+    monkeypatch.setattr(recording, "record_samples", watched)
     calibration = otcache.calibrate(
         make_loop(), ["a", "b"], STEPS, [3, 4], recipe=SMALL, progress=False
     )
@@ -48,7 +49,7 @@ def test_runs_are_those_that_a_calibration_records(
     for own, other in zip(runs, seen, strict=True):
         for field in ("grid", "states", "outputs"):
             np.testing.assert_array_equal(getattr(own, field), getattr(other, field))
-    np.testing.assert_array_equal(stage.mean_gram(runs), calibration.gram)
+    np.testing.assert_array_equal(mean_gram(runs), calibration.gram)
 
 
 def test_samples_are_the_same_in_calls_of_any_size(runs: list[Trajectory]) -> None:

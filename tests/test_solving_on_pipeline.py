@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import otcache
 from otcache.cli.app import app
-from otcache.planning_on_pipeline import Asked, Searched, searched
+from otcache.planning_on_pipeline import PipelineSamples, Searched, searched
 from otcache_core import MismatchError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import ScheduleSolver
 from otcache_core.plugins import installed
@@ -65,8 +65,8 @@ class Nothing(ScheduleSolver):
 
 
 def ask(calibration: otcache.Calibration, solver: ScheduleSolver, *budgets: int) -> Searched:
-    asked = Asked(make_loop(), PROMPTS, None, budgets or None, 8, None, False, {})
-    return searched(calibration, otcache.plan(calibration), solver, installed(), asked)
+    samples = PipelineSamples(make_loop(), PROMPTS, None, budgets or None, 8, None, False, {})
+    return searched(calibration, otcache.plan(calibration), solver, installed(), samples)
 
 
 def test_bad_steps_change_nothing(calibration: otcache.Calibration) -> None:
@@ -113,9 +113,9 @@ def test_better_steps_that_are_not_taken_say_why(
         return {s: np.log([0.2, 1.1, 1.1]) if mine else np.zeros(3) for s, mine in made.items()}
 
     monkeypatch.setattr("otcache.planning_on_pipeline._Bench._logs", logs)
-    asked = Asked(make_loop(), PROMPTS, None, (4,), 8, None, True, {})
+    samples = PipelineSamples(make_loop(), PROMPTS, None, (4,), 8, None, True, {})
     policy = otcache.plan(calibration)
-    made = searched(calibration, policy, Fixed(0, 1, 2, 4), installed(), asked)
+    made = searched(calibration, policy, Fixed(0, 1, 2, 4), installed(), samples)
     assert made.kept == {4: "policy"}
     said = " ".join(capsys.readouterr().err.split())
     assert (

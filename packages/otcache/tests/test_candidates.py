@@ -17,13 +17,13 @@ from otcache.calibration.contest import (
     SCREENED_ONLY,
     UNIFORM,
     Contender,
-    Ledger,
     baselines,
-    measured,
+    candidate,
     screening_samples,
     settle_ladder,
 )
 from otcache.calibration.recipe import Recipe
+from otcache.calibration.record import NfeCount
 from otcache.progress import Stages
 from otcache_core import Schedule
 from otcache_core.calibration import Rung
@@ -34,10 +34,10 @@ Errors = Any
 
 
 class Fake:
-    """Evaluates from a table; keeps what it was asked, and charges what an evaluator may charge."""
+    """Evaluates from a table; keeps what it was given, and spends what an evaluator may spend."""
 
-    def __init__(self, errors: Errors, samples: int, ledger: Ledger) -> None:
-        self.errors, self.samples, self.ledger = errors, samples, ledger
+    def __init__(self, errors: Errors, samples: int, spent: NfeCount) -> None:
+        self.errors, self.samples, self.spent = errors, samples, spent
         self.asked: list[tuple[list[Schedule], list[int]]] = []
 
     def evaluate(self, schedules: Sequence[Schedule], **how: Any) -> Evaluation:
@@ -47,7 +47,7 @@ class Fake:
         self.asked.append((list(schedules), chosen))
         found = np.array([[self.errors(s, i) for i in chosen] for s in schedules])
         nfe = sum(_live(s) for s in schedules) * len(chosen)
-        self.ledger.spend(nfe)
+        self.spent.spend(nfe)
         return Evaluation(tuple(schedules), found, nfe, np.zeros((0, 0, 0)))
 
 
@@ -57,14 +57,20 @@ def _live(schedule: Schedule) -> int:
 
 
 def _bench(errors: Errors, n: int, samples: int, runs: float = 2.5) -> tuple[Any, Fake]:
-    ledger = Ledger()
-    fake = Fake(errors, samples, ledger)
+    spent = NfeCount()
+    fake = Fake(errors, samples, spent)
+
+    def allowance(stage: str, full_runs: float) -> int:
+        spent.stage = stage
+        return int(full_runs * n * samples)
+
     bench = SimpleNamespace(
         recipe=Recipe(candidate_runs=runs),
         evaluator=fake,
         trajectories=[None] * samples,
         stages=Stages(False),
-        ledger=ledger,
+        spent=spent,
+        allowance=allowance,
         fidelity="rmse",
         num_steps=n,
     )
@@ -73,7 +79,7 @@ def _bench(errors: Errors, n: int, samples: int, runs: float = 2.5) -> tuple[Any
 
 def _contender(errors: Errors, schedule: Schedule, samples: int) -> Contender:
     logs = np.log([errors(schedule, i) for i in range(samples)])
-    return Contender(schedule, "quantile", logs, {"quantile": measured(logs)})
+    return Contender(schedule, "quantile", logs, {"quantile": candidate(logs)})
 
 
 def _fitted(n: int, computed: Sequence[int]) -> Schedule:
@@ -219,9 +225,9 @@ def test_the_laws(n: int, samples: int, runs: float, spread: float, seed: int) -
         contenders.append(_contender(error, _fitted(n, (0, *steps)), samples))
     bench, fake = _bench(error, n, samples, runs)
     rungs = settle_ladder(bench, contenders)
-    assert bench.ledger.nfe["candidates"] <= runs * n * samples
+    assert bench.spent.nfe["candidates"] <= runs * n * samples
     assert sum(_live(s) * len(i) for asked, i in fake.asked for s in asked) == sum(
-        bench.ledger.nfe.values()
+        bench.spent.nfe.values()
     )
     for contender, rung in zip(contenders, rungs, strict=True):
         assert rung.error == rung.candidates[rung.winner].error

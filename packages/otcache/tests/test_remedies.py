@@ -17,7 +17,7 @@ import arena_fakes as fakes
 import report_fakes
 
 from otcache.calibration.recipe import Recipe
-from otcache.calibration.stages import _check_alike
+from otcache.calibration.record import _check_alike
 from otcache.calibration.store import Store
 from otcache.comparison.folder import Folder
 from otcache.comparison.job import Question

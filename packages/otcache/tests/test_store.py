@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otcache.calibration.store import Store, StoredEvaluator
+from otcache.calibration.record import StoredEvaluator
+from otcache.calibration.store import Store
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.errors import OtcacheNotice
@@ -58,7 +59,7 @@ def _evaluator(store: Store | None, spent: list[int]) -> StoredEvaluator:
     return StoredEvaluator(Counting, store, spent.append)
 
 
-def test_an_evaluation_is_remembered_bit_for_bit_and_its_price_counted_again(
+def test_an_evaluation_is_remembered_bit_for_bit_and_its_cost_counted_again(
     tmp_path: Path,
 ) -> None:
     spent: list[int] = []

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from otcache.attempts import attemptable
 from otcache.progress import Stages
-from otcache.running import choose, planned
+from otcache.running import choose, schedule_of
 from otcache_core import ExecutionError, OtcacheError, PluginError
 from otcache_core.contracts import CacheStorage, RunReport, SampleRequest, VideoWriter
 from otcache_core.errors import expected
@@ -86,10 +86,12 @@ def run_once(
     n = integer("num_steps", asked, 1)
     request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
     request = sampler.prepared(target, request)
-    plan = planned(registry, target, policy, budget, strict=strict, request=request, probe=probe)
+    schedule = schedule_of(
+        registry, target, policy, budget, strict=strict, request=request, probe=probe
+    )
     chosen = choose(registry, "executors", target, executor)
-    told: dict[str, Any] = {} if storage is None else {"storage": storage}
-    with chosen.attach(target, plan, strict=strict, **told) as run:
+    given: dict[str, Any] = {} if storage is None else {"storage": storage}
+    with chosen.attach(target, schedule, strict=strict, **given) as run:
         known = n if n != own.inference_steps else own.num_steps
         shown = stages or Stages(show=False)
         with shown.stage("running steps", known, ask=lambda: _steps(run.report)):

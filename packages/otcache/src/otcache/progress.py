@@ -1,4 +1,4 @@
-"""Progress of long work, on standard error: bars with what is left on a terminal, elsewhere plain lines."""
+"""Progress of long work on standard error: bars on a terminal, elsewhere plain lines, with the time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -17,12 +17,12 @@ from rich.text import Text
 from otcache.console import console_on, fitted, wide_enough
 
 Advance = Callable[[int, int], None]
-#: Takes a name, what it is at, and how much of it is done and there is in all.
+#: Takes a name, what is being worked on, how many parts are done and how many there are.
 Report = Callable[[str, str, int, int], None]
 Clock = Callable[[], float]
 #: Seconds between plain lines.
 EVERY = 30.0
-#: Seconds below which nobody asks how long it took.
+#: Work of fewer seconds ends without a line.
 BRIEF = 1.0
 #: Points of time that are remembered of one piece of work.
 MARKS = 512
@@ -39,16 +39,16 @@ def duration(seconds: float) -> str:
 class Pace:
     """How far a piece of work is, and how long the rest will take.
 
-    The rest is taken to go on like the newer half of what is done: work that was kept from an earlier run
-    is there at once, and later parts are often longer.
+    The rest is expected to take as long a part as the newer half of what is done: work kept from an earlier
+    run is done at once, and later parts are often longer.
 
     Args:
         clock: seconds, of any origin.
         total: parts in all; 0 where that is not known.
         done: parts that are done.
-        what: it is at, in words.
-        counts: whether the parts say something to a reader.
-        ask: how many parts are done, of work that does not report it.
+        what: what is being worked on, in words.
+        counts: whether the number of parts is shown.
+        ask: returns how many parts are done, for work that does not report it.
     """
 
     clock: Clock
@@ -64,7 +64,7 @@ class Pace:
         self._marks = [(0.0, self.began)]
 
     def reach(self, done: float, total: float) -> None:
-        """Take down that so many parts are done."""
+        """Note that so many parts are done."""
         if done > self.done:
             self._marks.append((done, self.clock()))
             if len(self._marks) > MARKS:
@@ -72,7 +72,7 @@ class Pace:
         self.done, self.total = done, total
 
     def look(self) -> Pace:
-        """Ask how far the work is, where that is known only so."""
+        """Call ``ask``, if there is one, to know how far the work is."""
         if self.ask is not None:
             self.reach(min(self.ask(), self.total), self.total)
         return self
@@ -84,19 +84,19 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds that it will take yet; None while nothing says so."""
+        """Seconds that it will still take; None while that is not known."""
         if not 0 < self.done < self.total:
             return None
         newest, at = self._marks[-1]
         older, since = max(mark for mark in self._marks if mark[0] <= newest / 2)
         part = (at - since) / (newest - older)
-        if not part:  # all that is done was done before anybody looked
+        if not part:  # everything was done before the first look
             return None
         return max(0.0, part * (self.total - self.done) - min(part, self.clock() - at))
 
     @property
     def counted(self) -> str:
-        """``3 of 8``; empty where that says nothing."""
+        """``3 of 8``; empty if that is not shown."""
         return f"{self.done:g} of {self.total:g}" if self.total > 1 and self.counts else ""
 
     def line(self, name: str) -> str:
@@ -143,13 +143,16 @@ class Stages:
     def stage(
         self, name: str, total: int = 0, *, ask: Callable[[], int] | None = None
     ) -> Iterator[Advance]:
-        """Show one piece of work; the function given takes (done, total).
+        """Show one piece of work, and give a function of (done, total) that reports how far it is.
 
         Args:
             name: of the work.
             total: parts in all; 0 where that is not known.
-            ask: how many parts are done, of work that does not report it; called in another thread.
+            ask: returns how many parts are done, for work that does not report it; called in another thread.
         """
+        if not self._show:
+            yield lambda done, total: None
+            return
         pace = Pace(self._clock, total, ask=ask)
         with self._board() as board:
             board.add(name, pace)
@@ -163,12 +166,15 @@ class Stages:
 
     @contextmanager
     def rows(self, name: str, total: int) -> Iterator[Report]:
-        """Show several pieces of work that go on beside each other, and all together.
+        """Show several pieces of work that go on at the same time, and all together.
 
         Args:
             name: of all together.
             total: of the pieces.
         """
+        if not self._show:
+            yield lambda name, what, done, total: None
+            return
         with self._board() as board:
             rows = _Rows(name, total, board, self._clock)
             yield rows.report
@@ -198,9 +204,7 @@ class Stages:
     @contextmanager
     def _board(self) -> Iterator[_Board]:
         console = self._console()
-        if not self._show:
-            yield _Board()
-        elif console.is_jupyter or (console.file.isatty() and not console.is_dumb_terminal):
+        if console.is_jupyter or (console.file.isatty() and not console.is_dumb_terminal):
             with _progress(console) as progress:
                 yield _Bars(progress)
         else:
@@ -208,8 +212,8 @@ class Stages:
                 yield self._lines
 
 
-class _Board:
-    """Shows pieces of work by name; this one shows nothing."""
+class _Board(Protocol):
+    """Shows pieces of work by name."""
 
     def add(self, name: str, pace: Pace) -> None:
         """Show a piece of work."""
@@ -218,11 +222,11 @@ class _Board:
         """Show how far it is."""
 
     def remove(self, name: str, line: str) -> None:
-        """Leave a line in its place; none where that is empty."""
+        """Put a line in its place; none if that is empty."""
 
 
 class _Lines(_Board):
-    """Prints where no cursor can be moved: what is at work at most every so often, and what is done."""
+    """Print lines: every so often what is being worked on, and what is done."""
 
     def __init__(self, say: Callable[[str], None], clock: Clock, every: float) -> None:
         self._say, self._clock, self._every = say, clock, every
@@ -235,7 +239,7 @@ class _Lines(_Board):
             self._paces[name] = pace
 
     def printed(self) -> None:
-        """Wait again: something was printed just now."""
+        """Restart the wait for the next line."""
         self._last = self._clock()
 
     def changed(self, name: str) -> None:
@@ -258,7 +262,7 @@ class _Lines(_Board):
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
-        """Look at the clock beside the work, some part of which may take long."""
+        """Look at the clock in a thread while the work goes on."""
         done = threading.Event()
 
         def look() -> None:
@@ -295,7 +299,7 @@ class _Bars(_Board):
 
 
 class _Time(ProgressColumn):
-    """Time elapsed, and what is left where that is known."""
+    """Time elapsed, and time left if that is known."""
 
     def render(self, task: Task) -> Text:
         pace: Pace = task.fields["pace"].look()
@@ -318,7 +322,7 @@ def _progress(console: Console) -> Progress:
 
 
 class _Rows:
-    """Pieces of work beside each other; those that were finished before do not count for the pace."""
+    """Pieces of work at the same time; those that were finished before do not count for the pace."""
 
     def __init__(self, name: str, total: int, board: _Board, clock: Clock) -> None:
         self._name, self._board, self._clock = name, board, clock

@@ -1,4 +1,8 @@
-"""Run a pipeline by a schedule or a policy."""
+"""Run a pipeline by a schedule or a policy.
+
+:func:`accelerate` checks them against the target and chooses an executor, :class:`Accelerated` is the context in
+which it is attached. What is on a target is kept in its ``__dict__``, where :func:`enabled` finds it.
+"""
 
 from __future__ import annotations
 
@@ -38,98 +42,188 @@ from otcache_core.policy import Policy
 
 _NAME = "_otcache"
 F = TypeVar("F", bound=Callable[..., Any])
+#: Of a policy that :func:`otcache.plan` made with ``solver=``.
+NOT_MEASURED = (
+    "the steps of this policy are those of solver {solver!r}, and what they do was not measured."
+)
 
 
-class Attached(Protocol):
-    """A handle of ``otcache.enable``, or a context of ``otcache.accelerate`` that was entered."""
-
-    @property
-    def run(self) -> RunHandle | None:
-        """The handle of the runs at present; None where every step is computed."""
-
-    def remove(self) -> None:
-        """Take everything off the target."""
-
-
-class _Shelf:
-    """Holds what is on one target, in the ``__dict__`` of that; copies and pickles of it have none.
-
-    Nothing else holds it, so that what is on a target goes with the target.
-    """
-
-    def __init__(self, target: Any) -> None:
-        self.things: list[Attached] = []
-        self._target = target
-        self._copies = CopyGuard(target, self._strip)
-
-    def put(self, thing: Attached) -> None:
-        if not self.things:
-            self._copies.__enter__()
-            vars(self._target)[_NAME] = self
-        self.things.append(thing)
-
-    def drop(self, thing: Attached) -> None:
-        self.things.remove(thing)
-        if not self.things:
-            self._strip(vars(self._target))
-            self._copies.__exit__()
-
-    def _strip(self, state: dict[str, Any]) -> None:
-        if state.get(_NAME) is self:
-            del state[_NAME]
-
-
-def enabled(target: Any) -> Attached | None:
-    """Return what is on a target: the handle of ``enable``, or the context of ``accelerate`` entered last.
-
-    A handle that nobody keeps stays on its target and is found here; so is a context that was entered and
-    never left. Either has ``run`` and ``remove()``.
+def accelerate(
+    target: Any,
+    schedule: Schedule | Policy,
+    budget: int | None = None,
+    *,
+    strict: bool = False,
+    executor: str | None = None,
+    probe: str | None = None,
+    registry: Registry | None = None,
+    calls_per_step: int | None = None,
+    storage: CacheStorage | None = None,
+    grid: Grid | None = None,
+) -> Accelerated:
+    """Return a context in which ``target`` skips steps; nothing remains on it afterwards.
 
     Args:
-        target: the very pipeline, ``otcache.loop(...)`` or module that was given.
+        target: a diffusers pipeline, ``otcache.loop(...)`` or any ``nn.Module`` in a loop of your own.
+        schedule: a schedule, or a policy together with ``budget``; a policy is checked against the target.
+        budget: B, with a policy.
+        strict: raise, instead of giving a notice, for another step count or grid than the policy's.
+        executor: name of an executor plugin, where not the first that supports the target;
+            ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
+        probe: name of the probe plugin whose facts of the target a policy is checked against, where not
+            the first that supports it.
+        registry: where plugins come from, forecasters too; None: the installed ones.
+        calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
+            twice. If it is not given, two calls that carry the same time are an error.
+        storage: how outputs are kept for forecasts, such as ``otcache.CacheStorage("bf16", device="cpu")``;
+            None: as they are, where they are.
+        grid: s_0 .. s_N where the target is a module, or a function from N to them: forecasts by noise
+            level need it, and a policy is matched by it. None: that of the policy, if there is one.
 
     Returns:
-        None if nothing is on it.
+        A context manager, or a decorator, which is entered at each call; ``run.report`` has the schedule
+        and what was executed. A context that is left without any run of the target says so.
+
+    Raises:
+        OtcacheError: if the target is not supported, or does not fit the policy.
 
     Examples:
-        >>> otcache.enable(pipe, policy, budget=8)  # doctest: +SKIP
-        >>> otcache.enabled(pipe).remove()  # doctest: +SKIP
+        >>> with otcache.accelerate(pipe, policy.schedule(budget=10)) as run:  # doctest: +SKIP
+        ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
-    things = on(target)
-    return things[-1] if things else None
+    registry = registry or installed()
+    _check_schedule(schedule, budget)
+    if calls_per_step is not None:
+        calls_per_step = integer("calls_per_step", calls_per_step, 1)
+    points = module_grid(target, schedule, grid)
+    runs: Schedule | ScheduleByGrid = (
+        schedule
+        if isinstance(schedule, Schedule)
+        else schedule_of(
+            registry, target, schedule, budget, strict=strict, grid=points, probe=probe
+        )
+    )
+    options = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
+    given: dict[str, Any] = {n: value for n, value in options.items() if value is not None}
+    chosen = choose(registry, "executors", target, executor)
+    attach = partial(chosen.attach, target, runs, strict=strict, **given)
+    all_computed = isinstance(schedule, Schedule) and schedule.budget == schedule.num_steps
+    return Accelerated(target, attach, all_computed)
 
 
-def on(target: Any) -> list[Attached]:
-    """Return all that is on a target, in the order it was put there."""
-    shelf = getattr(target, "__dict__", {}).get(_NAME)
-    return list(shelf.things) if isinstance(shelf, _Shelf) else []
+def _check_schedule(schedule: Any, budget: int | None) -> None:
+    if not isinstance(schedule, (Schedule, Policy)):
+        kind, advice = type(schedule).__name__, "otcache.plan(...)."
+        raise OtcacheError(expected("schedule", kind, "a Schedule or a Policy", advice))
+    if budget is None or isinstance(schedule, Policy):
+        return
+    if integer("budget", budget, 1) != schedule.budget:
+        advice = "a schedule has a budget of its own."
+        raise OtcacheError(expected("budget", budget, f"omitted, or {schedule.budget}", advice))
 
 
-def put_on(target: Any, thing: Attached) -> None:
-    """Keep something on a target, where the target can hold it."""
-    known = getattr(target, "__dict__", None)
-    if known is not None:
-        shelf = known.get(_NAME)
-        (shelf if isinstance(shelf, _Shelf) else _Shelf(target)).put(thing)
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        FileError: if it is missing, truncated, of another version or holds a bad value.
+    """
+    return Policy.load(path)
 
 
-def take_off(target: Any, thing: Attached) -> None:
-    """Let go of something, if it is kept."""
-    shelf = getattr(target, "__dict__", {}).get(_NAME)
-    if isinstance(shelf, _Shelf) and thing in shelf.things:
-        shelf.drop(thing)
+def schedule_of(
+    registry: Registry,
+    target: Any,
+    policy: Policy,
+    budget: int | None,
+    *,
+    strict: bool = False,
+    request: SampleRequest | None = None,
+    grid: NDArray[np.float64] | None = None,
+    probe: str | None = None,
+) -> Schedule | ScheduleByGrid:
+    """Check a policy against a target, and return the schedule of each coming run by its own grid.
+
+    All runs of a bare module have one grid, and so one schedule.
+
+    Args:
+        registry: where plugins come from.
+        target: what will run.
+        policy: of :func:`otcache.plan`.
+        budget: B, in 1..N of the policy.
+        strict: raise where otherwise a notice is given.
+        request: what will be sampled, if it is known: resolution and guidance are compared too.
+        grid: s_0 .. s_N of a bare module's runs; None where it is not known, and N is the policy's.
+        probe: name of the probe that reads facts of the target; None: the first that supports it.
+
+    Raises:
+        OtcacheError: if there is no policy or no budget, or it is out of range.
+        PluginError: naming the policy's forecaster, if it cannot be made.
+        MismatchError: if the target is of another model; under ``strict`` for any difference.
+    """
+    if not isinstance(policy, Policy):
+        advice = "make one by otcache.plan(...); one schedule runs by otcache.accelerate(target, schedule)."
+        raise OtcacheError(expected("policy", type(policy).__name__, "a Policy", advice))
+    if budget is None:
+        raise OtcacheError("a policy needs a budget, got None: give budget=10, or another one.")
+    forecaster_of(registry, policy.schedule(budget).forecaster)
+    # A bare module has the facts of a loop around it, for which policies of modules are made.
+    bare = is_module(target)
+    known = Loop(lambda: None, target) if bare else target
+    facts = choose(registry, "probes", known, probe).provenance(known, request)
+    facts.pop("num_steps", None)  # is compared when a run begins
+    for notice in policy.check(facts, strict=strict):
+        notify(notice)
+    if policy.solver:
+        notify(NOT_MEASURED.format(solver=policy.solver))
+    if bare:
+        return policy.schedule(budget, None, grid, strict=strict)
+
+    given: set[str] = set()
+
+    def by_grid(grid: NDArray[np.float64]) -> Schedule:
+        levels = grid.tolist() if np.isfinite(grid).all() else None
+        with once(given):
+            return policy.schedule(budget, len(grid) - 1, levels, strict=strict)
+
+    return by_grid
+
+
+def module_grid(
+    target: Any, schedule: Schedule | Policy, grid: Grid | None
+) -> NDArray[np.float64] | None:
+    """Return s_0 .. s_N of a bare module's runs: as given, else the policy's own; None where unknown.
+
+    Raises:
+        OtcacheError: if the grid is not one of N + 1 finite monotone numbers, or the target is no module.
+    """
+    if not is_module(target):
+        if grid is None:
+            return None
+        raise OtcacheError(
+            f"grid is given for a bare module, got {type(target).__name__}: a loop has that of "
+            "otcache.loop(..., grid=...), and a pipeline that of its scheduler."
+        )
+    if grid is None:
+        own = schedule.provenance.grid if isinstance(schedule, Policy) else ()
+        return np.asarray(own, dtype=np.float64) if own else None
+    n = schedule.num_steps
+    points = grid(n) if callable(grid) else grid
+    # Else the grid says how many steps there are.
+    fixed = callable(grid) or isinstance(schedule, Schedule)
+    return np.asarray(checked_grid(points, n if fixed else None), dtype=np.float64)
 
 
 class Accelerated(AbstractContextManager[RunHandle]):
     """A context in which a target skips steps, or a decorator, which enters one of its own at each call.
 
     One that is entered and never left stays on while its target lives: ``otcache.enabled(target)`` finds
-    it. A context that is left without any run of the target says so.
+    it. A context that is left without any run of the target gives a notice.
 
     Args:
         target: what is accelerated.
         attach: makes the executor's context, anew at each entry.
-        all_computed: whether nothing is to be skipped.
+        all_computed: whether no step is skipped.
     """
 
     def __init__(
@@ -185,12 +279,9 @@ class Accelerated(AbstractContextManager[RunHandle]):
 
     def __call__(self, function: F) -> F:
         """Decorate a function, also one that is a generator or a coroutine: it is accelerated to its end."""
-        wrapper: Any = _around(function, lambda: Accelerated(*self._made_of))
+        made = partial(Accelerated, self._target, self._attach, self._all_computed)
+        wrapper: Any = _around(function, made)
         return wrapper  # type: ignore[no-any-return]
-
-    @property
-    def _made_of(self) -> tuple[Any, Callable[[], AbstractContextManager[RunHandle]], bool]:
-        return self._target, self._attach, self._all_computed
 
 
 def _around(function: Any, made: Callable[[], Accelerated]) -> Callable[..., Any]:
@@ -231,179 +322,84 @@ def _around(function: Any, made: Callable[[], Accelerated]) -> Callable[..., Any
     return called
 
 
-#: Of a policy that :func:`otcache.plan` made with ``solver=``.
-NOT_MEASURED = (
-    "the steps of this policy are those of solver {solver!r}, and what they do was not measured."
-)
+class Attached(Protocol):
+    """A handle of ``otcache.enable``, or a context of ``otcache.accelerate`` that was entered."""
+
+    @property
+    def run(self) -> RunHandle | None:
+        """The handle of the runs at present; None where every step is computed."""
+
+    def remove(self) -> None:
+        """Take everything off the target."""
 
 
-def accelerate(
-    target: Any,
-    plan: Schedule | Policy,
-    budget: int | None = None,
-    *,
-    strict: bool = False,
-    executor: str | None = None,
-    probe: str | None = None,
-    registry: Registry | None = None,
-    calls_per_step: int | None = None,
-    storage: CacheStorage | None = None,
-    grid: Grid | None = None,
-) -> Accelerated:
-    """A context in which ``target`` skips steps; nothing remains on it afterwards.
+def enabled(target: Any) -> Attached | None:
+    """Return what is on a target: the handle of ``enable``, or the context of ``accelerate`` entered last.
+
+    A handle stays on its target also if no variable refers to it; so does a context that was entered and
+    never left. Both have ``run`` and ``remove()``.
 
     Args:
-        target: a diffusers pipeline, ``otcache.loop(...)`` or any ``nn.Module`` in a loop of your own.
-        plan: a schedule, or a policy together with ``budget``; a policy is checked against the target.
-        budget: B, with a policy.
-        strict: refuse, instead of noticing, a step count or grid other than planned.
-        executor: name of an executor plugin, where not the first that supports the target;
-            ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
-        probe: name of the probe plugin whose facts of the target a policy is checked against, where not
-            the first that supports it.
-        registry: where plugins come from, forecasters too; None: the installed ones.
-        calls_per_step: denoiser calls of one step where the target is a module: 2 where guidance calls it
-            twice. Where it is not told, two calls that carry the same time are an error.
-        storage: how outputs are kept for forecasts, such as ``otcache.CacheStorage("bf16", device="cpu")``;
-            None: as they are, where they are.
-        grid: s_0 .. s_N where the target is a module, or a function from N to them: forecasts by noise
-            level need it, and a policy is matched by it. None: that of the policy, if there is one.
+        target: the pipeline, ``otcache.loop(...)`` or module itself, not a copy.
 
     Returns:
-        A context manager, or a decorator, which is entered at each call; ``run.report`` tells what was
-        planned and what was executed. A context that is left without any run of the target says so.
-
-    Raises:
-        OtcacheError: if the target is not supported, or does not fit the policy.
+        None if nothing is on it.
 
     Examples:
-        >>> with otcache.accelerate(pipe, policy.schedule(budget=10)) as run:  # doctest: +SKIP
-        ...     image = pipe("a red circle", num_inference_steps=30).images[0]
+        >>> otcache.enable(pipe, policy, budget=8)  # doctest: +SKIP
+        >>> otcache.enabled(pipe).remove()  # doctest: +SKIP
     """
-    registry = registry or installed()
-    _check_plan(plan, budget)
-    if calls_per_step is not None:
-        calls_per_step = integer("calls_per_step", calls_per_step, 1)
-    points = module_grid(target, plan, grid)
-    schedule: Schedule | ScheduleByGrid = (
-        plan
-        if isinstance(plan, Schedule)
-        else planned(registry, target, plan, budget, strict=strict, grid=points, probe=probe)
-    )
-    options = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
-    told: dict[str, Any] = {n: value for n, value in options.items() if value is not None}
-    chosen = choose(registry, "executors", target, executor)
-    attach = partial(chosen.attach, target, schedule, strict=strict, **told)
-    all_computed = isinstance(plan, Schedule) and plan.budget == plan.num_steps
-    return Accelerated(target, attach, all_computed)
+    things = on(target)
+    return things[-1] if things else None
 
 
-def _check_plan(plan: Any, budget: int | None = None) -> None:
-    if not isinstance(plan, (Schedule, Policy)):
-        kind = type(plan).__name__
-        raise OtcacheError(expected("plan", kind, "a Schedule or a Policy", "otcache.plan(...)."))
-    if budget is None or isinstance(plan, Policy):
-        return
-    if integer("budget", budget, 1) != plan.budget:
-        advice = "a schedule has a budget of its own."
-        raise OtcacheError(expected("budget", budget, f"left out, or {plan.budget}", advice))
+def on(target: Any) -> list[Attached]:
+    """Return all that is on a target, in the order it was put there."""
+    found = getattr(target, "__dict__", {}).get(_NAME)
+    return list(found.things) if isinstance(found, _Attachments) else []
 
 
-def load_policy(path: str | Path) -> Policy:
-    """Read a policy file.
+def put_on(target: Any, thing: Attached) -> None:
+    """Keep something on a target, if that has a ``__dict__``."""
+    known = getattr(target, "__dict__", None)
+    if known is not None:
+        found = known.get(_NAME)
+        (found if isinstance(found, _Attachments) else _Attachments(target)).put(thing)
 
-    Raises:
-        FileError: if it is missing, truncated, of another version or holds a bad value.
+
+def take_off(target: Any, thing: Attached) -> None:
+    """Remove something from a target, if it is on it."""
+    found = getattr(target, "__dict__", {}).get(_NAME)
+    if isinstance(found, _Attachments) and thing in found.things:
+        found.drop(thing)
+
+
+class _Attachments:
+    """What is on one target, kept in the ``__dict__`` of that; copies and pickles of it have none.
+
+    Nothing else refers to it, so it is collected with the target.
     """
-    return Policy.load(path)
 
+    def __init__(self, target: Any) -> None:
+        self.things: list[Attached] = []
+        self._target = target
+        self._copies = CopyGuard(target, self._strip)
 
-def planned(
-    registry: Registry,
-    target: Any,
-    policy: Policy,
-    budget: int | None,
-    *,
-    strict: bool = False,
-    request: SampleRequest | None = None,
-    grid: NDArray[np.float64] | None = None,
-    probe: str | None = None,
-) -> Schedule | ScheduleByGrid:
-    """Check a policy against a target, and give the schedule of each coming run by its own grid.
+    def put(self, thing: Attached) -> None:
+        if not self.things:
+            self._copies.__enter__()
+            vars(self._target)[_NAME] = self
+        self.things.append(thing)
 
-    All runs of a bare module have one grid, and so one schedule.
+    def drop(self, thing: Attached) -> None:
+        self.things.remove(thing)
+        if not self.things:
+            self._strip(vars(self._target))
+            self._copies.__exit__()
 
-    Args:
-        registry: where plugins come from.
-        target: what will run.
-        policy: what was planned.
-        budget: B, in 1..N of the policy.
-        strict: refuse what would only be noticed.
-        request: what will be sampled, where it is known: resolution and guidance are compared too.
-        grid: s_0 .. s_N of a bare module's runs; None where it is not known, and N is the policy's.
-        probe: name of the probe that tells facts of the target; None: the first that supports it.
-
-    Raises:
-        OtcacheError: if there is no policy or no budget, or it is out of range.
-        PluginError: naming the policy's forecaster, if it cannot be made.
-        MismatchError: if the target is of another model; under ``strict`` for any difference.
-    """
-    if not isinstance(policy, Policy):
-        advice = "make one by otcache.plan(...); one schedule runs by otcache.accelerate(target, schedule)."
-        raise OtcacheError(expected("policy", type(policy).__name__, "a Policy", advice))
-    if budget is None:
-        raise OtcacheError("a policy needs a budget, got None: give budget=10, or another one.")
-    forecaster_of(registry, policy.schedule(budget).forecaster)
-    # A bare module has the facts of a loop around it, for which policies of modules are made.
-    bare = is_module(target)
-    asked = Loop(_no_sampler, target) if bare else target
-    facts = choose(registry, "probes", asked, probe).provenance(asked, request)
-    facts.pop("num_steps", None)  # the schedule itself tells, when it meets a run
-    for notice in policy.check(facts, strict=strict):
-        notify(notice)
-    if policy.solver:
-        notify(NOT_MEASURED.format(solver=policy.solver))
-    if bare:
-        return policy.schedule(budget, None, grid, strict=strict)
-
-    given: set[str] = set()
-
-    def plan(grid: NDArray[np.float64]) -> Schedule:
-        known = bool(np.isfinite(grid).all())
-        with once(given):
-            return policy.schedule(
-                budget, len(grid) - 1, grid.tolist() if known else None, strict=strict
-            )
-
-    return plan
-
-
-def module_grid(
-    target: Any, plan: Schedule | Policy, grid: Grid | None
-) -> NDArray[np.float64] | None:
-    """Return s_0 .. s_N of a bare module's runs: as given, else the policy's own; None where unknown.
-
-    Raises:
-        OtcacheError: if the grid is not one of N + 1 finite monotone numbers, or the target is no module.
-    """
-    if not is_module(target):
-        if grid is None:
-            return None
-        raise OtcacheError(
-            f"grid is given for a bare module, got {type(target).__name__}: a loop has that of "
-            "otcache.loop(..., grid=...), and a pipeline that of its scheduler."
-        )
-    if grid is None:
-        own = plan.provenance.grid if isinstance(plan, Policy) else ()
-        return np.asarray(own, dtype=np.float64) if own else None
-    points = grid(plan.num_steps) if callable(grid) else grid
-    # Else the grid says how many steps there are.
-    fixed = callable(grid) or isinstance(plan, Schedule)
-    return np.asarray(checked_grid(points, plan.num_steps if fixed else None), dtype=np.float64)
-
-
-def _no_sampler() -> None:
-    """Stand for the sampler of a loop that is only asked about."""
+    def _strip(self, state: dict[str, Any]) -> None:
+        if state.get(_NAME) is self:
+            del state[_NAME]
 
 
 @overload
@@ -417,17 +413,16 @@ def choose(
 def choose(
     registry: Registry, kind: Probes | Executors, target: Any, name: str | None = None
 ) -> FeatureProbe | CacheExecutor:
-    """The first probe or executor that supports the target, or the named one.
+    """Return the first probe or executor that supports the target, or the named one.
 
-    Otcache's own and those registered by hand are asked first, by name; foreign ones, which have to be
-    imported for it, only where none of these supports the target. One that raises when it is asked is
-    passed over with a warning.
+    Otcache's own and those registered by hand come first, by name; those of other packages are imported only
+    if none of these supports the target. One that raises is passed over with a warning.
 
     Args:
         registry: where plugins come from.
         kind: ``probes`` or ``executors``.
         target: a pipeline, a loop or a module.
-        name: of a plugin, where only that will do.
+        name: of a plugin; None for the first that supports the target.
 
     Raises:
         OtcacheError: if none does, or there is none of that name; the message gives each one's reason,
@@ -460,10 +455,10 @@ def choose(
 
 
 def supported(plugin: FeatureProbe | CacheExecutor, target: Any) -> str:
-    """Ask a plugin whether it supports a target; "" if it does.
+    """Return why a plugin does not support a target; "" if it does.
 
     Raises:
-        OtcacheError: if what it says is no text.
+        OtcacheError: if the plugin returns no text.
     """
     reason: object = plugin.supports(target)
     if not isinstance(reason, str):

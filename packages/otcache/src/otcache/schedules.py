@@ -149,7 +149,8 @@ def _table(source: str | Path, data: Any, num_steps: int | None) -> ScheduleTabl
             expected("num_steps", None, "given", f"{source} lists computed steps only.")
         )
     name = Path(source).stem
-    return _in_file(source, lambda: ScheduleTable.of(name, str(source), num_steps, rows.values()))
+    ordered = tuple(sorted(map(tuple, rows.values()), key=len))
+    return _in_file(source, lambda: ScheduleTable(name, str(source), num_steps, ordered))
 
 
 def _is_row(key: str, row: object) -> bool:
@@ -180,7 +181,7 @@ def _row(table: ScheduleTable, budget: int | None, num_steps: int | None) -> Sch
         f"the table {table.name!r} is of {table.num_steps} steps and budgets "
         f"{', '.join(map(str, table.budgets))}: carried over to {wanted} of {n}."
     )
-    return table.carried(wanted, n)
+    return table.resampled(wanted, n)
 
 
 def _named(budget: int | None, among: str) -> int:

@@ -1,4 +1,8 @@
-"""A policy that stays on a pipeline, for servers: a budget for each request."""
+"""A policy that stays on a pipeline, for servers: a budget for each request.
+
+:class:`Enabled` is the handle, :class:`Request` the context of one request; requests wait for one another in
+:class:`Turns`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.running import Accelerated, choose, module_grid, on, planned, put_on, take_off
+from otcache.running import Accelerated, choose, module_grid, on, put_on, schedule_of, take_off
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import CacheStorage, RunHandle, ScheduleByGrid
@@ -26,165 +30,36 @@ from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
+#: What the coming runs follow.
+Steps = Schedule | ScheduleByGrid
+#: Seconds between two checks whether a run that a request left behind has ended.
+_LOOK = 0.005
+#: What the names of threads of the pool behind ``asyncio.to_thread`` begin with.
+_POOL = "asyncio_"
 INSIDE = (
     "a request must end before the handle is changed, got a change inside it: leave the "
     "'with handle.request(...)' block first."
 )
-
-
 FULL_POOL = (
     "a thread of asyncio's own pool waits for a request, and where all of them wait, the one whose turn it "
     "is finds none to run in: write 'async with handle.request(...)' around asyncio.to_thread."
 )
-#: What the names of threads of the pool behind ``asyncio.to_thread`` begin with.
-_POOL = "asyncio_"
-
-
-class Turn(Lease):
-    """One wait for a turn, and the turn itself.
-
-    Attributes:
-        wake: called when it is its turn.
-        thread: that waits; None of a task, which blocks no thread.
-    """
-
-    def __init__(self, wake: Callable[[], object], thread: int | None = None) -> None:
-        super().__init__()
-        self.wake, self.thread = wake, thread
-
-
-class Turns:
-    """Give one turn at a time, in the order in which they were asked for.
-
-    Threads wait blocked; tasks wait without blocking their event loop. Whoever asks inside a turn of
-    its own would wait for itself, also from a task or an ``asyncio.to_thread`` that was started there: that
-    is an error. A turn may be given back from any thread.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[Turn] = deque()
-        self._holder: Turn | None = None
-
-    def take(self, advice: str) -> Turn:
-        """Wait for a turn in this thread.
-
-        Args:
-            advice: what to do instead where a running event loop would be blocked.
-
-        Raises:
-            ExecutionError: inside a turn, or if an event loop runs here and the turn is not free.
-        """
-        granted = threading.Event()
-        turn = Turn(granted.set, threading.get_ident())
-        if not self._ask(turn):
-            try:
-                _refuse_to_block(advice)
-                if threading.current_thread().name.startswith(_POOL):
-                    notify(FULL_POOL)
-                granted.wait()
-            except BaseException:
-                self.give(turn)
-                raise
-        return self._mark(turn)
-
-    async def take_async(self) -> Turn:
-        """Wait for a turn in this task; one that is cancelled meanwhile asks no more.
-
-        Raises:
-            ExecutionError: inside a turn.
-        """
-        loop = asyncio.get_running_loop()
-        granted: asyncio.Future[None] = loop.create_future()
-        turn = Turn(partial(loop.call_soon_threadsafe, _settle, granted))
-        if not self._ask(turn):
-            try:
-                await granted
-            except BaseException:
-                self.give(turn)
-                raise
-        return self._mark(turn)
-
-    def give(self, turn: Turn) -> None:
-        """Give a turn back, or wait for it no more; may be called twice."""
-        self.leave(turn)
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            if turn is self._holder:
-                self._holder = None
-                self._pass_on()
-
-    @staticmethod
-    def leave(turn: Turn) -> None:
-        """Be inside a turn no more, which somebody else gives back: who asks here now waits for that."""
-        HELD.set(tuple(held for held in HELD.get() if held is not turn))
-
-    def waiting_threads(self) -> Collection[int]:
-        """Return which threads wait."""
-        with self._lock:
-            return {turn.thread for turn in self._waiting if turn.thread is not None}
-
-    def _ask(self, turn: Turn) -> bool:
-        """Return whether it is this one's turn at once."""
-        with self._lock:
-            if self._holder is not None and self._holder in HELD.get():
-                raise ExecutionError(INSIDE)
-            if self._holder is None:
-                self._holder = turn
-                return True
-            self._waiting.append(turn)
-            return False
-
-    def _mark(self, turn: Turn) -> Turn:
-        HELD.set((*HELD.get(), turn))
-        return turn
-
-    def _pass_on(self) -> None:
-        while self._waiting and self._holder is None:
-            self._holder = self._waiting.popleft()
-            try:
-                self._holder.wake()
-            except RuntimeError:  # its event loop was closed: nobody waits there any more
-                self._holder = None
-
-
-def _settle(granted: asyncio.Future[None]) -> None:
-    if not granted.done():
-        granted.set_result(None)
-
-
-def _refuse_to_block(advice: str) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise ExecutionError(
-        "a thread with a running event loop must not wait for the requests of others, which that loop may "
-        f"have to finish: {advice}"
-    )
-
-
-#: What the coming runs follow.
-Plan = Schedule | ScheduleByGrid
-#: Seconds between two looks at whether a run that a request left behind has ended.
-_LOOK = 0.005
 
 
 class Enabled:
-    """A policy that stays on a pipeline until it is removed, also where nobody keeps this handle.
+    """A policy that stays on a pipeline until it is removed, also if no variable refers to this handle.
 
-    The handle lives on the pipeline and goes with it: ``otcache.enabled(pipe)`` finds it, copies of the
-    pipeline do not have it. One pipeline serves one run at a time. Requests of threads and tasks therefore
+    The handle lives on the pipeline and is collected with it: ``otcache.enabled(pipe)`` finds it, copies of
+    the pipeline do not have it. One pipeline serves one run at a time. Requests of threads and tasks therefore
     wait for one another in ``request``, first come, first served, as do ``set_budget`` and ``remove``; calls
-    of the pipeline outside ``request`` wait for nobody, so a server makes every call inside one. Pipelines
-    that share the weights and have a scheduler each are enabled each, and wait for nobody.
+    of the pipeline outside ``request`` do not wait, so a server makes every call inside one. Pipelines
+    that share the weights and have a scheduler each are enabled each, and do not wait for one another.
 
     Args:
         target: the pipeline.
         policy: checked against it at once.
         budget: B of the coming runs outside ``request``; None computes every step.
-        strict: refuse a step count or grid other than planned.
+        strict: raise for another step count or grid than the policy's.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
         probe: name of a probe plugin, as in :func:`otcache.accelerate`.
         registry: where plugins come from, as in :func:`otcache.accelerate`.
@@ -224,18 +99,18 @@ class Enabled:
         given: dict[str, Any] = {"storage": storage, "grid": module_grid(target, policy, None)}
         if calls_per_step is not None:
             given["calls_per_step"] = integer("calls_per_step", calls_per_step, 1)
-        self._told = {name: v for name, v in given.items() if v is not None}
+        self._given = {name: v for name, v in given.items() if v is not None}
         self._registry, self._probe = registry or installed(), probe
         self._executor = choose(self._registry, "executors", target, executor)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
         self._budget: int | None = None
-        self._plan: Plan | None = None
+        self._schedule: Steps | None = None
         self._turns = Turns()
         self._dropped: deque[tuple[RunHandle, Turn]] = deque()
         self._abandoned: WeakSet[Turn] = WeakSet()
         self._removed = False
-        self._plan_for(1)
+        self._schedule_for(1)
         self.set_budget(budget)
         put_on(target, self)
 
@@ -249,11 +124,6 @@ class Enabled:
         """B of runs outside requests; None computes every step."""
         return self._budget
 
-    def __repr__(self) -> str:
-        kind = type(self._target).__name__
-        state = "removed" if self._removed else f"budget {self._budget}"
-        return f"<otcache handle of {kind}: {state}, policy of {self._policy.num_steps} steps>"
-
     def set_budget(self, budget: int | None) -> None:
         """Use another budget from the next run on; a bad one changes nothing.
 
@@ -262,12 +132,12 @@ class Enabled:
             ExecutionError: inside a request, while a run is under way, or where it would have to wait on a
                 thread with a running event loop.
         """
-        plan = None if budget is None else self._plan_for(budget)
+        schedule = None if budget is None else self._schedule_for(budget)
         with self._turn("await asyncio.to_thread(handle.set_budget, budget)."):
             self._check()
             self._check_idle()
-            self._plan, self._budget = plan, None if budget is None else int(budget)
-            self._put(plan)
+            self._schedule, self._budget = schedule, None if budget is None else int(budget)
+            self._put(schedule)
 
     def request(self, budget: int) -> Request:
         """Return a context in which runs have a budget of their own.
@@ -288,7 +158,7 @@ class Enabled:
             ExecutionError: on entry inside a request of the same thread or task, while a run outside requests
                 is under way, or where ``with`` would have to wait on a thread with a running event loop.
         """
-        return Request(self, self._plan_for(budget))
+        return Request(self, self._schedule_for(budget))
 
     def remove(self) -> None:
         """Take everything off the pipeline for good; may be called twice.
@@ -317,7 +187,7 @@ class Enabled:
         finally:
             self._turns.give(turn)
 
-    def _open(self, plan: Plan, turn: Turn) -> RunHandle:
+    def _open(self, schedule: Steps, turn: Turn) -> RunHandle:
         """Begin a request whose turn it is."""
         try:
             self._check()
@@ -326,7 +196,7 @@ class Enabled:
             self._turns.give(turn)
             raise
         try:
-            run: RunHandle = self._put(plan)
+            run: RunHandle = self._put(schedule)
             return run
         except BaseException:
             self._settle(turn)
@@ -348,10 +218,10 @@ class Enabled:
             self._settle(turn)
 
     def _drop(self, run: RunHandle, turn: Turn) -> None:
-        """End a request that nobody can leave any more.
+        """End a request that no code can leave any more.
 
-        The collector may call this wherever it likes, also where a lock is held: so another thread ends it,
-        or whoever asks for a turn next.
+        The garbage collector may call this anywhere, also where a lock is held: so another thread ends it,
+        or the next request for a turn does.
         """
         self._dropped.append((run, turn))
         threading.Thread(target=self._close_dropped, daemon=True).start()
@@ -374,10 +244,10 @@ class Enabled:
         """Go back to the budget of the handle, and give the turn back whatever happens."""
         following = None
         try:
-            following = self._put(self._plan)
+            following = self._put(self._schedule)
         finally:
             if following is not None and turn.abandoned and self._left_behind(following):
-                # Its run came while the plan was changed, and so was not refused.
+                # Its run came while the schedule was changed, and so was not refused.
                 turn.abandoned = False
                 self._turns.leave(turn)
                 threading.Thread(
@@ -386,15 +256,15 @@ class Enabled:
             else:
                 self._turns.give(turn)
 
-    def _plan_for(self, budget: int) -> Plan:
+    def _schedule_for(self, budget: int) -> Steps:
         self._check()
-        return planned(
+        return schedule_of(
             self._registry,
             self._target,
             self._policy,
             budget,
             strict=self._strict,
-            grid=self._told.get("grid"),
+            grid=self._given.get("grid"),
             probe=self._probe,
         )
 
@@ -412,23 +282,25 @@ class Enabled:
                 "another thread: change the budget between runs."
             )
 
-    def _put(self, plan: Plan | None) -> Any:
-        """Replace what is on the pipeline; the new runs' handle."""
+    def _put(self, schedule: Steps | None) -> Any:
+        """Replace what is on the pipeline, and return the new runs' handle."""
         context, self._context, self._run = self._context, None, None
         if context is not None:
             context.__exit__(None, None, None)
-        if plan is not None:
-            context = self._executor.attach(self._target, plan, strict=self._strict, **self._told)
+        if schedule is not None:
+            context = self._executor.attach(
+                self._target, schedule, strict=self._strict, **self._given
+            )
             self._run, self._context = context.__enter__(), context
         elif self._guarded:
-            context = self._executor.attach(self._target, _all_steps, strict=False, **self._told)
+            context = self._executor.attach(self._target, _all_steps, strict=False, **self._given)
             guard, self._context = context.__enter__(), context
             return guard
         return self._run
 
     @property
     def _guarded(self) -> bool:
-        """Whether runs must be looked at although all of their steps are computed."""
+        """Whether runs must be watched although all of their steps are computed."""
         return bool(self._abandoned) and not self._removed and not is_module(self._target)
 
 
@@ -437,11 +309,11 @@ class Request:
 
     Args:
         handle: whose request it is.
-        plan: of its budget.
+        schedule: of its budget.
     """
 
-    def __init__(self, handle: Enabled, plan: Plan) -> None:
-        self._handle, self._plan = handle, plan
+    def __init__(self, handle: Enabled, schedule: Steps) -> None:
+        self._handle, self._schedule = handle, schedule
         self._open: tuple[RunHandle, Turn] | None = None
 
     def __enter__(self) -> RunHandle:
@@ -467,7 +339,7 @@ class Request:
         self.__exit__(*error)
 
     def __copy__(self) -> Request:
-        return Request(self._handle, self._plan)
+        return Request(self._handle, self._schedule)
 
     def __del__(self) -> None:
         opened, self._open = getattr(self, "_open", None), None
@@ -485,7 +357,7 @@ class Request:
             )
 
     def _begin(self, turn: Turn) -> RunHandle:
-        run = self._handle._open(self._plan, turn)
+        run = self._handle._open(self._schedule, turn)
         self._open = run, turn
         return run
 
@@ -509,27 +381,130 @@ def _refuse_twice(target: Any) -> None:
     )
 
 
-def enable(
-    target: Any,
-    policy: Policy,
-    budget: int | None = None,
-    *,
-    strict: bool = False,
-    executor: str | None = None,
-    probe: str | None = None,
-    registry: Registry | None = None,
-    storage: CacheStorage | None = None,
-    calls_per_step: int | None = None,
-) -> Enabled:
-    """Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`."""
-    return Enabled(
-        target,
-        policy,
-        budget,
-        strict=strict,
-        executor=executor,
-        probe=probe,
-        registry=registry,
-        storage=storage,
-        calls_per_step=calls_per_step,
+#: Put a policy on a pipeline until ``handle.remove()``; see :class:`Enabled`.
+enable = Enabled
+
+
+class Turns:
+    """Give one turn at a time, first come, first served.
+
+    Threads wait blocked; tasks wait without blocking their event loop. A request inside a turn
+    would wait for itself, also in a task or an ``asyncio.to_thread`` that was started there: that
+    is an error. A turn may be given back from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[Turn] = deque()
+        self._holder: Turn | None = None
+
+    def take(self, advice: str) -> Turn:
+        """Wait for a turn in this thread.
+
+        Args:
+            advice: what to do instead where a running event loop would be blocked.
+
+        Raises:
+            ExecutionError: inside a turn, or if an event loop runs here and the turn is not free.
+        """
+        granted = threading.Event()
+        turn = Turn(granted.set, threading.get_ident())
+        if not self._queue(turn):
+            try:
+                _refuse_to_block(advice)
+                if threading.current_thread().name.startswith(_POOL):
+                    notify(FULL_POOL)
+                granted.wait()
+            except BaseException:
+                self.give(turn)
+                raise
+        return self._mark(turn)
+
+    async def take_async(self) -> Turn:
+        """Wait for a turn in this task; if that is cancelled, it waits no more.
+
+        Raises:
+            ExecutionError: inside a turn.
+        """
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[None] = loop.create_future()
+        turn = Turn(partial(loop.call_soon_threadsafe, _settle, granted))
+        if not self._queue(turn):
+            try:
+                await granted
+            except BaseException:
+                self.give(turn)
+                raise
+        return self._mark(turn)
+
+    def give(self, turn: Turn) -> None:
+        """Give a turn back, or wait for it no more; may be called twice."""
+        self.leave(turn)
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            if turn is self._holder:
+                self._holder = None
+                self._pass_on()
+
+    @staticmethod
+    def leave(turn: Turn) -> None:
+        """Leave a turn that is given back elsewhere: a request here now waits for that."""
+        HELD.set(tuple(held for held in HELD.get() if held is not turn))
+
+    def waiting_threads(self) -> Collection[int]:
+        """Return which threads wait."""
+        with self._lock:
+            return {turn.thread for turn in self._waiting if turn.thread is not None}
+
+    def _queue(self, turn: Turn) -> bool:
+        """Return whether it is its turn at once."""
+        with self._lock:
+            if self._holder is not None and self._holder in HELD.get():
+                raise ExecutionError(INSIDE)
+            if self._holder is None:
+                self._holder = turn
+                return True
+            self._waiting.append(turn)
+            return False
+
+    def _mark(self, turn: Turn) -> Turn:
+        HELD.set((*HELD.get(), turn))
+        return turn
+
+    def _pass_on(self) -> None:
+        while self._waiting and self._holder is None:
+            self._holder = self._waiting.popleft()
+            try:
+                self._holder.wake()
+            except RuntimeError:  # its event loop was closed: no task waits there any more
+                self._holder = None
+
+
+def _settle(granted: asyncio.Future[None]) -> None:
+    if not granted.done():
+        granted.set_result(None)
+
+
+def _refuse_to_block(advice: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ExecutionError(
+        "a thread with a running event loop must not wait for other requests, which that loop may "
+        f"have to finish: {advice}"
     )
+
+
+class Turn(Lease):
+    """One wait for a turn, and the turn itself.
+
+    Attributes:
+        wake: called when it is its turn.
+        thread: that waits; None of a task, which blocks no thread.
+    """
+
+    def __init__(self, wake: Callable[[], object], thread: int | None = None) -> None:
+        super().__init__()
+        self.wake, self.thread = wake, thread

@@ -22,7 +22,7 @@ from otcache.calibration.contest import (
     settle_ladder,
 )
 from otcache.calibration.recipe import QUANTILE, gives_vectors, name_of, proposers, solver_of
-from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution
+from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.contracts import SpanCosts
 from otcache_core.problem import Displacements
@@ -38,7 +38,7 @@ UPPER = 0.7
 def measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
     """Go through the stages from the recorded runs to the ladder."""
     costs = span_costs(bench)
-    gram = np.asarray(np.mean([inner_products(t.outputs) for t in bench.trajectories], axis=0))
+    gram = mean_gram(bench.trajectories)
     proposals = Proposals(bench, costs.costs, gram)
     reference = find_reference(bench, proposals)
     warm = list(proposals.at(bench.recipe.anchor_budget or 1).values())
@@ -70,6 +70,11 @@ def span_costs(bench: Workbench) -> SpanCosts:
         costs = bench.cost_model.measure(bench.trajectories, bench.evaluator)
         advance(1, 1)
     return costs
+
+
+def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
+    """Return H[a, b] = E <v_a, v_b>, mean over elements, then samples; shape (N, N)."""
+    return np.asarray(np.mean([inner_products(t.outputs) for t in trajectories], axis=0))
 
 
 @dataclass
