@@ -325,29 +325,29 @@ class Settled(Interval):
 
 #: A defect, and the laws that it breaks besides those that follow from them.
 DEFECTS: dict[type[Baseline], set[str]] = {
-    Touching: {"asking_for_support_changes_nothing"},
+    Touching: {"it_supports_its_target_and_says_why_not_another"},
     Eager: {"it_supports_its_target_and_says_why_not_another"},
     Nameless: {"it_names_its_source"},
-    Unreadable: {"what_it_measures_is_plain_data"},
-    Diverging: {"what_it_measures_is_plain_data"},
-    Fickle: {"measuring_twice_gives_the_same"},
-    Clinging: {"measuring_leaves_nothing"},
+    Unreadable: {"measuring_gives_plain_data_and_leaves_nothing"},
+    Diverging: {"measuring_gives_plain_data_and_leaves_nothing"},
+    Fickle: {"measuring_gives_plain_data_and_leaves_nothing"},
+    Clinging: {"measuring_gives_plain_data_and_leaves_nothing"},
     Few: {"there_is_a_setting_for_each_budget_or_a_ladder"},
     Rungless: {"there_is_a_setting_for_each_budget_or_a_ladder"},
     Homonymous: {"a_label_names_one_setting"},
     Repeating: {"a_label_names_one_setting"},
     Binary: {"settings_are_plain_data"},
     Overrunning: {"settings_are_plain_data"},
-    Drifting: {"the_same_is_measured_the_same_is_set"},
+    Drifting: {"settings_follow_from_what_was_measured"},
     Leaving: {"bits_are_restored_after_the_context", "bits_are_restored_after_an_exception"},
     Trusting: {"bits_are_restored_after_an_exception"},
     Remembering: {"a_run_does_not_depend_on_earlier_ones"},
     Finishing: {"a_run_does_not_depend_on_one_that_was_broken_off"},
     Boasting: {"computed_steps_are_those_that_are_computed"},
     Dicing: {"the_random_state_of_the_process_is_left_alone"},
-    Calibrated: {"the_same_is_measured_the_same_is_set"},
+    Calibrated: {"settings_follow_from_what_was_measured"},
     Settled: {"bits_are_restored_after_the_context"},
-    Private: {"what_was_written_down_serves_as_well"},
+    Private: {"facts_read_from_a_file_give_the_same_run"},
 }
 
 

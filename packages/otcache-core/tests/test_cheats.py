@@ -457,16 +457,16 @@ CHEATS: dict[type, tuple[type[Conformance], str, str]] = {
     FirstOnly: (LocalKit, "make_cost_model", "as_many_samples_count_as_are_reported"),
     Easy: (LocalKit, "make_cost_model", "as_many_samples_count_as_are_reported"),
     Impatient: (LocalKit, "make_cost_model", "the_order_of_samples_does_not_matter"),
-    Normalising: (LocalKit, "make_cost_model", "trajectories_are_not_changed"),
+    Normalising: (LocalKit, "make_cost_model", "trajectories_may_be_read_only_and_are_not_changed"),
     Settled: (LocalKit, "make_cost_model", "a_cost_model_can_be_used_again"),
     Sampling: (LocalKit, "make_cost_model", "the_random_state_of_the_process_is_left_alone"),
-    Free: (OutcomeKit, "make_cost_model", "the_price_is_what_was_spent"),
+    Free: (OutcomeKit, "make_cost_model", "the_nfe_is_what_was_spent"),
     Foreseeing: (LinearKit, "make_forecaster", "nothing_after_the_span_is_looked_at"),
     Wrapping: (LinearKit, "make_forecaster", "nothing_after_the_span_is_looked_at"),
     Unlimited: (
         LinearKit,
         "make_forecaster",
-        "coefficients_are_finite_also_where_grid_points_coincide",
+        "the_table_has_a_row_for_each_skipped_step",
     ),
     Reaching: (LinearKit, "make_forecaster", "the_table_has_a_row_for_each_skipped_step"),
     Remembering: (
@@ -474,7 +474,7 @@ CHEATS: dict[type, tuple[type[Conformance], str, str]] = {
         "make_forecaster",
         "a_table_does_not_depend_on_what_was_asked_before",
     ),
-    Shifting: (LinearKit, "make_forecaster", "it_is_pure"),
+    Shifting: (LinearKit, "make_forecaster", "a_grid_may_be_read_only_and_is_not_changed"),
     Nameless: (RmseKit, "make_metric", "it_says_what_it_is"),
     OneSided: (RmseKit, "make_metric", "a_symmetric_metric_does_not_know_which_is_which"),
     Raised: (RmseKit, "make_metric", "identical_inputs_are_best"),
@@ -498,10 +498,10 @@ CHEATS: dict[type, tuple[type[Conformance], str, str]] = {
     Stirring: (ProbeKit, "make_probe", "the_random_state_of_the_process_is_left_alone"),
     Blending: (ArchiveKit, "make_writer", "a_file_does_not_depend_on_what_was_written_before"),
     Littering: (ArchiveKit, "make_writer", "a_file_is_replaced_and_nothing_else_is_left"),
-    Same: (ToyKit, "make", "samples_are_those_asked_for"),
+    Same: (ToyKit, "make", "samples_are_the_given_ones"),
     Ranking: (ToyKit, "make", "schedules_do_not_influence_each_other"),
-    Tiring: (ToyKit, "make", "the_same_question_has_the_same_answer_and_price"),
-    Gratis: (ToyKit, "make", "the_price_is_that_of_the_computed_steps_at_most"),
+    Tiring: (ToyKit, "make", "the_same_schedules_have_the_same_errors_and_nfe"),
+    Gratis: (ToyKit, "make", "the_nfe_is_that_of_the_computed_steps_at_most"),
 }
 
 

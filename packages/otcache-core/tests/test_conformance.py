@@ -76,7 +76,7 @@ def test_a_kit_fails_a_probe_that_nudges() -> None:
     nudging = Probe()
     nudging.nudge = 1e-12
     broken = failures(changed(ProbeKit, "make_probe", nudging))
-    assert broken == {"observing_changes_nothing_bit_for_bit"}
+    assert broken == {"observing_changes_nothing_and_nothing_remains"}
 
 
 def test_a_kit_fails_a_cost_model_that_hides_its_price() -> None:
@@ -86,7 +86,7 @@ def test_a_kit_fails_a_cost_model_that_hides_its_price() -> None:
             return SpanCosts(true.costs, 0, true.samples)
 
     broken = failures(changed(OutcomeKit, "make_cost_model", Cheap()))
-    assert broken == {"the_price_is_what_was_spent"}
+    assert broken == {"the_nfe_is_what_was_spent"}
 
 
 def test_a_kit_fails_a_metric_that_wraps_bytes() -> None:
@@ -151,7 +151,7 @@ def test_a_kit_fails_a_solver_whose_abilities_are_others() -> None:
     assert failures(Kit()) == {
         "a_problem_without_what_is_needed_is_refused_in_words",
         "what_is_not_in_needs_does_not_change_the_solution",
-        "the_price_is_what_was_spent_and_nothing_without_an_evaluator",
+        "the_nfe_is_what_was_spent_and_nothing_without_an_evaluator",
         "the_frontier_is_what_each_budget_gives_alone",
         "all_budgets_at_once_are_not_one_after_the_other",
         "an_exact_solver_says_so_of_every_budget",

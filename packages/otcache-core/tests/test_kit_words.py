@@ -82,7 +82,7 @@ def test_a_heuristic_that_is_stuck_is_told_what_is_left_and_what_to_do() -> None
     assert report.broken == (f"test_{OBJECTIVE}",)
     (result,) = (r for r in report.results if r.law in report.broken)
     assert result.reason.startswith("only the spans of steps (0, ")
-    assert "the solver said INFEASIBLE: find the one schedule that is left, or" in result.reason
+    assert "the result is INFEASIBLE: find the one schedule that is possible, or" in result.reason
     assert "objective_at(problem, schedule) of your kit" in result.reason
 
 

@@ -322,7 +322,7 @@ CHEATS: dict[type[ScheduleSolver], str] = {
     Sorting: "the_problem_is_not_changed",
     Restoring: "measurements_may_be_read_only",
     Caching: "other_measurements_give_another_objective",
-    Counting: "solvers_do_not_influence_each_other",
+    Counting: "the_same_problem_gives_the_same_solution",
     Warm: "a_solver_can_be_used_again",
     Stubborn: "random_choices_follow_the_seed_of_the_problem",
     Unseeded: "random_choices_follow_the_seed_of_the_problem",
@@ -331,7 +331,7 @@ CHEATS: dict[type[ScheduleSolver], str] = {
     Standard: "random_choices_follow_the_seed_of_the_problem",
     Worldly: "the_random_state_of_the_process_is_left_alone",
     Seeding: "the_random_state_of_the_process_is_left_alone",
-    Spending: "the_price_is_what_was_spent_and_nothing_without_an_evaluator",
+    Spending: "the_nfe_is_what_was_spent_and_nothing_without_an_evaluator",
     OneByOne: "all_budgets_at_once_are_not_one_after_the_other",
     Hasty: "the_frontier_is_what_each_budget_gives_alone",
 }

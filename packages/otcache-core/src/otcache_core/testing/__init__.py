@@ -21,8 +21,11 @@ keep a law names it with the reason:
     class TestMyMetric(MetricConformance):
         expected_failures = {"test_more_noise_is_worse": "letters are read or not"}
 
-A kit makes the plugin from its class; whether otcache finds it where it is installed says
-:func:`check_installed`.
+A kit makes the plugin from its class; :func:`check_installed` says whether otcache finds it where it is
+installed.
+
+``kit`` runs laws, ``checks`` and ``metric_laws`` hold what they share, ``toy`` is what they run on; then
+comes a file for each kind of plugin or two.
 """
 
 from otcache_core.testing.baselines import BaselineConformance

@@ -1,10 +1,11 @@
-"""The laws of a baseline as tests."""
+"""Laws of a baseline, a cache of others that is compared with otcache."""
 
 from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,11 +14,16 @@ from numpy.typing import NDArray
 from otcache_core.contracts.comparison import Baseline, BaselineSetting
 from otcache_core.contracts.execution import SampleRequest
 from otcache_core.errors import shown
-from otcache_core.testing.checks import RANDOM, assert_equal, random_state_of
-from otcache_core.testing.kit import LEFT, Conformance, NotApplicable, refused
+from otcache_core.testing.checks import (
+    LEFT,
+    OTHER,
+    RANDOM,
+    assert_equal,
+    check_reasons,
+    random_state_of,
+)
+from otcache_core.testing.kit import Conformance, NotApplicable, refused
 
-OTHER = "the target gives another result afterwards: put back what was changed"
-NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"
 PLAIN = "return numbers, strings, lists and dicts"
 FROM_FILE = f"is read from a file otherwise than it was written: {PLAIN}"
 DISTINCT = "give each setting a label of its own"
@@ -35,37 +41,45 @@ class BaselineConformance(Conformance, kit=True):
 
     @abstractmethod
     def make_baseline(self) -> Baseline:
-        """A fresh baseline."""
+        """Return a fresh baseline."""
 
     @abstractmethod
     def make_target(self) -> Any:
-        """A fresh target; two of them give the same samples."""
+        """Return a fresh target; two of them give the same samples."""
 
     @abstractmethod
     def request(self) -> SampleRequest:
-        """At least two samples to calibrate on; its ``num_steps`` is N."""
+        """Return a request for at least two samples to calibrate on; its ``num_steps`` is N."""
 
     @abstractmethod
     def run(self, target: Any, sample: int, num_steps: int) -> NDArray[Any]:
-        """Sample number ``sample`` of the request in one call of ``num_steps`` steps."""
+        """Return sample number ``sample`` of the request, made in one call of ``num_steps`` steps."""
 
     @abstractmethod
     def traces(self, target: Any) -> Any:
-        """Whatever a baseline could leave behind (``sorted(vars(module))``, hooks), for comparison."""
+        """Return what a baseline could leave behind (``sorted(vars(module))``, hooks), for comparison."""
 
     def break_off(self, target: Any, num_steps: int) -> None:
         """Begin a run of sample 0 and stop it in the middle, as an exception would.
 
-        A law is left out where this is not given.
+        A law does not apply if this is not given.
         """
         raise NotApplicable("no run is broken off")
 
     def calls(self, target: Any) -> int | None:
-        """How often the denoiser has really worked since ``make_target``; None where nobody counts."""
+        """Return how often the denoiser has really worked since ``make_target``; None if nobody counts."""
         return None
 
     def _plain(self, target: Any, sample: int = 0) -> NDArray[Any]:
         return self.run(target, sample, self.request().num_steps)
+
+    @contextmanager
+    def _restored(self, target: Any) -> Iterator[None]:
+        """Assert that a target is afterwards as it was, and gives the same result."""
+        plain, before = self._plain(target), self.traces(target)
+        yield
+        assert self.traces(target) == before, LEFT
+        assert_equal(self._plain(target), plain, OTHER)
 
     def _measured(self, baseline: Baseline, target: Any) -> Mapping[str, Any]:
         return baseline.calibrate(target, self.request(), self.budgets)
@@ -86,50 +100,35 @@ class BaselineConformance(Conformance, kit=True):
         return baseline.settings(self.request().num_steps, self.budgets, measured)
 
     def _some(self, baseline: Baseline, measured: Mapping[str, Any]) -> list[BaselineSetting]:
-        """The mildest, a middle and the most aggressive setting."""
+        """Return the mildest, a middle and the most aggressive setting."""
         found = self._settings(baseline, measured)
         return [found[n] for n in sorted({0, len(found) // 2, len(found) - 1})]
 
-    # -- what is said beforehand ----------------------------------------------------------------------
+    # -- what is known beforehand ---------------------------------------------------------------------
 
     def test_it_supports_its_target_and_says_why_not_another(self) -> None:
-        baseline, request = self.make_baseline(), self.request()
-        reason = baseline.supports(self.make_target(), request)
-        assert reason == "", (
-            f"supports() of the kit's target gives {shown(reason)}: return '' for it"
-        )
-        assert baseline.supports(object(), request), NO_REASON
-
-    def test_asking_for_support_changes_nothing(self) -> None:
-        target = self.make_target()
-        plain, before = self._plain(target), self.traces(target)
-        self.make_baseline().supports(target, self.request())
-        assert self.traces(target) == before, LEFT
-        assert_equal(self._plain(target), plain, OTHER)
+        """And changes neither."""
+        baseline, request, target = self.make_baseline(), self.request(), self.make_target()
+        with self._restored(target):
+            own = baseline.supports(target, request)
+        check_reasons(own, baseline.supports(object(), request))
 
     def test_it_names_its_source(self) -> None:
         assert self.make_baseline().source, "source is empty: name the paper or code it follows"
 
-    def test_what_it_measures_is_plain_data(self) -> None:
-        measured = self._measured(self.make_baseline(), self.make_target())
-        assert _read_again(measured) == measured, f"what is measured {FROM_FILE}"
-        price = measured.get("nfe", 0)
-        assert price is None or (isinstance(price, int) and price >= 0), (
-            f"nfe is {shown(price)}: give the evaluations that were spent, or None"
-        )
-
-    def test_measuring_twice_gives_the_same(self) -> None:
-        first, second = (self._measured(self.make_baseline(), self.make_target()) for _ in range(2))
-        assert first == second, (
-            f"measured once {shown(first)}, and again {shown(second)}: seed random choices, keep no state"
-        )
-
-    def test_measuring_leaves_nothing(self) -> None:
+    def test_measuring_gives_plain_data_and_leaves_nothing(self) -> None:
         target = self.make_target()
-        plain, before = self._plain(target), self.traces(target)
-        self._measured(self.make_baseline(), target)
-        assert self.traces(target) == before, LEFT
-        assert_equal(self._plain(target), plain, OTHER)
+        with self._restored(target):
+            measured = self._measured(self.make_baseline(), target)
+        assert _read_again(measured) == measured, f"what is measured {FROM_FILE}"
+        nfe = measured.get("nfe", 0)
+        assert nfe is None or (isinstance(nfe, int) and nfe >= 0), (
+            f"nfe is {shown(nfe)}: give the evaluations that were spent, or None"
+        )
+        once = self._facts()
+        assert once == measured, (
+            f"measured once {shown(once)}, and again {shown(measured)}: seed random choices, keep no state"
+        )
 
     # -- settings -------------------------------------------------------------------------------------
 
@@ -138,7 +137,7 @@ class BaselineConformance(Conformance, kit=True):
         found = self._settings(baseline, self._facts())
         wanted = len(self.budgets) if baseline.by_budget else max(1, len(found))
         assert len(found) == wanted, (
-            f"there are {len(found)} settings: return one for each of {len(self.budgets)} budgets, or, where "
+            f"there are {len(found)} settings: return one for each of {len(self.budgets)} budgets, or, if "
             "by_budget is False, a ladder of at least one"
         )
 
@@ -166,15 +165,15 @@ class BaselineConformance(Conformance, kit=True):
                     f"give rising steps from 0 to {n - 1} that begin with 0, or None"
                 )
 
-    def test_the_same_is_measured_the_same_is_set(self) -> None:
+    def test_settings_follow_from_what_was_measured(self) -> None:
         baseline = self.make_baseline()
         measured = self._measured(baseline, self.make_target())
         found = list(self._settings(baseline, measured))
         fresh, read = self.make_baseline(), _read_again(measured)
         for other in (self._settings(baseline, measured), self._settings(fresh, read)):
             assert list(other) == found, (
-                f"settings {shown(list(other))} and {shown(found)} come of the same: make them of what was "
-                "measured alone"
+                f"settings {shown(list(other))} and {shown(found)} are of the same measurement: make them of "
+                "it alone"
             )
 
     # -- runs -----------------------------------------------------------------------------------------
@@ -191,14 +190,11 @@ class BaselineConformance(Conformance, kit=True):
             assert_equal(self._plain(target), plain, OTHER)
 
     def test_bits_are_restored_after_an_exception(self) -> None:
-        baseline, target = self.make_baseline(), self.make_target()
-        plain, before = self._plain(target), self.traces(target)
-        measured = self._facts()
-        context = baseline.apply(target, self._some(baseline, measured)[-1], measured)
-        with refused("a run that breaks off", error=KeyError), context:
-            raise KeyError
-        assert self.traces(target) == before, LEFT
-        assert_equal(self._plain(target), plain, OTHER)
+        baseline, target, measured = self.make_baseline(), self.make_target(), self._facts()
+        with self._restored(target):
+            context = baseline.apply(target, self._some(baseline, measured)[-1], measured)
+            with refused("a run that breaks off", error=KeyError), context:
+                raise KeyError
 
     def test_a_run_does_not_depend_on_earlier_ones(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
@@ -226,7 +222,7 @@ class BaselineConformance(Conformance, kit=True):
     def test_computed_steps_are_those_that_are_computed(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
         if self.calls(target) is None:
-            raise NotApplicable("nobody counts calls")
+            raise NotApplicable("the kit does not count calls")
         measured = self._facts()
         for setting in self._some(baseline, measured):
             before = self.calls(target) or 0
@@ -239,8 +235,7 @@ class BaselineConformance(Conformance, kit=True):
             made = (self.calls(target) or 0) - between
             wanted = (between - before) * len(setting.computed) // setting.num_steps
             assert made == wanted, (
-                f"setting {setting.label!r} makes {made} calls, and its computed steps are {wanted}: report "
-                "the "
+                f"setting {setting.label!r} makes {made} calls, its computed steps are {wanted}: report the "
                 "steps that are computed, or None"
             )
 
@@ -257,7 +252,7 @@ class BaselineConformance(Conformance, kit=True):
         plain = random_state_of(lambda: self.run(target, 0, setting.num_steps))
         assert random_state_of(applied) == plain, RANDOM
 
-    def test_what_was_written_down_serves_as_well(self) -> None:
+    def test_facts_read_from_a_file_give_the_same_run(self) -> None:
         baseline, target = self.make_baseline(), self.make_target()
         measured = self._facts()
         setting = self._some(baseline, measured)[-1]
@@ -274,7 +269,7 @@ class BaselineConformance(Conformance, kit=True):
 
 
 def _read_again(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts after a journey through a file."""
+    """Return facts written as JSON and read again."""
     try:
         text = json.dumps(dict(facts), allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -11,8 +11,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from otcache_core.errors import shown
 from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import PluginSettings, found_entry_points, normalise
+
+T = TypeVar("T")
+#: What a law says if something left another global random state than a plain run does.
+RANDOM = (
+    "the global random state was used or seeded, beyond what a plain run of the target does: draw from a "
+    "generator of your own, as numpy.random.default_rng(seed)"
+)
+#: What laws say if a target is not as it was, or gives another result.
+LEFT = "something is left on the target, one of its modules or their class: put back what was there"
+OTHER = "the target gives another result afterwards: put back what was changed"
+#: Seconds that the classes of a package may take to import: they may import torch.
+LIMIT = 60.0
 
 
 def assert_equal(found: Any, wanted: Any, what: str) -> None:
@@ -27,16 +40,14 @@ def assert_equal(found: Any, wanted: Any, what: str) -> None:
         AssertionError: with ``what`` and the largest difference.
     """
     x, y = _arrays(found, wanted, what)
-    if x.dtype.kind not in "fc" or y.dtype.kind not in "fc":
-        assert np.array_equal(x, y), f"{what} ({_apart(x, y)})"
-        return
-    assert np.array_equal(x, y, equal_nan=True), f"{what} ({_apart(x, y)})"
+    numbers = all(v.dtype.kind in "fc" for v in (x, y))
+    assert np.array_equal(x, y, equal_nan=numbers), f"{what} ({_apart(x, y)})"
 
 
 def assert_near(
     found: Any, wanted: Any, what: str, *, rtol: float = 1e-7, atol: float = 0.0
 ) -> None:
-    """Assert that :math:`|x - y| \\le a + r |y|` everywhere.
+    r"""Assert that :math:`|x - y| \le a + r |y|` everywhere.
 
     Args:
         found: x, what the plugin gives.
@@ -53,31 +64,12 @@ def assert_near(
     assert near, f"{what} ({_apart(x, y)})"
 
 
-def _arrays(found: Any, wanted: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(found), np.asarray(wanted)
-    if y.ndim == 0 and x.ndim:  # one number for all
-        y = np.broadcast_to(y, x.shape)
-    assert x.shape == y.shape, f"{what} (shapes are {x.shape} and {y.shape})"
-    return x, y
-
-
-def _apart(x: np.ndarray, y: np.ndarray) -> str:
-    """Return the largest difference in words."""
-    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
-        return f"{int(np.sum(x != y))} of {x.size} values differ"
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(x.astype(np.float64) - y.astype(np.float64))
-    if not np.isfinite(apart).all():
-        return "some values are not finite"
-    return f"the largest difference is {apart.max(initial=0.0):.3g}"
-
-
-T = TypeVar("T")
-#: What a law says where something left another global random state than a plain run does.
-RANDOM = (
-    "the global random state was used or seeded, beyond what a plain run of the target does: draw from a "
-    "generator of your own, as numpy.random.default_rng(seed)"
-)
+def check_reasons(own: str, other: str) -> None:
+    """Assert what ``supports`` gives for the kit's target, and for an object that is none."""
+    assert own == "", f"supports() of the kit's target gives {shown(own)}: return '' for it"
+    assert other, (
+        "supports(object()) gives no reason: say in words why another target is not supported"
+    )
 
 
 def snapshot(value: Any) -> Any:
@@ -117,71 +109,24 @@ def unchanged(**arguments: Any) -> Iterator[None]:
 def under_two_random_states(make: Callable[[], T]) -> tuple[T, T]:
     """Make something twice, each time with the global generators in another state.
 
-    The states of ``random``, ``numpy.random`` and, where it is imported, torch's CPU generator are put
-    back.
+    The states of ``random``, ``numpy.random`` and, if it is imported, torch's CPU generator are put back.
 
     Raises:
         AssertionError: if one of the generators was used or seeded.
     """
-    kept = _states()
-    try:
-        first, second = (_made(make, seed) for seed in (12345, 54321))
-    finally:
-        _restore(kept)
-    return first, second
+    return _undrawn(make, 12345), _undrawn(make, 54321)
 
 
 def random_state_of(make: Callable[[], object]) -> Any:
     """Return a snapshot of the global random state that something leaves, begun at a fixed one."""
-    kept = _states()
-    try:
-        _seed(12345)
+    with _random_state(12345):
         make()
         return snapshot(_states())
-    finally:
-        _restore(kept)
-
-
-def _made(make: Callable[[], T], seed: int) -> T:
-    _seed(seed)
-    before = _states()
-    made = make()
-    for name, state in _states().items():
-        used = name in before and snapshot(state) != snapshot(before[name])
-        assert not used, (
-            f"the global random state of {name} was used or seeded: draw from a generator of your own, "
-            "as numpy.random.default_rng(seed)"
-        )
-    return made
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # the global state is what this is about
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.random.default_generator.manual_seed(seed)
-
-
-def _states() -> dict[str, Any]:
-    states: dict[str, Any] = {"random": random.getstate(), "numpy.random": np.random.get_state()}  # noqa: NPY002
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        states["torch"] = torch.get_rng_state().numpy().copy()
-    return states
-
-
-def _restore(states: Mapping[str, Any]) -> None:
-    random.setstate(states["random"])
-    np.random.set_state(states["numpy.random"])  # noqa: NPY002
-    if "torch" in states:
-        torch = sys.modules["torch"]
-        torch.set_rng_state(torch.from_numpy(states["torch"]))
 
 
 @contextmanager
 def seeds_of_generators(module: str = "") -> Iterator[list[Any]]:
-    """Collect what generators are seeded with; None where one is not seeded.
+    """Collect what generators are seeded with; None for one that is not seeded.
 
     Those of ``numpy.random.default_rng``, whoever calls it, and of a module's own ``default_rng``,
     ``RandomState`` and ``random.Random``, by whatever name it has them.
@@ -207,28 +152,6 @@ def seeds_of_generators(module: str = "") -> Iterator[list[Any]]:
     finally:
         for place, name, value in kept:
             place[name] = value
-
-
-class _Same(type):
-    """Of a class whose instances are those of its base too."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, cls.__mro__[1])
-
-
-def _noting(kind: Any, made: list[Any], module: str) -> type:
-    """Return a generator's class that notes its seeds where a module makes it."""
-
-    def begin(self: Any, seed: Any = None) -> None:
-        if sys._getframe(1).f_globals.get("__name__") == module:
-            made.append(seed)
-        kind.__init__(self, seed)
-
-    return _Same(kind.__name__, (kind,), {"__init__": begin})
-
-
-#: Seconds that its classes may take to import: they may import torch.
-LIMIT = 60.0
 
 
 def check_installed(distribution: str) -> None:
@@ -257,6 +180,62 @@ def check_installed(distribution: str) -> None:
     )
 
 
+def _undrawn(make: Callable[[], T], seed: int) -> T:
+    with _random_state(seed):
+        before = _states()
+        made = make()
+        for name, state in _states().items():
+            used = name in before and snapshot(state) != snapshot(before[name])
+            assert not used, (
+                f"the global random state of {name} was used or seeded: draw from a generator of your own, "
+                "as numpy.random.default_rng(seed)"
+            )
+    return made
+
+
+@contextmanager
+def _random_state(seed: int) -> Iterator[None]:
+    """Seed the global generators, and put their states back at the end."""
+    kept, torch = _states(), sys.modules.get("torch")
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global state is what this is about
+    if torch is not None:
+        torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(kept["random"])
+        np.random.set_state(kept["numpy.random"])  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(torch.from_numpy(kept["torch"]))
+
+
+def _states() -> dict[str, Any]:
+    states: dict[str, Any] = {"random": random.getstate(), "numpy.random": np.random.get_state()}  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        states["torch"] = torch.get_rng_state().numpy().copy()
+    return states
+
+
+class _Same(type):
+    """The type of a class whose instances are those of its base too."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.__mro__[1])
+
+
+def _noting(kind: Any, made: list[Any], module: str) -> type:
+    """Return a generator's class that notes its seeds where a module makes it."""
+
+    def begin(self: Any, seed: Any = None) -> None:
+        if sys._getframe(1).f_globals.get("__name__") == module:
+            made.append(seed)
+        kind.__init__(self, seed)
+
+    return _Same(kind.__name__, (kind,), {"__init__": begin})
+
+
 def _problems(reading: Reading) -> Iterator[str]:
     """Yield what is wrong, but for how long the import takes, which differs from machine to machine."""
     for found in reading.findings:
@@ -269,3 +248,22 @@ def _problems(reading: Reading) -> Iterator[str]:
     for offer in reading.offers:
         for needed in offer.info().missing():
             yield f"{offer.kind} {offer.name} needs {needed}, which is not installed"
+
+
+def _arrays(found: Any, wanted: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(found), np.asarray(wanted)
+    if y.ndim == 0 and x.ndim:  # one number for all
+        y = np.broadcast_to(y, x.shape)
+    assert x.shape == y.shape, f"{what} (shapes are {x.shape} and {y.shape})"
+    return x, y
+
+
+def _apart(x: np.ndarray, y: np.ndarray) -> str:
+    """Return the largest difference in words."""
+    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+        return f"{int(np.sum(x != y))} of {x.size} values differ"
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(x.astype(np.float64) - y.astype(np.float64))
+    if not np.isfinite(apart).all():
+        return "some values are not finite"
+    return f"the largest difference is {apart.max(initial=0.0):.3g}"

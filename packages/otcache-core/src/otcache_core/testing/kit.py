@@ -1,4 +1,4 @@
-"""What all kits have in common: their laws, an honest count of them, and failures with a reason."""
+"""What all kits have in common: their laws, how each ended, and expected failures with a reason."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from typing import Any, ClassVar
 from otcache_core.errors import OtcacheError, expected, shortened, shown
 
 Law = Callable[[Any], None]
-#: What a law says where a target is not as it was.
-LEFT = "something is left on the target, one of its modules or their class: put back what was there"
-#: Says nothing of the plugin: it is about the kit alone.
+#: Is about the kit alone, not about the plugin.
 OF_THE_KIT = "test_no_law_was_taken_away"
 #: Least and greatest value of a kit's numbers: beyond these a law would say nothing.
 LIMITS: Mapping[str, tuple[float, float]] = {
@@ -37,17 +35,17 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 NO_CHECK = "with this one laws of the kit would check nothing, leave it out or give another."
 #: Attributes of a kit that hold whole numbers, one at least.
 SEVERAL = ("seeds", "budgets", "shape")
-#: Packages whose own code may say that a law does not apply, beside the modules of the kit's class.
+#: Packages whose own code may raise NotApplicable, beside the modules of the kit's class.
 OURS = ("otcache_core.testing", "otcache.plugin_tools")
 #: Names of exceptions that make a test runner call a test skipped, or end without a failure.
 EVASIONS = frozenset({"SkipTest", "Skipped", "XFailed", "Exit"})
 
 
 class NotApplicable(unittest.SkipTest):
-    """Raised by a law that says nothing about this plugin, with the reason; pytest skips the test.
+    """A law says nothing about this plugin, for the given reason; pytest skips the test.
 
-    A hook of a kit's class may raise it too. Raised by the plugin it breaks the law, as whatever else a
-    plugin raises.
+    A hook of a kit's class may raise it too. Raised by the plugin it breaks the law, as anything else that
+    a plugin raises.
     """
 
 
@@ -67,7 +65,7 @@ class LawResult:
     Args:
         law: name of the kit's method.
         outcome: how it ended.
-        reason: what was found, why it does not apply, or why it is expected to fail; "" where kept.
+        reason: what was found, why it does not apply, or why it is expected to fail; "" if kept.
         seconds: wall time.
     """
 
@@ -90,7 +88,7 @@ class KitReport:
     results: tuple[LawResult, ...]
 
     def of(self, outcome: Outcome) -> tuple[LawResult, ...]:
-        """Return the laws that ended so."""
+        """Return the laws with this outcome."""
         return tuple(result for result in self.results if result.outcome is outcome)
 
     @property
@@ -126,7 +124,7 @@ class KitReport:
 
 
 def _judged(law: Law) -> Law:
-    """Return a law that, where the kit expects it to fail, passes exactly if it fails."""
+    """Return a law that, if the kit expects it to fail, passes exactly if it fails."""
 
     @functools.wraps(law)
     def judged(self: Conformance) -> None:
@@ -157,7 +155,7 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
     pytest runs each law as a test. :meth:`check_laws` runs them without pytest.
 
     Attributes:
-        expected_failures: reasons by names of laws. It is an error where such a law is kept or not
+        expected_failures: reasons by names of laws. It is an error if such a law is kept or not
             applicable, the name is unknown or the reason is empty.
 
     Examples:
@@ -209,13 +207,13 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
         What a law raises is its result; an interrupt is passed on.
 
         Args:
-            only: names of laws; all where none is given.
+            only: names of laws; all if none is given.
         """
         return KitReport(cls.__name__, tuple(cls()._result(law) for law in only or cls.laws()))
 
     @_judged
     def test_no_law_was_taken_away(self) -> None:
-        """Of a class that was changed after its definition."""
+        """As it could be of a class that was changed after its definition."""
         for name in self.laws():
             mine = getattr(type(self), name, None)
             assert mine is self._kit[name], f"{name} was replaced: leave the laws of the kit alone"
@@ -243,7 +241,7 @@ def _binding(name: str, value: object) -> bool:
 
 
 def _check_overrides(cls: type[Conformance]) -> None:
-    """Raise OtcacheError if a class stands before a kit's law or helper with one of its own."""
+    """Raise OtcacheError if a class overrides a law or helper of its kit."""
     for name, ours in cls._kit.items():
         if inspect.getattr_static(cls, name) is not ours:
             raise OtcacheError(
@@ -289,7 +287,7 @@ def _expected(law: str, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
     """Return the result of a law that is expected to fail."""
     if outcome is Outcome.BROKEN:
         return Outcome.EXPECTED, reason
-    advice = f"take it out of expected_failures, where it stands for the reason {reason!r}"
+    advice = f"take it out of expected_failures, whose reason is {reason!r}"
     return Outcome.BROKEN, f"{law} is {outcome.value}: {advice}."
 
 
@@ -301,7 +299,7 @@ def _run(law: Callable[[], None], kit: type[Conformance]) -> tuple[Outcome, str]
     except BaseException as error:  # a plugin may exit, and pytest's outcomes are no Exceptions
         if _not_applicable(error, kit):
             return Outcome.NOT_APPLICABLE, _text(error)
-        return Outcome.BROKEN, _told(error)
+        return Outcome.BROKEN, _failure(error)
     return Outcome.KEPT, ""
 
 
@@ -317,25 +315,25 @@ def _not_applicable(error: BaseException, kit: type[Conformance]) -> bool:
 
 @contextmanager
 def _no_evasion(kit: type[Conformance]) -> Iterator[None]:
-    """Turn what would make a test runner skip a law, other than the kit's own word, into a failure."""
+    """Turn what would make a test runner skip a law, unless the kit raised it, into a failure."""
     try:
         yield
     except BaseException as error:
         evades = any(base.__name__ in EVASIONS for base in type(error).__mro__)
         if not evades or _not_applicable(error, kit):
             raise
-        raise AssertionError(_told(error)) from error
+        raise AssertionError(_failure(error)) from error
 
 
 def _text(error: BaseException) -> str:
-    """Return the message of an exception in one line; "" where its own ``__str__`` fails."""
+    """Return the message of an exception in one line; "" if its own ``__str__`` fails."""
     try:
         return " ".join(str(error).split())
     except (Exception, SystemExit):
         return ""
 
 
-def _told(error: BaseException) -> str:
+def _failure(error: BaseException) -> str:
     """Return what a failure says, with its notes; of a bare assertion, the line that failed."""
     text = _text(error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
@@ -364,7 +362,9 @@ def refused(what: str, match: str = "", error: type[Exception] = OtcacheError) -
     try:
         yield
     except error as raised:
-        told = _text(raised)
-        assert re.search(match, told), f"{what} is refused in other words than {match!r}: {told}"
+        message = _text(raised)
+        assert re.search(match, message), (
+            f"{what} is refused in other words than {match!r}: {message}"
+        )
     else:
         raise AssertionError(f"{what} must raise {error.__name__}, nothing was raised")

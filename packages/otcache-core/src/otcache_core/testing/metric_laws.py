@@ -265,7 +265,7 @@ class PairLaws(MetricLaws, kit=True):
 
 
 def waves(n: int, shape: Sequence[int]) -> Images:
-    """Return smooth coloured images between 0.2 and 0.8, no two alike, shape (n, \\*shape)."""
+    r"""Return smooth coloured images between 0.2 and 0.8, no two alike, shape (n, \*shape)."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape[:2])
     planes = [np.sin(5 * (x + c * y) + k) for k in range(n) for c in range(shape[-1])]
     flat = 0.5 + 0.3 * np.array(planes).reshape(n, shape[-1], *x.shape)
@@ -273,7 +273,7 @@ def waves(n: int, shape: Sequence[int]) -> Images:
 
 
 def moving(n: int, frames: int, shape: Sequence[int]) -> Images:
-    """Return videos of coloured patterns that move, between 0.1 and 0.9, shape (n, frames, \\*shape).
+    r"""Return videos of coloured patterns that move, between 0.1 and 0.9, shape (n, frames, \*shape).
 
     No two videos are alike, and no two frames of one.
     """

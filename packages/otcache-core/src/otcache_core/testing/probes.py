@@ -15,17 +15,17 @@ from otcache_core.errors import shown
 from otcache_core.policy import Provenance
 from otcache_core.schedule import Schedule
 from otcache_core.testing.checks import (
+    LEFT,
+    OTHER,
     RANDOM,
     assert_equal,
     assert_near,
+    check_reasons,
     random_state_of,
     unchanged,
 )
-from otcache_core.testing.kit import LEFT, Conformance, refused
+from otcache_core.testing.kit import Conformance, refused
 from otcache_core.trajectory import Trajectory
-
-OTHER = "the target gives another result after recording: put back what was changed"
-NO_REASON = "supports(object()) gives no reason: say in words why another target is not supported"
 
 
 class ProbeConformance(Conformance, kit=True):
@@ -40,33 +40,30 @@ class ProbeConformance(Conformance, kit=True):
 
     @abstractmethod
     def make_probe(self) -> FeatureProbe:
-        """A fresh probe."""
+        """Return a fresh probe."""
 
     @abstractmethod
     def make_target(self) -> Any:
-        """A fresh target; two of them give the same samples."""
+        """Return a fresh target; two of them give the same samples."""
 
     @abstractmethod
     def request(self) -> SampleRequest:
-        """At least two samples of different seeds, in batches of two."""
+        """Return a request for at least two samples of different seeds, in batches of two."""
 
     @abstractmethod
     def final_latents(self, target: Any, request: SampleRequest) -> NDArray[Any]:
-        """x_N of the plain target, without the probe, in the same batches; shape (samples, ...)."""
+        """Return x_N of the plain target, without the probe, in the same batches; shape (samples, ...)."""
 
     @abstractmethod
     def traces(self, target: Any) -> Any:
-        """Whatever a probe could leave behind (``sorted(vars(module))``, hooks), for comparison."""
+        """Return what a probe could leave behind (``sorted(vars(module))``, hooks), for comparison."""
 
     def _record(self, target: Any) -> list[Trajectory]:
         return list(self.make_probe().record(target, self.request()))
 
     def test_it_supports_its_target_and_says_why_not_another(self) -> None:
-        reason = self.make_probe().supports(self.make_target())
-        assert reason == "", (
-            f"supports() of the kit's target gives {shown(reason)}: return '' for it"
-        )
-        assert self.make_probe().supports(object()), NO_REASON
+        probe = self.make_probe()
+        check_reasons(probe.supports(self.make_target()), probe.supports(object()))
 
     def test_one_trajectory_a_sample(self) -> None:
         request, trajectories = self.request(), self._record(self.make_target())
@@ -80,10 +77,12 @@ class ProbeConformance(Conformance, kit=True):
             assert trajectory.label, "a trajectory has no label: give its prompt and seed"
             assert calls >= steps, f"{calls} calls are reported of {steps} steps: count each call"
 
-    def test_observing_changes_nothing_bit_for_bit(self) -> None:
+    def test_observing_changes_nothing_and_nothing_remains(self) -> None:
         plain = self.final_latents(self.make_target(), self.request())
         target = self.make_target()
+        before = self.traces(target)
         recorded = [t.states[-1] for t in self._record(target)]
+        assert self.traces(target) == before, LEFT
         flat = np.asarray(plain).reshape(len(recorded), -1)
         what = "the last recorded states are not what the plain target gives: change nothing on the way"
         assert_equal(np.stack(recorded), flat.astype(recorded[0].dtype), what)
@@ -100,18 +99,12 @@ class ProbeConformance(Conformance, kit=True):
         )
         assert_equal(after, before, OTHER)
 
-    def test_nothing_remains(self) -> None:
-        target = self.make_target()
-        before = self.traces(target)
-        self._record(target)
-        assert self.traces(target) == before, LEFT
-
     def test_nothing_remains_when_recording_is_given_up(self) -> None:
         target = self.make_target()
         before = self.traces(target)
         stream = iter(self.make_probe().record(target, self.request()))
         next(stream)
-        stream.close() if hasattr(stream, "close") else None
+        getattr(stream, "close", lambda: None)()
         assert self.traces(target) == before, LEFT
 
     def test_seeds_make_the_samples(self) -> None:
@@ -200,14 +193,13 @@ class ProbeConformance(Conformance, kit=True):
         once = probe.prepared(target, self.request())
         count = len(self.request().prompts)
         assert len(once.prompts) == len(once.seeds) == count, (
-            f"prepared() gives {len(once.prompts)} prompts and {len(once.seeds)} seeds of {count} "
-            "samples: keep "
-            "each sample"
+            f"prepared() gives {len(once.prompts)} prompts and {len(once.seeds)} seeds of {count} samples: "
+            "keep each sample"
         )
         again = probe.prepared(target, once)
         assert again == once, "prepared() changes what it has prepared: return that as it is"
 
-    def test_the_evaluator_finds_no_error_where_everything_is_computed(self) -> None:
+    def test_the_evaluator_finds_no_error_if_everything_is_computed(self) -> None:
         target, request = self.make_target(), self.request()
         trajectories = self._record(target)
         evaluator = self.make_probe().evaluator(target, request, trajectories)
@@ -234,7 +226,7 @@ STATE = "keep nothing from one call to the next that changes a result"
 
 
 class EvaluatorConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.Evaluator`: it measures what the probe recorded.
+    """Laws of :class:`~otcache_core.contracts.Evaluator`, which measures what the probe recorded.
 
     Attributes:
         rtol: relative difference of two errors that is rounding.
@@ -246,7 +238,7 @@ class EvaluatorConformance(Conformance, kit=True):
 
     @abstractmethod
     def make_evaluator(self) -> Evaluator:
-        """A fresh evaluator over at least two samples; two of them measure the same."""
+        """Return a fresh evaluator over at least two samples; two of them measure the same."""
 
     @abstractmethod
     def accelerated_errors(self, schedule: Schedule) -> NDArray[np.float64]:
@@ -277,8 +269,7 @@ class EvaluatorConformance(Conformance, kit=True):
             )
             assert (deviations <= self.deviation).all(), (
                 f"recorded outputs of rows {rows} end {shown(deviations)} off the recorded result: step as "
-                "the "
-                "sampler does"
+                "the sampler does"
             )
         assert self.num_evaluations() == before, "replay calls the denoiser: take recorded outputs"
 
@@ -317,7 +308,7 @@ class EvaluatorConformance(Conformance, kit=True):
         )
         assert (errors[1:] > 0).all(), "a run that skips steps has no error: skip them, and measure"
 
-    def test_the_same_question_has_the_same_answer_and_price(self) -> None:
+    def test_the_same_schedules_have_the_same_errors_and_nfe(self) -> None:
         evaluator = self.make_evaluator()
         schedules = self._schedules(evaluator)
         first = evaluator.evaluate(schedules)
@@ -329,14 +320,14 @@ class EvaluatorConformance(Conformance, kit=True):
                 f"nfe is {first.nfe} once and {again.nfe} again, of the same schedules: {STATE}"
             )
 
-    def test_the_price_is_that_of_the_computed_steps_at_most(self) -> None:
+    def test_the_nfe_is_that_of_the_computed_steps_at_most(self) -> None:
         evaluator = self.make_evaluator()
         schedules = self._schedules(evaluator)
         most = evaluator.num_samples * sum(schedule.budget for schedule in schedules)
         nfe = evaluator.evaluate(schedules).nfe
         assert 0 < nfe <= most, f"nfe is {nfe}, {most} at most: count the evaluations that are made"
 
-    def test_samples_are_those_asked_for(self) -> None:
+    def test_samples_are_the_given_ones(self) -> None:
         evaluator = self.make_evaluator()
         schedules = self._schedules(evaluator)
         errors = evaluator.evaluate(schedules).errors
@@ -346,7 +337,7 @@ class EvaluatorConformance(Conformance, kit=True):
         )
         for rows in ([evaluator.num_samples - 1], list(range(evaluator.num_samples))[::-1]):
             found = evaluator.evaluate(schedules, samples=rows).errors
-            what = f"errors of samples {rows} are those of others: keep the order that is asked for"
+            what = f"errors of samples {rows} are those of others: keep the given order"
             assert_near(found, errors[:, rows], what, rtol=self.rtol)
 
     def test_schedules_do_not_influence_each_other(self) -> None:

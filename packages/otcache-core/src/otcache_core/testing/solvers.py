@@ -1,4 +1,4 @@
-"""The laws of a schedule solver as tests."""
+"""Laws of a schedule solver; what it claims is compared with brute force."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ from otcache_core.testing.checks import (
     under_two_random_states,
 )
 from otcache_core.testing.kit import Conformance, NotApplicable, refused
-from otcache_core.testing.spans import CountingEvaluator
-from otcache_core.testing.toy import ToySampler
+from otcache_core.testing.toy import CountingEvaluator, ToySampler
 from otcache_core.transport import uniform_steps
 
-#: Numbers without structure here: an objective of them differs from problem to problem.
+#: Random in the kit's problems: an objective of them differs from problem to problem.
 MEASURED = frozenset({Need.COSTS, Need.DISPLACEMENTS, Need.EVALUATOR})
-#: What a solver may use where there is some, without the need of it.
+#: What a solver may use if it is given, without naming it among its needs.
 OPTIONAL = frozenset({Need.GAINS, Need.ANCHOR, Need.REFERENCE})
-#: Spans that are left out of these are out of reach, so that a solver can be forced to one schedule.
+#: A solver of these can be forced to one schedule: spans omitted from them cannot be used.
 FORCING = frozenset({Need.COSTS, Need.DISPLACEMENTS})
 #: What to do about solutions that differ.
 STATE = "keep nothing from one call to the next"
@@ -55,9 +54,9 @@ class SolverConformance(Conformance, kit=True):
     too. Problems carry whatever a solver may need: costs, the Gram matrix and grid of a recorded run,
     gains, displacements, endpoint policies and an evaluator.
 
-    What a solver claims is held against brute force: over :meth:`objective_at` where that is known, else
+    What a solver claims is compared with brute force: over :meth:`objective_at` if that is known, else
     over the solver's own objective, which each schedule gets by a problem whose other spans cost ``inf``
-    (or, of displacements, are left out).
+    (or, of displacements, are omitted).
 
     Attributes:
         num_steps: N of the problems.
@@ -71,14 +70,14 @@ class SolverConformance(Conformance, kit=True):
 
     @abstractmethod
     def make_solver(self) -> ScheduleSolver:
-        """A fresh solver, with settings that make it quick."""
+        """Return a fresh solver, with settings that make it quick."""
 
     def exact_objective(self) -> Objective | None:
-        """What an exact solver minimises over the span costs; None where it is not exact in them."""
+        """Return what an exact solver minimises over the span costs; None if it is not exact in them."""
         return None
 
     def objective_at(self, problem: ScheduleProblem, schedule: Schedule) -> float | None:
-        """The solver's objective at a schedule, derived without it; None where that is not known.
+        """Return the solver's objective at a schedule, derived without it; None if that is not known.
 
         That of :meth:`exact_objective` unless overridden.
         """
@@ -89,7 +88,7 @@ class SolverConformance(Conformance, kit=True):
         return float(value[0] if isinstance(value, tuple) else value)
 
     def make_problem(self, budget: int, seed: int) -> ScheduleProblem:
-        """A problem of ``num_steps`` steps with every measurement; override for a special one."""
+        """Return a problem of ``num_steps`` steps with every measurement; override for a special one."""
         n = self.num_steps
         rng, sampler = np.random.default_rng(seed), ToySampler(num_steps=n, seed=seed)
         costs = np.triu(rng.random((n, n + 1)), k=2)
@@ -100,8 +99,8 @@ class SolverConformance(Conformance, kit=True):
             num_steps=n,
             budget=budget,
             costs=costs,
-            anchor=_uniform(n, 2),
-            reference=_uniform(n, n // 2),
+            anchor=Schedule(n, uniform_steps(n, 2)),
+            reference=Schedule(n, uniform_steps(n, n // 2)),
             evaluator=sampler.evaluator(),
             seed=seed,
             gram=np.mean(grams, axis=0),
@@ -111,7 +110,7 @@ class SolverConformance(Conformance, kit=True):
         )
 
     def _tried(self) -> Iterator[ScheduleProblem]:
-        """The problems whose schedules are all held against what the solver claims."""
+        """Yield the problems all of whose schedules are compared with what the solver claims."""
         budgets = (3, min(5, self.num_steps - 1))
         yield from itertools.starmap(self.make_problem, itertools.product(budgets, self.seeds))
 
@@ -122,20 +121,20 @@ class SolverConformance(Conformance, kit=True):
         """Solve a problem that has a schedule, and see that one was found."""
         solution = self._solve(problem)
         assert solution.schedule is not None, (
-            f"the solver said {solution.result.name} of a problem ({_given(problem)}) that has a schedule "
+            f"the result is {solution.result.name} for a problem ({_given(problem)}) that has a schedule "
             "of finite cost: INFEASIBLE says that there is none, so find one before you say it"
         )
         return solution, solution.schedule
 
     def _forced(self, problem: ScheduleProblem, schedule: Schedule) -> float:
-        """The solver's objective where only this schedule may be used."""
+        """Return the solver's objective of a problem in which only this schedule may be used."""
         forced = self._solve(_only(problem, schedule))
         found = forced.schedule and forced.schedule.computed
         costly = Need.COSTS in self._needs()
         left = "(and of length one) have finite costs" if costly else "are among the displacements"
         spans = f"only the spans of steps {schedule.computed} {left}"
         assert found is not None, (
-            f"{spans}, and the solver said {forced.result.name}: find the one schedule that is left, or "
+            f"{spans}, and the result is {forced.result.name}: find the one schedule that is possible, or "
             "derive the objective without the solver, in objective_at(problem, schedule) of your kit"
         )
         assert found == schedule.computed, (
@@ -150,7 +149,7 @@ class SolverConformance(Conformance, kit=True):
         return Need.COSTS in self._needs() or self.exact_objective() is not None
 
     def _values(self, problem: ScheduleProblem) -> Iterator[tuple[Schedule, float]]:
-        """Every schedule of the budget with the solver's objective of it."""
+        """Yield every schedule of the budget with the solver's objective of it."""
         n = problem.num_steps
         for rest in itertools.combinations(range(1, n), problem.budget - 1):
             schedule = Schedule(n, (0, *rest))
@@ -168,7 +167,7 @@ class SolverConformance(Conformance, kit=True):
             self._scheduled(bare)
 
     def test_what_is_not_in_needs_does_not_change_the_solution(self) -> None:
-        """But for gains, anchor and reference, which a solver may use where there are some."""
+        """But for gains, anchor and reference, which a solver may use if they are given."""
         for problem in self._tried():
             bare = self._solve(_without(problem, set(Need) - self._needs() - OPTIONAL))
             _assert_same(
@@ -211,7 +210,7 @@ class SolverConformance(Conformance, kit=True):
     # -- what is claimed ------------------------------------------------------------------------------
 
     def test_the_objective_is_that_of_the_schedule(self) -> None:
-        """As derived without the solver, or as reported where only this schedule may be used."""
+        """As derived without the solver, or as reported if only this schedule may be used."""
         for seed in self.seeds:
             problem = self.make_problem(4, seed)
             solution, schedule = self._scheduled(problem)
@@ -301,7 +300,7 @@ class SolverConformance(Conformance, kit=True):
             f"the objective is {first.objective} whatever was measured: compute it from the problem"
         )
 
-    def test_the_price_is_what_was_spent_and_nothing_without_an_evaluator(self) -> None:
+    def test_the_nfe_is_what_was_spent_and_nothing_without_an_evaluator(self) -> None:
         problem = self.make_problem(4, 0)
         if problem.evaluator is None:
             raise NotApplicable("the problem has no evaluator")
@@ -332,7 +331,7 @@ class SolverConformance(Conformance, kit=True):
             alone = self._solve(replace(problem, budget=budget))
             one, other = (replace(s, stats={}, certificate="") for s in (found, alone))
             assert snapshot(one) == snapshot(other), (
-                f"budget {budget}: {_told(found)} of the frontier, {_told(alone)} alone"
+                f"budget {budget}: {_described(found)} of the frontier, {_described(alone)} alone"
             )
 
     def test_all_budgets_at_once_are_not_one_after_the_other(self) -> None:
@@ -348,10 +347,6 @@ class SolverConformance(Conformance, kit=True):
 
     # -- nothing beside the problem -------------------------------------------------------------------
 
-    def test_the_same_problem_gives_the_same_solution(self) -> None:
-        first, second = (self._solve(self.make_problem(3, 1)) for _ in range(2))
-        _assert_same(first, second, "once and again", STATE)
-
     def test_a_solver_can_be_used_again(self) -> None:
         solver = self.make_solver()
         first = _solved(solver, self.make_problem(3, 0))
@@ -359,13 +354,10 @@ class SolverConformance(Conformance, kit=True):
         again = _solved(solver, self.make_problem(3, 0))
         _assert_same(first, again, "before and after another problem", STATE)
 
-    def test_solvers_do_not_influence_each_other(self) -> None:
-        """Whatever was solved before, and by how many."""
+    def test_the_same_problem_gives_the_same_solution(self) -> None:
+        """To each new solver, whatever others solved before."""
         given = [(3, 0), (4, 1)]
-        first, second = self.make_solver(), self.make_solver()
-        forwards = [
-            _solved(s, self.make_problem(*g)) for s, g in zip((first, second), given, strict=True)
-        ]
+        forwards = [self._solve(self.make_problem(*g)) for g in given]
         backwards = [self._solve(self.make_problem(*g)) for g in reversed(given)]
         for once, again in zip(forwards, reversed(backwards), strict=True):
             _assert_same(once, again, "in one order and in another", STATE)
@@ -378,7 +370,7 @@ class SolverConformance(Conformance, kit=True):
             self._solve(problem)
 
     def test_measurements_may_be_read_only(self) -> None:
-        """As they are where files hold them."""
+        """As they are if files hold them."""
         problem = self.make_problem(3, 0)
         for need in (Need.COSTS, Need.GRAM, Need.GRID, Need.GAINS):
             array = getattr(problem, need.value)
@@ -416,11 +408,13 @@ class SolverConformance(Conformance, kit=True):
 def _assert_same(first: Solution, second: Solution, when: str, advice: str) -> None:
     """Assert that two solutions are equal but for their counters, which may hold times."""
     one, other = (snapshot(replace(solution, stats={})) for solution in (first, second))
-    assert one == other, f"solutions differ {when}: {_told(first)} and {_told(second)}; {advice}"
+    assert one == other, (
+        f"solutions differ {when}: {_described(first)} and {_described(second)}; {advice}"
+    )
 
 
 def _solved(solver: ScheduleSolver, problem: ScheduleProblem) -> Solution:
-    """Solve, and see that the schedule has the size that was asked for before a law looks at it."""
+    """Solve, and see that the schedule has the given size before a law looks at it."""
     try:
         found: object = solver.solve(problem)
     except Exception as error:
@@ -437,7 +431,7 @@ def _solved(solver: ScheduleSolver, problem: ScheduleProblem) -> Solution:
 
 
 def _given(problem: ScheduleProblem) -> str:
-    """Return N and B of a problem, and whether spans are left out, in words."""
+    """Return N and B of a problem, and whether spans are omitted, in words."""
     given = f"N = {problem.num_steps}, B = {problem.budget}"
     upper = np.triu_indices(problem.num_steps, k=1, m=problem.num_steps + 1)
     capped = problem.costs is not None and not np.isfinite(problem.costs[upper]).all()
@@ -451,7 +445,7 @@ def _costs(problem: ScheduleProblem) -> NDArray[np.float64]:
     return problem.costs
 
 
-def _told(solution: Solution) -> str:
+def _described(solution: Solution) -> str:
     steps = solution.schedule and solution.schedule.computed
     bound = f", at least {solution.lower_bound}" if solution.lower_bound is not None else ""
     return f"{steps} with {solution.objective}{bound} ({solution.result.name}, {solution.nfe} NFE)"
@@ -462,7 +456,7 @@ def _pairs(schedule: Schedule) -> list[tuple[int, int]]:
 
 
 def _only(problem: ScheduleProblem, schedule: Schedule) -> ScheduleProblem:
-    """The problem with no other spans than this schedule's."""
+    """Return the problem with no other spans than this schedule's."""
     used = _pairs(schedule)
     costs, displacements = problem.costs, problem.displacements
     if costs is not None:
@@ -471,23 +465,17 @@ def _only(problem: ScheduleProblem, schedule: Schedule) -> ScheduleProblem:
         costs = np.where(allowed, costs, np.inf)
         costs[np.arange(len(costs)), np.arange(len(costs)) + 1] = 0.0
     if displacements is not None:
-        left = _kept(displacements(), set(used))
-        displacements = lambda: left  # noqa: E731
+        kept = _kept(displacements(), set(used))
+        displacements = lambda: kept  # noqa: E731
     return replace(problem, costs=costs, displacements=displacements)
 
 
 def _kept(displaced: Displacements, used: set[tuple[int, int]]) -> Displacements:
     rows = [row for row, span in enumerate(displaced.spans) if span in used]
-    per_sample = displaced.per_sample[:, rows][:, :, rows]
-    return Displacements(
-        displaced.num_steps, tuple(displaced.spans[row] for row in rows), per_sample
-    )
+    spans = tuple(displaced.spans[row] for row in rows)
+    return Displacements(displaced.num_steps, spans, displaced.per_sample[:, rows][:, :, rows])
 
 
 def _without(problem: ScheduleProblem, needs: set[Need]) -> ScheduleProblem:
     missing: dict[str, Any] = {need.value: None for need in needs}
     return replace(problem, **missing)
-
-
-def _uniform(num_steps: int, budget: int) -> Schedule:
-    return Schedule(num_steps, uniform_steps(num_steps, max(1, budget)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator, ForwardingEvaluator
+from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.contracts.planning import CostModel, Forecaster, SpanCosts
 from otcache_core.errors import OtcacheError, shown
 from otcache_core.schedule import Schedule, Span
@@ -21,41 +21,12 @@ from otcache_core.testing.checks import (
     under_two_random_states,
 )
 from otcache_core.testing.kit import Conformance, refused
-from otcache_core.testing.toy import ToySampler
+from otcache_core.testing.toy import CountingEvaluator, ToySampler
 from otcache_core.transport import uniform_steps
 
-
-class CountingEvaluator(ForwardingEvaluator):
-    """Add up the NFE of another evaluator.
-
-    Args:
-        inner: the evaluator that does the work.
-    """
-
-    def __init__(self, inner: Evaluator) -> None:
-        self.inner = inner
-        self.nfe = 0
-
-    def evaluate(
-        self,
-        schedules: Sequence[Schedule],
-        *,
-        objective: str | None = None,
-        samples: Sequence[int] | None = None,
-        fit: bool = False,
-    ) -> Evaluation:
-        """Evaluate, and count."""
-        done = self.inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
-        self.nfe += done.nfe
-        return done
-
-    def drift(
-        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
-    ) -> Drift:
-        """Compare all states, and count."""
-        done = self.inner.drift(schedules, samples=samples)
-        self.nfe += done.nfe
-        return done
+Floats = NDArray[np.float64]
+STATE = "keep nothing from one call to the next"
+RANDOM = "with the random state of the process: draw from a generator of your own"
 
 
 class CostModelConformance(Conformance, kit=True):
@@ -71,14 +42,14 @@ class CostModelConformance(Conformance, kit=True):
 
     @abstractmethod
     def make_cost_model(self) -> CostModel:
-        """A fresh cost model."""
+        """Return a fresh cost model."""
 
     def _measure(self, evaluator: Evaluator | None = None) -> SpanCosts:
         evaluator = evaluator or self.sampler.evaluator()
         return self.make_cost_model().measure(self.sampler.trajectories(), evaluator)
 
-    def _of(self, *starts: int, model: CostModel | None = None) -> NDArray[np.float64]:
-        """Costs of the samples of these numbers."""
+    def _of(self, *starts: int, model: CostModel | None = None) -> Floats:
+        """Return costs of the samples of these numbers."""
         sampler = replace(self.sampler, num_samples=len(starts), starts=starts)
         model = model or self.make_cost_model()
         return model.measure(sampler.trajectories(), sampler.evaluator()).costs
@@ -102,23 +73,15 @@ class CostModelConformance(Conformance, kit=True):
         assert (above >= 0).all(), f"a cost is {above.min()}: give numbers of 0 or more, or inf"
         assert np.isfinite(above).any(), "every cost is inf: no schedule could skip anything"
 
-    def test_measuring_twice_gives_the_same(self) -> None:
-        again = self._measure().costs
-        assert_equal(
-            again, self._measure().costs, "costs of the same runs differ: seed random choices"
-        )
-
     def test_a_cost_model_can_be_used_again(self) -> None:
         model, count = self.make_cost_model(), self.sampler.num_samples
         first = self._of(*range(count), model=model)
         other = self._of(*range(count, 2 * count), model=model)
         assert not np.array_equal(other, first), (
-            "costs of other samples are those of the first ones: keep nothing between calls"
+            f"costs of other samples are those of the first ones: {STATE}"
         )
         for costs in (self._of(*range(count), model=model), self._of(*range(count))):
-            assert_equal(
-                costs, first, "costs differ after other samples: keep nothing between calls"
-            )
+            assert_equal(costs, first, f"costs differ after other samples: {STATE}")
 
     def test_as_many_samples_count_as_are_reported(self) -> None:
         """And of several at least two."""
@@ -140,29 +103,24 @@ class CostModelConformance(Conformance, kit=True):
         what = "costs depend on the order of the samples: take their mean"
         assert_near(backwards, forwards, what, rtol=self.rtol, atol=1e-12)
 
-    def test_trajectories_are_not_changed(self) -> None:
-        trajectories, evaluator = self.sampler.trajectories(), self.sampler.evaluator()
-        with unchanged(trajectories=trajectories, grid_of_the_evaluator=evaluator.grid):
-            self.make_cost_model().measure(trajectories, evaluator)
-
-    def test_trajectories_may_be_read_only(self) -> None:
-        """As they are where files hold them."""
-        trajectories = self.sampler.trajectories()
-        for trajectory in trajectories:
-            for array in (trajectory.states, trajectory.outputs):
-                array.setflags(write=False)
-        measured = self.make_cost_model().measure(trajectories, self.sampler.evaluator())
+    def test_trajectories_may_be_read_only_and_are_not_changed(self) -> None:
+        """As they are where files hold them; nor are writable ones changed."""
+        evaluator, measured = self.sampler.evaluator(), []
+        for writable in (True, False):
+            trajectories = self.sampler.trajectories()
+            for array in (a for t in trajectories for a in (t.states, t.outputs)):
+                array.setflags(write=writable)
+            with unchanged(trajectories=trajectories, grid_of_the_evaluator=evaluator.grid):
+                found = self.make_cost_model().measure(trajectories, evaluator)
+            measured.append(snapshot(found.costs))
         what = "costs of read-only arrays differ from those of writable ones: work on copies"
-        assert snapshot(measured.costs) == snapshot(self._measure().costs), what
+        assert measured[0] == measured[1], what
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         first, second = under_two_random_states(lambda: self._measure().costs)
-        what = (
-            "costs differ with the random state of the process: draw from a generator of your own"
-        )
-        assert_equal(first, second, what)
+        assert_equal(first, second, f"costs differ {RANDOM}")
 
-    def test_the_price_is_what_was_spent(self) -> None:
+    def test_the_nfe_is_what_was_spent(self) -> None:
         counting = CountingEvaluator(self.sampler.evaluator())
         measured = self._measure(counting)
         assert measured.nfe == counting.nfe, (
@@ -179,8 +137,7 @@ class CostModelConformance(Conformance, kit=True):
             applied = measured.applied(schedule)
             assert (applied.num_steps, applied.computed) == (n, schedule.computed), (
                 f"applied(schedule) has steps {applied.computed}, the schedule {schedule.computed}: change "
-                "its "
-                "forecaster and weights alone"
+                "its forecaster and weights alone"
             )
 
     def test_no_trajectory_is_refused(self) -> None:
@@ -195,14 +152,9 @@ class CostModelConformance(Conformance, kit=True):
         else:
             reason = "" if measured.nfe else "no evaluator was needed"
         assert "evaluator" in reason, (
-            f"without an evaluator it says {shown(reason)}: measure without it and spend nothing (nfe = "
-            "0), or "
-            "raise an OtcacheError that names the evaluator"
+            f"without an evaluator it says {shown(reason)}: measure without it and spend nothing "
+            "(nfe = 0), or raise an OtcacheError that names the evaluator"
         )
-
-
-STATE = "keep nothing from one call to the next"
-Floats = np.typing.NDArray[np.float64]
 
 
 class ForecasterConformance(Conformance, kit=True):
@@ -215,100 +167,74 @@ class ForecasterConformance(Conformance, kit=True):
 
     @abstractmethod
     def make_forecaster(self) -> Forecaster:
-        """A fresh forecaster."""
+        """Return a fresh forecaster."""
 
     def weights(self, history: int) -> tuple[float, ...]:
-        """Stored weights of a span with this many earlier computed steps."""
+        """Return stored weights of a span with this many earlier computed steps."""
         return ()
 
-    def _spans(self) -> list[Span]:
-        plain = [
-            Span(0, 4),
-            Span(0, self.num_steps),
-            Span(3, 4, (0,)),
-            Span(4, 7, (0,)),
-            Span(5, 9, (3, 2, 0)),
-            Span(self.num_steps - 1, self.num_steps, (4, 0)),
-        ]
-        return [Span(p.start, p.stop, p.history, self.weights(len(p.history))) for p in plain]
-
-    def _grids(self) -> list[Floats]:
-        even = np.linspace(1.0, 0.0, self.num_steps + 1)
-        return [even, even**2, np.repeat(even, 2)[: self.num_steps + 1], 1.0 - even]
+    def _cases(self) -> Iterator[tuple[Span, Floats]]:
+        """Yield spans on grids; a run asks for the table of each span, in order."""
+        n = self.num_steps
+        even = np.linspace(1.0, 0.0, n + 1)
+        plain = [(0, 4), (0, n), (3, 4, (0,)), (4, 7, (0,)), (5, 9, (3, 2, 0)), (n - 1, n, (4, 0))]
+        for grid in (even, even**2, np.repeat(even, 2)[: n + 1], 1.0 - even):
+            for start, stop, *history in plain:
+                before = history[0] if history else ()
+                yield Span(start, stop, before, self.weights(len(before))), grid
 
     def test_the_table_has_a_row_for_each_skipped_step(self) -> None:
-        for grid in self._grids():
-            for span in self._spans():
-                table = self.make_forecaster().coefficients(span, grid)
-                assert isinstance(table, np.ndarray), (
-                    f"coefficients give {shown(table)}: return an array"
-                )
-                rows, most = len(span.skipped), 1 + len(span.history)
-                fits = table.ndim == 2 and table.shape[0] == rows and 1 <= table.shape[1] <= most
-                assert fits, (
-                    f"the table of {span} has shape {table.shape}: "
-                    f"return {rows} rows, one a skipped step, of 1 to {most} columns, one an output"
-                )
-
-    def test_coefficients_are_finite_also_where_grid_points_coincide(self) -> None:
-        for grid in self._grids():
-            for span in self._spans():
-                table = self.make_forecaster().coefficients(span, grid)
-                assert np.isfinite(table).all(), (
-                    f"the table of {span} on the grid {shown(grid)} is not finite: fall back to reuse where "
-                    "points coincide"
-                )
-
-    def test_coefficients_are_real_numbers(self) -> None:
-        for span in self._spans():
-            table = self.make_forecaster().coefficients(span, self._grids()[0])
-            kind = table.dtype.kind
-            assert kind == "f", f"the table is of type {table.dtype}: return floating-point numbers"
-
-    def test_it_is_pure(self) -> None:
-        forecaster = self.make_forecaster()
-        for grid in self._grids():
-            with unchanged(grid=grid):
-                for span in self._spans():
-                    first = forecaster.coefficients(span, grid)
-                    again = forecaster.coefficients(span, grid)
-                    assert_equal(
-                        again, first, f"the table of {span} differs once and again: {STATE}"
-                    )
+        """Of finite numbers, also on a grid whose points coincide."""
+        for span, grid in self._cases():
+            table = self.make_forecaster().coefficients(span, grid)
+            assert isinstance(table, np.ndarray), (
+                f"coefficients give {shown(table)}: return an array"
+            )
+            rows, most = len(span.skipped), 1 + len(span.history)
+            fits = table.ndim == 2 and table.shape[0] == rows and 1 <= table.shape[1] <= most
+            assert fits, (
+                f"the table of {span} has shape {table.shape}: "
+                f"return {rows} rows, one a skipped step, of 1 to {most} columns, one an output"
+            )
+            assert table.dtype.kind == "f", (
+                f"the table is of type {table.dtype}: return floating-point numbers"
+            )
+            assert np.isfinite(table).all(), (
+                f"the table of {span} on the grid {shown(grid)} is not finite: fall back to reuse where "
+                "points coincide"
+            )
 
     def test_a_table_does_not_depend_on_what_was_asked_before(self) -> None:
-        """Neither of this forecaster nor of another; a run asks once for each span, in order."""
-        asked = [(span, grid) for grid in self._grids() for span in self._spans()]
-        forecaster = self.make_forecaster()
-        forwards = [forecaster.coefficients(span, grid) for span, grid in asked]
-        again, other = forecaster, self.make_forecaster()
-        for one in (again, other):
-            backwards = [one.coefficients(span, grid) for span, grid in reversed(asked)]
-            for first, second in zip(forwards, reversed(backwards), strict=True):
-                assert_equal(second, first, f"a table differs after other ones: {STATE}")
+        """Neither of this forecaster nor of another."""
+        cases, forecaster = list(self._cases()), self.make_forecaster()
+        forwards = [forecaster.coefficients(span, grid) for span, grid in cases]
+        for one in (forecaster, self.make_forecaster()):
+            for first, (span, grid) in reversed(list(zip(forwards, cases, strict=True))):
+                for _ in range(2):
+                    again = one.coefficients(span, grid)
+                    assert_equal(again, first, f"a table differs after other ones: {STATE}")
 
     def test_nothing_after_the_span_is_looked_at(self) -> None:
         """A table is the same whatever the grid does after s_j, where span (k, j) ends."""
-        for grid in self._grids():
-            for span in self._spans():
-                other = grid.copy()
-                other[span.stop + 1 :] = np.linspace(5.0, 7.0, self.num_steps - span.stop)
-                here = self.make_forecaster().coefficients(span, grid)
-                there = self.make_forecaster().coefficients(span, other)
-                what = f"the table of {span} looks ahead: use s_0 .. s_{span.stop} alone"
-                assert_equal(there, here, what)
+        for span, grid in self._cases():
+            other = grid.copy()
+            other[span.stop + 1 :] = np.linspace(5.0, 7.0, self.num_steps - span.stop)
+            here = self.make_forecaster().coefficients(span, grid)
+            there = self.make_forecaster().coefficients(span, other)
+            what = f"the table of {span} looks ahead: use s_0 .. s_{span.stop} alone"
+            assert_equal(there, here, what)
 
-    def test_a_grid_may_be_read_only(self) -> None:
-        grid = self._grids()[1]
-        grid.setflags(write=False)
-        for span in self._spans():
-            self.make_forecaster().coefficients(span, grid)
+    def test_a_grid_may_be_read_only_and_is_not_changed(self) -> None:
+        """Nor is a writable one."""
+        for span, grid in self._cases():
+            for writable in (True, False):
+                grid.setflags(write=writable)
+                with unchanged(grid=grid):
+                    self.make_forecaster().coefficients(span, grid)
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         def tables() -> list[Floats]:
-            grid = self._grids()[1]
-            return [self.make_forecaster().coefficients(span, grid) for span in self._spans()]
+            return [self.make_forecaster().coefficients(*case) for case in self._cases()]
 
         for first, second in zip(*under_two_random_states(tables), strict=True):
-            what = "a table differs with the random state of the process: draw nothing at random"
-            assert_equal(second, first, what)
+            assert_equal(second, first, f"a table differs {RANDOM}")

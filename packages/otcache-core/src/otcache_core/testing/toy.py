@@ -6,11 +6,17 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core.contracts.evaluator import Drift, Evaluation, Evaluator
+from otcache_core.contracts.evaluator import (
+    Drift,
+    Evaluation,
+    Evaluator,
+    ForwardingEvaluator,
+)
 from otcache_core.contracts.planning import Forecaster
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor
@@ -32,7 +38,7 @@ _FORECASTERS: dict[str, Forecaster] = {
 
 @dataclass(frozen=True, eq=False)
 class ToySampler:
-    r"""Euler steps through dx/ds = v(x, s) from s = 1 down to 0.
+    r"""Take Euler steps through dx/ds = v(x, s) from s = 1 down to 0.
 
     .. math:: v(x, s) = W x + a \tanh(x + b) + c \sin(4 s), \qquad
         x_{i+1} = x_i + (s_{i+1} - s_i) v(x_i, s_i), \qquad s_i = (1 - i/N)^{p}
@@ -63,10 +69,9 @@ class ToySampler:
     @cached_property
     def start(self) -> Floats:
         """x_0 of every sample, shape (samples, d)."""
+        starts = list(self.starts or range(self.num_samples))
         rng = np.random.default_rng([self.seed, 1])
-        if not self.starts:
-            return rng.standard_normal((self.num_samples, self.dim))
-        return rng.standard_normal((max(self.starts) + 1, self.dim))[list(self.starts)]
+        return rng.standard_normal((max(starts) + 1, self.dim))[starts]
 
     @cached_property
     def _field(self) -> tuple[Floats, Floats, Floats]:
@@ -75,12 +80,12 @@ class ToySampler:
         return w, rng.standard_normal(self.dim), rng.standard_normal(self.dim)
 
     def velocity(self, x: Floats, s: float) -> Floats:
-        """v(x, s) row by row, shape (samples, d)."""
+        """Return v(x, s) row by row, shape (samples, d)."""
         w, b, c = self._field
         return np.asarray(x @ w.T + self.nonlinearity * np.tanh(x + b) + c * np.sin(4.0 * s))
 
     def trajectories(self) -> list[Trajectory]:
-        """The full runs, one a sample."""
+        """Return the full runs, one a sample."""
         states, outputs = [self.start], []
         for s, after in zip(self.grid[:-1], self.grid[1:], strict=True):
             outputs.append(self.velocity(states[-1], s))
@@ -92,12 +97,12 @@ class ToySampler:
         ]
 
     def evaluator(self, memory: int = 3) -> ToyEvaluator:
-        """An evaluator over exactly these samples."""
+        """Return an evaluator over exactly these samples."""
         return ToyEvaluator(self, memory)
 
 
 class ToyEvaluator(Evaluator):
-    """Runs schedules on a :class:`ToySampler`; objectives ``latent-rmse`` and ``latent-l1``.
+    """Run schedules on a :class:`ToySampler`; objectives ``latent-rmse`` and ``latent-l1``.
 
     Args:
         sampler: the full runs.
@@ -160,7 +165,7 @@ class ToyEvaluator(Evaluator):
         )
 
     def replay(self, samples: Sequence[int]) -> Floats:
-        """Deviation of recorded outputs, put through the Euler rule again."""
+        """Return how far recorded outputs, put through the Euler rule again, end from the recorded result."""
         chosen, runs = list(samples), self.sampler.trajectories()
         states = [self.sampler.start[chosen]]
         for i, h in enumerate(np.diff(self.grid)):
@@ -172,7 +177,7 @@ class ToyEvaluator(Evaluator):
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
-        """Root mean square deviation of every state."""
+        """Return the root mean square deviation of every state."""
         chosen = list(range(self.num_samples) if samples is None else samples)
         states = np.stack([self._run(schedule, chosen, False)[1] for schedule in schedules])
         deviation = np.moveaxis(states - self._full[:, chosen], 1, 2)
@@ -180,7 +185,7 @@ class ToyEvaluator(Evaluator):
         return Drift(np.sqrt((deviation**2).mean(-1)), nfe)
 
     def _run(self, schedule: Schedule, chosen: list[int], fit: bool) -> tuple[Schedule, Floats]:
-        """The schedule with its weights, and x_0 .. x_N, shape (N + 1, samples, d)."""
+        """Return the schedule with its weights, and x_0 .. x_N, shape (N + 1, samples, d)."""
         if schedule.num_steps != self.sampler.num_steps:
             wanted = str(self.sampler.num_steps)
             raise OtcacheError(expected("schedule.num_steps", schedule.num_steps, wanted))
@@ -207,7 +212,7 @@ class ToyEvaluator(Evaluator):
     def _weights(
         self, span: Span, x: Floats, outputs: list[Floats], target: Floats
     ) -> tuple[float, ...]:
-        """Ridge least squares, around linear extrapolation, for x_j of the full run."""
+        """Fit x_j of the full run by ridge least squares around linear extrapolation."""
         prior = np.array(linear_weights(span, self.grid, self.memory))
         prior[2:] = 0.0
         if not span.skipped:
@@ -221,6 +226,30 @@ class ToyEvaluator(Evaluator):
         return tuple(
             float(c) for c in prior + np.linalg.lstsq(damped, basis @ residual, rcond=None)[0]
         )
+
+
+class CountingEvaluator(ForwardingEvaluator):
+    """Add up the NFE of another evaluator.
+
+    Args:
+        inner: the evaluator that does the work.
+    """
+
+    def __init__(self, inner: Evaluator) -> None:
+        self.inner = inner
+        self.nfe = 0
+
+    def evaluate(self, schedules: Sequence[Schedule], **options: Any) -> Evaluation:
+        """Evaluate, and count."""
+        done = self.inner.evaluate(schedules, **options)
+        self.nfe += done.nfe
+        return done
+
+    def drift(self, schedules: Sequence[Schedule], **options: Any) -> Drift:
+        """Compare all states, and count."""
+        done = self.inner.drift(schedules, **options)
+        self.nfe += done.nfe
+        return done
 
 
 class ToyDenoiser:
