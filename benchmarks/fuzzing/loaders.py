@@ -173,7 +173,7 @@ def use_table(path: Path) -> None:
     """Rows, and others in their spirit; through the importer too."""
     made = ScheduleTable.load(path)
     for budget in (*made.budgets[:3], 2):
-        run_through(made.carried(min(budget, N), N))
+        run_through(made.resampled(min(budget, N), N))
     load_schedule(path, budget=made.budgets[0])
 
 

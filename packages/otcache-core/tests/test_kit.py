@@ -121,8 +121,7 @@ def test_a_law_that_does_not_fail_is_no_expected_failure(law: str, ended: str) -
     (result,) = mine.check_laws(law).results
     assert result.outcome is Outcome.BROKEN
     assert result.reason == (
-        f"{law} is {ended}: take it out of expected_failures, whose reason is "
-        "'it wavers'."
+        f"{law} is {ended}: take it out of expected_failures, whose reason is 'it wavers'."
     )
     with pytest.raises(AssertionError, match=f"{law} is {ended}: take it out"):
         getattr(mine(), law)()

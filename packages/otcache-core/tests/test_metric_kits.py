@@ -102,7 +102,7 @@ def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
 @pytest.mark.parametrize(
     ("pictures", "value", "message"),
     [
-        (np.ones((1, 4, 4, 3)), [1.0], "two pictures"),
+        (np.ones((1, 4, 4, 3)), [1.0], "two images"),
         (np.full((2, 4, 4, 3), 0.5), [1.0, 2.0], "reach 0.9"),
         (np.ones((2, 4, 4, 3)), [1.0, 2.0], "coloured"),
         (np.ones((2, 4, 4, 3)) * [1.0, 0.0, 0.5], [1.0, 1.0], "values that differ"),

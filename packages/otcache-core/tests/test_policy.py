@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strength_by_span import StrengthCurve
 
 from otcache_core import (
     MismatchError,
@@ -22,7 +23,7 @@ from otcache_core import (
     Schedule,
     ScheduleError,
 )
-from otcache_core.forecasters.strength import StrengthCurve, linear_weights
+from otcache_core.forecasters.strength import linear_weights
 from otcache_core.transport import interpolate, uniform_steps
 
 N = 50

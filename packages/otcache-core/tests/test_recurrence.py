@@ -172,7 +172,7 @@ def test_what_is_not_linear_is_refused_in_words(step: Step) -> None:
 def test_too_few_numbers_are_refused_in_words() -> None:
     run = _run(_dpm_solver, 0)
     found = identify([Trajectory(GRID, run.states[:, :6], run.outputs[:, :6])])
-    assert found == NotLinear("6 numbers a step are too few to tell what the sampler does", np.inf)
+    assert found == NotLinear("6 numbers a step are too few to identify the sampler", np.inf)
 
 
 def test_few_numbers_allow_small_orders_only() -> None:
@@ -182,7 +182,7 @@ def test_few_numbers_allow_small_orders_only() -> None:
     assert found.order == 1
     few = identify([Trajectory(GRID, run.states[:, :12], run.outputs[:, :12])])
     assert isinstance(few, NotLinear)
-    assert "with more samples longer ones could be told" in few.reason
+    assert "more samples would allow longer ones" in few.reason
 
 
 def test_states_in_the_direction_of_outputs_leave_coefficients_open() -> None:
@@ -194,7 +194,7 @@ def test_states_in_the_direction_of_outputs_leave_coefficients_open() -> None:
     found = identify([Trajectory(GRID, np.stack(x), v)])
     assert isinstance(found, Recurrence)
     assert found.undetermined
-    assert "steps have coefficients that these runs leave open" in str(found)
+    assert "steps have coefficients that these runs do not determine" in str(found)
     assert np.isfinite(found.states).all()
 
 

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, ScheduleProblem
-from otcache_core.solvers import BruteForce, Uniform
-from otcache_core.solvers import Additive, Lexicographic, Minimax, Objective
+from otcache_core.solvers import Additive, BruteForce, Lexicographic, Minimax, Objective, Uniform
 from otcache_core.testing import SolverConformance
 
 

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strength_by_span import StrengthCurve, blend, strengths, weights_from_strengths
 
 from otcache_core import Schedule
 from otcache_core.forecasters import Fitted, Linear
-from otcache_core.forecasters.strength import (
-    StrengthCurve,
-    blend,
-    linear_weights,
-    strengths,
-    weights_from_strengths,
-)
+from otcache_core.forecasters.strength import linear_weights
 from otcache_core.schedule import Span
 
 GRID = np.linspace(1.0, 0.0, 13) ** 1.4

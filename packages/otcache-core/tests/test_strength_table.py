@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strength_by_span import StrengthCurve, blend, weights_from_strengths
 
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.forecasters.strength import (
-    StrengthCurve,
     StrengthTable,
-    blend,
     linear_table,
     linear_weights,
     resampled_weights,
-    weights_from_strengths,
 )
 from otcache_core.transport import round_to_steps
 

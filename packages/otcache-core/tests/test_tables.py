@@ -64,17 +64,16 @@ def test_rows() -> None:
         TABLE.schedule(3)
     with pytest.raises(ScheduleError, match="distinct and rising"):
         ScheduleTable("mine", "", 10, ((0, 5), (0, 4)))
-    assert ScheduleTable.of("mine", "by hand", 10, [[0, 2, 4, 7], [0, 5]]) == TABLE
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
-def test_carried_over(at: tuple[int, int]) -> None:
+def test_resampled(at: tuple[int, int]) -> None:
     budget, num_steps = at
-    schedule = TABLE.carried(budget, num_steps)
+    schedule = TABLE.resampled(budget, num_steps)
     assert (schedule.budget, schedule.num_steps) == (budget, num_steps)
 
 
-def test_carried_over_to_itself_and_to_twice_the_steps() -> None:
+def test_resampled_to_itself_and_to_twice_the_steps() -> None:
     for row in TABLE.rows:
-        assert TABLE.carried(len(row), 10).computed == row
-        assert TABLE.carried(2 * len(row), 20).computed[::2] == tuple(2 * step for step in row)
+        assert TABLE.resampled(len(row), 10).computed == row
+        assert TABLE.resampled(2 * len(row), 20).computed[::2] == tuple(2 * step for step in row)

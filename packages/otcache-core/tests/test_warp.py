@@ -15,7 +15,6 @@ from otcache_core.transport import (
     interpolate,
     levels,
     quantile_function,
-    resample,
     round_to_steps,
 )
 
@@ -137,24 +136,3 @@ def test_bad_arguments_are_refused() -> None:
         interpolate(a, a, 6)
     with pytest.raises(ScheduleError, match="lam must be between 0 and 1"):
         interpolate(a, a, 2, lam=1.5)
-
-
-@given(schedules(), st.integers(1, 60))
-def test_resampling_keeps_the_budget_where_it_fits(s: Schedule, n: int) -> None:
-    got = resample(s, n)
-    assert (got.num_steps, got.budget) == (n, min(s.budget, n))
-
-
-@given(schedules(), st.integers(2, 4))
-def test_resampling_to_a_multiple_and_back_is_the_identity(s: Schedule, factor: int) -> None:
-    finer = resample(s, factor * s.num_steps)
-    assert finer.computed == tuple(factor * k for k in s.computed)
-    assert resample(finer, s.num_steps).computed == s.computed
-
-
-def test_resampling_keeps_a_forecaster_without_weights_only() -> None:
-    linear = Schedule(10, (0, 4), forecaster="linear")
-    assert resample(linear, 10) is linear
-    assert resample(linear, 20).forecaster == "linear"
-    fitted = Schedule(10, (0, 4)).with_weights([(0.1,), (0.1,)])
-    assert (resample(fitted, 20).forecaster, resample(fitted, 20).weights) == ("reuse", ())

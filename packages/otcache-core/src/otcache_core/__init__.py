@@ -81,7 +81,8 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
         globals(),
         {
             "otcache_core.calibration": "Calibration Rung",
-            "otcache_core.errors": "ExecutionError FileError MismatchError OtcacheError OtcacheNotice PluginError PluginWarning ScheduleError",
+            "otcache_core.errors": "ExecutionError FileError MismatchError OtcacheError OtcacheNotice "
+            "PluginError PluginWarning ScheduleError",
             "otcache_core.models": "Demo",
             "otcache_core.plugins": "Info Registry hookimpl",
             "otcache_core.policy": "Policy Provenance",

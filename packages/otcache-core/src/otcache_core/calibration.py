@@ -1,4 +1,4 @@
-"""Everything a calibration measured: what a plan is made from, without the pipeline."""
+"""Everything a calibration measured, from which policies are planned without the pipeline."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FACTS, ARRAYS = "calibration.json", "calibration.safetensors"
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one candidate of a rung did on the calibration samples.
+    """The error of one candidate of a rung on the calibration samples.
 
     Args:
         error: geometric mean over samples; >= 0. That of a candidate measured on a part of them is
-            scaled by the ratio of the fitted schedule's errors on all samples and on that part, so
-            that the figures of a rung compare. None where the run broke (NaN or infinity).
+            scaled by the ratio of the fitted schedule's errors on all samples and on that part, so that the
+            candidates of a rung compare. None if the run diverged (NaN or infinity).
         samples: number of samples it was measured on, at least 1.
 
     Raises:
@@ -47,15 +47,15 @@ class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The best schedule known of one budget, and what it was compared with.
+    """The best schedule known of one budget, and the candidates that it was compared with.
 
     Args:
-        schedule: with its fitted weights, where a fitted one was best.
+        schedule: with its fitted weights, if a fitted one was best.
         error: its mean error by the calibration's fidelity; >= 0.
-        winner: its name among the candidates; "" where there was nothing to compare.
+        winner: its name among the candidates; "" if there was nothing to compare.
         candidates: what was measured at this budget, by name: fitted schedules (``quantile``,
-            ``second-order``, ...) and baselines (``uniform, reuse``, ...). A baseline that is not
-            there was not measured.
+            ``second-order``, ...) and baselines (``uniform, reuse``, ...). Missing ones were
+            not measured.
 
     Raises:
         OtcacheError: if the error is negative, infinite or NaN, or the winner is no candidate.
@@ -95,11 +95,11 @@ class Calibration:
         span_costs_samples: samples that ``span_costs`` are a mean over.
         fidelity: name of the error by which rungs were chosen, as ``rmse``.
         impulses: R_t, what the output of step t moves the result by, all other outputs held
-            (:meth:`~otcache_core.recurrence.Recurrence.impulses`), shape (N,); None where the sampler is
-            not linear.
-        interpolation: the solver that gives the steps between rungs; ``quantile`` is what a policy itself
-            does.
-        between: what another one gave, lowest budget first, from rung to rung.
+            (:meth:`~otcache_core.recurrence.Recurrence.impulses`), shape (N,); None if the sampler is not
+            linear.
+        interpolation: the solver that chooses the steps between rungs; ``quantile`` is a policy's own
+            interpolation.
+        between: schedules between rungs by another solver, lowest budget first.
 
     Raises:
         OtcacheError: if a shape or step count is wrong, or a value is NaN.
@@ -124,15 +124,13 @@ class Calibration:
 
     def __post_init__(self) -> None:
         n = self.num_steps
-        shapes: dict[str, tuple[int, ...]] = {"grid": (n + 1,), "gram": (n, n)}
-        if self.impulses is not None:
-            shapes["impulses"] = (n,)
-        for name, shape in shapes.items():
+        for name, shape in _shapes(n).items():
             values = getattr(self, name)
+            if values is None or name == "span_costs":
+                continue
             if values.shape != shape:
-                raise OtcacheError(
-                    expected(f"Calibration.{name}", values.shape, f"of shape {shape}")
-                )
+                what = f"Calibration.{name}"
+                raise OtcacheError(expected(what, values.shape, f"of shape {shape}"))
             if not np.isfinite(values).all():
                 raise OtcacheError(f"Calibration.{name} holds NaN or infinity: calibrate again.")
         check_costs(self.span_costs, n)
@@ -146,14 +144,9 @@ class Calibration:
             raise OtcacheError(expected("Calibration.nfe", dict(self.nfe), "counts >= 0"))
 
     @property
-    def total_nfe(self) -> int:
-        """Denoiser evaluations of all stages."""
-        return sum(self.nfe.values())
-
-    @property
     def full_runs(self) -> float:
-        """The price in full runs a sample: total NFE / (N * samples)."""
-        return self.total_nfe / (self.num_steps * len(self.samples))
+        """The cost in full runs a sample: total NFE / (N * samples)."""
+        return sum(self.nfe.values()) / (self.num_steps * len(self.samples))
 
     def save(self, directory: str | Path) -> None:
         """Write ``calibration.json`` and ``calibration.safetensors``, each whole or not at all.
@@ -164,9 +157,8 @@ class Calibration:
             FileError: if a file cannot be written.
         """
         folder = make_folder(directory)
-        arrays = {"grid": self.grid, "gram": self.gram, "span_costs": self.span_costs}
-        if self.impulses is not None:
-            arrays["impulses"] = self.impulses
+        arrays = {name: getattr(self, name) for name in _shapes(self.num_steps)}
+        arrays = {name: values for name, values in arrays.items() if values is not None}
         digest = save_arrays(folder / ARRAYS, arrays)
         facts = {f: getattr(self, f) for f in _Facts.__struct_fields__ if f != "arrays_digest"}
         facts["nfe"] = dict(self.nfe)
@@ -185,16 +177,10 @@ class Calibration:
         facts_path, arrays_path = Path(directory) / FACTS, Path(directory) / ARRAYS
         facts = load_json(facts_path, FORMAT, VERSION, _Facts)
         arrays, _ = load_arrays(arrays_path, digest=facts.arrays_digest)
-        n = facts.num_steps
-        shapes: dict[str, tuple[int, ...]] = {
-            "grid": (n + 1,),
-            "gram": (n, n),
-            "span_costs": (n, n + 1),
-        }
-        if "impulses" in arrays:
-            shapes["impulses"] = (n,)
         values: dict[str, Any] = {
-            name: array(arrays_path, arrays, name, shape) for name, shape in shapes.items()
+            name: array(arrays_path, arrays, name, shape)
+            for name, shape in _shapes(facts.num_steps).items()
+            if name != "impulses" or name in arrays
         }
         fields = {f: getattr(facts, f) for f in facts.__struct_fields__ if f != "arrays_digest"}
         try:
@@ -203,8 +189,12 @@ class Calibration:
             raise bad_file(facts_path, str(error)) from error
 
 
+def _shapes(n: int) -> dict[str, tuple[int, ...]]:
+    return {"grid": (n + 1,), "gram": (n, n), "impulses": (n,), "span_costs": (n, n + 1)}
+
+
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The JSON half of a calibration."""
+    """The JSON part of a calibration."""
 
     provenance: dict[str, Any]
     num_steps: int

@@ -1,4 +1,4 @@
-"""A denoiser that is no torch module: any callable, behind a proxy that a loop calls instead."""
+"""A denoiser that is no torch module: any callable, behind a proxy that the loop calls instead."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, final
 
 from otcache_core.errors import ExecutionError, OtcacheError, expected
 
-#: (positional arguments, named ones, what computes the output) -> output
-Ask = Callable[[tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]
+#: (positional arguments, named ones, function that computes the output) -> output
+Replacement = Callable[[tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]
 
-_OWN = ("__wrapped__", "_otcache_ask", "_otcache_calls", "__weakref__")
+_OWN = ("__wrapped__", "_otcache_replacement", "_otcache_calls", "__weakref__")
 
 
 @final
 class CallableDenoiser:
-    """Pass calls on to a callable, or to what is attached in its place.
+    """Passes calls on to a callable, or to what is attached in its place.
 
-    Where nothing is attached, calls pass unchanged. Attributes, also when they are set or deleted, and
-    the signature are those of the callable. Copies and pickles have nothing attached.
+    Without an attachment calls pass unchanged. Attributes, also when they are set or deleted, and the
+    signature are those of the callable. Copies and pickles have nothing attached.
 
     Args:
         wrapped: the callable.
@@ -27,21 +27,21 @@ class CallableDenoiser:
 
     __slots__ = _OWN
     __wrapped__: Callable[..., Any]
-    _otcache_ask: Ask | None
+    _otcache_replacement: Replacement | None
     _otcache_calls: int
 
     def __init__(self, wrapped: Callable[..., Any]) -> None:
         object.__setattr__(self, "__wrapped__", wrapped)
-        object.__setattr__(self, "_otcache_ask", None)
+        object.__setattr__(self, "_otcache_replacement", None)
         object.__setattr__(self, "_otcache_calls", 0)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the output of the callable, or what is attached answers."""
+        """Return the output of the callable, or of what is attached."""
         object.__setattr__(self, "_otcache_calls", self._otcache_calls + 1)
-        ask, wrapped = self._otcache_ask, self.__wrapped__
-        if ask is None:
+        replacement, wrapped = self._otcache_replacement, self.__wrapped__
+        if replacement is None:
             return wrapped(*args, **kwargs)
-        return ask(args, kwargs, lambda: wrapped(*args, **kwargs))
+        return replacement(args, kwargs, lambda: wrapped(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
         if name in _OWN:  # a copy that has not been filled yet
@@ -64,23 +64,23 @@ class CallableDenoiser:
         return CallableDenoiser(copy.deepcopy(self.__wrapped__, memo))
 
 
-def attach(denoiser: CallableDenoiser, ask: Ask) -> None:
-    """Put every call of a denoiser to ``ask`` first.
+def attach(denoiser: CallableDenoiser, replacement: Replacement) -> None:
+    """Let a replacement answer every call of a denoiser.
 
     Raises:
         ExecutionError: if something is attached already.
     """
-    if denoiser._otcache_ask is not None:
+    if denoiser._otcache_replacement is not None:
         raise ExecutionError(
             f"{name_of(denoiser)} is already accelerated or recorded by otcache: leave that context "
             "first, or make a second loop with a denoiser of its own."
         )
-    object.__setattr__(denoiser, "_otcache_ask", ask)
+    object.__setattr__(denoiser, "_otcache_replacement", replacement)
 
 
 def detach(denoiser: CallableDenoiser) -> None:
     """Let calls pass unchanged again."""
-    object.__setattr__(denoiser, "_otcache_ask", None)
+    object.__setattr__(denoiser, "_otcache_replacement", None)
 
 
 def calls_of(denoiser: CallableDenoiser) -> int:
@@ -89,7 +89,7 @@ def calls_of(denoiser: CallableDenoiser) -> int:
 
 
 def name_of(denoiser: Any) -> str:
-    """Name a callable in messages: a function by its own name, a method with its class, else the class."""
+    """Return a callable's name for messages: a function's own, a method's with its class, else the class."""
     wrapped = denoiser.__wrapped__ if isinstance(denoiser, CallableDenoiser) else denoiser
     while type(wrapped).__name__ == "partial" and hasattr(wrapped, "func"):
         wrapped = wrapped.func

@@ -1,4 +1,4 @@
-"""How a step of a sampler combines the outputs of its denoiser calls, identified from runs."""
+"""Identify from runs how a step of a sampler combines the outputs of its denoiser calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.storage.recordings import slabs
 
 Floats = NDArray[np.float64]
-#: Share of the largest gain below which the sum of the gains says nothing of their scale.
+#: Share of the largest gain below which the sum of the gains does not determine their scale.
 _CANCELLED = 1e-3
 _TINY = float(np.finfo(float).tiny)
 
@@ -56,10 +56,10 @@ def identify_combination(
 
     .. math:: v_i = \sum_p \gamma_{i,p}\, o_{i,p}, \qquad \sum_p \gamma_{i,p} = 1
 
-    so that the sampler is one of x_i and v_i alone (:func:`~otcache_core.identification.identify`):
+    so that the sampler depends on x_i and v_i alone (:func:`~otcache_core.identification.identify`):
     (w, 1 - w) for classifier-free guidance of scale w, (1/2, 1/2) for Heun's method, (0, 1) for the
     midpoint rule, (1/6, 1/3, 1/3, 1/6) for the classical Runge-Kutta method. Once outputs are kept for
-    later steps, the states at which the calls of a step were made have no further say.
+    later steps, the states at which the calls of a step were made do not matter.
 
     The coefficients of o_{i,1} .. o_{i,P} in
 
@@ -72,8 +72,8 @@ def identify_combination(
 
     Args:
         runs: full runs.
-        shuffled: runs in which each call was given outputs of other steps, of the first samples in
-            turn: in a smooth full run the calls of a step are too alike to be told apart.
+        shuffled: runs of the first samples in turn, in which each call returns the output of another step: in
+            a smooth full run the calls of a step are too alike.
 
     Returns:
         gamma, shape (N, P); or why there is none.
@@ -94,7 +94,7 @@ def _thin(run: CallRun) -> ThinRun:
 
 
 def _gains(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
-    """gamma from runs or differences; ``affine``: the last step may add a constant to its result."""
+    """Find gamma from runs or differences; ``affine``: the last step may add a constant to its result."""
     last = len(runs[0].states) - 2
     steps = [StepFit(runs, i, affine=affine and i == last) for i in range(last + 1)]
     beta = _coefficients(steps, len(runs[0].outputs))
@@ -115,11 +115,11 @@ def _gains(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
 
 
 def _coefficients(steps: Sequence[StepFit], num_calls: int) -> Floats | NotLinear:
-    """beta_{i,0,p} of the smallest order that explains every step but the first; shape (N, P)."""
+    """Return beta_{i,0,p} of the smallest order that explains every step but the first; shape (N, P)."""
     largest = largest_order(steps, 1 + num_calls)
     if largest < 0:
         return NotLinear(
-            f"{steps[0].numbers} numbers a step are too few to tell how it combines {num_calls} calls",
+            f"{steps[0].numbers} numbers a step are too few to identify how it combines {num_calls} calls",
             np.inf,
         )
     for order in range(largest + 1):
@@ -130,7 +130,7 @@ def _coefficients(steps: Sequence[StepFit], num_calls: int) -> Floats | NotLinea
 
 
 def _normalised(beta: Floats) -> Floats:
-    """Divide by the sum, or by the largest of what cancels."""
+    """Divide by the sum, or by the largest if they cancel."""
     total, largest = float(beta.sum()), float(np.abs(beta).max())
     if not largest:
         return np.full(len(beta), 1 / len(beta))

@@ -1,4 +1,4 @@
-"""Copies and pickles of an object that carries something of ours for a while."""
+"""Copies and pickles of an object that otcache has attached something to."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-#: Strips a ``__dict__`` of what was put there, so that it is as if nothing had been.
+#: Removes from a copied ``__dict__`` what otcache put there.
 Strip = Callable[[dict[str, Any]], None]
 _MISSING = object()
 _OWN = ("__reduce_ex__", "__reduce__", "__getstate__")
 
 
 class CopyGuard:
-    """While entered, what ``copy`` and ``pickle`` make of an object has nothing of ours.
+    """While entered, copies and pickles of an object hold nothing that otcache attached to it.
 
-    Both ask an object how to be made again by the names ``__deepcopy__`` and ``__reduce_ex__``, which
-    are found on the instance before its class. Without this a copy would go on calling the original.
-    A class's own ``__copy__`` is looked for on the class alone, and is not helped. Several on one object
-    are one: what the first put there strips for all, until the last is left, in any order.
+    ``copy`` and ``pickle`` look up ``__deepcopy__`` and ``__reduce_ex__`` on the instance before its class.
+    Without this a copy would go on calling the original. A class's own ``__copy__`` is looked up on the class
+    alone and cannot be changed here. Several guards of one object share the methods of the first, until the
+    last of them is left, in any order.
 
     Args:
         owner: the object.
@@ -34,7 +34,7 @@ class CopyGuard:
     def __enter__(self) -> CopyGuard:
         known = vars(self._owner)
         first = known.get("__reduce_ex__")
-        if isinstance(first, Way) and first.host._owner is self._owner:
+        if isinstance(first, CopyMethod) and first.host._owner is self._owner:
             self._host = first.host
             self._host._strips.append(self._strip)
             return self
@@ -44,7 +44,7 @@ class CopyGuard:
         self._before = {name: known.get(name, _MISSING) for name in names}
         self._asked = {name: getattr(self._owner, name) for name in names}
         self._strips = [self._strip]
-        self._put = {n: Way(self, self._asked[n], way) for n, way in names.items()}
+        self._put = {n: CopyMethod(self, self._asked[n], way) for n, way in names.items()}
         known.update(self._put)
         return self
 
@@ -56,13 +56,13 @@ class CopyGuard:
             host._take_off(vars(host._owner))
 
     def _reduced(self, protocol: Any) -> Any:
-        # What object does is stripped afterwards, for another thread may be using the owner.
+        # Copied first and stripped then if possible: another thread may be using the owner.
         with nullcontext() if self._as_object else self._bare():
             return self._plain(self._asked["__reduce_ex__"](protocol))
 
     @property
     def _as_object(self) -> bool:
-        """Whether the owner is reduced as any object is, and no code of its own looks at it."""
+        """Whether the owner is reduced as any plain object, by no code of its own."""
         kind, known = type(self._owner), vars(self._owner)
         own = any(getattr(kind, name) is not getattr(object, name) for name in _OWN)
         theirs = known.keys() & {"__reduce__", "__getstate__"}
@@ -74,7 +74,7 @@ class CopyGuard:
 
     @contextmanager
     def _bare(self) -> Iterator[None]:
-        """The owner without what is ours, for code of its class that reads its ``__dict__``."""
+        """Take what is ours off the owner, for code of its class that reads its ``__dict__``."""
         known = vars(self._owner)
         ours = dict(known)
         self._clean(known)
@@ -85,7 +85,7 @@ class CopyGuard:
             known.update(ours)
 
     def _plain(self, reduced: Any) -> Any:
-        """The result of a reduction, with a clean state: a ``__dict__``, alone or with slots."""
+        """Clean the state in the result of a reduction: a ``__dict__``, alone or with slots."""
         if not isinstance(reduced, tuple) or len(reduced) < 3:
             return reduced
         state = reduced[2]
@@ -115,8 +115,8 @@ class CopyGuard:
                 state[name] = self._before[name]
 
 
-class Way:
-    """Stands for one of the methods on an instance by which it is copied.
+class CopyMethod:
+    """Replaces one of the methods on an instance by which it is copied.
 
     Args:
         host: what put it there.
@@ -136,14 +136,14 @@ class Way:
         return rebound(self, self.host._owner, self._method, memo)
 
 
-def rebound(stand_in: Any, owner: Any, method: Any, memo: dict[int, Any]) -> Any:
-    """What a deep copy gets in the place of a stand-in for a method of its owner.
+def rebound(replacement: Any, owner: Any, method: Any, memo: dict[int, Any]) -> Any:
+    """Return what a deep copy gets in the place of a replacement for a method of its owner.
 
-    The method of the copied owner; where only the owner's ``__dict__`` is copied, the stand-in itself:
-    whoever does that puts it back.
+    It is the method of the copied owner; or the replacement itself, if only the owner's ``__dict__`` is
+    copied to be put back later.
     """
     if id(owner) not in memo:
-        return stand_in
+        return replacement
     if getattr(method, "__self__", None) is owner:
         return getattr(memo[id(owner)], method.__name__)
     return copy.deepcopy(method, memo)

@@ -1,4 +1,4 @@
-"""A sampler's recurrence, identified from recorded runs."""
+"""Identify the linear recurrence of a sampler from recorded runs, by least squares step by step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Floats = NDArray[np.float64]
 
 #: Residual up to which a sampler counts as the Euler rule of its grid, which has nothing to fit.
 EULER_LIMIT = 1e-3
-#: The same where coefficients were fitted: a few of them can imitate a smooth run, but not to this.
+#: The same for fitted coefficients: a few of them can fit a smooth run of another rule, but not to this.
 LINEAR_LIMIT = 1e-4
 #: Four outputs: DPM-Solver and UniPC of third order, PNDM and LMS of fourth.
 MAX_ORDER = 3
-#: Fewer recorded numbers a coefficient than this say little about the sampler.
+#: Least recorded numbers for each coefficient.
 PER_COEFFICIENT = 4
-#: Rounding below which nothing of a sampler can hide.
+#: Rounding below which the residual alone identifies a sampler.
 FINE = 1e-6
 #: Euler leaves 1.2 times the least squares at most, two-step rules 4 times or more (bfloat16 demo).
 HIDDEN = 2.0
@@ -30,15 +30,16 @@ HIDDEN = 2.0
 ELEMENTS = 2**16
 #: Difference of two samples' gains, relative to the largest, up to which they are one.
 SAME_GAINS = 0.05
-#: Terms of a step are no larger than so many times their sum in samplers of use.
+#: Terms of a step are at most so many times their sum in samplers of use.
 LARGEST_TERMS = 32.0
-#: Singular value of columns of length 1 that is kept however coarse the rounding.
+#: Least singular value, of columns of length 1, that is always kept, however coarse the rounding.
 WEAKEST = 1e-3
 _TINY = float(np.finfo(float).tiny)
 
 
 def euler_residual(trajectories: Sequence[Trajectory]) -> float:
-    r"""How far the sampler is from a one-step Euler rule (docs/theory.md, section 4), beyond rounding.
+    r"""Measure how far the sampler is from a one-step Euler rule (docs/theory.md, section 4), beyond
+    rounding.
 
     .. math:: \max_i \frac{\max(0, \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \|
         - 4 \epsilon \| x_{i+1} \|)}{\| x_{i+1} - x_i \|}
@@ -50,7 +51,7 @@ def euler_residual(trajectories: Sequence[Trajectory]) -> float:
 
 
 def _residual(t: Trajectory) -> float:
-    """That of one sample, a slab of elements at a time."""
+    """Compute it for one sample, a slab of elements at a time."""
     moved, ends, euler = np.zeros((3, t.num_steps))
     steps = np.diff(t.grid)[:, None]
     for x, v in zip(slabs(t.states), slabs(t.outputs), strict=True):
@@ -67,30 +68,29 @@ def _residual(t: Trajectory) -> float:
 def identify(
     trajectories: Sequence[Trajectory], limit: float = LINEAR_LIMIT
 ) -> Recurrence | NotLinear:
-    r"""The recurrence of the sampler that made these runs, of the smallest order that explains them.
+    r"""Find the recurrence of the sampler that made these runs, of the smallest order that explains them.
 
-    The Euler rule of the grid, where it holds to ``EULER_LIMIT``. Where states are rounded coarsely
-    (bfloat16) much can hide below that: it must also leave no more than ``HIDDEN`` times the least
-    sum of squares, in steps that move the state by well more than its rounding. Otherwise, step by
-    step, with coefficients shared by all samples,
+    It is the Euler rule of the grid if that holds to ``EULER_LIMIT``. If states are rounded coarsely
+    (bfloat16), other rules hold to that too, so the Euler rule must also leave no more than ``HIDDEN`` times
+    the least sum of squares, in steps that move the state by well more than its rounding. Otherwise, step
+    by step, with coefficients shared by all samples,
 
     .. math:: \min_{a_i, b_i} \sum_{samples} \Big\| x_{i+1}
         - \sum_{q=0}^{p} (a_{i,q} x_{i-q} + b_{i,q} v_{i-q}) \Big\|^2
 
     for p = 0 .. 3, through one QR factorisation a sample, in float64. An order explains the runs if
     it leaves at most ``limit`` of any step of any sample beyond rounding (the measure of
-    :func:`euler_residual`), and if the largest order leaves nothing less than chance would have it,
-    or what it leaves is no more than one rounding (a tenth where rounding is coarse):
-    a smooth run can be imitated by too small an order, whose coefficients are then wrong as soon as
-    a step is skipped. Collinear columns give the smallest coefficients that fit. Step 0 need not be
-    explained: no span needs its row, and where it starts from pure noise (zero terminal signal) its
-    epsilon tells nothing of where it went.
+    :func:`euler_residual`), and if the largest order leaves no less than chance explains, or what this one
+    leaves is at most one rounding (a tenth of it if rounding is coarse): a smooth run can be fitted by
+    too small an order, whose coefficients are then wrong as soon as a step is skipped. Collinear columns
+    give the smallest coefficients that fit. Step 0 need not be explained: no span needs its row, and if it
+    starts from pure noise (zero terminal signal) its epsilon does not determine where it ends.
 
     Args:
-        trajectories: runs on one grid; those that steps were shuffled in tell the most.
-        limit: relative residual that may be left. Where shuffled runs are among them nothing is imitated,
-            and ``EULER_LIMIT`` does: a sampler that divides rounding by a small noise level leaves more
-            than its states show.
+        trajectories: runs on one grid; runs with shuffled outputs determine the most.
+        limit: relative residual that may be left. With shuffled runs no wrong order fits, and ``EULER_LIMIT``
+            is enough: a sampler that divides rounding by a small noise level leaves more than its states
+            show.
 
     Returns:
         The recurrence, or why there is none: the sampler adds noise, clips, or looks back further.
@@ -117,7 +117,7 @@ def identify(
 
 
 def _uncombined(trajectories: Sequence[Trajectory]) -> str:
-    """Why the outputs of a step's calls are combined in no known way; "" if they are."""
+    """Return why the outputs of a step's calls are combined in no known way; "" if they are."""
     first = trajectories[0].gains
     for t in trajectories:
         if t.unexplained:
@@ -150,9 +150,11 @@ def identify_differences(
     pairs = zip(runs, shuffled, strict=True)
     thin = [ThinRun.of(a).difference(ThinRun.of(b)) for a, b in pairs]
     steps = [StepFit(thin, i) for i in range(len(runs[0].outputs))]
-    still = [i for i, step in enumerate(steps[1:], 1) if not step.speaks]
+    still = [i for i, step in enumerate(steps[1:], 1) if not step.varies]
     if still:
-        return NotLinear(f"step {still[0]} ends alike whatever the outputs before it were", np.inf)
+        return NotLinear(
+            f"step {still[0]} ends at the same state whatever the outputs before it were", np.inf
+        )
     found = smallest(steps, largest_order(steps, 2), EULER_LIMIT)
     return found if isinstance(found, NotLinear) else replace(found, noisy=True)
 
@@ -161,7 +163,7 @@ def smallest(steps: Sequence[StepFit], largest: int, limit: float) -> Recurrence
     """Return the recurrence of the smallest order that explains every step but the first."""
     if largest < 0:
         return NotLinear(
-            f"{steps[0].numbers} numbers a step are too few to tell what the sampler does", np.inf
+            f"{steps[0].numbers} numbers a step are too few to identify the sampler", np.inf
         )
     for order in range(largest + 1):
         if all(step.explained(order, largest, limit) for step in steps[1:] or steps):
@@ -182,16 +184,16 @@ def _assembled(steps: Sequence[StepFit], order: int) -> Recurrence:
 
 
 def largest_order(steps: Sequence[StepFit], per_lag: int) -> int:
-    """Return the largest order that the recorded numbers can tell; below 0 where they tell none."""
+    """Return the largest order that the recorded numbers can determine; below 0 if there is none."""
     affordable: int = steps[0].numbers // (per_lag * PER_COEFFICIENT) - 1
     return min(MAX_ORDER, len(steps) - 1, affordable)
 
 
 def refusal(steps: Sequence[StepFit], order: int, limit: float) -> NotLinear:
-    """Say which step no order explains."""
+    """Return which step no order explains."""
     left = [step.fit(order).excess for step in steps]
     worst = int(np.argmax(left[1:])) + 1 if len(left) > 1 else 0
-    least = "" if order == MAX_ORDER else " (with more samples longer ones could be told)"
+    least = "" if order == MAX_ORDER else " (more samples would allow longer ones)"
     return NotLinear(
         f"step {worst} is no linear combination of the last {order + 1} states and outputs{least}: "
         f"a relative residual of {left[worst]:.1e} is left (limit {limit:.0e}); the sampler "
@@ -201,7 +203,7 @@ def refusal(steps: Sequence[StepFit], order: int, limit: float) -> NotLinear:
 
 
 def _inherited(a: Floats, b: Floats) -> list[int]:
-    """How many relations the sampler itself makes among the columns of each step.
+    """Count the relations that the sampler itself makes among the columns of each step.
 
     Every state is a combination of x_0 and v_0, v_1, ...: columns may be no more than these.
     """
@@ -249,6 +251,7 @@ class ThinRun:
 
     @classmethod
     def of(cls, t: Trajectory) -> ThinRun:
+        """Thin a recorded run."""
         return cls.thinned(t.states, [t.outputs], t.rounding)
 
     @classmethod
@@ -258,6 +261,7 @@ class ThinRun:
         outputs: Sequence[NDArray[np.floating]],
         rounding: float,
     ) -> ThinRun:
+        """Thin states and outputs to the same elements, evenly spread."""
         stride = states.shape[1] // ELEMENTS | 1  # odd: every channel takes part
         thin = _thinned(states, stride)
         sizes = np.linalg.norm(thin.astype(np.float64), axis=1)
@@ -265,7 +269,7 @@ class ThinRun:
 
 
 def _thinned(array: NDArray[np.floating], stride: int) -> NDArray[np.floating]:
-    """Every stride-th column: a view, or of a memory map a copy, row by row."""
+    """Return every stride-th column: a view, or of a memory map a copy, row by row."""
     if not mapped(array):
         return array[:, ::stride]
     thin = np.empty((len(array), -(-array.shape[1] // stride)), array.dtype)
@@ -281,8 +285,8 @@ class _Coefficients:
 
     Attributes:
         coefficients: as named.
-        left: norm of what is left over, all samples together.
-        excess: the worst sample's, relative to its step, beyond rounding.
+        left: norm of the residual of all samples together.
+        excess: that of the worst sample, relative to its step, beyond rounding.
         deficit: number of coefficients that the columns do not determine.
         offset: the constant of an affine step.
     """
@@ -314,26 +318,26 @@ class StepFit:
         self.numbers = sum(t.states.shape[1] for t in runs)
 
     @property
-    def speaks(self) -> bool:
-        """Whether some run's end is more than its rounding."""
+    def varies(self) -> bool:
+        """Whether some run ends at more than its rounding."""
         ends = [float(np.linalg.norm(f[:, -1])) for f in self._factors]
         return any(end > 10 * noise for end, noise in zip(ends, self._noise, strict=True))
 
     def explained(self, order: int, largest: int, limit: float) -> bool:
-        """Whether this order leaves no more than rounding, nor more than the largest one and chance."""
+        """Return whether this order leaves no more than rounding, nor more than the largest one and chance."""
         fit, best = self.fit(order), self.fit(largest)
         chance = 1.02 + 20 / max(1, self.numbers - len(best.coefficients))
         return fit.excess <= limit and fit.left**2 <= chance * best.left**2 + self._floor**2
 
     def hides(self, h: float, order: int) -> bool:
-        """Whether the Euler step h leaves far more than this order, where rounding lets one see."""
+        """Return whether the Euler step h leaves far more than this order, beyond rounding."""
         if any(m < 1.5 * n for m, n in zip(self._moved, self._noise, strict=True)):
             return False  # a state that hardly moves is rounded the same way again and again
         euler = self._left(np.array([1.0, h]))
         return bool(np.sum(euler**2) > HIDDEN * self.fit(order).left ** 2 + self._floor**2)
 
     def fit(self, order: int) -> _Coefficients:
-        """Least squares of one order; solved once."""
+        """Return the least squares of one order; solved once."""
         if order not in self._fits:
             self._fits[order] = self._solve(self._per_lag * min(order + 1, self._lags))
         return self._fits[order]
@@ -355,7 +359,7 @@ class StepFit:
         return _Coefficients(c, float(np.linalg.norm(left)), worst, loose, offset)
 
     def _left(self, c: Floats, offset: float = 0.0) -> Floats:
-        """What coefficients leave over of each sample."""
+        """Compute the residual of each sample."""
         ones = self._per_lag * self._lags
         return np.array(
             [
@@ -365,10 +369,10 @@ class StepFit:
         )
 
     def _rounded(self, c: Floats) -> Floats:
-        """The rounding of each sample's end, and of the terms it is the sum of, in proportion.
+        """Compute the rounding of each sample's end, and of the terms it is the sum of, in proportion.
 
-        At a small noise level a sampler divides by it: terms are then larger than their sum. Where
-        they are ``LARGEST_TERMS`` times that, they are an imitation.
+        At a small noise level a sampler divides by it: terms are then larger than their sum. Terms of more
+        than ``LARGEST_TERMS`` times that belong to a wrong rule that happens to fit.
         """
         noise = np.array(self._noise)
         terms = [np.abs(c) @ np.linalg.norm(f[:, : len(c)], axis=0) for f in self._factors]

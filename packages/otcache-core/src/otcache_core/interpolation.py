@@ -39,18 +39,18 @@ class _Place(msgspec.Struct, frozen=True):
 
     @property
     def skipping(self) -> list[Schedule]:
-        """The ends that skip a step: at one that skips none any rule is right."""
+        """The ends that skip a step: for one that skips none every rule is right."""
         ends = [self.lower] if self.lower is self.upper else [self.lower, self.upper]
         return [s for s in ends if s.budget < s.num_steps]
 
     @property
     def rule(self) -> str:
-        """The forecaster that holds here: that of both ends, else by strengths, else reuse.
+        """The forecaster used here: that of both ends, else strengths, else reuse.
 
         Linear forecasts are of strength 1, so between them and fitted ones strengths are interpolated.
-        Reuse is not of strength 0 in this sense: it wins a rung where forecasts fail on samples that
-        the fit has not seen, and where they begin to fail was not measured. So beside a reusing rung
-        there is reuse, and between two rules of which one has no strengths, too.
+        Reuse is not of strength 0 in this sense: it wins a rung where forecasts fail on samples that the
+        fit has not seen, and at which budget they begin to fail was not measured. So next to a node that
+        reuses outputs this is reuse, and so it is between two rules if one has no strengths.
         """
         rules = {s.forecaster for s in self.skipping} or {"reuse"}
         if len(rules) == 1:
@@ -59,7 +59,7 @@ class _Place(msgspec.Struct, frozen=True):
 
     @property
     def uniform(self) -> bool:
-        """Whether one end that is not fitted has uniform steps, and reuse holds: then they hold, too."""
+        """Whether the steps here are uniform: reuse is the rule, and a node that is not fitted has them."""
         return self.rule == "reuse" and any(
             s.forecaster != "fitted" and s.computed == uniform_steps(s.num_steps, s.budget)
             for s in self.skipping
@@ -191,14 +191,14 @@ class Interpolation:
 
 
 def _own_budget(budget: int, own: int, n: int) -> float:
-    """B', the budget of the policy's own run that one of a run of n steps is read as."""
+    """Return B', the budget of the policy's own run that represents one of a run of n steps."""
     if n > own and budget >= BY_SHARE * n:
         return budget * own / n
     return min(budget, own)
 
 
 def _index_of(sigmas: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fractional place i/N at which a monotone grid passes each noise level."""
+    """Return the fractional place i/N at which a monotone grid passes each noise level."""
     place = np.linspace(0.0, 1.0, len(grid))
     sign = 1.0 if grid[-1] >= grid[0] else -1.0
     return np.asarray(np.interp(sign * sigmas, sign * grid, place), dtype=np.float64)
@@ -207,12 +207,12 @@ def _index_of(sigmas: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray
 def run_of(
     num_steps: int | None, grid: object, default: int | None = None
 ) -> tuple[int, tuple[float, ...]]:
-    """Return N and s_0 .. s_N of a run, the latter empty where no grid is given.
+    """Return N and s_0 .. s_N of a run, the latter empty if no grid is given.
 
     Args:
-        num_steps: N; None: as the grid says.
+        num_steps: N; None: that of the grid.
         grid: N + 1 finite numbers of any kind; None: not known.
-        default: N where neither says it.
+        default: N if neither is given.
 
     Raises:
         ScheduleError: if the step count is no integer in range, or the grid no N + 1 finite numbers.
@@ -233,7 +233,7 @@ def run_of(
 
 
 def check_monotone(points: tuple[float, ...]) -> None:
-    """See that a grid only falls or only rises, so that noise levels can be found in it.
+    """Check that a grid only falls or only rises, so that noise levels can be found in it.
 
     Raises:
         ScheduleError: if it does neither.

@@ -20,7 +20,7 @@ _STEP_NAMES = ("num_steps", "num_inference_steps", "steps")
 
 #: s_0 .. s_N, or a function from N to them.
 Grid = Sequence[float] | NDArray[np.floating] | Callable[[int], Sequence[float]]
-#: Steps of the sampler, or a function from the steps asked for to them.
+#: Steps of the sampler, or a function from the steps requested to them.
 Steps = int | Callable[[int], int]
 
 
@@ -32,11 +32,11 @@ class Loop:
             ``sample_fn(prompts, seeds, num_steps, **call)`` with one prompt and one seed a sample.
         denoiser: the ``nn.Module`` it calls, or any other callable (a function, a method, a
             ``functools.partial``, an object) that it calls as ``loop.denoiser(...)``.
-        grid: s_0 .. s_N, or a function from N to them; where not given, calibration identifies it.
+        grid: s_0 .. s_N, or a function from N to them; if not given, calibration identifies it.
         calls_per_step: denoiser calls of one sampler step.
-        num_steps: N, the steps that the sampler makes, where they are not those asked for: a number, or
-            a function of the steps asked for (``lambda n: 2 * n - 1`` for k-diffusion's Heun and DPM2).
-            Where it is None, N is an argument of ``sample_fn`` called ``num_steps``,
+        num_steps: N, the steps that the sampler makes, if they are not those requested: a number, or
+            a function of the steps requested (``lambda n: 2 * n - 1`` for k-diffusion's Heun and DPM2).
+            If it is None, N is an argument of ``sample_fn`` called ``num_steps``,
             ``num_inference_steps`` or ``steps``, or follows from ``grid``.
 
     Raises:
@@ -63,7 +63,7 @@ class Loop:
             raise OtcacheError(expected("sample_fn", type(sample_fn).__name__, "a function"))
         self.calls_per_step = integer("calls_per_step", calls_per_step, 1)
         if num_steps is not None and not callable(num_steps) and not _counts(num_steps):
-            wanted = "an integer of at least 1, or a function of the steps asked for"
+            wanted = "an integer of at least 1, or a function of the steps requested"
             raise OtcacheError(expected("num_steps", num_steps, wanted))
         self._sample_fn = sample_fn
         self._denoiser = as_denoiser(denoiser)
@@ -86,7 +86,7 @@ class Loop:
         self._denoiser = as_denoiser(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out of a copy what is attached here."""
+        """Copy without the observer."""
         return {**vars(self), "_observer": None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +109,7 @@ class Loop:
         return result
 
     def _check_of_calls(self) -> Callable[[], None]:
-        """Make the check that the calls of a plain callable come through its proxy."""
+        """Begin the check that the calls of a plain callable come through its proxy."""
         denoiser = self._denoiser
         if not isinstance(denoiser, CallableDenoiser):
             return _nothing
@@ -123,18 +123,18 @@ class Loop:
         """
         if self.num_steps is not None and not callable(self.num_steps):
             return int(self.num_steps)
-        asked = self._asked(*args, **kwargs)
-        if asked is not None:
-            return self.positions(asked)
+        requested = self._requested(*args, **kwargs)
+        if requested is not None:
+            return self.positions(requested)
         if self.grid is not None and not callable(self.grid):
             return len(self.grid) - 1
         return None
 
     def positions(self, num_steps: int) -> int:
-        """Return N, the steps that the sampler makes where so many are asked for.
+        """Return N, the steps that the sampler makes if so many are requested.
 
         Args:
-            num_steps: n, steps asked for.
+            num_steps: n, steps requested.
 
         Raises:
             OtcacheError: if ``num_steps`` of the loop is a function that fails, or returns no number of
@@ -149,22 +149,16 @@ class Loop:
             except Exception as error:  # the user's own function
                 made = f"{type(error).__name__}: {error}"
         if not _counts(made):
-            raise OtcacheError(
-                expected(
-                    f"num_steps({num_steps})",
-                    made,
-                    "an integer of at least 1",
-                    "num_steps= of otcache.loop(...) returns the steps that the sampler makes of those "
-                    "asked for.",
-                )
-            )
+            advice = "num_steps= of otcache.loop(...) returns the steps that the sampler makes."
+            what = f"num_steps({num_steps})"
+            raise OtcacheError(expected(what, made, "an integer of at least 1", advice))
         return int(made)
 
-    def _asked(self, *args: Any, **kwargs: Any) -> int | None:
-        """The argument of a call that is the number of steps."""
+    def _requested(self, *args: Any, **kwargs: Any) -> int | None:
+        """Return the argument of a call that is the number of steps."""
         try:
             signature = inspect.signature(self._sample_fn)
-        except ValueError:  # compiled elsewhere: only names that are given are known
+        except ValueError:  # a compiled function: only given names are known
             return _steps_among(kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -175,7 +169,7 @@ class Loop:
         return _steps_among(named)
 
     def grid_for(self, num_steps: int) -> NDArray[np.float64]:
-        """Return s_0 .. s_N of a run of N steps; all NaN where it is not known.
+        """Return s_0 .. s_N of a run of N steps; all NaN if it is not known.
 
         Raises:
             OtcacheError: if ``grid`` of the loop is a function and returns no row of numbers.
@@ -187,7 +181,7 @@ class Loop:
         return np.asarray(points, dtype=np.float64)
 
     def observe(self, observer: LoopObserver | None) -> None:
-        """Tell ``observer`` about calls; None to stop.
+        """Report calls to ``observer``; None to stop.
 
         Raises:
             ExecutionError: if there is an observer already.
@@ -195,8 +189,7 @@ class Loop:
         if observer is not None and self._observer is not None:
             raise ExecutionError(
                 "this loop is already accelerated or recorded by otcache: leave that context first, or call "
-                "handle.remove(); otcache.enabled(loop).remove() does it where the handle or the context is "
-                "out of reach."
+                "handle.remove(); otcache.enabled(loop).remove() does it without the handle."
             )
         self._observer = observer
 

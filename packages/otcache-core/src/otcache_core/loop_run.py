@@ -1,4 +1,4 @@
-"""One call of a loop from its beginning to its end, also where the sampler pauses on the way."""
+"""One call of a loop from beginning to end, also of a sampler that pauses (a generator or coroutine)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from typing import Any, Protocol
 from otcache_core.errors import ExecutionError
 
 _UNDER_WAY: ContextVar[object] = ContextVar("otcache_loop", default=None)
-#: Which loop's sampler each thread is inside of, the innermost last.
+#: Threads that run a loop's sampler, and which loop's, the innermost last.
 _INSIDE: list[tuple[int, object]] = []
 
 
 class LoopObserver(Protocol):
-    """Told when a loop begins and returns."""
+    """Is called when a loop begins and ends."""
 
-    def loop_begins(self, num_steps: int | None) -> None: ...
+    def loop_begins(self, num_steps: int | None) -> None:
+        """Note that a run begins, of N steps as far as that is known."""
 
-    def loop_ends(self, result: Any) -> None: ...
+    def loop_ends(self, result: Any) -> None:
+        """Note what the sampler returned."""
 
-    def loop_fails(self) -> None: ...
+    def loop_fails(self) -> None:
+        """Note that the sampler raised or was left."""
 
 
 def loop_under_way() -> object:
     """Return the loop whose sampler is running here; None outside of any.
 
-    Here is this thread or task, and whatever was started with a copy of its context: what
-    ``asyncio.to_thread`` and ``asyncio.create_task`` run, and not a thread pool's plain jobs.
+    "Here" is this thread or task, and what was started with a copy of its context, as by
+    ``asyncio.to_thread`` and ``asyncio.create_task``; not the jobs of a thread pool.
     """
     return _UNDER_WAY.get()
 
 
 def threads_inside(loop: object) -> list[int]:
-    """Return the threads that a loop's sampler is on the stack of."""
+    """Return the threads that run a loop's sampler."""
     return [thread for thread, inside in list(_INSIDE) if inside is loop]
 
 
@@ -49,13 +52,14 @@ class LoopRun:
     which it is not this run that calls the denoiser. Its run begins with the first step and ends with the
     last, or when it is closed, abandoned or cancelled.
 
-    It is told to whoever observes the loop when it begins, and no more once that one has gone.
+    The loop's observer at the beginning is called, and no other; it is not called any more once it is
+    removed.
 
     Args:
         loop: whose call it is.
-        observer: gives who observes the loop now, if anybody.
-        num_steps: gives N, as far as it is known; asked at the beginning.
-        check: begins a check, which is made at the end, before the observer is told.
+        observer: returns the loop's observer now, if there is one.
+        num_steps: returns N, as far as it is known; called at the beginning.
+        check: begins a check and returns its end, which is called before the observer is.
     """
 
     def __init__(
@@ -67,25 +71,24 @@ class LoopRun:
     ) -> None:
         self._loop, self._observer = loop, observer
         self._num_steps, self._check = num_steps, check
-        self._told: LoopObserver | None = None
+        self._first: LoopObserver | None = None
         self._checks: Callable[[], None] = _nothing
 
     @property
     def observed(self) -> bool:
-        """Whether somebody is told of this call."""
+        """Whether this call is observed."""
         return self._listener is not None
 
     @property
     def _listener(self) -> LoopObserver | None:
-        told = self._told
-        return told if told is self._observer() else None
+        return self._first if self._first is self._observer() else None
 
     def begin(self) -> None:
-        """Tell the observer that the run begins."""
-        told = self._told = self._observer()
-        if told is not None:
+        """Report the beginning to the observer."""
+        first = self._first = self._observer()
+        if first is not None:
             self._checks = self._check()
-            told.loop_begins(self._num_steps())
+            first.loop_begins(self._num_steps())
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -99,7 +102,7 @@ class LoopRun:
             _UNDER_WAY.reset(token)
 
     def end(self, result: Any) -> None:
-        """Tell the observer that the sampler returned ``result``."""
+        """Report to the observer that the sampler returned ``result``."""
         listener = self._listener
         if listener is None:
             return
@@ -111,7 +114,7 @@ class LoopRun:
         listener.loop_ends(result)
 
     def fail(self) -> None:
-        """Tell the observer that the sampler raised, or was left."""
+        """Report to the observer that the sampler raised, or was left."""
         listener = self._listener
         if listener is not None:
             listener.loop_fails()
@@ -128,12 +131,12 @@ def pauses(sample_fn: Callable[..., Any]) -> bool:
 
 
 def in_steps(run: LoopRun, made: Any, begun: bool) -> Any:
-    """Return what follows a sampler through its steps; None where it has returned a result already.
+    """Return what follows a sampler through its steps; None if it has returned a result already.
 
     Args:
         run: of the loop.
         made: what the sampler returned.
-        begun: whether the run was told of already.
+        begun: whether the run's beginning was reported already.
     """
     begin = _nothing if begun else run.begin
     if inspect.isgenerator(made):
@@ -146,10 +149,10 @@ def in_steps(run: LoopRun, made: Any, begun: bool) -> Any:
 
 
 def finished(made: Any) -> Any:
-    """Return the final result of what a sampler returned, which may run in steps: the last one's is it.
+    """Return the final result of a sampler, which is that of its last step if it runs in steps.
 
     Raises:
-        ExecutionError: if it takes an event loop, and one runs in this thread.
+        ExecutionError: if it needs an event loop, and one runs in this thread.
     """
     if inspect.isgenerator(made):
         return _last(made)
@@ -250,7 +253,7 @@ async def _streamed(run: LoopRun, steps: Any, begin: Callable[[], None]) -> Asyn
 
 
 def _nothing() -> None:
-    """Nothing is left to be told."""
+    """Do nothing."""
 
 
 LATE = (
@@ -260,29 +263,29 @@ LATE = (
 )
 
 
-class Lease:
-    """A request's claim on a target, while the request lasts.
+class OpenRequest:
+    """A request of a run, while it lasts.
 
     Attributes:
-        abandoned: whether the request failed or was cancelled before its run began. A thread that was on its
-            way to the run cannot be stopped, and would disturb the next request's.
+        abandoned: whether the request failed or was cancelled before its run began. A thread that is about to
+            begin the run cannot be stopped, and would disturb the next request's run.
     """
 
     def __init__(self) -> None:
         self.abandoned = False
 
 
-#: The leases where this code runs, the innermost last: in a request, and in what was started from it.
-HELD: ContextVar[tuple[Lease, ...]] = ContextVar("otcache_leases", default=())
+#: The requests that this code runs in, the innermost last, also in threads and tasks started from them.
+OPEN_REQUESTS: ContextVar[tuple[OpenRequest, ...]] = ContextVar("otcache_requests", default=())
 
 
 def refuse_late_run() -> None:
-    """Raise in a run that its request has abandoned; once for each request.
+    """Raise in a run whose request was abandoned; once for each request.
 
     Raises:
         ExecutionError: if the innermost request was abandoned.
     """
-    held = HELD.get()
-    if held and held[-1].abandoned:
-        held[-1].abandoned = False
+    requests = OPEN_REQUESTS.get()
+    if requests and requests[-1].abandoned:
+        requests[-1].abandoned = False
         raise ExecutionError(LATE)

@@ -1,4 +1,4 @@
-"""Pipelines to try and published models to estimate, as plugins describe them."""
+"""What demo and architecture plugins give: a pipeline to run, and the cost of a published model's calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Demo:
         load: called without arguments; gives the pipeline. Slow, and may import torch.
         call: keyword arguments of the pipeline call (``num_inference_steps``, ``height``, ...).
         prompts: role (``calibration``, ``heldout``, ``novel``) to pairs (text, tag).
-        frames_per_second: at which clips play; 0 where the pipeline makes pictures.
+        frames_per_second: at which videos play; 0 if the pipeline makes images.
 
     Raises:
         OtcacheError: if a prompt is not a pair of strings, or the frame rate is negative or not finite.
@@ -36,9 +36,8 @@ class Demo:
     def __post_init__(self) -> None:
         rate = self.frames_per_second
         if not (math.isfinite(rate) and rate >= 0):
-            raise OtcacheError(
-                expected("Demo.frames_per_second", rate, "a number of at least 0", "0 is pictures.")
-            )
+            wanted, advice = "a number of at least 0", "0 is for images."
+            raise OtcacheError(expected("Demo.frames_per_second", rate, wanted, advice))
         for role, pairs in self.prompts.items():
             for pair in pairs:
                 if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
@@ -52,12 +51,12 @@ Configs = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Canvas:
-    """The size of one picture or clip.
+    """The size of one image or video.
 
     Args:
         height: in pixels.
         width: in pixels.
-        frames: 1 for pictures.
+        frames: 1 for an image.
 
     Raises:
         OtcacheError: if one is below 1.
@@ -75,13 +74,13 @@ class Canvas:
 
 @dataclass(frozen=True)
 class CallCost:
-    """Of one denoiser call, as the model's pipeline makes it by default for one picture.
+    """Cost of one denoiser call, as the model's pipeline makes it by default for one image.
 
     Attributes:
         parameters: of the denoiser.
         flops: of one call with all the samples in it; a multiply-add counts two.
-        output_elements: numbers that a held output keeps in memory.
-        calls_per_step: 2 where guidance makes a call of its own for each branch.
+        output_elements: numbers in one cached output.
+        calls_per_step: 2 if guidance makes a call of its own for each branch.
         decode_flops: of the decoder, once a run.
     """
 
@@ -102,7 +101,7 @@ class Architecture:
         model_class: class of the denoiser.
         source: where its configuration was published.
         measure: called with a canvas and the configurations to use instead of the published ones,
-            by part; counts without holding a weight.
+            by part; counts without loading weights.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Notices: each is given once, at the line of the user's program that it is about."""
+"""Notices: each is a warning at a line of the user's program, given once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BETWEEN = frozenset(
         *("torch", "diffusers", "accelerate", "contextlib", "functools"),
     )
 )
-#: What notices are about that say why skipped steps reuse, whoever found it out.
+#: The fact of notices that say why skipped steps reuse outputs.
 NOT_FITTED = "no weights are fitted"
 _HEARD: ContextVar[Callable[[str], None] | None] = ContextVar("otcache_heard", default=None)
 _GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
@@ -49,8 +49,8 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
 
     Args:
         message: what happened and what to do.
-        fact: what the message is about, if other messages are about the same (with other numbers, or
-            another reason): only the first of them is given.
+        fact: shared by messages about the same thing (with other numbers, or another reason), of which only
+            the first is given.
         category: kind of warning.
     """
     listener = _HEARD.get()
@@ -70,7 +70,7 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
 
 
 def not_fitted(reason: str) -> str:
-    """Say that and why no forecast weights are fitted."""
+    """Return the notice that no forecast weights are fitted, and why."""
     return f"skipped steps reuse or are forecast linearly, no weights are fitted: {reason}."
 
 
@@ -79,8 +79,8 @@ def once(given: set[str] | None = None) -> Iterator[None]:
     """Give each notice once inside this context.
 
     Args:
-        given: what was given before, if several contexts count as one; it grows. Meant for a context that
-            is left by the function that entered it.
+        given: the messages given before, if several contexts count as one; new ones are added to it. Enter
+            and leave such a context in one function.
     """
     token = _GIVEN.set((*_GIVEN.get(), set() if given is None else given))
     try:
@@ -91,7 +91,7 @@ def once(given: set[str] | None = None) -> Iterator[None]:
 
 @contextmanager
 def heard(listener: Callable[[str], None]) -> Iterator[None]:
-    """Tell what is given inside this context to a listener too, also what was given before.
+    """Report messages inside this context to a listener too, also those given before.
 
     Args:
         listener: called with each message.
@@ -104,7 +104,7 @@ def heard(listener: Callable[[str], None]) -> Iterator[None]:
 
 
 def _users_level() -> int:
-    """How many calls above ``notify``'s own the user's line is; 2, its caller, if there is none."""
+    """Count the calls between ``notify`` and the user's line; 2, for its caller, if there is none."""
     frame, level = sys._getframe(1).f_back, 2
     while frame is not None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:

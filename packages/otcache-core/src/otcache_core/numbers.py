@@ -1,4 +1,4 @@
-"""Numbers as people have them: of Python, NumPy or torch, one or a row of them, and nothing else."""
+"""Numbers as users give them: of Python, NumPy or torch, one or a row of them, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat
 
 from otcache_core.errors import OtcacheError, expected
 
-#: More entries than any row has: what is longer may have no end.
+#: Most entries of a row: a longer iterator may be endless.
 MOST = 1_000_000
 #: What conversions to a number raise; a tensor's raise RuntimeError.
 _REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError)
@@ -27,14 +27,14 @@ def integer(
 ) -> int:
     """Return a whole number as an int.
 
-    Takes what Python counts with: an int, a NumPy integer, an array or a tensor of one integer. Truth
-    values and floats are refused, 12.0 too: where a count is a float something else is often wrong.
+    Takes an int, a NumPy integer, an array or a tensor of one integer. Booleans and floats are refused, 12.0
+    too: a count that is a float is often a mistake.
 
     Args:
         name: of the argument, for the message.
         value: what was given.
-        low: least value; None for none.
-        high: largest value; None for none.
+        low: least value; None for any.
+        high: largest value; None for any.
         advice: what to do, for the message.
         kind: of the error.
 
@@ -50,7 +50,7 @@ def integer(
     """
     wanted = _range("an integer", low, high)
     try:
-        number = None if _is_truth(value) else int(operator.index(value))  # type: ignore[arg-type]  # asked
+        number = None if _is_truth(value) else int(operator.index(value))  # type: ignore[arg-type]  # checked
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
         number = None
     if number is None:
@@ -87,8 +87,8 @@ def integers(
 def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError) -> list[float]:
     """Return a row of numbers as floats.
 
-    Takes what has an order: lists, tuples, ranges, arrays and tensors of one dimension, of any type and
-    on any device, iterators.
+    Takes ordered rows: lists, tuples, ranges, iterators, arrays and tensors of one dimension, of any type and
+    on any device.
 
     Args:
         name: of the argument, for the message.
@@ -109,14 +109,14 @@ def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError)
 
 
 def _entries(values: object) -> list[Any]:
-    """Return what is in a row, of a million at most: an iterator may have no end."""
-    if hasattr(values, "detach"):  # a tensor; float() of its entries would ask a device for each
+    """Return the entries of a row, a million at most: an iterator may be endless."""
+    if hasattr(values, "detach"):  # a tensor; float() of each entry would synchronize each time
         tensor: Any = values
         values = tensor.detach().cpu().tolist()
     ordered = isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping, Set))
     if not ordered or getattr(values, "ndim", 1) != 1:
         raise TypeError
-    entries = list(islice(values, MOST + 1))  # type: ignore[call-overload]  # asked
+    entries = list(islice(values, MOST + 1))  # type: ignore[call-overload]  # checked
     if len(entries) > MOST:
         raise ValueError
     return entries
@@ -143,12 +143,12 @@ def _is_truth(value: object) -> bool:
 
 
 def _is_complex(value: object) -> bool:
-    """Tell what float() would take the real part of."""
+    """Return whether float() would drop an imaginary part."""
     return "complex" in str(getattr(value, "dtype", ""))
 
 
 def _whole(value: Any, low: int | None, high: int | None) -> str:
-    """Advise the integer that a float is, where it is one that would be taken."""
+    """Return the advice to write a float as the integer that it is; "" if that is no valid value."""
     try:
         number = math.nan if _is_truth(value) or bool(getattr(value, "ndim", 0)) else _real(value)
     except _REFUSALS:
@@ -158,7 +158,7 @@ def _whole(value: Any, low: int | None, high: int | None) -> str:
 
 
 def _short(values: object) -> object:
-    """Return what was given, or of what type it is where that would be long."""
+    """Return what was given, or its type if that would be long."""
     try:
         text = repr(values)
     except (ValueError, RecursionError):  # more digits, or levels, than Python writes out

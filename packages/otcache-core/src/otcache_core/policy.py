@@ -42,8 +42,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         reference: schedule at a conservative budget.
         provenance: where they come from; gives N and the grid.
         ladder: fitted schedules of distinct budgets, lowest first.
-        solver: who chose the steps, where nothing of them was measured on the pipeline; "" of a policy
-            whose nodes were.
+        solver: name of the solver that chose the steps, if nothing of them was measured on the pipeline;
+            else "".
 
     Raises:
         OtcacheError: if step counts or the order of the ladder disagree.
@@ -88,13 +88,13 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         *,
         strict: bool = False,
     ) -> Schedule:
-        """The schedule of a budget; the same call gives the same object, in well under 1 ms.
+        """Return the schedule of a budget; the same call gives the same object, in well under 1 ms.
 
         Args:
             budget: B, in 1..N of the policy or the run, whichever is larger.
-            num_steps: N of the run, the policy's by default (or as the grid says).
+            num_steps: N of the run, the policy's by default (or that of the grid).
             grid: s_0 .. s_N of the run, N + 1 numbers of any kind; the policy's by default. Computed
-                steps are carried over by noise level where both grids are known, else by position.
+                steps are resampled by noise level if both grids are known, else by position.
                 A run of no more steps than the budget computes them all, and so does one that goes
                 the other way, as an inversion does.
             strict: refuse another step count or grid instead of mapping with a notice.
@@ -148,7 +148,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
 
 def _why_full(budget: int, n: int, points: tuple[float, ...], own: tuple[float, ...]) -> str:
-    """Say why a run computes every step; "" where it follows the policy."""
+    """Return why a run computes every step; "" if it follows the policy."""
     if budget >= n:
         return f", and the budget is {budget}: every step is computed."
     if points and own and rises(points) != rises(own):
@@ -160,7 +160,7 @@ def _why_full(budget: int, n: int, points: tuple[float, ...], own: tuple[float, 
 
 #: Another value of these is another model: its weights would forecast nonsense.
 BINDING = ("model_class", "config_hash", "prediction_type")
-#: Another value of these changes how well the policy fits; said, and refused only under strict.
+#: Another value of these changes how well the policy fits: a notice, and an error under strict.
 NOTICED = ("scheduler_class", "guidance", "resolution", "num_steps", "grid")
 
 
@@ -175,8 +175,8 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         guidance: guidance mode, such as ``none``, ``embedded 3.5`` or ``cfg 3.0``.
         resolution: latent token count (the resolution class).
         num_steps: N; at least 1.
-        inference_steps: steps the pipeline was asked for, where its sampler makes another number of
-            them (Heun, PNDM); 0 where it makes N.
+        inference_steps: ``num_inference_steps`` of the pipeline call, if its sampler makes another number
+            of steps (Heun, PNDM); 0 if it makes N.
         grid: s_0 .. s_N, N + 1 finite values; empty where unknown.
         prompts_digest: digest of the calibration prompts and seeds.
         versions: package to version.
@@ -216,7 +216,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Provenance:
-        """Build from what a probe says, with the ``grid`` added.
+        """Build from the facts of a probe, with the ``grid`` added.
 
         None means unknown; ``guidance`` may be a number.
 
@@ -236,19 +236,19 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         data: dict[str, Any] = msgspec.to_builtins(self)
         return data
 
     def check(self, facts: Mapping[str, Any], strict: bool = False) -> list[str]:
-        """Compare with the pipeline at hand; facts that either side does not know are passed over.
+        """Compare with the pipeline at hand; facts that either side does not know are not compared.
 
         Args:
             facts: as :meth:`from_dict`, any part of it.
-            strict: refuse what would only be noticed.
+            strict: refuse what would only be a notice.
 
         Returns:
-            One sentence for each difference that can be bridged.
+            One sentence for each difference that the policy can be mapped across.
 
         Raises:
             MismatchError: if the model or prediction type differs; under strict for any difference.

@@ -32,7 +32,7 @@ class Displacements:
     with d(i -> j) the result of a run in which only this span is skipped, minus that of the full
     run; E is the mean over elements, then samples. The error of a schedule is then about f' M f,
     with f the unit flow of its path on the span graph. Spans of length one skip nothing and are
-    left out: their d is 0. Other spans left out may not be used at all.
+    omitted: their d is 0. Other omitted spans may not be used at all.
 
     One matrix is kept a sample: shards may be measured on different machines and merged in any
     order to the same bits.
@@ -43,7 +43,7 @@ class Displacements:
         per_sample: <d_e, d_e'> of each sample, shape (samples, E, E), symmetric positive
             semidefinite; units of x squared.
         objective: what is displaced, and under which forecaster.
-        propagation: how deviations were carried from the end of a span to the end of the run.
+        propagation: how deviations were propagated from the end of a span to the end of the run.
         nfe: denoiser evaluations spent beyond the recorded runs.
 
     Raises:
@@ -71,7 +71,7 @@ class Displacements:
         _check_gram(self.per_sample, len(self.spans))
 
     def merge(self, other: Displacements) -> Displacements:
-        """The displacements of both shards' samples.
+        """Merge with the displacements of another shard's samples.
 
         Raises:
             OtcacheError: if the shards differ in anything but their samples.
@@ -98,7 +98,7 @@ class Displacements:
         """M, shape (E, E)."""
         if self.samples == 1:
             return np.array(self.per_sample[0])
-        # math.fsum rounds once, so the order in which shards were merged leaves no trace.
+        # math.fsum rounds once, so the order of merging does not matter.
         columns = self.per_sample.reshape(self.samples, -1).T.tolist()
         mean = np.array([math.fsum(column) for column in columns]) / self.samples
         return np.asarray(mean.reshape(self.per_sample[0].shape))
@@ -117,16 +117,16 @@ class Displacements:
         return rows
 
     def weights(self) -> Array:
-        """Root mean square of each d(i -> j) as an additive span cost, shape (N, N + 1).
+        """Compute the root mean square of each d(i -> j) as an additive span cost, shape (N, N + 1).
 
-        ``inf`` where a span is left out, 0 at length one.
+        ``inf`` for an omitted span, 0 at length one.
         """
         size = np.sqrt(np.maximum(np.diagonal(self.matrix), 0.0))
         costs = np.append(size, [0.0, np.inf])[self.index]
         return np.asarray(np.where(np.tri(*costs.shape) > 0, 0.0, costs))
 
     def error(self, computed: tuple[int, ...]) -> float:
-        """f' M f of the schedule with these computed steps; ``inf`` if it uses an absent span."""
+        """Compute f' M f of the schedule with these computed steps; ``inf`` if it uses an omitted span."""
         rows = self.index[list(computed), [*computed[1:], self.num_steps]]
         if (rows < 0).any():
             return math.inf
@@ -135,7 +135,7 @@ class Displacements:
 
 
 def all_spans(num_steps: int, span_cap: int | None = None) -> Spans:
-    """Every span of two steps or more, and of at most ``span_cap``; sorted."""
+    """Return every span of two steps or more, and of at most ``span_cap``; sorted."""
     cap = num_steps if span_cap is None else span_cap
     last = num_steps + 1
     return tuple((i, j) for i in range(num_steps) for j in range(i + 2, min(i + cap + 1, last)))
@@ -206,8 +206,8 @@ class ScheduleProblem:
             (N, N).
         grid: s_0 .. s_N, monotone; shape (N + 1,).
         gains: g_0 .. g_N, growth of a deviation from step j to the end of the run; shape (N + 1,).
-        displacements: measures what skipping each span does to the result, as vectors; called by each
-            ``solve`` that needs it, since it takes time, and gives the same object every time.
+        displacements: measures what skipping each span does to the result, as vectors. It takes time, so
+            only a ``solve`` that needs it calls it; it returns the same object every time.
 
     Raises:
         OtcacheError: if a shape is wrong or a cost is NaN or negative.
@@ -235,20 +235,18 @@ class ScheduleProblem:
             if array is not None and array.shape != shape:
                 raise OtcacheError(expected(name, array.shape, f"of shape {shape}"))
         for name in ("anchor", "reference"):
-            policy = getattr(self, name)
-            if policy is not None and policy.num_steps != self.num_steps:
-                raise OtcacheError(
-                    expected(f"{name}.num_steps", policy.num_steps, str(self.num_steps))
-                )
+            schedule = getattr(self, name)
+            if schedule is not None and schedule.num_steps != n:
+                raise OtcacheError(expected(f"{name}.num_steps", schedule.num_steps, str(n)))
 
     def lacks(self, needs: Collection[Need]) -> tuple[Need, ...]:
-        """Which of these the problem does not hold, in the order of :class:`Need`."""
+        """Return which of these the problem does not hold, in the order of :class:`Need`."""
         return tuple(n for n in Need if n in needs and getattr(self, n.value) is None)
 
 
 @dataclass(frozen=True)
 class KeptOut:
-    """What a refinement does on samples that were kept out of it.
+    """Errors of a refinement on samples that it did not see.
 
     Args:
         start: error of the schedule that was refined.
@@ -286,15 +284,12 @@ class Solution:
         schedule: None exactly when ``result`` is INFEASIBLE.
         objective: value of the solver's own objective at the schedule (``inf`` where infeasible).
         result: how the solver ended.
-        lower_bound: certificate: no schedule of this budget has an objective below it; None where
-            the solver offers none.
-        certificate: what the bound bounds (objective, forecaster, samples); empty where there is
-            none.
-        stats: counters such as ``{"trials": 40}``; where the result is BUDGET_SPENT, ``advice`` names
-            the solver's own limit that ended it.
+        lower_bound: no schedule of this budget has an objective below it; None if the solver gives none.
+        certificate: what the bound bounds (objective, forecaster, samples); empty without one.
+        stats: counters such as ``{"trials": 40}``; if the result is BUDGET_SPENT, ``advice`` names the
+            solver's own limit that ended it.
         nfe: denoiser evaluations spent through the problem's evaluator.
-        kept_out: what a refinement did on samples that it did not see; None of other solvers, and where
-            there was no refinement.
+        kept_out: errors on samples that a refinement did not see; None without a refinement.
     """
 
     schedule: Schedule | None
@@ -318,17 +313,11 @@ class Solution:
 
 
 def check_costs(costs: NDArray[np.float64], num_steps: int) -> None:
-    """Raise OtcacheError unless costs[i, j] >= 0 (inf allowed) for i < j, and 0 for j = i + 1."""
+    """Check that costs[i, j] >= 0 (inf allowed) for i < j, and 0 for j = i + 1; raise OtcacheError if not."""
     shape = (num_steps, num_steps + 1)
     if costs.shape != shape:
-        raise OtcacheError(
-            expected(
-                "costs",
-                costs.shape,
-                f"of shape {shape}",
-                "rows are starts 0..N-1, columns stops 0..N.",
-            )
-        )
+        advice = "rows are starts 0..N-1, columns stops 0..N."
+        raise OtcacheError(expected("costs", costs.shape, f"of shape {shape}", advice))
     above = costs[np.triu_indices(num_steps, k=1, m=num_steps + 1)]
     if np.isnan(above).any() or (above < 0).any():
         raise OtcacheError(

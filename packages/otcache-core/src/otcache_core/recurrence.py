@@ -23,7 +23,7 @@ class Landing:
         states: A_0, A_1, ..., for x_{k+1}, x_k, ...
         outputs: B_0, B_1, ..., for v_k, v_{k-1}, ...
         reach: R, what u moves; the same unit as a step of the grid for an Euler sampler.
-        singular: R is 0 up to cancellation: u has no say in where the span ends.
+        singular: R is 0 up to cancellation: where the span ends does not depend on u.
         shares: what each skipped step's output contributes to R, summing to 1; empty if singular.
         offset: C, the constant that a sampler adds to its result; 0 for a span that ends before N.
     """
@@ -45,12 +45,12 @@ class Recurrence:
     Attributes:
         states: a, shape (N, p + 1); 0 where i < q.
         outputs: b, same shape.
-        residual: what the recorded runs depart from it, relative to the step, beyond rounding, at
-            worst over samples and steps but the first.
+        residual: largest deviation of the recorded runs from it, relative to the step, beyond rounding, over
+            samples and all steps but the first.
         grid: s_0 .. s_N of an Euler sampler, a = 1 and b_i = s_{i+1} - s_i; None for any other.
-        undetermined: steps whose coefficients the runs do not tell apart: their states and outputs
-            are collinear, and not because the sampler itself makes them so. Those coefficients are
-            the smallest that fit.
+        undetermined: steps whose coefficients the runs do not determine: their states and outputs are
+            collinear, and not because the sampler itself makes them so. Those coefficients are the
+            smallest that fit.
         offset: C of a sampler that returns an affine map of its last state, such as (x + 1)/2; the
             last step's coefficients hold the factor.
         noisy: the sampler also adds terms of its own, the same in every run of a sample: only differences
@@ -67,7 +67,7 @@ class Recurrence:
 
     @classmethod
     def euler(cls, grid: Floats, residual: float = 0.0) -> Recurrence:
-        """The one-step rule x_{i+1} = x_i + (s_{i+1} - s_i) v_i on s_0 .. s_N."""
+        """Make the one-step rule x_{i+1} = x_i + (s_{i+1} - s_i) v_i on s_0 .. s_N."""
         steps = np.diff(grid)[:, None]
         return cls(np.ones_like(steps), steps, residual, grid)
 
@@ -84,9 +84,7 @@ class Recurrence:
         )
         if not self.undetermined:
             return text
-        return (
-            f"{text}; {len(self.undetermined)} steps have coefficients that these runs leave open"
-        )
+        return f"{text}; {len(self.undetermined)} steps have coefficients that these runs do not determine"
 
     def impulses(self) -> Floats:
         r"""Return R_t, what the output of step t moves the result by, all other outputs held.
@@ -108,7 +106,7 @@ class Recurrence:
         return found
 
     def landing(self, k: int, j: int) -> Landing:
-        """Where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
+        """Compute where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
         if self.grid is not None:
             reach = float(self.grid[j] - self.grid[k + 1])
             return Landing(
@@ -142,7 +140,7 @@ class NotLinear:
 
     Attributes:
         reason: why, in words.
-        residual: what the best one left over; infinity where none could be tried.
+        residual: that of the best one; infinity if none could be tried.
     """
 
     reason: str

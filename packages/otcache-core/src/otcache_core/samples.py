@@ -1,4 +1,4 @@
-"""Samples as people have them: prompts, or mappings of call arguments, and the seeds of their noise."""
+"""Samples as users give them: prompts, or mappings of call arguments, and the seeds of their noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from otcache_core.numbers import integer
 
 #: A prompt, or the call arguments that are this sample's own, by name.
 Sample: TypeAlias = str | Mapping[str, Any]
-#: More samples than anybody measures: what is longer may have no end.
+#: Most samples: a longer iterator may be endless.
 MOST = 10_000
 #: The largest seed that torch.Generator.manual_seed takes.
 LARGEST_SEED = 2**64 - 1
@@ -26,8 +26,8 @@ def samples_of(prompts: object) -> tuple[Sample, ...]:
     """Return one sample for each entry, as plain texts and dictionaries.
 
     Args:
-        prompts: what has an order: a list, an array, a series, an iterator; of a table (``to_dict``) each
-            row is a mapping. Entries are texts, or mappings of call arguments with the same keys in all.
+        prompts: a list, an array, a series, an iterator; or a data frame, of which each row is a mapping.
+            Entries are texts, or mappings of call arguments, all with the same keys.
 
     Raises:
         OtcacheError: if there are none or above 10,000, or one is neither a text nor a mapping, or has
@@ -44,19 +44,15 @@ def samples_of(prompts: object) -> tuple[Sample, ...]:
     first = keys_of(found[0])
     for n, sample in enumerate(found):
         if keys_of(sample) != first:
-            raise OtcacheError(
-                expected(
-                    f"arguments of prompts[{n}]",
-                    ", ".join(sorted(keys_of(sample))),
-                    f"those of prompts[0], {', '.join(sorted(first))}",
-                    "all samples of one calibration have the same ones; measure others apart.",
-                )
-            )
+            got, wanted = (", ".join(sorted(keys)) for keys in (keys_of(sample), first))
+            what, wanted = f"arguments of prompts[{n}]", f"those of prompts[0], {wanted}"
+            advice = "all samples of one calibration have the same ones; measure others apart."
+            raise OtcacheError(expected(what, got, wanted, advice))
     return found
 
 
 def seeds_of(seeds: object) -> tuple[int, ...]:
-    """Return the seeds as plain integers, whatever holds them.
+    """Return the seeds as plain integers, of any kind of row.
 
     Raises:
         OtcacheError: if there are none or above 10,000, or one is no integer between 0 and 2^64 - 1.
@@ -79,7 +75,7 @@ def seed_of(seed: object, name: str = "seed") -> int:
 
 
 def keys_of(sample: Sample) -> frozenset[str]:
-    """Return the call arguments that a sample gives; of a text ``prompt``."""
+    """Return the names of the call arguments that a sample gives; ``prompt`` for a text."""
     return frozenset((_PROMPT,) if isinstance(sample, str) else sample)
 
 
@@ -91,8 +87,8 @@ def arguments_of(sample: Sample) -> dict[str, Any]:
 def content(value: object) -> Any:
     """Return plain data that differ wherever values do; images, arrays and tensors by a digest.
 
-    Two objects of equal content have the same record in every process, so that what was measured with
-    them is known again. Functions have their qualified names.
+    Two objects of equal content have the same record in every process, so that what was measured with them
+    is found again. Functions have their qualified names.
 
     Examples:
         >>> content({"scale": 3.0, "image": np.zeros((2, 2))})["image"][:3]
@@ -124,7 +120,7 @@ def digest(data: Any) -> str:
 
 
 def is_image(value: object) -> bool:
-    """Tell an image of Pillow, which need not be installed."""
+    """Return whether a value is an image of Pillow, which need not be installed."""
     return all(hasattr(value, name) for name in ("mode", "size", "getbands", "tobytes"))
 
 
@@ -189,7 +185,7 @@ def _digested(array: np.ndarray[Any, Any]) -> Sequence[Any]:
 
 
 def _name(value: object) -> str:
-    """Return what to call an object that holds no data; never an address, which the next process changes."""
+    """Return the name of an object that holds no data, without its address, which changes with the process."""
     named: Any = value if hasattr(value, "__qualname__") else type(value)
     name = f"{named.__module__}.{named.__qualname__}"
     text = repr(value)

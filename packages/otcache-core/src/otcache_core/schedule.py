@@ -17,9 +17,9 @@ from otcache_core.numbers import integer, reals
 from otcache_core.storage.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-schedule", 1
-#: N at most: a sampler of DDPM makes 1,000 steps, and what is longer is a slip of the keyboard.
+#: Largest N: DDPM makes 1,000 steps; much more is a typing error.
 MAX_STEPS = 100_000
-#: What a weight may be: a sum of some still is a number of float32, in which forecasts are made.
+#: Largest weight: sums of a few still fit float32, in which forecasts are made.
 MAX_WEIGHT = 1e30
 
 
@@ -31,7 +31,7 @@ class Span:
         start: computed step k.
         stop: next computed step j, or N at the end of the run.
         history: computed steps before ``start``, latest first: k_1, k_2, ...
-        weights: forecast weights c_0 .. c_{m-1} of this span; empty where the forecaster stores
+        weights: forecast weights c_0 .. c_{m-1} of this span; empty if the forecaster stores
             none.
     """
 
@@ -57,8 +57,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
     where the coefficients come from the named
     :class:`~otcache_core.contracts.planning.Forecaster`
     (``reuse``: A = (1)). ``fitted`` reads them from ``weights``, one tuple c_0 .. c_{m-1} a span:
-    v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}). Under guidance each branch may have weights of its
-    own: both move at their own pace, and that costs nothing.
+    v_k + c_0 v_k + sum_r c_r (v_k - v_{k_r}). Under guidance each branch may have weights of its own.
 
     Args:
         num_steps: N, the number of denoising steps; at least 1.
@@ -100,9 +99,8 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         for name, steps in self.branches:
             _check_steps(f"branch {name!r}", steps, self.num_steps)
             if not set(steps) <= set(self.computed):
-                raise ScheduleError(
-                    expected(f"branch {name!r}", steps, f"a subset of {self.computed}")
-                )
+                wanted = f"a subset of {self.computed}"
+                raise ScheduleError(expected(f"branch {name!r}", steps, wanted))
 
     @classmethod
     def full(cls, num_steps: int) -> Schedule:
@@ -126,16 +124,16 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
 
     @property
     def memory(self) -> int:
-        """m, the largest number of weights of a span (1 where none are stored)."""
+        """m, the largest number of weights of a span (1 if none are stored)."""
         rows = (self.weights, *dict(self.branch_weights).values())
         return max((len(row) for table in rows for row in table), default=1) or 1
 
     def computed_for(self, branch: str | None) -> tuple[int, ...]:
-        """Computed steps of one branch (``computed`` unless the branch has steps of its own)."""
+        """Return the computed steps of one branch (``computed`` unless the branch has steps of its own)."""
         return dict(self.branches).get(branch or "", self.computed)
 
     def spans(self, branch: str | None = None) -> Iterator[Span]:
-        """The B spans in order; together they cover 0 .. N."""
+        """Yield the B spans in order; together they cover 0 .. N."""
         steps = self.computed_for(branch)
         weights = dict(self.branch_weights).get(branch or "", self.weights)
         weights = weights if steps == self.computed else ()
@@ -149,21 +147,18 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         weights: Sequence[Sequence[float]],
         branch_weights: Mapping[str, Sequence[Sequence[float]]] | None = None,
     ) -> Schedule:
-        """The same steps, forecast by ``fitted`` with these weights and no others."""
+        """Return the same steps, forecast by ``fitted`` with these weights and no others."""
         pairs = tuple(sorted((branch_weights or {}).items()))
         return msgspec.structs.replace(
-            self,
-            weights=weights,
-            branch_weights=pairs,
-            forecaster="fitted",
+            self, weights=weights, branch_weights=pairs, forecaster="fitted"
         )
 
     def without_weights(self) -> Schedule:
-        """The same steps, reusing outputs."""
+        """Return the same steps, reusing outputs."""
         return msgspec.structs.replace(self, weights=(), branch_weights=(), forecaster="reuse")
 
     def to_sigmas(self, grid: Sequence[float]) -> tuple[float, ...]:
-        """The sub-grid {s_k : k in S} with s_N.
+        """Return the sub-grid {s_k : k in S} with s_N.
 
         Plain sampling on it equals output reuse (docs/theory.md, section 2).
 
@@ -175,16 +170,15 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         """
         points = reals("grid", grid, kind=ScheduleError)
         if len(points) != self.num_steps + 1:
-            raise ScheduleError(
-                expected("grid", f"{len(points)} values", f"{self.num_steps + 1} values")
-            )
+            wanted = f"{self.num_steps + 1} values"
+            raise ScheduleError(expected("grid", f"{len(points)} values", wanted))
         return (*(points[k] for k in self.computed), points[-1])
 
     def to_mask(self) -> tuple[int, ...]:
-        """1 at computed steps, 0 elsewhere: cache-dit's ``steps_computation_mask``.
+        """Return 1 at computed steps, 0 elsewhere: cache-dit's ``steps_computation_mask``.
 
         Raises:
-            ScheduleError: if branches compute different steps, which a mask cannot say.
+            ScheduleError: if branches compute different steps, which a mask cannot hold.
         """
         if any(steps != self.computed for _, steps in self.branches):
             raise ScheduleError(
@@ -195,7 +189,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
 
     @classmethod
     def from_mask(cls, mask: Sequence[int]) -> Schedule:
-        """What :meth:`to_mask` says, by reuse.
+        """Make the schedule of a mask, as :meth:`to_mask` returns it, forecast by reuse.
 
         Raises:
             ScheduleError: if an entry is neither 0 nor 1, or the first is not 1.
@@ -223,7 +217,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         return load_json(path, FORMAT, VERSION, cls)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         data: dict[str, Any] = msgspec.to_builtins(self)
         return data
 
@@ -302,15 +296,13 @@ def _check_weights(what: str, rows: tuple[tuple[float, ...], ...], budget: int) 
     if not all(map(math.isfinite, itertools.chain.from_iterable(rows))):
         raise ScheduleError("weights must be finite, got NaN or infinity: fit them again.")
     largest = max(map(abs, itertools.chain.from_iterable(rows)))
-    raise ScheduleError(
-        expected(what, largest, f"at most {MAX_WEIGHT:g} in size", "fit them again.")
-    )
+    wanted = f"at most {MAX_WEIGHT:g} in size"
+    raise ScheduleError(expected(what, largest, wanted, "fit them again."))
 
 
 def _check_steps(what: str, steps: tuple[int, ...], num_steps: int) -> None:
     if not steps or steps[0] != 0:
-        raise ScheduleError(
-            expected(what, steps, "steps that begin with 0", "the first step has nothing to reuse.")
-        )
+        advice = "the first step has nothing to reuse."
+        raise ScheduleError(expected(what, steps, "steps that begin with 0", advice))
     if any(b <= a for a, b in itertools.pairwise(steps)) or steps[-1] >= num_steps:
         raise ScheduleError(expected(what, steps, f"distinct increasing steps below {num_steps}"))

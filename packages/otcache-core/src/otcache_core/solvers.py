@@ -20,9 +20,9 @@ from otcache_core.transport import uniform_steps
 
 @final
 class Uniform(ScheduleSolver):
-    r"""The rule everybody starts from: equal gaps, the first step always.
+    r"""Equal gaps from the first step on.
 
-    A baseline: calibration measures it beside what it plans.
+    A baseline that calibration measures beside its own schedules.
 
     .. math:: k_m = \lfloor (m-1) N / B \rfloor, \qquad m = 1 \dots B
 
@@ -35,8 +35,8 @@ class Uniform(ScheduleSolver):
         """Solve one problem; looks at N and B only.
 
         Returns:
-            The objective is the largest gap (a whole number of steps), of which no schedule has a
-            smaller one: ceil(N / B).
+            The objective is the largest gap, a whole number of steps; no schedule has a smaller one than
+            ceil(N / B).
         """
         n, b = problem.num_steps, problem.budget
         schedule = Schedule(num_steps=n, computed=uniform_steps(n, b))
@@ -53,7 +53,7 @@ class Additive:
     """sum of w: what a shortest path minimises."""
 
     def __call__(self, costs: Sequence[float]) -> float:
-        """The sum, exactly rounded."""
+        """Return the sum, exactly rounded."""
         return math.fsum(costs)
 
 
@@ -62,7 +62,7 @@ class Minimax:
     """max of w: the worst span alone."""
 
     def __call__(self, costs: Sequence[float]) -> float:
-        """The largest."""
+        """Return the largest."""
         return max(costs)
 
 
@@ -71,7 +71,7 @@ class Lexicographic:
     """The worst span, then the second worst, and so on (LeMiCa, arXiv 2511.00090)."""
 
     def __call__(self, costs: Sequence[float]) -> tuple[float, ...]:
-        """The costs, largest first; tuples compare in order."""
+        """Return the costs, largest first; tuples compare in order."""
         return tuple(sorted(costs, reverse=True))
 
 
@@ -80,7 +80,7 @@ class Lexicographic:
 class BruteForce(ScheduleSolver):
     r"""The exact optimum over all schedules, by trying each.
 
-    A reference implementation, the oracle of tests: other exact solvers give the same objective in less time.
+    The oracle of tests: other exact solvers give the same objective in less time.
 
     .. math:: \min_{0 = k_1 < \dots < k_B < N} F\big(w(k_1 \to k_2), \dots, w(k_B \to N)\big)
 
@@ -88,7 +88,7 @@ class BruteForce(ScheduleSolver):
 
     Args:
         objective: F; :class:`Additive`, :class:`Minimax`, :class:`Lexicographic` or any callable.
-            ``Solution.objective`` is its value, or its first entry where it is a tuple.
+            ``Solution.objective`` is its value, or its first entry if it is a tuple.
         max_candidates: refuse larger problems.
     """
 

@@ -17,10 +17,10 @@ FloatArray = NDArray[np.floating]
 class Trajectory:
     """States and outputs of one sample's full run, as the sampler saw them.
 
-    States and outputs may be read-only memory maps: their values are then not looked at here, so that
-    nothing is read from the disk, and who wrote them answers for their being finite. Go through them
-    with :func:`otcache_core.storage.recordings.slabs`. They may also be a sketch (:mod:`otcache_core.storage.recordings`): d is
-    then the number of coordinates kept.
+    States and outputs may be read-only memory maps. These are not checked for NaN, so that nothing is read
+    from the disk: check values before they are written. Go through them
+    with :func:`~otcache_core.storage.recordings.slabs`. They may also be a sketch
+    (:func:`~otcache_core.storage.recordings.sketch`): d is then the number of coordinates kept.
 
     Args:
         grid: s_0 .. s_N, noise level (sigma) at each step and at the end; shape (N + 1,).
@@ -29,14 +29,13 @@ class Trajectory:
         outputs: v_0 .. v_{N-1}, the denoiser's output after guidance, flattened; shape (N, d).
         calls: number of denoiser calls per branch in the whole run.
         label: what was sampled, such as ``prompt 3, seed 0``.
-        rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16): what the
-            states can be trusted to.
-        sketch_of: elements of the whole state, where only some were kept; 0 where all were.
+        rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16).
+        sketch_of: elements of the whole state, if only some were kept; 0 if all were.
         gains: gamma with which v_i combines the outputs of the P calls of each step
-            (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None where the
+            (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None if the
             sampler itself gives v_i, or a step has one call.
-        unexplained: why the sampler is not linear in the outputs of its calls, where it is not: v_i
-            is then their mean; "" otherwise.
+        unexplained: why the sampler is not linear in the outputs of its calls: v_i is then their mean; "" if
+            it is linear.
 
     Raises:
         OtcacheError: if shapes disagree, numbers are complex, or a value in memory is not finite.
@@ -85,7 +84,7 @@ class Trajectory:
                 continue
             if not mapped(array) and not np.isfinite(array).all():
                 what = f"Trajectory.{name} of {self.label!r}"
-                raise OtcacheError(f"{what} holds NaN or infinity: the full run itself broke.")
+                raise OtcacheError(f"{what} holds NaN or infinity: the full run itself diverged.")
 
     @property
     def num_steps(self) -> int:

@@ -1,9 +1,21 @@
-"""DOC"""
+r"""Schedules as distributions on the timeline, the transport between two of them, and published tables.
+
+.. math:: \mu_S = \frac1B \sum_m \delta_{k_m/N}, \qquad
+    Q_\lambda = (1-\lambda)\, Q_{\mathrm{anchor}} + \lambda\, Q_{\mathrm{reference}}
+
+In one dimension the W2 geodesic is linear in the quantile functions, so a schedule of any budget
+between two others is read off Q_lambda and rounded to distinct steps (docs/theory.md, section 5).
+
+References:
+    OTCache, 2026, arXiv 2606.31026, for displacement interpolation of schedules; only its abstract
+    is public, the construction here is this project's own.
+    Villani, Topics in Optimal Transportation, 2003, theorem 2.18, for the quantile form.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -57,7 +69,7 @@ def uniform_steps(num_steps: int, budget: int) -> tuple[int, ...]:
 
 
 def levels(budget: int) -> NDArray[np.float64]:
-    """The u at which a schedule of this budget reads a quantile function: (m-1)/B, m = 1..B."""
+    """Return the u at which a schedule of this budget reads a quantile function: (m-1)/B, m = 1..B."""
     return np.arange(budget) / budget
 
 
@@ -102,7 +114,7 @@ def round_to_steps(
 
 
 def _isotonic(wanted: list[float]) -> list[int]:
-    """The smallest whole numbers that never fall and are nearest to what is wanted, by squares."""
+    """Return the smallest whole numbers that never fall and are nearest to the given ones, by squares."""
     blocks: list[tuple[int, float, int]] = []  # value, sum and length of numbers that share a value
     for want in wanted:
         total, length = want, 1
@@ -116,12 +128,12 @@ def _isotonic(wanted: list[float]) -> list[int]:
 
 
 def _down(value: float) -> int:
-    """The nearest whole number; of two the smaller."""
+    """Return the nearest whole number; of two the smaller."""
     return math.ceil(value - 0.5 - 0.1**_DECIMALS)
 
 
 def coordinate(budget: float, anchor_budget: int, reference_budget: int) -> float:
-    """lam = (1/B_a - 1/B) / (1/B_a - 1/B_r), clamped to [0, 1].
+    """Return lam = (1/B_a - 1/B) / (1/B_a - 1/B_r), clamped to [0, 1].
 
     Linear in the ideal cost 1/B; B need not be a whole number. For B_a = B_r it is 0 up to that
     budget and 1 above.
@@ -135,7 +147,7 @@ def coordinate(budget: float, anchor_budget: int, reference_budget: int) -> floa
 def interpolate(
     anchor: Schedule, reference: Schedule, budget: int, lam: float | None = None
 ) -> Schedule:
-    """Displacement interpolation of two schedules at any budget.
+    """Interpolate two schedules at any budget, by displacement.
 
     Laws: at the budgets of anchor and reference (lam 0 and 1) they are returned, exactly; B = 1 is
     {0}; B = N is everything; the steps are distinct and increasing for every B. Outside the two
@@ -167,7 +179,7 @@ def interpolate(
 def targets_between(
     anchor: Schedule, reference: Schedule, budget: int, lam: float | None = None
 ) -> NDArray[np.float64]:
-    """Q_lambda at B levels: what :func:`interpolate` rounds to steps.
+    """Compute Q_lambda at B levels, which :func:`interpolate` rounds to steps.
 
     Args:
         anchor: schedule at an extreme budget.
@@ -194,37 +206,18 @@ def targets_between(
     return np.asarray(q, dtype=np.float64)
 
 
-def resample(schedule: Schedule, num_steps: int) -> Schedule:
-    """The schedule on another step count: its warp read at B levels, B capped at the new N.
-
-    Args:
-        schedule: any.
-        num_steps: the new N, at least 1.
-
-    Returns:
-        The steps, with the forecaster if it stores no weights and by reuse if it does (weights do
-        not carry over as numbers); the schedule itself where N does not change.
-    """
-    if num_steps == schedule.num_steps:
-        return schedule
-    budget = min(schedule.budget, check_budget(num_steps, num_steps))
-    steps = round_to_steps(quantile_function(schedule)(levels(budget)), num_steps)
-    forecaster = "reuse" if schedule.weights else schedule.forecaster
-    return Schedule(num_steps=num_steps, computed=steps, forecaster=forecaster)
-
-
 #: 2^MOST choices are looked at, at most.
 MOST = 12
 
 
 def roundings(anchor: Schedule, reference: Schedule, budget: int, limit: int) -> list[Schedule]:
-    r"""The interpolation of two schedules in up to ``limit`` roundings, nearest first.
+    r"""Interpolate two schedules in up to ``limit`` roundings, nearest first.
 
     .. math:: k_m \in \{\lfloor N Q_m \rfloor, \lfloor N Q_m \rfloor + 1\}, \quad
         0 = k_1 < \dots < k_B < N, \qquad \text{by } \sum_m (k_m - N Q_m)^2
 
-    Where few steps are computed, half a step more or less matters as much as the choice between
-    solvers, and the distance to the targets does not tell which way is better: a run does.
+    If few steps are computed, half a step more or less matters as much as the choice between solvers, and
+    only a run shows which way is better: the distance to the targets does not.
 
     Args:
         anchor: schedule at an extreme budget.
@@ -323,7 +316,7 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(len(row) for row in self.rows)
 
     def schedule(self, budget: int) -> Schedule:
-        """A row as it was published.
+        """Return a row as it was published.
 
         Raises:
             ScheduleError: if there is none of this budget.
@@ -333,11 +326,11 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ScheduleError(expected("budget", budget, among))
         return Schedule(self.num_steps, self.rows[self.budgets.index(budget)])
 
-    def carried(self, budget: int, num_steps: int) -> Schedule:
-        """A schedule of any budget and step count in the table's spirit; a row itself where it fits.
+    def resampled(self, budget: int, num_steps: int) -> Schedule:
+        """Resample the table to any budget and step count; a row itself where it fits.
 
-        Of the rows the one nearest in B/N is read as a warp (:func:`~otcache_core.transport.quantile_function`)
-        and sampled at the new N and B.
+        Of the rows the one nearest in B/N is read as a warp (:func:`quantile_function`) and sampled at the
+        new N and B.
 
         Args:
             budget: B, in 1..N.
@@ -367,15 +360,3 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             FileError: naming file, field, got and expected.
         """
         return load_json(path, FORMAT, VERSION, cls)
-
-    @classmethod
-    def of(
-        cls, name: str, source: str, num_steps: int, rows: Iterable[Iterable[int]]
-    ) -> ScheduleTable:
-        """A table of rows in any order.
-
-        Raises:
-            ScheduleError: as the class itself.
-        """
-        ordered = sorted((tuple(row) for row in rows), key=len)
-        return cls(name, source, num_steps, tuple(ordered))

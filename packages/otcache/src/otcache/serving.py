@@ -24,7 +24,7 @@ from otcache.running import Accelerated, choose, module_grid, on, put_on, schedu
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import CacheStorage, RunHandle, ScheduleByGrid
-from otcache_core.loop_run import HELD, Lease
+from otcache_core.loop_run import OPEN_REQUESTS, OpenRequest
 from otcache_core.notices import notify
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
@@ -450,7 +450,7 @@ class Turns:
     @staticmethod
     def leave(turn: Turn) -> None:
         """Leave a turn that is given back elsewhere: a request here now waits for that."""
-        HELD.set(tuple(held for held in HELD.get() if held is not turn))
+        OPEN_REQUESTS.set(tuple(request for request in OPEN_REQUESTS.get() if request is not turn))
 
     def waiting_threads(self) -> Collection[int]:
         """Return which threads wait."""
@@ -460,7 +460,7 @@ class Turns:
     def _queue(self, turn: Turn) -> bool:
         """Return whether it is its turn at once."""
         with self._lock:
-            if self._holder is not None and self._holder in HELD.get():
+            if self._holder is not None and self._holder in OPEN_REQUESTS.get():
                 raise ExecutionError(INSIDE)
             if self._holder is None:
                 self._holder = turn
@@ -469,7 +469,7 @@ class Turns:
             return False
 
     def _mark(self, turn: Turn) -> Turn:
-        HELD.set((*HELD.get(), turn))
+        OPEN_REQUESTS.set((*OPEN_REQUESTS.get(), turn))
         return turn
 
     def _pass_on(self) -> None:
@@ -497,7 +497,7 @@ def _refuse_to_block(advice: str) -> None:
     )
 
 
-class Turn(Lease):
+class Turn(OpenRequest):
     """One wait for a turn, and the turn itself.
 
     Attributes:

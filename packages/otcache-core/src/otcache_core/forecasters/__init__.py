@@ -1,8 +1,8 @@
-"""The forecasters every executor can apply: tables of weights over the computed outputs."""
+"""Forecasters, as tables of weights over the computed outputs, and the strengths of fitted ones."""
 
 from otcache_core.forecasters.extrapolation import Fitted, Linear, Reuse, Taylor
 from otcache_core.forecasters.mean_velocity import MeanVelocity, MeanVelocityPaper
-from otcache_core.forecasters.strength import StrengthCurve, linear_weights, strengths
+from otcache_core.forecasters.strength import linear_weights
 
 __all__ = [
     "Fitted",
@@ -10,8 +10,6 @@ __all__ = [
     "MeanVelocity",
     "MeanVelocityPaper",
     "Reuse",
-    "StrengthCurve",
     "Taylor",
     "linear_weights",
-    "strengths",
 ]

@@ -1,11 +1,22 @@
-"""DOC"""
+r"""Strengths: forecast weights in a form that holds for other budgets, gaps and grids.
+
+A fitted weight c_r scales with the gaps around its span, so the number holds there alone. Its
+*strength* holds elsewhere too: the weight over that of exact linear extrapolation through k and k_r,
+
+.. math:: \theta_r = c_r / c_r^{\mathrm{lin}}, \qquad
+    c_r^{\mathrm{lin}} = \frac{\sum_{t=k+1}^{j-1} (s_{t+1} - s_t)(s_t - s_k)}
+                              {(s_k - s_{k_r})\,(s_j - s_{k+1})}, \qquad r \ge 1
+
+(docs/theory.md, section 7.5). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. Summed
+over r >= 1 the strengths say how much of the linear slope is used: 1 is linear, 0 is reuse.
+
+A policy makes the weights of any budget from the strengths of two schedules, in well under a millisecond.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from itertools import chain, pairwise
 
 import numpy as np
@@ -17,14 +28,13 @@ from otcache_core.schedule import Schedule, Span
 #: terminal signal: sigma 4096) has hardly a slope: in that unit any weight is a strength of hundreds,
 #: which another span would take for its own.
 UNIT = 1e-2
-#: theta_0 .. theta_{m-1} of one span; None where nothing is skipped or c_r^lin is below ``UNIT``.
-Row = tuple[float | None, ...]
-#: Gives theta_0 .. theta_{length-1} at u = (m-1)/B for a span that has ``length`` computed outputs.
-Curve = Callable[[float, int], tuple[float, ...]]
+
+Floats = NDArray[np.float64]
+Rows = tuple[tuple[float, ...], ...]
 
 
 def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[float, ...]:
-    """The weights exact linear extrapolation would give, one r at a time.
+    """Compute the weights that exact linear extrapolation would give, one r at a time.
 
     Args:
         span: start k, stop j and history k_1, k_2, ...
@@ -43,149 +53,9 @@ def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[
     return (0.0, *(moment / (gap * length) if gap * length else 0.0 for gap in gaps))
 
 
-def strengths(
-    schedule: Schedule, grid: NDArray[np.float64], branch: str | None = None
-) -> tuple[Row, ...]:
-    """theta of every span.
-
-    A schedule without weights has those of its forecaster: ``linear`` is (0, 1), any other (0,).
-
-    Args:
-        schedule: weights c_0 .. c_{m-1} per span.
-        grid: s_0 .. s_N, shape (N + 1,).
-        branch: whose weights; the shared ones by default.
-
-    Returns:
-        One row a span, as long as its weights; theta_r is None (never NaN) where c_r^lin is below
-        ``UNIT``, and the whole row where nothing is skipped, since weights do nothing there.
-    """
-    return tuple(_row(span, schedule.forecaster, grid) for span in schedule.spans(branch))
-
-
-def _row(span: Span, forecaster: str, grid: NDArray[np.float64]) -> Row:
-    c = span.weights
-    if not c and forecaster == "linear":
-        c = linear_weights(span, grid, memory=2)
-    c = c or (0.0,)
-    if not span.skipped:
-        return (None,) * len(c)
-    lin = linear_weights(span, grid, memory=len(c))
-    slopes = (a / b if abs(b) >= UNIT else None for a, b in zip(c[1:], lin[1:], strict=True))
-    return (c[0], *slopes)
-
-
-@dataclass(frozen=True)
-class StrengthCurve:
-    """theta as a function of u = (m-1)/B, piecewise linear through the spans of one schedule.
-
-    Spans with as many outputs to use are compared with one another: early spans of a schedule have
-    less history than memory. Where a schedule has no such span that skips a step, the others stand
-    in, their strengths beyond the available history added to the last one that exists (so the
-    total slope is kept), missing ones taken as 0.
-
-    Args:
-        rows: as :func:`strengths` gives them.
-    """
-
-    rows: tuple[Row, ...]
-
-    @classmethod
-    def of(
-        cls, schedule: Schedule, grid: NDArray[np.float64], branch: str | None = None
-    ) -> StrengthCurve:
-        """The curve of a schedule, or of one branch of it, on its grid s_0 .. s_N."""
-        return cls(strengths(schedule, grid, branch))
-
-    @property
-    def memory(self) -> int:
-        """m, the length of the longest row."""
-        return max((len(row) for row in self.rows), default=1)
-
-    def __call__(self, u: float, length: int) -> tuple[float, ...]:
-        """theta_0 .. theta_{length-1} at u; zeros where no span skips a step."""
-        nodes, rows = self._nodes(length)
-        if not nodes:
-            return (0.0,) * length
-        at = bisect_right(nodes, u)
-        if at in (0, len(nodes)):
-            return rows[max(at - 1, 0)]
-        part = (u - nodes[at - 1]) / (nodes[at] - nodes[at - 1])
-        pairs = zip(rows[at - 1], rows[at], strict=True)
-        return tuple(a + part * (b - a) for a, b in pairs)
-
-    def _nodes(self, length: int) -> tuple[list[float], list[tuple[float, ...]]]:
-        """u and theta of the spans that count for rows of this length; kept for the next u."""
-        if length not in self._kept:
-            known = [(m, row) for m, row in enumerate(self.rows) if row[0] is not None]
-            known = [item for item in known if len(item[1]) == length] or known
-            nodes = [m / len(self.rows) for m, _ in known]
-            self._kept[length] = nodes, [_resized_row(row, length) for _, row in known]
-        return self._kept[length]
-
-    @cached_property
-    def _kept(self) -> dict[int, tuple[list[float], list[tuple[float, ...]]]]:
-        return {}
-
-
-def blend(first: Curve, second: Curve, lam: float) -> Curve:
-    """The curve (1 - lam) first + lam second."""
-
-    def curve(u: float, length: int) -> tuple[float, ...]:
-        pairs = zip(first(u, length), second(u, length), strict=True)
-        return tuple((1.0 - lam) * a + lam * b for a, b in pairs)
-
-    return curve
-
-
-def weights_from_strengths(
-    schedule: Schedule, curve: Curve, grid: NDArray[np.float64], memory: int
-) -> tuple[tuple[float, ...], ...]:
-    """Weights of a schedule's spans: c_r = theta_r(u) c_r^lin, u = (m-1)/B, c_0 = theta_0(u).
-
-    Spans that skip nothing get zeros. Inverse of :func:`strengths` on the spans that skip a step,
-    where every row is as long as memory and history allow.
-
-    Args:
-        schedule: the computed steps; its weights are not looked at.
-        curve: theta, such as a :class:`StrengthCurve` or a :func:`blend` of two.
-        grid: s_0 .. s_N of these steps, shape (N + 1,).
-        memory: m.
-    """
-    rows = []
-    linear = _linear_rows(schedule.computed, schedule.num_steps, tuple(grid.tolist()), memory)
-    for m, (lin, skips) in enumerate(linear):
-        if not skips:
-            rows.append((0.0,) * len(lin))
-            continue
-        theta = curve(m / schedule.budget, len(lin))
-        slopes = (a * b for a, b in zip(theta[1:], lin[1:], strict=True))
-        rows.append((theta[0], *slopes))
-    return tuple(rows)
-
-
-@lru_cache(maxsize=64)
-def _linear_rows(
-    computed: tuple[int, ...], num_steps: int, grid: tuple[float, ...], memory: int
-) -> list[tuple[tuple[float, ...], bool]]:
-    """c^lin of each span, the same for all branches, and whether the span skips a step."""
-    spans, points = Schedule(num_steps, computed).spans(), np.array(grid)
-    return [(linear_weights(span, points, memory), bool(span.skipped)) for span in spans]
-
-
-def _resized_row(row: Row, length: int) -> tuple[float, ...]:
-    theta = [value or 0.0 for value in row] + [0.0] * (length - len(row))
-    if 1 < length < len(theta):
-        theta[length - 1] += sum(theta[length:])
-    return tuple(theta[:length])
-
-
-Floats = NDArray[np.float64]
-Rows = tuple[tuple[float, ...], ...]
-
-
-@np.errstate(over="ignore", invalid="ignore")  # who makes a schedule of it sees that it is finite
+@np.errstate(over="ignore", invalid="ignore")  # Schedule checks that weights are finite
 def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
-    """c_r^lin of every span, as :func:`~otcache_core.forecasters.strength.linear_weights`.
+    """Compute c_r^lin of every span, as :func:`linear_weights`.
 
     Args:
         steps: the B computed steps.
@@ -211,7 +81,10 @@ def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class StrengthTable:
-    """theta of one schedule, as a function of u = (m-1)/B.
+    """Strengths of all spans and branches of a schedule, as a function of u = (m-1)/B.
+
+    Rows are padded with zeros to the memory of the longest; a span's row counts as long as its longest
+    branch's.
 
     Args:
         theta: theta_0 .. theta_{m-1} of each branch and span, 0 where unknown or not there; shape
@@ -229,7 +102,7 @@ class StrengthTable:
     def of(
         cls, schedule: Schedule, grid: Floats, branches: Sequence[str | None] = (None,)
     ) -> StrengthTable:
-        """The strengths of a schedule on its grid s_0 .. s_N.
+        """Compute the strengths of a schedule on its grid s_0 .. s_N.
 
         A schedule without weights has those of its forecaster: ``linear`` is (0, 1), any other (0,).
 
@@ -257,7 +130,7 @@ class StrengthTable:
         return int(self.length.max())
 
     def at(self, u: Floats, length: int) -> Floats:
-        """theta_0 .. theta_{length-1} of each branch at each u; shape (branches, len(u), length).
+        """Interpolate theta_0 .. theta_{length-1} of each branch at each u; shape (branches, len(u), length).
 
         Piecewise linear through the spans that skip a step and have a row of this length; where
         there is none, through all that skip one, with what lies beyond the length added to the last.
@@ -268,7 +141,7 @@ class StrengthTable:
         if not chosen.any():
             return np.zeros((len(self.theta), len(u), length))
         where = np.flatnonzero(chosen)
-        nodes, rows = where / len(self.skips), _resized_rows(self.theta[:, where], length)
+        nodes, rows = where / len(self.skips), _resized(self.theta[:, where], length)
         after = np.searchsorted(nodes, u, side="right")
         low, high = np.maximum(after - 1, 0), np.minimum(after, len(nodes) - 1)
         gap = nodes[high] - nodes[low]
@@ -283,7 +156,7 @@ def resampled_weights(
     ends: tuple[StrengthTable, StrengthTable],
     lam: float,
 ) -> list[Rows]:
-    r"""Weights of a schedule's spans from the strengths of two others.
+    r"""Compute the weights of a schedule's spans from the strengths of two others.
 
     .. math:: c_r = \big( (1 - \lambda)\, \theta^{(1)}_r(u) + \lambda\, \theta^{(2)}_r(u) \big)
         c_r^{\mathrm{lin}}, \qquad u = (m-1)/B
@@ -311,16 +184,12 @@ def resampled_weights(
         weights[:, spans, :length] = theta * linear[spans, :length]
     skips = np.diff(np.append(steps, len(grid) - 1)) > 1
     weights *= skips[:, None]
-    return [tuple(_trimmed(rows, memory)) for rows in weights.tolist()]
-
-
-def _trimmed(rows: list[list[float]], memory: int) -> Iterator[tuple[float, ...]]:
-    for m, row in enumerate(rows):
-        yield tuple(row) if m + 1 >= memory else tuple(row[: m + 1])
+    tables = weights.tolist()
+    return [tuple(tuple(row[: m + 1]) for m, row in enumerate(rows)) for rows in tables]
 
 
 def _padded(rows: Rows, linear: Floats, forecaster: str) -> tuple[Floats, NDArray[np.intp]]:
-    """Weights of one branch, shape (B, m), and the lengths of its rows, at least 1."""
+    """Return the weights of one branch, shape (B, m), and the lengths of its rows, at least 1."""
     budget, memory = linear.shape
     if not rows:
         used = 2 if forecaster == "linear" else 1
@@ -332,8 +201,8 @@ def _padded(rows: Rows, linear: Floats, forecaster: str) -> tuple[Floats, NDArra
     return c, np.maximum(lengths, 1)
 
 
-def _resized_rows(rows: Floats, length: int) -> Floats:
-    """The last axis cut or padded to a length; what is cut is added to the last slope that stays."""
+def _resized(rows: Floats, length: int) -> Floats:
+    """Cut or pad the last axis to a length; what is cut is added to the last slope that stays."""
     memory = rows.shape[2]
     if length == memory:
         return rows

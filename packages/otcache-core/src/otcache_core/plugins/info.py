@@ -1,4 +1,16 @@
-"""DOC"""
+"""The hooks a plugin implements, and the descriptor they return.
+
+A whole plugin is two lines and one class:
+
+.. code-block:: python
+
+    # my_package/plugin.py, named in pyproject.toml under [project.entry-points.otcache]
+    from otcache_core.plugins import Info, hookimpl
+
+    @hookimpl
+    def otcache_provide_solvers():
+        return [Info("my-solver", "my_package.solver:MySolver", "one line about it", api=2)]
+"""
 
 from __future__ import annotations
 

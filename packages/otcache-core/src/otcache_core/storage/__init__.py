@@ -1,1 +1,1 @@
-"""Files: any file (files), JSON and array files of ours (json_files, array_files), and recorded runs (recordings)."""
+"""Kept on the disk: any file (files), JSON and arrays of ours (json_files, array_files), runs (recordings)."""

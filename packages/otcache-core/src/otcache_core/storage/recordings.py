@@ -1,4 +1,26 @@
-"""DOC"""
+r"""Recorded runs, in memory, on the disk or as a sketch, read a slab of elements at a time.
+
+A sketch is a seeded choice of a few coordinates of every state and output. Of d coordinates a set S of d'
+is drawn without replacement, the same one for all steps and samples. Means over S
+estimate means over all: for u, w any combinations of outputs or states,
+
+.. math:: \widehat{\langle u, w \rangle} = \frac{1}{d'} \sum_{c \in S} u_c w_c, \qquad
+    E\,\big(\widehat{\langle u, w \rangle} - \langle u, w \rangle\big)^2
+    \le \kappa\,\frac{d - d'}{d' (d - 1)}\; \|u\|^2 \|w\|^2
+
+with all products means over elements, :math:`\|u\|^2 = \langle u, u \rangle`, and :math:`\kappa` the
+larger of the kurtoses :math:`\langle u^2, u^2 \rangle / \|u\|^4` of u and w (3 for Gaussian elements). The
+estimate has no bias, and the error is relative to the vectors *compared*: a displacement, a difference of
+outputs that are nearly equal, is known as well as the outputs are.
+
+Coordinates rather than a random projection: every relation that holds element by element
+(x_{i+1} = x_i + h v_i) holds in the sketch exactly, so a sampler's recurrence is identified as from the
+whole; means of absolute values (``local``, ``mean-velocity``) are estimated too; and nothing is multiplied.
+A projection would not need the kurtosis in its error, but has none of the three.
+
+The cost models, H, gains, local displacements and the recurrence may use a sketch. What runs the pipeline
+(the evaluator, the closed-loop fit, ``Outcome``) records whole states of its own.
+"""
 
 from __future__ import annotations
 
@@ -255,7 +277,7 @@ def sketch_error(elements: int, coordinates: int, kurtosis: float = GAUSSIAN_KUR
     Args:
         elements: d, at least 1.
         coordinates: d', at least 1.
-        kurtosis: kappa, at least 1; :func:`kurtosis` tells that of recorded outputs.
+        kurtosis: kappa, at least 1.
 
     Raises:
         OtcacheError: if an argument is out of range.
@@ -274,17 +296,3 @@ def sketch_error(elements: int, coordinates: int, kurtosis: float = GAUSSIAN_KUR
     if coordinates >= elements:
         return 0.0
     return math.sqrt(kurtosis * (elements - coordinates) / (coordinates * (elements - 1)))
-
-
-def kurtosis(vectors: NDArray[np.floating]) -> float:
-    r"""The largest :math:`\langle u^2, u^2 \rangle / \|u\|^4` of some vectors; 1 where all are 0.
-
-    Args:
-        vectors: shape (count, d), such as the outputs of a recorded run, or of its sketch.
-    """
-    largest = 1.0
-    for vector in vectors:
-        squares = np.square(vector, dtype=np.float64)
-        if (size := float(squares.mean())) > 0:
-            largest = max(largest, float(np.square(squares).mean()) / size**2)
-    return largest

@@ -198,7 +198,7 @@ class FluxTable(ScheduledBaseline):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         table = published(self.TABLE)
-        return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
+        return {b: table.resampled(b, tuning.num_steps) for b in budgets}, 0
 
 
 @final
@@ -222,7 +222,7 @@ class LeMiCaTable(ScheduledBaseline):
         table = made_for(tuning.target, "lemica-")
         if table is None:
             raise OtcacheError(no_table(tuning.target, "lemica-"))
-        return {b: table.carried(b, tuning.num_steps) for b in budgets}, 0
+        return {b: table.resampled(b, tuning.num_steps) for b in budgets}, 0
 
 
 #: Begins the name of a solver's row.
