@@ -24,7 +24,7 @@ from repeating import repeated
 from otcache_core import Schedule
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks.sigmas import first_position
-from otcache_diffusers.testing.families import picture
+from otcache_diffusers.testing.families import random_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 N = 6
@@ -96,7 +96,7 @@ def test_a_strength_without_begin_index_leaves_its_steps(scheduler: Any, asked: 
         unet=base.pipe.unet, scheduler=scheduler(), movq=base.pipe.movq
     )
     pipe.set_progress_bar_config(disable=True)
-    call = {**base.call, "image": picture(8), "strength": 1 / asked}
+    call = {**base.call, "image": random_image(8), "strength": 1 / asked}
     case = tiny.Case(pipe, call, ("call",))
     wanted = repeated(case, SCHEDULE, num_inference_steps=asked * N)
     with TorchExecutor().attach(pipe, SCHEDULE) as run:

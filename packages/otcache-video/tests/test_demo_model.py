@@ -1,4 +1,4 @@
-"""The packaged video pipeline: loads offline, is small, repeats, and moves things as told."""
+"""The packaged video pipeline: loads offline, is small, repeats, and moves things as prompted."""
 
 from __future__ import annotations
 

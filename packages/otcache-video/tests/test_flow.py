@@ -16,14 +16,14 @@ from otcache_video.metrics import motion as flow
 from otcache_video.metrics.motion import frames, optical_flow, visible, warp
 
 sys.path.insert(0, str(Path(__file__).parent))
-import clip_kits
+import video_kits
 
 Array = NDArray[np.float64]
 CPU = torch.device("cpu")
 
 
 def measured(first: Array, second: Array) -> Array:
-    """Flow between two grey pictures, shape (2, height, width)."""
+    """Flow between two grey images, shape (2, height, width)."""
     pair = frames(np.repeat(np.stack([first, second])[..., None], 3, axis=-1), CPU)
     return np.asarray(optical_flow(pair[:1], pair[1:])[0])
 
@@ -60,7 +60,7 @@ def test_far_motion_of_a_cloud_is_found(pixels: int) -> None:
     assert np.abs(found[0, 8:-8, 8:-8] - pixels).mean() < 0.05 * pixels
 
 
-def test_the_same_picture_does_not_move() -> None:
+def test_the_same_image_does_not_move() -> None:
     assert np.abs(measured(moved(0, 0), moved(0, 0))).max() < 1e-9
 
 
@@ -95,11 +95,11 @@ def test_weak_texture_counts_as_much_as_its_gradient() -> None:
 
 def test_warping_is_bilinear_resampling() -> None:
     rng = np.random.default_rng(0)
-    picture, w = rng.random((9, 13, 3)), rng.uniform(-3, 3, (2, 9, 13))
+    image, w = rng.random((9, 13, 3)), rng.uniform(-3, 3, (2, 9, 13))
     y, x = np.mgrid[0:9, 0:13]
-    found = np.asarray(warp(frames(picture[None], CPU), torch.from_numpy(w[None]))[0])
+    found = np.asarray(warp(frames(image[None], CPU), torch.from_numpy(w[None]))[0])
     for c in range(3):
-        wanted = map_coordinates(picture[..., c], [y + w[1], x + w[0]], order=1, mode="nearest")
+        wanted = map_coordinates(image[..., c], [y + w[1], x + w[0]], order=1, mode="nearest")
         np.testing.assert_allclose(found[c], wanted, atol=1e-12)
 
 
@@ -116,10 +116,10 @@ def test_what_leaves_the_frame_or_does_not_come_home_is_not_visible() -> None:
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = frames(clip_kits.gliding(1.0), CPU)
-    together = optical_flow(clip[:-1], clip[1:])
+    video = frames(video_kits.gliding(1.0), CPU)
+    together = optical_flow(video[:-1], video[1:])
     monkeypatch.setattr(flow, "PIXELS", 48 * 48)
-    torch.testing.assert_close(optical_flow(clip[:-1], clip[1:]), together, rtol=0, atol=1e-12)
+    torch.testing.assert_close(optical_flow(video[:-1], video[1:]), together, rtol=0, atol=1e-12)
 
 
 def test_odd_sizes_will_do() -> None:

@@ -1,4 +1,4 @@
-"""What a policy is bound to, of video pipelines: tokens of a clip and guidance."""
+"""What a policy is bound to, of video pipelines: tokens of a video and guidance."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from video_families import FAMILIES, cosmos, hunyuan, wan
 from otcache_core import Schedule
 from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import attach as drive
+from otcache_diffusers.hooks import drive
 from otcache_diffusers.recording.recorder import Recorder
 from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs, same_tensors
 
@@ -39,7 +39,7 @@ class TestVideoFamilies(FamilyLaws):
             assert torch.equal(case(), plain)
         assert recorder.run is not None
         assert (recorder.completed, recorder.warnings) == (1, [])
-        (run,) = recorder.trajectories(["clip"], recorder.run.grid)
+        (run,) = recorder.trajectories(["video"], recorder.run.grid)
         assert run.calls == dict.fromkeys(case.branches, case.steps)
         assert len(seen) == run.num_steps == case.steps
         assert len(run.states) == case.steps + 1
@@ -96,7 +96,7 @@ def test_two_scheduler_steps_at_a_time_are_computed_in_full_and_said() -> None:
 
 
 @pytest.mark.parametrize("build", [wan.text, wan.experts, hunyuan.newer])
-def test_a_branch_of_a_clip_can_have_steps_of_its_own(build: Any) -> None:
+def test_a_branch_of_a_video_can_have_steps_of_its_own(build: Any) -> None:
     case = build()
     outputs, (guided, plain) = Outputs(case), case.branches
     schedule = Schedule(case.steps, (0, 1, 3, 4), branches=((plain, (0, 3)),))

@@ -51,9 +51,9 @@ def decode_mp4(path: Path) -> tuple[Floats, Floats]:
 
 
 def decode_webp(path: Path) -> tuple[Floats, Floats]:
-    with Image.open(path) as picture:
+    with Image.open(path) as image:
         frames, seconds = [], []
-        for frame in ImageSequence.Iterator(picture):
+        for frame in ImageSequence.Iterator(image):
             frames.append(np.asarray(frame.convert("RGB"), np.float64) / 255)
             seconds.append(frame.info.get("duration", 0) / 1000)
     return np.stack(frames), np.array(seconds)
@@ -78,7 +78,7 @@ class TestWebP(VideoWriterConformance):
 
 
 def test_players_are_told_what_the_colours_mean(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
+    path = tmp_path / "video.mp4"
     Mp4().write(path, VideoWriterConformance.video(), 24000 / 1001)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -92,15 +92,15 @@ def test_players_are_told_what_the_colours_mean(tmp_path: Path) -> None:
 
 
 def test_a_preview_loops_for_ever(tmp_path: Path) -> None:
-    path = tmp_path / "clip.webp"
+    path = tmp_path / "video.webp"
     WebP().write(path, VideoWriterConformance.video(), 8.0)
-    with Image.open(path) as picture:
-        assert picture.info["loop"] == 0
-        assert picture.n_frames == 5
+    with Image.open(path) as image:
+        assert image.info["loop"] == 0
+        assert image.n_frames == 5
 
 
 @pytest.mark.parametrize("writer", [Mp4(), WebP()], ids=["mp4", "webp"])
-def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, writer: VideoWriter) -> None:
+def test_the_same_video_gives_the_same_bytes(tmp_path: Path, writer: VideoWriter) -> None:
     paths = [tmp_path / f"{i}{writer.suffixes[0]}" for i in range(2)]
     for path in paths:
         writer.write(path, VideoWriterConformance.video(), 8.0)
@@ -119,12 +119,12 @@ def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, writer: VideoWriter)
         ((10, 1000), (10, 1000)),
     ],
 )
-def test_small_clips_are_enlarged_by_whole_factors(
+def test_small_videos_are_enlarged_by_whole_factors(
     size: tuple[int, int], shown: tuple[int, int]
 ) -> None:
-    clip = np.zeros((1, *size, 3))
-    clip[0, 0, 0] = 1.0
-    frames = eight_bit(clip)
+    video = np.zeros((1, *size, 3))
+    video[0, 0, 0] = 1.0
+    frames = eight_bit(video)
     k = shown[0] // size[0]
     assert frames.shape[1:3] == shown
     assert (frames[0, :k, :k] == 255).all()
@@ -153,18 +153,18 @@ def test_milliseconds_do_not_drift() -> None:
 def test_no_codec_is_said_with_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = VideoWriterConformance.video()
+    video = VideoWriterConformance.video()
     assert {"av>=15.1", "pillow>=10"} <= set(requires("otcache-video") or ())
     monkeypatch.setattr("av.codec.codecs_available", {"mpeg4"})
     with pytest.raises(OtcacheError, match=r"encoder libx264.*only-binary=av"):
-        Mp4().write(tmp_path / "clip.mp4", clip, 8.0)
+        Mp4().write(tmp_path / "video.mp4", video, 8.0)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(OtcacheError, match=r"needs PyAV.*pip install .*av>=15"):
-        Mp4().write(tmp_path / "clip.mp4", clip, 8.0)
+        Mp4().write(tmp_path / "video.mp4", video, 8.0)
     monkeypatch.setattr(features, "check", lambda name: False)
     with pytest.raises(OtcacheError, match=r"Pillow with WebP.*only-binary=pillow"):
-        WebP().write(tmp_path / "clip.webp", clip, 8.0)
+        WebP().write(tmp_path / "video.webp", video, 8.0)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()  # as the wheels are
-    Mp4().write(tmp_path / "clip.mp4", clip, 8.0)
-    WebP().write(tmp_path / "clip.webp", clip, 8.0)
+    Mp4().write(tmp_path / "video.mp4", video, 8.0)
+    WebP().write(tmp_path / "video.webp", video, 8.0)

@@ -12,7 +12,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from otcache_diffusers.testing.families import Case, absent, noise, picture, signed
+from otcache_diffusers.testing.families import Case, absent, noise, random_image, signed
 
 
 def _unet(in_channels: int, **config: Any) -> UNet2DConditionModel:
@@ -62,5 +62,5 @@ def base() -> Case:
 
 def super_resolution() -> Case:
     unet = _unet(6, class_embed_type="timestep")
-    call = {"image": picture(8), "height": 16, "width": 16}
+    call = {"image": random_image(8), "height": 16, "width": 16}
     return _case(IFSuperResolutionPipeline, unet, call, image_noising_scheduler=_ddpm())

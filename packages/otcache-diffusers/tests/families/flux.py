@@ -18,7 +18,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 
-from otcache_diffusers.testing.families import Case, absent, mask, noise, picture, vae
+from otcache_diffusers.testing.families import Case, absent, mask, noise, random_image, vae
 
 _TEXT = absent("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 
@@ -64,13 +64,13 @@ def true_cfg() -> Case:
 
 
 def img2img() -> Case:
-    case = _case(FluxImg2ImgPipeline, _transformer(), image=picture(), strength=0.6)
+    case = _case(FluxImg2ImgPipeline, _transformer(), image=random_image(), strength=0.6)
     case.asked = 10
     return case
 
 
 def inpaint() -> Case:
-    call = {"image": picture(), "mask_image": mask(), "strength": 0.6}
+    call = {"image": random_image(), "mask_image": mask(), "strength": 0.6}
     case = _case(FluxInpaintPipeline, _transformer(), **call)
     case.asked = 10
     return case
@@ -79,11 +79,11 @@ def inpaint() -> Case:
 def fill() -> Case:
     """Input: latents, masked picture, and the mask, one value per pixel: 4 + 4 + 4 channels."""
     transformer = _transformer(12, out_channels=4)
-    return _case(FluxFillPipeline, transformer, image=picture(), mask_image=mask())
+    return _case(FluxFillPipeline, transformer, image=random_image(), mask_image=mask())
 
 
 def control() -> Case:
-    return _case(FluxControlPipeline, _transformer(8, out_channels=4), control_image=picture())
+    return _case(FluxControlPipeline, _transformer(8, out_channels=4), control_image=random_image())
 
 
 def flux2() -> Case:

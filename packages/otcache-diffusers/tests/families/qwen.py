@@ -19,8 +19,8 @@ from otcache_diffusers.testing.families import (
     both,
     noise,
     ones,
-    picture,
     qwen_vae,
+    random_image,
     signed,
     vae,
 )
@@ -62,7 +62,7 @@ class _Small:
         return image
 
     def preprocess(self, image: Image.Image, height: int, width: int) -> torch.Tensor:
-        return picture(image.size[0])
+        return random_image(image.size[0])
 
 
 def edit() -> Case:

@@ -22,7 +22,16 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from otcache_diffusers.testing.families import Case, N, absent, mask, noise, picture, signed, vae
+from otcache_diffusers.testing.families import (
+    Case,
+    N,
+    absent,
+    mask,
+    noise,
+    random_image,
+    signed,
+    vae,
+)
 
 _NOISE: dict[str, Any] = {
     "beta_start": 0.00085,
@@ -99,12 +108,14 @@ def xl() -> Case:
 
 
 def xl_img2img() -> Case:
-    return _xl(StableDiffusionXLImg2ImgPipeline, 10, call={"image": picture(), "strength": 0.6})
+    return _xl(
+        StableDiffusionXLImg2ImgPipeline, 10, call={"image": random_image(), "strength": 0.6}
+    )
 
 
 def xl_inpaint() -> Case:
     """The nine-channel denoiser: latents, mask, masked picture."""
-    call = _SIZE | {"image": picture(), "mask_image": mask(), "strength": 0.6}
+    call = _SIZE | {"image": random_image(), "mask_image": mask(), "strength": 0.6}
     return _xl(StableDiffusionXLInpaintPipeline, 10, 9, call=call)
 
 
@@ -119,7 +130,7 @@ def controlnet(seed: int = 1) -> ControlNetModel:
 
 def xl_controlnet(nets: int = 1, **call: Any) -> Case:
     """With several nets each has a picture."""
-    images: Any = picture() if nets == 1 else [picture()] * nets
+    images: Any = random_image() if nets == 1 else [random_image()] * nets
     found = [controlnet(seed + 1) for seed in range(nets)]
     net: Any = found[0] if nets == 1 else MultiControlNetModel(found)
     call = _SIZE | {"image": images} | call

@@ -11,7 +11,7 @@ from otcache_core import OtcacheError
 from otcache_core.models import Demo
 
 #: Arguments of every call of the demo pipeline: its size and length, the length its captions are
-#: padded to, and no guidance, which would double its time. With a guidance_scale of 3 clips are a little
+#: padded to, and no guidance, which would double its time. With a guidance_scale of 3 videos are a little
 #: sharper, and a cache has a harder task.
 CALL: dict[str, Any] = {
     "height": 48,
@@ -25,12 +25,12 @@ FRAMES_PER_SECOND = 8.0
 
 
 def folder() -> Path:
-    """The packaged folder, as ``save_pretrained`` wrote it."""
+    """Return the packaged folder, as ``save_pretrained`` wrote it."""
     return Path(str(resources.files("otcache_video") / "demo_model"))
 
 
 def load() -> Any:
-    """The pipeline in float32, its progress bar off; call it with :data:`CALL`.
+    """Load the pipeline in float32, its progress bar off; call it with :data:`CALL`.
 
     Returns:
         A plain ``diffusers.WanPipeline``; nothing in it is otcache's own.
@@ -48,7 +48,7 @@ def load() -> Any:
 
 
 def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
-    """Prompts by role, as pairs (text, tag).
+    """Return prompts by role, as pairs (text, tag).
 
     ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
     words that training never showed.
@@ -66,7 +66,7 @@ def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 def video_demo() -> Demo:
-    """The descriptor of the demo."""
+    """Return the descriptor of the demo."""
     return Demo(
         name="video",
         summary="moving shapes and emoji, a WanPipeline in miniature, 9 frames of 48x48",

@@ -1,4 +1,4 @@
-"""Offers the plugins of otcache-video."""
+"""What otcache-video offers to otcache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from otcache_core.plugins import Info, hookimpl
 
 @hookimpl
 def otcache_provide_metrics() -> list[Info]:
-    """Metrics of pairs of videos, over time."""
+    """Offer metrics of pairs of videos, over time."""
     motion, features = "otcache_video.metrics.motion", "otcache_video.metrics.features"
     vbench = "VBench's, on AlexNet features or DINO by path"
     return [
@@ -21,14 +21,14 @@ def otcache_provide_metrics() -> list[Info]:
 
 @hookimpl
 def otcache_provide_demos() -> list[Info]:
-    """The trained video pipeline that ships with this package."""
+    """Offer the trained video pipeline that ships with this package."""
     about = "moving shapes and emoji: a trained WanPipeline in miniature"
     return [Info("video", "otcache_video.demo:video_demo", about)]
 
 
 @hookimpl
 def otcache_provide_writers() -> list[Info]:
-    """Video files."""
+    """Offer writers of video files."""
     home = "otcache_video.writers"
     about = "H.264 in an MP4 file, which every player and browser shows"
     return [
@@ -39,7 +39,7 @@ def otcache_provide_writers() -> list[Info]:
 
 @hookimpl
 def otcache_provide_architectures() -> list[Info]:
-    """Published video models at full size."""
+    """Offer published video models at full size."""
     home = "otcache_video.architectures"
     return [
         Info("wan-2-1-1-3b", f"{home}:wan_2_1_1_3b", "Wan 2.1 T2V, 1.42 B parameters"),

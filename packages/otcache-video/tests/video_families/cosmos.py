@@ -9,7 +9,7 @@ import torch
 from diffusers import EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.families import absent, noise, picture, signed
+from otcache_diffusers.testing.families import absent, noise, random_image, signed
 from video_families import wan
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
@@ -68,7 +68,9 @@ def _case(pipeline: Any, scheduler: Any, channels: int, vae: Any, **more: Any) -
 
 def second() -> Case:
     scheduler = FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
-    return _case(diffusers.Cosmos2VideoToWorldPipeline, scheduler, 17, wan.vae(), image=picture())
+    return _case(
+        diffusers.Cosmos2VideoToWorldPipeline, scheduler, 17, wan.vae(), image=random_image()
+    )
 
 
 def first() -> Case:

@@ -1,4 +1,4 @@
-"""Encoders of a given picture."""
+"""Encoders of a given image."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pixels(dict[str, Any]):
 
 
 class Reader:
-    """A processor that gives one picture of noise, whatever it is shown: it needs no torchvision."""
+    """A processor that gives one image of noise, whatever it is shown: it needs no torchvision."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Pixels:
         seed = torch.Generator().manual_seed(3)

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.families import absent, both, noise, ones, picture, signed
+from otcache_diffusers.testing.families import absent, both, noise, ones, random_image, signed
 from video_families import eyes
 
 _NO_TEXT = absent("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
@@ -91,16 +91,18 @@ def _image(kind: str, channels: int) -> Case:
         image_processor=None,
         **_NO_TEXT,
     )
-    return Case(pipe, _words() | _SIZE | {"image": picture(), "guidance_scale": 6.0}, ("call",))
+    return Case(
+        pipe, _words() | _SIZE | {"image": random_image(), "guidance_scale": 6.0}, ("call",)
+    )
 
 
 def image() -> Case:
-    """The first latent frame is the picture's and is not denoised."""
+    """The first latent frame is the image's and is not denoised."""
     return _image("token_replace", 4)
 
 
 def image_channels() -> Case:
-    """The picture is in further channels."""
+    """The image is in further channels."""
     return _image("latent_concat", 9)
 
 
@@ -151,6 +153,6 @@ def newer() -> Case:
 def newer_image() -> Case:
     parts = {"image_encoder": eyes.siglip(12), "feature_extractor": eyes.Reader()}
     pipe = _newer(diffusers.HunyuanVideo15ImageToVideoPipeline, "i2v", **parts)
-    seen = Image.fromarray((picture()[0].permute(1, 2, 0) * 255).byte().numpy())
+    seen = Image.fromarray((random_image()[0].permute(1, 2, 0) * 255).byte().numpy())
     call = _newer_words() | {"image": seen, "num_frames": 9}
     return Case(pipe, call, ("pred_cond", "pred_uncond"))

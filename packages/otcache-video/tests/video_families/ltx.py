@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.families import absent, both, noise, ones, picture, signed
+from otcache_diffusers.testing.families import absent, both, noise, ones, random_image, signed
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
 _SIZE = {"height": 32, "width": 32, "num_frames": 9}
@@ -68,12 +68,12 @@ def text() -> Case:
 
 
 def image() -> Case:
-    return _case(diffusers.LTXImageToVideoPipeline, image=picture(32))
+    return _case(diffusers.LTXImageToVideoPipeline, image=random_image(32))
 
 
 def condition() -> Case:
-    """A picture anywhere in the clip: its tokens stay at time 0."""
-    return _case(diffusers.LTXConditionPipeline, image=picture(32))
+    """An image anywhere in the video: its tokens stay at time 0."""
+    return _case(diffusers.LTXConditionPipeline, image=random_image(32))
 
 
 def second() -> Case:
@@ -91,8 +91,8 @@ def second_plain() -> Case:
 
 
 def second_image() -> Case:
-    """The tokens of the picture have time 0, and the frames after it are stepped."""
-    more = {"image": picture(32), "image_crf": 0}
+    """The tokens of the image have time 0, and the frames after it are stepped."""
+    more = {"image": random_image(32), "image_crf": 0}
     return _second(diffusers.LTX2ImageToVideoPipeline, ("cond_uncond",), **_PLAIN, **more)
 
 
@@ -104,7 +104,7 @@ _PLAIN = {"guidance_scale": 3.0, "stg_scale": 0.0, "modality_scale": 1.0} | {
 
 
 def _second(pipeline: Any, branches: tuple[str, ...], **call: Any) -> Case:
-    """The transformer returns a clip and its sound; sound has a copy of the scheduler.
+    """The transformer returns a video and its sound; sound has a copy of the scheduler.
 
     Kinds of guidance that a version of diffusers does not know are off there.
     """

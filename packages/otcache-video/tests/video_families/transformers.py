@@ -20,7 +20,7 @@ from diffusers import (
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Modulation
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.families import absent, both, noise, ones, picture, signed, vae
+from otcache_diffusers.testing.families import absent, both, noise, ones, random_image, signed, vae
 from video_families import wan
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
@@ -107,7 +107,7 @@ def cog_video_image() -> Case:
         **_NO_TEXT,
     )
     call = signed(prompt_embeds=noise(1, 16, 32)) | {"height": 16, "width": 16, "num_frames": 8}
-    more = {"image": picture(), "guidance_scale": 6.0, "max_sequence_length": 16}
+    more = {"image": random_image(), "guidance_scale": 6.0, "max_sequence_length": 16}
     return Case(pipe, call | more, ("cond_uncond",))
 
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.families import absent, noise, picture, signed, vae
+from otcache_diffusers.testing.families import absent, noise, random_image, signed, vae
 from video_families import eyes
 
 
@@ -64,5 +64,5 @@ def stable_video() -> Case:
             sigma_max=700.0,
         ),
     )
-    call = {"image": picture(), "height": 16, "width": 16, "num_frames": 3}
+    call = {"image": random_image(), "height": 16, "width": 16, "num_frames": 3}
     return Case(pipe, call, ("call",), "unet")

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 
 from otcache_diffusers.testing import Case
-from otcache_diffusers.testing.families import absent, noise, picture, signed
+from otcache_diffusers.testing.families import absent, noise, random_image, signed
 from video_families import eyes
 
 _NO_TEXT = absent("text_encoder", "tokenizer")
@@ -102,12 +102,12 @@ def diffusion_forcing() -> Case:
 
 
 def image() -> Case:
-    """The picture is in further channels, and its embedding beside the text's."""
+    """The image is in further channels, and its embedding beside the text's."""
     net = transformer(in_channels=36, image_dim=4, added_kv_proj_dim=24)
     pipe = diffusers.WanImageToVideoPipeline(
         scheduler=unipc(), vae=vae(), transformer=net, **_NO_TEXT, **_eyes()
     )
-    return Case(pipe, words() | SIZE | {"image": picture(), "guidance_scale": 4.0}, GUIDED)
+    return Case(pipe, words() | SIZE | {"image": random_image(), "guidance_scale": 4.0}, GUIDED)
 
 
 def _eyes() -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _eyes() -> dict[str, Any]:
 
 
 def image_experts() -> Case:
-    """Wan 2.2 I2V A14B: as for text, without an embedding of the picture."""
+    """Wan 2.2 I2V A14B: as for text, without an embedding of the image."""
     pipe = diffusers.WanImageToVideoPipeline(
         scheduler=unipc(),
         vae=vae(),
@@ -124,7 +124,7 @@ def image_experts() -> Case:
         boundary_ratio=0.8,
         **_NO_TEXT,
     )
-    call = words() | SIZE | {"image": picture(), "guidance_scale": 4.0}
+    call = words() | SIZE | {"image": random_image(), "guidance_scale": 4.0}
     return Case(pipe, call, GUIDED, others=("transformer_2",))
 
 
@@ -148,7 +148,7 @@ def tokens() -> Case:
 
 
 def image_tokens() -> Case:
-    """Wan 2.2 TI2V 5B from a picture: tokens of the first frame stay at time 0."""
+    """Wan 2.2 TI2V 5B from an image: tokens of the first frame stay at time 0."""
     pipe = diffusers.WanImageToVideoPipeline(
         scheduler=unipc(5.0),
         vae=vae(),
@@ -156,7 +156,7 @@ def image_tokens() -> Case:
         expand_timesteps=True,
         **_NO_TEXT,
     )
-    return Case(pipe, words() | SIZE | {"image": picture(), "guidance_scale": 5.0}, GUIDED)
+    return Case(pipe, words() | SIZE | {"image": random_image(), "guidance_scale": 5.0}, GUIDED)
 
 
 def video() -> Case:
@@ -164,7 +164,7 @@ def video() -> Case:
         scheduler=unipc(), vae=vae(), transformer=transformer(), **_NO_TEXT
     )
     size = {"height": 16, "width": 16, "strength": 0.75}
-    call = words() | size | {"video": [picture()[0]] * 5, "guidance_scale": 4.0}
+    call = words() | size | {"video": [random_image()[0]] * 5, "guidance_scale": 4.0}
     return Case(pipe, call, ("call", "call#2"), asked=8)
 
 
@@ -178,5 +178,5 @@ def sky_reels_image() -> Case:
     pipe = diffusers.SkyReelsV2ImageToVideoPipeline(
         scheduler=unipc(8.0), vae=vae(), transformer=net, **_NO_TEXT, **_eyes()
     )
-    call = words() | SIZE | {"image": picture(), "guidance_scale": 4.0}
+    call = words() | SIZE | {"image": random_image(), "guidance_scale": 4.0}
     return Case(pipe, call, GUIDED)

@@ -1,4 +1,8 @@
-"""Families of pipelines in miniature, the executor's laws on each, and components that several share."""
+"""The executor's laws on families of pipelines in miniature.
+
+A :class:`Family` builds a :class:`Case`, of components at the end of the file; :class:`FamilyLaws` are run
+on each.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +32,16 @@ class Case:
     """A tiny pipeline, the arguments of its call, and the branches it should show.
 
     Attributes:
-        pipe: random weights, no text encoder where the pipeline takes embeddings.
+        pipe: random weights, no text encoder if the pipeline takes embeddings.
         call: named arguments, without generator and number of steps.
-        branches: in the order of their calls within a step; one name where guidance is one batch.
+        branches: in the order of their calls within a step; one name if guidance is one batch.
         denoiser: name of the pipeline's attribute.
         asked: ``num_inference_steps`` that gives these sampler steps.
-        output_type: what the pipeline returns without decoding; None where it takes none.
+        output_type: what the pipeline returns without decoding; None if it takes none.
         steps: sampler steps of the run.
         notes: what the report says although nothing is wrong.
-        layer: an inner layer that runs once a forward; the first linear one where not given.
-        others: those of further denoisers, which take turns with it; a step calls one of them.
+        layer: an inner layer that runs once a forward; the first linear one by default.
+        others: attributes of further denoisers; a step calls one of all of them.
     """
 
     pipe: Any
@@ -74,7 +78,7 @@ class Case:
 
     @property
     def inner(self) -> tuple[nn.Module, ...]:
-        """A layer inside each denoiser, where nothing of ours reaches."""
+        """A layer inside each denoiser, out of otcache's reach."""
         if self.layer:
             return tuple(module.get_submodule(self.layer) for module in self.modules)
         linear = (
@@ -83,7 +87,7 @@ class Case:
         return tuple(map(next, linear))
 
     def __call__(self) -> torch.Tensor:
-        """One run; always from the same noise."""
+        """Run once, always from the same noise."""
         call = {"generator": torch.Generator().manual_seed(0), "num_inference_steps": self.asked}
         if self.output_type is not None:
             call["output_type"] = self.output_type
@@ -96,10 +100,10 @@ class Family:
     """One row of docs/coverage.md.
 
     Attributes:
-        name: as people say it.
+        name: its common name.
         pipeline: class name in diffusers.
         build: makes a case; the same one every time.
-        asked: an argument of the pipeline's call that its branches come from; "" where there is none.
+        asked: an argument of the pipeline's call that its branches come from; "" if there is none.
     """
 
     name: str
@@ -109,7 +113,7 @@ class Family:
 
     @property
     def reason(self) -> str:
-        """Why this family cannot be built here, "" where it can."""
+        """Why this family cannot be built here, "" if it can."""
         kind = getattr(diffusers, self.pipeline, None)
         if kind is None:
             return f"diffusers {diffusers.__version__} has no {self.pipeline}"
@@ -124,13 +128,13 @@ REUSED = {2: 1, 3: 1, 5: 4}
 
 
 def same_tensors(made: Any, own: Any) -> bool:
-    """Whether two outputs hold the very same tensors, in containers that may be others."""
+    """Whether two outputs hold the very same tensors, in containers that may differ."""
     pairs = zip(tensors(made), tensors(own), strict=True)
     return all(a is b for a, b in pairs)
 
 
 class Calls:
-    """Counts how often layers run, and breaks the run at a call if told to.
+    """Count how often layers run, and break the run at a given call.
 
     Args:
         layers: one of each denoiser.
@@ -151,7 +155,7 @@ class Calls:
         return sum(self.each)
 
     def remove(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         for handle in self._handles:
             handle.remove()
 
@@ -162,7 +166,7 @@ class Calls:
 
 
 class Outputs:
-    """What the denoisers' callers give and get, call by call, computed or not."""
+    """Arguments and outputs of the denoisers as their callers see them, computed or not."""
 
     def __init__(self, case: Case) -> None:
         self.seen: list[tuple[Arguments, Any]] = []
@@ -174,14 +178,14 @@ class Outputs:
         self.seen.append((Arguments(args, kwargs), output))
 
     def at(self, step: int) -> list[tuple[Arguments, Any]]:
-        """Of one step, in the order of its branches."""
+        """Return those of one step, in the order of its branches."""
         return self.seen[step * self._width : (step + 1) * self._width]
 
 
 def _noise(case: Case, step: int, arguments: Arguments, output: Any) -> torch.Tensor:
-    """sqrt(a) v + sqrt(1 - a) x of a velocity prediction; channels beyond those of x as they are.
+    """Compute sqrt(a) v + sqrt(1 - a) x of a velocity prediction; further channels stay as they are.
 
-    Further channels of the denoiser's input, as of a given picture, come after those of x.
+    Further channels of the denoiser's input, as of a given image, come after those of x.
     """
     v, x = tensors(output)[0], arguments.state
     assert x is not None
@@ -193,7 +197,7 @@ def _noise(case: Case, step: int, arguments: Arguments, output: Any) -> torch.Te
 
 
 def _signal(scheduler: Any, step: int, timestep: Any) -> torch.Tensor:
-    """The share a of the signal; 1 / (1 + sigma^2) where times are those of sigmas."""
+    """Return the share a of the signal; 1 / (1 + sigma^2) if times are those of sigmas."""
     if scheduler.config.get("timestep_type") == "continuous":
         return torch.as_tensor(1 / (1 + scheduler.sigmas[step] ** 2))
     return torch.as_tensor(scheduler.alphas_cumprod[int(torch.as_tensor(timestep).flatten()[0])])
@@ -208,7 +212,7 @@ def _state(case: Case) -> tuple[Any, ...]:
 
 
 class FamilyLaws:
-    """Identity, calls, restoration and isolation; tools/coverage.py makes docs/coverage.md of them.
+    """Laws of identity, calls, restoration and isolation; tools/coverage.py makes docs/coverage.md of them.
 
     A subclass takes the families as the parameters of its fixture ``family``::
 
@@ -226,13 +230,13 @@ class FamilyLaws:
     title: ClassVar[str] = ""
 
     @pytest.fixture(scope="class", autouse=True)
-    def _told(self, record_testsuite_property: Any) -> None:
+    def _described(self, record_testsuite_property: Any) -> None:
         record_testsuite_property("diffusers", diffusers.__version__)
         record_testsuite_property("title", self.title)
 
     @pytest.fixture
     def case(self, family: Family, record_property: Any) -> Case:
-        """The family's pipeline, its facts told; skips where diffusers has none."""
+        """Build the family's pipeline and report its facts; skip if diffusers has none."""
         record_property("family", family.name)
         record_property("pipeline", family.pipeline)
         if family.reason:
@@ -307,44 +311,44 @@ class FamilyLaws:
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    """Standard normal numbers, the same for the same seed."""
+    """Return standard normal numbers, the same for the same seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def ones(*shape: int) -> torch.Tensor:
-    """A mask that hides nothing."""
+    """Return a mask that hides nothing."""
     return torch.ones(*shape, dtype=torch.long)
 
 
-def picture(size: int = 16) -> torch.Tensor:
-    """A picture, shape (1, 3, size, size), in [0, 1]."""
+def random_image(size: int = 16) -> torch.Tensor:
+    """Return an image, shape (1, 3, size, size), in [0, 1]."""
     return noise(1, 3, size, size, seed=2).sigmoid()
 
 
 def mask(size: int = 16) -> torch.Tensor:
-    """The left half, shape (1, 1, size, size)."""
+    """Return a mask of the left half, shape (1, 1, size, size)."""
     half = torch.zeros(1, 1, size, size)
     half[..., : size // 2] = 1.0
     return half
 
 
 def signed(**embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Embeddings, and their negatives under the names of the negative prompt."""
+    """Return embeddings, and their negatives under the names of the negative prompt."""
     return embeddings | {f"negative_{name}": -value for name, value in embeddings.items()}
 
 
 def both(**masks: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Masks for the prompt and the negative prompt."""
+    """Return masks for the prompt and the negative prompt."""
     return masks | {f"negative_{name}": value for name, value in masks.items()}
 
 
 def absent(*names: str) -> dict[str, None]:
-    """Components left out."""
+    """Return None for each of these components, which the pipeline then lacks."""
     return dict.fromkeys(names)
 
 
 def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
-    """Downsamples by 2^(levels - 1)."""
+    """Build an autoencoder that downsamples by 2^(levels - 1)."""
     torch.manual_seed(0)
     return AutoencoderKL(  # type: ignore[no-untyped-call]  # theirs
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -359,7 +363,7 @@ def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
 
 
 def qwen_vae() -> AutoencoderKLQwenImage:
-    """Four channels, downsamples by 4."""
+    """Build an autoencoder of four channels that downsamples by 4."""
     torch.manual_seed(0)
     return AutoencoderKLQwenImage(  # type: ignore[no-untyped-call]  # theirs
         base_dim=8,

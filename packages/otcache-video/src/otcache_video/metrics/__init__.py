@@ -1,1 +1,1 @@
-"""Metrics of accelerated clips against the full run's, over time."""
+"""Metrics of accelerated videos over time: ``pairs`` checks them, ``motion`` and ``features`` compare."""

@@ -12,25 +12,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from otcache_core.contracts.comparison import VideoMetric
 from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.backbones import AlexNet
 from otcache_diffusers.metrics.checks import loading, local_path
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.sampler import quiet_loading
-from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip
+from otcache_video.metrics.pairs import Memory, PairedVideos, Video
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+FILES = ("config.json", "model.safetensors")
+ADVICE = (
+    "give the folder of a DINO ViT as transformers' save_pretrained writes it, such as a copy of "
+    "facebook/dino-vitb16."
+)
 
 
-class TemporalLpips(VideoMetric):
-    r"""tLP: how much more or less a clip changes from frame to frame than the full run's, to the eye,
+class TemporalLpips(PairedVideos):
+    r"""tLP: how much more or less a video changes from frame to frame than the full run's, as LPIPS sees it.
 
     .. math:: \mathrm{tLP}(x, y) = \tfrac{1}{F-1} \sum_{t < F}
               \bigl| d(x_t, x_{t+1}) - d(y_t, y_{t+1}) \bigr|,
 
     with d the LPIPS of otcache-diffusers (version 0.1, AlexNet), whose batches and needs it has.
 
-    Laws: it sees how much changes, not what: a clip played backwards against another of the same
-    speed costs little, and a still clip costs the mean LPIPS of the reference's successive frames.
+    Laws: it sees how much changes, not what: a video played backwards against another of the same
+    speed costs little, and a still video costs the mean LPIPS of the reference's successive frames.
 
     References:
         Chu, Xie, Mayer, Leal-Taixe, Thuerey: Learning temporal coherence via self-supervision for
@@ -42,37 +49,22 @@ class TemporalLpips(VideoMetric):
     """
 
     name = "temporal-lpips"
-    higher_is_better = False
+    _smallest = AlexNet.smallest
 
     def __init__(self, batch: int = 32, device: str = "cpu") -> None:
         self._distance = Lpips(batch, device)
-        self._of_reference = Kept(self._steps, _size)
+        self._of_reference = Memory(self._steps)
 
-    def __call__(
-        self, clips: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare clip by clip: shape (n, frames, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, there is one frame alone, frames are smaller than 31 by
-                31, or values are not floating point in [0, 1].
-        """
-        return clip_by_clip(self._value, clips, reference, AlexNet.smallest)
-
-    def _value(self, x: Clip, y: Clip) -> float:
+    def _value(self, x: Video, y: Video) -> float:
         return float(np.mean(np.abs(self._steps(x) - self._of_reference(y))))
 
-    def _steps(self, clip: Clip) -> NDArray[np.float64]:
-        """LPIPS of successive frames, shape (frames - 1,)."""
-        return self._distance(clip[:-1], clip[1:])
+    def _steps(self, video: Video) -> NDArray[np.float64]:
+        """Return LPIPS of successive frames, shape (frames - 1,)."""
+        return self._distance(video[:-1], video[1:])
 
 
-def _size(found: NDArray[np.float64]) -> int:
-    return found.nbytes
-
-
-class SubjectConsistency(VideoMetric):
-    r"""How far a clip's subject consistency is from that of the full run's clip,
+class SubjectConsistency(PairedVideos):
+    r"""How far a video's subject consistency is from that of the full run's video.
 
     .. math:: \mathrm{value}(x, y) = |S(x) - S(y)|, \quad S(v) = \tfrac{1}{F-1} \sum_{t=2}^{F}
               \tfrac12 \bigl(\cos(f_1, f_t)^+ + \cos(f_{t-1}, f_t)^+\bigr),
@@ -83,7 +75,7 @@ class SubjectConsistency(VideoMetric):
     shipped), mean over positions, whose cosines lie nearer to 1. Figures of the two are not
     comparable.
 
-    Laws: a subject that appears, melts or jumps lowers S; a still clip has S = 1, and so costs what
+    Laws: a subject that appears, melts or jumps lowers S; a still video has S = 1, and so costs what
     the reference lacks of it. Features are of whole frames, so a background counts too.
 
     References:
@@ -103,7 +95,6 @@ class SubjectConsistency(VideoMetric):
     """
 
     name = "subject-consistency"
-    higher_is_better = False
 
     def __init__(
         self, path: str | Path | None = None, batch: int = 32, device: str = "cpu"
@@ -111,48 +102,28 @@ class SubjectConsistency(VideoMetric):
         self._batch, where = max(1, batch), torch.device(device)
         self._smallest = AlexNet.smallest if path is None else 1
         self._features = _Pooled(where) if path is None else Dino(path, where)
-        self._of_reference = Kept(self._consistency)
+        self._of_reference = Memory(self._consistency)
 
-    def __call__(
-        self, clips: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare clip by clip: shape (n, frames, height, width, 3) to (n,), 0 to 1.
-
-        Raises:
-            OtcacheError: if shapes differ, there is one frame alone, frames are smaller than 31 by
-                31 (AlexNet), or values are not floating point in [0, 1].
-        """
-        return clip_by_clip(self._value, clips, reference, self._smallest)
-
-    def _value(self, x: Clip, y: Clip) -> float:
+    def _value(self, x: Video, y: Video) -> float:
         return abs(self._consistency(x) - self._of_reference(y))
 
-    def _consistency(self, clip: Clip) -> float:
-        starts = range(0, len(clip), self._batch)
+    def _consistency(self, video: Video) -> float:
+        starts = range(0, len(video), self._batch)
         with torch.inference_mode():
-            f = torch.cat([self._features(clip[i : i + self._batch]) for i in starts]).double()
+            f = torch.cat([self._features(video[i : i + self._batch]) for i in starts]).double()
             cosines = [torch.cosine_similarity(f[1:], v, dim=1) for v in (f[:1], f[:-1])]
         return float(torch.stack(cosines).clamp(min=0.0).mean())
 
 
 class _Pooled:
-    """Deepest features of AlexNet, mean over positions, shape (n, 256)."""
+    """The deepest features of AlexNet, mean over positions, shape (n, 256)."""
 
     def __init__(self, device: torch.device) -> None:
         self._network = AlexNet(device)
 
-    def __call__(self, pictures: Clip) -> Tensor:
-        *_, deepest = self._network.features(pictures)
+    def __call__(self, images: Video) -> Tensor:
+        *_, deepest = self._network.features(images)
         return deepest.mean(dim=(2, 3))
-
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-FILES = ("config.json", "model.safetensors")
-ADVICE = (
-    "give the folder of a DINO ViT as transformers' save_pretrained writes it, such as a copy of "
-    "facebook/dino-vitb16."
-)
 
 
 class Dino:
@@ -172,9 +143,9 @@ class Dino:
         self._folder = local_path(path, "subject-consistency: the DINO model", ADVICE, FILES)
         self._device = device
 
-    def __call__(self, pictures: NDArray[np.float64]) -> Tensor:
-        """Shape (n, height, width, 3), range [0, 1], to (n, width of the transformer)."""
-        x = torch.from_numpy(pictures).to(self._device, torch.float32).permute(0, 3, 1, 2)
+    def __call__(self, images: NDArray[np.float64]) -> Tensor:
+        """Take images of shape (n, height, width, 3) in [0, 1] to (n, width of the transformer)."""
+        x = torch.from_numpy(images).to(self._device, torch.float32).permute(0, 3, 1, 2)
         side, (height, width) = self._model.config.image_size, x.shape[-2:]
         size = [side * length // min(height, width) for length in (height, width)]
         x = interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -13,23 +13,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
-from otcache_core.contracts.comparison import VideoMetric
-from otcache_video.metrics.pairs import Clip, Kept, clip_by_clip
+from otcache_video.metrics.pairs import Memory, PairedVideos, Video
+
+LUMA = (0.299, 0.587, 0.114)
+#: Side of the window, iterations a level, least side of the coarsest level.
+WINDOW, ITERATIONS, COARSEST = 7, 3, 12
+#: Least height and width of a frame.
+SMALLEST = WINDOW
+#: lambda: the squared gradient, in 1 / pixel^2, below which a window says nothing about motion.
+PRIOR = 1e-5
+#: Pixels of one batch: bounds the memory of a long video.
+PIXELS = 1 << 22
+#: epsilon, in pixels a frame: motion that flow can hardly tell from noise.
+STILL = 0.05
 
 
-class Flicker(VideoMetric):
-    r"""Root mean square error of temporal differences, over F frames,
+class Flicker(PairedVideos):
+    r"""Root mean square error of temporal differences.
 
     .. math:: \mathrm{flicker}(x, y) = \sqrt{\tfrac{1}{3(F-1)HW} \sum_{t < F} \sum_{h,w,c}
               \bigl((x_{t+1} - x_t) - (y_{t+1} - y_t)\bigr)_{hwc}^2},
 
-    in float64. Video matting knows it as dtSSD, there a mean over t of each step's root. It is not
-    VBench's temporal flickering, the mean absolute difference of one clip's successive frames, which
-    has no reference and takes motion for flicker.
+    over F frames, in float64. In video matting it is called dtSSD, there a mean over t of each step's
+    root. It is not VBench's temporal flickering, the mean absolute difference of one video's successive
+    frames, which has no reference and takes motion for flicker. Values are 0 to 2.
 
     Laws: with e = x - y it is the root mean square of e_{t+1} - e_t, so an error that stays the same
     in every frame costs nothing; brightness that alternates between +a and -a costs 2a; it is at most
-    2 sqrt(F / (F - 1)) times the RMSE of the clip.
+    2 sqrt(F / (F - 1)) times the RMSE of the video.
 
     References:
         Erofeev, Gitman, Vatolin, Fedorov, Wang: Perceptually motivated benchmark for video matting,
@@ -39,26 +50,13 @@ class Flicker(VideoMetric):
     """
 
     name = "flicker"
-    higher_is_better = False
 
-    def __call__(
-        self, clips: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare clip by clip: shape (n, frames, height, width, 3) to (n,), 0 to 2.
-
-        Raises:
-            OtcacheError: if shapes differ, there is one frame alone, or values are not floating
-                point in [0, 1].
-        """
-        return clip_by_clip(_flicker, clips, reference)
+    def _value(self, made: Video, full: Video) -> float:
+        return float(np.sqrt(np.mean(np.diff(made - full, axis=0) ** 2)))
 
 
-def _flicker(x: Clip, y: Clip) -> float:
-    return float(np.sqrt(np.mean(np.diff(x - y, axis=0) ** 2)))
-
-
-class WarpingError(VideoMetric):
-    r"""How much worse than the full run's clip a clip keeps its colours along that one's motion,
+class WarpingError(PairedVideos):
+    r"""How much worse than the full run's video a video keeps its colours along the latter's motion.
 
     .. math:: \mathrm{value}(x, y) = \tfrac{1}{F-1} \sum_{t < F} \bigl| E_t(x) - E_t(y) \bigr|,
               \quad E_t(v) = \sqrt{\operatorname*{mean}_{p \in M_t,\, c}
@@ -68,11 +66,11 @@ class WarpingError(VideoMetric):
     (:func:`~otcache_video.metrics.motion.optical_flow`) and M_t are the pixels that it finds in both
     frames (:func:`~otcache_video.metrics.motion.visible`); a step that has none counts as 0. E_t is the
     warping error of Lai and others, here with a root, which makes it a colour in [0, 1], and with the
-    reference's flow for both clips. The reference's own error, from edges, resampling and what flow
-    cannot follow, is taken away, so that identical clips give 0.
+    reference's flow for both videos. The reference's own error, from edges, resampling and what flow
+    cannot follow, is taken away, so that identical videos give 0.
 
     Laws: on a reference that stands still the flow is 0, and brightness that alternates between +a
-    and -a costs 2a; a clip that stands still, or moves at another speed, leaves the reference's
+    and -a costs 2a; a video that stands still, or moves at another speed, leaves the reference's
     motion and costs what its colours differ along it.
 
     References:
@@ -81,60 +79,35 @@ class WarpingError(VideoMetric):
     """
 
     name = "warping-error"
-    higher_is_better = False
+    _smallest = SMALLEST
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._motion = Kept(self._find_motion, _size)
+        self._motion = Memory(self._find_motion)
 
-    def __call__(
-        self, clips: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare clip by clip: shape (n, frames, height, width, 3) to (n,), 0 to 1.
-
-        Raises:
-            OtcacheError: if shapes differ, there is one frame alone, frames are smaller than 7 by 7,
-                or values are not floating point in [0, 1].
-        """
-        return clip_by_clip(self._value, clips, reference, SMALLEST)
-
-    def _value(self, x: Clip, y: Clip) -> float:
+    def _value(self, x: Video, y: Video) -> float:
         flow, seen, own = self._motion(y)
         return float((_errors(frames(x, self._device), flow, seen) - own).abs().mean())
 
-    def _find_motion(self, reference: Clip) -> tuple[Tensor, Tensor, Tensor]:
-        """Flow w_t, the pixels M_t, and the reference's own errors."""
+    def _find_motion(self, reference: Video) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the flow w_t, the pixels M_t, and the reference's own errors."""
         full = frames(reference, self._device)
         forward, backward = optical_flow(full[:-1], full[1:]), optical_flow(full[1:], full[:-1])
         seen = visible(forward, backward)
         return forward, seen, _errors(full, forward, seen)
 
 
-def _errors(clip: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
-    """E_t of each step, shape (frames - 1,)."""
-    squares = (clip[:-1] - warp(clip[1:], flow)).square().mean(dim=1) * seen
-    return (squares.sum(dim=(1, 2)) / seen.sum(dim=(1, 2)).clamp(min=1)).sqrt()
-
-
-def _size(found: tuple[Tensor, ...]) -> int:
-    return sum(part.nbytes for part in found)
-
-
-#: epsilon, in pixels a frame: motion that flow can hardly tell from noise.
-STILL = 0.05
-
-
-class MotionMagnitude(VideoMetric):
-    r"""How far the ratio of both clips' motion is from 1, as a logarithm,
+class MotionMagnitude(PairedVideos):
+    r"""How far the ratio of both videos' motion is from 1, as a logarithm.
 
     .. math:: \mathrm{value}(x, y) = \left| \ln \frac{m(x) + \varepsilon}{m(y) + \varepsilon} \right|,
               \quad m(v) = \operatorname*{mean}_{t < F,\, p} \| w_t(p) \|,
 
-    where w_t is the optical flow from frame t to t+1 of the clip itself
+    where w_t is the optical flow from frame t to t+1 of the video itself
     (:func:`~otcache_video.metrics.motion.optical_flow`) in pixels, and epsilon 0.05 pixels a frame.
 
     Laws: half or double the motion costs ln 2 = 0.69, but for epsilon; both directions of time cost
-    about the same, and so does any other motion of the same amount. Two clips that stand still cost
+    about the same, and so does any other motion of the same amount. Two videos that stand still cost
     0; one that stands still where the other moves by m costs ln(1 + m / epsilon), 3.0 for a pixel a
     frame. Differences of motion far below epsilon do not count.
 
@@ -144,50 +117,34 @@ class MotionMagnitude(VideoMetric):
     """
 
     name = "motion-magnitude"
-    higher_is_better = False
+    _smallest = SMALLEST
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._of_reference = Kept(self._magnitude)
+        self._of_reference = Memory(self._magnitude)
 
-    def __call__(
-        self, clips: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare clip by clip: shape (n, frames, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, there is one frame alone, frames are smaller than 7 by 7,
-                or values are not floating point in [0, 1].
-        """
-        return clip_by_clip(self._value, clips, reference, SMALLEST)
-
-    def _value(self, x: Clip, y: Clip) -> float:
+    def _value(self, x: Video, y: Video) -> float:
         made, full = self._magnitude(x) + STILL, self._of_reference(y) + STILL
         return abs(math.log(made / full))
 
-    def _magnitude(self, clip: Clip) -> float:
-        moving = frames(clip, self._device)
+    def _magnitude(self, video: Video) -> float:
+        moving = frames(video, self._device)
         return float(optical_flow(moving[:-1], moving[1:]).norm(dim=1).mean())
 
 
-LUMA = (0.299, 0.587, 0.114)
-#: Side of the window, iterations a level, least side of the coarsest level.
-WINDOW, ITERATIONS, COARSEST = 7, 3, 12
-#: Least height and width of a frame.
-SMALLEST = WINDOW
-#: lambda: the squared gradient, in 1 / pixel^2, below which a window says nothing about motion.
-PRIOR = 1e-5
-#: Pixels of one batch: bounds the memory of a long clip.
-PIXELS = 1 << 22
+def _errors(video: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
+    """Return E_t of each step, shape (frames - 1,)."""
+    squares = (video[:-1] - warp(video[1:], flow)).square().mean(dim=1) * seen
+    return (squares.sum(dim=(1, 2)) / seen.sum(dim=(1, 2)).clamp(min=1)).sqrt()
 
 
-def frames(clip: NDArray[np.float64], device: torch.device) -> Tensor:
-    """Frames of a clip, (frames, height, width, 3), as flow takes them: (frames, 3, height, width)."""
-    return torch.from_numpy(clip).to(device).permute(0, 3, 1, 2)
+def frames(video: NDArray[np.float64], device: torch.device) -> Tensor:
+    """Return frames (frames, height, width, 3) as the flow takes them, (frames, 3, height, width)."""
+    return torch.from_numpy(video).to(device).permute(0, 3, 1, 2)
 
 
 def optical_flow(first: Tensor, second: Tensor) -> Tensor:
-    r"""The flow w from one frame to another, :math:`J(p + w(p)) \approx I(p)`, in pixels.
+    r"""Compute the flow w from one frame to another, :math:`J(p + w(p)) \approx I(p)`, in pixels.
 
     Iterated Lucas-Kanade over a pyramid, in the luma of both frames, with a prior for standing still:
     from a flow w, with J warped by it, g the mean gradient of both and r = J - I,
@@ -197,7 +154,7 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
 
     W(p) being the 7 by 7 pixels about p that w takes inside the frame. Where a window shows nothing
     to follow the flow is 0; scikit-image's flows (iLK, TV-L1), which have no such prior, carry a
-    moving thing's flow far over the faint noise of a plain background. The price: where luma has the
+    moving thing's flow far over the faint noise of a plain background. The cost: where luma has the
     mean square gradient G along the motion, the flow is short by the factor G / (G + lambda). Lambda
     is 1e-5, which is 1 % at a root mean square gradient of 0.03 a pixel and a half at 0.003, less
     than one of 256 levels.
@@ -223,7 +180,7 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """Frames seen at p + w(p), bilinear, edges repeated outside; shape (n, channels, height, width)."""
+    """Return frames at p + w(p), bilinear, edges repeated outside; shape (n, channels, height, width)."""
     height, width = frames.shape[-2:]
     x, y = _targets(flow)
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
@@ -240,7 +197,7 @@ def inside(flow: Tensor) -> Tensor:
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
     r"""Whether the pixel of a frame is there in the next one too, shape (n, height, width).
 
-    It is if its target lies in the frame and the flow back brings it home,
+    It is if its target lies in the frame and the flow back leads to where it began,
 
     .. math:: |w + w'(p + w)|^2 \le 0.01 \left(|w|^2 + |w'(p + w)|^2\right) + 0.5.
 
@@ -252,10 +209,10 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
         forward: flow w to the next frame, shape (n, 2, height, width).
         backward: flow w' from the next frame back.
     """
-    home = warp(backward, forward)
-    astray = (forward + home).square().sum(dim=1)
-    lengths = forward.square().sum(dim=1) + home.square().sum(dim=1)
-    return inside(forward) & (astray <= 0.01 * lengths + 0.5)
+    back = warp(backward, forward)
+    apart = (forward + back).square().sum(dim=1)
+    lengths = forward.square().sum(dim=1) + back.square().sum(dim=1)
+    return inside(forward) & (apart <= 0.01 * lengths + 0.5)
 
 
 def _luma(frames: Tensor) -> Tensor:
@@ -288,7 +245,7 @@ def _refined(a: Tensor, b: Tensor, flow: Tensor) -> Tensor:
 
 
 def _window_means(terms: Tensor) -> Tensor:
-    """Means over the window about each pixel, as far as it lies in the frame."""
+    """Return means over the window about each pixel, as far as it lies in the frame."""
     for kernel in ((WINDOW, 1), (1, WINDOW)):
         margin = tuple(side // 2 for side in kernel)
         terms = avg_pool2d(terms, kernel, stride=1, padding=margin, count_include_pad=False)
@@ -302,7 +259,7 @@ def _resized(frames: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _stretched(flow: Tensor, size: tuple[int, ...]) -> Tensor:
-    """The flow on another grid, in that grid's pixels."""
+    """Return the flow on another grid, in that grid's pixels."""
     if flow.shape[-2:] == size:
         return flow
     scale = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]])

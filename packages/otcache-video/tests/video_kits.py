@@ -1,4 +1,4 @@
-"""The conformance kit of every clip metric, each with an answer that was derived without it."""
+"""The conformance kit of every video metric, each with an answer that was derived without it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 FRAMES, SIDE = 5, 48
 
 
-# -- clips whose motion is known -------------------------------------------------------------------
+# -- videos whose motion is known -------------------------------------------------------------------
 
 
 def pattern(shift: Array, side: int = SIDE) -> Array:
@@ -35,7 +35,7 @@ def pattern(shift: Array, side: int = SIDE) -> Array:
 
 
 def gliding(speed: float, frames: int = FRAMES) -> Array:
-    """A grey clip that moves right by ``speed`` pixels a frame, shape (frames, side, side, 3)."""
+    """A grey video that moves right by ``speed`` pixels a frame, shape (frames, side, side, 3)."""
     grey = 0.5 + 0.45 * pattern(speed * np.arange(frames))
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -48,10 +48,10 @@ def colours_gliding(speed: float, frames: int = FRAMES) -> Array:
     )
 
 
-def alternating(clip: Array, amount: Array | float) -> Array:
-    """The clip, brighter in even frames and darker in odd ones."""
-    sign = 1.0 - 2.0 * (np.arange(len(clip)) % 2)
-    return clip + sign.reshape(-1, 1, 1, 1) * amount
+def alternating(video: Array, amount: Array | float) -> Array:
+    """The video, brighter in even frames and darker in odd ones."""
+    sign = 1.0 - 2.0 * (np.arange(len(video)) % 2)
+    return video + sign.reshape(-1, 1, 1, 1) * amount
 
 
 # -- kits ------------------------------------------------------------------------------------------
@@ -69,9 +69,9 @@ class FlickerKit(VideoMetricConformance):
         made, full = np.array(
             [[[0.4, 0.0, 0.1], [0.1, 0.1, 0.2]], [[0.1, 0.0, 0.3], [0.0, 0.2, 0.0]]]
         )
-        clips, reference = (np.stack([alternating(still, a) for a in v]) for v in (made, full))
+        videos, reference = (np.stack([alternating(still, a) for a in v]) for v in (made, full))
         value = 2 * np.sqrt(((made - full) ** 2).mean(axis=1))
-        return KnownAnswer((clips, reference), value, rtol=1e-12)
+        return KnownAnswer((videos, reference), value, rtol=1e-12)
 
 
 class TemporalLpipsKit(VideoMetricConformance):
@@ -104,7 +104,7 @@ class MotionMagnitudeKit(VideoMetricConformance):
         return MotionMagnitude()
 
     def known_answer(self) -> KnownAnswer:
-        """One made clip moves at twice the speed, the other in colours of one luma: not at all."""
+        """One made video moves at twice the speed, the other in colours of one luma: not at all."""
         made = np.stack([gliding(2.0) * [1.0, 0.8, 0.6], colours_gliding(1.0)])
         value = [np.log((2 + STILL) / (1 + STILL)), np.log((1 + STILL) / STILL)]
         return KnownAnswer((made, np.stack([gliding(1.0)] * 2)), value, rtol=0.03)
@@ -156,15 +156,15 @@ class DinoKit(VideoMetricConformance):
 
 
 def tinted(speeds: tuple[float, ...]) -> tuple[Array, Array]:
-    """Coloured clips at these speeds, and references at one pixel a frame."""
+    """Coloured videos at these speeds, and references at one pixel a frame."""
     tint = np.array([1.0, 0.7, 0.3])
     made = np.stack([gliding(speed) * tint for speed in speeds])
     return made, np.stack([gliding(1.0) * tint[::-1]] * len(speeds))
 
 
-def steps(clip: Array) -> Array:
+def steps(video: Array) -> Array:
     """LPIPS of each pair of neighbouring frames."""
-    pairs = [(clip[t][None], clip[t + 1][None]) for t in range(len(clip) - 1)]
+    pairs = [(video[t][None], video[t + 1][None]) for t in range(len(video) - 1)]
     return np.array([Lpips()(a, b)[0] for a, b in pairs])
 
 
@@ -172,9 +172,9 @@ def consistency_error(made: Array, full: Array, feature: Any) -> list[float]:
     def cosine(a: Array, b: Array) -> float:
         return max(0.0, float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
 
-    def consistency(clip: Array) -> float:
-        f = [feature(frame) for frame in clip]
-        scores = [(cosine(f[0], f[t]) + cosine(f[t - 1], f[t])) / 2 for t in range(1, len(clip))]
+    def consistency(video: Array) -> float:
+        f = [feature(frame) for frame in video]
+        scores = [(cosine(f[0], f[t]) + cosine(f[t - 1], f[t])) / 2 for t in range(1, len(video))]
         return sum(scores) / len(scores)
 
     return [abs(consistency(x) - consistency(y)) for x, y in zip(made, full, strict=True)]

@@ -1,6 +1,6 @@
-"""Every clip metric, with every classic defect planted in it: its kit must notice.
+"""Every video metric, with every classic defect planted in it: its kit must notice.
 
-A defect sits behind the metric's own checks, so that refusing bad clips alone does not catch it.
+A defect sits behind the metric's own checks, so that refusing bad videos alone does not catch it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from otcache_core import OtcacheError
 from otcache_core.contracts import VideoMetric
 
 sys.path.insert(0, str(Path(__file__).parent))
-import clip_kits
+import video_kits
 
 Array = NDArray[np.floating]
 Change = Callable[[Array, Array], tuple[Array, Array]]
@@ -29,13 +29,13 @@ Change = Callable[[Array, Array], tuple[Array, Array]]
 
 
 def wrapped_difference(x: Array, y: Array) -> tuple[Array, Array]:
-    """The difference of two clips is taken in bytes, where 3 - 5 is 254."""
+    """The difference of two videos is taken in bytes, where 3 - 5 is 254."""
     a, b = (np.round(255 * v).astype(np.uint8) for v in (x, y))
     return np.clip(y + (a - b) / 255.0, 0.0, 1.0), y
 
 
 def white_to_black(x: Array, y: Array) -> tuple[Array, Array]:
-    """Clips are made bytes by a factor of 256, and white becomes 256, which is 0."""
+    """Videos are made bytes by a factor of 256, and white becomes 256, which is 0."""
     return ((256 * x).astype(np.int64) % 256) / 255.0, y
 
 
@@ -45,7 +45,7 @@ def another_range(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def blue_first(x: Array, y: Array) -> tuple[Array, Array]:
-    """One clip comes from a library that puts blue first."""
+    """One video comes from a library that puts blue first."""
     return x[..., ::-1], y
 
 
@@ -54,8 +54,8 @@ def blue_first_in_both(x: Array, y: Array) -> tuple[Array, Array]:
     return x[..., ::-1], y[..., ::-1]
 
 
-def clips_off_by_one(x: Array, y: Array) -> tuple[Array, Array]:
-    """Each clip meets the partner of the one before it."""
+def videos_off_by_one(x: Array, y: Array) -> tuple[Array, Array]:
+    """Each video meets the partner of the one before it."""
     return np.roll(x, 1, axis=0), y
 
 
@@ -65,12 +65,12 @@ def frames_off_by_one(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def time_as_batch(x: Array, y: Array) -> tuple[Array, Array]:
-    """The axis of clips is taken for time, and time for the axis of clips."""
+    """The axis of videos is taken for time, and time for the axis of videos."""
     return x.swapaxes(0, 1), y.swapaxes(0, 1)
 
 
 def time_into_batch(x: Array, y: Array) -> tuple[Array, Array]:
-    """The same, flattened and folded again: a clip is made of frames of others."""
+    """The same, flattened and folded again: a video is made of frames of others."""
     return x.swapaxes(0, 1).reshape(x.shape), y.swapaxes(0, 1).reshape(y.shape)
 
 
@@ -90,7 +90,7 @@ DEFECTS: dict[Change, str] = {
     another_range: "the_known_answer",
     blue_first: "the_known_answer",
     blue_first_in_both: "the_known_answer",
-    clips_off_by_one: "values_do_not_depend_on_the_batch",
+    videos_off_by_one: "values_do_not_depend_on_the_batch",
     frames_off_by_one: "identical_inputs_are_best",
     time_as_batch: "one_number_a_pair",
     time_into_batch: "values_do_not_depend_on_the_batch",
@@ -98,7 +98,7 @@ DEFECTS: dict[Change, str] = {
     first_frame_lost: "every_frame_counts",
 }
 
-#: Where the value is the same by design: all channels count alike, in the made clip at least.
+#: Where the value is the same by design: all channels count alike, in the made video at least.
 NO_DEFECT = {
     ("flicker", blue_first_in_both),
     ("warping-error", blue_first),
@@ -115,17 +115,17 @@ class Planted:
     metric: VideoMetric
     change: Change
 
-    def __call__(self, clips: Array, reference: Array) -> Array:
-        self.metric(clips, reference)  # it refuses what it refuses
-        return self.metric(*self.change(clips, reference))
+    def __call__(self, videos: Array, reference: Array) -> Array:
+        self.metric(videos, reference)  # it refuses what it refuses
+        return self.metric(*self.change(videos, reference))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.metric, name)
 
 
 def breaks(name: str, change: Change, law: str) -> bool:
-    """Whether a metric with a defect breaks a law of its kit; to refuse good clips is to break it."""
-    kit = clip_kits.KITS[name]
+    """Whether a metric with a defect breaks a law of its kit; to refuse good videos is to break it."""
+    kit = video_kits.KITS[name]
     planted = Planted(kit().make_metric(), change)
     defective = type("Kit", (kit,), {"make_metric": lambda self: planted})()
     try:
@@ -136,14 +136,14 @@ def breaks(name: str, change: Change, law: str) -> bool:
 
 
 @pytest.mark.parametrize("change", DEFECTS, ids=lambda change: change.__name__)
-@pytest.mark.parametrize("name", clip_kits.KITS)
+@pytest.mark.parametrize("name", video_kits.KITS)
 def test_a_planted_defect_is_caught(name: str, change: Change) -> None:
     harmless = (name, change) in NO_DEFECT
     assert breaks(name, change, DEFECTS[change]) != harmless
 
 
 @pytest.mark.parametrize("law", sorted(set(DEFECTS.values())))
-@pytest.mark.parametrize("name", clip_kits.KITS)
+@pytest.mark.parametrize("name", video_kits.KITS)
 def test_without_a_defect_no_law_is_broken(name: str, law: str) -> None:
     """So what is caught above is the defect, not the planting."""
-    assert not breaks(name, lambda clips, reference: (clips, reference), law)
+    assert not breaks(name, lambda videos, reference: (videos, reference), law)

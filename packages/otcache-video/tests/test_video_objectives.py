@@ -1,4 +1,4 @@
-"""The evaluator judges schedules of a video pipeline by its clips."""
+"""The evaluator judges schedules of a video pipeline by its videos."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def pipe() -> Any:
     return made
 
 
-def test_objectives_of_clips_are_pooled_or_averaged_over_frames(pipe: Any) -> None:
+def test_objectives_of_videos_are_pooled_or_averaged_over_frames(pipe: Any) -> None:
     probe = TorchProbe()
     full = probe.sample(pipe, REQUEST)
     assert full.shape == (2, 5, 32, 32, 3)

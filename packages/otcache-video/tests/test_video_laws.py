@@ -21,8 +21,8 @@ from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
 from otcache_video.metrics.motion import STILL, Flicker, MotionMagnitude, WarpingError
 
 sys.path.insert(0, str(Path(__file__).parent))
-import clip_kits
-from clip_kits import alternating, gliding, pattern
+import video_kits
+from video_kits import alternating, gliding, pattern
 
 Array = NDArray[np.float64]
 FULL = gliding(1.0, frames=9)
@@ -53,11 +53,11 @@ def test_an_error_that_stays_does_not_flicker() -> None:
     assert metric_values(Rmse(), (FULL + stain)[None], FULL[None])[0] > 0.02
 
 
-def test_a_frozen_clip_flickers_by_the_reference_s_own_changes() -> None:
+def test_a_frozen_video_flickers_by_the_reference_s_own_changes() -> None:
     assert value(Flicker(), FROZEN) == pytest.approx(root_mean_square(np.diff(FULL, axis=0)))
 
 
-def test_a_late_clip_flickers_by_the_second_differences() -> None:
+def test_a_late_video_flickers_by_the_second_differences() -> None:
     """x_t = y_{t+1}: the error's change is y_{t+2} - 2 y_{t+1} + y_t."""
     second = np.diff(gliding(1.0, frames=10), n=2, axis=0)
     assert value(Flicker(), LATE) == pytest.approx(root_mean_square(second))
@@ -65,7 +65,7 @@ def test_a_late_clip_flickers_by_the_second_differences() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(2, 6), st.integers(0, 2**31))
-def test_flicker_is_bounded_by_the_clip_s_rmse(frames: int, seed: int) -> None:
+def test_flicker_is_bounded_by_the_video_s_rmse(frames: int, seed: int) -> None:
     x, y = np.random.default_rng(seed).random((2, 2, frames, 4, 5, 3))
     bound = 2 * np.sqrt(frames / (frames - 1)) * metric_values(Rmse(), x, y)
     assert (Flicker()(x, y) <= bound + 1e-12).all()
@@ -83,21 +83,21 @@ def test_flicker_is_a_distance_up_to_what_stays(seed: int) -> None:
 # -- temporal LPIPS --------------------------------------------------------------------------------
 
 
-def test_a_frozen_clip_lacks_the_reference_s_perceptual_changes() -> None:
-    wanted = clip_kits.steps(FULL).mean()
+def test_a_frozen_video_lacks_the_reference_s_perceptual_changes() -> None:
+    wanted = video_kits.steps(FULL).mean()
     assert value(TemporalLpips(), FROZEN) == pytest.approx(wanted, rel=1e-3)
 
 
-def test_a_clip_that_shows_each_frame_twice_changes_every_other_step() -> None:
+def test_a_video_that_shows_each_frame_twice_changes_every_other_step() -> None:
     stutter = FULL[[0, 0, 1, 1, 2, 2, 3, 3, 4]]
-    changes = clip_kits.steps(FULL)
+    changes = video_kits.steps(FULL)
     made = [0, changes[0], 0, changes[1], 0, changes[2], 0, changes[3]]
     wanted = np.abs(made - changes).mean()
     assert value(TemporalLpips(), stutter) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_temporal_lpips_is_the_same_both_ways() -> None:
-    made, full = clip_kits.tinted(speeds=(2.0, 0.5))
+    made, full = video_kits.tinted(speeds=(2.0, 0.5))
     there = TemporalLpips()(made, full)
     np.testing.assert_allclose(TemporalLpips()(full, made), there, rtol=1e-9)
     np.testing.assert_allclose(TemporalLpips()(made[:, ::-1], full[:, ::-1]), there, rtol=1e-4)
@@ -115,7 +115,7 @@ def test_alternating_brightness_warps_by_twice_its_amplitude_where_nothing_moves
     assert found == pytest.approx(2 * amount, abs=1e-9)
 
 
-def test_a_frozen_clip_differs_from_itself_along_the_reference_s_motion() -> None:
+def test_a_frozen_video_differs_from_itself_along_the_reference_s_motion() -> None:
     """One pixel to the right: v(p) - v(p + 1), in the pattern's own formula."""
     still, ahead = pattern(np.array([0.0, -1.0]))
     wanted = root_mean_square(0.45 * (still - ahead))
@@ -128,7 +128,7 @@ def test_half_the_speed_is_half_a_pixel_off_the_reference_s_motion() -> None:
     assert value(WarpingError(), HALF_SPEED) == pytest.approx(wanted, rel=0.08)
 
 
-def test_a_late_clip_keeps_to_the_reference_s_motion() -> None:
+def test_a_late_video_keeps_to_the_reference_s_motion() -> None:
     assert value(WarpingError(), LATE) < 1e-3
     assert value(Flicker(), LATE) > 0.05
 
@@ -154,7 +154,7 @@ def test_the_ratio_of_motion_is_that_of_speeds(made: Array, speed: float, tolera
     assert value(MotionMagnitude(), made) == pytest.approx(wanted, abs=tolerance)
 
 
-def test_which_of_two_clips_moves_more_does_not_matter() -> None:
+def test_which_of_two_videos_moves_more_does_not_matter() -> None:
     there, back = value(MotionMagnitude(), HALF_SPEED), value(MotionMagnitude(), FULL, HALF_SPEED)
     assert there == pytest.approx(back)
 
@@ -163,7 +163,7 @@ def test_motion_backwards_is_as_much_motion() -> None:
     assert value(MotionMagnitude(), FULL[::-1]) < 0.01
 
 
-def test_two_still_clips_move_alike() -> None:
+def test_two_still_videos_move_alike() -> None:
     other = np.repeat(moving(1, 1, (48, 48, 3))[0], 9, axis=0)
     assert value(MotionMagnitude(), FROZEN, other) == pytest.approx(0.0, abs=1e-9)
 
@@ -171,7 +171,7 @@ def test_two_still_clips_move_alike() -> None:
 # -- subject consistency ---------------------------------------------------------------------------
 
 
-def test_a_frozen_clip_has_the_consistency_that_the_reference_lacks() -> None:
+def test_a_frozen_video_has_the_consistency_that_the_reference_lacks() -> None:
     """S = 1: against itself with one frame of noise, whose similarity s to the others is in two of
     eight steps to the frame before, and in one of eight to the first."""
     strange = FROZEN.copy()
@@ -184,7 +184,7 @@ def test_a_frozen_clip_has_the_consistency_that_the_reference_lacks() -> None:
     assert value(SubjectConsistency(), FROZEN, strange) == pytest.approx(found)
 
 
-def test_another_subject_in_mid_clip_is_less_consistent_than_flicker() -> None:
+def test_another_subject_in_mid_video_is_less_consistent_than_flicker() -> None:
     changed = FULL.copy()
     changed[5:] = moving(2, 9, (48, 48, 3))[1, 5:]
     flickering = alternating(FULL, 0.02)
@@ -198,14 +198,14 @@ def test_another_subject_in_mid_clip_is_less_consistent_than_flicker() -> None:
 def test_a_missing_dino_is_named() -> None:
     with pytest.raises(OtcacheError, match="DINO model must be a folder, got 'nowhere'"):
         SubjectConsistency("nowhere")
-    SubjectConsistency(clip_kits.dino_folder())
+    SubjectConsistency(video_kits.dino_folder())
 
 
 # -- image metrics ---------------------------------------------------------------------------------
 
 
-def test_image_metrics_of_clips_against_scikit_image() -> None:
-    made, full = clip_kits.tinted(speeds=(2.0, 0.5))
+def test_image_metrics_of_videos_against_scikit_image() -> None:
+    made, full = video_kits.tinted(speeds=(2.0, 0.5))
     psnr, ssim = metric_values(Psnr(), made, full), metric_values(Ssim(), made, full)
     for k, (x, y) in enumerate(zip(made, full, strict=True)):
         assert psnr[k] == pytest.approx(peak_signal_noise_ratio(y, x, data_range=1.0))
@@ -218,8 +218,8 @@ def test_image_metrics_of_clips_against_scikit_image() -> None:
         np.testing.assert_allclose(per_frame(Ssim(), made, full)[k], frames)
 
 
-def test_lpips_of_a_clip_is_the_mean_over_its_frames() -> None:
-    made, full = clip_kits.tinted(speeds=(2.0, 0.5))
+def test_lpips_of_a_video_is_the_mean_over_its_frames() -> None:
+    made, full = video_kits.tinted(speeds=(2.0, 0.5))
     frames = [Lpips()(made[:, t], full[:, t]) for t in range(made.shape[1])]
     np.testing.assert_allclose(
         metric_values(Lpips(), made, full), np.mean(frames, axis=0), rtol=1e-4
@@ -232,13 +232,13 @@ def test_lpips_of_a_clip_is_the_mean_over_its_frames() -> None:
 @pytest.mark.remedy("a change over time needs two; compare single frames by an image metric")
 def test_a_single_frame_is_a_picture() -> None:
     single = np.full((2, 1, 48, 48, 3), 0.5)
-    for name in clip_kits.KITS:
+    for name in video_kits.KITS:
         with pytest.raises(OtcacheError, match="compare single frames by an image metric"):
-            clip_kits.KITS[name]().make_metric()(single, single)
+            video_kits.KITS[name]().make_metric()(single, single)
     assert Ssim()(single[:, 0], single[:, 0]) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", clip_kits.KITS)
+@pytest.mark.parametrize("name", video_kits.KITS)
 @pytest.mark.parametrize(
     ("cut", "message"),
     [
@@ -247,22 +247,22 @@ def test_a_single_frame_is_a_picture() -> None:
         (np.s_[:0], r"shape must be \(n, frames, height, width, 3\)"),
     ],
 )
-def test_bad_clips_are_named(name: str, cut: object, message: str) -> None:
-    metric, clips = clip_kits.KITS[name]().make_metric(), np.full((2, 3, 48, 48, 3), 0.5)[cut]
+def test_bad_videos_are_named(name: str, cut: object, message: str) -> None:
+    metric, videos = video_kits.KITS[name]().make_metric(), np.full((2, 3, 48, 48, 3), 0.5)[cut]
     with pytest.raises(OtcacheError, match=message):
-        metric(clips, clips)
+        metric(videos, videos)
 
 
-@pytest.mark.parametrize("name", [name for name in clip_kits.KITS if name != "flicker"])
+@pytest.mark.parametrize("name", [name for name in video_kits.KITS if name != "flicker"])
 def test_too_small_frames_are_named(name: str) -> None:
-    metric, clips = clip_kits.KITS[name]().make_metric(), np.full((2, 3, 6, 48, 3), 0.5)
+    metric, videos = video_kits.KITS[name]().make_metric(), np.full((2, 3, 6, 48, 3), 0.5)
     with pytest.raises(OtcacheError, match="height and width must be at least"):
-        metric(clips, clips)
+        metric(videos, videos)
 
 
-@pytest.mark.parametrize("name", clip_kits.KITS)
+@pytest.mark.parametrize("name", video_kits.KITS)
 def test_another_number_of_frames_is_named(name: str) -> None:
-    metric, clips = clip_kits.KITS[name]().make_metric(), np.full((2, 4, 48, 48, 3), 0.5)
-    wanted = r"clips' shape must be the reference's \(2, 4, 48, 48, 3\), got \(2, 3,"
+    metric, videos = video_kits.KITS[name]().make_metric(), np.full((2, 4, 48, 48, 3), 0.5)
+    wanted = r"videos' shape must be the reference's \(2, 4, 48, 48, 3\), got \(2, 3,"
     with pytest.raises(OtcacheError, match=wanted):
-        metric(clips[:, :3], clips)
+        metric(videos[:, :3], videos)
