@@ -59,7 +59,7 @@ def refused() -> dict[str, str]:
     """What is said where a library is needed."""
     from otcache_core.errors import OtcacheError
     from otcache_core.plugins import Registry
-    from otcache_diffusers.metrics.real_images import read_pictures
+    from otcache_diffusers.metrics.real_images import read_images
     from otcache_diffusers.recording.probe import TorchProbe
 
     folder = Path(tempfile.mkdtemp())
@@ -69,7 +69,7 @@ def refused() -> dict[str, str]:
         "ssim": lambda: Registry().create("metrics", "ssim"),
         "demo": lambda: Registry().create("demos", "image").load(),
         "folder": lambda: TorchProbe().open(str(folder)),
-        "pictures": lambda: next(read_pictures(folder)),
+        "pictures": lambda: next(read_images(folder)),
     }
     found = {}
     for name, ask in asked.items():

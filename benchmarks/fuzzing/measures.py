@@ -17,7 +17,7 @@ from otcache.estimating import estimate
 from otcache.pipelines import read_samples
 from otcache_diffusers.metrics.backbones import BLOCKS, Vgg16
 from otcache_diffusers.metrics.frechet import FeatureMoments
-from otcache_diffusers.metrics.real_images import read_pictures
+from otcache_diffusers.metrics.real_images import read_images
 
 SHIPPED = Path(str(files("otcache_diffusers") / "demo_model" / "real_moments.safetensors"))
 FLUX = {
@@ -57,7 +57,7 @@ def make_images(folder: Path) -> list[Path]:
 def use_images(path: Path) -> None:
     """Each as a metric reads it."""
     other = path.suffix in (".npy", ".npz")
-    for batch in () if path.suffix == ".jsonl" else read_pictures(path if other else path.parent):
+    for batch in () if path.suffix == ".jsonl" else read_images(path if other else path.parent):
         assert batch.shape[-1] == 3
     read_samples(path.with_name("rows.jsonl"))
 

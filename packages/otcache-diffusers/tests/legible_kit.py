@@ -23,10 +23,10 @@ BARS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
 
 def bars(letter: str, ink: tuple[float, ...] = BLACK, paper: tuple[float, ...] = WHITE) -> Array:
     """A letter of rectangles, as sans-serif capitals are; an empty text leaves the paper plain."""
-    picture = np.full((64, 64, 3), paper)
+    image = np.full((64, 64, 3), paper)
     for top, bottom, left, right in BARS[letter]:
-        picture[top:bottom, left:right] = ink
-    return picture
+        image[top:bottom, left:right] = ink
+    return image
 
 
 class LegibleKit(MetricConformance):
@@ -50,8 +50,8 @@ class LegibleKit(MetricConformance):
     def letters(self) -> Array:
         return np.stack([bars(letter) for letter in "TLHE"])
 
-    def test_no_pictures_are_better_than_identical_ones(self) -> None:
-        metric, clean = self.make_metric(), self._pictures()
+    def test_no_images_are_better_than_identical_ones(self) -> None:
+        metric, clean = self.make_metric(), self._clean()
         np.testing.assert_array_equal(metric(clean, clean), 1.0)
         assert (metric(self._noisy(0.05), clean) <= 1.0).all()
 

@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 VGG_BLOCKS = (2, 2, 3, 3, 3)
 
 
-# -- pictures --------------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------
 
 
 def golden_pair(side: int) -> tuple[Array, Array]:
@@ -45,7 +45,7 @@ def golden_pair(side: int) -> tuple[Array, Array]:
 
 
 def flat_pair(size: int = 64) -> tuple[Array, Array]:
-    """Two pairs of flat coloured pictures."""
+    """Two pairs of flat coloured images."""
     colours = np.array([[[0.9, 0.5, 0.2], [0.6, 0.5, 0.1]], [[1.0, 0.0, 0.4], [0.2, 0.3, 0.4]]])
     x, y = (np.broadcast_to(colours[:, k, None, None], (2, size, size, 3)).copy() for k in (0, 1))
     return x, y
@@ -69,13 +69,13 @@ def pool(x: Array, size: int) -> Array:
     return pooled
 
 
-def network_input(picture: Array) -> Array:
-    scaled: Array = (2 * picture - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
+def network_input(image: Array) -> Array:
+    scaled: Array = (2 * image - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450]
     return scaled
 
 
-def alex_features(picture: Array, weights: dict[str, Array]) -> list[Array]:
-    x, layers = network_input(picture), []
+def alex_features(image: Array, weights: dict[str, Array]) -> list[Array]:
+    x, layers = network_input(image), []
     for layer in range(5):
         if layer in (1, 2):
             x = pool(x, 3)
@@ -86,8 +86,8 @@ def alex_features(picture: Array, weights: dict[str, Array]) -> list[Array]:
     return layers
 
 
-def vgg_features(picture: Array, weights: dict[str, Array]) -> list[Array]:
-    x, layers, layer = network_input(picture), [], 0
+def vgg_features(image: Array, weights: dict[str, Array]) -> list[Array]:
+    x, layers, layer = network_input(image), [], 0
     for block, count in enumerate(VGG_BLOCKS):
         x = pool(x, 2) if block else x
         for _ in range(count):
@@ -99,7 +99,7 @@ def vgg_features(picture: Array, weights: dict[str, Array]) -> list[Array]:
 
 
 def distance_on(x: list[Array], y: list[Array], weights: dict[str, Array]) -> float:
-    """LPIPS of two pictures' features, by its formula."""
+    """LPIPS of two images' features, by its formula."""
     total = 0.0
     for layer, (a, b) in enumerate(zip(x, y, strict=True)):
         a, b = (f / (np.linalg.norm(f, axis=-1, keepdims=True) + 1e-10) for f in (a, b))
@@ -170,7 +170,7 @@ class PsnrKit(MetricConformance):
 
 
 def luminance(exponent: float = 1.0) -> Array:
-    """Flat pictures have no structure: what is left is (2ab + C1) / (a^2 + b^2 + C1), C1 = 1e-4."""
+    """Flat images have no structure: what is left is (2ab + C1) / (a^2 + b^2 + C1), C1 = 1e-4."""
     x, y = (v[:, 0, 0] for v in flat_pair())
     similarity: Array = ((2 * x * y + 1e-4) / (x**2 + y**2 + 1e-4)) ** exponent
     return similarity.mean(axis=-1)
@@ -206,7 +206,7 @@ class HaarPsiKit(MetricConformance):
 
     def known_answer(self) -> KnownAnswer:
         """``haar_psi_numpy`` of the authors' haarPsi.py (github.com/rgcda/haarpsi, 3b9599b) on these
-        pictures times 255, scipy 1.17.1, numpy 2.4.6."""
+        images times 255, scipy 1.17.1, numpy 2.4.6."""
         return KnownAnswer(golden_pair(64), [0.49379277391613796, 0.336391679710901], rtol=1e-12)
 
 
@@ -260,7 +260,7 @@ class FrechetKit(SetMetricConformance):
 
 @cache
 def real_file() -> Path:
-    """Sixteen pictures that stand for real ones."""
+    """Sixteen images that stand for real ones."""
     path = Path(scratch()) / "real.npy"
     np.save(path, np.concatenate([*(golden_pair(64)), waves(12, (64, 64, 3))]))
     return path
@@ -270,8 +270,8 @@ def real_file() -> Path:
 def _frechet_distance() -> float:
     from scipy.linalg import sqrtm
 
-    def rows(pictures: Array) -> Array:
-        deepest = [alex_features(p, alex_weights())[-1].reshape(-1, 256) for p in pictures]
+    def rows(images: Array) -> Array:
+        deepest = [alex_features(p, alex_weights())[-1].reshape(-1, 256) for p in images]
         return np.concatenate(deepest)
 
     real, made = rows(np.load(real_file())), rows(waves(8, (64, 64, 3))[:, ::-1] / 0.8)
@@ -289,9 +289,9 @@ class ClipScoreKit(PromptMetricConformance):
         return ClipScore(clip())
 
     def known_answer(self) -> KnownAnswer:
-        """The model's own logits over its temperature, of pictures normalised by hand."""
-        pictures = golden_pair(tiny_scorers.SIDE)[0]
-        return KnownAnswer((pictures, self.prompts[:2]), _clip_cosines(self.prompts[:2]), rtol=1e-4)
+        """The model's own logits over its temperature, of images normalised by hand."""
+        images = golden_pair(tiny_scorers.SIDE)[0]
+        return KnownAnswer((images, self.prompts[:2]), _clip_cosines(self.prompts[:2]), rtol=1e-4)
 
 
 @cache
@@ -324,12 +324,12 @@ class ImageRewardKit(PromptMetricConformance):
 
     def known_answer(self) -> KnownAnswer:
         """What ImageReward 1.5's own towers and head (with transformers 4.35.2, torch 2.13) give for
-        the checkpoint of ``tiny_scorers.reward_state``, its ``score`` from the normalised picture
+        the checkpoint of ``tiny_scorers.reward_state``, its ``score`` from the normalised image
         on."""
         prompts = ("a red circle", "a small cat on a Blue background")
-        pictures = golden_pair(tiny_scorers.SIDE)[0]
+        images = golden_pair(tiny_scorers.SIDE)[0]
         value = [-0.21951906383037567, 0.1840377151966095]
-        return KnownAnswer((pictures, prompts), value, rtol=1e-4)
+        return KnownAnswer((images, prompts), value, rtol=1e-4)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms, and every way to give it real pictures."""
+"""The Fréchet distance against closed forms, and every way to give it real images."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def test_moments_in_parts_are_those_of_the_whole() -> None:
     np.testing.assert_allclose(covariance, np.cov(rows.T), rtol=1e-8, atol=1e-10)
 
 
-# -- real pictures ---------------------------------------------------------------------------------
+# -- real images ---------------------------------------------------------------------------------
 
 
-def test_the_real_pictures_themselves_are_at_zero_and_a_shift_is_not(tmp_path: Path) -> None:
+def test_the_real_images_themselves_are_at_zero_and_a_shift_is_not(tmp_path: Path) -> None:
     np.save(tmp_path / "real.npy", waves(12, SHAPE))
     metric = Frechet(tmp_path / "real.npy")
     assert metric(waves(12, SHAPE)) == pytest.approx(0.0, abs=1e-6)
@@ -96,12 +96,12 @@ def test_every_way_to_give_them_gives_the_same(tmp_path: Path) -> None:
     pixels = np.round(255 * waves(6, SHAPE)).astype(np.uint8)
     real = pixels / 255.0
     (tmp_path / "folder").mkdir()
-    for i, picture in enumerate(pixels):
-        Image.fromarray(picture).save(tmp_path / "folder" / f"{i}.png")
-    (tmp_path / "folder" / "notes.txt").write_text("no picture")
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
+    (tmp_path / "folder" / "notes.txt").write_text("no image")
     np.save(tmp_path / "bytes.npy", pixels)
     np.save(tmp_path / "floats.npy", real)
-    np.savez(tmp_path / "one.npz", pictures=real.astype(np.float32))
+    np.savez(tmp_path / "one.npz", images=real.astype(np.float32))
     FeatureMoments.of([real[:2], real[2:]]).save(tmp_path / "moments.safetensors")
     made = waves(5, SHAPE)[:, :, ::-1]
     names = ("folder", "bytes.npy", "floats.npy", "one.npz", "moments.safetensors")
@@ -114,12 +114,12 @@ def test_directions_are_the_principal_ones() -> None:
     moments = FeatureMoments.of([waves(4, SHAPE)])
     largest = np.sort(np.linalg.eigvalsh(np.cov(rows.T)))[::-1][:16]
     np.testing.assert_allclose(moments.variances, largest, rtol=1e-6, atol=1e-6)
-    mean, covariance = moments.inside(waves(4, SHAPE))
+    mean, covariance = moments.project(waves(4, SHAPE))
     np.testing.assert_allclose(mean, 0.0, atol=1e-9)
     np.testing.assert_allclose(covariance, np.diag(moments.variances), atol=1e-6)
 
 
-def test_the_demo_ships_moments_of_real_pictures() -> None:
+def test_the_demo_ships_moments_of_real_images() -> None:
     from otcache_diffusers import demo
 
     moments = FeatureMoments.load(demo.folder() / "real_moments.safetensors")
@@ -134,15 +134,13 @@ def test_the_demo_ships_moments_of_real_pictures() -> None:
 # -- bad input -------------------------------------------------------------------------------------
 
 
-@pytest.mark.remedy(
-    "give a folder of pictures, an .npy or .npz array of them, a .safetensors of mom"
-)
-def test_no_real_pictures_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
+@pytest.mark.remedy("give a folder of images, an .npy or .npz array of them, a .safetensors of mom")
+def test_no_real_images_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(OtcacheError, match=r"local path, got none: give a folder .* 'demo'"):
         Frechet()
     with pytest.raises(OtcacheError, match=r"must be a file, got '.*nowhere': give a folder"):
         Frechet(tmp_path / "nowhere")
-    with pytest.raises(FileError, match=r"pictures must be files \(.png, .*got 'none'"):
+    with pytest.raises(FileError, match=r"images must be files \(.png, .*got 'none'"):
         Frechet(tmp_path)(waves(2, SHAPE))
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.png")  # nobody will ever write to it
@@ -156,25 +154,25 @@ def test_no_real_pictures_is_an_error_that_says_what_to_give(tmp_path: Path) -> 
 
 
 @pytest.mark.remedy("a distance depends on the size: resize the real ones")
-@pytest.mark.remedy("{} must be {}, got {}: resize the real pictures")
-def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
+@pytest.mark.remedy("{} must be {}, got {}: resize the real images")
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OtcacheError, match=r"size must be the real ones' \(64, 64\), got \(32, 48"):
         Frechet("demo")(waves(2, (32, 48, 3)))
     real = [Image.new("RGB", (side, 40), "red") for side in (40, 50)]
-    for i, picture in enumerate(real):
-        picture.save(tmp_path / f"{i}.png")
+    for i, image in enumerate(real):
+        image.save(tmp_path / f"{i}.png")
     with pytest.raises(OtcacheError, match=r"1.png must be 40 by 40 pixels, as 0.png, got '50 by"):
         Frechet(tmp_path)(waves(2, SHAPE))
-    for i, picture in enumerate(real):
-        picture.resize((48, 32)).save(tmp_path / f"{i}.png")
+    for i, image in enumerate(real):
+        image.resize((48, 32)).save(tmp_path / f"{i}.png")
     assert Frechet(tmp_path)(waves(2, (32, 48, 3))) > 0
 
 
-def test_one_picture_is_no_distribution(tmp_path: Path) -> None:
+def test_one_image_is_no_distribution(tmp_path: Path) -> None:
     with pytest.raises(OtcacheError, match="at least 2"):
         Frechet("demo")(waves(1, SHAPE))
     np.save(tmp_path / "one.npy", waves(1, SHAPE))
-    with pytest.raises(OtcacheError, match="real pictures must be at least 2, got 1"):
+    with pytest.raises(OtcacheError, match="real images must be at least 2, got 1"):
         Frechet(tmp_path / "one.npy")(waves(2, SHAPE))
 
 
@@ -190,17 +188,17 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         Frechet(two)(made)
     wide = tmp_path / "wide.npy"
     np.save(wide, 255 * made)
-    with pytest.raises(OtcacheError, match=r"wide.npy: pictures' values must be .*divide 8-bit"):
+    with pytest.raises(OtcacheError, match=r"wide.npy: images' values must be .*divide 8-bit"):
         Frechet(wide)(made)
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(FileError, match=r"a.png: not a readable picture"):
-        Frechet(tmp_path / "pictures")(made)
-    Image.new("RGB", (64, 64)).save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    with pytest.raises(FileError, match=r"a.png: not a readable image"):
+        Frechet(tmp_path / "images")(made)
+    Image.new("RGB", (64, 64)).save(tmp_path / "images" / "a.png")
     with pytest.MonkeyPatch.context() as small:
         small.setattr(Image, "MAX_IMAGE_PIXELS", 64)  # Pillow refuses what may be a bomb
-        with pytest.raises(FileError, match=r"a.png: not a readable picture: .*exceeds limit"):
-            Frechet(tmp_path / "pictures")(made)
+        with pytest.raises(FileError, match=r"a.png: not a readable image: .*exceeds limit"):
+            Frechet(tmp_path / "images")(made)
     other = tmp_path / "other.safetensors"
     from otcache_core.storage.array_files import save_arrays
 

@@ -1,4 +1,4 @@
-"""The glyph reader reads renderings and the demo's pictures, and `legible` is agreement on them."""
+"""The glyph reader reads renderings and the demo's images, and `legible` is agreement on them."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def drawn(glyph: str, ink: int = 3, paper: int = 4, at: tuple[int, int] = (32, 3
 
 
 def run(texts: Sequence[str], steps: int) -> Array:
-    pictures = demo.load()(
+    images = demo.load()(
         list(texts),
         num_inference_steps=steps,
         generator=[torch.Generator().manual_seed(i) for i in range(len(texts))],
         **demo.CALL | {"negative_prompt": [""] * len(texts)},
     ).images
-    return np.stack([np.asarray(picture, dtype=np.float64) / 255 for picture in pictures])
+    return np.stack([np.asarray(image, dtype=np.float64) / 255 for image in images])
 
 
 @pytest.mark.parametrize(("ink", "paper"), [(3, 4), (1, 2), (2, 0)])
 def test_every_glyph_is_read_as_it_was_set(ink: int, paper: int) -> None:
-    pictures = np.stack([drawn(glyph, ink, paper) for glyph in CLASSES])
-    assert GlyphReader().read(pictures) == CLASSES
+    images = np.stack([drawn(glyph, ink, paper) for glyph in CLASSES])
+    assert GlyphReader().read(images) == CLASSES
 
 
 def test_a_glyph_is_read_where_it_stands() -> None:
@@ -69,8 +69,8 @@ def test_two_digits_that_were_swapped_are_caught() -> None:
 
 
 def test_a_glyph_lost_or_made_up_is_a_disagreement() -> None:
-    pictures = np.stack([drawn("K"), drawn("")])
-    assert Legible()(pictures, pictures[::-1]).tolist() == [0.0, 0.0]
+    images = np.stack([drawn("K"), drawn("")])
+    assert Legible()(images, images[::-1]).tolist() == [0.0, 0.0]
 
 
 def test_colour_and_place_do_not_matter() -> None:
@@ -86,15 +86,15 @@ def test_a_drowned_glyph_is_none_of_them() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 32, 32, 3), (1, 128, 128, 3), (1, 64, 96, 3)])
 def test_other_sizes_are_refused_with_advice(shape: tuple[int, ...]) -> None:
-    pictures = np.full(shape, 0.5)
+    images = np.full(shape, 0.5)
     with pytest.raises(OtcacheError, match=r"must be \(n, 64, 64, 3\), got .*averaged over blocks"):
-        Legible()(pictures, pictures)
+        Legible()(images, images)
 
 
 def test_the_network_is_its_formula() -> None:
     weights = load(PACKED.read_bytes())
-    picture = np.random.default_rng(0).random((64, 64, 3))
-    x = 2 * picture.transpose(2, 0, 1) - 1
+    image = np.random.default_rng(0).random((64, 64, 3))
+    x = 2 * image.transpose(2, 0, 1) - 1
     for layer in range(4):
         kernel = weights[f"conv{layer}.weight"].astype(np.float64)
         k = kernel.shape[-1]
@@ -106,7 +106,7 @@ def test_the_network_is_its_formula() -> None:
         x = np.maximum(x * scale + shift, 0)
     wanted = weights["head.weight"].astype(np.float64) @ x.ravel() + weights["head.bias"]
     tensors = {name: torch.from_numpy(w.astype(np.float32)) for name, w in weights.items()}
-    pixels = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     np.testing.assert_allclose(scores(pixels, tensors)[0].numpy(), wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -121,8 +121,8 @@ def test_noise_that_grows_drowns_more_and_more_glyphs() -> None:
 
 
 def test_batches_do_not_matter() -> None:
-    pictures = np.stack([drawn(glyph) for glyph in "ABCDE"])
-    assert GlyphReader(batch=2).read(pictures) == tuple("ABCDE")
+    images = np.stack([drawn(glyph) for glyph in "ABCDE"])
+    assert GlyphReader(batch=2).read(images) == tuple("ABCDE")
 
 
 def test_weights_are_small_half_precision_and_read_on_the_first_call() -> None:

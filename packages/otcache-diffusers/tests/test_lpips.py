@@ -1,6 +1,6 @@
 """LPIPS against its formula in plain numpy, and against the original project's two examples.
 
-The example pictures belong to the original repository and are not shipped here: point
+The example images belong to the original repository and are not shipped here: point
 OTCACHE_LPIPS_EXAMPLES at its folder ``imgs`` to run that test.
 """
 
@@ -71,13 +71,13 @@ def test_vgg_weights_are_a_local_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(EXAMPLES is None, reason="OTCACHE_LPIPS_EXAMPLES is not set")
-@pytest.mark.parametrize(("picture", "distance"), [("ex_p0.png", 0.7219), ("ex_p1.png", 0.1376)])
-def test_reproduces_the_published_examples(picture: str, distance: float) -> None:
+@pytest.mark.parametrize(("image", "distance"), [("ex_p0.png", 0.7219), ("ex_p1.png", 0.1376)])
+def test_reproduces_the_published_examples(image: str, distance: float) -> None:
     from PIL import Image
 
     folder = Path(str(EXAMPLES))
     x, y = (
         np.asarray(Image.open(folder / name).convert("RGB"), dtype=np.float64)[None] / 255
-        for name in (picture, "ex_ref.png")
+        for name in (image, "ex_ref.png")
     )
     assert Lpips()(x, y) == pytest.approx([distance], abs=2e-4)

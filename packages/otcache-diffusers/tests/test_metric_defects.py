@@ -1,6 +1,6 @@
 """Every metric that is offered, with every classic defect planted in it: its kit must notice.
 
-A defect sits behind the metric's own checks, so that refusing bad pictures alone does not catch it.
+A defect sits behind the metric's own checks, so that refusing bad images alone does not catch it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from otcache_core.plugins import Registry
 from otcache_core.testing import NotApplicable
 
 Array = NDArray[np.floating]
-#: What becomes of a metric's two arguments (pictures and reference, prompts or nothing).
+#: What becomes of a metric's two arguments (images and reference, prompts or nothing).
 Change = Callable[[Any, Any], tuple[Any, Any]]
 
 
@@ -28,13 +28,13 @@ Change = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def wrapped_difference(x: Array, y: Array) -> tuple[Array, Array]:
-    """The difference of two pictures is taken in bytes, where 3 - 5 is 254."""
+    """The difference of two images is taken in bytes, where 3 - 5 is 254."""
     a, b = (np.round(255 * v).astype(np.uint8) for v in (x, y))
     return np.clip(y + (a - b) / 255.0, 0.0, 1.0), y
 
 
 def white_to_black(x: Array, other: Any) -> tuple[Array, Any]:
-    """Pictures are made bytes by a factor of 256, and white becomes 256, which is 0."""
+    """Images are made bytes by a factor of 256, and white becomes 256, which is 0."""
     return ((256 * x).astype(np.int64) % 256) / 255.0, other
 
 
@@ -44,7 +44,7 @@ def another_range(x: Array, other: Any) -> tuple[Array, Any]:
 
 
 def blue_first(x: Array, other: Any) -> tuple[Array, Any]:
-    """One picture comes from a library that puts blue first."""
+    """One image comes from a library that puts blue first."""
     return x[..., ::-1], other
 
 
@@ -54,12 +54,12 @@ def blue_first_in_both(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def off_by_one(x: Array, other: Any) -> tuple[Array, Any]:
-    """Each picture meets the partner of the one before it."""
+    """Each image meets the partner of the one before it."""
     return np.roll(x, 1, axis=0), other
 
 
-def one_left_out(x: Array, other: Any) -> tuple[Array, Any]:
-    """A set has no partners: an index that is off by one loses a picture."""
+def one_omitted(x: Array, other: Any) -> tuple[Array, Any]:
+    """A set has no partners: an index that is off by one loses an image."""
     return x[1:], other
 
 
@@ -82,7 +82,7 @@ DEFECTS: dict[str, dict[Change, str]] = {
         white_to_black: "the_known_answer",
         another_range: "the_known_answer",
         blue_first: "the_known_answer",
-        one_left_out: "every_image_counts",
+        one_omitted: "every_image_counts",
     },
 }
 

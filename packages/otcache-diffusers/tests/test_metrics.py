@@ -42,7 +42,7 @@ def test_psnr_of_unrelated_uniform_noise() -> None:
     assert Psnr()(noise(1, 128), noise(1, 128, seed=1)) == pytest.approx(10 * np.log10(6), abs=0.05)
 
 
-def test_ssim_of_flat_pictures_keeps_the_luminance_term() -> None:
+def test_ssim_of_flat_images_keeps_the_luminance_term() -> None:
     # No variance: the second factor is C2 / C2, the first (2ab + C1) / (a^2 + b^2 + C1).
     expected = (2 * 0.8 * 0.4 + 1e-4) / (0.8**2 + 0.4**2 + 1e-4)
     assert Ssim()(flat(0.8), flat(0.4)) == pytest.approx([expected], rel=1e-9)
@@ -62,7 +62,7 @@ def test_ssim_of_one_window_is_the_formula() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_identical_pictures(metric: type[QualityMetric]) -> None:
+def test_identical_images(metric: type[QualityMetric]) -> None:
     best = {"rmse": 0.0, "lpips": 0.0, "ssim": 1.0, "psnr": np.inf}[metric.name]
     assert metric()(noise(), noise()) == pytest.approx([best, best])
 
@@ -80,15 +80,15 @@ def test_more_noise_is_worse_and_pairs_stay_paired(metric: type[QualityMetric]) 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_swapped_channels_cost_quality(metric: type[QualityMetric]) -> None:
-    picture = noise() * np.array([1.0, 0.5, 0.1])
-    value, best = metric()(picture[..., ::-1], picture), metric()(picture, picture)
+    image = noise() * np.array([1.0, 0.5, 0.1])
+    value, best = metric()(image[..., ::-1], image), metric()(image, image)
     assert np.all(value < best if metric().higher_is_better else value > best + 0.01)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_pairing_off_by_one_costs_quality(metric: type[QualityMetric]) -> None:
-    pictures = noise(3)
-    value, best = metric()(np.roll(pictures, 1, axis=0), pictures), metric()(pictures, pictures)
+    images = noise(3)
+    value, best = metric()(np.roll(images, 1, axis=0), images), metric()(images, images)
     assert np.all(value < best if metric().higher_is_better else value > best + 0.01)
 
 
@@ -105,15 +105,15 @@ BAD = {
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("defect", BAD)
-def test_bad_pictures_are_refused(metric: type[QualityMetric], defect: str) -> None:
+def test_bad_images_are_refused(metric: type[QualityMetric], defect: str) -> None:
     images, message = BAD[defect]
     with pytest.raises(OtcacheError, match=message if defect != "another count" else "shape"):
         metric()(images, noise())
 
 
-@pytest.mark.remedy("divide 8-bit pictures by 255, and map [-1, 1] to [0, 1] by (x + 1) / 2")
+@pytest.mark.remedy("divide 8-bit images by 255, and map [-1, 1] to [0, 1] by (x + 1) / 2")
 @pytest.mark.remedy("make them by a pipeline in float32 or bfloat16")
-def test_what_is_advised_for_bad_pictures_makes_them_good() -> None:
+def test_what_is_advised_for_bad_images_makes_them_good() -> None:
     good = noise()
     with np.errstate(all="ignore"):  # 1e6 is beyond what float16 holds
         half, single = ((good * 1e6).astype(t) / t(1e6) for t in (np.float16, np.float32))
@@ -130,7 +130,7 @@ def test_what_is_advised_for_bad_pictures_makes_them_good() -> None:
 
 @pytest.mark.remedy("make larger ones, or calibrate with Recipe(objective='rmse')")
 @pytest.mark.parametrize("metric", [Ssim, Lpips])
-def test_too_small_pictures_are_refused(metric: type[QualityMetric]) -> None:
+def test_too_small_images_are_refused(metric: type[QualityMetric]) -> None:
     small, larger = noise(1, 8), noise(1, 31)
     with pytest.raises(OtcacheError, match="height and width must be at least"):
         metric()(small, small)
@@ -138,6 +138,6 @@ def test_too_small_pictures_are_refused(metric: type[QualityMetric]) -> None:
     assert Rmse()(small, small) == 0
 
 
-def test_float32_pictures_are_compared_in_float64() -> None:
+def test_float32_images_are_compared_in_float64() -> None:
     x, y = noise().astype(np.float32), noise(seed=1).astype(np.float32)
     assert Rmse()(x, y).tolist() == Rmse()(x.astype(np.float64), y.astype(np.float64)).tolist()

@@ -31,13 +31,13 @@ def test_pixels_are_those_of_pillow_s_bicubic(height: int, width: int) -> None:
     np.testing.assert_allclose(found, cut, atol=1.5 / 255)
 
 
-def test_a_picture_of_the_right_size_is_only_normalised() -> None:
+def test_an_image_of_the_right_size_is_only_normalised() -> None:
     x = waves(2, (32, 32, 3))
     expected = ((x - MEAN) / STD).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(clip_pixels(x, 32, CPU).numpy(), expected, atol=1e-6)
 
 
-def test_the_middle_of_a_wide_picture_is_seen() -> None:
+def test_the_middle_of_a_wide_image_is_seen() -> None:
     x = np.zeros((1, 32, 96, 3))
     x[:, :, 32:64] = 1.0
     white = ((1.0 - np.array(MEAN)) / STD)[None, :, None, None] * np.ones((1, 3, 32, 32))
@@ -47,9 +47,9 @@ def test_the_middle_of_a_wide_picture_is_seen() -> None:
 @pytest.mark.parametrize("name", ["clip-score", "image-reward"])
 def test_a_prompt_longer_than_the_model_reads_is_cut(name: str) -> None:
     metric = metric_kits.KITS[name]().make_metric()
-    pictures = np.repeat(waves(1, (32, 32, 3)), 2, axis=0)
+    images = np.repeat(waves(1, (32, 32, 3)), 2, axis=0)
     long = "a red circle on a blue background " * 20
-    values = metric(pictures, [long, long + "a small cat"])
+    values = metric(images, [long, long + "a small cat"])
     assert np.isfinite(values).all()
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
@@ -64,7 +64,7 @@ def test_batches_do_not_matter(name: str) -> None:
 
 def test_one_text_is_not_a_list_of_texts() -> None:
     with pytest.raises(OtcacheError, match=r"prompts must be 3 texts, .* got 'one text'"):
-        ClipScore(metric_kits.clip())(waves(3, (32, 32, 3)), "cat")  # three letters, three pictures
+        ClipScore(metric_kits.clip())(waves(3, (32, 32, 3)), "cat")  # three letters, three images
 
 
 @pytest.mark.remedy(

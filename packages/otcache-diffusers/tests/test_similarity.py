@@ -23,7 +23,7 @@ def noise(height: int, width: int, seed: int = 0) -> Array:
 
 def test_ms_ssim_on_five_scales_is_that_of_pytorch_msssim() -> None:
     # pytorch_msssim 1.0.0, ms_ssim(x, y, data_range=1.0, size_average=False, win=w) with the window
-    # w = exp(-r^2 / 4.5) / sum in float64 (its own is float32), on these pictures; torch 2.13.
+    # w = exp(-r^2 / 4.5) / sum in float64 (its own is float32), on these images; torch 2.13.
     expected = [0.830728348015271, 0.4184778001535369]
     assert MsSsim()(*metric_kits.golden_pair(176)) == pytest.approx(expected, rel=1e-12)
 
@@ -35,7 +35,7 @@ def test_ms_ssim_on_one_scale_is_ssim(height: int, width: int) -> None:
     assert MsSsim()(x, y) == pytest.approx(Ssim()(x, y), rel=1e-9)
 
 
-def test_a_picture_that_is_too_fine_for_one_scale_is_judged_at_the_others() -> None:
+def test_an_image_that_is_too_fine_for_one_scale_is_judged_at_the_others() -> None:
     """A checkerboard of pixels is flat when halved, and so equals its negative there."""
     board = np.indices((1, 44, 44, 3))[1:3].sum(axis=0) % 2 * 1.0
     assert Ssim()(board, 1 - board) < -0.9
@@ -49,7 +49,7 @@ def test_a_picture_that_is_too_fine_for_one_scale_is_judged_at_the_others() -> N
 @pytest.mark.parametrize(
     ("side", "scales"), [(11, 1), (21, 1), (22, 2), (44, 3), (64, 3), (88, 4), (175, 4), (176, 5)]
 )
-def test_small_pictures_have_fewer_scales(side: int, scales: int) -> None:
+def test_small_images_have_fewer_scales(side: int, scales: int) -> None:
     found = exponents(side)
     assert len(found) == scales
     assert sum(found) == pytest.approx(1.0, abs=2e-4)
@@ -89,7 +89,7 @@ def test_haarpsi_of_an_odd_size_is_that_of_its_authors() -> None:
 
 
 def test_haarpsi_of_grey_edges_by_hand() -> None:
-    """One vertical edge; its contrast d in one picture and 2 d in the other, brightness 0 elsewhere.
+    """One vertical edge; its contrast d in one image and 2 d in the other, brightness 0 elsewhere.
 
     Away from the border the two scales see the edge with 255 d k / 2 for side k = 2, 4 where they
     are centred on it, and the third weighs; the sums below walk over the columns that see it.
@@ -136,13 +136,13 @@ def by_columns(a: float, b: float, n: int) -> float:
     return float((np.log(mean / (1 - mean)) / 4.2) ** 2)
 
 
-def test_haarpsi_of_black_pictures_is_one() -> None:
+def test_haarpsi_of_black_images_is_one() -> None:
     black = np.zeros((1, 16, 16, 3))
     assert HaarPsi()(black, black) == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize(("metric", "smallest"), [(MsSsim, 11), (HaarPsi, 16)])
-def test_too_small_pictures_are_refused(metric: type[MsSsim | HaarPsi], smallest: int) -> None:
+def test_too_small_images_are_refused(metric: type[MsSsim | HaarPsi], smallest: int) -> None:
     assert np.isfinite(metric()(noise(smallest, smallest), noise(smallest, smallest, 1))).all()
     small = noise(smallest - 1, 64)
     with pytest.raises(OtcacheError, match=f"at least {smallest} by {smallest}"):

@@ -40,10 +40,10 @@ def otcache_provide_executors() -> list[Info]:
 
 @hookimpl
 def otcache_provide_metrics() -> list[Info]:
-    """Image metrics: of pairs of pictures in [0, 1], of prompts, of all pictures together."""
+    """Image metrics: of pairs of images in [0, 1], of prompts, of all images together."""
     home = "otcache_diffusers.metrics"
     offers = [
-        Info("rmse", f"{home}.pairwise:Rmse", "root mean square error of pictures in [0, 1]"),
+        Info("rmse", f"{home}.pairwise:Rmse", "root mean square error of images in [0, 1]"),
         Info("psnr", f"{home}.pairwise:Psnr", "peak signal-to-noise ratio in dB, float64"),
         Info(
             "ssim", f"{home}.pairwise:Ssim", "structural similarity, Gaussian window of sigma 1.5"
@@ -54,7 +54,7 @@ def otcache_provide_metrics() -> list[Info]:
         Info("lpips-vgg", f"{home}.lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
         Info("clip-score", f"{home}.clip_score:ClipScore", "fit to the prompt, CLIP by path"),
         Info("image-reward", f"{home}.image_reward:ImageReward", "human preference, by path"),
-        Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real pictures by path"),
+        Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real images by path"),
         Info("legible", f"{home}.legible:Legible", "same letter or digit read; 64 by 64 pixels"),
     ]
     return [replace(offer, requires=_LIBRARIES.get(offer.name, ())) for offer in offers]
@@ -62,7 +62,7 @@ def otcache_provide_metrics() -> list[Info]:
 
 @hookimpl
 def otcache_provide_baselines() -> list[Info]:
-    """Rivals for ``otcache compare``."""
+    """Baselines for ``otcache compare``."""
     caches = [*_diffusers_caches(), *_teacache()]
     of_diffusers = [replace(offer, requires=_DIFFUSERS) for offer in caches]
     return [*_fewer_steps(), *of_diffusers, *_cache_dit()]

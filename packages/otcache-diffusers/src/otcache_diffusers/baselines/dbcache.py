@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,23 +23,10 @@ from otcache_diffusers.baselines.cache_dit import (
 )
 from otcache_diffusers.recording.probe import TorchProbe
 
-#: (residual_diff_threshold, max_warmup_steps). Eight steps of warm-up are cache-dit's default, and 0.08 its
+#: residual_diff_threshold by max_warmup_steps. Eight steps of warm-up are cache-dit's default, and 0.08 its
 #: threshold; eight steps alone are more than low budgets allow, so warm-up shrinks as thresholds grow. At
 #: 1 and above everything after warm-up is skipped.
-RUNGS = (
-    (0.08, 8),
-    (0.12, 8),
-    (0.12, 4),
-    (0.16, 4),
-    (0.2, 4),
-    (0.24, 2),
-    (0.3, 2),
-    (0.4, 2),
-    (0.4, 1),
-    (0.6, 1),
-    (0.8, 1),
-    (0.99, 1),
-)
+RUNGS = {8: (0.08, 0.12), 4: (0.12, 0.16, 0.2), 2: (0.24, 0.3, 0.4), 1: (0.4, 0.6, 0.8, 0.99)}
 #: Masks that cache-dit publishes.
 POLICIES = ("slow", "medium", "fast", "ultra")
 
@@ -57,9 +43,9 @@ class CacheDiT(Baseline):
         https://github.com/vipshop/cache-dit
     """
 
-    @abstractmethod
     def calibrator(self, library: Any) -> Any:
         """Return a ``CalibratorConfig`` of cache-dit, or None."""
+        return None
 
     def supports(self, target: Any, request: SampleRequest) -> str:
         return not_cacheable(target)
@@ -140,7 +126,8 @@ class DBCache(CacheDiT):
                 {"residual_diff_threshold": theta, "max_warmup_steps": steps},
                 num_steps,
             )
-            for theta, steps in RUNGS
+            for steps, thresholds in RUNGS.items()
+            for theta in thresholds
         ]
 
 
@@ -160,9 +147,6 @@ class DBCacheMask(CacheDiT):
 
     def __init__(self) -> None:
         self.source = source_of("steps_computation_mask")
-
-    def calibrator(self, library: Any) -> Any:
-        return None
 
     def more(
         self, target: Any, request: SampleRequest, known: Mapping[str, Any]

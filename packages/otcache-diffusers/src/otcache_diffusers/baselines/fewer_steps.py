@@ -53,9 +53,7 @@ class FewStepSampler(ABC):
 class OwnSampler(FewStepSampler):
     """The pipeline as it is, or the user's own loop, called with fewer steps."""
 
-    @property
-    def source(self) -> str:
-        return f"{DIFFUSERS}, the pipeline's own sampler"
+    source = f"{DIFFUSERS}, the pipeline's own sampler"
 
     def why_not(self, own: Any) -> str:
         return ""
@@ -68,9 +66,7 @@ class OwnSampler(FewStepSampler):
 class AdamsBashforth(FewStepSampler):
     """Two-step Adams-Bashforth on the noise levels of a flow-matching pipeline."""
 
-    @property
-    def source(self) -> str:
-        return "two-step Adams-Bashforth, by otcache"
+    source = "two-step Adams-Bashforth, by otcache"
 
     def why_not(self, own: Any) -> str:
         if not is_flow_euler(own):

@@ -1,4 +1,4 @@
-"""AlexNet and VGG16 as LPIPS uses them."""
+"""AlexNet and VGG16 with the linear heads of LPIPS."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ from otcache_core.errors import FileError, expected
 from otcache_core.storage.array_files import Arrays, array, load_arrays
 from otcache_core.storage.files import bad_file
 
+#: Stride and padding of AlexNet's convolutions, and those with pooling before them.
+STRIDE_PADDING = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
+POOLED_BEFORE = (1, 2)
+#: Convolutions of each block of VGG16; the features of a block are those after its last one.
+BLOCKS = (2, 2, 3, 3, 3)
+KEYS = frozenset(
+    {f"conv{i}.{k}" for i in range(sum(BLOCKS)) for k in ("weight", "bias")}
+    | {f"head{i}.weight" for i in range(len(BLOCKS))}
+)
+#: How images are shifted and scaled.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
 class Backbone(ABC):
-    """A network that gives features, layer by layer, and the head that weighs each layer.
+    """A network that computes features, layer by layer, with the head that weighs each layer.
 
     Attributes:
         smallest: least height and width of an image that the deepest layer can see.
@@ -35,56 +45,16 @@ class Backbone(ABC):
     smallest: ClassVar[int]
 
     @abstractmethod
-    def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:
-        """Rectified features of each layer, shape (n, channels, height, width).
+    def features(self, images: NDArray[np.floating]) -> Iterator[Tensor]:
+        """Yield the rectified features of each layer, shape (n, channels, height, width).
 
         Args:
-            pictures: shape (n, height, width, 3), range [0, 1].
+            images: shape (n, height, width, 3), range [0, 1].
         """
 
     @abstractmethod
     def head(self, layer: int) -> Tensor:
-        """Weights of a layer's channels, none below 0, shape (1, channels, 1, 1)."""
-
-
-def distances(
-    network: Backbone, x: NDArray[np.floating], y: NDArray[np.floating], batch: int
-) -> NDArray[np.float64]:
-    r"""LPIPS of each pair of pictures, shape (n,), in batches of ``batch`` pairs:
-
-    .. math:: d(x, y) = \sum_l \tfrac{1}{H_l W_l} \sum_{h,w}
-              \sum_c w_{lc} \left(\hat x^l_{hwc} - \hat y^l_{hwc}\right)^2,
-
-    where features are divided by their norm over channels (plus 1e-10).
-    """
-    starts = range(0, len(x), batch)
-    with torch.inference_mode():
-        parts = [_distances(network, x[i : i + batch], y[i : i + batch]) for i in starts]
-    return torch.cat(parts).double().cpu().numpy()
-
-
-def network_input(pictures: NDArray[np.floating], device: torch.device) -> Tensor:
-    """Pictures in [0, 1] taken to [-1, 1], shifted and scaled as the networks were trained."""
-    x = torch.from_numpy(pictures).to(device, torch.float32).permute(0, 3, 1, 2)
-    shift, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
-    return (2.0 * x - 1.0 - shift) / scale
-
-
-def _distances(network: Backbone, x: NDArray[np.floating], y: NDArray[np.floating]) -> Tensor:
-    layers = zip(network.features(x), network.features(y), strict=True)
-    parts = [
-        conv2d((_unit(fx) - _unit(fy)) ** 2, network.head(layer)).mean(dim=(1, 2, 3))
-        for layer, (fx, fy) in enumerate(layers)
-    ]
-    return torch.stack(parts).sum(dim=0)
-
-
-def _unit(features: Tensor) -> Tensor:
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
-
-
-STRIDE_PADDING = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-POOLED_BEFORE = (1, 2)
+        """Return the weights of a layer's channels, none below 0, shape (1, channels, 1, 1)."""
 
 
 class AlexNet(Backbone):
@@ -105,9 +75,8 @@ class AlexNet(Backbone):
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:
-        """One tensor a layer, (n, channels, height, width), of pictures in [0, 1]."""
-        x = network_input(pictures, self._device)
+    def features(self, images: NDArray[np.floating]) -> Iterator[Tensor]:
+        x = _network_input(images, self._device)
         for layer, (stride, padding) in enumerate(STRIDE_PADDING):
             if layer in POOLED_BEFORE:
                 x = max_pool2d(x, kernel_size=3, stride=2)
@@ -116,7 +85,6 @@ class AlexNet(Backbone):
             yield x
 
     def head(self, layer: int) -> Tensor:
-        """Weights of a layer's channels."""
         return self._weights[f"head{layer}.weight"]
 
     @cached_property
@@ -126,14 +94,6 @@ class AlexNet(Backbone):
             name: tensor.to(self._device, torch.float32)
             for name, tensor in load(packed.read_bytes()).items()
         }
-
-
-#: Convolutions of each block; the features of a block are those after its last one.
-BLOCKS = (2, 2, 3, 3, 3)
-KEYS = frozenset(
-    {f"conv{i}.{k}" for i in range(sum(BLOCKS)) for k in ("weight", "bias")}
-    | {f"head{i}.weight" for i in range(len(BLOCKS))}
-)
 
 
 class Vgg16(Backbone):
@@ -154,9 +114,8 @@ class Vgg16(Backbone):
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path, self._device = path, device
 
-    def features(self, pictures: NDArray[np.floating]) -> Iterator[Tensor]:
-        """One tensor a block, (n, channels, height, width), of pictures in [0, 1]."""
-        x = network_input(pictures, self._device)
+    def features(self, images: NDArray[np.floating]) -> Iterator[Tensor]:
+        x = _network_input(images, self._device)
         layers = iter(range(sum(BLOCKS)))
         for block, convolutions in enumerate(BLOCKS):
             if block:
@@ -167,7 +126,6 @@ class Vgg16(Backbone):
             yield x
 
     def head(self, layer: int) -> Tensor:
-        """Weights of a block's channels."""
         return self._weights[f"head{layer}.weight"]
 
     @cached_property
@@ -198,3 +156,10 @@ def _check_shapes(path: Path, arrays: Arrays) -> None:
             width = got[0]
             array(path, arrays, f"conv{layer}.bias", (width,))
         array(path, arrays, f"head{block}.weight", (1, width, 1, 1))
+
+
+def _network_input(images: NDArray[np.floating], device: torch.device) -> Tensor:
+    """Map images from [0, 1] to [-1, 1], and shift and scale them as the networks were trained."""
+    x = torch.from_numpy(images).to(device, torch.float32).permute(0, 3, 1, 2)
+    shift, scale = (x.new_tensor(v).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
+    return (2.0 * x - 1.0 - shift) / scale

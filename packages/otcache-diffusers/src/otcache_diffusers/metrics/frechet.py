@@ -1,4 +1,7 @@
-"""Frechet distance of images to real ones."""
+"""Fréchet distance of images to real ones.
+
+Images become :func:`deep_features`, these :class:`FeatureMoments`, and these a :func:`distance`.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +20,33 @@ from otcache_core.errors import FileError, OtcacheError, expected, shortened
 from otcache_core.storage.array_files import array, load_arrays, save_arrays
 from otcache_core.storage.files import bad_file
 from otcache_diffusers.metrics.backbones import AlexNet
-from otcache_diffusers.metrics.checks import check_pictures, local_path
-from otcache_diffusers.metrics.real_images import read_pictures
+from otcache_diffusers.metrics.checks import check_images, local_path
+from otcache_diffusers.metrics.real_images import read_images
 
 DEMO = "demo"
 ADVICE = (
-    "give a folder of pictures, an .npy or .npz array of them, a .safetensors of moments, or 'demo' for "
+    "give a folder of images, an .npy or .npz array of them, a .safetensors of moments, or 'demo' for "
     "the data of the demo model."
 )
-Moments = NDArray[np.float64]
+FORMAT, VERSION = "otcache-feature-moments", "1"
+NETWORK = "AlexNet of LPIPS 0.1, fifth rectified convolution, every position a sample"
+CHANNELS, DIRECTIONS = 256, 16
+Floats = NDArray[np.float64]
 
 
 class Frechet(SetMetric):
-    r"""Fréchet (Wasserstein-2) distance of two Gaussians fitted to deep features of pictures,
+    r"""Fréchet (Wasserstein-2) distance of two Gaussians fitted to deep features of images.
 
     .. math:: \| \mu - \mu_r \|^2 + \mathrm{tr}\, C + \mathrm{tr}\, C_r
               - 2\, \mathrm{tr} (C_r^{1/2} C\, C_r^{1/2})^{1/2},
 
     r for real. Features are those of
-    :class:`~otcache_diffusers.metrics.frechet.FeatureMoments`: AlexNet's fifth rectified
+    :class:`FeatureMoments`: AlexNet's fifth rectified
     convolution, every position a sample, on the 16 leading principal directions of the real
-    pictures, where :math:`C_r` is diagonal. The root's trace is the sum of the roots of a symmetric
+    images, where :math:`C_r` is diagonal. The root's trace is the sum of the roots of a symmetric
     matrix's eigenvalues; those that rounding leaves below 0 count as 0, and no ridge is added.
 
-    Not an FID: another network, another size, few pictures. Estimated from few pictures it is too
+    Not an FID: another network, another size, few images. Estimated from few images it is too
     large, by an amount that grows as they get fewer, so it compares sets of one size in one table
     and no more; show the full run's value beside it, which is not 0.
 
@@ -51,7 +57,7 @@ class Frechet(SetMetric):
         https://doi.org/10.1016/0047-259X(82)90077-X.
 
     Args:
-        path: real pictures, all of the size that is judged: a folder of them, an ``.npy`` or
+        path: real images, all of the size that is judged: a folder of them, an ``.npy`` or
             ``.npz`` array of shape (n, height, width, 3), a ``.safetensors`` of moments, or
             ``demo`` for the shipped moments of the demo model's data. Read on the first call.
 
@@ -61,21 +67,22 @@ class Frechet(SetMetric):
 
     name = "frechet"
     higher_is_better = False
-    needs = "real pictures"
+    needs = "real images"
 
     def __init__(self, path: str | Path | None = None) -> None:
-        where = _shipped() if path == DEMO else path
-        self._path = local_path(where, "frechet: the real pictures", ADVICE)
+        if path == DEMO:
+            path = str(files("otcache_diffusers") / "demo_model" / "real_moments.safetensors")
+        self._path = local_path(path, "frechet: the real images", ADVICE)
 
     def __call__(self, images: NDArray[np.floating]) -> float:
-        """The distance of these pictures to the real ones.
+        """Return the distance of these images to the real ones.
 
         Raises:
             OtcacheError: if there are fewer than 2, their size is not the real ones', or values
                 are not floating point in [0, 1].
-            FileError: if the real pictures cannot be read.
+            FileError: if the real images cannot be read.
         """
-        x = check_pictures(images, smallest=AlexNet.smallest)
+        x = check_images(images, smallest=AlexNet.smallest)
         if len(x) < 2:
             raise OtcacheError(expected("images", len(x), "at least 2 for a Fréchet distance"))
         if x.shape[1:3] != self._real.size:
@@ -83,17 +90,17 @@ class Frechet(SetMetric):
             raise OtcacheError(
                 expected("images' size", x.shape[1:3], f"the real ones' {self._real.size}", advice)
             )
-        return distance(*self._real.inside(x), self._real.variances)
+        return distance(*self._real.project(x), self._real.variances)
 
     @cached_property
     def _real(self) -> FeatureMoments:
         if self._path.suffix == ".safetensors":
             return FeatureMoments.load(self._path)
-        return FeatureMoments.of(read_pictures(self._path))
+        return FeatureMoments.of(read_images(self._path))
 
 
-def distance(mean: Moments, covariance: Moments, variances: Moments) -> float:
-    r"""Fréchet distance of a Gaussian to one of mean 0 and diagonal covariance.
+def distance(mean: Floats, covariance: Floats, variances: Floats) -> float:
+    """Compute the Fréchet distance of a Gaussian to one of mean 0 and diagonal covariance.
 
     Args:
         mean: shape (d,).
@@ -106,21 +113,12 @@ def distance(mean: Moments, covariance: Moments, variances: Moments) -> float:
     return float(mean @ mean + np.trace(covariance) + variances.sum() - 2.0 * shared)
 
 
-def _shipped() -> Path:
-    return Path(str(files("otcache_diffusers") / "demo_model" / "real_moments.safetensors"))
-
-
-FORMAT, VERSION = "otcache-feature-moments", "1"
-DIRECTIONS = 16
-Floats = NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class FeatureMoments:
-    r"""A Gaussian fitted to the deep features of real pictures, on their principal directions.
+    r"""A Gaussian fitted to the deep features of real images, on their principal directions.
 
     Features are the 256 channels of AlexNet's fifth rectified convolution, every spatial position of
-    every picture one sample. With :math:`C = V \Lambda V^\top` their covariance, kept are the mean,
+    every image one sample. With :math:`C = V \Lambda V^\top` their covariance, kept are the mean,
     the 16 columns of V of the largest variances, and these variances: on these directions the
     covariance is diagonal.
 
@@ -128,8 +126,8 @@ class FeatureMoments:
         centre: mean of the features, shape (256,).
         directions: orthonormal columns V, shape (256, 16).
         variances: :math:`\Lambda`, decreasing, shape (16,).
-        size: height and width of the pictures: features depend on it.
-        count: pictures.
+        size: height and width of the images: features depend on it.
+        count: images.
 
     Raises:
         OtcacheError: if shapes do not fit, variances are below 0 or directions not orthonormal.
@@ -160,29 +158,29 @@ class FeatureMoments:
 
     @classmethod
     def of(cls, batches: Iterable[NDArray[np.floating]]) -> FeatureMoments:
-        """Measure pictures, given in batches of shape (n, height, width, 3) in [0, 1].
+        """Measure images, given in batches of shape (n, height, width, 3) in [0, 1].
 
         Raises:
-            OtcacheError: if there are fewer than 2 pictures.
+            OtcacheError: if there are fewer than 2 images.
         """
         count, sums = 0, RunningMoments(CHANNELS)
         size = (0, 0)
-        for pictures in batches:
-            count, size = count + len(pictures), (pictures.shape[1], pictures.shape[2])
-            sums.add(deep_features(pictures))
+        for images in batches:
+            count, size = count + len(images), (images.shape[1], images.shape[2])
+            sums.add(deep_features(images))
         if count < 2:
-            raise OtcacheError(expected("real pictures", count, "at least 2"))
+            raise OtcacheError(expected("real images", count, "at least 2"))
         centre, covariance = sums.moments()
         variances, directions = np.linalg.eigh(covariance)
         largest = np.argsort(-variances)[:DIRECTIONS]
         kept = np.maximum(variances[largest], 0.0)
         return cls(centre, directions[:, largest], kept, size, count)
 
-    def inside(self, pictures: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """Mean (less the centre) and covariance of other pictures' features on the directions."""
+    def project(self, images: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """Return mean (less the centre) and covariance of other images' features on the directions."""
         sums = RunningMoments(DIRECTIONS)
-        for at in range(0, len(pictures), 32):
-            sums.add((deep_features(pictures[at : at + 32]) - self.centre) @ self.directions)
+        for at in range(0, len(images), 32):
+            sums.add((deep_features(images[at : at + 32]) - self.centre) @ self.directions)
         return sums.moments()
 
     def save(self, path: str | Path) -> None:
@@ -223,20 +221,15 @@ class FeatureMoments:
             raise bad_file(path, text) from error
 
 
-NETWORK = "AlexNet of LPIPS 0.1, fifth rectified convolution, every position a sample"
-CHANNELS = 256
-Features = NDArray[np.float64]
-
-
-def deep_features(pictures: NDArray[np.floating]) -> Features:
-    """One row of 256 channels for every position of every picture.
+def deep_features(images: NDArray[np.floating]) -> Floats:
+    """Return one row of 256 channels for every position of every image.
 
     Args:
-        pictures: shape (n, height, width, 3), range [0, 1], at least 31 by 31; 64 by 64 ones have
+        images: shape (n, height, width, 3), range [0, 1], at least 31 by 31; 64 by 64 ones have
             3 by 3 positions.
     """
     with torch.inference_mode():
-        *_, last = _network().features(np.asarray(pictures, dtype=np.float64))
+        *_, last = _network().features(np.asarray(images, dtype=np.float64))
         return np.asarray(last.permute(0, 2, 3, 1).flatten(0, 2).double().numpy())
 
 
@@ -251,8 +244,8 @@ class RunningMoments:
         self._count, self._origin = 0, np.zeros(width)
         self._sum, self._products = np.zeros(width), np.zeros((width, width))
 
-    def add(self, rows: Features) -> None:
-        """Take in rows of shape (n, width)."""
+    def add(self, rows: Floats) -> None:
+        """Add rows of shape (n, width)."""
         if not self._count:
             self._origin = rows.mean(axis=0)
         shifted = rows - self._origin
@@ -260,8 +253,8 @@ class RunningMoments:
         self._sum += shifted.sum(axis=0)
         self._products += shifted.T @ shifted
 
-    def moments(self) -> tuple[Features, Features]:
-        """Mean and covariance (divided by the count less one) of all rows, at least two."""
+    def moments(self) -> tuple[Floats, Floats]:
+        """Return mean and covariance (divided by the count less one) of all rows, at least two."""
         mean = self._sum / self._count
         scatter = self._products - self._count * np.outer(mean, mean)
         return self._origin + mean, scatter / (self._count - 1)

@@ -1,4 +1,4 @@
-"""What people would prefer, by ImageReward."""
+"""Human preference, as ImageReward predicts it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from otcache_core.errors import expected
 from otcache_core.storage.array_files import load_arrays
 from otcache_core.storage.files import bad_file
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.checks import check_prompted, loading, local_path
-from otcache_diffusers.metrics.clip_score import clip_pixels
+from otcache_diffusers.metrics.checks import loading, local_path
+from otcache_diffusers.metrics.clip_score import clip_pixels, in_batches
 from otcache_diffusers.recording.sampler import quiet_loading
 
 FILES = ("vision/config.json", "text/config.json", "tokenizer", "head.safetensors")
@@ -35,11 +35,11 @@ LAYERS = 5
 
 
 class ImageReward(PromptMetric):
-    r"""ImageReward: a linear head on BLIP's text encoder that looks at the picture,
+    r"""ImageReward: a linear head on BLIP's text encoder that attends to the image.
 
     .. math:: r(x, c) = \frac{h(\mathrm{BLIP}(c \mid x)_{\mathrm{[CLS]}}) - 0.167}{1.033},
 
-    about a standard normal over the authors' own data; the prompt is cut at 35 tokens. Runs in
+    distributed about as a standard normal over the authors' own data; the prompt is cut at 35 tokens. Runs in
     float32. It was trained on what people ranked, and values over 0 say nothing by themselves: show
     the full run's beside it.
 
@@ -51,7 +51,7 @@ class ImageReward(PromptMetric):
         path: folder with the converted weights: ``vision`` and ``text`` (BLIP, as transformers
             writes it), ``tokenizer``, ``head.safetensors``; ``tools/convert_image_reward.py`` makes
             it. Loaded on the first call.
-        batch: pictures per forward pass, at least 1.
+        batch: images per forward pass, at least 1.
         device: where to run, as torch names it.
 
     Raises:
@@ -67,26 +67,20 @@ class ImageReward(PromptMetric):
         self._batch, self._device = max(1, batch), torch.device(device)
 
     def __call__(self, images: NDArray[np.floating], prompts: Sequence[str]) -> NDArray[np.float64]:
-        """Judge picture by picture: shape (n, height, width, 3) to (n,).
+        """Score image by image: shape (n, height, width, 3) to (n,).
 
         Raises:
             OtcacheError: if there is another number of prompts, or values are not floating point in
                 [0, 1].
         """
-        x, texts = check_prompted(images, prompts)
-        starts = range(0, len(x), self._batch)
-        with torch.inference_mode():
-            parts = [
-                self._rewards(x[i : i + self._batch], texts[i : i + self._batch]) for i in starts
-            ]
-        return torch.cat(parts).double().cpu().numpy()
+        return in_batches(self._rewards, images, prompts, self._batch)
 
-    def _rewards(self, pictures: NDArray[np.float64], texts: list[str]) -> Tensor:
+    def _rewards(self, images: NDArray[np.float64], texts: list[str]) -> Tensor:
         parts = self._parts
         words = parts.tokenizer(
             texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         )
-        pixels = clip_pixels(pictures, parts.vision.config.image_size, self._device)
+        pixels = clip_pixels(images, parts.vision.config.image_size, self._device)
         seen = parts.vision(pixel_values=pixels).last_hidden_state
         read: Tensor = parts.text(
             input_ids=words["input_ids"].to(self._device),
@@ -102,7 +96,7 @@ class ImageReward(PromptMetric):
     @cached_property
     def _parts(self) -> _Parts:
         with quiet_loading("transformers"), loading(self._folder):
-            tokenizers, texts, pictures = (
+            tokenizers, texts, visions = (
                 load(f"transformers:{name}", self.name)
                 for name in ("AutoTokenizer", "BlipTextModel", "BlipVisionModel")
             )
@@ -110,7 +104,7 @@ class ImageReward(PromptMetric):
             tokenizer = tokenizers.from_pretrained(self._folder / "tokenizer", **here)
             here["use_safetensors"] = True
             towers: list[Any] = [
-                pictures.from_pretrained(self._folder / "vision", **here),
+                visions.from_pretrained(self._folder / "vision", **here),
                 texts.from_pretrained(self._folder / "text", add_pooling_layer=False, **here),
             ]
         vision, text = (tower.to(self._device, torch.float32).eval() for tower in towers)

@@ -23,33 +23,33 @@ from otcache_diffusers.metrics.checks import check_pairs
 
 
 class Legible(QualityMetric):
-    r"""Whether a small network c reads the same glyph in both pictures of a pair,
+    r"""Whether a small network c reads the same glyph in both images of a pair.
 
     .. math:: \mathrm{legible}(x, y) = [\, c(x) = c(y) \,],
 
-    1 if so and 0 if not: a mean over pictures is the share of them that still says the same. A
-    probability in place of the 0 or 1 would move when nobody reads anything else, and its mean
-    could not be checked by eye. The price: small changes leave no trace here (that is what rmse
-    and lpips are for), and a mean over few pictures moves in coarse steps.
+    1 if so and 0 if not: a mean over images is the share of them that still says the same. A
+    probability in place of the 0 or 1 would change although the reading does not, and its mean
+    could not be checked by eye. The drawback: small changes leave no trace here (that is what rmse
+    and lpips are for), and a mean over few images moves in coarse steps.
 
     "None of them" is a reading too: a glyph lost or made up counts as a disagreement, and two
-    pictures without a glyph agree. So a mean says something on prompts that ask for one capital
-    letter or digit (tag ``glyph`` of the demo), where the full run's picture is legible nearly
+    images without a glyph agree. So a mean says something on prompts that ask for one capital
+    letter or digit (tag ``glyph`` of the demo), where the full run's image is legible nearly
     always; over other prompts it is 1 and says nothing.
 
-    Only for the demo picture model's pictures, 64 by 64 pixels: other sizes are refused, not
+    Only for the demo image model's images, 64 by 64 pixels: other sizes are refused, not
     resized. Accuracy of c: docs/legibility.md.
 
     Args:
-        batch: pictures per forward pass, at least 1.
+        batch: images per forward pass, at least 1.
         device: where to run, as torch names it.
     """
 
     name = "legible"
     higher_is_better = True
-    #: Of the conformance kit, which compares pictures of waves: nobody reads a letter in them.
+    #: Of the conformance kit, which compares images of waves: nobody reads a letter in them.
     expected_failures: ClassVar[dict[str, str]] = {
-        "test_identical_inputs_are_best": "pictures with noise are read alike: no better, no worse",
+        "test_identical_inputs_are_best": "images with noise are read alike: no better, no worse",
         "test_more_noise_is_worse": "the kit's waves are no letters, with any noise",
         "test_a_small_difference_is_small_in_both_directions": "the kit's waves are no letters",
         "test_white_is_not_black": "the kit's waves are no letters, whatever covers half of them",
@@ -61,10 +61,10 @@ class Legible(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture: shape (n, 64, 64, 3) to (n,), each 0 or 1.
+        """Compare image by image: shape (n, 64, 64, 3) to (n,), each 0 or 1.
 
         Raises:
-            OtcacheError: if shapes differ, pictures are not 64 by 64, or values are not floating
+            OtcacheError: if shapes differ, images are not 64 by 64, or values are not floating
                 point in [0, 1].
         """
         x, y = check_pairs(images, reference)
@@ -73,26 +73,28 @@ class Legible(QualityMetric):
 
 
 SIDE = 64
-#: What a picture can be read as; the empty text stands for no single glyph.
+#: What an image can be read as; the empty text means no single glyph.
 CLASSES = (*string.ascii_uppercase, *string.digits, "")
 LAYERS = 4
 
 _ADVICE = (
-    "glyphs are read at the demo model's size alone; a larger picture of one capital letter or"
+    "glyphs are read at the demo model's size alone; a larger image of one capital letter or"
     " digit on a plain background may first be averaged over blocks down to that size."
 )
 
 
 class GlyphReader:
-    r"""Reads the glyph c of a picture x as
+    r"""Read the glyph of an image.
+
+    The glyph c of an image x is
 
     .. math:: c(x) = \arg\max_k \; \left(W f_4(x) + b\right)_k, \qquad
               f_l = \mathrm{relu}(\mathrm{norm}(K_l * f_{l-1})), \quad f_0 = 2x - 1,
 
     over the 26 capital letters, the 10 digits and "none of them". Each of the four convolutions
-    halves the grid, 64 to 4; norm is over channels and positions of one picture, so faint glyphs
+    halves the grid, 64 to 4; norm is over channels and positions of one image, so faint glyphs
     count as much as bold ones. Trained by tools/train_legibility.py on renderings like the demo
-    picture model's own training data; docs/legibility.md holds its accuracy. It knows one typeface
+    image model's own training data; docs/legibility.md holds its accuracy. It knows one typeface
     at one size, and nothing of text elsewhere. The weights are read on the first call.
 
     References:
@@ -100,7 +102,7 @@ class GlyphReader:
 
     Args:
         weights: another safetensors file of weights than the shipped one.
-        batch: pictures per forward pass, at least 1.
+        batch: images per forward pass, at least 1.
         device: where to run, as torch names it.
     """
 
@@ -109,20 +111,20 @@ class GlyphReader:
         self._batch = max(1, batch)
         self._device = torch.device(device)
 
-    def read(self, pictures: NDArray[np.floating]) -> tuple[str, ...]:
-        """The glyph in each picture, or an empty text where it shows none of them.
+    def read(self, images: NDArray[np.floating]) -> tuple[str, ...]:
+        """Return the glyph in each image, or an empty text if it shows none of them.
 
         Args:
-            pictures: shape (n, 64, 64, 3), range [0, 1].
+            images: shape (n, 64, 64, 3), range [0, 1].
 
         Raises:
-            OtcacheError: if the pictures are of another size.
+            OtcacheError: if the images are of another size.
         """
-        if pictures.ndim != 4 or pictures.shape[1:] != (SIDE, SIDE, 3):
+        if images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3):
             wanted = f"(n, {SIDE}, {SIDE}, 3)"
-            raise OtcacheError(expected("pictures' shape", pictures.shape, wanted, _ADVICE))
-        starts = range(0, len(pictures), self._batch)
-        return tuple(c for i in starts for c in self._read(pictures[i : i + self._batch]))
+            raise OtcacheError(expected("images' shape", images.shape, wanted, _ADVICE))
+        starts = range(0, len(images), self._batch)
+        return tuple(c for i in starts for c in self._read(images[i : i + self._batch]))
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
@@ -130,22 +132,22 @@ class GlyphReader:
         packed = read_bytes(self._path) if self._path else shipped.read_bytes()
         return {k: v.to(self._device, torch.float32) for k, v in load(packed).items()}
 
-    def _read(self, pictures: NDArray[np.floating]) -> list[str]:
-        x = torch.from_numpy(pictures).to(self._device, torch.float32).permute(0, 3, 1, 2)
+    def _read(self, images: NDArray[np.floating]) -> list[str]:
+        x = torch.from_numpy(images).to(self._device, torch.float32).permute(0, 3, 1, 2)
         with torch.inference_mode():
             best = scores(x, self._weights).argmax(dim=1)
         return [CLASSES[index] for index in best.tolist()]
 
 
-def scores(pictures: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """The network: pictures (n, 3, 64, 64) in [0, 1] to one score a class, (n, 37).
+def scores(images: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """Run the network: images (n, 3, 64, 64) in [0, 1] to one score a class, (n, 37).
 
     Args:
-        pictures: channels first.
+        images: channels first.
         weights: of each layer l ``conv{l}.weight``, ``norm{l}.weight`` and ``norm{l}.bias``, and
             ``head.weight`` and ``head.bias``.
     """
-    x = 2.0 * pictures - 1.0
+    x = 2.0 * images - 1.0
     for layer in range(LAYERS):
         kernel = weights[f"conv{layer}.weight"]
         x = conv2d(x, kernel, stride=2, padding=kernel.shape[-1] // 2)

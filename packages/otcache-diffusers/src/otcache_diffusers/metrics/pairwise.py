@@ -1,4 +1,4 @@
-"""Metrics by formula of an image against the full run's."""
+"""Metrics that compare an image with the full run's by a formula: RMSE, PSNR, SSIM, MS-SSIM and HaarPSI."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ from torch.nn.functional import avg_pool2d, conv2d, pad
 
 from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.checks import check_pairs, mean_squares
+from otcache_diffusers.metrics.checks import check_pairs
+
+#: Exponents of the five scales, the finest first: table of section 3.2 of the paper.
+EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+#: Of HaarPSI.
+C, ALPHA = 30.0, 4.2
+SCALES = 3
+SMALLEST = 16
+#: Rows Y, I, Q of red, green, blue.
+YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 class Rmse(QualityMetric):
-    r"""Root mean square error over the pixels and channels of one picture,
+    r"""Root mean square error over the pixels and channels of one image.
 
     .. math:: \mathrm{RMSE}(x, y) = \sqrt{\tfrac{1}{3HW} \sum_{h,w,c} (x_{hwc} - y_{hwc})^2},
 
-    in float64; 0 for identical pictures, at most 1. A mean over samples is a mean of these
+    in float64; 0 for identical images, at most 1. A mean over samples is a mean of these
     roots, which differs from the root of a mean square error.
     """
 
@@ -29,23 +40,23 @@ class Rmse(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture: shape (n, height, width, 3) to (n,).
+        """Compare image by image: shape (n, height, width, 3) to (n,).
 
         Raises:
             OtcacheError: if shapes differ, or values are not floating point in [0, 1].
         """
-        return np.asarray(np.sqrt(mean_squares(images, reference)))
+        return np.asarray(np.sqrt(_mean_squares(images, reference)))
 
 
 class Psnr(QualityMetric):
-    r"""Peak signal-to-noise ratio in decibels, peak 1,
+    r"""Peak signal-to-noise ratio in decibels, peak 1.
 
     .. math:: \mathrm{PSNR}(x, y) = -10 \log_{10} \tfrac{1}{3HW} \sum_{h,w,c} (x_{hwc} - y_{hwc})^2,
 
-    in float64. Identical pictures give ``inf``: one such sample makes a plain mean infinite, so
-    whoever averages takes the mean of the finite values and states how many pictures were
-    identical (``otcache.report.statistics.mean_interval`` does). A mean of PSNRs is a mean of logarithms:
-    it can rank two methods otherwise than a mean RMSE does.
+    in float64. Identical images give ``inf``: one such sample makes a plain mean infinite, so take the
+    mean of the finite values and state how many images were identical
+    (``otcache.report.statistics.mean_interval`` does). A mean of PSNRs is a mean of logarithms:
+    it can rank two methods differently than a mean RMSE.
     """
 
     name = "psnr"
@@ -55,27 +66,32 @@ class Psnr(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture: shape (n, height, width, 3) to (n,), inf where identical.
+        """Compare image by image: shape (n, height, width, 3) to (n,), inf where identical.
 
         Raises:
             OtcacheError: if shapes differ, or values are not floating point in [0, 1].
         """
         with np.errstate(divide="ignore"):
-            return np.asarray(-10.0 * np.log10(mean_squares(images, reference)))
+            return np.asarray(-10.0 * np.log10(_mean_squares(images, reference)))
 
 
-SSIM_WINDOW = 11
+def _mean_squares(
+    images: NDArray[np.floating], reference: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the mean square difference of each pair over pixels and channels, shape (n,)."""
+    x, y = check_pairs(images, reference)
+    return np.asarray(np.mean((x - y) ** 2, axis=(1, 2, 3)))
 
 
 class Ssim(QualityMetric):
-    r"""Structural similarity with the Gaussian window of the original paper,
+    r"""Structural similarity with the Gaussian window of the original paper.
 
     .. math:: \mathrm{SSIM} = \frac{(2\mu_x\mu_y + C_1)(2\sigma_{xy} + C_2)}
               {(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)},
               \quad C_1 = 0.01^2,\ C_2 = 0.03^2,
 
     per channel in an 11 by 11 window of sigma 1.5 with population covariances, averaged over the
-    windows that lie inside the picture, then over channels. Identical pictures give 1.
+    windows that lie inside the image, then over channels. Identical images give 1.
 
     References:
         Wang, Bovik, Sheikh, Simoncelli: Image quality assessment: from error visibility to
@@ -95,50 +111,35 @@ class Ssim(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture: shape (n, height, width, 3) to (n,).
+        """Compare image by image: shape (n, height, width, 3) to (n,).
 
         Raises:
-            OtcacheError: if shapes differ, pictures are smaller than the window, or values are
+            OtcacheError: if shapes differ, images are smaller than the window, or values are
                 not floating point in [0, 1].
         """
-        pairs = zip(*check_pairs(images, reference, smallest=SSIM_WINDOW), strict=True)
-        return np.array([self._of(x, y) for x, y in pairs], dtype=np.float64)
-
-    def _of(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-        return float(
-            self._similarity(
-                x,
-                y,
-                data_range=1.0,
-                channel_axis=-1,
-                gaussian_weights=True,
-                sigma=1.5,
-                use_sample_covariance=False,
-            )
-        )
-
-
-#: Exponents of the five scales, the finest first: table of section 3.2 of the paper.
-EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-WINDOW, SIGMA = 11, 1.5
-C1, C2 = 0.01**2, 0.03**2
+        pairs = zip(*check_pairs(images, reference, smallest=WINDOW), strict=True)
+        how = {"data_range": 1.0, "channel_axis": -1, "gaussian_weights": True, "sigma": SIGMA}
+        how["use_sample_covariance"] = False
+        return np.array([self._similarity(x, y, **how) for x, y in pairs], dtype=np.float64)
 
 
 class MsSsim(QualityMetric):
-    r"""Multi-scale structural similarity: with M scales, each half as fine as the one before,
+    r"""Multi-scale structural similarity.
+
+    With M scales, each half as fine as the one before,
 
     .. math:: \mathrm{MS\text{-}SSIM} = \overline{l\,cs}_M^{\,w_M} \prod_{j<M} \overline{cs}_j^{\,w_j},
               \quad l = \frac{2\mu_x\mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1},
               \quad cs = \frac{2\sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2},
 
     the bar being the mean over the windows (11 by 11, Gaussian of sigma 1.5) that lie inside the
-    picture; in float64, per channel, then averaged over channels. A scale is the mean of 2 by 2
+    image; in float64, per channel, then averaged over channels. A scale is the mean of 2 by 2
     pixels of the one before, an odd side being mirrored by one pixel. A mean below 0 counts as 0.
 
-    The paper's five scales need 176 pixels a side. A smaller picture has fewer: M is the number of
+    The paper's five scales need 176 pixels a side. A smaller image has fewer: M is the number of
     halvings that leave at least 11 pixels, plus one (3 for 64 by 64), and the first M exponents are
     divided by their sum. So values at different sizes are not comparable, and below 22 pixels this
-    is plain SSIM. Identical pictures give 1.
+    is plain SSIM. Identical images give 1.
 
     References:
         Wang, Simoncelli, Bovik: Multi-scale structural similarity for image quality assessment,
@@ -151,10 +152,10 @@ class MsSsim(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture: shape (n, height, width, 3) to (n,).
+        """Compare image by image: shape (n, height, width, 3) to (n,).
 
         Raises:
-            OtcacheError: if shapes differ, pictures are smaller than the window, or values are
+            OtcacheError: if shapes differ, images are smaller than the window, or values are
                 not floating point in [0, 1].
         """
         pairs = zip(*check_pairs(images, reference, smallest=WINDOW), strict=True)
@@ -162,7 +163,7 @@ class MsSsim(QualityMetric):
 
 
 def exponents(side: int) -> tuple[float, ...]:
-    """One exponent a scale for pictures whose shorter side is this, the finest first."""
+    """Return one exponent a scale for images whose shorter side is this, the finest first."""
     count = 1
     while count < len(EXPONENTS) and side // 2**count >= WINDOW:
         count += 1
@@ -182,7 +183,7 @@ def _similarity(x: Tensor, y: Tensor) -> float:
 
 
 def _terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over windows of l cs and of cs, one a channel."""
+    """Return means over windows of l cs and of cs, one a channel."""
     mx, my = _blurred(x), _blurred(y)
     vx, vy, vxy = _blurred(x * x) - mx**2, _blurred(y * y) - my**2, _blurred(x * y) - mx * my
     cs = (2 * vxy + C2) / (vx + vy + C2)
@@ -191,7 +192,7 @@ def _terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blurred(v: Tensor) -> Tensor:
-    """Gaussian means of the windows inside; shifted sums, as conv2d is slow in float64."""
+    """Return Gaussian means of the windows inside; by shifted sums, as conv2d is slow in float64."""
     g = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     weights = (g / g.sum()).tolist()
     for dim in (-2, -1):
@@ -208,21 +209,15 @@ def _halved(v: Tensor) -> Tensor:
     return avg_pool2d(pad(v, (0, width % 2, 0, height % 2), mode="replicate"), 2)
 
 
-def _planes(picture: NDArray[np.float64]) -> Tensor:
-    """Channels as a batch of one-channel pictures, shape (3, 1, height, width)."""
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[:, None]))
-
-
-C, ALPHA = 30.0, 4.2
-SCALES = 3
-SMALLEST = 16
-#: Rows Y, I, Q of red, green, blue.
-YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+def _planes(image: NDArray[np.float64]) -> Tensor:
+    """Return channels as a batch of one-channel images, shape (3, 1, height, width)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[:, None]))
 
 
 class HaarPsi(QualityMetric):
-    r"""HaarPSI, the Haar wavelet-based perceptual similarity index: with
-    :math:`l_\alpha(t) = 1 / (1 + e^{-\alpha t})` and
+    r"""HaarPSI, the Haar wavelet-based perceptual similarity index.
+
+    With :math:`l_\alpha(t) = 1 / (1 + e^{-\alpha t})` and
     :math:`S(a, b) = (2ab + C) / (a^2 + b^2 + C)`,
 
     .. math:: \mathrm{HaarPSI} = l_\alpha^{-1}\!\left(
@@ -231,10 +226,10 @@ class HaarPsi(QualityMetric):
     :math:`s_k = \tfrac12 \sum_{j=1}^2 S(|g_{jk} * Y_x|, |g_{jk} * Y_y|)` and
     :math:`W_k = \max(|g_{3k} * Y_x|, |g_{3k} * Y_y|)` for horizontal and vertical wavelets k = 1, 2
     of scales j, :math:`s_3` the same mean of S over I and Q smoothed by 2 by 2 pixels,
-    :math:`W_3 = (W_1 + W_2) / 2`. Pictures are taken to [0, 255], to Y, I, Q and to half their size
-    first; C = 30 and alpha = 4.2; outside the picture there is black. Computed in float64, between
-    0 and 1, and 1 for identical pictures. Where no wavelet of the third scale responds (both
-    pictures without light) the similarities are weighted alike.
+    :math:`W_3 = (W_1 + W_2) / 2`. Images are taken to [0, 255], to Y, I, Q and to half their size
+    first; C = 30 and alpha = 4.2; outside the image there is black. Computed in float64, between
+    0 and 1, and 1 for identical images. Where no wavelet of the third scale responds (both
+    images without light) the similarities are weighted alike.
 
     It sees edges and hue, and hardly a shift of brightness: show it beside PSNR, not instead.
 
@@ -250,10 +245,10 @@ class HaarPsi(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Compare picture by picture: shape (n, height, width, 3) to (n,).
+        """Compare image by image: shape (n, height, width, 3) to (n,).
 
         Raises:
-            OtcacheError: if shapes differ, pictures are smaller than 16 by 16, or values are not
+            OtcacheError: if shapes differ, images are smaller than 16 by 16, or values are not
                 floating point in [0, 1].
         """
         pairs = zip(*check_pairs(images, reference, smallest=SMALLEST), strict=True)
@@ -261,7 +256,7 @@ class HaarPsi(QualityMetric):
 
 
 def _index(x: Tensor, y: Tensor) -> float:
-    """The index of two pictures in Y, I, Q, shape (3, 1, height, width)."""
+    """Compute the index of two images in Y, I, Q, shape (3, 1, height, width)."""
     wx, wy = _wavelets(x[:1]), _wavelets(y[:1])
     edges = _agreement(wx[:, :2], wy[:, :2]).mean(dim=1)
     hues = _agreement(_smoothed(x[1:]), _smoothed(y[1:])).mean(dim=0)
@@ -279,7 +274,7 @@ def _agreement(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _wavelets(luma: Tensor) -> Tensor:
-    """Magnitudes of the responses, shape (2, 3, height, width): orientation, scale."""
+    """Return magnitudes of the responses, shape (2, 3, height, width): orientation, scale."""
     found = []
     for side in (2 ** (j + 1) for j in range(SCALES)):
         haar = torch.full((side, side), 1.0 / side, dtype=torch.float64)
@@ -294,8 +289,8 @@ def _smoothed(hues: Tensor) -> Tensor:
     return avg_pool2d(pad(hues, (0, 1, 0, 1)), 2, stride=1).abs()
 
 
-def _yiq(picture: NDArray[np.float64]) -> Tensor:
-    """Y, I, Q at half the size, shape (3, 1, height, width), of a picture in [0, 1]."""
-    planes = np.einsum("kc,hwc->khw", np.array(YIQ), 255.0 * picture)
-    height, width = picture.shape[:2]
+def _yiq(image: NDArray[np.float64]) -> Tensor:
+    """Return Y, I, Q at half the size, shape (3, 1, height, width), of an image in [0, 1]."""
+    planes = np.einsum("kc,hwc->khw", np.array(YIQ), 255.0 * image)
+    height, width = image.shape[:2]
     return avg_pool2d(pad(torch.from_numpy(planes)[:, None], (0, width % 2, 0, height % 2)), 2)

@@ -1,4 +1,4 @@
-"""Pictures of real data, read from a folder or an array file."""
+"""Images of real data, read from a folder or an array file."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from otcache_core.errors import FileError, OtcacheError, expected, shortened
 from otcache_core.storage.files import bad_file, open_file, unreadable
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.checks import check_pictures
+from otcache_diffusers.metrics.checks import check_images
 
 BATCH = 32
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def read_pictures(path: Path) -> Iterator[NDArray[np.float64]]:
-    """Yield batches of pictures, shape (n, height, width, 3) in [0, 1], all of one size.
+def read_images(path: Path) -> Iterator[NDArray[np.float64]]:
+    """Yield batches of images, shape (n, height, width, 3) in [0, 1], all of one size.
 
     Args:
-        path: a folder of picture files, or one ``.npy`` or ``.npz`` array of shape
+        path: a folder of image files, or one ``.npy`` or ``.npz`` array of shape
             (n, height, width, 3), 8-bit or in [0, 1]; a ``.npz`` holds one array.
 
     Raises:
         FileError: if it cannot be read, or holds none.
-        OtcacheError: if pictures differ in size or leave [0, 1].
+        OtcacheError: if images differ in size or leave [0, 1].
     """
     return _from_folder(path) if os.path.isdir(path) else _from_array(path)
 
@@ -37,7 +37,7 @@ def _from_array(path: Path) -> Iterator[NDArray[np.float64]]:
     stack = _array(path)
     for at in range(0, len(stack), BATCH):
         part = np.asarray(stack[at : at + BATCH])
-        yield check_pictures(part / 255.0 if part.dtype == np.uint8 else part, f"{path}: pictures")
+        yield check_images(part / 255.0 if part.dtype == np.uint8 else part, f"{path}: images")
 
 
 def _array(path: Path) -> NDArray[np.generic]:
@@ -74,28 +74,27 @@ def _from_folder(folder: Path) -> Iterator[NDArray[np.float64]]:
     except OSError as error:
         raise unreadable(folder, error) from error
     if not files:
-        raise FileError(expected(f"{folder}: pictures", "none", f"files ({', '.join(SUFFIXES)})"))
+        raise FileError(expected(f"{folder}: images", "none", f"files ({', '.join(SUFFIXES)})"))
     size = None
     for at in range(0, len(files), BATCH):
         batch = []
         for file in files[at : at + BATCH]:
-            batch.append(_picture(file))
+            batch.append(_image(file))
             size = size or batch[-1].shape
             if batch[-1].shape != size:
                 wanted = f"{size[1]} by {size[0]} pixels, as {files[0].name}"
                 got = f"{batch[-1].shape[1]} by {batch[-1].shape[0]}"
-                raise OtcacheError(expected(str(file), got, wanted, "resize the real pictures."))
+                raise OtcacheError(expected(str(file), got, wanted, "resize the real images."))
         yield np.stack(batch)
 
 
-def _picture(file: Path) -> NDArray[np.float64]:
-    images = load("PIL.Image", "reading files of pictures")
-
+def _image(file: Path) -> NDArray[np.float64]:
+    pillow = load("PIL.Image", "reading image files")
     try:
-        with open_file(file) as opened, images.open(opened) as image:
+        with open_file(file) as opened, pillow.open(opened) as image:
             return np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
     except FileError:
         raise
     except Exception as error:  # whatever a damaged file makes Pillow raise, or one too large
         reason = "it does not fit into memory" if isinstance(error, MemoryError) else error
-        raise FileError(f"{file}: not a readable picture: {shortened(str(reason))}.") from error
+        raise FileError(f"{file}: not a readable image: {shortened(str(reason))}.") from error
