@@ -20,7 +20,7 @@ from otcache_core.contracts import RunReport
 from otcache_core.forecasters.extrapolation import Reuse
 from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import attach as drive
+from otcache_diffusers.hooks import drive
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.auxiliary import AuxiliaryCalls
 from otcache_diffusers.testing.families import noise
@@ -251,54 +251,52 @@ def test_an_ip_adapter_is_skipped_with_the_step() -> None:
 # -- the parts ----------------------------------------------------------------------------------
 
 
-def _asked(companions: AuxiliaryCalls, rows: int = 2, idle: bool = True) -> Any:
+def _asked(calls: AuxiliaryCalls, rows: int = 2, idle: bool = True) -> Any:
     given = Arguments((torch.ones(rows, 3),), {})
-    return companions.call(
-        "net", given, lambda: ([torch.ones(rows, 4)], torch.ones(rows)), lambda: idle
-    )
+    return calls.call("net", given, lambda: ([torch.ones(rows, 4)], torch.ones(rows)), lambda: idle)
 
 
-def test_what_stands_for_an_output_takes_no_memory_and_has_its_structure() -> None:
-    companions = AuxiliaryCalls()
-    (real,), last = _asked(companions)
-    (blank,), other = _asked(companions)
+def test_the_placeholder_of_an_output_takes_no_memory_and_has_its_structure() -> None:
+    calls = AuxiliaryCalls()
+    (real,), last = _asked(calls)
+    (blank,), other = _asked(calls)
     assert (blank.shape, other.shape) == (real.shape, last.shape)
     assert blank.untyped_storage().nbytes() == real.element_size()
     assert not blank.any()
 
 
 def test_another_shape_is_computed() -> None:
-    companions = AuxiliaryCalls()
-    _asked(companions)
-    assert _asked(companions, rows=3)[1].sum() == 3
-    assert dict(companions.close())["net"] == (2, 0, True)
+    calls = AuxiliaryCalls()
+    _asked(calls)
+    assert _asked(calls, rows=3)[1].sum() == 3
+    assert dict(calls.close(0))["net"] == (2, 0, True)
 
 
 def test_a_denoiser_that_is_called_after_all_gets_the_true_output() -> None:
-    companions = AuxiliaryCalls()
-    _asked(companions)
-    companions.close()
-    samples, last = _asked(companions)
+    calls = AuxiliaryCalls()
+    _asked(calls)
+    calls.close(0)
+    samples, last = _asked(calls)
     arguments = Arguments((), {"residuals": samples, "middle": last, "mask": None})
-    companions.supply(arguments, 1)
+    calls.supply(arguments, 1)
     assert arguments.kwargs["residuals"][0].all()
     assert arguments.kwargs["middle"].all()
-    assert dict(companions.close())["net"] == (1, 0, False)
+    assert dict(calls.close(1))["net"] == (1, 0, False)
 
 
 @pytest.mark.remedy("cannot be supplied: keep guidance and batch size as they are during a run")
-def test_what_was_made_of_a_stand_in_is_refused() -> None:
-    companions = AuxiliaryCalls()
-    _asked(companions)
-    companions.close()
-    samples, last = _asked(companions)
+def test_what_was_made_of_a_placeholder_is_refused() -> None:
+    calls = AuxiliaryCalls()
+    _asked(calls)
+    calls.close(0)
+    samples, last = _asked(calls)
     arguments = Arguments((), {"residuals": [2 * samples[0]], "middle": last})
     with pytest.raises(
-        ExecutionError, match=r"step 3: the denoiser must be computed.*net was left"
+        ExecutionError, match=r"step 3: the denoiser must be computed.*net was omitted"
     ):
-        companions.supply(arguments, 3)
+        calls.supply(arguments, 3)
     steady = AuxiliaryCalls()
-    for _ in range(2):  # where nothing changes no denoiser is computed in a step that skips
+    for step in range(2):  # if nothing changes no denoiser is computed in a step that skips
         _asked(steady)
-        found = dict(steady.close())["net"]
+        found = dict(steady.close(step))["net"]
     assert (found.computed, found.skipped) == (0, 1)

@@ -16,7 +16,7 @@ from otcache_core.contracts import CacheStorage, SampleRequest
 from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.execution.output_cache import OutputCache
-from otcache_diffusers.hooks.trees import apart, extents, is_external, overlap, owned
+from otcache_diffusers.hooks.trees import extents, is_external, overlap, owned, separate
 from otcache_diffusers.recording.probe import TorchProbe
 
 N, WIDTH, ROWS = 9, 8, 2
@@ -243,9 +243,9 @@ def test_extents_are_what_a_view_reaches() -> None:
 
 def test_copies_are_made_where_they_must_be() -> None:
     v, x = torch.ones(4), torch.ones(4)
-    assert apart((v, None), x)[0] is v
-    assert apart(v, None) is v
-    (copy,) = apart((x[1:],), x)
+    assert separate((v, None), x)[0] is v
+    assert separate(v, None) is v
+    (copy,) = separate((x[1:],), x)
     assert not overlap(extents([copy]), extents([x]))
     found = owned({"v": v, "n": 1})
     assert found["n"] == 1

@@ -246,16 +246,16 @@ def test_where_no_input_has_the_output_s_shape_velocities_are_kept_and_it_is_sai
 def test_an_unscaled_input_of_a_sampler_that_stretches_is_not_trusted() -> None:
     space = NoiseSpace(ALPHA, stretched=True)
     v, x = torch.ones(1, 2), torch.ones(1, 2)
-    assert space.enter(Place(0, "call", None, x), v) is v
+    assert space.from_output(Place(0, "call", None, x), v) is v
     assert "no denoiser input" in space.reason
 
 
 def test_a_state_that_is_lost_mid_run_is_an_error() -> None:
     space = NoiseSpace(ALPHA, stretched=False)
     v, x = torch.ones(1, 2), torch.ones(1, 2)
-    held = space.enter(Place(0, "call", x, None), v)
+    held = space.from_output(Place(0, "call", x, None), v)
     with pytest.raises(ExecutionError, match="step 1: the state of branch 'call' must have"):
-        space.leave(Place(1, "call", None, torch.ones(1, 3)), held)
+        space.to_output(Place(1, "call", None, torch.ones(1, 3)), held)
 
 
 class _Until:
@@ -289,12 +289,12 @@ def test_leaving_undoes_entering(wrap: Callable[[torch.Tensor], Any]) -> None:
     x, v = tiny.noise(2, 4, 3, 3, seed=1), tiny.noise(2, 8, 3, 3, seed=2)
     before = v.clone()
     place = Place(1, "call", x, None)
-    held = space.enter(place, wrap(v))
+    held = space.from_output(place, wrap(v))
     (eps,) = [leaf for leaf in torch.utils._pytree.tree_leaves(held) if leaf is not None]
     torch.testing.assert_close(eps[:, :4], v[:, :4] / 5**0.5 + x * 2 / 5**0.5)
     (back,) = [
         leaf
-        for leaf in torch.utils._pytree.tree_leaves(space.leave(place, held))
+        for leaf in torch.utils._pytree.tree_leaves(space.to_output(place, held))
         if leaf is not None
     ]
     torch.testing.assert_close(back, v)

@@ -20,11 +20,11 @@ from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.schedule import Schedule
 from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 from otcache_diffusers.evaluation.fit import ClosedLoopFit
-from otcache_diffusers.hooks import attach as drive
-from otcache_diffusers.recording.full_runs import Recording, RecordingPolicy
+from otcache_diffusers.hooks import drive
+from otcache_diffusers.recording.full_runs import Recording, RecordingHook
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.sampler import Sampler
-from otcache_diffusers.recording.sampler_checks import BLOCK, ShufflePolicy, confirmed_recurrence
+from otcache_diffusers.recording.sampler_checks import BLOCK, ShuffleHook, confirmed_recurrence
 
 N = 12
 #: Samplers that are Euler steps on their own grid.
@@ -48,7 +48,7 @@ def _evaluator(
     pipe, request = _prompted(name)
     trajectories = list(TorchProbe().record(pipe, request))
     recording = Recording()
-    with drive(pipe, RecordingPolicy(recording, 3), num_steps=N):
+    with drive(pipe, RecordingHook(recording, 3), num_steps=N):
         Sampler(pipe, request)(range(3))
     found = confirmed_recurrence(pipe, Sampler(pipe, request), recording, trajectories)
     return PipelineEvaluator(pipe, request, trajectories, fit=fit), found
@@ -167,10 +167,10 @@ def test_a_span_that_outputs_do_not_move_reuses() -> None:
 def test_a_shuffled_run_calls_no_denoiser_and_stays_near() -> None:
     pipe, request = _prompted("dpm++2m")
     recording = Recording()
-    with drive(pipe, RecordingPolicy(recording, 3), num_steps=N):
+    with drive(pipe, RecordingHook(recording, 3), num_steps=N):
         Sampler(pipe, request)(range(3))
     tiny.counted(pipe.unet)
-    policy = ShufflePolicy(recording, 2)
+    policy = ShuffleHook(recording, 2)
     with drive(pipe, policy, num_steps=N):
         Sampler(pipe, request)(range(2))
     assert tiny.calls_of(pipe.unet) == 0

@@ -19,8 +19,8 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError, FileError
 from otcache_core.loop import Loop
 from otcache_core.storage.recordings import RecordingStorage, mapped, sketch
-from otcache_diffusers.hooks import attach as drive
-from otcache_diffusers.recording.full_runs import Shelf, loaded
+from otcache_diffusers.hooks import drive
+from otcache_diffusers.recording.full_runs import DiskStore, loaded
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.recorder import Recorder
 from otcache_diffusers.recording.sampler import Sampler
@@ -183,8 +183,8 @@ def _trees() -> Iterator[Any]:
 
 
 def test_a_shelf_gives_back_what_was_put_on_it_bit_for_bit(tmp_path: Path) -> None:
-    shelf, trees = Shelf(tmp_path), list(_trees())
-    put = [shelf.put(tree) for tree in trees]
+    store, trees = DiskStore(tmp_path), list(_trees())
+    put = [store.put(tree) for tree in trees]
     for tree, away in reversed(list(zip(trees, put, strict=True))):
         for _ in range(2):
             found = loaded(away)

@@ -91,7 +91,7 @@ class CachedBlocks(StepHook):
     """
 
     watches = False
-    apart = True
+    inside = True
 
     def __init__(
         self, cache: CachedSteps, denoisers: Callable[[], Mapping[str, nn.Module]]
@@ -162,8 +162,8 @@ class CachedBlocks(StepHook):
         if self._shortened and use.computed:
             self.note(f"{network} runs at every step at the level of blocks: speedup below N/B.")
 
-    def lost(self, reason: str) -> None:
-        self._cache.lost(reason)
+    def uncounted(self, reason: str) -> None:
+        self._cache.uncounted(reason)
 
     def warn(self, message: str) -> None:
         self._cache.warn(message)

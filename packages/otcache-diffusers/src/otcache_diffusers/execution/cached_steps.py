@@ -96,7 +96,7 @@ class CachedSteps(StepHook):
         self._report.planned = schedule.computed
         self._to_skip = schedule.num_steps - schedule.budget
 
-    def lost(self, reason: str) -> None:
+    def uncounted(self, reason: str) -> None:
         if self._strict:
             raise ExecutionError(reason)
         self._report.uncounted = True

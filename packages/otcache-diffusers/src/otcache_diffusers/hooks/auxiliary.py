@@ -1,4 +1,4 @@
-"""Networks that only feed a denoiser, as a ControlNet does: idle where it is not called."""
+"""Auxiliary networks, which only feed a denoiser as a ControlNet does: omitted if it is not called."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.trees import tensors
 
-#: Where pipelines keep them.
+#: The attributes in which pipelines keep them.
 NETWORKS = ("controlnet",)
 
 
 def auxiliary_networks(target: Any) -> dict[str, nn.Module]:
-    """The network networks of a pipeline by name; several ControlNets are one module."""
+    """Return the auxiliary networks of a pipeline by name; several ControlNets are one module."""
     found = {name: getattr(target, name, None) for name in NETWORKS}
     return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
 
 
 class AuxiliaryUse(NamedTuple):
-    """What one network did in one step.
+    """What one auxiliary network did in one step.
 
     Attributes:
         computed: its calls that ran.
-        skipped: its calls that were left out.
+        skipped: its calls that were omitted.
         wasted: it ran although no denoiser was called.
     """
 
@@ -39,7 +39,7 @@ class AuxiliaryUse(NamedTuple):
 
 
 class _Omitted(NamedTuple):
-    """A call that was left out: what was given instead, and what makes the real output."""
+    """A call that was omitted: what was given instead, and what makes the real output."""
 
     name: str
     given: list[torch.Tensor]
@@ -47,10 +47,10 @@ class _Omitted(NamedTuple):
 
 
 class AuxiliaryCalls:
-    """Leaves auxiliary out of the steps of one run in which no denoiser will be called.
+    """Omit auxiliary networks in the steps of one run in which no denoiser will be called.
 
-    In the place of an output goes one of the same structure whose tensors are zeros without memory.
-    Nobody looks at it unless a denoiser is called in that step after all: then the network is
+    Instead of an output goes one of the same structure whose tensors are zeros without memory.
+    It is not read unless a denoiser is called in that step after all: then the network is
     computed, and its output put into the denoiser's arguments first.
     """
 
@@ -59,19 +59,19 @@ class AuxiliaryCalls:
         self._omitted: list[_Omitted] = []
         self._computed: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()
-        self._needed = False
+        self._needed_at = -1
 
     def call(
         self, name: str, arguments: Arguments, compute: Callable[[], Any], idle: Callable[[], bool]
     ) -> Any:
-        """The output of a network, or what stands for it where ``idle()``.
+        """Return the output of a network, or a placeholder if ``idle()``.
 
         A call whose arguments have other shapes than any before in the run is computed.
         """
         leaves = tensors([arguments.args, arguments.kwargs])
         key = (name, tuple(leaf.shape for leaf in leaves))
         if key in self._blanks and idle():
-            # New tensor objects each time: they are told apart by identity.
+            # New tensor objects each time: they are distinguished by identity.
             given = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, self._blanks[key])
             self._omitted.append(_Omitted(name, tensors(given), compute))
             self._skipped[name] += 1
@@ -83,44 +83,44 @@ class AuxiliaryCalls:
         return output
 
     def supply(self, arguments: Arguments, step: int) -> None:
-        """A denoiser is about to be computed: nothing in its arguments may stand for an output.
+        """Put real outputs into the arguments of a denoiser that is about to be computed.
 
         Raises:
-            ExecutionError: if a network was left out in this step, and the pipeline made something
-                else of what was given instead of its output.
+            ExecutionError: if a network was omitted in this step, and the pipeline made something
+                else of the placeholder.
         """
-        self._needed = True
+        self._needed_at = step
         if not self._omitted:
             return
         known = {id(leaf) for leaf in tensors(arguments.kwargs)}
-        usable = [w for w in self._omitted if all(id(leaf) in known for leaf in w.given)]
+        usable = [o for o in self._omitted if all(id(leaf) in known for leaf in o.given)]
         if not usable:
             raise ExecutionError(
                 f"step {step}: the denoiser must be computed, as a branch is new or changed its "
-                f"shape, but {self._omitted[0].name} was left out and its output cannot be "
+                f"shape, but {self._omitted[0].name} was omitted and its output cannot be "
                 "supplied: keep guidance and batch size as they are during a run."
             )
-        for withheld in usable:
-            fresh = tensors(withheld.compute())
-            arguments.replace({id(a): b for a, b in zip(withheld.given, fresh, strict=True)})
-            self._omitted.remove(withheld)
-            self._skipped[withheld.name] -= 1
-            self._computed[withheld.name] += 1
+        for omitted in usable:
+            fresh = tensors(omitted.compute())
+            arguments.replace({id(a): b for a, b in zip(omitted.given, fresh, strict=True)})
+            self._omitted.remove(omitted)
+            self._skipped[omitted.name] -= 1
+            self._computed[omitted.name] += 1
 
-    def close(self) -> Iterable[tuple[str, AuxiliaryUse]]:
-        """The step is over: what each network did in it."""
-        names = sorted(self._computed.keys() | self._skipped.keys())
+    def close(self, step: int) -> Iterable[tuple[str, AuxiliaryUse]]:
+        """End a step and return what each network did in it."""
+        wasted = self._needed_at != step
         uses = [
-            (name, AuxiliaryUse(ran, self._skipped[name], bool(ran) and not self._needed))
-            for name in names
+            (name, AuxiliaryUse(ran, self._skipped[name], bool(ran) and wasted))
+            for name in sorted(self._computed.keys() | self._skipped.keys())
             for ran in (self._computed[name],)
         ]
-        self._omitted, self._needed = [], False
+        self._omitted = []
         self._computed.clear()
         self._skipped.clear()
         return uses
 
 
 def _blank(tensor: torch.Tensor) -> torch.Tensor:
-    """Zeros of the same shape that take the memory of one number."""
+    """Return zeros of the same shape that take the memory of one number."""
     return tensor.new_zeros(()).expand(tensor.shape)

@@ -168,7 +168,7 @@ class DeferredChecks:
     def __init__(self) -> None:
         self._open: dict[str, torch.Tensor] = {}
 
-    def sure(self, truth: Truth, complaint: str) -> bool:
+    def check(self, truth: Truth, complaint: str) -> bool:
         """Whether the complaint is known to be true now; where only the device knows, it is kept."""
         if not isinstance(truth, torch.Tensor):
             return truth

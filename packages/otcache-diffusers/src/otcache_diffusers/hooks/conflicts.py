@@ -1,10 +1,10 @@
-"""Say why a target cannot be attached to: a cache of another library, or another context of ours."""
+"""Say why a target cannot be attached to: a cache of another library, or another context of otcache."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -12,25 +12,29 @@ from torch import nn
 
 from otcache_core.callable_denoiser import CallableDenoiser
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.compat import hooks_of
 
 #: diffusers' one cache without error: text keys and values do not change from step to step.
 _EXACT = ("TextKVCacheConfig", "diffusers.hooks.text_kv_cache")
+#: How deep objects inside one another are searched for modules.
+_DEPTH = 6
 
 
-def refuse_foreign_caches(target: Any, denoisers: Mapping[str, nn.Module]) -> None:
+def refuse_other_caches(target: Any, denoisers: Iterable[nn.Module]) -> None:
     """Make sure that no other cache decides which parts of a denoiser are computed.
 
-    Looks at the mark that diffusers' ``enable_cache`` leaves, at its stateful hooks on any submodule
-    (they can be applied without ``enable_cache``), and at the mark of cache-dit.
+    Two at once would compound their errors. Looks at the mark that diffusers' ``enable_cache`` leaves, at
+    its stateful hooks on any submodule (they can be applied without ``enable_cache``), and at the mark of
+    cache-dit.
 
     Args:
         target: what is going to run, for the advice.
         denoisers: its denoisers.
 
     Raises:
-        ExecutionError: naming the cache and how to take it off.
+        ExecutionError: naming the cache and how to remove it.
     """
-    for module in denoisers.values():
+    for module in denoisers:
         root = getattr(module, "_orig_mod", module)
         found = _enabled(root) or _cache_dit(root) or _hooked(root)
         if found:
@@ -56,8 +60,7 @@ def _cache_dit(module: nn.Module) -> tuple[str, str] | None:
 
 
 def _hooked(module: nn.Module) -> tuple[str, str] | None:
-    registries = [part.__dict__.get("_diffusers_hook") for part in module.modules()]
-    hooks = [pair for registry in registries for pair in getattr(registry, "hooks", {}).items()]
+    hooks = [pair for part in module.modules() for pair in hooks_of(part).items()]
     for name, hook in hooks:
         source = type(hook).__module__
         if getattr(hook, "_is_stateful", False) and source not in _EXACT:
@@ -70,14 +73,10 @@ def _hooked(module: nn.Module) -> tuple[str, str] | None:
     return None
 
 
-#: Objects inside one another that are looked into.
-_DEPTH = 6
-
-
 def inner_modules(denoiser: Any) -> list[nn.Module]:
     """Return the modules that a denoiser holds, in the order they are found; of a module itself.
 
-    Looked into are partials, methods, closures, globals that a function names, lists, dictionaries and
+    Searched are partials, methods, closures, globals that a function names, lists, dictionaries and
     attributes. What compiled code holds (a session of ONNX Runtime) is not seen.
 
     Args:
@@ -125,8 +124,8 @@ def _named_by(function: FunctionType) -> list[Any]:
     return [wrapped, *names.nonlocals.values(), *names.globals.values()]
 
 
-def taken(target: Any, holder: Any) -> str:
-    """Say why a target cannot be attached to: it is already, or the pipeline whose scheduler it has is.
+def attached_already(target: Any, holder: Any) -> str:
+    """Say why a target cannot be attached to: it is already, or the pipeline that shares its scheduler is.
 
     Args:
         target: what was to be accelerated or recorded.
@@ -136,18 +135,18 @@ def taken(target: Any, holder: Any) -> str:
     if target is holder:
         return (
             f"{kind} is already accelerated or recorded by otcache: leave that context first, or call "
-            "handle.remove(); otcache.enabled(pipe).remove() does it where the handle or the context is "
+            "handle.remove(); otcache.enabled(pipe).remove() does it if the handle or the context is "
             "out of reach."
         )
     return (
-        f"{kind} has the scheduler of the {other} that is already accelerated or recorded by otcache, and "
-        "by that its runs are too: leave it at that, or give this one a scheduler of its own first, "
+        f"{kind} has the scheduler of the {other} that is already accelerated or recorded by otcache, so "
+        "its runs are too: leave it at that, or give this one a scheduler of its own first, "
         "pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)."
     )
 
 
-def module_taken(module: nn.Module, holder: Any) -> str:
-    """Say why a module cannot be attached to: nothing tells whose call is whose.
+def module_attached_already(module: nn.Module, holder: Any) -> str:
+    """Say why a module cannot be attached to: its calls cannot be distinguished.
 
     Args:
         module: what was to be attached to.
@@ -155,6 +154,6 @@ def module_taken(module: nn.Module, holder: Any) -> str:
     """
     return (
         f"{type(module).__name__} is already accelerated or recorded by otcache, by way of a "
-        f"{type(holder).__name__}, and their calls cannot be told apart: leave that context first or call "
-        "handle.remove(), or load the model twice."
+        f"{type(holder).__name__}, and their calls cannot be distinguished: leave that context first or "
+        "call handle.remove(), or load the model twice."
     )

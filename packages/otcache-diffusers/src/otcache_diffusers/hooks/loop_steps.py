@@ -16,8 +16,7 @@ from otcache_core.loop_run import loop_under_way, refuse_late_run, threads_insid
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
 from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes
 from otcache_diffusers.hooks.loop_states import LoopStates, Seen
-from otcache_diffusers.hooks.run_state import RunState
-from otcache_diffusers.hooks.scheduler_steps import StepTracker
+from otcache_diffusers.hooks.run_state import RunState, StepTracker
 from otcache_diffusers.hooks.step_hook import RunInfo
 
 RAGGED = (
@@ -100,7 +99,7 @@ class LoopSteps(StepTracker):
         if not n:
             self._calls = self._whole = self._strays = 0
             if n is None:
-                self._run_state.lose(UNKNOWN)
+                self._run_state.uncounted(UNKNOWN)
             return
         info = RunInfo(n, self._grid(n))
         if self._whole != n * self._per_step:  # another grid, which may begin elsewhere
@@ -168,7 +167,7 @@ class LoopSteps(StepTracker):
             self._say(self._host.begin(time.value, STARTS), "runs begin at other times")
         elif first:
             self._times.advance(time.value)
-        elif self._checks.sure(self._times.apart(time.value), RAGGED):
+        elif self._checks.check(self._times.apart(time.value), RAGGED):
             raise ExecutionError(RAGGED)
 
     def _say(self, message: str, fact: str) -> None:
@@ -205,10 +204,10 @@ class LoopSteps(StepTracker):
         if not self._whole:
             return
         if self._calls == 0 and self._strays:
-            self._run_state.lose(ELSEWHERE)
+            self._run_state.uncounted(ELSEWHERE)
             return
         if self._calls == 0:
-            self._run_state.lose(
+            self._run_state.uncounted(
                 f"the sampler never called the denoiser ({type(self._loop.denoiser).__name__}): "
                 "pass the very module that sample_fn calls to otcache.loop(...)."
             )

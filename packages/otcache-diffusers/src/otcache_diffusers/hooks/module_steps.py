@@ -13,8 +13,7 @@ from torch import nn
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
 from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes, Truth
-from otcache_diffusers.hooks.run_state import RunState
-from otcache_diffusers.hooks.scheduler_steps import StepTracker
+from otcache_diffusers.hooks.run_state import RunState, StepTracker
 from otcache_diffusers.hooks.step_hook import RunInfo
 
 CONCURRENT = "one module must serve one run at a time, got a concurrent call: load the model twice."
@@ -146,7 +145,7 @@ class ModuleSteps(StepTracker):
     def _broke_off(self, arguments: Arguments, time: Any, first: bool) -> bool:
         """Whether this call is known to begin another run."""
         reshaped = first and arguments.shape != self._shape
-        return reshaped or self._checks.sure(self._times.back(time), JUMPED)
+        return reshaped or self._checks.check(self._times.back(time), JUMPED)
 
     def _go_on(self, time: Time, first: bool) -> None:
         if not first:
@@ -158,7 +157,7 @@ class ModuleSteps(StepTracker):
         self._times.advance(time.value)
         if not self._told:
             self._check(again, BRANCHES)
-        elif self._times.step == 1 and self._checks.sure(again, REPEATED):
+        elif self._times.step == 1 and self._checks.check(again, REPEATED):
             self._run_state.warn_aloud(REPEATED)
 
     def _say(self, message: str, fact: str) -> None:
@@ -166,7 +165,7 @@ class ModuleSteps(StepTracker):
             self._run_state.warn_aloud(message, fact)
 
     def _check(self, truth: Truth, complaint: str) -> None:
-        if self._checks.sure(truth, complaint):
+        if self._checks.check(truth, complaint):
             self._fail(complaint)
 
     def _settle(self) -> None:

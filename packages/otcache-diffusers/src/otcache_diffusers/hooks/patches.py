@@ -1,8 +1,9 @@
-"""Methods of one object that tell when they are called."""
+"""Patch methods of one object for a while, and leave no trace."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ _MISSING = object()
 
 
 class MethodPatch:
-    """Stands for a method on one instance, until it is retired.
+    """Replace a method on one instance, until it is retired.
 
     Args:
         owner: the instance.
@@ -21,7 +22,7 @@ class MethodPatch:
         around: called with it and its arguments; returns its result.
     """
 
-    # Whoever wraps this by functools.wraps copies the __dict__, and so does a patch around that wrapper.
+    # Wrappers made by functools.wraps copy the __dict__ of this, and so does a patch around such a wrapper.
     __slots__ = ("__dict__", "_owner", "around", "method")
 
     def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
@@ -32,19 +33,15 @@ class MethodPatch:
         return self.around(self.method, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Itself where a pipeline copies its scheduler's ``__dict__`` alone, and puts it back later."""
+        """Return itself if a pipeline copies its scheduler's ``__dict__`` alone, and puts it back later."""
         return rebound(self, self._owner, self.method, memo)
-
-    def retire(self) -> None:
-        """Let every call through: somebody may have kept this, or put a wrapper around it."""
-        self.around = _through
 
 
 class MethodPatches:
-    """MethodPatch methods of one object while entered; copies of it have the plain methods.
+    """Patch methods of one object while entered; copies of it have the plain methods.
 
-    On exit goes what is still ours: a wrapper that somebody put around a patch stays, and lets calls
-    through.
+    On exit what is still ours is removed. A wrapper that other code put around a patch stays, and its
+    calls pass through.
 
     Args:
         owner: the object.
@@ -57,7 +54,7 @@ class MethodPatches:
     def __init__(self, owner: Any, arounds: Mapping[str, Callable[..., Any]]) -> None:
         self._owner, self._arounds = owner, arounds
         self.patches: dict[str, MethodPatch] = {}
-        self._copies = CopyGuard(owner, self._strip)
+        self._guard = CopyGuard(owner, self._strip)
 
     def __enter__(self) -> MethodPatches:
         known = vars(self._owner)
@@ -66,15 +63,15 @@ class MethodPatches:
             n: MethodPatch(self._owner, getattr(self._owner, n), f)
             for n, f in self._arounds.items()
         }
-        self._copies.__enter__()
+        self._guard.__enter__()
         known.update(self.patches)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._strip(vars(self._owner))
-        self._copies.__exit__(*error)
+        self._guard.__exit__(*error)
         for patch in self.patches.values():
-            patch.retire()
+            patch.around = _through  # it may have been kept, or a wrapper put around it
 
     def outermost(self, name: str) -> bool:
         """Return whether the method of this name is patched, and nothing was put in the patch's place."""
@@ -91,24 +88,35 @@ class MethodPatches:
 
 
 class WeakMethodAround:
-    """Goes around a method without keeping the object that is told of it; lets through once that is gone.
+    """Call a method around another without keeping its object alive; pass calls through once that is gone.
 
     Args:
         around: a bound method, as in :class:`MethodPatch`.
     """
 
     def __init__(self, around: Callable[..., Any]) -> None:
-        self.told: Callable[[], Any] = weakref.WeakMethod(around)
+        self.around: Callable[[], Any] = weakref.WeakMethod(around)
 
     def __call__(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return (self.told() or _through)(method, *args, **kwargs)
+        return (self.around() or _through)(method, *args, **kwargs)
 
 
-def watcher_of(owner: Any) -> Any:
-    """Return the object that is told of an object's methods; None if there is none, or it is gone."""
+def patching(owner: Any) -> Any:
+    """Return the object whose methods are around an object's weakly; None if none is, or it is gone."""
     arounds = [value.around for value in vars(owner).values() if isinstance(value, MethodPatch)]
-    told = [around.told() for around in arounds if isinstance(around, WeakMethodAround)]
-    return next((method.__self__ for method in told if method is not None), None)
+    found = [around.around() for around in arounds if isinstance(around, WeakMethodAround)]
+    return next((method.__self__ for method in found if method is not None), None)
+
+
+def unpatchable(owner: Any, name: str) -> str:
+    """Say why a method of an object cannot be replaced on the object alone; "" if it can."""
+    kind = type(owner)
+    if not hasattr(owner, "__dict__"):
+        return f"{kind.__name__} has __slots__ and no __dict__: leave __slots__ out"
+    found = inspect.getattr_static(kind, name, None)
+    if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
+        return f"{kind.__name__}.{name} is a {type(found).__name__}: make it a method"
+    return ""
 
 
 def _through(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -38,29 +38,29 @@ class Place(NamedTuple):
 class OutputSpace(ABC):
     """The quantity that policies see, keep, combine and hand out; one object a run.
 
-    Laws: what the sampler gets at a computed step is the denoiser's very output; ``leave`` undoes
-    ``enter`` at the same place up to rounding; nothing asks the device.
+    Laws: what the sampler gets at a computed step is the denoiser's very output; ``to_output`` undoes
+    ``from_output`` at the same place up to rounding; nothing asks the device.
     """
 
     #: Why outputs stay as they are although another quantity would be better; "" otherwise.
     reason: str = ""
 
-    def lost(self, place: Place) -> str:
+    def problem(self, place: Place) -> str:
         """Say why a call's output could not be entered or left, and what helps; "" where it can be."""
         return ""
 
     @abstractmethod
-    def enter(self, place: Place, output: Any) -> Any:
+    def from_output(self, place: Place, output: Any) -> Any:
         """What a policy is told of a computed output."""
 
     @abstractmethod
-    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+    def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
         """The denoiser's output that a policy's forecast stands for, at the present state.
 
         Args:
             place: of the call.
             held: the forecast.
-            spare: nobody else has it, so it may be written into.
+            writable: nobody else has it, so it may be written into.
         """
 
     @abstractmethod
@@ -79,10 +79,10 @@ class AsIs(OutputSpace):
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
 
-    def enter(self, place: Place, output: Any) -> Any:
+    def from_output(self, place: Place, output: Any) -> Any:
         return output
 
-    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+    def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
         return held
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class NoiseSpace(OutputSpace):
         self._dtypes: dict[str, torch.dtype] = {}
         self._shapes: dict[str, torch.Size] = {}
 
-    def lost(self, place: Place) -> str:
+    def problem(self, place: Place) -> str:
         wanted = self._shapes.get(place.branch)
         if wanted is None or any(x.shape == wanted for x in self._candidates(place)):
             return ""
@@ -136,7 +136,7 @@ class NoiseSpace(OutputSpace):
             "step or at none."
         )
 
-    def enter(self, place: Place, output: Any) -> Any:
+    def from_output(self, place: Place, output: Any) -> Any:
         leaves, spec, at = _flat(output)
         x = self._related(place, leaves, at)
         if x is None:
@@ -145,12 +145,12 @@ class NoiseSpace(OutputSpace):
         leaves[at] = self._noise(place.step, leaves[at], x)
         return unflatten(leaves, spec)
 
-    def leave(self, place: Place, held: Any, *, spare: bool = False) -> Any:
+    def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
         leaves, spec, at = _flat(held)
         x = self._related(place, leaves, at)
         if x is None:
             return held
-        v = leaves[at] if spare else leaves[at].clone()
+        v = leaves[at] if writable else leaves[at].clone()
         part = _part(v, x)
         part.sub_(x, alpha=self._sigma[place.step]).div_(self._alpha[place.step])
         leaves[at] = v.to(self._dtypes.get(place.branch, x.dtype))

@@ -1,10 +1,15 @@
-"""The state of a run between the hooks and a step hook."""
+"""The state of a run between what observes a target and the step hook that decides.
+
+A :class:`StepTracker` announces runs to the :class:`RunState` and advances its steps; denoiser calls get
+their output from it. :class:`Branches` names the calls of a step, :class:`TimeCheck` compares their times.
+"""
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,48 +21,84 @@ from otcache_core.notices import notify, once
 from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments
 from otcache_diffusers.hooks.auxiliary import AuxiliaryCalls
 from otcache_diffusers.hooks.prediction import Place
-from otcache_diffusers.hooks.sigmas import latest_time
+from otcache_diffusers.hooks.sigmas import CONVENTIONS, latest_time
 from otcache_diffusers.hooks.step_hook import NoOp, RunInfo, StepHook
-from otcache_diffusers.hooks.trees import apart
+from otcache_diffusers.hooks.trees import separate
 
-#: Makes the RunInfo of an announced run from the first call's arguments; None where the run was lost.
+#: Makes the RunInfo of an announced run from the first call's arguments; None if its steps are unknown.
 Announcement = Callable[[Arguments], RunInfo | None]
 
-STILL = (
+NO_STEPS = (
     "the pipeline's scheduler never made a step, as with one of its own for each frame (SkyReels V2's "
     "diffusion forcing): positions cannot be counted, and the run was computed in full."
 )
 
 
-class RunState:
-    """One tracker for all denoisers of a target.
+class StepTracker(ABC):
+    """Announce runs to a run state and advance its steps; a context manager."""
 
-    A tracker announces runs and advances steps; denoisers ask for their output. A call that comes
-    outside an announced run is computed, with one warning.
+    @abstractmethod
+    def arrive(self, arguments: Arguments) -> None:
+        """Note that the denoiser is about to be called."""
+
+    @abstractmethod
+    def left(self, output: Any) -> None:
+        """Note that the denoiser's output, computed or forecast, goes back to the sampler."""
+
+    @abstractmethod
+    def __enter__(self) -> StepTracker: ...
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
+
+    def expects(self) -> bool:
+        """Return whether a call made here can be of the run under way; end one that is over."""
+        return True
+
+    def claims(self) -> bool:
+        """Return whether this call is of the run under way or announced, if several share a denoiser."""
+        return self.expects()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the run under way, if any, is known to go on."""
+        return True
+
+    def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the target is on the stack of a thread that is not among these."""
+        return False
+
+
+class RunState:
+    """Count the steps of one run for all denoisers of a target, and let a step hook decide at each call.
+
+    A call outside an announced run is computed, with one warning.
 
     Denoisers that take turns, as the two experts of Wan 2.2 do, share their branches: one schedule and
     one budget are over both. A skipped step of the second is forecast from outputs of the first until
-    the second has computed some of its own; where nothing of its steps is computed it is never called.
+    the second has computed some of its own; if none of its steps are computed it is never called.
 
     Args:
-        policy: what is asked at each call.
+        hook: decides at each call.
 
     Attributes:
-        scaled: what the scheduler made of the latent for this step's denoiser calls, where it was asked.
+        scaled: what the scheduler made of the latent for this step's denoiser calls, if it was called.
+        step: position in the run under way.
+        times: compares the calls' times with the scheduler's.
     """
 
-    def __init__(self, policy: StepHook) -> None:
-        self._policy: StepHook = policy
+    def __init__(self, hook: StepHook) -> None:
+        self._hook: StepHook = hook
         self._announced: Announcement | None = None
         self._run: RunInfo | None = None
         self._branches = Branches()
         self._states: dict[tuple[str, str], ArgumentPlace | None] = {}
-        self._auxiliary = AuxiliaryCalls()
+        self._auxiliary, self._fed = AuxiliaryCalls(), False
         self._calling = threading.Lock()
         self._warned: set[str] = set()
         self._aloud: set[str] = set()
         self._given_up = False
-        self._lost = ""
+        self._uncounted = ""
         self.times = TimeCheck()
         self.scaled: Tensor | None = None
         self.step = 0
@@ -74,24 +115,24 @@ class RunState:
 
     @property
     def watches(self) -> bool:
-        """Whether the policy looks at the sampler's states."""
-        return self._policy.watches
+        """Whether the hook looks at the sampler's states."""
+        return self._hook.watches
 
     @property
     def inside(self) -> bool:
-        """Whether the policy works inside of denoiser calls."""
-        return self._policy.apart
+        """Whether the hook works inside of denoiser calls."""
+        return self._hook.inside
 
     @property
     def busy(self) -> bool:
-        """Whether a denoiser call is being answered."""
+        """Whether a denoiser call is under way."""
         return self._calling.locked()
 
     def announce(self, announcement: Announcement) -> None:
-        """The next denoiser call begins a run; a run still under way has broken off.
+        """Let the next denoiser call begin a run; a run still under way has broken off.
 
         Raises:
-            ExecutionError: if a denoiser call is being answered: that run has not broken off.
+            ExecutionError: if a denoiser call is under way: that run has not broken off.
         """
         if self.busy:
             raise ExecutionError(
@@ -99,15 +140,15 @@ class RunState:
                 "pipeline twice."
             )
         self.finish(False)
-        self._announced, self._lost = announcement, ""
+        self._announced, self._uncounted = announcement, ""
 
     def call(
         self, denoiser: str, context: str, arguments: Arguments, compute: Callable[[], Any]
     ) -> Any:
-        """The output of one denoiser call.
+        """Return the output of one denoiser call.
 
         Raises:
-            ExecutionError: if a run makes two calls at once, or branches cannot be told apart.
+            ExecutionError: if a run makes two calls at once, or branches cannot be distinguished.
         """
         if not (self.running or self.expectant):
             self.outside()
@@ -118,7 +159,7 @@ class RunState:
                 "make them in turn."
             )
         try:
-            stream = denoiser if self._policy.apart else ""
+            stream = denoiser if self._hook.inside else ""
             return self._answer((stream, context), arguments, compute)
         except BaseException:
             self.finish(False)
@@ -127,29 +168,31 @@ class RunState:
             self._calling.release()
 
     def feed(self, network: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
-        """The output of a network that feeds the denoiser, or a stand-in if that will not be called.
+        """Return the output of an auxiliary network, or a placeholder if no denoiser will be called.
 
         A call outside a run is computed.
         """
         if not (self.running or self.expectant):
             return compute()
+        self._fed = True
         return self._auxiliary.call(network, arguments, compute, self._idle)
 
     def _idle(self) -> bool:
-        """Whether every branch of the step before will be forecast in this one."""
+        """Return whether every branch of the step before will be forecast in this one."""
         counts = self._run and self._branches.trusted and not self._given_up
         branches = self._branches.latest if counts else ()
-        return bool(branches) and all(self._policy.skips(self.step, b) for b in branches)
+        return bool(branches) and all(self._hook.skips(self.step, b) for b in branches)
 
     def advance(self, seen: tuple[Tensor, Tensor, Tensor] | None = None) -> None:
-        """The sampler made a step, from x_t with v_t to x_{t+1} where these were seen."""
+        """Note that the sampler made a step, from x_t with v_t to x_{t+1} if these were seen."""
         run = self._run
         if run is None:
             if self._announced is not None:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
-        for name, use in self._auxiliary.close():
-            self._policy.fed(name, use)
+        if self._fed:
+            for name, use in self._auxiliary.close(self.step):
+                self._hook.fed(name, use)
         self.scaled = None
         if self._given_up:
             return
@@ -157,34 +200,34 @@ class RunState:
         if seen is not None and self.watches:
             sample, output, following = seen
             guided = run.space.guided(self.step, sample, output)
-            self._policy.stepped(self.step, sample, guided, following)
+            self._hook.stepped(self.step, sample, guided, following)
         self.step += 1
         if self.step >= run.num_steps:
             self.finish(True)
 
     def give_up(self, reason: str) -> None:
-        """The steps of the run under way cannot be told any more: compute the rest of it."""
+        """Compute the rest of the run under way, whose steps can no longer be counted."""
         self._given_up = self.running
         self.warn(reason)
 
-    def lose(self, reason: str) -> None:
+    def uncounted(self, reason: str) -> None:
         """Compute the run at hand, whose steps cannot be counted; no other reason is given.
 
         Raises:
-            ExecutionError: if the policy needs to know them.
+            ExecutionError: if the hook needs to know them.
         """
         self.finish(False)
-        self._lost = reason
-        self._policy.lost(reason)
+        self._uncounted = reason
+        self._hook.uncounted(reason)
 
     def outside(self) -> None:
-        """Take notice of a call that was computed and is none of a run's."""
-        if self._lost:
-            return
-        self.warn(
-            "the denoiser was called outside a run of this target's own sampler (another pipeline or "
-            "thread shares it, or it makes more calls than steps): such calls are computed in full."
-        )
+        """Note a call that was computed and belongs to no run."""
+        if not self._uncounted:
+            self.warn(
+                "the denoiser was called outside a run of this target's own sampler (another pipeline "
+                "or thread shares it, or it makes more calls than steps): such calls are computed in "
+                "full."
+            )
 
     def finish(self, completed: bool) -> None:
         """End the run under way, if any, and forget one that was announced.
@@ -194,23 +237,25 @@ class RunState:
         """
         run, self._run, self._announced, self.scaled = self._run, None, None, None
         self._given_up = False
-        self._auxiliary = AuxiliaryCalls()
+        self._auxiliary, self._fed = AuxiliaryCalls(), False
         if run is None:
             return
         if completed and not self.step:
-            self.warn(STILL)
-        self._policy.end(completed)
+            self.warn(NO_STEPS)
+        self._hook.end(completed)
 
     def retire(self) -> None:
-        """Let the policy go: clocks and patches refer to one another, and would keep what it holds."""
-        self._policy = NoOp()
+        """Release the hook: trackers and patches refer to one another, and would keep what it holds."""
+        self._hook = NoOp()
 
     def _answer(
         self, source: tuple[str, str], arguments: Arguments, compute: Callable[[], Any]
     ) -> Any:
         run = None if self._announced is None else self._announced(arguments)
         if run is not None:
-            self._begin(run)
+            self._announced, self._run, self.step = None, run, 0
+            self._branches, self._states = Branches(), {}
+            self._hook.begin(run)
         if self._run is None:
             self.outside()
             return compute()
@@ -218,72 +263,62 @@ class RunState:
             return self._supplied(arguments, compute)
         self.times.see(self.step, arguments.timestep)
         group = Group(*source, self._shape(source, arguments))
-        branch = self._branches.name(group, self.step)
-        place = Place(self.step, branch, self.scaled, arguments.state)
-        if lost := self._run.space.lost(place):
-            lost = f"{lost} The rest of the run is computed."
-            self.warn_aloud(lost)
-            self.give_up(lost)
+        place = Place(
+            self.step, self._branches.name(group, self.step), self.scaled, arguments.state
+        )
+        if problem := self._run.space.problem(place):
+            problem = f"{problem} The rest of the run is computed."
+            self.warn_aloud(problem)
+            self.give_up(problem)
             return self._supplied(arguments, compute)
-        supplied = partial(self._supplied, arguments, compute)
-        output = self._decide(self._run, place, supplied)
+        output = self._decide(self._run, place, partial(self._supplied, arguments, compute))
         if source not in self._states:
-            self._find_state(source, group, arguments, output)
+            self._states[source] = arguments.state_like(output)
+            self._branches.regroup(group, Group(*source, self._shape(source, arguments)))
         if self._run.space.reason:
             self.note(self._run.space.reason)
         return output
 
     def _shape(self, source: tuple[str, str], arguments: Arguments) -> tuple[int, ...]:
-        """The state's shape, at the place where the first call had a tensor like its output."""
+        """Return the shape of the state: of the argument that was like the first call's output."""
         place = self._states.get(source)
         shape = None if place is None else arguments.shape_at(place)
         return arguments.shape if shape is None else shape
-
-    def _find_state(
-        self, source: tuple[str, str], group: Group, arguments: Arguments, output: Any
-    ) -> None:
-        self._states[source] = arguments.state_like(output)
-        self._branches.regroup(group, Group(*source, self._shape(source, arguments)))
 
     def _supplied(self, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         self._auxiliary.supply(arguments, self.step)
         return compute()
 
-    def _begin(self, run: RunInfo) -> None:
-        self._announced, self._run, self.step = None, run, 0
-        self._branches, self._states = Branches(), {}
-        self._policy.begin(run)
-
     def _decide(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any:
         if self._branches.trusted:
             output = self._without_work(run, place, compute)
             if output is not None:
-                self._branches.forecast()
+                self._branches.forecast = True
                 return output
         else:
             self.warn(
                 "the number of denoiser calls per step changed and the pipeline does not name its "
                 "branches: the rest of the run is computed."
             )
-        output = self._policy.observe(self.step, place.branch, compute)
-        seen = apart(output, place.state)
-        self._policy.after(self.step, place.branch, run.space.enter(place, seen))
+        output = self._hook.observe(self.step, place.branch, compute)
+        seen = run.space.from_output(place, separate(output, place.state))
+        self._hook.after(self.step, place.branch, seen)
         return output
 
     def _without_work(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any | None:
-        held = self._policy.before(self.step, place.branch)
+        held = self._hook.before(self.step, place.branch)
         if held is not None:
-            return run.space.leave(place, held, spare=not self._policy.keeps)
-        return self._policy.shorten(self.step, place.branch, compute)
+            return run.space.to_output(place, held, writable=not self._hook.keeps)
+        return self._hook.shorten(self.step, place.branch, compute)
 
     def note(self, message: str) -> None:
-        """Tell the policy what is done otherwise than is best, each message once."""
+        """Pass on what is done in another way than is best, each message once."""
         if message not in self._warned:
             self._warned.add(message)
-            self._policy.note(message)
+            self._hook.note(message)
 
     def warn_aloud(self, message: str, fact: str = "") -> None:
-        """Tell the policy, and whoever runs the program, each message once.
+        """Warn the hook and the user, each message once.
 
         Args:
             message: what happened.
@@ -294,17 +329,17 @@ class RunState:
             self.warn(message, fact)
 
     def warn(self, message: str, fact: str = "") -> None:
-        """Tell the policy, each message once, and of those about one fact the first."""
+        """Warn the hook, once per message, and of those about one fact with the first."""
         if not self._warned & {message, fact or message}:
             self._warned |= {message, fact or message}
-            self._policy.warn(message)
+            self._hook.warn(message)
 
 
 class Group(NamedTuple):
-    """PipelineCalls that only their order within the step tells apart.
+    """Calls that are distinguished only by their order within the step.
 
     Attributes:
-        denoiser: its name in the pipeline where its calls are told apart from the main one's, else "".
+        denoiser: its name in the pipeline if its calls are distinguished from the main one's, else "".
         context: name the pipeline gave the call through ``cache_context``; "" for none.
         shape: shape of the state among the arguments, so that a batch that shrinks when guidance ends
             is never mixed with the one before.
@@ -316,25 +351,27 @@ class Group(NamedTuple):
 
 
 class Branches:
-    """Names the calls of one run and notices when their order cannot be trusted.
+    """Name the calls of one run and notice when their order cannot be trusted.
 
     A group that makes n calls in the first step it appears in must make n in every later step, or
-    none. Where it does not, the n-th call may be another branch than before. If a forecast was
-    handed out in that step an ExecutionError says so, since it may have been the wrong branch's;
-    otherwise ``trusted`` is False from then on and the reason is returned once.
+    none. If it does not, the n-th call may be another branch than before: if a forecast was returned in
+    that step it may have been the wrong branch's, an error; else ``trusted`` is False from then on.
+
+    Attributes:
+        trusted: whether the order of calls distinguishes branches.
+        forecast: whether a forecast was returned in this step.
+        latest: branches of the step before; empty in the first one.
     """
 
     def __init__(self) -> None:
-        self.trusted = True
+        self.trusted, self.forecast = True, False
+        self.latest: tuple[str, ...] = ()
         self._expected: dict[Group, int] = {}
         self._names: dict[Group, str] = {}
         self._counts: Counter[Group] = Counter()
-        self._forecast = False
-        #: Branches of the step before; empty in the first one.
-        self.latest: tuple[str, ...] = ()
 
     def name(self, group: Group, step: int) -> str:
-        """The branch of the next call; may flip ``trusted``."""
+        """Return the branch of the next call; may set ``trusted`` to False."""
         n = self._counts[group]
         self._counts[group] += 1
         if n >= self._expected.get(group, n + 1):
@@ -348,22 +385,18 @@ class Branches:
             self._counts[other] += self._counts.pop(group)
             self._names.setdefault(other, self._names.pop(group))
 
-    def forecast(self) -> None:
-        """A forecast was handed out in this step."""
-        self._forecast = True
-
     def close(self, step: int) -> None:
-        """The step is over; may flip ``trusted``."""
+        """End a step; may set ``trusted`` to False."""
         for group, n in self._counts.items():
             if n != self._expected.setdefault(group, n):
                 self._distrust(group, step)
         counts = self._counts.items()
         self.latest = tuple(self._numbered(group, k) for group, n in counts for k in range(n))
         self._counts.clear()
-        self._forecast = False
+        self.forecast = False
 
     def _numbered(self, group: Group, n: int) -> str:
-        """The branch of a group's call number n, from 0 on."""
+        """Return the branch of a group's call number n, from 0 on."""
         return self._names[group] if n == 0 else f"{self._names[group]}#{n + 1}"
 
     def _base(self, group: Group) -> str:
@@ -373,7 +406,7 @@ class Branches:
         return f"{base} {'x'.join(map(str, group.shape))}"
 
     def _distrust(self, group: Group, step: int) -> None:
-        if self.trusted and self._forecast:
+        if self.trusted and self.forecast:
             raise ExecutionError(
                 f"step {step}: the denoiser must be called {self._expected[group]} times, as "
                 f"in the first step, got {self._counts[group]}: the pipeline does not name "
@@ -383,32 +416,30 @@ class Branches:
         self.trusted = False
 
 
-#: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000.
-_CONVENTIONS = torch.tensor([[1.0, 0.0], [1e-3, 0.0], [-1e-3, 1.0]])
-#: bfloat16 keeps 8 bits.
+#: Relative and absolute; bfloat16 keeps 8 bits.
 _RTOL, _ATOL = 1e-2, 1e-4
 
 
 class TimeCheck:
-    """Compares the time argument with ``scheduler.timesteps`` on the device, into a flag read once.
+    """Compare the time argument with ``scheduler.timesteps`` on the device, into a flag read once.
 
-    The convention is the one that fits at step 0; where none does, nothing is claimed.
+    The convention is the one that fits at step 0; if none does, nothing is claimed.
     """
 
     def __init__(self) -> None:
-        self._timesteps: torch.Tensor | None = None
-        self._conventions = _CONVENTIONS
-        self._first: torch.Tensor | None = None
-        self._always: torch.Tensor | None = None
-        self._bad: torch.Tensor | None = None
+        self._timesteps: Tensor | None = None
+        self._conventions = torch.tensor(CONVENTIONS)
+        self._first: Tensor | None = None
+        self._always: Tensor | None = None
+        self._bad: Tensor | None = None
 
-    def begin(self, timesteps: torch.Tensor | None) -> None:
-        """Take the timesteps of a run that starts, t_0 first; None where they are not known."""
+    def begin(self, timesteps: Tensor | None) -> None:
+        """Take the timesteps of a run that starts, t_0 first; None if they are not known."""
         self._collect()
         self._timesteps = None if timesteps is None else timesteps.float()
 
     def see(self, step: int, timestep: Any) -> None:
-        """The denoiser is called at ``step`` with this time argument."""
+        """Compare the time argument of a denoiser call at ``step``."""
         if self._timesteps is None or step >= len(self._timesteps):
             return
         latest = latest_time(timestep)
@@ -427,7 +458,7 @@ class TimeCheck:
         self._always = self._always & fits
 
     def failed(self) -> bool:
-        """Read the flag: whether some run passed other times than its scheduler's. Syncs."""
+        """Return whether some run passed other times than its scheduler's; synchronizes."""
         self._collect()
         return self._bad is not None and bool(self._bad)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -14,11 +13,11 @@ import numpy as np
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop_run import refuse_late_run
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.conflicts import taken
-from otcache_diffusers.hooks.patches import MethodPatches, WeakMethodAround, watcher_of
+from otcache_diffusers.hooks.conflicts import attached_already
+from otcache_diffusers.hooks.patches import MethodPatches, WeakMethodAround, patching, unpatchable
 from otcache_diffusers.hooks.pipeline_call import PipelineCall, PipelineCalls, under_way
 from otcache_diffusers.hooks.prediction import output_space, predicts_velocity
-from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.run_state import RunState, StepTracker
 from otcache_diffusers.hooks.sigmas import (
     first_position,
     last_position,
@@ -26,7 +25,7 @@ from otcache_diffusers.hooks.sigmas import (
     steps_of,
     times_of,
 )
-from otcache_diffusers.hooks.step_arguments import RepeatedSteps, StepArguments, untappable
+from otcache_diffusers.hooks.step_arguments import RepeatedSteps, StepArguments
 from otcache_diffusers.hooks.step_hook import RunInfo
 
 _UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
@@ -44,41 +43,6 @@ _THREADS = (
     "type(pipe.scheduler).from_config(pipe.scheduler.config)), which may share the weights, or let the "
     "threads wait for one another in handle.request(...)."
 )
-
-
-class StepTracker(ABC):
-    """Announces runs to a run_state and advances its steps; a context manager."""
-
-    @abstractmethod
-    def arrive(self, arguments: Arguments) -> None:
-        """The denoiser is about to be asked for."""
-
-    @abstractmethod
-    def left(self, output: Any) -> None:
-        """The denoiser's output, computed or forecast, goes back to the sampler."""
-
-    @abstractmethod
-    def __enter__(self) -> StepTracker: ...
-
-    @abstractmethod
-    def __exit__(self, *error: object) -> None: ...
-
-    def expects(self) -> bool:
-        """Whether a call of one of the networks can be of the run under way; ends one that is over."""
-        return True
-
-    def claims(self) -> bool:
-        """Whether this call is of the run under way or announced, where several share a denoiser."""
-        return self.expects()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the run under way, if any, is known to go on."""
-        return True
-
-    def busy(self, besides: Collection[int]) -> bool:
-        """Return whether a call of the target is on the stack of a thread that is not among these."""
-        return False
 
 
 class SchedulerSteps(StepTracker):
@@ -113,12 +77,12 @@ class SchedulerSteps(StepTracker):
         self._stack = ExitStack()
 
     def __enter__(self) -> SchedulerSteps:
-        if reason := untappable(self._scheduler, "step"):
-            self._run_state.lose(f"{_UNCOUNTED}: {reason}.")
+        if reason := unpatchable(self._scheduler, "step"):
+            self._run_state.uncounted(f"{_UNCOUNTED}: {reason}.")
             return self
-        watcher = watcher_of(self._scheduler)
+        watcher = patching(self._scheduler)
         if watcher is not None:
-            raise ExecutionError(taken(self.pipeline, watcher.pipeline))
+            raise ExecutionError(attached_already(self.pipeline, watcher.pipeline))
         with ExitStack() as stack:
             stack.enter_context(MethodPatches(self._scheduler, self._taps()))
             wanted = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
@@ -136,7 +100,7 @@ class SchedulerSteps(StepTracker):
             name: around
             for name, around in wanted.items()
             if callable(getattr(self._scheduler, name, None))
-            and not untappable(self._scheduler, name)
+            and not unpatchable(self._scheduler, name)
         }
         self._announces = "set_timesteps" in found
         # Held weakly: whoever has this scheduler too would keep the pipeline for ever.
@@ -195,7 +159,7 @@ class SchedulerSteps(StepTracker):
         """See that the scheduler that tells is still the pipeline's, and was not put back."""
         if self.pipeline.scheduler is not self._scheduler:
             self._call = None
-            self._run_state.lose(_REPLACED)
+            self._run_state.uncounted(_REPLACED)
         elif self._run_state.running and self._repeated.found(arguments.timestep):
             self._run_state.give_up(self._repeated.REASON)
 
@@ -257,7 +221,7 @@ class SchedulerSteps(StepTracker):
             self._run_state.give_up(self._repeated.REASON)
         seen = self._step_call.seen(given, result)
         if watched and seen is None:
-            self._run_state.lose(self._step_call.untold(args, kwargs, result))
+            self._run_state.uncounted(self._step_call.untold(args, kwargs, result))
         self._run_state.advance(seen)
         if not self._run_state.running and not self._run_state.expectant:
             self._call = None
@@ -270,7 +234,7 @@ class SchedulerSteps(StepTracker):
             raise
         except Exception as error:  # whatever a scheduler that nobody has seen raises when read
             kind = type(self._scheduler).__name__
-            self._run_state.lose(
+            self._run_state.uncounted(
                 f"{_UNCOUNTED}: {kind} cannot be read ({type(error).__name__}: {error})."
             )
             return None
@@ -279,7 +243,7 @@ class SchedulerSteps(StepTracker):
         n = steps_of(self._scheduler) or self._total
         if not n:
             kind = type(self._scheduler).__name__
-            self._run_state.lose(
+            self._run_state.uncounted(
                 f"{_UNCOUNTED}: {kind} has neither timesteps nor num_inference_steps, and the pipeline's "
                 "progress bar no total."
             )

@@ -131,7 +131,7 @@ def _final(scheduler: Any) -> float:
 
 
 #: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000; factor and shift.
-_CONVENTIONS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))
+CONVENTIONS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))
 #: Types that torch compares; float8 and the larger unsigned ones it does not.
 _ORDERED = frozenset(
     (
@@ -213,7 +213,7 @@ def _look_up(times: Tensor, passed: Tensor) -> int:
     Where several conventions fit, a run of all steps is the likeliest, then the first of them.
     """
     kind = passed.dtype if passed.is_floating_point() else torch.float64
-    wanted = torch.stack([factor * times + shift for factor, shift in _CONVENTIONS])
+    wanted = torch.stack([factor * times + shift for factor, shift in CONVENTIONS])
     error = (wanted.to(kind).double() - passed.double()).abs()
     nearest, positions = error.min(dim=1)
     rounding = 2 * torch.finfo(kind).eps * wanted.abs().gather(1, positions[:, None])[:, 0]

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, final
 
 from torch import Tensor
 
+from otcache_diffusers.hooks.patches import unpatchable
+
 #: The roles of a step's arguments in the order of every diffusers pipeline's call, by their usual names.
 ROLES = {
     "model_output": (
@@ -97,20 +99,9 @@ class StepArguments:
         return found
 
 
-def untappable(owner: Any, name: str) -> str:
-    """Say why a method of an object cannot be replaced on the object alone; "" where it can."""
-    kind = type(owner)
-    if not hasattr(owner, "__dict__"):
-        return f"{kind.__name__} has __slots__ and no __dict__: leave __slots__ out"
-    found = inspect.getattr_static(kind, name, None)
-    if hasattr(type(found), "__set__") or hasattr(type(found), "__delete__"):
-        return f"{kind.__name__}.{name} is a {type(found).__name__}: make it a method"
-    return ""
-
-
 def _parameters(scheduler: Any) -> list[str]:
     """Names of the places of the scheduler's own step: a wrapper put on the instance may hide it."""
-    own = None if untappable(scheduler, "step") else getattr(type(scheduler), "step", None)
+    own = None if unpatchable(scheduler, "step") else getattr(type(scheduler), "step", None)
     try:
         signature = inspect.signature(MethodType(own, scheduler) if own else scheduler.step)
     except (TypeError, ValueError):  # made elsewhere than in Python

@@ -1,4 +1,4 @@
-"""What a run is driven by: one object that is asked at every denoiser call."""
+"""What decides at every denoiser call of a run, and what it is given of the run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RunInfo:
 
     Attributes:
         num_steps: N, the number of sampler steps of this run.
-        grid: s_0 .. s_N, float64, shape (N + 1,); all NaN where nothing tells it (a bare module, a
+        grid: s_0 .. s_N, float64, shape (N + 1,); all NaN if it is not known (a bare module, a
             loop without a grid).
-        space: the quantity in which the policy sees and gives outputs.
+        space: the quantity in which the hook sees and gives outputs.
     """
 
     num_steps: int
@@ -37,48 +37,48 @@ class RunInfo:
 
 
 class StepHook(ABC):
-    """Decides at every denoiser call whether the denoiser is called at all.
+    """Decide at every denoiser call whether the denoiser is called at all.
 
-    The executor, the probe and the evaluator are three policies on one driver. Within a run the
-    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before``; where it gave
-    None, ``shorten``; where that gave None, ``observe`` and ``after``; then ``stepped``; last ``end``.
+    The executor, the probe and the evaluator are three hooks on one driver. Within a run the
+    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before``; if it gave
+    None, ``shorten``; if that gave None, ``observe`` and ``after``; then ``stepped``; last ``end``.
     Step 0 comes first and steps never repeat. What ``before`` gives and ``after`` gets is in the run's
     own quantity: velocity predictions come and go as epsilon
     (:class:`~otcache_diffusers.hooks.prediction.NoiseSpace`). ``shorten`` and ``observe`` give the
     denoiser's outputs themselves.
 
     Attributes:
-        watches: whether ``stepped`` is asked for; where it is not, a loop's states are not copied.
-        keeps: whether what ``before`` gave last is the policy's own, so that nothing may be written
+        watches: whether ``stepped`` is called; if not, a loop's states are not copied.
+        keeps: whether what ``before`` gave last is the hook's own, so that nothing may be written
             into it.
-        apart: whether a denoiser that takes over from another has branches of its own, as it must for
-            what happens inside it. Else they go on: an output is the same quantity whoever computes it.
+        inside: whether it works inside of denoiser calls, so that a denoiser that takes over from another
+            has branches of its own. Else they go on: an output is the same quantity, computed by either.
     """
 
     watches: bool = True
     keeps: bool = True
-    apart: bool = False
+    inside: bool = False
 
     @abstractmethod
     def begin(self, run: RunInfo) -> None:
-        """A run starts: called once, at the first denoiser call of step 0."""
+        """Start a run: called once, at the first denoiser call of step 0."""
 
     @abstractmethod
     def before(self, step: int, branch: str) -> Any | None:
-        """The output to return instead of calling the denoiser, or None to call it.
+        """Return the output to use instead of calling the denoiser, or None to call it.
 
-        Called once per step and branch; must not sync with the device when it gives an output.
+        Called once per step and branch; must not synchronize when it gives an output.
 
         Args:
             step: t, position in the run.
-            branch: the pipeline's own name (``cond``, ``uncond``) where it sets one, else ``call``,
+            branch: the pipeline's own name (``cond``, ``uncond``) if it sets one, else ``call``,
                 ``call#2``, ... in the order of calls.
         """
 
     def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
-        """The output of a denoiser call with part of its work left out, or None to call it in full.
+        """Return the output of a denoiser call with part of its work omitted, or None to call it in full.
 
-        Called once per step and branch where ``before`` gave None; must not sync with the device.
+        Called once per step and branch if ``before`` gave None; must not synchronize.
 
         Args:
             step: t.
@@ -93,11 +93,11 @@ class StepHook(ABC):
 
     @abstractmethod
     def after(self, step: int, branch: str, output: Any) -> None:
-        """The denoiser was called and returned ``output``."""
+        """Take the output of a denoiser that was called."""
 
     @abstractmethod
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """The sampler went from x_t to x_{t+1}; never called for a bare module or if not asked for.
+        """Take a sampler step from x_t to x_{t+1}; never called for a bare module, or unless ``watches``.
 
         Args:
             step: t.
@@ -108,22 +108,22 @@ class StepHook(ABC):
 
     @abstractmethod
     def end(self, completed: bool) -> None:
-        """The run is over.
+        """End the run.
 
         Args:
-            completed: False where it broke off. A pipeline whose call returns before step N without an
+            completed: False if it broke off. A pipeline whose call returns before step N without an
                 interrupt, as one with ``denoising_end`` does, has completed its run.
         """
 
     def skips(self, step: int, branch: str) -> bool:
-        """Whether ``before`` will give an output; asked where a network could be left out.
+        """Return whether ``before`` will give an output, so that an auxiliary network can be omitted.
 
-        May be asked any number of times, and must not sync with the device.
+        May be called any number of times, and must not synchronize.
         """
         return False
 
     def fed(self, network: str, use: AuxiliaryUse) -> None:
-        """A step is over in which a network network was asked for.
+        """Take what an auxiliary network did in a step that is over.
 
         Args:
             network: the pipeline's name for it, such as ``controlnet``.
@@ -131,45 +131,32 @@ class StepHook(ABC):
         """
         logger.debug("%s: %s", network, use)
 
-    def lost(self, reason: str) -> None:
-        """Take notice of a run whose steps cannot be counted, and which is computed without the policy.
+    def uncounted(self, reason: str) -> None:
+        """Note a run whose steps cannot be counted, and which is computed without the hook.
 
         Args:
             reason: why, in a whole sentence.
 
         Raises:
-            ExecutionError: unless the policy can do without the run.
+            ExecutionError: unless the hook can do without the run.
         """
         raise ExecutionError(reason)
 
     def warn(self, message: str) -> None:
-        """Something could not be done as planned; a notice unless a policy keeps it."""
+        """Report that something could not be done as planned; a notice unless a hook keeps it."""
         notify(message)
 
     def note(self, message: str) -> None:
-        """Something is done in another way than is best, and nothing is wrong; logged unless kept."""
+        """Report that something is done in another way than is best; logged unless a hook keeps it."""
         logger.info(message)
 
 
 class NoOp(StepHook):
-    """Stands where a policy was: asks for nothing and holds nothing."""
+    """Take the place of a hook whose context was left."""
 
     watches = False
 
-    def begin(self, run: RunInfo) -> None:
-        """Nothing."""
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
 
-    def before(self, step: int, branch: str) -> Any | None:
-        return None
-
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Nothing."""
-
-    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """Nothing."""
-
-    def end(self, completed: bool) -> None:
-        """Nothing."""
-
-    def lost(self, reason: str) -> None:
-        """Nothing."""
+    begin = before = after = stepped = end = uncounted = _nothing

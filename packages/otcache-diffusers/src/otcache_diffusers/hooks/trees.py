@@ -314,7 +314,7 @@ def owned(output: Any) -> Any:
     return unflatten(copies, form)
 
 
-def apart(output: Any, state: torch.Tensor | None) -> Any:
+def separate(output: Any, state: torch.Tensor | None) -> Any:
     """The very output, or copies where it lies in the memory of the state, which the sampler changes."""
     if state is None or not overlap(extents(tensors(output)), extents([state])):
         return output
