@@ -14,11 +14,13 @@ from PIL import Image
 import otcache
 from otcache import cli
 from otcache.calibration.recipe import Recipe
-from otcache.demo import DemoSettings
-from otcache.demo.run import _Bench
-from otcache.pipelines import open_demo
+from otcache.comparison.bench import Bench
+from otcache.comparison.timing import ROUNDS, Pair
+from otcache.demo.preset import BASELINES, DemoSettings
+from otcache.pipelines import find_demo
 from otcache.report import rebuild
 from otcache.report.results import Results
+from otcache_core.models import Demo
 from otcache_core.plugins import Registry
 from otcache_core.policy import Policy, Provenance
 
@@ -49,6 +51,12 @@ def words(tmp_path: Path) -> list[object]:
     return ["run", "demo:video", "--policy", path, "--budget", BUDGET, "--prompt", "a red circle"]
 
 
+def _demo() -> Demo:
+    demo = find_demo("demo:video", Registry())
+    assert demo is not None
+    return demo
+
+
 def _decoded(path: Path) -> tuple[int, tuple[int, int], float]:
     """Frames, size and rate of an MP4 file."""
     with av.open(str(path)) as container:
@@ -58,35 +66,35 @@ def _decoded(path: Path) -> tuple[int, tuple[int, int], float]:
     return len(frames), (frames[0].height, frames[0].width), rate
 
 
-def test_a_run_writes_a_clip_that_decodes(run: Run, words: list[object], tmp_path: Path) -> None:
-    demo = open_demo("demo:video", Registry())
-    status, out, err = run(*words, "--out", tmp_path / "clip.mp4", "--json")
+def test_a_run_writes_a_video_that_decodes(run: Run, words: list[object], tmp_path: Path) -> None:
+    demo = _demo()
+    status, out, err = run(*words, "--out", tmp_path / "video.mp4", "--json")
     assert status == 0, err
-    told = json.loads(out)
-    assert told["file"] == str(tmp_path / "clip.mp4")
-    assert set(told["computed"].values()) == {BUDGET}
-    frames, size, rate = _decoded(tmp_path / "clip.mp4")
+    said = json.loads(out)
+    assert said["file"] == str(tmp_path / "video.mp4")
+    assert set(said["computed"].values()) == {BUDGET}
+    frames, size, rate = _decoded(tmp_path / "video.mp4")
     assert (frames, rate) == (demo.call["num_frames"], demo.frames_per_second)
     assert (size[0] % demo.call["height"], size[1] % demo.call["width"]) == (0, 0)
 
 
 def test_the_frame_rate_can_be_chosen(run: Run, words: list[object], tmp_path: Path) -> None:
-    status, _, err = run(*words, "--out", tmp_path / "clip.webp", "--fps", 4)
+    status, _, err = run(*words, "--out", tmp_path / "video.webp", "--fps", 4)
     assert status == 0, err
-    with Image.open(tmp_path / "clip.webp") as clip:
-        clip.load()
-        assert clip.info["duration"] == 250
+    with Image.open(tmp_path / "video.webp") as video:
+        video.load()
+        assert video.info["duration"] == 250
 
 
-def test_a_clip_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> None:
-    status, _, err = run(*words, "--out", tmp_path / "clip.png")
+def test_a_video_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> None:
+    status, _, err = run(*words, "--out", tmp_path / "video.png")
     assert status == 2
-    assert "name of a clip must be one that ends on .mp4 or .webp" in err
-    assert not (tmp_path / "clip.png").exists()
+    assert "name of a video must be one that ends on .mp4 or .webp" in err
+    assert not (tmp_path / "video.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "said"),
     [
         ("num_inference_steps=5", "the number of steps comes from --steps, the policy or the demo"),
         ("prompt=x", "prompts come from --prompt or --prompts, or the demo"),
@@ -95,11 +103,11 @@ def test_a_clip_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> 
     ],
 )
 def test_what_otcache_gives_the_pipeline_itself_is_not_taken(
-    run: Run, given: str, told: str
+    run: Run, given: str, said: str
 ) -> None:
     status, _, err = run("demo", "--video", "--set", given)
     assert status == 2
-    assert told in err
+    assert said in err
 
 
 @pytest.fixture
@@ -114,12 +122,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         seeds=(1000,),
         recipe=Recipe(cost_samples=1, anchor_trials=2, climb_trials=0, rounding_runs=0),
         lemica_prompts=1,
+        baselines=tuple(name for name in BASELINES if name != "fewer steps, AB2"),
         metrics=(),
     )
     monkeypatch.setattr(DemoSettings, "chosen", lambda **asked: settings)
     # What timing costs is most of this demo's time, and other tests prove it.
-    monkeypatch.setattr(_Bench, "_full", lambda self, number: float(N))
-    monkeypatch.setattr(_Bench, "_timed", lambda self, method, budget: lambda number: float(budget))
+    monkeypatch.setattr(
+        Bench,
+        "pairs",
+        lambda self, runs, samples: {
+            k: (Pair(N, run.nfe),) * ROUNDS for k, (run, _) in runs.items()
+        },
+    )
 
 
 @pytest.mark.usefixtures("small")
@@ -132,16 +146,16 @@ def test_the_demo_from_end_to_end(run: Run, tmp_path: Path) -> None:
     assert results.provenance["guidance"] != "none"
     names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
     assert results.methods == (*names, "otcache")
-    assert results.frames_per_second == open_demo("demo:video", Registry()).frames_per_second
+    assert results.frames_per_second == _demo().frames_per_second
     temporal = {"flicker", "temporal-lpips", "warping-error", "motion-magnitude"}
     assert {"rmse", "psnr", "ssim", "lpips", "subject-consistency", *temporal} == set(
         results.metrics
     )
     assert Policy.load(tmp_path / "policy.otcache").num_steps == N
-    clips = sorted((tmp_path / "clips").iterdir())
-    assert {path.suffix for path in clips} == {".mp4", ".webp"}
-    assert len(clips) == 2 * 3
-    for path in clips:
+    videos = sorted((tmp_path / "videos").iterdir())
+    assert {path.suffix for path in videos} == {".mp4", ".webp"}
+    assert len(videos) == 2 * 3
+    for path in videos:
         _check(path, wide="-otcache-" in path.name)
     page = (tmp_path / "report.html").read_bytes()
     rebuild(tmp_path)
@@ -149,13 +163,13 @@ def test_the_demo_from_end_to_end(run: Run, tmp_path: Path) -> None:
 
 
 def _check(path: Path, wide: bool) -> None:
-    """A clip, or a row of three, with every frame in it."""
-    call: dict[str, Any] = open_demo("demo:video", Registry()).call
+    """A video, or a row of three, with every frame in it."""
+    call: dict[str, Any] = _demo().call
     if path.suffix == ".mp4":
         frames, (height, width), _ = _decoded(path)
     else:
-        with Image.open(path) as clip:
-            frames, (width, height) = clip.n_frames, clip.size
+        with Image.open(path) as video:
+            frames, (width, height) = video.n_frames, video.size
     assert frames == call["num_frames"]
     shape = width / height * call["height"] / call["width"]
     assert shape == pytest.approx(3.0 if wide else 1.0, abs=0.15)

@@ -68,7 +68,7 @@ def test_the_arithmetic(registry: Registry) -> None:
         "toy-1-5", height=8, width=16, frames=3, num_steps=10, budgets=[2, 4, 10], registry=registry
     )
     assert seen() == [(Canvas(8, 16, 3), {})]
-    two, four, full = found.outlays
+    two, four, full = found.rows
     assert (four.calls, four.flops, four.ideal_speedup) == (8, 800, 2.5)
     assert four.ideal_speedup_decoded == pytest.approx(13 / 7)
     assert four.cached_bytes == 3 * 2 * 7 * 2
@@ -78,13 +78,13 @@ def test_the_arithmetic(registry: Registry) -> None:
 
 def test_dtype_and_memory(registry: Registry) -> None:
     found = otcache.estimate("Toy 1.5", budgets=[10], memory=1, dtype="fp32", registry=registry)
-    assert found.outlays[0].cached_bytes == 1 * 2 * 7 * 4
+    assert found.rows[0].cached_bytes == 1 * 2 * 7 * 4
 
 
 def test_numbers_of_any_library(registry: Registry) -> None:
     budgets = np.array([2, 4])
     found = otcache.estimate("Toy 1.5", num_steps=np.int64(9), budgets=budgets, registry=registry)
-    assert [outlay.budget for outlay in found.outlays] == [2, 4]
+    assert [row.budget for row in found.rows] == [2, 4]
     assert found.to_dict()["num_steps"] == 9
     json.dumps(found.to_dict())
 

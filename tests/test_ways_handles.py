@@ -350,7 +350,7 @@ def test_a_module_that_guidance_calls_twice_is_enabled_like_it_is_accelerated() 
 
 
 @pytest.mark.remedy(
-    "leave that context first, or call handle.remove(); otcache.enabled(pipe).remove() does it where"
+    "leave that context first, or call handle.remove(); otcache.enabled(pipe).remove() does it if"
 )
 def test_a_context_inside_a_context_is_refused_until_that_is_left() -> None:
     kind = _pipeline()
@@ -364,7 +364,7 @@ def test_a_context_inside_a_context_is_refused_until_that_is_left() -> None:
     "this loop is already accelerated or recorded by otcache: leave that context first, or"
 )
 @pytest.mark.remedy(
-    "or call handle.remove(); otcache.enabled(loop).remove() does it where the handle"
+    "or call handle.remove(); otcache.enabled(loop).remove() does it if the handle"
 )
 def test_a_loop_inside_its_own_context_is_refused_until_that_is_left() -> None:
     kind = _loop()

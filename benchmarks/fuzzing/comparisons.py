@@ -15,7 +15,7 @@ from otcache.comparison.folder import REFERENCE, Folder, Plan, Run
 from otcache.comparison.job import Job, read_tagged
 from otcache.comparison.metrics import Measures
 from otcache.comparison.timing import Pair
-from otcache.estimating import ModelFolder, estimate
+from otcache.estimating import estimate, read_model_folder
 from otcache.pipelines import read_samples
 from otcache.report import write_report
 from otcache.report.gallery import grid_png
@@ -219,7 +219,7 @@ def make_model(folder: Path) -> list[Path]:
 def use_model(path: Path) -> None:
     """Read the configurations; count with them, as a model class would use them."""
     folder = path.parents[1]
-    ModelFolder.read(folder)
+    read_model_folder(folder)
     estimate(str(folder), registry=toys())
 
 

@@ -62,6 +62,7 @@ def _bench(errors: Errors, n: int, samples: int, runs: float = 2.5) -> tuple[Any
 
     def allowance(stage: str, full_runs: float) -> int:
         spent.stage = stage
+        spent.spend(0)
         return int(full_runs * n * samples)
 
     bench = SimpleNamespace(

@@ -66,7 +66,7 @@ def test_a_mask_of_cache_dit(put: Put) -> None:
 
 
 def test_a_table_elsewhere_is_carried_over_and_says_so() -> None:
-    with pytest.warns(OtcacheNotice, match="carried over to 6 of 30"):
+    with pytest.warns(OtcacheNotice, match="resampled to 6 of 30"):
         schedule = otcache.load_schedule("lemica-wan-2-1-t2v-14b", budget=6, num_steps=30)
     assert (schedule.budget, schedule.num_steps) == (6, 30)
 
@@ -83,7 +83,7 @@ def test_a_policy_at_a_budget(tmp_path: Path) -> None:
 
 def test_forecasts_that_do_not_fit_are_named(tmp_path: Path) -> None:
     schedule = otcache.Schedule(4, (0, 2)).with_weights([(0.5,), (0.25,)])
-    with pytest.warns(OtcacheNotice, match="forecasts by 'fitted' are left out"):
+    with pytest.warns(OtcacheNotice, match="forecasts by 'fitted' are omitted"):
         write_schedule(schedule, tmp_path / "m.json", "mask")
     assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8")) == [1, 0, 1, 0]
 

@@ -74,7 +74,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.remedy("no image metrics are installed: pip install 'otcache[diffusers]'")
 @pytest.mark.remedy("no {} are installed: pip install 'otcache[diffusers]'")
-@pytest.mark.remedy("clips need: pip install 'otcache[video]'")
+@pytest.mark.remedy("videos need: pip install 'otcache[video]'")
 @pytest.mark.remedy("More {} come with: pip install 'otcache[{}]'")
 def test_the_extras_that_are_named_bring_what_is_missing(tmp_path: Path) -> None:
     bare = Registry(entry_points=False)
@@ -82,7 +82,7 @@ def test_the_extras_that_are_named_bring_what_is_missing(tmp_path: Path) -> None
         Measures.choose((), "nowhere", bare)
     with pytest.raises(OtcacheError, match=r"probes are installed: pip install 'otcache\[diff"):
         choose(bare, "probes", object())
-    with pytest.raises(OtcacheError, match=r"clips need: pip install 'otcache\[video\]'"):
+    with pytest.raises(OtcacheError, match=r"videos need: pip install 'otcache\[video\]'"):
         save(None, np.zeros((2, 4, 4, 3)), 8.0, bare)
     with pytest.raises(PluginError, match=r"come with: pip install 'otcache\["):
         bare.get("probes", "torch")

@@ -1,4 +1,4 @@
-"""Pictures become PNG, clips what the installed writers know."""
+"""Images become PNG, videos what the installed writers know."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from otcache.media import check_name, save
 from otcache_core import Info, OtcacheError, Registry, hookimpl
 from otcache_core.contracts import VideoWriter, check_video
 
-PICTURE, CLIP = np.full((6, 8, 3), 0.5), np.full((4, 6, 8, 3), 0.5)
+IMAGE, VIDEO = np.full((6, 8, 3), 0.5), np.full((4, 6, 8, 3), 0.5)
 
 
 class Reels(VideoWriter):
-    """Writes what it was told."""
+    """Writes what it was given."""
 
     suffixes = (".reel", ".roll")
 
-    def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
-        check_video(self, path, clip, frames_per_second)
-        Path(path).write_text(f"{clip.shape} {frames_per_second}")
+    def write(self, path: str | Path, video: np.ndarray, frames_per_second: float) -> None:
+        check_video(self, path, video, frames_per_second)
+        Path(path).write_text(f"{video.shape} {frames_per_second}")
 
 
 class Writers:
@@ -43,25 +43,25 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     return found
 
 
-def test_a_picture_is_png(tmp_path: Path, registry: Registry) -> None:
+def test_an_image_is_png(tmp_path: Path, registry: Registry) -> None:
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (6, 8, 3)) / 255
-    path = save(tmp_path / "made.png", picture, 0.0, registry)
+    image = rng.integers(0, 256, (6, 8, 3)) / 255
+    path = save(tmp_path / "made.png", image, 0.0, registry)
     read = matplotlib.image.imread(path)[..., :3]
-    np.testing.assert_allclose(read, picture, atol=1e-6)
+    np.testing.assert_allclose(read, image, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["made.reel", "made.ROLL"])
 def test_the_ending_decides_the_writer(tmp_path: Path, registry: Registry, name: str) -> None:
-    path = save(tmp_path / name, CLIP, 12.0, registry)
+    path = save(tmp_path / name, VIDEO, 12.0, registry)
     assert path.read_text() == "(4, 6, 8, 3) 12.0"
 
 
 def test_values_a_little_out_of_range_are_cut(tmp_path: Path, registry: Registry) -> None:
-    assert save(tmp_path / "made.reel", CLIP + 0.5000001, 12.0, registry).exists()
+    assert save(tmp_path / "made.reel", VIDEO + 0.5000001, 12.0, registry).exists()
 
 
-@pytest.mark.parametrize(("made", "name"), [(PICTURE, "otcache.png"), (CLIP, "otcache.reel")])
+@pytest.mark.parametrize(("made", "name"), [(IMAGE, "otcache.png"), (VIDEO, "otcache.reel")])
 def test_a_name_is_found_where_none_is_given(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,11 +77,11 @@ def test_a_name_is_found_where_none_is_given(
 @pytest.mark.parametrize(
     ("made", "name", "message"),
     [
-        (PICTURE, "made.reel", r"name of a picture must be one that ends on \.png, got"),
-        (PICTURE, "made", r"name of a picture must be one that ends on \.png, got"),
-        (CLIP, "made.png", r"name of a clip must be one that ends on \.reel or \.roll, got"),
-        (np.zeros((8, 8)), "made.png", r"must be a picture .* or a clip .*, got 'shape \(8, 8\)"),
-        (np.zeros((4, 8, 8)), "made.png", "must be a picture"),
+        (IMAGE, "made.reel", r"name of an image must be one that ends on \.png, got"),
+        (IMAGE, "made", r"name of an image must be one that ends on \.png, got"),
+        (VIDEO, "made.png", r"name of a video must be one that ends on \.reel or \.roll, got"),
+        (np.zeros((8, 8)), "made.png", r"must be an image .* or a video .*, got 'shape \(8, 8\)"),
+        (np.zeros((4, 8, 8)), "made.png", "must be an image"),
     ],
 )
 def test_another_ending_is_refused(
@@ -99,9 +99,9 @@ def test_a_name_nobody_writes_is_refused_before_anything_is_made(registry: Regis
         check_name(Path("a.avi"), registry)
 
 
-def test_without_writers_clips_need_the_extra(tmp_path: Path) -> None:
+def test_without_writers_videos_need_the_extra(tmp_path: Path) -> None:
     bare = Registry(entry_points=False)
     with pytest.raises(OtcacheError, match=r"ends on \.png.*pip install 'otcache\[video\]'"):
         check_name(Path("a.mp4"), bare)
-    with pytest.raises(OtcacheError, match=r"no writer of clips.*pip install 'otcache\[video\]'"):
-        save(tmp_path / "a.mp4", CLIP, 12.0, bare)
+    with pytest.raises(OtcacheError, match=r"no writer of videos.*pip install 'otcache\[video\]'"):
+        save(tmp_path / "a.mp4", VIDEO, 12.0, bare)

@@ -1,4 +1,8 @@
-"""Estimate what a model costs at each budget, without its weights."""
+"""Estimate what a model costs at each budget, without its weights.
+
+:func:`estimate` counts, from a known architecture or from the config.json files of a folder, and
+:func:`estimate_table` shows the result.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,19 @@ from otcache_core.storage.json_files import parse_json
 
 #: Bytes of a number.
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
-#: B/N of the rows, where no budget is named.
+#: B/N of the rows, if no budget is given.
 SHARES = (0.1, 0.2, 0.3, 0.5, 1.0)
-LEFT_OUT = "text encoders and the sampler's own arithmetic"
+#: Where pipelines keep what they denoise with.
+DENOISERS = ("transformer", "unet")
+MAX_BYTES = 2**20
+#: No model has more; building such a one to count its operations takes hours.
+MAX_LAYERS = 500
+OMITTED = "text encoders and the sampler's own arithmetic"
 
 
 @dataclass(frozen=True)
-class Outlay:
-    """Of one run at one budget.
+class CostRow:
+    """Cost of one run at one budget.
 
     Attributes:
         budget: B.
@@ -53,19 +62,19 @@ class Outlay:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one model on one canvas.
+    """Costs of one model on one canvas.
 
     Attributes:
         model: its name.
         model_class: class of the denoiser.
         assumed: guidance and text length.
         source: of its configuration.
-        canvas: size of the picture or clip.
+        canvas: size of the image or video.
         num_steps: N.
         memory: m, outputs held for each branch.
         dtype: of the held outputs.
         call: of one denoiser call.
-        outlays: one a budget.
+        rows: one a budget.
     """
 
     model: str
@@ -77,11 +86,11 @@ class Estimate:
     memory: int
     dtype: str
     call: CallCost
-    outlays: tuple[Outlay, ...]
+    rows: tuple[CostRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**asdict(self), "left_out": LEFT_OUT}
+        """Return plain data for JSON."""
+        return {**asdict(self), "omitted": OMITTED}
 
 
 def estimate(
@@ -107,9 +116,9 @@ def estimate(
     Args:
         model: a name of ``otcache plugins list`` (kind ``architectures``), the class name of its
             denoiser, or a folder that ``save_pretrained`` wrote.
-        height, width, frames: of one picture or clip.
+        height, width, frames: of one image or video.
         num_steps: N.
-        budgets: B of each row; some shares of N where none is named.
+        budgets: B of each row; some shares of N if none is given.
         memory: m, outputs that a forecast uses.
         dtype: of the outputs: bf16, fp16 or fp32.
         registry: where plugins come from; None: the installed ones.
@@ -137,7 +146,7 @@ def estimate(
         memory,
         dtype,
         call,
-        tuple(_outlay(call, num_steps, budget, memory, one) for budget in every),
+        tuple(_row(call, num_steps, budget, memory, one) for budget in every),
     )
 
 
@@ -155,10 +164,10 @@ def _measured(model: str, found: Architecture, canvas: Canvas, configs: Configs)
         ) from error
 
 
-def _outlay(call: CallCost, num_steps: int, budget: int, memory: int, one: int) -> Outlay:
+def _row(call: CallCost, num_steps: int, budget: int, memory: int, one: int) -> CostRow:
     step, decode = call.calls_per_step * call.flops, call.decode_flops
     held = min(memory, budget) if budget < num_steps else 0
-    return Outlay(
+    return CostRow(
         budget=budget,
         calls=budget * call.calls_per_step,
         flops=budget * step,
@@ -169,7 +178,7 @@ def _outlay(call: CallCost, num_steps: int, budget: int, memory: int, one: int) 
 
 
 def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
-    """The architecture, and the configurations of the user's own folder."""
+    """Return the architecture, and the configurations of the user's own folder."""
     if not isinstance(model, str):
         raise OtcacheError(expected("model", model, "the name, class name or folder of a model"))
     names = [offer.info.name for offer in registry.known("architectures")]
@@ -177,8 +186,8 @@ def _find(model: str, registry: Registry) -> tuple[Architecture, Configs]:
     if slug in names or not names:
         return registry.create("architectures", registry.resolve("architectures", slug)), {}
     if os.path.isdir(model):
-        folder = ModelFolder.read(Path(model))
-        return _of_class(folder.model_class, registry), folder.configs
+        model_class, configs = read_model_folder(Path(model))
+        return _of_class(model_class, registry), configs
     return _of_class(model, registry), {}
 
 
@@ -203,42 +212,25 @@ def _of_class(model_class: str, registry: Registry) -> Architecture:
     )
 
 
-#: Where pipelines keep what they denoise with.
-DENOISERS = ("transformer", "unet")
-MAX_BYTES = 2**20
-#: A model of more is none, and building it to count its operations takes hours.
-MAX_LAYERS = 500
+def read_model_folder(folder: Path) -> tuple[str, Configs]:
+    """Read what ``save_pretrained`` wrote, of a pipeline or of its denoiser alone.
 
+    Returns:
+        The class of the denoiser, and the configurations of ``denoiser`` and, of a pipeline, ``vae``.
 
-@dataclass(frozen=True)
-class ModelFolder:
-    """What ``save_pretrained`` wrote, of a pipeline or of its denoiser alone.
-
-    Attributes:
-        model_class: class of the denoiser.
-        configs: of ``denoiser`` and, of a pipeline, ``vae``.
+    Raises:
+        FileError: if there is no config.json, or one is damaged.
     """
-
-    model_class: str
-    configs: Configs
-
-    @classmethod
-    def read(cls, folder: Path) -> ModelFolder:
-        """Read the config.json files.
-
-        Raises:
-            FileError: if there is none, or one is damaged.
-        """
-        places = [folder, *(folder / name for name in DENOISERS)]
-        paths = [place / "config.json" for place in places]
-        found = [path for path in paths if os.path.lexists(path)]
-        if not found:
-            names = ", ".join(f"{name}/config.json" for name in DENOISERS)
-            raise bad_file(folder, f"must hold config.json, or {names}, got none of them.")
-        denoiser = _read(found[0])
-        vae = folder / "vae" / "config.json"
-        configs = {"denoiser": denoiser} | ({"vae": _read(vae)} if os.path.lexists(vae) else {})
-        return cls(str(denoiser["_class_name"]), configs)
+    places = [folder, *(folder / name for name in DENOISERS)]
+    paths = [place / "config.json" for place in places]
+    found = [path for path in paths if os.path.lexists(path)]
+    if not found:
+        names = ", ".join(f"{name}/config.json" for name in DENOISERS)
+        raise bad_file(folder, f"must hold config.json, or {names}, got none of them.")
+    denoiser = _read(found[0])
+    vae = folder / "vae" / "config.json"
+    configs = {"denoiser": denoiser} | ({"vae": _read(vae)} if os.path.lexists(vae) else {})
+    return str(denoiser["_class_name"]), configs
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -277,13 +269,13 @@ def estimate_table(estimate: Estimate) -> Group:
     table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in table.columns:
         column.justify = "right"
-    for o in estimate.outlays:
-        speedups = (f"{o.ideal_speedup:.2f}x", f"{o.ideal_speedup_decoded:.2f}x")
-        share = f"{o.budget} of {estimate.num_steps}"
-        table.add_row(share, str(o.calls), _flops(o.flops), _bytes(o.cached_bytes), *speedups)
+    for row in estimate.rows:
+        speedups = (f"{row.ideal_speedup:.2f}x", f"{row.ideal_speedup_decoded:.2f}x")
+        share = f"{row.budget} of {estimate.num_steps}"
+        table.add_row(share, str(row.calls), _flops(row.flops), _bytes(row.cached_bytes), *speedups)
     foot = Text(
         f"Cached: {estimate.memory} outputs a branch in {estimate.dtype}. A multiply-add counts two FLOPs. "
-        f"Omitted: {LEFT_OUT}. FLOPs are not time: these are bounds, not measurements.",
+        f"Omitted: {OMITTED}. FLOPs are not time: these are bounds, not measurements.",
         style="dim",
     )
     return Group(head, facts, table, foot)
@@ -302,7 +294,7 @@ def _bytes(count: int) -> str:
 
 
 def _scaled(count: int, base: int, units: tuple[str, ...]) -> str:
-    """Three digits and a unit."""
+    """Return three digits and a unit."""
     value, unit = float(count), 0
     while value >= base and unit < len(units) - 1:
         value, unit = value / base, unit + 1

@@ -1,4 +1,4 @@
-"""Make one image or video by a policy, and write its file."""
+"""Make one image or video by a policy, and write its file: PNG, or what an installed writer of videos takes."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def run_once(
     probe: str | None = None,
     executor: str | None = None,
 ) -> Single:
-    """Check a policy against the pipeline, map it to another step count if asked, and sample once.
+    """Check a policy against the pipeline, carry it to another step count if needed, and sample once.
 
     Args:
         target: a pipeline or a loop.
-        policy: what was planned.
+        policy: of :func:`otcache.plan`.
         budget: B.
         prompt: what to make; or a mapping of call arguments, as a calibration's samples may be.
         seed: of its noise.
         num_steps: ``num_inference_steps``; by default those that the policy was calibrated at.
-        strict: refuse another step count or sigma grid.
+        strict: raise for another step count or grid.
         call: further arguments of the call, a strength among them.
         storage: how outputs are kept for forecasts.
-        stages: show how many steps are behind.
+        stages: show how many steps are done.
         registry: where plugins come from; None: the installed ones.
         probe: name of a probe plugin, where not the first that supports the target.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
@@ -76,14 +76,14 @@ def run_once(
     Raises:
         OtcacheError: if the target does not take an argument; the message names it.
         MismatchError: if the policy is of another model; under ``strict`` also of another step count
-            or sigma grid.
+            or grid.
         ExecutionError: if the sampler never called the denoiser.
     """
     registry = registry or installed()
     sampler = choose(registry, "probes", target, probe)
     own = policy.provenance
-    asked = own.inference_steps or own.num_steps if num_steps is None else num_steps
-    n = integer("num_steps", asked, 1)
+    steps = own.inference_steps or own.num_steps if num_steps is None else num_steps
+    n = integer("num_steps", steps, 1)
     request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
     request = sampler.prepared(target, request)
     schedule = schedule_of(
@@ -93,8 +93,8 @@ def run_once(
     given: dict[str, Any] = {} if storage is None else {"storage": storage}
     with chosen.attach(target, schedule, strict=strict, **given) as run:
         known = n if n != own.inference_steps else own.num_steps
-        shown = stages or Stages(show=False)
-        with shown.stage("running steps", known, ask=lambda: _steps(run.report)):
+        show = stages or Stages(show=False)
+        with show.stage("running steps", known, ask=lambda: _steps(run.report)):
             made = sampler.sample(target, request)[0]
     if not run.report.runs:
         raise ExecutionError(
@@ -105,7 +105,7 @@ def run_once(
 
 
 def _steps(report: RunReport) -> int:
-    """Return the steps that are behind, of the branch that is furthest."""
+    """Return the steps that are done, of the branch that is furthest."""
     computed, skipped = dict(report.computed), dict(report.skipped)
     return max((computed.get(b, 0) + skipped.get(b, 0) for b in {*computed, *skipped}), default=0)
 
@@ -117,67 +117,71 @@ def check_name(path: Path, registry: Registry) -> None:
     """Refuse a file name before anything is made for it.
 
     Raises:
-        OtcacheError: if neither pictures nor clips can be written to a name with this ending.
+        OtcacheError: if neither images nor videos can be written to a name with this ending.
     """
     suffix = path.suffix.lower()
     suffixes = [PNG] if suffix == PNG else [PNG, *writers(registry, suffix)]
     if suffix not in suffixes:
-        raise OtcacheError(
-            expected(
-                "--out", str(path), f"a name that ends on {_either(suffixes)}", _more(registry)
-            )
-        )
+        wanted = f"a name that ends on {_either(suffixes)}"
+        raise OtcacheError(expected("--out", str(path), wanted, _more(registry)))
 
 
 def save(
     path: Path | None, made: NDArray[np.floating], frames_per_second: float, registry: Registry
 ) -> Path:
-    """Write a picture or a clip, whole or not at all.
+    """Write an image or a video, whole or not at all.
 
     Args:
         path: its ending says how; None takes ``otcache.png``, or ``otcache`` with the first ending
-            that a writer of clips has.
+            that a writer of videos has.
         made: shape (height, width, 3) or (frames, height, width, 3), in [0, 1].
-        frames_per_second: of a clip.
-        registry: where writers of clips come from.
+        frames_per_second: of a video.
+        registry: where writers of videos come from.
 
     Returns:
         The file.
 
     Raises:
-        OtcacheError: if the ending is not one for pictures, or clips, whichever was made; or if it
+        OtcacheError: if the ending is not one for images, or videos, whichever was made; or if it
             is neither.
         FileError: if the file cannot be written.
     """
     if made.ndim not in (3, 4) or made.shape[-1] != 3:
-        wanted = "a picture (height, width, 3) or a clip (frames, height, width, 3)"
+        wanted = "an image (height, width, 3) or a video (frames, height, width, 3)"
         raise OtcacheError(expected("what the pipeline makes", f"shape {made.shape}", wanted))
-    ending = path.suffix.lower() if path else None
-    known = writers(registry, ending) if made.ndim == 4 else {}
-    suffixes = list(known) if made.ndim == 4 else [PNG]
-    kind = "clip" if made.ndim == 4 else "picture"
+    is_video = made.ndim == 4
+    known = writers(registry, path.suffix.lower() if path else None) if is_video else {}
+    suffixes = list(known) if is_video else [PNG]
     if not suffixes:
-        raise OtcacheError(f"no writer of clips is installed.{_more(registry)}")
+        raise OtcacheError(f"no writer of videos is installed.{_more(registry)}")
     path = path or Path(f"otcache{suffixes[0]}")
     if path.suffix.lower() not in suffixes:
-        what, wanted = f"the name of a {kind}", f"one that ends on {_either(suffixes)}"
-        raise OtcacheError(expected(what, str(path), wanted))
-    if made.ndim == 3:
-        save_picture(path, made)
+        what, wanted = (
+            "a video" if is_video else "an image",
+            f"one that ends on {_either(suffixes)}",
+        )
+        raise OtcacheError(expected(f"the name of {what}", str(path), wanted))
+    if is_video:
+        _save_video(known[path.suffix.lower()], path, made, frames_per_second)
     else:
-        writer = known[path.suffix.lower()]
-        try:
-            writer.write(path, np.clip(made, 0, 1), frames_per_second)
-        except OtcacheError:
-            raise
-        except BaseException as error:
-            name, reason = type(writer).__name__, reason_of(error)
-            raise PluginError(f"{path}: cannot be written by {name}: {reason}") from error
+        save_image(path, made)
     return path
 
 
-def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
-    """Write a picture of shape (height, width, 3) in [0, 1] as PNG, whole or not at all.
+def _save_video(
+    writer: VideoWriter, path: Path, video: NDArray[np.floating], frames_per_second: float
+) -> None:
+    try:
+        writer.write(path, np.clip(video, 0, 1), frames_per_second)
+    except OtcacheError:
+        raise
+    except BaseException as error:
+        name, reason = type(writer).__name__, reason_of(error)
+        raise PluginError(f"{path}: cannot be written by {name}: {reason}") from error
+
+
+def save_image(path: Path, image: NDArray[np.floating]) -> None:
+    """Write an image of shape (height, width, 3) in [0, 1] as PNG, whole or not at all.
 
     Raises:
         FileError: if the file cannot be written.
@@ -185,17 +189,17 @@ def save_picture(path: Path, picture: NDArray[np.floating]) -> None:
     import matplotlib.image
 
     png = io.BytesIO()
-    matplotlib.image.imsave(png, np.clip(picture, 0, 1), format="png")
+    matplotlib.image.imsave(png, np.clip(image, 0, 1), format="png")
     write_bytes(path, png.getvalue())
 
 
 def writers(registry: Registry, suffix: str | None = None) -> dict[str, VideoWriter]:
-    """Writers of clips by ending: otcache's own by name, then what was registered, then foreign ones.
+    """Return writers of videos by ending: otcache's own by name, then registered ones, then foreign ones.
 
     Args:
         registry: where they come from.
-        suffix: an ending that is wanted; foreign ones are asked only where nobody else writes it, or
-            nothing at all.
+        suffix: an ending that is wanted; foreign writers are imported only if no other one has it, or
+            there are no others.
     """
     found = dict[str, VideoWriter]()
     for foreign in (False, True):
@@ -217,4 +221,4 @@ def _either(suffixes: list[str]) -> str:
 
 
 def _more(registry: Registry) -> str:
-    return "" if writers(registry) else " clips need: pip install 'otcache[video]'."
+    return "" if writers(registry) else " videos need: pip install 'otcache[video]'."

@@ -1,4 +1,8 @@
-"""Open what the command line names: pipelines, and files of samples."""
+"""Open what the command line names: pipelines, and files of samples.
+
+A pipeline is a demo, a function of a module, or what a probe plugin opens. A file of samples holds prompts,
+one a line, or JSON lines with the call arguments of each.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +24,19 @@ from otcache_core.storage.files import open_file, read_bytes
 from otcache_core.storage.json_files import check_values
 
 MAX_PROMPTS = 10_000
-#: At which clips play where nobody says.
+#: Frames a second of a video whose pipeline does not say.
 FRAMES_PER_SECOND = 16.0
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A target, and what its demo says about calling it.
+    """A target, and how its demo calls it.
 
     Args:
         target: the pipeline.
         call: arguments every call of it needs.
-        prompts: prompts to calibrate on where the user names none.
-        frames_per_second: at which clips play; 0 where that is not known, or it makes pictures.
+        prompts: prompts to calibrate on if the user names none.
+        frames_per_second: of its videos; 0 if that is not known, or it makes images.
     """
 
     target: Any
@@ -42,7 +46,7 @@ class Opened:
 
 
 def find_demo(name: str, registry: Registry) -> Demo | None:
-    """The demo that a pipeline's name means: ``demo:NAME``, or ``demo``, which is ``demo:image``.
+    """Return the demo that a pipeline's name means: ``demo:NAME``, or ``demo``, which is ``demo:image``.
 
     Returns:
         None if the name means no demo; so does ``demo:function`` of a module that is called ``demo``.
@@ -54,21 +58,11 @@ def find_demo(name: str, registry: Registry) -> Demo | None:
     known = {known for o in registry.known("demos") for known in (o.info.name, o.qualified_name)}
     if prefix != "demo" or (wanted and wanted not in known and _importable(prefix)):
         return None
-    return open_demo(name, registry)
-
-
-def open_demo(name: str, registry: Registry) -> Demo:
-    """The demo of this name: ``demo:NAME``, or ``demo``, which is ``demo:image``.
-
-    Raises:
-        PluginError: if it is not installed, is offered twice or cannot be loaded.
-    """
-    wanted = name.partition(":")[2] or "image"
-    return registry.create("demos", registry.resolve("demos", wanted))
+    return registry.create("demos", registry.resolve("demos", wanted or "image"))
 
 
 def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
-    """A demo by its name, a target made by ``module:function``, or what a probe plugin opens.
+    """Open a demo by its name, a target made by ``module:function``, or what a probe plugin opens.
 
     Args:
         name: ``demo`` or ``demo:NAME``; of a module that is called ``demo`` every other function.
@@ -102,7 +96,7 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a prompt file that hold something, with their numbers.
+    """Return the lines of a prompt file that are not empty, with their numbers.
 
     Raises:
         FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
@@ -131,7 +125,7 @@ def _make(name: str, module: str, function: str) -> Any:
         return getattr(importlib.import_module(module), function)()
     except OtcacheError:
         raise
-    except (Exception, SystemExit) as error:  # of whoever wrote the function
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise OtcacheError(f"pipeline {name!r} cannot be made: {reason}") from error
 
@@ -151,7 +145,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Return the samples of a file, one a line; empty lines are left out.
+    """Return the samples of a file, one a line; empty lines are omitted.
 
     A file that ends in ``.jsonl`` holds JSON lines: objects of call arguments, or strings, which are
     prompts. What is called ``image``, or ends in ``_image``, is the path of an image file beside this
@@ -218,7 +212,7 @@ def _image(place: str, folder: Path, value: Any) -> Any:
         reason = next(_reasons(error), str(error))
         raise FileError(
             f"{place}: the image {shown(value)} cannot be read: {shortened(reason).rstrip('.')}: paths are "
-            "relative to the file they stand in."
+            "relative to the file they are in."
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Run a pipeline by a schedule or a policy.
 
-:func:`accelerate` checks them against the target and chooses an executor, :class:`Accelerated` is the context in
-which it is attached. What is on a target is kept in its ``__dict__``, where :func:`enabled` finds it.
+:func:`accelerate` checks them against the target and chooses an executor; :class:`Accelerated` is the context
+in which it is attached. What is on a target is kept in its ``__dict__``, where :func:`enabled` finds it.
 """
 
 from __future__ import annotations

@@ -30,16 +30,16 @@ KINDS = ("schedule", "indices", "mask")
 def load_schedule(
     source: str | Path, *, budget: int | None = None, num_steps: int | None = None
 ) -> Schedule:
-    """Read a schedule from whatever holds one.
+    """Read a schedule from any file that holds one.
 
     Args:
         source: the name of a published table, or a JSON file: a schedule, table or policy of otcache; an
             index table ``{"10": [0, 1, 3, ...], ...}`` as LeMiCa and MeanCache publish them; a list of
             computed steps, which begins with 0; or a mask of 0 and 1 as cache-dit takes it, which begins
             with 1.
-        budget: B; a table of one row needs none. A table that has no such row is carried over.
-        num_steps: N; needed for indices, which do not tell. A table or policy of another N is carried
-            over, with a notice.
+        budget: B; a table of one row needs none. A table that has no such row is resampled.
+        num_steps: N; needed for indices, which do not say it. A table or policy of another N is
+            resampled, with a notice.
 
     Raises:
         FileError: if the file cannot be read, or holds something else.
@@ -69,7 +69,7 @@ def load_table(source: str | Path, num_steps: int | None = None) -> ScheduleTabl
 
     Args:
         source: as in :func:`load_schedule`, where it holds a table.
-        num_steps: N of an index table, which does not tell.
+        num_steps: N of an index table, which does not say it.
 
     Raises:
         FileError: if the file cannot be read or holds no table.
@@ -92,7 +92,7 @@ def load_table(source: str | Path, num_steps: int | None = None) -> ScheduleTabl
 def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> None:
     """Write a schedule of otcache, a list of computed steps, or cache-dit's mask of steps.
 
-    Lists and masks hold no forecasts; a notice says so where some are left out.
+    Lists and masks hold no forecasts; a notice says so if some are omitted.
 
     Raises:
         ScheduleError: if the kind is none of these, or branches compute different steps.
@@ -106,7 +106,7 @@ def write_schedule(schedule: Schedule, path: Path, kind: str = "schedule") -> No
     mask = schedule.to_mask()
     if schedule.forecaster != "reuse":
         notify(
-            f"forecasts by {schedule.forecaster!r} are left out: {kind} tell computed steps only."
+            f"forecasts by {schedule.forecaster!r} are omitted: {kind} hold computed steps only."
         )
     write_bytes(path, json.dumps(mask if kind == "mask" else schedule.computed).encode() + b"\n")
 
@@ -158,7 +158,7 @@ def _is_row(key: str, row: object) -> bool:
 
 
 def _in_file(source: str | Path, make: Callable[[], T]) -> T:
-    """Make something of a file's values; where that fails it is the file that is wrong."""
+    """Make something of a file's values; if that fails the error names the file."""
     try:
         return make()
     except OtcacheError as error:
@@ -179,7 +179,7 @@ def _row(table: ScheduleTable, budget: int | None, num_steps: int | None) -> Sch
         return table.schedule(wanted)
     notify(
         f"the table {table.name!r} is of {table.num_steps} steps and budgets "
-        f"{', '.join(map(str, table.budgets))}: carried over to {wanted} of {n}."
+        f"{', '.join(map(str, table.budgets))}: resampled to {wanted} of {n}."
     )
     return table.resampled(wanted, n)
 
@@ -191,7 +191,7 @@ def _named(budget: int | None, among: str) -> int:
 
 
 def _fitting(schedule: Schedule, budget: int | None, num_steps: int | None) -> Schedule:
-    """The one schedule there is; another one must not have been asked for."""
+    """Return the one schedule there is; its budget and N must be those given."""
     for name, wanted in (("budget", budget), ("num_steps", num_steps)):
         if wanted not in (None, getattr(schedule, name)):
             raise ScheduleError(
@@ -201,12 +201,12 @@ def _fitting(schedule: Schedule, budget: int | None, num_steps: int | None) -> S
 
 
 def names() -> tuple[str, ...]:
-    """Of the shipped tables."""
+    """Return the names of the shipped tables."""
     return tuple(sorted(path.stem for path in _folder().glob("*.json")))
 
 
 def published(name: str) -> ScheduleTable:
-    """A shipped table.
+    """Return a shipped table.
 
     Raises:
         OtcacheError: if there is none of this name; the message lists them.
@@ -217,7 +217,7 @@ def published(name: str) -> ScheduleTable:
 
 
 def made_for(target: Any, prefix: str = "") -> ScheduleTable | None:
-    """The table made for a pipeline's class, of several the one of the nearest size; None without one.
+    """Return the table made for a pipeline's class, of several that of the nearest size; None without one.
 
     Args:
         target: a pipeline.
@@ -231,7 +231,7 @@ def made_for(target: Any, prefix: str = "") -> ScheduleTable | None:
 
 
 def no_table(target: Any, prefix: str = "") -> str:
-    """Why :func:`made_for` gives none: which classes there are tables for."""
+    """Return why :func:`made_for` gives none: which classes there are tables for."""
     known = ", ".join(sorted({name for table in _all(prefix) for name in table.pipelines}))
     return expected("the pipeline", type(target).__name__, f"one there is a table for ({known})")
 

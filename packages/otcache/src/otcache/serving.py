@@ -50,7 +50,7 @@ class Enabled:
     """A policy that stays on a pipeline until it is removed, also if no variable refers to this handle.
 
     The handle lives on the pipeline and is collected with it: ``otcache.enabled(pipe)`` finds it, copies of
-    the pipeline do not have it. One pipeline serves one run at a time. Requests of threads and tasks therefore
+    the pipeline do not have it. One pipeline serves one run at a time: requests of threads and tasks
     wait for one another in ``request``, first come, first served, as do ``set_budget`` and ``remove``; calls
     of the pipeline outside ``request`` do not wait, so a server makes every call inside one. Pipelines
     that share the weights and have a scheduler each are enabled each, and do not wait for one another.
@@ -373,7 +373,7 @@ def _refuse_twice(target: Any) -> None:
     if isinstance(things[-1], Accelerated):
         raise ExecutionError(
             f"{kind} is accelerated already: leave that context first; otcache.enabled(pipe).remove() does "
-            "it where the context is out of reach."
+            "it if the context is out of reach."
         )
     raise ExecutionError(
         f"{kind} is enabled already: handle.request(...) and handle.set_budget(...) give another budget; for "

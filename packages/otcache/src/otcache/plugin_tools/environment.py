@@ -6,13 +6,10 @@ import difflib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from importlib import metadata
-from itertools import chain
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 from rich.text import Text
 
@@ -93,10 +90,6 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-#: Distributions of otcache that others have to get along with.
-OURS = ("otcache-core", "otcache", "otcache-solvers", "otcache-diffusers", "otcache-video")
-
-
 def requirement_findings(package: str) -> Iterator[Finding]:
     """Yield which requirements of a distribution are not met, cannot be met, or cannot be read."""
     needed, unread = _requirements(package)
@@ -129,73 +122,26 @@ def _requirements(package: str) -> tuple[dict[str, list[Requirement]], list[str]
 
 def _wrong(package: str, name: str, requirements: list[Requirement]) -> Iterator[Finding]:
     wanted = ",".join(filter(None, (str(r.specifier) for r in requirements)))
-    if not feasible(*(r.specifier for r in requirements)):
-        what = f"it requires {name}{wanted}, which no version meets"
-        yield Finding(package, "", what, f"report it to the author of {package}, or remove it")
-        return
     version = _installed(name)
     if version is None:
         what = f"it requires {name}{wanted}, which is not installed"
         yield Finding(package, "", what, f"install it: pip install '{name}{wanted}'")
-    elif not _read_versions([version]):
+    elif not _is_version(version):
         what = f"it requires {name}{wanted}, and the version of {name}, {version!r}, cannot be read"
         remedy = f"install it again: pip install --force-reinstall '{name}{wanted}'"
         yield Finding(package, "", what, remedy)
     elif any(not r.specifier.contains(version, prereleases=True) for r in requirements):
         what = f"it requires {name}{wanted}, and {name} {version} is installed"
-        yield Finding(package, "", *_clash(package, name, wanted, what, requirements))
+        remedy = f"install that version: pip install '{name}{wanted}'"
+        yield Finding(package, "", what, remedy)
 
 
-def _clash(
-    package: str, name: str, wanted: str, what: str, requirements: list[Requirement]
-) -> tuple[str, str]:
-    """Return what to say of another version than is required: whether otcache itself stands against it."""
-    for ours in OURS:
-        for other in _requirements(ours)[0].get(name, []) if ours != package else []:
-            if not feasible(other.specifier, *(r.specifier for r in requirements)):
-                both = f"{what}: {ours} requires {name}{other.specifier}"
-                advice = f"update {package}, or remove it: it cannot be used beside {ours}"
-                return both, advice
-    return what, f"install that version: pip install '{name}{wanted}'"
-
-
-def feasible(*specifiers: SpecifierSet) -> bool:
-    """Return whether some version is in all of these sets: a bound of one, or next to one.
-
-    Where one wants a text (``===``), which may be no version, that is not asked.
-    """
-    each = list(chain.from_iterable(specifiers))
-    bounds = _read_versions(["0", *(spec.version.removesuffix(".*") for spec in each)])
-    near = _read_versions(chain.from_iterable(map(_near, bounds)))
-    return any(spec.operator == "===" for spec in each) or any(
-        all(s.contains(version, prereleases=True) for s in specifiers) for version in near
-    )
-
-
-def _near(bound: Version) -> Iterator[str]:
-    """Yield a version and those next to it, by every part that it has or may have (PEP 440)."""
-    base = bound.base_version
-    *first, last = bound.release
-    following = f"{bound.epoch}!{'.'.join(map(str, [*first, last + 1]))}"
-    yield from (str(bound), base, f"{base}.0.0.1", following, f"{following}.dev0")
-    letter, number = bound.pre or ("", 0)
-    stem = f"{base}{letter}{number}" if letter else base
-    if letter:
-        yield from (f"{base}{letter}{number + 1}", f"{base}{letter}{number + 1}.dev0")
-    post = -1 if bound.post is None else bound.post
-    yield from (f"{stem}.post{post + 1}", f"{stem}.post{post + 1}.dev0")
-    whole = stem if post < 0 else f"{stem}.post{post}"
-    dev = -1 if bound.dev is None else bound.dev
-    yield from (whole, f"{whole}.dev0", f"{whole}.dev{dev + 1}")
-
-
-def _read_versions(texts: Iterable[str]) -> list[Version]:
-    """Return those that are versions."""
-    found = []
-    for text in texts:
-        with suppress(InvalidVersion):
-            found.append(Version(text))
-    return found
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def _installed(name: str) -> str | None:

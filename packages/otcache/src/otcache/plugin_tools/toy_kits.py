@@ -41,7 +41,7 @@ STEPS = 6
 REQUEST = SampleRequest(("a cat", "a dog"), (0, 1), STEPS, batch_size=2)
 METRICS: dict[str, Kit] = {
     "pairs": MetricConformance,
-    "clips": VideoMetricConformance,
+    "videos": VideoMetricConformance,
     "prompts": PromptMetricConformance,
     "set": SetMetricConformance,
 }
