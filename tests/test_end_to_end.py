@@ -13,6 +13,7 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
+from otcache.calibration import record as recording
 from otcache.calibration import stages as calibration_stages
 from otcache_core import Trajectory
 from otcache_core.errors import OtcacheNotice
@@ -108,10 +109,10 @@ def test_a_policy_file_gives_the_same_schedules(policy: otcache.Policy, tmp_path
 
 
 class Killed(BaseException):
-    """Stands for Ctrl-C or a kill."""
+    """As Ctrl-C or a kill."""
 
 
-@pytest.mark.parametrize("stage", ["price_spans", "find_anchor", "climb_ladder"])
+@pytest.mark.parametrize("stage", ["span_costs", "find_anchor", "climb_ladder"])
 def test_an_interrupted_calibration_resumes_to_the_same_result(
     calibration: otcache.Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
@@ -327,7 +328,7 @@ def test_kept_work_is_known_again_by_what_samples_hold(
     def killed(*args: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(calibration_stages, "record", killed)
+    monkeypatch.setattr(recording, "record_samples", killed)
     style = np.arange(3.0)
     for _ in range(2):  # the same values in other objects
         with pytest.raises(Killed):
@@ -337,7 +338,7 @@ def test_kept_work_is_known_again_by_what_samples_hold(
             calibrate(other[0], style=other[1])
 
 
-def test_samples_of_one_seed_are_said_to_tell_little() -> None:
+def test_samples_of_one_seed_give_a_notice() -> None:
     with pytest.warns(OtcacheNotice, match="noise of one seed"):
         _calibrate(seeds_of_one=True)
 

@@ -10,7 +10,7 @@ from diffusers import FluxImg2ImgPipeline
 from tiny_flux import make_flux, noise, quiet
 
 import otcache
-from otcache.calibration import stages as calibration_stages
+from otcache.calibration import record as recording
 from otcache.media import run_once
 from otcache_core.errors import OtcacheNotice
 
@@ -68,8 +68,8 @@ class Begun(BaseException):
 
 @pytest.mark.remedy("nothing worthwhile can be skipped: raise num_inference_steps, {}, or strength")
 @pytest.mark.remedy("give all samples one strength, height, width and size of image")
-def test_what_a_strength_leaves_is_told_by_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = calibration_stages.record
+def test_the_steps_that_a_strength_leaves_are_known_from_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = recording.record_samples
 
     def recorded(job: Any) -> Any:
         record(job)
@@ -80,7 +80,7 @@ def test_what_a_strength_leaves_is_told_by_the_first_run(monkeypatch: pytest.Mon
         with pytest.raises(Begun):
             otcache.calibrate(_pipe(), samples, asked, recipe=RECIPE, progress=False, **SIZE)
 
-    monkeypatch.setattr(calibration_stages, "record", recorded)
+    monkeypatch.setattr(recording, "record_samples", recorded)
     with pytest.raises(
         otcache.OtcacheError, match=r"at least 4, got 3.*raise num_inference_steps, 6, or"
     ):

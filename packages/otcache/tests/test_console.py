@@ -127,7 +127,7 @@ class Broken(io.StringIO):
 def test_a_stream_that_takes_nothing(error: Exception, left: bool) -> None:
     with pytest.raises(UnwritableError) as caught:
         readable_stream(Broken(error)).write("x")
-    assert caught.value.left is left
+    assert caught.value.reader_left is left
     readable_stream(Broken(error), silent=True).write("x")
 
 

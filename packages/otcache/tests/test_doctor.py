@@ -280,7 +280,7 @@ def test_two_entry_points_of_a_distribution_require_once(monkeypatch: pytest.Mon
 @pytest.mark.remedy("install otcache again: pip install -U otcache", value=True)
 def test_otcache_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Registry) -> None:
-        raise PluginError("plugin 'otcache.plugin' was left out")
+        raise PluginError("plugin 'otcache.plugin' was omitted")
 
     assert [f for f in own_findings(Registry(entry_points=False)) if not f.plugin] == []
     with monkeypatch.context() as patch:

@@ -304,12 +304,12 @@ def test_what_was_left_out_is_said_where_a_name_is_not_found(
     install("otcache-ill", "raise RuntimeError('no GPU here')", "ill")
     status, _, err = run("plugins", "check", "ill")
     assert (status, "no GPU here" in err) == (2, True)
-    assert "Left out: otcache-ill; otcache plugins doctor says why." in err
+    assert "Omitted: otcache-ill; otcache plugins doctor says why." in err
     status, _, err = run("plugins", "check", "otcache-ill/ill", "--kind", "solver")
     assert (status, "no GPU here: otcache plugins doctor says what to do." in err) == (2, True)
     with pytest.warns(PluginWarning), pytest.raises(PluginError) as raised:
         Registry().create("solvers", "ill")
-    assert "otcache-ill was left out: otcache plugins doctor says why." in str(raised.value)
+    assert "otcache-ill was omitted: otcache plugins doctor says why." in str(raised.value)
 
 
 def test_the_tests_of_a_package_that_was_installed_from_a_folder_are_named(
@@ -384,10 +384,10 @@ def test_a_class_that_is_not_there_is_told_with_the_nearest_name(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     source = NewPlugin("mine", "solvers").files()["src/otcache_mine/plugin.py"]
-    target = "otcache_core.solvers.plain:Unifrom"
+    target = "otcache_core.solvers:Unifrom"
     install("otcache-mine", source.replace("otcache_mine.solver:MineSolver", target))
     status, _, err = run("plugins", "check", "mine")
-    assert (status, "Did you mean 'otcache_core.solvers.plain:Uniform'?" in err) == (2, True)
+    assert (status, "Did you mean 'otcache_core.solvers:Uniform'?" in err) == (2, True)
     assert "otcache plugins doctor says what to do." in err
 
 

@@ -43,7 +43,7 @@ class Failed:
     value: None = None
 
 
-#: ``ok``, or a ``match``, tells mypy which of the two it is.
+#: ``ok``, or a ``match``, shows mypy which of the two it is.
 Attempt: TypeAlias = Done[T] | Failed
 
 
@@ -77,7 +77,7 @@ def attempt(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> A
 class Attemptable(Protocol[P, T]):
     """A function that takes ``throw=False``.
 
-    Type checkers know what it returns either way, and check its arguments where ``throw`` is left out;
+    Type checkers know what it returns either way, and check its arguments where ``throw`` is omitted;
     :func:`attempt` has both.
     """
 

@@ -1,4 +1,4 @@
-"""Text that every console can show: characters that an encoding lacks are replaced by readable ones."""
+"""Text that every console can show: characters that its encoding lacks are replaced by readable ones."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ GLYPHS = {
 }
 #: Longer ones, for text that is laid out afterwards.
 WORDS = {"…": "...", "→": "->", "↑": "(up)", "↓": "(down)"}
-#: Characters that a terminal obeys instead of showing them; it may end lines and jump to tabs.
+#: Characters that control a terminal, but for line ends and tabs.
 CONTROLS = {chr(n) for n in (*range(32), 127, *range(128, 160))} - {"\n", "\t"}
 #: Columns of a console on which every table fits.
 WIDEST = 10_000
-#: Handlers of a stream under which it fails, or shows escapes for what is readable otherwise.
+#: Error handlers with which a stream fails, or shows escapes where a readable character exists.
 FAILING = ("strict", "surrogateescape", "backslashreplace")
 #: A line below the head and no other, as rich's SIMPLE_HEAD.
 PLAIN_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
@@ -45,7 +45,7 @@ PLAIN_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 def readable(text: str, encoding: str | None, *, rest: bool = True) -> str:
     r"""Return a text whose characters the encoding has.
 
-    What it lacks becomes an ASCII look-alike, a letter without its accent, or ``\u65e5``; the byte of a
+    A missing character becomes an ASCII look-alike, a letter without its accent, or ``\u65e5``; the byte of a
     file name that is no text becomes ``\xff``.
 
     Args:
@@ -128,24 +128,24 @@ def _escape(character: str) -> str:
 
 
 class UnwritableError(Exception):
-    """Standard output takes no more; no OSError, which libraries on the way handle in ways of their own.
+    """Standard output cannot be written; no OSError, which libraries on the way would handle themselves.
 
     Args:
-        reason: what the system says.
-        left: the reader went away, as ``head`` does once it has its lines.
+        reason: the error of the system.
+        reader_left: the reader closed the pipe, as ``head`` does once it has its lines.
     """
 
-    def __init__(self, reason: str, *, left: bool = False) -> None:
+    def __init__(self, reason: str, *, reader_left: bool = False) -> None:
         super().__init__(reason)
-        self.left = left
+        self.reader_left = reader_left
 
 
 class ReadableStream:
     """A text stream that takes every character; all but writing is the stream's own.
 
     Args:
-        stream: None, as where the process has none, takes everything and shows nothing.
-        silent: drop what cannot be written, as progress on a terminal that is gone.
+        stream: None, of a process that has none, drops everything.
+        silent: drop what cannot be written, as progress on a terminal that is closed.
 
     Raises:
         UnwritableError: if it cannot be written, unless silent.
@@ -159,7 +159,7 @@ class ReadableStream:
 
     @property
     def encoding(self) -> str:
-        """Of the stream, UTF-8 where it says none."""
+        """Of the stream, UTF-8 if it has none."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     @property
@@ -168,7 +168,7 @@ class ReadableStream:
         return self._stream is None or bool(getattr(self._stream, "closed", False))
 
     def isatty(self) -> bool:
-        """Whether somebody watches."""
+        """Return whether it is a terminal."""
         try:
             return self._stream is not None and self._stream.isatty()
         except ValueError:  # closed
@@ -186,7 +186,7 @@ class ReadableStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Hand over what is buffered."""
+        """Write what is buffered."""
         self._do("flush")
 
     def _do(self, what: str, *arguments: str) -> None:
@@ -201,9 +201,12 @@ class ReadableStream:
 
 def _unwritable(error: OSError | ValueError) -> UnwritableError:
     reason = getattr(error, "strerror", None) or str(error)
-    # Windows reports a pipe that nobody reads as an invalid argument.
-    left = isinstance(error, BrokenPipeError) or getattr(error, "winerror", None) in (109, 232)
-    return UnwritableError(reason, left=left)
+    # Windows reports a pipe without a reader as an invalid argument.
+    reader_left = isinstance(error, BrokenPipeError) or getattr(error, "winerror", None) in (
+        109,
+        232,
+    )
+    return UnwritableError(reason, reader_left=reader_left)
 
 
 def readable_stream(stream: TextIO | None, *, silent: bool = False) -> TextIO:
@@ -250,7 +253,7 @@ def _needed(content: RenderableType) -> int:
 
 
 def fitted(content: RenderableType, encoding: str) -> RenderableType:
-    """Return what is to be laid out in the characters of an encoding, so that columns stay aligned.
+    """Return content in the characters of an encoding before it is laid out, so that columns stay aligned.
 
     Control characters, which a file name may hold, are escaped.
 

@@ -116,7 +116,9 @@ def estimate(
     Args:
         model: a name of ``otcache plugins list`` (kind ``architectures``), the class name of its
             denoiser, or a folder that ``save_pretrained`` wrote.
-        height, width, frames: of one image or video.
+        height: in pixels.
+        width: in pixels.
+        frames: of one video; 1 for an image.
         num_steps: N.
         budgets: B of each row; some shares of N if none is given.
         memory: m, outputs that a forecast uses.

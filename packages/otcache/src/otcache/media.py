@@ -1,4 +1,4 @@
-"""Make one image or video by a policy, and write its file: PNG, or what an installed writer of videos takes."""
+"""Make one image or video by a policy, and write its file: PNG, or what a writer of videos takes."""
 
 from __future__ import annotations
 

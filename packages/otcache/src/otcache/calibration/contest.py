@@ -145,6 +145,7 @@ class Forecasting(ForwardingEvaluator):
         samples: Sequence[int] | None = None,
         fit: bool = False,
     ) -> Evaluation:
+        """Evaluate the schedules as they will run."""
         made = self._forecast(schedules)
         done = self.inner.evaluate(made, objective=objective, samples=samples, fit=fit)
         return done if fit else replace(done, schedules=tuple(schedules))
@@ -152,6 +153,7 @@ class Forecasting(ForwardingEvaluator):
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
+        """Compare all states of the schedules as they will run."""
         return self.inner.drift(self._forecast(schedules), samples=samples)
 
     def _forecast(self, schedules: Iterable[Schedule]) -> list[Schedule]:

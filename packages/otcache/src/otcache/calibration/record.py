@@ -385,6 +385,7 @@ class StoredEvaluator(ForwardingEvaluator):
         samples: Sequence[int] | None = None,
         fit: bool = False,
     ) -> Evaluation:
+        """Return what is stored, or evaluate and store it."""
         chosen = None if samples is None else list(samples)
         key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
         found = self._store.evaluation(key) if self._store else None
@@ -399,7 +400,7 @@ class StoredEvaluator(ForwardingEvaluator):
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
-        """Always measured: no stage of a calibration needs it."""
+        """Measure anew: no stage of a calibration needs it, so nothing is stored."""
         found = self._checked().drift(schedules, samples=samples)
         self._spent(found.nfe)
         return found

@@ -1,4 +1,4 @@
-"""The command line, the same verbs as the library: app reads it, a file a group of verbs, output prints."""
+"""The command line: app reads it, options checks its values, a file a group runs its verbs, output prints."""
 
 from otcache.cli.app import app, main
 

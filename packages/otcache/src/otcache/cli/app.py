@@ -1,4 +1,4 @@
-"""Read a command line, run its verb, and end with one line and a status whatever becomes of it."""
+"""Read a command line, run its verb, and end with one line and an exit status, also after an error."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from otcache.console import UnwritableError, console_on, readable_stream
 from otcache_core import OtcacheError
 from otcache_core.errors import OtcacheNotice, expected, shown
 
-#: Exit statuses besides 0: of an error of ours or the system's, of a misuse, of Ctrl-C, and of a reader
-#: that went away, the last two as a shell reports the signals.
+#: Exit statuses besides 0: of an error of otcache or the system, of a misuse, of Ctrl-C, and of a closed
+#: pipe, the last two as a shell reports the signals.
 FAILED, MISUSED, INTERRUPTED, UNREAD = 1, 2, 130, 141
 #: Columns below which help is written without boxes.
 NARROW = 60
@@ -50,8 +50,8 @@ for command in (*app.registered_commands, *plugins.registered_commands):
         command.callback = json_alone(command.callback)
 
 
-def _version(asked: bool) -> None:
-    if not asked:
+def _version(show: bool) -> None:
+    if not show:
         return
     for name in VERSIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -70,7 +70,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Options before the verb."""
+    """Take options before the verb."""
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _closed() -> int:
-    """Refuse to work for nothing: what is printed would go into the first file that is opened."""
+    """Refuse to work without standard output: what is printed would go into the first file that is opened."""
     if not sys.stdout.closed:
         return 0
     say("standard output is closed: redirect it to a file, or to /dev/null.", "red")
@@ -98,7 +98,7 @@ def _closed() -> int:
 
 def _run(words: list[str], debug: bool) -> int:
     boxes: Literal["rich"] | None = "rich" if console_on(sys.stdout).width >= NARROW else None
-    app.rich_markup_mode = plugins.rich_markup_mode = boxes  # in narrow ones help is cut to nothing
+    app.rich_markup_mode = plugins.rich_markup_mode = boxes  # in a narrow one help is cut off
     try:
         with ending():
             status = app(args=words, prog_name="otcache", standalone_mode=False)
@@ -118,7 +118,7 @@ def _run(words: list[str], debug: bool) -> int:
         say(f"{_module_of(error)} ended the program: {shown(error)} (--debug shows where)", "red")
         return FAILED
     except Exception as error:
-        if hasattr(error, "format_message"):  # of typer, whose classes move between its versions
+        if hasattr(error, "format_message"):  # of typer, whose classes move between versions
             return _misused(error, words)
         if debug:
             raise
@@ -138,7 +138,7 @@ def _module_of(error: BaseException) -> str:
 
 
 def _misused(error: Any, words: list[str]) -> int:
-    """Print what is wrong with the words, in one line."""
+    """Print what is wrong with the command line, in one line."""
     message = _unknown(error) or _own_words(error, words) or str(error.format_message()).strip()
     if message and not type(error).__name__.startswith("NoArgs"):
         context = getattr(error, "ctx", None)
@@ -151,7 +151,7 @@ def _misused(error: Any, words: list[str]) -> int:
 
 
 def _unknown(error: Any) -> str:
-    """Return which command there is not, and the nearest ones or all; "" where it is something else."""
+    """Return which command does not exist, and the nearest ones or all; "" for another error."""
     found = re.match(
         r"No such command '(.*?)'\.?( Did you mean .*)?$", error.format_message(), re.S
     )
@@ -164,7 +164,7 @@ def _unknown(error: Any) -> str:
 
 
 def _own_words(error: Any, words: list[str]) -> str:
-    """Return what is wrong with the value of an option, with the value; "" where it is something else."""
+    """Return what is wrong with the value of an option, with the value; "" for another error."""
     option = next(iter(getattr(getattr(error, "param", None), "opts", ())), "")
     values = [word for before, word in pairwise(words) if before == option]
     values += [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
@@ -177,12 +177,12 @@ def _own_words(error: Any, words: list[str]) -> str:
 
 
 def _unwritten(error: UnwritableError) -> int:
-    """End where standard output takes no more; the interpreter would try again at its end."""
+    """End after standard output cannot be written; the interpreter would try again at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)
-    if error.left:
+    if error.reader_left:
         return UNREAD
     say(f"standard output cannot be written: {error}.", "red")
     return FAILED
@@ -190,7 +190,7 @@ def _unwritten(error: UnwritableError) -> int:
 
 @contextlib.contextmanager
 def _any_text() -> Iterator[None]:
-    """Let standard output and error take every character, whatever the encoding of the console."""
+    """Let standard output and error take every character, in any encoding of the console."""
     out, err = readable_stream(sys.stdout), readable_stream(sys.stderr, silent=True)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
@@ -198,11 +198,11 @@ def _any_text() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _short_warnings(debug: bool) -> Iterator[None]:
-    """Show notices in a line each, and none of the chatter of libraries."""
+    """Show notices in a line each, and hide deprecation warnings of libraries."""
     with warnings.catch_warnings():
         if not debug:
-            for chatter in (FutureWarning, DeprecationWarning):
-                warnings.simplefilter("ignore", chatter)
+            for hidden in (FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", hidden)
             warnings.showwarning = _notice
         yield
 

@@ -1,4 +1,4 @@
-"""Look at files and models; nothing is run."""
+"""Inspect policies and calibrations, estimate costs, convert schedules; no network runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Draw a policy's schedules and where it comes from; of a calibration, show its ladder."""
-    if os.path.isdir(file):  # which, unlike Path, takes names that no file can have
+    if os.path.isdir(file):  # takes names that no file can have, unlike Path
         _inspect_calibration(file, as_json)
         return
     from otcache.inspection import draw

@@ -30,7 +30,8 @@ def calibrate(
         int, typer.Option(help="num_inference_steps, as the pipeline will be called.")
     ],
     directory: Annotated[
-        Path, typer.Option("--out", help="Folder of the calibration; resumed if begun.")
+        Path,
+        typer.Option("--out", help="Folder of the calibration; an interrupted one is resumed."),
     ],
     prompts: Annotated[
         Path | None,
@@ -41,7 +42,7 @@ def calibrate(
     ] = "",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
     cost_model: Annotated[
-        str, typer.Option(help="Installed cost model that prices spans.")
+        str, typer.Option(help="Installed cost model, which measures what skipping a span costs.")
     ] = "displacement",
     proposals: Annotated[
         str, typer.Option(help="Comma-separated solvers that propose schedules.")
@@ -59,7 +60,8 @@ def calibrate(
         ),
     ] = None,
     forecaster: Annotated[
-        str, typer.Option(help="Forecaster of the rungs; only fitted is fitted.")
+        str,
+        typer.Option(help="Forecaster of the rungs; fitted is the one whose weights are fitted."),
     ] = "fitted",
     probe: Probe = None,
     call: Call = None,
@@ -187,7 +189,7 @@ def run(
     steps: Annotated[int | None, typer.Option(help="N; the policy's by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse another step count or grid.")
+        bool, typer.Option("--strict", help="Fail on another step count or grid.")
     ] = False,
     cache_dtype: Annotated[
         str | None, typer.Option(help="Keep outputs in bf16, fp16 or fp32.")
@@ -216,7 +218,7 @@ def run(
     if rate is not None:
         at_least("--fps", rate, 0.1)
     number, given, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
-    registry, plan_ = installed(), load_policy(policy)
+    registry, loaded = installed(), load_policy(policy)
     if file is not None:
         check_name(file, registry)
     stages = Stages(not as_json)
@@ -224,7 +226,7 @@ def run(
         opened = open_pipeline(pipeline, registry)
     result = run_once(
         opened.target,
-        plan_,
+        loaded,
         number,
         wanted,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what is read from their text."""
+"""Options that several verbs share, and checks of their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from otcache_core import OtcacheError
 from otcache_core.errors import expected
 from otcache_core.schedule import MAX_STEPS
 
-#: What --set cannot name, as the verbs' own options or otcache itself give it to the pipeline.
+#: What --set cannot name, since options of the verbs or otcache itself give it to the pipeline.
 OWN = {
     "prompt": "prompts come from --prompt or --prompts, or the demo",
     "prompts": "prompts come from --prompt or --prompts, or the demo",
@@ -96,7 +96,7 @@ def text(what: str, value: str) -> str:
     """Return a text that every tokenizer takes.
 
     Raises:
-        OtcacheError: if the console gave bytes that are no text.
+        OtcacheError: if the console passed bytes that are no text.
     """
     try:
         value.encode()

@@ -41,17 +41,16 @@ def table_width() -> int:
 
 
 def show_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Print a line a fact that says something, or one JSON document of all."""
+    """Print one line for each fact that is not empty, or one JSON document of all."""
     if as_json:
         show_json(facts)
         return
     for name, value in facts.items():
-        if not _says_something(value):
-            continue
-        show_line(Text.assemble((name, "bold"), f": {fact_text(value)}"))
+        if _is_set(value):
+            show_line(Text.assemble((name, "bold"), f": {fact_text(value)}"))
 
 
-def _says_something(value: Any) -> bool:
+def _is_set(value: Any) -> bool:
     parts = value.values() if isinstance(value, dict) else [value]
     return any(bool(part) or isinstance(value, str) for part in parts)
 
@@ -77,7 +76,7 @@ def show_line(text: str | Text) -> None:
 
 
 def say(text: str, style: str) -> None:
-    """Print one line on standard error; nothing where that is closed."""
+    """Print one line on standard error; nothing if that is closed."""
     _line(Text(f"otcache: {text}", style), console_on(sys.stderr, silent=True))
 
 
@@ -108,7 +107,7 @@ def json_alone(verb: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """The process ends after the verb inside: what is printed until then goes to standard error too."""
+    """Mark that the process ends after the verb inside: what is printed then goes to standard error too."""
     token = _ENDING.set(True)
     try:
         yield
@@ -140,7 +139,7 @@ def _printed_aside() -> Iterator[None]:
         sys.stdout = aside if kept else out
         _DOCUMENT.reset(token)
         if own is not None:
-            with suppress(OSError, ValueError):  # told where it was written
+            with suppress(OSError, ValueError):  # reported where it was written
                 own.close()
         _flush(sys.__stdout__)
         if not kept:
@@ -179,7 +178,7 @@ def _reopened(stream: TextIO, descriptor: int) -> TextIO:
 
 
 def _point_out_at(descriptor: int | None) -> None:
-    """Let descriptor 1 write where another does; nowhere if that is closed."""
+    """Let descriptor 1 write to what another one writes to; to nothing if that is closed."""
     if descriptor is None:
         with suppress(OSError):
             os.close(OUT)
@@ -193,19 +192,19 @@ def _point_out_at(descriptor: int | None) -> None:
 
 
 def _aside() -> TextIO:
-    """Return a standard output that is standard error; whoever closes it closes neither."""
+    """Return a standard output that is standard error; closing it closes neither."""
     text = io.TextIOWrapper(_StandardError(), "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]  # raw is enough where nothing is buffered
     return readable_stream(cast(TextIO, text), silent=True)
 
 
 class _StandardError(io.RawIOBase):
-    """The bytes of whatever standard error is at the time."""
+    """Write bytes to what standard error is at the time."""
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        return OUT  # where standard error's is while this is in its place
+        return OUT  # while this is in its place that is standard error
 
     def write(self, data: Any, /) -> int:
         raw = bytes(data)

@@ -1,4 +1,4 @@
-"""Work with plugins: list what is installed, find what is wrong, check one by its kit, begin a new one."""
+"""List installed plugins, find what is wrong with them, check one by its conformance kit, write a new one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plugins_list(kind: Kind = None, as_json: Json = False) -> None:
     if slow:
         say(f"slow to import: {', '.join(slow)}.", "yellow")
     if problems:
-        say(f"{len(problems)} left out: otcache plugins doctor says why.", "yellow")
+        say(f"{len(problems)} omitted: otcache plugins doctor says why.", "yellow")
 
 
 @plugins.command("doctor")
@@ -69,7 +69,7 @@ def plugins_check(
 ) -> None:
     """Run the conformance kit of an installed plugin; exit status 1 if it breaks a law.
 
-    What only a kit of its package knows is not known here: where there is such, its own tests decide.
+    Its package may have a kit that knows more; then its own tests decide.
     """
     from otcache.plugin_tools.checking import check
     from otcache.plugin_tools.listing import read_kind

@@ -1,6 +1,1 @@
-"""Do what ``otcache plugins`` is asked: list, doctor, check, new.
-
-``listing`` names what is installed. ``doctor`` gathers each ``finding`` about ``settings`` (the environment),
-``requirements`` and what child processes read. ``checking`` runs the kit that ``toy_kits`` makes of a plugin,
-on ``toy_targets``. ``new_package`` fills the templates. ``kinds`` reads and spells the kinds.
-"""
+"""The verbs of ``otcache plugins``: listing, doctor (environment), checking (toy_kits) and new_package."""

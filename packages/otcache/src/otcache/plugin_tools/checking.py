@@ -25,29 +25,29 @@ from otcache_core.plugins.discovery import is_own
 from otcache_core.plugins.info import ANY, reason_of
 from otcache_core.testing import KitReport, LawResult, Outcome
 
-#: As users read them, and the style: the kits speak of laws that are kept or broken.
+#: How outcomes are shown, and the style.
 SHOWN = {
     Outcome.KEPT: ("passed", "green"),
     Outcome.BROKEN: ("failed", "bold red"),
     Outcome.EXPECTED: ("fails as expected", "yellow"),
     Outcome.NOT_APPLICABLE: ("not applicable", "dim"),
 }
-#: What differs in two reasons that are the same.
+#: What may differ in two reasons that count as the same.
 NUMBERS = re.compile(r"[-\d.,()\s]+")
-#: Words of a law that does not apply here, and may in a test.
+#: Words in the reason of a law that cannot be checked here, but in a test.
 ELSEWHERE = ("test of its package", "cannot be known")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What its conformance kit says of a plugin.
+    """How a plugin does in its conformance kit.
 
     Args:
         plugin: qualified name.
         kind: of the plugin.
         results: one a law; none where nothing could be checked.
         unchecked: why not, in words; "" where it was.
-        useless: whether it cannot even be made, or asked what kit it takes.
+        useless: whether it cannot be made, or fails at its first call.
     """
 
     plugin: str
@@ -68,7 +68,7 @@ class Checked:
         return {word: ended.count(outcome) for outcome, (word, _) in SHOWN.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         laws = [
             {"law": _law(r), "outcome": SHOWN[r.outcome][0], "reason": _line(r.reason)}
             for r in self.results
@@ -91,7 +91,7 @@ class Checked:
         return table
 
     def closing(self) -> Iterator[Text]:
-        """Yield what stands below the table: the failed laws once more, who decides, and the counts."""
+        """Yield the lines below the table: the failed laws once more, whose tests decide, and the counts."""
         broken = [result for result in self.results if result.outcome is Outcome.BROKEN]
         if broken:
             yield Text(f"\nfailed: {len(broken)} of {len(self.results)} laws", style="bold red")
@@ -183,7 +183,7 @@ def _kind_of(registry: Registry, name: str) -> str:
     near = difflib.get_close_matches(name, sorted(set().union(*names.values())), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     left = sorted({problem.distribution for problem in registry.problems})
-    said = f" Left out: {', '.join(left)}; otcache plugins doctor says why." if left else ""
+    said = f" Omitted: {', '.join(left)}; otcache plugins doctor says why." if left else ""
     raise PluginError(f"no plugin is called {name!r}: see otcache plugins list.{hint}{said}")
 
 

@@ -63,7 +63,7 @@ def _read(points: Sequence[Point]) -> list[Reading]:
 def joined(hooks: Reading, classes: Reading) -> Reading:
     """Return what is known of an entry point whose hooks were read alone, and with its classes again.
 
-    Where a class ended the process, or took too long, what the hooks offer stands.
+    If a class ended the process, or took too long, the offers are those of the hooks.
     """
     if not _ended(classes):
         return replace(classes, printed=hooks.printed)

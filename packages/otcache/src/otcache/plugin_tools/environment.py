@@ -48,7 +48,7 @@ def finding_lines(findings: Sequence[Finding]) -> Iterator[Text]:
 DISABLE, LOAD, STRICT = "OTCACHE_DISABLE_PLUGINS", "OTCACHE_LOAD_PLUGINS", "OTCACHE_STRICT_PLUGINS"
 #: All that otcache reads.
 VARIABLES = (DISABLE, LOAD, STRICT, "OTCACHE_CACHE_DIR")
-#: What leaves out everything but core.
+#: What omits everything but core.
 ALL = ("all", "1")
 SWITCHES = ("", "0", "1", "true", "false", "yes", "no", "on", "off")
 
@@ -57,7 +57,7 @@ def settings_findings(points: Iterable[Point]) -> Iterator[Finding]:
     """Yield what is misspelt in the environment.
 
     Args:
-        points: every entry point there is, also those that the environment leaves out.
+        points: every entry point there is, also those that the environment omits.
     """
     known = {CORE} | {normalise(part) for p in points for part in (p.name, p.distribution)}
     yield from _unknown_variables(os.environ)

@@ -36,7 +36,7 @@ EXAMPLES = {
         "otcache calibrate demo --steps 30 --forecaster {} --out calibration",
     ),
     "metrics": (
-        "mean absolute difference of pictures",
+        "mean absolute difference of images",
         f"{COMPARE} --methods uniform --metrics {{}} --out comparison",
     ),
     "baselines": (
@@ -54,9 +54,9 @@ EXAMPLES = {
 }
 #: Further modules of a kind's example.
 MORE = {"probes": ("evaluator", "replacing")}
-#: Otcache's own distributions, which a new one may not be.
+#: Names of otcache's own distributions, which a new one may not have.
 OURS = {"otcache", *(f"otcache-{part}" for part in ("core", "solvers", "diffusers", "video"))}
-#: Names that stand in a template: a class of ours that is imported there.
+#: Names that a template uses: classes of otcache that are imported there.
 TAKEN = {contract.__name__ for contract in CONTRACTS.values()} | {"QualityMetric"}
 LONGEST = 40
 
@@ -66,7 +66,7 @@ class NewPlugin:
     """One plugin of a package that does not exist yet.
 
     Args:
-        name: by which it is asked for; lower-case words joined by hyphens.
+        name: of the plugin; lower-case words joined by hyphens.
         kind: one of :data:`EXAMPLES`.
 
     Raises:
@@ -115,7 +115,7 @@ class NewPlugin:
         return f"tests/test_{self.module.removeprefix('otcache_')}.py"
 
     def commands(self, folder: Path) -> list[str]:
-        """What to do next with the package in a folder: install it, run its tests, check it, use it."""
+        """Return commands for the package in a folder: install it, run its tests, check it, use it."""
         place = str(folder) if folder.is_absolute() else os.path.join(".", folder)
         kind, use = spelled(self.kind), EXAMPLES[self.kind][1]
         return [
@@ -128,10 +128,10 @@ class NewPlugin:
     def taken(self) -> str:
         """Return which installed packages have a plugin of this kind and name, in words; "" if none has."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PluginWarning)  # of others, which doctor tells
+            warnings.simplefilter("ignore", PluginWarning)  # of others, which doctor reports
             try:
                 offers = Registry().infos(self.kind)
-            except PluginError:  # and so it does where they are errors
+            except PluginError:  # which doctor reports as well
                 return ""
         others = sorted({o.distribution for o in offers if o.info.name == self.name})
         if not others:

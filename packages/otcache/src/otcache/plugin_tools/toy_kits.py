@@ -47,7 +47,7 @@ METRICS: dict[str, Kit] = {
 }
 NO_ANSWER = "it takes a value derived without the metric, which only a test of its package has"
 NO_DECODER = "it reads the file again, which only a test of its package can"
-#: Heights and widths of pictures to try: some metrics refuse small ones.
+#: Heights and widths of images to try: some metrics refuse small ones.
 SIZES = (64, 192, 256)
 
 
@@ -89,7 +89,7 @@ def _not_known(reason: str) -> Callable[..., Any]:
 
 
 def _weights(forecaster: Forecaster) -> dict[str, Any]:
-    """Weights of spans, for a forecaster that reads some; one that fails otherwise breaks laws."""
+    """Return weights of spans, for a forecaster that reads some; one that fails otherwise breaks laws."""
     try:
         forecaster.coefficients(Span(0, 3), np.linspace(1.0, 0.0, STEPS + 1))
     except OtcacheError:
@@ -114,10 +114,10 @@ def _shape(size: int) -> tuple[int, int, int]:
 
 
 def _takes(metric: Any, shape: tuple[int, int, int]) -> bool:
-    """Whether a metric takes pictures of this shape; one that fails at all of them breaks laws."""
-    pictures = np.random.default_rng(0).random((1, *shape))
+    """Return whether a metric takes images of this shape; one that fails at all of them breaks laws."""
+    images = np.random.default_rng(0).random((1, *shape))
     try:
-        metric(pictures, pictures)
+        metric(images, images)
     except ANY:
         return False
     return True
@@ -167,7 +167,7 @@ def _calls(_: object, loop: Any) -> int:
 
 
 def _traces(_: object, loop: Any) -> Any:
-    """Whatever could be left behind: attributes and hooks."""
+    """Return what could be left behind: attributes and hooks."""
     module = loop.denoiser
     hooks = [len(value) for name, value in sorted(vars(module).items()) if name.endswith("_hooks")]
     return sorted(vars(loop)), sorted(vars(module)), hooks
