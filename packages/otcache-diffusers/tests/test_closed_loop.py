@@ -8,7 +8,7 @@ import torch
 
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Span
-from otcache_diffusers.evaluation.fit import ClosedLoopFit, ideal_output
+from otcache_diffusers.evaluation.fit import ClosedLoopFit, SpanWeights, ideal_output
 
 GRID = np.array([1.0, 0.9, 0.75, 0.5, 0.2, 0.0])
 SPAN = Span(2, 5, (1, 0))
@@ -22,6 +22,12 @@ def _ideal(span: Span, state: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
 def _outputs(seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(3, 4, 5, generator=generator, dtype=torch.float64) for _ in range(3)]
+
+
+def _solve(
+    fit: ClosedLoopFit, span: Span, outputs: list[torch.Tensor], ideal: torch.Tensor
+) -> SpanWeights:
+    return fit.weights(fit.equations(span, GRID, {"": outputs}, ideal))[""]
 
 
 def _wanted(
@@ -41,7 +47,7 @@ def test_recovers_the_weights_that_made_the_target(weights: tuple[float, ...]) -
     state = torch.ones(3, 4, 5, dtype=torch.float64)
     wanted = _wanted(outputs, weights, state)
     fit = ClosedLoopFit(memory=len(weights), ridge=0.0)
-    found = fit.solve(SPAN, GRID, {"": outputs}, _ideal(SPAN, state, wanted))[""]
+    found = _solve(fit, SPAN, outputs, _ideal(SPAN, state, wanted))
     np.testing.assert_allclose(found.pooled, weights, atol=1e-9)
     np.testing.assert_allclose(found.others, [weights] * 3, atol=1e-9)
 
@@ -50,34 +56,27 @@ def test_a_strong_ridge_gives_two_step_extrapolation() -> None:
     # Adams-Bashforth on this span: mean over skipped steps 3, 4 of (s_t - s_2) / (s_2 - s_1),
     # weighted by step sizes .3 and .2 over .5: ((-.25)(.3) + (-.55)(.2)) / .5 / (-.15) = 2.4666...
     outputs, state = _outputs(2), torch.zeros(3, 4, 5, dtype=torch.float64)
-    found = (
-        ClosedLoopFit(memory=3, ridge=1e12)
-        .solve(SPAN, GRID, {"": outputs}, _ideal(SPAN, state, torch.randn(3, 4, 5)))[""]
-        .pooled
-    )
-    np.testing.assert_allclose(found, (0.0, 0.185 / 0.075, 0.0), atol=1e-6)
+    ideal = _ideal(SPAN, state, torch.randn(3, 4, 5))
+    found = _solve(ClosedLoopFit(memory=3, ridge=1e12), SPAN, outputs, ideal)
+    np.testing.assert_allclose(found.pooled, (0.0, 0.185 / 0.075, 0.0), atol=1e-6)
 
 
 def test_identical_outputs_do_not_break_the_solve() -> None:
     v = torch.ones(2, 3, dtype=torch.float64)
-    found = (
-        ClosedLoopFit(ridge=1e-3)
-        .solve(SPAN, GRID, {"": [v, v, v]}, _ideal(SPAN, torch.zeros(2, 3), torch.ones(2, 3)))[""]
-        .pooled
-    )
-    assert np.isfinite(found).all()
+    ideal = _ideal(SPAN, torch.zeros(2, 3), torch.ones(2, 3))
+    found = _solve(ClosedLoopFit(ridge=1e-3), SPAN, [v, v, v], ideal)
+    assert np.isfinite(found.pooled).all()
 
 
 def test_uses_no_more_outputs_than_there_are() -> None:
     outputs = _outputs(3)[:1]
     state = torch.zeros(3, 4, 5, dtype=torch.float64)
     ideal = _ideal(Span(0, 3), state, state + 1)
-    found = ClosedLoopFit(memory=3).solve(Span(0, 3), GRID, {"": outputs}, ideal)
-    assert len(found[""].pooled) == 1
+    assert len(_solve(ClosedLoopFit(memory=3), Span(0, 3), outputs, ideal).pooled) == 1
 
 
 @pytest.mark.parametrize("seeds", [(0, 1, 0), (5, 6, 7), (4, 4, 4)])
-def test_samples_of_one_seed_are_left_out_together(seeds: tuple[int, ...]) -> None:
+def test_samples_of_one_seed_are_omitted_together(seeds: tuple[int, ...]) -> None:
     outputs, state = _outputs(3), torch.zeros(3, 4, 5, dtype=torch.float64)
     ideal = _ideal(SPAN, state, torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(4)))
     fit = ClosedLoopFit()

@@ -1,4 +1,4 @@
-"""Inner products of deviations, in memory and on a shelf, against one product of all."""
+"""Inner products of deviations, in memory and on the disk, against one product of all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from otcache_core.storage.recordings import SLAB
 from otcache_diffusers.evaluation.evaluator import Deviations
-from otcache_diffusers.recording.full_runs import Shelf
+from otcache_diffusers.recording.full_runs import DiskStore
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
@@ -21,7 +21,7 @@ def test_grams_are_those_of_all_elements_at_once(
     where: str, elements: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     batches = [tiny.noise(3, n, elements, seed=n).to(dtype) for n in (2, 1)]
-    deviations = Deviations(3, Shelf(tmp_path) if where == "disk" else None)
+    deviations = Deviations(3, DiskStore(tmp_path) if where == "disk" else None)
     for index in range(3):
         for batch in batches:
             deviations.add(index, batch[index])

@@ -30,7 +30,7 @@ from otcache_core.loop import Loop
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import combine, tensors
 from otcache_diffusers.hooks.trees import examine, flatten, prediction, unflatten
-from otcache_diffusers.recording.full_runs import Shelf, loaded
+from otcache_diffusers.recording.full_runs import DiskStore, loaded
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.rows import join_rows, split_rows, stack_rows
 
@@ -411,7 +411,7 @@ def test_samples_that_differ_are_not_put_together(parts: list[Any], message: str
 def test_a_shelf_gives_back_any_tree(tree: Callable[[int], Any]) -> None:
     output = tree(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = loaded(Shelf(Path(folder)).put(output))
+        found = loaded(DiskStore(Path(folder)).put(output))
     assert flatten(found)[1] == flatten(output)[1]
     for one, leaf in zip(flatten(found)[0], flatten(output)[0], strict=True):
         if isinstance(leaf, torch.Tensor):

@@ -56,7 +56,7 @@ class SigmaExport:
 
     @contextmanager
     def on(self, pipe: Any) -> Iterator[None]:
-        """The pipeline with the scheduler that the export needs, if any."""
+        """Give the pipeline the scheduler that the export needs, if any."""
         own = pipe.scheduler
         pipe.scheduler = own if self.scheduler is None else self.scheduler
         try:
@@ -136,7 +136,7 @@ def _unfit(scheduler: Any) -> str:
 
 
 def _candidates(full: Rehearsal, wanted: Floats) -> Iterator[tuple[Sequence[float], Any | None]]:
-    """What to hand over, most convenient first: (sigmas, scheduler or None for the own one)."""
+    """Yield what to try, most convenient first: (sigmas, scheduler or None for the pipeline's own)."""
     scheduler, config = full.scheduler, full.scheduler.config
     if is_a(scheduler, EULER):
         yield wanted.tolist(), None  # it takes the final level too, and spaces nothing anew
@@ -147,7 +147,7 @@ def _candidates(full: Rehearsal, wanted: Floats) -> Iterator[tuple[Sequence[floa
 
 
 def _unshifted(s: Floats, scheduler: Any, mu: float | None) -> Floats:
-    """What ``set_timesteps`` shifts to s; its inverse for the two kinds of shift."""
+    """Return what ``set_timesteps`` shifts to s; its inverse for the two kinds of shift."""
     a = float(scheduler.shift)
     if scheduler.config.use_dynamic_shifting and mu is not None:
         linear = scheduler.config.get("time_shift_type") == "linear"
@@ -216,7 +216,7 @@ def rehearse(pipe: Any, scheduler: Any, call: Mapping[str, Any]) -> Rehearsal:
 
 
 def _harmless(pipe: Any, call: Mapping[str, Any]) -> dict[str, Any]:
-    """The call with a generator of its own, and a prompt where none is given."""
+    """Return the call with a generator of its own, and a prompt if none is given."""
     known = inspect.signature(type(pipe).__call__).parameters
     arguments = dict(call)
     if "generator" in known:

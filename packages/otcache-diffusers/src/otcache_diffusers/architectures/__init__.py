@@ -1,1 +1,1 @@
-"""Published image models at full size, measured on the meta device: no weights, no memory."""
+"""Published image models at full size: models with published configurations, measured by a blueprint."""

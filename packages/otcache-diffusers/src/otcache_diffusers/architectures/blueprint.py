@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +20,7 @@ from otcache_diffusers.recording.sampler import quiet_loading
 
 @dataclass(frozen=True)
 class Latent:
-    """Latents of one picture or clip.
+    """Latents of one image or video.
 
     Attributes:
         channels: numbers a latent pixel.
@@ -36,12 +36,12 @@ class Latent:
 
 @dataclass(frozen=True)
 class Compression:
-    """What the encoder makes of a canvas.
+    """How the encoder compresses a canvas.
 
     Args:
         channels: numbers a latent pixel.
         space: pixels on the side of a latent pixel.
-        time: frames a latent frame, after the first; 0 where there are pictures only.
+        time: frames a latent frame, after the first; 0 for images only.
     """
 
     channels: int
@@ -49,7 +49,7 @@ class Compression:
     time: int = 0
 
     def __call__(self, canvas: Canvas, cell: int) -> Latent:
-        """The latents of a canvas that holds a whole number of tokens of ``cell`` latent pixels.
+        """Return the latents of a canvas that holds a whole number of tokens of ``cell`` latent pixels.
 
         Raises:
             OtcacheError: if it does not.
@@ -69,7 +69,7 @@ class Compression:
         if self.time and (frames - 1) % self.time:
             raise OtcacheError(expected("frames", frames, f"1 above a multiple of {self.time}"))
         if not self.time and frames != 1:
-            raise OtcacheError(expected("frames", frames, "1", "this model makes pictures."))
+            raise OtcacheError(expected("frames", frames, "1", "this model makes images."))
         return 1 + (frames - 1) // self.time if self.time else 1
 
 
@@ -78,7 +78,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Blueprint:
-    """How a class of models is built and called, whatever its configuration.
+    """How a class of models is built and called, for any configuration.
 
     Args:
         denoiser: class name in diffusers.
@@ -88,7 +88,7 @@ class Blueprint:
             device as the default one.
         latents: shape the decoder takes.
         cell: latent pixels on the side of one token.
-        calls_per_step: 2 where guidance makes a call for each branch.
+        calls_per_step: 2 if guidance makes a call for each branch.
     """
 
     denoiser: str
@@ -103,7 +103,7 @@ class Blueprint:
         """Build it on the meta device, call the denoiser once and decode once.
 
         Args:
-            canvas: one picture or clip.
+            canvas: one image or video.
             configs: of ``denoiser`` and ``vae``.
 
         Raises:
@@ -113,7 +113,7 @@ class Blueprint:
             return self._measure(canvas, configs["denoiser"], configs["vae"])
         except OtcacheError:
             raise
-        except Exception as error:  # whatever a foreign configuration breaks, wherever it does
+        except Exception as error:  # a foreign configuration may break anything
             reason = f"{type(error).__name__}: {error}"
             raise OtcacheError(
                 f"{self.denoiser} must be one that {self.vae} decodes for and its pipeline calls, "
@@ -145,7 +145,7 @@ def _build(class_name: str, config: Config) -> Any:
 
 
 class Count(NamedTuple):
-    """Of one call.
+    """Numbers of one call.
 
     Attributes:
         flops: of matrix products, convolutions and attention; a multiply-add counts two.
@@ -165,21 +165,18 @@ def count(call: Callable[[], Any]) -> Count:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), torch.device("meta"), WholeMasks(), counter:
         output = call()
-    memory = {id(s): s.nbytes() // leaf.itemsize for leaf, s in _storages(output)}
+    pairs = [(leaf, leaf.untyped_storage()) for leaf in tensors(output)]
+    memory = {id(storage): storage.nbytes() // leaf.itemsize for leaf, storage in pairs}
     return Count(counter.get_total_flops(), sum(memory.values()))
 
 
-def _storages(output: Any) -> list[tuple[torch.Tensor, torch.UntypedStorage]]:
-    return [(leaf, leaf.untyped_storage()) for leaf in tensors(output)]
-
-
 class WholeMasks(TorchFunctionMode):
-    """Answers for a Boolean tensor on the meta device that every entry is true.
+    """Takes every entry of a Boolean tensor on the meta device as true.
 
-    Models that put the valid tokens of a text first ask for values: ``if mask:``, ``x[mask]``,
-    ``x[~mask]``. Where all tokens are valid, shapes are known again.
+    Models that put the valid tokens of a text first read values: ``if mask:``, ``x[mask]``, ``x[~mask]``.
+    If all tokens are valid, the shapes are known.
 
-    Writing into a tensor on the meta device is left out: it does nothing, and models that fill an
+    Writing into a tensor on the meta device is skipped: it does nothing, and models that fill an
     attention mask row by row (the decoder of HunyuanVideo 1.5, 110 000 rows at 720p) take a minute for it.
     """
 
@@ -191,21 +188,21 @@ class WholeMasks(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         first, second = (*args, None, None)[:2]
-        if func is torch.Tensor.__getitem__ and _unread(second):
+        if func is Tensor.__getitem__ and _unread(second):
             return first.flatten(0, second.dim() - 1)[: None if _whole(second) else 0]
-        if func is torch.Tensor.__setitem__ and first.is_meta:
+        if func is Tensor.__setitem__ and first.is_meta:
             return None
-        if func is torch.Tensor.__bool__ and _unread(first):
+        if func is Tensor.__bool__ and _unread(first):
             return _whole(first)
         result = func(*args, **(kwargs or {}))
-        if func is torch.Tensor.__invert__ and _unread(first):
+        if func is Tensor.__invert__ and _unread(first):
             result.otcache_whole = not _whole(first)
         return result
 
 
 def _unread(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_meta and value.dtype == torch.bool
+    return isinstance(value, Tensor) and value.is_meta and value.dtype == torch.bool
 
 
-def _whole(mask: torch.Tensor) -> bool:
+def _whole(mask: Tensor) -> bool:
     return getattr(mask, "otcache_whole", True)

@@ -14,13 +14,13 @@ from otcache_diffusers.architectures.blueprint import Blueprint, Compression, Co
 def architecture(
     name: str, blueprint: Blueprint, configs: Configs, source: str, summary: str
 ) -> Architecture:
-    """A published model; what the user's own folder says goes before ``configs``.
+    """Return a published model; the configuration in the user's own folder overrides ``configs``.
 
     Args:
         name: as published.
         blueprint: how it is built and called.
         configs: published ones of ``denoiser`` and ``vae``.
-        source: where they were published.
+        source: their publication.
         summary: what is assumed about guidance and text.
     """
 
@@ -31,7 +31,7 @@ def architecture(
 
 
 def flux_1_dev() -> Architecture:
-    """11.9 B parameters."""
+    """Return FLUX.1-dev, 11.9 B parameters."""
     return architecture(
         "FLUX.1-dev",
         flux_blueprint(),
@@ -42,7 +42,7 @@ def flux_1_dev() -> Architecture:
 
 
 def qwen_image() -> Architecture:
-    """20.4 B parameters."""
+    """Return Qwen-Image, 20.4 B parameters."""
     return architecture(
         "Qwen-Image",
         qwen_image_blueprint(),
@@ -53,7 +53,7 @@ def qwen_image() -> Architecture:
 
 
 def sd3_5_large() -> Architecture:
-    """8.1 B parameters."""
+    """Return Stable Diffusion 3.5 large, 8.1 B parameters."""
     return architecture(
         "Stable Diffusion 3.5 large",
         sd3_blueprint(),
@@ -64,7 +64,7 @@ def sd3_5_large() -> Architecture:
 
 
 def sdxl_base() -> Architecture:
-    """2.57 B parameters."""
+    """Return SDXL base 1.0, 2.57 B parameters."""
     return architecture(
         "SDXL base 1.0",
         unet_blueprint(),
@@ -79,12 +79,12 @@ FLUX_TEXT, QWEN_TEXT, SD3_TEXT, SDXL_TEXT = 512, 512, 77 + 256, 77
 
 
 def flux_blueprint() -> Blueprint:
-    """Latents packed two by two into tokens; guidance is embedded: one call a step."""
+    """Pack latents two by two into tokens; guidance is embedded: one call a step."""
     return Blueprint("FluxTransformer2DModel", "AutoencoderKL", _kl, _flux, _image_latents)
 
 
 def qwen_image_blueprint() -> Blueprint:
-    """Latents packed two by two into tokens; two calls a step, with and without the prompt."""
+    """Pack latents two by two into tokens; two calls a step, with and without the prompt."""
     return Blueprint(
         "QwenImageTransformer2DModel",
         "AutoencoderKLQwenImage",
@@ -96,12 +96,12 @@ def qwen_image_blueprint() -> Blueprint:
 
 
 def sd3_blueprint() -> Blueprint:
-    """Patches are cut inside; both branches of guidance are a batch of two: one call a step."""
+    """Cut patches inside; both branches of guidance are a batch of two: one call a step."""
     return Blueprint("SD3Transformer2DModel", "AutoencoderKL", _kl, _sd3, _image_latents)
 
 
 def unet_blueprint() -> Blueprint:
-    """SDXL's, or SD 1.5's; both branches of guidance are a batch of two: one call a step."""
+    """Return SDXL's, or SD 1.5's; both branches of guidance are a batch of two: one call a step."""
     return Blueprint("UNet2DConditionModel", "AutoencoderKL", _kl, _unet, _image_latents, cell=1)
 
 
@@ -118,7 +118,7 @@ def _image_latents(latent: Latent) -> tuple[int, ...]:
 
 
 def video_latents(latent: Latent) -> tuple[int, ...]:
-    """What a decoder of clips takes: channels, frames, rows, columns."""
+    """Return the shape that a video decoder takes: channels, frames, rows, columns."""
     return (1, latent.channels, latent.frames, latent.height, latent.width)
 
 

@@ -1,1 +1,1 @@
-"""Measure schedules on recorded runs: evaluator, schedule runs, replay, and the fit of forecast weights."""
+"""Measure schedules on recorded runs: evaluator, schedule_runs, replay, fit, guidance."""

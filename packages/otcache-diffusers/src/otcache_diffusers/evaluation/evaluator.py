@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.contracts import (
     Drift,
@@ -29,12 +30,12 @@ from otcache_core.trajectory import Trajectory
 from otcache_diffusers.evaluation.fit import ClosedLoopFit, Fit
 from otcache_diffusers.evaluation.guidance import branch_gains
 from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
-from otcache_diffusers.recording.full_runs import Recording, RecordingPolicy, Shelf, Shelved
+from otcache_diffusers.recording.full_runs import DiskStore, Recording, RecordingHook, StoredTensor
 from otcache_diffusers.recording.sampler import Sampler
 from otcache_diffusers.recording.sampler_checks import ReplayCheck, confirmed_recurrence
 from otcache_diffusers.requests import prepared
 
-#: What helps where a loop does to its denoiser's outputs what is not linear.
+#: Advice if a loop is not linear in its denoiser's outputs.
 INSIDE = (
     "If it clips predictions, or guides in a way that is not linear, let denoiser= be a function that "
     "does so inside, called as loop.denoiser(...)"
@@ -45,29 +46,28 @@ LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 class PipelineEvaluator(Evaluator):
     """Runs schedules on recorded samples of a pipeline, as cheaply as exactness allows.
 
-    Steps before a schedule's first skip are replayed from the full run at no cost, schedules of one
-    question that begin alike share the outputs up to where they part, and schedules that compute the
-    same steps after that share one batched call. The first evaluation runs the samples in
-    full once more, to keep the denoiser's outputs per branch; that pass is not part of any
-    ``Evaluation.nfe``, so that the same question has the same price whenever it is asked.
+    Steps before a schedule's first skip are replayed from the full run at no cost. Schedules of one
+    evaluation that begin alike share the outputs of their common steps, and schedules that compute the
+    same steps after that share one batched call. The first evaluation runs the samples in full once
+    more, to keep the denoiser's outputs per branch; that pass is not part of any ``Evaluation.nfe``, so
+    that the same evaluation always has the same cost. A schedule that skips nothing is the full run and
+    is not run again.
 
-    The fit is one of all samples, however few one pipeline call holds: with more than one batch each
-    schedule is run span by span (:class:`~otcache_diffusers.evaluation.schedule_runs.PooledFit`), for more calls
-    but no more evaluations. On two samples or more every sample runs with the weights that the
-    others give, so its error is one of a sample the fit never saw, and comparing fitted schedules by
-    it does not reward overfitting. The weights returned are those of all samples. Where guidance is
-    linear in its branches (:func:`~otcache_diffusers.evaluation.guidance.branch_gains`), every branch gets
-    its own. The fit needs a deterministic linear sampler
-    (:func:`~otcache_diffusers.recording.sampler_checks.confirmed_recurrence`); under any other ``fit`` changes
+    The fit is one of all samples, in any number of batches: with more than one, each schedule is run
+    span by span (:class:`~otcache_diffusers.evaluation.schedule_runs.PooledFit`), for more calls but no
+    more evaluations. With two samples or more, every sample runs with the weights fitted on the others,
+    so its error is out of sample, and comparing fitted schedules by it does not reward overfitting. The
+    weights returned are those of all samples. If guidance is linear in its branches
+    (:func:`~otcache_diffusers.evaluation.guidance.branch_gains`), every branch gets its own. The fit
+    needs a deterministic linear sampler
+    (:func:`~otcache_diffusers.recording.sampler_checks.confirmed_recurrence`); otherwise ``fit`` changes
     nothing, and a notice says why, once.
 
-    A schedule that skips nothing is the full run and is not run again.
-
-    What it holds of each sample, on the pipeline's device: N outputs a branch, N guided outputs and
-    N + 1 states, so (N (C + 2) + 1) latents with C branches; and of the schedules that run, the B
-    outputs a branch of each, and on the host how far it ended from the full run. Recorded runs and
-    deviations go to the disk where the runs of all samples exceed ``request.keep.memory_bytes``,
-    which a notice tells, and are read from there a step at a time.
+    Memory per sample on the pipeline's device: N outputs a branch, N guided outputs and N + 1 states, so
+    (N (C + 2) + 1) latents with C branches; and for the schedules that run, the B outputs a branch of
+    each, and on the host their deviations from the full run. Recorded runs and deviations go to the disk
+    if the runs of all samples exceed ``request.keep.memory_bytes``, which a notice reports, and are read
+    a step at a time.
 
     Args:
         target: a diffusers pipeline or a Loop.
@@ -75,9 +75,9 @@ class PipelineEvaluator(Evaluator):
             rounding.
         trajectories: the same samples, recorded.
         fit: the rule of the closed-loop fit.
-        metrics: perceptual objectives by name; where the pipeline decodes pictures, ``lpips`` and
-            ``rmse`` of decoded pictures by default.
-        registry: where forecasters and metrics come from; None: the installed plugins.
+        metrics: perceptual objectives by name; ``lpips`` and ``rmse`` of decoded images by default, if
+            the pipeline decodes images.
+        registry: of forecasters and metrics; None: the installed plugins.
 
     Raises:
         OtcacheError: if request and trajectories disagree.
@@ -109,18 +109,21 @@ class PipelineEvaluator(Evaluator):
         rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
         self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
         self._found: Recurrence | NotLinear | None = None
-        self._told = False
+        self._notified = False
 
     @property
     def grid(self) -> NDArray[np.float64]:
+        """Return s_0 .. s_N of the recorded runs."""
         return self._grid
 
     @property
     def num_samples(self) -> int:
+        """Return the number of samples."""
         return len(self._request.prompts)
 
     @property
     def objectives(self) -> tuple[str, ...]:
+        """Return the latent objectives and the metrics' names."""
         return (*LATENT_OBJECTIVES, *self._metrics)
 
     def evaluate(
@@ -131,11 +134,13 @@ class PipelineEvaluator(Evaluator):
         samples: Sequence[int] | None = None,
         fit: bool = False,
     ) -> Evaluation:
+        """Run schedules on the samples, and measure their errors against the full runs."""
         objective = self._check_objective(objective)
         chosen = self._begin(samples)
         fitting = self._fitting() if fit else None
         errors = np.zeros((len(schedules), len(chosen)))
-        deviations = Deviations(len(schedules), self._shelf())
+        away = self._runs.recording.store
+        deviations = Deviations(len(schedules), DiskStore(away.folder) if away else None)
         results, ran = list(schedules), [[s] * len(chosen) for s in schedules]
         batches = list(chunks(chosen, self._request.batch_size))
         places = list(chunks(range(len(chosen)), self._request.batch_size))
@@ -144,7 +149,7 @@ class PipelineEvaluator(Evaluator):
             error = (run.latents - self._runs.full(batches[b])).detach().cpu().flatten(1)
             deviations.add(run.index, error)
             errors[run.index, list(places[b])] = self._score(
-                objective, error, run.pictures, batches[b]
+                objective, error, run.images, batches[b]
             )
             results[run.index] = run.schedule
             for place, schedule in zip(places[b], run.ran, strict=False):
@@ -154,18 +159,21 @@ class PipelineEvaluator(Evaluator):
 
     @property
     def largest_batch(self) -> int:
+        """Return how many rows the largest call has."""
         n = min(self.num_samples, self._request.batch_size)
         return n * (self._request.batch_size // n)
 
     def replay(self, samples: Sequence[int]) -> NDArray[np.float64]:
+        """Replay recorded outputs through the sampler; return each sample's relative deviation."""
         self._begin(None)
-        policy = ReplayCheck(self._runs.recording, self._trajectories, samples)
-        self._runs.replay(policy, samples)
-        return policy.deviations
+        hook = ReplayCheck(self._runs.recording, self._trajectories, samples)
+        self._runs.replay(hook, samples)
+        return hook.deviations
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
+        """Run schedules, and measure their deviation from the full run at every step."""
         chosen = self._begin(samples)
         errors = np.zeros((len(schedules), len(chosen), len(self._grid)))
         for part in chunks(range(len(chosen)), self._request.batch_size):
@@ -195,21 +203,22 @@ class PipelineEvaluator(Evaluator):
         return name
 
     def _record(self) -> None:
-        """Run the samples in full once, and decode them if pictures may be compared."""
+        """Run the samples in full once, and decode them if images may be compared."""
         if self._runs.recording.states:
             return
         recording, shown = Recording(), []
         for part in chunks(range(self.num_samples), self._request.batch_size):
-            policy = RecordingPolicy(recording, len(part), self.num_samples, self._request.keep)
-            shown.append(self._runs.replay(policy, part, "np" if self._metrics else "latent"))
+            hook = RecordingHook(recording, len(part), self.num_samples, self._request.keep)
+            shown.append(self._runs.replay(hook, part, "np" if self._metrics else "latent"))
         for note in recording.notes:
             notify(note)
         self._runs.recording = recording
         self._fit.gains = branch_gains(recording, self._trajectories[0].gains)
-        self._runs.pictures = np.concatenate(shown) if self._metrics else None
+        self._runs.images = np.concatenate(shown) if self._metrics else None
 
     @property
     def recurrence(self) -> Recurrence | NotLinear:
+        """Return the sampler's recurrence, or why there is none."""
         if self._found is None:
             self._record()
             self._found = confirmed_recurrence(
@@ -222,54 +231,49 @@ class PipelineEvaluator(Evaluator):
         return self._found
 
     def _fitting(self) -> Fit | None:
-        """How to fit; where that cannot be, None, and the reason as a notice the first time."""
+        """Return how to fit; None if that is not possible, and notify why the first time."""
         found = self.recurrence
         if isinstance(found, Recurrence):
             return self._fit
-        if not self._told:
+        if not self._notified:
             notify(not_fitted(found.reason), fact=NOT_FITTED)
-            self._told = True
+            self._notified = True
         return None
-
-    def _shelf(self) -> Shelf | None:
-        """Another one beside the recording's, for what is needed less long."""
-        away = self._runs.recording.shelf
-        return away.another() if away else None
 
     def _score(
         self,
         objective: str,
-        error: torch.Tensor,
-        pictures: NDArray[np.floating] | None,
+        error: Tensor,
+        images: NDArray[np.floating] | None,
         samples: Sequence[int],
     ) -> NDArray[np.float64]:
         if objective == "latent-rmse":
             return np.asarray(error.double().square().mean(1).sqrt())
         if objective == "latent-l1":
             return np.asarray(error.double().abs().mean(1))
-        assert pictures is not None
-        assert self._runs.pictures is not None
-        return metric_values(self._metrics[objective], pictures, self._runs.pictures[list(samples)])
+        assert images is not None
+        assert self._runs.images is not None
+        return metric_values(self._metrics[objective], images, self._runs.images[list(samples)])
 
 
 class Deviations:
-    """e_a = x_N(schedule a) - x_N(full) of several schedules, batch after batch of samples.
+    """Collects e_a = x_N(schedule a) - x_N(full) of several schedules, batch after batch of samples.
 
     Args:
         num_schedules: S.
-        shelf: where they are put away; None keeps them in memory.
+        store: keeps them on the disk; None keeps them in memory.
     """
 
-    def __init__(self, num_schedules: int, shelf: Shelf | None = None) -> None:
-        self._parts: list[list[torch.Tensor | Shelved]] = [[] for _ in range(num_schedules)]
-        self._shelf = shelf
+    def __init__(self, num_schedules: int, store: DiskStore | None = None) -> None:
+        self._parts: list[list[Tensor | StoredTensor]] = [[] for _ in range(num_schedules)]
+        self._store = store
 
-    def add(self, index: int, error: torch.Tensor) -> None:
-        """Those of one schedule on the next batch, shape (samples, d), on the host."""
-        self._parts[index].append(self._shelf.put(error) if self._shelf else error)
+    def add(self, index: int, error: Tensor) -> None:
+        """Append those of one schedule on the next batch, shape (samples, d), on the host."""
+        self._parts[index].append(self._store.put(error) if self._store else error)
 
     def grams(self) -> NDArray[np.float64]:
-        """<e_a, e_b> of each sample, mean over elements; shape (samples, S, S).
+        """Return <e_a, e_b> of each sample, mean over elements; shape (samples, S, S).
 
         In float64, a slab of elements at a time.
         """
@@ -277,7 +281,7 @@ class Deviations:
         return np.concatenate([_gram(batch) for batch in batches])
 
 
-def _gram(errors: Sequence[torch.Tensor | Shelved]) -> NDArray[np.float64]:
+def _gram(errors: Sequence[Tensor | StoredTensor]) -> NDArray[np.float64]:
     samples, elements = errors[0].shape
     total = torch.zeros(samples, len(errors), len(errors), dtype=torch.float64)
     for slab in _slabs(errors, elements, max(1, SLAB // samples)):
@@ -285,11 +289,11 @@ def _gram(errors: Sequence[torch.Tensor | Shelved]) -> NDArray[np.float64]:
     return np.asarray(total / elements)
 
 
-def _slabs(
-    errors: Sequence[torch.Tensor | Shelved], elements: int, size: int
-) -> Iterator[torch.Tensor]:
-    """Shape (samples, S, size)."""
+def _slabs(errors: Sequence[Tensor | StoredTensor], elements: int, size: int) -> Iterator[Tensor]:
+    """Yield the errors of some columns, shape (samples, S, size)."""
     for at in range(0, elements, size):
         columns = slice(at, min(at + size, elements))
-        parts = [e.columns(columns) if isinstance(e, Shelved) else e[:, columns] for e in errors]
+        parts = [
+            e.columns(columns) if isinstance(e, StoredTensor) else e[:, columns] for e in errors
+        ]
         yield torch.stack([part.double() for part in parts], dim=1)

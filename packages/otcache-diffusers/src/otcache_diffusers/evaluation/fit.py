@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.contracts import Forecaster
 from otcache_core.forecasters.strength import linear_weights
@@ -32,17 +33,17 @@ class SpanWeights:
     others: tuple[tuple[float, ...], ...]
 
     def of(self, samples: slice) -> SpanWeights:
-        """Those of some of the samples; ``pooled`` stays that of all."""
+        """Return those of some of the samples; ``pooled`` stays that of all."""
         return SpanWeights(self.pooled, self.others[samples])
 
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
-    """The least squares of one span, kept per sample, so that batches add up.
+    """The least squares of one span, kept per sample, so that batches can be joined.
 
     Attributes:
         normal: A_n' A_n of each sample; shape (samples, weights, weights).
-        toward: A_n' times what the prior leaves; shape (samples, weights).
+        toward: A_n' times the prior's residual; shape (samples, weights).
         prior: the weights that the ridge pulls to, shape (weights,).
         sizes: number of weights of each branch, in their order above.
     """
@@ -54,7 +55,7 @@ class NormalEquations:
 
     @classmethod
     def joined(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
-        """Those of all samples of several batches, of the same span."""
+        """Return those of all samples of several batches, of the same span."""
         normal, toward = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("normal", "toward")
         )
@@ -63,7 +64,7 @@ class NormalEquations:
 
 @dataclass(frozen=True)
 class ClosedLoopFit:
-    r"""Least squares for the weights of one span, from the state the accelerated run is really in.
+    r"""Least squares for the weights of one span, from the state of the accelerated run.
 
     Under a deterministic linear sampler a span (k -> j) whose skipped steps return u_c ends in
     x_j = X + R u_c, X and R known at step k (:class:`~otcache_core.recurrence.Landing`); under the
@@ -78,12 +79,11 @@ class ClosedLoopFit:
     is linear in the outputs o_b of several guidance branches, each branch has weights of its own:
     the sum over r becomes one over branches and r, of gamma_b times the branch's outputs.
 
-    From two samples on every sample also gets the weights that the *other* samples alone would
-    give. Run with those, its error is one of a sample the fit never saw: leave-one-out
-    cross-validation inside the run, for no evaluation more. Samples of one seed begin with one noise and are
-    left out together. With two or three samples those weights
-    are of fewer than the pooled ones, so the error is a cautious one; that of a fit which has seen
-    its sample would be an optimistic one, by an unknown factor.
+    With two samples or more every sample also gets the weights fitted on the *other* samples. Run with
+    those, its error is out of sample: leave-one-out cross-validation inside the run, for no further
+    evaluation. Samples of one seed begin with the same noise and are omitted together. With two or three
+    samples these weights come from fewer samples than the pooled ones, so the error is conservative; the
+    error of a fit that has seen its sample would be optimistic by an unknown factor.
 
     Args:
         memory: m, the number of computed outputs combined; 1 to 3.
@@ -98,34 +98,14 @@ class ClosedLoopFit:
     ridge: float = 1e-3
     cross_validate: bool = True
 
-    def solve(
-        self,
-        span: Span,
-        grid: NDArray[np.float64],
-        terms: Mapping[str, Sequence[torch.Tensor]],
-        ideal: torch.Tensor,
-    ) -> dict[str, SpanWeights]:
-        """Weights c_0 .. c_{m-1} of one span, branch by branch, from one batch.
-
-        Args:
-            span: as :meth:`equations`, like all others.
-            grid: s_0 .. s_N.
-            terms: the outputs.
-            ideal: u*.
-
-        Returns:
-            For each branch min(memory, outputs) weights, pooled and a sample.
-        """
-        return self.weights(self.equations(span, grid, terms, ideal))
-
     def equations(
         self,
         span: Span,
         grid: NDArray[np.float64],
-        terms: Mapping[str, Sequence[torch.Tensor]],
-        ideal: torch.Tensor,
+        terms: Mapping[str, Sequence[Tensor]],
+        ideal: Tensor,
     ) -> NormalEquations:
-        """What one batch of samples says about the weights of one span.
+        """Return the equations of one batch of samples for the weights of one span.
 
         Args:
             span: (k -> j), with at least one skipped step.
@@ -153,7 +133,7 @@ class ClosedLoopFit:
 
         Args:
             equations: of all samples.
-            seeds: of each sample; those that share a sample's noise are no others to it, unless all do.
+            seeds: of each sample; samples of one seed are not "others", unless all have one seed.
         """
         normal, toward, prior = equations.normal, equations.toward, equations.prior
         if not (np.isfinite(normal).all() and np.isfinite(toward).all()):  # the run has exploded
@@ -184,8 +164,8 @@ class Fit:
         rule: fits one span.
         forecaster: uses the weights.
         recurrence: the sampler's, through which a span's end is known from its start.
-        gains: gamma of each branch at each step, to give every branch its own weights; none shares
-            them.
+        gains: gamma of each branch at each step, to give every branch its own weights; empty if they
+            share them.
         seeds: of all samples.
     """
 
@@ -196,16 +176,16 @@ class Fit:
     seeds: Sequence[int] = ()
 
     def nothing(self, samples: int) -> dict[str, SpanWeights]:
-        """The weights of a span whose end its skipped outputs do not move: reuse."""
+        """Return the weights of a span whose end its skipped outputs do not move: reuse."""
         weights = SpanWeights((0.0,), ((0.0,),) * samples)
         return dict.fromkeys((SHARED, *self.gains), weights)
 
     def gain(self, branch: str, span: Span, landing: Landing) -> float:
-        r"""Return gamma of a branch over a span, should it change inside.
+        r"""Return gamma of a branch over a span, in which it may change.
 
         .. math:: \sum_t r_t \gamma_{b,t}
 
-        with r_t the share of skipped step t in where the span ends.
+        with r_t the share of skipped step t in the end of the span.
         """
         pairs = zip(landing.shares, span.skipped, strict=True)
         return float(sum(share * self.gains[branch][t] for share, t in pairs))
@@ -218,7 +198,7 @@ class Fit:
     def weights(
         self, equations: Sequence[NormalEquations], samples: Sequence[int]
     ) -> dict[str, SpanWeights]:
-        """The weights of a span: the shared ones, and those of each branch that has its own."""
+        """Return the weights of a span: the shared ones, and those of each branch with its own."""
         found: dict[str, SpanWeights] = {}
         for one in equations:
             found |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
@@ -226,18 +206,18 @@ class Fit:
 
 
 def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:
-    """Which samples are others to each, 1 or 0, shape (samples, samples)."""
+    """Return which samples are others to each, 1 or 0, shape (samples, samples)."""
     given = np.array(seeds if len(set(seeds)) > 1 else range(samples))
     return np.asarray(given[:, None] != given[None, :], dtype=np.float64)
 
 
 def ideal_output(
     landing: Landing,
-    states: Sequence[torch.Tensor],
-    outputs: Sequence[torch.Tensor],
-    wanted: torch.Tensor,
-) -> torch.Tensor:
-    r"""u*, the one output of all skipped steps that ends a span on a wanted state.
+    states: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    wanted: Tensor,
+) -> Tensor:
+    r"""Return u*, the one output of all skipped steps that ends a span in a wanted state.
 
     .. math:: u^* = \frac{1}{R} \Big( x_j^{full} - C - \sum_q A_q x_{k+1-q} - \sum_q B_q v_{k-q} \Big)
 
@@ -260,10 +240,10 @@ def ideal_output(
 
 def ideal_difference(
     landing: Landing,
-    states: Sequence[torch.Tensor],
-    outputs: Sequence[torch.Tensor],
-    skipped: Sequence[torch.Tensor],
-) -> torch.Tensor:
+    states: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    skipped: Sequence[Tensor],
+) -> Tensor:
     r"""Return u*, as :func:`ideal_output` does, from differences to the full run of the same seed.
 
     .. math:: u^* = \sum_t r_t v_t^{full}
@@ -285,13 +265,13 @@ def ideal_difference(
     return ideal
 
 
-def _basis(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """v_k, v_k - v_{k_1}, ...; shape (samples, outputs, elements)."""
+def _basis(outputs: Sequence[Tensor]) -> Tensor:
+    """Return v_k, v_k - v_{k_1}, ...; shape (samples, outputs, elements)."""
     newest, *older = [_host(v) for v in outputs]
     return torch.stack([newest, *(newest - v for v in older)], dim=1)
 
 
-def _host(x: torch.Tensor) -> torch.Tensor:
+def _host(x: Tensor) -> Tensor:
     return x.detach().cpu().double().flatten(1)
 
 

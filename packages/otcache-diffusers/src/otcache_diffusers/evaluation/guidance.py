@@ -22,16 +22,16 @@ def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, 
     r"""Return gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} the output of branch b.
 
     Identified by least squares over all recorded steps and samples; classifier-free guidance of scale
-    w has gamma = (w, 1 - w). Where one scale does not explain all steps, two do if it changes once:
-    Wan 2.2's second transformer has a scale of its own.
+    w has gamma = (w, 1 - w). If one scale does not explain all steps, try one before a step and one from
+    there: Wan 2.2's second transformer has a scale of its own.
 
     Args:
         recording: full runs.
         known: of a loop, the gains of the outputs of each step, shape (N, P).
 
     Returns:
-        Branch to gamma, one a step; empty where there are fewer than two branches, where one is missing
-        at some step or is no single tensor of the sampler's size, or where guidance is not linear
+        Branch to gamma, one a step; empty if there are fewer than two branches, if one is missing at some
+        step or is no single tensor of the sampler's size, or if guidance is not linear
         (QwenImage's norm rescale): the relative residual is above ``LIMIT``.
     """
     if known is not None:
@@ -50,10 +50,10 @@ def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, 
 
 
 def _of_calls(recording: Recording, gains: Array) -> dict[str, tuple[float, ...]]:
-    """Those of a loop, whose branches are the calls of a step."""
+    """Return those of a loop, whose branches are the calls of a step."""
     names = list(dict.fromkeys(branch for _, branch in recording.raw))
     if len(names) != gains.shape[1] or not all(_fits(recording, name) for name in names):
-        return {}  # rows of a doubled batch, and outputs with more in them, share their weights
+        return {}  # rows of a doubled batch share their weights, and so do outputs of several tensors
     return {name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)}
 
 
@@ -82,7 +82,7 @@ class _Products:
 
     @classmethod
     def sum(cls, steps: list[_Products]) -> _Products:
-        """Of several steps together."""
+        """Add several steps."""
         return cls(
             np.sum([p.normal for p in steps], axis=0),
             np.sum([p.toward for p in steps], axis=0),
@@ -90,11 +90,11 @@ class _Products:
         )
 
     def gamma(self) -> Array:
-        """Least squares."""
+        """Solve the least squares."""
         return np.asarray(np.linalg.lstsq(self.normal, self.toward, rcond=None)[0])
 
     def left(self) -> float:
-        """The squared residual."""
+        """Return the squared residual."""
         gamma = self.gamma()
         return float(self.total - 2 * gamma @ self.toward + gamma @ self.normal @ gamma)
 
@@ -112,7 +112,7 @@ def _products(recording: Recording, step: int, names: list[str]) -> _Products | 
 
 
 def _one_or_two(steps: list[_Products]) -> list[Array]:
-    """gamma of each step: the same for all, else one before a step and one from there; none if neither."""
+    """Return gamma of each step: one for all, else one before a step and one from there; [] if neither."""
     n, together = len(steps), _Products.sum(steps)
     if not together.total:
         return []

@@ -1,15 +1,15 @@
-"""Run several schedules on several samples in one pipeline call, replaying what is known already."""
+"""Run several schedules on several samples in one pipeline call, replaying known outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.contracts import Forecaster
 from otcache_core.recurrence import Landing
@@ -65,7 +65,7 @@ class Track:
         return self.schedule.computed[self.prefix + len(self.given) :]
 
     def rows(self, step: int, branch: str, samples: int) -> list[tuple[float, ...]]:
-        """The row of the table A for a skipped step, one for each of the samples."""
+        """Return the row of the table A for a skipped step, one for each of the samples."""
         start = self.span_of[step].start
         if (start, branch) not in self._tables:
             self._tables[start, branch] = self._make(start, branch)
@@ -85,18 +85,18 @@ class Track:
         return [self.forecaster.coefficients(s, self.grid) for s in spans]
 
     def install(self, start: int, weights: dict[str, SpanWeights], forecaster: Forecaster) -> None:
-        """Forecast a span with these weights from now on, every sample with those of the others."""
+        """Forecast a span with these weights, every sample with those fitted on the others."""
         self.fitted[start], self.forecaster = weights, forecaster
 
     def result(self) -> Schedule:
-        """The schedule with the weights fitted on the way, pooled (unchanged if none were)."""
-        return self._with_weights(_of_all)
+        """Return the schedule with its fitted weights, pooled (unchanged if none were fitted)."""
+        return self._with_weights(lambda weights: weights.pooled)
 
     def results(self, samples: int) -> tuple[Schedule, ...]:
-        """The schedule that each sample ran, with the weights of the others."""
+        """Return the schedule that each sample ran, with the weights fitted on the others."""
         if not self.fitted:
             return (self.schedule,) * samples
-        return tuple(self._with_weights(partial(_of_sample, n)) for n in range(samples))
+        return tuple(self._with_weights(lambda w, n=n: w.others[n]) for n in range(samples))
 
     def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
         if not self.fitted:
@@ -111,16 +111,8 @@ class Track:
         return self.schedule.with_weights(rows.pop(SHARED), rows)
 
 
-def _of_all(weights: SpanWeights) -> tuple[float, ...]:
-    return weights.pooled
-
-
-def _of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
-    return weights.others[n]
-
-
-class ReplayPolicy(StepHook):
-    """Rows are (schedule, sample) pairs, schedule after schedule; all tracks share their live steps.
+class ReplayHook(StepHook):
+    """Runs rows of (schedule, sample) pairs, schedule after schedule; all tracks share their live steps.
 
     Args:
         tracks: the schedules.
@@ -129,8 +121,8 @@ class ReplayPolicy(StepHook):
         fit: fit weights of each span from its own drifted state; None to use each track's forecaster.
         count: called with the rows of each denoiser evaluation.
         watch: keep how far the states are from the full run's, in ``drift``.
-        until: start of a span that is not fitted but asked: what its samples say is kept in
-            ``equations``, and from there on the full run is replayed at no cost.
+        until: start of a span whose ``equations`` are wanted; from there on the full run is replayed at
+            no cost.
 
     Attributes:
         equations: of the span that starts at ``until``, as :meth:`Fit.weights` takes them.
@@ -155,17 +147,19 @@ class ReplayPolicy(StepHook):
         self._live = set(tracks[0].live)
         self._num_rows = len(tracks) * len(samples)
         self._computed: dict[tuple[int, str], list[Any]] = {}
-        self._guided: dict[int, torch.Tensor] = {}
-        self._states: dict[int, torch.Tensor] = {}
+        self._guided: dict[int, Tensor] = {}
+        self._states: dict[int, Tensor] = {}
         self._watch = watch
-        self.result: torch.Tensor | None = None
+        self.result: Tensor | None = None
         self.drift = [np.zeros(self._num_rows)]
 
     def begin(self, run: RunInfo) -> None:
+        """Start a run."""
         self._main: str | None = None
         self._num_steps = run.num_steps
 
     def before(self, step: int, branch: str) -> Any | None:
+        """Return known outputs or forecasts of all rows; None at a live step."""
         if self._until is not None and step > self._until:
             return join_rows(self._known(step, branch) * len(self._tracks))
         if step in self._live:
@@ -176,18 +170,14 @@ class ReplayPolicy(StepHook):
         return join_rows(rows)
 
     def after(self, step: int, branch: str, output: Any) -> None:
+        """Count and keep the outputs of a live step."""
         self._main = self._main or branch
         if branch == self._main:
             self._count(self._num_rows)
         self._computed[step, branch] = split_rows(output, self._num_rows)
 
-    def stepped(
-        self,
-        step: int,
-        sample: torch.Tensor,
-        model_output: torch.Tensor,
-        next_sample: torch.Tensor,
-    ) -> None:
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """Keep the result, compare the states, and fit the span that starts here."""
         sample, model_output, next_sample = fold_rows(
             self._num_rows, sample, model_output, next_sample
         )
@@ -206,21 +196,21 @@ class ReplayPolicy(StepHook):
                 self._fit_span(self._fit, index, track, span, next_sample)
 
     def end(self, completed: bool) -> None:
-        pass
+        """Keep what there is."""
 
     def computed(self, index: int, step: int) -> Outputs:
-        """What the denoiser returned for a track at a live step, by branch."""
+        """Return the denoiser's outputs for a track at a live step, by branch."""
         rows = self._rows_of(index)
         return {branch: found[rows] for (k, branch), found in self._computed.items() if k == step}
 
-    def _look(self, step: int, sample: torch.Tensor, next_sample: torch.Tensor) -> None:
-        """Compare x_step as it is used: inpainting puts the image back in between two steps."""
+    def _look(self, step: int, sample: Tensor, next_sample: Tensor) -> None:
+        """Compare x_step as it is used: inpainting restores the image between two steps."""
         if step:
             self.drift.append(self._deviation(step, sample))
         if step == self._num_steps - 1:
             self.drift.append(self._deviation(step + 1, next_sample))
 
-    def _deviation(self, step: int, states: torch.Tensor) -> NDArray[np.float64]:
+    def _deviation(self, step: int, states: Tensor) -> NDArray[np.float64]:
         full = self._recording.state(step, self._samples)
         full = full.repeat(len(self._tracks), *[1] * (full.ndim - 1))
         error = (states - full).detach().cpu().double().flatten(1)
@@ -240,7 +230,7 @@ class ReplayPolicy(StepHook):
         return [combine(outputs, row) for outputs, row in zip(sources, rows, strict=True)]
 
     def _outputs(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
-        """What the denoiser returned at a computed step, sample by sample."""
+        """Return the denoiser's outputs at a computed step, sample by sample."""
         if step < track.prefix:
             return self._known(step, branch)
         if step in track.given:
@@ -250,9 +240,7 @@ class ReplayPolicy(StepHook):
     def _known(self, step: int, branch: str) -> list[Any]:
         return self._recording.outputs(step, branch, self._samples)
 
-    def _fit_span(
-        self, fit: Fit, index: int, track: Track, span: Span, state: torch.Tensor
-    ) -> None:
+    def _fit_span(self, fit: Fit, index: int, track: Track, span: Span, state: Tensor) -> None:
         rows, k = self._rows_of(index), span.start
         landing = fit.recurrence.landing(k, span.stop)
         if landing.singular:
@@ -277,7 +265,7 @@ class ReplayPolicy(StepHook):
             for name in fit.gains
         }
         guided = [self._guided[t][rows] for t in steps]
-        if fit.varies:  # what the span would make of the outputs, not what their own steps made
+        if fit.varies:  # guided by the gains of the span, not of their own steps
             guided = [torch.stack(parts).sum(0) for parts in zip(*terms.values(), strict=True)]
         equations = [fit.rule.equations(span, track.grid, {SHARED: guided}, ideal)]
         if fit.gains:
@@ -291,10 +279,10 @@ class ReplayPolicy(StepHook):
         self,
         landing: Landing,
         span: Span,
-        states: Sequence[torch.Tensor],
-        outputs: Sequence[torch.Tensor],
-    ) -> torch.Tensor:
-        """u* where only differences to the full run obey the recurrence."""
+        states: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+    ) -> Tensor:
+        """Return u* of a sampler whose differences to the full run alone obey the recurrence."""
         record, k = self._recording, span.start
         return ideal_difference(
             landing,

@@ -10,15 +10,15 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.contracts.planning import forecaster_of
 from otcache_core.loop import Loop
 from otcache_core.plugins import Registry
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.evaluation.fit import Fit, NormalEquations
-from otcache_diffusers.evaluation.replay import Outputs, ReplayPolicy, Track, known_prefix
+from otcache_diffusers.evaluation.replay import Outputs, ReplayHook, Track, known_prefix
 from otcache_diffusers.hooks import LoopStates, StepHook, drive, usable_grid
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.sampler import Sampler
@@ -30,8 +30,8 @@ class ScheduleRun:
 
     index: int
     schedule: Schedule
-    latents: torch.Tensor
-    pictures: NDArray[np.floating] | None
+    latents: Tensor
+    images: NDArray[np.floating] | None
     drift: NDArray[np.float64]
     ran: tuple[Schedule, ...] = ()
 
@@ -46,12 +46,12 @@ class ScheduleRuns:
     Args:
         sampler: calls the target.
         grid: s_0 .. s_N of the recorded runs.
-        gains: of a loop's outputs of each step, shape (N, P); None where there is one.
-        registry: where forecasters come from.
+        gains: of a loop's outputs of each step, shape (N, P); None if there is one.
+        registry: of forecasters.
 
     Attributes:
         recording: the full runs.
-        pictures: what they made, decoded; None where nothing is.
+        images: their decoded images; None if nothing is decoded.
         nfe: denoiser evaluations spent so far, in samples times computed steps.
     """
 
@@ -60,12 +60,12 @@ class ScheduleRuns:
     gains: NDArray[np.float64] | None
     registry: Registry
     recording: Recording = field(default_factory=Recording, init=False)
-    pictures: NDArray[np.floating] | None = field(default=None, init=False)
+    images: NDArray[np.floating] | None = field(default=None, init=False)
     nfe: int = field(default=0, init=False)
 
     @property
     def num_steps(self) -> int:
-        """N, positions of the sampler: Heun makes 2n - 1 of n steps asked for."""
+        """N, positions of the sampler: Heun makes 2n - 1 for n requested steps."""
         return len(self.grid) - 1
 
     def batched(
@@ -110,56 +110,54 @@ class ScheduleRuns:
             tracks = {i: self._track(schedules[i], prefixes.given(i)) for i in skipping}
             for group in self._groups(tracks, len(samples)):
                 inside = [tracks[i] for i in group]
-                policy = ReplayPolicy(
-                    inside, samples, self.recording, fit, self._spend, watch=watch
-                )
+                hook = ReplayHook(inside, samples, self.recording, fit, self._spend, watch=watch)
                 kind = "np" if decode else "latent"
-                output = self.replay(policy, [*samples] * len(group), kind)
-                assert policy.result is not None
+                output = self.replay(hook, [*samples] * len(group), kind)
+                assert hook.result is not None
                 for place, index in enumerate(group):
                     rows = slice(place * len(samples), (place + 1) * len(samples))
                     for step in tracks[index].live:
-                        prefixes.keep(index, step, policy.computed(place, step))
+                        prefixes.keep(index, step, hook.computed(place, step))
                     yield ScheduleRun(
                         index,
                         tracks[index].result(),
-                        policy.result[rows],
+                        hook.result[rows],
                         output[rows] if decode else None,
-                        np.stack(policy.drift, axis=-1)[rows],
+                        np.stack(hook.drift, axis=-1)[rows],
                         tracks[index].results(len(samples)),
                     )
 
-    def replay(self, policy: StepHook, samples: Sequence[int], kind: str = "latent") -> Any:
-        """Call the target on these samples with a policy that decides each step; its first output."""
+    def replay(self, hook: StepHook, samples: Sequence[int], kind: str = "latent") -> Any:
+        """Call the target on these samples with a step hook; return its first output."""
         states = self._states(len(samples))
-        with drive(self.sampler.target, policy, num_steps=self.num_steps, states=states):
+        with drive(self.sampler.target, hook, num_steps=self.num_steps, states=states):
             return self.sampler(samples, output_type=kind)
 
     def _fitted_run(
         self, index: int, track: Track, samples: Sequence[int], prefixes: Prefixes, decode: bool
     ) -> ScheduleRun:
         """Run a schedule that is fitted already, up to what is computed already."""
-        policy = ReplayPolicy([track], samples, self.recording, None, self._spend)
-        output = self.replay(policy, samples, "np" if decode else "latent")
-        outputs = track.given | {step: policy.computed(0, step) for step in track.live}
+        hook = ReplayHook([track], samples, self.recording, None, self._spend)
+        output = self.replay(hook, samples, "np" if decode else "latent")
+        outputs = track.given | {step: hook.computed(0, step) for step in track.live}
         for step, found in outputs.items():
             prefixes.keep(index, step, found)
-        assert policy.result is not None
-        pictures = output if decode else None
+        assert hook.result is not None
+        images = output if decode else None
         ran = track.results(len(samples))
-        return ScheduleRun(index, track.result(), policy.result, pictures, np.zeros(0), ran)
+        return ScheduleRun(index, track.result(), hook.result, images, np.zeros(0), ran)
 
     def _full_run(self, index: int, schedule: Schedule, samples: Sequence[int]) -> ScheduleRun:
-        pictures = None if self.pictures is None else self.pictures[list(samples)]
+        images = None if self.images is None else self.images[list(samples)]
         still = np.zeros((len(samples), self.num_steps + 1))
-        return ScheduleRun(index, schedule, self.full(samples), pictures, still)
+        return ScheduleRun(index, schedule, self.full(samples), images, still)
 
-    def full(self, samples: Sequence[int]) -> torch.Tensor:
+    def full(self, samples: Sequence[int]) -> Tensor:
         """Return x_N of the full runs of some samples, shape (samples, ...)."""
         return self.recording.state(self.num_steps, samples)
 
     def _states(self, rows: int) -> LoopStates | None:
-        """Return what makes a loop's states and outputs of its calls, as the probe's did."""
+        """Return how a loop's calls make states and outputs, the same as for the probe."""
         if not isinstance(self.sampler.target, Loop):
             return None
         return LoopStates(rows, self.gains)
@@ -170,13 +168,13 @@ class ScheduleRuns:
 
     @cached_property
     def _run_grid(self) -> NDArray[np.float64]:
-        """s_0 .. s_N as an accelerated run of the target has them: a loop without a grid counts steps."""
+        """s_0 .. s_N as in an accelerated run of the target: a loop without a grid counts steps."""
         if not isinstance(self.sampler.target, Loop):
             return self.grid
         return usable_grid(self.sampler.target.grid_for(self.num_steps))
 
     def _groups(self, tracks: dict[int, Track], num_samples: int) -> Iterator[list[int]]:
-        """Indices of tracks that share their live steps, as many as fit in a batch."""
+        """Yield indices of tracks that share their live steps, as many as fit in a batch."""
         order = sorted(tracks, key=lambda i: (tracks[i].live, i))
         size = max(1, self.sampler.request.batch_size // num_samples)
         for _, same in groupby(order, key=lambda i: tracks[i].live):
@@ -187,17 +185,17 @@ class ScheduleRuns:
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Cut a row into parts of a size, the last of them perhaps smaller."""
+    """Cut a sequence into parts of a size, the last of them perhaps smaller."""
     return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def _full(schedules: Sequence[Schedule]) -> list[int]:
-    """Indices of those that skip nothing in any branch."""
+    """Return the indices of those that skip nothing in any branch."""
     return [i for i, s in enumerate(schedules) if s.budget == s.num_steps and not s.branches]
 
 
 class Prefixes:
-    """Outputs of several schedules on the same samples, computed once where schedules begin alike.
+    """Shares outputs of several schedules on the same samples, as far as the schedules begin alike.
 
     What the denoiser returns at a schedule's m-th computed step depends on the steps computed so far and
     on the forecasts of the spans before it. In a closed-loop fit those forecasts follow from the steps.
@@ -214,7 +212,7 @@ class Prefixes:
         self._held: dict[Hashable, Outputs] = {}
 
     def given(self, index: int) -> dict[int, Outputs]:
-        """Outputs of a schedule's first live steps, by step, as far as another has computed them."""
+        """Return outputs of a schedule's first live steps, by step, as far as another computed them."""
         found: dict[int, Outputs] = {}
         for step, key in self._live(index):
             if key not in self._held:
@@ -223,13 +221,13 @@ class Prefixes:
         return found
 
     def keep(self, index: int, step: int, outputs: Outputs) -> None:
-        """Hold on to an output if another schedule wants it."""
+        """Keep an output if another schedule needs it."""
         key = dict(self._live(index))[step]
         if self._wanted[key] > 1:
             self._held[key] = outputs
 
     def rounds(self) -> Iterator[list[int]]:
-        """All schedules, round after round: in one round no two compute the same output.
+        """Yield all schedules in rounds; in one round no two compute the same output.
 
         A schedule that waited finds what it needs in :meth:`given` in the next round.
         """
@@ -249,7 +247,7 @@ class Prefixes:
                 self._release(index)
 
     def _live(self, index: int) -> list[tuple[int, Hashable]]:
-        """Computed steps after the known prefix, and their keys."""
+        """Return the computed steps after the known prefix, and their keys."""
         schedule = self._schedules[index]
         first = known_prefix(schedule)
         return list(zip(schedule.computed[first:], self._keys[index][first:], strict=True))
@@ -258,7 +256,7 @@ class Prefixes:
         return next((key for _, key in self._live(index) if key not in self._held), None)
 
     def _release(self, index: int) -> None:
-        """Drop what no schedule that is still to run wants."""
+        """Drop what no schedule that is still to run needs."""
         for key in self._keys[index]:
             self._wanted[key] -= 1
             if not self._wanted[key]:
@@ -266,7 +264,7 @@ class Prefixes:
 
 
 def _keys(schedule: Schedule, fit: bool) -> list[Hashable]:
-    """One key a computed step: equal keys, equal outputs."""
+    """Return one key a computed step: equal keys, equal outputs."""
     rule = (schedule.branches, "" if fit else schedule.forecaster)
     tables = [] if fit else [("", schedule.weights), *schedule.branch_weights]
     return [
@@ -289,13 +287,13 @@ class PooledFit:
     Args:
         fit: how to fit.
         recording: the full runs.
-        run: makes one pipeline call on the samples with these indices, driven by the policy.
+        run: makes one pipeline call on the samples with these indices, driven by the hook.
         count: called with the rows of each denoiser evaluation.
     """
 
     fit: Fit
     recording: Recording
-    run: Callable[[ReplayPolicy, Sequence[int]], None]
+    run: Callable[[ReplayHook, Sequence[int]], None]
     count: Callable[[int], None]
 
     def __call__(self, tracks: Sequence[Track], batches: Sequence[Sequence[int]]) -> None:
@@ -316,8 +314,8 @@ class PooledFit:
         k, total = span.start, sum(map(len, batches))
         found = self.fit.nothing(total)
         if not self.fit.recurrence.landing(k, span.stop).singular:
-            asked = [self._ask(k, *pair) for pair in zip(tracks, batches, strict=True)]
-            together = [NormalEquations.joined(parts) for parts in zip(*asked, strict=True)]
+            each = [self._equations(k, *pair) for pair in zip(tracks, batches, strict=True)]
+            together = [NormalEquations.joined(parts) for parts in zip(*each, strict=True)]
             found = self.fit.weights(together, [n for batch in batches for n in batch])
         at = 0
         for track, batch in zip(tracks, batches, strict=True):
@@ -326,10 +324,10 @@ class PooledFit:
             track.install(k, mine, self.fit.forecaster)
             at += len(batch)
 
-    def _ask(self, k: int, track: Track, batch: Sequence[int]) -> list[NormalEquations]:
-        """What one batch says about the span that starts at k."""
+    def _equations(self, k: int, track: Track, batch: Sequence[int]) -> list[NormalEquations]:
+        """Run one batch up to the span that starts at k; return its equations."""
         live = [step for step in track.live if step <= k]
-        policy = ReplayPolicy([track], batch, self.recording, self.fit, self.count, until=k)
-        self.run(policy, batch)
-        track.given |= {step: policy.computed(0, step) for step in live}
-        return policy.equations
+        hook = ReplayHook([track], batch, self.recording, self.fit, self.count, until=k)
+        self.run(hook, batch)
+        track.given |= {step: hook.computed(0, step) for step in live}
+        return hook.equations

@@ -1,1 +1,1 @@
-"""Record full runs: probe, sampling, recorder, run; shelf and rows where they are kept on the disk."""
+"""Record full runs: probe, sampler, recorder, rows, full_runs, sampler_checks; facts and metering beside."""

@@ -1,4 +1,4 @@
-"""What binds a policy to a pipeline, read off its configuration."""
+"""Provenance and fingerprint: what binds a policy to a pipeline, read off its configuration."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FRAMES = ("num_frames", "video_length", "frames")
 def provenance_of(
     target: Any, num_steps: int | None, call: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The keys of :class:`otcache_core.policy.Provenance`, without ``grid``; None is unknown.
+    """Return the fields of :class:`otcache_core.policy.Provenance` without ``grid``; None is unknown.
 
     Args:
         target: a pipeline, a loop or a bare module.
         num_steps: N.
-        call: the arguments of its calls; None where unknown.
+        call: the arguments of its calls; None if unknown.
     """
     denoiser = denoisers_of(target)[""]
     loop = isinstance(target, (Loop, torch.nn.Module))
@@ -64,7 +64,7 @@ def _versions(target: Any) -> dict[str, str]:
 
 
 def fingerprint_of(target: Any) -> str:
-    """A hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
+    """Return a hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
 
     Of a callable that is no module, its name and the weights of the modules it holds; of a loop also the
     code of its sampler, its defaults, and the plain values it encloses.
@@ -83,7 +83,7 @@ def fingerprint_of(target: Any) -> str:
 
 
 def _code(function: Any) -> str:
-    """The code of a function and the plain values it works with, as text; "" of what has none."""
+    """Return the code of a function and the plain values it uses, as text; "" of what has none."""
     plain = inspect.unwrap(getattr(function, "func", function))
     code = getattr(getattr(plain, "__func__", plain), "__code__", None)
     if code is None:
@@ -111,7 +111,7 @@ def _filled(cell: CellType) -> bool:
 
 
 def prediction_type(scheduler: Any) -> str:
-    """Return ``flow``, ``epsilon``, ``v_prediction`` or ``sample``; "" where a scheduler does not say."""
+    """Return ``flow``, ``epsilon``, ``v_prediction`` or ``sample``; "" if a scheduler does not say."""
     if "FlowMatch" in type(scheduler).__name__:
         return "flow"
     kind = str(setting(scheduler, "prediction_type") or "")
@@ -123,9 +123,9 @@ def _class_of(denoiser: Any) -> str:
 
 
 def _config_hash(denoiser: Any) -> str | None:
-    """Of the configuration, or of names and shapes of the weights where there is none.
+    """Return a hash of the configuration, or of names and shapes of the weights if there is none.
 
-    None of a callable that holds no module, or several: which of them denoise is not known.
+    None for a callable that holds no module, or several: which of them denoise is not known.
     """
     modules = inner_modules(denoiser)
     if len(modules) != 1:
@@ -140,9 +140,9 @@ def _config_hash(denoiser: Any) -> str | None:
 
 
 def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
-    """``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``.
+    """Return ``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``.
 
-    LTX 2's other kinds stand behind: ``cfg 3.0, stg 1.0, modality 3.0``.
+    LTX 2's other kinds follow: ``cfg 3.0, stg 1.0, modality 3.0``.
     """
     defaults = inspect.signature(type(pipe).__call__).parameters
 
@@ -168,37 +168,37 @@ def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
 
 
 def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | None:
-    """Tokens of one picture or clip; latent pixels for a UNet; None where the size is not known.
+    """Count the tokens of one image or video; latent pixels for a UNet; None if the size is not known.
 
-    A clip of F frames has (F - 1) // r + 1 latent frames, r the autoencoder's ratio in time; ``patch_size``
+    A video of F frames has (F - 1) // r + 1 latent frames, r the autoencoder's ratio in time; ``patch_size``
     is (t, h, w), or that of both sides with ``patch_size_t`` beside it.
     """
     factor = _first(pipe, SPATIAL)
     side = getattr(pipe, "default_sample_size", denoiser.config.get("sample_size"))
     default = side * factor if isinstance(side, int) and isinstance(factor, int) else None
-    height, width = (_asked(pipe, call, name) or default for name in ("height", "width"))
+    height, width = (_argument(pipe, call, name) or default for name in ("height", "width"))
     if factor is None or height is None or width is None:
         return None
-    frames = next(filter(None, (_asked(pipe, call, name) for name in FRAMES)), None)
+    frames = next(filter(None, (_argument(pipe, call, name) for name in FRAMES)), None)
     patch = denoiser.config.get("patch_size") or 1
     if frames is None and hasattr(pipe, "_pack_latents"):
         patch = 2
     sides = (patch,) if isinstance(patch, int) else tuple(patch)
     cell = int(factor) * int(sides[-1])
-    pictures = (int(height) // cell) * (int(width) // cell)
+    tokens = (int(height) // cell) * (int(width) // cell)
     if frames is None:
-        return pictures
+        return tokens
     deep = sides[0] if len(sides) == 3 else denoiser.config.get("patch_size_t") or 1
     latent_frames = (int(frames) - 1) // int(_first(pipe, TEMPORAL) or 1) + 1
-    return max(1, latent_frames // int(deep)) * pictures
+    return max(1, latent_frames // int(deep)) * tokens
 
 
 def _first(pipe: Any, names: tuple[str, ...]) -> Any | None:
     return next((getattr(pipe, name) for name in names if getattr(pipe, name, None)), None)
 
 
-def _asked(pipe: Any, call: Mapping[str, Any], name: str) -> Any | None:
-    """An argument of the call, by default the pipeline's own default."""
+def _argument(pipe: Any, call: Mapping[str, Any], name: str) -> Any | None:
+    """Return an argument of the call, by default the pipeline's own default."""
     known = inspect.signature(type(pipe).__call__).parameters
     default = known[name].default if name in known else None
     value = call.get(name)

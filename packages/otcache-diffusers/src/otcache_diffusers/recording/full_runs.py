@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import RecordingStorage, check_space, gigabytes, unwritable
@@ -25,41 +26,39 @@ class Recording:
         raw: raw[(step, branch)][n] is the denoiser's output for sample n, leaves of shape (C, ...).
         guided: guided[step][n] is v_step as the sampler saw it.
         states: states[step][n] is x_step; the last is the result.
-        notes: what was done otherwise than is best, and why.
-        shelf: where rows are put away; None keeps them in memory, on the run's device.
+        notes: messages of the run for the user.
+        store: keeps the rows on the disk; None keeps them in memory, on the run's device.
 
     Outputs are in the run's quantity: velocity predictions are kept as epsilon. A row may be on the
-    shelf: :meth:`outputs` and :meth:`state` fetch it.
+    disk: :meth:`outputs`, :meth:`state` and :meth:`used` load it.
     """
 
     raw: dict[tuple[int, str], list[Any]] = field(default_factory=dict)
-    guided: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-    states: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    guided: dict[int, list[Tensor]] = field(default_factory=dict)
+    states: dict[int, list[Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    shelf: Shelf | None = None
+    store: DiskStore | None = None
 
     def outputs(self, step: int, branch: str, samples: Sequence[int]) -> list[Any]:
-        """What the denoiser returned at a step for some samples, one tree each."""
+        """Return the denoiser's outputs at a step for some samples, one tree each."""
         rows = self.raw[step, branch]
         return [loaded(rows[n]) for n in samples]
 
-    def state(self, step: int, samples: Sequence[int]) -> torch.Tensor:
-        """x_step of some samples, shape (samples, ...)."""
-        rows = self.states[step]
-        return torch.stack([loaded(rows[n]) for n in samples])
+    def state(self, step: int, samples: Sequence[int]) -> Tensor:
+        """Return x_step of some samples, shape (samples, ...)."""
+        return torch.stack([loaded(self.states[step][n]) for n in samples])
 
-    def used(self, step: int, samples: Sequence[int]) -> torch.Tensor:
-        """v_step of some samples, shape (samples, ...)."""
-        rows = self.guided[step]
-        return torch.stack([loaded(rows[n]) for n in samples])
+    def used(self, step: int, samples: Sequence[int]) -> Tensor:
+        """Return v_step of some samples, shape (samples, ...)."""
+        return torch.stack([loaded(self.guided[step][n]) for n in samples])
 
     def put(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """The rows as they are kept."""
-        return rows if self.shelf is None else [self.shelf.put(row) for row in rows]
+        """Return the rows as they are kept, on the disk if there is a store."""
+        return rows if self.store is None else [self.store.put(row) for row in rows]
 
 
-class RecordingPolicy(StepHook):
-    """Computes everything and appends what it sees to a :class:`Recording`.
+class RecordingHook(StepHook):
+    """Computes every step and appends states and outputs to a :class:`Recording`.
 
     Args:
         recording: grows by the samples of each run.
@@ -78,25 +77,21 @@ class RecordingPolicy(StepHook):
         self._recording = recording
         self._num_samples, self._total = num_samples, max(total, num_samples)
         self._keep = keep
-        self._num_steps = 0
 
     def begin(self, run: RunInfo) -> None:
+        """Start a run."""
         self._num_steps = run.num_steps
 
-    def before(self, step: int, branch: str) -> Any | None:
-        return None
+    def before(self, step: int, branch: str) -> None:
+        """Compute every step."""
 
     def after(self, step: int, branch: str, output: Any) -> None:
+        """Keep the denoiser's output."""
         rows = self._recording.raw.setdefault((step, branch), [])
         rows.extend(self._recording.put(split_rows(output, self._num_samples)))
 
-    def stepped(
-        self,
-        step: int,
-        sample: torch.Tensor,
-        model_output: torch.Tensor,
-        next_sample: torch.Tensor,
-    ) -> None:
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """Keep the step's states and outputs."""
         record = self._recording
         sample, model_output, next_sample = fold_rows(
             self._num_samples, sample, model_output, next_sample
@@ -110,17 +105,18 @@ class RecordingPolicy(StepHook):
         self._last = (step + 1, next_sample)
 
     def end(self, completed: bool) -> None:
+        """Close the run."""
         if completed:
             step, result = self._last
             self._recording.states[step].extend(self._recording.put(result.clone().unbind(0)))
 
     def note(self, message: str) -> None:
-        """Keep it, once."""
+        """Keep a message once."""
         if message not in self._recording.notes:
             self._recording.notes.append(message)
 
-    def _choose(self, keep: RecordingStorage, *seen: torch.Tensor) -> None:
-        """Put all on a shelf if what one step left, times all steps and samples, is too much."""
+    def _choose(self, keep: RecordingStorage, *seen: Tensor) -> None:
+        """Keep the rows on the disk if the first step's, times all steps and samples, exceed memory."""
         record = self._recording
         step = sum(leaf.nbytes for leaf in (*seen, *tensors(record.raw)))
         size = self._num_steps * self._total * step // self._num_samples
@@ -133,12 +129,12 @@ class RecordingPolicy(StepHook):
             f"branch) on the disk, in {folder}, instead of on the pipeline's device "
             "(RecordingStorage(memory_bytes=...)).",
         )
-        record.shelf = Shelf(folder)
+        record.store = DiskStore(folder)
         record.raw = {key: list(record.put(rows)) for key, rows in record.raw.items()}
 
 
-class Shelf:
-    """A temporary file of tensors, gone when neither it nor anything on it is needed.
+class DiskStore:
+    """A temporary file of tensors, deleted when neither it nor any of its tensors is referenced.
 
     Args:
         folder: where the file is made.
@@ -148,76 +144,74 @@ class Shelf:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._end = folder, 0
+        self.folder, self._end = folder, 0
         try:
             self._file = tempfile.TemporaryFile(dir=folder, prefix="otcache-", suffix=".rows")  # noqa: SIM115  # lives as long as this object
         except OSError as error:
             raise unwritable(folder, error) from error
 
-    def another(self) -> Shelf:
-        """An empty one in the same folder."""
-        return Shelf(self._folder)
-
     def put(self, tree: Any) -> Any:
-        """Put the tensors of a tree away; :func:`loaded` gives them back, bit for bit.
+        """Write the tensors of a tree; :func:`loaded` reads them back, bit for bit.
 
         Raises:
             FileError: if the disk is full.
         """
         leaves, form = flatten(tree)
-        away = [self._put(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        away = [self._put(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         return unflatten(away, form)
 
-    def fetch(self, at: int, into: torch.Tensor) -> None:
+    def fetch(self, at: int, into: Tensor) -> None:
         """Read the bytes from ``at`` on into a contiguous tensor on the host."""
         self._file.seek(at)
         self._file.readinto(_bytes(into))
 
-    def _put(self, leaf: torch.Tensor) -> Shelved:
+    def _put(self, leaf: Tensor) -> StoredTensor:
         data = _bytes(leaf.detach().cpu().contiguous())
         try:
             self._file.seek(self._end)
             self._file.write(data)
             self._file.flush()
         except OSError as error:
-            raise unwritable(self._folder, error) from error
-        found = Shelved(self, self._end, leaf.shape, leaf.dtype, leaf.device)
+            raise unwritable(self.folder, error) from error
+        found = StoredTensor(self, self._end, leaf.shape, leaf.dtype, leaf.device)
         self._end += len(data)
         return found
 
 
 @dataclass(frozen=True, eq=False)
-class Shelved(Placeholder):
-    """A tensor on a shelf."""
+class StoredTensor(Placeholder):
+    """A tensor in a :class:`DiskStore`."""
 
-    shelf: Shelf
+    store: DiskStore
     at: int
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
 
-    def load(self) -> torch.Tensor:
-        """A fresh copy, on the device that the tensor came from."""
+    def load(self) -> Tensor:
+        """Read a fresh copy, on the device that the tensor came from."""
         made = torch.empty(self.shape, dtype=self.dtype)
-        self.shelf.fetch(self.at, made)
+        self.store.fetch(self.at, made)
         return made.to(self.device)
 
-    def columns(self, wanted: slice) -> torch.Tensor:
-        """Some columns of a tensor of two dimensions, on the host, without reading the others."""
+    def columns(self, wanted: slice) -> Tensor:
+        """Read some columns of a tensor of two dimensions, on the host, without reading the others."""
         rows, width = self.shape
         made = torch.empty(rows, wanted.stop - wanted.start, dtype=self.dtype)
         for n, row in enumerate(made):
-            self.shelf.fetch(self.at + self.dtype.itemsize * (n * width + wanted.start), row)
+            self.store.fetch(self.at + self.dtype.itemsize * (n * width + wanted.start), row)
         return made
 
 
 def loaded(tree: Any) -> Any:
-    """A tree with what is on a shelf fetched; tensors in memory stay as they are."""
+    """Return a tree with its stored tensors read; tensors in memory stay as they are."""
     leaves, form = flatten(tree)
-    if not any(isinstance(leaf, Shelved) for leaf in leaves):
+    if not any(isinstance(leaf, StoredTensor) for leaf in leaves):
         return tree
-    return unflatten([leaf.load() if isinstance(leaf, Shelved) else leaf for leaf in leaves], form)
+    return unflatten(
+        [leaf.load() if isinstance(leaf, StoredTensor) else leaf for leaf in leaves], form
+    )
 
 
-def _bytes(x: torch.Tensor) -> memoryview:
+def _bytes(x: Tensor) -> memoryview:
     return x.reshape(-1).view(torch.uint8).numpy().data

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,17 +22,17 @@ from otcache_core.contracts import FeatureProbe, Measured, SampleRequest
 def measure(probe: FeatureProbe, target: Any, request: SampleRequest, flops: bool) -> Measured:
     """Sample a request and count.
 
-    Two kinds of run: timed, without any instrument but a look at what the decoder is given; or
-    counted (``flops``), where every operation passes through a multiply-add counter and a tensor
-    tracer, several times slower. ``flops`` and ``peak_bytes`` leave decoding out.
+    Two kinds of run: timed, with nothing added but a look at the decoder's input; or counted
+    (``flops``), with every operation passing through a multiply-add counter and a tensor tracer,
+    several times slower. ``flops`` and ``peak_bytes`` do not include decoding.
 
     Args:
         probe: samples the target.
-        target: accelerated or not, by whatever means.
+        target: accelerated or not, by any means.
         request: what to sample.
         flops: count instead of timing.
     """
-    seen: list[torch.Tensor] = []
+    seen: list[Tensor] = []
     meters = Meters() if flops else None
     with ExitStack() as stack:
         stack.enter_context(_before_decoding(target, seen, meters))
@@ -39,12 +40,12 @@ def measure(probe: FeatureProbe, target: Any, request: SampleRequest, flops: boo
             stack.enter_context(meters)
         _wait()
         began = time.perf_counter()
-        pictures = probe.sample(target, request)
+        images = probe.sample(target, request)
         _wait()
         seconds = time.perf_counter() - began
     states = np.concatenate([_host(state) for state in seen]) if seen else None
     counted = (meters.flops, meters.peak_bytes) if meters else (None, None)
-    return Measured(pictures, states, seconds, *counted)
+    return Measured(images, states, seconds, *counted)
 
 
 class TensorTracer(TorchDispatchMode):
@@ -121,17 +122,15 @@ class Meters:
 
 
 @contextmanager
-def _before_decoding(
-    target: Any, seen: list[torch.Tensor], meters: Meters | None
-) -> Iterator[None]:
-    """Look at what the decoder is given, and count nothing in it; leaves nothing on the decoder."""
+def _before_decoding(target: Any, seen: list[Tensor], meters: Meters | None) -> Iterator[None]:
+    """Collect the decoder's inputs, and count nothing in it; the decoder is restored."""
     decoder = getattr(target, "vae", None)
     decode = getattr(decoder, "decode", None)
     if decoder is None or decode is None:
         yield
         return
 
-    def watched(z: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def watched(z: Tensor, *args: Any, **kwargs: Any) -> Any:
         seen.append(z.detach())
         with meters.halted() if meters else nullcontext():
             return decode(z, *args, **kwargs)
@@ -148,19 +147,19 @@ def _before_decoding(
 
 
 def _wait() -> None:
-    """Let whatever device there is finish what it was given: what is timed must have run."""
+    """Synchronize the accelerator, if there is one: what is timed must have run."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
 
 
-def _host(state: torch.Tensor) -> NDArray[np.floating]:
+def _host(state: Tensor) -> NDArray[np.floating]:
     found: NDArray[np.floating] = state.float().cpu().numpy()
     return found
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _key(leaf: torch.Tensor) -> int:
+def _key(leaf: Tensor) -> int:
     return int(leaf.untyped_storage()._cdata)

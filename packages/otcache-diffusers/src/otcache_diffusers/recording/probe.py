@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.contracts import Evaluator, FeatureProbe, Measured, SampleRequest
 from otcache_core.errors import ExecutionError, OtcacheError, expected
@@ -31,25 +32,29 @@ class TorchProbe(FeatureProbe):
     """Records full runs at ``scheduler.step`` of a pipeline, or at the denoiser of a loop."""
 
     def supports(self, target: Any) -> str:
+        """Return why a target cannot be recorded, or ""."""
         if isinstance(target, torch.nn.Module):
             return "a bare module has no sampler to call: wrap it in otcache.loop(...)"
         return unsupported(target)
 
     def provenance(self, target: Any, request: SampleRequest | None) -> dict[str, Any]:
+        """Return what binds a policy to the target."""
         if request is None:
             return provenance_of(target, None, None)
         own = arguments_of(request.prompts[0]) if request.prompts else {}
         return provenance_of(target, request.num_steps, {**request.call, **own})
 
     def fingerprint(self, target: Any) -> str:
+        """Return a hash of the weights of the target's denoisers."""
         return fingerprint_of(target)
 
     def prepared(self, target: Any, request: SampleRequest) -> SampleRequest:
-        """As the contract says: a pipeline's samples share a call if they are texts or class labels."""
+        """Check a request; a pipeline's samples share a call if they are texts or class labels."""
         _check(request)
         return prepared(target, request)
 
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
+        """Run the samples in full, batch after batch, and yield one trajectory each."""
         request = self.prepared(target, request)
         known: _StepUse | None = None
         for part in _batches(request):
@@ -60,6 +65,7 @@ class TorchProbe(FeatureProbe):
             yield from recorder.trajectories(labels, known.grid, known.gains, known.unexplained)
 
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
+        """Sample a request; return images, or final states of a target that decodes none."""
         request = self.prepared(target, request)
         sampler = Sampler(target, request)
         kind = "np" if sampler.decodes else "latent"
@@ -68,19 +74,19 @@ class TorchProbe(FeatureProbe):
         return np.concatenate([np.asarray(_host(batch)) for batch in made])
 
     def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
-        """As the contract says; ``flops`` and ``peak_bytes`` come together and leave decoding out."""
+        """Sample and count; ``flops`` and ``peak_bytes`` come together and do not include decoding."""
         from otcache_diffusers.recording.metering import measure
 
         return measure(self, target, request, flops)
 
     def open(self, name: str) -> Any | None:
-        """A folder that ``save_pretrained`` wrote."""
+        """Load a folder that ``save_pretrained`` wrote."""
         if not (Path(name) / "model_index.json").is_file():
             return None
         kind = load("diffusers:DiffusionPipeline", f"the pipeline in {name}")
         try:
             return kind.from_pretrained(name, local_files_only=True)
-        except Exception as error:  # whatever a broken folder makes diffusers raise
+        except Exception as error:  # a broken folder makes diffusers raise anything
             raise OtcacheError(
                 f"{name}: no pipeline can be loaded from this folder: {error}"
             ) from error
@@ -88,6 +94,7 @@ class TorchProbe(FeatureProbe):
     def evaluator(
         self, target: Any, request: SampleRequest, trajectories: Sequence[Trajectory]
     ) -> Evaluator:
+        """Return the evaluator of a target on recorded samples."""
         from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 
         return PipelineEvaluator(target, request, trajectories, registry=self.registry)
@@ -97,7 +104,7 @@ class TorchProbe(FeatureProbe):
         keep = request.keep.share(n, len(request.prompts))
         recorder = Recorder(keep, n) if loop else Recorder(keep, fold=n)
         states = LoopStates(n, None) if loop else None
-        # Of a pipeline the scheduler's own; a loop may not say it in a call.
+        # A pipeline's scheduler reports its steps; a loop may not.
         steps = target.positions(request.num_steps) if isinstance(target, Loop) else None
         with quiet(target), drive(target, recorder, num_steps=steps, states=states):
             _sample(target, request, part, recorder)
@@ -107,9 +114,9 @@ class TorchProbe(FeatureProbe):
                 "recorded: wrap a function that samples, and the module that it calls, in otcache.loop(...)."
             )
         made = recorder.run.num_steps
-        wanted = target.positions(request.num_steps) if isinstance(target, Loop) else made
+        wanted = made if steps is None else steps
         if loop and made == wanted and not recorder.warnings:
-            recorder.runs(n)  # says what the loop returned instead of its final state
+            recorder.runs(n)  # its error says what the loop returned instead of its final state
         if made != wanted or recorder.completed != 1:
             got = f"{made}, {'' if recorder.completed else 'not '}completed"
             why = "; ".join(recorder.warnings) or "a run that is measured must come to its end."
@@ -131,7 +138,7 @@ class _StepUse:
 def _step_use(
     target: Any, request: SampleRequest, part: Sequence[int], recorder: Recorder
 ) -> _StepUse:
-    """Find out from the first batch, and replays of its outputs."""
+    """Identify grid and gains from the first batch, and replays of its outputs."""
     assert recorder.run is not None
     given, runs = recorder.run.grid, recorder.runs(len(part))
     known, states = bool(np.isfinite(given).all()), [run.states for run in runs]
@@ -159,12 +166,12 @@ def _check(request: SampleRequest) -> None:
 
 
 def _sample(target: Any, request: SampleRequest, part: Sequence[int], recorder: Recorder) -> None:
-    """Run a batch; of what a pipeline raises before its first step, arguments are the cause."""
+    """Run a batch; what a pipeline raises before its first step is an error of its arguments."""
     try:
         Sampler(target, request)(part)
     except (OtcacheError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a pipeline makes of arguments that it does not take
+    except Exception as error:  # a pipeline raises anything for arguments that it does not take
         if isinstance(target, Loop) or recorder.began:
             raise
         kind = type(target).__name__
@@ -173,7 +180,7 @@ def _sample(target: Any, request: SampleRequest, part: Sequence[int], recorder: 
 
 
 def _shared_images(request: SampleRequest) -> str:
-    """Say what becomes of a list of images, which may have been meant as one a prompt."""
+    """Return what happens to a list of images, which may have been meant as one a prompt."""
     for name, value in request.call.items():
         if isinstance(value, (list, tuple)) and len(value) > 1 and all(map(is_image, value)):
             return f". All {len(value)} of {name} go to every sample: {EACH_ITS_OWN.format(name=name)}."
@@ -186,11 +193,11 @@ def _batches(request: SampleRequest) -> Iterator[range]:
 
 
 def _host(batch: Any) -> Any:
-    return batch.detach().float().cpu().numpy() if isinstance(batch, torch.Tensor) else batch
+    return batch.detach().float().cpu().numpy() if isinstance(batch, Tensor) else batch
 
 
 Array = NDArray[np.float64]
-#: An Euler step whose state and output are what they seem leaves about 1e-6 in float32.
+#: Largest relative residual of an Euler sampler; rounding in float32 leaves about 1e-6.
 MAX_RESIDUAL = 1e-3
 _TINY = float(np.finfo(float).tiny)
 
@@ -202,9 +209,9 @@ def identified_grid(
 
     .. math:: x_{i+1} - x_i = h_i v_i, \qquad s_i = -\sum_{j \ge i} h_j, \qquad s_N = 0
 
-    Where the steps do not have this form (more than 1e-3 of them is left over), as with denoisers that
-    return x_0, epsilon or a score, it is the share of steps to go, 1 - i/N: any falling grid does there,
-    since the recurrence of such a sampler is found without it.
+    If the steps do not have this form (a relative residual above 1e-3), as with denoisers that return
+    x_0, epsilon or a score, return the share of steps to go, 1 - i/N: any falling grid does, since the
+    recurrence of such a sampler is found without it.
 
     Args:
         states: x_0 .. x_N of each sample, shape (N + 1, d).
@@ -228,7 +235,7 @@ def identified_grid(
 def _steps(
     states: Sequence[NDArray[np.floating]], outputs: Sequence[NDArray[np.floating]]
 ) -> Iterator[tuple[Array, Array]]:
-    """x_{i+1} - x_i and v_i in float64, a slab of elements at a time, shape (N, samples, size)."""
+    """Yield x_{i+1} - x_i and v_i in float64, a slab of elements at a time, shape (N, samples, size)."""
     for x, v in zip(_together(states), _together(outputs), strict=True):
         yield np.diff(x, axis=0), v
 

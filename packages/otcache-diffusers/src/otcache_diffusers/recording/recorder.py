@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.combination import CallRun
 from otcache_core.errors import ExecutionError
@@ -18,7 +19,7 @@ from otcache_core.identification import ELEMENTS
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import (
     RecordingStorage,
-    Steps,
+    RecordedSteps,
     StepsInMemory,
     StepsOnDisk,
     check_space,
@@ -48,16 +49,16 @@ class Recorder(StepHook):
     """Keeps x_i and the outputs of one batched run on the host, in float32.
 
     Args:
-        keep: where; decided at the first step, when the size is known, and given in a notice if the
-            run goes to the disk or is sketched.
-        samples: of a loop's batch: where its steps have several outputs, those are kept as they are too,
-            so that they can be replayed; None keeps none.
+        keep: memory or disk, whole or sketched; a notice reports the disk and the sketch at the first
+            step, when the size is known.
+        samples: of a loop's batch: if its steps have several outputs, those are kept as they are too,
+            to be replayed; None keeps none.
         fold: samples of a pipeline's batch, whose sampler may have several rows of each in its state.
 
     Attributes:
-        raw: the outputs of each call as they are, of the first ``few`` samples; None where a step has
-            one output.
-        few: samples of which there are enough numbers to tell the outputs of a step apart.
+        raw: the outputs of each call as they are, of the first ``few`` samples; None if a step has one
+            output.
+        few: number of samples that suffice to identify how a step combines its outputs.
     """
 
     def __init__(
@@ -78,28 +79,25 @@ class Recorder(StepHook):
 
     @property
     def began(self) -> bool:
-        """Whether a step is behind."""
+        """Whether a step was recorded."""
         return self._kept is not None
 
     def begin(self, run: RunInfo) -> None:
+        """Start a run."""
         self.run = run
 
-    def before(self, step: int, branch: str) -> Any | None:
-        return None
+    def before(self, step: int, branch: str) -> None:
+        """Compute every step."""
 
     def after(self, step: int, branch: str, output: Any) -> None:
+        """Keep the denoiser's output."""
         self.calls[branch] += 1
         examine(output)
         if self.raw is not None:
             self._keep_raw(self.raw, (step, branch), output)
 
-    def stepped(
-        self,
-        step: int,
-        sample: torch.Tensor,
-        model_output: torch.Tensor,
-        next_sample: torch.Tensor,
-    ) -> None:
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """Keep the step's states and outputs."""
         assert self.run is not None
         if self._fold is not None:
             sample, model_output, next_sample = fold_rows(
@@ -134,11 +132,12 @@ class Recorder(StepHook):
         raw.raw[key] = split_rows(output, self._samples)[: self.few]
 
     def end(self, completed: bool) -> None:
+        """Close the run."""
         whole = self.run is not None and self._kept is not None and self._kept.ended
         self.completed += completed and whole
 
     def warn(self, message: str) -> None:
-        """Keep it: what goes wrong while recording is an error to its reader."""
+        """Keep a warning: the probe raises it as an error."""
         self.warnings.append(message)
 
     def runs(self, num_samples: int) -> list[CallRun]:
@@ -203,9 +202,7 @@ class Recorder(StepHook):
         return self._kept
 
 
-def _check_shapes(
-    step: int, state: torch.Tensor, output: torch.Tensor, following: torch.Tensor, last: bool
-) -> None:
+def _check_shapes(step: int, state: Tensor, output: Tensor, following: Tensor, last: bool) -> None:
     if state.shape == output.shape == following.shape:
         return
     shapes = [tuple(x.shape) for x in (state, output, following)]
@@ -226,8 +223,8 @@ def _rounding(dtype: torch.dtype) -> float:
     return max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2
 
 
-def _host(x: torch.Tensor) -> Floats:
-    """Rows of float32 on the host; not copied where they are there already."""
+def _host(x: Tensor) -> Floats:
+    """Return rows of float32 on the host; no copy of what is float32 on the host already."""
     return np.asarray(x.detach().reshape(len(x), -1).to("cpu", torch.float32))
 
 
@@ -235,17 +232,17 @@ Floats = NDArray[np.float32]
 
 
 class KeptRun:
-    """Takes x_i and v_i step by step, and gives them back sample by sample.
+    """Takes x_i and v_i step by step, and returns them sample by sample.
 
     Args:
         num_steps: N.
         shape: (samples, elements) of a state.
         num_outputs: P, outputs a step.
-        keep: where they go; what a :class:`~otcache_core.trajectory.Trajectory` will not see all of
-            is checked to be finite on the way.
+        keep: memory or disk, whole or sketched. On the disk or sketched, values are checked to be finite
+            here, since :class:`~otcache_core.trajectory.Trajectory` does not see all of them.
 
     Attributes:
-        ended: whether x_N is there.
+        ended: whether x_N was recorded.
         sketch_of: elements of a state, if only some are kept; else 0.
 
     Raises:
@@ -285,7 +282,7 @@ class KeptRun:
             self._append(steps, step, "output", output)
 
     def add_end(self, step: int, state: Floats) -> None:
-        """x_N, after the last step; raises as :meth:`add`."""
+        """Append x_N; raises as :meth:`add`."""
         self._append(self._states, step, "next state", state)
         self.ended = True
 
@@ -295,7 +292,7 @@ class KeptRun:
         return [CallRun(x, o, rounding) for x, *o in zip(states, *outputs, strict=True)]
 
     def _folder_for(self, keep: RecordingStorage, num_outputs: int) -> Path | None:
-        """Return where the run goes to the disk; None if it stays in memory."""
+        """Return the folder of a run that goes to the disk; None if it stays in memory."""
         samples, elements = self._row
         size = 4 * ((1 + num_outputs) * self._num_steps + 1) * samples * elements
         if size <= keep.memory_bytes:
@@ -309,7 +306,7 @@ class KeptRun:
         )
         return folder
 
-    def _steps(self, num_rows: int) -> Steps:
+    def _steps(self, num_rows: int) -> RecordedSteps:
         if self._folder is None:
             return StepsInMemory(num_rows, self._row)
         return StepsOnDisk(self._row, self._folder)

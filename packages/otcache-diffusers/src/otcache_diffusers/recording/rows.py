@@ -2,7 +2,7 @@
 
 A pipeline call on n samples may hand the denoiser C n rows (C = 2 where guidance is fused into one
 batch), chunk after chunk. A sample's share of an output is then of shape (C, ...). What has no rows
-(None, numbers, scalars, statistics of a whole batch) is carried along with each sample.
+(None, numbers, scalars, statistics of a whole batch) goes with each sample.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.trees import examine, flatten, prediction_at, unflatten
@@ -32,7 +33,7 @@ def split_rows(output: Any, num_samples: int) -> list[Any]:
     """Cut an output into one tree a sample, leaves of shape (C, ...); copies, in memory of their own.
 
     The prediction (:func:`~otcache_diffusers.hooks.trees.prediction_at`) must have rows. Another tensor
-    is cut if it has as many, or one a sample; else it is carried along whole, as scalars are.
+    is cut if it has as many, or one a sample; else every sample gets it whole, as it gets scalars.
 
     Raises:
         ExecutionError: if the prediction has no multiple of the number of samples as rows, or something
@@ -45,7 +46,7 @@ def split_rows(output: Any, num_samples: int) -> list[Any]:
     return [unflatten([parts[n] for parts in cut], form) for n in range(num_samples)]
 
 
-def fold_rows(num_samples: int, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def fold_rows(num_samples: int, *states: Tensor) -> tuple[Tensor, ...]:
     """Give every sample one row: of shape (C n, ...), chunk after chunk, each becomes (n, C, ...).
 
     DiT's sampler keeps both branches of guidance in its state. What has a row a sample, or no multiple of
@@ -62,7 +63,7 @@ def fold_rows(num_samples: int, *states: torch.Tensor) -> tuple[torch.Tensor, ..
 def join_rows(outputs: Sequence[Any]) -> Any:
     """Put samples' outputs together; the inverse of :func:`split_rows`.
 
-    What is carried along is the first sample's.
+    What has no rows is taken from the first sample.
 
     Raises:
         ExecutionError: if the outputs differ in structure or shape.
@@ -77,8 +78,8 @@ def join_rows(outputs: Sequence[Any]) -> Any:
     return unflatten([_join(parts) for parts in zip(*columns, strict=True)], forms[0])
 
 
-def stack_rows(outputs: Sequence[Any]) -> torch.Tensor:
-    """Samples' predictions as one tensor of shape (samples, C, ...), where nothing else has rows.
+def stack_rows(outputs: Sequence[Any]) -> Tensor:
+    """Return samples' predictions as one tensor of shape (samples, C, ...); nothing else may have rows.
 
     Raises:
         ExecutionError: otherwise.
@@ -93,7 +94,7 @@ def stack_rows(outputs: Sequence[Any]) -> torch.Tensor:
     return torch.stack([found[0] for found in leaves])
 
 
-def _num_rows(prediction: torch.Tensor, num_samples: int) -> int:
+def _num_rows(prediction: Tensor, num_samples: int) -> int:
     if prediction.ndim == 0:
         raise ExecutionError(
             "a denoiser output must have a row a sample, got a scalar and no other tensor: return a "
@@ -108,20 +109,16 @@ def _num_rows(prediction: torch.Tensor, num_samples: int) -> int:
 
 
 def _split(leaf: Any, num_samples: int, rows: int) -> Sequence[Any]:
-    if not isinstance(leaf, torch.Tensor) or leaf.shape[:1] not in ((num_samples,), (rows,)):
-        return [_carried(leaf)] * num_samples
+    if not isinstance(leaf, Tensor) or leaf.shape[:1] not in ((num_samples,), (rows,)):
+        if not isinstance(leaf, Tensor):
+            return [leaf] * num_samples
+        return [Whole(leaf.clone()) if leaf.ndim else leaf.clone()] * num_samples
     parts = leaf.reshape(-1, num_samples, *leaf.shape[1:]).transpose(0, 1)
     return parts.clone(memory_format=torch.contiguous_format).unbind(0)
 
 
-def _carried(leaf: Any) -> Any:
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    return Whole(leaf.clone()) if leaf.ndim else leaf.clone()
-
-
 def _has_rows(leaf: Any) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0
+    return isinstance(leaf, Tensor) and leaf.ndim > 0
 
 
 def _join(parts: Sequence[Any]) -> Any:

@@ -22,10 +22,10 @@ from otcache_diffusers.requests import LABELS, is_text, prepared, shareable, tak
 
 @dataclass(frozen=True)
 class Sampler:
-    """Samples a target as a request says.
+    """Samples a target for a request.
 
     A loop is called as ``sample_fn(samples, seeds, num_steps, **call)``, with samples as they were given.
-    A pipeline is called with lists of texts, one a sample, where samples are texts; else with the
+    A pipeline is called with lists of texts, one a sample, if samples are texts; else with the
     arguments of one sample, as they are.
 
     Args:
@@ -77,7 +77,7 @@ class Sampler:
         return shareable(self.request)
 
     def _arguments(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Those of one call for these samples."""
+        """Return the arguments of one call for these samples."""
         if not self._shareable:
             (own,) = samples
             return {**self.request.call, **_listed_label(own)}
@@ -90,7 +90,7 @@ class Sampler:
 
 
 def _listed_label(own: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of one sample; a class label is a list of one."""
+    """Return the arguments of one sample; a class label becomes a list of one."""
     label = own.get(LABELS)
     return {**own, LABELS: [label]} if isinstance(label, Integral) else dict(own)
 
@@ -100,10 +100,10 @@ _MISSING = object()
 
 @contextmanager
 def quiet_loading(*names: str) -> Iterator[None]:
-    """Show no bars and no advice of diffusers and transformers while loading; set back afterwards.
+    """Show no bars and no advice of diffusers and transformers while loading; restore them afterwards.
 
     Args:
-        names: of the libraries, where only one of the two is needed.
+        names: of the libraries, by default both.
 
     Raises:
         OtcacheError: if one of them is missing or cannot be imported.
@@ -125,7 +125,7 @@ def quiet_loading(*names: str) -> Iterator[None]:
 
 @contextmanager
 def quiet(target: Any) -> Iterator[None]:
-    """No progress bar in a pipeline's calls, whatever the user has set; set back afterwards."""
+    """Show no progress bar in a pipeline's calls, whatever its settings; restore them afterwards."""
     before = getattr(target, "_progress_bar_config", _MISSING)
     if hasattr(target, "set_progress_bar_config"):
         target.set_progress_bar_config(disable=True)

@@ -1,4 +1,7 @@
-"""Run the sampler on recorded outputs, in their own order and shuffled, to check what is known of it."""
+"""Run the sampler on recorded outputs, in their own order and shuffled, to identify and check it.
+
+No denoiser is called for this.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from otcache_core.combination import CallRun, identify_combination
 from otcache_core.identification import EULER_LIMIT, identify, identify_differences
@@ -26,27 +30,27 @@ from otcache_diffusers.recording.sampler import Sampler, quiet
 BLOCK = 4
 #: Samples of the shuffled run.
 SAMPLES = 2
-#: Numbers a step that shuffled runs should give to tell the calls of a step apart, and most runs for it.
+#: Numbers a step that shuffled runs should have to identify the calls of a step, and most runs for it.
 NUMBERS = 256
 MOST_SHUFFLED = 8
 
 
-class ShufflePolicy(StepHook):
-    """Step t gets what the denoiser returned at a nearby step, each sample in an order of its own.
+class ShuffleHook(StepHook):
+    """Gives step t what the denoiser returned at a nearby step, each sample in an order of its own.
 
-    A smooth full run hardly tells a sampler that looks back from one that does not; a run like
-    this does, in the way that skipped steps will, and at no denoiser evaluation.
+    In a smooth full run a multistep sampler looks almost like a one-step sampler; in a shuffled run, as
+    with skipped steps, it does not.
 
     Args:
         recording: the full runs.
-        num_samples: the first so many of its samples are run.
-        keep: where the recorder keeps the run.
-        apart: every output of a step comes from a step of its own, those of the rows of one sample too;
-            else all outputs of a step come from one other step.
+        num_samples: how many of its samples are run, from the first.
+        keep: memory or disk for the recorded run.
+        apart: take every output of a step from a step of its own, for each row of a sample; else all
+            outputs of a step come from one other step.
         seed: of the orders; 0 permutes the steps of a block, others draw steps nearby.
 
     Attributes:
-        recorder: what the sampler made of it.
+        recorder: records the run.
     """
 
     def __init__(
@@ -64,27 +68,30 @@ class ShufflePolicy(StepHook):
         self.recorder = Recorder(keep, fold=num_samples)
 
     def begin(self, run: RunInfo) -> None:
+        """Start a run."""
         self.recorder.begin(run)
         self._random = np.random.default_rng(self._seed)
         self._num_steps = run.num_steps
         self._orders = {}
 
     def before(self, step: int, branch: str) -> Any | None:
+        """Return recorded outputs."""
         if not self._apart:
             return join_rows(self._rows(step, branch, ("", 0)))
-        chunks = self._chunks(self._recording.raw[step, branch][0])
+        leaves = tensors(loaded(self._recording.raw[step, branch][0]))
+        chunks = max((len(leaf) for leaf in leaves if leaf.ndim), default=1)
         parts = [self._rows(step, branch, (branch, chunk)) for chunk in range(chunks)]
         return join_rows([_mixed(rows) for rows in zip(*parts, strict=True)])
 
     def _rows(self, step: int, branch: str, key: tuple[str, int]) -> list[Any]:
-        """Every sample's output of the step that takes this one's place."""
+        """Return every sample's output of the step that takes this one's place."""
         raw = self._recording.raw
         sources = [(int(order[step]), branch) for order in self._order(key)]
         found = [raw.get(source, raw[step, branch]) for source in sources]
         return [loaded(outputs[n]) for n, outputs in enumerate(found)]
 
     def _order(self, key: tuple[str, int]) -> NDArray[np.intp]:
-        """Steps in the order of their places, one row a sample."""
+        """Return the steps in the order of their places, one row a sample."""
         if key not in self._orders:
             made = self._drawn() if self._seed else self._permuted()
             if not self._apart:
@@ -93,7 +100,7 @@ class ShufflePolicy(StepHook):
         return self._orders[key]
 
     def _permuted(self) -> NDArray[np.intp]:
-        """Every step once, within its block."""
+        """Return every step once, within its block."""
         near = np.floor(np.arange(self._num_steps) / BLOCK)
         # Keys of one block lie in one unit interval, so sorting them moves no step out of it.
         keys = near + self._random.random((self._num_samples, self._num_steps))
@@ -102,38 +109,29 @@ class ShufflePolicy(StepHook):
         return np.asarray(np.argsort(keys, axis=1))
 
     def _drawn(self) -> NDArray[np.intp]:
-        """Any step nearby, some of them twice.
+        """Return steps nearby, some of them twice.
 
-        Euler steps on an even grid add up to the same whatever their order: what a permutation leaves of
-        the end of a run is then what the full run has.
+        Euler steps on an even grid have the same sum in any order, so a permuted run ends where the full
+        run does.
         """
         shape = (self._num_samples, self._num_steps)
         moved = np.arange(self._num_steps) + self._random.integers(1 - BLOCK, BLOCK, shape)
         return np.asarray(np.clip(moved, 0, self._num_steps - 1))
 
-    @staticmethod
-    def _chunks(output: Any) -> int:
-        """Rows of one sample in an output."""
-        return max((len(leaf) for leaf in tensors(loaded(output)) if leaf.ndim), default=1)
-
     def after(self, step: int, branch: str, output: Any) -> None:
         """Nothing is computed."""
 
-    def stepped(
-        self,
-        step: int,
-        sample: torch.Tensor,
-        model_output: torch.Tensor,
-        next_sample: torch.Tensor,
-    ) -> None:
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """Take the states."""
         self.recorder.stepped(step, sample, model_output, next_sample)
 
     def end(self, completed: bool) -> None:
+        """Close the run."""
         self.recorder.end(completed)
 
 
 def _mixed(versions: Sequence[Any]) -> Any:
-    """Row c of version c of one sample's output, leaf by leaf."""
+    """Return row c of version c of one sample's output, leaf by leaf."""
     if len(versions) == 1:
         return versions[0]
     flat = [flatten(version, (Whole,)) for version in versions]
@@ -147,7 +145,7 @@ def _mixed(versions: Sequence[Any]) -> Any:
 
 
 def _cut(leaf: Any, rows: int) -> bool:
-    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and len(leaf) == rows
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == rows
 
 
 def confirmed_combination(
@@ -169,13 +167,13 @@ def confirmed_combination(
     shuffled: list[CallRun] = []
     numbers = len(samples) * runs[0].states.shape[1]
     for seed in range(min(MOST_SHUFFLED, 1 + NUMBERS // numbers)):
-        policy = ShufflePolicy(recording, len(samples), sampler.request.keep, apart=True, seed=seed)
+        hook = ShuffleHook(recording, len(samples), sampler.request.keep, apart=True, seed=seed)
         try:
             states = LoopStates(len(samples), None)
-            with drive(target, policy, num_steps=len(runs[0].states) - 1, states=states):
+            with drive(target, hook, num_steps=len(runs[0].states) - 1, states=states):
                 sampler(samples)
-            shuffled += policy.recorder.runs(len(samples))
-        except Exception as error:  # whatever a sampler of the user's does
+            shuffled += hook.recorder.runs(len(samples))
+        except Exception as error:  # the user's sampler may raise anything
             return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
     return identify_combination(runs, shuffled)
 
@@ -185,8 +183,8 @@ def confirmed_recurrence(
 ) -> Recurrence | NotLinear:
     """Find the sampler's recurrence, from its full runs and shuffled runs together.
 
-    No shuffled run is made of an Euler sampler. One that is not linear in its full runs may be so but for
-    noise of the seed: then the differences of full and shuffled runs are
+    An Euler sampler needs no shuffled run. A sampler that is not linear in its full runs may be linear up
+    to noise that depends on the seed alone: then the differences of full and shuffled runs are linear
     (:func:`~otcache_core.identification.identify_differences`).
 
     Args:
@@ -222,18 +220,18 @@ def _shuffled(
     trajectories: Sequence[Trajectory],
     seeds: range,
 ) -> list[Trajectory] | NotLinear:
-    """Shuffled runs of the first samples, several times in other orders."""
+    """Run the first samples shuffled, once a seed."""
     n, gains, grid = len(trajectories), trajectories[0].gains, trajectories[0].grid
     names = [f"{t.label}, shuffled" for t in trajectories]
     made: list[Trajectory] = []
     for seed in seeds:
-        policy = ShufflePolicy(recording, n, sampler.request.keep, seed=seed)
+        hook = ShuffleHook(recording, n, sampler.request.keep, seed=seed)
         states = LoopStates(n, gains) if isinstance(target, Loop) else None
         try:
-            with quiet(target), drive(target, policy, num_steps=len(grid) - 1, states=states):
+            with quiet(target), drive(target, hook, num_steps=len(grid) - 1, states=states):
                 sampler(range(n))
-            made += policy.recorder.trajectories(names, grid)
-        except Exception as error:  # whatever a sampler of the user's does
+            made += hook.recorder.trajectories(names, grid)
+        except Exception as error:  # the user's sampler may raise anything
             return NotLinear(f"the sampler broke on outputs of other steps: {error}", np.inf)
     return made
 
@@ -248,9 +246,9 @@ class ReplayCheck(StepHook):
 
     .. math:: \max_i \| x_i^{replayed} - x_i^{recorded} \| / \| x_i^{recorded} \|
 
-    All states count: a sampler that ends in the last prediction of x_0 ends there whatever its noise was.
-    The probe ran the samples in other batches, where the denoiser itself may round otherwise, so what
-    *it* recorded counts only where it is more than ``OTHERWISE`` off.
+    All states count: a sampler that ends in the last prediction of x_0 ends there with any noise. The
+    probe ran the samples in other batches, in which the denoiser may round otherwise, so a deviation
+    from its states counts only above ``OTHERWISE``.
 
     Args:
         recording: the denoiser's outputs, and the states they led to.
@@ -269,32 +267,30 @@ class ReplayCheck(StepHook):
         self.deviations = np.full(len(samples), np.inf)
 
     def begin(self, run: RunInfo) -> None:
+        """Start a run."""
         self.deviations = np.zeros(len(self._samples))
         self._num_steps = run.num_steps
 
     def before(self, step: int, branch: str) -> Any | None:
+        """Return recorded outputs."""
         return join_rows(self._recording.outputs(step, branch, self._samples))
 
     def after(self, step: int, branch: str, output: Any) -> None:
         """Nothing is computed."""
 
-    def stepped(
-        self,
-        step: int,
-        sample: torch.Tensor,
-        model_output: torch.Tensor,
-        next_sample: torch.Tensor,
-    ) -> None:
+    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+        """Take the states."""
         sample, next_sample = fold_rows(len(self._samples), sample, next_sample)
         self._compare(step, sample)  # as it is used: inpainting puts the image back in between
         if step == self._num_steps - 1:
             self._compare(step + 1, next_sample)
 
     def end(self, completed: bool) -> None:
+        """Close the run."""
         if not completed:
             self.deviations[:] = np.inf
 
-    def _compare(self, step: int, state: torch.Tensor) -> None:
+    def _compare(self, step: int, state: Tensor) -> None:
         made = _host(state)
         own = _apart(made, _host(self._recording.state(step, self._samples)))
         self.deviations = np.maximum(self.deviations, own)
@@ -310,5 +306,5 @@ def _apart(made: NDArray[np.float64], full: NDArray[np.float64]) -> NDArray[np.f
     return np.asarray(off / (np.linalg.norm(full, axis=1) + _TINY))
 
 
-def _host(x: torch.Tensor) -> NDArray[np.float64]:
+def _host(x: Tensor) -> NDArray[np.float64]:
     return np.asarray(x.detach().cpu().double().flatten(1))
