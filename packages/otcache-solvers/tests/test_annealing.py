@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem
 from otcache_core.contracts import Evaluation, Evaluator
 from otcache_core.testing import ToySampler
+from otcache_core.transport import levels, round_to_steps
 from otcache_solvers.search.refine import Refine
 from otcache_solvers.search.simulated_annealing import SimulatedAnnealing
 from otcache_solvers.search.trial_book import mean_error
@@ -25,8 +26,8 @@ SEARCHES = (
 )
 
 
-class Ledger(Evaluator):
-    """Errors from a rule of (steps, sample); keeps what was run, and at what price."""
+class Counted(Evaluator):
+    """Errors from a rule of (steps, sample); keeps what was run, and at what cost."""
 
     def __init__(self, rule, num_steps=8, num_samples=2):
         self.rule, self.num_steps, self.samples = rule, num_steps, num_samples
@@ -87,19 +88,19 @@ def test_annealing_with_enough_moves_finds_the_best_of_all_schedules(budget):
 
 @pytest.mark.parametrize("relative", [False, True])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_hot_annealing_finds_the_best_of_a_rugged_error_that_stops_a_climb(relative, seed):
     rule = rugged(seed)
     best = min(np.mean([rule(s.computed, i) ** 2 for i in (0, 1)]) for s in schedules(8, 3))
     hot = SimulatedAnnealing(iterations=600, temperature=(1e6, 1e6), relative=relative)
-    assert solve(hot, Ledger(rule), seed=seed).objective == pytest.approx(best)
+    assert solve(hot, Counted(rule), seed=seed).objective == pytest.approx(best)
 
 
 @given(target=steps_of)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_an_error_with_one_valley_is_followed_to_its_bottom(target):
-    for solver in (Refine(), Refine(reach=1), SimulatedAnnealing(iterations=0)):
-        solution = solve(solver, Ledger(far_from(target)), budget=len(target))
+    for solver in (Refine(), SimulatedAnnealing(iterations=0)):
+        solution = solve(solver, Counted(far_from(target)), budget=len(target))
         assert solution.schedule.computed == target
         assert solution.result is Result.FOUND
 
@@ -108,28 +109,35 @@ def test_refine_tries_every_place_of_the_one_step_it_may_move():
     evaluator = SAMPLER.evaluator()
     for fit in (False, True):
         ran = evaluator.evaluate(schedules(8, 2), fit=fit)
-        solution = solve(Refine(reach=8, fit=fit), evaluator, budget=2)
-        assert solution.objective == pytest.approx(mean_error(ran.errors, robust=True).min())
+        solution = solve(Refine(fit=fit), evaluator, budget=2)
+        assert solution.objective == pytest.approx(min(mean_error(ran.errors, robust=True)))
         assert solution.stats["trials"] == 7
 
 
 @pytest.mark.parametrize("solver", SEARCHES, ids=repr)
 @given(seed=st.integers(0, 10_000), steps=steps_of)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_the_result_is_never_worse_than_the_start_as_it_is(solver, seed, steps):
     evaluator = ToySampler(num_steps=8, num_samples=2, seed=seed).evaluator()
     start = Schedule(num_steps=8, computed=steps, forecaster="linear")
     if isinstance(solver, SimulatedAnnealing):
-        solver = SimulatedAnnealing(iterations=solver.iterations, fit=solver.fit, start=start)
-    errors = evaluator.evaluate([start]).errors[0]
+        start = Schedule(num_steps=8, computed=round_to_steps(levels(len(steps)), 8))
+    fit = solver.fit and start == start.without_weights()
+    errors = evaluator.evaluate([start], fit=fit).errors[0]
     mean = (
-        (errors**2).mean() if isinstance(solver, SimulatedAnnealing) else mean_error(errors, True)
+        (errors**2).mean()
+        if isinstance(solver, SimulatedAnnealing)
+        else min(mean_error(errors[None], True))
     )
     solution = solve(solver, evaluator, start.budget, seed, start)
     assert solution.stats["start"] == pytest.approx(float(mean))
     assert solution.objective <= solution.stats["start"]
     again = evaluator.evaluate([solution.schedule]).errors[0]
-    value = (again**2).mean() if isinstance(solver, SimulatedAnnealing) else mean_error(again, True)
+    value = (
+        (again**2).mean()
+        if isinstance(solver, SimulatedAnnealing)
+        else min(mean_error(again[None], True))
+    )
     assert solution.objective == pytest.approx(float(value))
 
 
@@ -140,9 +148,9 @@ def test_the_result_is_never_worse_than_the_start_as_it_is(solver, seed, steps):
     fit=st.booleans(),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
-def test_no_allowance_is_exceeded_and_no_schedule_is_paid_twice(search, trials, runs, fit, seed):
-    evaluator = Ledger(rugged(seed))
+@settings(max_examples=40, deadline=None)
+def test_no_allowance_is_exceeded_and_no_schedule_runs_twice(search, trials, runs, fit, seed):
+    evaluator = Counted(rugged(seed))
     nfe = None if runs is None else runs * 3 * 2 + seed % 6
     solution = solve(search(fit=fit, max_trials=trials, max_nfe=nfe), evaluator, seed=seed)
     assert solution.nfe == evaluator.nfe
@@ -158,7 +166,7 @@ def test_no_allowance_is_exceeded_and_no_schedule_is_paid_twice(search, trials, 
 def test_the_same_seed_gives_the_same_search_and_another_one_another(solver):
     ran = []
     for seed in (3, 3, 4):
-        evaluator = Ledger(rugged(1))
+        evaluator = Counted(rugged(1))
         solve(solver, evaluator, budget=4, seed=seed)
         ran.append(evaluator.runs)
     assert ran[0] == ran[1] != ran[2]
@@ -177,7 +185,7 @@ def test_a_temperature_is_absolute_unless_it_is_relative():
     taken = {}
     for relative in (False, True):
         for scale in (1.0, 100.0):
-            evaluator = Ledger(lambda steps, sample, scale=scale: scale * rule(steps, sample))
+            evaluator = Counted(lambda steps, sample, scale=scale: scale * rule(steps, sample))
             solution = solve(
                 SimulatedAnnealing(relative=relative, temperature=(1.0, 0.1)), evaluator, budget=4
             )
@@ -193,13 +201,13 @@ def test_a_cold_annealing_never_climbs_a_hill():
         values.append(far_from((0, 5, 7))(steps, sample))
         return values[-1]
 
-    solution = solve(SimulatedAnnealing(temperature=(1e-9, 1e-9)), Ledger(rule))
+    solution = solve(SimulatedAnnealing(temperature=(1e-9, 1e-9)), Counted(rule))
     assert solution.schedule.computed == (0, 5, 7)
-    assert solution.stats["annealed"] == pytest.approx(0.01)
+    assert solution.stats["before_climb"] == pytest.approx(0.01)
 
 
 def test_annealing_squares_only_the_default_objective():
-    uniform = ScheduleProblem(8, 8, evaluator=Ledger(lambda steps, sample: 2.0 + sample))
+    uniform = ScheduleProblem(8, 8, evaluator=Counted(lambda steps, sample: 2.0 + sample))
     assert SimulatedAnnealing().solve(uniform).objective == pytest.approx((4 + 9) / 2)
     assert SimulatedAnnealing(objective="latent-l1").solve(uniform).objective == pytest.approx(2.5)
 
@@ -210,7 +218,7 @@ def test_one_bad_sample_does_not_steer_a_refinement():
         return (0.1 if better else 1.0) if sample < 2 else (4.0 if better else 1.0)
 
     start = Schedule(num_steps=8, computed=(0, 4))
-    solution = solve(Refine(), Ledger(rule, num_samples=3), budget=2, reference=start)
+    solution = solve(Refine(), Counted(rule, num_samples=3), budget=2, reference=start)
     assert solution.schedule.computed == (0, 5)
     assert solution.stats["accepted"]
 
@@ -228,7 +236,7 @@ def test_weights_that_no_move_and_no_fit_beats_are_kept():
 
 
 def test_a_reference_of_another_budget_gives_its_warp():
-    evaluator = Ledger(rugged(0))
+    evaluator = Counted(rugged(0))
     reference = Schedule(num_steps=8, computed=(0, 1, 2, 3))
     solve(Refine(max_trials=1), evaluator, budget=2, reference=reference)
     assert evaluator.runs[0][0].computed == (0, 2)
@@ -248,7 +256,6 @@ def test_a_reference_of_another_budget_gives_its_warp():
             lambda: Refine(max_nfe=0),
             "Refine.max_nfe must be at least 1, or None for no limit, got 0",
         ),
-        (lambda: Refine(reach=0), "Refine.reach must be at least 1, got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(make, message):
@@ -263,9 +270,4 @@ def test_what_does_not_fit_the_problem_is_refused(search):
     with pytest.raises(OtcacheError, match="one of latent-rmse, latent-l1, got 'lpips'"):
         solve(search(objective="lpips"), SAMPLER.evaluator())
     with pytest.raises(OtcacheError, match="ended in NaN or infinity: try float32"):
-        solve(search(max_trials=3), Ledger(lambda steps, sample: np.nan))
-    start = Schedule(num_steps=8, computed=(0, 1))
-    with pytest.raises(
-        OtcacheError, match=r"SimulatedAnnealing.start must be 3 of 8 steps, got '2 of 8'"
-    ):
-        solve(SimulatedAnnealing(start=start), SAMPLER.evaluator())
+        solve(search(max_trials=3), Counted(lambda steps, sample: np.nan))

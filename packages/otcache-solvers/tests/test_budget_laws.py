@@ -40,7 +40,7 @@ def objectives(solver, costs):
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
 @given(costs=monotone_costs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_with_monotone_costs_no_objective_rises_with_the_budget(solver, costs):
     values = objectives(solver, costs)
     for fewer, more in itertools.pairwise(values):

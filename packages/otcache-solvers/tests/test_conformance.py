@@ -12,6 +12,7 @@ from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.plugins import Registry
 from otcache_core.testing import CostModelConformance, SolverConformance
 from otcache_solvers import plugin
+from otcache_solvers.transport.sinkhorn import EpsilonSchedule
 from otcache_solvers.transport.unbalanced import KullbackLeibler
 from otcache_solvers.vector_sum.branch_and_bound import BranchAndBound
 from otcache_solvers.vector_sum.search import Beam, Enumeration, PathSearch
@@ -75,7 +76,9 @@ class TestUnbalancedOnTrajectory(SolverConformance):
 
 class TestUnbalancedSoft(SolverConformance):
     def make_solver(self):
-        return create("solvers", "unbalanced", penalty=KullbackLeibler())
+        return create(
+            "solvers", "unbalanced", penalty=KullbackLeibler(epsilon=EpsilonSchedule(end=0.02))
+        )
 
 
 class TestStateDP(SolverConformance):
@@ -149,18 +152,6 @@ class TestSecondOrderFitted(SolverConformance):
 class TestAnchorSearch(SolverConformance):
     def make_solver(self):
         return create("solvers", "anchor-search", max_trials=6, climb_trials=4)
-
-
-class TestAnchorSearchGapsPruned(SolverConformance):
-    def make_solver(self):
-        settings = {"max_trials": 6, "climb_trials": 4, "space": "gaps", "prune": True}
-        return create("solvers", "anchor-search", **settings)
-
-
-class TestAnchorSearchIntegersStrength(SolverConformance):
-    def make_solver(self):
-        settings = {"max_trials": 6, "climb_trials": 4, "space": "integers"}
-        return create("solvers", "anchor-search", **settings, fit=False, strength=True)
 
 
 class TestAnnealing(SolverConformance):

@@ -126,7 +126,7 @@ def test_costs_that_are_not_of_one_kind_do_not_merge():
         local.merge(outcome)
     with pytest.raises(OtcacheError, match=r"num_steps must be 7, as the other shard's, got 3"):
         local.merge(Local().sample_costs(ToySampler(num_steps=3).trajectories()))
-    with pytest.raises(OtcacheError, match="leave out the same spans"):
+    with pytest.raises(OtcacheError, match="omit the same spans"):
         outcome.merge(by_rollouts(Outcome(span_cap=3), [0]))
 
 
@@ -195,7 +195,7 @@ def test_shards_merge_to_the_same_bits_in_any_order():
 
 def test_grams_of_different_runs_do_not_merge():
     small = Gram.of(ToySampler(num_steps=3).trajectories())
-    with pytest.raises(OtcacheError, match="num_steps must be 7, got 3"):
+    with pytest.raises(OtcacheError, match=r"Gram\.num_steps must be 7, as the other shard's, got 3"):
         Gram.of(SAMPLER.trajectories()).merge(small)
     mixed = [*SAMPLER.trajectories(), *ToySampler(num_steps=3).trajectories()]
     with pytest.raises(OtcacheError, match="one and the same"):

@@ -51,9 +51,9 @@ def test_a_limit_that_stopped_a_solver_is_one_it_has(solver, raised):
 
 @pytest.mark.remedy("A step may cost {} evaluations. Raise `max_nfe` ({}) to that", value=True)
 def test_gauss_newton_names_the_allowance_that_is_enough():
-    price = GaussNewton(max_nfe=1).solve(PROBLEM).stats["price"]
-    assert GaussNewton(max_nfe=price).solve(PROBLEM).result is Result.FOUND
-    assert GaussNewton(max_nfe=price - 1).solve(PROBLEM).result is Result.BUDGET_SPENT
+    cost = GaussNewton(max_nfe=1).solve(PROBLEM).stats["cost"]
+    assert GaussNewton(max_nfe=cost).solve(PROBLEM).result is Result.FOUND
+    assert GaussNewton(max_nfe=cost - 1).solve(PROBLEM).result is Result.BUDGET_SPENT
 
 
 def test_the_result_itself_names_no_limit():

@@ -6,7 +6,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from otcache_solvers.costs.propagation.none import NoPropagation
 
 from otcache_core import Trajectory
 from otcache_core.identification import euler_residual, identify
@@ -14,13 +13,22 @@ from otcache_core.storage.recordings import SLAB, StepsOnDisk, inner_products
 from otcache_solvers.costs.displacement import Displacement, Local
 from otcache_solvers.costs.gram import Gram, GramCosts
 from otcache_solvers.costs.mean_velocity import MeanVelocity
+from otcache_solvers.costs.propagation import Propagation
+
+
+class Unpropagated(Propagation):
+    description = "none"
+
+    def grams(self, deviations, evaluator):
+        return deviations.local, 0
+
 
 N, LONG = 4, 9 * SLAB + 5
 READERS = {
     "local": lambda run: Local().measure([run]).costs,
     "mean-velocity": lambda run: MeanVelocity().measure([run]).costs,
     "gram": lambda run: GramCosts().measure([run]).costs,
-    "displacement": lambda run: Displacement(NoPropagation()).measure([run]).costs,
+    "displacement": lambda run: Displacement(Unpropagated()).measure([run]).costs,
     "Gram, for forecast costs and H": lambda run: Gram.of([run]).matrix,
     "inner products": lambda run: inner_products(run.states),
     "Euler residual": lambda run: euler_residual([run]),

@@ -38,7 +38,7 @@ def warp(schedule, u):
 
 
 @given(endpoint_pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_no_schedule_is_nearer_to_the_interpolated_warp(ends):
     anchor, reference = ends
     n = anchor.num_steps
@@ -57,7 +57,7 @@ def test_no_schedule_is_nearer_to_the_interpolated_warp(ends):
 
 
 @given(endpoint_pairs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_endpoints_come_back_as_they_are_and_the_extremes_are_forced(ends):
     anchor, reference = ends
     n = anchor.num_steps

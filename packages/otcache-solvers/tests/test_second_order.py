@@ -56,7 +56,7 @@ def gram_of(v):
 
 
 @given(st.integers(1, 7), st.integers(0, 10_000), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_it_equals_the_best_of_all_schedules(n, seed, weighted):
     v, grid, gains = random_run(n, seed)
     problem = problem_of(v, grid, n, gains if weighted else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def _monotone(a: Schedule, b: Schedule) -> np.ndarray:
 
 
 @given(ends(), st.sampled_from([1.5, 2.0, 3.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_for_a_strictly_convex_cost_the_program_gives_the_quantile_coupling(pair, power):
     cost = between(_distances(power), *pair)
     pi = NetworkSimplex()(*_uniform(*pair), cost)
@@ -63,7 +64,7 @@ def test_for_a_strictly_convex_cost_the_program_gives_the_quantile_coupling(pair
 
 
 @given(ends())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_for_a_merely_convex_cost_it_gives_the_same_value(pair):
     cost = between(_distances(1.0), *pair)
     pi = NetworkSimplex()(*_uniform(*pair), cost)
@@ -71,7 +72,7 @@ def test_for_a_merely_convex_cost_it_gives_the_same_value(pair):
 
 
 @given(ends(), st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_two_programs_agree_on_any_cost(pair, seed):
     raw = np.random.default_rng(seed).random((N, N))
     cost = between(raw - np.diag(np.diagonal(raw)), *pair)
@@ -80,7 +81,7 @@ def test_two_programs_agree_on_any_cost(pair, seed):
 
 
 @given(ends(), st.integers(1, N))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_with_the_squared_distance_it_is_the_quantile_solver(pair, budget):
     problem = ScheduleProblem(N, budget, anchor=pair[0], reference=pair[1])
     exact = ExactLP().solve(problem)
@@ -90,14 +91,18 @@ def test_with_the_squared_distance_it_is_the_quantile_solver(pair, budget):
     assert exact.schedule.budget == budget
 
 
-@given(ends(), st.integers(0, 1000), st.sampled_from([ExactLP, Sinkhorn]))
-@settings(max_examples=25, deadline=None)
+@given(
+    ends(),
+    st.integers(0, 1000),
+    st.sampled_from([ExactLP(), Sinkhorn(epsilon=EpsilonSchedule(end=0.05))]),
+)
+@settings(max_examples=12, deadline=None)
 def test_anchor_and_reference_come_back_whatever_the_cost(pair, seed, solver):
     raw = np.random.default_rng(seed).random((N, N))
     cost = raw - np.diag(np.diagonal(raw))
     for end in pair:
         problem = ScheduleProblem(N, end.budget, anchor=pair[0], reference=pair[1])
-        assert solver(cost=cost).solve(problem).schedule == end
+        assert replace(solver, cost=cost).solve(problem).schedule == end
 
 
 def test_sinkhorn_tends_to_the_linear_program_as_epsilon_falls():
@@ -148,7 +153,7 @@ def test_steps_are_squared_distances_of_indices():
 
 
 @given(ends(), st.floats(0.3, 3.0), st.sampled_from([1.0, -1.0, 1000.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_noise_is_the_squared_difference_of_levels_whatever_their_unit(pair, power, unit):
     s = np.linspace(1.0, 0.0, N + 1) ** power
     cost, other = (
@@ -174,7 +179,7 @@ def test_trajectory_is_the_distance_of_outputs(dim):
 
 
 @given(ends(), st.integers(1, N))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_on_an_even_grid_noise_is_step_and_so_are_outputs_that_follow_it(pair, budget):
     s = np.linspace(1.0, 0.0, N + 1)
     outputs = np.outer(s[:-1], [2.0, -1.0])
@@ -231,6 +236,6 @@ def test_a_program_that_cannot_converge_is_an_error():
 @pytest.mark.parametrize(
     "bad", [{"start": 0.1, "end": 1.0}, {"end": 0.0}, {"factor": 1.0}, {"factor": 0.0}]
 )
-def test_bad_annealing(bad):
+def test_bad_epsilon_schedules(bad):
     with pytest.raises(OtcacheError, match="EpsilonSchedule"):
         EpsilonSchedule(**bad)

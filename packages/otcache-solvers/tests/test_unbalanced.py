@@ -57,7 +57,7 @@ def test_with_a_large_total_variation_penalty_the_smaller_mass_is_moved(pair, co
 
 
 @given(ends(), ground(), st.floats(0.01, 0.5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_total_variation_is_optimal_among_all_partial_plans(pair, cost, weight):
     """min <C - 2 rho, pi> under row and column sums of at most one, as a plain linear program."""
     from scipy.optimize import linprog
@@ -95,7 +95,7 @@ def test_with_kl_the_transported_mass_tends_to_the_geometric_mean(budgets):
 
 
 @given(ends(equal=True))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_for_equal_masses_both_tend_to_balanced_transport_as_the_penalty_grows(pair):
     costs = between(ground_cost("step", ScheduleProblem(N, 1)), *pair)
     balanced = float((NetworkSimplex()(*_units(pair), costs) * costs).sum())
@@ -150,7 +150,7 @@ def test_the_fall_of_epsilon_leads_to_the_problem_without_entropy(weight):
 
 
 @given(ends(), ground(), st.sampled_from([TotalVariation(), KullbackLeibler(0.3)]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_anchor_and_reference_come_back_whatever_the_cost(pair, cost, penalty):
     for end, lam in zip(pair, (0.0, 1.0), strict=True):
         solution = _solve(pair, end.budget, cost=cost, penalty=penalty)
@@ -160,7 +160,7 @@ def test_anchor_and_reference_come_back_whatever_the_cost(pair, cost, penalty):
 
 
 @given(ends(), st.integers(1, N))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_budget_gets_its_steps_and_lam_is_linear_in_it(pair, budget):
     solution = _solve(pair, budget)
     assert solution.schedule.budget == budget

@@ -80,7 +80,7 @@ SEARCHES = (
 
 
 @given(cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_search_against_all_schedules(case):
     measured, D, budget, tolerance = case
     best = brute(D, measured, budget)
@@ -103,7 +103,7 @@ def test_every_search_against_all_schedules(case):
 
 
 @given(cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_short_vectors_bound_the_objective_from_below_by_no_more_than_they_say(case):
     measured, D, budget, tolerance = case
     spans = SpanVectors.of(measured, tolerance)
