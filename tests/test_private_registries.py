@@ -38,7 +38,7 @@ class Offers:
     """Offers a forecaster of core's under the name ``mine``."""
 
     def __init__(self, rule: str) -> None:
-        self._info = Info("mine", f"otcache_core.forecasters.{rule}:{rule.title()}")
+        self._info = Info("mine", f"otcache_core.forecasters.extrapolation:{rule.title()}")
 
     @hookimpl
     def otcache_provide_forecasters(self) -> list[Info]:

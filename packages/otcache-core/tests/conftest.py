@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from threading import Lock
 
 import hypothesis
+import msgspec
 import numpy as np
 import pytest
 
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung
+from otcache_core.plugins import census
+from otcache_core.plugins.discovery import Point
+from otcache_core.plugins.reading import read
 
 sys.path.insert(0, str(Path(__file__).parent))
-hypothesis.settings.register_profile("otcache-core", deadline=None)  # shared machines are slow
+#: Without a deadline, since shared machines are slow; ``OTCACHE_EXAMPLES=100`` draws more examples.
+hypothesis.settings.register_profile(
+    "otcache-core", deadline=None, max_examples=int(os.environ.get("OTCACHE_EXAMPLES", "20"))
+)
 hypothesis.settings.load_profile("otcache-core")
 
 FLUX = (0, 1, 3, 7, 14, 21, 28, 35, 42, 49)
@@ -100,3 +111,18 @@ def spoil(policy_file: Path) -> Callable[[str, str], Path]:
         return policy_file
 
     return replace
+
+
+@pytest.fixture
+def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read hook modules in this process and forget them, which is faster than in children."""
+    lock = Lock()
+
+    def read_point(point: Point, targets: bool, *given: object) -> census.Reading:
+        with lock, io.StringIO() as output:
+            with redirect_stdout(output), redirect_stderr(output):
+                found = read(point.name, point.module, point.distribution, targets=targets)
+            sys.modules.pop(point.module, None)
+            return msgspec.structs.replace(found, version=point.version, printed=output.getvalue())
+
+    monkeypatch.setattr(census, "_read", read_point)

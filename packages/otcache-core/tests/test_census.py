@@ -82,7 +82,9 @@ def imported() -> list[str]:
     return [name for name in sys.modules if name.endswith("_plugin") and "." not in name]
 
 
-def test_who_asks_for_a_foreign_plugin_imports_that_one_alone(install: Install) -> None:
+def test_who_asks_for_a_foreign_plugin_imports_that_one_alone(
+    install: Install, read_here: None
+) -> None:
     install("mine", source("forecasters", "slow-taylor", TAYLOR, order=3))
     install("other", source("forecasters", "other", TAYLOR))
     registry = Registry()
@@ -114,7 +116,7 @@ class Local:
 
 
 @pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
-def test_a_name_offered_twice_hurts_only_who_asks_for_it(install: Install) -> None:
+def test_a_name_offered_twice_hurts_only_who_asks_for_it(install: Install, read_here: None) -> None:
     install("shadow", source("solvers", "uniform", "otcache_core.solvers:BruteForce"))
     install("one", source("solvers", "mine", UNIFORM))
     install("two", source("solvers", "mine", UNIFORM))
@@ -133,7 +135,7 @@ def test_a_name_offered_twice_hurts_only_who_asks_for_it(install: Install) -> No
     assert type(registry.create("solvers", "otcache-core/uniform")).__name__ == "Uniform"
 
 
-def test_candidates_come_to_foreign_ones_last(install: Install) -> None:
+def test_candidates_come_to_foreign_ones_last(install: Install, read_here: None) -> None:
     install("mine", source("solvers", "a-first", UNIFORM))
     registry = Registry()
     known = len(registry.known("solvers"))
@@ -224,7 +226,7 @@ def test_a_module_has_so_long_and_no_longer(install: Install) -> None:
     assert [f.what for f in reading.findings] == ["it took longer than 0.5 s to import"]
 
 
-def test_targets_are_imported_on_demand(install: Install) -> None:
+def test_targets_are_imported_on_demand(install: Install, read_here: None) -> None:
     install("gone", source("solvers", "gone", "gone_plugin:Nothing"))
     install("wrong", source("solvers", "wrong", TAYLOR))
     install("old", source("solvers", "old", UNIFORM).replace("api=2", "api=1"))
@@ -249,14 +251,14 @@ def test_targets_are_imported_on_demand(install: Install) -> None:
 
 
 @pytest.mark.remedy("its entry_points.txt cannot be read: install it again.")
-def test_a_damaged_distribution_costs_itself(install: Install) -> None:
+def test_a_damaged_distribution_costs_itself(install: Install, read_here: None) -> None:
     install("mine", source("solvers", "mine", UNIFORM))
     install("damaged", source("solvers", "other", UNIFORM))
     written = Path(sys.path[0]) / "damaged-1.0.dist-info" / "entry_points.txt"
     good = written.read_text()
     written.write_text("[otcache]\nno value here\n")
     registry = Registry()
-    with pytest.warns(PluginWarning, match="'damaged' was left out: .*cannot be read"):
+    with pytest.warns(PluginWarning, match="'damaged' was omitted: .*cannot be read"):
         listed = [offer.distribution for offer in registry.infos("solvers")]
     assert "mine" in listed
     written.write_text(good)  # as installing it again does

@@ -1,4 +1,4 @@
-"""Pictures and clips under metrics of pictures and of clips."""
+"""Images and videos under metrics of images and of videos."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Worst(QualityMetric):
 class LastFrame(VideoMetric):
     name, higher_is_better = "last-frame", False
 
-    def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        return np.abs(clips - reference)[:, -1].mean(axis=(1, 2, 3))
+    def __call__(self, videos: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        return np.abs(videos - reference)[:, -1].mean(axis=(1, 2, 3))
 
 
 def pair() -> tuple[np.ndarray, np.ndarray]:
-    """Two clips of three frames: of the first, frame f is off by (0.1, 0.2, 0.5)[f] everywhere."""
+    """Two videos of three frames: of the first, frame f is off by (0.1, 0.2, 0.5)[f] everywhere."""
     full = np.full((2, 3, 4, 6, 3), 0.25)
     made = full.copy()
     made[0] += np.array([0.1, 0.2, 0.5])[:, None, None, None]
@@ -60,18 +60,18 @@ def test_single_frames() -> None:
         np.testing.assert_allclose(per_frame(metric, *pair()), wanted, atol=1e-12)
 
 
-def test_a_metric_of_clips_gets_whole_clips() -> None:
+def test_a_metric_of_videos_gets_whole_videos() -> None:
     np.testing.assert_allclose(metric_values(LastFrame(), *pair()), [0.5, 0.3], rtol=1e-12)
 
 
-def test_pictures_are_compared_as_ever() -> None:
-    made, full = (clips[:, 2] for clips in pair())
+def test_images_are_compared_as_ever() -> None:
+    made, full = (videos[:, 2] for videos in pair())
     for metric in (Rmse(), Worst()):
         np.testing.assert_array_equal(metric_values(metric, made, full), metric(made, full))
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
-def test_the_mean_square_of_a_clip_is_the_mean_of_its_frames(
+def test_the_mean_square_of_a_video_is_the_mean_of_its_frames(
     n: int, frames: int, seed: int
 ) -> None:
     made, full = np.random.default_rng(seed).random((2, n, frames, 3, 2, 3))
@@ -92,11 +92,11 @@ def test_the_order_of_frames_does_not_matter_if_both_have_it(
         )
 
 
-def test_a_metric_of_clips_refuses_pictures() -> None:
-    made, full = (clips[:, 0] for clips in pair())
-    with pytest.raises(OtcacheError, match=r"last-frame: what is compared must be clips.*pictures"):
+def test_a_metric_of_videos_refuses_images() -> None:
+    made, full = (videos[:, 0] for videos in pair())
+    with pytest.raises(OtcacheError, match=r"last-frame: what is compared must be videos.*images"):
         metric_values(LastFrame(), made, full)
-    with pytest.raises(OtcacheError, match="must be clips"):
+    with pytest.raises(OtcacheError, match="must be videos"):
         per_frame(Rmse(), made, full)
 
 
@@ -104,7 +104,7 @@ def test_a_metric_of_clips_refuses_pictures() -> None:
 def test_other_shapes_are_refused(metric: QualityMetric | VideoMetric) -> None:
     made, full = pair()
     for other in (made[:, :2], made[:1], made[:, :, :2]):
-        with pytest.raises(OtcacheError, match="shape of the clips must be that of the full run"):
+        with pytest.raises(OtcacheError, match="shape of the videos must be that of the full run"):
             metric_values(metric, other, full)
-    with pytest.raises(OtcacheError, match="must be clips"):
+    with pytest.raises(OtcacheError, match="must be videos"):
         metric_values(metric, made[:, 0], full)

@@ -133,5 +133,5 @@ def test_the_registry_takes_every_kind_of_metric(metric: type[Metric]) -> None:
 
 def test_each_kind_says_what_it_takes() -> None:
     kinds = (QualityMetric, VideoMetric, PromptMetric, SetMetric)
-    assert [kind.takes for kind in kinds] == ["pairs", "clips", "prompts", "set"]
+    assert [kind.takes for kind in kinds] == ["pairs", "videos", "prompts", "set"]
     assert Metric.needs == ""

@@ -11,8 +11,8 @@ import pytest
 
 from otcache_core.errors import FileError, OtcacheError
 from otcache_core.storage.recordings import (
+    RecordedSteps,
     RecordingStorage,
-    Steps,
     StepsInMemory,
     StepsOnDisk,
     check_space,
@@ -26,7 +26,7 @@ from otcache_core.trajectory import Trajectory
 ROWS = np.random.default_rng(0).standard_normal((4, 3, 7)).astype(np.float32)
 
 
-def _filled(steps: Steps) -> Steps:
+def _filled(steps: RecordedSteps) -> RecordedSteps:
     for row in ROWS:
         steps.append(row)
     return steps

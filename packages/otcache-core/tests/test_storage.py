@@ -17,17 +17,17 @@ from otcache_core.contracts import CacheStorage, RunReport
     [
         (
             {"dtype": "int8"},
-            "CacheStorage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got 'int8': leave dtype out to "
+            "CacheStorage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got 'int8': omit dtype to "
             "keep outputs as they are.",
         ),
         (
             {"device": "cuda"},
-            "CacheStorage.device must be None or one of 'cpu', got 'cuda': leave device out to keep outputs as "
-            "they are.",
+            "CacheStorage.device must be None or one of 'cpu', got 'cuda': omit device to keep outputs "
+            "as they are.",
         ),
         (
             {"dtype": ""},
-            "CacheStorage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got '': leave dtype out",
+            "CacheStorage.dtype must be None or one of 'fp32', 'bf16', 'fp16', got '': omit dtype",
         ),
         ({"dtype": ["bf16"]}, "CacheStorage.dtype must be None"),
     ],

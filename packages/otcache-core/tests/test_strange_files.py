@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from otcache_core import FileError, Policy, Schedule, ScheduleError, ScheduleTable, files
+from otcache_core import FileError, Policy, Schedule, ScheduleError, ScheduleTable
 from otcache_core.calibration import Calibration
 from otcache_core.errors import expected
+from otcache_core.storage import files
 from otcache_core.storage.array_files import load_arrays, map_arrays, save_arrays
 from otcache_core.storage.files import read_bytes, write_bytes
 from otcache_core.storage.json_files import (
@@ -184,7 +185,7 @@ STRANGE = [
     ('{"a": NaN}', "field 'a' must be a finite number, got nan"),
     ('{"a": 1e999}', "field 'a' must be a finite number, got inf"),
     ("[" * 100 + "]" * 100, "must be at most 64 levels deep"),
-    ('{"a":' * 10**5 + "1" + "}" * 10**5, "lists and objects lie too deep in each other"),
+    ('{"a":' * 10**5 + "1" + "}" * 10**5, "lists and objects are nested too deeply"),
     ('{"a": 1, "b": 2, "a": 3}', "field 'a' is given twice"),
     ("", "got 0 bytes"),
     ("\x00" * 100, "truncated or not JSON"),

@@ -40,7 +40,7 @@ def test_pictures_are_those_of_a_plain_run_and_nothing_remains() -> None:
     before = set(vars(pipe.vae))
     for flops in (False, True):
         found = probe.measure(pipe, request(2, 3), flops=flops)
-        np.testing.assert_array_equal(found.pictures, plain)
+        np.testing.assert_array_equal(found.images, plain)
         assert found.states is not None
         assert len(found.states) == 3
         assert (found.flops is None) == (found.peak_bytes is None) == (not flops)
@@ -54,7 +54,7 @@ def test_states_decode_to_the_pictures() -> None:
     with torch.no_grad():
         decoded = pipe.vae.decode(torch.from_numpy(found.states), return_dict=False)[0]
     pictures = pipe.image_processor.postprocess(decoded, output_type="np")
-    np.testing.assert_array_equal(pictures, found.pictures)
+    np.testing.assert_array_equal(pictures, found.images)
 
 
 def test_decoding_is_not_counted() -> None:

@@ -48,7 +48,7 @@ class FlowProbe(FeatureProbe):
 
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
         """Return images."""
-        return self.measure(target, request).pictures
+        return self.measure(target, request).images
 
     def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
         """Count the denoiser's calls too; comparisons see by that what an accelerated run cost."""

@@ -130,6 +130,7 @@ class CopyMethod:
         self.host, self._method, self._around = host, method, around
 
     def __call__(self, given: Any) -> Any:
+        """Copy what the guard returns."""
         return self._around(given)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

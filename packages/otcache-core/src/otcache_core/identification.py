@@ -38,8 +38,7 @@ _TINY = float(np.finfo(float).tiny)
 
 
 def euler_residual(trajectories: Sequence[Trajectory]) -> float:
-    r"""Measure how far the sampler is from a one-step Euler rule (docs/theory.md, section 4), beyond
-    rounding.
+    r"""Measure how far the sampler is from a one-step Euler rule (docs/theory.md, 4), beyond rounding.
 
     .. math:: \max_i \frac{\max(0, \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \|
         - 4 \epsilon \| x_{i+1} \|)}{\| x_{i+1} - x_i \|}
@@ -324,7 +323,7 @@ class StepFit:
         return any(end > 10 * noise for end, noise in zip(ends, self._noise, strict=True))
 
     def explained(self, order: int, largest: int, limit: float) -> bool:
-        """Return whether this order leaves no more than rounding, nor more than the largest one and chance."""
+        """Return whether this order leaves at most rounding, and no more than the largest and chance."""
         fit, best = self.fit(order), self.fit(largest)
         chance = 1.02 + 20 / max(1, self.numbers - len(best.coefficients))
         return fit.excess <= limit and fit.left**2 <= chance * best.left**2 + self._floor**2

@@ -75,12 +75,8 @@ class LoopRun:
         self._checks: Callable[[], None] = _nothing
 
     @property
-    def observed(self) -> bool:
-        """Whether this call is observed."""
-        return self._listener is not None
-
-    @property
-    def _listener(self) -> LoopObserver | None:
+    def listener(self) -> LoopObserver | None:
+        """The observer of this call, while it is that of the loop."""
         return self._first if self._first is self._observer() else None
 
     def begin(self) -> None:
@@ -103,7 +99,7 @@ class LoopRun:
 
     def end(self, result: Any) -> None:
         """Report to the observer that the sampler returned ``result``."""
-        listener = self._listener
+        listener = self.listener
         if listener is None:
             return
         try:
@@ -115,7 +111,7 @@ class LoopRun:
 
     def fail(self) -> None:
         """Report to the observer that the sampler raised, or was left."""
-        listener = self._listener
+        listener = self.listener
         if listener is not None:
             listener.loop_fails()
 
@@ -143,7 +139,7 @@ def in_steps(run: LoopRun, made: Any, begun: bool) -> Any:
         return _followed(run, made, begin, keeps_last=True)
     if inspect.isasyncgen(made):
         return _streamed(run, made, begin)
-    if inspect.iscoroutine(made) or (inspect.isawaitable(made) and run.observed):
+    if inspect.iscoroutine(made) or (inspect.isawaitable(made) and run.listener is not None):
         return _awaited(run, made, begin)
     return None
 

@@ -50,7 +50,7 @@ def integer(
     """
     wanted = _range("an integer", low, high)
     try:
-        number = None if _is_truth(value) else int(operator.index(value))  # type: ignore[arg-type]  # checked
+        number = None if is_truth(value) else int(operator.index(value))  # type: ignore[arg-type]  # checked
     except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
         number = None
     if number is None:
@@ -138,7 +138,8 @@ def _range(what: str, low: int | None, high: int | None) -> str:
     return what if high is None else f"{what} of at most {high}"
 
 
-def _is_truth(value: object) -> bool:
+def is_truth(value: object) -> bool:
+    """Return whether a value is a boolean of Python, NumPy or torch."""
     return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
 
 
@@ -150,7 +151,7 @@ def _is_complex(value: object) -> bool:
 def _whole(value: Any, low: int | None, high: int | None) -> str:
     """Return the advice to write a float as the integer that it is; "" if that is no valid value."""
     try:
-        number = math.nan if _is_truth(value) or bool(getattr(value, "ndim", 0)) else _real(value)
+        number = math.nan if is_truth(value) or bool(getattr(value, "ndim", 0)) else _real(value)
     except _REFUSALS:
         return ""
     inside = (low is None or number >= low) and (high is None or number <= high)

@@ -185,7 +185,7 @@ def _digested(array: np.ndarray[Any, Any]) -> Sequence[Any]:
 
 
 def _name(value: object) -> str:
-    """Return the name of an object that holds no data, without its address, which changes with the process."""
+    """Return the name of an object without data; not its address, which changes with the process."""
     named: Any = value if hasattr(value, "__qualname__") else type(value)
     name = f"{named.__module__}.{named.__qualname__}"
     text = repr(value)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from otcache_core.errors import ScheduleError, expected
-from otcache_core.numbers import integer, reals
+from otcache_core.numbers import integer, is_truth, reals
 from otcache_core.storage.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-schedule", 1
@@ -270,13 +270,9 @@ def _no_truth(number: int) -> int:
 
 def _no_mask(steps: Iterable[int]) -> tuple[int, ...]:
     row = tuple(steps)
-    if set(map(type, row)) != {int} and any(map(_is_truth, row)):
+    if set(map(type, row)) != {int} and any(map(is_truth, row)):
         raise TypeError("computed are truth values: Schedule.from_mask(...) takes a mask")
     return row
-
-
-def _is_truth(number: object) -> bool:
-    return isinstance(number, bool) or "bool" in str(getattr(number, "dtype", ""))
 
 
 def _rows(weights: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:

@@ -1,4 +1,4 @@
-"""The contracts between the parts of otcache: four kinds, the small ones, the Evaluator."""
+"""Contracts of plugins, in the order of their use: execution, evaluator, planning, comparison."""
 
 from otcache_core.contracts.comparison import (
     Baseline,

@@ -1,4 +1,4 @@
-"""The Evaluator: how solvers and fits reach the pipeline without seeing a tensor."""
+"""Contract of an evaluator, by which solvers and fits run the pipeline without seeing a tensor."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Evaluation:
         nfe: denoiser evaluations spent, in samples times computed steps.
         grams: <e_a, e_b> of the final-latent errors of schedules a and b on each sample, mean over
             elements; shape (samples, schedules, schedules). Kept per sample, so that a fit may
-            weigh samples or leave some out without running anything again.
-        ran: ran[a][n], schedule a with the weights that sample n ran with: under cross-validation those
-            of the other samples; empty where they are not kept.
+            weigh or omit samples without running anything again.
+        ran: ran[a][n], schedule a with the weights that sample n ran with, which under cross-validation are
+            fitted on the other samples; may be empty.
     """
 
     schedules: tuple[Schedule, ...]
@@ -44,7 +44,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """How far the states of accelerated runs are from the full run's, all along the way.
+    """How far the states of accelerated runs are from the full run's, at every step.
 
     Args:
         errors: root mean square over elements of x_i(accelerated) - x_i(full), i = 0 .. N,
@@ -60,7 +60,7 @@ class Evaluator(ABC):
     """Runs schedules on the calibration samples and measures their true error.
 
     Laws: the all-compute schedule has error 0 on every sample; the same call gives the same numbers;
-    recorded outputs replayed through the target's own sampler pass the recorded states; the error of a
+    recorded outputs replayed through the target's own sampler give the recorded states; the error of a
     schedule is that of a real accelerated run, with a fit that of a run with the weights each sample
     ran with (:class:`otcache_core.testing.EvaluatorConformance`).
     """
@@ -98,7 +98,7 @@ class Evaluator(ABC):
             fit: fit the forecast weights of each schedule in closed loop while it runs
                 (memory as the implementation states), and return them in ``Evaluation.schedules``.
                 An implementation may then run each sample with weights fitted on the others, so
-                that ``errors`` are cross-validated; it says so.
+                that ``errors`` are cross-validated; it documents that.
         """
 
     @property

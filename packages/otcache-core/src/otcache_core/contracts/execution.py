@@ -1,4 +1,4 @@
-"""Contracts of runs: executors skip steps, probes record full runs."""
+"""Contracts of runs: probes record full ones, executors skip steps."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class FromRegistry:
-    """A plugin that may look up other plugins, of the names that schedules and jobs hold.
+    """A plugin that looks up other plugins by the names in schedules and jobs.
 
-    Law: it finds them in :attr:`registry` and nowhere else, so that two registries in one process do not
-    see each other's. Probes, executors and baselines are of this kind.
+    Law: it looks in :attr:`registry` and nowhere else, so that two registries in one process do not mix.
+    Probes, executors and baselines are of this kind.
     """
 
     _otcache_registry: Registry | None = None
@@ -36,7 +36,7 @@ class FromRegistry:
     def registry(self) -> Registry:
         """The registry that created this plugin, known inside ``__init__`` too.
 
-        Of an object that was made by hand it is that of the installed plugins.
+        For an object that was made without one it is that of the installed plugins.
         """
         if self._otcache_registry is not None:
             return self._otcache_registry
@@ -46,7 +46,7 @@ class FromRegistry:
 
     @classmethod
     def made_by(cls, registry: Registry, /, *args: Any, **kwargs: Any) -> Self:
-        """Make one as the class itself would, with its registry; ``Registry.create`` calls this."""
+        """Make an instance that knows its registry; ``Registry.create`` calls this."""
         plain: Any = cls
         made = plain.__new__(cls, *args, **kwargs)
         object.__setattr__(made, "_otcache_registry", registry)  # it may be a frozen dataclass
@@ -62,21 +62,20 @@ DEVICES = ("cpu",)
 
 @dataclass(frozen=True)
 class CacheStorage:
-    """In how many bits, and where, outputs are kept until a forecast reads them.
+    """The type and the device of cached outputs.
 
-    What the sampler gets at a computed step is the denoiser's very output in any case. Forecasts are
+    The sampler gets the denoiser's own output at a computed step in any case. Forecasts are
     summed in float32 and cast once to the output's own type, so with p bits of significand
 
-        |forecast - forecast of outputs kept as they are| <= sum_r |A_{t,r}| 2^-p |v_{k_r}|
+        |forecast - forecast of unconverted outputs| <= sum_r |A_{t,r}| 2^-p |v_{k_r}|
 
     up to the rounding of that sum: p = 8 for bf16, 11 for fp16, 24 for fp32, and for fp16 plus 2^-25 where
     |v| is under its normal range.
 
     Args:
-        dtype: ``bf16``, ``fp16`` or ``fp32`` for floating-point tensors that are wider; narrower ones,
-            and whatever else there is in an output, keep their type. None: all do.
-        device: ``cpu`` for host memory, pinned where the outputs are on a CUDA device; None: where they
-            are.
+        dtype: ``bf16``, ``fp16`` or ``fp32`` for floating-point tensors that are wider; narrower ones and
+            other types are not converted. None: nothing is.
+        device: ``cpu`` for host memory, pinned if the outputs are on a CUDA device; None: the outputs' own.
 
     Raises:
         OtcacheError: if a name is none of these.
@@ -93,11 +92,11 @@ class CacheStorage:
 def _check(name: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         wanted = f"None or one of {', '.join(map(repr, known))}"
-        advice = f"leave {name} out to keep outputs as they are."
+        advice = f"omit {name} to keep outputs as they are."
         raise OtcacheError(expected(f"CacheStorage.{name}", value, wanted, advice))
 
 
-#: The schedule of a run from its grid s_0 .. s_N, shape (N + 1,); all NaN where it is not known.
+#: From the grid s_0 .. s_N of a run, shape (N + 1,), all NaN if it is not known, to its schedule.
 ScheduleByGrid = Callable[[NDArray[np.float64]], Schedule]
 
 
@@ -106,18 +105,17 @@ class RunReport:
     """What happened under an executor, summed over all runs since it was entered.
 
     Attributes:
-        planned: computed steps of the schedule, per run.
+        planned: computed steps of each run's schedule.
         runs: number of finished runs.
         computed: denoiser calls made, per branch.
-        skipped: denoiser calls avoided, or made without the blocks that an executor passes over,
-            per branch.
-        auxiliary: calls (made, avoided) of networks that only feed the denoiser, by name: a
-            ControlNet is left out of steps in which no denoiser is called.
+        skipped: denoiser calls skipped, or made without the blocks that an executor skips, per branch.
+        auxiliary: calls (made, skipped) of networks that only feed the denoiser, by name: a ControlNet is not
+            called at skipped steps.
         storage: how outputs were kept.
-        cached_bytes: bytes of cached outputs held now on the devices they were computed on.
-        peak_cached_bytes: the most ever held there.
-        cached_host_bytes: bytes held now of outputs that were moved to host memory.
-        peak_cached_host_bytes: the most ever held there.
+        cached_bytes: current bytes of cached outputs on the devices they were computed on.
+        peak_cached_bytes: their peak.
+        cached_host_bytes: current bytes of outputs that were moved to host memory.
+        peak_cached_host_bytes: their peak.
         seconds: wall time of the denoising loops, first step's start to last step's end.
         uncounted: whether a run's steps could not be counted, so that it was computed in full.
         warnings: what could not be done as planned, and why.
@@ -139,34 +137,33 @@ class RunReport:
 
     @property
     def idle(self) -> bool:
-        """Whether no run of the target was seen, whole or not."""
+        """Whether no run of the target was observed, complete or not."""
         return not (self.runs or self.computed or self.skipped or self.uncounted)
 
     def __str__(self) -> str:
-        """Say in one line what was done, and below it what could not be done as planned."""
-        calls = {b: (self.computed.get(b, 0), self.skipped.get(b, 0)) for b in self._branches}
+        """Summarize the runs in one line, with the warnings below."""
+        calls = {
+            b: (self.computed.get(b, 0), self.skipped.get(b, 0))
+            for b in self.computed | self.skipped
+        }
         made = ", ".join(f"{b} {made} of {made + left}" for b, (made, left) in calls.items())
         kept = (self.peak_cached_bytes + self.peak_cached_host_bytes) / 2**20
         runs = f"{self.runs} run{'' if self.runs == 1 else 's'} in {self.seconds:.3g} s"
         line = f"{runs}; denoiser calls made: {made or 'none'}; {kept:.3g} MiB kept at most"
         return "\n".join((line, *(f"  {warning}" for warning in self.warnings)))
 
-    @property
-    def _branches(self) -> tuple[str, ...]:
-        return tuple(self.computed | self.skipped)
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {**self.__dict__, "storage": asdict(self.storage)}
 
     def hold(self, on_device: int, on_host: int) -> None:
-        """Note the bytes held now."""
+        """Record the bytes that are cached now."""
         self.cached_bytes, self.cached_host_bytes = on_device, on_host
         self.peak_cached_bytes = max(self.peak_cached_bytes, on_device)
         self.peak_cached_host_bytes = max(self.peak_cached_host_bytes, on_host)
 
 
-#: What a report says of a context that was left with nothing done, where steps were to be skipped.
+#: Warning of a report if no run was made in a context that was to skip steps.
 NOTHING_RAN = (
     "the target made no run while it was accelerated, so nothing was skipped: run the very pipeline, "
     "otcache.loop(...) or module that was accelerated, inside the context."
@@ -174,7 +171,7 @@ NOTHING_RAN = (
 
 
 class RunHandle(ABC):
-    """What ``with executor.attach(...) as run`` gives; pickles and copies carry its report only."""
+    """What ``with executor.attach(...) as run`` gives; pickles and copies hold its report only."""
 
     @property
     @abstractmethod
@@ -183,14 +180,14 @@ class RunHandle(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether a run is known to be under way; False where an executor cannot tell."""
+        """Whether a run is in progress, as far as the executor knows."""
         return False
 
     def busy(self, besides: Collection[int] = ()) -> bool:
-        """Return whether a call of the target is known to be under way, before and after its steps too.
+        """Return whether a call of the target is in progress, also before and after its steps.
 
         Args:
-            besides: threads that do not count, by their identifiers.
+            besides: identifiers of threads to ignore.
         """
         return False
 
@@ -202,17 +199,14 @@ class RunHandle(ABC):
 
 
 class ReportedRun(RunHandle):
-    """Hold the report of runs made elsewhere, as a pickle or a copy of a handle does.
-
-    Args:
-        report: of these runs.
-    """
+    """The report alone, in a pickle or a copy of a handle."""
 
     def __init__(self, report: RunReport) -> None:
         self._report = report
 
     @property
     def report(self) -> RunReport:
+        """The report that was given."""
         return self._report
 
 
@@ -221,9 +215,9 @@ class CacheExecutor(FromRegistry, ABC):
 
     Laws: under the all-compute schedule outputs are bit-identical, however they are kept; on exit,
     also by exception, nothing remains on the module and ``inspect.signature(forward)`` is
-    unchanged; other instances are never touched; a skipped step makes no call of the denoiser, or
-    at least none of what the executor caches in it, and no device-to-host sync. The forecaster that a
-    schedule names is that of ``self.registry``.
+    unchanged; other instances do not change; a skipped step calls neither the denoiser (or at least not
+    the part of it that the executor caches), nor synchronizes the device. The forecaster that a schedule
+    names is that of ``self.registry``.
     """
 
     @abstractmethod
@@ -244,17 +238,17 @@ class CacheExecutor(FromRegistry, ABC):
         storage: CacheStorage | None = None,
         grid: NDArray[np.float64] | None = None,
     ) -> AbstractContextManager[RunHandle]:
-        """A context in which ``target`` runs by ``schedule``.
+        """Return a context in which ``target`` runs by ``schedule``.
 
         Args:
             target: a pipeline, ``otcache.loop(...)`` or a bare module, as ``supports`` accepts it.
-            schedule: plain data, whose runs of another step count are computed in full with a
-                notice, or refused under ``strict``; or a plan, asked at the start of each run.
-            strict: refuse instead of noticing.
-            calls_per_step: denoiser calls of one sampler step of a bare module; None where the user
-                did not tell, which may be taken for 1 only as long as nothing contradicts.
-            storage: how outputs are kept; None: as they are.
-            grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); None where it is not known.
+            schedule: a schedule (a run of another step count is computed in full with a notice, or refused
+                under ``strict``), or a function of the run's grid, called at the start of each run.
+            strict: refuse instead of giving a notice.
+            calls_per_step: denoiser calls of one sampler step of a bare module; None if the user did not
+                specify it, which is 1 unless the run contradicts that.
+            storage: how outputs are cached; None: as they are.
+            grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); None if it is not known.
 
         Raises:
             ExecutionError: if the target is already accelerated or not supported, or specifies itself how
@@ -273,8 +267,8 @@ class SampleRequest:
             another number: fewer by a strength, more with Heun's method.
         call: further keyword arguments of the pipeline call (height, guidance_scale, ...), the same for
             all samples.
-        batch_size: samples per pipeline call, at most; the trajectories come one a sample all the same.
-        keep: where what is recorded is kept.
+        batch_size: samples per pipeline call, at most; there is still one trajectory a sample.
+        keep: how recorded runs are kept.
     """
 
     prompts: tuple[Sample, ...]
@@ -287,19 +281,19 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one request made, and what it cost.
+    """The result of one request, and its cost.
 
     Attributes:
-        pictures: shape (n, height, width, 3) in [0, 1], or final states where nothing is decoded.
-        states: what the sampler ended on, shape (n, ...), float32; None where it cannot be seen.
-        seconds: wall time of the pipeline calls, decoding included; devices are waited for.
-        flops: multiply-adds counted twice, of matrix products, convolutions and attention; None
-            unless asked for.
-        peak_bytes: the most bytes of tensors alive at once, of those made during the calls; None
-            unless ``flops`` were asked for.
+        images: shape (n, height, width, 3) in [0, 1], or final states if nothing is decoded.
+        states: the sampler's final states, shape (n, ...), float32; None if they are not available.
+        seconds: wall time of the pipeline calls, with decoding, after the device is synchronized.
+        flops: of matrix products, convolutions and attention, a multiply-add counting two; None unless
+            requested.
+        peak_bytes: the most bytes of tensors alive at once, of those made during the calls; None unless
+            ``flops`` were requested.
     """
 
-    pictures: NDArray[np.floating]
+    images: NDArray[np.floating]
     states: NDArray[np.floating] | None
     seconds: float
     flops: int | None = None
@@ -323,7 +317,7 @@ class FeatureProbe(FromRegistry, ABC):
 
     @abstractmethod
     def provenance(self, target: Any, request: SampleRequest | None) -> dict[str, Any]:
-        """Facts that bind a policy to this pipeline.
+        """Return the facts that bind a policy to this pipeline.
 
         Keys are those of :class:`otcache_core.policy.Provenance`, without ``grid``.
         """
@@ -344,7 +338,7 @@ class FeatureProbe(FromRegistry, ABC):
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
         """Yield one trajectory a sample, in order, as soon as it is known.
 
-        The first one tells N, the steps that the target makes of those asked for.
+        The first one has N, the steps that the target makes of those requested.
 
         Raises:
             ExecutionError: if the sampler never calls the denoiser, or does not come to its end.
@@ -352,30 +346,30 @@ class FeatureProbe(FromRegistry, ABC):
 
     @abstractmethod
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
-        """Run the target as it is now, accelerated or not, and return what it made.
+        """Run the target as it is now, accelerated or not, and return the results.
 
         Returns:
-            Pictures of shape (n, height, width, 3) in [0, 1] where the target decodes them, else
+            Images of shape (n, height, width, 3) in [0, 1] if the target decodes them, else
             final states of shape (n, ...).
         """
 
     def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
-        """Run the target as it is now, as :meth:`sample` does, and tell what that cost.
+        """Run the target as it is now, as :meth:`sample` does, and measure the cost.
 
         Args:
             target: accelerated or not, by whatever means.
             request: what to sample.
-            flops: count them, and memory; slows the calls down, so that ``seconds`` are of no use.
-                Comparisons count evaluations by them. Unless overridden this counts none.
+            flops: count them, and memory. This slows the calls down, so ignore ``seconds``. Comparisons
+                count evaluations by them. The default counts none.
         """
         began = time.perf_counter()
-        pictures = self.sample(target, request)
-        return Measured(pictures, None, time.perf_counter() - began)
+        images = self.sample(target, request)
+        return Measured(images, None, time.perf_counter() - began)
 
     def fingerprint(self, target: Any) -> str:
-        """A hash that changes with the target's weights; "" where there is none to be had cheaply.
+        """Return a hash that changes with the target's weights; "" if there is no cheap one.
 
-        Measurements kept on disk are used again only for a target of the same fingerprint.
+        Measurements on disk are used again only for a target of the same fingerprint.
         """
         return ""
 
@@ -387,4 +381,4 @@ class FeatureProbe(FromRegistry, ABC):
     def evaluator(
         self, target: Any, request: SampleRequest, trajectories: Sequence[Trajectory]
     ) -> Evaluator:
-        """An evaluator over exactly these recorded samples."""
+        """Make an evaluator over exactly these recorded samples."""

@@ -1,4 +1,4 @@
-"""Contracts of planning: cost models, schedule solvers and forecasters."""
+"""Contracts of planning: cost models, schedule solvers, and forecasters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SpanCosts:
-    """w(i -> j) of every span and what it cost to know.
+    """w(i -> j) of every span, and the evaluations it took to measure them.
 
     Args:
         costs: shape (N, N + 1), see :class:`~otcache_core.problem.ScheduleProblem`.
@@ -38,22 +38,22 @@ class SpanCosts:
         check_costs(self.costs, len(self.costs))
 
     def applied(self, schedule: Schedule) -> Schedule:
-        """The schedule with the forecast whose costs these are; itself where they are those of reuse."""
+        """Return the schedule with the forecast that these costs are of; itself if that is reuse."""
         return schedule
 
 
 class CostModel(ABC):
-    """Price each span (i -> j) of skipped steps.
+    """Measure the cost of each span (i -> j) of skipped steps.
 
     Laws: the cost of a span of length one is 0; costs are finite and >= 0 for every span the model
-    covers (``inf`` where a span cap leaves one out); the price in NFE is what was spent.
+    covers (``inf`` beyond a span cap); the NFE are those that were spent.
     """
 
     @abstractmethod
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> SpanCosts:
-        """Called once per calibration; may not change the trajectories.
+        """Measure all spans; called once per calibration, and may not change the trajectories.
 
         Args:
             trajectories: recorded full runs, one a sample, all of the same N.
@@ -66,13 +66,13 @@ class CostModel(ABC):
     def displacements(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
     ) -> Displacements:
-        """What skipping each span does, as vectors, for solvers that need them; arguments as in ``measure``.
+        """Measure what skipping each span does, as vectors; arguments as in :meth:`measure`.
 
         Raises:
-            OtcacheError: if this model knows sizes only, as most do.
+            OtcacheError: if this model measures numbers only, as most do.
         """
         raise OtcacheError(
-            f"{type(self).__name__} prices spans by numbers, not vectors: use the cost model 'displacement'."
+            f"{type(self).__name__} measures numbers, not vectors: use the cost model 'displacement'."
         )
 
 
@@ -82,8 +82,7 @@ class Abilities:
 
     Args:
         needs: fields of the problem without which it raises.
-        exact: ``Result.OPTIMAL`` wherever the problem is feasible: of its own objective, which is the
-            whole of its claim.
+        exact: it returns ``Result.OPTIMAL`` for every feasible problem, as to its own objective.
         all_budgets: ``frontier`` costs about as much as ``solve`` at its largest budget.
         forecasts: its objective counts forecasts of skipped steps, not only their reuse.
     """
@@ -99,20 +98,19 @@ class ScheduleSolver(ABC):
 
     Laws: pure but for the problem's Evaluator; deterministic given the problem's seed and one
     process; the schedule has exactly the problem's budget and step count; ``lower_bound <=
-    objective``; what ``abilities`` names is enough, and a problem that lacks any of it is an error. Of
-    what it does not name only gains, anchor, reference and spans marked ``inf`` may be used. An
-    exact solver says ``Result.OPTIMAL`` only where brute force over all schedules finds none better. An
-    infeasible problem is a value (``Result.INFEASIBLE``), not an exception. INFEASIBLE says that no
-    schedule of the budget has finite costs: a heuristic that is stuck says it no more than another solver,
-    but finds any schedule that has.
+    objective``; the needs that ``abilities`` lists are enough, and a problem that lacks one of them is an
+    error. Besides these only gains, anchor, reference and spans marked ``inf`` may be used. A result is
+    ``Result.OPTIMAL`` only if brute force over all schedules finds none better. An infeasible problem is
+    a value (``Result.INFEASIBLE``), not an exception. INFEASIBLE means that no schedule of the budget has
+    finite costs; a heuristic that finds no good schedule returns any schedule with finite costs.
     """
 
     @property
     def abilities(self) -> Abilities:
-        """What it needs, and what it can do: nothing and nothing special unless overridden.
+        """What it needs and what it can do; by default nothing.
 
-        Override it by a plain class attribute, ``abilities = Abilities(...)``, or by a property where
-        it depends on the settings.
+        Override it by a class attribute, ``abilities = Abilities(...)``, or by a property if it depends on
+        the settings.
         """
         return Abilities()
 
@@ -138,13 +136,12 @@ class Forecaster(ABC):
 
     .. math:: \hat v_t = \sum_{r=0}^{m-1} A_{t,r}\, v_{k_r}, \qquad t \in (k, j),\; k_0 = k
 
-    so a forecaster is a small table of numbers, made without ever seeing a tensor; the executor
-    applies it.
+    so a forecaster gives a small table of numbers without seeing a tensor; the executor applies it.
     """
 
     @abstractmethod
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The table A of one span.
+        """Compute the table A of one span.
 
         Called once per span, before the run. Must be pure and may not change its arguments, and may
         not look at the grid after s_j, where the span ends.
@@ -160,18 +157,18 @@ class Forecaster(ABC):
 
 @final
 class NamedForecaster(Forecaster):
-    """Pass on the tables of a forecaster, and name it where it gives none.
+    """Checks the tables of a forecaster; errors name it.
 
     Args:
-        forecaster: perhaps a plugin's; whatever it raises, SystemExit too, is told as an error of its own.
-        title: of it in messages, as ``'mine' of 'my-package'``.
+        forecaster: whatever it raises, SystemExit too, becomes a PluginError.
+        title: its name in messages, as ``'mine' of 'my-package'``.
     """
 
     def __init__(self, forecaster: Forecaster, title: str) -> None:
         self._forecaster, self.title = forecaster, title
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The table A of one span, as :meth:`Forecaster.coefficients`.
+        """Compute the table A of one span, as :meth:`Forecaster.coefficients`.
 
         Raises:
             PluginError: naming the forecaster, if it gives no table of that shape.
@@ -187,14 +184,14 @@ class NamedForecaster(Forecaster):
     def table(
         self, span: Span, grid: NDArray[np.float64]
     ) -> NDArray[np.float64] | OtcacheError | str:
-        """Return the table of a span; where there is none, what the forecaster did instead."""
+        """Return the table of a span, or what the forecaster did instead."""
         from otcache_core.plugins.info import ANY, reason_of
 
         try:
             with np.errstate(all="ignore"):
                 found = self._forecaster.coefficients(span, grid.copy())
                 table = np.array(found, dtype=np.float64)
-        except OtcacheError as error:  # it says what to do
+        except OtcacheError as error:  # its message says what to do
             return error
         except ANY as error:
             return reason_of(error)

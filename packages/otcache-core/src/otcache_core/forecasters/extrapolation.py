@@ -1,4 +1,4 @@
-"""Forecasts from computed outputs alone: repeated, extrapolated, or combined with fitted weights."""
+"""Forecasts from computed outputs: repeat them, extrapolate them, or combine them with fitted weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reuse(Forecaster):
     """
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A = 1, shape (skipped, 1)."""
+        """Return A = 1, shape (skipped, 1)."""
         return np.ones((len(span.skipped), 1))
 
 

@@ -29,7 +29,7 @@ class MeanVelocity(Forecaster):
 
     The lookback h is a whole number of steps for each span, stored as the weights of the span:
     ``(h of this span, h of the span before it, ...)``, at most one a computed output, since earlier
-    forecasts are worked out again; 2 where there is none, as in a schedule without weights.
+    forecasts are worked out again; 2 if there is none, as in a schedule without weights.
 
     Memory: forecasts rest on forecasts, so all computed outputs may be needed.
 
@@ -48,7 +48,7 @@ class MeanVelocity(Forecaster):
     """
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The recursion unrolled; shape (skipped, m).
+        """Unroll the recursion; shape (skipped, m).
 
         Raises:
             ScheduleError: if a lookback is no whole number of 1 or more, or there are too many.
@@ -84,7 +84,7 @@ class MeanVelocityPaper(Forecaster):
     also where r .. k-1 are skipped steps of one span, since they all return the same.
 
     The lookback h is stored as in :class:`~otcache_core.forecasters.MeanVelocity`: the weights of
-    a span are ``(h of this span, h of the span before it, ...)``, 2 where there is none.
+    a span are ``(h of this span, h of the span before it, ...)``, 2 if there is none.
 
     Memory: forecasts rest on forecasts, so all computed outputs may be needed.
 
@@ -99,7 +99,7 @@ class MeanVelocityPaper(Forecaster):
     """
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same row for every skipped step; shape (skipped, m).
+        """Return the same row for every skipped step; shape (skipped, m).
 
         Raises:
             ScheduleError: if a lookback is no whole number of 1 or more, or there are too many.
@@ -123,9 +123,9 @@ DEFAULT = 2
 
 
 def lookbacks(span: Span) -> tuple[int, ...]:
-    """h of a span, of the span before it, and so on: 1 + history numbers.
+    """Return h of a span, of the span before it, and so on: 1 + history numbers.
 
-    They are the span's weights, latest first, one a computed output; 2 where there is none.
+    They are the span's weights, latest first, one a computed output; 2 if there is none.
 
     Raises:
         ScheduleError: if there are more than computed outputs, or one is no whole number >= 1.
@@ -151,7 +151,7 @@ def lookbacks(span: Span) -> tuple[int, ...]:
 
 
 def unroll(span: Span, grid: NDArray[np.float64], fill: Fill) -> Rows:
-    """The table of a rule whose forecasts are themselves part of the history.
+    """Compute the table of a rule whose forecasts are themselves part of the history.
 
     Every output v_t up to the span's end is a row over the computed outputs: a unit row at a
     computed step, and at a skipped one whatever ``fill`` makes of the rows before it. It is called

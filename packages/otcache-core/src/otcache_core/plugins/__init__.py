@@ -1,4 +1,7 @@
-"""Plugins: descriptors, hooks and the registry that isolates them."""
+"""Plugins: descriptors and hooks (info), where they come from (discovery, census), and their registry.
+
+Foreign ones are listed by child processes (census starts them, reading runs in them); lookups finds by name.
+"""
 
 from otcache_core.plugins.discovery import RegistryDescription
 from otcache_core.plugins.info import API_VERSION, KINDS, Info, hookimpl

@@ -1,4 +1,4 @@
-"""What core itself offers, through the same door as every other plugin."""
+"""Core's own plugins, offered through the same hooks as any other."""
 
 from __future__ import annotations
 
@@ -21,47 +21,32 @@ def otcache_provide_solvers() -> list[Info]:
 @hookimpl
 def otcache_provide_forecasters() -> list[Info]:
     """Offer the forecasters that need numpy alone (docs/theory.md, section 7)."""
+    module = "otcache_core.forecasters.extrapolation"
+    taylor, mean = f"{module}:Taylor", "otcache_core.forecasters.mean_velocity"
+    series = "Taylor series of order {} in the step index{} (TaylorSeer)"
     return [
-        Info(
-            "reuse",
-            "otcache_core.forecasters.extrapolation:Reuse",
-            "repeat the last computed output",
-        ),
+        Info("reuse", f"{module}:Reuse", "repeat the last computed output"),
         Info(
             "linear",
-            "otcache_core.forecasters.extrapolation:Linear",
+            f"{module}:Linear",
             "extrapolate the last two computed outputs in the grid coordinate",
         ),
         Info(
             "fitted",
-            "otcache_core.forecasters.extrapolation:Fitted",
+            f"{module}:Fitted",
             "combine the last m computed outputs with the schedule's fitted weights",
         ),
-        Info(
-            "taylor",
-            "otcache_core.forecasters.extrapolation:Taylor",
-            "Taylor series of order 2 in the step index, by finite differences (TaylorSeer)",
-        ),
-        Info(
-            "taylor-1",
-            "otcache_core.forecasters.extrapolation:Taylor",
-            "Taylor series of order 1 in the step index (TaylorSeer)",
-            options={"order": 1},
-        ),
-        Info(
-            "taylor-3",
-            "otcache_core.forecasters.extrapolation:Taylor",
-            "Taylor series of order 3 in the step index (TaylorSeer)",
-            options={"order": 3},
-        ),
+        Info("taylor", taylor, series.format(2, ", by finite differences")),
+        Info("taylor-1", taylor, series.format(1, ""), options={"order": 1}),
+        Info("taylor-3", taylor, series.format(3, ""), options={"order": 3}),
         Info(
             "mean-velocity",
-            "otcache_core.forecasters.mean_velocity:MeanVelocity",
+            f"{mean}:MeanVelocity",
             "correct step by step by the mean velocity of the last h steps (MeanCache, released)",
         ),
         Info(
             "mean-velocity-paper",
-            "otcache_core.forecasters.mean_velocity:MeanVelocityPaper",
+            f"{mean}:MeanVelocityPaper",
             "one mean velocity a span, from the h steps before it (MeanCache, paper)",
         ),
     ]

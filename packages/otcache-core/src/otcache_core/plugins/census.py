@@ -1,4 +1,4 @@
-"""What foreign plugins offer, read in child processes: none of their modules is imported here for a list."""
+"""What foreign plugins offer, read in child processes: a list of plugins imports none of them here."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from otcache_core.storage.files import read_bytes
 
 #: Seconds that one hook module may take.
 LIMIT = 10.0
-#: Seconds of an import that are worth a word: hooks need no heavy library.
+#: Seconds of an import that are reported as slow: hooks need no heavy library.
 SLOW = 1.0
 #: Children at once.
 AT_ONCE = 4
 #: Characters kept of what a module prints.
 PRINTED = 2000
-#: How it is said that a module could not be read, which is not kept: it is no fault of it.
+#: Finding that is not cached, since it is not about the module.
 NOT_STARTED = "no process could be started to read it"
-#: Run by the child: it has this process's places to import from before it imports anything.
+#: Code of the child, which first takes over ``sys.path``.
 CHILD = (
     "from sys import argv, path; path[:] = [place for place in path if place]; from json import loads; "
     "job = loads(argv[1]); path[:] = job['path']; "
     "from otcache_core.plugins.reading import write_reading; write_reading(job)"
 )
-#: Set in children: who asks there for what others offer would start children without end.
+#: Environment variable of children, which start no children of their own.
 READING = "OTCACHE_READING"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What is wrong with a plugin.
+    """A fault of a plugin.
 
     Args:
         where: the hook or the plugin, ``otcache_provide_solvers`` or ``solvers mine``; "" for the module.
-        what: in words.
+        what: a description.
         kind: ``import``, ``ended``, ``slow``, ``hook``, ``name``, ``offer``, ``api``, ``target`` or
             ``trial``.
     """
@@ -69,7 +69,7 @@ class Offered(msgspec.Struct, frozen=True):
     requires: tuple[str, ...] = ()
 
     def info(self) -> Info:
-        """The descriptor."""
+        """Return the descriptor."""
         return Info(self.name, self.target, self.summary, self.api, self.requires)
 
 
@@ -83,8 +83,8 @@ class Reading(msgspec.Struct, frozen=True):
         version: of the distribution.
         offers: what its hooks return.
         findings: what is wrong.
-        seconds: that the import took.
-        printed: what it wrote to standard output and error, the beginning of it.
+        seconds: duration of the import.
+        printed: the beginning of its standard output and error.
     """
 
     distribution: str
@@ -102,23 +102,22 @@ def read_points(
 ) -> tuple[Reading, ...]:
     """Import hook modules in a child process each, and return what they offer.
 
-    Whatever a module does there, it costs its own reading. Readings are kept in the user's cache folder
-    until something is installed into the folder that the distribution lies in.
+    A module that fails or ends its process affects its own reading alone. Readings are cached in the user's
+    cache folder until something is installed into the distribution's folder.
 
     Args:
         points: what to read.
-        targets: import what the descriptors point at as well, see that it is of its contract, and ask it
-            something small (:mod:`otcache_core.plugins.reading`).
+        targets: also import the descriptors' targets, check their contracts, and try them
+            (:func:`otcache_core.plugins.reading.try_plugin`).
         limit: seconds for each.
-        cached: take what was read before, if it was without targets; that of editable installations
-            never is.
+        cached: use cached readings, of installations that are not editable, if no targets are asked for.
 
     Returns:
-        One reading a point, in their order; nothing inside a child that reads one.
+        One reading a point, in their order; empty ones inside such a child.
     """
     if not points or READING in os.environ:
         return tuple(Reading(p.distribution, p.name, p.module, p.version) for p in points)
-    kept = _Kept()
+    kept = _Cache()
     found = {point: kept.find(point) if cached and not targets else None for point in points}
     left = [point for point, reading in found.items() if reading is None]
     read = dict(zip(left, _read_all(left, targets, limit), strict=True))
@@ -173,7 +172,7 @@ def _read(
 def _run(
     words: Sequence[str], output: Path, limit: float, running: set[subprocess.Popen[bytes]]
 ) -> str:
-    """Run a child to its end; return how it ended where that is not of itself, within the limit."""
+    """Run a child to its end; return how it failed, or ""."""
     try:
         with output.open("wb") as file:
             child = subprocess.Popen(
@@ -204,14 +203,14 @@ def _beginning(output: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where otcache keeps what it can make again: ``OTCACHE_CACHE_DIR``, else the user's cache folder."""
+    """Return the folder of cached files: ``OTCACHE_CACHE_DIR``, else in the user's cache folder."""
     own = os.environ.get("OTCACHE_CACHE_DIR")
     users = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(own) if own else Path(users, "otcache")
 
 
-class _Kept:
-    """Readings on the disk: one small file, which may be damaged, missing or unwritable."""
+class _Cache:
+    """The cached readings: one small file, which may be damaged, missing or unwritable."""
 
     def __init__(self) -> None:
         self._file = cache_folder() / "plugins.json"
@@ -224,8 +223,10 @@ class _Kept:
         return self._readings.get(self._key(point)) if point.stamp else None
 
     def keep(self, read: dict[Point, Reading]) -> None:
-        """Add readings, and forget those of the same points in other states."""
-        new = {self._key(point): r for point, r in read.items() if point.stamp and _is_of_it(r)}
+        """Add readings, and remove older ones of the same points."""
+        new = {
+            self._key(point): r for point, r in read.items() if point.stamp and _is_about_module(r)
+        }
         again = {(r.distribution, r.point) for r in read.values()}
         both = {k: r for k, r in self._readings.items() if (r.distribution, r.point) not in again}
         with suppress(OSError):
@@ -241,17 +242,18 @@ class _Kept:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _is_of_it(reading: Reading) -> bool:
-    """Whether a reading says something of the module, and not of the machine."""
+def _is_about_module(reading: Reading) -> bool:
+    """Return whether a reading is about the module, not the machine."""
     return not any(found.what.startswith(NOT_STARTED) for found in reading.findings)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and whatever it has started, wait for the process itself, and close the pipe to it.
+    """End a process and its children, wait for the process itself, and close the pipe to it.
 
     Args:
-        process: started with ``start_new_session=True``; it may have ended already. What it started, and
-            did not put into a session of its own, ends with it, where systems have groups of processes.
+        process: started with ``start_new_session=True``; it may have ended already. Its children end with
+            it on
+            systems with process groups, except those that began a session of their own.
     """
     kill_group = getattr(os, "killpg", None)
     with suppress(OSError):
@@ -260,5 +262,5 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     if process.stdin:
-        with suppress(OSError):  # what was not flushed has nobody to go to
+        with suppress(OSError):  # nobody reads the rest
             process.stdin.close()

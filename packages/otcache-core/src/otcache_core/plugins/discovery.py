@@ -1,4 +1,4 @@
-"""Where plugins come from: installed entry points less what the environment leaves out, or modules."""
+"""Where plugins come from: installed entry points that the environment does not disable, or modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -37,7 +37,7 @@ class Point(NamedTuple):
         distribution: normalised name.
         module: what it points at, ``package.module`` or ``package.module:object``.
         version: of the distribution.
-        stamp: changes when something is installed beside the distribution; "" where that would not tell.
+        stamp: changes when something is installed in the same folder; "" if sources may change without that.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Point(NamedTuple):
 
     @property
     def ours(self) -> bool:
-        """Whether it is the one of otcache's own packages."""
+        """Whether it belongs to one of otcache's own packages."""
         return _OURS.get(self.distribution) == self.module
 
     def __str__(self) -> str:
@@ -67,11 +67,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class PluginSettings:
-    """What the environment says about plugins.
+    """The environment's settings of plugins.
 
     Args:
-        disabled: normalised names of entry points or distributions to leave out; ``all`` means all
-            but core.
+        disabled: normalised names of entry points or distributions to omit; ``all`` means all but core.
         only: names to load besides core; None for all.
         strict: a broken plugin is an error.
     """
@@ -92,7 +91,7 @@ class PluginSettings:
         )
 
     def allows(self, name: str, distribution: str) -> bool:
-        """Whether an entry point is to be loaded; core always is: everything falls back on it."""
+        """Return whether an entry point is to be loaded; core always is."""
         either = {normalise(name), normalise(distribution)}
         if CORE in either:
             return True
@@ -103,30 +102,17 @@ class PluginSettings:
 
 @dataclass(frozen=True)
 class RegistryDescription:
-    """A registry as plain data, of which another process of the same environment makes an equal one.
+    """A registry as plain data, from which another process of the same environment makes an equal one.
 
     Args:
         entry_points: whether installed distributions are looked at.
         modules: (module, distribution) of what was registered by hand, in order.
-        path: where the describing process looks for modules, if there are any: the other one looks
-            there too, after its own places.
+        path: ``sys.path`` of the describing process if there are modules, which is appended to the other's.
     """
 
     entry_points: bool = True
     modules: tuple[tuple[str, str], ...] = ()
     path: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls, entry_points: bool, registered: Sequence[tuple[object, str]]
-    ) -> RegistryDescription:
-        """Describe what was registered under which distributions.
-
-        Raises:
-            PluginError: if that is no module, or one that cannot be imported by its name.
-        """
-        modules = tuple((_name_of(plugin), distribution) for plugin, distribution in registered)
-        return cls(entry_points, modules, tuple(sys.path) if modules else ())
 
 
 def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Point]:
@@ -139,9 +125,9 @@ def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Po
 
 
 def _points() -> Iterator[Point]:
-    """Every entry point of the group, of the first distribution of each name on the path."""
+    """Yield every entry point of the group, of the first distribution of each name on the path."""
     seen = set()
-    for found in filter(_names_group, metadata.distributions()):  # names take long
+    for found in filter(_names_group, metadata.distributions()):  # reading names is slow
         name = _name(found)
         if name in seen or not _is_first(found, name):
             continue
@@ -149,7 +135,7 @@ def _points() -> Iterator[Point]:
         try:
             points = [(p.name, p.value) for p in found.entry_points if p.group == GROUP]
             facts = (found.version or "", _stamp(found)) if points else ("", "")
-        except Exception:  # whatever damaged metadata make the standard library raise
+        except Exception:  # damaged metadata raise many types
             points, facts = [(GROUP, "")], ("", "")
         for point, module in points:
             yield Point(point, name, module, *facts)
@@ -163,7 +149,7 @@ def _name(found: metadata.Distribution) -> str:
 
 
 def _is_first(found: metadata.Distribution, name: str) -> bool:
-    """Whether no other distribution of the name stands before it on the path."""
+    """Return whether it is the first distribution of the name on the path."""
     try:
         return metadata.distribution(name).locate_file("") == found.locate_file("")
     except Exception:  # as above
@@ -177,7 +163,7 @@ def _names_group(found: metadata.Distribution) -> bool:
 
 
 def _stamp(found: metadata.Distribution) -> str:
-    """Return what an installation changes; "" of an editable one, whose sources change without any."""
+    """Return a text that changes with an installation; "" if it is editable."""
     direct = json.loads(found.read_text("direct_url.json") or "{}")
     if direct.get("dir_info", {}).get("editable"):
         return ""
@@ -186,7 +172,7 @@ def _stamp(found: metadata.Distribution) -> str:
 
 
 def is_own(distribution: str) -> bool:
-    """Whether this is one of otcache's own packages."""
+    """Return whether this is one of otcache's own packages."""
     return distribution in _OURS
 
 
@@ -198,12 +184,16 @@ def our_modules() -> Iterator[tuple[str, str]]:
 
 
 def normalise(name: str) -> str:
-    """A distribution's name as package indexes spell it: lower case, runs of ``-_.`` to ``-``."""
+    """Normalise a distribution's name as package indexes do: lower case, runs of ``-_.`` to ``-``."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _name_of(plugin: object) -> str:
-    """Return the name by which another process imports a module of hooks."""
+def importable_name(plugin: object) -> str:
+    """Return the name by which another process imports a module of hooks.
+
+    Raises:
+        PluginError: if it is no module, or cannot be imported by its name.
+    """
     name = getattr(plugin, "__name__", type(plugin).__name__)
     known = isinstance(plugin, ModuleType) and sys.modules.get(name) is plugin
     if not known or name == "__main__" or getattr(plugin, "__spec__", None) is None:

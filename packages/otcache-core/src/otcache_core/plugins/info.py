@@ -41,7 +41,7 @@ KINDS = (
     "writers",
     "architectures",
 )
-#: What foreign code may raise besides what :func:`reason_of` passes on, and rarer bases of its own.
+#: What foreign code may raise, except interrupts.
 ANY = (Exception, SystemExit)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -54,11 +54,11 @@ class Info:
         name: unique in its kind; lower-case words joined by hyphens.
         target: ``package.module:Class``; imported on first use.
         summary: one line for ``otcache plugins list``.
-        api: version of the otcache plugin interface it was written for. Write it: the default is that of
-            the otcache that is installed.
-        requires: distributions, as ``scikit-image``, that it needs and its own one does not install.
-        options: keyword arguments that the target is made with, so that plugins which differ in one
-            setting share a class; who creates the plugin may give others.
+        api: version of the otcache plugin interface it was written for. Specify it: the default is the
+            installed version.
+        requires: distributions, as ``scikit-image``, that it needs and its own does not install.
+        options: default keyword arguments of the target, so that plugins which differ in one setting share
+            a class.
 
     Raises:
         PluginError: if a field is malformed.
@@ -121,10 +121,10 @@ class Info:
 
 
 def interruptible(load: Callable[[], Any], plugin: str) -> Any:
-    """Import foreign code; an interrupt meanwhile names it.
+    """Import foreign code; an interrupt meanwhile names the plugin.
 
     Raises:
-        KeyboardInterrupt: as it came, with the plugin's name, which a notice says too.
+        KeyboardInterrupt: with the plugin's name, which a notice has too.
     """
     try:
         return load()
@@ -135,16 +135,16 @@ def interruptible(load: Callable[[], Any], plugin: str) -> Any:
 
 
 def reason_of(error: BaseException) -> str:
-    """The type and the message of what foreign code raised, whose message may not be had.
+    """Return the type and the message of an exception of foreign code.
 
     Raises:
-        KeyboardInterrupt: if that is what was raised: it is the user's.
+        KeyboardInterrupt: if that was raised, by the user.
     """
     if isinstance(error, KeyboardInterrupt | GeneratorExit):
         raise error
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # of its own __str__
+    except Exception:  # its __str__ failed
         return type(error).__name__
 
 
@@ -198,7 +198,7 @@ def otcache_provide_metrics() -> Iterable[Info]:  # type: ignore[empty-body]  # 
 
 @hookspec
 def otcache_provide_baselines() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
-    """Offer :class:`~otcache_core.contracts.Baseline` classes: rivals for ``otcache compare``."""
+    """Offer :class:`~otcache_core.contracts.Baseline` classes: other methods for ``otcache compare``."""
 
 
 @hookspec
@@ -208,7 +208,7 @@ def otcache_provide_demos() -> Iterable[Info]:  # type: ignore[empty-body]  # a 
 
 @hookspec
 def otcache_provide_writers() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
-    """Offer :class:`~otcache_core.contracts.VideoWriter` classes: files of clips, by suffix."""
+    """Offer :class:`~otcache_core.contracts.VideoWriter` classes: files of videos, by suffix."""
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""Look plugins up by kind and name, and load the one that is asked for."""
+"""Find plugins by kind and name, and load the requested one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def advice(kind: str, distributions: set[str]) -> str:
-    """Which extras to install for plugins of a kind; empty where they are there already."""
+    """Return which extras to install for plugins of a kind; "" if they are installed."""
     missing = [name for name in EXTRAS[kind] if f"otcache-{name}" not in distributions]
     if not missing:
         return ""
@@ -84,30 +84,31 @@ class Offer(NamedTuple):
 
 
 class Lookups(ABC):
-    """Finds among offers, typed by their kind: ``create("solvers", name)`` is a ``ScheduleSolver``."""
+    """Finds offers, typed by their kind: ``create("solvers", name)`` is a ``ScheduleSolver``."""
 
     _offers: dict[str, list[Offer]]
     _lock: threading.RLock
 
     @abstractmethod
     def _foreign_offers(self, kind: str) -> Iterable[Offer]:
-        """What foreign distributions offer that are not imported, as their descriptors say."""
+        """Return the descriptors of foreign distributions that are not imported."""
 
     @abstractmethod
     def _fetch(self, distribution: str) -> list[str]:
-        """Import the hooks of a foreign distribution, and return what is wrong with them."""
+        """Import the hooks of a foreign distribution, and return their problems."""
 
     @abstractmethod
-    def _left_out(self) -> str:
-        """What was left out so far, in words; "" if nothing was."""
+    def _omitted(self) -> str:
+        """Return the omitted distributions and a verb; "" if there are none."""
 
     @abstractmethod
     def _is_foreign(self, distribution: str) -> bool:
-        """Whether a distribution was found among the installed ones and is not otcache's own."""
+        """Return whether a distribution is installed and not otcache's own."""
 
     def known(self, kind: str) -> list[Offer]:
-        """What is offered of a kind by otcache's own packages, by what was registered by hand, and by
-        foreign distributions that were asked for, sorted by name.
+        """Return the imported offers of a kind, sorted by name.
+
+        These are otcache's own, those registered by hand, and those of foreign distributions in use.
 
         Raises:
             PluginError: if there is no such kind.
@@ -117,26 +118,26 @@ class Lookups(ABC):
         return sorted(self._offers[kind], key=_order)
 
     def infos(self, kind: str) -> list[Offer]:
-        """All that is offered of a kind, sorted by name; imports nothing more here.
+        """Return all offers of a kind, sorted by name; imports nothing more here.
 
-        What foreign distributions offer is read in child processes, once, and comes without options.
+        Offers of foreign distributions are read in child processes, once, and come without options.
 
         Raises:
             PluginError: if there is no such kind.
         """
-        with self._lock:  # what another thread is importing is not yet among the known
+        with self._lock:  # another thread may be importing one
             return sorted([*self.known(kind), *self._foreign_offers(kind)], key=_order)
 
     def is_trusted(self, offer: Offer) -> bool:
-        """Whether it is otcache's own, or was registered by hand."""
+        """Return whether it is otcache's own, or was registered by hand."""
         return not self._is_foreign(offer.distribution)
 
     def candidates(self, kind: str, *, foreign: bool = True) -> Iterator[Offer]:
-        """Offers of a kind to try one after the other: ours and those registered by hand, then foreign ones.
+        """Yield offers of a kind to try in order: our own and those registered by hand, then foreign ones.
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
-            foreign: go on with those, whose hooks are read and imported only if it comes to them.
+            foreign: include foreign ones, which are imported only when they are reached.
         """
         yield from filter(self.is_trusted, self.known(kind))
         if not foreign:
@@ -147,10 +148,10 @@ class Lookups(ABC):
                 yield from (o for o in self.known(kind) if o.distribution == distribution)
 
     def own(self, kind: str, name: str) -> str:
-        """The qualified name of a part that otcache itself asks for: its own, or one registered by hand.
+        """Return the qualified name of a plugin that otcache needs: its own, or one registered by hand.
 
         Raises:
-            PluginError: if neither is there; what installs it is said.
+            PluginError: if there is neither; the message says what installs it.
         """
         trusted = [o for o in self.known(kind) if o.info.name == name and self.is_trusted(o)]
         best = [o for o in trusted if is_own(o.distribution)] or trusted
@@ -160,9 +161,9 @@ class Lookups(ABC):
         return best[0].qualified_name
 
     def resolve(self, kind: str, name: str) -> str:
-        """The qualified name of what a name in a file, or one of otcache's defaults, means.
+        """Return the qualified name for a name in a file, or for one of otcache's defaults.
 
-        That is otcache's own plugin of this name where there is one, else the only one.
+        That is otcache's own plugin of this name if there is one, else the only one.
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
@@ -174,24 +175,6 @@ class Lookups(ABC):
         own = [o for o in self.known(kind) if o.info.name == name and is_own(o.distribution)]
         return (own[0] if own else self._find(kind, name)).qualified_name
 
-    @overload
-    def get(self, kind: Probes, name: str) -> type[FeatureProbe]: ...
-    @overload
-    def get(self, kind: CostModels, name: str) -> type[CostModel]: ...
-    @overload
-    def get(self, kind: Solvers, name: str) -> type[ScheduleSolver]: ...
-    @overload
-    def get(self, kind: Executors, name: str) -> type[CacheExecutor]: ...
-    @overload
-    def get(self, kind: Forecasters, name: str) -> type[Forecaster]: ...
-    @overload
-    def get(self, kind: Metrics, name: str) -> type[Metric]: ...
-    @overload
-    def get(self, kind: Baselines, name: str) -> type[Baseline]: ...
-    @overload
-    def get(self, kind: Writers, name: str) -> type[VideoWriter]: ...
-    @overload
-    def get(self, kind: str, name: str) -> Any: ...
     def get(self, kind: str, name: str) -> Any:
         """Import the class of one plugin (for kinds without a contract: its target).
 
@@ -232,7 +215,7 @@ class Lookups(ABC):
     @overload
     def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any: ...
     def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any:
-        """Instantiate one plugin; a demo or an architecture that is already made is returned as it is.
+        """Make an instance of a plugin; a demo or an architecture that is one already is returned as it is.
 
         Probes, executors and baselines know this registry as their own, inside ``__init__`` too
         (:class:`~otcache_core.contracts.FromRegistry`).
@@ -295,7 +278,7 @@ class Lookups(ABC):
         )
 
     def _find_foreign(self, kind: str, name: str) -> tuple[list[Offer], list[str]]:
-        """Who offers an unqualified name, imported where that is one; else what is wrong with it."""
+        """Return the foreign offers of a name, imported if there is one alone, and problems with it."""
         offers = [o for o in self.infos(kind) if o.info.name == name]
         if len(offers) != 1:
             return offers, []
@@ -307,9 +290,9 @@ class Lookups(ABC):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         names = ", ".join(valid) or "none installed"
         more = advice(kind, self._distributions())
-        left = self._left_out()
-        said = f" {left} left out: otcache plugins doctor says why." if left else ""
-        return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}{said}"
+        omitted = self._omitted()
+        why = f" {omitted} omitted: otcache plugins doctor says why." if omitted else ""
+        return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}{why}"
 
     def _distributions(self) -> set[str]:
         return {o.distribution for offers in self._offers.values() for o in offers}

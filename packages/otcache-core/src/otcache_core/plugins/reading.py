@@ -1,4 +1,4 @@
-"""Run in a child process: import one hook module, try what it offers, and write down what was found."""
+"""Runs in a child process: import one module of hooks, try the plugins it offers, and write a reading."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from otcache_core.schedule import Schedule
 
 
 def write_reading(job: dict[str, Any]) -> None:
-    """Read the module that a job names, and write what was found to its file.
+    """Read the module of a job, and write the reading to the job's file.
 
-    The process ends at once afterwards, so that nothing which the module left behind delays it.
+    The process ends at once afterwards, so that threads of the module do not delay it.
     """
     name, module, distribution = job["point"]
     reading = read(name, module, distribution, targets=job["targets"])
@@ -59,7 +59,7 @@ def read(name: str, module: str, distribution: str, *, targets: bool) -> Reading
     if seconds > SLOW:
         findings.append(Finding("", f"its import takes {seconds:.1f} s", "slow"))
     if not any(found.kind == "import" for found in findings):
-        findings += _strangers(plugin)
+        findings += _misnamed_hooks(plugin)
         if not any(found.kind == "hook" for found in findings):
             try:
                 problems = registry.add(plugin, name, distribution)
@@ -69,12 +69,12 @@ def read(name: str, module: str, distribution: str, *, targets: bool) -> Reading
                 findings += [Finding("", problem.reason, "offer") for problem in problems]
         for kind, offer in _offered(registry, distribution):
             offers.append(_plain(kind, offer))
-            findings += _wrong(registry, kind, offer, targets)
+            findings += _faults(registry, kind, offer, targets)
     return Reading(distribution, name, module, "", tuple(offers), tuple(findings), seconds)
 
 
-def _strangers(plugin: object) -> list[Finding]:
-    """What is marked as a hook and is none, or is not marked and has the name of one, nearly."""
+def _misnamed_hooks(plugin: object) -> list[Finding]:
+    """Return functions that are marked as hooks and are none, or are not marked but named like one."""
     known = {hook_name(kind) for kind in KINDS}
     found = []
     for name in dir(plugin):
@@ -103,8 +103,8 @@ def _plain(kind: str, offer: Offer) -> Offered:
     return Offered(kind, info.name, info.target, info.summary, info.api, tuple(info.requires))
 
 
-def _wrong(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[Finding]:
-    """What is wrong with one offer: its api, else its target where that is asked for."""
+def _faults(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[Finding]:
+    """Return the faults of one offer: its api, else its target if that is to be tried."""
     where, info = f"{kind} {offer.info.name}", offer.info
     if info.api != API_VERSION:
         what = f"it is written for api {info.api}, and this otcache has {API_VERSION}"
@@ -120,31 +120,31 @@ def _wrong(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[F
     try:
         plugin = registry.create(kind, offer.qualified_name)
     except OtcacheError:
-        return []  # as of what needs weights or data, and says so
+        return []  # it needs weights or data
     except BaseException as error:
         return [Finding(where, f"it cannot be made: {reason_of(error)}", "trial")]
     try:
-        ask(plugin)
+        try_plugin(plugin)
     except BaseException as error:
-        return [Finding(where, f"asked something small it fails: {reason_of(error)}", "trial")]
+        return [Finding(where, f"it fails in a small trial: {reason_of(error)}", "trial")]
     return []
 
 
 STEPS = 6
 
 
-def ask(plugin: object) -> None:
-    """Ask a plugin what it must be able to answer about something small.
+def try_plugin(plugin: object) -> None:
+    """Call a plugin once with small arguments that every plugin of its kind must take.
 
-    A refusal in words, an ``OtcacheError``, is an answer, but not for a forecaster without weights.
+    An ``OtcacheError`` of its own is valid, except of a forecaster.
 
     Raises:
-        OtcacheError: if the answer is not what the contract says.
+        OtcacheError: if the result does not keep the contract.
         Exception: whatever the plugin raises.
     """
-    for contract, question in QUESTIONS.items():
+    for contract, trial in TRIALS.items():
         if isinstance(plugin, contract):
-            question(plugin)
+            trial(plugin)
 
 
 def _supports(plugin: FeatureProbe | CacheExecutor) -> None:
@@ -158,7 +158,7 @@ def _baseline(plugin: Baseline) -> None:
 def _reason(plugin: object, said: object) -> None:
     if not isinstance(said, str):
         what = f"{type(plugin).__name__}.supports()"
-        raise OtcacheError(expected(what, said, "a text, '' where it supports the target"))
+        raise OtcacheError(expected(what, said, "a text, '' if it supports the target"))
 
 
 def _forecaster(plugin: Forecaster) -> None:
@@ -177,22 +177,22 @@ def _metric(plugin: Metric) -> None:
     if not isinstance(getattr(plugin, "higher_is_better", None), bool):
         got = getattr(plugin, "higher_is_better", None)
         raise OtcacheError(expected("Metric.higher_is_better", got, "True or False"))
-    pictures = np.random.default_rng(0).random((2, 64, 64, 3))
-    clips = np.stack([pictures, pictures], axis=1)
+    images = np.random.default_rng(0).random((2, 64, 64, 3))
+    videos = np.stack([images, images], axis=1)
     try:
         if isinstance(plugin, QualityMetric):
-            made: Any = plugin(pictures, pictures)
+            made: Any = plugin(images, images)
         elif isinstance(plugin, VideoMetric):
-            made = plugin(clips, clips)
+            made = plugin(videos, videos)
         elif isinstance(plugin, PromptMetric):
-            made = plugin(pictures, ["a", "b"])
+            made = plugin(images, ["a", "b"])
         else:
             return
     except OtcacheError:
         return
     values = np.asarray(made, dtype=np.float64)
     if values.shape != (2,):
-        raise OtcacheError(expected("the metric's values", made, "2 numbers, one a picture"))
+        raise OtcacheError(expected("the metric's values", made, "2 numbers, one an image"))
 
 
 def _solver(plugin: ScheduleSolver) -> None:
@@ -202,10 +202,10 @@ def _solver(plugin: ScheduleSolver) -> None:
     if not isinstance(made, Solution):
         raise OtcacheError(expected("solve()", made, "a Solution"))
     if made.schedule is not None and made.schedule.budget != 3:
-        raise OtcacheError(expected("solve()", made.schedule, "a schedule of the budget asked for"))
+        raise OtcacheError(expected("solve()", made.schedule, "a schedule of the requested budget"))
 
 
-QUESTIONS: dict[type, Callable[[Any], None]] = {
+TRIALS: dict[type, Callable[[Any], None]] = {
     FeatureProbe: _supports,
     CacheExecutor: _supports,
     Baseline: _baseline,

@@ -1,4 +1,4 @@
-"""The registry: finds plugins, and isolates the broken ones."""
+"""The registry of plugins, in which a broken one does not affect the others."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from otcache_core.plugins.discovery import (
     Point,
     RegistryDescription,
     found_entry_points,
+    importable_name,
     our_modules,
 )
 from otcache_core.plugins.info import KINDS, Info, interruptible, reason_of
 from otcache_core.plugins.lookups import Lookups, Offer
 
-#: Findings of a reading that leave a plugin out.
-LEFT_OUT = ("import", "ended", "hook", "offer")
+#: Findings of a reading for which a plugin is omitted.
+OMITTED = ("import", "ended", "hook", "offer")
 
 
 class Problem(NamedTuple):
-    """Why a plugin, or one of its offers, was left out."""
+    """Why a plugin, or one of its offers, was omitted."""
 
     plugin: str
     distribution: str
     reason: str
 
     def __str__(self) -> str:
-        return f"plugin {self.plugin!r} of {self.distribution!r} was left out: {self.reason}"
+        return f"plugin {self.plugin!r} of {self.distribution!r} was omitted: {self.reason}"
 
 
 class Registry(Lookups):
@@ -45,23 +46,23 @@ class Registry(Lookups):
 
     Every entry point of the group ``otcache`` is a module with hook implementations
     (:mod:`otcache_core.plugins.info`). Those of otcache's own packages are imported when the
-    registry is made, which takes some ten milliseconds: :func:`installed` is the registry that otcache
-    uses where none is given. A foreign one is imported when a plugin of its distribution is asked for,
-    ``distribution/name``, and never for a list: where all names are needed, foreign modules are read
-    in child processes (:mod:`otcache_core.plugins.census`). What a descriptor points at is imported
-    only by :meth:`get` and :meth:`create`.
+    registry is made, which takes some ten milliseconds: :func:`installed` is the default registry of
+    otcache. A foreign one is imported when a plugin of its distribution is requested, and never for a list:
+    if all names are needed, foreign modules are read in child processes
+    (:mod:`otcache_core.plugins.census`). The target of a descriptor is imported only by :meth:`get` and
+    :meth:`create`.
 
     Whatever a module raises becomes one :class:`~otcache_core.errors.PluginWarning` and an entry of
     :attr:`problems`, and the others are not affected.
 
     Environment, read once, comma-separated names of entry points or distributions:
-    ``OTCACHE_DISABLE_PLUGINS`` leaves these out (``all``: everything but core),
+    ``OTCACHE_DISABLE_PLUGINS`` omits these (``all``: everything but core),
     ``OTCACHE_LOAD_PLUGINS`` loads only these and core,
     ``OTCACHE_STRICT_PLUGINS=1`` reads all at once, and makes a broken plugin an error.
 
     Args:
-        entry_points: look at installed distributions; False gives core's own plugins alone, for
-            embedding, and whatever :meth:`register` and :meth:`register_builtin` add.
+        entry_points: look at installed distributions; False gives core's own plugins alone, and
+            those that :meth:`register` and :meth:`register_builtin` add.
 
     Raises:
         PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
@@ -94,14 +95,14 @@ class Registry(Lookups):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What was left out and why, in the order of discovery; reads foreign plugins as a list does."""
+        """What was omitted and why, in the order of discovery; reads foreign plugins as a list does."""
         self.census()
         return tuple(self._problems)
 
     def census(self) -> tuple[Reading, ...]:
-        """What the foreign distributions offer, read once in child processes; none is imported here.
+        """Read what the foreign distributions offer, once, in child processes; none is imported here.
 
-        What cannot be read is one warning, and an entry of :attr:`problems`.
+        Each that cannot be read gives one warning, and an entry of :attr:`problems`.
 
         Raises:
             PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
@@ -112,7 +113,7 @@ class Registry(Lookups):
                 self._readings = dict(zip(self._foreign, read, strict=True))
                 for point, reading in self._readings.items():
                     if point not in self._imported:
-                        self._tell(reading)
+                        self._report_findings(reading)
             return tuple(self._readings.values())
 
     def _foreign_offers(self, kind: str) -> Iterator[Offer]:
@@ -125,7 +126,7 @@ class Registry(Lookups):
                     if one.kind == kind
                 )
 
-    def _left_out(self) -> str:
+    def _omitted(self) -> str:
         names = sorted({problem.distribution for problem in self._problems})
         return f"{', '.join(names)} {'were' if len(names) > 1 else 'was'}" if names else ""
 
@@ -137,11 +138,11 @@ class Registry(Lookups):
             points = [p for p in self._foreign if p.distribution == distribution]
             for point in points:
                 if point not in self._imported:
-                    self._imported.add(point)  # before it may ask for plugins itself
+                    self._imported.add(point)  # first, since it may request plugins itself
                     try:
                         self._import(point)
                     except KeyboardInterrupt:
-                        self._imported.discard(point)  # nothing was learnt of it: it is asked again
+                        self._imported.discard(point)  # it is imported again next time
                         raise
             names = {point.name for point in points}
             return [
@@ -151,32 +152,32 @@ class Registry(Lookups):
             ]
 
     def failed(self, offer: Offer, error: BaseException) -> str:
-        """Report, once, that a plugin raised where it was asked something; it is passed over.
+        """Report, once, that a plugin raised and is skipped.
 
         Returns:
-            What it raised.
+            The reason, in words.
 
         Raises:
             PluginError: under ``OTCACHE_STRICT_PLUGINS``.
-            KeyboardInterrupt: if that is what was raised.
+            KeyboardInterrupt: if that was raised.
         """
         reason = reason_of(error)
         self._report(Problem(offer.info.name, offer.distribution, reason))
         return reason
 
     def register(self, plugin: object, distribution: str = "local") -> None:
-        """Add a plugin module or object by hand; what it offers is listed under ``distribution``.
+        """Add a plugin module or object by hand; its offers are listed under ``distribution``.
 
         Raises:
-            PluginError: if it is broken: here the caller is the one to tell.
+            PluginError: if it is broken.
         """
         name = getattr(plugin, "__name__", type(plugin).__name__)
         self._register(lambda: plugin, name, distribution)
 
     def register_builtin(self) -> None:
-        """Add the plugins of otcache's own packages, of those that are installed, and of nobody else.
+        """Add the plugins of otcache's own packages that are installed, and no others.
 
-        ``Registry(entry_points=False)`` is a complete otcache then, whatever else the environment holds.
+        ``Registry(entry_points=False)`` then has all of otcache, independent of other installed plugins.
 
         Raises:
             PluginError: if one is broken.
@@ -186,12 +187,13 @@ class Registry(Lookups):
                 self._register(partial(importlib.import_module, module), module, distribution)
 
     def description(self) -> RegistryDescription:
-        """What another process needs to have the same plugins: see :meth:`from_description`.
+        """Describe it for another process: see :meth:`from_description`.
 
         Raises:
             PluginError: if something other than a module that can be imported was registered.
         """
-        return RegistryDescription.of(self._entry_points, self._registered)
+        modules = tuple((importable_name(plugin), name) for plugin, name in self._registered)
+        return RegistryDescription(self._entry_points, modules, tuple(sys.path) if modules else ())
 
     @classmethod
     def from_description(cls, description: RegistryDescription) -> Registry:
@@ -207,11 +209,11 @@ class Registry(Lookups):
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a description, so that what a registry made can be pickled."""
+        """Pickle the description, so that plugins that know their registry can be pickled."""
         return Registry.from_description, (self.description(),)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
-        """Copies of what a registry made share it."""
+        """Return itself: copies of a plugin share its registry."""
         return self
 
     def _register(self, load: Callable[[], object], name: str, distribution: str) -> None:
@@ -225,7 +227,7 @@ class Registry(Lookups):
         self._registered.append((plugin, distribution))
 
     def _import(self, point: Point) -> None:
-        """Import a module of hooks and take what it offers; what it raises is reported."""
+        """Import a module of hooks and add its offers; errors are reported."""
         try:
             problems = self.add(
                 interruptible(point.load, str(point)), point.name, point.distribution
@@ -236,10 +238,10 @@ class Registry(Lookups):
             self._report(problem)
 
     def add(self, plugin: object, name: str, distribution: str) -> list[Problem]:
-        """Take what a plugin offers, and return what is wrong with parts of it.
+        """Add the offers of a plugin, and return problems with parts of it.
 
         Raises:
-            PluginError: if its hooks are none of otcache's.
+            PluginError: if it has unknown hooks.
         """
         label = f"{distribution}:{name}"
         try:
@@ -270,10 +272,10 @@ class Registry(Lookups):
                 self._offers[kind].append(offer)
         return reasons
 
-    def _tell(self, reading: Reading) -> None:
-        """Report what keeps a foreign plugin from being used; what is only slow or old is doctor's."""
+    def _report_findings(self, reading: Reading) -> None:
+        """Report findings for which a foreign plugin is omitted; ``plugins doctor`` lists the others."""
         for found in reading.findings:
-            if found.kind in LEFT_OUT:
+            if found.kind in OMITTED:
                 self._report(Problem(reading.point, reading.distribution, found.what))
 
     def _report(self, problem: Problem) -> None:
@@ -296,8 +298,7 @@ _READING = threading.RLock()
 def installed() -> Registry:
     """Return the registry of the installed plugins, which is read once in a process.
 
-    Whatever takes a registry uses this one where none is given; what is registered in it by hand is seen by
-    all of them.
+    It is the default wherever a registry may be given; what is registered in it by hand counts everywhere.
 
     Raises:
         PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
@@ -307,17 +308,17 @@ def installed() -> Registry:
 
 
 def forget_installed() -> None:
-    """Read the plugins anew at the next :func:`installed`: another is installed, or a variable changed."""
+    """Read the plugins again at the next :func:`installed`, after an installation or a changed variable."""
     _read.cache_clear()
 
 
 def hook_name(kind: str) -> str:
-    """The hook that offers a kind."""
+    """Return the name of the hook that offers a kind."""
     return f"{hookspecs.PROJECT}_provide_{kind}"
 
 
 def _checked(info: object) -> Info:
-    """The descriptor made anew of its fields: a subclass may not have looked at them."""
+    """Return the descriptor made again from its fields: a subclass may not have checked them."""
     if not isinstance(info, Info):
         raise PluginError(expected("what a hook returns", info, "an iterable of Info"))
     given = (info.name, info.target, info.summary, info.api, info.requires, info.options)

@@ -1,1 +1,1 @@
-"""Kept on the disk: any file (files), JSON and arrays of ours (json_files, array_files), runs (recordings)."""
+"""Any file (files), JSON and array files of ours (json_files, array_files), recorded runs (recordings)."""

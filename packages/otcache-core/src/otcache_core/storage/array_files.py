@@ -1,9 +1,9 @@
 """Array files: safetensors, written row by row and sealed with a digest, read whole or mapped.
 
-The format is eight bytes that tell the length of a JSON header, the header, and the arrays one after
-another; any reader of safetensors reads what is written here. The fact ``sha256`` is the digest of the
-whole file with zeros in the digest's place: where it stands, one flipped bit is found. Nothing is
-believed before it is checked: a header that names more than the file has costs no memory.
+The format is eight bytes for the length of a JSON header, the header, and the arrays one after another; any
+reader of safetensors reads these files. The fact ``sha256`` is the digest of the whole file with zeros in the
+digest's place, by which a single flipped bit is found. The header is checked against the size of the file
+before memory is allocated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from otcache_core.storage.json_files import converted, parse_json
 from otcache_core.storage.recordings import release
 
 Arrays = dict[str, NDArray[Any]]
-#: Types of both safetensors and NumPy, but for complex numbers, which nothing here is.
+#: Types of both safetensors and NumPy, without complex numbers.
 _TYPES = {
     **{f"F{8 * n}": np.dtype(f"<f{n}") for n in (8, 4, 2)},
     **{f"I{8 * n}": np.dtype(f"<i{n}") for n in (8, 4, 2, 1)},
@@ -38,7 +38,7 @@ _NAMES = {kind.str: name for name, kind in _TYPES.items()}
 _KIND = "a safetensors file"
 _SEAL, _BLANK = "sha256", "0" * 64
 _BEGINNING = f'{{"__metadata__": {{"{_SEAL}": "'
-#: Bytes of a header, of what is written or hashed at once, and of an address of a header's length.
+#: Most bytes of a header, bytes written or hashed at once, and alignment of a header's length.
 _MAX_HEADER, _PART, _ALIGN = 2**24, 2**20, 8
 _MAX_DIMENSIONS, _MAX_ELEMENTS = 32, 2**56
 
@@ -53,7 +53,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says it holds, once that agrees with its size."""
+    """The header of a file, checked against its size."""
 
     path: Path
     raw: bytes
@@ -73,16 +73,16 @@ def save_arrays(
 
     Args:
         path: the file.
-        arrays: of real numbers without NaN; memory maps give their pages back on the way.
-        facts: strings by name; ``sha256`` is taken.
+        arrays: of real numbers without NaN; pages of memory maps are released on the way.
+        facts: strings by name, other than ``sha256``.
 
     Returns:
-        The digest of the file, which :func:`load_arrays` can ask for.
+        The digest of the file, which :func:`load_arrays` can check.
 
     Raises:
         FileError: if an array holds NaN or no real numbers, or the file cannot be written.
     """
-    # Wider types first, as safetensors has it: every array then begins where its type may.
+    # Wider types first, as in safetensors: every array is then aligned to its type.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     header = _layout(path, ordered, facts or {})
     digest = hashlib.sha256(header)
@@ -108,7 +108,7 @@ def load_arrays(
     Args:
         path: the file.
         sealed: refuse a file without a digest.
-        digest: what it must be, where that is known.
+        digest: the expected one, if it is known.
 
     Raises:
         FileError: if the file is missing, damaged or no safetensors file, or holds NaN or types that
@@ -135,8 +135,8 @@ def map_arrays(path: str | Path, *, sealed: bool = False) -> tuple[Arrays, dict[
 
     Args:
         path: the file.
-        sealed: go through the file once, and refuse it if its digest is not right or missing;
-            otherwise only the header is read.
+        sealed: read the file once, and refuse it if its digest is wrong or missing; otherwise only the header
+            is read.
 
     Raises:
         FileError: if the file is missing, damaged or no safetensors file.
@@ -178,8 +178,8 @@ def array(
 def _layout(
     path: str | Path, ordered: list[tuple[str, NDArray[Any]]], facts: Mapping[str, str]
 ) -> bytes:
-    """Length and header of a file, the digest still blank."""
-    seal = {_SEAL: _BLANK}  # first, so that its place is known
+    """Make the length and header of a file, with a blank digest."""
+    seal = {_SEAL: _BLANK}  # first, so that its offset is known
     header: dict[str, Any] = {"__metadata__": seal | dict(facts) | seal}
     at = 0
     for name, array in ordered:
@@ -195,7 +195,7 @@ def _layout(
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """A few rows at a time, contiguous and in the byte order of the file."""
+    """Yield a few rows at a time, contiguous and in the byte order of the file."""
     kind = array.dtype.newbyteorder("<")
     if array.ndim < 2:
         yield np.ascontiguousarray(array, kind)
@@ -226,7 +226,7 @@ def _header(path: Path, file: BinaryIO) -> _Header:
 
 
 def _check_layout(header: _Header, size: int) -> None:
-    """Check that the arrays are of types and shapes that can be, and fill the file."""
+    """Check that the arrays have valid types and shapes, and fill the file."""
     at = 0
     for name, entry in header.in_order:
         what = f"field {shortened(name, 100)!r}"
@@ -249,7 +249,7 @@ def _check_layout(header: _Header, size: int) -> None:
 
 
 def _elements(shape: tuple[int, ...]) -> int:
-    """Elements, were no size 0: NumPy counts so too."""
+    """Count the elements as if no size were 0, as NumPy does."""
     return math.prod(max(1, size) for size in shape)
 
 
@@ -271,7 +271,7 @@ def _map(file: BinaryIO, header: _Header, entry: _Entry) -> NDArray[Any]:
 
 
 def _blanked(header: _Header) -> bytes:
-    """The header as it was hashed: zeros in the place of the digest."""
+    """Return the header as it was hashed: zeros in the place of the digest."""
     digest = header.facts.get(_SEAL, "").encode()
     return header.raw.replace(digest, _BLANK.encode(), 1) if digest else header.raw
 

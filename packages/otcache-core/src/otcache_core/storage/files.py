@@ -1,7 +1,7 @@
-"""Files: read only where they are files, within bounds, and written whole or not at all.
+"""Read and write files: regular files only, of bounded size, written whole or not at all.
 
-A name may lead anywhere: to a folder, a pipe that nobody writes to, a device without an end. So a file
-is looked at before and after it is opened, opening waits for nobody, and what is read has a size.
+A path may be a folder, a pipe that nobody writes to, or an endless device. So its kind is checked before and
+after it is opened, opening never blocks, and reading has a limit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 from otcache_core.errors import FileError, expected, shortened
 
-#: Bytes of a text file that are read: a policy of 1,000 steps with every budget has some 10 MB.
+#: Most bytes of a text file: a policy of 1,000 steps with every budget has some 10 MB.
 MAX_BYTES = 2**26
-#: Bytes that are read at least, of what does not say its size.
+#: Bytes read of a file that reports no size.
 _LEAST = 2**16
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -48,15 +48,15 @@ def bad_file(path: str | Path, text: str) -> FileError:
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Open a file to read, if it is one; never waits.
+    """Open a regular file to read; never blocks.
 
     Raises:
         FileError: if it cannot be read, or is a folder, a pipe, a socket or a device.
     """
     try:
         name = Path(path)
-        _check_regular(name, name.stat())  # opening a device or a pipe may already do something
-        file = open(name, "rb", opener=_not_waiting)  # noqa: SIM115  # closed by who asks
+        _check_regular(name, name.stat())  # opening a device or a pipe may have effects
+        file = open(name, "rb", opener=_without_blocking)  # noqa: SIM115  # the caller closes it
     except FileError:
         raise
     except (OSError, ValueError, TypeError) as error:
@@ -79,7 +79,7 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         try:
             size = os.fstat(file.fileno()).st_size
             most = min(max(size, _LEAST), limit)
-            # None: no byte is there yet, as in some files of /proc; nobody waits for one
+            # None: no byte is there yet, as in some files of /proc; it is not waited for
             data = (file.read(most + 1) or b"") if size <= limit else b""
         except (OSError, MemoryError) as error:
             raise unreadable(path, error) from error
@@ -102,20 +102,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file to write atomically: a temporary one beside it, flushed to the disk, then renamed.
 
-    Whatever goes wrong, the old file stays as it was and the temporary one is removed. Through a
-    symbolic link it is the file behind it that is replaced. A file that was there gives its mode and,
-    where that is allowed, its owner to the new one.
+    On any error the old file stays as it was and the temporary one is removed. The target of a symbolic link
+    is replaced, not the link. The new file has the mode of the old one and, if that is allowed, its owner.
 
     Raises:
-        FileError: if the disk is full, the folder is missing, it may not be written, or the name is
-            taken by something that is no file.
+        FileError: if the disk is full, the folder is missing, it may not be written, or the path is no
+            regular file.
     """
     target, before = _target(path)
     temporary = target.with_name(f".otcache-{secrets.token_hex(6)}.tmp")
     try:
         with temporary.open("xb") as file:
-            if before is not None:  # before anything is in it that others may not read
-                _take_over(temporary, before)
+            if before is not None:  # before it has content, which others may not read
+                _copy_owner(temporary, before)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -143,19 +142,19 @@ def make_folder(path: str | Path) -> Path:
 
 
 def unreadable(path: str | Path, error: Exception) -> FileError:
-    """Make the error to raise where reading fails."""
+    """Make the error to raise if reading fails."""
     return bad_file(path, f"cannot be read: {_reason(error)}.")
 
 
 def unwritable(path: str | Path, error: Exception) -> FileError:
-    """Make the error to raise where writing fails."""
+    """Make the error to raise if writing fails."""
     number = error.errno if isinstance(error, OSError) else None
     advice = _ADVICE.get(number or 0, "give the file another name")
     return bad_file(path, f"cannot be written: {_reason(error)}; nothing was changed: {advice}.")
 
 
 def _target(path: str | Path) -> tuple[Path, os.stat_result | None]:
-    """Find the file behind a name, and what it is now; None where it is new."""
+    """Resolve a path to a file, and stat it; None for a new one."""
     try:
         name = Path(path)
         try:
@@ -165,7 +164,7 @@ def _target(path: str | Path) -> tuple[Path, os.stat_result | None]:
         target = Path(os.path.realpath(name))
         if before is not None:
             _check_regular(name, before)
-            if not os.access(target, os.W_OK):  # a rename would not ask
+            if not os.access(target, os.W_OK):  # a rename does not check
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileError:
         raise
@@ -174,7 +173,7 @@ def _target(path: str | Path) -> tuple[Path, os.stat_result | None]:
     return target, before
 
 
-def _take_over(temporary: Path, before: os.stat_result) -> None:
+def _copy_owner(temporary: Path, before: os.stat_result) -> None:
     """Give a new file the owner, if that is allowed, and the mode of an old one."""
     if hasattr(os, "chown"):
         with contextlib.suppress(OSError):
@@ -188,7 +187,7 @@ def _check_regular(path: Path, found: os.stat_result) -> None:
         raise bad_file(path, f"must be a file, got {kind}: name a file.")
 
 
-def _not_waiting(name: str, flags: int) -> int:
+def _without_blocking(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -1,9 +1,9 @@
-"""JSON files: versioned facts of our own, read strictly, and those of other projects.
+"""JSON files: our own, versioned and read strictly, and those of other projects.
 
 A file of ours is one object ``{"format": ..., "version": ..., ...}``. Unknown keys, values out of range,
-truncation, another format or version are a :class:`~otcache_core.errors.FileError` that names file,
-field, got and expected. So is, in anybody's file, what JSON allows and little else takes: a key given
-twice, NaN, integers beyond 64 bits, half a surrogate pair, nesting without end.
+truncation, another format or version raise a :class:`~otcache_core.errors.FileError` that names file, field,
+got and expected. So do, in every file, values that few other readers take: a key given twice, NaN, integers
+beyond 64 bits, half a surrogate pair, deep nesting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from otcache_core.errors import expected, shortened
 from otcache_core.storage.files import MAX_BYTES, bad_file, read_bytes, write_bytes
 
 T = TypeVar("T")
-#: Values in a file, and levels of lists and objects within each other, that are read.
+#: Most values in a file, and most levels of nested lists and objects.
 MAX_VALUES, MAX_DEPTH = 4_000_000, 64
 #: Characters of an integer of 64 bits with its sign.
 _DIGITS = 20
@@ -30,7 +30,7 @@ _MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-#: Holder of values, and where it is: the key in another holder.
+#: Where a list or object is: the place of the one that holds it, and its key there.
 _Place = tuple["_Place | None", object]
 
 
@@ -87,7 +87,7 @@ def converted(path: str | Path, data: Any, type: type[T]) -> T:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read the value of a JSON file of another project, or one whose kind is not known yet.
+    """Read the value of a JSON file of another project, or of an unknown format.
 
     Raises:
         FileError: if it cannot be read, or as :func:`parse_json`.
@@ -96,12 +96,12 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(path: str | Path, raw: bytes, *, kind: str = "JSON", finite: bool = True) -> Any:
-    """Read the one value that a text in UTF-8 holds.
+    """Parse a text in UTF-8 that holds one JSON value.
 
     Args:
-        path: where the text is from, for messages.
+        path: of the file, for messages.
         raw: the text.
-        kind: what it should be, for messages.
+        kind: of file, for messages.
         finite: refuse NaN and infinity.
 
     Raises:
@@ -122,11 +122,11 @@ def parse_json(path: str | Path, raw: bytes, *, kind: str = "JSON", finite: bool
 
 
 def check_values(path: str | Path, data: Any, *, finite: bool = True) -> None:
-    """Check that plain data hold nothing that cannot be written, read and shown everywhere.
+    """Check that every value of plain data can be written to JSON and read by other programs.
 
     Args:
         path: of the file, for messages.
-        data: None, truth values, numbers, texts, lists and objects.
+        data: None, booleans, numbers, texts, lists and objects.
         finite: refuse NaN and infinity.
 
     Raises:
@@ -150,7 +150,7 @@ def check_values(path: str | Path, data: Any, *, finite: bool = True) -> None:
 
 
 def _check_count(path: str | Path, text: bytes) -> None:
-    """Check that a text of JSON holds no more values than memory is meant for."""
+    """Check that a text of JSON holds at most ``MAX_VALUES`` values."""
     if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
         got = f"more than {MAX_VALUES}"
         raise bad_file(path, expected("the number of its values", got, f"at most {MAX_VALUES}"))
@@ -161,7 +161,7 @@ def _entries(holder: Any) -> Iterator[tuple[object, object]]:
 
 
 def _wanted(value: object, finite: bool) -> str:
-    """Say what a value should be instead; "" where it is as it should."""
+    """Return what a value should be instead; "" if it is valid."""
     if isinstance(value, float):
         return "a finite number" if finite and not math.isfinite(value) else ""
     if isinstance(value, int):
@@ -207,7 +207,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
-        return "lists and objects lie too deep in each other"
+        return "lists and objects are nested too deeply"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
     if isinstance(error, UnicodeDecodeError):
@@ -221,7 +221,7 @@ def _name_of(data: object) -> str:
 
 
 def _located(message: str) -> str:
-    """Say "Expected X, got Y - at `$.a[0]`" as "field 'a[0]': Expected X, got Y"."""
+    """Turn "Expected X, got Y - at `$.a[0]`" into "field 'a[0]': Expected X, got Y"."""
     reason, _, place = (
         message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
     )

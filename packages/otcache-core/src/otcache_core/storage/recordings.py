@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from otcache_core.errors import FileError, OtcacheError, expected
 from otcache_core.numbers import integer
 
-#: 256 MiB: 1024 x 1024 pictures stay in memory, a 720p clip goes to the disk whatever its steps.
+#: 256 MiB: runs of 1024 x 1024 images stay in memory, those of a 720p video go to the disk.
 MEMORY_BYTES = 2**28
 
 
@@ -49,16 +49,16 @@ class RecordingStorage:
     r"""How recorded runs are kept.
 
     A run of N steps on latents of d elements takes 4 (2 N + 1) d bytes a sample, as float32: 3 GB for
-    the 7.6 million elements of a 720p clip of 129 frames and N = 50. What exceeds ``memory_bytes`` goes
-    to temporary files, which vanish when nobody needs them, and is read a slab at a time.
+    the 7.6 million elements of a 720p video of 129 frames and N = 50. What exceeds ``memory_bytes`` goes to
+    temporary files, which are removed when they are not needed any more, and is read a slab at a time.
 
     Args:
         memory_bytes: recorded runs of one request that exceed this go to the disk; 0 sends all there.
         folder: where the temporary files go; by default the calibration's own folder, else the
             system's temporary folder, which on some systems is memory too.
         coordinates: keep a sketch: only so many coordinates of every state and output, drawn at
-            random, the same ones for all steps and samples; None keeps all. See
-            :mod:`otcache_core.storage.recordings` for the error, and for what may use it.
+            random, the same ones for all steps and samples; None keeps all. The module documents the error,
+            and what may use a sketch.
         seed: of the coordinates.
 
     Raises:
@@ -83,19 +83,19 @@ class RecordingStorage:
             raise OtcacheError(expected("RecordingStorage.folder", self.folder, "a path, or None"))
 
     def share(self, part: int, whole: int) -> RecordingStorage:
-        """What ``part`` of ``whole`` samples may take of the memory."""
+        """Return the storage of ``part`` of ``whole`` samples, with their share of the memory."""
         return replace(self, memory_bytes=self.memory_bytes * part // whole)
 
 
 Floats = NDArray[np.float32]
 
 
-class Steps(ABC):
+class RecordedSteps(ABC):
     """Rows of float32, one a step, each of shape (samples, d)."""
 
     @abstractmethod
     def append(self, row: Floats) -> None:
-        """Take a copy of the next step's row; at most as many as were said.
+        """Copy the next step's row; at most as many as were announced.
 
         Raises:
             FileError: if it cannot be written.
@@ -103,14 +103,14 @@ class Steps(ABC):
 
     @abstractmethod
     def samples(self) -> list[Floats]:
-        """One array a sample, of shape (rows so far, d), that outlives this object."""
+        """Return one array a sample, of shape (rows so far, d), that outlives this object."""
 
 
-class StepsInMemory(Steps):
+class StepsInMemory(RecordedSteps):
     """Rows in memory, each sample's together.
 
     Args:
-        num_rows: rows to come.
+        num_rows: number of rows that will be appended.
         shape: of a row, (samples, d).
     """
 
@@ -120,11 +120,13 @@ class StepsInMemory(Steps):
         self._count = 0
 
     def append(self, row: Floats) -> None:
+        """Copy the next step's row."""
         for array, sample in zip(self._arrays, row, strict=True):
             array[self._count] = sample
         self._count += 1
 
     def samples(self) -> list[Floats]:
+        """Return one array a sample."""
         return [array[: self._count] for array in self._arrays]
 
 
@@ -134,11 +136,11 @@ ADVICE = (
 )
 
 
-class StepsOnDisk(Steps):
-    """Rows in a temporary file, written plainly and read through a memory map.
+class StepsOnDisk(RecordedSteps):
+    """Rows in a temporary file, written as they are and read through a memory map.
 
-    The file is gone once neither this object nor any array of :meth:`samples` is left, however the
-    process ends (on Windows: however it ends but by a crash).
+    The file is removed once neither this object nor any array of :meth:`samples` is left, also if the process
+    crashes (but not on Windows).
 
     Args:
         shape: of a row, (samples, d).
@@ -156,6 +158,7 @@ class StepsOnDisk(Steps):
             raise unwritable(folder, error) from error
 
     def append(self, row: Floats) -> None:
+        """Copy the next step's row."""
         try:
             self._file.write(np.ascontiguousarray(row, dtype=np.float32).data)
         except OSError as error:
@@ -163,6 +166,7 @@ class StepsOnDisk(Steps):
         self._count += 1
 
     def samples(self) -> list[Floats]:
+        """Return one array a sample."""
         try:
             self._file.flush()
             whole = np.memmap(self._file, np.float32, "r", shape=(self._count, *self._shape))
@@ -188,12 +192,12 @@ def check_space(folder: Path, size: int) -> None:
 
 
 def gigabytes(size: int) -> str:
-    """A size for people to read, in GB or MB."""
+    """Format a size in GB or MB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def unwritable(folder: Path, error: OSError) -> FileError:
-    """The error to raise where recorded runs cannot be written."""
+    """Make the error to raise if recorded runs cannot be written."""
     reason = error.strerror or str(error)
     return FileError(f"{folder}: recorded runs cannot be written here: {reason}: {ADVICE}")
 
@@ -203,9 +207,9 @@ SLAB = 2**16
 
 
 def slabs(array: NDArray[Any], size: int = SLAB) -> Iterator[NDArray[Any]]:
-    """Columns of an array, ``size`` of them at a time, as views.
+    """Yield columns of an array, ``size`` of them at a time, as views.
 
-    Of a memory map no more than a slab stays resident: its pages are given back after each.
+    Of a memory map at most one slab stays resident: its pages are released after each.
 
     Args:
         array: shape (rows, d).
@@ -221,9 +225,9 @@ def slabs(array: NDArray[Any], size: int = SLAB) -> Iterator[NDArray[Any]]:
 
 
 def release(array: NDArray[Any]) -> None:
-    """Give back the pages of a read-only memory map; they are read again when touched again.
+    """Release the pages of a read-only memory map; they are read again on the next access.
 
-    Nothing happens to arrays in memory, to maps that may be written, and where the system has no way.
+    Does nothing for arrays in memory, writable maps, and systems without ``madvise``.
     """
     if not (isinstance(array, np.memmap) and array.mode == "r" and hasattr(mmap, "MADV_DONTNEED")):
         return
@@ -235,12 +239,12 @@ def release(array: NDArray[Any]) -> None:
 
 
 def mapped(array: NDArray[Any]) -> bool:
-    """Whether an array is a memory map."""
+    """Return whether an array is a memory map."""
     return isinstance(array, np.memmap)
 
 
 def inner_products(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """<v_a, v_b>, means over elements, in float64 and symmetric; shape (N, N) for vectors of shape (N, d)."""
+    """Compute <v_a, v_b>, means over elements, in float64 and symmetric; shape (N, N) from shape (N, d)."""
     total = np.zeros((len(vectors),) * 2)
     for slab in slabs(vectors):
         total += slab.astype(np.float64) @ slab.T
@@ -252,7 +256,7 @@ GAUSSIAN_KURTOSIS = 3.0
 
 
 def sketch(elements: int, coordinates: int, seed: int) -> NDArray[np.intp]:
-    """S: indices of the coordinates kept, increasing; all of them where fewer exist.
+    """Draw S, the indices of the coordinates kept, increasing; all of them if fewer exist.
 
     Args:
         elements: d.
@@ -270,7 +274,7 @@ def sketch(elements: int, coordinates: int, seed: int) -> NDArray[np.intp]:
 
 
 def sketch_error(elements: int, coordinates: int, kurtosis: float = GAUSSIAN_KURTOSIS) -> float:
-    r"""Bound on the relative standard error of an inner product.
+    r"""Bound the relative standard error of an inner product.
 
     .. math:: \epsilon = \Big( \kappa\,\frac{d - d'}{d' (d - 1)} \Big)^{1/2}
 

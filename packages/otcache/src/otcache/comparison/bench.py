@@ -151,5 +151,5 @@ def _finished(
 ) -> Finished:
     run = Run(setting.label, setting.num_steps, setting.computed, nfe, flops, peak)
     states = [one.states for one in made if one.states is not None]
-    images = np.concatenate([one.pictures for one in made])
+    images = np.concatenate([one.images for one in made])
     return Finished(run, images, np.concatenate(states) if len(states) == len(made) else None)
