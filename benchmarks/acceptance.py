@@ -16,9 +16,9 @@ from pathlib import Path
 from speed import measured
 
 import otcache
-from otcache.report.analysis import duels
+from otcache.report.analysis import paired_comparisons
 from otcache.report.results import Results
-from otcache.report.tables import duels_markdown, markdown_table
+from otcache.report.tables import markdown_table, paired_markdown
 from otcache_core.calibration import Calibration
 from otcache_core.policy import Policy
 
@@ -28,10 +28,10 @@ SECONDS, GIBIBYTES, SHARE = 360, 3.0, 0.9
 
 def _quality(results: Results) -> list[tuple[str, bool]]:
     rows = []
-    for duel in duels(results):
-        if duel.rival in RIVALS:
-            kept = duel.verdict == "better" or (duel.budget >= 15 and duel.verdict != "worse")
-            rows.append((f"RMSE at B = {duel.budget} against {duel.rival}: {duel.verdict}", kept))
+    for pair in paired_comparisons(results):
+        if pair.baseline in RIVALS:
+            kept = pair.verdict == "better" or (pair.budget >= 15 and pair.verdict != "worse")
+            rows.append((f"RMSE at B = {pair.budget} against {pair.baseline}: {pair.verdict}", kept))
     return rows
 
 
@@ -101,7 +101,7 @@ def main() -> int:
         markdown_table(results),
         "## Pair by pair",
         "",
-        duels_markdown(results),
+        paired_markdown(results),
         "## Who won the rungs",
         "",
         "Geometric mean RMSE on the calibration samples, all with fitted forecasts. *quantile* is the "

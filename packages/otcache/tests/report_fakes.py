@@ -1,4 +1,4 @@
-"""Invented results and pictures for the tests of the report."""
+"""Invented results and images for the tests of the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from otcache.report.images import Pictures
+from otcache.report.images import Images
 from otcache.report.results import Cell, Missing, Results
 
 METHODS = {
@@ -46,7 +46,7 @@ def fake_results(budgets: tuple[int, ...] = (5, 6, 8, 10, 15), seeds: int = 2) -
             "versions": {"otcache": "0.1.0", "torch": "2.12.0"},
         },
         command="otcache demo --out otcache-demo",
-        ledger={
+        stage_nfe={
             "record": 240,
             "span costs": 8990,
             "anchor search": 4200,
@@ -78,7 +78,7 @@ METRICS = {
 }  # fmt: skip
 
 
-def arena_results(
+def compared_results(
     budgets: tuple[int, ...] = (5, 6, 8, 10, 15), prompts: int = 16, methods: int = len(BASELINES)
 ) -> Results:
     """As ``otcache compare`` gives: many methods, gaps, adaptive costs, and a tag that suffers."""
@@ -93,7 +93,7 @@ def arena_results(
     for name in names:
         for budget in budgets:
             if not (name in ("pyramid-attention", "faster-cache") and budget < 10):
-                cells.append(_arena_cell(name, budget, hardness, rng))
+                cells.append(_compared_cell(name, budget, hardness, rng))
     missing = [Missing("lora-cache", None, "needs <cuda> & 24 GB: none here")]
     missing += [
         Missing(name, b, "the nearest setting, skip=2, takes 12.5 evaluations")
@@ -107,15 +107,15 @@ def arena_results(
         labels=labels,
         cells=tuple(cells),
         provenance={"pipeline": "demo", "cores": 2, "versions": {"torch": "2.13.0"}},
-        command="otcache compare demo --budgets 5,6,8,10,15 --out arena",
+        command="otcache compare demo --budgets 5,6,8,10,15 --out compared",
         sources={name: f"invented project {i}, rule of {name}" for i, name in enumerate(names)},
-        prices={name: 240 * (i % 4) for i, name in enumerate(names)},
+        calibration_nfe={name: 240 * (i % 4) for i, name in enumerate(names)},
         missing=tuple(missing),
         full={"frechet": 14.2},
     )
 
 
-def _arena_cell(name: str, budget: int, hardness: Vector, rng: np.random.Generator) -> Cell:
+def _compared_cell(name: str, budget: int, hardness: Vector, rng: np.random.Generator) -> Cell:
     scale, off, known = BASELINES[name]
     slope = -1.6 if name == "otcache" else -1.25
     noise = rng.lognormal(0, 0.08, len(hardness))
@@ -140,21 +140,21 @@ def _arena_cell(name: str, budget: int, hardness: Vector, rng: np.random.Generat
     )
 
 
-def fake_pictures(results: Results, size: int = 64) -> Pictures:
-    """Smooth pictures, with noise of the stated error added for each method."""
+def fake_images(results: Results, size: int = 64) -> Images:
+    """Smooth images, with noise of the stated error added for each method."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[0:size, 0:size] / size
     waves = rng.uniform(2, 9, (len(results.labels), 3, 2, 1, 1))
     full = 0.5 + 0.3 * np.sin(waves[:, :, 0] * x + waves[:, :, 1] * y).transpose(0, 2, 3, 1)
-    pictures = {("full run", results.num_steps): full}
+    images = {("full run", results.num_steps): full}
     for cell in results.cells:
         error = np.array(cell.metrics["rmse"])[:, None, None, None]
         noisy = full + error * rng.normal(0, 1, full.shape)
-        pictures[cell.method, cell.budget] = np.clip(noisy, 0, 1)
-    return pictures
+        images[cell.method, cell.budget] = np.clip(noisy, 0, 1)
+    return images
 
 
-def fake_clips(
+def fake_videos(
     results: Results, size: int = 32, frames: int = 9
 ) -> dict[tuple[str, int], np.ndarray]:
     """A square that moves over a gradient; methods lag behind it, and are noisy by the stated error."""
@@ -163,20 +163,20 @@ def fake_clips(
     ground = 0.25 + 0.5 * np.stack([x, y, 1 - x * y], axis=-1)
     colours = rng.uniform(0, 1, (len(results.labels), 3))
 
-    def clip(colour: Vector, lag: float) -> np.ndarray:
+    def video(colour: Vector, lag: float) -> np.ndarray:
         made = np.repeat(ground[None], frames, axis=0)
         for frame in range(frames):
             left = round((0.05 + 0.6 * max(0.0, frame - lag) / max(1, frames - 1)) * size)
             made[frame, size // 3 : 2 * size // 3, left : left + size // 4] = colour
         return made
 
-    clips = {("full run", results.num_steps): np.stack([clip(colour, 0) for colour in colours])}
+    videos = {("full run", results.num_steps): np.stack([video(colour, 0) for colour in colours])}
     for cell in results.cells:
         errors = np.array(cell.metrics["rmse"])
-        made = np.stack([clip(c, 8 * e) for c, e in zip(colours, errors, strict=True)])
+        made = np.stack([video(c, 8 * e) for c, e in zip(colours, errors, strict=True)])
         noise = errors[:, None, None, None, None] * rng.normal(0, 0.5, made.shape)
-        clips[cell.method, cell.budget] = np.clip(made + noise, 0, 1)
-    return clips
+        videos[cell.method, cell.budget] = np.clip(made + noise, 0, 1)
+    return videos
 
 
 def _cell(method: str, budget: int, rmse: Vector) -> Cell:

@@ -15,7 +15,7 @@ import pytest
 from otcache.comparison.collect import Assembly, state_rmse
 from otcache.comparison.metrics import Measures
 from otcache.report import rebuild, write_report
-from otcache.report.images import Pictures
+from otcache.report.images import Images
 from otcache.report.results import Results
 from otcache_core import OtcacheError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric
@@ -23,7 +23,7 @@ from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Info, Registry, hookimpl
 
 sys.path.insert(0, str(Path(__file__).parent))
-import arena_fakes as fakes
+import comparison_fakes as fakes
 
 
 class Rmse(QualityMetric):
@@ -53,7 +53,7 @@ def raises(error: BaseException) -> Any:
 
 
 def later(value: Any) -> Any:
-    """Give numbers for the full run, and something else for a method's pictures."""
+    """Give numbers for the full run, and something else for a method's images."""
     return lambda x, y: value if (x != y).any() else np.zeros(len(x))
 
 
@@ -74,7 +74,7 @@ PAIRS: dict[str, tuple[Any, str]] = {
     "nothing": (lambda x, y: None, "must be floating point, got None"),
     "text": (lambda x, y: ["1.0"] * len(x), "must be floating point, got .*'1.0'"),
     "stubborn": (lambda x, y: [Stubborn()] * len(x), "must be floating point"),
-    "mutates": (mutates, "it changes the pictures that it is given"),
+    "mutates": (mutates, "it changes the images that it is given"),
     "later-nan": (later([np.nan, 0.0]), "must be numbers, got .*nan"),
     "later-text": (later("abc"), "must be floating point, got 'abc'"),
 }
@@ -141,25 +141,25 @@ def test_each_costs_its_own_column(registry: Registry, tmp_path: Path) -> None:
     words = {name: words for name, (_, words) in offered().items()}
     folder = fakes.finished(tmp_path / "runs")
 
-    def ask() -> tuple[Results, Pictures]:
+    def ask() -> tuple[Results, Images]:
         measures = Measures.choose(tuple(words), "x", registry)
         return Assembly(folder, measures).results(["good", "partly"], {}, "")
 
-    with pytest.warns(OtcacheNotice) as told:
-        made, pictures = ask()
+    with pytest.warns(OtcacheNotice) as said:
+        made, images = ask()
     alone, _ = Assembly(folder, Measures({"rmse": Rmse()})).results(["good", "partly"], {}, "")
     assert made.cells == alone.cells
     assert made.full_metrics == alone.full_metrics
     assert made.full == alone.full
     reasons = {gap.method: gap.reason for gap in made.missing if gap.method.startswith("metric ")}
-    notices = [str(one.message) for one in told]
+    notices = [str(one.message) for one in said]
     assert len(notices) == len(reasons) == len(words)
     for name, pattern in words.items():
         title = f"{name} of 'hostile'"
-        (notice,) = [one for one in notices if one.startswith(f"{title} is left out: ")]
+        (notice,) = [one for one in notices if one.startswith(f"{title} is omitted: ")]
         assert re.search(pattern, notice), notice
         assert notice.endswith(reasons[f"metric {title}"])
-    write_report(made, pictures, tmp_path / "report")
+    write_report(made, images, tmp_path / "report")
     rebuild(tmp_path / "report")
     assert Results.load(tmp_path / "report" / "results.json").missing == made.missing
     assert "| metric mutates of 'hostile' |" in (tmp_path / "report" / "table.md").read_text()
@@ -177,7 +177,7 @@ def test_a_metric_is_called_by_its_distribution_but_for_ours() -> None:
             return [Info("rmse", "nowhere:Nobody")]
 
     registry.register(Shadows(), "shadow")
-    with pytest.warns(OtcacheNotice, match="^rmse of 'shadow' is left out: .*nowhere"):
+    with pytest.warns(OtcacheNotice, match="^rmse of 'shadow' is omitted: .*nowhere"):
         made = Measures.choose(("shadow/rmse",), "x", registry)
     assert [*made.metrics] == ["rmse"]
     assert type(made.metrics["rmse"]).__module__ == "otcache_diffusers.metrics.pairwise"
@@ -215,9 +215,9 @@ def test_hooks_that_cannot_be_imported_are_one_warning(
     (facts / "entry_points.txt").write_text("[otcache]\nunhooked = unhooked_rules\n")
     (tmp_path / "unhooked_rules.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.warns(OtcacheNotice) as told:
+    with pytest.warns(OtcacheNotice) as said:
         made = Measures.choose(("unhooked/sharp",), "x", Registry())
-    assert len(told) == 1
+    assert len(said) == 1
     (gap,) = made.missing()
     assert gap.method == "metric sharp of 'unhooked'"
     assert "SystemExit: 0" in gap.reason
@@ -256,20 +256,20 @@ def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 def test_another_process_measures_what_this_one_would(foreign: Registry) -> None:
     measures = Measures.choose(("bright", "letters"), "x", foreign)
-    pictures, prompts = np.random.default_rng(0).random((2, 4, 4, 3)), ["ab", "a long one"]
+    images, prompts = np.random.default_rng(0).random((2, 4, 4, 3)), ["ab", "a long one"]
     for name, metric in measures.metrics.items():
         own = foreign.create("metrics", name)
         assert (metric.name, metric.takes) == (own.name, own.takes)
         assert metric.higher_is_better == own.higher_is_better
     assert measures.metrics["bright"].takes_videos  # type: ignore[attr-defined]
-    assert measures.totals(pictures) == {"bright": pictures.mean()}
-    wanted = pictures.mean(axis=(1, 2, 3)) + np.array([2, 10])
-    np.testing.assert_array_equal(measures.of_full_runs(pictures, prompts)["letters"], wanted)
+    assert measures.totals(images) == {"bright": images.mean()}
+    wanted = images.mean(axis=(1, 2, 3)) + np.array([2, 10])
+    np.testing.assert_array_equal(measures.of_full_runs(images, prompts)["letters"], wanted)
     assert not type(measures.metrics["bright"]).__module__.startswith("foreign")
 
 
 def test_a_process_that_does_not_answer_is_ended(foreign: Registry) -> None:
-    with pytest.warns(OtcacheNotice, match="bright of 'foreign' is left out: it took longer than"):
+    with pytest.warns(OtcacheNotice, match="bright of 'foreign' is omitted: it took longer than"):
         made = Measures.choose(("bright",), "x", foreign, limit=0.01)
     assert list(made.metrics) == ["rmse"]
 
@@ -282,21 +282,21 @@ def test_who_asks_for_what_there_is_not_is_told_at_once(registry: Registry) -> N
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        (np.zeros((2, 8)), r"pictures must be images .*\(2, 8\)"),
-        (np.zeros((2, 4, 4, 4)), r"pictures must be images .*\(2, 4, 4, 4\)"),
-        (np.zeros((2, 8, 4, 3)), r"shape of its pictures must be \(2, 4, 4, 3\)"),
-        (np.full((2, 4, 4, 3), np.inf), "its pictures must be finite"),
-        (np.full((2, 4, 4, 3), 1.5), r"its pictures must be in \[0, 1\], got '1.5 to 1.5'"),
+        (np.zeros((2, 8)), r"images must be images .*\(2, 8\)"),
+        (np.zeros((2, 4, 4, 4)), r"images must be images .*\(2, 4, 4, 4\)"),
+        (np.zeros((2, 8, 4, 3)), r"shape of its images must be \(2, 4, 4, 3\)"),
+        (np.full((2, 4, 4, 3), np.inf), "its images must be finite"),
+        (np.full((2, 4, 4, 3), 1.5), r"its images must be in \[0, 1\], got '1.5 to 1.5'"),
     ],
 )
-def test_pictures_that_cannot_be_compared_cost_their_own_row(
+def test_images_that_cannot_be_compared_cost_their_own_row(
     made: Any, reason: str, tmp_path: Path
 ) -> None:
     folder = fakes.finished(tmp_path)
     folder.of("good").keep_run(fakes.run("B = 2"), made, None)
-    found, pictures = Assembly(folder, Measures({"rmse": Rmse()})).results(["good"], {}, "")
+    found, images = Assembly(folder, Measures({"rmse": Rmse()})).results(["good"], {}, "")
     assert [(cell.method, cell.budget) for cell in found.cells] == [("good", 4)]
     (gap,) = found.missing
     assert (gap.method, gap.budget) == ("good", 2)
     assert re.search(reason, gap.reason)
-    assert write_report(found, pictures, tmp_path / "report")
+    assert write_report(found, images, tmp_path / "report")

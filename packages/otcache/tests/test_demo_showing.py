@@ -15,22 +15,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from otcache.comparison.metrics import OF_CLIPS
-from otcache.demo import run as demo_run
-from otcache.demo.clips import GAP, row, write_clips
-from otcache.demo.methods import SAMPLERS, Method, _sampled
-from otcache.demo.run import DemoOutcome
-from otcache.demo.settings import DemoSettings
-from otcache.demo.showing import only, tables
-from otcache.demo.verdict import verdict
-from otcache.progress import Stages
+from otcache.comparison.bench import Bench
+from otcache.comparison.folder import Run
+from otcache.comparison.job import Job
+from otcache.comparison.metrics import OF_VIDEOS
+from otcache.comparison.timing import speed
+from otcache.demo.preset import DemoOutcome, DemoSettings
+from otcache.demo.showing import GAP, only, row, tables, verdict, write_videos
 from otcache.report.plots import series_of
 from otcache.report.results import Cell, Results, scale_of
-from otcache_core import FileError, Info, Registry, Schedule, hookimpl
+from otcache_core import FileError, Info, Registry, hookimpl
 from otcache_core.contracts import Measured, SampleRequest, VideoWriter, check_video
 
 N, BUDGETS, PROMPTS = 30, (5, 6, 10), 6
-RIVALS = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
+OTHERS = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
 
 
 def _cell(method: str, budget: int, **means: float) -> Cell:
@@ -41,12 +39,14 @@ def _cell(method: str, budget: int, **means: float) -> Cell:
 
 
 def _results() -> Results:
-    """otcache has 0.4, 0.5 and 0.625 of the best rival's RMSE: 0.5 in geometric mean."""
+    """otcache has 0.4, 0.5 and 0.625 of the best baseline's RMSE: 0.5 in geometric mean."""
     cells = []
-    for ratio, budget, best in zip((0.4, 0.5, 0.625), BUDGETS, ("UniPC", *RIVALS[:2]), strict=True):
-        for rival in RIVALS:
-            off = 1.0 if rival == best else 2.0
-            cells.append(_cell(rival, budget, rmse=0.1 * off, flicker=0.1 * off, temporal_lpips=1))
+    for ratio, budget, best in zip((0.4, 0.5, 0.625), BUDGETS, ("UniPC", *OTHERS[:2]), strict=True):
+        for baseline in OTHERS:
+            off = 1.0 if baseline == best else 2.0
+            cells.append(
+                _cell(baseline, budget, rmse=0.1 * off, flicker=0.1 * off, temporal_lpips=1)
+            )
         tlp = 1.5 if budget == 6 else 1.0
         cells.append(_cell("otcache", budget, rmse=0.1 * ratio, flicker=0.05, temporal_lpips=tlp))
     labels = tuple((f"a red circle, No {i}", 1000, "shape") for i in range(PROMPTS))
@@ -60,7 +60,7 @@ def test_the_geometric_mean_over_budgets() -> None:
     )
 
 
-def test_measures_over_time_are_told_by_budget() -> None:
+def test_metrics_over_time_are_reported_by_budget() -> None:
     text = verdict(_results(), ("flicker", "temporal-lpips"))
     assert "flicker is better at every budget" in text
     assert text.endswith("tLP is worse at B = 6.")
@@ -71,8 +71,8 @@ def test_no_difference_is_within_the_interval() -> None:
     assert "Over time" not in text
     even = [_cell(name, 5, rmse=0.1, flicker=0.1) for name in ("uniform", "otcache")]
     labels = tuple((f"a{i}", 0, "") for i in range(PROMPTS))
-    told = verdict(Results("even", N, labels, tuple(even), frames_per_second=8.0), ("flicker",))
-    assert "flicker is better or within the 95 % interval at every budget" in told
+    said = verdict(Results("even", N, labels, tuple(even), frames_per_second=8.0), ("flicker",))
+    assert "flicker is better or within the 95 % interval at every budget" in said
 
 
 def test_seven_methods_with_otcache_last_have_a_colour_each() -> None:
@@ -86,9 +86,9 @@ class Reels(VideoWriter):
 
     suffixes = (".reel",)
 
-    def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
-        check_video(self, path, clip, frames_per_second)
-        Path(path).write_text(f"{clip.shape} {frames_per_second} {clip.mean():.3f}")
+    def write(self, path: str | Path, video: np.ndarray, frames_per_second: float) -> None:
+        check_video(self, path, video, frames_per_second)
+        Path(path).write_text(f"{video.shape} {frames_per_second} {video.mean():.3f}")
 
 
 class Writers:
@@ -111,50 +111,49 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 def outcome() -> DemoOutcome:
     results = _results()
     shape = (PROMPTS, 3, 4, 5, 3)
-    pictures = {(c.method, c.budget): np.full(shape, 0.5) for c in results.cells}
-    pictures["full run", N] = np.zeros(shape) + np.arange(PROMPTS).reshape(-1, 1, 1, 1, 1) / 10
-    nothing = cast(Any, None)
-    return DemoOutcome(nothing, nothing, results, pictures, ("flicker", "temporal-lpips"))
+    images = {(c.method, c.budget): np.full(shape, 0.5) for c in results.cells}
+    images["full run", N] = np.zeros(shape) + np.arange(PROMPTS).reshape(-1, 1, 1, 1, 1) / 10
+    return DemoOutcome(results, images, ("flicker", "temporal-lpips"))
 
 
-def test_clips_are_named_from_left_to_right(
+def test_videos_are_named_from_left_to_right(
     tmp_path: Path, outcome: DemoOutcome, registry: Registry
 ) -> None:
-    written = write_clips(outcome, tmp_path / "clips", registry)
+    written = write_videos(outcome, tmp_path / "videos", registry)
     names = [path.name for path in written]
-    assert sorted(names) == sorted(path.name for path in (tmp_path / "clips").iterdir())
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "videos").iterdir())
     assert names[:3] == [
         "01-a-red-circle-no-0-full.reel",
         "01-a-red-circle-no-0-B5-full-otcache-unipc.reel",
         "01-a-red-circle-no-0-B6-full-otcache-uniform.reel",
     ]
     assert len(names) == 4 * 3
-    assert (tmp_path / "clips" / "04-a-red-circle-no-3-full.reel").read_text() == (
+    assert (tmp_path / "videos" / "04-a-red-circle-no-3-full.reel").read_text() == (
         "(3, 4, 5, 3) 8.0 0.300"
     )
     assert written[1].read_text().startswith(f"(3, 4, {3 * 5 + 2 * GAP}, 3) 8.0")
 
 
-def test_clips_of_an_earlier_demo_go_and_nothing_else(
+def test_videos_of_an_earlier_demo_go_and_nothing_else(
     tmp_path: Path, outcome: DemoOutcome, registry: Registry
 ) -> None:
     for name in ("01-old-full.reel", "02-old-B5-full-otcache-x.reel", "mine.reel", "01-old.txt"):
         (tmp_path / name).write_text("old")
-    names = {path.name for path in write_clips(outcome, tmp_path, registry)}
+    names = {path.name for path in write_videos(outcome, tmp_path, registry)}
     assert {path.name for path in tmp_path.iterdir()} == names | {"mine.reel", "01-old.txt"}
 
 
 def test_a_folder_that_cannot_be_made(
     tmp_path: Path, outcome: DemoOutcome, registry: Registry
 ) -> None:
-    (tmp_path / "clips").write_text("a file")
-    with pytest.raises(FileError, match="clips: cannot be made a folder of clips"):
-        write_clips(outcome, tmp_path / "clips", registry)
+    (tmp_path / "videos").write_text("a file")
+    with pytest.raises(FileError, match="videos: cannot be made a folder of videos"):
+        write_videos(outcome, tmp_path / "videos", registry)
 
 
-def test_a_row_shows_clips_in_order_with_white_between() -> None:
-    clips = tuple(np.full((2, 3, 4, 3), value) for value in (0.1, 0.2, 0.3))
-    made = row(clips)
+def test_a_row_shows_videos_in_order_with_white_between() -> None:
+    videos = tuple(np.full((2, 3, 4, 3), value) for value in (0.1, 0.2, 0.3))
+    made = row(videos)
     assert made.shape == (2, 3, 3 * 4 + 2 * GAP, 3)
     columns = made[0, 0, :, 0]
     np.testing.assert_allclose(
@@ -163,9 +162,9 @@ def test_a_row_shows_clips_in_order_with_white_between() -> None:
 
 
 def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
-    temporal = OF_CLIPS[4:]
+    temporal = OF_VIDEOS[4:]
     cells = tuple(
-        replace(c, metrics=dict.fromkeys(OF_CLIPS, tuple(np.linspace(0.123, 0.456, PROMPTS))))
+        replace(c, metrics=dict.fromkeys(OF_VIDEOS, tuple(np.linspace(0.123, 0.456, PROMPTS))))
         for c in outcome.results.cells
     )
     console = Console(width=104, record=True, file=io.StringIO())
@@ -174,7 +173,7 @@ def test_no_figure_is_cut_off_on_the_terminal(outcome: DemoOutcome) -> None:
     text = console.export_text()
     assert "…" not in text
     assert "of the best other method's" in " ".join(text.split())
-    assert all(scale_of(results, metric).head in text for metric in OF_CLIPS)
+    assert all(scale_of(results, metric).head in text for metric in OF_VIDEOS)
 
 
 class BusyProbe:
@@ -184,51 +183,43 @@ class BusyProbe:
     """
 
     def __init__(self) -> None:
-        self.done, self.computed = 3570.0, N
+        self.done, self.computed = 3600.0 - 2 * N, N
 
-    def measure(self, target: Any, request: SampleRequest) -> Measured:
+    def measure(self, target: Any, request: SampleRequest, *, flops: bool = False) -> Measured:
         assert len(request.prompts) == 1
         slow = 9.0 if self.done < 3600 else 1.0
         self.done += self.computed
         return Measured(np.zeros(0), None, slow * (self.computed + 0.5))
 
     @contextmanager
-    def accelerate(self, target: Any, schedule: Schedule, **options: Any) -> Iterator[None]:
-        self.computed = schedule.budget
+    def computing(self, budget: int) -> Iterator[None]:
+        self.computed = budget
         yield
         self.computed = N
 
 
-def test_no_speedup_is_above_the_ideal_where_other_work_ends_between_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    probe, demo = BusyProbe(), types.SimpleNamespace(prompts={"heldout": [("a", "")]}, call={})
-    monkeypatch.setattr(demo_run, "choose", lambda *names: probe)
-    monkeypatch.setattr(demo_run, "accelerate", probe.accelerate)
-    stages, settings = Stages(show=False), DemoSettings(budgets=(5, 15))
-    bench = demo_run._Bench(None, cast(Any, None), settings, cast(Any, demo), stages)
-    rows = [Method("even", lambda b: Schedule(N, tuple(range(b)))), Method("fewer", Schedule.full)]
-    found = bench._speeds(rows)
-    assert set(found) == {("even", 5), ("fewer", 5), ("even", 15), ("fewer", 15)}
-    for (_, budget), speed in found.items():
-        assert speed.speedup == (pytest.approx((N + 0.5) / (budget + 0.5)), pytest.approx(0))
+def test_no_speedup_is_above_the_ideal_where_other_work_ends_between_runs() -> None:
+    probe, samples = BusyProbe(), (("a", 1000, ""),)
+    job = Job(
+        title="", pipeline="x", num_steps=N, budgets=(5, 15), samples=samples, calibration=("b",)
+    )
+    bench = Bench(job, None, {}, cast(Any, probe), lambda event, **facts: None)
+    for budget in job.budgets:
+        run = Run("even", N, tuple(range(budget)), budget, None, None)
+        runs = {name: (run, lambda b=budget: probe.computing(b)) for name in ("even", "other")}
+        for pairs in bench.pairs(cast(Any, runs), samples).values():
+            found = speed(pairs, N / budget).speedup
+            assert found == (pytest.approx((N + 0.5) / (budget + 0.5)), pytest.approx(0))
 
 
-def test_settings_of_clips_and_pictures() -> None:
+def test_settings_of_videos_and_images() -> None:
     assert DemoSettings.chosen(video=False, quick=False) == DemoSettings()
-    assert DemoSettings.chosen(video=False, quick=True) == DemoSettings.quick()
-    assert DemoSettings.chosen(video=True, quick=True) == DemoSettings.quick_video()
-    assert DemoSettings().pipeline == DemoSettings.quick().pipeline == "demo"
+    quick = DemoSettings.chosen(video=False, quick=True)
+    assert DemoSettings().pipeline == quick.pipeline == "demo"
     video = DemoSettings.chosen(video=True, quick=False)
     shares = [round(budget / video.num_steps, 2) for budget in video.budgets]
     assert shares == [0.17, 0.2, 0.33, 0.5]
-    assert DemoSettings.quick_video().pipeline == video.pipeline == "demo:video"
-
-
-def test_a_sampler_that_is_not_there_is_no_reason_to_read_foreign_plugins(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    registry = Registry(entry_points=False)
-    monkeypatch.setattr(registry, "_foreign_offers", lambda kind: pytest.fail("read"))
-    tuning = cast("Any", types.SimpleNamespace(registry=registry))
-    assert [made for name in SAMPLERS for made in _sampled(name, tuning, (2,))] == []
+    short = DemoSettings.chosen(video=True, quick=True)
+    assert short.pipeline == video.pipeline == "demo:video"
+    kept = ["calibration", "calibration-quick", "calibration-video", "calibration-video-quick"]
+    assert [one.kept for one in (DemoSettings(), quick, video, short)] == kept

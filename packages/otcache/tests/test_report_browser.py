@@ -19,9 +19,9 @@ from otcache.report.results import Results
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
-    arena_results,
-    fake_clips,
-    fake_pictures,
+    compared_results,
+    fake_images,
+    fake_videos,
 )
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install it")
@@ -38,7 +38,7 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--"
 
 def _results() -> Results:
     """Twenty-one methods, three metrics, prompts that try to break out."""
-    results = arena_results(budgets=(5, 10), prompts=8)
+    results = compared_results(budgets=(5, 10), prompts=8)
     cells = []
     for cell in results.cells:
         metrics = {name: cell.metrics[name] for name in ("rmse", "psnr")}
@@ -49,22 +49,22 @@ def _results() -> Results:
 
 RESULTS = _results()
 FRAMES = 9
-FILM = replace(arena_results(budgets=(5,), prompts=4, methods=6), frames_per_second=20.0)
+FILM = replace(compared_results(budgets=(5,), prompts=4, methods=6), frames_per_second=20.0)
 Open = Callable[..., Any]
 
 
-def _clips() -> dict[tuple[str, int], np.ndarray]:
+def _videos() -> dict[tuple[str, int], np.ndarray]:
     """The red of the first pixel says which frame it is."""
-    clips = fake_clips(FILM, size=16, frames=FRAMES)
-    for stack in clips.values():
+    videos = fake_videos(FILM, size=16, frames=FRAMES)
+    for stack in videos.values():
         stack[:, :, 0, 0, 0] = np.arange(FRAMES) * 20 / 255
-    return clips
+    return videos
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render(RESULTS, Album.of(RESULTS, fake_pictures(RESULTS, size=16))))
+    path.write_text(render(RESULTS, Album.of(RESULTS, fake_images(RESULTS, size=16))))
     return path.as_uri()
 
 
@@ -79,20 +79,20 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def film_address(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("film") / "report.html"
-    path.write_text(render(FILM, Album.of(FILM, _clips())))
+    path.write_text(render(FILM, Album.of(FILM, _videos())))
     return path.as_uri()
 
 
 @pytest.fixture
 def open_page(browser: Any, address: str) -> Iterator[Open]:
-    """Opens the page of pictures."""
+    """Opens the page of images."""
     with _quiet(browser, address) as opened:
         yield opened
 
 
 @pytest.fixture
 def open_film(browser: Any, film_address: str) -> Iterator[Open]:
-    """Opens the page of clips."""
+    """Opens the page of videos."""
     with _quiet(browser, film_address) as opened:
         yield opened
 
@@ -126,7 +126,7 @@ sizes = pytest.mark.parametrize("size", list(SIZES))
 
 
 def _captions(page: Any) -> list[str]:
-    card = page.locator("#wall .card").first
+    card = page.locator("#gallery .card").first
     return [text.split("\n")[0] for text in card.locator(".caption").all_inner_texts()]
 
 
@@ -146,25 +146,25 @@ def test_the_page_never_scrolls_sideways(open_page: Open, size: str) -> None:
 
 
 @sizes
-def test_every_picture_loads_and_has_words(open_page: Open, size: str) -> None:
+def test_every_image_loads_and_has_words(open_page: Open, size: str) -> None:
     page = open_page(size)
     _open_chooser(page)
     page.locator("#every-tile").click()
     for budget in RESULTS.budgets:
         page.select_option("#budget", str(budget))
         page.evaluate("Promise.all(Array.from(document.images, (image) => image.decode()))")
-        pictures = page.evaluate(
+        images = page.evaluate(
             "Array.from(document.images, (image) => [image.naturalWidth, image.alt])"
         )
-        # Each card: a tile for every method there, and two pictures in the large view.
-        assert len(pictures) == len(RESULTS.labels) * (len(RESULTS.at(budget)) + 2)
-        assert all(width == 16 and words for width, words in pictures)
+        # Each card: a tile for every method there, and two images in the large view.
+        assert len(images) == len(RESULTS.labels) * (len(RESULTS.at(budget)) + 2)
+        assert all(width == 16 and words for width, words in images)
 
 
 @sizes
 def test_the_slider_works_by_keyboard_and_by_mouse(open_page: Open, size: str) -> None:
     page = open_page(size)
-    card = page.locator("#wall .card").first
+    card = page.locator("#gallery .card").first
     slider, frame = card.locator("input[type=range]"), card.locator(".compare")
     cut = "(frame) => frame.style.getPropertyValue('--cut')"
     slider.focus()
@@ -186,7 +186,7 @@ def test_the_slider_works_by_keyboard_and_by_mouse(open_page: Open, size: str) -
 
 def test_a_tile_comes_beside_the_full_run(open_page: Open) -> None:
     page = open_page()
-    card = page.locator("#wall .card").first
+    card = page.locator("#gallery .card").first
     assert "otcache at budget 5" in str(card.locator(".after img").get_attribute("alt"))
     card.locator("button.tile", has_text="uniform").click()
     assert "uniform at budget 5" in str(card.locator(".after img").get_attribute("alt"))
@@ -200,7 +200,7 @@ def test_a_tile_comes_beside_the_full_run(open_page: Open) -> None:
 def test_filters_work_by_mouse_and_keyboard(open_page: Open, size: str) -> None:
     page = open_page(size)
     page.select_option("#tag", "glyph")
-    headings = page.locator("#wall .card h3").all_inner_texts()
+    headings = page.locator("#gallery .card h3").all_inner_texts()
     assert len(headings) == 2
     assert all("glyph" in heading for heading in headings)
     page.select_option("#tag", "")
@@ -213,7 +213,7 @@ def test_filters_work_by_mouse_and_keyboard(open_page: Open, size: str) -> None:
     assert _captions(page) == [name for name in before if name not in ("budcache", "otcache")]
     page.locator("#budget").focus()
     page.keyboard.press("ArrowDown")
-    assert "B = 10" in page.locator("#wall-said").inner_text()
+    assert "B = 10" in page.locator("#gallery-said").inner_text()
     assert page.locator('#all tbody[data-budget="5"]').is_hidden()
     assert page.locator('#all tbody[data-budget="10"]').is_visible()
     assert page.locator('#schedules details[data-budget="10"][open]').count() == 1
@@ -227,17 +227,17 @@ def test_the_worst_cases_of_any_method_and_metric_come_first(open_page: Open) ->
         values = RESULTS.cell(method, 5).metrics[metric]
         sign = 1 if metric == "psnr" else -1
         order = sorted(range(len(values)), key=lambda i: sign * values[i])
-        headings = page.locator("#wall .card h3").all_inner_texts()
+        headings = page.locator("#gallery .card h3").all_inner_texts()
         assert all(
             heading.startswith(RESULTS.labels[i][0])
             for heading, i in zip(headings, order, strict=True)
         )
 
 
-def test_the_difference_view_is_dark_where_pictures_agree(open_page: Open) -> None:
+def test_the_difference_view_is_dark_where_images_agree(open_page: Open) -> None:
     page = open_page()
     page.locator("#views label", has_text="difference").click()
-    view = page.locator("#wall .tile .view").first
+    view = page.locator("#gallery .tile .view").first
     assert view.evaluate("(v) => getComputedStyle(v).filter") == "brightness(4)"
     assert view.evaluate("(v) => getComputedStyle(v, '::after').mixBlendMode") == "difference"
 
@@ -278,14 +278,14 @@ def test_a_point_under_the_pointer_is_named(open_page: Open) -> None:
 
 def test_duels_and_tags_follow_metric_and_budget(open_page: Open) -> None:
     page = open_page()
-    assert page.locator("#duel-rows tr").count() == len(RESULTS.at(5)) - 1
+    assert page.locator("#pair-rows tr").count() == len(RESULTS.at(5)) - 1
     page.select_option("#budget", "10")
-    assert page.locator("#duel-rows tr").count() == len(RESULTS.at(10)) - 1
-    assert "RMSE at B = 10: otcache is better than" in page.locator("#duel-said").inner_text()
+    assert page.locator("#pair-rows tr").count() == len(RESULTS.at(10)) - 1
+    assert "RMSE at B = 10: otcache is better than" in page.locator("#pair-said").inner_text()
     row = page.locator("#tag-rows tr.ours td").all_inner_texts()
     assert len(row) == 6
     page.select_option("#metric", label="Fréchet ↓")
-    assert page.locator("#duel-none").is_visible()
+    assert page.locator("#pair-none").is_visible()
     assert page.locator("#tag-none").is_visible()
 
 
@@ -328,19 +328,19 @@ def test_without_scripts_the_figures_are_there(open_page: Open) -> None:
     assert all(body.is_visible() for body in page.locator("#all tbody").all())
     assert page.locator("#chart noscript svg, #chart svg").first.is_visible()
     assert page.locator(".bar").is_hidden()
-    assert page.locator("#duels").is_hidden()
+    assert page.locator("#paired_comparisons").is_hidden()
 
 
 def test_paper_shows_all_sections_and_no_controls(open_page: Open) -> None:
     page = open_page()
     page.emulate_media(media="print")
     assert page.locator(".bar").is_hidden()
-    assert page.locator("#pictures .controls").is_hidden()
+    assert page.locator("#images .controls").is_hidden()
     assert page.locator("#chart svg").is_visible()
-    assert page.locator("#wall .card").count() == 8
+    assert page.locator("#gallery .card").count() == 8
 
 
-# --- clips -------------------------------------------------------------------------------------------
+# --- videos -------------------------------------------------------------------------------------------
 
 STILL = {"reduced_motion": "reduce"}
 #: The pixels of a canvas, by way of a copy: reading the page's own would make the browser slow them.
@@ -351,9 +351,9 @@ PIXELS = """(canvas) => {
   return Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data);
 }"""
 #: The reds of the first pixels of all canvases on the first card, over 20: frame numbers.
-SHOWN = f"""() => Array.from(document.querySelector("#wall .card").querySelectorAll("canvas"),
+SHOWN = f"""() => Array.from(document.querySelector("#gallery .card").querySelectorAll("canvas"),
   (canvas) => ({PIXELS})(canvas)[0] / 20)"""
-EVERYWHERE = SHOWN.replace('document.querySelector("#wall .card")', "document")
+EVERYWHERE = SHOWN.replace('document.querySelector("#gallery .card")', "document")
 #: Resolves after a dozen frames of the browser.
 LATER = """() => new Promise((done) => {
   let left = 12;
@@ -363,16 +363,16 @@ LATER = """() => new Promise((done) => {
 
 
 def _frames(page: Any) -> list[float]:
-    """Frame numbers of what the first card shows, once every picture is decoded."""
+    """Frame numbers of what the first card shows, once every image is decoded."""
     page.wait_for_function(f"() => ({SHOWN})().every((frame) => frame === Number(scrub.value))")
     shown: list[float] = page.evaluate(SHOWN)
     return shown
 
 
 @sizes
-def test_the_scrubber_moves_all_clips_to_the_same_frame(open_film: Open, size: str) -> None:
+def test_the_scrubber_moves_all_videos_to_the_same_frame(open_film: Open, size: str) -> None:
     page = open_film(size, **STILL)
-    page.locator("#wall .card").first.scroll_into_view_if_needed()
+    page.locator("#gallery .card").first.scroll_into_view_if_needed()
     assert set(_frames(page)) == {0}
     page.locator("#scrub").focus()
     for _ in range(5):
@@ -387,10 +387,10 @@ def test_the_scrubber_moves_all_clips_to_the_same_frame(open_film: Open, size: s
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
 
 
-def test_clips_play_in_step_and_pause(open_film: Open) -> None:
+def test_videos_play_in_step_and_pause(open_film: Open) -> None:
     page = open_film()
     assert page.locator("#play").inner_text() == "Pause"
-    page.locator("#wall .card").first.scroll_into_view_if_needed()
+    page.locator("#gallery .card").first.scroll_into_view_if_needed()
     page.wait_for_function("() => Number(scrub.value) > 1")
     page.wait_for_function(f"() => new Set(({SHOWN})()).size === 1 && ({SHOWN})()[0] > 0")
     page.locator("#play").focus()
@@ -407,7 +407,7 @@ def test_clips_play_in_step_and_pause(open_film: Open) -> None:
     page.wait_for_function(f"() => Number(scrub.value) !== {paused}")
 
 
-def test_clips_wait_where_motion_is_not_wanted(open_film: Open) -> None:
+def test_videos_wait_where_motion_is_not_wanted(open_film: Open) -> None:
     page = open_film(**STILL)
     assert page.locator("#play").inner_text() == "Play"
     page.locator("#play").click()
@@ -419,9 +419,9 @@ def test_clips_wait_where_motion_is_not_wanted(open_film: Open) -> None:
 
 def test_the_error_of_the_frame_that_is_shown_is_told(open_film: Open) -> None:
     page = open_film(**STILL)
-    clips, place = _clips(), FILM.methods.index("uniform")
-    full, made = (np.rint(clips[key] * 255) for key in (("full run", 30), ("uniform", 5)))
-    card = page.locator("#wall .card").first
+    videos, place = _videos(), FILM.methods.index("uniform")
+    full, made = (np.rint(videos[key] * 255) for key in (("full run", 30), ("uniform", 5)))
+    card = page.locator("#gallery .card").first
     sample = int(card.get_attribute("data-sample"))
     for frame in (0, 4):
         page.locator("#scrub").fill(str(frame))
@@ -434,24 +434,24 @@ def test_the_error_of_the_frame_that_is_shown_is_told(open_film: Open) -> None:
     assert card.locator(".playhead").get_attribute("d") == "M50 0V40"
 
 
-def test_a_clip_comes_beside_the_full_run_at_the_same_frame(open_film: Open) -> None:
+def test_a_video_comes_beside_the_full_run_at_the_same_frame(open_film: Open) -> None:
     page = open_film(**STILL)
     page.locator("#scrub").fill("3")
-    card = page.locator("#wall .card").first
+    card = page.locator("#gallery .card").first
     card.locator("button.tile", has_text="uniform").click()
     assert "uniform at budget 5" in str(card.locator(".after canvas").get_attribute("aria-label"))
     assert card.locator(".frames b").inner_text() == "uniform"
     assert set(_frames(page)) == {3}
 
 
-def test_the_difference_of_clips_follows_the_clock(open_film: Open) -> None:
+def test_the_difference_of_videos_follows_the_clock(open_film: Open) -> None:
     page = open_film(**STILL)
     page.locator("#views label", has_text="difference").click()
     page.locator("#scrub").fill("6")
-    clips = {key: np.rint(stack * 255) for key, stack in _clips().items()}
-    card = page.locator("#wall .card").first
+    videos = {key: np.rint(stack * 255) for key, stack in _videos().items()}
+    card = page.locator("#gallery .card").first
     sample = int(card.get_attribute("data-sample"))
-    wanted = np.abs(clips["uniform", 5][sample, 6] - clips["full run", 30][sample, 6])
+    wanted = np.abs(videos["uniform", 5][sample, 6] - videos["full run", 30][sample, 6])
     canvas = card.locator("button.tile", has_text="uniform").locator("canvas")
     drawn = f"(canvas) => ({PIXELS})(canvas)[3] === 255"
     page.wait_for_function(drawn, arg=canvas.element_handle())
@@ -464,17 +464,17 @@ def test_every_control_of_the_player_has_a_name_and_text_stands_out(open_film: O
     for scheme in ("light", "dark"):
         page = open_film(color_scheme=scheme, **STILL)
         assert page.evaluate(CONTRAST) == []
-    unnamed = page.locator(".player :is(button, select, input), #wall canvas").evaluate_all(
+    unnamed = page.locator(".player :is(button, select, input), #gallery canvas").evaluate_all(
         """(all) => all.filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim()))
             .map((e) => e.outerHTML.slice(0, 120))"""
     )
     assert unnamed == []
 
 
-def test_a_page_of_pictures_has_no_player(open_page: Open) -> None:
+def test_a_page_of_images_has_no_player(open_page: Open) -> None:
     page = open_page()
-    assert page.locator(".player, #wall canvas, .now, .frames").count() == 0
-    assert page.locator("#wall .card img").count() > 0
+    assert page.locator(".player, #gallery canvas, .now, .frames").count() == 0
+    assert page.locator("#gallery .card img").count() > 0
 
 
 # Contrast by the formula of WCAG 2.2, 1.4.3: 4.5, or 3 for large letters; opacity is not looked at.

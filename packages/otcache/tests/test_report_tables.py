@@ -1,4 +1,4 @@
-"""Tables of a report: terminal, Markdown, CSV; what is best, on the front, or hurt."""
+"""Tables of a report: terminal, Markdown, CSV; what is best, on the Pareto front, or a regression."""
 
 from __future__ import annotations
 
@@ -16,33 +16,40 @@ from rich.table import Table
 from otcache.comparison.timing import ABOVE
 from otcache.report.analysis import (
     best_methods,
-    harms,
     headlines,
     shared_budgets,
+    tag_regressions,
     tags,
     tags_of,
     worst_first,
 )
 from otcache.report.page import render
-from otcache.report.plots import GREY, MOST, SERIES, coloured, front, rivals, series_of
+from otcache.report.plots import (
+    GREY,
+    MOST,
+    SERIES,
+    coloured,
+    other_methods,
+    pareto_front,
+    series_of,
+)
 from otcache.report.results import Cell, Results
 from otcache.report.tables import (
     COSTS,
     csv_table,
     document,
     markdown_table,
-    rich_table,
-    summary_table,
 )
+from otcache.report.terminal import rich_table, summary_table
 
 sys.path.insert(0, str(Path(__file__).parent))
 from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
-    arena_results,
+    compared_results,
     fake_results,
 )
 
 RESULTS = fake_results(budgets=(5, 10), seeds=1)
-ARENA = arena_results()
+COMPARED = compared_results()
 
 
 def few_metrics(results: Results) -> Results:
@@ -76,15 +83,15 @@ def test_the_figures_are_means_with_half_intervals() -> None:
 
 
 def test_twenty_methods_fit_one_screen_of_104_columns() -> None:
-    shown = printed(summary_table(ARENA), 104)
-    narrow = printed(summary_table(ARENA, 80), 80)
+    shown = printed(summary_table(COMPARED), 104)
+    narrow = printed(summary_table(COMPARED, 80), 80)
     assert max(len(line.rstrip()) for line in narrow.splitlines()) <= 80
     assert "…" not in narrow
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 104
     assert len(shown.splitlines()) < 32
     row = next(line for line in shown.splitlines() if "teacache" in line)
-    cell = ARENA.cell("teacache", 10)
+    cell = COMPARED.cell("teacache", 10)
     assert cell is not None
     assert f"{np.mean(cell.metrics['rmse']):.4f}".removeprefix("0") + " (9.3)" in row
     gap = next(line for line in shown.splitlines() if "faster-cache" in line)
@@ -102,14 +109,14 @@ def test_metrics_that_were_asked_for_have_tables_of_their_own() -> None:
 
 
 def test_budgets_without_otcache_are_left_to_the_files() -> None:
-    odd = replace(ARENA.cells[-1], budget=22)
-    results = replace(ARENA, cells=(*ARENA.cells, odd))
+    odd = replace(COMPARED.cells[-1], budget=22)
+    results = replace(COMPARED, cells=(*COMPARED.cells, odd))
     assert shared_budgets(results) == (5, 6, 8, 10, 15)
     shown = printed(summary_table(results), 104)
     assert "B = 22" not in shown.splitlines()[1]
     assert "Only there: B = 22." in " ".join(shown.split())
-    rivals_only = tuple(c for c in ARENA.cells if c.method != "otcache")
-    assert shared_budgets(replace(ARENA, cells=rivals_only)) == ARENA.budgets
+    others_only = tuple(c for c in COMPARED.cells if c.method != "otcache")
+    assert shared_budgets(replace(COMPARED, cells=others_only)) == COMPARED.budgets
 
 
 def test_markdown_marks_the_best_and_ours() -> None:
@@ -120,9 +127,9 @@ def test_markdown_marks_the_best_and_ours() -> None:
     assert "**" not in next(line for line in lines if "uniform" in line)
 
 
-def test_markdown_has_costs_gaps_sources_and_harms() -> None:
-    text = document(few_metrics(ARENA))
-    cell = ARENA.cells[0]
+def test_markdown_has_costs_gaps_sources_and_regressions() -> None:
+    text = document(few_metrics(COMPARED))
+    cell = COMPARED.cells[0]
     assert cell.peak_bytes is not None
     assert (
         f"| {cell.nfe} | {cell.measured_speedup:.2f} ±.10 (6.00) | 0.075 ±0.002 | 0.0205 | 67 |"
@@ -159,7 +166,7 @@ def test_markdown_keeps_its_columns_whatever_a_method_is_called() -> None:
     assert "| a\\|b c |" in markdown_table(replace(RESULTS, cells=cells))
 
 
-def test_identical_pictures_are_stated() -> None:
+def test_identical_images_are_stated() -> None:
     cell = RESULTS.cells[0]
     metrics = {
         "rmse": (0.0, *cell.metrics["rmse"][1:]),
@@ -167,7 +174,7 @@ def test_identical_pictures_are_stated() -> None:
     }
     results = replace(RESULTS, cells=(replace(cell, metrics=metrics), *RESULTS.cells[1:]))
     text = markdown_table(results)
-    assert "1 identical pictures have no finite PSNR" in text
+    assert "1 identical images have no finite PSNR" in text
     assert text.splitlines()[0].endswith("| identical |")
     assert text.splitlines()[2].endswith("| 1 |")
     row = next(csv.DictReader(io.StringIO(csv_table(results))))
@@ -175,9 +182,9 @@ def test_identical_pictures_are_stated() -> None:
 
 
 def test_csv_has_full_precision_and_gaps_are_empty() -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_table(ARENA))))
-    assert len(rows) == len(ARENA.cells)
-    for row, cell in zip(rows, ARENA.cells, strict=True):
+    rows = list(csv.DictReader(io.StringIO(csv_table(COMPARED))))
+    assert len(rows) == len(COMPARED.cells)
+    for row, cell in zip(rows, COMPARED.cells, strict=True):
         assert (row["method"], int(row["budget"])) == (cell.method, cell.budget)
         assert float(row["rmse_mean"]) == pytest.approx(np.mean(cell.metrics["rmse"]), rel=1e-12)
         assert float(row["rmse_low"]) < float(row["rmse_mean"]) < float(row["rmse_high"])
@@ -194,13 +201,13 @@ def test_csv_has_full_precision_and_gaps_are_empty() -> None:
 def test_best_follows_the_metric_s_direction() -> None:
     assert best_methods(RESULTS, 5, "rmse") == {"otcache"}
     assert best_methods(RESULTS, 5, "psnr") == {"otcache"}
-    assert best_methods(ARENA, 5, "frechet") == {"otcache"}
+    assert best_methods(COMPARED, 5, "frechet") == {"otcache"}
     assert best_methods(RESULTS, 5, "no such metric") == set()
 
 
 def test_headlines_compare_with_the_best_other_method() -> None:
     found = headlines(RESULTS)
-    assert [(one.budget, one.rival, one.verdict) for one in found] == [
+    assert [(one.budget, one.baseline, one.verdict) for one in found] == [
         (5, "Adams-Bashforth", "lower"),
         (10, "Adams-Bashforth", "lower"),
     ]
@@ -238,8 +245,8 @@ def test_the_front_is_peeled_and_leaves_otcache_out() -> None:
         }
     )
     wanted = ("on it twice", "on it", "cheap", "beaten once", "beaten twice")
-    assert front(results, "rmse") == wanted
-    assert rivals(results) == wanted
+    assert pareto_front(results, "rmse") == wanted
+    assert other_methods(results) == wanted
 
 
 def test_a_method_on_the_front_is_beaten_by_nobody() -> None:
@@ -247,7 +254,7 @@ def test_a_method_on_the_front_is_beaten_by_nobody() -> None:
     for metric, sign in (("rmse", 1), ("psnr", -1), ("frechet", 1)):
         mean = {
             (c.method, c.nfe): sign * float(np.mean(c.metrics.get(metric, c.totals.get(metric))))
-            for c in ARENA.cells
+            for c in COMPARED.cells
             if c.method != "otcache"
         }
         free = {
@@ -255,18 +262,18 @@ def test_a_method_on_the_front_is_beaten_by_nobody() -> None:
             for (m, nfe), q in mean.items()
             if not any(n <= nfe and r <= q and (n, r) != (nfe, q) for (_, n), r in mean.items())
         }
-        found = front(ARENA, metric)
+        found = pareto_front(COMPARED, metric)
         assert len(found) == MOST
         assert free <= set(found)
-        assert coloured(ARENA, metric) == ("otcache", *found)
+        assert coloured(COMPARED, metric) == ("otcache", *found)
 
 
 def test_coloured_methods_differ_in_colour_and_keep_it_where_they_can() -> None:
     assert coloured(RESULTS, "rmse") == RESULTS.methods
     assert sorted(series_of(RESULTS, "rmse").values()) == [0, 1, 2, 3, 4]
-    by_metric = {metric: series_of(ARENA, metric) for metric in ARENA.metrics}
+    by_metric = {metric: series_of(COMPARED, metric) for metric in COMPARED.metrics}
     for metric, series in by_metric.items():
-        assert set(series) == set(coloured(ARENA, metric))
+        assert set(series) == set(coloured(COMPARED, metric))
         assert len(set(series.values())) == len(series) == MOST + 1
         assert series["otcache"] == 0
     assert by_metric["ssim"] == by_metric["rmse"]
@@ -295,18 +302,18 @@ def test_curves_and_their_names_stand_out_in_light_and_dark() -> None:
 def test_tags_are_split_at_commas() -> None:
     assert tags_of(" emoji, small ,") == ("emoji", "small")
     assert tags_of("") == ()
-    assert tags(ARENA) == ("shape", "pair", "glyph", "emoji", "small")
+    assert tags(COMPARED) == ("shape", "pair", "glyph", "emoji", "small")
 
 
-def test_the_planted_tag_is_called_hurt_and_no_other() -> None:
-    found = harms(ARENA)
-    assert {harm.tag for harm in found} == {"glyph"}
-    assert {harm.cell.budget for harm in found if harm.cell.method == "otcache"} == set(
-        ARENA.budgets
+def test_the_planted_tag_is_a_regression_and_no_other() -> None:
+    found = tag_regressions(COMPARED)
+    assert {one.tag for one in found} == {"glyph"}
+    assert {one.cell.budget for one in found if one.cell.method == "otcache"} == set(
+        COMPARED.budgets
     )
     assert {h.metric for h in found if h.cell.method != "otcache"} == {"rmse"}
     worst = next(h for h in found if (h.cell.method, h.metric) == ("otcache", "rmse"))
-    glyph = [t == "glyph" for _, _, t in ARENA.labels]
+    glyph = [t == "glyph" for _, _, t in COMPARED.labels]
     values = np.array(worst.cell.metrics["rmse"])
     assert worst.inside == pytest.approx(values[glyph].mean())
     assert worst.outside == pytest.approx(values[~np.array(glyph)].mean())
@@ -322,12 +329,12 @@ def test_tags_without_an_effect_seldom_warn() -> None:
         values = tuple(map(float, rng.lognormal(0, 0.5, 16)))
         cell = Cell("otcache", 5, 5, 6.0, None, None, {"rmse": values})
         labels = tuple((f"prompt {i}", 0, "abcd"[i % 4]) for i in range(16))
-        alarms += bool(harms(Results("toy", 30, labels, (cell,))))
+        alarms += bool(tag_regressions(Results("toy", 30, labels, (cell,))))
     # 5 % of 60 is 3; more than 8 would come by chance in less than 1 % of such tests.
     assert alarms <= 8
 
 
 def test_one_tag_or_none_is_no_kind_to_compare() -> None:
     for tag in ("", "all alike"):
-        labels = tuple((prompt, seed, tag) for prompt, seed, _ in ARENA.labels)
-        assert harms(replace(ARENA, labels=labels)) == []
+        labels = tuple((prompt, seed, tag) for prompt, seed, _ in COMPARED.labels)
+        assert tag_regressions(replace(COMPARED, labels=labels)) == []

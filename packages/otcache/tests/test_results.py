@@ -23,10 +23,10 @@ def test_results_survive_a_file(tmp_path: Path) -> None:
     results = replace(
         RESULTS,
         provenance={"model": {"class": "X"}},
-        ledger={"fit": 3},
+        stage_nfe={"fit": 3},
         command="c",
         sources={"otcache": "this project"},
-        prices={"otcache": 3},
+        calibration_nfe={"otcache": 3},
         full={"frechet": 4.0},
         frames_per_second=8.0,
         missing=(Missing("fora", None, "no U-Net"),),
@@ -36,7 +36,7 @@ def test_results_survive_a_file(tmp_path: Path) -> None:
     assert Results.from_dict(json.loads(json.dumps(results.to_dict()))) == results
 
 
-def test_identical_pictures_are_null_in_the_file() -> None:
+def test_identical_images_are_null_in_the_file() -> None:
     assert RESULTS.to_dict()["cells"][0]["metrics"]["psnr"] == (20, None)
 
 
@@ -87,7 +87,7 @@ def test_contradictions_are_named() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 5', '"version": 9', "version"),
+        ('"version": 6', '"version": 9', "version"),
         ('"otcache-results"', '"something"', "format"),
         ('"budget": 5', '"budget": "five"', "budget"),
         ('"budget": 5', '"budget": 0', "budget and nfe"),
@@ -111,7 +111,7 @@ def test_bad_files_are_named(tmp_path: Path, old: str, new: str, message: str) -
         ({"num_steps": 20}, "otcache at budget 5: computed steps must be increasing, below 20"),
         ({"cells": (replace(CELL, schedule=(3, 3)),)}, "computed steps must be increasing"),
         ({"full": {"frechet": math.nan}}, "frechet must be finite, got nan"),
-        ({"full_metrics": {"clip": (0.1, math.nan)}}, "full run: clip must be a number a sample"),
+        ({"full_metrics": {"video": (0.1, math.nan)}}, "full run: video must be a number a sample"),
         (
             {"cells": tuple(replace(CELL, budget=b) for b in range(1, 1002))},
             "cells must be at most",

@@ -58,7 +58,7 @@ def test_pairing_removes_what_both_share() -> None:
     assert (shifted.low, shifted.high) == pytest.approx((0.1, 0.1))
 
 
-def test_pairs_of_identical_pictures() -> None:
+def test_pairs_of_identical_images() -> None:
     found = paired_difference([math.inf, math.inf, 3.0], [math.inf, 20.0, 1.0])
     assert (found.mean, found.count, found.infinite) == (1.0, 2, 1)
 
@@ -90,31 +90,28 @@ def test_bad_pairs_are_refused() -> None:
 
 
 def test_win_rate_counts_ties_as_halves() -> None:
-    found = win_rate([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 5.0])
-    assert (found.wins, found.ties, found.losses) == (2, 1, 1)
-    assert found.rate.mean == 0.625
-    turned = win_rate([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 5.0], higher_is_better=True)
-    assert (turned.wins, turned.ties, turned.losses, turned.rate.mean) == (1, 1, 2, 0.375)
+    ours, theirs = [1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 5.0]
+    assert win_rate(ours, theirs).mean == 0.625
+    assert win_rate(ours, theirs, higher_is_better=True).mean == 0.375
 
 
-def test_win_rate_of_identical_pictures() -> None:
+def test_win_rate_of_identical_images() -> None:
     found = win_rate([math.inf, math.inf, 20.0], [math.inf, 30.0, 30.0], higher_is_better=True)
-    assert (found.wins, found.ties, found.losses) == (1, 1, 1)
+    assert found.mean == 0.5
 
 
 def test_win_rate_s_interval_is_that_of_a_share() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(-0.3, 1.0, 800), rng.normal(0.0, 1.0, 800)
-    found = win_rate(a, b)
-    share = found.wins / 800
-    assert found.rate.mean == share
-    assert found.rate.half == pytest.approx(1.96 * math.sqrt(share * (1 - share) / 800), rel=0.05)
+    found, share = win_rate(a, b), np.mean(a < b)
+    assert found.mean == share
+    assert found.half == pytest.approx(1.96 * math.sqrt(share * (1 - share) / 800), rel=0.05)
     doubled = win_rate(np.repeat(a, 2), np.repeat(b, 2), np.repeat(np.arange(800), 2).tolist())
-    assert doubled.rate.half == pytest.approx(found.rate.half, rel=1e-9)
+    assert doubled.half == pytest.approx(found.half, rel=1e-9)
 
 
 def test_win_rate_is_antisymmetric() -> None:
     a, b = np.random.default_rng(0).random((2, 25))
-    assert win_rate(a, b).rate.mean == pytest.approx(1 - win_rate(b, a).rate.mean)
+    assert win_rate(a, b).mean == pytest.approx(1 - win_rate(b, a).mean)
     with pytest.raises(OtcacheError, match="b must be 2"):
         win_rate([1.0, 2.0], [1.0])

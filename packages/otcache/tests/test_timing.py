@@ -133,7 +133,7 @@ def test_the_interval_is_one_of_the_values_and_holds_their_median(
 def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
     # By counting: each of n values is below the median of its distribution, or above, like a coin.
     for n in range(ROUNDS, 12):
-        k = int(interval(range(n))[0])  # values left out at either end
+        k = int(interval(range(n))[0])  # values omitted at either end
         held = sum(math.comb(n, below) for below in range(k + 1, n - k)) / 2**n
         assert held >= SURE
         more = sum(math.comb(n, below) for below in range(k + 2, n - k - 1)) / 2**n

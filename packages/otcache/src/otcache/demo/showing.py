@@ -18,7 +18,7 @@ from otcache.report import write_report
 from otcache.report.analysis import PairedComparison, headlines, level, paired_comparisons
 from otcache.report.results import FULL, OURS, Results, scale_of
 from otcache.report.terminal import paired_table, rich_table
-from otcache.saving import writers
+from otcache.media import writers
 from otcache_core import FileError
 from otcache_core.plugins import Registry, installed
 

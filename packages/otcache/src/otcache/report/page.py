@@ -14,22 +14,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from otcache.report.analysis import (
-    Harm,
+    TagRegression,
     best_methods,
-    duels,
     gaps,
-    harms,
     headlines,
     identical,
     interval,
     level,
     noun,
+    paired_comparisons,
     shared_budgets,
+    tag_regressions,
     tags,
     tags_of,
     totals,
 )
-from otcache.report.gallery import wall
+from otcache.report.gallery import gallery
 from otcache.report.images import Album
 from otcache.report.plots import (
     GREY,
@@ -45,7 +45,7 @@ from otcache.report.tables import caption, costs, figure
 
 
 def page_data(results: Results) -> dict[str, Any]:
-    """Figures, intervals, paired differences and harms of every metric."""
+    """Return figures, intervals, paired comparisons and regressions by tag of every metric."""
     return {
         "ours": OURS,
         "noun": noun(results),
@@ -60,16 +60,22 @@ def page_data(results: Results) -> dict[str, Any]:
             for prompt, seed, text in results.labels
         ],
         "cells": [_cell(results, cell) for cell in results.cells],
-        "duels": {metric: _duels(results, metric) for metric in results.metrics},
-        "harms": [
-            [results.methods.index(h.cell.method), h.cell.budget, h.metric, h.tag, _short(h.p)]
-            for h in harms(results)
+        "pairs": {metric: _pairs(results, metric) for metric in results.metrics},
+        "regressions": [
+            [
+                results.methods.index(one.cell.method),
+                one.cell.budget,
+                one.metric,
+                one.tag,
+                _short(one.p),
+            ]
+            for one in tag_regressions(results)
         ],
     }
 
 
 def as_script(data: Any) -> Markup:
-    """JSON that no HTML parser can mistake for markup: no ``<``, ``>`` or ``&`` in it.
+    """Return JSON that no HTML parser can mistake for markup: no ``<``, ``>`` or ``&`` in it.
 
     Raises:
         ValueError: if a number is not finite.
@@ -115,32 +121,32 @@ def _cell(results: Results, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _duels(results: Results, metric: str) -> list[list[Any]]:
+def _pairs(results: Results, metric: str) -> list[list[Any]]:
     return [
         [
-            duel.budget,
-            results.methods.index(duel.rival),
-            *map(_short, (duel.difference.mean, duel.difference.low, duel.difference.high)),
-            *map(_short, (duel.wins.mean, duel.wins.low, duel.wins.high)),
-            duel.verdict,
+            pair.budget,
+            results.methods.index(pair.baseline),
+            *map(_short, (pair.difference.mean, pair.difference.low, pair.difference.high)),
+            *map(_short, (pair.wins.mean, pair.wins.low, pair.wins.high)),
+            pair.verdict,
         ]
-        for duel in duels(results, metric)
+        for pair in paired_comparisons(results, metric)
     ]
 
 
 def _short(value: float | None) -> float | None:
-    """Five digits; None for what JSON cannot say."""
+    """Round to five digits; None for what JSON cannot express."""
     return None if value is None or math.isinf(value) else float(f"{value:.5g}")
 
 
 #: Parts of the page's script, in order.
-SCRIPTS = ("state", "chart", "tables", "film", "wall", "main")
+SCRIPTS = ("state", "chart", "tables", "film", "gallery", "main")
 _ERROR_SIZE = (6.4, 4.2)
 _ERROR_LABEL = "RMSE against the full run for each method; the table has the figures"
 
 
 def render(results: Results, album: Album | None = None) -> str:
-    """The report as one HTML document: readable on a phone, in light and dark, without a network.
+    """Render the report as one HTML document: for phones too, in light and dark, without a network.
 
     Whatever comes from outside (title, prompts, tags, method names, reasons, provenance, the command)
     is escaped. A content security policy forbids the page to load anything, and to run any script but
@@ -148,7 +154,7 @@ def render(results: Results, album: Album | None = None) -> str:
 
     Args:
         results: the figures.
-        album: their pictures or clips; None leaves the wall out.
+        album: their images or videos; None omits the gallery.
     """
     environment = Environment(
         loader=PackageLoader("otcache.report"),
@@ -174,15 +180,15 @@ def render(results: Results, album: Album | None = None) -> str:
         strips={budget: strips(results, budget) for budget in results.budgets},
         without_strip=without_strip(results),
         tags=tags(results),
-        harms=list(_harms(results).items()),
+        regressions=list(_regressions(results).items()),
         gaps=list(gaps(results).items()),
         provenance=list(_flat(results.provenance)),
-        price=sum(results.ledger.values()),
-        known=[m for m in results.methods if m in results.sources or m in results.prices],
+        total_nfe=sum(results.stage_nfe.values()),
+        known=[m for m in results.methods if m in results.sources or m in results.calibration_nfe],
         series=SERIES,
         grey=GREY,
         data=as_script(page_data(results)),
-        wall=as_script(wall(results, album)) if album else None,
+        gallery=as_script(gallery(results, album)) if album else None,
         frames=album.frames if album else 0,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -196,7 +202,7 @@ def _script() -> str:
 
 
 def _group(results: Results, budget: int) -> dict[str, Any]:
-    """Rows of a budget: texts, and numbers to sort by."""
+    """Return rows of a budget: texts, and numbers to sort by."""
     metrics = (*results.metrics, *totals(results))
     best = {metric: best_methods(results, budget, metric) for metric in metrics}
     rows = []
@@ -219,18 +225,20 @@ def _group(results: Results, budget: int) -> dict[str, Any]:
     return {"budget": budget, "rows": rows}
 
 
-def _harms(results: Results) -> dict[tuple[int, str], list[tuple[Harm, Scale]]]:
-    """otcache's, by budget and tag, the first metric of the table first."""
-    found: dict[tuple[int, str], list[tuple[Harm, Scale]]] = {}
-    for harm in harms(results):
-        if harm.cell.method == OURS:
-            entry = (harm, scale_of(results, harm.metric))
-            found.setdefault((harm.cell.budget, harm.tag), []).append(entry)
+def _regressions(
+    results: Results,
+) -> dict[tuple[int, str], list[tuple[TagRegression, Scale]]]:
+    """Return otcache's, by budget and tag, the first metric of the table first."""
+    found: dict[tuple[int, str], list[tuple[TagRegression, Scale]]] = {}
+    for one in tag_regressions(results):
+        if one.cell.method == OURS:
+            entry = (one, scale_of(results, one.metric))
+            found.setdefault((one.cell.budget, one.tag), []).append(entry)
     return found
 
 
 def _figure(text: str) -> tuple[str, str]:
-    """Mean, and half interval."""
+    """Split a figure into mean and half interval."""
     mean, _, half = text.partition(" ±")
     return mean, half
 
@@ -240,7 +248,7 @@ def _sortable(value: float | None) -> str:
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested facts as dotted names; long lists are cut."""
+    """Yield nested facts as dotted names; long lists are cut."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

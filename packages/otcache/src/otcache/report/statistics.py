@@ -180,7 +180,7 @@ def tag_p_value(
         return 1.0
     if higher_is_better:
         loss = -loss
-    shuffled = np.random.default_rng(seed).permuted(np.tile(loss, (RESAMPLES, 1)), axis=1)
+    shuffled = loss[_orders(len(loss), seed)]
     seen, drawn = (_welch(v[..., has], v[..., ~has]) for v in (loss, shuffled))
     reached = drawn >= seen - 1e-6 * (1 + abs(seen))  # rounding must not part equal ones
     return float((1 + reached.sum()) / (1 + RESAMPLES))
@@ -214,6 +214,13 @@ def _welch(x: Floats, y: Floats) -> Floats:
     square = x.var(axis=-1, ddof=1) / x.shape[-1] + y.var(axis=-1, ddof=1) / y.shape[-1]
     least = 1e-9 * (np.abs(x).max() + np.abs(y).max()) + np.finfo(np.float64).tiny
     return np.asarray((x.mean(axis=-1) - y.mean(axis=-1)) / np.maximum(np.sqrt(square), least))
+
+
+@lru_cache(maxsize=8)
+def _orders(count: int, seed: int) -> NDArray[np.int64]:
+    """Return permutations of ``count`` places, shape (resamples, count); read only."""
+    places = np.tile(np.arange(count), (RESAMPLES, 1))
+    return np.random.default_rng(seed).permuted(places, axis=1)
 
 
 @lru_cache(maxsize=8)

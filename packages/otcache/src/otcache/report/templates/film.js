@@ -1,7 +1,7 @@
-// Clips: one clock for all of them; each is a canvas onto which one frame of its film strip is copied.
-const film = wall?.frames ? wall : null;
+// Videos: one clock for all of them; each is a canvas onto which one frame of its film strip is copied.
+const film = gallery?.frames ? gallery : null;
 const clock = { frame: 0, playing: false, speed: 1, from: 0, began: 0 };
-const strips = new Map(); // place in wall.pictures to its image
+const strips = new Map(); // place in gallery.images to its image
 const screens = new WeakMap(); // canvas to what it shows
 const inView = new Set(); // cards
 const sight = new IntersectionObserver((entries) => {
@@ -14,15 +14,15 @@ const sight = new IntersectionObserver((entries) => {
 function stripOf(place) {
   if (!strips.has(place)) {
     const image = new Image();
-    image.src = wall.pictures[place];
+    image.src = gallery.images[place];
     strips.set(place, image);
   }
   return strips.get(place);
 }
 
-// A picture, or a canvas that follows the clock; "against" is what the difference view subtracts.
+// An image, or a canvas that follows the clock; "against" is what the difference view subtracts.
 function screenOf(place, words, against = null) {
-  if (!film) return make("img", { src: wall.pictures[place], alt: words, draggable: "false" });
+  if (!film) return make("img", { src: gallery.images[place], alt: words, draggable: "false" });
   const [height, width] = film.size;
   const canvas = make("canvas", { width, height, role: "img", "aria-label": words });
   const needed = [place, against].filter((one) => one !== null).map(stripOf);
@@ -62,7 +62,7 @@ function showCard(article) {
 // While they play only cards in view are painted; the others follow when they come into view, or at rest.
 function showFrame(frame) {
   clock.frame = frame;
-  for (const article of clock.playing ? inView : byId("wall").children) showCard(article);
+  for (const article of clock.playing ? inView : byId("gallery").children) showCard(article);
   const said = `${film.frames[frame] + 1} of ${film.filmed}`;
   byId("scrub").value = frame;
   byId("scrub").setAttribute("aria-valuetext", `frame ${said}`);
@@ -86,7 +86,7 @@ function setClock(changes) {
   else if (idle) requestAnimationFrame(tick);
 }
 
-// RMSE of each frame: a line a method, those of the front in their colours, the one in the large view thick.
+// RMSE of each frame: a line a method, those of the Pareto front in their colours, the one in the large view thick.
 function frameChart(card, m) {
   const errors = (one) => card.errors[`${one}:${state.budget}`];
   const methods = tileMethods().filter((one) => card.tiles[`${one}:${state.budget}`] !== undefined);

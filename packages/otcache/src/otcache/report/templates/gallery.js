@@ -1,18 +1,18 @@
-// The wall of pictures or clips: cards are made when they are shown, from the one copy of each.
+// The gallery of images or videos: cards are made when they are shown, from the one copy of each.
 const picked = new Map(); // sample to the method in its large view
 const placeOf = (card, m) => card.tiles[`${m}:${state.budget}`];
 
 function tileMethods() {
   return data.methods
     .map((_, m) => m)
-    .filter((m) => state.tiles.has(m) && wall.cards.some((card) => placeOf(card, m) !== undefined));
+    .filter((m) => state.tiles.has(m) && gallery.cards.some((card) => placeOf(card, m) !== undefined));
 }
 
-function wallOrder() {
+function galleryOrder() {
   const judge = Number(byId("judge").value);
   const cell = cellOf(judge, state.budget) || cellsAt(state.budget)[0];
   const values = cell?.values[state.metric.name] || [];
-  return wall.cards
+  return gallery.cards
     .filter((card) => !state.tag || data.samples[card.sample].tags.includes(state.tag))
     .sort((a, b) => {
       const [x, y] = [badness(values[a.sample]), badness(values[b.sample])];
@@ -20,34 +20,34 @@ function wallOrder() {
     });
 }
 
-function drawWall() {
-  if (!wall) return;
-  const cards = wallOrder();
+function drawGallery() {
+  if (!gallery) return;
+  const cards = galleryOrder();
   const methods = tileMethods();
-  byId("wall").classList.toggle("difference", state.view === "difference");
+  byId("gallery").classList.toggle("difference", state.view === "difference");
   sight.disconnect();
   inView.clear();
-  byId("wall").replaceChildren(...cards.map((card) => cardOf(card, methods)));
-  byId("wall").classList.toggle("filmed", Boolean(film));
-  for (const article of film ? byId("wall").children : []) {
+  byId("gallery").replaceChildren(...cards.map((card) => cardOf(card, methods)));
+  byId("gallery").classList.toggle("filmed", Boolean(film));
+  for (const article of film ? byId("gallery").children : []) {
     showCard(article);
     sight.observe(article);
   }
   const judge = nameOf(Number(byId("judge").value));
-  const [height, width] = wall.size;
+  const [height, width] = gallery.size;
   const kind = state.tag ? ` tagged ${state.tag}` : "";
-  const noun = film ? "Clips" : "Pictures";
-  byId("wall-said").textContent = cards.length
+  const noun = film ? "Videos" : "Images";
+  byId("gallery-said").textContent = cards.length
     ? `${cards.length} of ${data.samples.length} samples${kind}, the worst of ${judge} by ${state.metric.label} at B = ${state.budget} first. ` +
-      `${noun} of ${width} by ${height} pixels${wall.smaller > 1 ? ", made smaller for this page" : ""}.${aboutFrames()}`
-    : `None of the ${wall.cards.length} samples on the wall is tagged ${state.tag}.`;
+      `${noun} of ${width} by ${height} pixels${gallery.smaller > 1 ? ", made smaller for this page" : ""}.${aboutFrames()}`
+    : `None of the ${gallery.cards.length} samples in the gallery is tagged ${state.tag}.`;
   byId("tiles-said").textContent = `Methods: ${methods.length} of ${data.methods.length}`;
 }
 
 function aboutFrames() {
   if (!film) return "";
   const thin = film.frames.length < film.filmed ? `, one of ${film.frames[1]} shown` : "";
-  return ` ${film.filmed} frames${thin}; below each clip its ${state.metric.label} and the RMSE of the frame that is shown.`;
+  return ` ${film.filmed} frames${thin}; below each video its ${state.metric.label} and the RMSE of the frame that is shown.`;
 }
 
 function figureOf(m, sample) {
@@ -77,7 +77,7 @@ function cardOf(card, methods) {
   const first = [before, ours, methods[0]].find((m) => m !== undefined && methods.includes(m));
   if (first !== undefined) show(first);
   else stage.append(make("p", { class: "note" }, "No method chosen above was run at this budget."));
-  const style = film ? null : `--full:url(${wall.pictures[card.full]})`;
+  const style = film ? null : `--full:url(${gallery.images[card.full]})`;
   return make(
     "article", { class: "card", style, "data-sample": card.sample },
     make("h3", {}, prompt + " ", make("small", {}, about)), make("div", { class: "pair" }, stage, tiles)
@@ -86,11 +86,11 @@ function cardOf(card, methods) {
 
 function tileOf(card, m, show) {
   const figure = figureOf(m, card.sample);
-  const picture = screenOf(placeOf(card, m), words(m, card), card.full);
+  const image = screenOf(placeOf(card, m), words(m, card), card.full);
   const now = film ? [make("span", { class: "error now", "data-m": m })] : [];
   const tile = make(
     "button", { type: "button", class: m === ours ? "tile ours" : "tile", "data-m": m, "aria-pressed": "false" },
-    make("span", { class: "frame" }, make("span", { class: "view" }, picture)),
+    make("span", { class: "frame" }, make("span", { class: "view" }, image)),
     make("span", { class: "caption" }, nameOf(m), make("span", { class: "error" }, figure), ...now)
   );
   tile.addEventListener("click", () => show(m));
@@ -128,35 +128,35 @@ function drag(event, frame, slider, move) {
   follow(event);
 }
 
-// otcache, the coloured rivals and as many others as two rows beside the large view hold.
+// otcache, the coloured baselines and as many others as two rows beside the large view hold.
 function firstTiles() {
   const order = new Set([...Object.keys(data.metrics[0].front).map(Number), ...data.methods.keys()]);
   return new Set([...order].slice(0, matchMedia("(max-width: 34rem)").matches ? 6 : 14));
 }
 
-function buildWall() {
-  if (!wall) return;
+function buildGallery() {
+  if (!gallery) return;
   state.tiles = firstTiles();
   for (const [m, name] of data.methods.entries()) {
     const box = make("input", { type: "checkbox", value: name, name: "method" });
     box.checked = state.tiles.has(m);
     box.addEventListener("change", () => {
       state.tiles[box.checked ? "add" : "delete"](m);
-      drawWall();
+      drawGallery();
     });
     byId("methods").append(make("label", {}, box, make("span", {}, name)));
     byId("judge").append(make("option", { value: m }, name));
   }
   byId("judge").value = String(ours < 0 ? 0 : ours);
-  byId("judge").addEventListener("change", drawWall);
+  byId("judge").addEventListener("change", drawGallery);
   for (const [id, wanted] of [["every-tile", true], ["few-tiles", false]]) {
     byId(id).addEventListener("click", () => {
       state.tiles = wanted ? new Set(data.methods.keys()) : firstTiles();
       document.querySelectorAll("#methods input").forEach((box, m) => { box.checked = state.tiles.has(m); });
-      drawWall();
+      drawGallery();
     });
   }
   for (const radio of document.querySelectorAll('input[name="view"]')) {
-    radio.addEventListener("change", () => { state.view = radio.value; drawWall(); });
+    radio.addEventListener("change", () => { state.view = radio.value; drawGallery(); });
   }
 }

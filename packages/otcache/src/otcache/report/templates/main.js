@@ -2,9 +2,9 @@
 function draw() {
   drawChart();
   showGroups();
-  drawDuels();
+  drawPairs();
   drawTags();
-  drawWall();
+  drawGallery();
   for (const part of document.querySelectorAll("#schedules details[data-budget]")) {
     part.open = Number(part.dataset.budget) === state.budget;
   }
@@ -23,7 +23,7 @@ choose("budget", (value) => { state.budget = Number(value); });
 choose("tag", (value) => { state.tag = value; });
 buildAxes();
 buildLegend();
-buildWall();
+buildGallery();
 buildPlayer();
 byId("all-budgets").addEventListener("change", showGroups);
 for (const button of document.querySelectorAll("#all button.sort")) {

@@ -2,7 +2,7 @@
 const read = (id) => JSON.parse(document.getElementById(id)?.textContent || "null");
 const byId = (id) => document.getElementById(id);
 const data = read("figures");
-const wall = read("pictures-data");
+const gallery = read("images-data");
 const ours = data.methods.indexOf(data.ours);
 
 const state = {
@@ -11,8 +11,8 @@ const state = {
   tag: "",
   axis: "nfe",
   hidden: new Set(), // methods not drawn in the chart
-  tiles: new Set(), // methods on the wall
-  view: "picture",
+  tiles: new Set(), // methods in the gallery
+  view: "image",
 };
 
 function make(tag, attributes = {}, ...children) {
@@ -49,7 +49,7 @@ function mean(values) {
   return finite.length ? finite.reduce((a, b) => a + b, 0) / finite.length : null;
 }
 
-// Greater is worse; null stands for infinity: identical to the full run, the best there is.
+// Greater is worse; null means infinity: identical to the full run, the best there is.
 function badness(value) {
   if (value === null || value === undefined) return -Infinity;
   return state.metric.higher ? -value : value;

@@ -36,18 +36,18 @@ function forest(low, mid, high, reach, verdict) {
   );
 }
 
-function drawDuels() {
-  const rows = (data.duels[state.metric.name] || []).filter(([b]) => b === state.budget);
-  const body = byId("duel-rows");
+function drawPairs() {
+  const rows = (data.pairs[state.metric.name] || []).filter(([b]) => b === state.budget);
+  const body = byId("pair-rows");
   const known = rows.filter((row) => row[2] !== null);
   const reach = Math.max(1e-12, ...known.flatMap((row) => [Math.abs(row[3]), Math.abs(row[4])]));
   const worse = (row) => (row[2] === null ? -Infinity : badness(row[2]));
   rows.sort((a, b) => worse(b) - worse(a));
-  body.replaceChildren(...rows.map((row) => duelRow(row, reach)));
-  byId("duel-table").hidden = !rows.length;
-  byId("duel-none").hidden = rows.length > 0;
+  body.replaceChildren(...rows.map((row) => pairRow(row, reach)));
+  byId("pair-table").hidden = !rows.length;
+  byId("pair-none").hidden = rows.length > 0;
   const count = (verdict) => rows.filter((row) => row[8] === verdict).length;
-  byId("duel-said").textContent = rows.length
+  byId("pair-said").textContent = rows.length
     ? `${state.metric.label} at B = ${state.budget}: ${data.ours} is better than ${count("better")}, ` +
       `worse than ${count("worse")} and not clearly different from ${count("no difference")} of ${rows.length} methods.`
     : "";
@@ -55,7 +55,7 @@ function drawDuels() {
 
 const figureCell = (figure, range) => make("td", {}, figure + " ", make("span", { class: "doubt" }, range));
 
-function duelRow([budget, m, mid, low, high, ...rest], reach) {
+function pairRow([budget, m, mid, low, high, ...rest], reach) {
   const [wins, least, most, verdict] = rest;
   const percent = (v) => Math.round(v * 100);
   const cell = cellOf(m, budget);
@@ -81,15 +81,15 @@ function drawTags() {
 
 function tagRow(cell) {
   const values = cell.values[state.metric.name];
-  const hurt = data.harms.filter(
+  const worse = data.regressions.filter(
     ([m, b, metric]) => m === cell.m && b === cell.b && metric === state.metric.name
   );
   const figures = data.tags.map((tag) => {
-    const found = hurt.find((harm) => harm[3] === tag);
+    const found = worse.find((one) => one[3] === tag);
     const figure = write(mean(values.filter((_, i) => data.samples[i].tags.includes(tag))));
     if (!found) return make("td", {}, figure);
-    const words = `hurt more than the rest, p = ${found[4].toPrecision(2)}`;
-    return make("td", { class: "hurt", title: words }, "⚠ " + figure, make("span", { class: "sr" }, ` ${words}`));
+    const words = `a larger loss than on the rest, p = ${found[4].toPrecision(2)}`;
+    return make("td", { class: "regression", title: words }, "⚠ " + figure, make("span", { class: "sr" }, ` ${words}`));
   });
   const row = make("tr", {}, make("th", { scope: "row", class: "name" }, nameOf(cell.m)), ...figures);
   row.append(make("td", {}, write(mean(values))));

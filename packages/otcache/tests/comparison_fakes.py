@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from otcache.comparison.folder import REFERENCE, Folder, Plan, Run
+from otcache.comparison.folder import SOLUTION, Assignment, Folder, Run
 from otcache.comparison.job import Job
 from otcache.comparison.timing import Pair
 from otcache.report.results import FULL, Missing
@@ -34,25 +34,25 @@ def run(label: str, nfe: float = 2.0, num_steps: int = N) -> Run:
     return Run(label, num_steps, (0, 3), nfe, 1e6 * nfe, 4096, PAIRS)
 
 
-def pictures(error: float) -> np.ndarray:
+def images(error: float) -> np.ndarray:
     """Grey, wrong by as much."""
     return np.full((len(SAMPLES), 4, 4, 3), 0.5 + error, dtype=np.float32)
 
 
-def clips(error: float) -> np.ndarray:
+def videos(error: float) -> np.ndarray:
     """Two frames of the same."""
-    return np.stack([pictures(error)] * 2, axis=1)
+    return np.stack([images(error)] * 2, axis=1)
 
 
 def filmed(path: Path, **changes: object) -> Folder:
-    """The full runs of a pipeline that makes clips, and a method's."""
+    """The full runs of a pipeline that makes videos, and a method's."""
     folder = Folder(path)
     folder.begin(job(**changes), overwrite=False)
-    folder.of(FULL).keep_run(run(FULL, N), clips(0.0), None)
-    folder.of(FULL).keep_run(run(REFERENCE, 500, 500), clips(0.1), None)
+    folder.of(FULL).keep_run(run(FULL, N), videos(0.0), None)
+    folder.of(FULL).keep_run(run(SOLUTION, 500, 500), videos(0.1), None)
     good = folder.of("good")
-    good.keep_plan(Plan("somebody 1.0", 12, ((2, "B = 2"),)))
-    good.keep_run(run("B = 2"), clips(0.2), None)
+    good.keep_assignment(Assignment("somebody 1.0", 12, ((2, "B = 2"),)))
+    good.keep_run(run("B = 2"), videos(0.2), None)
     return folder
 
 
@@ -61,15 +61,15 @@ def finished(path: Path, asked: Job | None = None) -> Folder:
     folder = Folder(path)
     folder.begin(asked or job(), overwrite=False)
     states = np.zeros((len(SAMPLES), 3), dtype=np.float32)
-    folder.of(FULL).keep_run(run(FULL, N), pictures(0.0), states)
-    folder.of(FULL).keep_run(run(REFERENCE, 500, 500), pictures(0.1), states)
+    folder.of(FULL).keep_run(run(FULL, N), images(0.0), states)
+    folder.of(FULL).keep_run(run(SOLUTION, 500, 500), images(0.1), states)
     good = folder.of("good")
-    good.keep_plan(Plan("somebody 1.0", 12, ((2, "B = 2"), (4, "B = 4"))))
-    good.keep_run(run("B = 2"), pictures(0.2), states + 1)
-    good.keep_run(run("B = 4", 4.0), pictures(0.0), states)
+    good.keep_assignment(Assignment("somebody 1.0", 12, ((2, "B = 2"), (4, "B = 4"))))
+    good.keep_run(run("B = 2"), images(0.2), states + 1)
+    good.keep_run(run("B = 4", 4.0), images(0.0), states)
     partly = folder.of("partly")
     gap = Missing("partly", 2, "the nearest setting takes 4 evaluations")
-    partly.keep_plan(Plan("else 2.0", 0, ((4, "knob=1"),), (gap,)))
+    partly.keep_assignment(Assignment("else 2.0", 0, ((4, "knob=1"),), (gap,)))
     partly.keep_failure("knob=1", "took longer than 5 s")
     folder.of("never").keep_failure("", "it is made for U-Nets")
     return folder
@@ -79,8 +79,8 @@ def finished(path: Path, asked: Job | None = None) -> Folder:
 WORKER = """
 import json, os, sys
 sys.path.insert(0, {tests!r})
-from arena_fakes import pictures, run
-from otcache.comparison.folder import Folder, Plan
+from comparison_fakes import images, run
+from otcache.comparison.folder import Folder, Assignment
 method = sys.argv[2]
 part = Folder(sys.argv[1] and __import__("pathlib").Path(sys.argv[1])).of(method)
 if method == "noise":
@@ -99,8 +99,8 @@ if method == "absent":
 if method == "early":
     sys.exit("no such module")
 labels = ["B = 2", "B = 4"]
-part.keep_plan(Plan("fake 1.0", 0, ((2, labels[0]), (4, labels[1]))))
-say("plan", labels=labels)
+part.keep_assignment(Assignment("fake 1.0", 0, ((2, labels[0]), (4, labels[1]))))
+say("assigned", labels=labels)
 for label in labels:
     if method == "again":
         say("begin", what=label); say("failed", reason="as before"); sys.exit(1)
@@ -118,7 +118,7 @@ for label in labels:
         os.kill(os.getpid(), 9)
     if method == "hang" and label == "B = 2":
         __import__("threading").Event().wait()
-    part.keep_run(run(label), pictures(0.1), None)
+    part.keep_run(run(label), images(0.1), None)
     say("end")
 if method == "fork":
     os._exit(0)

@@ -18,19 +18,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from otcache.comparison.answers import WITHIN, match
 
 from otcache.comparison import Settings, runner
 from otcache.comparison.baselines import FluxTable
 from otcache.comparison.collect import Assembly, state_rmse
-from otcache.comparison.folder import CALIBRATION, Folder, Plan, slug
+from otcache.comparison.folder import CALIBRATION, Assignment, Folder, slug
 from otcache.comparison.job import read_tagged, set_aside, spread
 from otcache.comparison.metrics import Measures
 from otcache.comparison.runner import check_methods
 from otcache.comparison.scheduled import Tuning
 from otcache.comparison.supervisor import ORPHANED, Supervisor
 from otcache.comparison.timing import ABOVE, ROUNDS, Pair
-from otcache.comparison.worker import Bench, Worker, full_runs
+from otcache.comparison.worker import WITHIN, Bench, Worker, full_runs, match
 from otcache.pipelines import FRAMES_PER_SECOND
 from otcache.progress import Stages
 from otcache.report import write_report
@@ -52,7 +51,7 @@ from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Info, Registry, RegistryDescription, hookimpl
 
 sys.path.insert(0, str(Path(__file__).parent))
-import arena_fakes as fakes
+import comparison_fakes as fakes
 
 
 class Grey(QualityMetric):
@@ -132,7 +131,7 @@ def test_prompts_and_tags_are_read(tmp_path: Path) -> None:
     [
         (b"fine\nna\xefve\n", "line 2: must be UTF-8, got the byte 0xef"),
         (b"a\tb\tc\n", "line 1: must be a prompt, or prompt, tab, tags"),
-        (b"twice\ntwice\tx\n", "line 2: 'twice' stands there before"),
+        (b"twice\ntwice\tx\n", "line 2: 'twice' is given twice"),
         (b"\n \n", "must hold 1 to 10000 prompts"),
         (b"\n".join(b"prompt %d" % i for i in range(100_000)), "got 100000"),
     ],
@@ -248,9 +247,9 @@ def test_every_budget_has_a_near_setting_or_a_reason(costs: dict[str, float]) ->
 def supervise(tmp_path: Path, method: str, limit: float = 60.0) -> Folder:
     folder = Folder(tmp_path / "out")
     folder.begin(fakes.job(), overwrite=False)
-    told: list[tuple[str, str, int, int]] = []
+    said: list[tuple[str, str, int, int]] = []
     command = fakes.worker(tmp_path)
-    Supervisor(folder, limit, 1, lambda *what: told.append(what), command).run(method)
+    Supervisor(folder, limit, 1, lambda *what: said.append(what), command).run(method)
     return folder
 
 
@@ -337,11 +336,11 @@ def test_a_stopped_comparison_blames_nobody_and_goes_on_later(tmp_path: Path) ->
         if at == "B = 2":
             supervisor.stop.set()
 
-    object.__setattr__(supervisor, "report", stop)
+    object.__setattr__(supervisor, "show", stop)
     supervisor.run("hang")
     assert folder.of("hang").failures() == {}
     supervisor.run("fine")
-    assert folder.of("fine").plan() is None
+    assert folder.of("fine").assignment() is None
     supervise(tmp_path, "fine")
     assert folder.of("fine").run("B = 4") is not None
 
@@ -370,9 +369,9 @@ def test_a_worker_ends_in_peace_while_its_supervisor_lives() -> None:
 
 def test_counted_settings_are_kept(tmp_path: Path) -> None:
     part = fakes.finished(tmp_path).of("good")
-    part.keep_cost("threshold=1", 7.25)
-    part.keep_cost("threshold=2", 5.0)
-    assert part.costs() == {"threshold=1": 7.25, "threshold=2": 5.0}
+    part.keep_evaluations("threshold=1", 7.25)
+    part.keep_evaluations("threshold=2", 5.0)
+    assert part.evaluations() == {"threshold=1": 7.25, "threshold=2": 5.0}
 
 
 def test_what_failed_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
@@ -386,7 +385,7 @@ def test_what_failed_is_not_tried_again_unless_asked(tmp_path: Path) -> None:
 
 
 class FakeProbe:
-    """Makes grey pictures; a step costs 10 multiply-adds, a run 7 more; ``skips`` steps are left out.
+    """Makes grey images; a step costs 10 multiply-adds, a run 7 more; ``skips`` steps are omitted.
 
     A step takes a tenth of a second, the first call after a change 40 more; ``batches`` are sizes of calls.
     """
@@ -429,62 +428,61 @@ class Knob(Baseline):
         self._probe.skip(0)
 
 
-class Silent:
-    def say(self, event: str, **facts: Any) -> None:
-        """Nothing."""
+def silent(event: str, **facts: Any) -> None:
+    """Say nothing."""
 
 
 def test_two_budgets_may_share_a_setting_and_evaluations_are_counted(tmp_path: Path) -> None:
     folder, probe = Folder(tmp_path), FakeProbe()
     folder.begin(fakes.job(), overwrite=False)
-    bench = Bench(folder.job, None, {}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    bench = Bench(folder.job, None, {}, probe, silent)  # type: ignore[arg-type]  # fakes
     part = folder.of("knob")
     Worker(bench, part, Knob(probe)).work("knob")
-    plan, run = part.plan(), part.run("3 calls")
-    assert plan is not None
-    assert plan.labels == ((2, "3 calls"), (4, "3 calls"))
+    assigned, run = part.assignment(), part.run("3 calls")
+    assert assigned is not None
+    assert assigned.labels == ((2, "3 calls"), (4, "3 calls"))
     assert run is not None
     assert run.nfe == 3.0
     assert run.pairs == (Pair(0.8, 0.3),) * ROUNDS  # eight steps and three, each warmed up
-    assert len(part.arrays("3 calls")["pictures"]) == len(fakes.SAMPLES)
+    assert len(part.arrays("3 calls")["images"]) == len(fakes.SAMPLES)
 
 
 @pytest.mark.parametrize("table", published(FluxTable.TABLE).rows, ids=len)
 def test_a_published_table_is_itself_where_it_was_published(table: tuple[int, ...]) -> None:
     tuning = Tuning(None, SampleRequest(("x",), (0,), 50), Registry(entry_points=False))
-    found, price = FluxTable().schedules(tuning, [len(table)])
+    found, nfe = FluxTable().schedules(tuning, [len(table)])
     assert found[len(table)].computed == table
-    assert price == 0
+    assert nfe == 0
 
 
-def test_full_runs_are_made_once_and_a_failed_reference_is_not_tried_forever(
+def test_full_runs_are_made_once_and_a_failed_solution_is_not_tried_forever(
     tmp_path: Path,
 ) -> None:
     folder, probe = Folder(tmp_path), FakeProbe()
     folder.begin(fakes.job(batch_size=1), overwrite=False)
-    bench = Bench(folder.job, None, {}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    bench = Bench(folder.job, None, {}, probe, silent)  # type: ignore[arg-type]  # fakes
     part = folder.of(FULL)
-    part.keep_failure("reference", "out of memory")
+    part.keep_failure("solution", "out of memory")
     full_runs(bench, part)
-    assert part.run("reference") is None
+    assert part.run("solution") is None
     part.forget_failures()
     full_runs(bench, part)
-    whole, reference = part.run(FULL), part.run("reference")
+    whole, solution = part.run(FULL), part.run("solution")
     assert whole is not None
-    assert reference is not None
-    assert (whole.nfe, reference.num_steps) == (float(fakes.N), 500)
+    assert solution is not None
+    assert (whole.nfe, solution.num_steps) == (float(fakes.N), 500)
     assert set(probe.batches) == {1}
-    assert whole.pairs == reference.pairs == ()
+    assert whole.pairs == solution.pairs == ()
 
 
-def test_no_reference_steps_make_no_reference_and_no_rows_of_it(
+def test_no_reference_steps_make_no_solution_and_no_rows_of_it(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     folder = Folder(tmp_path / "runs")
     folder.begin(fakes.job(batch_size=1, reference_steps=0), overwrite=False)
-    full_runs(Bench(folder.job, None, {}, FakeProbe(), Silent()), folder.of(FULL))  # type: ignore[arg-type]  # fakes
+    full_runs(Bench(folder.job, None, {}, FakeProbe(), silent), folder.of(FULL))  # type: ignore[arg-type]  # fakes
     assert folder.of(FULL).run(FULL) is not None
-    assert folder.of(FULL).run("reference") is None
+    assert folder.of(FULL).run("solution") is None
     finished = fakes.finished(tmp_path / "finished", fakes.job(reference_steps=0))
     made, _ = Assembly(finished, MEASURES).results(["good"], {}, "")
     assert "ode-rmse" not in {*made.metrics, *made.full}
@@ -528,12 +526,12 @@ def test_rubbish_is_refused_before_it_is_kept(what: str, tmp_path: Path) -> None
     name, value, reason = RUBBISH[what]
     folder, probe = Folder(tmp_path), FakeProbe()
     folder.begin(fakes.job(), overwrite=False)
-    bench = Bench(folder.job, None, {}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    bench = Bench(folder.job, None, {}, probe, silent)  # type: ignore[arg-type]  # fakes
     part, baseline = folder.of("knob"), Knob(probe)
     setattr(baseline, name, value if name == "source" else lambda *given: value)
     with pytest.raises((OtcacheError, TypeError), match=reason):
         Worker(bench, part, baseline).work("knob")
-    part.measured(), part.plan(), part.run("a")
+    part.measured(), part.assignment(), part.run("a")
 
 
 def test_what_a_baseline_changes_is_its_own(tmp_path: Path) -> None:
@@ -548,7 +546,7 @@ def test_what_a_baseline_changes_is_its_own(tmp_path: Path) -> None:
 
     folder, probe = Folder(tmp_path), FakeProbe()
     folder.begin(fakes.job(), overwrite=False)
-    bench = Bench(folder.job, None, {"height": 64}, probe, Silent())  # type: ignore[arg-type]  # fakes
+    bench = Bench(folder.job, None, {"height": 64}, probe, silent)  # type: ignore[arg-type]  # fakes
     Worker(bench, folder.of("knob"), Vandal(probe)).work("knob")
     assert bench.call == {"height": 64}
     assert folder.of("knob").measured() == {"nfe": 0, "found": [1]}
@@ -558,21 +556,21 @@ def test_what_a_baseline_changes_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("asked", "rate"), [(8.0, 8.0), (0.0, FRAMES_PER_SECOND)])
-def test_results_of_clips_play_at_the_rate_of_the_job(
+def test_results_of_videos_play_at_the_rate_of_the_job(
     tmp_path: Path, asked: float, rate: float
 ) -> None:
     folder = fakes.filmed(tmp_path, frames_per_second=asked)
-    made, clips = Assembly(folder, Measures({"rmse": Grey()})).results(["good"], {}, "x")
+    made, videos = Assembly(folder, Measures({"rmse": Grey()})).results(["good"], {}, "x")
     assert made.frames_per_second == rate
     (cell,) = made.cells
     np.testing.assert_allclose(cell.metrics["rmse"], 0.2, rtol=1e-6)
     np.testing.assert_allclose(cell.metrics["ode-rmse"], 0.1, rtol=1e-5)
-    assert set(clips) == {("full run", fakes.N), ("good", 2)}
-    np.testing.assert_array_equal(clips["good", 2], fakes.clips(0.2))
-    assert len(write_report(made, clips, tmp_path / "report")) == 8
+    assert set(videos) == {("full run", fakes.N), ("good", 2)}
+    np.testing.assert_array_equal(videos["good", 2], fakes.videos(0.2))
+    assert len(write_report(made, videos, tmp_path / "report")) == 8
 
 
-def test_pictures_have_no_rate_whatever_the_job_says(tmp_path: Path) -> None:
+def test_images_have_no_rate_whatever_the_job_says(tmp_path: Path) -> None:
     folder = fakes.finished(tmp_path, fakes.job(frames_per_second=8.0))
     made, _ = Assembly(folder, Measures({"rmse": Grey()})).results(["good"], {}, "x")
     assert made.frames_per_second == 0.0
@@ -580,7 +578,7 @@ def test_pictures_have_no_rate_whatever_the_job_says(tmp_path: Path) -> None:
 
 def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     folder = fakes.finished(tmp_path)
-    made, pictures = Assembly(folder, MEASURES).results(
+    made, images = Assembly(folder, MEASURES).results(
         ["good", "partly", "never"], {"pipeline": "invented"}, "otcache compare"
     )
     low, high = made.cells
@@ -601,44 +599,44 @@ def test_results_are_what_is_in_the_folder(tmp_path: Path) -> None:
     assert low.ideal_speedup == 4.0
     assert (high.ideal_speedup, high.measured_speedup, high.seconds) == (2.0, None, None)
     assert high.withheld == ABOVE  # the same pairs, of twice the evaluations
-    assert set(pictures) == {("full run", fakes.N), ("good", 2), ("good", 4)}
+    assert set(images) == {("full run", fakes.N), ("good", 2), ("good", 4)}
     assert [(gap.method, gap.budget) for gap in made.missing] == [
         ("partly", 2), ("partly", 4), ("never", None)
     ]  # fmt: skip
     assert made.missing[1].reason == "took longer than 5 s"
     assert made.sources == {"good": "somebody 1.0", "partly": "else 2.0"}
-    assert made.prices["good"] == 12
+    assert made.calibration_nfe["good"] == 12
 
 
-def test_a_metric_that_refuses_such_pictures_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_a_metric_that_refuses_such_images_is_left_out_with_its_reason(tmp_path: Path) -> None:
     class Picky(Grey):
         def __call__(self, images: Any, reference: Any) -> Any:
-            raise OtcacheError("pictures must be 64x64, got 4x4.")
+            raise OtcacheError("images must be 64x64, got 4x4.")
 
     measures = Measures({"rmse": Grey(), "picky": Picky()})
-    with pytest.warns(OtcacheNotice, match="picky is left out: pictures must be 64x64"):
+    with pytest.warns(OtcacheNotice, match="picky is omitted: images must be 64x64"):
         made, _ = Assembly(fakes.finished(tmp_path), measures).results(["good"], {}, "")
     assert "picky" not in made.metrics
 
 
-def test_a_metric_of_clips_is_left_out_of_pictures_and_one_of_prompts_of_clips() -> None:
+def test_a_metric_of_videos_is_left_out_of_images_and_one_of_prompts_of_videos() -> None:
     class Still(VideoMetric):
         name, higher_is_better = "still", False
 
-        def __call__(self, clips: Any, reference: Any) -> Any:
-            return np.abs(clips - reference).mean((1, 2, 3, 4))
+        def __call__(self, videos: Any, reference: Any) -> Any:
+            return np.abs(videos - reference).mean((1, 2, 3, 4))
 
     measures = Measures({**MEASURES.metrics, "still": Still()})
-    pictures = np.linspace(0, 1, 2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
-    with pytest.warns(OtcacheNotice, match="still is left out: .* must be clips"):
-        kept = measures.usable(pictures, ("a", "bc"))
+    images = np.linspace(0, 1, 2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
+    with pytest.warns(OtcacheNotice, match="still is omitted: .* must be videos"):
+        kept = measures.usable(images, ("a", "bc"))
     assert [*kept.metrics] == ["rmse", "mean", "letters"]
-    clips = np.stack([pictures, 0.5 * pictures, pictures], axis=1)
-    with pytest.warns(OtcacheNotice, match="is left out: it judges pictures, and these are clips"):
-        kept = measures.usable(clips, ("a", "bc"))
+    videos = np.stack([images, 0.5 * images, images], axis=1)
+    with pytest.warns(OtcacheNotice, match="is omitted: it judges images, and these are videos"):
+        kept = measures.usable(videos, ("a", "bc"))
     assert [*kept.metrics] == ["rmse", "still"]
-    made = np.clip(clips + 0.1, 0, 1)
-    values = kept.values(made, clips, ("a", "bc"))
+    made = np.clip(videos + 0.1, 0, 1)
+    values = kept.values(made, videos, ("a", "bc"))
     assert {name: found.shape for name, found in values.items()} == {"rmse": (2,), "still": (2,)}
     assert kept.totals(made) == kept.of_full_runs(made, ("a", "bc")) == {}
 
@@ -646,26 +644,26 @@ def test_a_metric_of_clips_is_left_out_of_pictures_and_one_of_prompts_of_clips()
 def test_usual_metrics_are_those_of_what_is_compared(recwarn: pytest.WarningsRecorder) -> None:
     names = ("rmse", "ms-ssim", "flicker")
     measures = Measures(dict.fromkeys(names, Grey()), usual=True)
-    pictures = np.full((2, 4, 4, 3), 0.5)
-    assert [*measures.usable(pictures, ("a", "b")).metrics] == ["rmse", "ms-ssim"]
-    assert [*measures.usable(pictures[:, None], ("a", "b")).metrics] == ["rmse", "flicker"]
+    images = np.full((2, 4, 4, 3), 0.5)
+    assert [*measures.usable(images, ("a", "b")).metrics] == ["rmse", "ms-ssim"]
+    assert [*measures.usable(images[:, None], ("a", "b")).metrics] == ["rmse", "flicker"]
     assert not recwarn.list
 
 
 def test_without_the_ode_s_solution_the_rest_is_told(tmp_path: Path) -> None:
     folder = fakes.finished(tmp_path)
-    next(folder.of(FULL).path.glob("run-reference.json")).unlink()
-    folder.of(FULL).keep_failure("reference", "out of memory")
-    with pytest.warns(OtcacheNotice, match="ode-rmse is left out: out of memory"):
+    next(folder.of(FULL).path.glob("run-solution.json")).unlink()
+    folder.of(FULL).keep_failure("solution", "out of memory")
+    with pytest.warns(OtcacheNotice, match="ode-rmse is omitted: out of memory"):
         made, _ = Assembly(folder, MEASURES).results(["good"], {}, "")
     assert "ode-rmse" not in made.metrics
 
 
 def test_what_came_calibrated_has_no_price(tmp_path: Path) -> None:
     folder = fakes.finished(tmp_path)
-    folder.of("good").keep_plan(Plan("given", None, ((2, "B = 2"),)))
+    folder.of("good").keep_assignment(Assignment("given", None, ((2, "B = 2"),)))
     made, _ = Assembly(folder, MEASURES).results(["good"], {}, "")
-    assert made.prices == {}
+    assert made.calibration_nfe == {}
 
 
 def test_without_full_runs_there_are_no_results(tmp_path: Path) -> None:
@@ -732,7 +730,7 @@ class Obedient:
             return
         self.ran.append(method)
         if method == FULL:
-            part.keep_run(fakes.run(FULL, fakes.N), fakes.pictures(0.0), None)
+            part.keep_run(fakes.run(FULL, fakes.N), fakes.images(0.0), None)
         elif method == CALIBRATION and self.power:
             (self._folder.calibration / FACTS).parent.mkdir(parents=True)
             (self._folder.calibration / FACTS).touch()
@@ -770,16 +768,16 @@ def test_metrics_are_chosen_by_name_and_path() -> None:
         @hookimpl
         def otcache_provide_metrics(self) -> list[Info]:
             names = {"rmse": "Grey", "mean": "Mean", "ssim": "NotInstalled"}
-            return [Info(name, f"test_arena:{target}") for name, target in names.items()]
+            return [Info(name, f"test_comparing:{target}") for name, target in names.items()]
 
     registry = Registry(entry_points=False)
     with pytest.raises(OtcacheError, match=r"no image metrics.*pip install"):
         Measures.choose((), "demo", registry)
     registry.register(Offers())
-    sys.modules.setdefault("test_arena", sys.modules[__name__])
+    sys.modules.setdefault("test_comparing", sys.modules[__name__])
     with pytest.warns(OtcacheNotice, match=r"^ssim is omitted: .*NotInstalled"):
         assert list(Measures.choose((), "x", registry).metrics) == ["rmse"]
-    with pytest.warns(OtcacheNotice, match=r"^ssim of 'local' is left out: .*NotInstalled"):
+    with pytest.warns(OtcacheNotice, match=r"^ssim of 'local' is omitted: .*NotInstalled"):
         made = Measures.choose(("ssim",), "x", registry)
     assert [(gap.method, gap.budget) for gap in made.missing()] == [
         ("metric ssim of 'local'", None)
