@@ -1,14 +1,17 @@
-"""The laws of a baseline for those of cache-dit; test_baselines_cache_dit.py runs this in another process."""
+"""The laws of a baseline for those of cache-dit; test_baselines_cache_dit.py runs this in another process.
+
+The three differ in their configuration alone, so each keeps the laws on one pipeline.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import cache_dit_worker
 import torch
 from flux_laws import FluxLaws
 from wan_laws import LAYERS, WanLaws, ladder, pipeline, run, tails
-
-
-class TestDBCache(FluxLaws):
-    name = "dbcache"
 
 
 class TestDBCacheTaylorSeer(FluxLaws):
@@ -23,14 +26,6 @@ class TestDBCacheOnWan(WanLaws):
     name = "dbcache"
 
 
-class TestDBCacheTaylorSeerOnWan(WanLaws):
-    name = "dbcache-taylorseer"
-
-
-class TestDBCacheMaskOnWan(WanLaws):
-    name = "dbcache-mask"
-
-
 def test_dbcache_runs_the_first_block_and_adds_what_the_others_added_in_each_branch() -> None:
     rungs = len(ladder("dbcache", pipeline())[1])
     branches, _, plain = run("dbcache", rungs - 1)
@@ -42,3 +37,7 @@ def test_dbcache_runs_the_first_block_and_adds_what_the_others_added_in_each_bra
             else:
                 assert call.worked == list(range(LAYERS))
         assert [0] in [call.worked for call in calls]
+
+
+def test_what_the_worker_sees_is_written_down() -> None:
+    Path(os.environ["OTCACHE_FACTS"]).write_text(cache_dit_worker.facts(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Runs the baselines of cache-dit, which patches classes, and prints what it saw as JSON."""
+"""Run the baselines of cache-dit, which patches classes; cache_dit_laws.py writes down what was seen."""
 
 from __future__ import annotations
 
@@ -166,8 +166,8 @@ def reasons() -> dict[str, str]:
     return {name: baseline("dbcache").supports(target, request) for name, target in targets.items()}
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def facts() -> str:
+    """Return what was seen, as JSON."""
     mask = watched("dbcache-mask", BY_MASK)
     dynamic = watched("dbcache", BY_THRESHOLD)
     taylor = watched("dbcache-taylorseer", BY_THRESHOLD)
@@ -179,7 +179,7 @@ def main() -> None:
         ]
         for name in ("dbcache", "dbcache-taylorseer", "dbcache-mask")
     }
-    facts = {
+    seen = {
         "mask": [mask.branch(b)[0] for b in (0, 1)],
         "mask reused": reused(mask),
         "dynamic": [dynamic.branch(b)[0] for b in (0, 1)],
@@ -196,8 +196,4 @@ def main() -> None:
         "sources": [baseline(name).source for name in settings],
         "reasons": reasons(),
     }
-    print(json.dumps(facts))  # noqa: T201  # read by the test that started this
-
-
-if __name__ == "__main__":
-    main()
+    return json.dumps(seen)

@@ -14,12 +14,12 @@ import tiny
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, FluxPipeline
 from diffusers.hooks import HookRegistry, ModelHook
+from flux_laws import GUIDED, SIZE, FluxLaws
 from torch import nn
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import OtcacheError
 from otcache_core.plugins import Registry
-from otcache_core.testing.baselines import BaselineConformance
 from otcache_diffusers.baselines import diffusers_caches
 from otcache_diffusers.baselines.attention_caches import differing_intervals
 from otcache_diffusers.baselines.diffusers_caches import (
@@ -32,8 +32,6 @@ from otcache_diffusers.baselines.sea_cache import flux_latents
 from otcache_diffusers.demo import CALL, load
 
 N = 8
-SIZE: dict[str, Any] = {"height": 16, "width": 16}
-GUIDED = SIZE | {"negative_prompt": "b", "true_cfg_scale": 3.0}
 SKIPPING = ("first-block-cache", "mag-cache", "taylorseer", "sea-cache")
 ATTENTION = ("pab", "faster-cache")
 
@@ -57,60 +55,28 @@ def sampled(pipe: Any, ask: SampleRequest, sample: int, steps: int = N, **more: 
     return made.numpy()
 
 
-class _Laws(BaselineConformance):
-    name: str
-    guided = True
-    budgets = (3, 4)
-
-    def make_baseline(self) -> Baseline:
-        return baseline_of(self.name)
-
-    def make_target(self) -> Any:
-        return tiny.with_prompts(tiny.flux(cfg=self.guided)).pipe
-
-    def request(self) -> SampleRequest:
-        return request(self.guided)
-
-    def run(self, target: Any, sample: int, num_steps: int) -> Any:
-        return sampled(target, self.request(), sample, num_steps)
-
-    def traces(self, target: Any) -> Any:
-        modules = [sorted(vars(module)) for module in target.transformer.modules()]
-        registry = vars(target.transformer).get("_diffusers_hook")
-        return modules, list(getattr(registry, "hooks", {})), sorted(vars(target.scheduler))
-
-    def break_off(self, target: Any, num_steps: int) -> None:
-        def stop(pipe: Any, step: int, timestep: Any, kwargs: Any) -> Any:
-            if step == num_steps // 2:
-                raise InterruptedError
-            return kwargs
-
-        with pytest.raises(InterruptedError):
-            sampled(target, self.request(), 0, num_steps, callback_on_step_end=stop)
-
-
-class TestFirstBlockCache(_Laws):
+class TestFirstBlockCache(FluxLaws):
     name = "first-block-cache"
 
 
-class TestMagCache(_Laws):
+class TestMagCache(FluxLaws):
     name = "mag-cache"
 
 
-class TestTaylorSeer(_Laws):
+class TestTaylorSeer(FluxLaws):
     name = "taylorseer"
 
 
-class TestSeaCache(_Laws):
+class TestSeaCache(FluxLaws):
     name = "sea-cache"
 
 
-class TestPyramidAttention(_Laws):
+class TestPyramidAttention(FluxLaws):
     name = "pab"
     guided = False
 
 
-class TestFasterCache(_Laws):
+class TestFasterCache(FluxLaws):
     name = "faster-cache"
     guided = False
 
@@ -452,4 +418,3 @@ def test_more_evaluations_bring_the_demo_nearer_to_its_full_run() -> None:
         with baseline.apply(pipe, setting, measured):
             errors.append(float(np.sqrt(((sampled(pipe, ask, 0, 30) - full) ** 2).mean())))
     assert 0 < 4 * errors[1] < errors[0] < 0.2
-    np.testing.assert_array_equal(sampled(pipe, ask, 0, 30), full)

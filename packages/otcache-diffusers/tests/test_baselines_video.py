@@ -14,10 +14,6 @@ class TestFirstBlockCache(WanLaws):
     name = "first-block-cache"
 
 
-class TestMagCache(WanLaws):
-    name = "mag-cache"
-
-
 class TestTaylorSeer(WanLaws):
     name = "taylorseer"
 

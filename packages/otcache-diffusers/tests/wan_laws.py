@@ -19,6 +19,7 @@ from otcache_core.plugins import Registry
 from otcache_core.testing.baselines import BaselineConformance
 
 N, LAYERS = 8, 3
+LAW_STEPS = 6
 CALL: dict[str, Any] = {"height": 16, "width": 16, "num_frames": 5, "guidance_scale": 3.0}
 
 
@@ -72,8 +73,8 @@ def _encode(prompt: Any = None, negative_prompt: Any = None, **given: Any) -> An
     return embed(texts), embed([negative_prompt or ""] * len(texts))
 
 
-def request() -> SampleRequest:
-    return SampleRequest(("a", "c"), (0, 1), N, CALL, 1)
+def request(steps: int = N) -> SampleRequest:
+    return SampleRequest(("a", "c"), (0, 1), steps, CALL, 1)
 
 
 def sampled(pipe: Any, sample: int, steps: int = N, **more: Any) -> Any:
@@ -163,7 +164,7 @@ class WanLaws(BaselineConformance):
         return pipeline()
 
     def request(self) -> SampleRequest:
-        return request()
+        return request(LAW_STEPS)
 
     def run(self, target: Any, sample: int, num_steps: int) -> Any:
         return sampled(target, sample, num_steps)
