@@ -186,7 +186,7 @@ def test_an_object_is_known_by_its_class_and_fields() -> None:
     assert Recipe().identity == Recipe(refinement=Idle()).identity
 
 
-@pytest.mark.remedy("make it such a dataclass at the top of a module, or leave out directory.")
+@pytest.mark.remedy("make it such a dataclass at the top of a module, or omit directory.")
 def test_one_that_cannot_be_written_down_has_no_folder(tmp_path: Path) -> None:
     class Local(Even):
         pass

@@ -152,10 +152,10 @@ def test_a_published_model_in_json(run: Run) -> None:
     found = json.loads(out)
     assert found["model_class"] == "UNet2DConditionModel"
     assert found["call"]["parameters"] == 2_567_463_684
-    (outlay,) = found["outlays"]
-    assert (outlay["budget"], outlay["calls"], outlay["ideal_speedup"]) == (10, 10, 3)
-    assert outlay["flops"] == 10 * found["call"]["flops"]
-    assert 1 < outlay["ideal_speedup_decoded"] < 3
+    (row,) = found["rows"]
+    assert (row["budget"], row["calls"], row["ideal_speedup"]) == (10, 10, 3)
+    assert row["flops"] == 10 * found["call"]["flops"]
+    assert 1 < row["ideal_speedup_decoded"] < 3
     assert "text encoders" in found["left_out"]
 
 

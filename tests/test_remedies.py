@@ -52,7 +52,7 @@ def stepped(net: Any) -> Callable[..., torch.Tensor]:
     return sample
 
 
-@pytest.mark.remedy("and measured on no other: leave seeds= out, or give several")
+@pytest.mark.remedy("and measured on no other: omit seeds=, or give several")
 def test_seeds_are_left_out_or_several() -> None:
     loop = make_loop()
     probe = Registry().create("probes", "torch")
@@ -60,7 +60,7 @@ def test_seeds_are_left_out_or_several() -> None:
     def request(seeds: Any) -> None:
         request_of(probe, loop, ["a", "b"], seeds, N, {}, 8)
 
-    with pytest.warns(otcache.OtcacheNotice, match="leave seeds= out, or give several"):
+    with pytest.warns(otcache.OtcacheNotice, match="omit seeds=, or give several"):
         request([7])
     for seeds in (None, [7, 8]):
         silently(lambda seeds=seeds: request(seeds))
@@ -88,7 +88,7 @@ def test_the_denoiser_returns_all_that_the_step_uses() -> None:
     silently(lambda: calibrated(loop))
 
 
-@pytest.mark.remedy("replayed, they go elsewhere. Choose another folder, or delete this one")
+@pytest.mark.remedy("replayed, they end elsewhere. Choose another folder, or delete this one")
 def test_a_folder_of_another_sampler(tmp_path: Path) -> None:
     net = Swirl()
 

@@ -7,6 +7,7 @@ import remedies
 #: Strings that read like advice and are none: the text, and what it is.
 NO_ADVICE = {
     "see {}": "a remark in a table, that names where the cause is written",
+    "accelerate enabled load_policy": "public names",
 }
 STRINGS = [pair for pair in remedies.all_strings() if pair[1] not in NO_ADVICE]
 ADVICE = [

@@ -91,7 +91,7 @@ def test_better_steps_are_taken_and_what_they_cost_is_counted(
     made = ask(spoilt, Fixed(*good, forecaster="linear"), 5)
     assert made.kept == {5: "Fixed"}
     assert made.policy.schedule(5).computed == good
-    by_name = made.tried[0].errors
+    by_name = made.rows[5][0]
     real = np.exp(log_error(made.policy.schedule(5)))  # the figure is cross-validated
     assert real <= by_name["Fixed"] <= 3 * real
     assert by_name["Fixed"] < by_name["uniform, reuse"] < by_name["policy"]
@@ -133,7 +133,7 @@ def test_one_sample_cannot_tell(calibration: otcache.Calibration) -> None:
     )
 
 
-@pytest.mark.remedy("{} is for {}: give that too, or leave {} out.")
+@pytest.mark.remedy("{} is for {}: give that too, or omit {}.")
 def test_what_is_for_a_pipeline_needs_one(calibration: otcache.Calibration) -> None:
     for given in (
         {"prompts": ["a"]},

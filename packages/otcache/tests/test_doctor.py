@@ -233,7 +233,7 @@ UNMET = "nothing-there>=2"
     [
         (UNMET, "not installed", "pip install 'nothing-there>=2'"),
         ("pytest<3", "is installed", "install that version: pip install 'pytest<3'"),
-        ("numpy<1.20", "is installed", "install that version: pip install 'numpy<1.20'"),
+        ("numpy<1.20", "is installed", "install that version: pip install 'numpy<1.20,>=1'"),
         ("rich<2 !!", "cannot be read", "update mine, or report this to its author"),
         ("rich; python_version ~= 'x'", "cannot be read", "update mine, or report this"),
         ("rich; 'x' in extras", "cannot be read", "update mine, or report this"),

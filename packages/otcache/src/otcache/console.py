@@ -221,6 +221,12 @@ def console_on(stream: TextIO | None, *, silent: bool = False, **options: Any) -
     return Console(file=readable_stream(stream, silent=silent), **options)
 
 
+def print_line(text: str | Text, console: Console) -> None:
+    """Print one line as it is, in characters of the console's encoding."""
+    shown = fitted(text, console.encoding)
+    console.print(shown, markup=False, highlight=False, soft_wrap=True)
+
+
 def wide_enough(
     content: RenderableType, stream: TextIO | None, *, least: int = 0, silent: bool = False
 ) -> Console:

@@ -68,38 +68,24 @@ class PipelineSamples:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What was measured at one budget: geometric means over samples.
-
-    Args:
-        budget: B.
-        errors: by name: the policy's own schedule, uniform reuse, the solver's.
-        kept: the name of the one that the policy has now.
-    """
-
-    budget: int
-    errors: dict[str, float]
-    kept: str
-
-
-@dataclass(frozen=True)
 class Searched:
     """A policy, and what a solver did for it.
 
     Args:
         policy: its rungs measured.
-        tried: a line a budget.
+        rows: by budget, the geometric mean over samples of the error of the policy's own schedule, uniform
+            reuse and the solver's, by name; and the name of the one that the policy has now.
         nfe: denoiser evaluations, by what they were spent on.
     """
 
     policy: Policy
-    tried: tuple[Measurement, ...]
+    rows: dict[int, tuple[dict[str, float], str]]
     nfe: dict[str, int]
 
     @property
     def kept(self) -> dict[int, str]:
         """Whose schedule each budget has now: the policy's own, uniform reuse's or the solver's."""
-        return {line.budget: line.kept for line in self.tried}
+        return {budget: name for budget, (_, name) in self.rows.items()}
 
 
 def searched(
@@ -133,15 +119,14 @@ def searched(
         fit=bench.fits,
         max_nfe=max(share, budgets[-1] * bench.evaluator.num_samples),
     )
-    rungs, tried = {schedule.budget: schedule for schedule in fitted.ladder}, []
+    rungs = {schedule.budget: schedule for schedule in fitted.ladder}
+    rows: dict[int, tuple[dict[str, float], str]] = {}
     with bench.stages.stage(f"measuring {name}", len(budgets)) as advance:
         for budget, schedule in bench.solutions(found, budgets, name):
-            rungs[budget], line = bench.settled(budget, schedule, name)
-            tried.append(line)
-            advance(len(tried), len(budgets))
+            rungs[budget], rows[budget] = bench.settled(budget, schedule, name)
+            advance(len(rows), len(budgets))
     policy = msgspec.structs.replace(fitted, ladder=tuple(rungs[b] for b in sorted(rungs)))
-    made = Searched(policy, tuple(tried), dict(bench.spent.nfe))
-    rows = {line.budget: (line.errors, line.kept) for line in tried}
+    made = Searched(policy, rows, dict(bench.spent.nfe))
     bench.stages.table(kept_table(rows, bench.objective, bench.evaluator.num_samples))
     bench.stages.say(f"solver {name!r} cost {nfe_text(made.nfe)}")
     return made
@@ -239,8 +224,8 @@ class _Bench:
 
     def settled(
         self, budget: int, found: Schedule | None, name: str
-    ) -> tuple[Schedule, Measurement]:
-        """Return the schedule of a budget that is kept, and what was measured."""
+    ) -> tuple[Schedule, tuple[dict[str, float], str]]:
+        """Return the schedule of a budget that is kept, with the errors and its name among them."""
         self.spent.stage = "comparison"
         n, own = self.calibration.num_steps, self.fitted.schedule(budget)
         uniform = Schedule(n, uniform_steps(n, budget))
@@ -255,8 +240,8 @@ class _Bench:
         errors = {OWN: mean[own], UNIFORM: mean[uniform]} | ({name: mean[best]} if theirs else {})
         wins = clearly_below(logs[best], logs[start])
         kept = name if wins else OWN if start == own else UNIFORM
-        line = Measurement(budget, {key: float(np.exp(log)) for key, log in errors.items()}, kept)
-        return best if wins else start, line
+        row = {key: float(np.exp(log)) for key, log in errors.items()}
+        return best if wins else start, (row, kept)
 
     def _logs(
         self, schedules: Sequence[Schedule], *, fit: bool = False

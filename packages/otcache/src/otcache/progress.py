@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from otcache.console import console_on, fitted, wide_enough
+from otcache.console import console_on, fitted, print_line, wide_enough
 
 Advance = Callable[[int, int], None]
 #: Takes a name, what is being worked on, how many parts are done and how many there are.
@@ -194,9 +194,7 @@ class Stages:
             self._lines.printed()
 
     def _say(self, text: str) -> None:
-        console = self._console()
-        line = fitted(text, console.encoding)
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(text, self._console())
 
     def _console(self) -> Console:
         return console_on(self._stream or sys.stderr, silent=True)

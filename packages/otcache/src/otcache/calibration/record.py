@@ -204,7 +204,7 @@ def record_and_replay(job: RecordJob) -> RecordedRuns:
         OtcacheError: if a run does not end in the same result twice.
     """
     store, alone = job.store, replace(job, request=replace(job.request, batch_size=1))
-    if store and store.known(ONE_BY_ONE) is not None:
+    if store and store.known(ONE_BY_ONE):
         job = alone
     made = _replayed(job)
     if made.deviation > LIMIT and job.request.batch_size > 1:

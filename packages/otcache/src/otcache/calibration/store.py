@@ -27,7 +27,6 @@ from otcache_core.storage.files import (
     MAX_BYTES,
     bad_file,
     open_file,
-    read_bytes,
     unreadable,
     unwritable,
     write_bytes,
@@ -76,34 +75,21 @@ class Store:
             raise bad_file(directory, text) from error
         self._log = EvaluationLog(directory / _LOG)
 
-    def known(self, fact: str) -> str | None:
-        """Return what :meth:`mark` said of a fact, None if it was not called.
-
-        Raises:
-            FileError: if what it said cannot be read.
-        """
-        path = self._directory / _named(fact)
-        if not os.path.lexists(path):
-            return None
-        try:
-            return read_bytes(path).decode("utf-8")
-        except UnicodeDecodeError as error:
-            text = expected(
-                "the text", "other bytes", "UTF-8", f"{_DELETE}, and it is found out again."
-            )
-            raise bad_file(path, text) from error
+    def known(self, fact: str) -> bool:
+        """Return whether :meth:`mark` was called for a fact."""
+        return os.path.lexists(self._directory / _named(fact))
 
     def recall(self, fact: str, type: type[T]) -> T | None:
-        """Return what :meth:`mark` said of a fact in JSON, None if it was not called.
+        """Return what :meth:`mark` wrote about a fact in JSON, None if it was not called.
 
         Raises:
             FileError: if it is no JSON, or that of another type.
         """
-        text, path = self.known(fact), self._directory / _named(fact)
-        if text is None:
+        path = self._directory / _named(fact)
+        if not self.known(fact):
             return None
         try:
-            return converted(path, parse_json(path, text.encode()), type)
+            return converted(path, read_json(path), type)
         except FileError as error:
             raise FileError(f"{error} {_DELETE}, and it is found out again.") from error
 

@@ -13,13 +13,17 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TextIO, cast
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
-from otcache.console import console_on, fact_text, fitted, readable_stream, wide_enough
+from otcache.console import console_on, fact_text, fitted, print_line, readable_stream, wide_enough
 
 #: Columns of a table, and of a wide one, at least: a narrower terminal breaks lines, but cuts nothing off.
 LEAST, TABLE_WIDTH = 80, 104
+#: Descriptors of standard output and standard error.
+OUT, ERR = 1, 2
+_DOCUMENT: ContextVar[TextIO | None] = ContextVar("otcache_document", default=None)
+_ENDING: ContextVar[bool] = ContextVar("otcache_ending", default=False)
 
 
 def show_table(content: RenderableType, *, least: int = LEAST, highlight: bool = True) -> None:
@@ -72,23 +76,12 @@ def _finite(data: Any) -> Any:
 
 def show_line(text: str | Text) -> None:
     """Print one line as it is: a path or command in it can be copied."""
-    _line(text, console_on(sys.stdout))
+    print_line(text, console_on(sys.stdout))
 
 
 def say(text: str, style: str) -> None:
     """Print one line on standard error; nothing if that is closed."""
-    _line(Text(f"otcache: {text}", style), console_on(sys.stderr, silent=True))
-
-
-def _line(text: str | Text, console: Console) -> None:
-    shown = fitted(text, console.encoding)
-    console.print(shown, markup=False, highlight=False, soft_wrap=True)
-
-
-#: Descriptors of standard output and standard error.
-OUT, ERR = 1, 2
-_DOCUMENT: ContextVar[TextIO | None] = ContextVar("otcache_document", default=None)
-_ENDING: ContextVar[bool] = ContextVar("otcache_ending", default=False)
+    print_line(Text(f"otcache: {text}", style), console_on(sys.stderr, silent=True))
 
 
 def json_alone(verb: Callable[..., None]) -> Callable[..., None]:
