@@ -45,7 +45,7 @@ class Even(ScheduleSolver):
 
 
 class Flat(CostModel):
-    """Counts, and prices spans by their length."""
+    """Count, and give spans their length as cost."""
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None
@@ -193,7 +193,7 @@ def test_one_that_cannot_be_written_down_has_no_folder(tmp_path: Path) -> None:
 
     wrong: list[ScheduleSolver] = [Local(), Idle(other=print)]
     for solver in wrong:
-        with pytest.raises(otcache.OtcacheError, match="leave out directory"):
+        with pytest.raises(otcache.OtcacheError, match="omit directory"):
             _calibrate(replace(FEW, interpolation=solver), directory=tmp_path / "c")
     assert not (tmp_path / "c").exists()
     assert _calibrate(replace(FEW, interpolation=Local())).interpolation == "Local"

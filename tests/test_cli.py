@@ -74,7 +74,7 @@ def test_bad_policy_files(
     assert message in err
 
 
-def test_a_long_path_is_told_unbroken(run: Run, policy_file: Path) -> None:
+def test_a_long_path_is_printed_unbroken(run: Run, policy_file: Path) -> None:
     """On one line however narrow the terminal, and with brackets as they are."""
     folder = policy_file.parent / "[red]" / ("deep" * 20)
     folder.mkdir(parents=True)
@@ -82,12 +82,12 @@ def test_a_long_path_is_told_unbroken(run: Run, policy_file: Path) -> None:
     assert str(folder / "none.otcache") in err
 
 
-def test_the_path_of_a_written_file_is_told_unbroken(run: Run, policy_file: Path) -> None:
+def test_the_path_of_a_written_file_is_printed_unbroken(run: Run, policy_file: Path) -> None:
     written = policy_file.parent / "[red]" / ("deep" * 20) / "s.json"
     written.parent.mkdir(parents=True)
-    status, told, err = run("convert", policy_file, "--budget", 3, "--out", written)
+    status, shown, err = run("convert", policy_file, "--budget", 3, "--out", written)
     assert status == 0, err
-    assert f"written: {written}\n" in told
+    assert f"written: {written}\n" in shown
 
 
 def test_a_missing_file(run: Run, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_a_demo_that_is_not_installed(run: Run, policy_file: Path) -> None:
 
 
 def test_a_file_nobody_can_write_is_refused_first(run: Run, policy_file: Path) -> None:
-    words = ["--policy", policy_file, "--budget", 3, "--prompt", "a", "--out", "clip.avi"]
+    words = ["--policy", policy_file, "--budget", 3, "--prompt", "a", "--out", "video.avi"]
     status, _, err = run("run", "nowhere", *words)
     assert status == 2
-    assert "--out must be a name that ends on .png or .mp4 or .webp, got 'clip.avi'" in err
+    assert "--out must be a name that ends on .png or .mp4 or .webp, got 'video.avi'" in err
 
 
 def test_an_empty_prompt_file(run: Run, tmp_path: Path) -> None:
@@ -212,11 +212,11 @@ def test_doctor_names_a_broken_plugin(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("broken_plugin")
-def test_the_list_counts_what_was_left_out(run: Run) -> None:
+def test_the_list_counts_what_was_omitted(run: Run) -> None:
     status, out, err = run("plugins", "list", "--json")
     assert status == 0
     assert json.loads(out)
-    assert "1 left out" in err
+    assert "1 omitted" in err
     assert "plugins doctor" in err
 
 

@@ -133,7 +133,7 @@ def failing(kind: str, **attributes: Any) -> Checked:
 
 
 @pytest.mark.parametrize("kind", ["forecasters", "metrics"])
-def test_what_a_plugin_raises_at_its_first_call_is_told_beside_the_laws(kind: str) -> None:
+def test_what_a_plugin_raises_at_its_first_call_is_reported_beside_the_laws(kind: str) -> None:
     checked = failing(kind)
     assert (checked.failed, checked.unchecked) == (True, "")
     assert "RuntimeError: no idea" in {result.reason for result in checked.results}

@@ -196,7 +196,7 @@ def test_the_command_line_plans_by_any_solver(
     assert otcache.load_policy(tmp_path / "p").solver == "uniform"
 
 
-#: Two probes and two executors of one pipeline, whose pictures tell which of them were used.
+#: Two probes and two executors of one pipeline, whose images show which of them were used.
 PAIRS = """
 from contextlib import contextmanager
 

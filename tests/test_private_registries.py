@@ -27,7 +27,7 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.plugins import KINDS, Info, Registry, hookimpl, installed
 from otcache_core.plugins import registry as reading
 
-#: Two rules that one name stands for.
+#: Two rules of one name.
 RULES = ("reuse", "linear")
 SMALL = otcache.Recipe(
     ladder=(3, 6), cost_samples=1, anchor_trials=1, climb_trials=0, rounding_runs=0.0
@@ -56,7 +56,7 @@ def private(rule: str | None = None) -> Registry:
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks for the installed plugins, instead of the registry that was given, fails."""
+    """Looking up the installed plugins, instead of the registry that was given, fails."""
 
     def refuse() -> Registry:
         raise AssertionError("the installed plugins were asked for")
@@ -171,7 +171,7 @@ def test_a_run_does_not_wait_for_plugins_to_be_read(monkeypatch: pytest.MonkeyPa
 
 # --- comparisons ---------------------------------------------------------------------------------------
 
-#: A module that a service has and registers itself: a pipeline that makes grey pictures, a probe that knows
+#: A module that a service has and registers itself: a pipeline that makes grey images, a probe that knows
 #: it, a baseline that takes fewer steps, and a forecaster that the baseline looks up.
 OWN = """
 from contextlib import nullcontext
@@ -203,7 +203,7 @@ class Grey:
 
 class GreyProbe(FeatureProbe):
     def supports(self, target):
-        return "" if isinstance(target, Grey) else "makes no grey pictures"
+        return "" if isinstance(target, Grey) else "makes no grey images"
 
     def sample(self, target, request):
         return np.full((len(request.prompts), 4, 4, 3), 1 / request.num_steps, np.float32)

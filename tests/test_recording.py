@@ -59,7 +59,7 @@ def test_samples_are_the_same_in_calls_of_any_size(runs: list[Trajectory]) -> No
 
 
 class Jump(CostModel):
-    """Prices a span by how far the output moves over it."""
+    """Give a span the distance that the output moves over it as cost."""
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None

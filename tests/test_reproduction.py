@@ -46,7 +46,7 @@ def _noisy(net: nn.Module, unseeded: torch.Generator | None = None) -> Callable[
 
 
 def _interleaved(net: nn.Module) -> Callable[..., torch.Tensor]:
-    """Guidance by a doubled batch in which the rows of a sample stand together."""
+    """Guidance by a doubled batch in which the rows of a sample are together."""
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         x = _noise(seeds)

@@ -88,7 +88,7 @@ ROWS = {
         test_copies_of_a_pipeline_do_not_carry_it""",
     "request-scoped pipelines": """
         test_request_scoped_twins_are_served_each_with_its_budget
-        test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_told_so""",
+        test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_refused_with_advice""",
     "a pipeline or a loop of one's own that is a generator": """
         test_a_generator_around_a_scheduler_may_be_resumed_in_any_thread_and_shares_its_pauses
         test_pipelines_that_are_coroutines_are_told_apart_in_one_event_loop

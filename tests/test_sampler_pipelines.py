@@ -1,4 +1,4 @@
-"""Calibrate, plan and accelerate under every sampler: a tiny Stable Diffusion without pictures."""
+"""Calibrate, plan and accelerate under every sampler: a tiny Stable Diffusion without images."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_what_was_not_measured_says_so_when_it_runs(
 def test_a_row_of_a_comparison_has_the_steps_of_any_solver(
     calibration: otcache.Calibration, name: str, ran: bool
 ) -> None:
-    """Also of one that needs the pipeline, which counts towards its price."""
+    """Also of one that needs the pipeline, which counts towards its cost."""
 
     class Plugin:
         @hookimpl
@@ -140,13 +140,13 @@ def test_a_row_of_a_comparison_has_the_steps_of_any_solver(
     registry.register(Plugin())
     assert check_methods(["uniform", f"solver:{name}"], registry) == ["uniform", f"solver:{name}"]
     request = SampleRequest(("a", "b"), (0, 1), STEPS)
-    made, price = SolverSteps.made_by(registry, name, calibration).schedules(
+    made, nfe = SolverSteps.made_by(registry, name, calibration).schedules(
         Tuning(make_loop(), request, registry), (2, 4)
     )
     assert [made[b].budget for b in (2, 4)] == [2, 4]
     assert {s.forecaster for s in made.values()} <= {"fitted", "linear", "reuse"}
-    assert price is not None
-    assert (price > sum(calibration.nfe.values())) == ran
+    assert nfe is not None
+    assert (nfe > sum(calibration.nfe.values())) == ran
     if name == "halving":
         assert made[4].computed == (0, 2, 4, 8)
 

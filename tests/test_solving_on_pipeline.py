@@ -124,7 +124,7 @@ def test_better_steps_that_are_not_taken_say_why(
 
 
 @pytest.mark.remedy("give several prompts, or one with several seeds.")
-def test_one_sample_cannot_tell(calibration: otcache.Calibration) -> None:
+def test_one_sample_is_not_enough(calibration: otcache.Calibration) -> None:
     given: dict[str, Any] = {"solver": Fixed(), "pipe": make_loop(), "progress": False}
     with pytest.raises(otcache.OtcacheError, match="one with several seeds"):
         otcache.plan(calibration, prompts=["a"], **given)
@@ -197,7 +197,9 @@ def test_another_sampler_is_refused_until_it_is_calibrated(
     assert otcache.plan(again, solver=Fixed(), pipe=other, **ON_PIPE)
 
 
-def test_the_command_line_tells_the_price(calibration: otcache.Calibration, tmp_path: Path) -> None:
+def test_the_command_line_reports_the_cost(
+    calibration: otcache.Calibration, tmp_path: Path
+) -> None:
     calibration.save(tmp_path / "cal")
     (tmp_path / "prompts").write_text("a\nb\n")
     words = ["plan", tmp_path / "cal", "--out", tmp_path / "policy", "--solver", "refine"]

@@ -264,7 +264,7 @@ def _accelerate(kind: Kind) -> None:
     otcache.accelerate(kind.target, kind.policy, 3).__enter__()
 
 
-#: Which is there, which comes, and what the second is told; a loop has its own words for it.
+#: What is there, what comes second, and its message; a loop has its own words for it.
 AGAIN = [
     pytest.param(
         "enabled",
@@ -363,9 +363,7 @@ def test_a_context_inside_a_context_is_refused_until_that_is_left() -> None:
 @pytest.mark.remedy(
     "this loop is already accelerated or recorded by otcache: leave that context first, or"
 )
-@pytest.mark.remedy(
-    "or call handle.remove(); otcache.enabled(loop).remove() does it if the handle"
-)
+@pytest.mark.remedy("or call handle.remove(); otcache.enabled(loop).remove() does it if the handle")
 def test_a_loop_inside_its_own_context_is_refused_until_that_is_left() -> None:
     kind = _loop()
     with otcache.accelerate(kind.target, kind.policy, 4), pytest.raises(otcache.ExecutionError):
@@ -447,7 +445,7 @@ def test_the_budget_of_an_enabled_pipeline_changes_as_the_refusal_says() -> None
 @pytest.mark.parametrize(
     "related", [copy.copy, FluxPipeline.from_pipe, FluxImg2ImgPipeline.from_pipe]
 )
-def test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_told_so(
+def test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_refused_with_advice(
     related: Callable[[Any], Any],
 ) -> None:
     kind = _pipeline()

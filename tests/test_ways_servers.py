@@ -573,7 +573,7 @@ def test_one_whose_event_loop_is_gone_is_passed_over(handle: otcache.Enabled) ->
         waits.throw(RuntimeError)
 
 
-def test_those_who_wait_for_a_handle_that_is_removed_are_told(handle: otcache.Enabled) -> None:
+def test_those_who_wait_for_a_handle_that_is_removed_get_an_error(handle: otcache.Enabled) -> None:
     async def serve(entered: asyncio.Event, go_on: asyncio.Event) -> None:
         async with handle.request(3):
             entered.set()

@@ -65,7 +65,7 @@ def test_a_mask_of_cache_dit(put: Put) -> None:
     assert otcache.load_schedule(put([1, 0, 0, 1, 0])) == otcache.Schedule(5, (0, 3))
 
 
-def test_a_table_elsewhere_is_carried_over_and_says_so() -> None:
+def test_a_table_is_resampled_elsewhere_with_a_notice() -> None:
     with pytest.warns(OtcacheNotice, match="resampled to 6 of 30"):
         schedule = otcache.load_schedule("lemica-wan-2-1-t2v-14b", budget=6, num_steps=30)
     assert (schedule.budget, schedule.num_steps) == (6, 30)

@@ -206,7 +206,7 @@ def test_a_class_that_ends_its_process_costs_nothing_of_the_hooks(
 
 @pytest.mark.remedy("ask for it as {}", value=True)
 def test_a_name_offered_twice_is_asked_for_by_its_distribution() -> None:
-    """Also where it is one of otcache's own; whoever is alone with a name hears nothing."""
+    """Also where it is one of otcache's own; a plugin alone with its name gives no finding."""
     ours = Registry(entry_points=False)
     uniform = msgspec.structs.replace(OFFER, name="uniform")
     shadow = msgspec.structs.replace(READING, offers=(uniform, OFFER))
@@ -344,7 +344,7 @@ def test_the_command(
     assert "mine\n  plug: it prints when it is imported: 'hello'\n    print" in out
 
 
-def test_what_is_left_out_is_not_looked_at(
+def test_what_is_omitted_is_not_looked_at(
     install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("ends", "import os; os._exit(3)")

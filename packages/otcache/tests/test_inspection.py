@@ -91,7 +91,7 @@ def test_what_is_kept_screened_broken_or_missing_is_marked(shown: list[str]) -> 
     assert rows[2] == ["12", ".05", ".05", ".05*", "-", "-", "-"]
 
 
-def test_a_rung_that_a_baseline_won_and_one_that_is_left_out_say_so(shown: list[str]) -> None:
+def test_a_rung_that_a_baseline_won_and_one_that_is_omitted_say_so(shown: list[str]) -> None:
     assert shown[7] == "B = 4: uniform, reuse is kept; fitted has 1.25 times its error."
     assert shown[8].startswith("B = 12: omitted, no baseline was measured")
 

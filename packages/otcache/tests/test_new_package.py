@@ -252,8 +252,8 @@ def test_a_check_shows_each_law_and_fails(run: Run) -> None:
     assert lines[-1].startswith("bad/liar (solver): ")
     again = lines[next(n for n, line in enumerate(lines) if line.startswith("failed: ")) :]
     named = [line for line in again if line.startswith("  ")]
-    told = sum(line.count("; ") + 1 if "same reason: " in line else 1 for line in named)
-    assert told == int(again[0].split()[1]) > 0
+    named_laws = sum(line.count("; ") + 1 if "same reason: " in line else 1 for line in named)
+    assert named_laws == int(again[0].split()[1]) > 0
     assert again[-2].endswith("its own tests decide: pytest in the folder of its source (bad)")
     status, out, err = run("plugins", "check", "bad/liar", "--json")
     found = json.loads(out)
@@ -297,7 +297,7 @@ def test_a_name_nearly_right(run: Run) -> None:
     assert (status, "Did you mean 'liar'?" in err) == (2, True)
 
 
-def test_what_was_left_out_is_said_where_a_name_is_not_found(
+def test_what_was_omitted_is_said_where_a_name_is_not_found(
     run: Run, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -379,7 +379,7 @@ def test_slow_modules_are_named(
     assert "slow to import: slow-one (slow_one_plugin, " in err
 
 
-def test_a_class_that_is_not_there_is_told_with_the_nearest_name(
+def test_a_class_that_is_not_there_is_reported_with_the_nearest_name(
     run: Run, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -391,7 +391,7 @@ def test_a_class_that_is_not_there_is_told_with_the_nearest_name(
     assert "otcache plugins doctor says what to do." in err
 
 
-def test_laws_that_fail_alike_are_told_once() -> None:
+def test_laws_that_fail_alike_are_reported_once() -> None:
     results = [
         LawResult(f"test_{n}", Outcome.BROKEN, reason)
         for n, reason in [

@@ -13,9 +13,9 @@ from otcache.pipelines import find_demo, open_pipeline
 from otcache_core import Demo, Info, PluginError, Registry, hookimpl
 
 PROMPTS = {"calibration": (("a cat", "cat"),)}
-PICTURES = Demo("image", "pictures", load=lambda: "image pipe", prompts=PROMPTS)
-CLIPS = Demo(
-    "video", "clips", lambda: "video pipe", {"num_frames": 9}, PROMPTS, frames_per_second=8.0
+IMAGES = Demo("image", "images", load=lambda: "image pipe", prompts=PROMPTS)
+VIDEOS = Demo(
+    "video", "videos", lambda: "video pipe", {"num_frames": 9}, PROMPTS, frames_per_second=8.0
 )
 
 
@@ -24,13 +24,13 @@ class Demos:
 
     @hookimpl
     def otcache_provide_demos(self) -> list[Info]:
-        return [Info("image", "fake_demos:PICTURES"), Info("video", "fake_demos:CLIPS")]
+        return [Info("image", "fake_demos:IMAGES"), Info("video", "fake_demos:VIDEOS")]
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     module = types.ModuleType("fake_demos")
-    module.PICTURES, module.CLIPS = PICTURES, CLIPS  # type: ignore[attr-defined]  # made here
+    module.IMAGES, module.VIDEOS = IMAGES, VIDEOS  # type: ignore[attr-defined]  # made here
     monkeypatch.setitem(sys.modules, "fake_demos", module)
     found = Registry(entry_points=False)
     found.register(Demos(), "fakes")
@@ -50,10 +50,10 @@ def module_named_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.mark.parametrize(
     ("name", "demo"),
     [
-        ("demo", PICTURES),
-        ("demo:image", PICTURES),
-        ("demo:video", CLIPS),
-        ("demo:fakes/video", CLIPS),
+        ("demo", IMAGES),
+        ("demo:image", IMAGES),
+        ("demo:video", VIDEOS),
+        ("demo:fakes/video", VIDEOS),
         ("other:video", None),
         ("demonstration", None),
         ("./demo", None),

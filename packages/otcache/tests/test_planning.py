@@ -108,7 +108,7 @@ def test_a_ladder_that_was_never_compared_makes_no_policy() -> None:
 
 @pytest.mark.remedy("there is no worthwhile budget for {} steps{}: compute them all")
 @pytest.mark.parametrize("num_steps", [4, 8])
-def test_few_steps_that_cannot_be_told_from_each_other_are_all_computed(num_steps: int) -> None:
+def test_few_steps_of_equal_error_are_all_computed(num_steps: int) -> None:
     calibration = _calibration(num_steps, {1: 0.4, 2: 0.2, 3: 0.1})
     wanted = (
         f"no worthwhile budget for {num_steps} steps .computing 3 of them leaves 25% of the error "
@@ -175,7 +175,7 @@ def test_the_open_loop_error_is_that_of_forecasts_of_recorded_outputs(forecaster
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=12, max_size=12))
 def test_between_rungs_nothing_is_above_uniform_reuse_in_open_loop(numbers: list[float]) -> None:
-    """Weights of the rungs are whatever they are, and what is carried over from them may be absurd."""
+    """Weights of the rungs may be anything, and what is interpolated from them may be absurd."""
     rungs = []
     for budget, own in ((3, numbers[:3]), (6, numbers[3:9]), (10, numbers[9:])):
         steps = tuple(i * 12 // budget for i in range(budget))

@@ -14,7 +14,7 @@ from otcache.progress import EVERY, Pace, Stages, _Bars, _progress, duration
 
 
 class Clock:
-    """Goes on when told."""
+    """Goes on when it is advanced."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -74,10 +74,10 @@ def test_whom_a_table_is_for(name: str, parameters: int, table: str) -> None:
 def test_the_baseline_takes_the_table_itself_at_its_step_count() -> None:
     request = SampleRequest(("x",), (0,), 50)
     tuning = Tuning(pipeline("WanPipeline", 10**9), request, Registry(entry_points=False))
-    found, price = LeMiCaTable().schedules(tuning, [17, 20])
+    found, nfe = LeMiCaTable().schedules(tuning, [17, 20])
     table = published("lemica-wan-2-1-t2v-1-3b")
     assert found == {17: table.schedule(17), 20: table.schedule(20)}
-    assert price == 0
+    assert nfe == 0
 
 
 def test_the_baseline_says_for_whom_there_is_no_table() -> None:
