@@ -23,9 +23,7 @@ FACTS = st.dictionaries(st.text(min_size=1), st.text(), max_size=3)
 
 
 @given(FILES, FACTS)
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_safetensors_reads_what_was_streamed_and_maps_hold_what_it_wrote(
     tmp_path: Path, made: dict[str, np.ndarray], facts: dict[str, str]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strength_by_span import StrengthCurve
 
@@ -272,7 +272,6 @@ def test_a_step_count_that_is_none_is_refused(policy: Policy, n: Any) -> None:
         policy.schedule(1, n)
 
 
-@settings(max_examples=30)
 @given(budget=st.integers(1, N), n=st.integers(1, N), graded=st.booleans())
 def test_a_run_of_no_more_steps_than_the_budget_computes_them_all(
     budget: int, n: int, graded: bool

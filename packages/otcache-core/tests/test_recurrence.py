@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -108,7 +108,6 @@ def test_known_samplers_are_found_and_tell_where_a_span_ends(name: str) -> None:
         np.testing.assert_allclose(ours, run.states[j], atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
 @given(order=st.integers(0, 3), seed=st.integers(0, 10_000))
 def test_any_recurrence_is_found_again_with_its_order(order: int, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -28,7 +28,6 @@ VECTORS = arrays(
 
 
 @given(VECTORS, st.data())
-@settings(max_examples=60, deadline=None)
 def test_over_all_subsets_there_is_no_bias_and_the_error_is_within_the_bound(
     vectors: np.ndarray, data: st.DataObject
 ) -> None:
@@ -45,7 +44,6 @@ def test_over_all_subsets_there_is_no_bias_and_the_error_is_within_the_bound(
 
 
 @given(st.integers(0, 10), st.integers(40, 400))
-@settings(max_examples=25, deadline=None)
 def test_the_gram_of_a_difference_is_known_as_well_as_that_of_the_outputs(
     seed: int, kept: int
 ) -> None:

@@ -307,17 +307,17 @@ class Hasty(OneByOne):
 
 #: A cheat, and the law that catches it.
 CHEATS: dict[type[ScheduleSolver], str] = {
-    Boasting: "what_is_called_optimal_is",
-    Silent: "what_is_called_optimal_is",
-    Loose: "an_exact_solver_says_so_of_every_budget",
-    TightlyBound: "no_schedule_is_below_the_lower_bound",
+    Boasting: "no_schedule_is_better_than_what_is_claimed",
+    Silent: "no_schedule_is_better_than_what_is_claimed",
+    Loose: "every_budget_gives_a_schedule_of_that_budget",
+    TightlyBound: "no_schedule_is_better_than_what_is_claimed",
     Daring: "a_span_marked_inf_is_not_used",
     Giving: "an_infeasible_problem_is_a_value",
     Flattering: "the_objective_is_that_of_the_schedule",
     Constant: "other_measurements_give_another_objective",
     Grasping: "every_budget_gives_a_schedule_of_that_budget",
     Peeping: "what_is_not_in_needs_does_not_change_the_solution",
-    Tired: "what_is_called_optimal_is",
+    Tired: "no_schedule_is_better_than_what_is_claimed",
     Scaling: "the_problem_is_not_changed",
     Sorting: "the_problem_is_not_changed",
     Restoring: "measurements_may_be_read_only",

@@ -11,7 +11,7 @@ from otcache_core import OtcacheError
 from otcache_core.contracts import CacheStorage, RunReport
 
 
-@pytest.mark.remedy("leave {} out to keep outputs as they are")
+@pytest.mark.remedy("omit {} to keep outputs as they are")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -216,7 +216,6 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-@settings(max_examples=50)
 def test_what_is_taken_is_what_json_says(data: Any) -> None:
     text = json.dumps(data)
     if "Infinity" in text:
@@ -301,7 +300,6 @@ def test_complex_numbers_are_not_written(tmp_path: Path) -> None:
 
 
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-@settings(max_examples=30)
 def test_a_flipped_bit_anywhere_is_found(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
 ) -> None:

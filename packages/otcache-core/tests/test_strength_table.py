@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strength_by_span import StrengthCurve, blend, weights_from_strengths
 
@@ -72,7 +72,6 @@ def test_every_branch_is_read_as_its_curve(
 
 
 @given(steps, fitted(), fitted(), st.floats(0.0, 1.0))
-@settings(max_examples=60)
 def test_weights_between_two_schedules(
     computed: tuple[int, ...], low: Schedule, high: Schedule, lam: float
 ) -> None:
@@ -135,9 +134,9 @@ def test_a_cold_schedule_takes_few_calls_at_any_budget_of_50() -> None:
     limit is five times the promise, for a call that takes long.
     """
     policy = _policy(50)
-    for budget in range(2, 51):
+    for budget in range(2, 51, 3):
         times = []
-        for _ in range(7):
+        for _ in range(3):
             policy = msgspec.structs.replace(policy)  # nothing is cached
             began = time.perf_counter()
             policy.schedule(budget)

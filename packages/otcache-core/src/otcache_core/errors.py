@@ -1,4 +1,4 @@
-"""The errors otcache raises: each says what, where, got, expected and what to do next."""
+"""The errors of otcache. A message says what is wrong, what was given and expected, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class OtcacheError(ValueError):
 
 
 class ScheduleError(OtcacheError):
-    """A schedule, or a budget asked of a policy, is out of range."""
+    """A schedule, or the budget of a schedule, is out of range."""
 
 
 class FileError(OtcacheError):
@@ -38,7 +38,7 @@ class OtcacheNotice(UserWarning):
 
 
 class PluginWarning(OtcacheNotice):
-    """A plugin could not be loaded and was left out; ``otcache plugins doctor`` lists it."""
+    """A plugin could not be loaded and was omitted; ``otcache plugins doctor`` lists it."""
 
 
 #: Characters of a value, and of a reason, that a message shows.
@@ -60,7 +60,7 @@ def shown(value: object) -> str:
 
 
 def shortened(text: str, most: int = REASON) -> str:
-    """Return a text without its middle where it is long, and with what cannot be encoded escaped."""
+    """Return a text without its middle if it is long, and with characters that cannot be encoded escaped."""
     if len(text) > most:
         half = most // 2
         text = f"{text[:half]} ... {text[-half:]} ({len(text)} characters)"

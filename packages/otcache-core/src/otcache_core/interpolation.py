@@ -74,16 +74,17 @@ class Interpolation:
 
     Between two nodes the steps are those of their transport (:mod:`otcache_core.transport`). On a run of n
     steps the warp at the budget B' is read at B levels, without rounding it to the nodes' own steps first,
-    resampled by noise level (by position where a grid is unknown) and rounded there. Strengths are those
-    of B' too. At small budgets it is the number of computed steps that decides where they belong, so
-    B' = B; where a good part of a longer run is computed it is the share of it. On a shorter run the number
-    decides at any budget (docs/transfer.md). Where uniform steps hold at B', they are the run's own, B of n.
+    resampled by noise level (by position if a grid is unknown) and rounded there. Strengths are those
+    of B' too. At small budgets the places of steps depend on their number, so B' = B; on a longer run of
+    which many steps are computed they depend on their share. On a shorter run they depend on the number at
+    any budget (docs/transfer.md). If the steps at B' are uniform, they are the run's own uniform steps, B
+    of n.
 
     The same call gives the same object.
 
     Args:
         nodes: schedules of N steps at distinct budgets, lowest budget first; at least one.
-        grid: s_0 .. s_N; empty where it is unknown.
+        grid: s_0 .. s_N; empty if it is unknown.
     """
 
     def __init__(self, nodes: Sequence[Schedule], grid: tuple[float, ...]) -> None:
@@ -128,7 +129,7 @@ class Interpolation:
     def on(self, steps: tuple[int, ...]) -> Schedule:
         """Give steps that another method chose the forecast that holds at their budget.
 
-        That of the node where these are its steps; else by name, or by the strengths of the nodes around, as
+        That of the node if these are its steps; else by name, or by the strengths of the nodes around, as
         between nodes.
 
         Args:
@@ -145,8 +146,8 @@ class Interpolation:
     def ends(self, budget: int) -> tuple[Schedule, Schedule] | None:
         """Return the nodes between which the steps of a budget are interpolated, the smaller budget first.
 
-        None where they are not: on a node, beyond the lowest and the highest one, at 1 and N, and where
-        uniform steps hold.
+        None if they are not: on a node, beyond the lowest and the highest one, at 1 and N, and if the
+        steps are uniform.
         """
         place = self._place(budget)
         on_node = place.lower.budget == place.upper.budget
@@ -182,7 +183,7 @@ class Interpolation:
         return Schedule(n, steps, "fitted", shared, (), tuple(zip(names, others, strict=True)))
 
     def _points(self, n: int) -> NDArray[np.float64]:
-        """Return the grid read at n + 1 points; 1 - i/n where it is unknown."""
+        """Return the grid read at n + 1 points; 1 - i/n if it is unknown."""
         own = self._grid
         if len(own) == n + 1:
             return own

@@ -189,7 +189,8 @@ class Loop:
         if observer is not None and self._observer is not None:
             raise ExecutionError(
                 "this loop is already accelerated or recorded by otcache: leave that context first, or call "
-                "handle.remove(); otcache.enabled(loop).remove() does it without the handle."
+                "handle.remove(); otcache.enabled(loop).remove() does it if the handle or the context is "
+                "out of reach."
             )
         self._observer = observer
 

@@ -27,12 +27,12 @@ FORMAT, VERSION = "otcache-policy", 3
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     r"""Schedules at a few budgets, and by transport between them at every other.
 
-    The nodes are the rungs of the ladder, and anchor and reference where their budget lies outside
+    The nodes are the rungs of the ladder, and anchor and reference if their budget lies outside
     the ladder's. On a node the schedule is the node. Between two fitted neighbours both parts are
     interpolated with lam = (1/B_a - 1/B)/(1/B_a - 1/B_r): the steps by displacement
     (:mod:`otcache_core.transport`), the forecast weights by their strengths theta
     (:mod:`otcache_core.forecasters.strength`), linear forecasts being of strength 1. Beside a node
-    that reuses there is reuse, since it won where forecasts fail; between two rules without
+    that reuses there is reuse, which won because forecasts fail there; between two rules without
     strengths, too; and then uniform steps of a node that was not fitted hold as well. Beyond the
     lowest and the highest node lam is clamped. B = 1 is {0} by reuse, B = N computes everything.
     Steps that single branches skip in addition are kept on the nodes only.
@@ -40,7 +40,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     Args:
         anchor: schedule at an extreme budget.
         reference: schedule at a conservative budget.
-        provenance: where they come from; gives N and the grid.
+        provenance: facts about the pipeline, with N and the grid.
         ladder: fitted schedules of distinct budgets, lowest first.
         solver: name of the solver that chose the steps, if nothing of them was measured on the pipeline;
             else "".
@@ -91,7 +91,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         """Return the schedule of a budget; the same call gives the same object, in well under 1 ms.
 
         Args:
-            budget: B, in 1..N of the policy or the run, whichever is larger.
+            budget: B, from 1 to the larger N of policy and run.
             num_steps: N of the run, the policy's by default (or that of the grid).
             grid: s_0 .. s_N of the run, N + 1 numbers of any kind; the policy's by default. Computed
                 steps are resampled by noise level if both grids are known, else by position.
@@ -100,7 +100,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
             strict: refuse another step count or grid instead of mapping with a notice.
 
         Raises:
-            ScheduleError: if the budget is not such an integer, or the grid is no grid.
+            ScheduleError: if the budget is no integer in this range, or the grid no grid.
             MismatchError: under strict, if step count or grid are not the policy's.
         """
         own = self.provenance.grid
@@ -177,7 +177,7 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         num_steps: N; at least 1.
         inference_steps: ``num_inference_steps`` of the pipeline call, if its sampler makes another number
             of steps (Heun, PNDM); 0 if it makes N.
-        grid: s_0 .. s_N, N + 1 finite values; empty where unknown.
+        grid: s_0 .. s_N, N + 1 finite values; empty if unknown.
         prompts_digest: digest of the calibration prompts and seeds.
         versions: package to version.
 

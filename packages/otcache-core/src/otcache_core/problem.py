@@ -105,7 +105,7 @@ class Displacements:
 
     @cached_property
     def index(self) -> NDArray[np.intp]:
-        """Row of M of span (i, j); E for spans of length one, -1 where a span may not be used.
+        """Row of M of span (i, j); E for spans of length one, -1 if a span may not be used.
 
         Shape (N, N + 1).
         """
@@ -282,7 +282,7 @@ class Solution:
 
     Args:
         schedule: None exactly when ``result`` is INFEASIBLE.
-        objective: value of the solver's own objective at the schedule (``inf`` where infeasible).
+        objective: value of the solver's own objective at the schedule (``inf`` if infeasible).
         result: how the solver ended.
         lower_bound: no schedule of this budget has an objective below it; None if the solver gives none.
         certificate: what the bound bounds (objective, forecaster, samples); empty without one.

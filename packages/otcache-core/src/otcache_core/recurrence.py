@@ -43,7 +43,7 @@ class Recurrence:
     .. math:: x_{i+1} = \sum_{q=0}^{p} a_{i,q}\, x_{i-q} + b_{i,q}\, v_{i-q}
 
     Attributes:
-        states: a, shape (N, p + 1); 0 where i < q.
+        states: a, shape (N, p + 1); 0 if i < q.
         outputs: b, same shape.
         residual: largest deviation of the recorded runs from it, relative to the step, beyond rounding, over
             samples and all steps but the first.
@@ -106,7 +106,7 @@ class Recurrence:
         return found
 
     def landing(self, k: int, j: int) -> Landing:
-        """Compute where the span (k -> j) ends; ``j`` at least k + 2, so that a step is skipped."""
+        """Compute the end of the span (k -> j); ``j`` at least k + 2, so that a step is skipped."""
         if self.grid is not None:
             reach = float(self.grid[j] - self.grid[k + 1])
             return Landing(

@@ -57,22 +57,14 @@ class Trajectory:
             if kind.kind not in "fiu":
                 raise OtcacheError(expected(f"Trajectory.{name}", str(kind), "of real numbers"))
         if self.outputs.ndim != 2:
-            raise OtcacheError(
-                expected(
-                    "Trajectory.outputs", self.outputs.shape, "of shape (N, d)", "flatten them."
-                )
-            )
+            got, shape = self.outputs.shape, "of shape (N, d)"
+            raise OtcacheError(expected("Trajectory.outputs", got, shape, "flatten them."))
         n = self.num_steps
         if self.grid.shape != (n + 1,):
             raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))
         if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
-            raise OtcacheError(
-                expected(
-                    "Trajectory.states",
-                    self.states.shape,
-                    f"of shape ({n + 1}, {self.outputs.shape[1]})",
-                )
-            )
+            wanted = f"of shape ({n + 1}, {self.outputs.shape[1]})"
+            raise OtcacheError(expected("Trajectory.states", self.states.shape, wanted))
         if self.gains is not None and (self.gains.ndim != 2 or len(self.gains) != n):
             raise OtcacheError(expected("Trajectory.gains", self.gains.shape, f"of shape ({n}, P)"))
         if not 0 <= self.rounding < np.inf or self.sketch_of < 0:

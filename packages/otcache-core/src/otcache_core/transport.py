@@ -278,12 +278,12 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         name: of the table.
-        source: who published it, and where.
+        source: its publication and authors.
         num_steps: N.
         rows: computed steps of each budget, rising in budget.
         model: that it was made for.
         pipelines: class names of diffusers pipelines of that model.
-        parameters: of the denoiser, where one class of pipelines has several tables; else 0.
+        parameters: of the denoiser, if one class of pipelines has several tables; else 0.
 
     Raises:
         ScheduleError: if a row is no schedule, two have the same budget, or ``parameters`` are negative.
@@ -327,7 +327,7 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Schedule(self.num_steps, self.rows[self.budgets.index(budget)])
 
     def resampled(self, budget: int, num_steps: int) -> Schedule:
-        """Resample the table to any budget and step count; a row itself where it fits.
+        """Resample the table to any budget and step count; a row itself if it fits.
 
         Of the rows the one nearest in B/N is read as a warp (:func:`quantile_function`) and sampled at the
         new N and B.

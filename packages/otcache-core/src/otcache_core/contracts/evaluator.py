@@ -120,8 +120,8 @@ class Evaluator(ABC):
             samples: indices of the samples, one a row of one call; an index may come several times.
 
         Returns:
-            The deviation of each row, shape (len(samples),): 0 up to rounding where the target gives a
-            sample the same result whatever is beside it in the batch.
+            The deviation of each row, shape (len(samples),): 0 up to rounding if the target gives a
+            sample the same result whatever else is in its batch.
 
         Raises:
             OtcacheError: if the implementation cannot replay.

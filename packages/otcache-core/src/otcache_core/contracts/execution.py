@@ -69,7 +69,7 @@ class CacheStorage:
 
         |forecast - forecast of unconverted outputs| <= sum_r |A_{t,r}| 2^-p |v_{k_r}|
 
-    up to the rounding of that sum: p = 8 for bf16, 11 for fp16, 24 for fp32, and for fp16 plus 2^-25 where
+    up to the rounding of that sum: p = 8 for bf16, 11 for fp16, 24 for fp32, and for fp16 plus 2^-25 if
     |v| is under its normal range.
 
     Args:

@@ -62,8 +62,8 @@ class Taylor(Forecaster):
         \Delta^0_k = v_k, \quad
         \Delta^q_k = \frac{\Delta^{q-1}_k - \Delta^{q-1}_{k_1}}{k - k_1}
 
-    in the step index, not in the grid coordinate, with Q the order or the number of earlier
-    computed steps, whichever is smaller: without history it is reuse. Order 1 is exact for outputs
+    in the step index, not in the grid coordinate, with Q the smaller one of the order and
+    the number of earlier computed steps: without history it is reuse. Order 1 is exact for outputs
     linear in the index; higher orders take one-sided differences as if they were derivatives at k,
     as the source does, and are not exact for polynomials of their degree. The source forecasts
     the features of every block; here the denoiser's output is the one feature.

@@ -24,7 +24,7 @@ class MeanVelocity(Forecaster):
 
     with :math:`\hat v = v` at computed steps: the history includes skipped steps. Since the mean of
     a linear v lies halfway, -J is *half* its slope. J = 0, so the output before is
-    repeated, at h = 1 and where s_i = s_a. The sum is what an Euler sampler in v does to x; no
+    repeated, at h = 1 and if s_i = s_a. The sum is what an Euler sampler in v does to x; no
     state is looked at.
 
     The lookback h is a whole number of steps for each span, stored as the weights of the span:
@@ -79,9 +79,9 @@ class MeanVelocityPaper(Forecaster):
     .. math:: \hat v_t = \frac{(s_j - s_k)\, u - (s_{k+1} - s_k)\, v_k}{s_j - s_{k+1}}
         = v_k + \frac{(s_j - s_k)^2}{s_j - s_{k+1}}\, J_h
 
-    where :math:`\hat v_r` and x_k - x_r, the sum of the executed steps of an Euler sampler, include
-    skipped steps. J_h = 0, which is reuse, at h = 1, without history, and where a denominator is 0;
-    also where r .. k-1 are skipped steps of one span, since they all return the same.
+    Here :math:`\hat v_r` and x_k - x_r, the sum of the executed steps of an Euler sampler, include
+    skipped steps. J_h = 0, which is reuse, at h = 1, without history, and if a denominator is 0;
+    also if r .. k-1 are skipped steps of one span, since they all return the same.
 
     The lookback h is stored as in :class:`~otcache_core.forecasters.MeanVelocity`: the weights of
     a span are ``(h of this span, h of the span before it, ...)``, 2 if there is none.
@@ -138,14 +138,9 @@ def lookbacks(span: Span) -> tuple[int, ...]:
         raise ScheduleError(expected(what, len(span.weights), f"at most {available}", advice))
     for h in span.weights:
         if h < 1 or h != int(h):
-            raise ScheduleError(
-                expected(
-                    f"lookback of {where}",
-                    h,
-                    "a whole number, 1 or more",
-                    "weights of this forecaster are lookbacks h in steps; 1 is reuse.",
-                )
-            )
+            wanted = "a whole number, 1 or more"
+            advice = "weights of this forecaster are lookbacks h in steps; 1 is reuse."
+            raise ScheduleError(expected(f"lookback of {where}", h, wanted, advice))
     found = tuple(int(h) for h in span.weights)
     return found + (DEFAULT,) * (available - len(found))
 

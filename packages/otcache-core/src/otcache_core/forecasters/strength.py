@@ -63,7 +63,7 @@ def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
         memory: m.
 
     Returns:
-        Shape (B, m); 0 where there is no such history, nothing is skipped or a denominator is 0.
+        Shape (B, m); 0 if there is no such history, nothing is skipped or a denominator is 0.
     """
     k = np.asarray(steps)
     n = len(grid) - 1
@@ -87,7 +87,7 @@ class StrengthTable:
     branch's.
 
     Args:
-        theta: theta_0 .. theta_{m-1} of each branch and span, 0 where unknown or not there; shape
+        theta: theta_0 .. theta_{m-1} of each branch and span, 0 if unknown or missing; shape
             (branches, B, m).
         length: how long each span's row really is, shape (B,).
         skips: whether a span skips a step, shape (B,): the others say nothing.
@@ -132,7 +132,7 @@ class StrengthTable:
     def at(self, u: Floats, length: int) -> Floats:
         """Interpolate theta_0 .. theta_{length-1} of each branch at each u; shape (branches, len(u), length).
 
-        Piecewise linear through the spans that skip a step and have a row of this length; where
+        Piecewise linear through the spans that skip a step and have a row of this length; if
         there is none, through all that skip one, with what lies beyond the length added to the last.
         """
         chosen = self.skips & (self.length == length)
@@ -168,7 +168,7 @@ def resampled_weights(
         lam: in [0, 1].
 
     Returns:
-        For each branch one row a span, as long as memory and history allow; zeros where nothing is
+        For each branch one row a span, as long as memory and history allow; zeros if nothing is
         skipped.
     """
     budget, memory = len(steps), max(table.memory for table in ends)

@@ -110,7 +110,8 @@ def read_points(
         targets: also import the descriptors' targets, check their contracts, and try them
             (:func:`otcache_core.plugins.reading.try_plugin`).
         limit: seconds for each.
-        cached: use cached readings, of installations that are not editable, if no targets are asked for.
+        cached: use cached readings, of installations that are not editable, unless targets are to be
+            imported.
 
     Returns:
         One reading a point, in their order; empty ones inside such a child.

@@ -148,17 +148,17 @@ def try_plugin(plugin: object) -> None:
 
 
 def _supports(plugin: FeatureProbe | CacheExecutor) -> None:
-    _reason(plugin, plugin.supports(object()))
+    _check_reason(plugin, plugin.supports(object()))
 
 
 def _baseline(plugin: Baseline) -> None:
-    _reason(plugin, plugin.supports(object(), SampleRequest(("a",), (0,), STEPS)))
+    _check_reason(plugin, plugin.supports(object(), SampleRequest(("a",), (0,), STEPS)))
 
 
-def _reason(plugin: object, said: object) -> None:
-    if not isinstance(said, str):
+def _check_reason(plugin: object, reason: object) -> None:
+    if not isinstance(reason, str):
         what = f"{type(plugin).__name__}.supports()"
-        raise OtcacheError(expected(what, said, "a text, '' if it supports the target"))
+        raise OtcacheError(expected(what, reason, "a text, '' if it supports the target"))
 
 
 def _forecaster(plugin: Forecaster) -> None:
