@@ -156,7 +156,7 @@ def test_a_published_model_in_json(run: Run) -> None:
     assert (row["budget"], row["calls"], row["ideal_speedup"]) == (10, 10, 3)
     assert row["flops"] == 10 * found["call"]["flops"]
     assert 1 < row["ideal_speedup_decoded"] < 3
-    assert "text encoders" in found["left_out"]
+    assert "text encoders" in found["omitted"]
 
 
 def test_the_shipped_pipeline_as_a_table(run: Run) -> None:

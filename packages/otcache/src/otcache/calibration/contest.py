@@ -224,7 +224,7 @@ def best_of(
 
 
 def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
-    """Run stage 4: at every rung keep a baseline if the fitted schedule is above it.
+    """Keep a baseline at each rung where the fitted schedule is above it.
 
     The four baselines run on a quarter of the samples, and on the others those that are below twice
     the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
