@@ -379,7 +379,7 @@ def test_a_loop_inside_its_own_context_is_refused_until_that_is_left() -> None:
 
 
 @pytest.mark.remedy(
-    "and their calls cannot be told apart: leave that context first or call handle.remove()"
+    "and their calls cannot be distinguished: leave that context first or call handle.remove()"
 )
 def test_a_module_of_an_enabled_loop_is_refused_until_that_is_removed() -> None:
     kind = _loop()
@@ -441,7 +441,7 @@ def test_the_budget_of_an_enabled_pipeline_changes_as_the_refusal_says() -> None
 @pytest.mark.remedy(
     "give this one a scheduler of its own first, pipe.scheduler = type(pipe.scheduler)"
 )
-@pytest.mark.remedy("by that its runs are too: leave it at that")
+@pytest.mark.remedy("so its runs are too: leave it at that")
 @pytest.mark.parametrize(
     "related", [copy.copy, FluxPipeline.from_pipe, FluxImg2ImgPipeline.from_pipe]
 )
@@ -451,7 +451,7 @@ def test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_refused_with_advice(
     kind = _pipeline()
     handle = WAYS["enabled"](kind)
     pipe = quiet(related(kind.target))
-    with pytest.raises(otcache.ExecutionError, match="by that its runs are too: leave it at that"):
+    with pytest.raises(otcache.ExecutionError, match="so its runs are too: leave it at that"):
         otcache.enable(pipe, kind.policy, 3)
     image = (
         {"image": torch.zeros(1, 3, 16, 16), "strength": 1.0} if "Img" in str(type(pipe)) else {}

@@ -146,7 +146,7 @@ def test_ctrl_c_is_one_line(run: Run, policy: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("otcache.running.load_policy", interrupted)
     status, out, err = run("inspect", policy)
     assert (status, out, err.count("\n")) == (130, "", 1)
-    assert "interrupted; the same command goes on from here" in err
+    assert "interrupted; the same command resumes" in err
 
 
 @pytest.mark.parametrize(

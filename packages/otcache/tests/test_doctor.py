@@ -204,7 +204,7 @@ def test_a_class_that_ends_its_process_costs_nothing_of_the_hooks(
     assert joined(hooks, sound) == hooks
 
 
-@pytest.mark.remedy("ask for it as {}", value=True)
+@pytest.mark.remedy("use its full name, {}", value=True)
 def test_a_name_offered_twice_is_asked_for_by_its_distribution() -> None:
     """Also where it is one of otcache's own; a plugin alone with its name gives no finding."""
     ours = Registry(entry_points=False)
@@ -218,7 +218,7 @@ def test_a_name_offered_twice_is_asked_for_by_its_distribution() -> None:
         ("other", "solvers mine", "mine offers the same name"),
         ("mine", "solvers uniform", "otcache-core offers the same name"),
     ]
-    assert found[2].remedy == "ask for it as 'mine/uniform'"
+    assert found[2].remedy == "use its full name, 'mine/uniform'"
     assert ours.create("solvers", "otcache-core/uniform").abilities.needs == frozenset()
 
 
@@ -287,7 +287,7 @@ def test_otcache_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Registry, "register_builtin", broken)
         found = next(own_findings(Registry(entry_points=False)))
     assert found.remedy == "install otcache again: pip install -U otcache"
-    assert "left out" in found.what
+    assert "omitted" in found.what
 
 
 @pytest.mark.remedy("set it to 1, or unset it", value=True)

@@ -199,7 +199,7 @@ def test_overwriting_starts_over(tmp_path: Path) -> None:
     assert Counting.calls == before + 1
 
 
-@pytest.mark.remedy("delete it if the folder is of this very calibration, or choose another folder")
+@pytest.mark.remedy("delete it if the folder is of this calibration, or choose another folder")
 def test_an_unreadable_identity_is_refused_and_can_be_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "identity.json"
     for mended in (path.unlink, lambda: Store(tmp_path, IDENTITY, overwrite=True)):

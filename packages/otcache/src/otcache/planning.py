@@ -35,13 +35,13 @@ T = TypeVar("T")
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
 _RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
-#: Share of uniform reuse's open-loop error above which forecasts that nobody measured are doubtful.
+#: Share of uniform reuse's open-loop error above which forecasts that were not measured are doubtful.
 DOUBTFUL = 0.5
 #: Samples in one pipeline call, unless something else is said.
 BATCH_SIZE = 8
 #: What a calibration holds of what solvers need.
 MEASURED = frozenset(Need) - {Need.EVALUATOR, Need.DISPLACEMENTS}
-#: Errors up to this are rounding, whatever part they are of the error of one step.
+#: Errors up to this are rounding.
 ROUNDING = 1e-6
 
 
@@ -304,7 +304,7 @@ def proven(calibration: Calibration) -> list[Rung]:
 
 
 def worthwhile(calibration: Calibration, rungs: list[Rung]) -> list[Rung]:
-    """Return the rungs that do not spoil a run of few steps; all of them where there are more steps.
+    """Return the rungs that are worth their budget in a run of few steps; all of them of more steps.
 
     If the ladder has no rung of one step, its largest error is taken for that.
     """

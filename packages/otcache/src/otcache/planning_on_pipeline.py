@@ -36,7 +36,7 @@ from otcache_core.samples import Sample
 from otcache_core.schedule import check_budget
 from otcache_core.transport import uniform_steps
 
-#: The policy's own schedule, among what is compared; beside ``UNIFORM`` and the solver by its name.
+#: Name of the policy's own schedule among what is compared; the others are ``UNIFORM`` and the solver's name.
 OWN = "policy"
 #: One sample cannot distinguish a better schedule from a lucky one.
 FEWEST = 2
@@ -132,9 +132,9 @@ def searched(
     return made
 
 
-def _budgets(fitted: Policy, asked: Iterable[int] | None) -> list[int]:
+def _budgets(fitted: Policy, given: Iterable[int] | None) -> list[int]:
     n = fitted.num_steps
-    chosen = [s.budget for s in fitted.ladder] if asked is None else list(asked)
+    chosen = [s.budget for s in fitted.ladder] if given is None else list(given)
     budgets = sorted({check_budget(budget, n) for budget in chosen} - {1, n})
     if not budgets:
         raise OtcacheError(expected("budgets", chosen, f"one from 2 to {n - 1} at least"))

@@ -1,4 +1,4 @@
-"""What the facade itself offers: the schedules that `otcache compare` runs beside other caches."""
+"""The plugins of the facade: baselines of `otcache compare` that are schedules."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def accelerate(
 
     Returns:
         A context manager, or a decorator, which is entered at each call; ``run.report`` has the schedule
-        and what was executed. A context that is left without any run of the target says so.
+        and what was executed. A context that is left without any run of the target gives a notice.
 
     Raises:
         OtcacheError: if the target is not supported, or does not fit the policy.
@@ -354,7 +354,7 @@ def enabled(target: Any) -> Attached | None:
 
 
 def on(target: Any) -> list[Attached]:
-    """Return all that is on a target, in the order it was put there."""
+    """Return all that is on a target, oldest first."""
     found = getattr(target, "__dict__", {}).get(_NAME)
     return list(found.things) if isinstance(found, _Attachments) else []
 

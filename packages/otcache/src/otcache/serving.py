@@ -241,7 +241,7 @@ class Enabled:
         return run.busy({threading.get_ident(), *self._turns.waiting_threads()})
 
     def _settle(self, turn: Turn) -> None:
-        """Go back to the budget of the handle, and give the turn back whatever happens."""
+        """Go back to the budget of the handle, and give the turn back, also after an error."""
         following = None
         try:
             following = self._put(self._schedule)
@@ -421,7 +421,7 @@ class Turns:
         return self._mark(turn)
 
     async def take_async(self) -> Turn:
-        """Wait for a turn in this task; if that is cancelled, it waits no more.
+        """Wait for a turn in this task; stop waiting if the task is cancelled.
 
         Raises:
             ExecutionError: inside a turn.
@@ -438,7 +438,7 @@ class Turns:
         return self._mark(turn)
 
     def give(self, turn: Turn) -> None:
-        """Give a turn back, or wait for it no more; may be called twice."""
+        """Give a turn back, or stop waiting for it; may be called twice."""
         self.leave(turn)
         with self._lock:
             if turn in self._waiting:

@@ -1,4 +1,4 @@
-"""Which schedule of a budget is kept: candidates run beside each other, and beside baselines.
+"""Which schedule of a budget is kept: candidates are compared with each other and with baselines.
 
 :class:`Workbench` runs them: the recorded samples with all that measures schedules on them. :func:`best_of`
 compares fitted schedules of a budget, :func:`settle_ladder` the best of them with four baselines.
@@ -163,7 +163,7 @@ class Forecasting(ForwardingEvaluator):
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """The best of a budget's schedules that were run on all samples, weights fitted on the way.
+    """The best of a budget's schedules that were run on all samples, with fitted weights.
 
     Args:
         schedule: with its weights.
@@ -186,7 +186,7 @@ class Contender:
 def best_of(
     bench: Workbench, candidates: Mapping[str, Schedule], variants: Sequence[Schedule] = ()
 ) -> Contender:
-    """Run every schedule, with its weights fitted on the way, and keep the best.
+    """Run every schedule while its weights are fitted, and keep the best.
 
     Schedules are compared by the mean over samples of the logarithm of their error, since errors
     are heavy-tailed. The best of the variants takes the place of the best candidate only where it is
@@ -252,7 +252,7 @@ def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Run
 
 @dataclass
 class Contest:
-    """One rung: a fitted schedule beside its baselines.
+    """One rung: a fitted schedule and its baselines.
 
     Args:
         bench: what runs them.

@@ -137,23 +137,23 @@ class Recipe:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def resolve(self, num_steps: int, asked: int | None = None) -> Recipe:
+    def resolve(self, num_steps: int, requested: int | None = None) -> Recipe:
         """Return the recipe with its budgets filled in for N steps.
 
         Args:
             num_steps: N, the steps that a run makes.
-            asked: ``num_inference_steps`` of the run, if that is not N.
+            requested: ``num_inference_steps`` of the run, if that is not N.
 
         Raises:
             OtcacheError: if N is too small to skip anything, or budgets are not 1 <= B_a < B_r <= N.
         """
         if num_steps < 4:
             few = "nothing worthwhile can be skipped"
-            if asked in (None, num_steps):
+            if requested in (None, num_steps):
                 raise OtcacheError(
                     expected("num_inference_steps", num_steps, "at least 4", f"{few}.")
                 )
-            more = f"{few}: raise num_inference_steps, {asked}, or strength."
+            more = f"{few}: raise num_inference_steps, {requested}, or strength."
             raise OtcacheError(expected("steps that a run makes", num_steps, "at least 4", more))
         reference = self.reference_budget or max(3, round(num_steps / 3))
         anchor = self.anchor_budget or max(2, min(reference - 1, round(num_steps / 8)))

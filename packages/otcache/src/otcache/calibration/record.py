@@ -35,11 +35,11 @@ from otcache_core.plugins import Registry, installed
 from otcache_core.recurrence import NotLinear
 from otcache_core.samples import Sample, brief, digest, samples_of, seeds_of
 
-#: Steps of a run that anybody measures, at most.
+#: Steps of a run, at most.
 MOST_STEPS = 100_000
 #: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
 LIMIT = 1e-3
-#: Facts in the folder of a calibration: that it goes one sample a call, and what replaying its runs found.
+#: Facts in the folder of a calibration: that it runs one sample a call, and what replaying its runs found.
 ONE_BY_ONE, REPLAYED = "one sample a call", "replayed"
 ONE_SEED = (
     "all samples begin with the noise of one seed, so weights are fitted to it, and measured on no other: "
@@ -367,7 +367,7 @@ class StoredEvaluator(ForwardingEvaluator):
         self._check: Callable[[Evaluator], None] | None = check
 
     @cached_property
-    def inner(self) -> Evaluator:
+    def inner(self) -> Evaluator:  # type: ignore[override]  # made when first needed
         """The evaluator inside."""
         return self._build()
 

@@ -205,7 +205,7 @@ def find_anchor(
 def climb_ladder(
     bench: Workbench, anchor: Schedule, reference: Schedule, proposals: Proposals
 ) -> list[Contender]:
-    """Fit the interpolated schedule at every rung, beside the proposals.
+    """Fit the interpolated schedule and the proposals at every rung.
 
     Where the recipe's allowance for it lasts, from the anchor's budget up, targets interpolated by
     ``quantile`` are rounded in several ways. Where nearly all steps are computed a run costs most and

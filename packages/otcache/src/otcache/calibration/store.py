@@ -39,7 +39,7 @@ _LOG, _RUN = "evaluations.jsonl", "run"
 _DELETE = "Delete the file"
 _DELETE_LINE = "Delete the line, and what it held is measured again."
 _UNREADABLE = "an unreadable identity.json"
-_REMEDY = "delete it if the folder is of this very calibration, or choose another folder"
+_REMEDY = "delete it if the folder is of this calibration, or choose another folder"
 
 
 class Store:
@@ -165,7 +165,7 @@ class Store:
         if found not in (None, identity):
             if found == _UNREADABLE and not overwrite:
                 raise bad_file(
-                    path, f"is damaged, so whose work is beside it is not known: {_REMEDY}."
+                    path, f"is damaged, so it is not known which calibration the folder holds: {_REMEDY}."
                 )
             if not overwrite:
                 raise OtcacheError(
@@ -224,7 +224,7 @@ def _named(fact: str) -> str:
 
 
 class EvaluationLog:
-    """Evaluations by the digest of what was asked.
+    """Evaluations, by the digest of their arguments.
 
     Args:
         path: the file; made with the first evaluation.

@@ -125,7 +125,7 @@ def _run(words: list[str], debug: bool) -> int:
         say(f"{type(error).__name__}: {error} (--debug shows where)", "red")
         return FAILED
     if status == INTERRUPTED:
-        say("interrupted; the same command goes on from here if it keeps a folder.", "yellow")
+        say("interrupted; the same command resumes if it writes to a folder.", "yellow")
     return status if isinstance(status, int) else 0
 
 

@@ -66,7 +66,7 @@ def demo(
 def compare(
     pipeline: Pipeline,
     directory: Annotated[
-        Path, typer.Option("--out", help="Folder of the comparison; gone on with if begun.")
+        Path, typer.Option("--out", help="Folder of the comparison; an interrupted one is resumed.")
     ],
     policy: Annotated[
         Path | None, typer.Option(help="Policy of otcache; calibrated here if not given.")
@@ -114,7 +114,7 @@ def compare(
 ) -> None:
     """Compare methods on one pipeline, each in a process of its own, and write a report.
 
-    An interrupted comparison goes on where it stopped; a finished one only writes its report again.
+    An interrupted comparison is resumed; a finished one only writes its report again.
     """
     from otcache.comparison import Settings
     from otcache.comparison import compare as run_comparison

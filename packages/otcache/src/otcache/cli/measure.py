@@ -67,9 +67,9 @@ def calibrate(
     call: Call = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a pipeline once; an interrupted calibration goes on where it stopped.
+    """Measure a pipeline once; an interrupted calibration is resumed.
 
-    With --refinement a finished one goes on too.
+    With --refinement a finished one is refined.
     """
     from otcache.calibration.calibrate import calibrate as measure
     from otcache.calibration.recipe import Recipe

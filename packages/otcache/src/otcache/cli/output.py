@@ -1,4 +1,4 @@
-"""What verbs print: facts, tables, and one JSON document whatever else is printed."""
+"""What verbs print: facts, tables, or one JSON document and nothing else."""
 
 from __future__ import annotations
 

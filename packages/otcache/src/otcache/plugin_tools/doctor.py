@@ -81,7 +81,7 @@ def _ended(reading: Reading) -> bool:
 
 
 def own_findings(registry: Registry) -> Iterator[Finding]:
-    """Yield what is wrong with otcache itself, which is put into the registry on the way."""
+    """Yield what is wrong with otcache itself, which is registered."""
     try:
         registry.register_builtin()
     except PluginError as error:
@@ -127,8 +127,8 @@ def _remedy(reading: Reading, found: Wrong) -> str:
         return f"name {_wanted(where)} in Info(target=...), or update {package}"
     if kind == "trial":
         of, _, name = where.partition(" ")
-        asked = f"otcache plugins check {package}/{name} --kind {spelled(of)}"
-        return f"run {asked}, and report what fails to its author"
+        command = f"otcache plugins check {package}/{name} --kind {spelled(of)}"
+        return f"run {command}, and report what fails to its author"
     if kind == "offer":
         return "return a list of Info from each hook, every name once"
     return f"update {package}, or leave it out by OTCACHE_DISABLE_PLUGINS={package}"
@@ -170,7 +170,7 @@ def same_names(ours: Registry, readings: Sequence[Reading]) -> Iterator[Finding]
             if offer.distribution in foreign:
                 others = {o.distribution for o in found} - {offer.distribution}
                 what = f"{' and '.join(sorted(others))} offers the same name"
-                remedy = f"ask for it as {offer.qualified_name!r}"
+                remedy = f"use its full name, {offer.qualified_name!r}"
                 yield Finding(offer.distribution, f"{kind} {name}", what, remedy)
 
 

@@ -57,7 +57,7 @@ def kit_of(kind: str, make: Make, plugin: Any) -> Kit | str:
     Args:
         kind: of the plugin.
         make: makes a fresh plugin.
-        plugin: a fresh one, to ask what it works on.
+        plugin: a fresh one, to see what it works on.
     """
     match kind:
         case "solvers":
