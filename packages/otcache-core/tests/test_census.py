@@ -31,8 +31,11 @@ HOSTILE = {
     "leaves": "import os\nos._exit(0)",
     "starts": "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'while True: pass'])\n1 / 0",
     "shouts": "import os\nos.write(1, b'\\xff loud' * 1000)\n",
-    "typo": "def otcache_provide_solver(): return []",
     "asks": "from otcache_core.plugins import installed\ninstalled().infos('solvers')\n",
+}
+#: The same for what :func:`read` catches in any process.
+CAUGHT = {
+    "typo": "def otcache_provide_solver(): return []",
     "panics": "class Panic(BaseException): pass\nraise Panic('of a base of its own')",
 }
 
@@ -158,12 +161,25 @@ def test_nothing_that_an_import_does_reaches_this_process(
         "leaves": [("ended", "it ended the process that imported it")],
         "starts": [("import", "ZeroDivisionError: division by zero")],
         "shouts": [],
-        "typo": [("name", "unknown hook 'otcache_provide_solver'")],
         "asks": [],
-        "panics": [("import", "Panic: of a base of its own")],
     }
     assert found["shouts"].printed.startswith("\N{REPLACEMENT CHARACTER} loud")
     assert len(found["shouts"].printed) <= census.PRINTED
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "what"),
+    [
+        ("typo", "name", "unknown hook 'otcache_provide_solver'"),
+        ("panics", "import", "Panic: of a base of its own"),
+    ],
+)
+def test_what_a_module_raises_or_misspells_is_a_finding(
+    install: Install, name: str, kind: str, what: str
+) -> None:
+    install(name, CAUGHT[name])
+    (found,) = read("plug", f"{name}_plugin", name, targets=False).findings
+    assert (found.kind, found.what) == (kind, what)
 
 
 #: Descriptors that no check of their fields has seen, or that no check should let pass.

@@ -26,17 +26,19 @@ GRID = np.linspace(1, 0.02, N + 1) ** 1.5
 Step = Callable[[int, list[Floats], list[Floats]], Floats]
 
 
-def _field(x: Floats, i: int, seed: int) -> Floats:
-    """A smooth denoiser: what it returns changes slowly along a run."""
-    inner = np.random.default_rng(seed).normal(size=(D, D)) / np.sqrt(D)
-    return np.asarray(np.tanh(inner @ x * (1 + GRID[i])) + np.sin(3 * GRID[i]))
+INNER = np.random.default_rng(7).normal(size=(D, D)) / np.sqrt(D)
+
+
+def _field(x: Floats, i: int) -> Floats:
+    """A smooth denoiser: its output changes slowly along a run."""
+    return np.asarray(np.tanh(INNER @ x * (1 + GRID[i])) + np.sin(3 * GRID[i]))
 
 
 def _run(step: Step, seed: int, outputs: Floats | None = None) -> Trajectory:
     """N steps from noise; ``outputs`` in place of what the denoiser would return."""
     xs, vs = [np.random.default_rng(seed).normal(size=D)], []
     for i in range(N):
-        vs.append(_field(xs[i], i, 7) if outputs is None else outputs[i])
+        vs.append(_field(xs[i], i) if outputs is None else outputs[i])
         xs.append(step(i, xs, vs))
     return Trajectory(GRID, np.stack(xs), np.stack(vs))
 
@@ -225,7 +227,7 @@ def test_opposite_impulses_leave_nothing_to_move() -> None:
     assert flat.landing(0, 3).singular
 
 
-@pytest.mark.parametrize("draw", range(40))
+@pytest.mark.parametrize("draw", range(20))
 def test_rounding_of_float32_on_few_numbers_is_no_further_lag(draw: int) -> None:
     """28 numbers more than coefficients: by chance two further lags explain much of their rounding."""
     grid = np.linspace(1, 0, 25)

@@ -57,8 +57,8 @@ class Trajectory:
             if kind.kind not in "fiu":
                 raise OtcacheError(expected(f"Trajectory.{name}", str(kind), "of real numbers"))
         if self.outputs.ndim != 2:
-            got, shape = self.outputs.shape, "of shape (N, d)"
-            raise OtcacheError(expected("Trajectory.outputs", got, shape, "flatten them."))
+            given, wanted = self.outputs.shape, "of shape (N, d)"
+            raise OtcacheError(expected("Trajectory.outputs", given, wanted, "flatten them."))
         n = self.num_steps
         if self.grid.shape != (n + 1,):
             raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))
