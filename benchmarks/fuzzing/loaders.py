@@ -210,13 +210,13 @@ def use_store(path: Path) -> None:
             if run is not None:
                 assert run.num_steps <= len(run.states)
                 assert np.isfinite(run.outputs).all()
-        found = store.evaluation("a")
+        found = store.log.get("a")
         if found is not None:
             assert found.gram.shape == (len(found.schedules),) * 2
             assert np.log(np.maximum(found.errors, 1e-12)).shape[0] == len(found.schedules)
         store.recall("a fact", list[Any])
-        store.keep_evaluation("b", EVALUATION)
-    assert Store(folder, IDENTITY).evaluation("b") is not None
+        store.log.keep("b", EVALUATION)
+    assert Store(folder, IDENTITY).log.get("b") is not None
 
 
 def attempt(what: Callable[[], Any]) -> Any:
@@ -246,8 +246,8 @@ def make_store(folder: Path) -> list[Path]:
         gains = np.ones((N, 2)) if n else None
         run = Trajectory(GRID, states, states[:N], {"cond": N}, f"sample {n}", 6e-8, 0, gains)
         store.keep_trajectory(n, run)
-    store.keep_evaluation("a", EVALUATION)
-    store.keep_evaluation("c", EVALUATION)
+    store.log.keep("a", EVALUATION)
+    store.log.keep("c", EVALUATION)
     store.mark("a fact", json.dumps(["Euler", "", [0.5, 0.25], 40]))
     samples = [kept / "samples" / f"{n:04d}.safetensors" for n in range(2)]
     return [*samples, kept / "evaluations.jsonl", kept / "identity.json", kept / "a-fact.mark"]

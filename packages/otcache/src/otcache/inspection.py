@@ -61,7 +61,7 @@ def candidate_table(calibration: Calibration) -> Group:
     """Return the error of every candidate at every rung, with remarks where it is not obvious."""
     rows = [_columns(rung) for rung in calibration.ladder]
     seen = {name: None for row in rows for name in row}
-    names = [*(name for name in seen if name not in BASELINES), *_in_order(seen)]
+    names = [*(n for n in seen if n not in BASELINES), *sorted(n for n in BASELINES if n in seen)]
     title = Text(_title(calibration))
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column("B", justify="right", vertical="bottom", no_wrap=True)
@@ -137,11 +137,6 @@ def _title(calibration: Calibration) -> str:
     count = len(calibration.samples)
     samples = f"{count} calibration samples" if count > 1 else "one calibration sample"
     return f"{calibration.fidelity or 'error'} of every candidate on {samples}"
-
-
-def _in_order(seen: dict[str, None]) -> list[str]:
-    """Return the baselines there are: those on planned steps, then those on uniform ones."""
-    return sorted(name for name in BASELINES if name in seen)
 
 
 def _column(name: str) -> str:

@@ -17,9 +17,6 @@ from functools import partial
 from typing import Any
 from weakref import WeakSet
 
-import numpy as np
-from numpy.typing import NDArray
-
 from otcache.running import Accelerated, choose, module_grid, on, put_on, schedule_of, take_off
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
@@ -293,7 +290,9 @@ class Enabled:
             )
             self._run, self._context = context.__enter__(), context
         elif self._guarded:
-            context = self._executor.attach(self._target, _all_steps, strict=False, **self._given)
+            context = self._executor.attach(
+                self._target, lambda grid: Schedule.full(len(grid) - 1), strict=False, **self._given
+            )
             guard, self._context = context.__enter__(), context
             return guard
         return self._run
@@ -360,10 +359,6 @@ class Request:
         run = self._handle._open(self._schedule, turn)
         self._open = run, turn
         return run
-
-
-def _all_steps(grid: NDArray[np.float64]) -> Schedule:
-    return Schedule.full(len(grid) - 1)
 
 
 def _refuse_twice(target: Any) -> None:

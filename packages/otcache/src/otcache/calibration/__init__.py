@@ -1,1 +1,1 @@
-"""Measure a pipeline once: recipe, record, stages, contest, store; ``calibrate`` is the way through them."""
+"""Measure a pipeline once: calibrate goes through recipe, record (with store), stages (with contest) and gaps."""

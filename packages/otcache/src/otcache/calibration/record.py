@@ -388,12 +388,12 @@ class StoredEvaluator(ForwardingEvaluator):
         """Return what is stored, or evaluate and store it."""
         chosen = None if samples is None else list(samples)
         key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
-        found = self._store.evaluation(key) if self._store else None
+        found = self._store.log.get(key) if self._store else None
         if found is None:
             inner = self._checked()
             found = inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
             if self._store:
-                self._store.keep_evaluation(key, found)
+                self._store.log.keep(key, found)
         self._spent(found.nfe)
         return found
 

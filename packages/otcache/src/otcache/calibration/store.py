@@ -45,6 +45,8 @@ _REMEDY = "delete it if the folder is of this calibration, or choose another fol
 class Store:
     """A folder that remembers recorded samples and evaluations of one calibration.
 
+    Its ``log`` holds the evaluations.
+
     Args:
         directory: created if missing.
         identity: facts that must be the same for the stored work to be used again.
@@ -73,7 +75,7 @@ class Store:
             reason = getattr(error, "strerror", None) or str(error)
             text = f"cannot keep a calibration here: {reason}: name another folder."
             raise bad_file(directory, text) from error
-        self._log = EvaluationLog(directory / _LOG)
+        self.log = EvaluationLog(directory / _LOG)
 
     def known(self, fact: str) -> bool:
         """Return whether :meth:`mark` was called for a fact."""
@@ -106,7 +108,7 @@ class Store:
         try:
             shutil.rmtree(self._samples)
             self._samples.mkdir()
-            self._log.forget()
+            self.log.forget()
         except OSError as error:
             raise unwritable(self._directory, error) from error
         self.mark(fact)
@@ -144,18 +146,6 @@ class Store:
             return trajectory
         return _read_sample(path, self._map_above, sealed=False)
 
-    def evaluation(self, key: str) -> Evaluation | None:
-        """Return a remembered evaluation."""
-        return self._log.get(key)
-
-    def keep_evaluation(self, key: str, evaluation: Evaluation) -> None:
-        """Remember an evaluation; what is on the disk afterwards survives a kill.
-
-        Raises:
-            FileError: if it cannot be written.
-        """
-        self._log.keep(key, evaluation)
-
     def _sample(self, index: int) -> Path:
         return self._samples / f"{index:04d}.safetensors"
 
@@ -165,7 +155,8 @@ class Store:
         if found not in (None, identity):
             if found == _UNREADABLE and not overwrite:
                 raise bad_file(
-                    path, f"is damaged, so it is not known which calibration the folder holds: {_REMEDY}."
+                    path,
+                    f"is damaged, so it is not known which calibration the folder holds: {_REMEDY}.",
                 )
             if not overwrite:
                 raise OtcacheError(

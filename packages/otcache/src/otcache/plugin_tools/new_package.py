@@ -143,21 +143,17 @@ class NewPlugin:
 
     def files(self) -> dict[str, str]:
         """Return the text of each file, by its path in the package."""
-        source, facts = f"src/{self.module}", self._facts()
+        source, facts, get = f"src/{self.module}", self._facts(), _environment().get_template
         templates = {
             "pyproject.toml": "pyproject.toml",
             "README.md": "README.md",
             f"{source}/__init__.py": "init.py",
             f"{source}/plugin.py": "plugin.py",
-            **{f"{source}/{part}.py": f"{part}.py" for part in (self.part, *self._more)},
+            **{f"{source}/{p}.py": f"{p}.py" for p in (self.part, *MORE.get(self.kind, ()))},
             self.tests: f"test_{self.part}.py",
         }
-        made = {path: _template(name).render(facts) for path, name in templates.items()}
+        made = {path: get(f"{name}.j2").render(facts) for path, name in templates.items()}
         return {**made, f"{source}/py.typed": ""}
-
-    @property
-    def _more(self) -> tuple[str, ...]:
-        return MORE.get(self.kind, ())
 
     def _facts(self) -> dict[str, Any]:
         kind = in_words(self.kind)
@@ -203,7 +199,3 @@ def write_package(plugin: NewPlugin, folder: Path) -> list[Path]:
 def _environment() -> Environment:
     loader = PackageLoader("otcache.plugin_tools")
     return Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
-
-
-def _template(name: str) -> Any:
-    return _environment().get_template(f"{name}.j2")
