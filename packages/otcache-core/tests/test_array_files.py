@@ -34,8 +34,8 @@ def test_safetensors_reads_what_was_streamed_and_maps_hold_what_it_wrote(
     _same(load_file(path), made)
     _same(map_arrays(path)[0], made)
     save_arrays(path, made, facts)
-    found, told = map_arrays(path)
-    assert told == facts
+    found, read = map_arrays(path)
+    assert read == facts
     _same(found, made)
 
 

@@ -25,7 +25,7 @@ def test_it_comes_back_as_it_was(calibration: Calibration, tmp_path: Path) -> No
     ]
 
 
-def test_the_price_is_told_in_full_runs(calibration: Calibration) -> None:
+def test_the_cost_is_given_in_full_runs(calibration: Calibration) -> None:
     assert calibration.full_runs == 3.0  # 36 evaluations / (6 steps * 2 samples)
 
 

@@ -126,7 +126,7 @@ def test_what_cannot_denoise_is_refused(value: Any, message: str) -> None:
 
 
 class Watch:
-    """An observer that notes what it is told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -142,7 +142,7 @@ class Watch:
 
 
 @pytest.mark.remedy("call it as loop.denoiser(...), with loop what otcache.loop(...) returned")
-def test_a_sampler_that_passes_the_proxy_by_is_told_to_call_it() -> None:
+def test_a_sampler_that_passes_the_proxy_by_is_refused() -> None:
     watch, loop = Watch(), Loop(lambda num_steps: halve(3.0, 1.0), halve)
     assert loop(2) == 1.0  # nothing is attached, nothing is wrong
     loop.observe(watch)

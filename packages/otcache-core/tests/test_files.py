@@ -195,7 +195,7 @@ def test_arrays_with_nan_are_neither_written_nor_read(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"field 'x' must be free of NaN, got 'NaN'"):
         save_arrays(path, {"x": np.array([1.0, np.nan])})
     assert not path.exists()
-    save_file({"x": np.array([np.nan])}, path)  # somebody else's: without a digest
+    save_file({"x": np.array([np.nan])}, path)  # another program's, without a digest
     with pytest.raises(FileError, match=r"field 'x' must be free of NaN, got 'NaN'"):
         load_arrays(path)
 

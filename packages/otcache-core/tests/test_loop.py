@@ -1,4 +1,4 @@
-"""What a loop of the user's own tells of a call."""
+"""What a user's own loop reports of a call."""
 
 from __future__ import annotations
 

@@ -453,7 +453,7 @@ def test_strengths_are_read_on_the_policys_own_grid(provenance: Provenance) -> N
         np.testing.assert_allclose(span.weights, linear_weights(span, other, 2), rtol=1e-9)
 
 
-def test_weights_that_are_no_strengths_are_not_carried_over(provenance: Provenance) -> None:
+def test_weights_that_are_no_strengths_are_not_resampled(provenance: Provenance) -> None:
     """Lookbacks of mean-velocity belong to spans of their own schedule."""
     ends = [
         msgspec.structs.replace(

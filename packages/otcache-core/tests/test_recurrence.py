@@ -94,7 +94,7 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_known_samplers_are_found_and_tell_where_a_span_ends(name: str) -> None:
+def test_known_samplers_are_found_with_the_ends_of_spans(name: str) -> None:
     step, order = SAMPLERS[name]
     found = identify([_run(step, seed) for seed in (0, 1)])
     assert isinstance(found, Recurrence)
@@ -121,10 +121,10 @@ def test_any_recurrence_is_found_again_with_its_order(order: int, seed: int) -> 
     assert isinstance(found, Recurrence)
     assert found.order == order
     assert found.undetermined == ()
-    # The first steps are collinear by the sampler's own doing; behind them every number is told.
-    told = 2 * order + 1
-    np.testing.assert_allclose(found.states[told:], a[told:], atol=1e-6)
-    np.testing.assert_allclose(found.outputs[told:], b[told:], atol=1e-6)
+    # The first steps are collinear by the sampler's own doing; behind them every number is determined.
+    loose = 2 * order + 1
+    np.testing.assert_allclose(found.states[loose:], a[loose:], atol=1e-6)
+    np.testing.assert_allclose(found.outputs[loose:], b[loose:], atol=1e-6)
     impulses = found.impulses()
     nudged = outputs[0].copy()
     nudged[8] += 1.0
@@ -200,7 +200,7 @@ def test_states_in_the_direction_of_outputs_leave_coefficients_open() -> None:
 
 
 @pytest.mark.parametrize(("step", "order"), [(_euler, 0), (_adams_bashforth, 1)])
-def test_a_lag_that_hides_in_the_rounding_is_told_by_least_squares(step: Step, order: int) -> None:
+def test_a_lag_that_hides_in_the_rounding_is_found_by_least_squares(step: Step, order: int) -> None:
     """Rounded to 8 bits the sampler; both pass for Euler by what a step leaves."""
 
     def rounded(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:

@@ -215,16 +215,16 @@ class Plugin:
 @pytest.mark.remedy("{} name {} is offered {} times: ask for {}.")
 def test_a_name_offered_twice_is_an_error_on_use_that_lists_both() -> None:
     registry = Registry(entry_points=False)
-    registry.register(Plugin(), "rival")
+    registry.register(Plugin(), "other")
     assert names(registry) == ["brute-force", "uniform", "uniform"]
     with pytest.raises(PluginError) as caught:
         registry.get("solvers", "uniform")
     assert str(caught.value) == (
         "solvers name 'uniform' is offered 2 times: "
-        "ask for 'otcache-core/uniform' or 'rival/uniform'."
+        "ask for 'otcache-core/uniform' or 'other/uniform'."
     )
     assert registry.get("solvers", "otcache-core/uniform").__name__ == "Uniform"
-    assert registry.get("solvers", "rival/uniform").__name__ == "BruteForce"
+    assert registry.get("solvers", "other/uniform").__name__ == "BruteForce"
 
 
 class Twice:

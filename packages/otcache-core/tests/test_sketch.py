@@ -77,10 +77,10 @@ def test_the_error_of_gaussian_elements_is_that_of_their_products() -> None:
     rng, d, kept = np.random.default_rng(1), 20_000, 500
     v = rng.standard_normal(d)
     squares = [np.mean(v[sketch(d, kept, seed)] ** 2) for seed in range(400)]
-    told = sketch_error(d, kept)
+    bound = sketch_error(d, kept)
     measured = np.std(squares) / np.mean(v**2)
     assert (
-        0.7 * told < measured < told
+        0.7 * bound < measured < bound
     )  # sqrt(2 / d') is the truth of <v, v>, sqrt(3 / d') the bound
 
 

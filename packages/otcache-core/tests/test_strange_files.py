@@ -319,7 +319,7 @@ def test_a_flipped_bit_anywhere_is_found(
             read(path, sealed=True)
 
 
-def test_a_file_of_somebody_else_has_no_seal_and_may_be_asked_for_one(tmp_path: Path) -> None:
+def test_a_file_of_another_program_has_no_digest_and_may_need_one(tmp_path: Path) -> None:
     save_file({"x": np.ones(2, np.float32)}, tmp_path / "a")
     assert load_arrays(tmp_path / "a")[0]["x"].tolist() == [1, 1]
     for read in (load_arrays, map_arrays):

@@ -87,8 +87,8 @@ def test_strengths_carry_over_to_another_budget() -> None:
     linear = Schedule(12, (0, 3, 7), forecaster="linear")
     curve = StrengthCurve.of(linear, GRID)
     other = Schedule(12, (0, 2, 4, 6, 9))
-    carried = weights_from_strengths(other, curve, GRID, memory=2)
-    for span, weights in list(zip(other.spans(), carried, strict=True))[1:]:
+    resampled = weights_from_strengths(other, curve, GRID, memory=2)
+    for span, weights in list(zip(other.spans(), resampled, strict=True))[1:]:
         np.testing.assert_allclose(weights, linear_weights(span, GRID, 2), rtol=1e-12)
 
 

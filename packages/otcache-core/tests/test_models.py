@@ -28,5 +28,5 @@ def test_a_frame_rate_is_a_number(rate: float) -> None:
         Demo("toy", "a toy", load=dict, frames_per_second=rate)
 
 
-def test_pictures_have_no_frame_rate() -> None:
+def test_images_have_no_frame_rate() -> None:
     assert Demo("toy", "a toy", load=dict).frames_per_second == 0

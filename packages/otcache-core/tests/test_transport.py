@@ -77,15 +77,15 @@ def test_rounding_equals_brute_force(data: st.DataObject, n: int) -> None:
     budget = data.draw(st.integers(1, n))
     targets = data.draw(st.lists(positions, min_size=budget, max_size=budget))
 
-    def price(steps: tuple[int, ...]) -> float:
+    def distance(steps: tuple[int, ...]) -> float:
         return sum((k - n * q) ** 2 for k, q in zip(steps, targets, strict=True))
 
     every = [(0, *rest) for rest in itertools.combinations(range(1, n), budget - 1)]
-    best = min(price(steps) for steps in every)
+    best = min(distance(steps) for steps in every)
     got = round_to_steps(targets, n)
-    assert price(got) == pytest.approx(best, abs=1e-6)
+    assert distance(got) == pytest.approx(best, abs=1e-6)
     # Of equally good ones the one with the smaller steps, from the first on.
-    assert got <= min(steps for steps in every if price(steps) < best + 1e-9)
+    assert got <= min(steps for steps in every if distance(steps) < best + 1e-9)
 
 
 def test_ties_go_to_the_smaller_step() -> None:

@@ -52,7 +52,7 @@ def test_a_row_may_be_overwritten_by_its_owner_afterwards(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows deletes the file when it is closed")
-def test_the_file_has_no_name_and_its_room_is_free_when_nobody_needs_it(tmp_path: Path) -> None:
+def test_the_file_has_no_name_and_its_room_is_free_once_it_is_unused(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
     sample = _filled(StepsOnDisk((3, 7), tmp_path)).samples()[1]
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_a_folder_that_is_not_there_is_an_error_before_anything_runs(tmp_path: P
             make(tmp_path / "none")
 
 
-def test_too_little_room_is_an_error_that_tells_both_sizes(tmp_path: Path) -> None:
+def test_too_little_room_is_an_error_with_both_sizes(tmp_path: Path) -> None:
     check_space(tmp_path, 1)
     with pytest.raises(
         FileError, match=r"take 1000000000.00 GB, [\d.]+ [GM]B are free: name another"
