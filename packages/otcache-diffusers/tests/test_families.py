@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 class TestFamilies(FamilyLaws):
     title = "Pictures"
 
-    @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+    @pytest.fixture(scope="class", params=FAMILIES, ids=lambda family: family.name)
     def family(self, request: pytest.FixtureRequest) -> Family:
         made: Family = request.param
         return made

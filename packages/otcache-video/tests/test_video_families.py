@@ -16,7 +16,7 @@ from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import drive
 from otcache_diffusers.recording.recorder import Recorder
-from otcache_diffusers.testing import Case, Family, FamilyLaws, Outputs, same_tensors
+from otcache_diffusers.testing import Family, FamilyLaws, Outputs, Runs, same_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 class TestVideoFamilies(FamilyLaws):
     title = "Video"
 
-    @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+    @pytest.fixture(scope="class", params=FAMILIES, ids=lambda family: family.name)
     def family(self, request: pytest.FixtureRequest) -> Family:
         made: Family = request.param
         return made
 
     def test_recording_changes_nothing_and_keeps_what_the_sampler_saw(
-        self, case: Case, monkeypatch: pytest.MonkeyPatch
+        self, runs: Runs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        plain = case()
+        case, plain = runs.case, runs.plain
         seen = _watch(case.pipe.scheduler, monkeypatch)
         recorder = Recorder()
         with drive(case.pipe, recorder):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +124,16 @@ class Planted:
         return getattr(self.metric, name)
 
 
+@cache
+def made(name: str) -> VideoMetric:
+    """Return one metric for all tests, which loads its weights once."""
+    metric: VideoMetric = video_kits.KITS[name]().make_metric()
+    return metric
+
+
 def breaks(name: str, change: Change, law: str) -> bool:
     """Whether a metric with a defect breaks a law of its kit; to refuse good videos is to break it."""
-    kit = video_kits.KITS[name]
-    planted = Planted(kit().make_metric(), change)
+    kit, planted = video_kits.KITS[name], Planted(made(name), change)
     defective = type("Kit", (kit,), {"make_metric": lambda self: planted})()
     try:
         getattr(defective, f"test_{law}")()

@@ -57,7 +57,20 @@ def alternating(video: Array, amount: Array | float) -> Array:
 # -- kits ------------------------------------------------------------------------------------------
 
 
-class FlickerKit(VideoMetricConformance):
+class Kit(VideoMetricConformance):
+    """Laws on small videos, still large enough for optical flow and a subject."""
+
+    shape = (40, 40, 3)
+
+
+class SmallKit(VideoMetricConformance):
+    """Laws on the smallest videos that AlexNet reads."""
+
+    shape = (32, 32, 3)
+    frames = 4
+
+
+class FlickerKit(SmallKit):
     channel_blind = True
 
     def make_metric(self) -> VideoMetric:
@@ -74,7 +87,7 @@ class FlickerKit(VideoMetricConformance):
         return KnownAnswer((videos, reference), value, rtol=1e-12)
 
 
-class TemporalLpipsKit(VideoMetricConformance):
+class TemporalLpipsKit(SmallKit):
     def make_metric(self) -> VideoMetric:
         return TemporalLpips()
 
@@ -85,7 +98,7 @@ class TemporalLpipsKit(VideoMetricConformance):
         return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
 
 
-class WarpingErrorKit(VideoMetricConformance):
+class WarpingErrorKit(SmallKit):
     def make_metric(self) -> VideoMetric:
         return WarpingError()
 
@@ -99,7 +112,7 @@ class WarpingErrorKit(VideoMetricConformance):
         return KnownAnswer((made, full), value, rtol=1e-9)
 
 
-class MotionMagnitudeKit(VideoMetricConformance):
+class MotionMagnitudeKit(Kit):
     def make_metric(self) -> VideoMetric:
         return MotionMagnitude()
 
@@ -110,7 +123,7 @@ class MotionMagnitudeKit(VideoMetricConformance):
         return KnownAnswer((made, np.stack([gliding(1.0)] * 2)), value, rtol=0.03)
 
 
-class SubjectConsistencyKit(VideoMetricConformance):
+class SubjectConsistencyKit(Kit):
     def make_metric(self) -> VideoMetric:
         return SubjectConsistency()
 
@@ -129,7 +142,7 @@ class SubjectConsistencyKit(VideoMetricConformance):
         return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
 
 
-class DinoKit(VideoMetricConformance):
+class DinoKit(Kit):
     def make_metric(self) -> VideoMetric:
         return SubjectConsistency(dino_folder())
 

@@ -32,7 +32,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "frames": (3, 1000),
     "count": (2, 1000),
 }
-NO_CHECK = "with this one laws of the kit would check nothing, leave it out or give another."
+NO_CHECK = "with this one laws of the kit would check nothing: omit it or give another."
 #: Attributes of a kit that hold whole numbers, one at least.
 SEVERAL = ("seeds", "budgets", "shape")
 #: Packages whose own code may raise NotApplicable, beside the modules of the kit's class.

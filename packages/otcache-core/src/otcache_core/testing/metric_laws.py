@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -205,11 +206,14 @@ class PairLaws(MetricLaws, kit=True):
     def _arguments(self, amount: float) -> tuple[Images, Images]:
         return self._noisy(amount), self._clean()
 
+    @cached_property
+    def _metric(self) -> Any:
+        return self.make_metric()
+
     def _losses(self, made: Images, reference: Images) -> NDArray[np.float64]:
         """Return the metric's values, turned so that lower is better."""
-        metric = self.make_metric()
-        values: NDArray[np.float64] = metric(made, reference)
-        return -values if metric.higher_is_better else values
+        values: NDArray[np.float64] = self._metric(made, reference)
+        return -values if self._metric.higher_is_better else values
 
     def test_one_number_a_pair(self) -> None:
         self._check_values(self.make_metric()(*self._arguments(0.1)), 3)
@@ -217,7 +221,7 @@ class PairLaws(MetricLaws, kit=True):
     def test_identical_inputs_are_best(self) -> None:
         clean = self._clean()
         same, worse = self._losses(clean, clean), self._losses(*self._arguments(0.05))
-        if not self.make_metric().higher_is_better:
+        if not self._metric.higher_is_better:
             what = "identical inputs are not at 0: let the distance of one from itself be 0"
             assert_near(same, 0.0, what, atol=self.tolerance)
         assert (same < worse).all(), (

@@ -7,7 +7,8 @@ from otcache_diffusers.testing.families import (
     FamilyLaws,
     N,
     Outputs,
+    Runs,
     same_tensors,
 )
 
-__all__ = ["Calls", "Case", "Family", "FamilyLaws", "N", "Outputs", "same_tensors"]
+__all__ = ["Calls", "Case", "Family", "FamilyLaws", "N", "Outputs", "Runs", "same_tensors"]

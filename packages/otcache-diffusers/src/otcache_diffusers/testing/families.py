@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import diffusers
@@ -171,15 +171,77 @@ class Outputs:
     def __init__(self, case: Case) -> None:
         self.seen: list[tuple[Arguments, Any]] = []
         self._width = len(case.branches)
-        for module in case.modules:
-            module.register_forward_hook(self._see, with_kwargs=True)
-
-    def _see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        self.seen.append((Arguments(args, kwargs), output))
+        self._handles = [
+            module.register_forward_hook(self._see, with_kwargs=True) for module in case.modules
+        ]
 
     def at(self, step: int) -> list[tuple[Arguments, Any]]:
         """Return those of one step, in the order of its branches."""
         return self.seen[step * self._width : (step + 1) * self._width]
+
+    def remove(self) -> None:
+        """Stop looking."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _see(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.seen.append((Arguments(args, kwargs), output))
+
+
+class Runs:
+    """A family's pipeline and the runs that several laws look at, each made when it is first asked for.
+
+    Args:
+        family: builds the pipeline.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    @cached_property
+    def case(self) -> Case:
+        """The pipeline."""
+        return self._family.build()
+
+    @cached_property
+    def plain(self) -> torch.Tensor:
+        """The result without otcache; an inner layer runs once a call of the denoiser."""
+        calls = Calls(self.case.inner)
+        result = self.case()
+        calls.remove()
+        assert calls.made == self.case.steps * len(self.case.branches)
+        return result
+
+    @cached_property
+    def accelerated(self) -> Accelerated:
+        """The run that computes three steps."""
+        return Accelerated(self.case)
+
+
+class Accelerated:
+    """One run by a schedule of three computed steps, and what it leaves.
+
+    Args:
+        case: the pipeline.
+
+    Attributes:
+        result: as the pipeline returns it.
+        report: the executor's.
+        calls: how often inner layers ran.
+        outputs: what the denoisers' callers saw.
+        states: attributes and signatures before, during and after the context.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.calls, self.outputs = Calls(case.inner), Outputs(case)
+        before = _state(case)
+        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)) as run:
+            during = _state(case)
+            self.result = case()
+        self.states = before, during, _state(case)
+        self.report = run.report
+        self.calls.remove()
+        self.outputs.remove()
 
 
 def _noise(case: Case, step: int, arguments: Arguments, output: Any) -> torch.Tensor:
@@ -219,7 +281,7 @@ class FamilyLaws:
         class TestFamilies(FamilyLaws):
             title = "Video"
 
-            @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+            @pytest.fixture(scope="class", params=FAMILIES, ids=lambda family: family.name)
             def family(self, request):
                 return request.param
 
@@ -234,52 +296,52 @@ class FamilyLaws:
         record_testsuite_property("diffusers", diffusers.__version__)
         record_testsuite_property("title", self.title)
 
+    @pytest.fixture(scope="class")
+    def _runs(self, family: Family) -> Runs:
+        return Runs(family)
+
     @pytest.fixture
-    def case(self, family: Family, record_property: Any) -> Case:
-        """Build the family's pipeline and report its facts; skip if diffusers has none."""
+    def runs(self, family: Family, _runs: Runs, record_property: Any) -> Runs:
+        """Return the family's runs and report its facts; skip if diffusers has none."""
         record_property("family", family.name)
         record_property("pipeline", family.pipeline)
         if family.reason:
             pytest.skip(family.reason)
-        made = family.build()
+        made = _runs.case
         assert type(made.pipe).__name__ == family.pipeline
         record_property("denoiser", type(made.module).__name__)
         record_property("scheduler", type(made.pipe.scheduler).__name__)
         record_property("branches", ", ".join(made.branches))
-        return made
+        return _runs
 
-    def test_identity_everything_computed_is_bit_identical(self, case: Case) -> None:
-        plain = case()
-        assert torch.isfinite(plain).all()
+    def test_identity_everything_computed_is_bit_identical(self, runs: Runs) -> None:
+        case = runs.case
+        assert torch.isfinite(runs.plain).all()
         with TorchExecutor().attach(case.pipe, Schedule.full(case.steps)) as run:
-            assert torch.equal(case(), plain)
+            assert torch.equal(case(), runs.plain)
         assert run.report.computed == dict.fromkeys(case.branches, case.steps)
         assert run.report.skipped == {}
         assert run.report.warnings == list(case.notes)
 
-    def test_calls_are_exactly_the_planned_ones(self, case: Case) -> None:
-        calls = Calls(case.inner)
-        case()
-        assert calls.made == case.steps * len(case.branches)
-        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)) as run:
-            assert torch.isfinite(case()).all()
-        assert calls.made == (case.steps + 3) * len(case.branches)
+    def test_calls_are_exactly_the_planned_ones(self, runs: Runs) -> None:
+        case, run = runs.case, runs.accelerated
+        assert torch.isfinite(run.result).all()
+        assert run.calls.made == 3 * len(case.branches)
         assert run.report.computed == dict.fromkeys(case.branches, 3)
         assert run.report.skipped == dict.fromkeys(case.branches, case.steps - 3)
         assert run.report.warnings == list(case.notes)
         assert run.report.runs == 1
 
-    def test_restoration_after_a_run(self, case: Case) -> None:
-        plain = case()
-        before = _state(case)
-        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)):
-            assert _state(case)[1] == before[1]
-            assert not torch.equal(case(), plain)
-        assert _state(case) == before
-        assert torch.equal(case(), plain)
+    def test_restoration_after_a_run(self, runs: Runs) -> None:
+        plain = runs.plain
+        before, during, after = runs.accelerated.states
+        assert during[1] == before[1]
+        assert after == before
+        assert not torch.equal(runs.accelerated.result, plain)
+        assert torch.equal(runs.case(), plain)
 
-    def test_restoration_after_an_exception(self, case: Case) -> None:
-        plain = case()
+    def test_restoration_after_an_exception(self, runs: Runs) -> None:
+        case, plain = runs.case, runs.plain
         before = _state(case)
         calls = Calls(case.inner, breaks_at=len(case.branches) + 1)
         with (
@@ -293,10 +355,8 @@ class FamilyLaws:
         assert _state(case) == before
         assert torch.equal(case(), plain)
 
-    def test_isolation_a_skipped_output_is_its_own_branch_s(self, case: Case) -> None:
-        outputs = Outputs(case)
-        with TorchExecutor().attach(case.pipe, Schedule(case.steps, COMPUTED)):
-            case()
+    def test_isolation_a_skipped_output_is_its_own_branch_s(self, runs: Runs) -> None:
+        case, outputs = runs.case, runs.accelerated.outputs
         assert len(outputs.seen) == case.steps * len(case.branches)
         for skipped, computed in REUSED.items():
             for given, own in zip(outputs.at(skipped), outputs.at(computed), strict=True):
