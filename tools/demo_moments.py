@@ -1,11 +1,11 @@
-"""Measure real pictures for the Fréchet distance of the demo model, and write their moments.
+"""Measure real images for the Fréchet distance of the demo model, and write their moments.
 
     python tools/demo_moments.py --cache-dir DIR [--out FILE] [--check]
 
-The pictures are drawn as the model's training data were, from a seed that training never used: 512
+The images are drawn as the model's training data were, from a seed that training never used: 512
 scenes with the sprites of the npm tarball that `tools/train_demo_image.py` reads, too (fetched into
 `--cache-dir` once). What ships are the mean and the principal directions of their features, 18 kB
-from which no picture can be had back. `--check` writes nothing and compares with the shipped file.
+from which no image can be restored. `--check` writes nothing and compares with the shipped file.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from demo_image.autoencoder import picture_batches
-from demo_image.scenes import training_scenes
-from demo_image.sprites import load_sprites
+from demo.image_model import image_batches
+from demo.scenes import training_scenes
+from demo.sprites import load_sprites
 from numpy.typing import NDArray
 
 from otcache_diffusers.demo import folder
 from otcache_diffusers.metrics.frechet import FeatureMoments
 
-PICTURES = 512
+IMAGES = 512
 SEED = 77_000
 NAME = "real_moments.safetensors"
 
 
-def real_pictures(cache: Path) -> Iterator[NDArray[np.float64]]:
-    """Batches of pictures in [0, 1], channels last."""
-    scenes = islice(training_scenes(SEED), PICTURES)
-    for batch in picture_batches(scenes, load_sprites(cache), 64):
+def real_images(cache: Path) -> Iterator[NDArray[np.float64]]:
+    """Yield batches of images in [0, 1], channels last."""
+    scenes = islice(training_scenes(SEED), IMAGES)
+    for batch in image_batches(scenes, load_sprites(cache), 64):
         yield (batch.permute(0, 2, 3, 1).double().numpy() + 1.0) / 2.0
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=folder() / NAME)
     parser.add_argument("--check", action="store_true", help="compare with the file and stop")
     options = parser.parse_args()
-    moments = FeatureMoments.of(real_pictures(options.cache_dir))
+    moments = FeatureMoments.of(real_images(options.cache_dir))
     if options.check:
         kept = FeatureMoments.load(options.out)
         near = np.allclose(kept.variances, moments.variances, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Draw the sheet of the shipped clip model: every held-out and novel prompt, none picked.
+"""Draw the sheet of the shipped video model: every held-out and novel prompt, none picked.
 
 python tools/draw_demo_video.py docs/demo-video-sheet.png
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from demo_video.sheet import draw_sheet
+from demo.video_model import VideoModel
 
 from otcache_video import demo
 
 if __name__ == "__main__":
-    draw_sheet(demo.load(), Path(sys.argv[1]), ("heldout", "novel"))
+    VideoModel().draw_sheet(demo.load(), Path(sys.argv[1]), ("heldout", "novel"))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-UNIFORM = "otcache_core.solvers.plain:Uniform"
-BRUTE = "otcache_core.solvers.plain:BruteForce"
+UNIFORM = "otcache_core.solvers:Uniform"
+BRUTE = "otcache_core.solvers:BruteForce"
 #: Leaves a trace where a module is imported by another process than the one that reads it for a list.
 TRACE = """import os as _os, sys as _sys
 if "otcache_core.plugins.reading" not in _sys.modules and _os.environ.get("HOSTILE_TRACES"):

@@ -2,7 +2,7 @@
 
     python tools/train_legibility.py --cache-dir DIR [--out FILE] [--misread sheet.png]
 
-Scenes are composed and rendered as for the demo picture model (`demo_image`), half of them passed
+Scenes are composed and rendered as for the demo image model (`demo`), half of them passed
 through its autoencoder with noise on the latents, and distorted anew in every batch. About ten
 minutes on one core. Then the written weights are measured, as docs/legibility.md shows;
 `--measure-only` does no more than that.
@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from demo_image.sheet import make_sheet
-from demo_image.sprites import load_sprites
+from demo.sheet import enlarged, make_sheet
+from demo.sprites import load_sprites
 from diffusers import FluxPipeline
+from legibility.images import Pool, labelled_scenes, reconstructed, render_pool
 from legibility.measuring import pipeline_rows, render_rows
-from legibility.pictures import Pool, labelled_scenes, reconstructed, render_pool
 from legibility.training import Plan, save, train
 from PIL import Image
 
@@ -35,8 +35,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--cache-dir", type=Path, required=True, help="folder of the npm tarball")
     parser.add_argument("--out", type=Path, default=ROOT / OUT, help="file for the weights")
-    parser.add_argument("--misread", type=Path, help="picture of the runs that were misread")
-    parser.add_argument("--scenes", type=int, default=24_000, help="pictures to train on")
+    parser.add_argument("--misread", type=Path, help="image of the runs that were misread")
+    parser.add_argument("--scenes", type=int, default=24_000, help="images to train on")
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--measure-only", action="store_true", help="train nothing")
@@ -57,14 +57,14 @@ def main() -> None:
 def build_pool(
     arguments: argparse.Namespace, sprites: Mapping[str, Image.Image], pipeline: FluxPipeline
 ) -> Pool:
-    """Render the training pictures, and pass the first half through the autoencoder."""
+    """Render the training images, and pass the first half through the autoencoder."""
     pool = render_pool(labelled_scenes(arguments.seed + 1), arguments.scenes, sprites)
     half = len(pool.labels) // 2
     generator = torch.Generator().manual_seed(arguments.seed)
-    first = Pool(pool.pictures[:half], pool.labels[:half])
+    first = Pool(pool.images[:half], pool.labels[:half])
     first = reconstructed(pipeline.vae, first, generator)
-    pictures = torch.cat((first.pictures, pool.pictures[half:]))
-    return Pool(pictures, torch.cat((first.labels, pool.labels[half:])))
+    images = torch.cat((first.images, pool.images[half:]))
+    return Pool(images, torch.cat((first.labels, pool.labels[half:])))
 
 
 def measure(
@@ -75,12 +75,12 @@ def measure(
     prompts = [prompt for role in demo.prompts().values() for prompt in role]
     rows = render_rows(reader, sprites, pipeline.vae)
     more, misread = pipeline_rows(reader, pipeline, prompts)
-    print("| pictures | right | share |\n|---|--:|--:|")
+    print("| images | right | share |\n|---|--:|--:|")
     print("\n".join(map(str, rows + more)))
     for case in misread:
         print("misread:", case.caption)
     if arguments.misread and misread:
-        items = [(case.caption, case.picture) for case in misread]
+        items = [(case.caption, enlarged(case.image)) for case in misread]
         make_sheet([("Not read as asked, or not as the full run", items)]).save(arguments.misread)
 
 

@@ -1,4 +1,4 @@
-"""The glyph reader's training: its pictures, its distortions, and one step of it."""
+"""The glyph reader's training: its images, its distortions, and one step of it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from demo_image import scenes  # noqa: E402
-from legibility import measuring, pictures, training  # noqa: E402
-from legibility.augment import augment  # noqa: E402
+from demo import scenes  # noqa: E402
+from legibility import images, measuring, training  # noqa: E402
+from legibility.images import augment  # noqa: E402
 
 from otcache_diffusers.metrics.legible import CLASSES, GlyphReader, scores  # noqa: E402
 
@@ -25,12 +25,12 @@ DRAWN = ("shape",)
 """Scenes without a glyph that need no sprite."""
 
 
-def pool(seed: int, count: int) -> pictures.Pool:
-    return pictures.render_pool(pictures.labelled_scenes(seed, DRAWN), count, {})
+def pool(seed: int, count: int) -> images.Pool:
+    return images.render_pool(images.labelled_scenes(seed, DRAWN), count, {})
 
 
 class Echo:
-    """Stands for the autoencoder: its latents are the pictures."""
+    """An autoencoder whose latents are the images."""
 
     config = SimpleNamespace(scaling_factor=1.0)
 
@@ -45,30 +45,30 @@ def test_the_classes_are_the_scenes_glyphs_and_none() -> None:
     assert (*scenes.LETTERS, *scenes.DIGITS, "") == CLASSES
 
 
-def test_same_seed_gives_the_same_pictures_and_labels() -> None:
+def test_same_seed_gives_the_same_images_and_labels() -> None:
     first, second, other = pool(1, 12), pool(1, 12), pool(2, 12)
-    assert torch.equal(first.pictures, second.pictures)
+    assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)
-    assert not torch.equal(first.pictures, other.pictures)
+    assert not torch.equal(first.images, other.images)
 
 
-def test_a_picture_s_label_is_what_its_caption_asks_for() -> None:
-    for scene in islice(pictures.labelled_scenes(3), 300):
-        assert CLASSES[pictures.label(scene)] == measuring.asked(scene.caption)
+def test_an_image_s_label_is_what_its_caption_asks_for() -> None:
+    for scene in islice(images.labelled_scenes(3), 300):
+        assert CLASSES[images.label(scene)] == measuring.asked(scene.caption)
 
 
 def test_a_fifth_shows_no_glyph_and_some_of_it_nothing_at_all() -> None:
-    drawn = list(islice(pictures.labelled_scenes(4), 2000))
-    none = [scene for scene in drawn if pictures.label(scene) == pictures.NONE]
+    drawn = list(islice(images.labelled_scenes(4), 2000))
+    none = [scene for scene in drawn if images.label(scene) == images.NONE]
     assert 0.17 < len(none) / len(drawn) < 0.23
     assert any(not scene.things for scene in none)
-    assert {scene.tag for scene in none} == set(pictures.OTHERS)
+    assert {scene.tag for scene in none} == set(images.OTHERS)
 
 
-def test_moved_glyphs_stay_inside_the_picture() -> None:
+def test_moved_glyphs_stay_inside_the_image() -> None:
     plain = pool(5, 200)
-    edges = torch.cat([plain.pictures[:, :, side].flatten(1) for side in (0, -1)], dim=1)
-    corner = plain.pictures[:, :, 0, 0].repeat_interleave(64, dim=1)
+    edges = torch.cat([plain.images[:, :, side].flatten(1) for side in (0, -1)], dim=1)
+    corner = plain.images[:, :, 0, 0].repeat_interleave(64, dim=1)
     cut = (edges != torch.cat((corner, corner), dim=1)).any(dim=1)
     assert not cut.any()
 
@@ -76,21 +76,21 @@ def test_moved_glyphs_stay_inside_the_picture() -> None:
 def test_the_autoencoder_s_noise_is_bounded_and_drowned_glyphs_are_none() -> None:
     plain = pool(6, 400)
     generator = torch.Generator().manual_seed(0)
-    noisy = pictures.reconstructed(Echo(), plain, generator)
-    drowned = (noisy.labels == pictures.NONE) & (plain.labels != pictures.NONE)
+    noisy = images.reconstructed(Echo(), plain, generator)
+    drowned = (noisy.labels == images.NONE) & (plain.labels != images.NONE)
     assert 2 <= drowned.sum() <= 30
-    change = (noisy.pictures.float() - plain.pictures.float()).abs().mean(dim=(1, 2, 3))
-    assert change[drowned].min() > change[noisy.labels != pictures.NONE].max()
+    change = (noisy.images.float() - plain.images.float()).abs().mean(dim=(1, 2, 3))
+    assert change[drowned].min() > change[noisy.labels != images.NONE].max()
 
 
 def test_without_noise_a_reconstruction_by_identity_changes_nothing() -> None:
     plain = pool(7, 5)
-    again = pictures.reconstruct(Echo(), plain.pictures, torch.zeros(5), torch.Generator())
-    assert torch.equal(again, plain.pictures)
+    again = images.reconstruct(Echo(), plain.images, torch.zeros(5), torch.Generator())
+    assert torch.equal(again, plain.images)
 
 
 def test_distortions_are_deterministic_and_stay_in_range() -> None:
-    x = pool(8, 6).pictures.float() / 255
+    x = pool(8, 6).images.float() / 255
     first, second = (augment(x, torch.Generator().manual_seed(s)) for s in (0, 0))
     assert torch.equal(first, second)
     assert first.shape == x.shape
@@ -99,7 +99,7 @@ def test_distortions_are_deterministic_and_stay_in_range() -> None:
     assert (first - x).abs().mean() > 0.01
 
 
-def test_distortions_keep_a_picture_upright_and_unmirrored() -> None:
+def test_distortions_keep_a_image_upright_and_unmirrored() -> None:
     x = torch.zeros(50, 3, 64, 64)
     x[:, :, :24, :24] = 1.0
     grey = augment(x, torch.Generator().manual_seed(0)).mean(dim=1)
@@ -108,12 +108,12 @@ def test_distortions_keep_a_picture_upright_and_unmirrored() -> None:
     assert (apart.argmax(dim=0) == 0).all()
 
 
-def test_steps_lower_the_loss_on_their_own_pictures() -> None:
+def test_steps_lower_the_loss_on_their_own_images() -> None:
     torch.set_num_threads(1)
     weights = training.new_weights(0)
     optimizer = training.new_optimizer(weights)
     batch = pool(9, 16)
-    x = batch.pictures.float() / 255
+    x = batch.images.float() / 255
     losses = [training.train_step(weights, optimizer, x, batch.labels) for _ in range(2)]
     assert losses[1] < losses[0]
 
@@ -125,9 +125,9 @@ def test_training_is_deterministic_and_its_file_is_read(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
     path = tmp_path / "folder" / "glyphs.safetensors"
     training.save(first, path)
-    x = batch.pictures.permute(0, 2, 3, 1).numpy() / 255
+    x = batch.images.permute(0, 2, 3, 1).numpy() / 255
     halves = {name: tensor.half().float() for name, tensor in first.items()}
-    best = scores(batch.pictures.float() / 255, halves).argmax(dim=1)
+    best = scores(batch.images.float() / 255, halves).argmax(dim=1)
     assert GlyphReader(path).read(x) == tuple(CLASSES[k] for k in best.tolist())
 
 

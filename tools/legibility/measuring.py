@@ -1,4 +1,4 @@
-"""Accuracy of the glyph reader on renderings, on reconstructions, and on the pipeline's pictures."""
+"""Accuracy of the glyph reader on renderings, on reconstructions, and on the pipeline's images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from demo_image.scenes import Scene, any_scenes, is_novel, training_scenes
-from demo_image.sheet import sample
+from demo.image_model import sample
+from demo.scenes import Scene, any_scenes, is_novel, training_scenes
 from diffusers import AutoencoderKL, FluxPipeline
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from otcache_diffusers.metrics.legible import CLASSES, GlyphReader
 
-from .pictures import OTHERS, reconstruct, render_pool
+from .images import OTHERS, reconstruct, render_pool
 
 SEED = 30_000
 """Scenes of this seed and above are never trained on."""
@@ -25,28 +25,33 @@ DECODED, NOISE = 1000, 0.2
 PER_GLYPH = 4
 BUDGETS = (15, 8, 5, 3)
 BATCH = 16
+TITLES = {
+    "fresh": f"Full runs: every glyph, {PER_GLYPH} prompts each, read as asked",
+    "shipped": "Full runs: the shipped glyph prompts, read as asked",
+    "other": "Full runs: the shipped prompts without a glyph, read as none",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: of `count` pictures, `right` were read as they should be."""
+    """One line of the table: of `count` images, `right` were read as they should be."""
 
     what: str
     right: int
     count: int
 
     def __str__(self) -> str:
-        """The line as Markdown."""
+        """Return the line as Markdown."""
         share = 100 * self.right / self.count
         return f"| {self.what} | {self.right} of {self.count} | {share:.1f} % |"
 
 
 @dataclass(frozen=True)
 class Misread:
-    """A picture that is not read as its prompt asked, or not as the full run's was."""
+    """An image that is not read as its prompt asked, or not as the full run's was."""
 
     caption: str
-    picture: Image.Image
+    image: Image.Image
 
 
 def render_rows(
@@ -64,16 +69,16 @@ def render_rows(
     rows = []
     for what, scenes, count in groups:
         pool = render_pool(scenes, count, sprites)
-        rows.append(_row(f"Renderings: {what}", reader, pool.pictures, pool.labels))
+        rows.append(_row(f"Renderings: {what}", reader, pool.images, pool.labels))
         generator = torch.Generator().manual_seed(SEED)
-        some, amounts = pool.pictures[:DECODED], torch.full((len(pool.labels),), NOISE)
+        some, amounts = pool.images[:DECODED], torch.full((len(pool.labels),), NOISE)
         decoded = reconstruct(vae, some, amounts[:DECODED], generator)
         rows.append(_row(f"Reconstructions: {what}", reader, decoded, pool.labels[:DECODED]))
     return rows
 
 
-def _row(what: str, reader: GlyphReader, pictures: Tensor, labels: Tensor) -> Row:
-    read = reader.read(pictures.permute(0, 2, 3, 1).numpy().astype(np.float32) / 255)
+def _row(what: str, reader: GlyphReader, images: Tensor, labels: Tensor) -> Row:
+    read = reader.read(images.permute(0, 2, 3, 1).numpy().astype(np.float32) / 255)
     right = sum(c == CLASSES[k] for c, k in zip(read, labels.tolist(), strict=True))
     return Row(what, right, len(read))
 
@@ -87,15 +92,15 @@ def pipeline_rows(
     others = [text for text, tag in packaged if tag != "glyph"]
     rows, misread, full = [], [], {}
     for what, captions in (("fresh", fresh), ("shipped", shipped), ("other", others)):
-        pictures = _sampled(pipeline, captions, steps=30)
-        full[what] = reader.read(_array(pictures))
-        cases = _cases(reader, captions, pictures, [asked(text) for text in captions])
-        rows.append(Row(_TITLES[what], len(captions) - len(cases), len(captions)))
+        images = _sampled(pipeline, captions, steps=30)
+        full[what] = reader.read(_array(images))
+        cases = _cases(reader, captions, images, [asked(text) for text in captions])
+        rows.append(Row(TITLES[what], len(captions) - len(cases), len(captions)))
         misread += cases
     for steps in BUDGETS:
-        pictures = _sampled(pipeline, fresh, steps)
+        images = _sampled(pipeline, fresh, steps)
         captions = [f"{steps} steps: {text}" for text in fresh]
-        cases = _cases(reader, captions, pictures, full["fresh"])
+        cases = _cases(reader, captions, images, full["fresh"])
         what = f"Runs of {steps} steps (Euler): read as the full run"
         rows.append(Row(what, len(fresh) - len(cases), len(fresh)))
         misread += cases
@@ -105,18 +110,11 @@ def pipeline_rows(
 def _cases(
     reader: GlyphReader,
     captions: Sequence[str],
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     wanted: Sequence[str],
 ) -> list[Misread]:
-    read = zip(captions, pictures, reader.read(_array(pictures)), wanted, strict=True)
+    read = zip(captions, images, reader.read(_array(images)), wanted, strict=True)
     return [Misread(f"{text}: read {c or 'none'}", p) for text, p, c, w in read if c != w]
-
-
-_TITLES = {
-    "fresh": f"Full runs: every glyph, {PER_GLYPH} prompts each, read as asked",
-    "shipped": "Full runs: the shipped glyph prompts, read as asked",
-    "other": "Full runs: the shipped prompts without a glyph, read as none",
-}
 
 
 def glyph_captions() -> list[str]:
@@ -140,8 +138,8 @@ def asked(caption: str) -> str:
 def _sampled(pipeline: FluxPipeline, captions: Sequence[str], steps: int) -> list[Image.Image]:
     starts = range(0, len(captions), BATCH)
     parts = [sample(pipeline, captions[i : i + BATCH], steps, SEED + i) for i in starts]
-    return [picture for part in parts for picture in part]
+    return [image for part in parts for image in part]
 
 
-def _array(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-    return np.stack([np.asarray(p, dtype=np.float32) / 255 for p in pictures])
+def _array(images: Sequence[Image.Image]) -> NDArray[np.float32]:
+    return np.stack([np.asarray(p, dtype=np.float32) / 255 for p in images])

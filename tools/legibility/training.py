@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from demo_image.clock import cosine_with_warmup
+from demo.clock import cosine_with_warmup
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from otcache_diffusers.metrics.legible import CLASSES, LAYERS, scores
 
-from .augment import augment
-from .pictures import Pool
+from .images import Pool, augment
 
 CHANNELS, KERNELS = (3, 24, 48, 80, 96), (5, 3, 3, 3)
 RATE, WARMUP, BATCH = 2e-3, 100, 64
@@ -39,10 +38,13 @@ def new_weights(seed: int) -> dict[str, Tensor]:
         fan_in, out = CHANNELS[layer] * KERNELS[layer] ** 2, CHANNELS[layer + 1]
         shape = (out, CHANNELS[layer], KERNELS[layer], KERNELS[layer])
         weights[f"conv{layer}.weight"] = _normal(shape, math.sqrt(2 / fan_in), generator)
-        weights[f"norm{layer}.weight"], weights[f"norm{layer}.bias"] = torch.ones(out), _zeros(out)
+        weights[f"norm{layer}.weight"], weights[f"norm{layer}.bias"] = (
+            torch.ones(out),
+            torch.zeros(out),
+        )
     size = CHANNELS[-1] * (64 >> LAYERS) ** 2
     weights["head.weight"] = _normal((len(CLASSES), size), 1 / math.sqrt(size), generator)
-    weights["head.bias"] = _zeros(len(CLASSES))
+    weights["head.bias"] = torch.zeros(len(CLASSES))
     return weights
 
 
@@ -50,12 +52,8 @@ def _normal(shape: tuple[int, ...], spread: float, generator: torch.Generator) -
     return spread * torch.randn(shape, generator=generator)
 
 
-def _zeros(count: int) -> Tensor:
-    return torch.zeros(count)
-
-
 def train(pool: Pool, plan: Plan) -> dict[str, Tensor]:
-    """Minimise the cross entropy on distorted pictures of the pool."""
+    """Minimise the cross entropy on distorted images of the pool."""
     weights = new_weights(plan.seed)
     optimizer = new_optimizer(weights)
     generator = torch.Generator().manual_seed(plan.seed + 1)
@@ -64,8 +62,8 @@ def train(pool: Pool, plan: Plan) -> dict[str, Tensor]:
             for group in optimizer.param_groups:
                 group["lr"] = RATE * cosine_with_warmup(step / plan.steps, step, WARMUP)
             rows = torch.randint(len(pool.labels), (BATCH,), generator=generator)
-            pictures = augment(pool.pictures[rows].float() / 255, generator)
-            loss = train_step(weights, optimizer, pictures, pool.labels[rows])
+            images = augment(pool.images[rows].float() / 255, generator)
+            loss = train_step(weights, optimizer, images, pool.labels[rows])
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     return {name: tensor.detach() for name, tensor in weights.items()}
 
@@ -77,10 +75,10 @@ def new_optimizer(weights: dict[str, Tensor]) -> torch.optim.Optimizer:
 
 
 def train_step(
-    weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, pictures: Tensor, labels: Tensor
+    weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> float:
-    """Make one step on pictures in [0, 1]; return the loss before it."""
-    loss = cross_entropy(scores(pictures, weights), labels, label_smoothing=SMOOTHING)
+    """Make one step on images in [0, 1]; return the loss before it."""
+    loss = cross_entropy(scores(images, weights), labels, label_smoothing=SMOOTHING)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -37,9 +37,9 @@ def test_folder_is_small() -> None:
 
 @pytest.mark.remedy("holds no trained model: make one with tools/train_demo_video.py --out {}")
 def test_a_copy_without_the_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Path(__file__).parents[3] / "tools/train_demo_video.py"
-    if script.exists():
-        assert '"--out"' in script.read_text(encoding="utf-8")
+    tools = Path(__file__).parents[3] / "tools"
+    if (tools / "train_demo_video.py").exists():
+        assert '"--out"' in (tools / "demo/script.py").read_text(encoding="utf-8")
     made = demo.folder()  # what the script wrote
     monkeypatch.setattr(demo, "folder", lambda: tmp_path / "model")
     with pytest.raises(OtcacheError, match="holds no trained model") as caught:

@@ -1,8 +1,8 @@
-"""Captioned clips: objects that move or change size on a plain background, 9 frames of 48x48 pixels.
+"""Captioned videos: objects that move or change size on a plain background, 9 frames of 48x48 pixels.
 
-A clip is drawn from a seeded generator, says its own caption, and renders itself. Three kinds
+A video is drawn from a seeded generator, says its own caption, and renders itself. Three kinds
 (`TAGS`) exist: one shape, a pair of objects, one emoji. Some compositions of seen words are kept
-from training (`is_novel`), so that the model can be asked for what it never saw.
+from training (`is_novel`), to test the model on what it never saw.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from demo_image.scenes import COLOURS as PALETTE
-from demo_image.scenes import SUPERSAMPLING, Thing, draw_thing, paste_sprite, with_article
 from numpy.typing import NDArray
 from PIL import Image
+
+from .scenes import Thing, background_of, draw, pairs, stream, with_article
 
 SIDE = 48
 FRAMES = 9
 TRAVEL = 18.0
-"""Way of a moving object from the first frame to the last, in pixels."""
+"""Path length of a moving object from the first frame to the last, in pixels."""
 TAGS = ("shape", "pair", "emoji")
 TAG_WEIGHTS = (0.36, 0.30, 0.34)
 
@@ -36,48 +36,33 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
 }
 GROWTHS = {"growing": (6.0, 15.0), "shrinking": (15.0, 6.0)}
 """Radius in the first and in the last frame."""
+PROMPTS = {
+    "calibration": {"shape": 6, "pair": 5, "emoji": 5},
+    "heldout": {"shape": 11, "pair": 10, "emoji": 11},
+    "novel": {"shape": 6, "pair": 6, "emoji": 6},
+}
+"""Number of shipped prompts, by list and tag."""
 MOTIONS = (*DIRECTIONS, *GROWTHS)
 RELATIONS: dict[str, tuple[float, float]] = {"left of": (-1.0, 0.0), "above": (0.0, -1.0)}
 
 NOVEL_COLOURS = frozenset(
-    {
-        ("star", "purple"),
-        ("heart", "green"),
-        ("circle", "yellow"),
-        ("square", "white"),
-        ("triangle", "red"),
-        ("ring", "blue"),
-    }
+    pairs("star purple, heart green, circle yellow, square white, triangle red, ring blue")
 )
 NOVEL_MOTIONS = frozenset(
-    {
-        ("circle", "up"),
-        ("heart", "left"),
-        ("star", "shrinking"),
-        ("cat", "down"),
-        ("car", "up"),
-        ("sun", "left"),
-        ("apple", "growing"),
-        ("frog", "right"),
-        ("tree", "shrinking"),
-    }
+    pairs(
+        "circle up, heart left, star shrinking, cat down, car up, sun left, apple growing, frog "
+        "right, tree shrinking"
+    )
 )
 NOVEL_PAIRS = frozenset(
     frozenset(pair)
-    for pair in (
-        ("star", "circle"),
-        ("heart", "square"),
-        ("ring", "triangle"),
-        ("cat", "tree"),
-        ("sun", "car"),
-        ("fish", "apple"),
-    )
+    for pair in pairs("star circle, heart square, ring triangle, cat tree, sun car, fish apple")
 )
 
 
 @dataclass(frozen=True)
 class Actor:
-    """One object of a clip: name, colour (None for an emoji), motion, and its two end states.
+    """One object of a video: name, colour (None for an emoji), motion, and its two end states.
 
     `start` and `stop` are (x, y, radius) in the first and the last frame, in pixels.
     """
@@ -89,19 +74,23 @@ class Actor:
     stop: tuple[float, float, float]
 
     def at(self, part: float) -> Thing:
-        """Return the object as it stands at `part` of the clip, 0 first frame and 1 last."""
+        """Return the object at `part` of the video, 0 first frame and 1 last."""
         x, y, radius = (a + part * (b - a) for a, b in zip(self.start, self.stop, strict=True))
         return Thing(self.name, self.colour, (x, y), radius)
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A caption with its tag, and the actors on a plain background."""
+class Video:
+    """A caption with its tag, and the things on a plain background."""
 
     caption: str
     tag: str
     background: str
-    actors: tuple[Actor, ...]
+    things: tuple[Actor, ...]
+
+    def subject(self, novel: bool) -> frozenset[tuple[str, ...]]:
+        """Return what no two prompts of a list share: objects, with their motions if not novel."""
+        return frozenset((t.name,) if novel else (t.name, t.motion) for t in self.things)
 
 
 def _phrase(name: str, colour: str | None, size: str | None = None) -> str:
@@ -138,11 +127,7 @@ def _resizing(rng: random.Random, name: str, colour: str | None, motion: str) ->
     return Actor(name, colour, motion, (x, y, first), (x, y, last))
 
 
-def _background(rng: random.Random, *taken: str | None) -> str:
-    return rng.choice([colour for colour in COLOURS if colour not in taken])
-
-
-def _single(rng: random.Random, name: str, colour: str | None) -> Clip:
+def _single(rng: random.Random, name: str, colour: str | None) -> Video:
     motion = rng.choice(MOTIONS)
     size = None if motion in GROWTHS else rng.choice(list(SIZES))
     actor = (
@@ -150,24 +135,24 @@ def _single(rng: random.Random, name: str, colour: str | None) -> Clip:
         if size
         else _resizing(rng, name, colour, motion)
     )
-    background = _background(rng, colour)
+    background = background_of(rng, COLOURS, colour)
     caption = (
         f"{_phrase(name, colour, size)} {_verb(motion)} on {with_article(background)} background"
     )
-    return Clip(caption, "shape" if colour else "emoji", background, (actor,))
+    return Video(caption, "shape" if colour else "emoji", background, (actor,))
 
 
-def shape_clip(rng: random.Random) -> Clip:
+def shape_video(rng: random.Random) -> Video:
     """Draw one coloured shape: "a large red circle moving left on a yellow background"."""
     return _single(rng, rng.choice(SHAPES), rng.choice(COLOURS))
 
 
-def emoji_clip(rng: random.Random) -> Clip:
+def emoji_video(rng: random.Random) -> Video:
     """Draw one emoji: "a cat growing on a white background"."""
     return _single(rng, rng.choice(EMOJI), None)
 
 
-def pair_clip(rng: random.Random) -> Clip:
+def pair_video(rng: random.Random) -> Video:
     """Draw two objects that pass: "a red star moving left above a blue ring moving right on ..."."""
     of_emoji = rng.random() < 0.35
     names = rng.sample(EMOJI if of_emoji else SHAPES, 2)
@@ -181,39 +166,36 @@ def pair_clip(rng: random.Random) -> Clip:
         )
         for name, colour, sign in zip(names, colours, (1, -1), strict=True)
     )
-    background = _background(rng, *colours)
+    background = background_of(rng, COLOURS, *colours)
     caption = (
         f"{_phrase(first.name, first.colour)} {_verb(first.motion)} {relation}"
         f" {_phrase(second.name, second.colour)} {_verb(second.motion)}"
         f" on {with_article(background)} background"
     )
-    return Clip(caption, "pair", background, (first, second))
+    return Video(caption, "pair", background, (first, second))
 
 
-_MAKERS = {"shape": shape_clip, "pair": pair_clip, "emoji": emoji_clip}
+_MAKERS = {"shape": shape_video, "pair": pair_video, "emoji": emoji_video}
 
 
-def is_novel(clip: Clip) -> bool:
-    """Say whether a clip holds a composition that is kept from training."""
-    if frozenset(actor.name for actor in clip.actors) in NOVEL_PAIRS:
+def is_novel(video: Video) -> bool:
+    """Say whether a video holds a composition that is kept from training."""
+    if frozenset(thing.name for thing in video.things) in NOVEL_PAIRS:
         return True
     return any(
-        (actor.name, actor.colour) in NOVEL_COLOURS or (actor.name, actor.motion) in NOVEL_MOTIONS
-        for actor in clip.actors
+        (thing.name, thing.colour) in NOVEL_COLOURS or (thing.name, thing.motion) in NOVEL_MOTIONS
+        for thing in video.things
     )
 
 
-def any_clips(seed: int, tags: tuple[str, ...] = TAGS) -> Iterator[Clip]:
-    """Yield clips of the given tags for ever, novel ones among them."""
-    rng = random.Random(seed)
-    weights = [TAG_WEIGHTS[TAGS.index(tag)] for tag in tags]
-    while True:
-        yield _MAKERS[rng.choices(tags, weights)[0]](rng)
+def any_scenes(seed: int, tags: tuple[str, ...] = TAGS) -> Iterator[Video]:
+    """Yield videos of the given tags without end, novel ones among them."""
+    return stream(_MAKERS, dict(zip(TAGS, TAG_WEIGHTS, strict=True)), seed, tags)
 
 
-def training_clips(seed: int, tags: tuple[str, ...] = TAGS) -> Iterator[Clip]:
-    """Yield clips for ever, without the compositions that are kept from training."""
-    return (clip for clip in any_clips(seed, tags) if not is_novel(clip))
+def training_scenes(seed: int, tags: tuple[str, ...] = TAGS) -> Iterator[Video]:
+    """Yield videos without end, except the compositions that are kept from training."""
+    return (video for video in any_scenes(seed, tags) if not is_novel(video))
 
 
 def vocabulary() -> list[str]:
@@ -222,19 +204,9 @@ def vocabulary() -> list[str]:
     return [*words, *MOTIONS, *SIZES, *COLOURS, *SHAPES, *EMOJI]
 
 
-def render(clip: Clip, sprites: Mapping[str, Image.Image]) -> NDArray[np.uint8]:
-    """Render a clip as RGB frames of shape (9, 48, 48, 3), box-filtered from four times that."""
-    frames = [_frame(clip, index / (FRAMES - 1), sprites) for index in range(FRAMES)]
+def render(video: Video, sprites: Mapping[str, Image.Image]) -> NDArray[np.uint8]:
+    """Render a video as RGB frames of shape (9, 48, 48, 3)."""
+    parts = [index / (FRAMES - 1) for index in range(FRAMES)]
+    moments = [[thing.at(part) for thing in video.things] for part in parts]
+    frames = [draw(SIDE, video.background, things, sprites) for things in moments]
     return np.stack([np.asarray(frame) for frame in frames])
-
-
-def _frame(clip: Clip, part: float, sprites: Mapping[str, Image.Image]) -> Image.Image:
-    side = SIDE * SUPERSAMPLING
-    canvas = Image.new("RGB", (side, side), PALETTE[clip.background])
-    for actor in clip.actors:
-        thing = actor.at(part)
-        if thing.colour is None:
-            paste_sprite(canvas, thing, sprites)
-        else:
-            draw_thing(canvas, thing, is_glyph=False)
-    return canvas.reduce(SUPERSAMPLING)

@@ -1,4 +1,4 @@
-"""A learning-rate schedule that ends when the time is up, whatever a step costs."""
+"""A learning-rate schedule that ends when the time is up, for any duration of a step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clock:
 
     @property
     def spent_s(self) -> float:
-        """Seconds spent so far, earlier runs among them."""
+        """Seconds spent so far, including earlier runs."""
         return self.spent_before + time.monotonic() - self.started
 
     @property

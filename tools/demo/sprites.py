@@ -15,39 +15,23 @@ VERSION = "16.0.0"
 CELL = 64
 """Side of a sprite in pixels; a cell of the sheet has a border of one pixel more on each side."""
 
-SHORT_NAMES: dict[str, str] = {
-    "cat": "cat",
-    "dog": "dog",
-    "frog": "frog",
-    "pig": "pig",
+_WORDS = (
+    "cat dog frog pig panda penguin fish butterfly sun moon cloud apple banana strawberry "
+    "watermelon pizza burger tree cactus mushroom tulip house car rocket balloon umbrella "
+    "bell crown ghost snowman"
+)
+NAMES = _WORDS.split()
+"""The caption's words, one for each sprite."""
+OTHER_NAMES = {
     "panda": "panda_face",
-    "penguin": "penguin",
     "fish": "tropical_fish",
-    "butterfly": "butterfly",
     "sun": "sunny",
     "moon": "crescent_moon",
-    "cloud": "cloud",
-    "apple": "apple",
-    "banana": "banana",
-    "strawberry": "strawberry",
-    "watermelon": "watermelon",
-    "pizza": "pizza",
     "burger": "hamburger",
     "tree": "evergreen_tree",
-    "cactus": "cactus",
-    "mushroom": "mushroom",
-    "tulip": "tulip",
-    "house": "house",
-    "car": "car",
-    "rocket": "rocket",
-    "balloon": "balloon",
-    "umbrella": "umbrella",
-    "bell": "bell",
-    "crown": "crown",
-    "ghost": "ghost",
     "snowman": "snowman_without_snow",
 }
-"""The caption's word for each sprite, and the sprite's short name in emoji.json."""
+"""The sprites' short names in emoji.json that differ from them."""
 
 
 def package_tarball(cache_dir: Path) -> Path:
@@ -60,16 +44,16 @@ def package_tarball(cache_dir: Path) -> Path:
 
 
 def load_sprites(cache_dir: Path) -> dict[str, Image.Image]:
-    """Cut the sprites of `SHORT_NAMES` out of the package's 64-pixel sheet, as RGBA pictures.
+    """Cut the sprites of `NAMES` out of the package's 64-pixel sheet, as RGBA images.
 
-    The "clean" sheet is read: it holds no other vendor's picture in place of a missing one.
+    The "clean" sheet is read: it holds no other vendor's image in place of a missing one.
     """
     with tarfile.open(package_tarball(cache_dir)) as archive:
         records = json.loads(_member(archive, "package/emoji.json"))
         sheet = Image.open(io.BytesIO(_member(archive, "package/img/twitter/sheets-clean/64.png")))
         sheet = sheet.convert("RGBA")
     by_name = {record["short_name"]: record for record in records}
-    return {word: _cut(sheet, by_name[short]) for word, short in SHORT_NAMES.items()}
+    return {word: _cut(sheet, by_name[OTHER_NAMES.get(word, word)]) for word in NAMES}
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

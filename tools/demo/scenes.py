@@ -1,23 +1,24 @@
-"""Captioned scenes: flat pictures of 64x64 pixels whose caption says all that is in them.
+"""Captioned scenes: flat images of 64x64 pixels whose caption says all that is in them.
 
 A scene is drawn from a seeded generator, says its own caption, and renders itself. Four kinds
 (`TAGS`) exist: one shape, a pair of objects, one glyph, one emoji. Some compositions of seen words
-are kept from training (`is_novel`), so that the model can be asked for what it never saw.
+are kept from training (`is_novel`), to test the model on what it never saw.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from .sprites import SHORT_NAMES
+from .sprites import NAMES
 
 SIDE = 64
 SUPERSAMPLING = 4
@@ -46,54 +47,37 @@ RELATIONS: dict[str, tuple[float, float]] = {
 }
 DIGITS = tuple("0123456789")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-EMOJI = tuple(SHORT_NAMES)
+EMOJI = tuple(NAMES)
+PROMPTS = {
+    role: dict.fromkeys(TAGS, count)
+    for role, count in {"calibration": 4, "heldout": 8, "novel": 6}.items()
+}
+"""Number of shipped prompts, by list and tag."""
+
+
+def pairs(text: str) -> Iterator[tuple[str, ...]]:
+    """Split `a b, c d` into pairs of words."""
+    return (tuple(pair.split()) for pair in text.split(", "))
+
 
 NOVEL_SHAPE_COLOURS = frozenset(
-    {
-        ("star", "purple"),
-        ("heart", "green"),
-        ("circle", "pink"),
-        ("square", "orange"),
-        ("triangle", "gray"),
-        ("diamond", "red"),
-        ("ring", "yellow"),
-        ("cross", "blue"),
-    }
+    pairs(
+        "star purple, heart green, circle pink, square orange, triangle gray, diamond red, ring "
+        "yellow, cross blue"
+    )
 )
 NOVEL_GLYPH_COLOURS = frozenset(
-    {
-        ("K", "purple"),
-        ("A", "blue"),
-        ("R", "orange"),
-        ("T", "pink"),
-        ("H", "green"),
-        ("7", "red"),
-        ("3", "white"),
-        ("5", "yellow"),
-    }
+    pairs("K purple, A blue, R orange, T pink, H green, 7 red, 3 white, 5 yellow")
 )
 NOVEL_EMOJI_BACKGROUNDS = frozenset(
-    {
-        ("cat", "pink"),
-        ("rocket", "black"),
-        ("apple", "blue"),
-        ("tree", "orange"),
-        ("sun", "purple"),
-        ("fish", "yellow"),
-        ("house", "gray"),
-        ("penguin", "green"),
-    }
+    pairs(
+        "cat pink, rocket black, apple blue, tree orange, sun purple, fish yellow, house gray, "
+        "penguin green"
+    )
 )
 NOVEL_PAIRS = frozenset(
     frozenset(pair)
-    for pair in (
-        ("star", "circle"),
-        ("heart", "square"),
-        ("ring", "triangle"),
-        ("cat", "tree"),
-        ("sun", "house"),
-        ("moon", "car"),
-    )
+    for pair in pairs("star circle, heart square, ring triangle, cat tree, sun house, moon car")
 )
 
 
@@ -121,13 +105,18 @@ class Scene:
     background: str
     things: tuple[Thing, ...]
 
+    def subject(self, novel: bool) -> frozenset[str]:
+        """Return what no two prompts of a list share: the objects' names."""
+        return frozenset(thing.name for thing in self.things)
+
 
 def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def _background(rng: random.Random, *taken: str | None) -> str:
-    return rng.choice([colour for colour in COLOURS if colour not in taken])
+def background_of(rng: random.Random, colours: Iterable[str], *taken: str | None) -> str:
+    """Draw a background in none of the objects' colours."""
+    return rng.choice([colour for colour in colours if colour not in taken])
 
 
 def _centre(rng: random.Random, spread: float) -> tuple[float, float]:
@@ -138,7 +127,7 @@ def _centre(rng: random.Random, spread: float) -> tuple[float, float]:
 def _single(rng: random.Random, name: str, colour: str | None) -> Scene:
     size = rng.choice(list(SIZES))
     thing = Thing(name, colour, _centre(rng, 2.0), SIZES[size])
-    background = _background(rng, colour)
+    background = background_of(rng, COLOURS, colour)
     caption = f"a {size} {thing.phrase} on {with_article(background)} background"
     return Scene(caption, "shape" if colour else "emoji", background, (thing,))
 
@@ -157,7 +146,7 @@ def glyph_scene(rng: random.Random) -> Scene:
     """Draw one capital letter or digit: "the letter K in red on a black background"."""
     glyph = rng.choice(LETTERS + DIGITS)
     colour = rng.choice(list(COLOURS))
-    background = _background(rng, colour)
+    background = background_of(rng, COLOURS, colour)
     kind = "digit" if glyph in DIGITS else "letter"
     caption = f"the {kind} {glyph} in {colour} on {with_article(background)} background"
     return Scene(caption, "glyph", background, (Thing(glyph, colour, _centre(rng, 3.0), 21.0),))
@@ -173,7 +162,7 @@ def pair_scene(rng: random.Random) -> Scene:
         Thing(name, colour, _pair_centre(rng, relation, sign), 13.0)
         for name, colour, sign in zip(names, colours, (1, -1), strict=True)
     )
-    background = _background(rng, *colours)
+    background = background_of(rng, COLOURS, *colours)
     caption = (
         f"{with_article(first.phrase)} {relation} {with_article(second.phrase)}"
         f" on {with_article(background)} background"
@@ -210,15 +199,24 @@ def is_novel(scene: Scene) -> bool:
 
 
 def any_scenes(seed: int, tags: tuple[str, ...] = TAGS) -> Iterator[Scene]:
-    """Yield scenes of the given tags for ever, novel ones among them."""
+    """Yield scenes of the given tags without end, novel ones among them."""
+    return stream(_MAKERS, dict(zip(TAGS, TAG_WEIGHTS, strict=True)), seed, tags)
+
+
+def stream(
+    makers: Mapping[str, Callable[[random.Random], Any]],
+    weights: Mapping[str, float],
+    seed: int,
+    tags: tuple[str, ...],
+) -> Iterator[Any]:
+    """Yield what the makers of some tags draw, without end."""
     rng = random.Random(seed)
-    weights = [TAG_WEIGHTS[TAGS.index(tag)] for tag in tags]
     while True:
-        yield _MAKERS[rng.choices(tags, weights)[0]](rng)
+        yield makers[rng.choices(tags, [weights[tag] for tag in tags])[0]](rng)
 
 
 def training_scenes(seed: int, tags: tuple[str, ...] = TAGS) -> Iterator[Scene]:
-    """Yield scenes for ever, without the compositions that are kept from training."""
+    """Yield scenes without end, except the compositions that are kept from training."""
     return (scene for scene in any_scenes(seed, tags) if not is_novel(scene))
 
 
@@ -230,31 +228,41 @@ def vocabulary() -> list[str]:
 
 
 def render(scene: Scene, sprites: Mapping[str, Image.Image]) -> Image.Image:
-    """Render a scene as an RGB picture of 64x64 pixels, box-filtered from four times that."""
-    side = SIDE * SUPERSAMPLING
-    canvas = Image.new("RGB", (side, side), COLOURS[scene.background])
-    for thing in scene.things:
+    """Render a scene as an RGB image of 64x64 pixels."""
+    return draw(SIDE, scene.background, scene.things, sprites, scene.tag == "glyph")
+
+
+def draw(
+    side: int,
+    background: str,
+    things: Iterable[Thing],
+    sprites: Mapping[str, Image.Image],
+    glyph: bool = False,
+) -> Image.Image:
+    """Draw things on a plain background, box-filtered from four times the size."""
+    canvas = Image.new("RGB", (side * SUPERSAMPLING,) * 2, COLOURS[background])
+    for thing in things:
         if thing.colour is None:
-            paste_sprite(canvas, thing, sprites)
+            _paste_sprite(canvas, thing, sprites)
         else:
-            draw_thing(canvas, thing, scene.tag == "glyph")
+            _draw_thing(canvas, thing, glyph)
     return canvas.reduce(SUPERSAMPLING)
 
 
-def paste_sprite(canvas: Image.Image, thing: Thing, sprites: Mapping[str, Image.Image]) -> None:
+def _paste_sprite(canvas: Image.Image, thing: Thing, sprites: Mapping[str, Image.Image]) -> None:
     side = round(2 * (thing.radius + 1.0) * SUPERSAMPLING)
     sprite = sprites[thing.name].resize((side, side), Image.Resampling.BICUBIC)
     corner = tuple(round(value * SUPERSAMPLING - side / 2) for value in thing.centre)
     canvas.paste(sprite, (corner[0], corner[1]), sprite)
 
 
-def draw_thing(canvas: Image.Image, thing: Thing, is_glyph: bool) -> None:
+def _draw_thing(canvas: Image.Image, thing: Thing, is_glyph: bool) -> None:
     draw = ImageDraw.Draw(canvas)
     x, y = (value * SUPERSAMPLING for value in thing.centre)
     radius = thing.radius * SUPERSAMPLING
     fill = COLOURS[thing.colour or "black"]
     if is_glyph:
-        draw.text((x, y), thing.name, fill=fill, font=_font(round(2.3 * radius)), anchor="mm")
+        draw.text((x, y), thing.name, fill=fill, font=font(round(2.3 * radius)), anchor="mm")
     elif thing.name == "circle":
         draw.circle((x, y), 0.95 * radius, fill=fill)
     elif thing.name == "ring":
@@ -268,8 +276,9 @@ def draw_thing(canvas: Image.Image, thing: Thing, is_glyph: bool) -> None:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
+def font(size: int, name: str = "DejaVuSans-Bold") -> ImageFont.FreeTypeFont:
+    """Load a font that comes with matplotlib."""
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
     return ImageFont.truetype(str(path), size)
 
 

@@ -1,1 +1,0 @@
-"""Modules that render, train and sample the demo picture model of otcache-diffusers."""

@@ -1,1 +1,0 @@
-"""Parts of tools/train_demo_video.py: the demo clip model of otcache-video."""
