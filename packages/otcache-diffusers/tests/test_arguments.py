@@ -1,4 +1,4 @@
-"""Which argument of a denoiser is the sampler's state, in whichever order they come."""
+"""Which argument of a denoiser is the sampler's state, in any order."""
 
 from __future__ import annotations
 

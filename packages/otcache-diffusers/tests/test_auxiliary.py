@@ -1,4 +1,4 @@
-"""A ControlNet or an IP-Adapter is left out of steps without denoiser calls, and of no other."""
+"""A ControlNet or an IP-Adapter is omitted in steps without denoiser calls, and in no other."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Numpy:
 
 
 class Static:
-    """One tensor of torch's that somebody else writes into."""
+    """One tensor of torch's that other code writes into."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.buffer = torch.empty(SHAPE, dtype=dtype)
@@ -223,8 +223,12 @@ def test_a_loop_may_write_into_outputs_through_numpy(name: str) -> None:
 
 def test_memory_of_others_is_recognised() -> None:
     array = np.zeros(4, np.float32)
-    for lent in (torch.from_numpy(array), torch.from_dlpack(array), torch.from_numpy(array)[1:]):
-        assert is_external(lent)
+    for external in (
+        torch.from_numpy(array),
+        torch.from_dlpack(array),
+        torch.from_numpy(array)[1:],
+    ):
+        assert is_external(external)
     for own in (torch.zeros(4), torch.zeros(4)[1:].view(3, 1), torch.zeros(0), torch.empty(2).T):
         assert not is_external(own)
     assert not is_external(torch.empty(3, device="meta"))

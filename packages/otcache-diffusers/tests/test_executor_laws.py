@@ -166,7 +166,7 @@ def test_linear_forecasts_combine_the_branch_s_own_outputs(case: tiny.Case) -> N
 
 
 class _NoSync(TorchDispatchMode):
-    """Lists what a denoiser call does, and fails where it asks the device."""
+    """Lists what a denoiser call does, and fails if it synchronizes."""
 
     SYNCS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
     WORK = ("mm", "convolution", "attention", "layer_norm", "group_norm")
@@ -355,7 +355,7 @@ def test_hooks_of_others_stay() -> None:
         hooks.register_hook(late, "late")
         case(N)
     assert torch.equal(case(N), plain)
-    assert (early.calls, late.calls) == (N + 3 + N, 3 + N)  # nobody's hook runs on a skipped step
+    assert (early.calls, late.calls) == (N + 3 + N, 3 + N)  # no hook runs on a skipped step
     for name in ("late", "early"):
         hooks.remove_hook(name)
     assert vars(case.denoiser)["forward"] == type(case.denoiser).forward.__get__(case.denoiser)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 
 
 class Log(StepHook):
-    """Writes down what it is told, and skips these steps by reuse."""
+    """Writes down its calls, and skips these steps by reuse."""
 
     def __init__(self, skip: tuple[int, ...] = ()) -> None:
         self.skip, self.events = skip, []  # type: ignore[var-annotated]

@@ -373,9 +373,9 @@ def test_calibration_is_told_once_that_velocities_are_kept() -> None:
     request = SampleRequest(("a", "b"), (0, 1), N)
     built = PipelineEvaluator(pipe, request, list(TorchProbe().record(pipe, request)))
     asked = [Schedule(N, (0, 2, 5)), Schedule.full(N)]
-    with pytest.warns(OtcacheNotice) as told:
+    with pytest.warns(OtcacheNotice) as given:
         first, errors = (built.evaluate(asked, fit=True).errors for _ in range(2))
     assert np.array_equal(first, errors)
-    assert [str(notice.message).count("no denoiser input") for notice in told] == [1]
+    assert [str(notice.message).count("no denoiser input") for notice in given] == [1]
     assert np.isfinite(errors).all()
     assert (errors[1] == 0).all()

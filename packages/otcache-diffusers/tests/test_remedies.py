@@ -152,8 +152,8 @@ def test_calls_and_steps_of_a_loop_are_said() -> None:
         pytest.raises(ExecutionError, match=r"lambda n: 2 \* n - 1 for Heun's method"),
     ):
         loop(4)
-    for told in (7, lambda n: 2 * n - 1):
-        loop = Loop(heun, net, num_steps=told)
+    for given in (7, lambda n: 2 * n - 1):
+        loop = Loop(heun, net, num_steps=given)
         with TorchExecutor().attach(loop, Schedule(7, (0, 3))) as run:
             loop(4)
         assert (run.report.runs, run.report.warnings) == (1, [])

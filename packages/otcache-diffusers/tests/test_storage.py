@@ -320,8 +320,8 @@ def test_noise_regained_as_velocity_may_be_kept_in_half_the_bits() -> None:
     assert (half - full).abs().max() < 2.0**-5 * full.abs().max()
 
 
-@pytest.mark.parametrize(("name", "told"), [("bf16", False), ("fp16", True)])
-def test_outputs_beyond_the_range_are_told(name: str, told: bool) -> None:
+@pytest.mark.parametrize(("name", "reported"), [("bf16", False), ("fp16", True)])
+def test_outputs_beyond_the_range_are_reported(name: str, reported: bool) -> None:
     net = torch.nn.Tanh()
 
     def sample(num_steps: int) -> torch.Tensor:
@@ -335,8 +335,8 @@ def test_outputs_beyond_the_range_are_told(name: str, told: bool) -> None:
     with TorchExecutor().attach(loop, REUSE, storage=CacheStorage(name)) as run:
         for _ in range(2):
             loop(N)
-    assert any("beyond the range of fp16" in text for text in run.report.warnings) == told
-    assert len(run.report.warnings) == told
+    assert any("beyond the range of fp16" in text for text in run.report.warnings) == reported
+    assert len(run.report.warnings) == reported
 
 
 def test_runs_that_break_off_let_go_of_what_is_packed() -> None:

@@ -1,4 +1,4 @@
-"""Bare modules in loops otcache does not know: only the calls tell where a run is."""
+"""Bare modules in loops otcache does not know: only the calls show where a run is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRID = tiny.euler_grid(N)
 
 
 class Elsewhere(torch.Tensor):
-    """Stands for a tensor of another device: what is made of it may be read at the end only."""
+    """Represents a tensor of another device: what is made of it may be read at the end only."""
 
 
 #: How a loop may hand over the time.
@@ -170,7 +170,7 @@ def test_two_first_steps_of_one_time_are_noticed_where_the_calls_were_told(kind:
 
 
 class Labelled(Net):
-    """A class comes second, and the time has a name nobody would guess."""
+    """A class comes second, and the time has an unusual name."""
 
     def forward(self, x: torch.Tensor, label: Any, hour: Any) -> torch.Tensor:  # type: ignore[override]
         return super().forward(x, hour) + label
@@ -261,7 +261,7 @@ def test_a_run_that_broke_off_after_one_call_is_not_passed_over() -> None:
 
 
 class _Reads(TorchDispatchMode):
-    """Counts what asks the device."""
+    """Counts what synchronizes."""
 
     count = 0
 

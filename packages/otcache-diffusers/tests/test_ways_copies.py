@@ -1,4 +1,4 @@
-"""What is copied or pickled inside the context is plain, and of nobody's run."""
+"""What is copied or pickled inside the context is plain, and belongs to no run."""
 
 from __future__ import annotations
 

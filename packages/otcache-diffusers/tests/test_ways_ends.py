@@ -22,7 +22,7 @@ from otcache_core import Schedule
 from otcache_core.contracts import SampleRequest
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks.pipeline_call import NO_COLLECTION, under_way
-from otcache_diffusers.hooks.scheduler_steps import Bar
+from otcache_diffusers.hooks.scheduler_steps import ProgressBar
 from otcache_diffusers.hooks.step_arguments import RepeatedSteps
 from otcache_diffusers.recording.probe import TorchProbe
 
@@ -295,35 +295,35 @@ class _Real:
 
 
 def test_a_bar_entered_tells_how_it_was_left() -> None:
-    told: list[bool] = []
+    reported: list[bool] = []
     real = _Real()
-    with Bar(real, told.append) as inner:
+    with ProgressBar(real, reported.append) as inner:
         inner.update()
-    with suppress(KeyError), Bar(real, told.append):
+    with suppress(KeyError), ProgressBar(real, reported.append):
         raise KeyError
-    assert (told, real.done) == ([True, False], ["update", None, KeyError])
+    assert (reported, real.done) == ([True, False], ["update", None, KeyError])
 
 
 def test_a_bar_iterated_over_tells_how_it_was_left() -> None:
-    told: list[bool] = []
-    assert list(Bar(_Real(), told.append)) == [1, 2, 3]
-    for n in Bar(_Real(), told.append):
+    reported: list[bool] = []
+    assert list(ProgressBar(_Real(), reported.append)) == [1, 2, 3]
+    for n in ProgressBar(_Real(), reported.append):
         if n == 2:
             break
     with suppress(KeyError):
-        for n in Bar(_Real(), told.append):
+        for n in ProgressBar(_Real(), reported.append):
             raise KeyError(n)
-    assert told == [True, False, False]
+    assert reported == [True, False, False]
 
 
 def test_a_bar_let_go_of_tells_nothing() -> None:
-    told: list[bool] = []
-    bar = Bar(_Real(), told.append)
+    reported: list[bool] = []
+    bar = ProgressBar(_Real(), reported.append)
     bar.update()
     assert len(bar) == 3
     del bar
     gc.collect()
-    assert told == []
+    assert reported == []
 
 
 def test_a_bar_left_late_does_not_end_another_thread_s_run() -> None:
@@ -383,7 +383,7 @@ def _velocity(pipe: Any, x: torch.Tensor, t: torch.Tensor, given: dict[str, Any]
 
 
 class Inner(FluxPipeline):  # type: ignore[misc]
-    """Denoises over the timesteps that somebody else set."""
+    """Denoises over the timesteps that other code set."""
 
     def __call__(self, **given: Any) -> Any:
         return list(_steps(self, self.progress_bar(self.scheduler.timesteps), given))[-1:]
@@ -413,7 +413,7 @@ def _nameless(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Decorated(FluxPipeline):  # type: ignore[misc]
-    """Has one wrapper, which does not tell what it wraps, around two methods."""
+    """Has one wrapper, which does not show what it wraps, around two methods."""
 
     @_nameless
     def prepare(self, num_steps: int) -> None:
@@ -490,7 +490,7 @@ def test_a_call_that_yields_is_under_way_between_its_steps() -> None:
 
 
 class Plain(FluxPipeline):  # type: ignore[misc]
-    """Yields after each step, and has no bar that tells the end."""
+    """Yields after each step, and has no bar that shows the end."""
 
     def __call__(self, num_inference_steps: int = N, **given: Any) -> Any:
         self.scheduler.set_timesteps(num_inference_steps, mu=0.0)

@@ -23,7 +23,7 @@ SCHEDULE = Schedule(N, (0, 2, 4))
 
 
 class Elsewhere(torch.Tensor):
-    """Stands for a tensor of another device."""
+    """Represents a tensor of another device."""
 
 
 #: How a loop may hand over the time.

@@ -138,7 +138,7 @@ def test_offloading_before_the_context_and_inside_it(way: str, first: str) -> No
 
 
 def test_a_wrapper_put_around_ours_stays_and_ours_does_not() -> None:
-    """Whoever wraps forward inside the context keeps a way to ours; it lets everything through."""
+    """A wrapper put around forward inside the context keeps our patch, which lets everything through."""
     case = tiny.flux()
     module, seen = case.denoiser, []
     plain, wanted = case(N), repeated(case, SCHEDULE)

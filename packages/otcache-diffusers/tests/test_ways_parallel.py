@@ -30,13 +30,13 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for rank in range(2)
     ]
     try:
-        told = [process.communicate(timeout=300) for process in running]
+        results = [process.communicate(timeout=300) for process in running]
     finally:
         for process in running:
             process.kill()
-    for process, (_, errors) in zip(running, told, strict=True):
+    for process, (_, errors) in zip(running, results, strict=True):
         assert process.returncode == 0, errors.decode()[-3000:]
-    return [json.loads(output.splitlines()[-1]) for output, _ in told]
+    return [json.loads(output.splitlines()[-1]) for output, _ in results]
 
 
 def test_ranks_take_identical_decisions(ranks: list[dict[str, Any]]) -> None:

@@ -188,7 +188,7 @@ def test_a_scheduler_of_any_kind_is_followed_and_recorded(kind: str) -> None:
 
 
 def _less(*names: str) -> Any:
-    """A scheduler that lacks some of its parts, which others are told from."""
+    """A scheduler that lacks some of its parts, by which others are distinguished."""
     scheduler = _setting(lambda self: [delattr(self, name) for name in names if name in vars(self)])
     scheduler.num_inference_steps = N
     return scheduler

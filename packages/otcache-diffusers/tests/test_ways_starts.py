@@ -1,4 +1,4 @@
-"""Where a run begins, if the pipeline does not tell its scheduler; and samplers that go back."""
+"""Where a run begins, if the pipeline does not set it on its scheduler; and samplers that go back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""All that depends on which diffusers is installed, 0.37 to 0.42, or on whether one is.
+"""Support diffusers 0.37 to 0.42, and no diffusers.
 
-Nothing else in this package asks for a version, or reaches behind what diffusers exports. A loop or a bare
+Nothing else in this package reads a version, or uses what diffusers does not export. A loop or a bare
 module needs no diffusers, and one that cannot be imported beside this torch must not stop it: so
 :func:`is_a` and :func:`is_pipeline` import nothing.
 """
@@ -22,7 +22,7 @@ from otcache_core.errors import OtcacheError
 #: The extra that brings every library below.
 INSTALL = "pip install 'otcache-diffusers[pipelines]'"
 UPGRADE = "pip install --upgrade 'otcache-diffusers[pipelines]'"
-#: Under which a module has the registry of its hooks, once it has some.
+#: The attribute in which a module has the registry of its hooks, once it has some.
 HOOKS = "_diffusers_hook"
 #: Distributions by the names they are imported by, where these differ.
 _DISTRIBUTIONS = {"PIL": "Pillow", "skimage": "scikit-image"}
@@ -34,19 +34,19 @@ _LIBRARIES = ("diffusers", "transformers", *_DISTRIBUTIONS)
 
 
 def installed(library: str) -> str:
-    """Return the version of a distribution, "" where it is not installed; imports nothing."""
+    """Return the version of a distribution, "" if it is not installed; imports nothing."""
     try:
         return version(library)
     except PackageNotFoundError:
         return ""
 
 
-#: What reasons and sources call it.
+#: Its name in reasons and sources.
 DIFFUSERS = f"diffusers {installed('diffusers')}".strip()
 
 
 def load(target: str, purpose: str) -> Any:
-    """Import a module of a library that not everybody has, or one name of it.
+    """Import a module of an optional library, or one name of it.
 
     Args:
         target: ``package.module`` or ``package.module:name``.
@@ -102,7 +102,7 @@ def is_pipeline(target: Any) -> bool:
 
 
 def pipeline_class() -> type | None:
-    """Return ``diffusers.DiffusionPipeline``, or None while nobody has imported it."""
+    """Return ``diffusers.DiffusionPipeline``, or None while it is not imported."""
     module = sys.modules.get("diffusers.pipelines.pipeline_utils")
     found = getattr(module, "DiffusionPipeline", None)
     return found if isinstance(found, type) else None
@@ -118,7 +118,7 @@ def hooks_of(module: nn.Module) -> Mapping[str, Any]:
 
 
 def remove_hooks(module: nn.Module, names: Iterable[str]) -> None:
-    """Take hooks off one module, the outermost first; its ``forward`` stays in its ``__dict__``."""
+    """Remove hooks of one module, the outermost first; its ``forward`` stays in its ``__dict__``."""
     for name in reversed(list(names)):
         vars(module)[HOOKS].remove_hook(name, recurse=False)
 
@@ -136,8 +136,8 @@ def forget_child_hooks(module: nn.Module) -> None:
         registry._child_registries_cache = None
 
 
-def unlink(module: nn.Module, stand_in: Any, method: Any) -> None:
-    """Put a method in the place of its stand-in wherever a hook around it keeps what it goes around.
+def unlink(module: nn.Module, patch: Any, method: Any) -> None:
+    """Put a method in the place of its patch wherever a hook around it keeps what it goes around.
 
     accelerate keeps that on the module, diffusers in the references of the module's registry.
     """
@@ -145,7 +145,7 @@ def unlink(module: nn.Module, stand_in: Any, method: Any) -> None:
     places = [vars(module), *(ref.__dict__ for ref in chain)]
     for known in places:
         for name, value in known.items():
-            if value is stand_in:
+            if value is patch:
                 known[name] = method
 
 
@@ -153,7 +153,7 @@ def unlink(module: nn.Module, stand_in: Any, method: Any) -> None:
 
 
 def cache_config(name: str) -> Any:
-    """Return the class of this name that ``enable_cache`` takes; None where this version has none."""
+    """Return the class of this name that ``enable_cache`` takes; None if this version has none."""
     return getattr(importlib.import_module("diffusers.hooks"), name, None)
 
 

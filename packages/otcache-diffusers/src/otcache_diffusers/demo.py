@@ -1,4 +1,4 @@
-"""The shipped demo pipeline: a trained FluxPipeline in miniature."""
+"""The demo pipeline of this package: a trained FluxPipeline in miniature."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from otcache_core.models import Demo
 
 #: Arguments of every call of the demo pipeline: its size, the length its captions are padded to, and
-#: true guidance, which makes better pictures and a harder task for a cache.
+#: true guidance, which makes better images and a harder task for a cache.
 CALL: dict[str, Any] = {
     "height": 64,
     "width": 64,
@@ -21,12 +21,12 @@ CALL: dict[str, Any] = {
 
 
 def folder() -> Path:
-    """The packaged folder, as ``save_pretrained`` wrote it."""
+    """Return the packaged folder, as ``save_pretrained`` wrote it."""
     return Path(str(resources.files("otcache_diffusers") / "demo_model"))
 
 
 def load() -> Any:
-    """The pipeline in float32, its progress bar off; call it with :data:`CALL`.
+    """Load the pipeline in float32, its progress bar off; call it with :data:`CALL`.
 
     Returns:
         A plain ``diffusers.FluxPipeline``; nothing in it is otcache's own.
@@ -46,7 +46,7 @@ def load() -> Any:
 
 
 def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
-    """Prompts by role, as pairs (text, tag).
+    """Return prompts by role, as pairs (text, tag).
 
     ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
     words that training never showed.
@@ -56,7 +56,7 @@ def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 def image_demo() -> Demo:
-    """The descriptor of the demo."""
+    """Describe the demo."""
     return Demo(
         name="image",
         summary="shapes, letters and emoji, a FluxPipeline in miniature, 64x64",

@@ -57,7 +57,7 @@ def prepared(target: Any, request: SampleRequest) -> SampleRequest:
 
 
 def shareable(request: SampleRequest) -> bool:
-    """Whether samples of a pipeline can go into one call: texts, and class labels, in lists."""
+    """Return whether samples of a pipeline can go into one call: texts, and class labels, in lists."""
     own = all(
         isinstance(value, str) if is_text(name) else name == LABELS and isinstance(value, Integral)
         for sample in request.prompts
@@ -67,17 +67,17 @@ def shareable(request: SampleRequest) -> bool:
 
 
 def takes_any(known: Mapping[str, inspect.Parameter]) -> bool:
-    """Whether a call takes arguments of any name."""
+    """Return whether a call takes arguments of any name."""
     return any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
 def is_text(name: str) -> bool:
-    """Whether an argument is a prompt of some kind, which pipelines take in a list, one a sample."""
+    """Return whether an argument is a prompt of some kind, which pipelines take in a list, one a sample."""
     return _TEXT.fullmatch(name) is not None
 
 
 def _everything(request: SampleRequest) -> list[tuple[str, Any]]:
-    """All arguments by name, those of all samples first."""
+    """Return all arguments by name, those of all samples first."""
     own = [pair for sample in request.prompts for pair in arguments_of(sample).items()]
     return [*request.call.items(), *own]
 
@@ -153,7 +153,7 @@ def _unknown(name: str, kind: str, known: Sequence[str]) -> str:
 
 
 def _required(known: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Arguments without a default that nobody but the user gives."""
+    """Return arguments without a default that only the user can give."""
     named = list(known.items())[1:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [n for n, p in named if p.kind in kinds and p.default is p.empty and n not in OWN]
@@ -206,7 +206,7 @@ def _check_value(name: str, value: Any, num_steps: int) -> None:
                 f"rows of {name}",
                 rows,
                 "1",
-                f"a tensor or array for several samples is cut by nobody; {EACH_ITS_OWN.format(name=name)}.",
+                f"a tensor or array for several samples is not cut; {EACH_ITS_OWN.format(name=name)}.",
             )
         )
 
@@ -222,7 +222,7 @@ def _number(value: Any) -> float | None:
 
 
 def _check_grid(name: str, value: Any, num_steps: int) -> None:
-    """A pipeline that is given its grid makes as many steps as that says, whatever is asked for."""
+    """Refuse a grid of another number of steps: a pipeline makes as many as its grid says."""
     if not hasattr(value, "__len__"):
         raise OtcacheError(expected(name, value, "a list of numbers"))
     if len(value) not in (num_steps, num_steps + 1):
@@ -237,7 +237,7 @@ def _check_grid(name: str, value: Any, num_steps: int) -> None:
 
 
 def _rows(name: str, value: Any) -> int | None:
-    """Rows of what is shaped like a batch; None of anything else."""
+    """Return the rows of what is shaped like a batch; None of anything else."""
     dimensions = getattr(value, "ndim", 0)
     image = name in _PIXELS or name.endswith("_image")
     least = 4 if image or name == "latents" else 3 if name.endswith("_embeds") else 0
@@ -245,7 +245,7 @@ def _rows(name: str, value: Any) -> int | None:
 
 
 def _holds_pixels(value: Any) -> bool:
-    """Whether it is, or holds, an image or an array of more than one dimension."""
+    """Return whether it is, or holds, an image or an array of more than one dimension."""
     if isinstance(value, (list, tuple)):
         return any(_holds_pixels(entry) for entry in value)
     if isinstance(value, Mapping):

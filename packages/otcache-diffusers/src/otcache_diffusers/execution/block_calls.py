@@ -12,6 +12,11 @@ from torch import nn
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.execution.block_stacks import Call, Residuals, Stack
 
+_MISSING = object()
+
+#: (block, its own call, positional arguments, named arguments) -> what the caller gets
+Around = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
 
 def recorded(stacks: Sequence[Stack], compute: Callable[[], Any]) -> tuple[Any, Residuals]:
     """Call the denoiser; only the first and the last block of each stack are looked at.
@@ -36,7 +41,7 @@ def passed_over(stacks: Sequence[Stack], residuals: Residuals, compute: Callable
         compute: calls the denoiser.
 
     Raises:
-        ExecutionError: if the blocks are not asked as they were when the stacks were found.
+        ExecutionError: if the blocks are not called as they were when the stacks were found.
     """
     runs = [_Passing(stack, r) for stack, r in zip(stacks, residuals, strict=True)]
     return _through(runs, [block for stack in stacks for block in stack.blocks], compute)
@@ -81,11 +86,11 @@ class _Passing:
     def __call__(self, block: nn.Module, work: Callable[..., Any], call: Call) -> Any:
         stack, at = self.stack, self._position
         if self.done or block is not stack.blocks[at]:
-            raise _surprise(stack)
+            raise _changed(stack)
         if at == 0:
             self._inputs = stack.inputs(call)
         self._position += 1
-        # What blocks before the last return is read by no one: Trace made sure of it.
+        # Nothing reads what blocks before the last return: Trace made sure of it.
         return stack.answer(self._inputs, self._residual) if self.done else stack.shapes[at].blank()
 
 
@@ -105,28 +110,22 @@ def _through(
         output = compute()
     for run in runs:
         if not run.done:
-            raise _surprise(run.stack)
+            raise _changed(run.stack)
     return output
 
 
-def _surprise(stack: Stack) -> ExecutionError:
+def _changed(stack: Stack) -> ExecutionError:
     return ExecutionError(
         f"the blocks of {stack.name} must run as they did in the first computed step, "
         f"{len(stack.blocks)} calls in the same order: cache whole outputs."
     )
 
 
-_MISSING = object()
-
-#: (block, its own call, positional arguments, named arguments) -> what the caller gets
-Around = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-
-
 @contextmanager
 def patched(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
-    """A context in which every call of these blocks goes through ``around``.
+    """Let every call of these blocks go through ``around`` in a context.
 
-    Whatever wraps a block already (hooks, offloading, its compiled call) is inside. On exit, also by
+    Existing wrappers of a block (hooks, offloading, its compiled call) are inside. On exit, also by
     exception, each block's ``__dict__`` is as it was.
     """
     before: list[tuple[dict[str, Any], str, Any]] = []

@@ -1,4 +1,4 @@
-"""The executor that caches residuals of block stacks."""
+"""The executor that caches residuals of block stacks, and its step hook."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from otcache_core.contracts import (
-    CacheExecutor,
-    CacheStorage,
-    Forecaster,
-    RunHandle,
-    ScheduleByGrid,
-)
+from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, ScheduleByGrid
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
 from otcache_diffusers.execution.block_calls import passed_over, recorded
@@ -28,11 +20,11 @@ from otcache_diffusers.hooks import AuxiliaryUse, RunInfo, StepHook, denoisers_o
 
 
 class BlockExecutor(CacheExecutor):
-    """Runs targets by a schedule, with the denoiser called at every step.
+    """Run targets by a schedule, with the denoiser called at every step.
 
-    On a skipped step its block stacks are passed over: see
-    :class:`~otcache_diffusers.execution.block_executor.CachedBlocks`. A skipped step costs what comes before
-    and after the blocks, and its error is smaller where that matters; docs/method.md says when to use it.
+    On a skipped step its block stacks are passed over: see :class:`CachedBlocks`. A skipped step costs what
+    comes before and after the blocks, and its error is smaller where that matters; docs/method.md says when
+    to use it.
 
     References:
         TeaCache (arXiv 2411.19108) and LeMiCa (arXiv 2511.00090) cache at this level.
@@ -51,26 +43,12 @@ class BlockExecutor(CacheExecutor):
         return next(filter(None, map(no_blocks, denoisers_of(target).values())), "")
 
     def attach(
-        self,
-        target: Any,
-        schedule: Schedule | ScheduleByGrid,
-        *,
-        strict: bool = False,
-        calls_per_step: int | None = None,
-        storage: CacheStorage | None = None,
-        grid: NDArray[np.float64] | None = None,
+        self, target: Any, schedule: Schedule | ScheduleByGrid, **options: Any
     ) -> AbstractContextManager[RunHandle]:
         reason = self.supports(target)
         if reason:
             raise ExecutionError(f"{reason}: cache whole outputs (executor 'torch').")
-        return self._inner.attach(
-            target,
-            schedule,
-            strict=strict,
-            calls_per_step=calls_per_step,
-            storage=storage,
-            grid=grid,
-        )
+        return self._inner.attach(target, schedule, **options)
 
 
 def cache_blocks(target: Any, cache: CachedSteps) -> StepHook:
@@ -83,11 +61,11 @@ class CachedBlocks(StepHook):
 
     Each stack h -> h + R(h) then gives h + sum_r A_{t,r} R_{k_r}: what is embedded before the stacks and
     projected after them is of this very step. The stacks are found anew in the first computed step of
-    each run and branch; where there are none the run is computed, and the report says why.
+    each run and branch; if there are none the run is computed, and the report says why.
 
     Args:
         cache: decides, keeps and combines, as it does with outputs.
-        denoisers: gives those whose blocks are meant, by name; asked at the start of each run.
+        denoisers: gives the denoisers with blocks, by name; called at the start of each run.
     """
 
     watches = False
@@ -111,7 +89,7 @@ class CachedBlocks(StepHook):
         self._cache.begin(run)
 
     def before(self, step: int, branch: str) -> Any | None:
-        """No output is known without calling the denoiser."""
+        """Return None: no output is known without calling the denoiser."""
         return None
 
     def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
@@ -145,16 +123,23 @@ class CachedBlocks(StepHook):
             return compute()
         return output
 
+    def _trace(self, branch: str, compute: Callable[[], Any]) -> Any:
+        found = Trace(self._lists)(compute)
+        self._stacks[branch], self._residuals = found.stacks, found.residuals
+        if not found.stacks:
+            reason = found.reason or self._reason or "no list of blocks ran"
+            self.warn(f"the blocks cannot be passed over ({reason}): cache whole outputs.")
+        return found.output
+
     def after(self, step: int, branch: str, output: Any) -> None:
         self._cache.after(step, branch, self._residuals or None)
         self._residuals = None
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        self._cache.stepped(step, sample, model_output, next_sample)
+        """Do nothing: the executor does not watch the sampler's state."""
 
     def end(self, completed: bool) -> None:
-        self._residuals = None
-        self._stacks = {}
+        self._residuals, self._stacks = None, {}
         self._cache.end(completed)
 
     def fed(self, network: str, use: AuxiliaryUse) -> None:
@@ -166,15 +151,9 @@ class CachedBlocks(StepHook):
         self._cache.uncounted(reason)
 
     def warn(self, message: str) -> None:
+        """Keep it for the report."""
         self._cache.warn(message)
 
     def note(self, message: str) -> None:
+        """Keep it for the report."""
         self._cache.note(message)
-
-    def _trace(self, branch: str, compute: Callable[[], Any]) -> Any:
-        found = Trace(self._lists)(compute)
-        self._stacks[branch], self._residuals = found.stacks, found.residuals
-        if not found.stacks:
-            reason = found.reason or self._reason or "no list of blocks ran"
-            self.warn(f"the blocks cannot be passed over ({reason}): cache whole outputs.")
-        return found.output

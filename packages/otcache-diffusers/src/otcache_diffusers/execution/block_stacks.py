@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from otcache_core.callable_denoiser import name_of
 from otcache_core.errors import ExecutionError
+from otcache_diffusers.compat import hooks_of
 from otcache_diffusers.hooks import combine
 from otcache_diffusers.hooks.trees import Form, flatten, unflatten
 
@@ -28,13 +30,13 @@ class Call:
     kwargs: dict[str, Any]
 
     def at(self, slot: Slot) -> Any:
-        """One argument; None where there is none."""
+        """Return one argument; None if there is none."""
         if isinstance(slot, str):
             return self.kwargs.get(slot)
         return self.args[slot] if slot < len(self.args) else None
 
     def tensors(self) -> dict[Slot, torch.Tensor]:
-        """The floating-point tensors among the arguments."""
+        """Return the floating-point tensors among the arguments."""
         pairs: list[tuple[Slot, Any]] = [*enumerate(self.args), *self.kwargs.items()]
         return {slot: value for slot, value in pairs if is_stream(value)}
 
@@ -48,24 +50,24 @@ class Shape:
 
     @classmethod
     def of(cls, output: Any) -> Shape:
-        """That of a block's output."""
+        """Return that of a block's output."""
         leaves, form = flatten(output)
-        return cls(form, tuple(_Blank(leaf) if is_tensor(leaf) else leaf for leaf in leaves))
+        return cls(form, tuple(map(_emptied, leaves)))
 
     def blank(self) -> Any:
-        """An output nobody reads: memory of the right size that is never filled."""
-        leaves = [leaf.made() if isinstance(leaf, _Blank) else leaf for leaf in self.leaves]
+        """Return an output that is never read: memory of the right size that is never filled."""
+        leaves = [leaf() if isinstance(leaf, _Blank) else leaf for leaf in self.leaves]
         return unflatten(leaves, self.form)
 
 
-class _Blank:
-    """Size, type and place of a tensor."""
+class _Blank(partial[torch.Tensor]):
+    """Makes a tensor of some size, type and device that is never filled."""
 
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._size, self._dtype, self._device = tensor.shape, tensor.dtype, tensor.device
 
-    def made(self) -> torch.Tensor:
-        return torch.empty(self._size, dtype=self._dtype, device=self._device)
+def _emptied(leaf: Any) -> Any:
+    if not is_tensor(leaf):
+        return leaf
+    return _Blank(torch.empty, leaf.shape, dtype=leaf.dtype, device=leaf.device)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Stack:
         name: of the lists in the denoiser.
         blocks: in the order they ran.
         streams: for each leaf of the last block's output, the argument of the first block it
-            continues; None where there is none.
+            continues; None if there is none.
         shapes: what each block returned.
     """
 
@@ -91,16 +93,16 @@ class Stack:
     shapes: tuple[Shape, ...]
 
     def inputs(self, call: Call) -> list[Any]:
-        """h: for each leaf of the output the tensor it continues, or None."""
+        """Return h: for each leaf of the output the tensor it continues, or None."""
         return [None if slot is None else call.at(slot) for slot in self.streams]
 
     def residual(self, inputs: Sequence[Any], output: Any) -> list[Any]:
-        """R in the dtype of the output, leaf by leaf; new tensors."""
+        """Return R in the dtype of the output, leaf by leaf; new tensors."""
         leaves, _ = flatten(output)
         return [_less(leaf, h) for leaf, h in zip(leaves, inputs, strict=True)]
 
     def answer(self, inputs: Sequence[Any], residual: Sequence[Any]) -> Any:
-        """h + R', accumulated in float32 and cast once, as the last block would return it.
+        """Return h + R', accumulated in float32 and cast once, as the last block would.
 
         Raises:
             ExecutionError: if a stream has another shape than when R was recorded.
@@ -110,12 +112,12 @@ class Stack:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor."""
+    """Return whether it is a tensor."""
     return isinstance(value, torch.Tensor)
 
 
 def is_stream(value: Any) -> bool:
-    """Whether it can be forecast."""
+    """Return whether it can be forecast."""
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
@@ -138,7 +140,7 @@ def _plus(h: Any, r: Any) -> Any:
 
 
 def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module]]:
-    """Every outermost ``nn.ModuleList`` in ``module`` by its dotted name.
+    """Return every outermost ``nn.ModuleList`` in ``module`` by its dotted name.
 
     A list inside a block belongs to the block. Lists of bare layers, such as norms, are no blocks.
     """
@@ -152,7 +154,7 @@ def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module
 
 
 def no_blocks(module: nn.Module) -> str:
-    """ "" if blocks of the denoiser can be looked for, else the reason why not."""
+    """Return "" if the denoiser can be searched for blocks, else the reason why not."""
     if not isinstance(module, nn.Module):
         return f"{name_of(module)} is no torch module, so it has no blocks"
     kind = type(getattr(module, "_orig_mod", module)).__name__
@@ -174,6 +176,5 @@ def no_blocks(module: nn.Module) -> str:
 
 
 def _prefetched(part: nn.Module) -> bool:
-    registry = getattr(part, "_diffusers_hook", None)
-    hook = registry.get_hook("group_offloading") if registry is not None else None
+    hook = hooks_of(part).get("group_offloading")
     return getattr(getattr(hook, "group", None), "stream", None) is not None

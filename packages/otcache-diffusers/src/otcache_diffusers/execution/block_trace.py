@@ -32,9 +32,9 @@ class Found:
 
     Attributes:
         output: of the denoiser.
-        stacks: what can be passed over; empty where that is not worth it.
+        stacks: what can be passed over; empty if that is not worth it.
         residuals: of each stack, in this call.
-        reason: why other lists cannot be passed over; "" where all can.
+        reason: why other lists cannot be passed over; "" if all can.
     """
 
     output: Any
@@ -44,7 +44,7 @@ class Found:
 
 
 class Trace:
-    """Watches one computed call of a denoiser.
+    """Watch one computed call of a denoiser.
 
     Args:
         lists: the block lists by name.
@@ -84,7 +84,7 @@ class Trace:
         return output
 
     def _worked(self, name: str, work: Callable[..., Any], call: Call) -> Any:
-        """The block's output; copies are kept of what it and the first of its list touched."""
+        """Return the block's output; copies are kept of what it and the first of its list used."""
         if name not in self._ends:
             self._ends[name] = Ends({slot: h.clone() for slot, h in call.tensors().items()})
         ends = self._ends[name]
@@ -98,7 +98,7 @@ class Trace:
         return output
 
     def _carried(self, call: Call) -> dict[Slot, set[int]]:
-        """Which leaves of the latest output each argument is, or else is made from."""
+        """Return which leaves of the latest output each argument is, or else is made from."""
         latest, self._latest = self._latest, []
         found: dict[Slot, set[int]] = {}
         for slot, value in call.tensors().items():
@@ -112,7 +112,7 @@ class Trace:
 
 
 def _written(call: Call, copies: Mapping[Slot, torch.Tensor]) -> bool:
-    # Asks the device; the call is a computed one. NaN is equal to itself here.
+    # Synchronizes; the call is a computed one. NaN is equal to itself here.
     return any(
         not torch.allclose(call.tensors()[slot], copy, rtol=0, atol=0, equal_nan=True)
         for slot, copy in copies.items()
@@ -163,7 +163,7 @@ Pair = tuple[Stack, list[Any]]
 def find_stacks(
     calls: Sequence[TracedCall], ends: Mapping[str, Ends], leaked: Set[Mark]
 ) -> tuple[list[Pair], str]:
-    """The stacks among the block calls of one denoiser call.
+    """Return the stacks among the block calls of one denoiser call.
 
     Lists that take turns make one stack. It can be passed over if nothing but its own later blocks is
     reached by what its blocks before the last one return; so what happens between blocks (a ControlNet
@@ -197,7 +197,7 @@ def find_stacks(
 
 
 def groups(calls: Sequence[TracedCall]) -> list[range]:
-    """Ranges of calls, one for each list or for lists that take turns."""
+    """Return ranges of calls, one for each list or for lists that take turns."""
     ends = {call.name: n + 1 for n, call in enumerate(calls)}
     found: list[range] = []
     start = stop = 0
@@ -210,7 +210,7 @@ def groups(calls: Sequence[TracedCall]) -> list[range]:
 
 
 def _why_not(group: range, calls: Sequence[TracedCall], leaked: Set[Mark]) -> str:
-    """Who else uses what blocks before the last one return."""
+    """Say what else uses the outputs of blocks before the last one."""
     inner = set(group[:-1])
     others = [call for n, call in enumerate(calls) if n not in group]
     users = {call.name for call in others for mark in call.reached if mark.call in inner}
@@ -227,7 +227,7 @@ def _blocked(first: Ends, last: Ends) -> str:
 
 
 def _pair(members: Sequence[TracedCall], ends: Mapping[str, Ends]) -> Pair | None:
-    """The stack; None if no stream runs through it."""
+    """Return the stack; None if no stream runs through it."""
     first, last = ends[members[0].name], ends[members[-1].name]
     streams = tuple(
         _stream(members[1:], first.inputs, n, leaf) for n, leaf in enumerate(last.output)
@@ -244,7 +244,7 @@ def _pair(members: Sequence[TracedCall], ends: Mapping[str, Ends]) -> Pair | Non
 def _stream(
     later: Sequence[TracedCall], inputs: Mapping[Slot, torch.Tensor], n: int, leaf: Any
 ) -> Slot | None:
-    """The first block's argument that the n-th leaf of the last output continues.
+    """Return the first block's argument that the n-th leaf of the last output continues.
 
     It is where each block got the n-th leaf of the one before. A single block shows it by shape only.
     """
@@ -272,7 +272,7 @@ class Mark(NamedTuple):
 
 
 class Flow(TorchDispatchMode):
-    """Passes marks from the inputs of every torch operation on to its outputs.
+    """Pass marks from the inputs of every torch operation on to its outputs.
 
     Marks stick to memory, so views and writes into a buffer carry them too. Nothing is kept alive,
     and the operations are those that would run anyway.
@@ -284,11 +284,11 @@ class Flow(TorchDispatchMode):
         self.read: set[Mark] = set()  # marks of values that Python code looked at
 
     def put(self, tensor: torch.Tensor, mark: Mark) -> None:
-        """From here on this memory has this mark and no other."""
+        """Give this memory this mark and no other."""
         self._marks[_memory(tensor)] = {mark}
 
     def of(self, tree: Any) -> set[Mark]:
-        """The marks of all tensors in a tree."""
+        """Return the marks of all tensors in a tree."""
         found: set[Mark] = set()
         for tensor in tensors(tree):
             found |= self._marks.get(_memory(tensor), set())
@@ -296,7 +296,7 @@ class Flow(TorchDispatchMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """A context whose operations are not followed."""
+        """Stop following operations in a context."""
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         try:
             yield

@@ -1,4 +1,4 @@
-"""The executor's step hook: skip what the schedule skips."""
+"""The executor's step hook: on a skipped step return a forecast from cached outputs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from otcache_diffusers.hooks import AuxiliaryUse, RunInfo, StepHook, combine, us
 class CachedSteps(StepHook):
     r"""On a skipped step t of the span (k -> j) return sum_r A_{t,r} v_{k_r} instead of v_t.
 
-    Each branch is forecast from its own outputs of exactly the planned steps; where one is missing
-    the step is computed, and where the forecaster gives no finite coefficients for a span its steps are.
-    Runs that cannot follow the plan, of another step count for one, are computed in full.
+    Each branch is forecast from its own outputs of exactly the scheduled steps; if one is missing
+    the step is computed, and if the forecaster gives no finite coefficients for a span its steps are.
+    Runs that cannot follow the schedule, of another step count for one, are computed in full.
 
     Args:
-        schedule: the computed steps and weights, or a plan that gives them for each run.
+        schedule: the computed steps and weights, or what gives them for each run's grid.
         resolve: gives the forecaster, which gives A, of a name.
         report: filled as runs go by.
         strict: refuse what would only be computed in full.
@@ -48,48 +48,41 @@ class CachedSteps(StepHook):
         strict: bool = False,
         storage: CacheStorage | None = None,
     ) -> None:
-        self._plan_of = schedule if callable(schedule) else lambda grid: schedule
+        self._schedule_for = schedule if callable(schedule) else lambda grid: schedule
         self._resolve = functools.cache(resolve)  # plugins are looked up once, not every run
         self._report, self._strict = report, strict
         if isinstance(schedule, Schedule):
             self._take(schedule)
         report.storage = storage or CacheStorage()
         self._cache = OutputCache(report.storage)
-        self._plans: dict[str, BranchForecasts] = {}
+        self._branches: dict[str, BranchForecasts] = {}
         self._run: RunInfo | None = None
-        self._skipped = 0
-        self._why = ""
-        self._started = 0.0
+        self._skipped, self._why, self._started = 0, "", 0.0
 
     def begin(self, run: RunInfo) -> None:
         self._started, self._skipped = _now(), 0
-        self._plans, self._run, self._why = {}, None, "no reason is known."
+        self._branches, self._run, self._why = {}, None, "no reason is known."
         self._to_skip = 0
         try:
             with heard(self.note):
-                self._take(self._plan_of(run.grid))
+                self._take(self._schedule_for(run.grid))
         except OtcacheNotice:  # the user turned notices into errors
             raise
-        except Exception as error:  # whatever a plan, or what it was made from, raises in a run
-            self._compute_all(run, "a run cannot follow its plan", error)
+        except Exception as error:  # making a schedule in a run may raise anything
+            if self._strict:
+                raise
+            self._schedule = Schedule.full(run.num_steps)
+            self._report.planned = self._schedule.computed
+            self._say(f"a run cannot follow its plan, and is computed in full: {_text(error)}")
             return
-        if run.num_steps == self._schedule.num_steps:
+        n = self._schedule.num_steps
+        if run.num_steps == n:
             self._run = run
             return
-        message = (
-            f"a run of {run.num_steps} steps cannot follow a schedule of {self._schedule.num_steps}"
-        )
+        message = f"a run of {run.num_steps} steps cannot follow a schedule of {n}"
         if self._strict:
             raise ExecutionError(f"{message}: plan one for {run.num_steps} steps.")
         self._say(f"{message}: it is computed in full.")
-
-    def _compute_all(self, run: RunInfo, what: str, error: Exception) -> None:
-        """Compute every step of a run that a full computation bridges; under strict it is an error."""
-        if self._strict:
-            raise error
-        self._schedule = Schedule.full(run.num_steps)
-        self._report.planned = self._schedule.computed
-        self._say(f"{what}, and is computed in full: {_text(error)}")
 
     def _take(self, schedule: Schedule) -> None:
         self._schedule, self._forecaster = schedule, self._resolve(schedule.forecaster)
@@ -105,7 +98,7 @@ class CachedSteps(StepHook):
     def before(self, step: int, branch: str) -> Any | None:
         if self._run is None:
             return None
-        forecast = self._plan(branch, self._run).forecasts.get(step)
+        forecast = self._branch(branch, self._run).forecasts.get(step)
         if forecast is None:
             return None
         outputs = self._cache.get(branch, forecast.steps)
@@ -114,7 +107,7 @@ class CachedSteps(StepHook):
             return None
         try:
             output = combine(outputs, forecast.coefficients)
-        except Exception as error:  # of outputs that nobody has seen
+        except Exception as error:  # unknown outputs may raise anything
             self.fail(error)
             return None
         self._count(branch, 1)
@@ -126,7 +119,7 @@ class CachedSteps(StepHook):
     def skips(self, step: int, branch: str) -> bool:
         if self._run is None:
             return False
-        forecast = self._plan(branch, self._run).forecasts.get(step)
+        forecast = self._branch(branch, self._run).forecasts.get(step)
         return forecast is not None and self._cache.has(branch, forecast.steps)
 
     def fed(self, network: str, use: AuxiliaryUse) -> None:
@@ -136,8 +129,10 @@ class CachedSteps(StepHook):
             self.note(f"{network} ran on skipped steps, so the speedup is below N/B.")
 
     def needs(self, step: int, branch: str) -> bool:
-        """Whether a later step of the run will be forecast from the output of this one."""
-        return self._run is not None and self._plan(branch, self._run).last_use.get(step, -1) > step
+        """Return whether a later step of the run will be forecast from the output of this one."""
+        return (
+            self._run is not None and self._branch(branch, self._run).last_use.get(step, -1) > step
+        )
 
     def after(self, step: int, branch: str, output: Any) -> None:
         self._report.computed[branch] = self._report.computed.get(branch, 0) + 1
@@ -147,11 +142,9 @@ class CachedSteps(StepHook):
         self._drop(branch, step)
         try:
             self._cache.notice(output)
-            if (
-                needed and output is not None
-            ):  # a denoiser without block stacks leaves nothing to keep
+            if needed and output is not None:  # None: a denoiser without block stacks
                 self._cache.put(branch, step, output)
-        except Exception as error:  # of outputs that nobody has seen
+        except Exception as error:  # unknown outputs may raise anything
             self.fail(error)
         self._report.hold(*self._cache.held)
 
@@ -175,7 +168,7 @@ class CachedSteps(StepHook):
         self._report.skipped[branch] = self._report.skipped.get(branch, 0) + skipped
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """The executor does not look at the sampler's state."""
+        """Do nothing: the executor does not watch the sampler's state."""
 
     def end(self, completed: bool) -> None:
         self._report.seconds += _now() - self._started
@@ -190,10 +183,9 @@ class CachedSteps(StepHook):
         if not completed:
             self.warn("a run broke off before its last step.")
             return
-        self._miss()
+        self._warn_of_missing()
         if self._run is not None and self._to_skip and not self._skipped:
-            message = f"no call was skipped although {self._to_skip} steps were to be: {self._why}"
-            self._say(message)
+            self._say(f"no call was skipped although {self._to_skip} steps were to be: {self._why}")
 
     def _say(self, message: str) -> None:
         """Keep it for the report and give it as a notice, once."""
@@ -211,33 +203,32 @@ class CachedSteps(StepHook):
         if message not in self._report.warnings:
             self._report.warnings.append(message)
 
-    def _miss(self) -> None:
-        """Say which branches have a plan of their own and made no call."""
+    def _warn_of_missing(self) -> None:
+        """Report branches that have steps of their own and made no call."""
         named = {name for name, _ in (*self._schedule.branches, *self._schedule.branch_weights)}
-        missing = sorted(named - self._plans.keys()) if self._run is not None else []
+        missing = sorted(named - self._branches.keys()) if self._run is not None else []
         if missing:
             self.warn(
                 f"the schedule plans for {_listed(missing)}, which no call of a run was: it had "
-                f"{_listed(self._plans)}. Name branches as run.report does."
+                f"{_listed(self._branches)}. Name branches as run.report does."
             )
 
-    def _plan(self, branch: str, run: RunInfo) -> BranchForecasts:
-        if branch not in self._plans:
+    def _branch(self, branch: str, run: RunInfo) -> BranchForecasts:
+        if branch not in self._branches:
             grid = usable_grid(run.grid)
-            plan = BranchForecasts.of(self._schedule, branch, self._forecaster, grid)
-            self._plans[branch] = plan
-            if plan.refusal and self._strict:
-                raise ExecutionError(plan.refusal)
-            if plan.refusal:
-                self._to_skip = min(
-                    self._to_skip, len(plan.forecasts)
-                )  # else a second reason is sought
-                self._say(f"{plan.refusal} Their steps are computed.")
-        return self._plans[branch]
+            found = BranchForecasts.of(self._schedule, branch, self._forecaster, grid)
+            self._branches[branch] = found
+            if found.refusal and self._strict:
+                raise ExecutionError(found.refusal)
+            if found.refusal:
+                # No second reason is given for the steps without a forecast.
+                self._to_skip = min(self._to_skip, len(found.forecasts))
+                self._say(f"{found.refusal} Their steps are computed.")
+        return self._branches[branch]
 
     def _drop(self, branch: str, step: int) -> None:
-        """Let go of what no later step needs."""
-        last_use = self._plan(branch, self._run).last_use if self._run is not None else {}
+        """Release what no later step needs."""
+        last_use = self._branch(branch, self._run).last_use if self._run is not None else {}
         self._cache.drop(branch, [k for k, last in last_use.items() if last <= step])
 
 
@@ -246,12 +237,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _text(error: Exception) -> str:
-    """What an error says; of one that is not otcache's, its class too."""
+    """Return an error's message; of one that is not otcache's, with its class."""
     return str(error) if isinstance(error, OtcacheError) else f"{type(error).__name__}: {error}"
 
 
 def _now() -> float:
-    """Seconds, once what was launched on a CUDA device has run; asked at a run's two ends only."""
+    """Return seconds, after what was launched on a CUDA device; used at a run's two ends only."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -262,7 +253,7 @@ class Forecast:
     """The output of a skipped step: the sum of coefficient times output over computed steps.
 
     Attributes:
-        steps: k, k_1, ...; those with coefficient 0 are left out unless all are.
+        steps: k, k_1, ...; those with coefficient 0 are omitted unless all are.
         coefficients: A_{t,0}, A_{t,1}, ...
     """
 
@@ -277,7 +268,7 @@ class BranchForecasts:
     Attributes:
         forecasts: by skipped step.
         last_use: by computed step whose output is needed later, the last step that needs it.
-        refusal: why the steps of some spans cannot be forecast, and are computed; "" where all can.
+        refusal: why the steps of some spans cannot be forecast, and are computed; "" if all can.
     """
 
     forecasts: dict[int, Forecast]
@@ -288,7 +279,7 @@ class BranchForecasts:
     def of(
         cls, schedule: Schedule, branch: str, forecaster: Forecaster, grid: NDArray[np.float64]
     ) -> BranchForecasts:
-        """Ask the forecaster once per span."""
+        """Get the coefficients of every span from the forecaster, once each."""
         if not isinstance(forecaster, NamedForecaster):
             forecaster = NamedForecaster(forecaster, repr(schedule.forecaster))
         forecasts: dict[int, Forecast] = {}
@@ -306,7 +297,7 @@ class BranchForecasts:
 def _coefficients(
     span: Span, forecaster: NamedForecaster, grid: NDArray[np.float64]
 ) -> NDArray[np.float64] | str:
-    """Return A, shape (skipped steps, outputs); where the forecaster gives none, what it did instead."""
+    """Return A, shape (skipped steps, outputs); if the forecaster gives none, what it did instead."""
     table = forecaster.table(span, grid)
     if isinstance(table, OtcacheError):
         return f"{type(table).__name__}: {table}"
@@ -328,13 +319,10 @@ def _refusal(title: str, refused: dict[str, str]) -> str:
 
 
 def _fill(span: Span, table: NDArray[np.float64]) -> dict[int, Forecast]:
-    sources = (span.start, *span.history)
-    # A forecast of zero still has the form of an output.
-    rows = [
-        [(k, float(a)) for k, a in zip(sources, row, strict=False) if a] or [(span.start, 0.0)]
-        for row in table
-    ]
-    return {
-        t: Forecast(tuple(k for k, _ in row), tuple(a for _, a in row))
-        for t, row in zip(span.skipped, rows, strict=True)
-    }
+    """Return the forecasts of a span; one of zero still has the form of an output."""
+    found = {}
+    for t, row in zip(span.skipped, table, strict=True):
+        pairs = zip((span.start, *span.history), row, strict=False)
+        terms = [(k, float(a)) for k, a in pairs if a] or [(span.start, 0.0)]
+        found[t] = Forecast(*zip(*terms, strict=True))
+    return found

@@ -1,11 +1,11 @@
-"""The executor for every torch denoiser."""
+"""The executor for every torch denoiser, and the handle of its runs."""
 
 from __future__ import annotations
 
 import gc
 import weakref
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,11 @@ class TorchRun(RunHandle):
         return driven is not None and driven.busy(besides)
 
     def close(self) -> None:
-        """The context is left; the target is not kept alive."""
-        self._driven = _nothing_driven
+        """Forget the target, whose context was left."""
+        self._driven = lambda: None
 
 
-#: What drives a target, made from it and from the policy that caches.
+#: Makes what drives a target, from it and from the step hook that caches.
 Level = Callable[[Any, CachedSteps], StepHook]
 
 
@@ -69,7 +69,7 @@ def cache_outputs(target: Any, cache: CachedSteps) -> StepHook:
 
 
 class TorchExecutor(CacheExecutor):
-    """Runs diffusers pipelines, loops and bare modules by a schedule.
+    """Run diffusers pipelines, loops and bare modules by a schedule.
 
     Args:
         resolve: gives the forecaster of a name; by default the registry that made the executor.
@@ -86,6 +86,7 @@ class TorchExecutor(CacheExecutor):
     def supports(self, target: Any) -> str:
         return unsupported(target)
 
+    @contextmanager
     def attach(
         self,
         target: Any,
@@ -95,35 +96,23 @@ class TorchExecutor(CacheExecutor):
         calls_per_step: int | None = None,
         storage: CacheStorage | None = None,
         grid: NDArray[np.float64] | None = None,
-    ) -> AbstractContextManager[RunHandle]:
-        return self._attached(target, schedule, strict, calls_per_step, storage, grid)
-
-    @contextmanager
-    def _attached(
-        self,
-        target: Any,
-        schedule: Schedule | ScheduleByGrid,
-        strict: bool,
-        calls_per_step: int | None,
-        storage: CacheStorage | None,
-        grid: NDArray[np.float64] | None,
     ) -> Iterator[RunHandle]:
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
-        policy = CachedSteps(schedule, self._forecaster, report, strict=strict, storage=storage)
+        cache = CachedSteps(schedule, self._forecaster, report, strict=strict, storage=storage)
         with drive(
             target,
-            self._level(target, policy),
+            self._level(target, cache),
             num_steps=fixed.num_steps if fixed else None,
             calls_per_step=calls_per_step,
             grid=grid,
-            auxiliary=_auxiliary(target, policy),
+            auxiliary=_auxiliary(target, cache),
         ) as driven:
             run = TorchRun(report, driven)
             try:
                 yield run
                 if report.idle and not (fixed and fixed.budget == fixed.num_steps):
-                    policy.warn(NOTHING_RAN)
+                    cache.warn(NOTHING_RAN)
             finally:
                 run.close()
 
@@ -133,37 +122,33 @@ class TorchExecutor(CacheExecutor):
         return forecaster_of(self.registry, name)
 
 
-def _auxiliary(target: Any, policy: CachedSteps) -> list[str]:
-    """The network networks that can be left out of skipped steps."""
+def _auxiliary(target: Any, cache: CachedSteps) -> list[str]:
+    """Return the auxiliary networks that can be omitted in skipped steps."""
     if not is_pipeline(target) or not auxiliary_networks(target):
         return []
-    shared = shared_networks(target)
+    shared = _shared_networks(target)
     for name, others in shared.items():
-        policy.note(
+        cache.note(
             f"{name} still runs on skipped steps, so the speedup is below N/B: "
             f"{', '.join(others)} uses it too."
         )
     return [name for name in auxiliary_networks(target) if name not in shared]
 
 
-def _nothing_driven() -> None:
-    """The context was left."""
+def _shared_networks(target: Any) -> dict[str, list[str]]:
+    """Return classes, by auxiliary network, of other live pipelines that hold it and no denoiser of ours.
 
-
-def shared_networks(target: Any) -> dict[str, list[str]]:
-    """Class names, by network of ``target``, of other live pipelines that hold it and no denoiser.
-
-    Their calls of the network, in a callback of a run of ``target`` say, could not be told from
+    Their calls of the network, in a callback of a run of ``target`` say, could not be distinguished from
     its own.
     """
     found = {name: _holders(target, module) for name, module in auxiliary_networks(target).items()}
     if not any(found.values()):
         return {}
     own = _holders(target, *denoisers_of(target).values()).keys()
-    shared = {
-        name: [text for key, text in by.items() if key not in own] for name, by in found.items()
+    others = {
+        name: [kind for key, kind in by.items() if key not in own] for name, by in found.items()
     }
-    return {name: others for name, others in shared.items() if others}
+    return {name: kinds for name, kinds in others.items() if kinds}
 
 
 def _holders(target: Any, *parts: Any) -> dict[int, str]:
@@ -172,11 +157,8 @@ def _holders(target: Any, *parts: Any) -> dict[int, str]:
     for holder in gc.get_referrers(*parts):  # which looks at every object there is, once
         attributes = holder if type(holder) is dict else getattr(holder, "__dict__", {})
         if "_internal_dict" in attributes and attributes is not vars(target):
-            holders[id(attributes)] = _owner(holder)
+            # The holder is the pipeline, or the ``__dict__`` of one.
+            owners = (holder, *gc.get_referrers(holder))
+            kinds = (type(owner).__name__ for owner in owners if is_pipeline(owner))
+            holders[id(attributes)] = next(kinds, "a pipeline")
     return holders
-
-
-def _owner(holder: Any) -> str:
-    """The class of the pipeline, or of the pipeline whose ``__dict__`` the holder is."""
-    owners = (holder, *gc.get_referrers(holder))
-    return next((type(o).__name__ for o in owners if is_pipeline(o)), "a pipeline")

@@ -1,4 +1,4 @@
-"""The computed outputs that a run still needs."""
+"""The computed outputs that a run still needs, as the cache storage specifies."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ RESHAPED = (
     "the outputs of branch {branch!r} changed their structure or shape during a run: the steps that "
     "needed one of before were computed."
 )
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Held(NamedTuple):
@@ -55,10 +56,10 @@ class _Entry:
 
     Attributes:
         leaves: as they are kept.
-        form: of the tree; containers are made anew, as whoever got one may put something else in.
+        form: of the tree; containers are made anew, as the receiver may put something else in.
         frame: form and shapes, equal wherever outputs can be combined.
         borrowed: where in memory the leaves are that are not copies.
-        apart: whether who gets the output alone gets a copy.
+        copies: whether a copy is given if the output is returned alone.
         versions: of the leaves (:func:`_version`).
     """
 
@@ -66,25 +67,25 @@ class _Entry:
     form: Form
     frame: tuple[Form, list[torch.Size]]
     borrowed: list[Extent]
-    apart: bool
+    copies: bool
     versions: list[tuple[int, bool]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.versions = self.versions_now()
 
     def versions_now(self) -> list[tuple[int, bool]]:
-        """What changes where somebody writes into a leaf, or may do so from now on."""
+        """Return what changes if a leaf is written into, or may be from now on."""
         return [_version(leaf) for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
 
     def copied(self) -> _Entry:
-        """The same in memory that nobody else has, unless somebody wrote into it already."""
+        """Return the same in memory of its own, unless it was written into already."""
         if not self.borrowed or self.versions != self.versions_now():
             return self
         return _Entry([_copied(leaf) for leaf in self.leaves], self.form, self.frame, [], True)
 
     def tree(self, alone: bool) -> Any:
-        """The output."""
-        copy = alone and self.apart
+        """Return the output."""
+        copy = alone and self.copies
         leaves = [_copied(leaf) if copy else leaf for leaf in self.leaves]
         return unflatten(leaves, self.form)
 
@@ -92,15 +93,15 @@ class _Entry:
 class OutputCache:
     """Outputs by branch and step.
 
-    Kept as they are, they are never copied where torch alone writes into them, and counts it. Copies are
-    kept of tensors in memory of somebody else (a numpy array's, an inference engine's), and of those made
-    in inference mode, which have no counter; of these a copy is also given where a single output may go
+    Kept as they are, they are never copied if torch alone writes into them, and counts it. Copies are
+    kept of tensors in memory of other owners (a numpy array's, an inference engine's), and of those made
+    in inference mode, which have no counter; of these a copy is also given if a single output may go
     to the sampler as it is, so that it may write into what it got; several outputs are only read. What is
-    packed is a copy that nobody else ever has.
+    packed is a copy that has no other owner.
 
-    That somebody writes where torch does not count, or that the sampler writes, is seen when it has
+    Writes that torch does not count, or that the sampler makes, are seen when they have
     happened: by an output in the memory of one that is held (which is not free, so no other tensor can
-    be there by chance), by the counters, or by a numpy array made of one. What was overwritten is gone
+    be there by chance), by the counters, or by a numpy array made of one. What was overwritten is lost
     for this run; the others, and from then on every output, are copied.
 
     Args:
@@ -110,7 +111,7 @@ class OutputCache:
     def __init__(self, storage: CacheStorage) -> None:
         self._packing = Packing(storage)
         self._held: dict[tuple[str, int], _Entry] = {}
-        self._gone: dict[tuple[str, int], str] = {}
+        self._lost: dict[tuple[str, int], str] = {}
         self._copies = False
 
     def put(self, branch: str, step: int, output: Any) -> None:
@@ -123,12 +124,14 @@ class OutputCache:
         leaves, form = flatten(output)
         plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         frame = form, [leaf.shape for leaf in plain]
-        self._refuse_others(branch, frame)
+        others = [key for key, one in self._held.items() if key[0] == branch and one.frame != frame]
+        for key in others:  # they cannot be combined with this one
+            self._lose(key, RESHAPED)
         kept = [self._kept(leaf) for leaf in leaves]
         same = [one for one, leaf in zip(kept, leaves, strict=True) if one is leaf]
         borrowed = extents(leaf for leaf in same if isinstance(leaf, torch.Tensor))
-        apart = self._copies or any(leaf.is_inference() for leaf in plain)
-        self._held[branch, step] = _Entry(kept, form, frame, borrowed, apart)
+        copies = self._copies or any(leaf.is_inference() for leaf in plain)
+        self._held[branch, step] = _Entry(kept, form, frame, borrowed, copies)
 
     def notice(self, output: Any) -> None:
         """See whether a computed output, kept or not, was written over one that is held."""
@@ -139,44 +142,45 @@ class OutputCache:
         for key in over:
             self._lose(key, SHARED)
         if over:
-            self._copy_all()
+            self._copies = True
+            self._held = {key: entry.copied() for key, entry in self._held.items()}
 
     def has(self, branch: str, steps: Sequence[int]) -> bool:
-        """Whether the outputs of all these steps are held, as they were put here."""
+        """Return whether the outputs of all these steps are held, as they were put here."""
         held = all((branch, step) in self._held for step in steps)
         return held and not self._written(branch, steps)
 
     def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
-        """The outputs of these steps; None unless all are held, as they were put here."""
+        """Return the outputs of these steps; None unless all are held, as they were put here."""
         if not self.has(branch, steps):
             return None
         return [self._held[branch, step].tree(alone=len(steps) == 1) for step in steps]
 
     def why_not(self, branch: str, steps: Sequence[int]) -> str:
-        """Why there are no outputs of these steps; what was written into is let go of."""
+        """Say why there are no outputs of these steps, and release what was written into."""
         for step in self._written(branch, steps):
             self._lose((branch, step), WRITTEN)
             self._copies = True
-        reasons = [self._gone[branch, step] for step in steps if (branch, step) in self._gone]
+        reasons = [self._lost[branch, step] for step in steps if (branch, step) in self._lost]
         return next(iter(reasons), APPEARED).format(branch=branch)
 
     def holds(self, output: Any) -> bool:
-        """Whether a tensor of this output is kept, so that nobody may write into it."""
+        """Return whether a tensor of this output is kept, so that nothing may be written into it."""
         kept = {id(leaf) for entry in self._held.values() for leaf in entry.leaves}
         return any(id(leaf) in kept for leaf in tensors(output))
 
     def drop(self, branch: str, steps: Sequence[int]) -> None:
-        """Let go of outputs, held or not."""
+        """Release outputs, held or not."""
         for step in steps:
             self._held.pop((branch, step), None)
 
     def clear(self) -> None:
-        """Let go of everything; what is known of the denoiser stays."""
+        """Release everything; what is known of the denoiser stays."""
         self._held.clear()
-        self._gone.clear()
+        self._lost.clear()
 
     def overflowed(self) -> bool:
-        """Whether an output put since this was asked last is beyond its storage; asks the device."""
+        """Return whether an output put since the last call is beyond its storage; synchronizes."""
         return self._packing.overflowed()
 
     @property
@@ -198,29 +202,18 @@ class OutputCache:
             return leaf.clone()
         return kept
 
-    def _refuse_others(self, branch: str, frame: tuple[Form, list[torch.Size]]) -> None:
-        """Let go of outputs of a branch that one of this form cannot be combined with."""
-        others = [key for key, one in self._held.items() if key[0] == branch and one.frame != frame]
-        for key in others:
-            self._lose(key, RESHAPED)
-
     def _written(self, branch: str, steps: Sequence[int]) -> list[int]:
-        """The steps into whose outputs somebody wrote since they were put here."""
+        """Return the steps whose outputs were written into since they were put here."""
         held = [(step, self._held.get((branch, step))) for step in steps]
         return [step for step, one in held if one and one.versions != one.versions_now()]
 
-    def _copy_all(self) -> None:
-        """Copy what is held and not overwritten yet, and all outputs to come."""
-        self._copies = True
-        self._held = {key: entry.copied() for key, entry in self._held.items()}
-
     def _lose(self, key: tuple[str, int], reason: str) -> None:
         del self._held[key]
-        self._gone[key] = reason
+        self._lost[key] = reason
 
 
 def _version(leaf: torch.Tensor) -> tuple[int, bool]:
-    """Torch's write counter, which tensors made in inference mode lack, and whether numpy has it, too."""
+    """Return torch's write counter, which inference tensors lack, and whether numpy has the memory too."""
     return 0 if leaf.is_inference() else leaf._version, is_external(leaf)
 
 
@@ -228,16 +221,13 @@ def _copied(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 class Packing:
-    """Packs tensors that are wider than the storage, or elsewhere.
+    """Pack tensors that are wider than the storage, or elsewhere.
 
     Nothing waits for a CUDA device: its copies to pinned memory and back keep their order on the stream.
 
     Args:
-        storage: what is asked for.
+        storage: what is wanted.
     """
 
     def __init__(self, storage: CacheStorage) -> None:
@@ -245,7 +235,7 @@ class Packing:
         self._beyond: list[torch.Tensor] = []
 
     def pack(self, leaf: torch.Tensor) -> torch.Tensor | Packed:
-        """A tensor as it is kept; the very tensor where there is nothing to do."""
+        """Return a tensor as it is kept; the very tensor if there is nothing to do."""
         dtype = self._narrowed(leaf.dtype)
         moves = self._storage.device is not None and leaf.device.type != self._storage.device
         if dtype == leaf.dtype and not moves:
@@ -256,15 +246,15 @@ class Packing:
         return Packed(_on_host(codes) if moves else codes, leaf.dtype, leaf.device)
 
     def overflowed(self) -> bool:
-        """Whether anything packed since this was asked last is infinite; asks the device."""
+        """Return whether anything packed since the last call is infinite; synchronizes."""
         beyond, self._beyond = self._beyond, []
         return any(bool(flag) for flag in beyond)
 
     def _narrowed(self, dtype: torch.dtype) -> torch.dtype:
         if self._storage.dtype is None or not dtype.is_floating_point:
             return dtype
-        asked = _DTYPES[self._storage.dtype]
-        return asked if asked.itemsize < dtype.itemsize else dtype
+        wanted = _DTYPES[self._storage.dtype]
+        return wanted if wanted.itemsize < dtype.itemsize else dtype
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:

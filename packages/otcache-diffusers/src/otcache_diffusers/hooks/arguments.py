@@ -34,8 +34,8 @@ class ArgumentPlace(NamedTuple):
     """Which array among the arguments of a call; it holds for later calls of the same denoiser.
 
     Attributes:
-        argument: position, or name where it was named.
-        leaf: which of the arrays of that argument, where it is a list or a dictionary.
+        argument: position, or name if it was named.
+        leaf: which of the arrays of that argument, if it is a list or a dictionary.
     """
 
     argument: int | str
@@ -74,7 +74,7 @@ class Arguments:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the state, in whichever order arguments come; of a list of tensors its length first."""
+        """Shape of the state, in any order of arguments; of a list of tensors its length first."""
         place = self._state_place()
         if place is None:
             return _outer(next((value for _, value in self._given()), None))
@@ -82,7 +82,7 @@ class Arguments:
 
     @property
     def candidates(self) -> list[ArgumentPlace]:
-        """Where floating arguments are that are no times."""
+        """The places of floating arguments that are no times."""
         return [
             place for place, x in self._arrays() if _floats(x) and not self._is_time(place.argument)
         ]
@@ -97,7 +97,7 @@ class Arguments:
         return None if wanted is None else next(iter(self.states_like(wanted)), None)
 
     def states_like(self, prediction: Tensor, exact: bool = False) -> list[ArgumentPlace]:
-        """Return where floating arguments are that have the shape of a prediction, times left out.
+        """Return where floating arguments are that have the shape of a prediction, except times.
 
         Those of the very shape first; then those smaller in one dimension but the batch's, since an output
         may hold learned variances beside; last those larger in one, with a condition beside the state.
@@ -117,7 +117,7 @@ class Arguments:
         return [*found, *smaller, *larger]
 
     def at(self, place: ArgumentPlace) -> Tensor | None:
-        """Return the array at a place that ``state_like`` gave as a tensor, None where there is none."""
+        """Return the array at a place that ``state_like`` gave as a tensor, None if there is none."""
         found = self._array(place)
         if isinstance(found, np.ndarray):
             return torch.as_tensor(found)
@@ -168,7 +168,7 @@ class Arguments:
         return arrays[place.leaf] if place.leaf < len(arrays) else None
 
     def _value(self, argument: int | str) -> Any | None:
-        """An argument, also where it is named in this call and was not when its place was found."""
+        """Return an argument, also if it is named in this call and was not when its place was found."""
         if isinstance(argument, int):
             if argument < len(self.args):
                 return self.args[argument]
@@ -210,7 +210,7 @@ def _outer(value: Any) -> tuple[int, ...]:
 
 
 def _is_wide(x: Any) -> bool:
-    """Whether an array holds more than one number a sample."""
+    """Return whether an array holds more than one number a sample."""
     return any(size != 1 for size in tuple(x.shape)[1:])
 
 
@@ -221,7 +221,7 @@ def _floats(x: Any) -> bool:
 
 
 def _is_part(shape: Sequence[int], whole: Sequence[int]) -> bool:
-    """Whether a shape is the other's but for one dimension, not the first, in which it is smaller."""
+    """Return whether a shape is the other's but for one dimension, not the first, in which it is smaller."""
     if len(shape) != len(whole):
         return False
     others = [d for d in range(len(shape)) if shape[d] != whole[d]]
@@ -232,7 +232,7 @@ class Time(NamedTuple):
     """The time of a call.
 
     Attributes:
-        value: a number or a tensor; None where it cannot be told.
+        value: a number or a tensor; None if it cannot be found.
         certain: False where it may as well be something that is the same at every step, as a class is.
     """
 
@@ -242,9 +242,9 @@ class Time(NamedTuple):
 
 @final
 class TimeArgument:
-    """Finds the time among the arguments of a denoiser's calls.
+    """Find the time among the arguments of a denoiser's calls.
 
-    By the usual names of arguments and of parameters. Where a denoiser has none of them, a number or a
+    By the usual names of arguments and of parameters. If a denoiser has none of them, a number or a
     vector that comes second is taken for the time, or one that comes first before a larger tensor; it is
     certain unless it is of integers.
 
@@ -276,7 +276,7 @@ def _guessed(args: Sequence[Any]) -> Time:
 
 
 def _certain(value: Any) -> bool | None:
-    """Whether a value floats, as a class does not; None where it is neither a number nor a vector."""
+    """Return whether a value floats, as a class does not; None if it is neither a number nor a vector."""
     if isinstance(value, torch.Tensor):
         return value.is_floating_point() if value.ndim <= 1 else None
     return isinstance(value, float) if isinstance(value, (int, float)) else None

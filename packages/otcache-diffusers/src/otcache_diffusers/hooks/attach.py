@@ -21,9 +21,9 @@ from otcache_diffusers.hooks.loop_states import LoopStates
 from otcache_diffusers.hooks.loop_steps import LoopSteps
 from otcache_diffusers.hooks.module_hook import CallHandler, Hook, hook_for
 from otcache_diffusers.hooks.module_steps import ModuleSteps
-from otcache_diffusers.hooks.run_state import RunState, StepTracker
+from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.scheduler_steps import SchedulerSteps
-from otcache_diffusers.hooks.step_hook import StepHook
+from otcache_diffusers.hooks.step_hook import StepHook, StepTracker
 
 #: The attributes in which pipelines keep their denoisers; all of them share one run.
 DENOISERS = ("transformer", "unet", "transformer_2", "unet_2")

@@ -1,4 +1,4 @@
-"""What a loop's denoiser calls say of the sampler: its state, and the output that a step used."""
+"""Read the sampler's state, and the output that a step used, from a loop's denoiser calls."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SEVERAL = (
 
 @final
 class LoopStates:
-    r"""Makes x_t and v_t of each step out of the arguments and outputs of its calls.
+    r"""Make x_t and v_t of each step out of the arguments and outputs of its calls.
 
     x_t is the floating argument of the step's first call that is shaped like the output; of several,
-    the first that changes from one step to the next. Where a call is given C rows a sample, chunk after
+    the first that changes from one step to the next. If a call is given C rows a sample, chunk after
     chunk (guidance by a doubled batch), x_t is the first chunk and the output is C outputs. With P outputs
     o_{t,p} a step in all,
 
     .. math:: v_t = \sum_p \gamma_{t,p}\, o_{t,p}
 
-    where the gains gamma are given; else the outputs side by side, of shape (samples, P, ...). Complex
+    if the gains gamma are given; else the outputs side by side, of shape (samples, P, ...). Complex
     tensors are seen as real ones with one dimension more.
 
     Args:
@@ -48,7 +48,7 @@ class LoopStates:
     def begin(self) -> None:
         """Forget the last run."""
         self._places: list[ArgumentPlace] = []
-        self._first: list[Tensor] = []  # what stood at these places in the first call
+        self._first: list[Tensor] = []  # what was at these places in the first call
         self._shape: tuple[int, ...] = ()
         self._leaf = self._likes = 0
         self._state: Tensor | None = None
@@ -126,7 +126,7 @@ class LoopStates:
             self.open(self._seen(self._first[0]))
 
     def _settle(self, arguments: Arguments) -> None:
-        """At the second step, keep the first place whose tensor is another now."""
+        """Keep, at the second step, the first place whose tensor is another now."""
         if len(self._places) < 2:
             return
         for place, before in zip(self._places, self._first, strict=True):
@@ -141,7 +141,7 @@ class LoopStates:
         self._places, self._first = self._places[:1], []
 
     def _seen(self, x: Tensor) -> Tensor:
-        """The state in an argument: its first chunk, without a condition beside it."""
+        """Return the state in an argument: its first chunk, without a condition beside it."""
         x = _real(x)
         wider = [d for d in range(1, x.ndim) if x.shape[d] > self._shape[d : d + 1][0]]
         if len(wider) == 1:
@@ -168,7 +168,7 @@ def _real(x: Tensor) -> Tensor:
 
 
 def _narrowed(output: Tensor, state: Tensor) -> Tensor:
-    """Leave out what a prediction has beside the state's shape: learned variances."""
+    """Omit what a prediction has beside the state's shape: learned variances."""
     if output.ndim != state.ndim:
         return output
     wider = [d for d in range(1, state.ndim) if output.shape[d] != state.shape[d]]

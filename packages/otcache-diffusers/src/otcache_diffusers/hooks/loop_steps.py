@@ -1,4 +1,4 @@
-"""Where in a run we are, told by the order of denoiser calls."""
+"""Count a loop's steps by its denoiser calls."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from otcache_core.loop_run import loop_under_way, refuse_late_run, threads_insid
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
 from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes
 from otcache_diffusers.hooks.loop_states import LoopStates, Seen
-from otcache_diffusers.hooks.run_state import RunState, StepTracker
-from otcache_diffusers.hooks.step_hook import RunInfo
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.step_hook import RunInfo, StepTracker
 
 RAGGED = (
     "the calls of one step must carry one time, as in the first step, got two: a branch has come or "
@@ -25,9 +25,9 @@ RAGGED = (
     "denoiser= be a function that guides inside, called as loop.denoiser(...)."
 )
 ELSEWHERE = (
-    "sample_fn calls the denoiser in threads of its own, whose calls cannot be told from others': call it in "
-    "the thread that runs sample_fn, or by asyncio.to_thread(...) or contextvars.copy_context().run(...), "
-    "one call after the other."
+    "sample_fn calls the denoiser in threads of its own, whose calls cannot be distinguished from others': "
+    "call it in the thread that runs sample_fn, or by asyncio.to_thread(...) or "
+    "contextvars.copy_context().run(...), one call after the other."
 )
 UNKNOWN = (
     "the loop's number of steps must be known: give sample_fn an argument num_steps, or otcache.loop(...) "
@@ -40,17 +40,17 @@ STARTS = (
 
 
 class LoopSteps(StepTracker):
-    """In a loop: the position is the number of calls since the loop began.
+    """Count the denoiser calls since the loop began.
 
-    Steps are reported as :class:`LoopStates` sees them, with x_{t+1} from the next step's first call or
+    Steps are those that :class:`LoopStates` sees, with x_{t+1} from the next step's first call or
     the loop's result.
 
     Args:
-        loop: says when it begins and returns.
+        loop: reports when it begins and returns.
         run_state: what is advanced.
-        num_steps: N, if the loop does not say.
+        num_steps: N, if the loop does not give it.
         renew: called when a run is announced.
-        states: makes x_t and v_t of calls, for policies that watch.
+        states: makes x_t and v_t of calls, for hooks that watch.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LoopSteps(StepTracker):
         self._loop.observe(None)
 
     def loop_begins(self, num_steps: int | None) -> None:
-        """A run begins.
+        """Begin a run.
 
         Raises:
             ExecutionError: if another one has not ended, or the request it belongs to was abandoned.
@@ -110,7 +110,7 @@ class LoopSteps(StepTracker):
         self._run_state.announce(lambda arguments: info)
 
     def _grid(self, n: int) -> NDArray[np.float64]:
-        """s_0 .. s_N as the loop gives them; all NaN where it gives none."""
+        """Return s_0 .. s_N as the loop gives them; all NaN if it gives none."""
         try:
             return self._loop.grid_for(n)
         except Exception as error:  # the user's function
@@ -121,7 +121,7 @@ class LoopSteps(StepTracker):
             return np.full(n + 1, np.nan)
 
     def expects(self) -> bool:
-        """Whether the loop's own sampler makes this call, and no other loop that it calls."""
+        """Return whether the loop's own sampler makes this call, and no other loop that it calls."""
         running, here = self._live.locked(), loop_under_way()
         self._strays += running and here is None
         return running and here is self._loop
@@ -130,15 +130,15 @@ class LoopSteps(StepTracker):
         return any(thread not in besides for thread in threads_inside(self._loop))
 
     def arrive(self, arguments: Arguments) -> None:
-        """A call begins a step, or is another one of its step.
+        """Count a call, which begins a step or is another one of it.
 
         Raises:
             ExecutionError: if the run has had all its calls, or those of one step carry two times.
         """
-        if not self._whole:  # nothing is planned for a run of unknown length, or of no steps
+        if not self._whole:  # a run of unknown length, or of no steps
             return
-        self._count(arguments)
-        self._look_at_times(self._time_of.of(arguments))
+        self._refuse_more()
+        self._compare_times(self._time_of.of(arguments))
         if self._calls % self._per_step == 0:
             self._step_begins(arguments)
         self._arguments = arguments
@@ -147,11 +147,11 @@ class LoopSteps(StepTracker):
         watched = self._run_state.watches
         state = self._states.arrive(arguments, self._calls == 0) if watched else None
         if self._calls and self._run_state.running:
-            self._run_state.advance(self._seen(state))
+            self._run_state.advance(self._seen(state) if watched else None)
         if watched and self._calls:
             self._states.open(state)
 
-    def _count(self, arguments: Arguments) -> None:
+    def _refuse_more(self) -> None:
         if self._calls >= self._whole:
             raise ExecutionError(
                 f"the loop must make {self._whole} denoiser calls ({self._steps}), got one more: set "
@@ -160,19 +160,16 @@ class LoopSteps(StepTracker):
                 f"lambda n: 2 * n - 1 for Heun's method) if there are more steps. {ADAPTIVE}"
             )
 
-    def _look_at_times(self, time: Time) -> None:
+    def _compare_times(self, time: Time) -> None:
         first = self._calls % self._per_step == 0
         if self._calls == 0:
             self._times.begin(time.value)
-            self._say(self._host.begin(time.value, STARTS), "runs begin at other times")
+            if message := self._host.begin(time.value, STARTS):
+                self._run_state.warn_aloud(message, "runs begin at other times")
         elif first:
             self._times.advance(time.value)
         elif self._checks.check(self._times.apart(time.value), RAGGED):
             raise ExecutionError(RAGGED)
-
-    def _say(self, message: str, fact: str) -> None:
-        if message:
-            self._run_state.warn_aloud(message, fact)
 
     def left(self, output: Any) -> None:
         self._calls += 1
@@ -180,23 +177,23 @@ class LoopSteps(StepTracker):
             self._states.called(self._arguments, output)
 
     def loop_ends(self, result: Any) -> None:
-        """The loop returned ``result``.
+        """End the run of a loop that returned ``result``.
 
         Raises:
-            ExecutionError: if it never called the denoiser, or the device has seen what ``arrive``
-                refuses.
+            ExecutionError: if it never called the denoiser, or a check on the device has
+                failed.
         """
         try:
             self._check()
             if self._run_state.running and self._calls % self._per_step == 0:
-                following = self._states.end(result) if self._run_state.watches else None
-                self._run_state.advance(self._seen(following))
+                watched = self._run_state.watches
+                self._run_state.advance(self._seen(self._states.end(result)) if watched else None)
         finally:
             self._run_state.finish(False)
             self._live.release()
 
     def loop_fails(self) -> None:
-        """The loop raised."""
+        """End the run of a loop that raised."""
         self._run_state.finish(False)
         self._live.release()
 
@@ -212,8 +209,8 @@ class LoopSteps(StepTracker):
                 "pass the very module that sample_fn calls to otcache.loop(...)."
             )
             return
-        for complaint in self._checks.settle():
-            raise ExecutionError(complaint)
+        for message in self._checks.settle():
+            raise ExecutionError(message)
         if self._calls <= self._whole - self._per_step:
             self._run_state.warn_aloud(
                 f"the loop returned after {self._calls} of {self._whole} denoiser calls "

@@ -21,7 +21,8 @@ from otcache_diffusers.compat import HOOKS, unlink
 from otcache_diffusers.hooks.arguments import Arguments, parameters_of
 from otcache_diffusers.hooks.conflicts import attached_already, module_attached_already
 from otcache_diffusers.hooks.patches import MethodPatches
-from otcache_diffusers.hooks.run_state import RunState, StepTracker
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.step_hook import StepTracker
 
 #: (context, arguments, compute) -> output
 Handle = Callable[[str, Arguments, Callable[[], Any]], Any]

@@ -1,4 +1,4 @@
-"""Where in a run of a foreign loop we are, told by the calls of the bare module."""
+"""Count the steps of a sampler that is not known, by the calls of the bare module."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import nn
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
 from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes, Truth
-from otcache_diffusers.hooks.run_state import RunState, StepTracker
-from otcache_diffusers.hooks.step_hook import RunInfo
+from otcache_diffusers.hooks.run_state import RunState
+from otcache_diffusers.hooks.step_hook import RunInfo, StepTracker
 
 CONCURRENT = "one module must serve one run at a time, got a concurrent call: load the model twice."
 THREADS = (
     "one module must serve one run at a time, got calls of two threads within a run: load the model "
     "twice."
 )
-_LOOP = "otcache.loop(...) around the sampler tells where runs begin and end"
+_LOOP = "otcache.loop(...) around the sampler shows where runs begin and end"
 BRANCHES = (
     "two steps in a row must carry two times, got one: set calls_per_step=2 if guidance calls the "
     "module twice a step, or calls_per_step=1 if these are steps of their own (Heun's method, times "
@@ -37,7 +37,7 @@ RAGGED = (
     "gone, so a forecast may have gone to the wrong one. Keep guidance on for the whole run. A run "
     f"that broke off inside a step looks so too; {_LOOP}."
 )
-#: Not wrong for sure, where calls_per_step was told.
+#: Possible in a correct run, if calls_per_step was given.
 REPEATED = (
     "the first two steps carry the same time: there are more than calls_per_step calls a step, or a "
     f"run broke off after its first step, or times are rounded alike; {_LOOP}."
@@ -45,23 +45,22 @@ REPEATED = (
 
 
 class ModuleSteps(StepTracker):
-    """In a foreign loop: a run is N ``calls_per_step`` calls, and the next call begins another.
+    """Take N ``calls_per_step`` calls of a module for a run; the next call begins another.
 
-    Nothing tells where a run begins and ends, so the times of the calls are watched. A run that broke
-    off unseen is noticed where the next one's batch has another shape, or its time jumps back to the
-    first one; two calls that carry one time are branches of one step, and must have been told of. A run
-    that begins at another time than the last one, and a time that goes back, are said at once if they are
-    known on the host.
-    Times on a device are compared there, and what came out is read at the end of the run.
+    It is not known where a run begins and ends, so the times of the calls are watched. A run that broke
+    off unseen is noticed if the next one's batch has another shape, or its time jumps back to the
+    first one; two calls with one time are branches of one step, and need ``calls_per_step``. A run
+    that begins at another time than the last one, and a time that goes back, are reported at once if they
+    are known on the host. Times on a device are compared there, and read at the end of the run.
 
     Args:
         module: what is called, compiled or not.
-        run_state: what is told.
+        run_state: what is advanced.
         num_steps: N.
-        calls_per_step: denoiser calls of one sampler step; None where nobody told, which is 1 unless
+        calls_per_step: denoiser calls of one sampler step; None if not specified, which is 1 unless
             the times contradict.
         renew: called when a run begins.
-        grid: s_0 .. s_N, shape (N + 1,); None where it is not known.
+        grid: s_0 .. s_N, shape (N + 1,); None if it is not known.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class ModuleSteps(StepTracker):
         grid: NDArray[np.float64] | None = None,
     ) -> None:
         self._run_state, self._renew = run_state, renew
-        self._told, self._per_step = calls_per_step is not None, calls_per_step or 1
+        self._specified, self._per_step = calls_per_step is not None, calls_per_step or 1
         self._whole = num_steps * self._per_step
         unknown = np.full(num_steps + 1, np.nan)
         self._info = RunInfo(num_steps, unknown if grid is None else grid)
@@ -87,19 +86,19 @@ class ModuleSteps(StepTracker):
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing was attached; say what only the end of the context tells."""
+        """Report what only the end of the context shows; nothing was attached."""
         if error[0] is not None:
             return
-        for complaint in self._checks.settle():
-            self._run_state.warn_aloud(complaint)
+        for message in self._checks.settle():
+            self._run_state.warn_aloud(message)
         if self._run_state.running:
-            self._say_broken("the context was left")
+            self._report_broken("the context was left")
 
     def busy(self, besides: Collection[int]) -> bool:
         return self._run_state.busy and self._thread not in besides
 
     def arrive(self, arguments: Arguments) -> None:
-        """A call begins a run, or a step, or is another one of its step.
+        """Count a call, which begins a run or a step, or is another one of its step.
 
         Raises:
             ExecutionError: if two steps carry one time, or the calls of one step two; if a thread calls
@@ -113,17 +112,17 @@ class ModuleSteps(StepTracker):
             self._refuse_the_rest(time.value)
             self._begin(arguments, time.value)
         elif self._broke_off(arguments, time.value, first):
-            self._say_broken("another run began")
+            self._report_broken("another run began")
             self._begin(arguments, time.value)
         else:
-            self._stay()
+            self._refuse_other_threads()
             self._go_on(time, first)
 
     def left(self, output: Any) -> None:
-        """A call is over, and with the last of a run's the run.
+        """End a call, and with the last of a run's the run.
 
         Raises:
-            ExecutionError: if the device has seen what ``arrive`` refuses, or a time that jumped back.
+            ExecutionError: if a check on the device has failed.
         """
         self._calls += 1
         if self._calls == self._whole:
@@ -133,57 +132,57 @@ class ModuleSteps(StepTracker):
 
     def _begin(self, arguments: Arguments, time: Any) -> None:
         self._run_state.finish(False)
-        for complaint in self._checks.settle():  # of a run that broke off
-            self._run_state.warn_aloud(complaint)
+        for message in self._checks.settle():  # of a run that broke off
+            self._run_state.warn_aloud(message)
         self._renew()
         self._calls, self._shape = 0, arguments.shape
         self._thread = threading.get_ident()
         self._times.begin(time)
         self._run_state.announce(lambda arguments: self._info)
-        self._say(self._host.begin(time), "runs begin at other times")
+        self._report(self._host.begin(time), "runs begin at other times")
 
     def _broke_off(self, arguments: Arguments, time: Any, first: bool) -> bool:
-        """Whether this call is known to begin another run."""
+        """Return whether this call is known to begin another run."""
         reshaped = first and arguments.shape != self._shape
         return reshaped or self._checks.check(self._times.back(time), JUMPED)
 
     def _go_on(self, time: Time, first: bool) -> None:
         if not first:
-            self._check(self._times.apart(time.value), RAGGED)
+            self._fail_if(self._times.apart(time.value), RAGGED)
             return
         if time.certain:
-            self._say(self._host.advance(time.value), "the time goes back")
+            self._report(self._host.advance(time.value), "the time goes back")
         again = self._times.again(time.value) if time.certain else False
         self._times.advance(time.value)
-        if not self._told:
-            self._check(again, BRANCHES)
+        if not self._specified:
+            self._fail_if(again, BRANCHES)
         elif self._times.step == 1 and self._checks.check(again, REPEATED):
             self._run_state.warn_aloud(REPEATED)
 
-    def _say(self, message: str, fact: str) -> None:
+    def _report(self, message: str, fact: str) -> None:
         if message:
             self._run_state.warn_aloud(message, fact)
 
-    def _check(self, truth: Truth, complaint: str) -> None:
-        if self._checks.check(truth, complaint):
-            self._fail(complaint)
+    def _fail_if(self, truth: Truth, message: str) -> None:
+        if self._checks.check(truth, message):
+            self._fail(message)
 
     def _settle(self) -> None:
-        """The run is whole: now the device may be asked, as the end of a run does anyway."""
-        complaints = self._checks.settle()
-        if REPEATED in complaints:
+        """Read the checks on the device at the end of a run, which waits for it anyway."""
+        messages = self._checks.settle()
+        if REPEATED in messages:
             self._run_state.warn_aloud(REPEATED)
-            complaints.remove(REPEATED)
-        if complaints:
-            self._fail(" ".join(complaints))
+            messages.remove(REPEATED)
+        if messages:
+            self._fail(" ".join(messages))
 
-    def _stay(self) -> None:
+    def _refuse_other_threads(self) -> None:
         if self._thread != threading.get_ident():
             self._cut = self._thread
             self._fail(THREADS)
 
     def _refuse_the_rest(self, time: Any) -> None:
-        """The rest of a run that another thread's call has ended would pass for a run."""
+        """Refuse the rest of a run that another thread's call has ended: it would pass for a run."""
         cut, self._cut = self._cut, 0
         if cut == threading.get_ident() and self._times.fresh(time) is not True:
             self._fail(THREADS)
@@ -192,7 +191,7 @@ class ModuleSteps(StepTracker):
         self._run_state.finish(False)
         raise ExecutionError(message)
 
-    def _say_broken(self, event: str) -> None:
+    def _report_broken(self, event: str) -> None:
         self._run_state.warn_aloud(
             f"{event} after {self._calls} of the {self._whole} calls of a run, which is taken for broken "
             f"off: if it was whole, num_steps or calls_per_step are wrong. {ADAPTIVE}",

@@ -1,4 +1,4 @@
-"""Python objects taken apart and made again from what they hold, by none of their own code."""
+"""Open Python objects, and make them again from what they hold, without running their own code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-#: What an object may be built on; whatever else is written in C may hold what Python cannot see.
+#: What an object may be built on; other classes written in C may hold what Python cannot see.
 _BASES: tuple[type, ...] = (OrderedDict, dict, list, tuple, SimpleNamespace, object)
 _HEAP = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class statement made it, or a type of C that looks like one
 _POINTER = 8
@@ -24,7 +24,7 @@ class Shell:
     Attributes:
         cls: its class.
         base: the built-in type that its memory is laid out as.
-        keys: of its items where it is a dict, their positions where it is a list or a tuple.
+        keys: of its items if it is a dict, their positions if it is a list or a tuple.
         names: of its attributes in ``__dict__``.
         mirrored: names of attributes that are the very items of that name (diffusers' ``BaseOutput``).
         slots: of its attributes outside ``__dict__``.
@@ -40,7 +40,7 @@ class Shell:
     itself: bool
 
     def filled(self, values: Sequence[Any]) -> Any:
-        """An object of the class that holds these values; no ``__init__`` or ``__setattr__`` is run.
+        """Make an object of the class that holds these values; no ``__init__`` or ``__setattr__`` is run.
 
         Args:
             values: items, attributes and slots, in the order that :func:`opened` gave.
@@ -65,11 +65,11 @@ class Shell:
 
 
 def opened(node: Any) -> tuple[Shell, list[Any]] | None:
-    """What an object is without what it holds, and what it holds; None where that cannot be known.
+    """Return an object without what it holds, and what it holds; None if that cannot be known.
 
     Opened are objects of Python classes, dataclasses or not, and of Python classes over dict, list, tuple
-    and ``SimpleNamespace``. Left shut are modules, whose weights are no outputs, objects that clean up
-    after themselves (``__del__``), and whatever holds memory of C.
+    and ``SimpleNamespace``. Not opened are modules, whose weights are no outputs, objects that clean up
+    after themselves (``__del__``), and those that hold memory of C.
     """
     base = _base_of(type(node))  # type: ignore[arg-type]  # every class is hashable
     if base is None:
@@ -92,7 +92,7 @@ def opened(node: Any) -> tuple[Shell, list[Any]] | None:
 
 @functools.lru_cache(maxsize=256)
 def _base_of(cls: type) -> Any:
-    """The built-in type below a class that Python alone makes; None where there is none."""
+    """Return the built-in type below a class that Python alone makes; None if there is none."""
     base: Any = next(b for b in _BASES if issubclass(cls, b))
     if issubclass(cls, nn.Module) or hasattr(cls, "__del__"):
         return None
@@ -109,7 +109,7 @@ def _base_of(cls: type) -> Any:
 
 
 def _by_statements(cls: type, base: type) -> bool:
-    """Whether nothing but class statements lies between a class and the base of its memory."""
+    """Return whether nothing but class statements lies between a class and the base of its memory."""
     step: type | None = cls
     while step is not None and step is not base:
         if not step.__flags__ & _HEAP:
@@ -139,7 +139,7 @@ def _slots_of(cls: type) -> list[MemberDescriptorType]:
 
 
 def _slots(node: Any) -> list[tuple[MemberDescriptorType, Any]]:
-    """The slots that are filled, by descriptor: two classes may name theirs alike."""
+    """Return the slots that are filled, by descriptor: two classes may name theirs alike."""
     found = []
     for slot in _slots_of(type(node)):
         try:

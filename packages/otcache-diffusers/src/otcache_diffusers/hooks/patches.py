@@ -14,7 +14,7 @@ _MISSING = object()
 
 
 class MethodPatch:
-    """Replace a method on one instance, until it is retired.
+    """Replace a method on one instance, until the patches are removed.
 
     Args:
         owner: the instance.

@@ -1,4 +1,4 @@
-"""In which call of which pipeline a run lives."""
+"""Find the pipeline call that a run belongs to on the stack, and whether it goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -16,15 +16,15 @@ from otcache_diffusers.compat import pipeline_class
 
 _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
-#: What can pause; where its code and its frame are.
+#: The types that can pause, and the attributes of their code and frame.
 _PAUSING: dict[type, tuple[str, str]] = {
     GeneratorType: ("gi_code", "gi_frame"),
     CoroutineType: ("cr_code", "cr_frame"),
     AsyncGeneratorType: ("ag_code", "ag_frame"),
 }
-#: How often the stack of a thread that runs on is looked through.
+#: How often the stack of a thread that runs on is searched.
 _LOOKS = 5
-#: What a frame is known again by.
+#: Identifies a frame without keeping it.
 Mark = tuple[Any, ...]
 #: The run that a coroutine announced, in its context and in what ``asyncio.to_thread`` makes of that.
 _ANNOUNCED: ContextVar[PipelineCall | None] = ContextVar("otcache_announced", default=None)
@@ -33,11 +33,10 @@ _NOTED: dict[int, tuple[tuple[Mark, weakref.ref[Any]], ...]] = {}
 
 
 class PipelineCalls:
-    """Finds the calls of pipelines on the stack.
+    """Find the calls of pipelines on the stack.
 
     A pipeline's call is a frame that runs the ``__call__`` of a pipeline class, or of a base of the
-    class given. Its locals are not looked at: which pipeline's call it is tells what the pipeline does in
-    it, on the call's own thread (``note``).
+    class given. Its locals are not read: a pipeline itself reports its calls (``note``), on their threads.
 
     Args:
         kind: a class whose calls are known from the start.
@@ -53,7 +52,7 @@ class PipelineCalls:
                 self._known[id(code)] = code, True
 
     def innermost(self) -> FrameType | None:
-        """The innermost call of a pipeline on this thread's stack; None outside any."""
+        """Return the innermost call of a pipeline on this thread's stack; None outside any."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and not self._is_call(frame):
             frame = frame.f_back
@@ -69,21 +68,22 @@ class PipelineCalls:
         _NOTED[thread] = (*around, (mark, weakref.ref(pipeline)))
         return True
 
-    def stranger(self, pipeline: Any, all_noted: bool) -> str:
-        """Name the class whose call is the innermost on this thread's stack, where it is another pipeline's.
+    def other_pipeline(self, pipeline: Any, all_noted: bool) -> str:
+        """Name the class of the innermost call on this thread's stack, if it is another pipeline's.
 
         Args:
-            pipeline: whose own calls are told from others by their class.
-            all_noted: its own calls were noted, which tells them from those of others of its class too.
+            pipeline: its own calls are distinguished from others by their class.
+            all_noted: its own calls were noted, which distinguishes them within its class too.
 
         Returns:
-            "" where there is no call, or one of the pipeline may be on the stack.
+            "" if there is no call, or one of the pipeline may be on the stack.
         """
         frame = self.innermost()
         own = [mark for mark, whose in _NOTED.get(threading.get_ident(), ()) if whose() is pipeline]
         if frame is None or any(map(_on_this_stack, own)):
             return ""
-        if not all_noted and _runs_here({_code(base) for base in type(pipeline).__mro__}):
+        codes = {_code(base) for base in type(pipeline).__mro__}
+        if not all_noted and _first_frame(lambda frame: frame.f_code in codes) is not None:
             return ""
         return frame.f_code.co_qualname.rpartition(".")[0].rpartition(".")[2]
 
@@ -100,14 +100,13 @@ class PipelineCalls:
 
 
 class PipelineCall:
-    """The pipeline call that a run belongs to: the innermost one when it is made.
+    """The pipeline call that a run belongs to: the innermost one when this is made.
 
-    Its frame is not kept, since that would keep what it and its callers hold: it is known again by
-    where it lies, what it runs, and from where it was called.
+    Its frame is not kept, since that would keep what it and its callers hold: it is identified by its
+    address, its code, and where it was called.
 
     Attributes:
-        known: whether there is one; there is none for a loop of the user's own, which nothing tells
-            the end of.
+        known: whether there is one; there is none for a loop of the user's own, whose end is not seen.
     """
 
     def __init__(self, calls: PipelineCalls) -> None:
@@ -117,14 +116,18 @@ class PipelineCall:
         self._mark: Mark = () if frame is None else _mark(frame)
         self._pauses = frame is not None and bool(frame.f_code.co_flags & _PAUSES)
         self._thread = threading.get_ident()
-        steps = None if self.known else _innermost_that_pauses()
+        steps = (
+            None
+            if self.known
+            else _first_frame(lambda frame: bool(frame.f_code.co_flags & _PAUSES))
+        )
         self._steps: Mark = () if steps is None else _mark(steps)
         around = frame or steps
         if around is not None and around.f_code.co_flags & inspect.CO_COROUTINE:
             _ANNOUNCED.set(self)
 
     def settle(self) -> None:
-        """The run's first call is made: a frame that pauses is the loop's only if the call is in it too."""
+        """Note the run's first call: a frame that pauses is the loop's only if the call is in it too."""
         if self._steps and not (_on_this_stack(self._steps) or self._handed_over):
             self._steps = ()
 
@@ -143,7 +146,7 @@ class PipelineCall:
         """Whether the innermost pipeline call on this thread's stack is the run's own.
 
         Of a loop of the user's own: whether this is its thread, and no pipeline's call; of one that is a
-        generator or a coroutine, whether that is on the stack of whichever thread.
+        generator or a coroutine, whether that is on the stack of any thread.
         """
         frame = self._calls.innermost()
         if frame is None and self._handed_over:
@@ -152,7 +155,7 @@ class PipelineCall:
             return frame is None and _on_this_stack(self._steps)
         if not self.known:
             return frame is None and self.of_this_thread
-        return frame is not None and self._is(frame)
+        return frame is not None and _is_marked(frame, self._mark)
 
     @property
     def around_here(self) -> bool:
@@ -161,7 +164,7 @@ class PipelineCall:
 
     @property
     def alive(self) -> bool:
-        """Whether the call has not ended yet; of one that can pause, or of a loop, nothing tells it."""
+        """Whether the call has not ended yet; True if it can pause, or is a loop's, whose end is not seen."""
         return self._pauses or not self.known or self._on_the_stack
 
     @property
@@ -178,9 +181,6 @@ class PipelineCall:
             return _on_this_stack(self._mark)
         return _is_on(self._thread, self._mark)
 
-    def _is(self, frame: FrameType) -> bool:
-        return _is_marked(frame, self._mark)
-
 
 def under_way(pipeline: Any, besides: Collection[int]) -> bool:
     """Return whether a noted call of this pipeline is on the stack of a thread not among these."""
@@ -195,9 +195,9 @@ def under_way(pipeline: Any, besides: Collection[int]) -> bool:
 def _is_on(thread: int, mark: Mark) -> bool:
     """Return whether a frame is on the stack of another thread, which runs on meanwhile.
 
-    A frame that has ended since has lost its callers, so a stack is looked through again before it is
-    taken not to have the frame. Nothing is read of the frames but what they are known by: their locals
-    are copied to where the last copies are let go, which lets the other thread go on and end the frame.
+    A frame that has ended since has lost its callers, so a stack is searched again before the frame is
+    taken to be absent. Nothing is read of the frames but their marks: reading their locals would release
+    the last copies, which lets the other thread go on and end the frame.
     """
     with NO_COLLECTION:
         for _ in range(_LOOKS):
@@ -210,7 +210,7 @@ def _is_on(thread: int, mark: Mark) -> bool:
 
 
 class _NoCollection:
-    """Keeps the collector away while frames of other threads are looked at, until the last look ends.
+    """Keep the garbage collector off while frames of other threads are looked at, until the last look ends.
 
     Until Python 3.12 it runs when the object for such a frame is allocated, and what it collects may let
     the other thread go on, which ends the very frame.
@@ -237,9 +237,10 @@ class _NoCollection:
 NO_COLLECTION = _NoCollection()
 
 
-def _innermost_that_pauses() -> FrameType | None:
+def _first_frame(matches: Callable[[FrameType], bool]) -> FrameType | None:
+    """Return the innermost frame on this thread's stack that matches."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not frame.f_code.co_flags & _PAUSES:
+    while frame is not None and not matches(frame):
         frame = frame.f_back
     return frame
 
@@ -251,15 +252,8 @@ def _on_this_stack(mark: Mark) -> bool:
     return frame is not None
 
 
-def _runs_here(codes: Collection[CodeType | None]) -> bool:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code not in codes:
-        frame = frame.f_back
-    return frame is not None
-
-
 def _is_held(mark: Mark) -> bool:
-    """Return whether somebody holds a generator or a coroutine of this frame; one that ended has none."""
+    """Return whether a generator or a coroutine of this frame exists; one that ended has none."""
     with NO_COLLECTION:
         for thing in gc.get_objects():
             code, frame = _PAUSING.get(type(thing), ("", ""))
@@ -280,7 +274,7 @@ def _mark(frame: FrameType) -> Mark:
 
 
 def _pipelines() -> Iterator[type]:
-    """Every pipeline class there is, also one made in a function."""
+    """Yield every pipeline class there is, also one made in a function."""
     root = pipeline_class()
     waiting: list[type] = [] if root is None else [root]
     while waiting:
@@ -290,6 +284,6 @@ def _pipelines() -> Iterator[type]:
 
 
 def _code(kind: type) -> CodeType | None:
-    """What a class's own ``__call__`` runs, under its decorators."""
+    """Return the code of a class's own ``__call__``, under its decorators."""
     own: Any = vars(kind).get("__call__")
     return getattr(inspect.unwrap(own), "__code__", None) if own is not None else None

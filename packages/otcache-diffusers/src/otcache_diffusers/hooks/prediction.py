@@ -20,12 +20,12 @@ FAINT = 2.0**-8
 
 
 class Place(NamedTuple):
-    """Where in a run a denoiser call stands.
+    """The position of a denoiser call in a run.
 
     Attributes:
         step: t, position in the run.
         branch: its name.
-        scaled: what ``scheduler.scale_model_input`` returned in this step; None where it was not called.
+        scaled: what ``scheduler.scale_model_input`` returned in this step; None if it was not called.
         state: the denoiser's first tensor argument.
     """
 
@@ -36,36 +36,36 @@ class Place(NamedTuple):
 
 
 class OutputSpace(ABC):
-    """The quantity that policies see, keep, combine and hand out; one object a run.
+    """The quantity that step hooks see, keep, combine and return; one object a run.
 
     Laws: what the sampler gets at a computed step is the denoiser's very output; ``to_output`` undoes
-    ``from_output`` at the same place up to rounding; nothing asks the device.
+    ``from_output`` at the same place up to rounding; nothing synchronizes.
     """
 
     #: Why outputs stay as they are although another quantity would be better; "" otherwise.
     reason: str = ""
 
     def problem(self, place: Place) -> str:
-        """Say why a call's output could not be entered or left, and what helps; "" where it can be."""
+        """Say why a call's output could not be converted, and what helps; "" if it can be."""
         return ""
 
     @abstractmethod
     def from_output(self, place: Place, output: Any) -> Any:
-        """What a policy is told of a computed output."""
+        """Return a computed output in this quantity."""
 
     @abstractmethod
     def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
-        """The denoiser's output that a policy's forecast stands for, at the present state.
+        """Return the denoiser's output that a forecast represents, at the present state.
 
         Args:
             place: of the call.
             held: the forecast.
-            writable: nobody else has it, so it may be written into.
+            writable: it has no other owner, so it may be written into.
         """
 
     @abstractmethod
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
-        """What a policy is told of the output the sampler used, after guidance."""
+        """Return the output the sampler used, after guidance, in this quantity."""
 
 
 @final
@@ -73,7 +73,7 @@ class AsIs(OutputSpace):
     """Outputs themselves: flow velocity, epsilon, and x_0, whose reuse is plain sampling already.
 
     Args:
-        reason: why a velocity is not converted, where it should be.
+        reason: why a velocity is not converted, if it should be.
     """
 
     def __init__(self, reason: str = "") -> None:
@@ -99,10 +99,10 @@ class NoiseSpace(OutputSpace):
     with x_t in the variance-preserving coordinate, which is what the denoiser is given. Held v is
     wrong at another step even along a straight trajectory; held epsilon is not (docs/theory.md, section 2).
 
-    x_t is what ``scale_model_input`` returned, or the denoiser's first tensor, whichever has the
-    output's shape; the output may have more channels (learned variances), which stay as they are. Where
+    x_t is what ``scale_model_input`` returned, or the denoiser's first tensor, if it has the
+    output's shape; the output may have more channels (learned variances), which stay as they are. If
     neither has, nothing is converted in that branch and ``reason`` says so. Epsilon is kept in float32
-    at least, since v is regained by a division by alpha_t, which is small at high noise; in float64, where
+    at least, since v is regained by a division by alpha_t, which is small at high noise; in float64, if
     the device has it, at steps of nearly no signal.
 
     Args:
@@ -179,7 +179,7 @@ class NoiseSpace(OutputSpace):
         return [x for x in (place.scaled, place.state if trusted else None) if x is not None]
 
     def _related(self, place: Place, leaves: list[Any], at: int) -> Tensor | None:
-        """Return x_t of a call, None where its branch is not converted.
+        """Return x_t of a call, None if its branch is not converted.
 
         Raises:
             ExecutionError: if a branch that was converted has lost its x_t.
@@ -200,25 +200,22 @@ class NoiseSpace(OutputSpace):
 
 
 def _flat(tree: Any) -> tuple[list[Any], Any, int]:
-    """Leaves, structure, and the place of the prediction (the number of leaves where there is none)."""
+    """Return leaves, structure, and the place of the prediction (the number of leaves if there is none)."""
     leaves, form = flatten(tree)
     return leaves, form, prediction_at(leaves)
 
 
 def _fits(x: Tensor, output: Tensor) -> bool:
-    """Whether x has the output's shape, or is the first part of it in one dimension but the batch's."""
+    """Return whether x has the output's shape, or is its first part in one dimension but the batch's."""
     if x.ndim != output.ndim or not (x.is_floating_point() and output.is_floating_point()):
         return False
     others = [d for d in range(x.ndim) if x.shape[d] != output.shape[d]]
-    return not others or (len(others) == 1 and others[0] > 0 and _shorter(x, output, others[0]))
-
-
-def _shorter(x: Tensor, output: Tensor, d: int) -> bool:
-    return x.shape[d] < output.shape[d]
+    one = len(others) == 1 and others[0] > 0
+    return not others or (one and x.shape[others[0]] < output.shape[others[0]])
 
 
 def _part(output: Tensor, x: Tensor) -> Tensor:
-    """The view of an output that x relates to."""
+    """Return the view of an output that x relates to."""
     return output[tuple(slice(n) for n in x.shape)]
 
 
@@ -227,10 +224,10 @@ TOLERANCE = 5e-3
 
 
 def output_space(scheduler: Any, start: int) -> OutputSpace:
-    r"""Noise for a variance-preserving scheduler of velocity predictions, else the outputs themselves.
+    r"""Return the noise for a variance-preserving scheduler of velocity predictions, else outputs as is.
 
     Whether the sampler's states are x_t (DDIM, DPM-Solver, UniPC) or x_t / alpha_t (Euler, Heun) is
-    asked of copies of the scheduler: what they make of a model input of 1, at the first step and at the
+    read from copies of the scheduler: what they make of a model input of 1, at the first step and at the
     last, is 1 or alpha_t.
 
     Args:
@@ -244,16 +241,16 @@ def output_space(scheduler: Any, start: int) -> OutputSpace:
     )
     try:
         return _space(scheduler, start, prefix)
-    except Exception as error:  # whatever copies of a scheduler nobody has seen raise when asked
+    except Exception as error:  # copies of an unknown scheduler may raise anything
         return AsIs(
-            f"{prefix} cannot be asked how it scales states ({type(error).__name__}: {error})."
+            f"{prefix} does not show how it scales states ({type(error).__name__}: {error})."
         )
 
 
 def _space(scheduler: Any, start: int, prefix: str) -> OutputSpace:
     alpha = signal_shares(scheduler)
     if not np.isfinite(alpha).all():
-        return AsIs(f"{prefix} does not tell its noise levels.")
+        return AsIs(f"{prefix} does not give its noise levels.")
     ends = [start, len(alpha) - 1]
     scales = np.array([_scale(scheduler, position) for position in ends])
     for wanted, stretched in ((alpha[ends], True), (np.ones(2), False)):
@@ -263,7 +260,7 @@ def _space(scheduler: Any, start: int, prefix: str) -> OutputSpace:
 
 
 def predicts_velocity(scheduler: Any) -> bool:
-    """Whether the denoiser predicts v = alpha epsilon - sigma x_0."""
+    """Return whether the denoiser predicts v = alpha epsilon - sigma x_0."""
     return bool(setting(scheduler, "prediction_type") == "v_prediction")
 
 

@@ -1,15 +1,14 @@
 """The state of a run between what observes a target and the step hook that decides.
 
-A :class:`StepTracker` announces runs to the :class:`RunState` and advances its steps; denoiser calls get
-their output from it. :class:`Branches` names the calls of a step, :class:`TimeCheck` compares their times.
+A step tracker announces runs to the :class:`RunState` and advances its steps; denoiser calls get their
+output from it. :class:`Branches` names the calls of a step, :class:`TimeCheck` compares their times.
 """
 
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,41 +31,6 @@ NO_STEPS = (
     "the pipeline's scheduler never made a step, as with one of its own for each frame (SkyReels V2's "
     "diffusion forcing): positions cannot be counted, and the run was computed in full."
 )
-
-
-class StepTracker(ABC):
-    """Announce runs to a run state and advance its steps; a context manager."""
-
-    @abstractmethod
-    def arrive(self, arguments: Arguments) -> None:
-        """Note that the denoiser is about to be called."""
-
-    @abstractmethod
-    def left(self, output: Any) -> None:
-        """Note that the denoiser's output, computed or forecast, goes back to the sampler."""
-
-    @abstractmethod
-    def __enter__(self) -> StepTracker: ...
-
-    @abstractmethod
-    def __exit__(self, *error: object) -> None: ...
-
-    def expects(self) -> bool:
-        """Return whether a call made here can be of the run under way; end one that is over."""
-        return True
-
-    def claims(self) -> bool:
-        """Return whether this call is of the run under way or announced, if several share a denoiser."""
-        return self.expects()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the run under way, if any, is known to go on."""
-        return True
-
-    def busy(self, besides: Collection[int]) -> bool:
-        """Return whether a call of the target is on the stack of a thread that is not among these."""
-        return False
 
 
 class RunState:

@@ -17,7 +17,7 @@ from otcache_diffusers.hooks.conflicts import attached_already
 from otcache_diffusers.hooks.patches import MethodPatches, WeakMethodAround, patching, unpatchable
 from otcache_diffusers.hooks.pipeline_call import PipelineCall, PipelineCalls, under_way
 from otcache_diffusers.hooks.prediction import output_space, predicts_velocity
-from otcache_diffusers.hooks.run_state import RunState, StepTracker
+from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.sigmas import (
     first_position,
     last_position,
@@ -26,7 +26,7 @@ from otcache_diffusers.hooks.sigmas import (
     times_of,
 )
 from otcache_diffusers.hooks.step_arguments import RepeatedSteps, StepArguments
-from otcache_diffusers.hooks.step_hook import RunInfo
+from otcache_diffusers.hooks.step_hook import RunInfo, StepTracker
 
 _UNCOUNTED = "the steps of the pipeline's scheduler cannot be counted"
 _SHARED = (
@@ -43,25 +43,29 @@ _THREADS = (
     "type(pipe.scheduler).from_config(pipe.scheduler.config)), which may share the weights, or let the "
     "threads wait for one another in handle.request(...)."
 )
+_OTHER_TIMES = (
+    "the denoiser was called at other timesteps than the scheduler's: a callback or another pipeline "
+    "changed the scheduler, so steps may have been mistaken."
+)
 
 
 class SchedulerSteps(StepTracker):
-    """The position is the number of ``scheduler.step`` calls since ``set_timesteps``.
+    """Count ``scheduler.step`` calls since ``set_timesteps``.
 
-    So duplicate timesteps (Heun, PNDM) and bf16 collisions do not matter. The timestep the denoiser
-    is given is compared on the device, and read once on exit. A run ends at its last position or with
-    the pipeline's progress bar, whichever comes first; a call from outside the pipeline's own, during
-    it or after, is none of the run's.
+    So duplicate timesteps (Heun, PNDM) and times that bfloat16 rounds alike do not matter. The timestep the
+    denoiser is given is compared on the device, and read once on exit. A run ends at its last position or
+    with the pipeline's progress bar, the first of both; a call from outside the pipeline's own, during
+    it or after, is not part of the run.
 
     Args:
-        pipeline: whose scheduler it is. The scheduler's ``step`` and ``set_timesteps`` are wrapped on
-            the instance, ``scale_model_input`` where the denoiser predicts a velocity, and the
+        pipeline: the pipeline of the scheduler. The scheduler's ``step`` and ``set_timesteps`` are wrapped
+            on the instance, ``scale_model_input`` if the denoiser predicts a velocity, and the
             pipeline's ``check_inputs`` and ``progress_bar``.
-        run_state: what is told.
+        run_state: what is advanced.
         renew: called when a run is announced.
 
     Raises:
-        ExecutionError: on entry, if the scheduler is already watched.
+        ExecutionError: on entry, if the scheduler is already tracked.
     """
 
     def __init__(self, pipeline: Any, run_state: RunState, renew: Callable[[], None]) -> None:
@@ -71,7 +75,7 @@ class SchedulerSteps(StepTracker):
         self._call: PipelineCall | None = None
         self._token = object()
         self._repeated = RepeatedSteps(self._scheduler)
-        self._step_call = StepArguments(self._scheduler)
+        self._arguments = StepArguments(self._scheduler)
         self._announces, self._total = True, 0
         self._noted = False
         self._stack = ExitStack()
@@ -80,19 +84,18 @@ class SchedulerSteps(StepTracker):
         if reason := unpatchable(self._scheduler, "step"):
             self._run_state.uncounted(f"{_UNCOUNTED}: {reason}.")
             return self
-        watcher = patching(self._scheduler)
-        if watcher is not None:
-            raise ExecutionError(attached_already(self.pipeline, watcher.pipeline))
+        other = patching(self._scheduler)
+        if other is not None:
+            raise ExecutionError(attached_already(self.pipeline, other.pipeline))
         with ExitStack() as stack:
-            stack.enter_context(MethodPatches(self._scheduler, self._taps()))
+            stack.enter_context(MethodPatches(self._scheduler, self._scheduler_patches()))
             wanted = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
             found = {n: around for n, around in wanted.items() if hasattr(self.pipeline, n)}
             stack.enter_context(MethodPatches(self.pipeline, found))
             self._stack = stack.pop_all()
         return self
 
-    def _taps(self) -> dict[str, Callable[..., Any]]:
-        """What is watched of the scheduler, of what it has."""
+    def _scheduler_patches(self) -> dict[str, Callable[..., Any]]:
         wanted: dict[str, Callable[..., Any]] = {"set_timesteps": self._set_timesteps}
         if predicts_velocity(self._scheduler):
             wanted["scale_model_input"] = self._scale
@@ -103,24 +106,20 @@ class SchedulerSteps(StepTracker):
             and not unpatchable(self._scheduler, name)
         }
         self._announces = "set_timesteps" in found
-        # Held weakly: whoever has this scheduler too would keep the pipeline for ever.
-        return {
-            name: WeakMethodAround(around) for name, around in {"step": self._step, **found}.items()
-        }
+        # Held weakly: another holder of this scheduler would keep the pipeline for ever.
+        found = {"step": self._step, **found}
+        return {name: WeakMethodAround(around) for name, around in found.items()}
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
         self._call = None
         if error[0] is None and self._run_state.times.failed():
-            self._run_state.warn(
-                "the denoiser was called at other timesteps than the scheduler's: a callback or "
-                "another pipeline moved the tracker, so steps may have been mistaken."
-            )
+            self._run_state.warn(_OTHER_TIMES)
 
     def expects(self) -> bool:
-        """Whether this call comes from the pipeline call that the run belongs to.
+        """Return whether this call comes from the pipeline call that the run belongs to.
 
-        PipelineCalls of another pipeline inside a callback are none of the run's, nor those of other threads;
+        Calls of another pipeline inside a callback are not part of the run, nor those of other threads;
         neither are those after the run's call has ended, which ends the run.
         """
         call = self._call
@@ -143,12 +142,6 @@ class SchedulerSteps(StepTracker):
         return self._call is not None and self.expects() and self._call is not None
 
     @property
-    def _elsewhere(self) -> bool:
-        """Whether the run is of a pipeline's call in another thread."""
-        call = self._call
-        return call is not None and call.known and not call.of_this_thread and not call.here
-
-    @property
     def alive(self) -> bool:
         return self._call is not None and self._call.known and self._call.goes_on
 
@@ -156,7 +149,7 @@ class SchedulerSteps(StepTracker):
         return under_way(self.pipeline, besides)
 
     def arrive(self, arguments: Arguments) -> None:
-        """See that the scheduler that tells is still the pipeline's, and was not put back."""
+        """Check that the tracked scheduler is still the pipeline's, and does not repeat a step."""
         if self.pipeline.scheduler is not self._scheduler:
             self._call = None
             self._run_state.uncounted(_REPLACED)
@@ -164,17 +157,19 @@ class SchedulerSteps(StepTracker):
             self._run_state.give_up(self._repeated.REASON)
 
     def left(self, output: Any) -> None:
-        """Nothing to do: the scheduler tells."""
+        """Do nothing: the scheduler's step counts."""
 
     def _check_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Almost the first thing that a call does, before it changes anything on the pipeline."""
+        """Note a call of the pipeline, which does this before it changes anything on the pipeline."""
         self._noted |= self._calls.note(self.pipeline)
         refuse_late_run()
         return original(*args, **kwargs)
 
     def _set_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         refuse_late_run()
-        if self._elsewhere and self.alive:
+        call = self._call
+        elsewhere = call and call.known and not call.of_this_thread and not call.here
+        if elsewhere and self.alive:
             raise ExecutionError(_THREADS)
         result = original(*args, **kwargs)
         self._announce()
@@ -185,14 +180,14 @@ class SchedulerSteps(StepTracker):
         self._run_state.announce(self._run_info)
         self._call, self._token, self._total = PipelineCall(self._calls), object(), 0
         self._repeated.begin()
-        if other := self._calls.stranger(self.pipeline, self._noted):
+        if other := self._calls.other_pipeline(self.pipeline, self._noted):
             self._run_state.warn(_SHARED.format(other=other))
         elif not self._noted:
             self._calls.note(self.pipeline)
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         bar = original(*args, **kwargs)
-        if self._run_state.running:  # inside the run's loop, of which it says nothing
+        if self._run_state.running:  # another bar, inside the run's loop
             return bar
         if not self._announces:
             self._announce()
@@ -214,39 +209,40 @@ class SchedulerSteps(StepTracker):
 
     def _step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         watched = self._run_state.watches and self._run_state.running
-        given = self._step_call.given(args, kwargs) if watched else None
+        given = self._arguments.given(args, kwargs) if watched else None
         self._repeated.stepping()
         result = original(*args, **kwargs)
-        if self._repeated.stepped(self._step_call.time(args, kwargs)):
+        if self._repeated.stepped(self._arguments.time(args, kwargs)):
             self._run_state.give_up(self._repeated.REASON)
-        seen = self._step_call.seen(given, result)
+        seen = self._arguments.seen(given, result)
         if watched and seen is None:
-            self._run_state.uncounted(self._step_call.untold(args, kwargs, result))
+            self._run_state.uncounted(self._arguments.unreadable(args, kwargs, result))
         self._run_state.advance(seen)
         if not self._run_state.running and not self._run_state.expectant:
             self._call = None
         return result
 
     def _run_info(self, arguments: Arguments) -> RunInfo | None:
+        kind = type(self._scheduler).__name__
         try:
-            return self._read_run(arguments)
+            info = self._read_run(arguments)
         except (ExecutionError, OtcacheNotice):  # under strict, and where notices are errors
             raise
-        except Exception as error:  # whatever a scheduler that nobody has seen raises when read
-            kind = type(self._scheduler).__name__
+        except Exception as error:  # reading an unknown scheduler may raise anything
             self._run_state.uncounted(
                 f"{_UNCOUNTED}: {kind} cannot be read ({type(error).__name__}: {error})."
             )
             return None
-
-    def _read_run(self, arguments: Arguments) -> RunInfo | None:
-        n = steps_of(self._scheduler) or self._total
-        if not n:
-            kind = type(self._scheduler).__name__
+        if info is None:
             self._run_state.uncounted(
                 f"{_UNCOUNTED}: {kind} has neither timesteps nor num_inference_steps, and the pipeline's "
                 "progress bar no total."
             )
+        return info
+
+    def _read_run(self, arguments: Arguments) -> RunInfo | None:
+        n = steps_of(self._scheduler) or self._total
+        if not n:
             return None
         times = times_of(self._scheduler)
         if times is None:
@@ -258,23 +254,10 @@ class SchedulerSteps(StepTracker):
         return RunInfo(len(grid) - 1, grid, output_space(self._scheduler, start))
 
 
-def _length(*rows: Any) -> int:
-    """The length of the first of them, a bar's total too; 0 where it has none."""
-    try:
-        return len(rows[0])
-    except (IndexError, TypeError, AttributeError):
-        return 0
-
-
-def _whole(total: Any) -> int:
-    """A bar's total as a number of steps; 0 where it is none."""
-    return int(float(total)) if isinstance(total, Real) and float(total).is_integer() else 0
-
-
 class ProgressBar:
-    """Stands for a progress bar and tells when its loop is over.
+    """Wrap a pipeline's progress bar, and report when its loop is left, by whatever way.
 
-    Pipelines enter the bar as a context or iterate over it. Of one that does neither nothing is told.
+    Pipelines enter the bar as a context or iterate over it. If one does neither nothing is reported.
 
     Args:
         bar: the real one, to which everything else goes.
@@ -306,9 +289,18 @@ class ProgressBar:
         return len(self._bar)
 
     def _end(self, whole: bool) -> None:
-        over, self._over = self._over, _nothing
+        over, self._over = self._over, lambda whole: None
         over(whole)
 
 
-def _nothing(whole: bool) -> None:
-    """The end was told already."""
+def _length(*rows: Any) -> int:
+    """Return the length of the first of them, a bar's total too; 0 if it has none."""
+    try:
+        return len(rows[0])
+    except (IndexError, TypeError, AttributeError):
+        return 0
+
+
+def _whole(total: Any) -> int:
+    """Return a bar's total as a number of steps; 0 if it is none."""
+    return int(float(total)) if isinstance(total, Real) and float(total).is_integer() else 0

@@ -19,7 +19,7 @@ LEAST_SIGNAL = 2.0**-24
 
 
 def times_of(scheduler: Any) -> torch.Tensor | None:
-    """Return t_0 .. t_{N-1} after ``set_timesteps``, where they lie; None where there are none."""
+    """Return t_0 .. t_{N-1} after ``set_timesteps``, where they lie; None if there are none."""
     return _row(scheduler, "timesteps")
 
 
@@ -35,7 +35,7 @@ def steps_of(scheduler: Any) -> int | None:
 
 
 def setting(scheduler: Any, name: str) -> Any:
-    """Return an entry of a scheduler's configuration, a mapping or an object; None where it has none."""
+    """Return an entry of a scheduler's configuration, a mapping or an object; None if it has none."""
     config = getattr(scheduler, "config", None)
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
@@ -43,20 +43,20 @@ def setting(scheduler: Any, name: str) -> Any:
 def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
     r"""Return s_0 .. s_N after ``set_timesteps``, one value a timestep and the final one.
 
-    Where the scheduler keeps ``sigmas`` (flow matching, Euler, Heun, DPM-Solver, UniPC) these;
+    If the scheduler keeps ``sigmas`` (flow matching, Euler, Heun, DPM-Solver, UniPC) these;
     else, from its cumulative products a (DDIM, PNDM and their like),
 
     .. math:: s_i = \sqrt{(1 - a_{t_i}) / a_{t_i}}
 
     the noise level of x / sqrt(a), the coordinate in which DDIM is an Euler step; a of 0 (zero terminal
-    signal) is taken as 2^-24, as diffusers' Euler does. Where times rise, as in DDIM inversion, the final
+    signal) is taken as 2^-24, as diffusers' Euler does. If times rise, as in DDIM inversion, the final
     level is the last step's. Copies to the host: call it once a run.
 
     Args:
         scheduler: one whose timesteps are set.
 
     Returns:
-        float64, shape (N + 1,); all NaN where the scheduler tells neither.
+        float64, shape (N + 1,); all NaN if the scheduler has neither.
 
     Raises:
         OtcacheError: if it does not say N either.
@@ -76,7 +76,7 @@ def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
 
 
 def usable_grid(grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the grid, or where none is known the share of steps to go, 1 - i/N."""
+    """Return the grid, or if none is known the share of steps to go, 1 - i/N."""
     return grid if np.isfinite(grid).all() else np.linspace(1.0, 0.0, len(grid))
 
 
@@ -85,10 +85,10 @@ def signal_shares(scheduler: Any) -> NDArray[np.float64]:
 
     .. math:: \alpha_i = \sqrt{a_{t_i}} = 1 / \sqrt{1 + s_i^2}
 
-    where a is 0, 2^-24: a share of 0 could not be divided by. Copies to the host: call it once a run.
+    if a is 0, 2^-24: a share of 0 could not be divided by. Copies to the host: call it once a run.
 
     Returns:
-        float64, shape (N,); NaN where the scheduler does not tell.
+        float64, shape (N,); NaN if the scheduler does not give them.
 
     Raises:
         OtcacheError: if it does not say N either.
@@ -116,7 +116,7 @@ def _sigmas(scheduler: Any, n: int) -> torch.Tensor | None:
 
 
 def _products(scheduler: Any) -> torch.Tensor | None:
-    """Return a at each timestep; None where it has none, or its times are no places among them."""
+    """Return a at each timestep; None if it has none, or its times are no positions among them."""
     products, times = _row(scheduler, "alphas_cumprod"), times_of(scheduler)
     if products is None or times is None:
         return None
@@ -130,7 +130,7 @@ def _final(scheduler: Any) -> float:
     return 1.0 if final is None else float(final)
 
 
-#: How pipelines hand t to the denoiser: t, t/1000 and 1 - t/1000; factor and shift.
+#: How pipelines pass t to the denoiser: t, t/1000 and 1 - t/1000; factor and shift.
 CONVENTIONS = ((1.0, 0.0), (1e-3, 0.0), (-1e-3, 1.0))
 #: Types that torch compares; float8 and the larger unsigned ones it does not.
 _ORDERED = frozenset(
@@ -142,11 +142,11 @@ _ORDERED = frozenset(
 
 
 def first_position(scheduler: Any, timestep: Any) -> int:
-    """Return the position of a run's first step among its timesteps: not 0 where an image is the start.
+    """Return the position of a run's first step among its timesteps: not 0 if it starts from an image.
 
-    It is the ``begin_index`` that the pipeline set. Where it set none it is the position whose time the
+    It is the ``begin_index`` that the pipeline set. If it set none it is the position whose time the
     denoiser is called with; of several positions with that time, the one where the scheduler itself
-    begins. 0 where nothing tells. Asks the device: meant for the first call of a run, which is computed.
+    begins. 0 if none fits. Synchronizes: meant for the first call of a run, which is computed.
 
     Args:
         scheduler: one whose timesteps are set.
@@ -166,7 +166,7 @@ def _own_index(scheduler: Any, times: Tensor, found: int) -> int:
     """Return where the scheduler itself begins at the time of a position; the position if it cannot say."""
     try:
         return _among(scheduler.index_for_timestep(scheduler.timesteps[found]), times, found)
-    except Exception:  # whatever one whose timesteps are of another kind raises
+    except Exception:  # an unknown scheduler may raise anything
         return found
 
 
@@ -178,7 +178,7 @@ def _among(position: Any, times: Tensor, default: int) -> int:
 
 
 def last_position(pipeline: Any, start: int) -> int | None:
-    """Position after a run's last step; None where it makes all steps to the end.
+    """Return the position after a run's last step; None if it makes all steps to the end.
 
     A pipeline called with ``denoising_end`` leaves the rest to another; it knows how many steps it makes.
     """
@@ -188,7 +188,7 @@ def last_position(pipeline: Any, start: int) -> int | None:
 
 
 def latest_time(timestep: Any) -> Tensor | None:
-    """Return the time of a call's step; None where it is no tensor of numbers that can be compared.
+    """Return the time of a call's step; None if it is no tensor of numbers that can be compared.
 
     Of times for each token it is the largest, since a given image's are 0.
     """
@@ -208,9 +208,9 @@ def _as_tensor(timestep: Any) -> Any:
 
 
 def _look_up(times: Tensor, passed: Tensor) -> int:
-    """The position whose time is nearest, within the rounding of what was passed; 0 where none is.
+    """Return the position whose time is nearest, within the rounding of what was passed; 0 if none is.
 
-    Where several conventions fit, a run of all steps is the likeliest, then the first of them.
+    If several conventions fit, a run of all steps is the likeliest, then the first of them.
     """
     kind = passed.dtype if passed.is_floating_point() else torch.float64
     wanted = torch.stack([factor * times + shift for factor, shift in CONVENTIONS])

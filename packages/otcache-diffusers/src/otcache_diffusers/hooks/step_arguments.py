@@ -14,19 +14,11 @@ from otcache_diffusers.hooks.patches import unpatchable
 
 #: The roles of a step's arguments in the order of every diffusers pipeline's call, by their usual names.
 ROLES = {
-    "model_output": (
-        "model_output",
-        "noise_pred",
-        "model_pred",
-        "velocity",
-        "output",
-        "pred",
-        "eps",
-    ),
-    "timestep": ("timestep", "t", "time", "timesteps", "sigma"),
-    "sample": ("sample", "latents", "latent", "x_t", "x"),
+    "model_output": "model_output noise_pred model_pred velocity output pred eps",
+    "timestep": "timestep t time timesteps sigma",
+    "sample": "sample latents latent x_t x",
 }
-_ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
+_ROLE_OF = {name: role for role, names in ROLES.items() for name in names.split()}
 
 
 class Seen(NamedTuple):
@@ -48,14 +40,14 @@ class Given(NamedTuple):
 
 @final
 class StepArguments:
-    """Reads the calls of a scheduler's step.
+    """Read the calls of a scheduler's step.
 
-    By the names of arguments, where they are among the usual ones; else by their places, which are the
+    By the names of arguments, if they are among the usual ones; else by their positions, which are the
     same for every scheduler that pipelines call: the output, the time and the state. So ``step`` may take
-    ``*args`` or call them otherwise.
+    ``*args`` or other names.
 
     Args:
-        scheduler: whose step it is.
+        scheduler: the scheduler of the step.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -63,11 +55,11 @@ class StepArguments:
         self._names = _parameters(scheduler)
 
     def time(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Return the time that a step is given; None where it cannot be told."""
+        """Return the time that a step is given; None if it cannot be read."""
         return self._roles(args, kwargs).get("timestep")
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Given | None:
-        """Return what a step is given, before it is made; None where it cannot be told."""
+        """Return what a step is given, before it is made; None if it cannot be read."""
         roles = self._roles(args, kwargs)
         sample, output = roles.get("sample"), roles.get("model_output")
         if not isinstance(sample, Tensor) or not isinstance(output, Tensor):
@@ -75,11 +67,11 @@ class StepArguments:
         return Given(sample.clone(), output.clone(), sample, version(sample))
 
     def seen(self, given: Given | None, result: Any) -> Seen | None:
-        """Return the step that was made; None where what it was given or returned cannot be told."""
+        """Return the step that was made; None if what it was given or returned cannot be read."""
         following = None if given is None else _next_sample(result, given)
         return None if given is None or following is None else Seen(*given[:2], following)
 
-    def untold(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> str:
+    def unreadable(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> str:
         """Say why a step could not be seen, and what helps."""
         got = ", ".join([*(type(a).__name__ for a in args), *kwargs])
         return (
@@ -100,7 +92,7 @@ class StepArguments:
 
 
 def _parameters(scheduler: Any) -> list[str]:
-    """Names of the places of the scheduler's own step: a wrapper put on the instance may hide it."""
+    """Return the positional names of the scheduler's own step, which a wrapper on the instance may hide."""
     own = None if unpatchable(scheduler, "step") else getattr(type(scheduler), "step", None)
     try:
         signature = inspect.signature(MethodType(own, scheduler) if own else scheduler.step)
@@ -121,20 +113,19 @@ def _next_sample(result: Any, given: Given) -> Tensor | None:
     if found is None and isinstance(result, (list, tuple)) and result:
         found = result[0]
     if found is None:
-        fits = [
-            v for v in named.values() if isinstance(v, Tensor) and v.shape == given.sample.shape
-        ]
+        shape = given.sample.shape
+        fits = [v for v in named.values() if isinstance(v, Tensor) and v.shape == shape]
         found = fits[0] if len(fits) == 1 else None
     return found if isinstance(found, Tensor) else None
 
 
 class RepeatedSteps:
-    """Watches whether a scheduler is put back between its steps, as panorama pipelines do.
+    """Notice that a scheduler is put back between its steps, as panorama pipelines do.
 
-    They denoise one view after the other, and give the scheduler the state of before for each. Seen
-    by the scheduler's own ``step_index``, which only its steps move. Where it has none, or its steps do
-    not move it, by the very timestep object that came with the last step, if nobody wrote into it since:
-    a loop over timesteps makes one for each step, or fills one buffer anew. Nothing here asks the device.
+    They denoise one view after the other, and give the scheduler its earlier state for each. Seen
+    by the scheduler's own ``step_index``, which only its steps move. If it has none, or its steps do
+    not move it, by the very timestep object that came with the last step, if nothing wrote into it since:
+    a loop over timesteps makes one for each step, or fills one buffer anew. Nothing here synchronizes.
 
     Args:
         scheduler: of the pipeline.
@@ -174,15 +165,15 @@ class RepeatedSteps:
 
     @property
     def _now(self) -> int | None:
-        """The scheduler's own index, where it is a number that the host knows."""
+        """The scheduler's own index, if it is a number on the host."""
         try:
             index = getattr(self._scheduler, "step_index", None)
-        except Exception:  # a property of a scheduler that nobody has seen
+        except Exception:  # a property of an unknown scheduler may raise anything
             return None
         return int(index) if isinstance(index, Integral) else None
 
     def found(self, timestep: Any) -> bool:
-        """Whether the scheduler is elsewhere than its last step left it, or this is that step's time."""
+        """Return whether the scheduler is elsewhere than its last step left it, or this is its time."""
         if self._index is not None:
             return self._now != self._index
         return self._same(timestep)
@@ -193,5 +184,5 @@ class RepeatedSteps:
 
 
 def version(value: Any) -> int:
-    """Return how often a tensor was written into, where torch counts that."""
+    """Return how often a tensor was written into, if torch counts that."""
     return value._version if isinstance(value, Tensor) and not value.is_inference() else 0

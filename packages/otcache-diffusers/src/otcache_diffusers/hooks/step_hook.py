@@ -1,10 +1,10 @@
-"""What decides at every denoiser call of a run, and what it is given of the run."""
+"""What decides at every denoiser call of a run, what counts its steps, and what both know of it."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
+from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.auxiliary import AuxiliaryUse
 from otcache_diffusers.hooks.prediction import AsIs, OutputSpace
 
@@ -160,3 +161,38 @@ class NoOp(StepHook):
         """Do nothing."""
 
     begin = before = after = stepped = end = uncounted = _nothing
+
+
+class StepTracker(ABC):
+    """Announce runs to a run state and advance its steps; a context manager."""
+
+    @abstractmethod
+    def arrive(self, arguments: Arguments) -> None:
+        """Note that the denoiser is about to be called."""
+
+    @abstractmethod
+    def left(self, output: Any) -> None:
+        """Note that the denoiser's output, computed or forecast, goes back to the sampler."""
+
+    @abstractmethod
+    def __enter__(self) -> StepTracker: ...
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None: ...
+
+    def expects(self) -> bool:
+        """Return whether a call made here can be of the run under way; end one that is over."""
+        return True
+
+    def claims(self) -> bool:
+        """Return whether this call is of the run under way or announced, if several share a denoiser."""
+        return self.expects()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the run under way, if any, is known to go on."""
+        return True
+
+    def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the target is on the stack of a thread that is not among these."""
+        return False

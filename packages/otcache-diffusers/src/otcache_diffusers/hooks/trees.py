@@ -18,17 +18,17 @@ from otcache_diffusers.hooks.objects import Shell, opened
 
 
 class Placeholder:
-    """Stands for a tensor in a tree; a leaf that is never opened."""
+    """Represents a tensor in a tree: a leaf that is never opened."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packed(Placeholder):
-    """Stands for a tensor that is kept in fewer bits or on another device; nobody else has it.
+    """A tensor that is kept in fewer bits or on another device, and has no other owner.
 
     Attributes:
         codes: what is kept.
-        dtype: of the tensor it stands for.
-        device: of the tensor it stands for.
+        dtype: of the tensor as it came.
+        device: of the tensor as it came.
     """
 
     codes: torch.Tensor
@@ -37,7 +37,7 @@ class Packed(Placeholder):
 
     @property
     def shape(self) -> torch.Size:
-        """Of the tensor it stands for."""
+        """Shape of the tensor."""
         return self.codes.shape
 
     @property
@@ -46,12 +46,12 @@ class Packed(Placeholder):
         return self.codes.device != self.device
 
     def read(self) -> torch.Tensor:
-        """What is kept, on the tensor's own device; only to be read."""
+        """Return what is kept, on the tensor's own device; only to be read."""
         return self.codes.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 _TENSORS = (torch.Tensor, Placeholder)
-#: What is carried along: it holds no tensor.
+#: What is kept as it is: it holds no tensor.
 _PLAIN = (
     *(type(None), Number, str, bytes, Enum, type, range, slice, np.generic, np.dtype),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
@@ -98,22 +98,22 @@ def flatten(tree: Any, stop: tuple[type, ...] = ()) -> tuple[list[Any], Form]:
 
 
 def unflatten(leaves: Sequence[Any], form: Form) -> Any:
-    """The tree of this form with these leaves; the inverse of :func:`flatten`."""
+    """Return the tree of this form with these leaves; the inverse of :func:`flatten`."""
     return _build(form, iter(leaves))
 
 
 def tensors(tree: Any) -> list[torch.Tensor]:
-    """The tensors of a tree, in order."""
+    """Return the tensors of a tree, in order."""
     return [leaf for leaf in flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
 
 
 def first_tensor(tree: Any) -> torch.Tensor | None:
-    """The first tensor of a tree, None where there is none."""
+    """Return the first tensor of a tree, None if there is none."""
     return next(iter(tensors(tree)), None)
 
 
 def prediction_at(leaves: Sequence[Any]) -> int:
-    """The place of the prediction among the leaves of an output, their number where there is none.
+    """Return the place of the prediction among the leaves of an output, their number if there is none.
 
     It is the first floating-point or complex tensor that is no scalar, else the first tensor.
     """
@@ -123,18 +123,18 @@ def prediction_at(leaves: Sequence[Any]) -> int:
 
 
 def prediction(output: Any) -> torch.Tensor | None:
-    """The prediction in a denoiser's output (:func:`prediction_at`), None where there is no tensor."""
+    """Return the prediction in a denoiser's output (:func:`prediction_at`), None if there is no tensor."""
     leaves, _ = flatten(output)
     return next(iter(leaves[prediction_at(leaves) :]), None)
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether it is a tensor that can be combined: of floating-point or complex numbers."""
-    return isinstance(leaf, _TENSORS) and (leaf.dtype.is_floating_point or leaf.dtype.is_complex)  # type: ignore[union-attr]  # every stand-in has a dtype
+    """Return whether it is a tensor that can be combined: of floating-point or complex numbers."""
+    return isinstance(leaf, _TENSORS) and (leaf.dtype.is_floating_point or leaf.dtype.is_complex)  # type: ignore[union-attr]  # every placeholder has a dtype
 
 
 def is_opaque(leaf: Any, above: tuple[Any, ...] = ()) -> bool:
-    """Whether a leaf may hold what a step computed and cannot be opened."""
+    """Return whether a leaf may hold what a step computed and cannot be opened."""
     if isinstance(leaf, (*_TENSORS, *_PLAIN)):
         return False
     found = None if _is_one_of(leaf, above) else _open(leaf)
@@ -160,7 +160,7 @@ def examine(output: Any) -> None:
 
 
 def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
-    r"""The linear combination of outputs, leaf by leaf.
+    r"""Return the linear combination of outputs, leaf by leaf.
 
     .. math:: \sum_r A_r v_r
 
@@ -227,13 +227,13 @@ def _walk(node: Any, leaves: list[Any], stop: tuple[type, ...], above: tuple[Any
     start, above = len(leaves), (*above, node)
     forms = tuple(_walk(child, leaves, stop, above) for child in children)
     if isinstance(shell, Shell) and not any(isinstance(leaf, stop) for leaf in leaves[start:]):
-        leaves[start:] = [node]  # the very object is carried along
+        leaves[start:] = [node]  # the very object is kept
         return LEAF
     return Form(shell, forms)
 
 
 def _open(node: Any) -> tuple[Any, list[Any]] | None:
-    """The structure of a node and its children; objects that are made by code of their own are not."""
+    """Return the structure of a node and its children; None if it is made by code of its own."""
     known = pytree.SUPPORTED_NODES.get(type(node))
     if known is None or is_dataclass(node) or hasattr(type(node), "_fields"):
         return opened(node)
@@ -274,7 +274,7 @@ class Extent(NamedTuple):
 
 
 def parts(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors with memory in a tensor; what a collective returns is a wrapper without."""
+    """Return the tensors with memory in a tensor; what a collective returns is a wrapper without."""
     if not is_traceable_wrapper_subclass(tensor):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
@@ -282,13 +282,13 @@ def parts(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def extents(leaves: Iterable[torch.Tensor]) -> list[Extent]:
-    """The memory of tensors; asks no device. Tensors without memory (meta, fake) have none."""
+    """Return the memory of tensors, without synchronizing. Tensors without memory (meta, fake) have none."""
     found = (_extent(part) for leaf in leaves for part in parts(leaf))
     return [extent for extent in found if extent is not None]
 
 
 def overlap(some: Iterable[Extent], others: Iterable[Extent]) -> bool:
-    """Whether two sets of extents have an address in common."""
+    """Return whether two sets of extents have an address in common."""
     others = list(others)
     return any(
         a.device == b.device and a.start < b.stop and b.start < a.stop for a in some for b in others
@@ -296,7 +296,7 @@ def overlap(some: Iterable[Extent], others: Iterable[Extent]) -> bool:
 
 
 def is_external(tensor: torch.Tensor) -> bool:
-    """Whether its memory belongs to somebody else than torch, who may write into it at any time.
+    """Return whether its memory is not torch's own, so that it may be written into at any time.
 
     Torch cannot resize such memory: a numpy array's, a DLPack capsule's, the outputs of OpenVINO and of
     ONNX Runtime's IO binding, and those of CUDA graphs that ``torch.compile`` made.
@@ -308,21 +308,21 @@ def is_external(tensor: torch.Tensor) -> bool:
 
 
 def owned(output: Any) -> Any:
-    """The same tree with a copy of every tensor, in memory that nobody else has."""
+    """Return the same tree with a copy of every tensor."""
     leaves, form = flatten(output)
     copies = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     return unflatten(copies, form)
 
 
 def separate(output: Any, state: torch.Tensor | None) -> Any:
-    """The very output, or copies where it lies in the memory of the state, which the sampler changes."""
+    """Return the very output, or copies if it is in the memory of the state, which the sampler changes."""
     if state is None or not overlap(extents(tensors(output)), extents([state])):
         return output
     return owned(output)
 
 
 def num_bytes(leaves: Iterable[torch.Tensor]) -> int:
-    """Bytes of the memory kept alive by tensors; what they share counts once."""
+    """Return the bytes of memory kept alive by tensors; what they share counts once."""
     storages = [part.untyped_storage() for leaf in leaves for part in parts(leaf)]
     return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
