@@ -1,1 +1,1 @@
-"""Measure a pipeline once: calibrate goes through recipe, record (with store), stages (with contest) and gaps."""
+"""Measure a pipeline once: calibrate uses recipe, record (store), stages (contest) and gaps, in order."""
