@@ -34,6 +34,7 @@ class Ours(ScheduledBaseline):
         self._policy, self._refinement = policy, refinement
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Plan from the given policy, or from a calibration made here."""
         if self._policy is not None:
             made = load_policy(self._policy)
             with warnings.catch_warnings():  # a policy of another N: the run warns of it
@@ -59,6 +60,7 @@ class UniformSteps(ScheduledBaseline):
         self.source = f"evenly spaced steps, {rule.get(forecaster, forecaster)}"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Space the steps evenly."""
         return {b: _even(tuning, b, self._forecaster) for b in budgets}, 0
 
 
@@ -74,6 +76,7 @@ class UniformTaylor(ScheduledBaseline):
     source = "TaylorSeer (arXiv 2503.06923) on whole outputs; order 1 to 3 tuned"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Choose the order of least calibration error at each budget."""
         orders = ("taylor-1", "taylor", "taylor-3")
         found = {b: tuning.best([_even(tuning, b, name) for name in orders]) for b in budgets}
         spent = sum(budgets) * len(orders) * len(tuning.request.prompts)
@@ -97,6 +100,7 @@ class LeMiCa(ScheduledBaseline):
         self._prompts = prompts
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Measure span costs and solve for the lexicographic minimax path."""
         few = tuning.first(self._prompts)
         name = few.registry.resolve("cost_models", "outcome")
         model = few.registry.create(
@@ -119,6 +123,7 @@ class MeanCache(ScheduledBaseline):
     source = "MeanCache (arXiv 2601.19961), released rule on this pipeline's own costs"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Measure velocity costs and solve the peak-suppressed path."""
         name = tuning.registry.resolve("cost_models", "mean-velocity")
         model = tuning.registry.create("cost_models", name)
         found = model.measure(tuning.recorded)
@@ -144,6 +149,7 @@ class StateDP(ScheduledBaseline):
         self._prompts = prompts
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Run the dynamic programme once for all budgets."""
         few = tuning.first(self._prompts)
         name = few.registry.resolve("solvers", "state-dp")
         solver = few.registry.create("solvers", name, samples=self._prompts)
@@ -171,6 +177,7 @@ class SimulatedAnnealing(ScheduledBaseline):
         self._full_runs = full_runs
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Search each budget with an equal share of the evaluations."""
         allowance = int(self._full_runs * tuning.full_runs / len(budgets))
         found = {}
         for budget in budgets:
@@ -197,6 +204,7 @@ class FluxTable(ScheduledBaseline):
     TABLE = "lemica-flux-1-dev"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Resample the published tables."""
         table = published(self.TABLE)
         return {b: table.resampled(b, tuning.num_steps) for b in budgets}, 0
 
@@ -213,12 +221,14 @@ class LeMiCaTable(ScheduledBaseline):
     source = "LeMiCa's published tables of this pipeline, resampled"
 
     def unfit(self, target: Any) -> str:
+        """Return which classes there are tables for, if not this one."""
         table = made_for(target, "lemica-")
         if table is None:
             return no_table(target, "lemica-")
         return "the method flux-table is the same here" if table.name == FluxTable.TABLE else ""
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Resample the table of this class of pipelines."""
         table = made_for(tuning.target, "lemica-")
         if table is None:
             raise OtcacheError(no_table(tuning.target, "lemica-"))
@@ -251,6 +261,7 @@ class SolverSteps(ScheduledBaseline):
         self.source = f"solver {solver!r}, forecasts of otcache's calibration"
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Solve each budget, and take the forecasts of the calibration."""
         name = tuning.registry.resolve("solvers", self._solver)
         solver = tuning.registry.create("solvers", name)
         fitted = plan(self._calibration)

@@ -108,9 +108,11 @@ class Folder:
 
     Args:
         path: made if missing.
+        memory: arrays of a comparison in one process are kept here and not in files; None: in files.
     """
 
     path: Path
+    memory: dict[Path, dict[str, Floats]] | None = None
 
     @property
     def job(self) -> Job:
@@ -155,9 +157,9 @@ class Folder:
 
     def of(self, method: str) -> MethodFolder:
         """Return the part of one method; made if missing."""
-        part = MethodFolder(self.path / (OWN if method == FULL else WORK) / slug(method))
-        make_folder(part.path)
-        return part
+        path = self.path / (OWN if method == FULL else WORK) / slug(method)
+        make_folder(path)
+        return MethodFolder(path, self.memory)
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class MethodFolder:
     """Keeps what one method has finished."""
 
     path: Path
+    memory: dict[Path, dict[str, Floats]] | None = None
 
     @property
     def log(self) -> Path:
@@ -218,8 +221,12 @@ class MethodFolder:
         arrays = {"images": np.asarray(images, dtype=np.float32)}
         if states is not None:
             arrays["states"] = np.asarray(states, dtype=np.float32)
-        make_folder(self.path)
-        save_arrays(self._run_path(run.label, "safetensors"), arrays)
+        path = self._run_path(run.label, "safetensors")
+        if self.memory is not None:
+            self.memory[path] = arrays
+        else:
+            make_folder(self.path)
+            save_arrays(path, arrays)
         save_json(self._run_path(run.label, "json"), FORMAT, VERSION, run)
 
     def arrays(self, label: str) -> dict[str, Floats]:
@@ -229,6 +236,8 @@ class MethodFolder:
             FileError: if the file is not as it was written.
         """
         path = self._run_path(label, "safetensors")
+        if self.memory is not None:
+            return self.memory[path]
         arrays, _ = load_arrays(path, sealed=True)
         made = arrays.get("images")
         if made is None or made.ndim not in (4, 5) or made.shape[-1] != 3 or made.size == 0:

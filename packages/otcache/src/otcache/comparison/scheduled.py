@@ -52,6 +52,7 @@ class ScheduledBaseline(Baseline):
         """Return a schedule for each budget, and the evaluations that tuning took; None if it came tuned."""
 
     def supports(self, target: Any, request: SampleRequest) -> str:
+        """Support what a probe, an executor and the rule support."""
         try:
             choose(self.registry, "probes", target, self.probe)
             choose(self.registry, "executors", target, self.executor)
@@ -66,6 +67,7 @@ class ScheduledBaseline(Baseline):
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
+        """Tune a schedule for each budget."""
         tuning = Tuning(target, request, self.registry, self.progress, self.probe)
         found, nfe = self.schedules(tuning, budgets)
         stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in found.items()}
@@ -74,6 +76,7 @@ class ScheduledBaseline(Baseline):
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
+        """Return the tuned schedules."""
         found = []
         for budget in budgets:
             stored = measured["schedules"][str(budget)]
@@ -87,6 +90,7 @@ class ScheduledBaseline(Baseline):
     def apply(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> Iterator[None]:
+        """Run the target by a schedule."""
         schedule = msgspec.convert(setting.values["schedule"], Schedule)
         with accelerate(target, schedule, executor=self.executor, registry=self.registry):
             yield

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from otcache.calibration.recipe import Recipe
-from otcache.comparison.baselines import ScheduledBaseline, SolverSteps, calibrated, solver_of
+from otcache.comparison.baselines import SolverSteps, solver_of
 from otcache.comparison.bench import Bench, Context, Finished
 from otcache.comparison.folder import (
     CALIBRATION,
@@ -30,7 +30,7 @@ from otcache.comparison.folder import (
     MethodFolder,
     Run,
 )
-from otcache.comparison.scheduled import Tuning
+from otcache.comparison.scheduled import ScheduledBaseline, Tuning, calibrated
 from otcache.comparison.supervisor import Channel
 from otcache.report.results import FULL, Missing
 from otcache_core.calibration import Calibration

@@ -176,7 +176,7 @@ def run_demo(
     baselines = _baselines(settings, directory / POLICY, registry)
     measures = Measures.choose(settings.metrics, job.pipeline, registry)
     with TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as path:
-        folder = Folder(Path(path))
+        folder = Folder(Path(path), memory={})
         folder.begin(job, overwrite=True)
         methods = _run_all(bench, folder, baselines, stages, events)
         results, images = Assembly(folder, measures, stages).results(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from rich.console import Group
 
 from otcache.demo.preset import POLICY, DemoOutcome
+from otcache.media import writers
 from otcache.progress import Stages
 from otcache.report import write_report
 from otcache.report.analysis import PairedComparison, headlines, level, paired_comparisons
 from otcache.report.results import FULL, OURS, Results, scale_of
 from otcache.report.terminal import paired_table, rich_table
-from otcache.media import writers
 from otcache_core import FileError
 from otcache_core.plugins import Registry, installed
 

@@ -152,7 +152,7 @@ class _Cards:
         if self.factor == 1:
             return image
         largest = max(image.shape[-3:-1]) // self.factor
-        return np.rint(shrink(image, largest)).astype(np.uint8)
+        return np.asarray(np.rint(shrink(image, largest)), np.uint8)
 
 
 def rows_of(frames: int, height: int) -> int:
@@ -202,9 +202,10 @@ def stills(stack: NDArray[Any]) -> NDArray[Any]:
 
 #: Methods across a grid; of more, the best.
 COLUMNS = 8
-#: Pixels of a grid: resolution, width of an image at least, of prompts, between images, above, below
-#: each row, and below all.
-DPI, TILE, LEFT, GAP, TOP, UNDER, BOTTOM = 170, 190, 240, 14, 62, 44, 34
+#: Pixels of a grid: an inch, the width of an image about, of prompts, between images, below each row,
+#: and below all; and the height of a line of a title.
+DPI, TILE, LEFT, GAP, UNDER, BOTTOM = 170, 192, 240, 14, 44, 34
+LINE = 24
 _ACCENT = SERIES[0].light
 
 
@@ -221,10 +222,12 @@ def grid_png(results: Results, album: Album, budget: int | None = None, rows: in
     chosen = spread(results, budget, rows)
     columns = {FULL: stills(album.full)}
     columns |= {m: stills(album.stacks[m, budget]) for m in _across(results, album, budget)}
-    zoom = max(1, TILE // album.full.shape[-2])
+    titles = [_title(method, budget, results) for method in columns]
+    head = GAP + LINE * max(title.count("\n") + 1 for title in titles)
+    zoom = max(1, round(TILE / album.full.shape[-2]))
     height, width = (zoom * side for side in album.full.shape[-3:-1])
     lefts = [LEFT + place * (max(TILE, width) + GAP) for place in range(len(columns))]
-    tops = [TOP + place * (height + UNDER) for place in range(len(chosen))]
+    tops = [head + place * (height + UNDER) for place in range(len(chosen))]
     page = np.full((tops[-1] + height + UNDER + BOTTOM, lefts[-1] + width + GAP, 3), 255, np.uint8)
     for left, (method, stack) in zip(lefts, columns.items(), strict=True):
         for top, sample in zip(tops, chosen, strict=True):
@@ -243,12 +246,12 @@ def grid_png(results: Results, album: Album, budget: int | None = None, rows: in
             text = "\n".join([*lines, f"seed {seed}"])
             place = LEFT - GAP, top + height / 2
             axes.text(*place, text, ha="right", va="center", fontsize=7, color=INK)
-        for left, method in zip(lefts, columns, strict=True):
+        for left, method, title in zip(lefts, columns, titles, strict=True):
             ours = method == OURS
             style: dict[str, Any] = {"color": _ACCENT if ours else INK, "ha": "center"}
             style["fontweight"] = "bold" if ours else "normal"
-            middle, title = left + width / 2, _title(method, budget, results)
-            axes.text(middle, TOP - 10, title, va="bottom", fontsize=8, **style)
+            middle = left + width / 2
+            axes.text(middle, head - 10, title, va="bottom", fontsize=8, **style)
             for top, sample in zip(tops, chosen, strict=True):
                 error = _error(results, method, budget, sample)
                 axes.text(middle, top + height + 9, error, va="top", fontsize=7, **style)

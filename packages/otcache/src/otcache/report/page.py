@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -36,6 +36,7 @@ from otcache.report.plots import (
     SERIES,
     draw_svg,
     error_plot,
+    other_methods,
     series_of,
     strips,
     without_strip,
@@ -46,6 +47,7 @@ from otcache.report.tables import caption, costs, figure
 
 def page_data(results: Results) -> dict[str, Any]:
     """Return figures, intervals, paired comparisons and regressions by tag of every metric."""
+    others = other_methods(results)
     return {
         "ours": OURS,
         "noun": noun(results),
@@ -53,7 +55,9 @@ def page_data(results: Results) -> dict[str, Any]:
         "methods": results.methods,
         "budgets": results.budgets,
         "shared": shared_budgets(results),
-        "metrics": [_metric(results, name) for name in (*results.metrics, *totals(results))],
+        "metrics": [
+            _metric(results, name, others) for name in (*results.metrics, *totals(results))
+        ],
         "tags": tags(results),
         "samples": [
             {"prompt": prompt, "seed": seed, "tags": tags_of(text)}
@@ -86,7 +90,7 @@ def as_script(data: Any) -> Markup:
     return Markup(text)
 
 
-def _metric(results: Results, name: str) -> dict[str, Any]:
+def _metric(results: Results, name: str, others: Sequence[str]) -> dict[str, Any]:
     scale = scale_of(results, name)
     return {
         "name": name,
@@ -98,7 +102,7 @@ def _metric(results: Results, name: str) -> dict[str, Any]:
         "full": _short(results.full.get(name)),
         "front": {
             results.methods.index(method): series
-            for method, series in series_of(results, name).items()
+            for method, series in series_of(results, name, others).items()
             if method in results.methods
         },
     }

@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,13 +115,19 @@ GREY = Ink("#868f9c", "#6f7a89")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def series_of(results: Results, metric: str) -> dict[str, int]:
+def series_of(results: Results, metric: str, others: Sequence[str] | None = None) -> dict[str, int]:
     """Return the place in :data:`SERIES` of each method that is coloured for a metric.
 
     otcache has the first. A baseline keeps its colour from metric to metric unless one before it on the
     Pareto front has it already.
+
+    Args:
+        results: the figures.
+        metric: name of a metric or of a total.
+        others: what :func:`other_methods` returns, if that is known.
     """
-    usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(other_methods(results))}
+    others = other_methods(results) if others is None else others
+    usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(others)}
     found: dict[str, int] = {OURS: 0}
     for method in coloured(results, metric):
         if method in found:
@@ -161,7 +167,7 @@ def draw_png(
     draw: Draw, size: tuple[float, float], dpi: int = 150, layout: Layout = "constrained"
 ) -> bytes:
     """Draw a PNG on white; ``size`` in inches."""
-    options = {"dpi": dpi, "facecolor": "white", "metadata": {"Software": None}}
+    options: dict[str, Any] = {"dpi": dpi, "facecolor": "white", "metadata": {"Software": None}}
     return _draw(draw, size, "png", layout, **options)
 
 
@@ -175,7 +181,7 @@ def draw_svg(draw: Draw, size: tuple[float, float], name: str, label: str) -> st
         label: what the plot shows, in words; must hold no markup.
     """
     metadata = {"Date": None, "Creator": None}
-    options = {"salt": name, "transparent": True, "metadata": metadata}
+    options: dict[str, Any] = {"salt": name, "transparent": True, "metadata": metadata}
     raw = _draw(draw, size, "svg", "constrained", **options).decode()
     body = raw[raw.index("<svg") :]
     opening, rest = body.split(">", 1)

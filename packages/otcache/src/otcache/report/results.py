@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import types
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -193,22 +195,22 @@ class Results:
                 if any(math.isnan(value) for value in values):
                     raise OtcacheError(expected(f"{place}: {name}", "NaN", "a number a sample"))
 
-    @property
+    @cached_property
     def budgets(self) -> tuple[int, ...]:
         """Distinct budgets, increasing."""
         return tuple(sorted({cell.budget for cell in self.cells}))
 
-    @property
+    @cached_property
     def methods(self) -> tuple[str, ...]:
         """Distinct methods in the order of their first cell."""
         return tuple(dict.fromkeys(cell.method for cell in self.cells))
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[str, ...]:
         """Distinct metrics in the order of their first appearance."""
         return tuple(dict.fromkeys(name for cell in self.cells for name in cell.metrics))
 
-    @property
+    @cached_property
     def prompts(self) -> tuple[int, ...]:
         """Number of the prompt of each sample: samples of one prompt are not independent."""
         order = {text: i for i, text in enumerate(dict.fromkeys(p for p, _, _ in self.labels))}
@@ -280,13 +282,13 @@ def check_computed(what: str, computed: tuple[int, ...] | None, num_steps: int) 
 
 def _stored(kind: type, **changed: Any) -> Any:
     """Return a struct of the fields of a dataclass, all of them required and no others known."""
-    types = get_type_hints(kind) | changed
-    names = [(field.name, types[field.name]) for field in fields(kind)]
+    hints = get_type_hints(kind) | changed
+    names = [(field.name, hints[field.name]) for field in fields(kind)]
     return msgspec.defstruct(f"{kind.__name__}File", names, forbid_unknown_fields=True)
 
 
 _CellFile = _stored(Cell, metrics=dict[str, tuple[float | None, ...]])
-_ResultsFile = _stored(Results, cells=tuple[_CellFile, ...])
+_ResultsFile = _stored(Results, cells=types.GenericAlias(tuple, (_CellFile, ...)))
 
 
 def _unpack(stored: Any) -> Results:
