@@ -1,7 +1,7 @@
-"""Full-size configurations as published, where they are not diffusers' defaults: numbers only.
+"""Full-size configurations of video models as published: numbers only.
 
-diffusers' defaults of a class are the configuration of the model it was first written for; they are
-named here all the same where a denoiser's size depends on them.
+diffusers' defaults of a class are those of the model it was first written for; they are repeated here if
+a denoiser's size depends on them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ WAN_14B: dict[str, Config] = {
     "vae": _WAN_VAE,
 }
 
+
+def _hunyuan_vae(channels: int, space: int) -> Config:
+    return {
+        "latent_channels": channels,
+        "spatial_compression_ratio": space,
+        "temporal_compression_ratio": 4,
+    }
+
+
 #: tencent/HunyuanVideo, 2024.
 HUNYUAN_VIDEO: dict[str, Config] = {
     "denoiser": {
@@ -52,11 +61,7 @@ HUNYUAN_VIDEO: dict[str, Config] = {
         "pooled_projection_dim": 768,
         "text_embed_dim": 4096,
     },
-    "vae": {
-        "latent_channels": 16,
-        "spatial_compression_ratio": 8,
-        "temporal_compression_ratio": 4,
-    },
+    "vae": _hunyuan_vae(16, 8),
 }
 
 #: tencent/HunyuanVideo-1.5, text to video at 720p, 2025.
@@ -76,11 +81,7 @@ HUNYUAN_VIDEO_1_5: dict[str, Config] = {
         "text_embed_2_dim": 1472,
         "text_embed_dim": 3584,
     },
-    "vae": {
-        "latent_channels": 32,
-        "spatial_compression_ratio": 16,
-        "temporal_compression_ratio": 4,
-    },
+    "vae": _hunyuan_vae(32, 16),
 }
 
 #: THUDM/CogVideoX-5b, 2024.

@@ -67,9 +67,7 @@ def assert_near(
 def check_reasons(own: str, other: str) -> None:
     """Assert what ``supports`` gives for the kit's target, and for an object that is none."""
     assert own == "", f"supports() of the kit's target gives {shown(own)}: return '' for it"
-    assert other, (
-        "supports(object()) gives no reason: say in words why another target is not supported"
-    )
+    assert other, "supports(object()) gives no reason: say why another target is not supported"
 
 
 def snapshot(value: Any) -> Any:
@@ -175,9 +173,7 @@ def check_installed(distribution: str) -> None:
     )
     readings = read_points(points, targets=True, limit=LIMIT, cached=False)
     wrong = [problem for reading in readings for problem in _problems(reading)]
-    assert not wrong, (
-        f"of {distribution}: {'; '.join(wrong)} (otcache plugins doctor says what to do)"
-    )
+    assert not wrong, f"of {distribution}: {'; '.join(wrong)} (see otcache plugins doctor)"
 
 
 def _undrawn(make: Callable[[], T], seed: int) -> T:

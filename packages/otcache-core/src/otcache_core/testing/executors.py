@@ -156,17 +156,11 @@ class ExecutorConformance(Conformance, kit=True):
         assert_equal(
             second, first, "the second run differs from the first: begin each with an empty cache"
         )
-        report, most = run.report, run.report.peak_cached_bytes
-        assert report.planned == (0, 2), (
-            f"planned is {report.planned}: give the schedule's steps (0, 2)"
-        )
+        report, most, left = run.report, run.report.peak_cached_bytes, run.report.cached_bytes
+        assert report.planned == (0, 2), f"planned is {report.planned}: give the schedule's steps"
         assert report.runs == 2, f"runs is {report.runs} after two runs: count each"
-        assert most > 0, (
-            f"peak_cached_bytes is {most}: count the bytes of the outputs that are kept"
-        )
-        assert report.cached_bytes == 0, (
-            f"{report.cached_bytes} bytes are kept after the context: let go of them"
-        )
+        assert most > 0, f"peak_cached_bytes is {most}: count the bytes of outputs that are kept"
+        assert left == 0, f"cached_bytes is {left} after the context: release them"
 
     def test_outputs_are_kept_as_given_or_not_at_all(self) -> None:
         target, full = self.make_target(), Schedule.full(self.num_steps)

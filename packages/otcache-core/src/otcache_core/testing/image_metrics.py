@@ -102,9 +102,7 @@ class PromptMetricConformance(MetricLaws, kit=True):
 
     def test_the_image_matters(self) -> None:
         values = self.make_metric()(waves(3, self.shape), (self.prompts[0],) * 3)
-        assert len(np.unique(values)) == 3, (
-            f"three images have {shown(values)} with one prompt: look at the images"
-        )
+        assert len(np.unique(values)) == 3, f"all have {shown(values)}: look at the images"
 
     def test_values_do_not_depend_on_the_batch(self) -> None:
         self._check_alone(rtol=self.tolerance, atol=self.tolerance)
@@ -142,9 +140,7 @@ class SetMetricConformance(MetricLaws, kit=True):
 
     def test_one_number_for_all(self) -> None:
         value = self.make_metric()(*self._arguments(0.0))
-        assert isinstance(value, float), (
-            f"the metric gives {shown(value)}: return one float for all"
-        )
+        assert isinstance(value, float), f"the metric gives {shown(value)}: return one float"
         assert np.isfinite(value), f"the value is {value}: return a finite number"
 
     def test_the_best_set_is_best(self) -> None:

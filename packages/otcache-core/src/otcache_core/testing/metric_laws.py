@@ -92,9 +92,7 @@ class MetricLaws(Conformance, kit=True):
         name = getattr(metric, "name", "")
         assert isinstance(name, str), f"name is {shown(name)}: give the class a name, a string"
         assert name.strip(), "the metric has no name for tables and files: give it one"
-        assert name.isprintable(), (
-            f"name {name!r} cannot be printed in a table: take printable characters"
-        )
+        assert name.isprintable(), f"name {name!r} is not printable: take printable characters"
         better = getattr(metric, "higher_is_better", None)
         assert isinstance(better, bool), f"higher_is_better is {shown(better)}: say True or False"
         assert metric.takes == self._takes, (
@@ -248,9 +246,7 @@ class PairLaws(MetricLaws, kit=True):
             for sign in (1.0, -1.0)
         )
         below = np.maximum(brighter[0], darker[0]) < np.minimum(brighter[1], darker[1])
-        assert below.all(), (
-            "a small difference is no smaller than a large one, brighter or darker: look at signs"
-        )
+        assert below.all(), "small differences are no smaller than large ones: look at signs"
 
     def test_white_is_not_black(self) -> None:
         white, nearly, black = (self._painted(value) for value in (1.0, 0.99, 0.0))

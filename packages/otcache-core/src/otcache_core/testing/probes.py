@@ -69,7 +69,7 @@ class ProbeConformance(Conformance, kit=True):
         request, trajectories = self.request(), self._record(self.make_target())
         count, steps = len(request.prompts), request.num_steps
         assert len(trajectories) == count, (
-            f"{len(trajectories)} trajectories of {count} samples: yield {count}"
+            f"{len(trajectories)} trajectories are given: yield {count}"
         )
         for trajectory in trajectories:
             made, calls = trajectory.num_steps, sum(trajectory.calls.values())
@@ -94,9 +94,7 @@ class ProbeConformance(Conformance, kit=True):
         self._record(target)
         after = self.make_probe().sample(target, request)
         count = len(request.prompts)
-        assert len(before) == count, (
-            f"sample() gives {len(before)} results of {count} samples: return each"
-        )
+        assert len(before) == count, f"sample() gives {len(before)} of {count} samples: return each"
         assert_equal(after, before, OTHER)
 
     def test_nothing_remains_when_recording_is_given_up(self) -> None:
@@ -162,30 +160,24 @@ class ProbeConformance(Conformance, kit=True):
                 assert_equal(getattr(second, name), getattr(first, name), what)
 
     def test_provenance_has_the_keys_of_a_policy(self) -> None:
+        """And names the same class without a request."""
         target = self.make_target()
         facts = self.make_probe().provenance(target, self.request())
+        bare = self.make_probe().provenance(target, None)
+        assert bare.get("model_class") == facts.get("model_class"), (
+            f"model_class is {shown(bare.get('model_class'))} without a request: give the same as with one"
+        )
         grid = self._record(target)[0].grid.tolist()
         provenance = Provenance.from_dict({**facts, "grid": grid})
         assert provenance.model_class, (
-            "provenance has no model_class: name the class of the denoiser"
+            "no model_class in provenance: name the class of the denoiser"
         )
         steps, wanted = provenance.num_steps, self.request().num_steps
-        assert steps == wanted, (
-            f"provenance has num_steps = {steps}: give that of the request, {wanted}"
-        )
+        assert steps == wanted, f"provenance has num_steps = {steps}: give the requested {wanted}"
         differences = provenance.check(facts, strict=True)
         assert differences == [], (
             f"provenance does not fit itself ({shown(differences)}): give plain data that is the same "
             "each time"
-        )
-
-    def test_provenance_is_known_without_a_request_too(self) -> None:
-        target = self.make_target()
-        facts = self.make_probe().provenance(target, self.request())
-        bare = self.make_probe().provenance(target, None)
-        assert bare.get("model_class") == facts["model_class"], (
-            f"without a request model_class is {shown(bare.get('model_class'))}, with one "
-            f"{shown(facts['model_class'])}: give the same"
         )
 
     def test_a_request_that_is_prepared_stays_as_it_is(self) -> None:
@@ -208,15 +200,11 @@ class ProbeConformance(Conformance, kit=True):
         first, second = (evaluator.evaluate(schedules) for _ in range(2))
         found, count = evaluator.num_samples, len(trajectories)
         assert found == count, (
-            f"the evaluator has {found} samples of {count}: take every trajectory"
+            f"the evaluator has {found} samples of {count}: take all trajectories"
         )
         full, some = first.errors
-        assert (full == 0).all(), (
-            f"the full run has errors {shown(full)}: 0 where every step is computed"
-        )
-        assert (some > 0).all(), (
-            f"a run that skips steps has errors {shown(some)}: skip them, and measure"
-        )
+        assert (full == 0).all(), f"the full run has errors {shown(full)}: give 0"
+        assert (some > 0).all(), f"runs that skip steps have errors {shown(some)}: measure them"
         assert_equal(
             second.errors, first.errors, "errors differ once and again: keep no state between calls"
         )
@@ -264,9 +252,7 @@ class EvaluatorConformance(Conformance, kit=True):
         for rows in ([0], [evaluator.num_samples - 1], [0, 0, 1], largest):
             deviations = evaluator.replay(rows)
             shape = deviations.shape
-            assert shape == (len(rows),), (
-                f"replay({rows}) has shape {shape}: return one number a row"
-            )
+            assert shape == (len(rows),), f"replay({rows}) has shape {shape}: give one number a row"
             assert (deviations <= self.deviation).all(), (
                 f"recorded outputs of rows {rows} end {shown(deviations)} off the recorded result: step as "
                 "the sampler does"
@@ -292,7 +278,7 @@ class EvaluatorConformance(Conformance, kit=True):
         for runs, errors in zip(found.ran, found.errors, strict=True):
             count = evaluator.num_samples
             assert len(runs) == count, (
-                f"ran has {len(runs)} schedules of {count} samples: give one a sample"
+                f"ran has {len(runs)} of {count} schedules: give one a sample"
             )
             for n, schedule in ((0, runs[0]), (-1, runs[-1])):
                 real = self.accelerated_errors(schedule)[n]
@@ -303,9 +289,7 @@ class EvaluatorConformance(Conformance, kit=True):
         evaluator = self.make_evaluator()
         full = Schedule.full(len(evaluator.grid) - 1)
         errors = evaluator.evaluate([full, *self._schedules(evaluator)]).errors
-        assert (errors[0] == 0).all(), (
-            f"the full run has errors {shown(errors[0])}: 0 where every step is computed"
-        )
+        assert (errors[0] == 0).all(), f"the full run has errors {shown(errors[0])}: give 0"
         assert (errors[1:] > 0).all(), "a run that skips steps has no error: skip them, and measure"
 
     def test_the_same_schedules_have_the_same_errors_and_nfe(self) -> None:
@@ -333,7 +317,7 @@ class EvaluatorConformance(Conformance, kit=True):
         errors = evaluator.evaluate(schedules).errors
         wanted = (len(schedules), evaluator.num_samples)
         assert errors.shape == wanted, (
-            f"errors have shape {errors.shape}: return (schedules, samples), {wanted}"
+            f"errors have shape {errors.shape}: return (schedules, samples)"
         )
         for rows in ([evaluator.num_samples - 1], list(range(evaluator.num_samples))[::-1]):
             found = evaluator.evaluate(schedules, samples=rows).errors

@@ -137,9 +137,7 @@ class SolverConformance(Conformance, kit=True):
             f"{spans}, and the result is {forced.result.name}: find the one schedule that is possible, or "
             "derive the objective without the solver, in objective_at(problem, schedule) of your kit"
         )
-        assert found == schedule.computed, (
-            f"{spans}, and the solver takes {found}: use no other span"
-        )
+        assert found == schedule.computed, f"{spans}, the solver takes {found}: use no other span"
         return forced.objective
 
     def _needs(self) -> frozenset[Need]:
@@ -175,9 +173,8 @@ class SolverConformance(Conformance, kit=True):
         """But for gains, anchor and reference, which a solver may use if they are given."""
         for problem in self._tried():
             bare = self._solve(_without(problem, set(Need) - self._needs() - OPTIONAL))
-            _assert_same(
-                bare, self._solve(problem), "without other measurements and with them", FIELDS
-            )
+            full = self._solve(problem)
+            _assert_same(bare, full, "without other measurements and with them", FIELDS)
 
     def test_a_problem_without_what_is_needed_is_refused_in_words(self) -> None:
         for need in self._needs():
@@ -233,16 +230,12 @@ class SolverConformance(Conformance, kit=True):
         for seed in self.seeds:
             solution, _ = self._scheduled(self.make_problem(4, seed))
             value, bound = solution.objective, solution.lower_bound
-            assert np.isfinite(value), (
-                f"the objective of a schedule is {value}: give a finite number"
-            )
+            assert np.isfinite(value), f"a schedule has the objective {value}: give a finite number"
             if bound is not None:
                 assert bound <= value * (1 + 1e-9) + 1e-12, (
                     f"the lower bound {bound} is above the objective {value}: give None where none is known"
                 )
-                assert solution.certificate, (
-                    "a bound says what it bounds: give Solution.certificate"
-                )
+                assert solution.certificate, "say what is bounded: give Solution.certificate"
 
     def test_no_schedule_is_better_than_what_is_claimed(self) -> None:
         """None is below the lower bound, nor below what is called optimal."""
@@ -364,14 +357,17 @@ class SolverConformance(Conformance, kit=True):
             array = getattr(problem, need.value)
             if array is not None:
                 array.setflags(write=False)
-        writable = self._solve(self.make_problem(3, 0))
-        _assert_same(
-            self._solve(problem), writable, "of read-only and of writable arrays", READ_ONLY
-        )
+        found, writable = self._solve(problem), self._solve(self.make_problem(3, 0))
+        _assert_same(found, writable, "of read-only and of writable arrays", READ_ONLY)
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         first, second = under_two_random_states(lambda: self._solve(self.make_problem(3, 0)))
-        _assert_same(first, second, "in two random states of the process", SEEDS)
+        _assert_same(
+            first,
+            second,
+            "in two random states of the process",
+            SEEDS,
+        )
 
     def test_random_choices_follow_the_seed_of_the_problem(self) -> None:
         """As far as :func:`~otcache_core.testing.checks.seeds_of_generators` sees them."""
@@ -385,9 +381,7 @@ class SolverConformance(Conformance, kit=True):
             assert not unseeded, "a random generator is not seeded: seed it with problem.seed"
         if not any(seeds):
             raise NotApplicable("the solver makes no random generator")
-        assert seeds[0] != seeds[1], (
-            "random generators are the same whatever problem.seed is: seed them with it"
-        )
+        assert seeds[0] != seeds[1], "generators ignore problem.seed: seed them with it"
 
     def _near(self, value: float, wanted: float) -> bool:
         return math.isclose(value, wanted, rel_tol=self.rtol, abs_tol=1e-12)
@@ -427,9 +421,7 @@ def _given(problem: ScheduleProblem) -> str:
 
 
 def _costs(problem: ScheduleProblem) -> NDArray[np.float64]:
-    assert problem.costs is not None, (
-        "make_problem of your kit gives no costs: the solver needs them"
-    )
+    assert problem.costs is not None, "make_problem of your kit gives no costs: they are needed"
     return problem.costs
 
 

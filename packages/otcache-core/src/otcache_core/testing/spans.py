@@ -55,30 +55,25 @@ class CostModelConformance(Conformance, kit=True):
         return model.measure(sampler.trajectories(), sampler.evaluator()).costs
 
     def test_there_is_a_cost_for_every_span(self) -> None:
-        n = self.sampler.num_steps
-        shape = self._measure().costs.shape
-        assert shape == (n, n + 1), (
-            f"costs have shape {shape}: return (N, N + 1), here {(n, n + 1)}"
+        """Of 0 for length one, nowhere negative, and somewhere finite."""
+        n, costs = self.sampler.num_steps, self._measure().costs
+        wanted = (n, n + 1)
+        assert costs.shape == wanted, (
+            f"costs have shape {costs.shape}: return (N, N + 1) = {wanted}"
         )
-
-    def test_spans_of_length_one_cost_nothing(self) -> None:
-        ones = np.diagonal(self._measure().costs, offset=1)
-        assert not ones.any(), (
-            f"spans of length one cost {shown(ones)}: nothing is skipped there, give 0"
-        )
-
-    def test_costs_are_not_negative_and_some_are_finite(self) -> None:
-        n = self.sampler.num_steps
-        above = self._measure().costs[np.triu_indices(n, k=1, m=n + 1)]
+        ones = np.diagonal(costs, offset=1)
+        assert not ones.any(), f"spans of length one cost {shown(ones)}: give 0, they skip nothing"
+        above = costs[np.triu_indices(n, k=1, m=n + 1)]
         assert (above >= 0).all(), f"a cost is {above.min()}: give numbers of 0 or more, or inf"
-        assert np.isfinite(above).any(), "every cost is inf: no schedule could skip anything"
+        longer = costs[np.triu_indices(n, k=2, m=n + 1)]
+        assert np.isfinite(longer).any(), "every cost is inf: no schedule could skip anything"
 
     def test_a_cost_model_can_be_used_again(self) -> None:
         model, count = self.make_cost_model(), self.sampler.num_samples
         first = self._of(*range(count), model=model)
         other = self._of(*range(count, 2 * count), model=model)
         assert not np.array_equal(other, first), (
-            f"costs of other samples are those of the first ones: {STATE}"
+            f"other samples have the costs of the first: {STATE}"
         )
         for costs in (self._of(*range(count), model=model), self._of(*range(count))):
             assert_equal(costs, first, f"costs differ after other samples: {STATE}")
@@ -187,9 +182,7 @@ class ForecasterConformance(Conformance, kit=True):
         """Of finite numbers, also on a grid whose points coincide."""
         for span, grid in self._cases():
             table = self.make_forecaster().coefficients(span, grid)
-            assert isinstance(table, np.ndarray), (
-                f"coefficients give {shown(table)}: return an array"
-            )
+            assert isinstance(table, np.ndarray), f"coefficients are {shown(table)}: give an array"
             rows, most = len(span.skipped), 1 + len(span.history)
             fits = table.ndim == 2 and table.shape[0] == rows and 1 <= table.shape[1] <= most
             assert fits, (
@@ -197,7 +190,7 @@ class ForecasterConformance(Conformance, kit=True):
                 f"return {rows} rows, one a skipped step, of 1 to {most} columns, one an output"
             )
             assert table.dtype.kind == "f", (
-                f"the table is of type {table.dtype}: return floating-point numbers"
+                f"the table is of {table.dtype}: give floating-point numbers"
             )
             assert np.isfinite(table).all(), (
                 f"the table of {span} on the grid {shown(grid)} is not finite: fall back to reuse where "

@@ -66,9 +66,7 @@ class VideoMetricConformance(PairLaws, kit=True):
         other = full.copy()
         other[t, t] = worse[t % len(clean), t]
         unmoved = t[self._losses(other, full) <= self._losses(full, full) + self.tolerance]
-        assert not unmoved.size, (
-            f"the value is the same whatever frames {unmoved} are: look at every frame"
-        )
+        assert not unmoved.size, f"frames {unmoved} make no difference: look at every frame"
 
     def test_other_shapes_are_refused(self) -> None:
         metric, clean = self.make_metric(), self._clean()
@@ -130,14 +128,10 @@ class VideoWriterConformance(Conformance, kit=True):
     def test_frames_order_rate_and_colours_are_the_videos(self) -> None:
         video = self.video()
         apart = np.abs(np.diff(video, axis=0)).mean((1, 2, 3)).min()
-        assert apart > 2 * self.tolerance, (
-            "the kit's tolerance is larger than its frames differ: set a smaller one"
-        )
+        assert apart > 2 * self.tolerance, "frames differ by less: set a smaller tolerance"
         for rate in (5.0, 8.0, 25.0):
             stored = self._written(video, rate)
-            assert len(stored) == len(video), (
-                f"{len(stored)} frames of {len(video)} are stored: write each once"
-            )
+            assert len(stored) == len(video), f"{len(stored)} frames are stored: write {len(video)}"
 
     def test_any_size_can_be_written(self) -> None:
         for size in ((1, 1), (7, 5), (17, 64), (48, 48)):
@@ -154,18 +148,6 @@ class VideoWriterConformance(Conformance, kit=True):
 
     def test_still_frames_last_as_long_as_moving_ones(self) -> None:
         self._written(self.video().repeat([1, 3, 1, 2, 1], axis=0))
-
-    def test_channels_are_red_green_blue(self) -> None:
-        for channel in range(3):
-            video = np.full((2, 16, 16, 3), 0.1)
-            video[..., channel] = 0.9
-            with _folder() as folder:
-                self.make_writer().write(self._path(folder), video, 8.0)
-                frames, _ = self.decode(self._path(folder))
-            found = frames.mean((0, 1, 2)).argmax()
-            assert found == channel, (
-                f"channel {channel} is stored as channel {found}: channels are red, green, blue"
-            )
 
     def test_single_precision_will_do_and_is_not_changed(self) -> None:
         """Nor is a video of double precision."""
@@ -264,8 +246,7 @@ class VideoWriterConformance(Conformance, kit=True):
         frames = stored[np.searchsorted(seconds.cumsum(), middles)]
         off = np.abs(_reduced(frames, *video.shape[1:3]) - video).mean((1, 2, 3)).max()
         assert off <= self.tolerance, (
-            f"a decoded frame is {off:.3g} off, allowed are {self.tolerance}: look at order, range and "
-            "colours"
+            f"a frame is {off:.3g} off, more than {self.tolerance}: look at order, range and channels"
         )
         return stored
 

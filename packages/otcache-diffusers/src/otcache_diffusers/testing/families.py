@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLQwenImage
+from diffusers import AutoencoderKL
 from torch import nn
 
 from otcache_core.schedule import Schedule
@@ -419,18 +419,4 @@ def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
         norm_num_groups=1,
         sample_size=32,
         **{"shift_factor": 0.06, "scaling_factor": 1.5} | config,
-    )
-
-
-def qwen_vae() -> AutoencoderKLQwenImage:
-    """Build an autoencoder of four channels that downsamples by 4."""
-    torch.manual_seed(0)
-    return AutoencoderKLQwenImage(  # type: ignore[no-untyped-call]  # theirs
-        base_dim=8,
-        z_dim=4,
-        dim_mult=[1, 2, 4],
-        num_res_blocks=1,
-        temperal_downsample=[False, True],
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
     )
