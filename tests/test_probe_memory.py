@@ -1,4 +1,4 @@
-"""Recording a 720p clip takes next to no memory, and changes nothing."""
+"""Recording a 720p video takes next to no memory, and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "probe_memory.py"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
-def test_the_probe_of_a_720p_clip_stays_within_three_latents_and_256_mb(tmp_path: Path) -> None:
+def test_the_probe_of_a_720p_video_stays_within_three_latents_and_256_mb(tmp_path: Path) -> None:
     settings = ["--steps", "4", "--ways", "bare", "probe", "costs", "--samplers", "euler"]
     subprocess.run([sys.executable, SCRIPT, tmp_path, *settings], check=True)
     found = json.loads((tmp_path / "memory.json").read_text())

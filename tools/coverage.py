@@ -59,7 +59,7 @@ is recorded by its clip; its sound, stepped by a copy of the scheduler, is forec
 Two pipelines are computed in full and say so, which is tested: SkyReels V2's diffusion forcing, which has a
 time and a scheduler for every latent frame, and Cosmos Predict 1, which makes two scheduler steps at a time.
 
-""",
+"""
 }
 
 

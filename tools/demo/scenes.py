@@ -176,12 +176,7 @@ def _pair_centre(rng: random.Random, relation: str, sign: int) -> tuple[float, f
     return x + sign * 15.5 * dx, y + sign * 15.5 * dy
 
 
-_MAKERS = {
-    "shape": shape_scene,
-    "pair": pair_scene,
-    "glyph": glyph_scene,
-    "emoji": emoji_scene,
-}
+_MAKERS = {"shape": shape_scene, "pair": pair_scene, "glyph": glyph_scene, "emoji": emoji_scene}
 
 
 def is_novel(scene: Scene) -> bool:

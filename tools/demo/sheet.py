@@ -44,10 +44,7 @@ def make_sheet(groups: Sequence[Group], layout: Layout = IMAGES) -> Image.Image:
     cell, line = width + MARGIN, height + layout.caption_height
     line += MARGIN if layout.framed else 0
     lines = [-(-len(items) // layout.columns) for _, items in groups]
-    size = (
-        layout.columns * cell + MARGIN,
-        sum(lines) * line + TITLE_HEIGHT * len(groups) + MARGIN,
-    )
+    size = (layout.columns * cell + MARGIN, sum(lines) * line + TITLE_HEIGHT * len(groups) + MARGIN)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     titles = font(layout.title_size, "DejaVuSans-Bold" if layout.framed else "DejaVuSans")

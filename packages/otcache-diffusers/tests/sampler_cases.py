@@ -37,8 +37,8 @@ class Sampling:
 
     Attributes:
         build: makes the scheduler.
-        order: of its linear recurrence; None where it has none.
-        positions: steps it makes of n asked for.
+        order: of its linear recurrence; None if it has none.
+        positions: steps it makes for n requested.
         noisy: draws noise in its steps.
         flow: predicts a flow, so that it belongs to Flux and SD3, else to SDXL.
     """

@@ -98,7 +98,7 @@ def test_only_live_steps_are_paid(field: Field, built: PipelineEvaluator) -> Non
     assert done.nfe == field.rows == 3 * (1 + 2 + 1 + 0 + 1 + 0)
 
 
-def test_the_recording_pass_is_no_part_of_the_price(built: PipelineEvaluator) -> None:
+def test_the_recording_pass_is_no_part_of_the_cost(built: PipelineEvaluator) -> None:
     assert built.evaluate([Schedule(N, (0,))]).nfe == 0
 
 

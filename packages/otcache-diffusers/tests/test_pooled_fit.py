@@ -26,7 +26,7 @@ PROMPTS, SEEDS = ("a", "b", "c", "d", "e"), (0, 1, 2, 3, 4)
 
 
 def _close(some: Evaluation, other: Evaluation, tolerance: float) -> None:
-    """Same schedules, weights of every branch, errors and price."""
+    """Compare schedules, weights of every branch, errors and cost."""
     assert some.nfe == other.nfe
     np.testing.assert_allclose(some.errors, other.errors, rtol=tolerance, atol=1e-12)
     for a, b in zip(some.schedules, other.schedules, strict=True):
@@ -54,7 +54,7 @@ def _loop_evaluator(field: Field, batch_size: int) -> PipelineEvaluator:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_smaller_batches_fit_the_same_weights_for_the_same_price(batch_size: int) -> None:
+def test_smaller_batches_fit_the_same_weights_at_the_same_cost(batch_size: int) -> None:
     asked = [Schedule(STEPS, s) for s in [(0, 2, 5), (0, 2, 4), (0, 1, 2, 3, 4, 6), (0,)]]
     asked.append(Schedule.full(STEPS))
     whole = _loop_evaluator(Field(), 20).evaluate(asked, fit=True)
@@ -68,7 +68,7 @@ def test_smaller_batches_fit_the_same_weights_for_the_same_price(batch_size: int
     np.testing.assert_allclose(batched.grams, whole.grams, rtol=1e-6, atol=1e-15)
 
 
-def test_every_sample_has_a_say_in_the_weights() -> None:
+def test_every_sample_changes_the_weights() -> None:
     asked = [Schedule(STEPS, (0, 2, 5))]
     built = _loop_evaluator(Field(), 2)
     all_of_them = built.evaluate(asked, fit=True).schedules[0]
@@ -83,7 +83,7 @@ def test_a_span_whose_end_no_output_moves_reuses_in_every_batch() -> None:
     assert isinstance(built.recurrence, Recurrence)  # found once, and then replaced
     built._fit.recurrence = Recurrence.euler(still)
     weights = built.evaluate(asked, fit=True).schedules[0].weights
-    assert weights[1] == (0.0,)  # 2 -> 5, where s stands still
+    assert weights[1] == (0.0,)  # 2 -> 5, over which s does not change
     assert any(weights[0])
     assert any(weights[2])
 
@@ -115,14 +115,14 @@ def test_a_sampler_with_memory_is_fitted_on_all_samples(name: str) -> None:
     _close(batched, whole, 2e-3)
 
 
-def test_pictures_of_all_batches_are_compared() -> None:
+def test_images_of_all_batches_are_compared() -> None:
     case = flux(cfg=True)
     call = {k: v for k, v in case.call.items() if not k.endswith("embeds")}
     request = SampleRequest(PROMPTS, SEEDS, 6, {**call, "negative_prompt": ""}, 2)
     probe, pipe = TorchProbe(), flux_with_prompts(case).pipe
     built = probe.evaluator(pipe, request, list(probe.record(pipe, request)))
     if "rmse" not in built.objectives:
-        pytest.skip("this pipeline decodes no pictures")
+        pytest.skip("this pipeline decodes no images")
     fitted = built.evaluate([Schedule(6, (0, 1, 3))], objective="rmse", fit=True)
     assert fitted.errors.shape == (1, SAMPLES)
     assert (fitted.errors > 0).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,14 @@ def _prompted(name: str) -> tuple[Any, SampleRequest]:
     return pipe, _request(call=call)
 
 
+@cache
 def _evaluator(
     name: str, fit: ClosedLoopFit | None = None
 ) -> tuple[PipelineEvaluator, Recurrence | NotLinear]:
     pipe, request = _prompted(name)
     trajectories = list(TorchProbe().record(pipe, request))
-    recording = Recording()
-    with drive(pipe, RecordingHook(recording, 3), num_steps=N):
-        Sampler(pipe, request)(range(3))
-    found = confirmed_recurrence(pipe, Sampler(pipe, request), recording, trajectories)
-    return PipelineEvaluator(pipe, request, trajectories, fit=fit), found
+    built = PipelineEvaluator(pipe, request, trajectories, fit=fit, metrics={})
+    return built, built.recurrence
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -170,12 +169,12 @@ def test_a_shuffled_run_calls_no_denoiser_and_stays_near() -> None:
     with drive(pipe, RecordingHook(recording, 3), num_steps=N):
         Sampler(pipe, request)(range(3))
     tiny.counted(pipe.unet)
-    policy = ShuffleHook(recording, 2)
-    with drive(pipe, policy, num_steps=N):
+    hook = ShuffleHook(recording, 2)
+    with drive(pipe, hook, num_steps=N):
         Sampler(pipe, request)(range(2))
     assert tiny.calls_of(pipe.unet) == 0
-    grid = policy.recorder.run.grid if policy.recorder.run else np.zeros(0)
-    for n, made in enumerate(policy.recorder.trajectories(["a", "b"], grid)):
+    grid = hook.recorder.run.grid if hook.recorder.run else np.zeros(0)
+    for n, made in enumerate(hook.recorder.trajectories(["a", "b"], grid)):
         full = np.stack([recording.guided[t][n].flatten().numpy() for t in range(N)])
         places = [int(np.abs(full - v).mean(axis=1).argmin()) for v in made.outputs]
         assert sorted(places) == list(range(N))

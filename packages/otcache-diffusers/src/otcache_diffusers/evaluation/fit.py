@@ -212,10 +212,7 @@ def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:
 
 
 def ideal_output(
-    landing: Landing,
-    states: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    wanted: Tensor,
+    landing: Landing, states: Sequence[Tensor], outputs: Sequence[Tensor], wanted: Tensor
 ) -> Tensor:
     r"""Return u*, the one output of all skipped steps that ends a span in a wanted state.
 
@@ -239,10 +236,7 @@ def ideal_output(
 
 
 def ideal_difference(
-    landing: Landing,
-    states: Sequence[Tensor],
-    outputs: Sequence[Tensor],
-    skipped: Sequence[Tensor],
+    landing: Landing, states: Sequence[Tensor], outputs: Sequence[Tensor], skipped: Sequence[Tensor]
 ) -> Tensor:
     r"""Return u*, as :func:`ideal_output` does, from differences to the full run of the same seed.
 

@@ -276,11 +276,7 @@ class ReplayHook(StepHook):
             track.install(k, fit.weights(equations, self._samples), fit.forecaster)
 
     def _beside(
-        self,
-        landing: Landing,
-        span: Span,
-        states: Sequence[Tensor],
-        outputs: Sequence[Tensor],
+        self, landing: Landing, span: Span, states: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> Tensor:
         """Return u* of a sampler whose differences to the full run alone obey the recurrence."""
         record, k = self._recording, span.start

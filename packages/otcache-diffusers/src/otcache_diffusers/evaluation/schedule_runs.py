@@ -129,7 +129,8 @@ class ScheduleRuns:
 
     def replay(self, hook: StepHook, samples: Sequence[int], kind: str = "latent") -> Any:
         """Call the target on these samples with a step hook; return its first output."""
-        states = self._states(len(samples))
+        loop = isinstance(self.sampler.target, Loop)
+        states = LoopStates(len(samples), self.gains) if loop else None
         with drive(self.sampler.target, hook, num_steps=self.num_steps, states=states):
             return self.sampler(samples, output_type=kind)
 
@@ -155,12 +156,6 @@ class ScheduleRuns:
     def full(self, samples: Sequence[int]) -> Tensor:
         """Return x_N of the full runs of some samples, shape (samples, ...)."""
         return self.recording.state(self.num_steps, samples)
-
-    def _states(self, rows: int) -> LoopStates | None:
-        """Return how a loop's calls make states and outputs, the same as for the probe."""
-        if not isinstance(self.sampler.target, Loop):
-            return None
-        return LoopStates(rows, self.gains)
 
     def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
         forecaster = forecaster_of(self.registry, schedule.forecaster)

@@ -127,7 +127,7 @@ class RecordingHook(StepHook):
         notify(
             f"evaluating keeps {gigabytes(size)} of full runs (states and outputs, and those of every "
             f"branch) on the disk, in {folder}, instead of on the pipeline's device "
-            "(RecordingStorage(memory_bytes=...)).",
+            "(RecordingStorage(memory_bytes=...))."
         )
         record.store = DiskStore(folder)
         record.raw = {key: list(record.put(rows)) for key, rows in record.raw.items()}

@@ -18,8 +18,8 @@ from otcache_core.errors import ExecutionError
 from otcache_core.identification import ELEMENTS
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import (
-    RecordingStorage,
     RecordedSteps,
+    RecordingStorage,
     StepsInMemory,
     StepsOnDisk,
     check_space,
@@ -93,8 +93,12 @@ class Recorder(StepHook):
         """Keep the denoiser's output."""
         self.calls[branch] += 1
         examine(output)
-        if self.raw is not None:
-            self._keep_raw(self.raw, (step, branch), output)
+        if self.raw is None:
+            return
+        if not self.raw.raw:
+            size = sum(leaf.numel() for leaf in tensors(output))
+            self.few = self._samples if size <= ELEMENTS else min(SAMPLES, self._samples)
+        self.raw.raw[step, branch] = split_rows(output, self._samples)[: self.few]
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Keep the step's states and outputs."""
@@ -123,13 +127,6 @@ class Recorder(StepHook):
             if np.array_equal(end, self._start):
                 raise ExecutionError(FIRST_STATE)
             self._kept.add_end(step, end)
-
-    def _keep_raw(self, raw: Recording, key: tuple[int, str], output: Any) -> None:
-        """Keep copies of the first samples' outputs."""
-        if not raw.raw:
-            size = sum(leaf.numel() for leaf in tensors(output))
-            self.few = self._samples if size <= ELEMENTS else min(SAMPLES, self._samples)
-        raw.raw[key] = split_rows(output, self._samples)[: self.few]
 
     def end(self, completed: bool) -> None:
         """Close the run."""
@@ -260,7 +257,7 @@ class KeptRun:
         self._some = sketch(elements, keep.coordinates or 0, keep.seed) if some else None
         self._row = (samples, elements if self._some is None else len(self._some))
         if self._some is not None:
-            _notice(_sketched(elements, len(self._some)))
+            notify(_sketched(elements, len(self._some)))
         self._folder = self._folder_for(keep, num_outputs)
         self._states = self._steps(num_steps + 1)
         self._outputs = [self._steps(num_steps) for _ in range(num_outputs)]
@@ -299,7 +296,7 @@ class KeptRun:
             return None
         folder = Path(keep.folder or tempfile.gettempdir())
         check_space(folder, size)
-        _notice(
+        notify(
             f"recording keeps {gigabytes(size)} of states and outputs on the disk, in {folder}, until "
             f"they are not needed any more (more than {gigabytes(keep.memory_bytes)} do not stay in "
             "memory: RecordingStorage(memory_bytes=...))."
@@ -311,7 +308,7 @@ class KeptRun:
             return StepsInMemory(num_rows, self._row)
         return StepsOnDisk(self._row, self._folder)
 
-    def _append(self, steps: Steps, step: int, what: str, row: Floats) -> None:
+    def _append(self, steps: RecordedSteps, step: int, what: str, row: Floats) -> None:
         if row.shape != self._shape:
             raise ExecutionError(
                 f"step {step}: the sampler's {what} must keep its shape {self._shape}, got {row.shape}: "
@@ -333,7 +330,3 @@ def _sketched(elements: int, coordinates: int) -> str:
         f"output: inner products carry a relative standard error of {error:.2%} (for Gaussian "
         "elements; otcache_core.storage.recordings)."
     )
-
-
-def _notice(text: str) -> None:
-    notify(text)
