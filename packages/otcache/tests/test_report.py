@@ -175,8 +175,8 @@ def test_the_page_has_the_figures_of_every_metric(compared: str) -> None:
     assert packed["figures"]["frechet"] == [pytest.approx(cell.totals["frechet"], rel=1e-4)]
     assert data["metrics"][-1]["full"] == 14.2
     assert packed["nfe"] == cell.nfe
-    baselines = {(budget, m) for budget, m, *_ in data["paired_comparisons"]["psnr"]}
-    assert len(baselines) == len(data["paired_comparisons"]["psnr"]) == len(COMPARED.cells) - 2
+    baselines = {(budget, m) for budget, m, *_ in data["pairs"]["psnr"]}
+    assert len(baselines) == len(data["pairs"]["psnr"]) == len(COMPARED.cells) - 2
 
 
 def test_identical_images_reach_the_page_as_no_number_and_are_counted() -> None:
@@ -301,7 +301,7 @@ def test_another_file_in_the_place_of_images_is_named(tmp_path: Path) -> None:
     save_arrays(path, {"30:full": np.zeros((1, 2, 2, 3), np.uint8)})
     with pytest.raises(FileError, match="must be images of a report"):
         rebuild(tmp_path)
-    save_arrays(path, {"full": np.zeros(3)}, {"format": "otcache-images", "version": "1"})
+    save_arrays(path, {"full": np.zeros(3)}, {"format": "otcache-images", "version": "2"})
     with pytest.raises(FileError, match="'full' is no stack of 8-bit images"):
         rebuild(tmp_path)
 

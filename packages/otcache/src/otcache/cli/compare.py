@@ -96,7 +96,7 @@ def compare(
         ),
     ] = 500,
     batch_size: Annotated[
-        int, typer.Option(help="Samples in one call where nothing is timed.")
+        int, typer.Option(help="Samples in one call if nothing is timed.")
     ] = 16,
     rate: Annotated[
         float | None, typer.Option("--fps", help="Frames a second of videos; the demo's, or 16.")

@@ -72,7 +72,7 @@ class Worker:
         """Return which setting is reported at which budget; None if the target is not supported."""
         reason = self._baseline.supports(self._bench.target, self._bench.calibration)
         if not isinstance(reason, str):
-            wanted = "a text, '' where it supports the target"
+            wanted = "a text, '' if it supports the target"
             raise OtcacheError(expected("what supports() gives", reason, wanted))
         if reason:
             self._say("absent", reason=reason)

@@ -209,9 +209,9 @@ def _run_all(
     stages: Stages,
     events: Counter[str],
 ) -> list[str]:
-    """Run what supports the pipeline, time the methods of a budget in turns, and keep all of it."""
+    """Run what supports the pipeline, and keep it in the folder; return the methods."""
     workers = {name: Worker(bench, folder.of(name), each) for name, each in baselines.items()}
-    assigned, budgets = {}, bench.job.budgets
+    assigned: dict[str, dict[int, str]] = {}
     with stages.stage("tuning other methods", 1) as advance:
         for name, baseline in baselines.items():
             if isinstance(baseline, ScheduledBaseline):
@@ -219,21 +219,30 @@ def _run_all(
             found = workers[name].assign(name)
             if found is not None:
                 assigned[name] = dict(found.labels)
-    finished = {}
-    keys = [(name, budget) for budget in budgets for name in assigned]
+    keys = [(name, budget) for budget in bench.job.budgets for name in assigned]
     with stages.stage("running held-out prompts", len(keys) + 1) as advance:
         full_runs(bench, folder.of(FULL))
         for done, (name, budget) in enumerate(keys, 1):
             advance(done, len(keys) + 1)
-            finished[name, budget] = workers[name].run(assigned[name][budget])
+            folder.of(name).keep_run(
+                *workers[name].run(assigned[name][budget])._replace(states=None)
+            )
         advance(len(keys) + 1, len(keys) + 1)
     # Runs that warm up are counted too; further rounds, if a figure needs them, are not foreseen.
-    total, before = 2 * ROUNDS * (len(assigned) + 1) * len(budgets), events["step"]
+    total, before = 2 * ROUNDS * (len(keys) + len(bench.job.budgets)), events["step"]
     with stages.stage("timing beside full runs", total, ask=lambda: events["step"] - before):
-        for budget in budgets:
-            contexts = {n: workers[n].context(labels[budget]) for n, labels in assigned.items()}
-            runs = {n: (finished[n, budget].run, each) for n, each in contexts.items()}
-            for name, pairs in bench.pairs(runs, bench.job.samples).items():
-                run, images, _ = finished[name, budget]
-                folder.of(name).keep_run(as_read(replaced(run, pairs=pairs)), images, None)
+        for budget in bench.job.budgets:
+            _time(bench, folder, workers, {n: labels[budget] for n, labels in assigned.items()})
     return list(assigned)
+
+
+def _time(
+    bench: Bench, folder: Folder, workers: Mapping[str, Worker], labels: Mapping[str, str]
+) -> None:
+    """Time a setting of each method, in turns with full runs, and keep the pairs."""
+    runs = {name: folder.of(name).run(label) for name, label in labels.items()}
+    timed = {n: (run, workers[n].context(run.label)) for n, run in runs.items() if run is not None}
+    for name, pairs in bench.pairs(timed, bench.job.samples).items():
+        run, part = timed[name][0], folder.of(name)
+        images = part.arrays(run.label)["images"]
+        part.keep_run(as_read(replaced(run, pairs=pairs)), images, None)

@@ -18,6 +18,10 @@ from otcache.report.statistics import (
 )
 
 ERROR = "rmse"
+# A report needs each of these several times.
+_cached = lru_cache(maxsize=4096)
+_mean_interval, _paired_difference = _cached(mean_interval), _cached(paired_difference)
+_win_rate, _tag_p_value = _cached(win_rate), _cached(tag_p_value)
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,7 @@ class Headline:
 
 def interval(results: Results, cell: Cell, metric: str) -> Interval:
     """Return the mean of a metric with its interval over prompts."""
-    return _interval(cell.metrics[metric], results.prompts)
-
-
-@lru_cache(maxsize=4096)
-def _interval(values: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
-    return mean_interval(values, prompts)
+    return _mean_interval(cell.metrics[metric], results.prompts)
 
 
 def noun(results: Results) -> str:
@@ -172,23 +171,11 @@ def paired_comparisons(results: Results, metric: str = ERROR) -> list[PairedComp
             if metric not in cell.metrics or metric not in ours.metrics:
                 continue
             a, b = ours.metrics[metric], cell.metrics[metric]
-            difference = _difference(a, b, results.prompts)
+            difference = _paired_difference(a, b, results.prompts)
             ratio = paired_ratio(a, b, results.prompts) if metric == ERROR and any(b) else None
-            wins = _wins(a, b, results.prompts, scale.higher_is_better)
+            wins = _win_rate(a, b, results.prompts, higher_is_better=scale.higher_is_better)
             found.append(PairedComparison(budget, cell.method, difference, ratio, wins, scale))
     return found
-
-
-@lru_cache(maxsize=4096)
-def _difference(a: tuple[float, ...], b: tuple[float, ...], prompts: tuple[int, ...]) -> Interval:
-    return paired_difference(a, b, prompts)
-
-
-@lru_cache(maxsize=4096)
-def _wins(
-    a: tuple[float, ...], b: tuple[float, ...], prompts: tuple[int, ...], higher: bool
-) -> Interval:
-    return win_rate(a, b, prompts, higher_is_better=higher)
 
 
 #: Below this corrected p-value a regression is reported.
@@ -253,7 +240,10 @@ def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[TagRegressio
         tag: tuple(tag in tags_of(text) for _, _, text in results.labels) for tag in tags(results)
     }
     full = results.full_metrics.get(metric, (0.0,) * len(values))
-    p = {tag: _p_value(values, full, has, results.prompts, higher) for tag, has in members.items()}
+    p = {
+        tag: _tag_p_value(values, full, has, results.prompts, higher_is_better=higher)
+        for tag, has in members.items()
+    }
     corrected = 0.0
     for step, tag in enumerate(sorted(p, key=lambda tag: p[tag])):
         corrected = max(corrected, p[tag] * (len(p) - step))
@@ -262,17 +252,6 @@ def _of_cell(results: Results, cell: Cell, metric: str) -> Iterator[TagRegressio
         inside = _mean(values, members[tag])
         outside = _mean(values, tuple(not has for has in members[tag]))
         yield TagRegression(cell, metric, tag, inside, outside, corrected)
-
-
-@lru_cache(maxsize=4096)
-def _p_value(
-    values: tuple[float, ...],
-    full: tuple[float, ...],
-    inside: tuple[bool, ...],
-    prompts: tuple[int, ...],
-    higher: bool,
-) -> float:
-    return tag_p_value(values, full, inside, prompts, higher_is_better=higher)
 
 
 def _mean(values: tuple[float, ...], chosen: tuple[bool, ...]) -> float:

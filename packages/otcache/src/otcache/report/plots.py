@@ -215,37 +215,28 @@ def _draw(
         return target.getvalue()
 
 
-@dataclass(frozen=True)
-class Strip:
-    """A row of the page: computed steps filled.
+def strips(results: Results, budget: int) -> list[dict[str, Any]]:
+    """Return rows of a budget, but for methods that decide by the input or run another step grid.
 
-    Attributes:
-        method: name of the row.
-        ours: whether it is otcache's.
-        path: outline of the filled steps, one unit a step, one unit high.
-        steps: the computed steps in words.
+    Each has ``method``; ``ours``, whether it is otcache's; ``path``, the outline of the computed steps, a
+    step being one unit wide and high; and ``steps``, the computed steps in words.
     """
-
-    method: str
-    ours: bool
-    path: str
-    steps: str
-
-
-def strips(results: Results, budget: int) -> list[Strip]:
-    """Return rows of a budget, but for methods that decide by the input or run another step grid."""
-    return [_strip(c, c.schedule) for c in results.at(budget) if c.schedule is not None]
+    return [
+        {
+            "method": cell.method,
+            "ours": cell.method == OURS,
+            "path": "".join(f"M{step + 0.08:g} 0h.84v1h-.84z" for step in cell.schedule),
+            "steps": ", ".join(map(str, cell.schedule)),
+        }
+        for cell in results.at(budget)
+        if cell.schedule is not None
+    ]
 
 
 def without_strip(results: Results) -> list[str]:
     """Return methods that have no strip at any budget."""
     drawn = {cell.method for cell in results.cells if cell.schedule is not None}
     return [method for method in results.methods if method not in drawn]
-
-
-def _strip(cell: Cell, schedule: tuple[int, ...]) -> Strip:
-    path = "".join(f"M{step + 0.08:g} 0h.84v1h-.84z" for step in schedule)
-    return Strip(cell.method, cell.method == OURS, path, ", ".join(map(str, schedule)))
 
 
 ERROR_SIZE = (5.6, 3.9)

@@ -268,7 +268,7 @@ class Results:
 
 
 def check_computed(what: str, computed: tuple[int, ...] | None, num_steps: int) -> None:
-    """Check that steps, where they are known, are some of 0 .. N-1 in their order.
+    """Check that steps, if known, are some of 0 .. N-1 in their order.
 
     Raises:
         OtcacheError: if they are not.

@@ -119,7 +119,7 @@ function curve({ m, points }, scale) {
   return group;
 }
 
-// Names beside the right ends of coloured curves, pushed apart where they would touch.
+// Names beside the right ends of coloured curves, apart from each other.
 function endNames(shown, scale, box) {
   const ends = shown
     .filter(({ m }) => coloured(m))

@@ -1,4 +1,4 @@
-"""What a comparison of videos measures where everything is installed."""
+"""What a comparison measures by default if everything is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VIDEOS = moving(2, 3, (48, 48, 3))
 PROMPTS = ("a star moves left", "a cat falls")
 
 
-def test_usual_measures_of_videos(recwarn: pytest.WarningsRecorder) -> None:
+def test_usual_metrics_of_videos(recwarn: pytest.WarningsRecorder) -> None:
     measures = Measures.choose((), "demo:video", Registry()).usable(VIDEOS, PROMPTS)
     assert [*measures.metrics] == [*OF_VIDEOS]
     assert not [w for w in recwarn if issubclass(w.category, OtcacheNotice)]
@@ -26,7 +26,7 @@ def test_usual_measures_of_videos(recwarn: pytest.WarningsRecorder) -> None:
         assert ((best[name] > values[name]) == metric.higher_is_better).all()
 
 
-def test_usual_measures_of_images_have_none_of_videos(recwarn: pytest.WarningsRecorder) -> None:
+def test_usual_metrics_of_images_have_none_of_videos(recwarn: pytest.WarningsRecorder) -> None:
     measures = Measures.choose((), "model", Registry()).usable(VIDEOS[:, 0], PROMPTS)
     assert [*measures.metrics][:3] == ["rmse", "psnr", "ssim"]
     assert not {"flicker", "warping-error"} & {*measures.metrics}
