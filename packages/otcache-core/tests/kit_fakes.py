@@ -96,10 +96,10 @@ class Rmse(QualityMetric):
     name, higher_is_better, pointwise = "rmse", False, True
 
     def __call__(self, images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        for pictures in (images, reference):
-            if pictures.shape != reference.shape or pictures.dtype.kind != "f":
+        for stack in (images, reference):
+            if stack.shape != reference.shape or stack.dtype.kind != "f":
                 raise OtcacheError("shapes or types differ")
-            if pictures.min() < 0 or pictures.max() > 1:
+            if stack.min() < 0 or stack.max() > 1:
                 raise OtcacheError("out of range")
         difference = images.astype(np.float64) - reference.astype(np.float64)
         return np.sqrt((difference**2).mean((1, 2, 3)))
@@ -305,9 +305,9 @@ class Archive(VideoWriter):
     suffixes = (".npz",)
     flaw = "none"
 
-    def write(self, path: str | Path, clip: np.ndarray, frames_per_second: float) -> None:
-        check_video(self, path, clip, frames_per_second)
-        frames, rate = np.asarray(clip, dtype=np.float64), frames_per_second
+    def write(self, path: str | Path, video: np.ndarray, frames_per_second: float) -> None:
+        check_video(self, path, video, frames_per_second)
+        frames, rate = np.asarray(video, dtype=np.float64), frames_per_second
         match self.flaw:
             case "reversed":
                 frames = frames[::-1]
@@ -320,7 +320,7 @@ class Archive(VideoWriter):
             case "slow":
                 rate /= 2
             case "changes":
-                clip[:] = 0
+                video[:] = 0
         buffer = io.BytesIO()
         np.savez(buffer, frames=frames, rate=rate)
         write_bytes(path, buffer.getvalue())

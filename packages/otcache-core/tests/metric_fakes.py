@@ -1,4 +1,4 @@
-"""Metrics of clips, prompts and sets that keep their contracts, and their kits."""
+"""Metrics of videos, prompts and sets that keep their contracts, and their kits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from otcache_core.testing import (
 
 def _check(images: np.ndarray) -> None:
     if images.dtype.kind != "f" or images.min() < 0 or images.max() > 1:
-        raise OtcacheError("not pictures in [0, 1]")
+        raise OtcacheError("not images in [0, 1]")
 
 
 class Prompted(PromptMetric):
@@ -29,7 +29,7 @@ class Prompted(PromptMetric):
     def __call__(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         _check(images)
         if len(prompts) != len(images):
-            raise OtcacheError("one prompt a picture")
+            raise OtcacheError("one prompt an image")
         return images[..., 0].mean((1, 2)) * [len(prompt) for prompt in prompts]
 
 
@@ -70,12 +70,12 @@ class Steps(VideoMetric):
 
     name, higher_is_better = "steps", False
 
-    def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        for stack in (clips, reference):
+    def __call__(self, videos: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        for stack in (videos, reference):
             _check(stack)
             if stack.ndim != 5 or stack.shape != reference.shape or stack.shape[1] < 2:
-                raise OtcacheError("not clips of one shape")
-        off = np.diff(clips.astype(np.float64), axis=1) - np.diff(reference, axis=1)
+                raise OtcacheError("not videos of one shape")
+        off = np.diff(videos.astype(np.float64), axis=1) - np.diff(reference, axis=1)
         return np.sqrt((off**2).mean((1, 2, 3, 4)))
 
 

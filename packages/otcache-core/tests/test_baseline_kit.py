@@ -31,7 +31,7 @@ class Denoiser:
 
 
 class Toy:
-    """Euler over a denoiser, one sample a call, told of the beginning of each run."""
+    """Euler over a denoiser, one sample a call, which is notified of the beginning of each run."""
 
     def __init__(self) -> None:
         self.sampler = ToySampler(num_steps=STEPS, num_samples=2)
@@ -360,7 +360,7 @@ def test_every_law_is_broken_by_some_defect() -> None:
     assert set().union(*DEFECTS.values()) == LAWS
 
 
-def test_a_law_is_left_out_where_no_run_can_be_broken_off() -> None:
+def test_a_law_does_not_apply_if_no_run_can_be_broken_off() -> None:
     class Unbroken(TestInterval):
         baseline = Finishing
 

@@ -110,7 +110,7 @@ class Sampling(Local):
 
 
 class Free(Outcome):
-    """Runs the pipeline, and hides the price."""
+    """Runs the pipeline, and hides the NFE."""
 
     def measure(self, *args: Any) -> SpanCosts:
         return replace(super().measure(*args), nfe=0)
@@ -192,14 +192,14 @@ class OneSided(Rmse):
 
 
 class Raised(Rmse):
-    """Is not 0 of equal pictures."""
+    """Is not 0 of equal images."""
 
     def __call__(self, images: Floats, reference: Floats) -> Floats:
         return np.sqrt(super().__call__(images, reference) ** 2 + 1e-4)
 
 
 class Subtracting(Rmse):
-    """Subtracts the reference where the pictures are."""
+    """Subtracts the reference where the images are."""
 
     def __call__(self, images: Floats, reference: Floats) -> Floats:
         value = super().__call__(images, reference)
@@ -238,9 +238,9 @@ class Cropping(Rmse):
 class Beginning(Steps):
     """Looks at the first two frames."""
 
-    def __call__(self, clips: Floats, reference: Floats) -> Floats:
-        super().__call__(clips, reference)
-        return super().__call__(clips[:, :2], reference[:, :2])
+    def __call__(self, videos: Floats, reference: Floats) -> Floats:
+        super().__call__(videos, reference)
+        return super().__call__(videos[:, :2], reference[:, :2])
 
 
 class Illiterate(Prompted):
@@ -252,7 +252,7 @@ class Illiterate(Prompted):
 
 
 class Ordering(MeanColour):
-    """Trusts the first pictures more."""
+    """Trusts the first images more."""
 
     def __call__(self, images: Floats) -> float:
         super().__call__(images)
@@ -374,7 +374,7 @@ class Stirring(Probe):
         return super().record(target, request)
 
 
-# -- clip writers -----------------------------------------------------------------------------------
+# -- video writers -----------------------------------------------------------------------------------
 
 
 class Blending(Archive):
@@ -382,19 +382,19 @@ class Blending(Archive):
 
     last: Floats | None = None
 
-    def write(self, path: str | Path, clip: Floats, frames_per_second: float) -> None:
-        frames = clip
-        if self.last is not None and clip.ndim == 4 and clip.shape[1:] == self.last.shape:
-            frames = np.concatenate([self.last[None], clip[1:]])
+    def write(self, path: str | Path, video: Floats, frames_per_second: float) -> None:
+        frames = video
+        if self.last is not None and video.ndim == 4 and video.shape[1:] == self.last.shape:
+            frames = np.concatenate([self.last[None], video[1:]])
         super().write(path, frames, frames_per_second)
-        self.last = clip[-1]
+        self.last = video[-1]
 
 
 class Littering(Archive):
-    """Leaves a file beside the clip."""
+    """Leaves a file beside the video."""
 
-    def write(self, path: str | Path, clip: Floats, frames_per_second: float) -> None:
-        super().write(path, clip, frames_per_second)
+    def write(self, path: str | Path, video: Floats, frames_per_second: float) -> None:
+        super().write(path, video, frames_per_second)
         Path(path).with_suffix(".tmp").write_bytes(b"")
 
 

@@ -79,7 +79,7 @@ def test_a_kit_fails_a_probe_that_nudges() -> None:
     assert broken == {"observing_changes_nothing_and_nothing_remains"}
 
 
-def test_a_kit_fails_a_cost_model_that_hides_its_price() -> None:
+def test_a_kit_fails_a_cost_model_that_hides_its_nfe() -> None:
     class Cheap(Outcome):
         def measure(self, *args: Any) -> SpanCosts:
             true = super().measure(*args)

@@ -91,8 +91,10 @@ def test_a_law_that_is_redefined_is_an_error_of_the_class(way: str) -> None:
     with pytest.raises(OtcacheError, match=r"Mine redefines .* of its kit, which drops a check"):
         REDEFINED[way]()
     kit(test_of_my_own=lambda self: None, _my_helper=None)  # under another name
-    told = {"solver": Wavering(), "expected_failures": {REPEATS: "it wavers"}}
-    kit(make_solver=lambda self: told["solver"], expected_failures=told["expected_failures"])
+    reported = {"solver": Wavering(), "expected_failures": {REPEATS: "it wavers"}}
+    kit(
+        make_solver=lambda self: reported["solver"], expected_failures=reported["expected_failures"]
+    )
 
 
 def test_a_law_that_is_taken_away_later_is_found() -> None:
@@ -258,7 +260,7 @@ def test_a_hook_may_say_that_a_law_does_not_apply() -> None:
     }
 
 
-def test_a_bare_assertion_of_a_hook_is_told_by_its_line() -> None:
+def test_a_bare_assertion_of_a_hook_is_reported_by_its_line() -> None:
     def make(self: object) -> ScheduleSolver:
         raise AssertionError
 

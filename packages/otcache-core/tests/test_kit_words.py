@@ -77,7 +77,7 @@ class Reaching(Merging):
 OBJECTIVE = "the_objective_is_that_of_the_schedule"
 
 
-def test_a_heuristic_that_is_stuck_is_told_what_is_left_and_what_to_do() -> None:
+def test_a_heuristic_that_is_stuck_is_advised() -> None:
     report = check(Merging)
     assert report.broken == (f"test_{OBJECTIVE}",)
     (result,) = (r for r in report.results if r.law in report.broken)
@@ -136,7 +136,7 @@ def test_an_exact_solver_whose_objective_nobody_names_is_not_said_to_be_none() -
 
 
 class Rooted(Rmse):
-    """The value of a picture that is smoothed; no longer of single pixels."""
+    """The value of an image that is smoothed; no longer of single pixels."""
 
     pointwise = True
 
@@ -151,7 +151,7 @@ def reason(metric: type[Rmse], law: str, **attributes: Any) -> str:
     return result.reason
 
 
-def test_a_metric_that_is_not_pointwise_is_told_to_say_so() -> None:
+def test_a_metric_that_is_not_pointwise_is_advised_to_say_so() -> None:
     found = reason(Rooted, "a_pointwise_metric_does_not_know_where_a_pixel_lies")
     assert (
         "set pointwise = False, or look at single pixels only (the largest difference is " in found

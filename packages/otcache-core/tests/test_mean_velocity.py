@@ -16,6 +16,8 @@ from otcache_core.plugins import Registry
 from otcache_core.schedule import Span
 from otcache_core.testing import ForecasterConformance
 
+CORE = Registry(entry_points=False)
+
 N = 14
 RULES = {"mean-velocity": MeanVelocity(), "mean-velocity-paper": MeanVelocityPaper()}
 both = pytest.mark.parametrize("name", list(RULES))
@@ -25,7 +27,7 @@ class TestMeanVelocity(ForecasterConformance):
     name = "mean-velocity"
 
     def make_forecaster(self) -> Forecaster:
-        return Registry(entry_points=False).create("forecasters", self.name)
+        return CORE.create("forecasters", self.name)
 
 
 class TestMeanVelocityPaper(TestMeanVelocity):

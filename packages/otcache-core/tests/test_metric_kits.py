@@ -1,4 +1,4 @@
-"""The kits of clip, prompt and set metrics pass what keeps the contracts, and fail what does not."""
+"""The kits of video, prompt and set metrics pass what keeps the contracts, and fail what does not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Neighbours(QualityMetric):
 
 
 class Rolled(PromptMetric):
-    """Pairs each picture with the prompt before its own."""
+    """Pairs each image with the prompt before its own."""
 
     name, higher_is_better = "redness", True
 
@@ -46,7 +46,7 @@ class Rolled(PromptMetric):
 
 
 class Forgetful(SetMetric):
-    """Leaves the first picture out."""
+    """Omits the first image."""
 
     name, higher_is_better = "mean-colour", False
 
@@ -66,10 +66,10 @@ def test_a_kit_fails_a_metric_that_calls_itself_pointwise() -> None:
         Kit().test_a_pointwise_metric_does_not_know_where_a_pixel_lies()
 
 
-def test_a_kit_fails_clips_whose_frames_are_off_by_one() -> None:
+def test_a_kit_fails_videos_whose_frames_are_off_by_one() -> None:
     class Late(Steps):
-        def __call__(self, clips: np.ndarray, reference: np.ndarray) -> np.ndarray:
-            return super().__call__(np.roll(clips, 1, axis=1), reference)
+        def __call__(self, videos: np.ndarray, reference: np.ndarray) -> np.ndarray:
+            return super().__call__(np.roll(videos, 1, axis=1), reference)
 
     class Kit(StepsKit):
         def make_metric(self) -> VideoMetric:
@@ -100,7 +100,7 @@ def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "value", "message"),
+    ("images", "value", "message"),
     [
         (np.ones((1, 4, 4, 3)), [1.0], "two images"),
         (np.full((2, 4, 4, 3), 0.5), [1.0, 2.0], "reach 0.9"),
@@ -109,11 +109,11 @@ def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
     ],
 )
 def test_a_known_answer_that_tells_nothing_is_refused(
-    pictures: np.ndarray, value: Any, message: str
+    images: np.ndarray, value: Any, message: str
 ) -> None:
     class Kit(PromptedKit):
         def known_answer(self) -> KnownAnswer:
-            return KnownAnswer((pictures, ["a"] * len(pictures)), value)
+            return KnownAnswer((images, ["a"] * len(images)), value)
 
     with pytest.raises(AssertionError, match=message):
         Kit().test_the_known_answer()

@@ -121,9 +121,9 @@ class Flattering(Honest):
         found = super().solve(problem)
         if problem.budget == problem.num_steps or found.schedule is None:
             return found
-        told = 0.5 * found.objective + 0.01 * found.schedule.computed[-1]
-        told += 1e-3 * float(np.isfinite(problem.costs).sum())
-        return replace(found, objective=told, lower_bound=None)
+        reported = 0.5 * found.objective + 0.01 * found.schedule.computed[-1]
+        reported += 1e-3 * float(np.isfinite(problem.costs).sum())
+        return replace(found, objective=reported, lower_bound=None)
 
 
 class Constant(Honest):

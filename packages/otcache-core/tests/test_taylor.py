@@ -15,23 +15,25 @@ from otcache_core.plugins import Registry
 from otcache_core.schedule import Span
 from otcache_core.testing import ForecasterConformance
 
+CORE = Registry(entry_points=False)
+
 N = 12
 GRID = np.linspace(1.0, 0.0, N + 1) ** 1.5
 
 
 class TestTaylor(ForecasterConformance):
     def make_forecaster(self) -> Taylor:
-        return Registry(entry_points=False).create("forecasters", "taylor")
+        return CORE.create("forecasters", "taylor")
 
 
 class TestTaylor1(TestTaylor):
     def make_forecaster(self) -> Taylor:
-        return Registry(entry_points=False).create("forecasters", "taylor-1")
+        return CORE.create("forecasters", "taylor-1")
 
 
 class TestTaylor3(TestTaylor):
     def make_forecaster(self) -> Taylor:
-        return Registry(entry_points=False).create("forecasters", "taylor-3")
+        return CORE.create("forecasters", "taylor-3")
 
 
 def schedules() -> st.SearchStrategy[Schedule]:

@@ -1,4 +1,4 @@
-"""The kit of clip writers passes a writer that keeps the laws, and fails those that do not."""
+"""The kit of video writers passes a writer that keeps the laws, and fails those that do not."""
 
 from __future__ import annotations
 
