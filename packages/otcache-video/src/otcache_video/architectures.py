@@ -1,7 +1,7 @@
 """Published video models at full size, measured on the meta device: no weights, no memory.
 
 Each function returns what ``otcache_provide_architectures`` offers. The functions below them return the
-arguments with which a pipeline calls its denoiser, of which only the shapes count.
+arguments with which a pipeline calls its denoiser; only their shapes count.
 """
 
 from __future__ import annotations

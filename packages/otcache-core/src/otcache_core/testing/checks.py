@@ -126,7 +126,7 @@ def random_state_of(make: Callable[[], object]) -> Any:
 def seeds_of_generators(module: str = "") -> Iterator[list[Any]]:
     """Collect what generators are seeded with; None for one that is not seeded.
 
-    Those of ``numpy.random.default_rng``, whoever calls it, and of a module's own ``default_rng``,
+    Those of ``numpy.random.default_rng``, called by anyone, and of a module's own ``default_rng``,
     ``RandomState`` and ``random.Random``, by whatever name it has them.
 
     Args:

@@ -236,7 +236,7 @@ class EvaluatorConformance(Conformance, kit=True):
         """
 
     def num_evaluations(self) -> int | None:
-        """Return how often the denoiser was called so far, None where nobody counts."""
+        """Return how often the denoiser was called so far, None if nobody counts."""
         return None
 
     def _schedules(self, evaluator: Evaluator) -> list[Schedule]:

@@ -233,7 +233,7 @@ class SolverConformance(Conformance, kit=True):
             assert np.isfinite(value), f"a schedule has the objective {value}: give a finite number"
             if bound is not None:
                 assert bound <= value * (1 + 1e-9) + 1e-12, (
-                    f"the lower bound {bound} is above the objective {value}: give None where none is known"
+                    f"the lower bound {bound} is above the objective {value}: give None if none is known"
                 )
                 assert solution.certificate, "say what is bounded: give Solution.certificate"
 

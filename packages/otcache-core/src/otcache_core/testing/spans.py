@@ -99,7 +99,7 @@ class CostModelConformance(Conformance, kit=True):
         assert_near(backwards, forwards, what, rtol=self.rtol, atol=1e-12)
 
     def test_trajectories_may_be_read_only_and_are_not_changed(self) -> None:
-        """As they are where files hold them; nor are writable ones changed."""
+        """As they are when files hold them; nor are writable ones changed."""
         evaluator, measured = self.sampler.evaluator(), []
         for writable in (True, False):
             trajectories = self.sampler.trajectories()

@@ -189,7 +189,7 @@ class Outputs:
 
 
 class Runs:
-    """A family's pipeline and the runs that several laws look at, each made when it is first asked for.
+    """A family's pipeline and the runs that several laws look at, each made at first use.
 
     Args:
         family: builds the pipeline.

@@ -69,8 +69,8 @@ class WarpingError(PairedVideos):
     reference's flow for both videos. The reference's own error, from edges, resampling and what flow
     cannot follow, is taken away, so that identical videos give 0.
 
-    Laws: on a reference that stands still the flow is 0, and brightness that alternates between +a
-    and -a costs 2a; a video that stands still, or moves at another speed, leaves the reference's
+    Laws: on a still reference the flow is 0, and brightness that alternates between +a
+    and -a costs 2a; a video that is still, or moves at another speed, leaves the reference's
     motion and costs what its colours differ along it.
 
     References:
@@ -107,8 +107,8 @@ class MotionMagnitude(PairedVideos):
     (:func:`~otcache_video.metrics.motion.optical_flow`) in pixels, and epsilon 0.05 pixels a frame.
 
     Laws: half or double the motion costs ln 2 = 0.69, but for epsilon; both directions of time cost
-    about the same, and so does any other motion of the same amount. Two videos that stand still cost
-    0; one that stands still where the other moves by m costs ln(1 + m / epsilon), 3.0 for a pixel a
+    about the same, and so does any other motion of the same amount. Two still videos cost
+    0; one that is still while the other moves by m costs ln(1 + m / epsilon), 3.0 for a pixel a
     frame. Differences of motion far below epsilon do not count.
 
     References:

@@ -31,7 +31,7 @@ class PairedVideos(VideoMetric):
     _smallest = 1
 
     def __call__(
-        self, clips: NDArray[np.floating], reference: NDArray[np.floating]
+        self, videos: NDArray[np.floating], reference: NDArray[np.floating]
     ) -> NDArray[np.float64]:
         """Compare video by video: shape (n, frames, height, width, 3) to (n,).
 
@@ -39,7 +39,7 @@ class PairedVideos(VideoMetric):
             OtcacheError: if shapes differ, there is one frame alone, frames are too small, or values are
                 not floating point, not finite or outside [0, 1].
         """
-        made, full = np.asarray(clips), np.asarray(reference)
+        made, full = np.asarray(videos), np.asarray(reference)
         _check_form(made, full)
         checked = (check_pairs(x, y, self._smallest) for x, y in zip(made, full, strict=True))
         return np.array([self._value(x, y) for x, y in checked], dtype=np.float64)
