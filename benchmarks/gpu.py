@@ -3,7 +3,7 @@
 FluxPipelines with random bfloat16 weights, one branch and two. For each: time of computed and of skipped
 steps by CUDA events, wall time of a run, host syncs inside skipped denoiser calls by torch's sync debug
 mode, and peak memory over the plain run. Prints one table to paste into docs/; random weights say nothing
-about quality. Where there is no CUDA device it says so and stops.
+about quality. Without a CUDA device it says so and stops.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from random_flux import fitted_schedule, random_call, random_flux
 
 from otcache.comparison.timing import Pair, speed
 from otcache_core import Schedule
@@ -28,7 +28,7 @@ from otcache_core.contracts import RunReport
 from otcache_diffusers.execution.executor import TorchExecutor
 
 SHARES = (0.5, 0.2)
-MEMORY, TEXT, JOINT = 3, 256, 1024
+TEXT, JOINT = 256, 1024
 MIB = 2**20
 
 
@@ -40,7 +40,7 @@ class Size:
         name: for the table.
         heads: of width 64.
         double, single: numbers of blocks.
-        pixels: height and width of the picture.
+        pixels: height and width of the image.
         guided: with a second branch.
     """
 
@@ -83,19 +83,18 @@ class Bench:
 
     def __init__(self, size: Size, num_steps: int) -> None:
         self.size, self._n = size, num_steps
-        self._pipe, self._executor = _pipeline(size), TorchExecutor()
-        self._call = _call(size, num_steps)
+        self._pipe = random_flux(size.double, size.single, size.heads, JOINT, "cuda")
+        self._pipe.transformer.to(torch.bfloat16)
+        self._executor = TorchExecutor()
+        place = "cuda", torch.bfloat16
+        self._call = random_call(
+            num_steps, size.pixels, TEXT, JOINT, guided=size.guided, place=place
+        )
 
     @property
     def parameters(self) -> int:
         """Of the transformer."""
         return sum(p.numel() for p in self._pipe.transformer.parameters())
-
-    def schedule(self, budget: int) -> Schedule:
-        """Evenly spaced, forecast from up to ``MEMORY`` outputs."""
-        computed = tuple(i * self._n // budget for i in range(budget))
-        weights = tuple((0.1,) * min(MEMORY, i + 1) for i in range(budget))
-        return Schedule(self._n, computed, "fitted", weights)
 
     def run(self, schedule: Schedule | None) -> Run:
         """One run; everything the device was given is waited for before and after."""
@@ -177,56 +176,6 @@ def _counted_syncs() -> Iterator[list[warnings.WarningMessage]]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def _pipeline(size: Size) -> Any:
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        transformer = FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=64,
-            num_layers=size.double,
-            num_single_layers=size.single,
-            attention_head_dim=64,
-            num_attention_heads=size.heads,
-            joint_attention_dim=JOINT,
-            pooled_projection_dim=JOINT,
-            axes_dims_rope=(16, 24, 24),
-        )
-    pipe = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=transformer.to(torch.bfloat16).eval(),
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _call(size: Size, num_steps: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(1)
-
-    def embeds(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator).to("cuda", torch.bfloat16)
-
-    call = {
-        "prompt_embeds": embeds(1, TEXT, JOINT),
-        "pooled_prompt_embeds": embeds(1, JOINT),
-        "height": size.pixels,
-        "width": size.pixels,
-        "num_inference_steps": num_steps,
-        "output_type": "latent",
-    }
-    if size.guided:
-        call |= {
-            "negative_prompt_embeds": embeds(1, TEXT, JOINT),
-            "negative_pooled_prompt_embeds": embeds(1, JOINT),
-            "true_cfg_scale": 3.0,
-        }
-    return call
-
-
 COLUMNS = (
     "model",
     "B of N",
@@ -243,7 +192,7 @@ COLUMNS = (
 def lines(bench: Bench, num_steps: int, repeats: int) -> list[str]:
     """The rows of one model; plain runs and runs of each budget take turns."""
     budgets = [max(1, round(share * num_steps)) for share in SHARES]
-    schedules = {num_steps: None} | {b: bench.schedule(b) for b in budgets}
+    schedules = {num_steps: None} | {b: fitted_schedule(num_steps, b) for b in budgets}
     for schedule in schedules.values():  # warm
         bench.run(schedule)
     runs: dict[int, list[Run]] = {b: [] for b in schedules}
@@ -274,11 +223,7 @@ def _row(
         return f"| {' | '.join([*cells, '', '', ''])} |"
     over = max(run.peak for run in own) - max(run.peak for run in plain)
     cached = max(run.report.peak_cached_bytes for run in own if run.report)
-    cells += [
-        str(sum(run.syncs for run in own)),
-        f"{over / MIB:.2f}",
-        f"{cached / MIB:.2f}",
-    ]
+    cells += [str(sum(run.syncs for run in own)), f"{over / MIB:.2f}", f"{cached / MIB:.2f}"]
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,9 +1,10 @@
 """Whole outputs or block stacks: ``python benchmarks/levels.py OUT``.
 
 The demo pipeline (guided, N = 30) with the same schedules at both levels of caching: held-out RMSE of
-decoded pictures against the full run, reusing and extrapolating, on evenly spaced steps and on steps that
+decoded images against the full run, reusing and extrapolating, on evenly spaced steps and on steps that
 are dense at the start. Beside it what a skipped step still costs and what is held, on the demo and, on the
-meta device, on published models at full size. OUT/levels.md is the table; about four minutes on one core.
+meta device, on published models at full size. OUT/levels.md has the tables of
+docs/levels.md; about four minutes on one core.
 """
 
 from __future__ import annotations
@@ -14,20 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from quality import Setting
+from demo_runs import DemoRuns, call_of, head, interval, row, write
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import otcache
 from otcache.report.statistics import paired_ratio
-from otcache.running import choose
 from otcache_core import Schedule
-from otcache_core.contracts import SampleRequest
 from otcache_core.models import Canvas
-from otcache_core.plugins import Registry
 from otcache_diffusers import demo
 from otcache_diffusers.architectures import published
 from otcache_diffusers.architectures.blueprint import Blueprint
@@ -40,7 +35,7 @@ from otcache_diffusers.execution.block_stacks import block_lists
 from otcache_diffusers.hooks import tensors
 
 LEVELS = {"whole outputs": None, "block stacks": "torch-blocks"}
-BUDGETS = (5, 8, 10, 15)
+N, BUDGETS = 30, (5, 8, 10, 15)
 HELD_OUT = 8
 PUBLISHED = (
     ("FLUX.1-dev", flux_blueprint(), published.FLUX_1_DEV),
@@ -66,37 +61,23 @@ STEPS: dict[str, Callable[[int, int], tuple[int, ...]]] = {"even": evenly, "earl
 
 
 def quality() -> list[str]:
-    """One line a method and level, and their paired ratio."""
-    setting, pipe, registry = Setting(30, guided=True), demo.load(), Registry()
-    n = setting.num_steps
-    probe, rmse = choose(registry, "probes", pipe), registry.create("metrics", "rmse")
-    held = tuple(text for text, _ in demo.prompts()["heldout"])[:HELD_OUT]
-    request = SampleRequest(held, (1000,) * len(held), n, setting.call, len(held))
-    full = probe.sample(pipe, request)
-
-    def errors(steps: str, forecaster: str, budget: int, executor: str | None) -> NDArray[Any]:
-        schedule = Schedule(n, STEPS[steps](n, budget), forecaster)
-        with otcache.accelerate(pipe, schedule, executor=executor) as run:
-            found = np.asarray(rmse(probe.sample(pipe, request), full))
-        assert not run.report.warnings, run.report.warnings
-        print(steps, forecaster, budget, executor, f"{found.mean():.5f}", flush=True)
-        return found
-
+    """Measure one line a method and level, and their paired ratio."""
+    runs = DemoRuns(counts=(0, HELD_OUT))
     lines = []
-    for steps in STEPS:
+    for steps, place in STEPS.items():
         for forecaster in ("reuse", "linear"):
+            schedules = [Schedule(N, place(N, b), forecaster) for b in BUDGETS]
             rows = {
-                name: [errors(steps, forecaster, b, executor) for b in BUDGETS]
+                name: [runs.errors(schedule, executor=executor) for schedule in schedules]
                 for name, executor in LEVELS.items()
             }
             label = f"{steps}, {forecaster}"
             for name, found in rows.items():
-                cells = " | ".join(f"{e.mean():.5f}" for e in found)
-                lines.append(f"| {label} | {name} | {cells} |")
+                lines.append(row(label, name, *(f"{e.mean():.5f}" for e in found)))
             whole, blocks = rows.values()
             ratios = [paired_ratio(b, w) for b, w in zip(blocks, whole, strict=True)]
-            cells = " | ".join(f"{r.mean:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios)
-            lines.append(f"| {label} | **blocks / whole** | {cells} |")
+            lines.append(row(label, "**blocks / whole**", *map(interval, ratios)))
+            print("\n".join(lines[-3:]), flush=True)
     return lines
 
 
@@ -154,7 +135,7 @@ def demo_cost() -> str:
     """Of a step of the demo, one prompt."""
     pipe = demo.load()
     costs = Costs(pipe.transformer)
-    call = Setting(30, guided=True).call | {"num_inference_steps": 1, "output_type": "latent"}
+    call = call_of(guided=True) | {"num_inference_steps": 1, "output_type": "latent"}
     with torch.no_grad(), costs:
         pipe("a red circle", **call)
     return costs.line("the demo, 64 x 64, float32", 4)
@@ -176,37 +157,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
     costs = [demo_cost(), *(published_cost(*model) for model in PUBLISHED)]
-    head = " | ".join(f"B = {b}" for b in BUDGETS)
+    columns = ("FLOPs outside the blocks", "held, whole output", "held, block stacks")
     text = [
-        "# Two levels of caching",
-        "",
-        "Made by `nox -s bench -- levels OUT`. [method.md](method.md) says what the levels are.",
-        "",
-        "## Error at the same schedule",
-        "",
-        f"The demo pipeline, guided, N = 30, {HELD_OUT} held-out prompts: mean RMSE of decoded pictures "
-        "against the full run, and the paired ratio of the two levels with its 95 % interval. Steps "
-        "are spaced evenly, or dense at the start; weights are not fitted.",
-        "",
-        f"| steps, forecast | level | {head} |",
-        "|---|---|" + "--:|" * len(BUDGETS),
+        *head(("steps, forecast", "level"), [f"B = {b}" for b in BUDGETS]),
         *quality(),
         "",
-        "## What a skipped step still costs",
-        "",
-        "Share of a denoiser call's FLOPs (matrix products, attention) outside its blocks: what is spent "
-        "on a skipped step at the level of blocks; with whole outputs it is nothing. And what one held "
-        "step of one branch takes: an output, or the residuals of all stacks. Published models on the "
-        "meta device, without weights.",
-        "",
-        "| model | FLOPs outside the blocks | held, whole output | held, block stacks |",
-        "|---|--:|--:|--:|",
+        *head(("model",), columns),
         *costs,
-        "",
     ]
-    (out / "levels.md").write_text("\n".join(text), encoding="utf-8")
+    write(out / "levels.md", text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 At every budget from 2 to N - 1 the default policy and uniform reuse run the same held-out prompts;
 RMSE against the full run. A row is the geometric mean of the paired ratio with its 95 % bootstrap
-interval over prompts; where the policy *is* uniform reuse the ratio is 1 and nothing is run. Exit
+interval over prompts; if the policy *is* uniform reuse the ratio is 1 and nothing is run. Exit
 status 1 if any interval lies above 1. OUT keeps the calibration and the errors of finished cells, so
 an interrupted run goes on; OUT/never-worse-TARGET.md is the table.
 """
@@ -20,21 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from demo_runs import DemoRuns, head, row, write
 from numpy.typing import NDArray
 
 import otcache
-from otcache.calibration.recipe import Recipe
 from otcache.report.statistics import Interval, mean_interval
-from otcache.running import choose
 from otcache_core import Schedule
-from otcache_core.contracts import SampleRequest
-from otcache_core.plugins import Registry
 from otcache_core.samples import digest
 from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
-
-BATCH = 16
-Values = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Target:
 
 
 def _guided_loop() -> Any:
-    """The loop of examples/guided_loop.py: two denoiser calls a step around the demo's transformer."""
+    """Load the loop of examples/guided_loop.py: two denoiser calls a step around the demo's transformer."""
     path = Path(__file__).parent.parent / "examples" / "guided_loop.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -69,62 +63,30 @@ class Bench:
     """One target: its policy and the held-out errors."""
 
     def __init__(self, name: str, steps: int, counts: tuple[int, int], out: Path) -> None:
-        calibrated, held = counts
-        self._call, self._steps = TARGETS[name].call, steps
-        self._target = TARGETS[name].load()
-        self._probe = choose(Registry(), "probes", self._target)
-        roles = demo.prompts()
-        self._prompts = [text for text, _ in roles["calibration"]][:calibrated]
-        self._held = [text for text, _ in roles["heldout"]][:held]
-        self._folder = out / f"{name}-N{steps}-{calibrated}-{held}"
+        self._runs = DemoRuns(steps, TARGETS[name].call, TARGETS[name].load(), counts)
+        self._folder = out / f"{name}-N{steps}-{counts[0]}-{counts[1]}"
         (self._folder / "errors").mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def calibration(self) -> otcache.Calibration:
         """The default calibration."""
-        return otcache.calibrate(
-            self._target,
-            self._prompts,
-            self._steps,
-            recipe=Recipe(batch_size=BATCH),
-            directory=self._folder / "calibration",
-            **self._call,
-        )
+        return self._runs.calibrate(self._folder / "calibration")
 
     def ratio(self, budget: int) -> tuple[Schedule, Interval]:
-        """The policy's schedule, and its error over uniform reuse's: log of the ratio."""
+        """Return the policy's schedule, and its error over uniform reuse's: log of the ratio."""
+        n = self._runs.num_steps
         ours = otcache.plan(self.calibration).schedule(budget)
-        uniform = Schedule(self._steps, uniform_steps(self._steps, budget))
+        uniform = Schedule(n, uniform_steps(n, budget))
         if ours == uniform:
-            return ours, mean_interval(np.zeros(len(self._held)))
+            return ours, mean_interval(np.zeros(len(self._runs.held_prompts)))
         a, b = (np.maximum(self._errors(schedule), 1e-12) for schedule in (ours, uniform))
         return ours, mean_interval(np.log(a / b))
 
-    def _errors(self, schedule: Schedule) -> Values:
+    def _errors(self, schedule: Schedule) -> NDArray[np.float64]:
         path = self._folder / "errors" / f"{digest(schedule.to_dict())}.json"
-        if path.exists():
-            return np.array(json.loads(path.read_text()))
-        full = self._full  # before anything is accelerated
-        with otcache.accelerate(self._target, schedule):
-            difference = self._sample() - full
-        errors = np.sqrt(np.square(difference).reshape(len(difference), -1).mean(axis=1))
-        path.write_text(json.dumps(errors.tolist()))
-        return errors
-
-    @cached_property
-    def _full(self) -> Values:
-        path = self._folder / "full.npy"
         if not path.exists():
-            np.save(path, self._sample())
-        return np.load(path)
-
-    def _sample(self) -> Values:
-        made = []
-        for at in range(0, len(self._held), BATCH):
-            prompts = tuple(self._held[at : at + BATCH])
-            request = SampleRequest(prompts, (1000,) * len(prompts), self._steps, self._call, BATCH)
-            made.append(np.asarray(self._probe.sample(self._target, request), dtype=np.float64))
-        return np.concatenate(made)
+            path.write_text(json.dumps(self._runs.errors(schedule).tolist()))
+        return np.array(json.loads(path.read_text()))
 
 
 def main() -> int:
@@ -135,30 +97,29 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--calibration", type=int, default=8, help="calibration prompts")
     parser.add_argument("--samples", type=int, default=24, help="held-out prompts")
-    asked = parser.parse_args()
-    bench = Bench(asked.target, asked.steps, (asked.calibration, asked.samples), asked.out)
+    given = parser.parse_args()
+    bench = Bench(given.target, given.steps, (given.calibration, given.samples), given.out)
     winners = {rung.schedule.budget: rung.winner for rung in bench.calibration.ladder}
     lines = [
-        f"## {asked.target}, N = {asked.steps}",
+        f"## {given.target}, N = {given.steps}",
         "",
-        f"{bench.calibration.full_runs:.1f} full runs a sample to calibrate on {asked.calibration} prompts "
+        f"{bench.calibration.full_runs:.1f} full runs a sample to calibrate on {given.calibration} prompts "
         f"({', '.join(f'{s} {e:,}' for s, e in bench.calibration.nfe.items())} evaluations); "
-        f"{asked.samples} held-out prompts.",
+        f"{given.samples} held-out prompts.",
         "",
-        "| B | rung | forecast | error / uniform reuse |",
-        "|--:|---|---|---|",
+        *head(("B", "rung", "forecast", "error / uniform reuse"), ()),
     ]
     worse = []
-    for budget in range(2, asked.steps):
+    for budget in range(2, given.steps):
         schedule, found = bench.ratio(budget)
         mean, low, high = np.exp([found.mean, found.low, found.high])
         mark = " **worse**" if low > 1 + 1e-9 else ""
         rung = winners.get(budget, "between")
         figures = f"{mean:.2f} [{low:.2f}, {high:.2f}]{mark}"
-        lines.append(f"| {budget} | {rung} | {schedule.forecaster} | {figures} |")
+        lines.append(row(str(budget), rung, schedule.forecaster, figures))
         print(lines[-1], flush=True)
         worse += [budget] if mark else []
-    (asked.out / f"never-worse-{asked.target}.md").write_text("\n".join([*lines, ""]))
+    write(given.out / f"never-worse-{given.target}.md", lines)
     if worse:
         print(f"worse than uniform reuse at B = {', '.join(map(str, worse))}", file=sys.stderr)
     return int(bool(worse))

@@ -3,13 +3,12 @@
 A FluxPipeline around a transformer of about 100 M random weights, on the CPU. Plain runs and runs under
 the executor take turns, in an order that rotates; contexts are entered and left inside the measured time.
 Two clocks around the denoiser, one inside the executor's hook and one outside it, and two around
-``scheduler.step``, give the hook's own time call by call. OUT/overhead.md is the table.
+``scheduler.step``, give the hook's own time call by call. OUT/overhead.md is the table of docs/overhead.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,43 +18,15 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from random_flux import fitted_schedule, random_call, random_flux
 
 from otcache_core import Schedule
 from otcache_core.contracts import RunHandle
 from otcache_diffusers.execution.executor import TorchExecutor
 
 SHARES = (0.2, 0.5)
-MEMORY = 3
 LIMIT_RUN, LIMIT_FULL, LIMIT_SKIP = 1.02, 1.01, 0.005
 TEXT, JOINT = 32, 256
-
-
-def pipeline() -> Any:
-    """Two double and six single blocks of width 768: 98 M weights."""
-    torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=64,
-        num_layers=2,
-        num_single_layers=6,
-        attention_head_dim=64,
-        num_attention_heads=12,
-        joint_attention_dim=JOINT,
-        pooled_projection_dim=JOINT,
-        axes_dims_rope=(16, 24, 24),
-    )
-    pipe = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=transformer.eval(),
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 class Stopwatch:
@@ -82,7 +53,7 @@ class Run:
         wall: all of it, entering and leaving the context included.
         outer: of each step, what the pipeline waited for the denoiser and the scheduler.
         inner: of each step, what these two took themselves; of a skipped one the scheduler alone.
-        work: of each step, the denoiser itself; 0 where it was skipped.
+        work: of each step, the denoiser itself; 0 if it was skipped.
     """
 
     wall: float = 0.0
@@ -106,28 +77,9 @@ class Bench:
 
     def __init__(self, num_steps: int, size: int) -> None:
         self.num_steps = num_steps
-        self._pipe, self._executor = pipeline(), TorchExecutor()
+        self._pipe, self._executor = random_flux(2, 6, 12, JOINT), TorchExecutor()
         self._handle: RunHandle | None = None
-        generator = torch.Generator().manual_seed(1)
-        self._call = {
-            "prompt_embeds": torch.randn(1, TEXT, JOINT, generator=generator),
-            "pooled_prompt_embeds": torch.randn(1, JOINT, generator=generator),
-            "height": size,
-            "width": size,
-            "num_inference_steps": num_steps,
-            "output_type": "latent",
-        }
-
-    @property
-    def parameters(self) -> int:
-        """Of the transformer."""
-        return sum(p.numel() for p in self._pipe.transformer.parameters())
-
-    def schedule(self, budget: int) -> Schedule:
-        """Evenly spaced, forecast from the last outputs by fitted weights, as policies are."""
-        computed = tuple(sorted({i * self.num_steps // budget for i in range(budget)}))
-        weights = tuple((0.1,) * min(MEMORY, i + 1) for i in range(budget))
-        return Schedule(self.num_steps, computed, "fitted", weights)
+        self._call = random_call(num_steps, size, TEXT, JOINT)
 
     def run(self, schedule: Schedule | None) -> Run:
         """One run under a schedule, or without an executor.
@@ -183,29 +135,20 @@ def _stop(calls: list[float]) -> None:
 class Table:
     """What was measured, as text."""
 
-    def __init__(self, bench: Bench, rounds: list[dict[int | None, Run]]) -> None:
-        self._n, self._rounds = bench.num_steps, rounds
-        self._parameters = bench.parameters
+    def __init__(self, num_steps: int, rounds: list[dict[int | None, Run]]) -> None:
+        self._n, self._rounds = num_steps, rounds
 
     def lines(self) -> list[str]:
-        """Preamble and one line a claim."""
+        """Write what a plain run takes, and one line a claim."""
         plain = [r[None] for r in self._rounds]
         call = median(w for run in plain for w in run.work)
         fixed = median(run.wall - sum(run.work) for run in plain)
         return [
-            "# Overhead",
-            "",
-            "Made by `nox -s bench -- overhead OUT`: a FluxPipeline around a transformer of "
-            f"{self._parameters / 1e6:.0f} M random weights",
-            f"on the CPU ({torch.get_num_threads()} threads, {os.cpu_count()} cores, torch "
-            f"{torch.__version__}), N = {self._n}, {len(self._rounds)} interleaved rounds.",
+            f"{torch.get_num_threads()} threads, torch {torch.__version__}, N = {self._n}, "
+            f"{len(self._rounds)} interleaved rounds.",
             "",
             f"A plain run takes {median(run.wall for run in plain):.2f} s, a denoiser call "
-            f"{1e3 * call:.0f} ms, all else in a run {1e3 * fixed:.1f} ms. Ratios are medians over "
-            "rounds, with",
-            "quartiles; entering and leaving the context is part of a run. The hooks' own time is taken "
-            "by clocks inside",
-            f"and outside them. Schedules are evenly spaced, forecasts combine up to {MEMORY} outputs.",
+            f"{1e3 * call:.0f} ms, all else in a run {1e3 * fixed:.1f} ms.",
             "",
             "| | measured | limit | kept |",
             "|---|---|---|---|",
@@ -261,19 +204,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--steps", type=int, default=10, help="N")
     parser.add_argument("--size", type=int, default=256, help="height and width")
-    asked = parser.parse_args()
-    bench = Bench(asked.steps, asked.size)
-    budgets: list[int | None] = [None, *(round(s * asked.steps) for s in SHARES), asked.steps]
+    given = parser.parse_args()
+    bench = Bench(given.steps, given.size)
+    budgets: list[int | None] = [None, *(round(s * given.steps) for s in SHARES), given.steps]
     for b in budgets:  # warm
-        bench.run(bench.schedule(b) if b else None)
+        bench.run(fitted_schedule(given.steps, b) if b else None)
     rounds = []
-    for i in range(asked.rounds):
+    for i in range(given.rounds):
         order = budgets[i % len(budgets) :] + budgets[: i % len(budgets)]
-        made = {b: bench.run(bench.schedule(b) if b else None) for b in order}
+        made = {b: bench.run(fitted_schedule(given.steps, b) if b else None) for b in order}
         rounds.append({b: made[b] for b in budgets})
-    text = "\n".join(Table(bench, rounds).lines())
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "overhead.md").write_text(text, encoding="utf-8")
+    given.out.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(Table(given.steps, rounds).lines())
+    (given.out / "overhead.md").write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -4,8 +4,9 @@ Costs are random; the Gram and the displacements are those of a small ODE. Solve
 that ODE (ToySampler, two samples of six numbers): their time is that of the search and of next to nothing
 else. B = N/5, anchor N/8, reference N/3, unless a row says "all B". Time is the best of up to three runs;
 memory is the peak that tracemalloc saw in one more, so it counts what Python and numpy allocate and not
-what a C++ library does inside. "-" stands where the order of the method makes N too large for this
-benchmark. Exits with status 1 if a promise in the second table is not kept.
+what a C++ library does inside. "-": the order of the method makes N too large for
+this benchmark. Exits with status 1 if a promise in the second table is not kept. The text around the tables
+is in docs/planning.md.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import msgspec
@@ -26,25 +27,18 @@ import ot
 from numpy.typing import NDArray
 
 from otcache_core import Policy, Provenance, Schedule, ScheduleProblem
-from otcache_core.solvers import BruteForce, Uniform
+from otcache_core.plugins import Registry
+from otcache_core.problem import Displacements
 from otcache_core.testing import ToySampler
 from otcache_core.transport import round_to_steps
 from otcache_solvers.additive.second_order import SecondOrder
-from otcache_solvers.additive.shortest_path import Lexicographic, PeakSuppressed, ShortestPath
+from otcache_solvers.additive.shortest_path import Lexicographic
 from otcache_solvers.costs.displacement import Displacement
 from otcache_solvers.costs.gram import Gram
-from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.search.gauss_newton import GaussNewton
-from otcache_solvers.search.refine import Refine
-from otcache_solvers.search.simulated_annealing import Annealing
-from otcache_solvers.search.state_dp import StateDP
-from otcache_solvers.transport.exact_lp import ExactLP, HiGHS
+from otcache_solvers.transport.exact_lp import HiGHS
 from otcache_solvers.transport.geodesic import between, ground_cost
-from otcache_solvers.transport.quantile import Quantile
-from otcache_solvers.transport.sinkhorn import Sinkhorn
-from otcache_solvers.transport.unbalanced import KullbackLeibler, Unbalanced
+from otcache_solvers.transport.unbalanced import KullbackLeibler
 from otcache_solvers.vector_sum.search import Beam
-from otcache_solvers.vector_sum.solver import VectorSum
 
 STEPS = (10, 20, 50, 100, 200, 500, 1000)
 #: A run that takes longer is not repeated.
@@ -70,7 +64,7 @@ def evenly(n: int, budget: int) -> Schedule:
 
 @dataclass(frozen=True)
 class Case:
-    """What the planners are given at one N; the Gram is made when it is first asked for."""
+    """What the planners are given at one N; the Gram is made on first use."""
 
     n: int
 
@@ -90,17 +84,17 @@ class Case:
 
     @cached_property
     def search(self) -> ScheduleProblem:
-        """B = N/5 on the toy ODE, with even steps to start from."""
+        """B = N/5 on the toy ODE, with even steps to start from and displacements of every span."""
         toy, budget = ToySampler(num_steps=self.n, num_samples=2), self.problem.budget
-        start = evenly(self.n, budget)
-        return ScheduleProblem(self.n, budget, reference=start, evaluator=toy.evaluator())
+        start, evaluator = evenly(self.n, budget), toy.evaluator()
 
-    @cached_property
-    def displaced(self) -> ScheduleProblem:
-        """B = N/5 with displacements of every span of the toy ODE, read off its recorded run."""
-        toy = ToySampler(num_steps=self.n, num_samples=2)
-        found = Displacement(NoPropagation()).displacements(toy.trajectories())
-        return replace(self.search, displacements=lambda: found)
+        @cache
+        def displacements() -> Displacements:
+            return Displacement().displacements(toy.trajectories(), evaluator)
+
+        return ScheduleProblem(
+            self.n, budget, reference=start, evaluator=evaluator, displacements=displacements
+        )
 
     def graph(self) -> object:
         """networkx alone: Dijkstra on the span graph, any number of spans."""
@@ -115,77 +109,56 @@ class Case:
         a, b = self.problem.anchor, self.problem.reference
         assert a is not None
         assert b is not None
-        price = between(ground_cost("step", self.problem), a, b)
-        return ot.emd(np.full(a.budget, 1 / a.budget), np.full(b.budget, 1 / b.budget), price)
+        costs = between(ground_cost("step", self.problem), a, b)
+        return ot.emd(np.full(a.budget, 1 / a.budget), np.full(b.budget, 1 / b.budget), costs)
+
+
+REGISTRY = Registry()
+
+
+def _solve(name: str, **options: object) -> Callable[[Case], object]:
+    return lambda case: REGISTRY.create("solvers", name, **options).solve(case.problem)
+
+
+def _run(name: str, **options: object) -> Callable[[Case], object]:
+    return lambda case: REGISTRY.create("solvers", name, **options).solve(case.search)
 
 
 #: Name, order, the largest N that is tried, and the work.
 Row = tuple[str, str, int, Callable[[Case], object]]
 ROWS: list[Row] = [
-    ("uniform", "B", 1000, lambda c: Uniform().solve(c.problem)),
-    ("brute-force", "binom(N-1, B-1)", 20, lambda c: BruteForce().solve(c.problem)),
+    ("uniform", "B", 1000, _solve("uniform")),
+    ("brute-force", "binom(N-1, B-1)", 20, _solve("brute-force")),
     ("networkx alone (no budget)", "N^2 log N", 1000, Case.graph),
-    ("shortest-path (networkx)", "B N^2 log N", 100, lambda c: ShortestPath().solve(c.problem)),
-    ("peak-suppressed", "B N^2", 1000, lambda c: PeakSuppressed().solve(c.problem)),
-    ("lexicographic", "B^2 N^2", 1000, lambda c: Lexicographic().solve(c.problem)),
+    ("shortest-path (networkx)", "B N^2 log N", 100, _solve("shortest-path")),
+    ("peak-suppressed", "B N^2", 1000, _solve("peak-suppressed")),
+    ("lexicographic", "B^2 N^2", 1000, _solve("lexicographic")),
     ("lexicographic, all B", "N^4", 200, lambda c: Lexicographic().frontier(c.everything)),
     ("second-order, all B", "N^4", 200, lambda c: SecondOrder().frontier(c.everything)),
-    ("quantile", "B N", 1000, lambda c: Quantile().solve(c.problem)),
+    ("quantile", "B N", 1000, _solve("quantile")),
     ("POT alone (ot.emd)", "B_a B_r (B_a + B_r) log", 1000, Case.emd),
-    ("exact-lp", "as ot.emd, + N (B_a + B_r)", 1000, lambda c: ExactLP().solve(c.problem)),
-    (
-        "exact-lp, HiGHS",
-        "simplex, B_a B_r unknowns",
-        200,
-        lambda c: ExactLP(backend=HiGHS()).solve(c.problem),
-    ),
-    ("sinkhorn", "iterations B_a B_r", 1000, lambda c: Sinkhorn().solve(c.problem)),
-    ("unbalanced, total variation", "as exact-lp", 1000, lambda c: Unbalanced().solve(c.problem)),
-    (
-        "unbalanced, KL",
-        "as sinkhorn",
-        1000,
-        lambda c: Unbalanced(KullbackLeibler()).solve(c.problem),
-    ),
-    (
-        "vector-sum, beam",
-        "B N^2 width r",
-        50,
-        lambda c: VectorSum(Beam()).solve(c.displaced),
-    ),
-    (
-        "vector-sum, enumeration",
-        "binom(N-1, B-1) r",
-        20,
-        lambda c: VectorSum().solve(c.displaced),
-    ),
-    ("state-dp (B N runs)", "B N^2 a sample", 100, lambda c: StateDP().solve(c.search)),
+    ("exact-lp", "as ot.emd, + N (B_a + B_r)", 1000, _solve("exact-lp")),
+    ("exact-lp, HiGHS", "simplex, B_a B_r unknowns", 200, _solve("exact-lp", backend=HiGHS())),
+    ("sinkhorn", "iterations B_a B_r", 1000, _solve("sinkhorn")),
+    ("unbalanced, total variation", "as exact-lp", 1000, _solve("unbalanced")),
+    ("unbalanced, KL", "as sinkhorn", 1000, _solve("unbalanced", penalty=KullbackLeibler())),
+    ("vector-sum, beam", "B N^2 width r", 50, _run("vector-sum", search=Beam())),
+    ("vector-sum, enumeration", "binom(N-1, B-1) r", 20, _run("vector-sum")),
+    ("state-dp (B N runs)", "B N^2 a sample", 100, _run("state-dp")),
     (
         f"anchor-search ({TRIALS} runs)",
         "runs N a sample, + Optuna",
         1000,
-        lambda c: AnchorSearch(max_trials=TRIALS * 3 // 5, climb_trials=TRIALS * 2 // 5).solve(
-            c.search
-        ),
+        _run("anchor-search", max_trials=TRIALS * 3 // 5, climb_trials=TRIALS * 2 // 5),
     ),
     (
         f"annealing ({TRIALS} runs)",
         "runs N a sample",
         1000,
-        lambda c: Annealing(iterations=TRIALS, max_trials=TRIALS).solve(c.search),
+        _run("annealing", iterations=TRIALS, max_trials=TRIALS),
     ),
-    (
-        f"refine ({TRIALS} runs)",
-        "runs N a sample",
-        1000,
-        lambda c: Refine(max_trials=TRIALS).solve(c.search),
-    ),
-    (
-        "gauss-newton (3 B runs)",
-        "B N a sample, + B^3",
-        200,
-        lambda c: GaussNewton().solve(c.search),
-    ),
+    (f"refine ({TRIALS} runs)", "runs N a sample", 1000, _run("refine", max_trials=TRIALS)),
+    ("gauss-newton (3 B runs)", "B N a sample, + B^3", 200, _run("gauss-newton")),
 ]
 
 
@@ -279,7 +252,7 @@ def lookup(n: int, cached: bool) -> float:
 
 
 def promises() -> Iterator[tuple[str, float, float | None]]:
-    """What is promised, the seconds measured, and the limit; None where nothing is promised."""
+    """What is promised, the seconds measured, and the limit; None if nothing is promised."""
     with tempfile.TemporaryDirectory() as folder:
         text = "every budget at N = 50 from stored data, second-order and lexicographic"
         yield text, from_stored_data(Path(folder)), 2.0
@@ -297,15 +270,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="values of N")
     steps = parser.parse_args().steps
-    print(
-        "# Planning\n\nMade by `nox -s bench -- planning` on one CPU core: time and peak memory.",
-        end=" ",
-    )
-    print(
-        "B = N/5, anchor N/8, reference N/3, unless a row says all B. Rows with a number of runs search on "
-        "a toy ODE that costs next to nothing, so theirs is the time of the search itself; "
-        "benchmarks/planning.py has the rest.\n"
-    )
     for line in table(steps):
         print(line, flush=True)
     print("\n| promise | measured | limit | |\n|---|--:|--:|---|")

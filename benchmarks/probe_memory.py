@@ -1,4 +1,4 @@
-"""Memory that recording a 720p clip takes: ``python benchmarks/probe_memory.py OUT [--steps 50]``.
+"""Memory that recording a 720p video takes: ``python benchmarks/probe_memory.py OUT [--steps 50]``.
 
 A real WanPipeline on latents of the true shape, 1 x 16 x 33 x 90 x 160 (129 frames of 720 x 1280), with a
 stand-in for the denoiser that returns cheap outputs. Every row is a process of its own; its peak resident
@@ -25,14 +25,14 @@ SAMPLERS = ("euler", "unipc")
 WAYS = {
     "bare": "the pipeline alone",
     "probe": "the probe (`TorchProbe.record`), to the disk",
-    "costs": "the probe, then `local`, `gram`, `mean-velocity`, `displacement`, H and the recurrence",
+    "costs": "the probe, then `local`, `gram`, `mean-velocity`, H and the recurrence",
     "sketch": "the probe, a sketch of 65,536 coordinates",
     "in memory": "the probe with all in memory",
     "calibrate": "`otcache.calibrate`",
 }
 
 
-def clip_pipeline(sampler: str) -> Any:
+def video_pipeline(sampler: str) -> Any:
     """A WanPipeline without text encoder or VAE, and with next to no denoiser."""
     import torch
     from diffusers import (
@@ -107,44 +107,36 @@ def _bare(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
     return _digest(made.numpy().reshape(-1))
 
 
-def _recorded(pipe: Any, call: dict[str, Any], num_steps: int, keep: Any) -> list[Any]:
+def _recorded(pipe: Any, call: dict[str, Any], num_steps: int, *keep: Any) -> list[Any]:
     from otcache_core.contracts import SampleRequest
+    from otcache_core.storage.recordings import RecordingStorage
     from otcache_diffusers.recording.probe import TorchProbe
 
-    request = SampleRequest(("a walk",), (0,), num_steps, call, 1, keep)
+    request = SampleRequest(("a walk",), (0,), num_steps, call, 1, RecordingStorage(*keep))
     return list(TorchProbe().record(pipe, request))
 
 
 def _probe(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.storage.recordings import RecordingStorage
-
-    return _digest(_recorded(pipe, call, num_steps, RecordingStorage(0, folder))[0].states[-1])
+    return _digest(_recorded(pipe, call, num_steps, 0, folder)[0].states[-1])
 
 
 def _in_memory(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.storage.recordings import RecordingStorage
-
-    return _digest(_recorded(pipe, call, num_steps, RecordingStorage(2**40))[0].states[-1])
+    return _digest(_recorded(pipe, call, num_steps, 2**40)[0].states[-1])
 
 
 def _sketch(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_core.storage.recordings import RecordingStorage
-
-    _recorded(pipe, call, num_steps, RecordingStorage(0, folder, coordinates=2**16))
+    _recorded(pipe, call, num_steps, 0, folder, 2**16)
     return ""
 
 
 def _costs(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
-    from otcache_solvers.costs.propagation.none import NoPropagation
-
     from otcache_core.identification import identify
     from otcache_core.plugins import Registry
-    from otcache_core.storage.recordings import RecordingStorage, inner_products
+    from otcache_core.storage.recordings import inner_products
 
-    runs = _recorded(pipe, call, num_steps, RecordingStorage(0, folder))
+    runs = _recorded(pipe, call, num_steps, 0, folder)
     for name in ("local", "gram", "mean-velocity"):
         Registry().create("cost_models", name).measure(runs)
-    Registry().create("cost_models", "displacement", propagation=NoPropagation()).measure(runs)
     inner_products(runs[0].outputs)
     identify(runs)
     return _digest(runs[0].states[-1])
@@ -179,11 +171,11 @@ def alone(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     frames, height, width = SHAPES[arguments.shape]
     call = {"num_frames": frames, "height": height, "width": width, "guidance_scale": 3.0}
-    pipe = clip_pipeline(arguments.sampler)
-    with warnings.catch_warnings(record=True) as told:
+    pipe = video_pipeline(arguments.sampler)
+    with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         digest = RUNS[arguments.way](pipe, call, arguments.steps, arguments.out)
-    notices = [str(one.message) for one in told if one.category.__name__ == "OtcacheNotice"]
+    notices = [str(one.message) for one in given if one.category.__name__ == "OtcacheNotice"]
     print(json.dumps({"peak_mb": peak_mb(), "digest": digest, "notices": notices}))
 
 

@@ -165,10 +165,10 @@ def use_comparison(path: Path) -> None:
     good = place.of("good")
     attempt(good.measured)
     measures = Measures({"rmse": Rmse()})
-    made, pictures = Assembly(place, measures).results(["good", "partly"], {}, "again")
+    made, images = Assembly(place, measures).results(["good", "partly"], {}, "again")
     document(made)
-    for key in pictures:
-        assert pictures[key].ndim >= 4
+    for key in images:
+        assert images[key].ndim >= 4
     attempt(lambda: place.begin(place.job, overwrite=False))
     attempt(lambda: write_report(made, None, path.parent / "report") if LONG else None)
 

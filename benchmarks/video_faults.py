@@ -1,6 +1,6 @@
-"""What each metric of clips says of planted faults, and how long it takes.
+"""What each metric of videos says of planted faults, and how long it takes.
 
-Prints the table and the times of docs/video-metrics.md. The clip is a striped disc that crosses a plain
+Prints the table and the times of docs/video-metrics.md. The video is a striped disc that crosses a plain
 background by two pixels a frame; nothing is random but the noise, and that has a seed.
 """
 
@@ -43,9 +43,9 @@ def main() -> None:
         values = (metric_values(metric, made[None], full[None])[0] for metric in metrics.values())
         print(f"| {fault} | " + " | ".join(f"{value:.4f}" for value in values) + " |")
     print()
-    clips = moving(32, FRAMES, (SIDE, SIDE, 3))
+    videos = moving(32, FRAMES, (SIDE, SIDE, 3))
     for name, metric in metrics.items():
-        print(f"{name}: {seconds(metric, noisy(clips, 0.05), clips):.2f} s of 32 clips")
+        print(f"{name}: {seconds(metric, noisy(videos, 0.05), videos):.2f} s of 32 videos")
 
 
 def crossing(places: Clip, colour: tuple[float, float, float] = (0.8, 0.2, 0.1)) -> Clip:
@@ -58,7 +58,7 @@ def crossing(places: Clip, colour: tuple[float, float, float] = (0.8, 0.2, 0.1))
 
 
 def faults(full: Clip) -> Iterator[tuple[str, Clip]]:
-    """Each fault and the clip that has it."""
+    """Each fault and the video that has it."""
     rng, times = np.random.default_rng(0), np.arange(FRAMES)
     sign = np.where(times % 2, -1.0, 1.0).reshape(-1, 1, 1, 1)
     grain = rng.normal(0.0, 0.02, full.shape)
@@ -85,7 +85,7 @@ def vanished(full: Clip) -> Clip:
 
 
 def seconds(metric: QualityMetric | VideoMetric, made: Clip, full: Clip) -> float:
-    """Processor time of one comparison, after one of a single clip."""
+    """Processor time of one comparison, after one of a single video."""
     metric_values(metric, made[:1], full[:1])
     start = time.process_time()
     metric_values(metric, made, full)
