@@ -434,7 +434,7 @@ def test_the_budget_of_an_enabled_pipeline_changes_as_the_refusal_says() -> None
     with handle.request(3) as run:
         assert kind.calls() == 3
     handle.set_budget(2)
-    assert (kind.calls(), handle.budget, str(handle)[:9]) == (2, 2, "<otcache ")
+    assert (kind.calls(), handle.budget) == (2, 2)
     assert str(run).startswith("1 run in ")
 
 
