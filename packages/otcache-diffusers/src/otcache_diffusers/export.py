@@ -41,7 +41,7 @@ class SigmaExport:
     Attributes:
         kwargs: add them to the pipeline's call: ``sigmas``, and ``num_inference_steps`` (N: some
             pipelines take their shift from it).
-        scheduler: put it on the pipeline meanwhile; None where the pipeline's own serves.
+        scheduler: put it on the pipeline meanwhile; None if the pipeline's own serves.
         grid: the noise levels the sampler then runs through, s_{k_1} .. s_{k_B}, s_N.
 
     Examples:
@@ -73,7 +73,7 @@ def export_sigmas(pipe: Any, schedule: Schedule, **call: Any) -> SigmaExport:
     .. math:: \frac{s}{a - (a - 1) s}, \quad \frac{1}{1 + e^\mu (1/s - 1)}, \quad
         \frac{1}{1 + \mu (1/s - 1)}
 
-    for a static shift a, and dynamic exponential and linear shift mu. Where that has no inverse
+    for a static shift a, and dynamic exponential and linear shift mu. If that has no inverse
     (terminal shift, karras, exponential and beta spacing) it is the noise levels themselves, with a
     neutral scheduler. Either way the pipeline's call is rehearsed on a copy of its scheduler, up to
     ``set_timesteps``, and the result compared with the wanted grid to 1e-6.
@@ -87,7 +87,8 @@ def export_sigmas(pipe: Any, schedule: Schedule, **call: Any) -> SigmaExport:
         ExecutionError: if it cannot be done: the pipeline or scheduler takes no sigmas, the
             sampler is multistep or stochastic, or the schedule forecasts.
     """
-    _refuse(pipe, schedule)
+    if reason := _unexportable(pipe, schedule):
+        raise ExecutionError(f"no sigmas can be exported: {reason}.")
     full = rehearse(pipe, pipe.scheduler, {**call, "num_inference_steps": schedule.num_steps})
     grid = sigma_grid(full.scheduler)
     if len(grid) != schedule.num_steps + 1:
@@ -106,12 +107,6 @@ def export_sigmas(pipe: Any, schedule: Schedule, **call: Any) -> SigmaExport:
         f"{type(pipe.scheduler).__name__} does not run through the exported noise levels: accelerate "
         "the pipeline with the executor instead."
     )
-
-
-def _refuse(pipe: Any, schedule: Schedule) -> None:
-    reason = _unexportable(pipe, schedule)
-    if reason:
-        raise ExecutionError(f"no sigmas can be exported: {reason}.")
 
 
 def _unexportable(pipe: Any, schedule: Schedule) -> str:

@@ -1,4 +1,4 @@
-"""Offers the plugins of otcache-diffusers."""
+"""Offer the plugins of otcache-diffusers."""
 
 from __future__ import annotations
 
@@ -40,37 +40,35 @@ def otcache_provide_executors() -> list[Info]:
 
 @hookimpl
 def otcache_provide_metrics() -> list[Info]:
-    """Image metrics: of pairs of images in [0, 1], of prompts, of all images together."""
-    home = "otcache_diffusers.metrics"
-    offers = [
-        Info("rmse", f"{home}.pairwise:Rmse", "root mean square error of images in [0, 1]"),
-        Info("psnr", f"{home}.pairwise:Psnr", "peak signal-to-noise ratio in dB, float64"),
-        Info(
-            "ssim", f"{home}.pairwise:Ssim", "structural similarity, Gaussian window of sigma 1.5"
-        ),
-        Info("ms-ssim", f"{home}.pairwise:MsSsim", "structural similarity over up to five scales"),
-        Info("haarpsi", f"{home}.pairwise:HaarPsi", "perceptual similarity by Haar wavelets"),
-        Info("lpips", f"{home}.lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
-        Info("lpips-vgg", f"{home}.lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
-        Info("clip-score", f"{home}.clip_score:ClipScore", "fit to the prompt, CLIP by path"),
-        Info("image-reward", f"{home}.image_reward:ImageReward", "human preference, by path"),
-        Info("frechet", f"{home}.frechet:Frechet", "Fréchet distance to real images by path"),
-        Info("legible", f"{home}.legible:Legible", "same letter or digit read; 64 by 64 pixels"),
+    """Offer image metrics: of pairs of images in [0, 1], of prompts, of all images together."""
+    offers = {
+        "rmse": ("pairwise:Rmse", "root mean square error of images in [0, 1]"),
+        "psnr": ("pairwise:Psnr", "peak signal-to-noise ratio in dB, float64"),
+        "ssim": ("pairwise:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
+        "ms-ssim": ("pairwise:MsSsim", "structural similarity over up to five scales"),
+        "haarpsi": ("pairwise:HaarPsi", "perceptual similarity by Haar wavelets"),
+        "lpips": ("lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
+        "lpips-vgg": ("lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
+        "clip-score": ("clip_score:ClipScore", "fit to the prompt, CLIP by path"),
+        "image-reward": ("image_reward:ImageReward", "human preference, by path"),
+        "frechet": ("frechet:Frechet", "Fréchet distance to real images by path"),
+        "legible": ("legible:Legible", "same letter or digit read; 64 by 64 pixels"),
+    }
+    return [
+        Info(name, f"otcache_diffusers.metrics.{target}", about, requires=_LIBRARIES.get(name, ()))
+        for name, (target, about) in offers.items()
     ]
-    return [replace(offer, requires=_LIBRARIES.get(offer.name, ())) for offer in offers]
 
 
 @hookimpl
 def otcache_provide_baselines() -> list[Info]:
-    """Baselines for ``otcache compare``."""
-    caches = [*_diffusers_caches(), *_teacache()]
-    of_diffusers = [replace(offer, requires=_DIFFUSERS) for offer in caches]
-    return [*_fewer_steps(), *of_diffusers, *_cache_dit()]
+    """Offer baselines for ``otcache compare``."""
+    return [*_fewer_steps(), *_diffusers_caches(), *_cache_dit()]
 
 
 @hookimpl
 def otcache_provide_demos() -> list[Info]:
-    """The trained pipeline that ships with this package."""
+    """Offer the trained pipeline of this package."""
     about = "shapes, letters and emoji: a trained FluxPipeline in miniature"
     needed = ("diffusers", "transformers")
     return [Info("image", "otcache_diffusers.demo:image_demo", about, requires=needed)]
@@ -78,7 +76,7 @@ def otcache_provide_demos() -> list[Info]:
 
 @hookimpl
 def otcache_provide_architectures() -> list[Info]:
-    """Published image models at full size."""
+    """Offer published image models at full size."""
     home = "otcache_diffusers.architectures.models"
     offers = [
         Info("flux-1-dev", f"{home}:flux_1_dev", "FLUX.1-dev, 11.9 B parameters"),
@@ -107,21 +105,22 @@ def _fewer_steps() -> list[Info]:
 
 def _diffusers_caches() -> list[Info]:
     home = "otcache_diffusers.baselines"
-    return [
-        Info(
-            "first-block-cache", f"{home}.first_block_cache:FirstBlockCache", "by the first block"
+    offers = {
+        "first-block-cache": ("first_block_cache:FirstBlockCache", "by the first block"),
+        "mag-cache": ("mag_cache:MagCache", "by magnitudes calibrated on full runs"),
+        "taylorseer": ("taylorseer:TaylorSeer", "modules forecast, by diffusers"),
+        "sea-cache": ("sea_cache:SeaCache", "by the change of filtered latents"),
+        "pab": ("attention_caches:PyramidAttention", "attention used again"),
+        "faster-cache": ("attention_caches:FasterCache", "attention extrapolated"),
+        "teacache": (
+            "teacache:TeaCache",
+            "skips while the first block's input has changed little (arXiv 2411.19108)",
         ),
-        Info("mag-cache", f"{home}.mag_cache:MagCache", "by magnitudes calibrated on full runs"),
-        Info("taylorseer", f"{home}.taylorseer:TaylorSeer", "modules forecast, by diffusers"),
-        Info("sea-cache", f"{home}.sea_cache:SeaCache", "by the change of filtered latents"),
-        Info("pab", f"{home}.attention_caches:PyramidAttention", "attention used again"),
-        Info("faster-cache", f"{home}.attention_caches:FasterCache", "attention extrapolated"),
+    }
+    return [
+        Info(name, f"{home}.{target}", about, requires=_DIFFUSERS)
+        for name, (target, about) in offers.items()
     ]
-
-
-def _teacache() -> list[Info]:
-    about = "skips while the first block's input has changed little (arXiv 2411.19108)"
-    return [Info("teacache", "otcache_diffusers.baselines.teacache:TeaCache", about)]
 
 
 def _cache_dit() -> list[Info]:
