@@ -1,7 +1,7 @@
-"""Run otcache's verbs beside packages that do harm: ``python tools/beside_hostile.py OUT``.
+"""Run otcache's verbs beside hostile packages: ``python tools/beside_hostile.py OUT``.
 
 Every verb has to succeed, each ``--json`` to be one JSON document, the doctor to name every package with
-its remedy, and nobody to import a plugin that was not asked for. Prints a line a verb; exit status 1 if any
+its remedy, and no verb may import a plugin that it does not need. Prints a line a verb; exit status 1 if any
 failed.
 """
 
@@ -48,7 +48,7 @@ main()
 """
 #: CPU seconds of our own process that a list may take: the first time, and when what was read is kept.
 FIRST, AGAIN = 12.0, 1.0
-#: Asks for two plugins that fail; their row and column are missing, and everything else is there.
+#: Needs two plugins that fail; their row and column are missing, and everything else is there.
 COMPARE = (
     *("compare", "demo", *FEW, "--budgets", "4", "--samples", "2", "--reference-steps", "0"),
     *("--calibration-prompts", "two.txt", "--methods", "uniform,leaving"),
@@ -72,13 +72,13 @@ def main() -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(places)
     os.environ["HOSTILE_TRACES"] = str(out / "traces")
     os.environ["OTCACHE_CACHE_DIR"] = str(out / "cache")
-    checks = [(name, lambda words=words: asked(words)) for name, words in VERBS.items()]
+    checks = [(name, lambda words=words: isolated(words)) for name, words in VERBS.items()]
     checks += [("compare", compared), ("plugins list", listed), ("plugins doctor", examined)]
     return max([report(name, check) for name, check in checks])
 
 
 def report(name: str, check: Any) -> int:
-    """Run one check and print a line; 1 if it failed."""
+    """Run one check and print a line; return 1 if it failed."""
     began = time.monotonic()
     try:
         said = check()
@@ -106,13 +106,13 @@ def clocked(words: Sequence[str], status: int = 0) -> tuple[Any, float]:
         raise FailedError(f"no JSON: {done.stdout[:200]!r}") from error
 
 
-def asked(words: Sequence[str]) -> str:
-    """Run a verb that asks for no plugin of theirs."""
+def isolated(words: Sequence[str]) -> str:
+    """Run a verb that needs none of their plugins."""
     document(words)
     traces = sorted(path.name for path in Path("traces").iterdir())
     if traces:
         raise FailedError(f"it imported {', '.join(traces)}")
-    return "done, nobody's module imported"
+    return "done, none of their modules imported"
 
 
 def compared() -> str:

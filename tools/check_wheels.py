@@ -1,4 +1,4 @@
-"""What wheels hold and weigh; fails where a licence, a type marker, a model or a pin is missing."""
+"""Check what wheels hold and weigh; fail if a licence, a type marker, a model or a pin is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LARGEST = 16 * 2**20
 
 
 def faults(path: Path) -> list[str]:
-    """What is wrong with one wheel."""
+    """Return what is wrong with one wheel."""
     with zipfile.ZipFile(path) as wheel:
         names = wheel.namelist()
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
@@ -63,7 +63,7 @@ def faults(path: Path) -> list[str]:
 
 
 def main(folder: Path) -> int:
-    """Check all wheels of a folder; gives the exit status."""
+    """Check all wheels of a folder; return the exit status."""
     paths = sorted(folder.glob("otcache*.whl"))
     wrong = [fault for path in paths for fault in faults(path)]
     if len(paths) != len(CONTENTS):

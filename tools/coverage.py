@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 #: The tests, by the second word of their names.
 KINDS = ("identity", "calls", "restoration", "isolation")
 FACTS = ("pipeline", "denoiser", "scheduler", "branches")
-#: Tests that are of no family: not in the table, but told of where they fail.
+#: Tests of no family: not in the table, but reported if they fail.
 OTHERS = "other tests"
 OUT = Path(__file__).parent.parent / "docs" / "coverage.md"
 
@@ -54,7 +54,7 @@ NOTES = {
     "Video": """\
 Every family is also recorded by the probe: the run stays bit-identical, and the states and outputs are those
 that the scheduler's steps saw. Two transformers (Wan 2.2) share a clock, their branches and one budget. LTX 2
-is recorded by its clip; its sound, stepped by a copy of the scheduler, is forecast with it.
+is recorded by its video; its sound, stepped by a copy of the scheduler, is forecast with it.
 
 Two pipelines are computed in full and say so, which is tested: SkyReels V2's diffusion forcing, which has a
 time and a scheduler for every latent frame, and Cosmos Predict 1, which makes two scheduler steps at a time.
@@ -68,7 +68,7 @@ class Row:
     """One family: facts, and per version what failed or was skipped.
 
     Attributes:
-        facts: pipeline, denoiser, scheduler, branches; as told by a test that ran.
+        facts: pipeline, denoiser, scheduler, branches; as reported by a test that ran.
         outcomes: by version and kind, "" for passed, else the reason.
     """
 
@@ -77,17 +77,17 @@ class Row:
 
     def passed(self, version: str) -> bool:
         """Whether all four tests passed on this version."""
-        told = self.outcomes.get(version, {})
-        return all(told.get(kind, "not run") == "" for kind in KINDS)
+        found = self.outcomes.get(version, {})
+        return all(found.get(kind, "not run") == "" for kind in KINDS)
 
     def cell(self, version: str) -> str:
-        """What the table says of one version."""
-        told = self.outcomes.get(version, {})
+        """Return what the table says of one version."""
+        found = self.outcomes.get(version, {})
         if self.passed(version):
             return "all four"
-        if all(told.get(kind, "").startswith("skipped: ") for kind in KINDS):
+        if all(found.get(kind, "").startswith("skipped: ") for kind in KINDS):
             return "not there"
-        return ", ".join(f"no {kind}" for kind in KINDS if told.get(kind, "not run"))
+        return ", ".join(f"no {kind}" for kind in KINDS if found.get(kind, "not run"))
 
 
 #: By title of the table, then by family.
@@ -114,8 +114,8 @@ def read(path: Path, tables: Tables) -> str:
         kind = (case.get("name") or "").split("_")[1]
         row = rows.setdefault(facts.pop("family", OTHERS), Row())
         row.facts |= facts
-        told = row.outcomes.setdefault(version, {})
-        told[kind] = told.get(kind) or _reason(case)
+        found = row.outcomes.setdefault(version, {})
+        found[kind] = found.get(kind) or _reason(case)
     return version
 
 
@@ -134,7 +134,7 @@ def _reason(case: ElementTree.Element) -> str:
 
 
 def document(tables: Tables, versions: Sequence[str]) -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = []
     for title, rows in tables.items():
         heading = f"## {title}\n\n" if title else ""
@@ -146,7 +146,7 @@ def document(tables: Tables, versions: Sequence[str]) -> str:
 
 
 def table(rows: dict[str, Row], versions: Sequence[str]) -> str:
-    """The families of one title, counted and listed."""
+    """Return the families of one title, counted and listed."""
     families = {name: row for name, row in rows.items() if name != OTHERS}
     good = [row for row in families.values() if all(row.passed(v) for v in versions)]
     classes = {row.facts["denoiser"] for row in good}
@@ -186,7 +186,7 @@ def _reasons(tables: Tables, versions: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the document; 1 where a test failed, 0 else."""
+    """Write the document; return 1 if a test failed, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

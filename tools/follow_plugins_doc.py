@@ -1,4 +1,4 @@
-"""Do what docs/plugins.md shows, line by line and as it stands, in an empty folder; says how long it took.
+"""Run the commands of docs/plugins.md, unchanged, in an empty folder, and print how long they take.
 
 ``python tools/follow_plugins_doc.py SECTION ...``: the console blocks of these sections, in order. What they
 call ``pip``, ``pytest`` and ``otcache`` are those of the environment that this runs in.
@@ -51,7 +51,7 @@ def main(sections: list[str]) -> None:
 
 
 def _seconds(line: str, folder: str) -> float:
-    """Run one command as it stands, and return how long it took."""
+    """Run one command unchanged, and return how long it took."""
     print(f"$ {line}", flush=True)
     began = time.monotonic()
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=folder, check=False)

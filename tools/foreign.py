@@ -46,7 +46,7 @@ makes several calls of the denoiser, a computed step makes all of them.
 
 
 def document(results: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
-    """The whole document, and what otcache is worse at."""
+    """Return the whole document, and what otcache is worse at."""
     cells = [cell for result in results for cell in _cells(result)]
     worse = _worse(cells)
     seeds = min((len(errors["otcache"]) for _, _, errors in cells), default=0)
@@ -62,7 +62,7 @@ def _cells(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, list[fl
 
 
 def _worse(cells: Sequence[tuple[str, str, dict[str, list[float]]]]) -> list[str]:
-    """The cells at which otcache is worse than uniform reuse, by Holm's correction over all of them.
+    """Return the cells at which otcache is worse than uniform reuse, by Holm's correction over all.
 
     One-sided signed rank tests on the logarithms of the errors, seed by seed.
     """
@@ -104,7 +104,7 @@ def _verdict(cells: Sequence[Any], worse: Sequence[str]) -> str:
 
 
 def _section(results: Sequence[dict[str, Any]]) -> str:
-    """One library: the lines that a user writes, the table, what is said."""
+    """Return one library's part: the lines that a user writes, the table, the remarks."""
     lines = [f"## {results[0]['library']} {results[0]['version']}", ""]
     for source in dict.fromkeys(result["source"] for result in results):
         lines += ["```python", source.rstrip(), "```", ""]
@@ -127,7 +127,7 @@ def _shown(errors: dict[str, list[float]]) -> str:
 
 
 def _remarks(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Refusals and notices, each with the samplers that got it."""
+    """Return refusals and notices, each with the samplers that got it."""
     said: dict[str, list[str]] = {}
     for result in results:
         if result["refused"]:
@@ -146,7 +146,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the document; 1 where otcache is worse than uniform reuse or a loop failed, 0 else."""
+    """Write the document; return 1 if otcache is worse than uniform reuse or a loop failed, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Packages that harm whoever imports them, and what the doctor has to say of each.
+"""Packages that break their importer, and what the doctor has to say of each.
 
 ``write(folder)`` puts them there as an installer would; tests and tools/beside_hostile.py put the folder on
 PYTHONPATH.

@@ -30,9 +30,9 @@ def _result(folder: Path, version: str, broken: dict[tuple[str, str], str]) -> P
     cases = []
     for family in ("A", "B"):
         facts = {"family": family, "pipeline": f"{family}Pipeline", "denoiser": f"{family}Net"}
-        told = "".join(f'<property name="{k}" value="{v}"/>' for k, v in facts.items())
+        written = "".join(f'<property name="{k}" value="{v}"/>' for k, v in facts.items())
         for kind in KINDS:
-            inside = f"<properties>{told}</properties>{broken.get((family, kind), '')}"
+            inside = f"<properties>{written}</properties>{broken.get((family, kind), '')}"
             cases.append(f'<testcase name="test_{kind}_of[{family}]">{inside}</testcase>')
     path = folder / f"{version}.xml"
     suite = f'<properties><property name="diffusers" value="{version}"/></properties>'
@@ -59,7 +59,7 @@ def test_what_passed_everywhere_is_counted(tool: Any, tmp_path: Path) -> None:
     assert "Where something cannot" not in text
 
 
-def test_a_failure_is_told_with_its_reason_and_fails(tool: Any, tmp_path: Path) -> None:
+def test_a_failure_is_reported_with_its_reason_and_fails(tool: Any, tmp_path: Path) -> None:
     failure = '<failure message="assert 7 == 6&#10;more">trace</failure>'
     results = [
         _result(tmp_path, "1.0", {}),
@@ -73,7 +73,7 @@ def test_a_failure_is_told_with_its_reason_and_fails(tool: Any, tmp_path: Path) 
     assert "- B, diffusers 1.1: failure: assert 7 == 6\n" in text
 
 
-def test_a_skip_is_told_with_its_reason(tool: Any, tmp_path: Path) -> None:
+def test_a_skip_is_reported_with_its_reason(tool: Any, tmp_path: Path) -> None:
     skipped = '<skipped message="diffusers 1.0 has no BPipeline"/>'
     result = _result(tmp_path, "1.0", {("B", kind): skipped for kind in KINDS})
     out = tmp_path / "coverage.md"
@@ -94,8 +94,8 @@ def test_tables_stand_below_their_titles(tool: Any, tmp_path: Path) -> None:
     results = []
     for title, family in (("Pictures", "A"), ("Video", "B")):
         path = _result(tmp_path, "1.0", {})
-        told = f'<properties><property name="title" value="{title}"/>'
-        text = path.read_text().replace("<testsuite><properties>", f"<testsuite>{told}")
+        written = f'<properties><property name="title" value="{title}"/>'
+        text = path.read_text().replace("<testsuite><properties>", f"<testsuite>{written}")
         other = "B" if family == "A" else "A"
         results.append(path.rename(tmp_path / f"{title}.xml"))
         results[-1].write_text(text.replace(f'value="{other}"', f'value="{family}"'))

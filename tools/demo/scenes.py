@@ -111,6 +111,7 @@ class Scene:
 
 
 def with_article(phrase: str) -> str:
+    """Put `a` or `an` before a phrase."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 

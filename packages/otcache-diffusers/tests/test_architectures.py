@@ -158,7 +158,7 @@ def test_a_configuration_that_cannot_be_built() -> None:
     [
         (Canvas(1000, 1024), "height must be a multiple of 16, got 1000"),
         (Canvas(1024, 1000), "width must be a multiple of 16, got 1000"),
-        (Canvas(64, 64, 5), "frames must be 1, got 5: this model makes pictures"),
+        (Canvas(64, 64, 5), "frames must be 1, got 5: this model makes images"),
     ],
 )
 def test_a_canvas_that_does_not_fit(canvas: Canvas, message: str) -> None:
@@ -226,12 +226,12 @@ def test_masks_that_hold_values_are_read() -> None:
 
 
 class _Counting(TorchDispatchMode):
-    """How often torch is asked for anything."""
+    """How often an attribute of torch is read."""
 
-    asked = 0
+    count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.asked += 1
+        self.count += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -241,7 +241,7 @@ def test_nothing_is_written_where_there_are_no_values() -> None:
         mask = torch.full((50, 50), float("-inf"), device="meta")
         for row in range(50):
             mask[row, :row] = 0
-    assert torch_is.asked <= 2
+    assert torch_is.count <= 2
     with WholeMasks():
         real = torch.ones(3)
         real[1] = 0

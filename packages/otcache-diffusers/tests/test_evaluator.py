@@ -106,12 +106,12 @@ def test_schedules_that_begin_alike_share_outputs(field: Field, built: PipelineE
     base = Schedule(N, (0, 2, 4, 6)).with_weights([(0.1,), (0.2, 0.1), (0.1, 0.2), (0.3, 0.0)])
     other_end = base.with_weights([*base.weights[:3], (0.5, 0.5)])
     other_middle = base.with_weights([base.weights[0], (0.5, 0.5), *base.weights[2:]])
-    asked = [other_middle, base, other_end, base]
+    schedules = [other_middle, base, other_end, base]
     built.evaluate([Schedule.full(N)])
     field.rows = 0
-    done = built.evaluate(asked)
+    done = built.evaluate(schedules)
     assert done.nfe == field.rows == 3 * (3 + 2)  # steps 2, 4, 6, and 4, 6 after other weights
-    alone = [built.evaluate([schedule]).errors[0] for schedule in asked]
+    alone = [built.evaluate([schedule]).errors[0] for schedule in schedules]
     np.testing.assert_allclose(done.errors, alone, atol=1e-12)
 
 
@@ -123,10 +123,12 @@ def test_nothing_is_shared_where_a_branch_has_other_steps() -> None:
 
 
 def test_sharing_changes_no_fit(built: PipelineEvaluator) -> None:
-    asked = [Schedule(N, (0, 2, 4)), Schedule(N, (0, 2, 5)), Schedule(N, (0, 2, 4, 6))]
-    together = built.evaluate(asked, fit=True)
+    schedules = [Schedule(N, (0, 2, 4)), Schedule(N, (0, 2, 5)), Schedule(N, (0, 2, 4, 6))]
+    together = built.evaluate(schedules, fit=True)
     assert together.nfe == 3 * (2 + 1 + 1)
-    for schedule, fitted, errors in zip(asked, together.schedules, together.errors, strict=True):
+    for schedule, fitted, errors in zip(
+        schedules, together.schedules, together.errors, strict=True
+    ):
         alone = built.evaluate([schedule], fit=True)
         assert alone.schedules[0].computed == fitted.computed
         for a, b in zip(alone.schedules[0].weights, fitted.weights, strict=True):

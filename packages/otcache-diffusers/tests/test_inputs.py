@@ -237,7 +237,7 @@ def test_images_are_taken_as_the_pipeline_takes_them(kind: str) -> None:
     assert run.num_steps == 6
 
 
-def test_what_a_pipeline_needs_is_asked_for_and_what_it_refuses_is_quoted() -> None:
+def test_what_a_pipeline_needs_is_requested_and_what_it_refuses_is_quoted() -> None:
     with pytest.raises(OtcacheError, match=r'takes no prompt: give .*\[\{"class_labels"'):
         PROBE.prepared(dit().pipe, SampleRequest(("a",), (0,), 6))
     with pytest.raises(OtcacheError, match="DiTPipeline needs class_labels: give each sample"):
@@ -251,15 +251,15 @@ def test_a_list_of_images_that_a_pipeline_refuses_may_be_one_a_prompt() -> None:
     from PIL import Image
 
     case = flux.img2img()
-    picture = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
+    image = Image.fromarray(np.zeros((16, 16, 3), np.uint8))
     request = replace(_of_samples(case, "image"), seeds=(3,))
     own = {n: v for n, v in dict(request.prompts[0]).items() if n != "image"}
-    call = {**request.call, "image": [picture, picture]}
+    call = {**request.call, "image": [image, image]}
     with pytest.raises(
         OtcacheError, match="All 2 of image go to every sample: give each sample its"
     ):
         list(PROBE.record(case.pipe, replace(request, prompts=(own,), call=call)))
-    one = replace(request, prompts=({**own, "image": picture},))
+    one = replace(request, prompts=({**own, "image": image},))
     assert len(list(PROBE.record(case.pipe, one))) == 1
 
 

@@ -34,7 +34,7 @@ def test_flops_of_a_matrix_product_are_twice_its_multiply_adds() -> None:
     assert meters.peak_bytes == 4 * (3 * 5 + 5 * 7 + 3 * 7)
 
 
-def test_pictures_are_those_of_a_plain_run_and_nothing_remains() -> None:
+def test_images_are_those_of_a_plain_run_and_nothing_remains() -> None:
     pipe, probe = demo.load(), TorchProbe()
     plain = probe.sample(pipe, request(2, 3))
     before = set(vars(pipe.vae))
@@ -47,14 +47,14 @@ def test_pictures_are_those_of_a_plain_run_and_nothing_remains() -> None:
     assert set(vars(pipe.vae)) == before
 
 
-def test_states_decode_to_the_pictures() -> None:
+def test_states_decode_to_the_images() -> None:
     pipe, probe = demo.load(), TorchProbe()
     found = probe.measure(pipe, request(2))
     assert found.states is not None
     with torch.no_grad():
         decoded = pipe.vae.decode(torch.from_numpy(found.states), return_dict=False)[0]
-    pictures = pipe.image_processor.postprocess(decoded, output_type="np")
-    np.testing.assert_array_equal(pictures, found.images)
+    images = pipe.image_processor.postprocess(decoded, output_type="np")
+    np.testing.assert_array_equal(images, found.images)
 
 
 def test_decoding_is_not_counted() -> None:

@@ -375,7 +375,7 @@ def test_following_the_advice_removes_the_error_of_rows() -> None:
 
 
 @pytest.mark.remedy("got a scalar and no other tensor: return a tensor of shape (batch, ...)")
-def test_a_scalar_alone_is_told_what_to_return() -> None:
+def test_a_scalar_alone_gets_advice_what_to_return() -> None:
     with pytest.raises(ExecutionError, match=r"got a scalar .*of shape \(batch, ...\)"):
         split_rows(torch.tensor(1.0), 1)
     assert len(split_rows(torch.ones(2, 1), 2)) == 2
@@ -408,7 +408,7 @@ def test_samples_that_differ_are_not_put_together(parts: list[Any], message: str
 
 
 @given(trees())
-def test_a_shelf_gives_back_any_tree(tree: Callable[[int], Any]) -> None:
+def test_a_disk_store_returns_any_tree(tree: Callable[[int], Any]) -> None:
     output = tree(1)
     with tempfile.TemporaryDirectory() as folder:
         found = loaded(DiskStore(Path(folder)).put(output))
@@ -491,7 +491,7 @@ def test_evaluations_of_an_output_are_those_of_its_tensor(name: str, size: int) 
     assert found[0].schedules == found[1].schedules
 
 
-def test_a_run_of_outputs_that_cannot_be_opened_is_computed_and_told() -> None:
+def test_a_run_of_outputs_that_cannot_be_opened_is_computed_and_reported() -> None:
     loop = _loop(lambda v: Plain(v, v.numpy()), lambda o: o.a)
     wanted, why = loop([""], [0], N), r"numpy\.ndarray inside .*test_outputs.Plain"
     with (
@@ -507,7 +507,7 @@ def test_a_run_of_outputs_that_cannot_be_opened_is_computed_and_told() -> None:
         loop([""], [0], N)
 
 
-def test_outputs_that_cannot_be_combined_are_computed_and_told() -> None:
+def test_outputs_that_cannot_be_combined_are_computed_and_reported() -> None:
     loop = _loop(lambda v: ((v * 1000).int(),), lambda o: o[0] / 1000)
     wanted = loop([""], [0], N)
     with (
@@ -518,7 +518,7 @@ def test_outputs_that_cannot_be_combined_are_computed_and_told() -> None:
     assert (run.report.skipped, len(run.report.warnings)) == ({}, 1)
 
 
-def test_an_output_that_changes_its_structure_is_computed_and_told() -> None:
+def test_an_output_that_changes_its_structure_is_computed_and_reported() -> None:
     calls: list[int] = []
 
     def wrap(v: torch.Tensor) -> Any:

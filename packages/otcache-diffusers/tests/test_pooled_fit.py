@@ -55,54 +55,56 @@ def _loop_evaluator(field: Field, batch_size: int) -> PipelineEvaluator:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_smaller_batches_fit_the_same_weights_at_the_same_cost(batch_size: int) -> None:
-    asked = [Schedule(STEPS, s) for s in [(0, 2, 5), (0, 2, 4), (0, 1, 2, 3, 4, 6), (0,)]]
-    asked.append(Schedule.full(STEPS))
-    whole = _loop_evaluator(Field(), 20).evaluate(asked, fit=True)
+    schedules = [Schedule(STEPS, s) for s in [(0, 2, 5), (0, 2, 4), (0, 1, 2, 3, 4, 6), (0,)]]
+    schedules.append(Schedule.full(STEPS))
+    whole = _loop_evaluator(Field(), 20).evaluate(schedules, fit=True)
     field = Field()
     built = _loop_evaluator(field, batch_size)
     built.evaluate([Schedule.full(STEPS)])
     field.rows = 0
-    batched = built.evaluate(asked, fit=True)
+    batched = built.evaluate(schedules, fit=True)
     assert batched.nfe == field.rows  # nothing is computed twice
     _close(batched, whole, 1e-7)
     np.testing.assert_allclose(batched.grams, whole.grams, rtol=1e-6, atol=1e-15)
 
 
 def test_every_sample_changes_the_weights() -> None:
-    asked = [Schedule(STEPS, (0, 2, 5))]
+    schedules = [Schedule(STEPS, (0, 2, 5))]
     built = _loop_evaluator(Field(), 2)
-    all_of_them = built.evaluate(asked, fit=True).schedules[0]
-    first_batch = built.evaluate(asked, fit=True, samples=[0, 1]).schedules[0]
+    all_of_them = built.evaluate(schedules, fit=True).schedules[0]
+    first_batch = built.evaluate(schedules, fit=True, samples=[0, 1]).schedules[0]
     assert np.abs(np.subtract(all_of_them.weights[0], first_batch.weights[0])).max() > 1e-4
 
 
 def test_a_span_whose_end_no_output_moves_reuses_in_every_batch() -> None:
-    asked, built = [Schedule(STEPS, (0, 2, 5))], _loop_evaluator(Field(), 2)
+    schedules, built = [Schedule(STEPS, (0, 2, 5))], _loop_evaluator(Field(), 2)
     built.evaluate([Schedule.full(STEPS)])
     still = np.array([*GRID[:3], GRID[3], GRID[3], GRID[3], *GRID[6:]])
     assert isinstance(built.recurrence, Recurrence)  # found once, and then replaced
     built._fit.recurrence = Recurrence.euler(still)
-    weights = built.evaluate(asked, fit=True).schedules[0].weights
+    weights = built.evaluate(schedules, fit=True).schedules[0].weights
     assert weights[1] == (0.0,)  # 2 -> 5, over which s does not change
     assert any(weights[0])
     assert any(weights[2])
 
 
-def _both(pipe: Any, call: dict[str, Any], n: int, asked: list[Schedule]) -> list[Evaluation]:
+def _both(pipe: Any, call: dict[str, Any], n: int, schedules: list[Schedule]) -> list[Evaluation]:
     found = []
     for batch_size in (8, 2):
         request = SampleRequest(PROMPTS, SEEDS, n, call, batch_size)
         probe = TorchProbe()
         built = probe.evaluator(pipe, request, list(probe.record(pipe, request)))
-        found.append(built.evaluate(asked, objective="latent-rmse", fit=True))
+        found.append(built.evaluate(schedules, objective="latent-rmse", fit=True))
     return found
 
 
 def test_with_guidance_every_branch_is_fitted_on_all_samples() -> None:
     case = flux(cfg=True)
     call = {k: v for k, v in case.call.items() if not k.endswith("embeds")}
-    asked = [Schedule(6, (0, 1, 3)), Schedule(6, (0, 1, 4))]
-    whole, batched = _both(flux_with_prompts(case).pipe, call | {"negative_prompt": ""}, 6, asked)
+    schedules = [Schedule(6, (0, 1, 3)), Schedule(6, (0, 1, 4))]
+    whole, batched = _both(
+        flux_with_prompts(case).pipe, call | {"negative_prompt": ""}, 6, schedules
+    )
     assert [name for name, _ in whole.schedules[0].branch_weights] == ["cond", "uncond"]
     _close(batched, whole, 2e-3)
 

@@ -42,7 +42,7 @@ def _flux() -> Any:
     return case.pipe
 
 
-TARGETS = {"loop": _loop, "a loop that tells no grid": lambda: _loop(known=False), "flux": _flux}
+TARGETS = {"loop": _loop, "a loop without a grid": lambda: _loop(known=False), "flux": _flux}
 
 
 @pytest.fixture(params=TARGETS)
@@ -55,7 +55,7 @@ def on_disk(tmp_path: Path) -> RecordingStorage:
     return RecordingStorage(memory_bytes=0, folder=tmp_path)
 
 
-def _asked(target: Any, keep: RecordingStorage | None = None) -> SampleRequest:
+def _request(target: Any, keep: RecordingStorage | None = None) -> SampleRequest:
     call = {} if isinstance(target, Loop) else {"height": 16, "width": 16, "negative_prompt": "d"}
     if call:
         call |= {"true_cfg_scale": 3.0}
@@ -65,11 +65,11 @@ def _asked(target: Any, keep: RecordingStorage | None = None) -> SampleRequest:
 def test_a_run_on_the_disk_is_the_run_in_memory(
     target: Any, on_disk: RecordingStorage, tmp_path: Path
 ) -> None:
-    plain = list(TorchProbe().record(target, _asked(target)))
+    plain = list(TorchProbe().record(target, _request(target)))
     with pytest.warns(
         OtcacheNotice, match=rf"keeps [\d.]+ MB of states and .* in {tmp_path}, until"
     ):
-        spilled = list(TorchProbe().record(target, _asked(target, on_disk)))
+        spilled = list(TorchProbe().record(target, _request(target, on_disk)))
     for one, other in zip(plain, spilled, strict=True):
         assert not mapped(one.states)
         assert mapped(other.states)
@@ -82,9 +82,9 @@ def test_a_run_on_the_disk_is_the_run_in_memory(
 @pytest.mark.parametrize("memory_bytes", [0, 2**28])
 def test_a_sketch_is_the_run_at_its_coordinates(memory_bytes: int, tmp_path: Path) -> None:
     loop, keep = _loop(), RecordingStorage(memory_bytes, tmp_path, coordinates=5, seed=3)
-    plain = list(TorchProbe().record(loop, _asked(loop)))
+    plain = list(TorchProbe().record(loop, _request(loop)))
     with pytest.warns(OtcacheNotice, match="a sketch, 5 of 8 coordinates .* error of"):
-        sketched = list(TorchProbe().record(loop, _asked(loop, keep)))
+        sketched = list(TorchProbe().record(loop, _request(loop, keep)))
     S = sketch(8, 5, seed=3)
     for one, other in zip(plain, sketched, strict=True):
         assert (one.sketch_of, other.sketch_of) == (0, 8)
@@ -96,9 +96,9 @@ def test_a_sketch_is_the_run_at_its_coordinates(memory_bytes: int, tmp_path: Pat
 def test_an_evaluation_from_the_disk_is_the_evaluation_from_memory(
     target: Any, on_disk: RecordingStorage, fit: bool, tmp_path: Path
 ) -> None:
-    runs = list(TorchProbe().record(target, _asked(target)))
-    plain = TorchProbe().evaluator(target, _asked(target), runs)
-    away = TorchProbe().evaluator(target, _asked(target, on_disk), runs)
+    runs = list(TorchProbe().record(target, _request(target)))
+    plain = TorchProbe().evaluator(target, _request(target), runs)
+    away = TorchProbe().evaluator(target, _request(target, on_disk), runs)
     expected = plain.evaluate(SCHEDULES, objective="latent-rmse", fit=fit)
     with pytest.warns(
         OtcacheNotice, match=rf"keeps [\d.]+ MB of full runs .* in {tmp_path}, instead"
@@ -119,7 +119,7 @@ def test_what_is_recorded_is_freed_without_the_garbage_collector(target: Any) ->
     try:
         recorder = Recorder()
         with drive(target, recorder, num_steps=N):
-            Sampler(target, _asked(target))(range(2))
+            Sampler(target, _request(target))(range(2))
         assert recorder.completed == 1
         gone = weakref.ref(recorder)
         del recorder
@@ -140,14 +140,14 @@ def test_outputs_of_several_calls_a_step_follow_from_the_states(on_disk: Recordi
         return x
 
     loop = Loop(sample, net, grid=tiny.euler_grid, calls_per_step=2)
-    plain = list(TorchProbe().record(loop, _asked(loop)))
-    spilled = list(TorchProbe().record(loop, _asked(loop, on_disk)))
+    plain = list(TorchProbe().record(loop, _request(loop)))
+    spilled = list(TorchProbe().record(loop, _request(loop, on_disk)))
     for one, other in zip(plain, spilled, strict=True):
         np.testing.assert_array_equal(other.outputs, one.outputs)
 
 
 @pytest.mark.parametrize("keep", [{"memory_bytes": 0}, {"coordinates": 1}])
-def test_a_run_that_breaks_is_told_at_its_step(keep: dict[str, int], tmp_path: Path) -> None:
+def test_a_run_that_breaks_is_reported_at_its_step(keep: dict[str, int], tmp_path: Path) -> None:
     class Breaking(tiny.Velocity):
         def forward(self, x: torch.Tensor, t: Any) -> torch.Tensor:
             v = super().forward(x, t)
@@ -159,7 +159,7 @@ def test_a_run_that_breaks_is_told_at_its_step(keep: dict[str, int], tmp_path: P
     with pytest.raises(
         ExecutionError, match=r"step \d: the sampler's output holds NaN or infinity"
     ):
-        list(TorchProbe().record(loop, _asked(loop, RecordingStorage(folder=tmp_path, **keep))))
+        list(TorchProbe().record(loop, _request(loop, RecordingStorage(folder=tmp_path, **keep))))
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(
@@ -170,7 +170,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     with pytest.raises(
         FileError, match=r"recorded runs take 0.0 MB, 0.0 MB are free: name another"
     ):
-        list(TorchProbe().record(loop, _asked(loop, on_disk)))
+        list(TorchProbe().record(loop, _request(loop, on_disk)))
 
 
 class _Usage:
@@ -182,7 +182,7 @@ def _trees() -> Iterator[Any]:
         yield (tiny.noise(2, 3).to(dtype), [tiny.noise(1, 4).to(dtype).T])
 
 
-def test_a_shelf_gives_back_what_was_put_on_it_bit_for_bit(tmp_path: Path) -> None:
+def test_a_disk_store_returns_what_was_put_in_bit_for_bit(tmp_path: Path) -> None:
     store, trees = DiskStore(tmp_path), list(_trees())
     put = [store.put(tree) for tree in trees]
     for tree, away in reversed(list(zip(trees, put, strict=True))):

@@ -163,7 +163,7 @@ class Recorder(StepHook):
         Args:
             labels: one a sample of the batch.
             grid: s_0 .. s_N.
-            gains: gamma of the outputs of each step, shape (N, P); None where there is one.
+            gains: gamma of the outputs of each step, shape (N, P); None if there is one.
             unexplained: why the gains are none of the sampler's.
 
         Raises:
