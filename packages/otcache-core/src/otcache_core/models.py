@@ -10,6 +10,10 @@ from typing import Any
 from otcache_core.errors import OtcacheError, expected
 
 
+#: Pairs (text, tag).
+Prompts = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Demo:
     """A pipeline anyone can run, and prompts for it.
@@ -30,14 +34,17 @@ class Demo:
     summary: str
     load: Callable[[], Any]
     call: dict[str, Any] = field(default_factory=dict)
-    prompts: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    prompts: dict[str, Prompts] = field(default_factory=dict)
     frames_per_second: float = 0.0
 
     def __post_init__(self) -> None:
         rate = self.frames_per_second
         if not (math.isfinite(rate) and rate >= 0):
-            wanted, advice = "a number of at least 0", "0 is for images."
-            raise OtcacheError(expected("Demo.frames_per_second", rate, wanted, advice))
+            raise OtcacheError(
+                expected(
+                    "Demo.frames_per_second", rate, "a number of at least 0", "0 is for images."
+                )
+            )
         for role, pairs in self.prompts.items():
             for pair in pairs:
                 if len(pair) != 2 or not all(isinstance(part, str) for part in pair):

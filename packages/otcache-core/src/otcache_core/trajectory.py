@@ -57,8 +57,11 @@ class Trajectory:
             if kind.kind not in "fiu":
                 raise OtcacheError(expected(f"Trajectory.{name}", str(kind), "of real numbers"))
         if self.outputs.ndim != 2:
-            given, wanted = self.outputs.shape, "of shape (N, d)"
-            raise OtcacheError(expected("Trajectory.outputs", given, wanted, "flatten them."))
+            raise OtcacheError(
+                expected(
+                    "Trajectory.outputs", self.outputs.shape, "of shape (N, d)", "flatten them."
+                )
+            )
         n = self.num_steps
         if self.grid.shape != (n + 1,):
             raise OtcacheError(expected("Trajectory.grid", self.grid.shape, f"of shape ({n + 1},)"))

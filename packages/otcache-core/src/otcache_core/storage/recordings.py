@@ -1,8 +1,8 @@
 r"""Recorded runs, in memory, on the disk or as a sketch, read a slab of elements at a time.
 
 A sketch is a seeded choice of a few coordinates of every state and output. Of d coordinates a set S of d'
-is drawn without replacement, the same one for all steps and samples. Means over S
-estimate means over all: for u, w any combinations of outputs or states,
+is drawn without replacement, the same one for all steps and samples. Means over S estimate means over all:
+for u, w any combinations of outputs or states,
 
 .. math:: \widehat{\langle u, w \rangle} = \frac{1}{d'} \sum_{c \in S} u_c w_c, \qquad
     E\,\big(\widehat{\langle u, w \rangle} - \langle u, w \rangle\big)^2
