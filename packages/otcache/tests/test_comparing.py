@@ -1,4 +1,4 @@
-"""The arena without a network: jobs, folders, matching, workers that fail, and results."""
+"""A comparison without a network: jobs, folders, matching, workers that fail, and results."""
 
 from __future__ import annotations
 

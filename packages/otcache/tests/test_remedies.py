@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import arena_fakes as fakes
+import comparison_fakes as fakes
 import report_fakes
 
 from otcache.calibration.recipe import Recipe
@@ -103,19 +103,19 @@ def test_a_file_of_prompts_is_saved_as_utf_8(tmp_path: Path) -> None:
     assert read_lines(path) == [(1, "na\xefve")]
 
 
-@pytest.mark.remedy("clips cannot play without: set Results.frames_per_second")
-def test_clips_play_at_a_rate() -> None:
+@pytest.mark.remedy("videos cannot play without: set Results.frames_per_second")
+def test_videos_play_at_a_rate() -> None:
     results = replace(report_fakes.fake_results((5,)), frames_per_second=0.0)
-    clips = {("full run", results.num_steps): np.zeros((len(results.labels), 2, 4, 4, 3))}
+    videos = {("full run", results.num_steps): np.zeros((len(results.labels), 2, 4, 4, 3))}
     with pytest.raises(OtcacheError, match=r"set Results\.frames_per_second"):
-        stack_shape(results, clips)
-    assert stack_shape(replace(results, frames_per_second=8.0), clips)[1] == 2
+        stack_shape(results, videos)
+    assert stack_shape(replace(results, frames_per_second=8.0), videos)[1] == 2
 
 
 @pytest.mark.remedy("a ratio of means needs finite values: compare RMSE, not PSNR")
 def test_ratios_are_of_what_is_finite() -> None:
     with pytest.raises(OtcacheError, match="compare RMSE, not PSNR"):
-        paired_ratio([30.0, np.inf], [20.0, 25.0])  # PSNR of equal pictures
+        paired_ratio([30.0, np.inf], [20.0, 25.0])  # PSNR of equal images
     assert paired_ratio([0.1, 0.0], [0.2, 0.1]).mean == pytest.approx(1 / 3)
 
 

@@ -44,7 +44,7 @@ def _results() -> Results:
         metrics = {name: cell.metrics[name] for name in ("rmse", "psnr")}
         cells.append(replace(cell, metrics=metrics))
     labels = tuple((f"{EVIL} {prompt}", seed, tags) for prompt, seed, tags in results.labels)
-    return replace(results, cells=tuple(cells), labels=labels, title=f"{EVIL} arena")
+    return replace(results, cells=tuple(cells), labels=labels, title=f"{EVIL} comparison")
 
 
 RESULTS = _results()

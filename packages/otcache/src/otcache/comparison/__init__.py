@@ -1,4 +1,4 @@
-"""Baselines beside otcache on one pipeline: a job's methods run each in a process, and become results."""
+"""Compare methods on one pipeline: job, runner, supervisor, worker, bench, folder, metrics, then collect."""
 
 from typing import TYPE_CHECKING
 

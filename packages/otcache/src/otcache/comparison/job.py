@@ -237,7 +237,7 @@ def read_tagged(path: Path) -> list[Tagged]:
         if not text or "\t" in tags:
             raise FileError(f"{path}, line {number}: must be a prompt, or prompt, tab, tags.")
         if text in found:
-            raise FileError(f"{path}, line {number}: {text!r} is given twice: remove one.")
+            raise FileError(f"{path}, line {number}: {text!r} is given twice.")
         found[text] = ",".join(tag.strip() for tag in tags.split(",") if tag.strip())
     return list(found.items())
 

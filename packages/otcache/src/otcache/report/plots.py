@@ -262,7 +262,7 @@ def error_plot(results: Results) -> Draw:
         _name_curves(axes, series, ends)
         axes.set_yscale("log")
         axes.set_xticks(shared_budgets(results))
-        axes.set_xlabel(f"network evaluations of a {noun(results)} (full run: {results.num_steps})")
+        axes.set_xlabel(f"network evaluations per {noun(results)} (full run: {results.num_steps})")
         axes.set_title("RMSE against the full run, log scale", loc="left", fontsize=9, color=INK)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         axes.yaxis.set_minor_formatter(lambda value, _: _minor(value))

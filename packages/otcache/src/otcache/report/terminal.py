@@ -147,7 +147,7 @@ def _figure(results: Results, method: str, budget: int, metric: str) -> str:
 def _caption(results: Results, budgets: tuple[int, ...]) -> str:
     text = (
         f"Mean over {len(results.labels)} samples of {len(set(results.prompts))} prompts; in brackets "
-        f"network evaluations of a {noun(results)}. Bold: the best of each budget. Intervals, further "
+        f"network evaluations per {noun(results)}. Bold: the best of each budget. Intervals, further "
         "metrics, times and memory: table.md, table.csv, report.html."
     )
     left = [str(b) for b in results.budgets if b not in budgets]

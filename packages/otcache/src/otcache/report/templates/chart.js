@@ -1,10 +1,10 @@
 // Quality against what it costs: one curve a method, its 95 % interval as a band.
 const AXES = {
-  nfe: { value: (cell) => cell.nfe, label: `network evaluations (NFE) of a ${data.noun}`, digits: 3 },
+  nfe: { value: (cell) => cell.nfe, label: `network evaluations (NFE) per ${data.noun}`, digits: 3 },
   time: { value: (cell) => cell.time, label: "time, of the full run's", digits: 3 },
   flops: {
     value: (cell) => (cell.flops === null ? null : cell.flops / 1e12),
-    label: `TFLOPs of a ${data.noun}`, digits: 3,
+    label: `TFLOPs per ${data.noun}`, digits: 3,
   },
 };
 const MARKS = [
