@@ -9,7 +9,6 @@ from typing import Any
 
 from otcache_core.errors import OtcacheError, expected
 
-
 #: Pairs (text, tag).
 Prompts = tuple[tuple[str, str], ...]
 

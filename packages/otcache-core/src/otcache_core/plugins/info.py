@@ -29,18 +29,6 @@ from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.notices import notify
 
 API_VERSION = 2
-KINDS = (
-    "probes",
-    "cost_models",
-    "solvers",
-    "executors",
-    "forecasters",
-    "metrics",
-    "baselines",
-    "demos",
-    "writers",
-    "architectures",
-)
 #: What foreign code may raise, except interrupts.
 ANY = (Exception, SystemExit)
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -214,3 +202,11 @@ def otcache_provide_writers() -> Iterable[Info]:  # type: ignore[empty-body]  # 
 @hookspec
 def otcache_provide_architectures() -> Iterable[Info]:  # type: ignore[empty-body]  # a hookspec has no body
     """Offer published models: targets that give :class:`~otcache_core.models.Architecture`."""
+
+
+#: The kinds of plugins, one for each hook.
+KINDS = tuple(
+    name.removeprefix(f"{PROJECT}_provide_")
+    for name in tuple(globals())
+    if name.startswith(f"{PROJECT}_provide_")
+)
