@@ -203,7 +203,7 @@ def test_a_forecast_that_may_be_another_branch_s_is_an_error() -> None:
     assert log.warnings == []
 
 
-def test_the_clocks_of_all_runs_are_asked_for_once() -> None:
+def test_the_times_of_all_runs_are_read_once() -> None:
     """A handle of a server lives as long as the server."""
     case, reads = tiny.flux(), 0
 
@@ -225,7 +225,7 @@ def test_the_clocks_of_all_runs_are_asked_for_once() -> None:
 
 
 @pytest.mark.parametrize(("shift", "moved"), [(0.0, False), (-0.5, True)])
-def test_a_moved_clock_is_noticed_on_exit(shift: float, moved: bool) -> None:
+def test_other_timesteps_are_noticed_on_exit(shift: float, moved: bool) -> None:
     case = tiny.flux()
     scheduler, log = case.pipe.scheduler, Log()
     with drive(case.pipe, log), torch.no_grad():

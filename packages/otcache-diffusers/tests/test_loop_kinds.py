@@ -214,7 +214,7 @@ GAINS = {
 
 
 @pytest.mark.parametrize("method", GAINS)
-def test_the_calls_of_a_step_are_told_apart(method: str) -> None:
+def test_the_calls_of_a_step_are_distinguished(method: str) -> None:
     (first, *_) = Laws(Kind(method)).trajectories
     assert first.gains is not None
     np.testing.assert_allclose(first.gains, [GAINS[method]] * N, atol=1e-4)

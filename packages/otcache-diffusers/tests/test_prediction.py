@@ -313,7 +313,7 @@ def test_the_probe_sees_epsilon_after_guidance() -> None:
             assert spread.max() < 1e-4 * np.abs(run.outputs).max()
 
 
-def test_the_clock_leaves_no_trace_where_it_looks_on() -> None:
+def test_scheduler_steps_leave_no_trace_if_they_watch() -> None:
     scheduler = DETERMINISTIC["euler"]()
     before = sorted(vars(scheduler))
     with SchedulerSteps(SimpleNamespace(scheduler=scheduler), RunState(Recorder()), lambda: None):
@@ -367,7 +367,7 @@ class Asked(Plain):
         return (super().__call__(num_inference_steps, len(prompt), False, image, False),)
 
 
-def test_calibration_is_told_once_that_velocities_are_kept() -> None:
+def test_calibration_reports_once_that_velocities_are_kept() -> None:
     scheduler = DETERMINISTIC["ddim"]()
     pipe = Asked(Field(scheduler, bend=0.3).double(), scheduler)
     request = SampleRequest(("a", "b"), (0, 1), N)

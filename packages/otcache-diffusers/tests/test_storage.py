@@ -122,7 +122,7 @@ def test_structures_keep_their_form(name: str) -> None:
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_nobody_can_write_into_what_is_packed(inference: bool) -> None:
+def test_what_is_packed_cannot_be_written_into(inference: bool) -> None:
     with torch.inference_mode(inference):
         v = torch.ones(4)
         cache = _kept(CacheStorage("bf16"), v)
@@ -185,7 +185,7 @@ def _fake_loop(branches: int) -> Loop:
 
 @pytest.mark.parametrize("branches", [1, 2])
 @pytest.mark.parametrize("schedule", [REUSE, LINEAR], ids=["reuse", "linear"])
-def test_the_report_tells_device_and_host_apart(schedule: Schedule, branches: int) -> None:
+def test_the_report_distinguishes_device_and_host(schedule: Schedule, branches: int) -> None:
     loop, storage = _fake_loop(branches), CacheStorage("bf16", "cpu")
     with FakeTensorMode(), TorchExecutor().attach(loop, schedule, storage=storage) as run:
         assert loop(N).device.type == "cuda"

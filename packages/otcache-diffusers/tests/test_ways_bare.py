@@ -81,7 +81,7 @@ def guided(net: Any, kind: str = "number", until: int = N) -> tuple[Any, list[An
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_calls_of_one_time_are_refused_unless_told(kind: str) -> None:
+def test_two_calls_of_one_time_are_refused_unless_specified(kind: str) -> None:
     net = Net()
     with (
         TorchExecutor().attach(net, SCHEDULE),
@@ -92,7 +92,7 @@ def test_two_calls_of_one_time_are_refused_unless_told(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_branches_that_were_told_keep_apart(kind: str) -> None:
+def test_branches_that_were_specified_keep_apart(kind: str) -> None:
     net = Net()
     with TorchExecutor().attach(net, SCHEDULE, calls_per_step=2) as run:
         _, seen = guided(net, kind)
@@ -145,7 +145,7 @@ def test_a_third_call_a_step_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_of_one_time_may_be_told_to_be_steps(kind: str) -> None:
+def test_steps_of_one_time_may_be_specified_as_steps(kind: str) -> None:
     """As in Heun's method: its second stage and the next step's first carry one time."""
     net = Net()
     times = [GRID[0], *(GRID[k] for k in range(1, N) for _ in range(2))][:N]
@@ -160,7 +160,7 @@ def test_steps_of_one_time_may_be_told_to_be_steps(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_first_steps_of_one_time_are_noticed_where_the_calls_were_told(kind: str) -> None:
+def test_two_first_steps_of_one_time_are_noticed_if_the_calls_were_specified(kind: str) -> None:
     net = Net()
     with (
         TorchExecutor().attach(net, SCHEDULE, calls_per_step=1),

@@ -135,7 +135,7 @@ def test_a_callable_is_driven_by_one_context_at_a_time() -> None:
         assert loop(["a"], [0], N).shape == (1, 8)
 
 
-def test_a_sampler_that_calls_the_function_itself_is_told_how() -> None:
+def test_a_sampler_that_calls_the_function_itself_gets_advice() -> None:
     net = Net()
     raw = _function(net)
     loop = Loop(tiny.euler_sampler(net), raw)
@@ -172,7 +172,7 @@ def test_a_copy_made_inside_the_context_is_plain() -> None:
     assert run.report.computed == {}
 
 
-def test_threads_wait_for_nobody_and_a_second_run_is_refused() -> None:
+def test_threads_do_not_wait_and_a_second_run_is_refused() -> None:
     inside, go_on = threading.Event(), threading.Event()
 
     def denoise(x: Tensor, t: float) -> Tensor:

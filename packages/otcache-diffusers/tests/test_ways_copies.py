@@ -116,7 +116,7 @@ def test_a_copied_pipeline_runs_plainly_and_can_be_accelerated(way: str, when: s
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_copied_scheduler_has_a_clock_of_its_own(way: str) -> None:
+def test_a_copied_scheduler_counts_its_own_steps(way: str) -> None:
     case = _case("flux")
     with TorchExecutor().attach(case.pipe, SCHEDULE) as run:
         made = WAYS[way](case.pipe.scheduler)

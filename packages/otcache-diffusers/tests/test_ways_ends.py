@@ -294,7 +294,7 @@ class _Real:
         self.done.append("update")
 
 
-def test_a_bar_entered_tells_how_it_was_left() -> None:
+def test_a_bar_entered_reports_how_it_was_left() -> None:
     reported: list[bool] = []
     real = _Real()
     with ProgressBar(real, reported.append) as inner:
@@ -304,7 +304,7 @@ def test_a_bar_entered_tells_how_it_was_left() -> None:
     assert (reported, real.done) == ([True, False], ["update", None, KeyError])
 
 
-def test_a_bar_iterated_over_tells_how_it_was_left() -> None:
+def test_a_bar_iterated_over_reports_how_it_was_left() -> None:
     reported: list[bool] = []
     assert list(ProgressBar(_Real(), reported.append)) == [1, 2, 3]
     for n in ProgressBar(_Real(), reported.append):
@@ -316,7 +316,7 @@ def test_a_bar_iterated_over_tells_how_it_was_left() -> None:
     assert reported == [True, False, False]
 
 
-def test_a_bar_let_go_of_tells_nothing() -> None:
+def test_a_bar_let_go_of_reports_nothing() -> None:
     reported: list[bool] = []
     bar = ProgressBar(_Real(), reported.append)
     bar.update()
@@ -622,7 +622,7 @@ def test_nothing_is_collected_while_any_thread_looks_at_stacks_of_others(first_o
     assert gc.isenabled()
 
 
-def test_whose_call_is_under_way_is_told_without_a_look_at_its_locals() -> None:
+def test_whose_call_is_under_way_is_known_without_a_look_at_its_locals() -> None:
     """That copies them anew at each look, lets the last copies go, and so may end the very frame."""
     case, twin = tiny.flux(), tiny.flux()
     inside, over = threading.Event(), threading.Event()

@@ -69,7 +69,7 @@ def test_calls_per_step_that_was_forgotten_is_an_error() -> None:
         list(TorchProbe().record(loop, SampleRequest(("a",), (0,), N)))
 
 
-def test_branches_of_a_loop_that_told_keep_apart() -> None:
+def test_branches_of_a_loop_that_specified_them_keep_apart() -> None:
     net = tiny.Velocity()
     loop = Loop(_guided(net), net, calls_per_step=2)
     plain = loop(["a"], [0], N)

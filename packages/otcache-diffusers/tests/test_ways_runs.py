@@ -57,7 +57,7 @@ def test_images_of_one_prompt_are_those_made_one_by_one(case: tiny.Case) -> None
 
 
 @pytest.mark.parametrize("begins", [True, False], ids=["begin_index", "by timestep"])
-def test_strength_begins_where_the_picture_enters(begins: bool) -> None:
+def test_strength_begins_where_the_image_enters(begins: bool) -> None:
     """Schedulers without begin_index (DDIM) show the first step by its timestep."""
     case = tiny.sdxl(None if begins else DDIMScheduler(clip_sample=False))
     parts = {**case.pipe.components}

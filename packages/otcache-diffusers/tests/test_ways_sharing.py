@@ -118,7 +118,7 @@ def test_a_twin_with_a_scheduler_of_its_own_is_computed_with_a_warning() -> None
 
 
 def _with_twin(case: tiny.Case, after: int, steps: int) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Run ``case`` with a run of its twin after a step: both pictures and the report."""
+    """Run ``case`` with a run of its twin after a step: both images and the report."""
     twin = _twin(case)
     inner: list[torch.Tensor] = []
 
@@ -291,7 +291,7 @@ class Coroutine(FluxPipeline):  # type: ignore[misc]
         return x
 
 
-def test_pipelines_that_are_coroutines_are_told_apart_in_one_event_loop() -> None:
+def test_pipelines_that_are_coroutines_are_distinguished_in_one_event_loop() -> None:
     base = tiny.flux()
     wanted = []
     for schedule in (SCHEDULE, OTHER):

@@ -47,7 +47,9 @@ def _flow(steps: int) -> Any:
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("steps", [4, 30])
-def test_the_first_step_is_told_by_its_time(steps: int, convention: str, kind: torch.dtype) -> None:
+def test_the_first_step_is_found_by_its_time(
+    steps: int, convention: str, kind: torch.dtype
+) -> None:
     scheduler = _flow(steps)
     times = scheduler.timesteps
     found = [first_position(scheduler, CONVENTIONS[convention](t, kind)) for t in times]
@@ -56,7 +58,7 @@ def test_the_first_step_is_told_by_its_time(steps: int, convention: str, kind: t
     assert found[:known] == list(range(known))
 
 
-def test_times_that_are_integers_or_numbers_are_told_too() -> None:
+def test_times_that_are_integers_or_numbers_are_recognised_too() -> None:
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(10)
     for position, t in enumerate(scheduler.timesteps):

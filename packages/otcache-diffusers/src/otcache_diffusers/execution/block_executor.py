@@ -37,6 +37,7 @@ class BlockExecutor(CacheExecutor):
         self._inner = TorchExecutor.made_by(self.registry, resolve, cache_blocks)
 
     def supports(self, target: Any) -> str:
+        """Say why the denoisers have no blocks to pass over; "" if they have."""
         reason = unsupported(target)
         if reason:
             return reason
@@ -45,6 +46,7 @@ class BlockExecutor(CacheExecutor):
     def attach(
         self, target: Any, schedule: Schedule | ScheduleByGrid, **options: Any
     ) -> AbstractContextManager[RunHandle]:
+        """Return a context in which the target runs by a schedule."""
         reason = self.supports(target)
         if reason:
             raise ExecutionError(f"{reason}: cache whole outputs (executor 'torch').")
@@ -82,6 +84,7 @@ class CachedBlocks(StepHook):
         self._residuals: Residuals | None = None
 
     def begin(self, run: RunInfo) -> None:
+        """Search the denoisers for lists of blocks."""
         self._stacks, self._lists, self._shortened = {}, {}, False
         for name, module in self._denoisers().items():
             self._reason = no_blocks(module)
@@ -93,6 +96,7 @@ class CachedBlocks(StepHook):
         return None
 
     def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
+        """Pass the stacks over, if residuals of the branch are cached."""
         stacks = self._stacks.get(branch)
         residuals = self._cache.before(step, branch) if stacks else None
         if not stacks or residuals is None:
@@ -110,6 +114,7 @@ class CachedBlocks(StepHook):
         self._cache.fail(error, skipped)
 
     def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
+        """Call the denoiser, and record residuals that a later step needs."""
         if not self._cache.needs(step, branch):
             return compute()
         if branch not in self._stacks:
@@ -132,6 +137,7 @@ class CachedBlocks(StepHook):
         return found.output
 
     def after(self, step: int, branch: str, output: Any) -> None:
+        """Cache the residuals of a computed call."""
         self._cache.after(step, branch, self._residuals or None)
         self._residuals = None
 
@@ -139,15 +145,18 @@ class CachedBlocks(StepHook):
         """Do nothing: the executor does not watch the sampler's state."""
 
     def end(self, completed: bool) -> None:
+        """Release the residuals and the stacks."""
         self._residuals, self._stacks = None, {}
         self._cache.end(completed)
 
     def fed(self, network: str, use: AuxiliaryUse) -> None:
+        """Count the calls of an auxiliary network, and note those at skipped steps."""
         self._cache.fed(network, use)
         if self._shortened and use.computed:
             self.note(f"{network} runs at every step at the level of blocks: speedup below N/B.")
 
     def uncounted(self, reason: str) -> None:
+        """Report a run that is computed in full."""
         self._cache.uncounted(reason)
 
     def warn(self, message: str) -> None:

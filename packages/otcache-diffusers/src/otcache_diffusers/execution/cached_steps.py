@@ -60,6 +60,7 @@ class CachedSteps(StepHook):
         self._skipped, self._why, self._started = 0, "", 0.0
 
     def begin(self, run: RunInfo) -> None:
+        """Take the schedule of a run that starts."""
         self._started, self._skipped = _now(), 0
         self._branches, self._run, self._why = {}, None, "no reason is known."
         self._to_skip = 0
@@ -90,12 +91,14 @@ class CachedSteps(StepHook):
         self._to_skip = schedule.num_steps - schedule.budget
 
     def uncounted(self, reason: str) -> None:
+        """Report a run that is computed in full; under strict refuse it."""
         if self._strict:
             raise ExecutionError(reason)
         self._report.uncounted = True
         self._say(f"{reason} Runs are computed in full.")
 
     def before(self, step: int, branch: str) -> Any | None:
+        """Return the forecast of a skipped step, None if it must be computed."""
         if self._run is None:
             return None
         forecast = self._branch(branch, self._run).forecasts.get(step)
@@ -117,12 +120,14 @@ class CachedSteps(StepHook):
         return output
 
     def skips(self, step: int, branch: str) -> bool:
+        """Return whether a step will be forecast."""
         if self._run is None:
             return False
         forecast = self._branch(branch, self._run).forecasts.get(step)
         return forecast is not None and self._cache.has(branch, forecast.steps)
 
     def fed(self, network: str, use: AuxiliaryUse) -> None:
+        """Count the calls of an auxiliary network."""
         computed, skipped = self._report.auxiliary.get(network, (0, 0))
         self._report.auxiliary[network] = computed + use.computed, skipped + use.skipped
         if use.wasted:
@@ -135,6 +140,7 @@ class CachedSteps(StepHook):
         )
 
     def after(self, step: int, branch: str, output: Any) -> None:
+        """Cache the output of a computed step, if a later one needs it."""
         self._report.computed[branch] = self._report.computed.get(branch, 0) + 1
         if self._run is None:
             return
@@ -171,6 +177,7 @@ class CachedSteps(StepHook):
         """Do nothing: the executor does not watch the sampler's state."""
 
     def end(self, completed: bool) -> None:
+        """Complete the report of a run, and release its outputs."""
         self._report.seconds += _now() - self._started
         self._report.runs += completed
         self._cache.clear()

@@ -43,14 +43,17 @@ class TorchRun(RunHandle):
 
     @property
     def report(self) -> RunReport:
+        """What happened so far."""
         return self._report
 
     @property
     def running(self) -> bool:
+        """Whether a run is known to be under way."""
         driven = self._driven()
         return driven is not None and driven.running
 
     def busy(self, besides: Collection[int] = ()) -> bool:
+        """Return whether a call of the target is on the stack of another thread than these."""
         driven = self._driven()
         return driven is not None and driven.busy(besides)
 
@@ -84,6 +87,7 @@ class TorchExecutor(CacheExecutor):
         self._resolve, self._level = resolve, level
 
     def supports(self, target: Any) -> str:
+        """Say why a target cannot be driven; "" if it can."""
         return unsupported(target)
 
     @contextmanager
@@ -97,6 +101,7 @@ class TorchExecutor(CacheExecutor):
         storage: CacheStorage | None = None,
         grid: NDArray[np.float64] | None = None,
     ) -> Iterator[RunHandle]:
+        """Run the target by a schedule in this context."""
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
         cache = CachedSteps(schedule, self._forecaster, report, strict=strict, storage=storage)

@@ -127,6 +127,7 @@ class LoopSteps(StepTracker):
         return running and here is self._loop
 
     def busy(self, besides: Collection[int]) -> bool:
+        """Return whether the loop runs in a thread that is not among these."""
         return any(thread not in besides for thread in threads_inside(self._loop))
 
     def arrive(self, arguments: Arguments) -> None:
@@ -172,6 +173,7 @@ class LoopSteps(StepTracker):
             raise ExecutionError(RAGGED)
 
     def left(self, output: Any) -> None:
+        """Count a call, and keep its output for a hook that watches."""
         self._calls += 1
         if self._run_state.watches:
             self._states.called(self._arguments, output)

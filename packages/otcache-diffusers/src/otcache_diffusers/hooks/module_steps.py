@@ -95,6 +95,7 @@ class ModuleSteps(StepTracker):
             self._report_broken("the context was left")
 
     def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call is under way in a thread that is not among these."""
         return self._run_state.busy and self._thread not in besides
 
     def arrive(self, arguments: Arguments) -> None:

@@ -30,6 +30,7 @@ class MethodPatch:
         functools.update_wrapper(self, method)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``around`` makes of the call."""
         return self.around(self.method, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -98,6 +99,7 @@ class WeakMethodAround:
         self.around: Callable[[], Any] = weakref.WeakMethod(around)
 
     def __call__(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the method makes of the call, if its object is alive."""
         return (self.around() or _through)(method, *args, **kwargs)
 
 

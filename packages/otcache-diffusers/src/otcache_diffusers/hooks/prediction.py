@@ -80,12 +80,15 @@ class AsIs(OutputSpace):
         self.reason = reason
 
     def from_output(self, place: Place, output: Any) -> Any:
+        """Return the output itself."""
         return output
 
     def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
+        """Return the forecast itself."""
         return held
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
+        """Return the output itself."""
         return model_output
 
 
@@ -123,6 +126,7 @@ class NoiseSpace(OutputSpace):
         self._shapes: dict[str, torch.Size] = {}
 
     def problem(self, place: Place) -> str:
+        """Say why a call's output cannot be converted; "" if it can be."""
         wanted = self._shapes.get(place.branch)
         if wanted is None or any(x.shape == wanted for x in self._candidates(place)):
             return ""
@@ -137,6 +141,7 @@ class NoiseSpace(OutputSpace):
         )
 
     def from_output(self, place: Place, output: Any) -> Any:
+        """Return the noise in a velocity prediction."""
         leaves, spec, at = _flat(output)
         x = self._related(place, leaves, at)
         if x is None:
@@ -146,6 +151,7 @@ class NoiseSpace(OutputSpace):
         return unflatten(leaves, spec)
 
     def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
+        """Return the velocity of a noise forecast at the present state."""
         leaves, spec, at = _flat(held)
         x = self._related(place, leaves, at)
         if x is None:
@@ -157,6 +163,7 @@ class NoiseSpace(OutputSpace):
         return unflatten(leaves, spec)
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
+        """Return the noise in the guided velocity."""
         if not any(self._converts.values()) or not _fits(sample, model_output):
             return model_output
         scale = self._alpha[step] if self._stretched else 1.0

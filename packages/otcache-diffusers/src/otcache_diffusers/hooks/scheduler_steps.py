@@ -139,13 +139,16 @@ class SchedulerSteps(StepTracker):
         return True
 
     def claims(self) -> bool:
+        """Return whether this call is of a run that was announced by the scheduler."""
         return self._call is not None and self.expects() and self._call is not None
 
     @property
     def alive(self) -> bool:
+        """Whether the pipeline call of the run is known to go on."""
         return self._call is not None and self._call.known and self._call.goes_on
 
     def busy(self, besides: Collection[int]) -> bool:
+        """Return whether a call of the pipeline is on the stack of another thread than these."""
         return under_way(self.pipeline, besides)
 
     def arrive(self, arguments: Arguments) -> None:
