@@ -41,9 +41,9 @@ ROWS = {
     "a scheduler with `__slots__`": """
         test_a_step_that_cannot_be_watched_is_computed_and_refused_for_calibration""",
     "image to image with a strength": """
-        test_strength_begins_where_the_picture_enters test_strength_leaves_fewer_steps""",
+        test_strength_begins_where_the_image_enters test_strength_leaves_fewer_steps""",
     "image to image with a pipeline": """
-        test_a_strength_without_begin_index_leaves_its_steps test_the_first_step_is_told_by_its_time""",
+        test_a_strength_without_begin_index_leaves_its_steps test_the_first_step_is_found_by_its_time""",
     "SDXL base with `denoising_end`": """
         test_denoising_end_completes_a_run_and_denoising_start_begins_one
         test_a_part_of_a_run_is_recorded_as_a_run""",
@@ -91,7 +91,7 @@ ROWS = {
         test_a_pipeline_with_the_scheduler_of_an_enabled_one_is_refused_with_advice""",
     "a pipeline or a loop of one's own that is a generator": """
         test_a_generator_around_a_scheduler_may_be_resumed_in_any_thread_and_shares_its_pauses
-        test_pipelines_that_are_coroutines_are_told_apart_in_one_event_loop
+        test_pipelines_that_are_coroutines_are_distinguished_in_one_event_loop
         test_a_call_that_yields_is_under_way_between_its_steps""",
     "`module.compile()`": """
         test_graphs_are_those_of_the_plain_pipeline test_what_was_compiled_inside_stays_compiled_after
@@ -111,7 +111,7 @@ ROWS = {
     "MPS": "test_a_run_makes_no_float64_on_its_device",
     "`copy.copy`": """
         test_a_copied_pipeline_runs_plainly_and_can_be_accelerated
-        test_a_copied_scheduler_has_a_clock_of_its_own""",
+        test_a_copied_scheduler_counts_its_own_steps""",
     "a schedule that names a branch": "test_a_name_that_no_branch_has_is_said",
     "an IP-Adapter": "test_an_ip_adapter_is_skipped_with_the_step",
     "another cache on the denoiser": """
@@ -129,9 +129,9 @@ ROWS = {
     "a context left without": "test_a_context_left_without_a_run_of_its_target_says_so",
     "`calls_per_step` was forgotten": """
         test_calls_per_step_that_was_forgotten_is_an_error
-        test_two_calls_of_one_time_are_refused_unless_told""",
+        test_two_calls_of_one_time_are_refused_unless_specified""",
     "steps in a row that do carry": """
-        test_the_calls_of_k_diffusion_s_heun_are_steps test_steps_of_one_time_may_be_told_to_be_steps""",
+        test_the_calls_of_k_diffusion_s_heun_are_steps test_steps_of_one_time_may_be_specified_as_steps""",
     "guidance that begins or ends": "test_guidance_that_ends_during_a_run_is_refused",
     "guidance by a doubled batch": """
         test_guidance_that_ends_mid_run_starts_a_branch_of_its_own
@@ -161,7 +161,7 @@ ROWS = {
     "a `sample_fn` that calls the denoiser in threads": """
         test_calls_from_threads_of_the_sampler_s_own_are_computed_and_the_reason_said""",
     "a second thread": """
-        test_threads_wait_for_nobody_and_a_second_run_is_refused
+        test_threads_do_not_wait_and_a_second_run_is_refused
         test_a_run_that_another_thread_begins_is_refused_and_the_first_goes_on
         test_a_call_of_another_thread_between_two_calls_spoils_neither_in_silence
         test_a_call_during_another_thread_s_call_leaves_that_alone""",
