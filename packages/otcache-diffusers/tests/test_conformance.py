@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from otcache_core.loop import Loop
 from otcache_core.schedule import Schedule
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
+from otcache_core.trajectory import Trajectory
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.probe import TorchProbe
 from otcache_diffusers.recording.sampler import Sampler
@@ -103,27 +105,34 @@ class TestProbeOnFlux(_OnFlux, ProbeConformance):
         return torch.cat(made).numpy()
 
 
+CALL = {"height": 16, "width": 16, "negative_prompt": "b", "true_cfg_scale": 3.0}
+GUIDED = SampleRequest(("a", "b"), (0, 1), 6, CALL, 4)
+
+
+@cache
+def guided() -> tuple[Any, list[Trajectory], torch.Tensor]:
+    """A pipeline with true guidance, two recorded samples, and the results of plain runs."""
+    case = tiny.with_prompts(tiny.flux(cfg=True))
+    tiny.counted(case.denoiser)
+    recorded = list(TorchProbe().record(case.pipe, GUIDED))
+    return case.pipe, recorded, Sampler(case.pipe, GUIDED)([0, 1])
+
+
 class TestEvaluatorOnFlux(EvaluatorConformance):
     """With true guidance: two branches, two samples."""
 
     def make_evaluator(self) -> Evaluator:
-        case = tiny.with_prompts(tiny.flux(cfg=True))
-        self.pipe = case.pipe
-        tiny.counted(case.denoiser)
-        call = {"height": 16, "width": 16, "negative_prompt": "b", "true_cfg_scale": 3.0}
-        self.request = SampleRequest(("a", "b"), (0, 1), 6, call, 4)
-        probe = TorchProbe()
-        return probe.evaluator(self.pipe, self.request, list(probe.record(self.pipe, self.request)))
+        pipe, recorded, _ = guided()
+        return TorchProbe().evaluator(pipe, GUIDED, recorded)
 
     def accelerated_errors(self, schedule: Schedule) -> Any:
-        sampler = Sampler(self.pipe, self.request)
-        full = sampler([0, 1])
-        with TorchExecutor().attach(self.pipe, schedule):
-            fast = sampler([0, 1])
+        pipe, _, full = guided()
+        with TorchExecutor().attach(pipe, schedule):
+            fast = Sampler(pipe, GUIDED)([0, 1])
         return np.asarray((fast - full).double().square().flatten(1).mean(1).sqrt())
 
     def num_evaluations(self) -> int | None:
-        return tiny.calls_of(self.pipe.transformer)
+        return tiny.calls_of(guided()[0].transformer)
 
 
 def test_provenance_names_what_binds_a_policy() -> None:
