@@ -1,4 +1,8 @@
-"""Drives a pipeline, a loop or a bare module by a step policy."""
+"""Attach to a denoiser and follow its steps: attach, module_hook, step trackers, run_state, step_hook.
+
+``attach.drive`` attaches hooks to a target. A call goes through module_hook to a step tracker
+(scheduler_steps, loop_steps, module_steps), and by run_state to the step hook that decides.
+"""
 
 from otcache_diffusers.hooks.attach import Driven, denoisers_of, drive, unsupported
 from otcache_diffusers.hooks.auxiliary import AuxiliaryUse, auxiliary_networks

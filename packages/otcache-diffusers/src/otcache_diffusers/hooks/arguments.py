@@ -17,16 +17,8 @@ from otcache_diffusers.hooks.trees import first_tensor, tensors
 
 #: Usual names of the time argument.
 TIME_NAMES = (
-    "timestep",
-    "timesteps",
-    "t",
-    "sigma",
-    "time",
-    "times",
-    "sigmas",
-    "noise_level",
-    "noise_levels",
-    "log_snr",
+    *("timestep", "timesteps", "t", "sigma", "time", "times"),
+    *("sigmas", "noise_level", "noise_levels", "log_snr"),
 )
 
 
@@ -233,7 +225,7 @@ class Time(NamedTuple):
 
     Attributes:
         value: a number or a tensor; None if it cannot be found.
-        certain: False where it may as well be something that is the same at every step, as a class is.
+        certain: False if it may be something else that is the same at every step, as a class is.
     """
 
     value: Any
