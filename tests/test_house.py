@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -106,3 +109,69 @@ def test_no_source_opens_a_pickle() -> None:
                 assert not (loads and node.attr == "load"), path
             elif isinstance(node, ast.keyword):
                 assert node.arg != "allow_pickle", path
+
+
+def _modules() -> Iterator[ModuleType]:
+    """Import every module of the five packages."""
+    for package in PACKAGES:
+        root = importlib.import_module(package.name.replace("-", "_"))
+        for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
+
+
+def _undocumented(owner: type) -> list[str]:
+    """Return the public methods without a docstring of their own or of what they override."""
+    names = []
+    for name, value in vars(owner).items():
+        method = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if name.startswith(("_", "test_")) or not inspect.isfunction(method):
+            continue
+        bases = (getattr(base, name, None) for base in owner.__mro__[1:])
+        documented = method.__doc__ or any(getattr(base, "__doc__", None) for base in bases)
+        if method.__module__ == owner.__module__ and not documented:
+            names.append(f"{owner.__module__}.{owner.__name__}.{name}")
+    return names
+
+
+def test_public_methods_are_documented_where_they_are_introduced() -> None:
+    """Hold what ruff's D102 cannot: what overrides a documented method needs no second docstring."""
+    found = []
+    for module in _modules():
+        for value in vars(module).values():
+            if inspect.isclass(value) and value.__module__ == module.__name__:
+                found += [] if value.__name__.startswith("_") else _undocumented(value)
+    assert found == []
+
+
+#: Small by their nature: where a program starts, what a plugin entry names, the errors.
+SMALL = {"__init__.py", "__main__.py", "errors.py", "plugin.py", "builtin.py"}
+LEAST = 50
+
+
+def _lines_of_code(text: str) -> int:
+    """Count lines that are neither blank, nor a comment, nor of a docstring."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    skipped: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            skipped |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    lines = (line.strip() for line in text.splitlines())
+    return sum(
+        bool(line) and not line.startswith("#") and number not in skipped
+        for number, line in enumerate(lines, 1)
+    )
+
+
+def test_no_file_is_a_fragment() -> None:
+    """A concept and its helpers are one file; only a plugin's own target may be small."""
+    registered = "".join(path.read_text() for path in ROOT.glob("packages/*/src/*/plugin.py"))
+    registered += (ROOT / "packages/otcache-core/src/otcache_core/plugins/builtin.py").read_text()
+    small = [
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob("packages/*/src/**/*.py")
+        if path.name not in SMALL
+        and _lines_of_code(path.read_text(encoding="utf-8")) < LEAST
+        and f".{path.stem}:" not in registered
+    ]
+    assert small == []
