@@ -107,7 +107,7 @@ def test_temporal_lpips_is_the_same_both_ways() -> None:
 
 
 @given(st.floats(0.0, 0.05))
-@settings(max_examples=10)
+@settings(max_examples=5, deadline=None)
 def test_alternating_brightness_warps_by_twice_its_amplitude_where_nothing_moves(
     amount: float,
 ) -> None:
