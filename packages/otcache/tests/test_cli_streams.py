@@ -200,7 +200,7 @@ def test_set_goes_before_what_the_demo_says(
 
     def measure(*_: object, **options: Any) -> SimpleNamespace:
         given.update(options)
-        return SimpleNamespace(nfe={"record": 32, "gaps": 0}, objective="rmse")
+        return SimpleNamespace(nfe={"record": 32, "gaps": 0}, fidelity="rmse")
 
     demo = Opened(None, {"height": 64, "width": 64}, ["a fox"])
     monkeypatch.setattr("otcache.calibration.calibrate.calibrate", measure)
@@ -210,7 +210,7 @@ def test_set_goes_before_what_the_demo_says(
     )
     assert (status, err) == (0, "")
     assert (given["height"], given["width"]) == (32, 64)
-    assert "nfe: record 32, gaps 0\nobjective: rmse\n" in out
+    assert "nfe: record 32, gaps 0\nfidelity: rmse\n" in out
 
 
 def test_steps_are_those_of_the_branch_that_is_furthest() -> None:
