@@ -107,7 +107,7 @@ def main() -> int:
         (f"peak memory {memory:.2f} GiB (at most {GIBIBYTES})", memory <= GIBIBYTES),
     ]
     lines = [f"- {'kept' if kept else '**missed**'}: {text}" for text, kept in checks]
-    nfe = ", ".join(f"{stage} {count:,}" for stage, count in results.ledger.items())
+    nfe = ", ".join(f"{stage} {count:,}" for stage, count in results.stage_nfe.items())
     text = [
         f"Calibration, in denoiser evaluations: {nfe}.",
         "",

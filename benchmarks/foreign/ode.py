@@ -33,7 +33,7 @@ class Field(nn.Module):
 
 
 class Model(nn.Module):
-    """As flow-matching calls it; label 2 stands for no label."""
+    """As flow-matching calls it; label 2 means no label."""
 
     def forward(self, x: Tensor, t: Tensor, label: int = 2) -> Tensor:
         """dx/dt."""

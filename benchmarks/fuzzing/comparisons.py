@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fuzzing.loaders import Loader, N, attempt, one, show, use_table
 from otcache.comparison.collect import Assembly
-from otcache.comparison.folder import REFERENCE, Folder, Plan, Run
+from otcache.comparison.folder import SOLUTION, Assignment, Folder, Run
 from otcache.comparison.job import Job, read_tagged
 from otcache.comparison.metrics import Measures
 from otcache.comparison.timing import Pair
@@ -22,7 +22,8 @@ from otcache.report.gallery import grid_png
 from otcache.report.images import Album
 from otcache.report.page import render
 from otcache.report.results import FULL, Cell, Missing, Results
-from otcache.report.tables import csv_table, document, summary_table
+from otcache.report.tables import csv_table, document
+from otcache.report.terminal import summary_table
 from otcache.schedules import names, published
 from otcache_core import Info, Registry, hookimpl
 from otcache_core.contracts import QualityMetric
@@ -74,9 +75,9 @@ def results() -> Results:
         cells=cells,
         provenance={"model_class": "Toy", "grid": [1.0, 0.0], "versions": {"torch": "2"}},
         command="otcache compare",
-        ledger={"record": 20},
+        stage_nfe={"record": 20},
         sources={"uniform": "nobody"},
-        prices={"uniform": 0},
+        calibration_nfe={"uniform": 0},
         missing=(
             Missing("never", None, "made for U-Nets"),
             Missing("uniform", 3, "no such budget"),
@@ -109,21 +110,21 @@ def use_page(path: Path) -> None:
 def use_report(path: Path) -> None:
     """Images beside their results."""
     made = Results.load(path.with_name("results.json"))
-    album = Album.load(path.with_name("pictures.safetensors"), made)
+    album = Album.load(path.with_name("images.safetensors"), made)
     assert album.full.dtype == np.uint8
     grid_png(made, album)
 
 
 def make_report(folder: Path) -> list[Path]:
     """What a report is built from again."""
-    pictures = {(FULL, N): images(0.0)}
-    pictures |= {(cell.method, cell.budget): images(0.1) for cell in results().cells}
+    made = {(FULL, N): images(0.0)}
+    made |= {(cell.method, cell.budget): images(0.1) for cell in results().cells}
     results().save(folder / "results.json")
-    Album.of(results(), pictures).save(folder / "pictures.safetensors")
+    Album.of(results(), made).save(folder / "images.safetensors")
     return [
         folder / "results.json",
-        folder / "pictures.safetensors",
-        folder / "pictures.safetensors",
+        folder / "images.safetensors",
+        folder / "images.safetensors",
     ]
 
 
@@ -146,15 +147,15 @@ def make_comparison(folder: Path) -> list[Path]:
     states = np.zeros((len(SAMPLES), 3), dtype=np.float32)
     pairs = (Pair(1.0, 0.3), Pair(1.1, 0.3), Pair(1.0, 0.35))
     place.of(FULL).keep_run(Run(FULL, N, None, N, 1e7, 4096), images(0.0), states)
-    place.of(FULL).keep_run(Run(REFERENCE, 500, None, 500, 1e9, 4096), images(0.1), states)
+    place.of(FULL).keep_run(Run(SOLUTION, 500, None, 500, 1e9, 4096), images(0.1), states)
     good = place.of("good")
-    good.keep_plan(Plan("somebody 1.0", 12, ((2, "B = 2"), (4, "B = 4"))))
+    good.keep_assignment(Assignment("somebody 1.0", 12, ((2, "B = 2"), (4, "B = 4"))))
     for budget in (2, 4):
         run = Run(f"B = {budget}", N, tuple(range(budget)), budget, 1e6, 4096, pairs)
         good.keep_run(run, images(0.2), states + 1)
     good.keep_measured({"schedules": {"2": {"num_steps": N, "computed": [0, 5]}}, "nfe": 3})
     partly = place.of("partly")
-    partly.keep_plan(Plan("else", 0, ((4, "knob=1"),), (Missing("partly", 2, "none"),)))
+    partly.keep_assignment(Assignment("else", 0, ((4, "knob=1"),), (Missing("partly", 2, "none"),)))
     partly.keep_failure("knob=1", "took longer than 5 s")
     return sorted((folder / "comparison").rglob("*.*"))
 

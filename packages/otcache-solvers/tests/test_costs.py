@@ -195,7 +195,9 @@ def test_shards_merge_to_the_same_bits_in_any_order():
 
 def test_grams_of_different_runs_do_not_merge():
     small = Gram.of(ToySampler(num_steps=3).trajectories())
-    with pytest.raises(OtcacheError, match=r"Gram\.num_steps must be 7, as the other shard's, got 3"):
+    with pytest.raises(
+        OtcacheError, match=r"Gram\.num_steps must be 7, as the other shard's, got 3"
+    ):
         Gram.of(SAMPLER.trajectories()).merge(small)
     mixed = [*SAMPLER.trajectories(), *ToySampler(num_steps=3).trajectories()]
     with pytest.raises(OtcacheError, match="one and the same"):

@@ -1,4 +1,4 @@
-"""Mean-velocity costs against plain loops, and against the forecaster that they price."""
+"""Mean-velocity costs against plain loops, and against the forecaster that they are costs of."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_times_the_length_it_is_the_error_of_the_forecaster(h):
             sources = run.outputs[[i, *history]][: table.shape[1]]
             landed = run.states[i + 1] + np.diff(s)[i + 1 : j] @ (table @ sources)
             error = np.abs(landed - run.states[j]).mean()
-            told = abs(s[j] - s[i]) * found.per_sample[n, 0, i, j]
-            assert told == pytest.approx(error, rel=1e-8, abs=1e-12)
+            step_error = abs(s[j] - s[i]) * found.per_sample[n, 0, i, j]
+            assert step_error == pytest.approx(error, rel=1e-8, abs=1e-12)
 
 
 def test_shards_merge_to_the_same_bits():
