@@ -60,8 +60,8 @@ class KnownAnswer:
     def agrees(self, values: ArrayLike) -> bool:
         """Whether these are the known values, and as many."""
         found, wanted = (np.asarray(v, dtype=np.float64) for v in (values, self.value))
-        near = {"rtol": self.rtol, "atol": self.atol}
-        return found.shape == wanted.shape and np.allclose(found, wanted, **near)
+        same = found.shape == wanted.shape
+        return same and np.allclose(found, wanted, rtol=self.rtol, atol=self.atol)
 
 
 class MetricLaws(Conformance, kit=True):

@@ -172,11 +172,11 @@ class ForecasterConformance(Conformance, kit=True):
         """Yield spans on grids; a run asks for the table of each span, in order."""
         n = self.num_steps
         even = np.linspace(1.0, 0.0, n + 1)
-        plain = [(0, 4), (0, n), (3, 4, (0,)), (4, 7, (0,)), (5, 9, (3, 2, 0)), (n - 1, n, (4, 0))]
+        ends = [(0, 4), (0, n), (3, 4), (4, 7), (5, 9), (n - 1, n)]
+        histories: list[tuple[int, ...]] = [(), (), (0,), (0,), (3, 2, 0), (4, 0)]
         for grid in (even, even**2, np.repeat(even, 2)[: n + 1], 1.0 - even):
-            for start, stop, *history in plain:
-                before = history[0] if history else ()
-                yield Span(start, stop, before, self.weights(len(before))), grid
+            for (start, stop), history in zip(ends, histories, strict=True):
+                yield Span(start, stop, history, self.weights(len(history))), grid
 
     def test_the_table_has_a_row_for_each_skipped_step(self) -> None:
         """Of finite numbers, also on a grid whose points coincide."""
