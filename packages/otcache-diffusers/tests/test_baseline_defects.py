@@ -74,7 +74,7 @@ def test_timesteps_that_collide_in_bfloat16_are_steps_of_their_own() -> None:
 
 @pytest.mark.parametrize("width", [3, 4])
 def test_more_than_two_unnamed_branches_keep_apart(width: int) -> None:
-    """Guidance by text, picture and both, perturbed attention: three calls a step and more."""
+    """Guidance by text, image and both, perturbed attention: three calls a step and more."""
     net, grid = tiny.Velocity(), tiny.euler_grid(N)
     given: dict[tuple[int, int], torch.Tensor] = {}
 
@@ -177,7 +177,7 @@ def test_two_transformers_run_on_one_clock_and_one_budget(
 
 
 class _Syncs(TorchDispatchMode):
-    """Counts what asks the device."""
+    """Count what synchronizes with the device."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -312,8 +312,8 @@ def test_packed_latents_are_unpacked() -> None:
     latents = tiny.noise(2, 3, 4, 6)
     packed = FluxPipeline._pack_latents(latents, 2, 3, 4, 6)
     ids = FluxPipeline._prepare_latent_image_ids(2, 2, 3, torch.device("cpu"), torch.float32)
-    pictures = flux_latents(nn.Identity(), (), {"hidden_states": packed, "img_ids": ids})
-    assert torch.equal(torch.stack(pictures), latents.unsqueeze(2))
+    unpacked = flux_latents(nn.Identity(), (), {"hidden_states": packed, "img_ids": ids})
+    assert torch.equal(torch.stack(unpacked), latents.unsqueeze(2))
 
 
 def test_alone_diffusers_computes_everything_on_flux(pipe: Any) -> None:

@@ -51,7 +51,9 @@ def not_cacheable(target: Any) -> str:
     if not is_pipeline(target):
         return f"cache-dit needs a diffusers pipeline, got {kind}"
     if len(denoisers_of(target)) > 1:
-        return f"{kind} has {len(denoisers_of(target))} denoisers, whose calls cannot be told apart"
+        return (
+            f"{kind} has {len(denoisers_of(target))} denoisers, whose calls cannot be distinguished"
+        )
     try:
         known = library().BlockAdapterRegister.is_supported(target)
     except ImportError as error:

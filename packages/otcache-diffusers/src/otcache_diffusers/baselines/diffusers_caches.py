@@ -179,7 +179,7 @@ def no_context(target: Any, request: SampleRequest) -> str:
     """Return "" if the pipeline enters cache contexts, else why they are needed."""
     if contexts_of(target, request):
         return ""
-    return f"{type(target).__name__} enters no cache_context, which tells the cache the branch"
+    return f"{type(target).__name__} enters no cache_context, and the cache needs it to know the branch"
 
 
 def no_attention(target: Any) -> str:
