@@ -8,6 +8,7 @@ import remedies
 NO_ADVICE = {
     "see {}": "a remark in a table, that names where the cause is written",
     "accelerate enabled load_policy": "public names",
+    "seed {}": "a caption",
 }
 STRINGS = [pair for pair in remedies.all_strings() if pair[1] not in NO_ADVICE]
 ADVICE = [

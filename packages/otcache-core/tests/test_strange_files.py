@@ -339,7 +339,7 @@ def test_a_span_has_no_more_weights_than_outputs_before_it() -> None:
         Schedule(6, (0, 3), "fitted", rows, (), (("cond", ((), (1.0, 2.0, 3.0))),))
 
 
-@pytest.mark.remedy("in size, got {}: fit them again.")
+@pytest.mark.remedy("{} must be {}, got {}: fit them again.")
 @pytest.mark.parametrize("weight", [1.1e30, -1e308])
 def test_a_weight_that_no_forecast_can_hold_is_refused(weight: float) -> None:
     with pytest.raises(ScheduleError, match=r"weights must be at most 1e\+30 in size, got"):

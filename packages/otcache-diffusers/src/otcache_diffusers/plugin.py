@@ -49,7 +49,7 @@ def otcache_provide_metrics() -> list[Info]:
         "haarpsi": ("pairwise:HaarPsi", "perceptual similarity by Haar wavelets"),
         "lpips": ("lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
         "lpips-vgg": ("lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
-        "clip-score": ("clip_score:ClipScore", "fit to the prompt, CLIP by path"),
+        "clip-score": ("clip_score:ClipScore", "agreement with the prompt, CLIP by path"),
         "image-reward": ("image_reward:ImageReward", "human preference, by path"),
         "frechet": ("frechet:Frechet", "Fréchet distance to real images by path"),
         "legible": ("legible:Legible", "same letter or digit read; 64 by 64 pixels"),
