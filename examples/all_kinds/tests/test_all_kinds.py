@@ -31,7 +31,7 @@ from otcache_core.contracts import (
     VideoWriter,
 )
 from otcache_core.models import Canvas
-from otcache_core.solvers.plain import Minimax, Objective
+from otcache_core.solvers import Minimax, Objective
 from otcache_core.testing import (
     BaselineConformance,
     CostModelConformance,
