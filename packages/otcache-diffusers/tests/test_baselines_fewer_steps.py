@@ -151,6 +151,10 @@ class TestOwn(FluxLaws):
     name = "fewer-steps-own"
 
 
+class TestEuler(FluxLaws):
+    name = "fewer-steps-euler"
+
+
 class TestAdamsBashforth(FluxLaws):
     name = "fewer-steps-adams-bashforth"
 

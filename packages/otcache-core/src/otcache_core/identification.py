@@ -38,7 +38,7 @@ _TINY = float(np.finfo(float).tiny)
 
 
 def euler_residual(trajectories: Sequence[Trajectory]) -> float:
-    r"""Measure how far the sampler is from a one-step Euler rule (docs/theory.md, 4), beyond rounding.
+    r"""Measure how far the sampler is from a one-step Euler rule beyond rounding: docs/theory.md, section 4.
 
     .. math:: \max_i \frac{\max(0, \| x_{i+1} - x_i - (s_{i+1} - s_i) v_i \|
         - 4 \epsilon \| x_{i+1} \|)}{\| x_{i+1} - x_i \|}
