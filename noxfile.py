@@ -159,7 +159,7 @@ def tests(session: nox.Session) -> None:
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
     # A process that dies ends the session: xdist hangs when it has to start another one.
-    processes = "-n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder".split()
+    processes = ("-n2", "--max-worker-restart=0", "--dist=loadfile", "--no-loadscope-reorder")
     session.run("python", "-m", "pytest", *processes, *session.posargs)
 
 
@@ -168,7 +168,7 @@ def tests(session: nox.Session) -> None:
 def families(session: nox.Session, diffusers: str) -> None:
     """Every family of pipelines on one version of diffusers; then the tables in docs/coverage.md.
 
-    On older versions also the executor's other laws, the samplers, auxiliary networks, levels and ways to run.
+    On older versions also the executor's other laws, the samplers, auxiliary networks, levels, ways to run.
     """
     constraints = Path(session.create_tmp()) / "constraints.txt"
     pinned = Path("constraints.txt").read_text().splitlines()

@@ -68,7 +68,9 @@ class Begun(BaseException):
 
 @pytest.mark.remedy("nothing worthwhile can be skipped: raise num_inference_steps, {}, or strength")
 @pytest.mark.remedy("give all samples one strength, height, width and size of image")
-def test_the_steps_that_a_strength_leaves_are_known_from_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_steps_that_a_strength_leaves_are_known_from_the_first_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     record = recording.record_samples
 
     def recorded(job: Any) -> Any:

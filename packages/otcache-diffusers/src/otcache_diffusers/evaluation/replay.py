@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,11 @@ class Track:
         """Return the schedule that each sample ran, with the weights fitted on the others."""
         if not self.fitted:
             return (self.schedule,) * samples
-        return tuple(self._with_weights(lambda w, n=n: w.others[n]) for n in range(samples))
+
+        def of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
+            return weights.others[n]
+
+        return tuple(self._with_weights(partial(of_sample, n)) for n in range(samples))
 
     def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
         if not self.fitted:

@@ -95,9 +95,7 @@ def compare(
             "--reference-steps", help="Steps that represent the ODE's solution; 0 omits it."
         ),
     ] = 500,
-    batch_size: Annotated[
-        int, typer.Option(help="Samples in one call if nothing is timed.")
-    ] = 16,
+    batch_size: Annotated[int, typer.Option(help="Samples in one call if nothing is timed.")] = 16,
     rate: Annotated[
         float | None, typer.Option("--fps", help="Frames a second of videos; the demo's, or 16.")
     ] = None,
