@@ -17,7 +17,7 @@ from otcache_core.plugins import forget_installed
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What otcache keeps for later is kept by nobody's home."""
+    """Keep what otcache stores for later out of the user's home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTCACHE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield

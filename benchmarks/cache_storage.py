@@ -43,7 +43,7 @@ EIGHT_BITS, GROUP = "8 bits, not offered", 64
 
 
 def eight_bits(x: torch.Tensor) -> torch.Tensor:
-    r"""x rounded to multiples of s = max \|x\| / 127, over each 64 numbers that lie side by side."""
+    r"""X rounded to multiples of s = max \|x\| / 127, over each 64 numbers that lie side by side."""
     padded = torch.nn.functional.pad(x.flatten(), (0, -x.numel() % GROUP)).view(-1, GROUP)
     s = padded.abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny) / 127
     return ((padded / s).round() * s).flatten()[: x.numel()].view(x.shape)
@@ -65,7 +65,7 @@ class InEightBits:
 
 
 def in_eight_bits(level: Level) -> Level:
-    """The level over such a policy."""
+    """Return the level over such a policy."""
 
     def made(target: Any, cache: CachedSteps) -> StepHook:
         rounding: Any = InEightBits(cache)

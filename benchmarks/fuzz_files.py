@@ -51,7 +51,7 @@ def loaders() -> Iterator[Loader]:
 
 
 def outcome(loader: Loader, seed: int, number: int, folder: Path) -> str:
-    """What becomes of one mutation: how it was refused, that it was used, or what went wrong."""
+    """Return what becomes of one mutation: how it was refused, that it was used, or what went wrong."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rng = random.Random(f"{seed} {loader.name} {number}")
@@ -102,7 +102,7 @@ def bound() -> None:
 
 
 def say(**facts: object) -> None:
-    """Tell the process that watches."""
+    """Notify the process that watches."""
     print(json.dumps(facts), flush=True)
 
 

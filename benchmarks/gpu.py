@@ -64,14 +64,14 @@ class Run:
     """One run.
 
     Attributes:
-        wall: seconds.
+        seconds: of wall time.
         steps: milliseconds of each step, on the device's own clock.
         peak: bytes allocated at most.
         syncs: host syncs inside skipped denoiser calls.
         report: of the executor; None of a plain run.
     """
 
-    wall: float = 0.0
+    seconds: float = 0.0
     steps: list[float] = field(default_factory=list)
     peak: int = 0
     syncs: int = 0
@@ -111,7 +111,7 @@ class Bench:
         ):
             self._pipe(**self._call, callback_on_step_end=watch.step_ends)
         torch.cuda.synchronize()
-        made.wall = time.perf_counter() - began
+        made.seconds = time.perf_counter() - began
         made.peak, made.syncs = torch.cuda.max_memory_allocated(), watch.syncs
         made.steps = [a.elapsed_time(b) for a, b in pairwise(events)]
         made.report = handle.report if handle else None
@@ -145,7 +145,7 @@ class _Watch:
             hook.remove()
 
     def step_ends(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-        """The pipeline's callback."""
+        """Return the pipeline's callback."""
         self._step = step + 1
         self._events[self._step].record()
         return tensors
@@ -166,7 +166,7 @@ class _Watch:
 
 @contextmanager
 def _counted_syncs() -> Iterator[list[warnings.WarningMessage]]:
-    """The warnings torch gives for operations that make the host wait for the device."""
+    """Return the warnings torch gives for operations that make the host wait for the device."""
     with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -190,7 +190,7 @@ COLUMNS = (
 
 
 def lines(bench: Bench, num_steps: int, repeats: int) -> list[str]:
-    """The rows of one model; plain runs and runs of each budget take turns."""
+    """Return the rows of one model; plain runs and runs of each budget take turns."""
     budgets = [max(1, round(share * num_steps)) for share in SHARES]
     schedules = {num_steps: None} | {b: fitted_schedule(num_steps, b) for b in budgets}
     for schedule in schedules.values():  # warm
@@ -214,8 +214,8 @@ def _row(
         f"{budget} of {num_steps}",
         _milliseconds([t for run in own for i, t in enumerate(run.steps) if i in computed]),
         _milliseconds([t for run in own for i, t in enumerate(run.steps) if i not in computed]),
-        f"{median(run.wall for run in own):.3f}",
-        _speedup([Pair(a.wall, b.wall) for a, b in zip(plain, own, strict=True)], ideal)
+        f"{median(run.seconds for run in own):.3f}",
+        _speedup([Pair(a.seconds, b.seconds) for a, b in zip(plain, own, strict=True)], ideal)
         if schedule
         else "",
     ]

@@ -50,13 +50,13 @@ class Run:
     """One run of the pipeline, in seconds.
 
     Attributes:
-        wall: all of it, entering and leaving the context included.
+        seconds: all of it, entering and leaving the context included.
         outer: of each step, what the pipeline waited for the denoiser and the scheduler.
         inner: of each step, what these two took themselves; of a skipped one the scheduler alone.
         work: of each step, the denoiser itself; 0 if it was skipped.
     """
 
-    wall: float = 0.0
+    seconds: float = 0.0
     outer: list[float] = field(default_factory=list)
     inner: list[float] = field(default_factory=list)
     work: list[float] = field(default_factory=list)
@@ -93,14 +93,14 @@ class Bench:
             if schedule is not None:
                 context = self._executor.attach(self._pipe, schedule)
             began, outer = time.perf_counter(), self._run_in(context)
-            wall = time.perf_counter() - began
+            seconds = time.perf_counter() - began
         if self._handle and self._handle.report.warnings:
             raise RuntimeError(f"not run as planned: {self._handle.report.warnings}")
         computed = set(schedule.computed if schedule else range(self.num_steps))
         times = iter(work.seconds)
         works = [next(times) if t in computed else 0.0 for t in range(self.num_steps)]
         inner = [a + b for a, b in zip(works, step.seconds, strict=True)]
-        return Run(wall, outer, inner, works)
+        return Run(seconds, outer, inner, works)
 
     def _run_in(self, context: AbstractContextManager[Any]) -> list[float]:
         """Run the pipeline; gives what it waited for denoiser and scheduler at each step."""
@@ -142,12 +142,12 @@ class Table:
         """Write what a plain run takes, and one line a claim."""
         plain = [r[None] for r in self._rounds]
         call = median(w for run in plain for w in run.work)
-        fixed = median(run.wall - sum(run.work) for run in plain)
+        fixed = median(run.seconds - sum(run.work) for run in plain)
         return [
             f"{torch.get_num_threads()} threads, torch {torch.__version__}, N = {self._n}, "
             f"{len(self._rounds)} interleaved rounds.",
             "",
-            f"A plain run takes {median(run.wall for run in plain):.2f} s, a denoiser call "
+            f"A plain run takes {median(run.seconds for run in plain):.2f} s, a denoiser call "
             f"{1e3 * call:.0f} ms, all else in a run {1e3 * fixed:.1f} ms.",
             "",
             "| | measured | limit | kept |",
@@ -167,13 +167,13 @@ class Table:
         ratios = []
         for r in self._rounds:
             loop = sum(r[None].work)
-            ratios.append(r[budget].wall / (budget / self._n * loop + r[None].wall - loop))
+            ratios.append(r[budget].seconds / (budget / self._n * loop + r[None].seconds - loop))
         return _line(
             f"run at B/N = {budget / self._n:g} / (B/N loop + fixed parts)", ratios, LIMIT_RUN
         )
 
     def _full(self) -> str:
-        ratios = [r[self._n].wall / r[None].wall for r in self._rounds]
+        ratios = [r[self._n].seconds / r[None].seconds for r in self._rounds]
         return _line("everything computed / without the executor", ratios, LIMIT_FULL)
 
     def _skip(self, call: float) -> str:
@@ -184,7 +184,7 @@ class Table:
         runs = [r[self._n] for r in self._rounds]
         own = [1e3 * value for run in runs for value in run.own]
         low, _, high = quantiles(own, n=4)
-        share = median(sum(run.own) / run.wall for run in runs)
+        share = median(sum(run.own) / run.seconds for run in runs)
         figures = f"{median(own):.3f} ms [{low:.3f}, {high:.3f}], {share:.3%} of the run"
         return f"| hooks' own time at a computed step | {figures} | | |"
 

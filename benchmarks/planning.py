@@ -97,7 +97,7 @@ class Case:
         )
 
     def graph(self) -> object:
-        """networkx alone: Dijkstra on the span graph, any number of spans."""
+        """Networkx alone: Dijkstra on the span graph, any number of spans."""
         assert self.problem.costs is not None
         graph = nx.DiGraph()
         for i, row in enumerate(self.problem.costs.tolist()):
@@ -163,7 +163,7 @@ ROWS: list[Row] = [
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """The least wall time of a few runs; slow ones are not repeated."""
+    """Return the least wall time of a few runs; slow ones are not repeated."""
     best = float("inf")
     for _ in range(repeats):
         began = time.perf_counter()
@@ -237,7 +237,7 @@ def policy_of(n: int) -> Policy:
 
 
 def lookup(n: int, cached: bool) -> float:
-    """The slowest ``policy.schedule(b)`` of b = 2 .. N, each the median of five; cold: nothing is cached."""
+    """Return the slowest ``policy.schedule(b)`` of b = 2 .. N, each the median of five; cold: nothing is cached."""
     policy, slowest = policy_of(n), 0.0
     for budget in range(2, n + 1):
         times = []
@@ -252,7 +252,7 @@ def lookup(n: int, cached: bool) -> float:
 
 
 def promises() -> Iterator[tuple[str, float, float | None]]:
-    """What is promised, the seconds measured, and the limit; None if nothing is promised."""
+    """Return what is promised, the seconds measured, and the limit; None if nothing is promised."""
     with tempfile.TemporaryDirectory() as folder:
         text = "every budget at N = 50 from stored data, second-order and lexicographic"
         yield text, from_stored_data(Path(folder)), 2.0

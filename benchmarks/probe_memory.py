@@ -33,7 +33,7 @@ WAYS = {
 
 
 def video_pipeline(sampler: str) -> Any:
-    """A WanPipeline without text encoder or VAE, and with next to no denoiser."""
+    """Return a WanPipeline without text encoder or VAE, and with next to no denoiser."""
     import torch
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
@@ -82,7 +82,7 @@ def video_pipeline(sampler: str) -> Any:
 
 
 def peak_mb() -> float:
-    """The most resident memory this process ever had, in MB."""
+    """Return the most resident memory this process ever had, in MB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
@@ -193,7 +193,7 @@ def in_a_process(arguments: argparse.Namespace, way: str, sampler: str) -> dict[
 
 
 def table(rows: list[dict[str, Any]], latent_mb: float, arguments: argparse.Namespace) -> str:
-    """The figures as markdown."""
+    """Return the figures as markdown."""
     bare = {row["sampler"]: row for row in rows if row["way"] == "bare"}
     lines = [
         f"N = {arguments.steps}, guidance, one sample; a latent takes {latent_mb:.1f} MB, states and "

@@ -71,7 +71,7 @@ class Bench:
         return int(0.9 * SECONDS * nfe / (time.perf_counter() - began))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The default policy's row, and one a solver; finished ones from the folder."""
+        """Return the default policy's row, and one a solver; finished ones from the folder."""
         names = ["policy", *(offer.info.name for offer in self._runs.registry.infos("solvers"))]
         for name in names:
             path = self._folder / f"{name}.json"
@@ -146,7 +146,7 @@ class Bench:
 
 
 def error_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A line a solver: errors, the longest solve and what it said."""
+    """Return a line a solver: errors, the longest solve and what it said."""
     best = {int(b): e for b, e in rows[0]["errors"].items()}
     columns = [
         *(f"B = {b}" for b in BUDGETS),
@@ -165,7 +165,7 @@ def error_table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def capability_table(registry: Registry) -> list[str]:
-    """What each solver needs and can do, as it says itself."""
+    """Return what each solver needs and can do, as it says itself."""
     columns = ("solver", "needs", "exact", "all budgets at once", "counts forecasts", "")
     lines = head(columns, ())
     for offer in registry.infos("solvers"):

@@ -29,7 +29,7 @@ METRICS = (
     "motion-magnitude",
 )
 ALL = (*METRICS, "subject-consistency")
-Clip = NDArray[np.float64]
+Video = NDArray[np.float64]
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def main() -> None:
         print(f"{name}: {seconds(metric, noisy(videos, 0.05), videos):.2f} s of 32 videos")
 
 
-def crossing(places: Clip, colour: tuple[float, float, float] = (0.8, 0.2, 0.1)) -> Clip:
-    """The disc at these places, shape (frames, side, side, 3)."""
+def crossing(places: Video, colour: tuple[float, float, float] = (0.8, 0.2, 0.1)) -> Video:
+    """Return the disc at these places, shape (frames, side, side, 3)."""
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float64)
     x = x - 14 - places.reshape(-1, 1, 1)
     disc = 1 / (1 + np.exp((np.hypot(x, y - SIDE / 2) - 9) / 0.4))
@@ -57,7 +57,7 @@ def crossing(places: Clip, colour: tuple[float, float, float] = (0.8, 0.2, 0.1))
     return np.asarray(0.9 + (stripes - 0.9) * disc[..., None])
 
 
-def faults(full: Clip) -> Iterator[tuple[str, Clip]]:
+def faults(full: Video) -> Iterator[tuple[str, Video]]:
     """Each fault and the video that has it."""
     rng, times = np.random.default_rng(0), np.arange(FRAMES)
     sign = np.where(times % 2, -1.0, 1.0).reshape(-1, 1, 1, 1)
@@ -76,15 +76,15 @@ def faults(full: Clip) -> Iterator[tuple[str, Clip]]:
     yield "the disc is gone from the sixth frame on", vanished(full)
 
 
-def recoloured(full: Clip, times: NDArray[np.int_]) -> Clip:
+def recoloured(full: Video, times: NDArray[np.int_]) -> Video:
     return np.concatenate([full[:5], crossing(times * SPEED, (0.1, 0.3, 0.8))[5:]])
 
 
-def vanished(full: Clip) -> Clip:
+def vanished(full: Video) -> Video:
     return np.concatenate([full[:5], np.full_like(full[5:], 0.9)])
 
 
-def seconds(metric: QualityMetric | VideoMetric, made: Clip, full: Clip) -> float:
+def seconds(metric: QualityMetric | VideoMetric, made: Video, full: Video) -> float:
     """Processor time of one comparison, after one of a single video."""
     metric_values(metric, made[:1], full[:1])
     start = time.process_time()

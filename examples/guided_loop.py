@@ -29,7 +29,7 @@ def guided_loop(pipe: Any) -> otcache.Loop:
     """Return a loop that samples as ``pipe(prompt, true_cfg_scale=3, negative_prompt="")`` does."""
 
     def encoded(prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What the transformer is given of the prompts."""
+        """Return what the transformer is given of the prompts."""
         states, pooled, text_ids = pipe.encode_prompt(
             list(prompts), None, max_sequence_length=demo.CALL["max_sequence_length"]
         )

@@ -33,7 +33,7 @@ class Broken:
 
 
 def loop_and_module() -> dict[str, Any]:
-    """What runs of a loop, of a module and of a loop that serves were computed."""
+    """Return what runs of a loop, of a module and of a loop that serves were computed."""
     from toy import STEPS, make_loop
 
     import otcache
@@ -56,7 +56,7 @@ def loop_and_module() -> dict[str, Any]:
 
 
 def refused() -> dict[str, str]:
-    """What is said where a library is needed."""
+    """Return what is said where a library is needed."""
     from otcache_core.errors import OtcacheError
     from otcache_core.plugins import Registry
     from otcache_diffusers.metrics.real_images import read_images
@@ -69,7 +69,7 @@ def refused() -> dict[str, str]:
         "ssim": lambda: Registry().create("metrics", "ssim"),
         "demo": lambda: Registry().create("demos", "image").load(),
         "folder": lambda: TorchProbe().open(str(folder)),
-        "pictures": lambda: next(read_images(folder)),
+        "images": lambda: next(read_images(folder)),
     }
     found = {}
     for name, ask in asked.items():
@@ -81,7 +81,7 @@ def refused() -> dict[str, str]:
 
 
 def main(errors: dict[str, type[Exception]]) -> dict[str, Any]:
-    """What ran, what was refused, and which libraries were imported."""
+    """Return what ran, what was refused, and which libraries were imported."""
     sys.meta_path.insert(0, Broken(errors))
     ran = loop_and_module()
     loaded = [name for name in LIBRARIES if name in sys.modules]

@@ -95,7 +95,7 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def strings(node: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) of the strings below a node, each whole, documentation left out."""
+    """Yield (line, text) of the strings below a node, each whole, documentation omitted."""
     text = _text(node) if isinstance(node, TEXTS) else None
     if text is not None:
         yield node.lineno, text  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def clauses(text: str) -> list[str]:
 
 
 def all_strings() -> Iterator[tuple[str, str]]:
-    """Yield (place, text) of the strings in the packages' sources, the conformance kits left out."""
+    """Yield (place, text) of the strings in the packages' sources, the conformance kits omitted."""
     for path in sorted(ROOT.glob("packages/*/src/**/*.py")):
         if "testing" in path.parts:
             continue

@@ -111,9 +111,9 @@ def test_baseline_and_metric_are_part_of_a_comparison(registry: Registry, tmp_pa
     assert 0 < cell.metrics["mae"][0] < 0.5
 
 
-def test_the_clip_writer_is_chosen_by_its_suffix(registry: Registry, tmp_path: Path) -> None:
-    clip = np.linspace(0, 1, 3 * 4 * 4 * 3).reshape(3, 4, 4, 3)
-    written = save(tmp_path / "clip.apng", clip, 8.0, registry)
+def test_the_video_writer_is_chosen_by_its_suffix(registry: Registry, tmp_path: Path) -> None:
+    video = np.linspace(0, 1, 3 * 4 * 4 * 3).reshape(3, 4, 4, 3)
+    written = save(tmp_path / "video.apng", video, 8.0, registry)
     assert b"acTL" in written.read_bytes()
 
 

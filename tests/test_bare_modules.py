@@ -142,5 +142,5 @@ def test_what_is_no_plan_is_named() -> None:
 
 
 def test_a_schedule_takes_no_other_budget() -> None:
-    with pytest.raises(OtcacheError, match="budget must be left out, or 4, got 5"):
+    with pytest.raises(OtcacheError, match="budget must be omitted, or 4, got 5"):
         otcache.accelerate(make_loop(), Schedule(STEPS, (0, 1, 4, 8)), 5)

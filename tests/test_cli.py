@@ -32,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def policy_file(tmp_path: Path) -> Path:
-    """A policy of a model nobody has."""
+    """Provide a policy of a model nobody has."""
     provenance = Provenance(num_steps=STEPS, model_class="Nobody", config_hash="0")
     anchor = otcache.Schedule(STEPS, (0, 5))
     reference = otcache.Schedule(STEPS, (0, 2, 5, 8))
@@ -181,7 +181,7 @@ def test_every_verb_has_help(run: Run, verb: str) -> None:
 
 @pytest.fixture
 def broken_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installed distribution whose plugin cannot be imported."""
+    """Provide an installed distribution whose plugin cannot be imported."""
     info = tmp_path / "otcache_broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: otcache-broken\nVersion: 1.0\n")

@@ -54,7 +54,7 @@ class SkipsNothing(Base):
 
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins_anew: None) -> None:
-    """A distribution that worker processes find, though nobody installed it."""
+    """Provide a distribution that worker processes find, though nobody installed it."""
     facts = tmp_path / "foreign-0.1.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 0.1\n")

@@ -120,11 +120,11 @@ def _run(
 
 
 def _words(tmp_path: Path, policy: Path) -> list[object]:
-    picture = tmp_path / "made.png"
-    return ["--policy", policy, "--budget", 3, "--prompt", "a cat", "--out", picture]
+    image = tmp_path / "made.png"
+    return ["--policy", policy, "--budget", 3, "--prompt", "a cat", "--out", image]
 
 
-def test_run_writes_a_picture(
+def test_run_writes_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = _policy(tmp_path / "p.otcache")

@@ -86,7 +86,7 @@ def test_the_frame_rate_can_be_chosen(run: Run, words: list[object], tmp_path: P
         assert video.info["duration"] == 250
 
 
-def test_a_video_is_no_picture(run: Run, words: list[object], tmp_path: Path) -> None:
+def test_a_video_is_no_image(run: Run, words: list[object], tmp_path: Path) -> None:
     status, _, err = run(*words, "--out", tmp_path / "video.png")
     assert status == 2
     assert "name of a video must be one that ends on .mp4 or .webp" in err
@@ -112,7 +112,7 @@ def test_what_otcache_gives_the_pipeline_itself_is_not_taken(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo of a few seconds."""
+    """Provide a demo of a few seconds."""
     settings = DemoSettings(
         pipeline="demo:video",
         num_steps=N,
@@ -163,7 +163,7 @@ def test_the_demo_from_end_to_end(run: Run, tmp_path: Path) -> None:
 
 
 def _check(path: Path, wide: bool) -> None:
-    """A video, or a row of three, with every frame in it."""
+    """Return a video, or a row of three, with every frame in it."""
     call: dict[str, Any] = _demo().call
     if path.suffix == ".mp4":
         frames, (height, width), _ = _decoded(path)

@@ -50,7 +50,7 @@ def _exists(document: Path, target: str) -> bool:
 
 
 def _commands() -> list[str]:
-    """The lines of console blocks that start otcache, in the documents that show them."""
+    """Return the lines of console blocks that start otcache, in the documents that show them."""
     texts = [(ROOT / name).read_text(encoding="utf-8") for name in SHOWN]
     blocks = [block for text in texts for block in FENCE.findall(text)]
     lines = [

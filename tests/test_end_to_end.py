@@ -251,8 +251,8 @@ def test_a_sampler_that_adds_noise_of_its_seed_is_fitted() -> None:
     assert errors[0] < 0.5 * errors[1]
 
 
-def test_a_sampler_that_clips_reuses_and_says_why_once() -> None:
-    loop = make_loop(clip=0.5)
+def test_a_sampler_with_a_limit_reuses_and_says_why_once() -> None:
+    loop = make_loop(limit=0.5)
     with pytest.warns(OtcacheNotice) as given:
         made = otcache.calibrate(loop, PROMPTS, STEPS, SEEDS, recipe=RECIPE, progress=False)
     reasons = [str(w.message) for w in given if "skipped steps reuse" in str(w.message)]

@@ -43,7 +43,7 @@ class Toys:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A third party's model, as the video package will add its own."""
+    """Provide a third party's model, as the video package will add its own."""
     module = types.ModuleType("toys_of_test")
     module.seen = []
 

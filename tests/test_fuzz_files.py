@@ -17,7 +17,7 @@ DRAWN = ("page", "report")
 
 @pytest.fixture
 def fuzz(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The benchmark."""
+    """Provide the benchmark."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("fuzz_files")
     for name in [n for n in sys.modules if n.partition(".")[0] in ("fuzz_files", "fuzzing")]:

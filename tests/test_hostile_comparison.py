@@ -14,7 +14,7 @@ from otcache_core.plugins import Registry
 
 pytestmark = pytest.mark.slow
 
-#: A pipeline that makes grey pictures, a probe that knows it, and plugins that do it harm.
+#: A pipeline that makes grey images, a probe that knows it, and plugins that do it harm.
 HOSTILE = """
 import ctypes, os, subprocess, sys, threading
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class Grey:
 
 class GreyProbe(FeatureProbe):
     def supports(self, target):
-        return "" if isinstance(target, Grey) else "makes no grey pictures"
+        return "" if isinstance(target, Grey) else "makes no grey images"
 
     def sample(self, target, request):
         return np.full((len(request.prompts), 4, 4, 3), 1 / request.num_steps, np.float32)
@@ -140,7 +140,7 @@ class B_prints(Fine):
 
 
 class B_full(Fine):
-    pass  # called as pictures of the full run once were
+    pass  # called as images of the full run once were
 
 
 class B_vandal(Fine):
@@ -212,7 +212,7 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
     )
     metrics = ("loud", "leaves", "gone", "kills", "crashes", "reads", "forks")
     settings = Settings(progress=False, workers=2, metrics=metrics)
-    with pytest.warns(OtcacheNotice) as told:
+    with pytest.warns(OtcacheNotice) as warned:
         made, written = compare(job, names, tmp_path / "out", settings, registry=registry)
     rows = {(cell.method, cell.budget): cell.metrics for cell in made.cells}
     assert rows.keys() == {
@@ -234,5 +234,5 @@ def test_each_costs_its_own_row_or_column(tmp_path: Path, monkeypatch: pytest.Mo
     for name, reason in columns.items():
         assert reason in reasons.pop((name, None))
     assert reasons == {}
-    assert sum(issubclass(one.category, OtcacheNotice) for one in told) == len(columns)
+    assert sum(issubclass(one.category, OtcacheNotice) for one in warned) == len(columns)
     assert all(path.exists() for path in written)

@@ -56,7 +56,7 @@ def _unseeded() -> None:
         (lambda: _calibrate(make_loop()), 0),
         (lambda: _calibrate(make_loop(two_step=True)), 0),
         (lambda: _calibrate(make_loop(noise=0.05)), 0),
-        (lambda: _calibrate(make_loop(clip=0.5)), 1),
+        (lambda: _calibrate(make_loop(limit=0.5)), 1),
         (_unseeded, 1),
     ],
     ids=["plain", "two-step", "noisy", "clipping", "unseeded"],

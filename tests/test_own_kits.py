@@ -95,7 +95,7 @@ class TestBudCache(OnToyLoop):
 
 @cache
 def policy() -> tuple[str, tempfile.TemporaryDirectory[str]]:
-    """A file with a policy of the toy loop, made once for all laws, and the folder it goes with."""
+    """Return a file with a policy of the toy loop, made once for all laws, and the folder it goes with."""
     folder = tempfile.TemporaryDirectory()
     recipe = otcache.Recipe(batch_size=2)
     measured = otcache.calibrate(
@@ -154,7 +154,7 @@ def classes() -> tuple[tuple[str, frozenset[str], str], ...]:
 
 @cache
 def sources(kit: str) -> tuple[str, ...]:
-    """The sources of all subclasses of a kit."""
+    """Return the sources of all subclasses of a kit."""
     known = set(kit.split())
     while more := {name for name, bases, _ in classes() if bases & known} - known:
         known |= more

@@ -81,7 +81,7 @@ def test_the_metric_that_the_page_works_out_passes_its_kit(monkeypatch: pytest.M
 
 
 def _flat() -> KnownAnswer:
-    """The known answer of the template."""
+    """Return the known answer of the template."""
     reference = np.full((2, 8, 8, 3), 0.2)
     images = reference.copy()
     images[0, ..., 0], images[1, ..., 2] = 0.5, 1.0
@@ -115,7 +115,7 @@ class Failing:
 
 
 def failing(kind: str, **attributes: Any) -> Checked:
-    """What is said of a plugin of this kind that fails."""
+    """Return what is said of a plugin of this kind that fails."""
     mine = types.ModuleType("of_mine")
     bases = (Failing, CONTRACTS[kind])
     mine.Mine = type("Mine", bases, {"__module__": "of_mine", **attributes})

@@ -64,7 +64,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[dict[str,
 
 
 def settings(plugin: Any) -> dict[str, Any]:
-    """A plugin's class and plain options."""
+    """Return a plugin's class and plain options."""
     plain = {n: v for n, v in vars(plugin).items() if isinstance(v, (int, float, str))}
     return {"class": type(plugin), **plain}
 

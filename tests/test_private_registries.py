@@ -56,7 +56,7 @@ def private(rule: str | None = None) -> Registry:
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking up the installed plugins, instead of the registry that was given, fails."""
+    """Fail whoever looks up the installed plugins instead of the registry that was given."""
 
     def refuse() -> Registry:
         raise AssertionError("the installed plugins were asked for")
@@ -240,7 +240,7 @@ FOREIGN = "from pathlib import Path\nPath({trace!r}).touch()\nraise ImportError(
 
 @pytest.fixture
 def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A plugin is installed, for this process and its children, that says when it is imported."""
+    """Install a plugin, for this process and its children, that says when it is imported."""
     facts, trace = tmp_path / "site" / "foreign-0.1.dist-info", tmp_path / "imported"
     facts.mkdir(parents=True)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 0.1\n")

@@ -28,7 +28,7 @@ CITATION = re.compile(r"docs/theory\.md,\s+sections?\s+(\d+(?:\.\d+)?)(?:[^.]*?\
 
 
 def _texts() -> dict[Path, str]:
-    """Sources and documents of the repository."""
+    """Return sources and documents of the repository."""
     files = [p for f in FOLDERS for kind in ("py", "md") for p in (ROOT / f).rglob(f"*.{kind}")]
     return {path: path.read_text(encoding="utf-8") for path in (*files, *ROOT.glob("*.md"))}
 
@@ -61,14 +61,14 @@ def test_code_cites_the_theory_by_section() -> None:
 
 
 def _fields(section: str) -> list[set[str]]:
-    """The first cells of each table in a section of docs/formats.md."""
+    """Return the first cells of each table in a section of docs/formats.md."""
     text = re.split(r"^##+ ", _page("formats.md").partition(f"# {section}\n")[2], flags=re.M)[0]
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     return [set(re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)) for table in tables]
 
 
 def _version(section: str) -> str:
-    """The version that the page gives a format."""
+    """Return the version that the page gives a format."""
     text = _page("formats.md").partition(f"# {section}\n")[2]
     found = re.search(r"^\| `version` \| integer \| 1 \| (\d+) \|$", text, re.MULTILINE)
     assert found is not None
@@ -76,7 +76,7 @@ def _version(section: str) -> str:
 
 
 def _saved(section: str, save: Callable[[Path], None], path: Path) -> dict[str, Any]:
-    """What a file says, once its fields and version are compared with those on the page."""
+    """Return what a file says, once its fields and version are compared with those on the page."""
     save(path)
     data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     assert set(data) == _fields(section)[0]
@@ -85,7 +85,7 @@ def _saved(section: str, save: Callable[[Path], None], path: Path) -> dict[str, 
 
 
 def _policy() -> Policy:
-    """A policy that stores the budgets 2, 3 and 6: its reference lies within the ladder."""
+    """Return a policy that stores the budgets 2, 3 and 6: its reference lies within the ladder."""
     n, grid = 20, tuple(1 - i / 20 for i in range(21))
     rungs = Schedule(n, (0, 4, 11)), Schedule(n, (0, 2, 5, 9, 14, 18)).with_weights([(0.1,)] * 6)
     ends = Schedule(n, (0, 9)), Schedule(n, (0, 3, 8, 13))

@@ -156,7 +156,7 @@ def test_budgets_are_those_of_the_run(calibration: otcache.Calibration, budgets:
 
 
 def on_grid(steps: int, power: float) -> otcache.Loop:
-    """The same model, sampled by other steps."""
+    """Return the same model, sampled by other steps."""
     grid = torch.linspace(1, 0, steps + 1) ** power
     denoiser = Swirl()
 

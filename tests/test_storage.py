@@ -68,12 +68,12 @@ def test_the_command_line_takes_both_and_tells_what_it_did(tmp_path: Path) -> No
         otcache.Schedule(4, (0, 2)),
         Provenance(**{**facts, "num_steps": 4}),
     )
-    file, picture = tmp_path / "policy.json", tmp_path / "a.png"
+    file, image = tmp_path / "policy.json", tmp_path / "a.png"
     policy.save(file)
     words = ["run", "demo", "--policy", file, "--budget", 2, "--prompt", "a red circle"]
-    words += ["--out", picture, "--json", "--cache-dtype", "fp16", "--cache-device", "cpu"]
+    words += ["--out", image, "--json", "--cache-dtype", "fp16", "--cache-device", "cpu"]
     done = CliRunner().invoke(cli.app, [str(word) for word in words])
     report = json.loads(done.stdout)
-    assert picture.exists()
+    assert image.exists()
     assert report["storage"] == {"dtype": "fp16", "device": "cpu"}
     assert report["skipped"]

@@ -25,7 +25,7 @@ from otcache_core.contracts import RunHandle
 
 @pytest.fixture(autouse=True, scope="module")
 def _only_new_objects_are_collected() -> Iterator[None]:
-    """What was imported before need not be looked through at each collection."""
+    """Spare each collection what was imported before."""
     gc.collect()
     gc.freeze()
     yield

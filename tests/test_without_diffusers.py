@@ -27,17 +27,17 @@ def test_a_loop_and_a_module_run_and_what_needs_more_says_so() -> None:
     broken = [f"{library}={error}" for library, error in BROKEN.items()]
     worker = [sys.executable, str(HERE / "lean_loop.py"), *broken]
     ran = subprocess.run(worker, capture_output=True, text=True, check=True)
-    told = json.loads(ran.stdout)
-    assert told["computed"] == [{"call": 4}] * 3
-    assert (told["loaded"], told["versions"]) == ([], ["torch"])
-    refused = told["refused"]
+    said = json.loads(ran.stdout)
+    assert said["computed"] == [{"call": 4}] * 3
+    assert (said["loaded"], said["versions"]) == ([], ["torch"])
+    refused = said["refused"]
     assert refused["ssim"] == (
         "ssim needs scikit-image: pip install 'otcache-diffusers[pipelines]'"
     )
     for name, (library, error) in {
         "demo": ("diffusers", "RuntimeError"),
         "folder": ("diffusers", "RuntimeError"),
-        "pictures": ("Pillow", "ImportError"),
+        "images": ("Pillow", "ImportError"),
     }.items():
         assert f"needs {library}, and {library}" in refused[name]
         assert f"({error}: " in refused[name]
@@ -48,7 +48,7 @@ def test_a_loop_and_a_module_run_and_what_needs_more_says_so() -> None:
 
 
 def _imported(source: Path) -> set[str]:
-    """The packages that a module imports when it is imported itself."""
+    """Return the packages that a module imports when it is imported itself."""
     found = set()
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):

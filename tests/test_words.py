@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "tools" / "words.txt"
 KINDS = {".py", ".md", ".j2", ".toml", ".txt", ".yaml", ".yml", ".cfg", ".js", ".html", ".css"}
-#: What is not our text: figures with the words of the day they were made, third parties' terms.
-OTHERS = ("docs/comparison/", "tools/words.txt")
+#: Figures with the words of the day they were made, and what names the words to find them.
+OTHERS = ("docs/comparison/", "tools/words.txt", "tests/test_words.py")
 AROUND = 30
 
 

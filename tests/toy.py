@@ -28,12 +28,12 @@ class Swirl(nn.Module):
 
 
 def make_loop(
-    power: float = 1.5, *, two_step: bool = False, noise: float = 0.0, clip: float = math.inf
+    power: float = 1.5, *, two_step: bool = False, noise: float = 0.0, limit: float = math.inf
 ) -> otcache.Loop:
-    """The loop; ``loop.denoiser.calls`` counts; ``power`` bends its grid.
+    """Return the loop; ``loop.denoiser.calls`` counts; ``power`` bends its grid.
 
     Euler steps, or two-step Adams-Bashforth ones; ``noise`` is added at every step, and states are
-    clipped to ``clip``.
+    clipped to ``limit``.
     """
     denoiser = Swirl()
     grid = torch.linspace(1, 0, STEPS + 1) ** power
@@ -47,7 +47,7 @@ def make_loop(
             bend = h[i] / h[i - 1] / 2 if two_step and older is not None else 0.0
             x = x + h[i] * (v if older is None else v + bend * (v - older))
             x = x + noise * torch.stack([torch.randn(8, generator=g) for g in generators])
-            x, older = x.clamp(-clip, clip), v
+            x, older = x.clamp(-limit, limit), v
         return x
 
     return otcache.loop(sample, denoiser=denoiser, grid=grid.tolist())

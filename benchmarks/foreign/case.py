@@ -41,9 +41,9 @@ class Case:
         return "".join(kept)
 
     def loop(self) -> otcache.Loop:
-        """A fresh loop."""
+        """Return a fresh loop."""
         return self.make(*self.arguments)
 
     def source(self) -> str:
-        """The lines a user writes."""
+        """Return the lines a user writes."""
         return inspect.getsource(self.make)

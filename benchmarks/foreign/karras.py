@@ -23,7 +23,7 @@ class Denoiser(nn.Module):
     """k-diffusion's kind: x_0 from x_0 + sigma n."""
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The exact x_0."""
+        """Return the exact x_0."""
         return vectors.clean(x, torch.ones_like(sigma), sigma, labels)
 
 
@@ -35,7 +35,7 @@ class Guided(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The extrapolated x_0, from label 0 towards label 1."""
+        """Return the extrapolated x_0, from label 0 towards label 1."""
         labels = torch.arange(2).repeat_interleave(len(x))
         uncond, cond = self.inner(torch.cat([x, x]), torch.cat([sigma, sigma]), labels).chunk(2)
         return uncond + GUIDANCE * (cond - uncond)
@@ -138,7 +138,7 @@ class Velocity(nn.Module):
     """v-diffusion-pytorch's kind: v = alpha n - sigma x_0, t from 1 (noise) to 0."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The exact v."""
+        """Return the exact v."""
         a, b = torch.cos(t * math.pi / 2), torch.sin(t * math.pi / 2).clamp(min=1e-3)
         return rows(a, x) * vectors.noise(x, a, b) - rows(b, x) * vectors.clean(x, a, b)
 

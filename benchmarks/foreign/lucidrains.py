@@ -44,7 +44,7 @@ class Discrete(Toy):
         self.objective, self.alphas = objective, torch.ones(1)
 
     def forward(self, x: Tensor, step: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The exact output."""
+        """Return the exact output."""
         a, b = self.alphas[step].sqrt(), (1 - self.alphas[step]).sqrt()
         if self.objective == "pred_noise":
             return images.noise(x, a, b, labels)
@@ -61,7 +61,7 @@ class Labelled(Discrete):
     def forward(
         self, x: Tensor, step: Tensor, classes: Tensor, cond_drop_prob: float = 0.0
     ) -> Tensor:
-        """The exact noise."""
+        """Return the exact noise."""
         return super().forward(x, step, None if cond_drop_prob else classes)
 
 
@@ -69,7 +69,7 @@ class LogSnr(Toy):
     """Noise at a log signal to noise ratio."""
 
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
-        """The exact noise."""
+        """Return the exact noise."""
         a, b = log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
         return images.noise(x, a, b)
 
@@ -78,13 +78,13 @@ class LogSnrVelocity(Toy):
     """v at a log signal to noise ratio."""
 
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
-        """The exact v."""
+        """Return the exact v."""
         a, b = log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
         return rows(a, x) * images.noise(x, a, b) - rows(b, x) * images.clean(x, a, b)
 
 
 def _elucidated(x: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The network inside Karras' preconditioning."""
+    """Return the network inside Karras' preconditioning."""
     sigma = (noise * 4).exp()
     s = rows(sigma, x)
     y = x * (s**2 + SIGMA_DATA**2).sqrt()
@@ -97,7 +97,7 @@ class Elucidated(Toy):
     """As ElucidatedDiffusion calls it."""
 
     def forward(self, x: Tensor, noise: Tensor, self_cond: Tensor | None = None) -> Tensor:
-        """The exact output."""
+        """Return the exact output."""
         return _elucidated(x, noise)
 
 
@@ -111,7 +111,7 @@ class Flow(Toy):
         self.backwards = backwards
 
     def forward(self, x: Tensor, times: Tensor, *others: Tensor) -> Tensor:
-        """The exact flow."""
+        """Return the exact flow."""
         t = 1 - times if self.backwards else times
         a, b = t, (1 - t).clamp(min=1e-3)
         v = images.clean(x, a, b) - images.noise(x, a, b)
@@ -145,7 +145,7 @@ class ImagenUnet(Unet):
         cond_drop_prob: float = 0.0,
         **others: Any,
     ) -> Tensor:
-        """The exact output; a text's label is the sign of its first number."""
+        """Return the exact output; a text's label is the sign of its first number."""
         drop = text_embeds is None or cond_drop_prob
         labels = None if drop else (text_embeds[:, 0, 0] > 0).long()
         if self.elucidated:

@@ -19,7 +19,7 @@ GUIDANCE = 3.0
 
 
 def velocity(x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The exact flow from noise (t = 0) to data (t = 1)."""
+    """Return the exact flow from noise (t = 0) to data (t = 1)."""
     a, b = t, (1 - t).clamp(min=1e-3)
     return vectors.clean(x, a, b, labels) - vectors.noise(x, a, b, labels)
 
@@ -88,7 +88,7 @@ class Guided(ModelWrapper):
     """Guidance as in flow-matching's own examples: a wrapper that calls the model twice."""
 
     def forward(self, x: Tensor, t: Tensor, **extras: Any) -> Tensor:
-        """The extrapolated velocity."""
+        """Return the extrapolated velocity."""
         cond, uncond = self.model(x=x, t=t, label=1), self.model(x=x, t=t)
         return (1 + GUIDANCE) * cond - GUIDANCE * uncond
 

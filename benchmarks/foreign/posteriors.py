@@ -41,7 +41,7 @@ class Exact(Denoiser):
         self.schedule = VPSchedule()
 
     def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
-        """The exact mean."""
+        """Return the exact mean."""
         return DiracPosterior(vectors.clean(x_t, *self.schedule(t)))
 
 

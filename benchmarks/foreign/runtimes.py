@@ -20,13 +20,13 @@ EXAMPLE = (torch.zeros(4, *VECTOR), torch.zeros(4))
 
 @cache
 def network() -> Network:
-    """The trained network, once."""
+    """Return the trained network, once."""
     return trained()
 
 
 @cache
 def session() -> onnxruntime.InferenceSession:
-    """The network in onnxruntime."""
+    """Return the network in onnxruntime."""
     file = io.BytesIO()
     axes = {name: {0: "n"} for name in ("x", "t", "v")}
     names = {"input_names": ["x", "t"], "output_names": ["v"], "dynamic_axes": axes}
@@ -36,13 +36,13 @@ def session() -> onnxruntime.InferenceSession:
 
 @cache
 def compiled() -> openvino.CompiledModel:
-    """The network in OpenVINO, in float32."""
+    """Return the network in OpenVINO, in float32."""
     model = openvino.convert_model(network(), example_input=EXAMPLE)
     return openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def in_pytorch() -> otcache.Loop:
-    """The same network in PyTorch, to compare."""
+    """Return the same network in PyTorch, to compare."""
     net = network()
 
     def sample(prompts, seeds, num_steps):

@@ -49,7 +49,7 @@ class Mixture:
         return (x - a * self.clean(x, a, b, labels)) / b
 
     def draw(self, count: int, seed: int) -> Tensor:
-        """Samples of x_0, shape (count, d)."""
+        """Return samples of x_0, shape (count, d)."""
         generator = torch.Generator().manual_seed(seed)
         which = torch.randint(len(self.means), (count,), generator=generator)
         spread = torch.randn(count, self.means.shape[1], generator=generator)
@@ -57,7 +57,7 @@ class Mixture:
 
 
 def rows(value: Tensor, x: Tensor) -> Tensor:
-    """A number, or one a row, shaped to multiply x."""
+    """Return a number, or one a row, shaped to multiply x."""
     return value.reshape(-1, *(1,) * (x.ndim - 1))
 
 
@@ -99,13 +99,13 @@ class Network(nn.Module):
         return self.layers(torch.cat([x, t, torch.cos(math.pi * t)], 1))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The velocity, shape (n, d)."""
+        """Return the velocity, shape (n, d)."""
         t = t[:, None]
         return (self.clean(x, t) - x) / (1 - t).clamp(min=0.04)
 
 
 def trained(steps: int = 1000) -> Network:
-    """A network trained on the vectors, the same at every call."""
+    """Return a network trained on the vectors, the same at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network()

@@ -83,7 +83,7 @@ def results() -> Results:
             Missing("uniform", 3, "no such budget"),
         ),
         full={"frechet": 2.0},
-        full_metrics={"clip": (0.1, 0.2, 0.3)},
+        full_metrics={"clip-score": (0.1, 0.2, 0.3)},
     )
 
 
@@ -93,7 +93,7 @@ def images(error: float) -> NDArray[np.float32]:
 
 
 def use_results(path: Path) -> None:
-    """The tables of a report, and its page."""
+    """Return the tables of a report, and its page."""
     made = Results.load(path)
     document(made)
     csv_table(made)
@@ -103,7 +103,7 @@ def use_results(path: Path) -> None:
 
 
 def use_page(path: Path) -> None:
-    """The page, which draws everything."""
+    """Return the page, which draws everything."""
     render(Results.load(path), None)
 
 
@@ -116,7 +116,7 @@ def use_report(path: Path) -> None:
 
 
 def make_report(folder: Path) -> list[Path]:
-    """What a report is built from again."""
+    """Return what a report is built from again."""
     made = {(FULL, N): images(0.0)}
     made |= {(cell.method, cell.budget): images(0.1) for cell in results().cells}
     results().save(folder / "results.json")
@@ -129,7 +129,7 @@ def make_report(folder: Path) -> list[Path]:
 
 
 def make_comparison(folder: Path) -> list[Path]:
-    """The full runs, a method that ran, and one that lost a budget."""
+    """Return the full runs, a method that ran, and one that lost a budget."""
     place = Folder(folder / "comparison")
     place.begin(
         Job(
@@ -179,7 +179,7 @@ LONG = False
 
 
 def make_published(folder: Path) -> list[Path]:
-    """A copy of each shipped table."""
+    """Return a copy of each shipped table."""
     for name in names():
         published(name).save(folder / f"{name}.json")
     return sorted(folder.glob("*.json"))
@@ -195,7 +195,7 @@ def use_prompts(path: Path) -> None:
 
 
 def prompts(path: Path) -> None:
-    """Some with tags."""
+    """Return samples, some with tags."""
     path.write_text("a cat\ta,b\na dog\n\na house\tc\nein Häuschen\n", encoding="utf-8")
 
 
@@ -244,7 +244,7 @@ TOY = Architecture("toy", "for the mutations", "Toy", "nowhere", count)
 
 
 def toys() -> Registry:
-    """The architecture above, alone."""
+    """Return the architecture above, alone."""
     found = Registry(entry_points=False)
     found.register(Toys(), "toys")
     return found

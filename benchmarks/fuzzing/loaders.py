@@ -201,7 +201,7 @@ def use_import(path: Path) -> None:
 
 
 def use_store(path: Path) -> None:
-    """Samples in memory and mapped, evaluations, facts; and more of each."""
+    """Return samples in memory and mapped, evaluations, facts; and more of each."""
     folder = path if path.name == "kept" else next(p for p in path.parents if p.name == "kept")
     for map_above in (10**9, 0):
         store = Store(folder, IDENTITY, map_above=map_above)
@@ -264,13 +264,13 @@ def one(name: str, write: Callable[[Path], object]) -> Callable[[Path], list[Pat
 
 
 def make_calibration(folder: Path) -> list[Path]:
-    """The two files of a calibration."""
+    """Return the two files of a calibration."""
     calibration().save(folder)
     return [folder / "calibration.json", folder / "calibration.safetensors"]
 
 
 def make_imports(folder: Path) -> list[Path]:
-    """What other projects publish, and what otcache writes itself."""
+    """Return what other projects publish, and what otcache writes itself."""
     data = {
         "indices": [0, 1, 4, 7],
         "mask": [1, 0, 0, 1, 0, 1, 0, 0, 0, 0],

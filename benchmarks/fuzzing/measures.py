@@ -43,7 +43,7 @@ def use_moments(path: Path) -> None:
 
 
 def make_images(folder: Path) -> list[Path]:
-    """A folder of images, an array of them, one in an archive, and a list that names one."""
+    """Return a folder of images, an array of them, one in an archive, and a list that names one."""
     stack = np.full((2, 4, 4, 3), 128, np.uint8)
     Image.fromarray(stack[0]).save(folder / "a.png")
     Image.fromarray(stack[1]).save(folder / "b.jpg")
@@ -63,7 +63,7 @@ def use_images(path: Path) -> None:
 
 
 def weights(path: Path) -> None:
-    """A network of the right form and no size."""
+    """Return a network of the right form and no size."""
     arrays, width, layer = {}, 3, 0
     for block, convolutions in enumerate(BLOCKS):
         for _ in range(convolutions):
@@ -82,7 +82,7 @@ def use_weights(path: Path) -> None:
 
 
 def make_flux(folder: Path) -> list[Path]:
-    """The configuration of a small FLUX."""
+    """Return the configuration of a small FLUX."""
     (folder / "transformer").mkdir()
     path = folder / "transformer" / "config.json"
     path.write_text(json.dumps(FLUX), encoding="utf-8")

@@ -92,7 +92,7 @@ def test_other_result_files_are_refused(tool: Any, tmp_path: Path) -> None:
 
 def test_tables_stand_below_their_titles(tool: Any, tmp_path: Path) -> None:
     results = []
-    for title, family in (("Pictures", "A"), ("Video", "B")):
+    for title, family in (("Images", "A"), ("Video", "B")):
         path = _result(tmp_path, "1.0", {})
         written = f'<properties><property name="title" value="{title}"/>'
         text = path.read_text().replace("<testsuite><properties>", f"<testsuite>{written}")
@@ -101,10 +101,10 @@ def test_tables_stand_below_their_titles(tool: Any, tmp_path: Path) -> None:
         results[-1].write_text(text.replace(f'value="{other}"', f'value="{family}"'))
     out = tmp_path / "coverage.md"
     assert tool.main([*map(str, results), "--out", str(out)]) == 0
-    pictures, video = out.read_text().split("## Video")
-    assert "## Pictures" in pictures
-    assert pictures.count("1 of 1 families") == video.count("1 of 1 families") == 1
-    assert _row(pictures, "A")
+    images, video = out.read_text().split("## Video")
+    assert "## Images" in images
+    assert images.count("1 of 1 families") == video.count("1 of 1 families") == 1
+    assert _row(images, "A")
     assert _row(video, "B")
 
 

@@ -54,11 +54,11 @@ class TestBottleneck(SolverConformance):
     """The solver, beside brute force."""
 
     def make_solver(self) -> ScheduleSolver:
-        """The solver under test."""
+        """Return the solver under test."""
         return Bottleneck()
 
     def exact_objective(self) -> Objective:
-        """What it makes small."""
+        """Return the objective."""
         return Minimax()
 
 
@@ -66,7 +66,7 @@ class TestOutputChange(CostModelConformance):
     """The cost model."""
 
     def make_cost_model(self) -> CostModel:
-        """The cost model under test."""
+        """Return the cost model under test."""
         return OutputChange()
 
 
@@ -74,7 +74,7 @@ class TestDamped(ForecasterConformance):
     """The forecaster."""
 
     def make_forecaster(self) -> Forecaster:
-        """The forecaster under test."""
+        """Return the forecaster under test."""
         return Damped()
 
 
@@ -85,7 +85,7 @@ class TestMeanAbsolute(MetricConformance):
     symmetric = True
 
     def make_metric(self) -> QualityMetric:
-        """The metric under test."""
+        """Return the metric under test."""
         return MeanAbsolute()
 
     def known_answer(self) -> KnownAnswer:
@@ -101,11 +101,11 @@ class TestFlowProbe(ProbeConformance):
     """The probe."""
 
     def make_probe(self) -> FeatureProbe:
-        """The probe under test."""
+        """Return the probe under test."""
         return FlowProbe.made_by(REGISTRY)
 
     def make_target(self) -> Any:
-        """A sampler."""
+        """Return a sampler."""
         return Flow()
 
     def request(self) -> SampleRequest:
@@ -132,11 +132,11 @@ class TestFlowExecutor(ExecutorConformance):
     """The executor."""
 
     def make_executor(self) -> CacheExecutor:
-        """The executor under test."""
+        """Return the executor under test."""
         return FlowExecutor.made_by(REGISTRY)
 
     def make_target(self) -> Any:
-        """A sampler."""
+        """Return a sampler."""
         return Flow()
 
     def run(self, target: Any) -> NDArray[Any]:
@@ -144,7 +144,7 @@ class TestFlowExecutor(ExecutorConformance):
         return np.asarray(target(["red", "blue"], [0, 1], self.num_steps))
 
     def denoiser(self, target: Any) -> Any:
-        """What computes outputs."""
+        """Return what computes outputs."""
         return target.denoiser
 
     def calls(self, target: Any) -> int:
@@ -156,11 +156,11 @@ class TestEveryKth(BaselineConformance):
     """The baseline, by the executor of its registry."""
 
     def make_baseline(self) -> Baseline:
-        """The baseline under test."""
+        """Return the baseline under test."""
         return REGISTRY.create("baselines", "every-kth")
 
     def make_target(self) -> Any:
-        """A sampler."""
+        """Return a sampler."""
         return Flow()
 
     def request(self) -> SampleRequest:
@@ -177,7 +177,7 @@ class TestEveryKth(BaselineConformance):
         return sorted(vars(target).items(), key=str)
 
     def calls(self, target: Any) -> int:
-        """Counted by the denoiser."""
+        """Return the calls that the denoiser counted."""
         return int(target.denoiser.calls)
 
     def break_off(self, target: Any, num_steps: int) -> None:
@@ -192,7 +192,7 @@ class TestApng(VideoWriterConformance):
     """The video writer, read by Pillow."""
 
     def make_writer(self) -> VideoWriter:
-        """The writer under test."""
+        """Return the writer under test."""
         return Apng()
 
     def decode(self, path: Path) -> tuple[NDArray[np.floating], NDArray[np.float64]]:

@@ -10,5 +10,5 @@ class TestHalving(SolverConformance):
     """Every law of the solver contract."""
 
     def make_solver(self) -> ScheduleSolver:
-        """The solver under test."""
+        """Return the solver under test."""
         return Halving()

@@ -59,7 +59,7 @@ class MeanColourKit(SetMetricConformance):
         return MeanColour()
 
     def known_answer(self) -> KnownAnswer:
-        """The mean is (0.5, 0.4, 0.6)."""
+        """Return an image whose mean is (0.5, 0.4, 0.6)."""
         x = np.broadcast_to([0.1, 0.8, 0.3], (2, 8, 8, 3)).copy()
         x[1] = [0.9, 0.0, 0.9]
         return KnownAnswer((x,), 0.3)
@@ -86,7 +86,7 @@ class StepsKit(VideoMetricConformance):
         return Steps()
 
     def known_answer(self) -> KnownAnswer:
-        """The last of three frames is off by d in one channel: of six steps' channels one is."""
+        """Check the last of three frames, off by d in one channel of six."""
         y = np.full((2, 3, 8, 8, 3), 0.2)
         x = y.copy()
         x[0, 2, ..., 0], x[1, 2, ..., 2] = 0.5, 1.0

@@ -22,7 +22,7 @@ Curve = Callable[[float, int], tuple[float, ...]]
 def strengths(
     schedule: Schedule, grid: NDArray[np.float64], branch: str | None = None
 ) -> tuple[Row, ...]:
-    """theta of every span.
+    """Theta of every span.
 
     A schedule without weights has those of its forecaster: ``linear`` is (0, 1), any other (0,).
 
@@ -69,7 +69,7 @@ class StrengthCurve:
     def of(
         cls, schedule: Schedule, grid: NDArray[np.float64], branch: str | None = None
     ) -> StrengthCurve:
-        """The curve of a schedule, or of one branch of it, on its grid s_0 .. s_N."""
+        """Return the curve of a schedule, or of one branch of it, on its grid s_0 .. s_N."""
         return cls(strengths(schedule, grid, branch))
 
     @property
@@ -90,7 +90,7 @@ class StrengthCurve:
         return tuple(a + part * (b - a) for a, b in pairs)
 
     def _nodes(self, length: int) -> tuple[list[float], list[tuple[float, ...]]]:
-        """u and theta of the spans that count for rows of this length; kept for the next u."""
+        """U and theta of the spans that count for rows of this length; kept for the next u."""
         if length not in self._kept:
             known = [(m, row) for m, row in enumerate(self.rows) if row[0] is not None]
             known = [item for item in known if len(item[1]) == length] or known
@@ -104,7 +104,7 @@ class StrengthCurve:
 
 
 def blend(first: Curve, second: Curve, lam: float) -> Curve:
-    """The curve (1 - lam) first + lam second."""
+    """Return the curve (1 - lam) first + lam second."""
 
     def curve(u: float, length: int) -> tuple[float, ...]:
         pairs = zip(first(u, length), second(u, length), strict=True)

@@ -131,7 +131,7 @@ class TestInterval(BaselineConformance):
 
 
 def broken_laws(kit: type[BaselineConformance]) -> set[str]:
-    """The laws that the kit's baseline breaks."""
+    """Return the laws that the kit's baseline breaks."""
     return {law[5:] for law in kit.check_laws().broken}
 
 

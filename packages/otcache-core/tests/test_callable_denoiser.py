@@ -17,7 +17,7 @@ from otcache_core.loop import Loop
 
 
 def halve(x: float, t: float, *, scale: float = 1.0) -> float:
-    """A denoiser."""
+    """Return a denoiser."""
     return scale * (x - t) / 2
 
 

@@ -57,7 +57,7 @@ class TestProbe(kit_fakes.ProbeKit): ...
 
 
 def failures(kit: Any) -> set[str]:
-    """The laws of a kit that its plugin breaks."""
+    """Return the laws of a kit that its plugin breaks."""
     return {law[5:] for law in type(kit).check_laws().broken}
 
 

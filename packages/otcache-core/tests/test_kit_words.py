@@ -145,7 +145,7 @@ class Rooted(Rmse):
 
 
 def reason(metric: type[Rmse], law: str, **attributes: Any) -> str:
-    """What the kit of metrics says of one law."""
+    """Return what the kit of metrics says of one law."""
     hooks = {"make_metric": lambda self: metric(), **attributes}
     (result,) = type("Kit", (RmseKit,), hooks).check_laws(f"test_{law}").results
     return result.reason

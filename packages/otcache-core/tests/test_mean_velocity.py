@@ -45,7 +45,7 @@ class TestPaperWithLookbacks(TestWithLookbacks):
 
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[Schedule, tuple[int, ...], np.ndarray]:
-    """A schedule that carries its lookbacks, the lookback of each span, a grid."""
+    """Return a schedule that carries its lookbacks, the lookback of each span, a grid."""
     computed = (0, *sorted(draw(st.sets(st.integers(1, N - 1), max_size=7))))
     h = tuple(draw(st.lists(st.integers(1, 7), min_size=len(computed), max_size=len(computed))))
     rows = [tuple(reversed(h[: m + 1])) for m in range(len(h))]

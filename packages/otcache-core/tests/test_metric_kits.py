@@ -90,7 +90,7 @@ def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
         Kit().test_the_known_answer()
 
 
-def test_a_kit_fails_a_set_that_lacks_a_picture() -> None:
+def test_a_kit_fails_a_set_that_lacks_an_image() -> None:
     class Kit(MeanColourKit):
         def make_metric(self) -> SetMetric:
             return Forgetful()

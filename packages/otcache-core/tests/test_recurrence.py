@@ -30,7 +30,7 @@ INNER = np.random.default_rng(7).normal(size=(D, D)) / np.sqrt(D)
 
 
 def _field(x: Floats, i: int) -> Floats:
-    """A smooth denoiser: its output changes slowly along a run."""
+    """Return a smooth denoiser: its output changes slowly along a run."""
     return np.asarray(np.tanh(INNER @ x * (1 + GRID[i])) + np.sin(3 * GRID[i]))
 
 
@@ -247,7 +247,7 @@ def test_rounding_of_float32_on_few_numbers_is_no_further_lag(draw: int) -> None
 
 
 def _seeded(step: Step, seed: int, at: int = N) -> Step:
-    """A sampler with noise of its seed at every step; what it does after step ``at`` is not linear."""
+    """Return a sampler with noise of its seed at every step; what it does after step ``at`` is not linear."""
     noise = np.random.default_rng([seed, 7]).normal(size=(N, D))
 
     def noisy(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:

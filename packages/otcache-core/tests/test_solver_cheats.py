@@ -44,7 +44,7 @@ class TestHonest(Kit): ...
 
 
 def first_of(problem: ScheduleProblem, count: int) -> Solution:
-    """The best of the first schedules that may be used, called optimal."""
+    """Return the best of the first schedules that may be used, called optimal."""
     costs, n = problem.costs, problem.num_steps
     if costs is None:
         raise OtcacheError("costs are needed")

@@ -98,7 +98,7 @@ def test_a_branch_with_shorter_rows_is_padded() -> None:
 
 
 def _policy(n: int) -> Policy:
-    """A ladder of fitted schedules that crowd at the end, three weights a span and two branches."""
+    """Return a ladder of fitted schedules that crowd at the end, three weights a span and two branches."""
 
     def rung(budget: int) -> Schedule:
         place = np.arange(budget) / budget
@@ -112,7 +112,7 @@ def _policy(n: int) -> Policy:
 
 
 def _calls(work: Callable[[], object]) -> int:
-    """Function calls of Python and C that a piece of work makes."""
+    """Return function calls of Python and C that a piece of work makes."""
     counted = 0
 
     def count(frame: object, event: str, argument: object) -> None:

@@ -47,7 +47,7 @@ def forecast(order: int, span: Span, outputs: np.ndarray) -> np.ndarray:
 
 
 def simulated(order: int, schedule: Schedule, outputs: np.ndarray) -> dict[int, np.ndarray]:
-    """The rule as a sampler would run it: derivatives are kept and updated at computed steps."""
+    """Return the rule as a sampler would run it: derivatives are kept and updated at computed steps."""
     filled, kept, last = {}, [], 0
     for t in range(N):
         if t in schedule.computed:

@@ -131,7 +131,7 @@ def counted(cfg: bool) -> dict[str, Any]:
 
 
 def uneven() -> str:
-    """A pipeline whose guidance ends half-way."""
+    """Return a pipeline whose guidance ends half-way."""
     case = tiny.with_prompts(tiny.flux())
     transformer, forward = case.denoiser, type(case.denoiser).forward
 

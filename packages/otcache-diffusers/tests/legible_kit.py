@@ -22,7 +22,7 @@ BARS: dict[str, tuple[tuple[int, int, int, int], ...]] = {
 
 
 def bars(letter: str, ink: tuple[float, ...] = BLACK, paper: tuple[float, ...] = WHITE) -> Array:
-    """A letter of rectangles, as sans-serif capitals are; an empty text leaves the paper plain."""
+    """Return a letter of rectangles, as sans-serif capitals are; an empty text leaves the paper plain."""
     image = np.full((64, 64, 3), paper)
     for top, bottom, left, right in BARS[letter]:
         image[top:bottom, left:right] = ink
@@ -42,7 +42,7 @@ class LegibleKit(MetricConformance):
         return Legible()
 
     def known_answer(self) -> KnownAnswer:
-        """What anybody reads: T and T, L and T, H and H, E and nothing."""
+        """Return what anybody reads: T and T, L and T, H and H, E and nothing."""
         images = [bars("T", RED), bars("L", BLUE), bars("H", BLACK, RED), bars("E", BLUE)]
         reference = [bars("T", BLUE, BLACK), bars("T", BLUE), bars("H", WHITE, BLUE), bars("")]
         return KnownAnswer((np.stack(images), np.stack(reference)), [1.0, 0.0, 1.0, 0.0])

@@ -55,7 +55,7 @@ def flat_pair(size: int = 64) -> tuple[Array, Array]:
 
 
 def convolve(x: Array, weight: Array, bias: Array, stride: int = 1, padding: int = 1) -> Array:
-    """Picture (H, W, C) with kernel (out, C, k, k)."""
+    """Image (H, W, C) with kernel (out, C, k, k)."""
     x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
     k = weight.shape[-1]
     patches = sliding_window_view(x, (k, k), axis=(0, 1))[::stride, ::stride]
@@ -117,7 +117,7 @@ def alex_weights() -> dict[str, Array]:
 
 @cache
 def vgg_file() -> Path:
-    """A VGG16 of four channels with random weights, in a folder that lives as long as the tests."""
+    """Return a VGG16 of four channels with random weights, in a folder that lives as long as the tests."""
     rng, channels = np.random.default_rng(0), 4
     tensors = {}
     for layer in range(sum(VGG_BLOCKS)):
@@ -134,7 +134,7 @@ def vgg_file() -> Path:
 
 @cache
 def scratch() -> str:
-    """A folder that is removed when the tests end."""
+    """Return a folder that is removed when the tests end."""
     folder = tempfile.TemporaryDirectory(prefix="otcache-metrics-")
     _kept.append(folder)
     return folder.name
@@ -206,7 +206,8 @@ class HaarPsiKit(MetricConformance):
 
     def known_answer(self) -> KnownAnswer:
         """``haar_psi_numpy`` of the authors' haarPsi.py (github.com/rgcda/haarpsi, 3b9599b) on these
-        images times 255, scipy 1.17.1, numpy 2.4.6."""
+        images times 255, scipy 1.17.1, numpy 2.4.6.
+        """
         return KnownAnswer(golden_pair(64), [0.49379277391613796, 0.336391679710901], rtol=1e-12)
 
 
@@ -215,7 +216,7 @@ class LpipsKit(MetricConformance):
         return Lpips()
 
     def known_answer(self) -> KnownAnswer:
-        """The formula in plain numpy, in float64."""
+        """Return the formula in plain numpy, in float64."""
         return KnownAnswer(golden_pair(64), _alex_distances(), rtol=1e-4)
 
 
@@ -233,7 +234,7 @@ class LpipsVggKit(MetricConformance):
         return LpipsVgg(vgg_file())
 
     def known_answer(self) -> KnownAnswer:
-        """The formula in plain numpy, in float64, on a narrow network."""
+        """Return the formula in plain numpy, in float64, on a narrow network."""
         return KnownAnswer(golden_pair(64), _vgg_distances(), rtol=1e-4)
 
 
@@ -251,7 +252,7 @@ class FrechetKit(SetMetricConformance):
         return Frechet(real_file())
 
     def known_answer(self) -> KnownAnswer:
-        """The formula with scipy's matrix root, on features in plain numpy."""
+        """Return the formula with scipy's matrix root, on features in plain numpy."""
         return KnownAnswer((waves(8, (64, 64, 3))[:, ::-1] / 0.8,), _frechet_distance(), rtol=1e-4)
 
     def best(self) -> Array:
@@ -260,7 +261,7 @@ class FrechetKit(SetMetricConformance):
 
 @cache
 def real_file() -> Path:
-    """Sixteen images that stand for real ones."""
+    """Sixteen images in the place of real ones."""
     path = Path(scratch()) / "real.npy"
     np.save(path, np.concatenate([*(golden_pair(64)), waves(12, (64, 64, 3))]))
     return path
@@ -286,17 +287,17 @@ class ClipScoreKit(PromptMetricConformance):
     shape = (tiny_scorers.SIDE, tiny_scorers.SIDE, 3)
 
     def make_metric(self) -> PromptMetric:
-        return ClipScore(clip())
+        return ClipScore(clip_folder())
 
     def known_answer(self) -> KnownAnswer:
-        """The model's own logits over its temperature, of images normalised by hand."""
+        """Return the model's own logits over its temperature, of images normalised by hand."""
         images = golden_pair(tiny_scorers.SIDE)[0]
         return KnownAnswer((images, self.prompts[:2]), _clip_cosines(self.prompts[:2]), rtol=1e-4)
 
 
 @cache
-def clip() -> Path:
-    return tiny_scorers.clip_folder(Path(scratch()) / "clip")
+def clip_folder() -> Path:
+    return tiny_scorers.clip_folder(Path(scratch()) / "clip-score")
 
 
 @cache
@@ -305,8 +306,8 @@ def _clip_cosines(prompts: tuple[str, ...]) -> list[float]:
     from transformers import CLIPModel, CLIPTokenizer
 
     with quiet_loading():
-        model = CLIPModel.from_pretrained(clip())
-    tokenizer = CLIPTokenizer.from_pretrained(clip())
+        model = CLIPModel.from_pretrained(clip_folder())
+    tokenizer = CLIPTokenizer.from_pretrained(clip_folder())
     mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
     pixels = ((golden_pair(tiny_scorers.SIDE)[0] - mean) / std).transpose(0, 3, 1, 2)
     words = tokenizer(list(prompts), padding=True, return_tensors="pt")
@@ -323,9 +324,10 @@ class ImageRewardKit(PromptMetricConformance):
         return ImageReward(reward())
 
     def known_answer(self) -> KnownAnswer:
-        """What ImageReward 1.5's own towers and head (with transformers 4.35.2, torch 2.13) give for
+        """Return what ImageReward 1.5's own towers and head (with transformers 4.35.2, torch 2.13) give for
         the checkpoint of ``tiny_scorers.reward_state``, its ``score`` from the normalised image
-        on."""
+        on.
+        """
         prompts = ("a red circle", "a small cat on a Blue background")
         images = golden_pair(tiny_scorers.SIDE)[0]
         value = [-0.21951906383037567, 0.1840377151966095]

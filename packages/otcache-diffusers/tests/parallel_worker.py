@@ -44,7 +44,7 @@ def _counted(run: Callable[[], torch.Tensor]) -> tuple[int, list[float]]:
 
 
 def main(rank: int, meet: str) -> dict[str, Any]:
-    """What one rank saw."""
+    """Return what one rank saw."""
     case = tiny.flux(cfg=True)
     single = case(N)
     with TorchExecutor().attach(case.pipe, SCHEDULE):

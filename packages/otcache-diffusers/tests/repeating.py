@@ -42,7 +42,7 @@ class Repeating(nn.Module):
 
 
 def repeated(case: tiny.Case, schedule: Schedule, **call: Any) -> torch.Tensor:
-    """What reuse by this schedule gives."""
+    """Return what reuse by this schedule gives."""
     steps, computed = schedule.num_steps, schedule.computed
     name = "transformer" if hasattr(case.pipe, "transformer") else "unet"
     plain = getattr(case.pipe, name)

@@ -107,7 +107,7 @@ def pipeline(name: str) -> Any:
 
 
 def with_prompts(name: str) -> tuple[Any, dict[str, Any]]:
-    """The same pipeline taking prompts as text, each with embeddings of its own, and its call."""
+    """Return the same pipeline taking prompts as text, each with embeddings of its own, and its call."""
     case = pipeline(name)
     shapes = ((12, 32), (32,)) if SAMPLERS[name].flow else ((12, 64), (32,))
 

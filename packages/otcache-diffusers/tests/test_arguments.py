@@ -47,7 +47,7 @@ OTHERS: dict[str, Callable[[int], Any]] = {
 
 
 def _call(order: Any, named: int, t: Any, x: Any, y: Any) -> Arguments:
-    """The arguments in an order, the last ``named`` of them by name."""
+    """Return the arguments in an order, the last ``named`` of them by name."""
     values = {"hour": t, "x": x, "y": y}
     places, names = order[: 3 - named], order[3 - named :]
     return Arguments([values[name] for name in places], {name: values[name] for name in names})

@@ -48,7 +48,7 @@ def _counted(net: nn.Module, breaks_at: int = 0) -> list[int]:
 
 
 def _with_net_always(case: Case) -> torch.Tensor:
-    """The oracle: the same schedule, and the ControlNet runs at every step."""
+    """Return the oracle's: the same schedule, and the ControlNet runs at every step."""
     policy = CachedSteps(SCHEDULE, lambda name: Reuse(), RunReport())
     with drive(case.pipe, policy):
         return case()
@@ -178,11 +178,11 @@ def test_pipelines_without_one_report_none() -> None:
     assert run.report.auxiliary == {}
 
 
-# -- IP-Adapter: a picture as a prompt ------------------------------------------------------------
+# -- IP-Adapter: an image as a prompt ------------------------------------------------------------
 
 
 def _ip_adapter(scale: float = 1.0) -> Case:
-    """Stable Diffusion 1.5 with random weights of an IP-Adapter and a tiny encoder of pictures."""
+    """Stable Diffusion 1.5 with random weights of an IP-Adapter and a tiny encoder of images."""
     case = sd15()
     unet, width = case.pipe.unet, 32
     torch.manual_seed(1)
@@ -227,7 +227,7 @@ def test_everything_computed_with_an_ip_adapter_is_bit_identical() -> None:
 
 
 def test_an_ip_adapter_is_skipped_with_the_step() -> None:
-    """Its layers are the denoiser's own; its picture is encoded once a run, before the first step."""
+    """Its layers are the denoiser's own; its image is encoded once a run, before the first step."""
     case = _ip_adapter()
     plainly = tiny.Case(case.pipe, case.call, case.branches)
     wanted = repeated(plainly, SCHEDULE, num_inference_steps=case.asked)

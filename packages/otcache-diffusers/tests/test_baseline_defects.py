@@ -46,7 +46,7 @@ def test_nothing_is_put_on_any_class() -> None:
 
 
 def test_timesteps_that_collide_in_bfloat16_are_steps_of_their_own() -> None:
-    """Eight bits cannot tell shifted times apart: who keys on what the denoiser gets, mixes steps."""
+    """Eight bits cannot distinguish shifted times: who keys on what the denoiser gets, mixes steps."""
     steps = 60
     case = tiny.flux(scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0))
     case.pipe.to(torch.bfloat16)

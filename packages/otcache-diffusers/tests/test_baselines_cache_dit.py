@@ -26,7 +26,7 @@ ROUNDING = 1e-6
 
 @pytest.fixture(scope="module")
 def laws(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What a process of its own prints that runs the conformance kits, and the file it writes."""
+    """Provide what a process of its own prints that runs the conformance kits, and the file it writes."""
     if find_spec("cache_dit") is None:
         pytest.skip("cache-dit is not installed")
     file = tmp_path_factory.mktemp("cache-dit") / "facts.json"
@@ -54,7 +54,7 @@ def laws(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def facts(laws: tuple[str, Path]) -> dict[str, Any]:
-    """What was seen in that process."""
+    """Provide what was seen in that process."""
     found: dict[str, Any] = json.loads(laws[1].read_text(encoding="utf-8"))
     return found
 

@@ -156,7 +156,7 @@ def guided_calls(pipe: Any) -> list[tuple[dict[str, Any], torch.Tensor]]:
 
 
 def alone(pipe: Any, calls: list[tuple[dict[str, Any], torch.Tensor]]) -> list[torch.Tensor]:
-    """The same calls of one branch, with the caches to itself."""
+    """Return the same calls of one branch, with the caches to itself."""
     HookRegistry.check_if_exists_or_initialize(pipe.transformer).reset_stateful_hooks()
     made = []
     for step, (arguments, _) in enumerate(calls):
@@ -393,7 +393,7 @@ def test_hooks_of_somebody_else_stay(pipe: Any) -> None:
 
 
 def test_nothing_remains_of_a_cache_that_fails_to_come_up() -> None:
-    """diffusers hooks the first block before it finds that there is no last one."""
+    """Check a model whose first block diffusers hooks before it finds that there is no last one."""
     qwen = tiny.qwen().pipe
     before = [sorted(vars(module)) for module in qwen.transformer.modules()]
     config = diffusers.hooks.FirstBlockCacheConfig(threshold=0.1)

@@ -46,7 +46,7 @@ def velocity(x: float, s: float) -> float:
 
 
 def levels(n: int) -> tuple[list[float], list[float]]:
-    """The noise levels of a scheduler with a shift, computed by their formula, and what it is handed."""
+    """Return the noise levels of a scheduler with a shift, by their formula, and what it is given."""
     even = np.linspace(1.0, 1 / n, n)
     shifted = 3.0 * even / (1 + 2.0 * even)
     return [*shifted.tolist(), 0.0], even.tolist()
@@ -73,7 +73,7 @@ def euler(n: int) -> float:
 
 
 def adams_bashforth(n: int) -> float:
-    """The integral of the line through the last two velocities, by quadrature and not by its formula."""
+    """Return the integral of the line through the last two velocities, by quadrature and not by its formula."""
     s, _ = levels(n)
     x, seen = X, list[tuple[float, float]]()
     for i in range(n):
@@ -101,7 +101,7 @@ def dpmpp(n: int) -> float:
 
 
 def heun(n: int) -> float:
-    """The trapezoidal rule with Euler's guess; Euler in the last step."""
+    """Return the trapezoidal rule with Euler's guess; Euler in the last step."""
     s, _ = levels(n)
     x = X
     for i in range(n):
@@ -196,7 +196,7 @@ def test_the_pipeline_hands_over_the_levels_it_hands_its_own_scheduler() -> None
         assert torch.equal(stand_in.sigmas, levels_of_own)
 
 
-def test_a_picture_as_the_start_begins_in_the_middle_of_the_grid() -> None:
+def test_an_image_as_the_start_begins_in_the_middle_of_the_grid() -> None:
     """img2img sets the first index; the steps before it are never made."""
     stand_in = SAMPLERS["dpmpp"].scheduler(FlowMatchEulerDiscreteScheduler())
     stand_in.set_timesteps(6)

@@ -29,7 +29,7 @@ REUSED = {2: 1, 3: 1, 5: 4}
 #: Bytes of scalars: times, flags.
 SMALL = 512
 NAMES = {family.name: family for family in FAMILIES}
-#: Where the picture goes into a block and comes out: argument, leaf of the output.
+#: Where the image goes into a block and comes out: argument, leaf of the output.
 HIDDEN = ("hidden_states", 0)
 SECOND = ("hidden_states", 1)
 
@@ -277,7 +277,7 @@ def test_memory_is_the_counted_residuals_and_two_temporaries(forecaster: str) ->
     schedule = Schedule(N, (0, 1, 2, 4), forecaster)
     with BlockExecutor().attach(case.pipe, schedule) as run, TensorTracer() as tracer:
         case()
-    streams = (32 * 32 + 12) * 32 * 4  # picture and text tokens, width, bytes
+    streams = (32 * 32 + 12) * 32 * 4  # image and text tokens, width, bytes
     held = 1 if forecaster == "reuse" else 2
     assert run.report.peak_cached_bytes == len(case.branches) * held * 2 * streams
     assert tracer.peak - plain <= run.report.peak_cached_bytes + 2 * streams + SMALL

@@ -93,7 +93,7 @@ def _run(loop: Loop) -> torch.Tensor:
 
 @torch.no_grad()
 def _by_hand(net: Net, weights: dict[int, dict[int, float]]) -> torch.Tensor:
-    """The Euler loop with residuals kept and added by hand; weights by skipped and computed step."""
+    """Return the Euler loop with residuals kept and added by hand; weights by skipped and computed step."""
     s = tiny.euler_grid(N)
     x = torch.stack([tiny.noise(8, seed=seed) for seed in (0, 1)])
     kept: dict[int, tuple[torch.Tensor, ...]] = {}
@@ -145,7 +145,7 @@ def test_residuals_are_added_as_by_hand(name: str, weights: Any, between: Any) -
     assert run.report.warnings == []
 
 
-def test_writes_between_blocks_do_no_harm() -> None:
+def test_writes_between_blocks_change_nothing() -> None:
     def in_place(h: torch.Tensor) -> torch.Tensor:
         h[:, 3:] = 0.9 * h[:, 3:] + 0.1
         return h

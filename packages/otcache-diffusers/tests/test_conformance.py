@@ -111,7 +111,7 @@ GUIDED = SampleRequest(("a", "b"), (0, 1), 6, CALL, 4)
 
 @cache
 def guided() -> tuple[Any, list[Trajectory], torch.Tensor]:
-    """A pipeline with true guidance, two recorded samples, and the results of plain runs."""
+    """Return a pipeline with true guidance, two recorded samples, and the results of plain runs."""
     case = tiny.with_prompts(tiny.flux(cfg=True))
     tiny.counted(case.denoiser)
     recorded = list(TorchProbe().record(case.pipe, GUIDED))

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 class TestFamilies(FamilyLaws):
-    title = "Pictures"
+    title = "Images"
 
     @pytest.fixture(scope="class", params=FAMILIES, ids=lambda family: family.name)
     def family(self, request: pytest.FixtureRequest) -> Family:

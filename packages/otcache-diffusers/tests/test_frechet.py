@@ -25,7 +25,7 @@ SHAPE = (64, 64, 3)
 
 
 def turned(values: Array, seed: int = 0) -> Array:
-    """A covariance with these eigenvalues."""
+    """Return a covariance with these eigenvalues."""
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(values), len(values))))
     return np.asarray(q * values @ q.T)
 
@@ -47,7 +47,7 @@ def test_of_a_multiple_of_the_identity() -> None:
 
 
 def test_of_two_by_two_covariances() -> None:
-    """tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)) for M of two rows, here M = C B."""
+    """Check that tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)) for M of two rows, here M = C B."""
     c, b = np.array([[2.0, 0.7], [0.7, 1.0]]), np.array([3.0, 0.5])
     m = c * b
     root = np.sqrt(np.trace(m) + 2 * np.sqrt(np.linalg.det(m)))

@@ -154,7 +154,7 @@ def test_guidance_that_ends_mid_run_starts_a_branch_of_its_own() -> None:
 
 
 def _unnamed(calls: list[int], num_steps: int) -> tuple[Any, torch.nn.Module]:
-    """A sampler whose step t calls the denoiser calls[t] times, without naming the branches."""
+    """Return a sampler whose step t calls the denoiser calls[t] times, without naming the branches."""
     case = tiny.sdxl()
     unet, scheduler = case.pipe.unet, case.pipe.scheduler
 

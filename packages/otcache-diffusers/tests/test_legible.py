@@ -25,7 +25,7 @@ PALETTE = ((222, 45, 48), (252, 218, 54), (45, 90, 220), (24, 24, 28), (250, 250
 
 
 def drawn(glyph: str, ink: int = 3, paper: int = 4, at: tuple[int, int] = (32, 32)) -> Array:
-    """A glyph in DejaVu Sans Bold, set by Pillow alone; an empty text leaves the paper plain."""
+    """Return a glyph in DejaVu Sans Bold, set by Pillow alone; an empty text leaves the paper plain."""
     matplotlib = pytest.importorskip("matplotlib")
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
     canvas = Image.new("RGB", (64, 64), PALETTE[paper])

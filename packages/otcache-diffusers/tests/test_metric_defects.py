@@ -27,7 +27,7 @@ Change = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def wrapped_difference(x: Array, y: Array) -> tuple[Array, Array]:
-    """The difference of two images is taken in bytes, where 3 - 5 is 254."""
+    """Take the difference of two images in bytes, where 3 - 5 is 254."""
     a, b = (np.round(255 * v).astype(np.uint8) for v in (x, y))
     return np.clip(y + (a - b) / 255.0, 0.0, 1.0), y
 
@@ -58,7 +58,7 @@ def off_by_one(x: Array, other: Any) -> tuple[Array, Any]:
 
 
 def one_omitted(x: Array, other: Any) -> tuple[Array, Any]:
-    """A set has no partners: an index that is off by one loses an image."""
+    """Lose an image by an index that is off by one: a set has no partners."""
     return x[1:], other
 
 

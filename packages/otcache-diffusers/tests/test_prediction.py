@@ -227,7 +227,7 @@ def test_inputs_with_a_mask_behind_the_latent_are_known_by_it(channels: int) -> 
 
 
 def test_where_no_input_has_the_output_s_shape_velocities_are_kept_and_it_is_said_once() -> None:
-    """Marigold: the picture comes first, and nothing is scaled."""
+    """Marigold: the image comes first, and nothing is scaled."""
     pipe = _pipe(DETERMINISTIC["ddim"]())
     image = tiny.noise(2, CHANNELS, 3, 3).double()
     call = {"image": image, "scale": False}
@@ -358,7 +358,7 @@ def test_linear_forecasts_extrapolate_epsilon() -> None:
 
 
 class Asked(Plain):
-    """A pipeline as calibration calls it, whose denoiser sees a picture before the latent."""
+    """A pipeline as calibration calls it, whose denoiser sees an image before the latent."""
 
     def __call__(  # type: ignore[override]  # another pipeline
         self, prompt: list[str], num_inference_steps: int, **given: Any

@@ -60,7 +60,7 @@ def euler(
 
 
 def sampled(net: Any, calls: Sequence[int] = (1,) * N) -> Callable[..., torch.Tensor]:
-    """A sampler as a loop takes it, one row a sample."""
+    """Return a sampler as a loop takes it, one row a sample."""
 
     def sample(prompts: Any = None, seeds: Any = (0,), num_steps: int = N) -> torch.Tensor:
         x = torch.stack([tiny.noise(8, seed=seed) for seed in seeds])

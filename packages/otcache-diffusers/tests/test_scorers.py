@@ -57,14 +57,14 @@ def test_a_prompt_longer_than_the_model_reads_is_cut(name: str) -> None:
 @pytest.mark.parametrize("name", ["clip-score", "image-reward"])
 def test_batches_do_not_matter(name: str) -> None:
     kit = metric_kits.KITS[name]()
-    one = type(kit.make_metric())(metric_kits.clip() if "clip" in name else metric_kits.reward(), 1)
+    one = type(kit.make_metric())(metric_kits.clip_folder() if "clip-score" in name else metric_kits.reward(), 1)
     together = kit.make_metric()(waves(3, (32, 32, 3)), kit.prompts)
     assert one(waves(3, (32, 32, 3)), kit.prompts) == pytest.approx(together, rel=1e-4)
 
 
 def test_one_text_is_not_a_list_of_texts() -> None:
     with pytest.raises(OtcacheError, match=r"prompts must be 3 texts, .* got 'one text'"):
-        ClipScore(metric_kits.clip())(waves(3, (32, 32, 3)), "cat")  # three letters, three images
+        ClipScore(metric_kits.clip_folder())(waves(3, (32, 32, 3)), "cat")  # three letters, three images
 
 
 @pytest.mark.remedy(
@@ -92,10 +92,10 @@ def test_no_path_or_half_a_folder_is_an_error_with_advice(tmp_path: Path) -> Non
         ImageReward()
     with pytest.raises(OtcacheError, match=r"must hold vision/config.json"):
         ImageReward(tmp_path)
-    ClipScore(metric_kits.clip())
+    ClipScore(metric_kits.clip_folder())
     ImageReward(metric_kits.reward())
 
 
 def test_nothing_is_loaded_before_the_first_call() -> None:
-    assert "_model" not in vars(ClipScore(metric_kits.clip()))
+    assert "_model" not in vars(ClipScore(metric_kits.clip_folder()))
     assert "_parts" not in vars(ImageReward(metric_kits.reward()))

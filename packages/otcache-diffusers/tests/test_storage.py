@@ -170,7 +170,7 @@ def test_on_the_host_nothing_is_left_on_the_device(dtype: str | None, size: int)
 
 
 def _fake_loop(branches: int) -> Loop:
-    """Runs of no arithmetic."""
+    """Return runs of no arithmetic."""
     net = torch.nn.Tanh()
 
     def sample(num_steps: int) -> torch.Tensor:

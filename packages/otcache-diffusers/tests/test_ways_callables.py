@@ -71,7 +71,7 @@ KINDS: dict[str, Callable[[Net], Any]] = {
 
 
 def _loop(kind: str, net: Net | None = None) -> Loop:
-    """An Euler sampler that calls ``loop.denoiser``."""
+    """Return an Euler sampler that calls ``loop.denoiser``."""
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> Tensor:
         x = torch.stack([tiny.noise(8, seed=seed) for seed in seeds])

@@ -37,7 +37,7 @@ def _case(name: str) -> tiny.Case:
 
 
 def _input(case: tiny.Case) -> dict[str, Any]:
-    """The arguments of one call of the denoiser."""
+    """Return the arguments of one call of the denoiser."""
     seen: list[dict[str, Any]] = []
 
     def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def case(request: pytest.FixtureRequest) -> tiny.Case:
 
 
 def _input(case: tiny.Case) -> Callable[[], torch.Tensor]:
-    """A call of the denoiser with another state, in the context of the first branch."""
+    """Return a call of the denoiser with another state, in the context of the first branch."""
     seen: list[dict[str, Any]] = []
 
     def see(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -360,7 +360,7 @@ def test_a_bar_left_late_does_not_end_another_thread_s_run() -> None:
 
 
 def _steps(pipe: Any, bar: Any, given: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """The latents of a small pipeline's own loop, after each step."""
+    """Return the latents of a small pipeline's own loop, after each step."""
     x = torch.randn(1, 64, 4, generator=torch.Generator().manual_seed(0))
     for t in bar:
         with torch.no_grad():

@@ -35,7 +35,7 @@ KINDS: dict[str, Callable[[float], Any]] = {
 
 
 def _guided(net: Any, until: int = N, kind: str = "number") -> Callable[..., torch.Tensor]:
-    """A sampler of two calls a step, of one from step ``until`` on."""
+    """Return a sampler of two calls a step, of one from step ``until`` on."""
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         x, s = tiny.noise(len(seeds), 8), tiny.euler_grid(num_steps)
@@ -117,7 +117,7 @@ def test_a_sampler_of_two_stages_may_make_fewer_calls_in_its_last_step(recwarn: 
 
 
 def _stops(net: Any, announced: int | None = None) -> Loop:
-    """Makes as many steps as it is called with, whatever was announced."""
+    """Make as many steps as it is called with, whatever was announced."""
 
     def sample(n: int) -> torch.Tensor:
         x = tiny.noise(1, 8)
@@ -206,7 +206,7 @@ class Prompted(torch.nn.Module):
 
 
 def _answers(asked: Callable[[int], list[float]], schedule: Schedule) -> list[list[float]]:
-    """The prompt and the step that each call of each step was answered with, as 100 p + i."""
+    """Return the prompt and the step that each call of each step was answered with, as 100 p + i."""
     net, answers = Prompted(), []
 
     def sample(num_steps: int) -> torch.Tensor:

@@ -29,7 +29,7 @@ def _state(module: torch.nn.Module) -> dict[str, Any]:
 
 
 def _lora() -> dict[str, torch.Tensor]:
-    """The weights of a LoRA for the tiny Flux, as a file of one holds them."""
+    """Return the weights of a LoRA for the tiny Flux, as a file of one holds them."""
     peft = pytest.importorskip("peft")
     donor = tiny.flux().pipe.transformer
     torch.manual_seed(1)

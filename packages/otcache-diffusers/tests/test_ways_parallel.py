@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What either rank printed."""
+    """Provide what either rank printed."""
     meet = tmp_path_factory.mktemp("ranks") / "meet"
     command = [sys.executable, str(WORKER)]
     running = [

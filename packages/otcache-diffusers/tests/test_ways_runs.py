@@ -125,7 +125,7 @@ def test_guidance_cut_off_by_diffusers_own_callback(
 
 
 def test_guidance_in_an_interval_gives_each_branch_its_own_outputs() -> None:
-    """uncond runs at steps 0, 1, 2 and 5 only, under the names that pipelines give."""
+    """Check that uncond runs at steps 0, 1, 2 and 5 only, under the names that pipelines give."""
     case = tiny.flux()
     scheduler, net = case.pipe.scheduler, case.pipe.transformer
     text = {"cond": tiny.noise(1, 12, 32), "uncond": -tiny.noise(1, 12, 32)}

@@ -109,12 +109,12 @@ class Euler:
 
 
 def _stepping(step: Callable[..., Any], **more: Any) -> Euler:
-    """A scheduler with this step."""
+    """Return a scheduler with this step."""
     return type("Stepping", (Euler,), {"step": step, **more})()
 
 
 def _setting(change: Callable[[Any], None]) -> Euler:
-    """A scheduler that changes what ``set_timesteps`` made."""
+    """Return a scheduler that changes what ``set_timesteps`` made."""
 
     def set_timesteps(self: Any, *args: Any) -> None:
         Euler.set_timesteps(self, *args)
@@ -188,7 +188,7 @@ def test_a_scheduler_of_any_kind_is_followed_and_recorded(kind: str) -> None:
 
 
 def _less(*names: str) -> Any:
-    """A scheduler that lacks some of its parts, by which others are distinguished."""
+    """Return a scheduler that lacks some of its parts, by which others are distinguished."""
     scheduler = _setting(lambda self: [delattr(self, name) for name in names if name in vars(self)])
     scheduler.num_inference_steps = N
     return scheduler
@@ -219,7 +219,7 @@ def test_what_a_scheduler_does_not_say_is_counted(scheduler: Callable[[], Any]) 
 
 
 def _says(name: str, value: Any) -> Any:
-    """A scheduler that says something odd once its timesteps are set."""
+    """Return a scheduler that says something odd once its timesteps are set."""
     return _setting(lambda self: setattr(self, name, value))
 
 
@@ -328,7 +328,7 @@ POLICY = Policy(
 
 
 def _plan(strict: bool = False) -> Callable[[Any], Schedule]:
-    """What ``accelerate(pipe, POLICY, 6)`` gives the executor."""
+    """Return what ``accelerate(pipe, POLICY, 6)`` gives the executor."""
 
     def plan(grid: Any) -> Schedule:
         known = grid if np.isfinite(grid).all() else None

@@ -46,7 +46,7 @@ def _twin(case: tiny.Case) -> tiny.Case:
 
 
 def _sibling(case: tiny.Case) -> tiny.Case:
-    """A pipeline over the same weights and the same scheduler, as ``from_pipe`` makes it."""
+    """Return a pipeline over the same weights and the same scheduler, as ``from_pipe`` makes it."""
     pipe = FluxImg2ImgPipeline.from_pipe(case.pipe)
     pipe.set_progress_bar_config(disable=True)
     call = {**case.call, "image": torch.full((1, 3, 16, 16), 0.5), "strength": 1.0}
@@ -238,7 +238,7 @@ def test_a_call_of_another_thread_is_computed(after: int) -> None:
 
 
 def _steps(case: tiny.Case) -> Iterator[torch.Tensor]:
-    """A loop of one's own around the scheduler and the transformer of a pipeline."""
+    """Return a loop of one's own around the scheduler and the transformer of a pipeline."""
     pipe, x = case.pipe, tiny.noise(1, 64, 4)
     pipe.scheduler.set_timesteps(N, mu=0.0)
     for t in pipe.scheduler.timesteps:

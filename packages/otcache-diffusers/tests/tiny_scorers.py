@@ -33,7 +33,7 @@ MED = {
 
 
 def clip_folder(folder: Path) -> Path:
-    """A CLIP model of width 32 with weights by formula and the demo model's tokenizer.
+    """Return a CLIP model of width 32 with weights by formula and the demo model's tokenizer.
 
     Last biases of 0.2 and projections without a negative weight keep cosines above
     0, where they are not cut off.
@@ -111,7 +111,7 @@ def reward_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def reward_state() -> dict[str, torch.Tensor]:
-    """The checkpoint, with what a real one holds besides."""
+    """Return the checkpoint, with what a real one holds besides."""
     state = {name: formula(name, shape) for name, shape in reward_shapes().items()}
     state["blip.text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
     state["blip.vision_proj.weight"] = torch.zeros(8, 64)
@@ -119,7 +119,7 @@ def reward_state() -> dict[str, torch.Tensor]:
 
 
 def reward_folder(folder: Path) -> Path:
-    """That checkpoint as tools/convert_image_reward.py writes it."""
+    """Return that checkpoint as tools/convert_image_reward.py writes it."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         import convert_image_reward

@@ -130,7 +130,7 @@ def ladder(name: str, pipe: Any) -> tuple[Baseline, list[BaselineSetting], dict[
 
 
 def run(name: str, setting: int) -> tuple[list[list[Seen]], BaselineSetting, torch.nn.Module]:
-    """Calls of each branch under a setting of a baseline's, and a first block that nothing is on."""
+    """Return calls of each branch under a setting of a baseline's, and a first block that nothing is on."""
     pipe = pipeline()
     plain = copy.deepcopy(pipe.transformer.blocks[0])
     baseline, settings, measured = ladder(name, pipe)
@@ -146,7 +146,7 @@ def added(call: Seen) -> torch.Tensor:
 
 
 def tails(calls: list[Seen], plain: torch.nn.Module) -> list[torch.Tensor]:
-    """What all blocks but the first added in each call; ``plain`` is the first one."""
+    """Return what all blocks but the first added in each call; ``plain`` is the first one."""
     with torch.no_grad():
         return [call.entered[1] - plain(*call.given[0], **call.given[1]) for call in calls]
 

@@ -61,7 +61,7 @@ def solve(solver, evaluator, budget=3, seed=0, reference=None):
 
 
 def rugged(seed):
-    """An error without any structure."""
+    """Return an error without any structure."""
     table = np.random.default_rng(seed).random((2**8, 2)) + 0.01
     return lambda steps, sample: float(table[sum(2**k for k in steps), sample])
 

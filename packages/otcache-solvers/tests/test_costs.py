@@ -79,7 +79,7 @@ def test_a_cap_leaves_longer_spans_infinite_and_costs_less():
 
 
 def sharded(model, runs_of):
-    """The shards' tables, two samples here and two there, merged either way round."""
+    """Return the shards' tables, two samples here and two there, merged either way round."""
     a, b = (runs_of(model, samples) for samples in ([0, 1], [2, 3]))
     return a.merge(b), b.merge(a)
 

@@ -18,7 +18,7 @@ seeds = st.integers(0, 50)
 
 
 def simulated(sampler: ToySampler, budget: int) -> tuple[int, ...]:
-    """The same rule with states carried in the labels, no evaluator: B N velocity calls."""
+    """Return the same rule with states carried in the labels, no evaluator: B N velocity calls."""
     n, s = sampler.num_steps, sampler.grid
     full = np.stack([t.states for t in sampler.trajectories()], axis=1)
     labels = {0: (sampler.start, ())}

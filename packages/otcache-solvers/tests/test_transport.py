@@ -49,7 +49,7 @@ def _uniform(a: Schedule, b: Schedule) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _monotone(a: Schedule, b: Schedule) -> np.ndarray:
-    """The quantile coupling, by hand: overlap of the two partitions of [0, 1]."""
+    """Return the quantile coupling, by hand: overlap of the two partitions of [0, 1]."""
     low_a, low_b = np.arange(a.budget) / a.budget, np.arange(b.budget) / b.budget
     high = np.minimum((low_a + 1 / a.budget)[:, None], low_b + 1 / b.budget)
     return np.maximum(high - np.maximum(low_a[:, None], low_b), 0.0)

@@ -59,7 +59,7 @@ def test_with_a_large_total_variation_penalty_the_smaller_mass_is_moved(pair, co
 @given(ends(), ground(), st.floats(0.01, 0.5))
 @settings(max_examples=20, deadline=None)
 def test_total_variation_is_optimal_among_all_partial_plans(pair, cost, weight):
-    """min <C - 2 rho, pi> under row and column sums of at most one, as a plain linear program."""
+    """Return min <C - 2 rho, pi> under row and column sums of at most one, by a plain linear program."""
     from scipy.optimize import linprog
 
     costs = between(cost, *pair)

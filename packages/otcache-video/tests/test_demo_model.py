@@ -19,11 +19,11 @@ DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    """The pipeline, loaded once."""
+    """Provide the pipeline, loaded once."""
     return demo.load()
 
 
-def _clip(pipe: Any, text: str, steps: int) -> NDArray[np.float32]:
+def _video(pipe: Any, text: str, steps: int) -> NDArray[np.float32]:
     generator = torch.Generator().manual_seed(0)
     call = {**demo.CALL, "num_inference_steps": steps, "generator": generator}
     frames: NDArray[np.float32] = pipe(text, **call, output_type="np").frames
@@ -76,7 +76,7 @@ def test_text_encoder_keeps_its_tied_embedding(pipe: Any) -> None:
 
 def test_a_call_is_deterministic_and_has_the_shape(pipe: Any) -> None:
     text = demo.prompts()["heldout"][0][0]
-    first, second = _clip(pipe, text, 2), _clip(pipe, text, 2)
+    first, second = _video(pipe, text, 2), _video(pipe, text, 2)
     assert first.shape == (1, 9, 48, 48, 3)
     np.testing.assert_array_equal(first, second)
 
@@ -95,7 +95,7 @@ def test_the_object_moves_as_the_caption_says(pipe: Any, direction: str) -> None
         for text, tag in demo.prompts()["heldout"]
         if tag == "shape" and f"moving {direction}" in text
     )
-    frames = _clip(pipe, text, 10)[0]
+    frames = _video(pipe, text, 10)[0]
     axis, sign = DIRECTIONS[direction]
     shift = _centroid(frames[-1]) - _centroid(frames[0])
     assert sign * shift[axis] > 8.0

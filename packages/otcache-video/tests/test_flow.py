@@ -29,14 +29,14 @@ def measured(first: Array, second: Array) -> Array:
 
 
 def moved(right: float, down: float) -> Array:
-    """A pattern with gradients in all directions, moved."""
+    """Return a pattern with gradients in all directions, moved."""
     y, x = np.mgrid[0:48, 0:48].astype(np.float64)
     x, y = x - right, y - down
     return 0.5 + 0.2 * np.sin(0.5 * x + 0.3 * y) + 0.2 * np.sin(0.35 * y - 0.45 * x + 1.0)
 
 
 def disc(right: float) -> Array:
-    """A dark disc of radius 8 on plain grey, moved."""
+    """Return a dark disc of radius 8 on plain grey, moved."""
     y, x = np.mgrid[0:48, 0:48].astype(np.float64)
     inside = 1 / (1 + np.exp((np.hypot(x - 20 - right, y - 24) - 8) / 0.4))
     return np.asarray(0.8 - (0.5 + 0.1 * np.sin(0.8 * (x - right))) * inside)
@@ -64,7 +64,7 @@ def test_the_same_image_does_not_move() -> None:
     assert np.abs(measured(moved(0, 0), moved(0, 0))).max() < 1e-9
 
 
-def test_scikit_image_finds_the_same_in_a_textured_picture() -> None:
+def test_scikit_image_finds_the_same_in_a_textured_image() -> None:
     first, second = moved(0.0, 0.0), moved(1.5, -0.5)
     down, right = optical_flow_ilk(first, second)
     difference = measured(first, second) - np.stack([right, down])

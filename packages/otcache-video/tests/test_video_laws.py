@@ -173,7 +173,8 @@ def test_two_still_videos_move_alike() -> None:
 
 def test_a_frozen_video_has_the_consistency_that_the_reference_lacks() -> None:
     """S = 1: against itself with one frame of noise, whose similarity s to the others is in two of
-    eight steps to the frame before, and in one of eight to the first."""
+    eight steps to the frame before, and in one of eight to the first.
+    """
     strange = FROZEN.copy()
     strange[4] = np.random.default_rng(0).random(strange[4].shape)
     pair = np.stack([FROZEN[0], strange[4]])[None]
@@ -230,7 +231,7 @@ def test_lpips_of_a_video_is_the_mean_over_its_frames() -> None:
 
 
 @pytest.mark.remedy("a change over time needs two; compare single frames by an image metric")
-def test_a_single_frame_is_a_picture() -> None:
+def test_a_single_frame_is_an_image() -> None:
     single = np.full((2, 1, 48, 48, 3), 0.5)
     for name in video_kits.KITS:
         with pytest.raises(OtcacheError, match="compare single frames by an image metric"):

@@ -30,7 +30,7 @@ Change = Callable[[Array, Array], tuple[Array, Array]]
 
 
 def wrapped_difference(x: Array, y: Array) -> tuple[Array, Array]:
-    """The difference of two videos is taken in bytes, where 3 - 5 is 254."""
+    """Take the difference of two videos in bytes, where 3 - 5 is 254."""
     a, b = (np.round(255 * v).astype(np.uint8) for v in (x, y))
     return np.clip(y + (a - b) / 255.0, 0.0, 1.0), y
 
@@ -66,22 +66,22 @@ def frames_off_by_one(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def time_as_batch(x: Array, y: Array) -> tuple[Array, Array]:
-    """The axis of videos is taken for time, and time for the axis of videos."""
+    """Take the axis of videos for time, and time for the axis of videos."""
     return x.swapaxes(0, 1), y.swapaxes(0, 1)
 
 
 def time_into_batch(x: Array, y: Array) -> tuple[Array, Array]:
-    """The same, flattened and folded again: a video is made of frames of others."""
+    """Return the same, flattened and folded again: a video is made of frames of others."""
     return x.swapaxes(0, 1).reshape(x.shape), y.swapaxes(0, 1).reshape(y.shape)
 
 
 def last_frame_lost(x: Array, y: Array) -> tuple[Array, Array]:
-    """A range of frames ends one too early."""
+    """End a range of frames one too early."""
     return x[:, :-1], y[:, :-1]
 
 
 def first_frame_lost(x: Array, y: Array) -> tuple[Array, Array]:
-    """A range of frames begins one too late."""
+    """Begin a range of frames one too late."""
     return x[:, 1:], y[:, 1:]
 
 

@@ -27,15 +27,16 @@ FRAMES, SIDE = 5, 48
 
 
 def pattern(shift: Array, side: int = SIDE) -> Array:
-    """A smooth pattern with gradients in all directions, moved right by ``shift`` pixels a frame;
-    shape (frames, side, side), -1 to 1."""
+    """Return a smooth pattern with gradients in all directions, moved right by ``shift`` pixels a frame;
+    shape (frames, side, side), -1 to 1.
+    """
     y, x = np.mgrid[0:side, 0:side].astype(np.float64)
     x = x - np.reshape(shift, (-1, 1, 1))
     return 0.5 * np.sin(0.5 * x + 0.3 * y) + 0.5 * np.sin(0.35 * y - 0.45 * x + 1.0)
 
 
 def gliding(speed: float, frames: int = FRAMES) -> Array:
-    """A grey video that moves right by ``speed`` pixels a frame, shape (frames, side, side, 3)."""
+    """Return a grey video that moves right by ``speed`` pixels a frame, shape (frames, side, side, 3)."""
     grey = 0.5 + 0.45 * pattern(speed * np.arange(frames))
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -49,7 +50,7 @@ def colours_gliding(speed: float, frames: int = FRAMES) -> Array:
 
 
 def alternating(video: Array, amount: Array | float) -> Array:
-    """The video, brighter in even frames and darker in odd ones."""
+    """Return the video, brighter in even frames and darker in odd ones."""
     sign = 1.0 - 2.0 * (np.arange(len(video)) % 2)
     return video + sign.reshape(-1, 1, 1, 1) * amount
 
@@ -128,7 +129,7 @@ class SubjectConsistencyKit(Kit):
         return SubjectConsistency()
 
     def known_answer(self) -> KnownAnswer:
-        """The definition in loops, on features of single frames."""
+        """Return the definition in loops, on features of single frames."""
         made, full = tinted(speeds=(2.0, 0.5))
         made[0, 3], made[1, 1] = 1.0 - made[0, 3], made[1, 1] ** 2
         network = AlexNet(torch.device("cpu"))
@@ -147,7 +148,7 @@ class DinoKit(Kit):
         return SubjectConsistency(dino_folder())
 
     def known_answer(self) -> KnownAnswer:
-        """The same on the class token of a tiny transformer, of frames normalised by hand."""
+        """Return the same on the class token of a tiny transformer, of frames normalised by hand."""
         from transformers import ViTModel
 
         made, full = tinted(speeds=(2.0, 0.5))
@@ -195,7 +196,7 @@ def consistency_error(made: Array, full: Array, feature: Any) -> list[float]:
 
 @cache
 def dino_folder() -> Path:
-    """A ViT of random weights whose input is one kit frame."""
+    """Return a ViT of random weights whose input is one kit frame."""
     from transformers import ViTConfig, ViTModel
 
     torch.manual_seed(0)

@@ -45,7 +45,7 @@ def videos(error: float) -> np.ndarray:
 
 
 def filmed(path: Path, **changes: object) -> Folder:
-    """The full runs of a pipeline that makes videos, and a method's."""
+    """Return the full runs of a pipeline that makes videos, and a method's."""
     folder = Folder(path)
     folder.begin(job(**changes), overwrite=False)
     folder.of(FULL).keep_run(run(FULL, N), videos(0.0), None)
@@ -57,7 +57,7 @@ def filmed(path: Path, **changes: object) -> Folder:
 
 
 def finished(path: Path, asked: Job | None = None) -> Folder:
-    """The full runs, a method that ran, one that lost a budget, and one that never could."""
+    """Return the full runs, a method that ran, one that lost a budget, and one that never could."""
     folder = Folder(path)
     folder.begin(asked or job(), overwrite=False)
     states = np.zeros((len(SAMPLES), 3), dtype=np.float32)
@@ -127,7 +127,7 @@ say("done")
 
 
 def worker(tmp_path: Path) -> tuple[str, ...]:
-    """The command of that worker."""
+    """Return the command of that worker."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(Path(__file__).parent)), encoding="utf-8")
     return sys.executable, str(script)

@@ -52,7 +52,7 @@ class Fake:
 
 
 def _live(schedule: Schedule) -> int:
-    """Computed steps behind the first skipped one."""
+    """Return computed steps behind the first skipped one."""
     return len([k for m, k in enumerate(schedule.computed) if k != m])
 
 

@@ -494,7 +494,7 @@ RUBBISH: dict[str, tuple[str, Any, str]] = {
     "calibrates nothing": ("calibrate", None, r"calibrate\(\) gives must be plain data"),
     "calibrates numbers": ("calibrate", {1: 2}, r"calibrate\(\) gives must be plain data"),
     "calibrates objects": ("calibrate", {"net": object()}, "object"),
-    "half a price": ("calibrate", {"nfe": 2.5}, "'nfe' .*must be a number of evaluations"),
+    "half a cost": ("calibrate", {"nfe": 2.5}, "'nfe' .*must be a number of evaluations"),
     "a debt": ("calibrate", {"nfe": -1}, "'nfe' .*must be a number of evaluations"),
     "no settings": ("settings", None, "a list of BaselineSetting, got None"),
     "schedules": ("settings", [(0, 3), (0, 2)], "a list of BaselineSetting"),
@@ -659,7 +659,7 @@ def test_without_the_ode_s_solution_the_rest_is_told(tmp_path: Path) -> None:
     assert "ode-rmse" not in made.metrics
 
 
-def test_what_came_calibrated_has_no_price(tmp_path: Path) -> None:
+def test_what_came_calibrated_has_no_cost(tmp_path: Path) -> None:
     folder = fakes.finished(tmp_path)
     folder.of("good").keep_assignment(Assignment("given", None, ((2, "B = 2"),)))
     made, _ = Assembly(folder, MEASURES).results(["good"], {}, "")

@@ -37,7 +37,7 @@ TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("█·…▸±\u00d7�
 
 
 def _written(text: str, encoding: str, errors: str = "strict") -> str:
-    """What a reader of the stream gets."""
+    """Return what a reader of the stream gets."""
     raw = io.BytesIO()
     stream = readable_stream(io.TextIOWrapper(raw, encoding, errors, newline=""))
     stream.write(text)

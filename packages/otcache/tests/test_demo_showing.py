@@ -39,7 +39,7 @@ def _cell(method: str, budget: int, **means: float) -> Cell:
 
 
 def _results() -> Results:
-    """otcache has 0.4, 0.5 and 0.625 of the best baseline's RMSE: 0.5 in geometric mean."""
+    """Check 0.4, 0.5 and 0.625 of the best baseline's RMSE: 0.5 in geometric mean."""
     cells = []
     for ratio, budget, best in zip((0.4, 0.5, 0.625), BUDGETS, ("UniPC", *OTHERS[:2]), strict=True):
         for baseline in OTHERS:

@@ -51,7 +51,7 @@ def requires(monkeypatch: pytest.MonkeyPatch) -> Requires:
 
 
 def findings(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found about a module of hooks, which is read here rather than in a child process."""
+    """Return what is found about a module of hooks, which is read here rather than in a child process."""
     (folder / "read_hooks.py").write_text(source, encoding="utf-8")
     sys.modules.pop("read_hooks", None)
     monkeypatch.syspath_prepend(str(folder))

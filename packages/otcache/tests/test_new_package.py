@@ -111,7 +111,7 @@ def test_a_new_executor_leaves_what_was_on_the_denoiser(
 def test_the_command_writes_a_package_and_says_what_comes_next(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """nox's session ``new_plugins`` does it."""
+    """Leave the rest to nox's session ``new_plugins``."""
     monkeypatch.chdir(tmp_path)
     status, out, err = run("plugins", "new", "two-words", "--kind", "cost_models")
     assert (status, err) == (0, "")
@@ -230,7 +230,7 @@ class Offers:
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A registry with bad plugins, also that of the command line."""
+    """Provide a registry with bad plugins, also that of the command line."""
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this())
     registry = Registry(entry_points=False)
     registry.register(Offers(), "bad")

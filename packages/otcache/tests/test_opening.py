@@ -39,7 +39,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 @pytest.fixture
 def module_named_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user's own file ``demo.py`` in the working directory."""
+    """Provide a user's own file ``demo.py`` in the working directory."""
     (tmp_path / "demo.py").write_text("def make():\n    return 'mine'\nvideo = make\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -25,7 +25,7 @@ from otcache_core.transport import uniform_steps
 
 
 def _rung(num_steps: int, budget: int, error: float, **candidates: float) -> Rung:
-    """A fitted rung that was compared with uniform reuse, or with the candidates given."""
+    """Return a fitted rung that was compared with uniform reuse, or with the candidates given."""
     schedule = Schedule(num_steps, tuple(range(budget))).with_weights([(0.1,)] * budget)
     table = {n.replace("_", ", "): Candidate(e, 1) for n, e in candidates.items()}
     table |= {"quantile": Candidate(error, 2)}
@@ -33,7 +33,7 @@ def _rung(num_steps: int, budget: int, error: float, **candidates: float) -> Run
 
 
 def _calibration(num_steps: int, errors: Mapping[int, float]) -> Calibration:
-    """A calibration that measured these errors of fitted schedules by budget."""
+    """Return a calibration that measured these errors of fitted schedules by budget."""
     rungs = [_rung(num_steps, b, e, uniform_reuse=3 * e) for b, e in sorted(errors.items())]
     return _of(num_steps, rungs)
 
@@ -145,7 +145,7 @@ def test_runs_of_more_steps_are_not_concerned() -> None:
 
 
 def _toy(rungs: Sequence[Rung]) -> tuple[ToySampler, Calibration]:
-    """A calibration with the outputs of a toy, and these rungs."""
+    """Return a calibration with the outputs of a toy, and these rungs."""
     toy = ToySampler(num_steps=12, num_samples=3)
     gram = np.mean([inner_products(t.outputs) for t in toy.trajectories()], axis=0)
     grams = {"gram": gram, "grid": toy.grid, "impulses": np.diff(toy.grid)}

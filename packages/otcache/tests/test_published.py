@@ -51,7 +51,7 @@ def test_an_unknown_table() -> None:
 
 
 def pipeline(name: str, parameters: int = 0) -> Any:
-    """A pipeline of that class, with a denoiser of that size."""
+    """Return a pipeline of that class, with a denoiser of that size."""
     weights = [SimpleNamespace(numel=lambda: parameters)]
     return type(name, (), {"transformer": SimpleNamespace(parameters=lambda: weights)})()
 

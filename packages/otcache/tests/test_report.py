@@ -194,7 +194,7 @@ def test_identical_images_reach_the_page_as_no_number_and_are_counted() -> None:
     assert f"1/{len(RESULTS.labels)}" in page.text
 
 
-def test_the_page_states_sources_prices_gaps_and_command(compared: str, text: str) -> None:
+def test_the_page_states_sources_costs_gaps_and_command(compared: str, text: str) -> None:
     words = " ".join(Page(compared).text.split())
     assert "otcache compare demo --budgets 5,6,8,10,15 --out compared" in words
     assert "invented project 3, rule of meancache-rule" in words
@@ -226,7 +226,7 @@ def test_schedules_are_drawn_and_told(compared: str) -> None:
     assert "fewer-steps-own, fewer-steps-euler" in page.text
 
 
-def test_without_a_rival_there_is_no_headline() -> None:
+def test_without_a_baseline_there_is_no_headline() -> None:
     alone = tuple(c for c in RESULTS.cells if c.method == "otcache")
     assert "no budget at which both" in render(replace(RESULTS, cells=alone))
 
@@ -422,7 +422,7 @@ def test_where_room_is_short_videos_are_made_smaller_then_thinned_then_fewer() -
 
 
 @given(st.integers(1, 300), st.integers(1, 400))
-def test_a_strip_fits_into_a_picture(frames: int, height: int) -> None:
+def test_a_strip_fits_into_an_image(frames: int, height: int) -> None:
     rows = rows_of(frames, height)
     assert 1 <= rows <= frames
     assert rows * height <= LONGEST

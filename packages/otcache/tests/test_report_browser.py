@@ -54,7 +54,7 @@ Open = Callable[..., Any]
 
 
 def _videos() -> dict[tuple[str, int], np.ndarray]:
-    """The red of the first pixel says which frame it is."""
+    """Return the frame, which the red of the first pixel says."""
     videos = fake_videos(FILM, size=16, frames=FRAMES)
     for stack in videos.values():
         stack[:, :, 0, 0, 0] = np.arange(FRAMES) * 20 / 255
@@ -85,21 +85,21 @@ def film_address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def open_page(browser: Any, address: str) -> Iterator[Open]:
-    """Opens the page of images."""
+    """Open the page of images."""
     with _quiet(browser, address) as opened:
         yield opened
 
 
 @pytest.fixture
 def open_film(browser: Any, film_address: str) -> Iterator[Open]:
-    """Opens the page of videos."""
+    """Open the page of videos."""
     with _quiet(browser, film_address) as opened:
         yield opened
 
 
 @contextmanager
 def _quiet(browser: Any, address: str) -> Iterator[Open]:
-    """Opens a page; at the end nothing may have been said, asked for or popped up."""
+    """Open a page; at the end nothing may have been said, asked for or popped up."""
     noise: list[str] = []
     contexts = []
 
@@ -245,7 +245,7 @@ def test_the_difference_view_is_dark_where_images_agree(open_page: Open) -> None
 def test_curves_follow_the_metric_the_axis_and_the_legend(open_page: Open) -> None:
     page = open_page()
     assert page.locator("#chart .curve").count() == len(RESULTS.methods)
-    assert page.locator("#chart .curve.front").count() == 7
+    assert page.locator("#chart .curve.pareto").count() == 7
     page.select_option("#metric", label="Fréchet ↓")
     label = page.locator("#chart svg").get_attribute("aria-label")
     assert "Fréchet against network evaluations" in label
@@ -255,7 +255,7 @@ def test_curves_follow_the_metric_the_axis_and_the_legend(open_page: Open) -> No
     assert "against time, of the full run's" in page.locator("#chart svg").get_attribute(
         "aria-label"
     )
-    page.locator("#draw-front").click()
+    page.locator("#draw-pareto").click()
     assert page.locator("#chart .curve").count() == 7
     page.locator("#legend label", has_text="otcache").locator("input").focus()
     page.keyboard.press("Space")
@@ -276,7 +276,7 @@ def test_a_point_under_the_pointer_is_named(open_page: Open) -> None:
     assert page.locator("#tip").is_hidden()
 
 
-def test_duels_and_tags_follow_metric_and_budget(open_page: Open) -> None:
+def test_paired_comparisons_and_tags_follow_metric_and_budget(open_page: Open) -> None:
     page = open_page()
     assert page.locator("#pair-rows tr").count() == len(RESULTS.at(5)) - 1
     page.select_option("#budget", "10")

@@ -53,7 +53,7 @@ COMPARED = compared_results()
 
 
 def few_metrics(results: Results) -> Results:
-    """The same with RMSE alone: a third of a second in place of four."""
+    """Return the same with RMSE alone: a third of a second in place of four."""
     cells = tuple(replace(c, metrics={"rmse": c.metrics["rmse"]}) for c in results.cells)
     return replace(results, cells=cells)
 

@@ -144,7 +144,7 @@ def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
 
 
 def busy(done: float) -> float:
-    """An hour of other work, which ends while methods are timed: eight to one."""
+    """Return the load of an hour of other work, which ends while methods are timed: eight to one."""
     return 8.5 if done < 500 else 1.0
 
 

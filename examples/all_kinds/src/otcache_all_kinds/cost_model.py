@@ -36,7 +36,7 @@ class OutputChange(CostModel):
 
 
 def _costs(run: Trajectory) -> NDArray[np.float64]:
-    """w of one sample, shape (N, N + 1)."""
+    """Return w of one sample, shape (N, N + 1)."""
     n, h = run.num_steps, np.abs(np.diff(run.grid))
     v = np.asarray(run.outputs, dtype=np.float64)
     costs = np.zeros((n, n + 1))

@@ -33,7 +33,7 @@ class Denoiser:
         self.calls = 0
 
     def forward(self, x: Array, s: float, colour: Array) -> Array:
-        """v of shape (n, ..., height, width, 3); one colour an image or video, shape (n, 3)."""
+        """Return v of shape (n, ..., height, width, 3); one colour an image or video, shape (n, 3)."""
         self.calls += 1
         c = colour.reshape(len(x), *(1,) * (x.ndim - 2), 3)
         a = (1 - s) * (x * c).sum(-1) - (1 - s) ** 2 * (c * c).sum(-1) / 2

@@ -77,7 +77,7 @@ def inpaint() -> Case:
 
 
 def fill() -> Case:
-    """Input: latents, masked picture, and the mask, one value per pixel: 4 + 4 + 4 channels."""
+    """Input: latents, masked image, and the mask, one value per pixel: 4 + 4 + 4 channels."""
     transformer = _transformer(12, out_channels=4)
     return _case(FluxFillPipeline, transformer, image=random_image(), mask_image=mask())
 

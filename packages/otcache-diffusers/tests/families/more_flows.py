@@ -49,7 +49,7 @@ def lumina() -> Case:
 
 
 def cogview3() -> Case:
-    """The sampler predicts v."""
+    """Predict v."""
     torch.manual_seed(0)
     transformer = CogView3PlusTransformer2DModel(
         in_channels=4,

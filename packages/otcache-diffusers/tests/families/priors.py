@@ -1,4 +1,4 @@
-"""Kandinsky, and what is no picture: the priors of Kandinsky 2.2 and Shap-E, Stable Audio."""
+"""Kandinsky, and what is no image: the priors of Kandinsky 2.2 and Shap-E, Stable Audio."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _prior(**config: Any) -> PriorTransformer:
 
 
 def kandinsky2_prior() -> Case:
-    """Denoises the embedding of a picture; the texts of a prompt and of no prompt are one batch."""
+    """Denoises the embedding of an image; the texts of a prompt and of no prompt are one batch."""
     pipe = KandinskyV22PriorPipeline(
         prior=_prior(embedding_dim=16, num_embeddings=12),
         scheduler=UnCLIPScheduler(

@@ -70,7 +70,7 @@ def text() -> Case:
 
 
 class _Small:
-    """Stands in for the processor of the reference picture, which asks for a megapixel."""
+    """Stands in for the processor of the reference image, which asks for a megapixel."""
 
     def resize(self, image: Image.Image, height: int, width: int) -> Image.Image:
         return image
@@ -80,7 +80,7 @@ class _Small:
 
 
 def edit() -> Case:
-    """The reference's tokens are those of 1024 x 1024 pixels at 256 pixels a latent: 4."""
+    """Count the reference's tokens, those of 1024 x 1024 pixels at 256 pixels a latent: 4."""
     pipe = QwenImageEditPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=_vae(),

@@ -114,13 +114,13 @@ def xl_img2img() -> Case:
 
 
 def xl_inpaint() -> Case:
-    """The nine-channel denoiser: latents, mask, masked picture."""
+    """Return the nine-channel denoiser: latents, mask, masked image."""
     call = _SIZE | {"image": random_image(), "mask_image": mask(), "strength": 0.6}
     return _xl(StableDiffusionXLInpaintPipeline, 10, 9, call=call)
 
 
 def controlnet(seed: int = 1) -> ControlNetModel:
-    """A ControlNet of the same blocks as the denoiser, its last layers not zero."""
+    """Return a ControlNet of the same blocks as the denoiser, its last layers not zero."""
     torch.manual_seed(seed)
     net = ControlNetModel(conditioning_embedding_out_channels=(2,), **_XL)
     for layer in (*net.controlnet_down_blocks, net.controlnet_mid_block):
@@ -129,7 +129,7 @@ def controlnet(seed: int = 1) -> ControlNetModel:
 
 
 def xl_controlnet(nets: int = 1, **call: Any) -> Case:
-    """With several nets each has a picture."""
+    """With several nets each has an image."""
     images: Any = random_image() if nets == 1 else [random_image()] * nets
     found = [controlnet(seed + 1) for seed in range(nets)]
     net: Any = found[0] if nets == 1 else MultiControlNetModel(found)

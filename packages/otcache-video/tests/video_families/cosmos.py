@@ -74,6 +74,6 @@ def second() -> Case:
 
 
 def first() -> Case:
-    """The pipeline makes a scheduler step for x_0, puts the scheduler back, and makes another."""
+    """Return a pipeline that makes a scheduler step for x_0, puts the scheduler back, and makes another."""
     scheduler = EDMEulerScheduler(sigma_max=80.0, sigma_data=1.0, final_sigmas_type="sigma_min")
     return _case(diffusers.CosmosTextToWorldPipeline, scheduler, 16, _coder())

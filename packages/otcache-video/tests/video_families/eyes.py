@@ -13,7 +13,7 @@ from transformers import (
 )
 
 
-def clip(width: int) -> CLIPVisionModelWithProjection:
+def clip_vision(width: int) -> CLIPVisionModelWithProjection:
     """Sees 16 by 16 pixels as four patches."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(

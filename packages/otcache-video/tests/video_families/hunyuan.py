@@ -97,12 +97,12 @@ def _image(kind: str, channels: int) -> Case:
 
 
 def image() -> Case:
-    """The first latent frame is the image's and is not denoised."""
+    """Return a pipeline whose first latent frame is the image's and is not denoised."""
     return _image("token_replace", 4)
 
 
 def image_channels() -> Case:
-    """The image is in further channels."""
+    """Return a pipeline with the image in further channels."""
     return _image("latent_concat", 9)
 
 

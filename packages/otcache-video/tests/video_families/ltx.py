@@ -72,7 +72,7 @@ def image() -> Case:
 
 
 def condition() -> Case:
-    """An image anywhere in the video: its tokens stay at time 0."""
+    """Return an image anywhere in the video: its tokens stay at time 0."""
     return _case(diffusers.LTXConditionPipeline, image=random_image(32))
 
 
@@ -91,7 +91,7 @@ def second_plain() -> Case:
 
 
 def second_image() -> Case:
-    """The tokens of the image have time 0, and the frames after it are stepped."""
+    """Return a pipeline that gives the image's tokens time 0, and steps the frames after it."""
     more = {"image": random_image(32), "image_crf": 0}
     return _second(diffusers.LTX2ImageToVideoPipeline, ("cond_uncond",), **_PLAIN, **more)
 
@@ -104,7 +104,7 @@ _PLAIN = {"guidance_scale": 3.0, "stg_scale": 0.0, "modality_scale": 1.0} | {
 
 
 def _second(pipeline: Any, branches: tuple[str, ...], **call: Any) -> Case:
-    """The transformer returns a video and its sound; sound has a copy of the scheduler.
+    """Return a pipeline of videos and their sound, which has a copy of the scheduler.
 
     Kinds of guidance that a version of diffusers does not know are off there.
     """

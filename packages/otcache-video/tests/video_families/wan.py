@@ -102,7 +102,7 @@ def diffusion_forcing() -> Case:
 
 
 def image() -> Case:
-    """The image is in further channels, and its embedding beside the text's."""
+    """Return a pipeline with the image in further channels, and its embedding beside the text's."""
     net = transformer(in_channels=36, image_dim=4, added_kv_proj_dim=24)
     pipe = diffusers.WanImageToVideoPipeline(
         scheduler=unipc(), vae=vae(), transformer=net, **_NO_TEXT, **_eyes()

@@ -73,7 +73,7 @@ class PromptMetricConformance(MetricLaws, kit=True):
 
     Attributes:
         shape: of one image.
-        prompts: three texts the metric can tell apart.
+        prompts: three texts the metric can distinguish.
         tolerance: how near the values of a batch are to those of single images.
     """
 
@@ -97,7 +97,7 @@ class PromptMetricConformance(MetricLaws, kit=True):
         values = self.make_metric()(same, self.prompts)
         assert len(np.unique(values)) == 3, (
             f"one image has {shown(values)} with three prompts: read the prompts, or give the kit "
-            "three that the metric tells apart"
+            "three that the metric distinguishes"
         )
 
     def test_the_image_matters(self) -> None:

@@ -24,7 +24,7 @@ SMALLEST = WINDOW
 PRIOR = 1e-5
 #: Pixels of one batch: bounds the memory of a long video.
 PIXELS = 1 << 22
-#: epsilon, in pixels a frame: motion that flow can hardly tell from noise.
+#: epsilon, in pixels a frame: motion that flow can hardly separate from noise.
 STILL = 0.05
 
 

@@ -100,7 +100,7 @@ def _metric(results: Results, name: str, others: Sequence[str]) -> dict[str, Any
         "meaning": scale.meaning,
         "total": name not in results.metrics,
         "full": _short(results.full.get(name)),
-        "front": {
+        "pareto": {
             results.methods.index(method): series
             for method, series in series_of(results, name, others).items()
             if method in results.methods

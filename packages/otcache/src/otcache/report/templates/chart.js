@@ -103,7 +103,7 @@ function curve({ m, points }, scale) {
   const line = "M" + at.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L");
   const group = shape("g", { class: "curve", "data-m": m, style: `color:${colour(m)}` });
   if (m === ours) group.classList.add("ours");
-  if (coloured(m)) group.classList.add("front");
+  if (coloured(m)) group.classList.add("pareto");
   if (points.every((p) => p.figures.length === 3)) {
     const edge = (k) => points.map((p) => `${scale.x(p.x).toFixed(1)} ${scale.y(p.figures[k]).toFixed(1)}`);
     group.append(shape("path", { d: `M${[...edge(2), ...edge(1).reverse()].join("L")}z`, class: "band" }));
@@ -228,7 +228,7 @@ function legend() {
   for (const key of document.querySelectorAll("#legend label")) {
     const m = Number(key.dataset.m);
     key.style.color = colour(m);
-    key.classList.toggle("front", coloured(m));
+    key.classList.toggle("pareto", coloured(m));
     const mark = MARKS[series(m) ?? 0];
     key.querySelector(".swatch path:last-child").setAttribute("d", mark);
     key.querySelector("input").checked = !state.hidden.has(m);

@@ -130,7 +130,7 @@ function drag(event, frame, slider, move) {
 
 // otcache, the coloured baselines and as many others as two rows beside the large view hold.
 function firstTiles() {
-  const order = new Set([...Object.keys(data.metrics[0].front).map(Number), ...data.methods.keys()]);
+  const order = new Set([...Object.keys(data.metrics[0].pareto).map(Number), ...data.methods.keys()]);
   return new Set([...order].slice(0, matchMedia("(max-width: 34rem)").matches ? 6 : 14));
 }
 

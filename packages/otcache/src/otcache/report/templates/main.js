@@ -30,7 +30,7 @@ for (const button of document.querySelectorAll("#all button.sort")) {
   button.addEventListener("click", () => sortBy(button));
 }
 byId("draw-all").addEventListener("click", () => { state.hidden.clear(); drawChart(); });
-byId("draw-front").addEventListener("click", () => {
+byId("draw-pareto").addEventListener("click", () => {
   state.hidden = new Set([...data.methods.keys()].filter((m) => !coloured(m)));
   drawChart();
 });

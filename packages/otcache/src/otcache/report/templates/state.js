@@ -40,7 +40,7 @@ const signed = (value) => (value === null ? "–" : (value < 0 ? "" : "+") + wri
 const nameOf = (m) => data.methods[m];
 const cellsAt = (budget) => data.cells.filter((cell) => cell.b === budget);
 const cellOf = (m, budget) => data.cells.find((cell) => cell.m === m && cell.b === budget);
-const series = (m) => state.metric.front[m]; // undefined for those in grey
+const series = (m) => state.metric.pareto[m]; // undefined for those in grey
 const coloured = (m) => series(m) !== undefined;
 const colour = (m) => (coloured(m) ? `var(--s${series(m)})` : "var(--grey)");
 
