@@ -107,7 +107,7 @@ def say(**facts: object) -> None:
 
 
 def batch(name: str, seed: int, first: int, last: int) -> list[tuple[int, str, float]]:
-    """Number, outcome and seconds of mutations ``first`` to ``last``; one that ends the process is one."""
+    """Yield number, outcome and seconds of mutations ``first`` to ``last``."""
     found: list[tuple[int, str, float]] = []
     while first < last:
         command = [sys.executable, __file__, "--work", name, str(seed), str(first), str(last)]

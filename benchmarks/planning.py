@@ -224,7 +224,7 @@ def from_stored_data(folder: Path) -> float:
 
 
 def policy_of(n: int) -> Policy:
-    """A ladder that crowds at the end, three weights a span and guidance branch as far as there is a past."""
+    """Return a ladder that crowds at the end: three weights a span and branch where there is a past."""
 
     def rung(budget: int) -> Schedule:
         steps = round_to_steps(1 - (1 - np.arange(budget) / budget) ** 1.5, n)
@@ -237,7 +237,7 @@ def policy_of(n: int) -> Policy:
 
 
 def lookup(n: int, cached: bool) -> float:
-    """Return the slowest ``policy.schedule(b)`` of b = 2 .. N, each the median of five; cold: nothing is cached."""
+    """Return the slowest ``policy.schedule(b)`` of b = 2 .. N, medians of five; cold: nothing is cached."""
     policy, slowest = policy_of(n), 0.0
     for budget in range(2, n + 1):
         times = []

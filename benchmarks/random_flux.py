@@ -17,7 +17,8 @@ def random_flux(double: int, single: int, heads: int, joint: int, device: str = 
     """Make the pipeline.
 
     Args:
-        double, single: numbers of blocks.
+        double: number of blocks of two streams.
+        single: number of blocks of one stream.
         heads: of width 64.
         joint: width of text embeddings.
         device: on which the weights are drawn.
@@ -50,7 +51,8 @@ def random_call(
     Args:
         num_steps: N.
         size: height and width of the image.
-        text, joint: length and width of text embeddings.
+        text: length of text embeddings.
+        joint: their width.
         guided: with a second branch.
         place: device, type or both of the embeddings, as ``Tensor.to`` takes them.
     """

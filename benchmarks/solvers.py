@@ -127,7 +127,7 @@ class Bench:
     def _forecast(
         self, solver: ScheduleSolver, fitted: otcache.Policy, found: otcache.Schedule
     ) -> otcache.Schedule:
-        """The policy's forecast on the solver's steps, or the solver's own if that is measured better."""
+        """Return the policy's forecast on the solver's steps, or its own if measured better."""
         made = fitted.interpolation.on(found.computed)
         if Need.EVALUATOR not in solver.abilities.needs or made == found:
             return made

@@ -33,6 +33,7 @@ Video = NDArray[np.float64]
 
 
 def main() -> None:
+    """Print the table of docs/video-metrics.md."""
     torch.set_num_threads(1)
     registry = Registry()
     metrics = {name: registry.create("metrics", name) for name in ALL}
@@ -77,10 +78,12 @@ def faults(full: Video) -> Iterator[tuple[str, Video]]:
 
 
 def recoloured(full: Video, times: NDArray[np.int_]) -> Video:
+    """Return the video with another colour from the sixth frame on."""
     return np.concatenate([full[:5], crossing(times * SPEED, (0.1, 0.3, 0.8))[5:]])
 
 
 def vanished(full: Video) -> Video:
+    """Return the video without its disc from the sixth frame on."""
     return np.concatenate([full[:5], np.full_like(full[5:], 0.9)])
 
 

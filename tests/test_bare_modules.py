@@ -132,9 +132,9 @@ def test_a_grid_is_checked(make: Callable[[], Any], grid: Any, message: str) -> 
         otcache.accelerate(make(), SCHEDULES["linear"], grid=grid)
 
 
-def test_what_is_no_plan_is_named() -> None:
+def test_what_is_no_schedule_is_named() -> None:
     for use, what in (
-        (otcache.accelerate, "plan must be a Schedule or"),
+        (otcache.accelerate, "schedule must be a Schedule or"),
         (otcache.enable, "policy must be"),
     ):
         with pytest.raises(OtcacheError, match=f"{what} a Policy, got 'int'"):

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from demo.image_model import image_batches
-from demo.scenes import training_scenes
-from demo.sprites import load_sprites
+from demo_models.image_model import image_batches
+from demo_models.scenes import training_scenes
+from demo_models.sprites import load_sprites
 from numpy.typing import NDArray
 
 from otcache_diffusers.demo import folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from demo.video_model import VideoModel
+from demo_models.video_model import VideoModel
 
 from otcache_video import demo
 

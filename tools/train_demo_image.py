@@ -10,8 +10,8 @@ folder written to `--out`.
 
 from __future__ import annotations
 
-from demo.image_model import ImageModel
-from demo.script import main
+from demo_models.image_model import ImageModel
+from demo_models.script import main
 
 if __name__ == "__main__":
     main(ImageModel(), __doc__.split("\n\n")[0])

@@ -10,8 +10,8 @@ folder written to `--out`.
 
 from __future__ import annotations
 
-from demo.script import main
-from demo.video_model import VideoModel
+from demo_models.script import main
+from demo_models.video_model import VideoModel
 
 if __name__ == "__main__":
     main(VideoModel(), __doc__.split("\n\n")[0])

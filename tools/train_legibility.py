@@ -2,7 +2,7 @@
 
     python tools/train_legibility.py --cache-dir DIR [--out FILE] [--misread sheet.png]
 
-Scenes are composed and rendered as for the demo image model (`demo`), half of them passed
+Scenes are composed and rendered as for the demo image model (`demo_models`), half of them passed
 through its autoencoder with noise on the latents, and distorted anew in every batch. About ten
 minutes on one core. Then the written weights are measured, as docs/legibility.md shows;
 `--measure-only` does no more than that.
@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from demo.sheet import enlarged, make_sheet
-from demo.sprites import load_sprites
+from demo_models.sheet import enlarged, make_sheet
+from demo_models.sprites import load_sprites
 from diffusers import FluxPipeline
 from legibility.images import Pool, labelled_scenes, reconstructed, render_pool
 from legibility.measuring import pipeline_rows, render_rows

@@ -76,7 +76,7 @@ def _sample(loop: otcache.Loop, steps: int, schedule: otcache.Schedule | None = 
 
 
 def _steps_for(loop: otcache.Loop, budget: int) -> int | None:
-    """Return the most steps to ask for with at most ``budget`` of the schedule's steps, None if no number is."""
+    """Return the most steps to ask for that take at most ``budget`` of the schedule's; None if none do."""
     fitting = [n for n in range(1, budget + 1) if (loop.steps_of(["any"], [0], n) or n) <= budget]
     return max(fitting, default=None)
 

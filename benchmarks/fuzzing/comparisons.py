@@ -206,7 +206,7 @@ def mappings(path: Path) -> None:
 
 
 def make_model(folder: Path) -> list[Path]:
-    """A pipeline's folder, of which only configurations are read."""
+    """Return a pipeline's folder, of which only configurations are read."""
     configs = {
         "transformer": {"_class_name": "Toy", "num_layers": 2, "dim": 8, "axes": [1, 2], "f": 0.5},
         "vae": {"_class_name": "AutoencoderKL", "block_out_channels": [8, 16]},

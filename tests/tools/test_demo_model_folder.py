@@ -13,8 +13,8 @@ pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from demo import scenes  # noqa: E402
-from demo.prompts import make_prompts  # noqa: E402
+from demo_models import scenes  # noqa: E402
+from demo_models.prompts import make_prompts  # noqa: E402
 
 FOLDER = ROOT / "packages/otcache-diffusers/src/otcache_diffusers/demo_model"
 PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")

@@ -14,9 +14,9 @@ np = pytest.importorskip("numpy")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from demo import scenes  # noqa: E402
-from demo.clock import Clock, cosine_with_warmup  # noqa: E402
-from demo.prompts import make_prompts  # noqa: E402
+from demo_models import scenes  # noqa: E402
+from demo_models.clock import Clock, cosine_with_warmup  # noqa: E402
+from demo_models.prompts import make_prompts  # noqa: E402
 
 MAX_TOKENS = 24
 DRAWN = ("shape", "glyph")
@@ -132,7 +132,7 @@ def test_a_resumed_clock_counts_the_time_spent_before() -> None:
 
 
 def test_the_clip_tokenizer_is_the_same_each_time_and_keeps_words_whole() -> None:
-    text = pytest.importorskip("demo.text")
+    text = pytest.importorskip("demo_models.text")
     first, second = (text.new_clip_tokenizer(scenes.vocabulary(), MAX_TOKENS) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
     for word in scenes.vocabulary():
@@ -140,6 +140,6 @@ def test_the_clip_tokenizer_is_the_same_each_time_and_keeps_words_whole() -> Non
 
 
 def test_merges_join_every_word_and_ties_are_broken_by_the_alphabet() -> None:
-    text = pytest.importorskip("demo.text")
+    text = pytest.importorskip("demo_models.text")
     merges = text.whole_word_merges([("b", "c</w>"), ("a", "b</w>"), ("a", "b", "d</w>")])
     assert merges == [("a", "b"), ("a", "b</w>"), ("ab", "d</w>"), ("b", "c</w>")]

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from demo import scenes  # noqa: E402
+from demo_models import scenes  # noqa: E402
 from legibility import images, measuring, training  # noqa: E402
 from legibility.images import augment  # noqa: E402
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from demo.scenes import SIDE, Scene, Thing, render, training_scenes
+from demo_models.scenes import SIDE, Scene, Thing, render, training_scenes
 from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor

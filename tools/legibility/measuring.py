@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from demo.image_model import sample
-from demo.scenes import Scene, any_scenes, is_novel, training_scenes
+from demo_models.image_model import sample
+from demo_models.scenes import Scene, any_scenes, is_novel, training_scenes
 from diffusers import AutoencoderKL, FluxPipeline
 from numpy.typing import NDArray
 from PIL import Image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from demo.clock import cosine_with_warmup
+from demo_models.clock import cosine_with_warmup
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy

@@ -205,8 +205,10 @@ class HaarPsiKit(MetricConformance):
         return HaarPsi()
 
     def known_answer(self) -> KnownAnswer:
-        """``haar_psi_numpy`` of the authors' haarPsi.py (github.com/rgcda/haarpsi, 3b9599b) on these
-        images times 255, scipy 1.17.1, numpy 2.4.6.
+        """Return what the authors' own code gives.
+
+        ``haar_psi_numpy`` of haarPsi.py (github.com/rgcda/haarpsi, 3b9599b) on these images times 255, scipy
+        1.17.1, numpy 2.4.6.
         """
         return KnownAnswer(golden_pair(64), [0.49379277391613796, 0.336391679710901], rtol=1e-12)
 
@@ -324,9 +326,10 @@ class ImageRewardKit(PromptMetricConformance):
         return ImageReward(reward())
 
     def known_answer(self) -> KnownAnswer:
-        """Return what ImageReward 1.5's own towers and head (with transformers 4.35.2, torch 2.13) give for
-        the checkpoint of ``tiny_scorers.reward_state``, its ``score`` from the normalised image
-        on.
+        """Return what ImageReward 1.5's own towers and head give.
+
+        With transformers 4.35.2 and torch 2.13, for the checkpoint of ``tiny_scorers.reward_state``, its
+        ``score`` from the normalised image on.
         """
         prompts = ("a red circle", "a small cat on a Blue background")
         images = golden_pair(tiny_scorers.SIDE)[0]

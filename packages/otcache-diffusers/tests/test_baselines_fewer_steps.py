@@ -73,7 +73,7 @@ def euler(n: int) -> float:
 
 
 def adams_bashforth(n: int) -> float:
-    """Return the integral of the line through the last two velocities, by quadrature and not by its formula."""
+    """Return the integral of the line through the last two velocities, by quadrature, not its formula."""
     s, _ = levels(n)
     x, seen = X, list[tuple[float, float]]()
     for i in range(n):

@@ -127,6 +127,7 @@ def test_the_benchmark_says_in_one_line_that_there_is_no_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     script = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
+    monkeypatch.syspath_prepend(script.parent)
     monkeypatch.setattr("sys.argv", [str(script)])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(script), run_name="__main__")

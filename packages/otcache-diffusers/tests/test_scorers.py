@@ -57,14 +57,17 @@ def test_a_prompt_longer_than_the_model_reads_is_cut(name: str) -> None:
 @pytest.mark.parametrize("name", ["clip-score", "image-reward"])
 def test_batches_do_not_matter(name: str) -> None:
     kit = metric_kits.KITS[name]()
-    one = type(kit.make_metric())(metric_kits.clip_folder() if "clip-score" in name else metric_kits.reward(), 1)
+    folder = metric_kits.clip_folder() if name == "clip-score" else metric_kits.reward()
+    one = type(kit.make_metric())(folder, 1)
     together = kit.make_metric()(waves(3, (32, 32, 3)), kit.prompts)
     assert one(waves(3, (32, 32, 3)), kit.prompts) == pytest.approx(together, rel=1e-4)
 
 
 def test_one_text_is_not_a_list_of_texts() -> None:
     with pytest.raises(OtcacheError, match=r"prompts must be 3 texts, .* got 'one text'"):
-        ClipScore(metric_kits.clip_folder())(waves(3, (32, 32, 3)), "cat")  # three letters, three images
+        ClipScore(metric_kits.clip_folder())(
+            waves(3, (32, 32, 3)), "cat"
+        )  # three letters, three images
 
 
 @pytest.mark.remedy(

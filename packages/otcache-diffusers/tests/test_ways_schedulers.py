@@ -395,7 +395,7 @@ def test_a_velocity_scheduler_that_cannot_be_copied_keeps_velocities() -> None:
     scheduler.set_timesteps(N)
     scheduler.lock = iter([]).__reduce__  # what no copy is made of
     scheduler.scale_model_input = lambda x: x
-    assert "cannot be asked how it scales states" in output_space(scheduler, 0).reason
+    assert "does not show how it scales states" in output_space(scheduler, 0).reason
 
 
 # -- forecasts ------------------------------------------------------------------------------------

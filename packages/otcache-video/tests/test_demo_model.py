@@ -39,7 +39,7 @@ def test_folder_is_small() -> None:
 def test_a_copy_without_the_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools = Path(__file__).parents[3] / "tools"
     if (tools / "train_demo_video.py").exists():
-        assert '"--out"' in (tools / "demo/script.py").read_text(encoding="utf-8")
+        assert '"--out"' in (tools / "demo_models/script.py").read_text(encoding="utf-8")
     made = demo.folder()  # what the script wrote
     monkeypatch.setattr(demo, "folder", lambda: tmp_path / "model")
     with pytest.raises(OtcacheError, match="holds no trained model") as caught:

@@ -172,8 +172,9 @@ def test_two_still_videos_move_alike() -> None:
 
 
 def test_a_frozen_video_has_the_consistency_that_the_reference_lacks() -> None:
-    """S = 1: against itself with one frame of noise, whose similarity s to the others is in two of
-    eight steps to the frame before, and in one of eight to the first.
+    """Check S = 1 against a video with one frame of noise.
+
+    Its similarity s to the others is in two of eight steps to the frame before, in one of eight to the first.
     """
     strange = FROZEN.copy()
     strange[4] = np.random.default_rng(0).random(strange[4].shape)

@@ -27,8 +27,9 @@ FRAMES, SIDE = 5, 48
 
 
 def pattern(shift: Array, side: int = SIDE) -> Array:
-    """Return a smooth pattern with gradients in all directions, moved right by ``shift`` pixels a frame;
-    shape (frames, side, side), -1 to 1.
+    """Return a smooth pattern with gradients in all directions, moved right by ``shift`` pixels a frame.
+
+    Its shape is (frames, side, side), its range -1 to 1.
     """
     y, x = np.mgrid[0:side, 0:side].astype(np.float64)
     x = x - np.reshape(shift, (-1, 1, 1))

@@ -157,7 +157,7 @@ def fake_images(results: Results, size: int = 64) -> Images:
 def fake_videos(
     results: Results, size: int = 32, frames: int = 9
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Return a square that moves over a gradient; methods lag behind it, and are noisy by the stated error."""
+    """Return a square that moves over a gradient; methods lag behind it, noisy by the stated error."""
     rng = np.random.default_rng(3)
     y, x = np.mgrid[0:size, 0:size] / size
     ground = 0.25 + 0.5 * np.stack([x, y, 1 - x * y], axis=-1)

@@ -19,7 +19,7 @@ def make_prompts(scenes: ModuleType) -> dict[str, list[Prompt]]:
     subject.
 
     Args:
-        scenes: `demo.scenes` or `demo.videos`; its `PROMPTS` are the counts by list and tag.
+        scenes: `demo_models.scenes` or `demo_models.videos`; its `PROMPTS` are the counts by list and tag.
     """
     taken: set[str] = set()
     result: dict[str, list[Prompt]] = {}

@@ -44,7 +44,7 @@ class DemoModel(ABC):
     """What the two demo models differ in.
 
     Attributes:
-        scenes: `demo.scenes` or `demo.videos`.
+        scenes: `demo_models.scenes` or `demo_models.videos`.
         vae_plan, vae_rate, vae_beta: of the autoencoder's AdamW.
         plan, decay, sheet_every: of the transformer; `decay` is of its averaged weights.
         chunk: samples encoded at once.
