@@ -109,16 +109,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         if n == self.num_steps and (not points or not own or same_grid(points, own)):
             return self.interpolation.at(budget)
         check_monotone(points)
-        difference = (
-            f"the run has {n} steps on its own grid, the policy {self.num_steps} on its own"
-        )
+        text = f"the run has {n} steps on its own grid, the policy {self.num_steps} on its own"
         if n != self.num_steps:
             steps = "1 step" if n == 1 else f"{n} steps"
-            difference = f"the run has {steps}, the policy was measured on {self.num_steps}"
+            text = f"the run has {steps}, the policy was measured on {self.num_steps}"
         if strict:
-            raise MismatchError(f"{difference}: calibrate again, or leave strict off to map it.")
+            raise MismatchError(f"{text}: calibrate again, or leave strict off to map it.")
         reason = _why_full(budget, n, points, own)
-        notify(f"{difference}{reason or ': the schedule is mapped.'}")
+        notify(f"{text}{reason or ': the schedule is mapped.'}")
         return Schedule.full(n) if reason else self.interpolation.mapped(budget, n, points)
 
     def check(self, provenance: Mapping[str, Any], strict: bool = False) -> list[str]:

@@ -6,6 +6,33 @@ from dataclasses import replace
 
 from otcache_core.plugins import Info, hookimpl
 
+#: Metrics by name: target and summary.
+_METRICS = {
+    "rmse": ("pairwise:Rmse", "root mean square error of images in [0, 1]"),
+    "psnr": ("pairwise:Psnr", "peak signal-to-noise ratio in dB, float64"),
+    "ssim": ("pairwise:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
+    "ms-ssim": ("pairwise:MsSsim", "structural similarity over up to five scales"),
+    "haarpsi": ("pairwise:HaarPsi", "perceptual similarity by Haar wavelets"),
+    "lpips": ("lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
+    "lpips-vgg": ("lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
+    "clip-score": ("clip_score:ClipScore", "agreement with the prompt, CLIP by path"),
+    "image-reward": ("image_reward:ImageReward", "human preference, by path"),
+    "frechet": ("frechet:Frechet", "Fréchet distance to real images by path"),
+    "legible": ("legible:Legible", "same letter or digit read; 64 by 64 pixels"),
+}
+#: Caches of diffusers by name: target and summary.
+_CACHES = {
+    "first-block-cache": ("first_block_cache:FirstBlockCache", "by the first block"),
+    "mag-cache": ("mag_cache:MagCache", "by magnitudes calibrated on full runs"),
+    "taylorseer": ("taylorseer:TaylorSeer", "modules forecast, by diffusers"),
+    "sea-cache": ("sea_cache:SeaCache", "by the change of filtered latents"),
+    "pab": ("attention_caches:PyramidAttention", "attention used again"),
+    "faster-cache": ("attention_caches:FasterCache", "attention extrapolated"),
+    "teacache": (
+        "teacache:TeaCache",
+        "skips while the first block's input has changed little (arXiv 2411.19108)",
+    ),
+}
 #: What ``otcache-diffusers[pipelines]`` installs, by who needs it.
 _LIBRARIES = {
     "ssim": ("scikit-image",),
@@ -41,22 +68,9 @@ def otcache_provide_executors() -> list[Info]:
 @hookimpl
 def otcache_provide_metrics() -> list[Info]:
     """Offer image metrics: of pairs of images in [0, 1], of prompts, of all images together."""
-    offers = {
-        "rmse": ("pairwise:Rmse", "root mean square error of images in [0, 1]"),
-        "psnr": ("pairwise:Psnr", "peak signal-to-noise ratio in dB, float64"),
-        "ssim": ("pairwise:Ssim", "structural similarity, Gaussian window of sigma 1.5"),
-        "ms-ssim": ("pairwise:MsSsim", "structural similarity over up to five scales"),
-        "haarpsi": ("pairwise:HaarPsi", "perceptual similarity by Haar wavelets"),
-        "lpips": ("lpips:Lpips", "LPIPS 0.1 on AlexNet features, weights shipped"),
-        "lpips-vgg": ("lpips:LpipsVgg", "LPIPS 0.1 on VGG16, weights by path"),
-        "clip-score": ("clip_score:ClipScore", "agreement with the prompt, CLIP by path"),
-        "image-reward": ("image_reward:ImageReward", "human preference, by path"),
-        "frechet": ("frechet:Frechet", "Fréchet distance to real images by path"),
-        "legible": ("legible:Legible", "same letter or digit read; 64 by 64 pixels"),
-    }
     return [
         Info(name, f"otcache_diffusers.metrics.{target}", about, requires=_LIBRARIES.get(name, ()))
-        for name, (target, about) in offers.items()
+        for name, (target, about) in _METRICS.items()
     ]
 
 
@@ -105,21 +119,9 @@ def _fewer_steps() -> list[Info]:
 
 def _diffusers_caches() -> list[Info]:
     home = "otcache_diffusers.baselines"
-    offers = {
-        "first-block-cache": ("first_block_cache:FirstBlockCache", "by the first block"),
-        "mag-cache": ("mag_cache:MagCache", "by magnitudes calibrated on full runs"),
-        "taylorseer": ("taylorseer:TaylorSeer", "modules forecast, by diffusers"),
-        "sea-cache": ("sea_cache:SeaCache", "by the change of filtered latents"),
-        "pab": ("attention_caches:PyramidAttention", "attention used again"),
-        "faster-cache": ("attention_caches:FasterCache", "attention extrapolated"),
-        "teacache": (
-            "teacache:TeaCache",
-            "skips while the first block's input has changed little (arXiv 2411.19108)",
-        ),
-    }
     return [
         Info(name, f"{home}.{target}", about, requires=_DIFFUSERS)
-        for name, (target, about) in offers.items()
+        for name, (target, about) in _CACHES.items()
     ]
 
 

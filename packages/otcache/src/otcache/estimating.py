@@ -205,13 +205,8 @@ def _of_class(model_class: str, registry: Registry) -> Architecture:
             return architecture
         names.append(offer.info.name)
         classes.add(architecture.model_class)
-    raise OtcacheError(
-        expected(
-            "model",
-            model_class,
-            f"one of {', '.join(names)}; a class: {', '.join(sorted(classes))}; or a folder of one of these",
-        )
-    )
+    listed = f"one of {', '.join(names)}; a class: {', '.join(sorted(classes))}"
+    raise OtcacheError(expected("model", model_class, f"{listed}; or a folder of one of these"))
 
 
 def read_model_folder(folder: Path) -> tuple[str, Configs]:

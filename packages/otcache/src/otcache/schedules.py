@@ -127,9 +127,8 @@ def _plain(source: str | Path, data: list[Any], num_steps: int | None) -> Schedu
     if data[:1] == [1]:
         return _in_file(source, lambda: Schedule.from_mask(data))
     if num_steps is None:
-        raise ScheduleError(
-            expected("num_steps", None, "given", f"{source} lists computed steps only.")
-        )
+        reason = f"{source} lists computed steps only."
+        raise ScheduleError(expected("num_steps", None, "given", reason))
     return _in_file(source, lambda: Schedule(num_steps, tuple(data)))
 
 
@@ -145,9 +144,8 @@ def _table(source: str | Path, data: Any, num_steps: int | None) -> ScheduleTabl
         if str(len(row)) != key:
             raise bad_file(source, expected(f"row {key!r}", f"{len(row)} steps", key))
     if num_steps is None:
-        raise ScheduleError(
-            expected("num_steps", None, "given", f"{source} lists computed steps only.")
-        )
+        reason = f"{source} lists computed steps only."
+        raise ScheduleError(expected("num_steps", None, "given", reason))
     name = Path(source).stem
     ordered = tuple(sorted(map(tuple, rows.values()), key=len))
     return _in_file(source, lambda: ScheduleTable(name, str(source), num_steps, ordered))

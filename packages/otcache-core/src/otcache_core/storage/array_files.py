@@ -207,8 +207,7 @@ def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def _header(path: Path, file: BinaryIO) -> _Header:
     try:
-        size = os.fstat(file.fileno()).st_size
-        prefix = file.read(8)
+        size, prefix = os.fstat(file.fileno()).st_size, file.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > min(size - 8, _MAX_HEADER):
             got = f"a header of {length} bytes in a file of {size}"

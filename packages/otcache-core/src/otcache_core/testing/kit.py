@@ -134,8 +134,7 @@ def _judged(law: Law) -> Law:
         result = self._result(name)
         if result.outcome is not Outcome.EXPECTED:
             raise AssertionError(result.reason)
-        pytest = sys.modules.get("pytest")
-        if pytest is not None:
+        if (pytest := sys.modules.get("pytest")) is not None:
             pytest.xfail(reason)
 
     return judged

@@ -103,8 +103,7 @@ class PipelineEvaluator(Evaluator):
         self._trajectories, self._grid = trajectories, trajectories[0].grid
         self._registry = registry or installed()
         self._metrics = self._default_metrics() if metrics is None else metrics
-        gains = trajectories[0].gains
-        self._runs = ScheduleRuns(self._sampler, self._grid, gains, self._registry)
+        self._runs = ScheduleRuns(self._sampler, self._grid, trajectories[0].gains, self._registry)
         forecaster = self._registry.create("forecasters", "otcache-core/fitted")
         rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
         self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)

@@ -74,8 +74,7 @@ def opened(node: Any) -> tuple[Shell, list[Any]] | None:
     base = _base_of(type(node))  # type: ignore[arg-type]  # every class is hashable
     if base is None:
         return None
-    items = _items(node, base)
-    attributes = _dict_of(node)
+    items, attributes, slots = _items(node, base), _dict_of(node), _slots(node)
     itself = attributes is node
     mirrored = tuple(
         name
@@ -83,7 +82,6 @@ def opened(node: Any) -> tuple[Shell, list[Any]] | None:
         if issubclass(base, dict) and name in items and items[name] is value
     )
     own = {} if itself else {k: v for k, v in attributes.items() if k not in mirrored}
-    slots = _slots(node)
     shell = Shell(
         type(node), base, tuple(items), tuple(own), mirrored, tuple(d for d, _ in slots), itself
     )

@@ -131,8 +131,7 @@ class AnchorSearch(ScheduleSolver):
             if (schedule.num_steps, schedule.budget) != (n, budget):
                 got = f"{schedule.budget} of {schedule.num_steps}"
                 raise OtcacheError(expected(f"warm[{index}]", got, f"{budget} of {n} steps"))
-            # A fit will replace the weights.
-            plain = self.fit and schedule.weights
+            plain = self.fit and schedule.weights  # which the fit replaces
             starts[f"warm {index}"] = schedule.without_weights() if plain else schedule
         unique: dict[str, Schedule] = {}
         for name, schedule in starts.items():

@@ -141,9 +141,8 @@ class Sinkhorn(ScheduleSolver):
         rows, columns = cost.shape
         log_mu, log_nu = -np.log(rows), -np.log(columns)
         scaled = cost / (cost.max() or 1.0)
-        f, g = np.zeros(rows), np.zeros(columns)
         spent, residual, reached = 0, np.inf, self.epsilon.start
-        pi = np.full_like(scaled, 1.0 / scaled.size)
+        f, g, pi = np.zeros(rows), np.zeros(columns), np.full_like(scaled, 1.0 / scaled.size)
         for epsilon in self.epsilon.stages():
             while spent < self.max_iterations:
                 spent, reached = spent + 1, epsilon

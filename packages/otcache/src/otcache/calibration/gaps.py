@@ -40,8 +40,7 @@ def fill_gaps(bench: Workbench, calibration: Calibration) -> Calibration:
     """
     calibration = interpolated(bench, calibration)
     left, n = bench.allowance("gaps", bench.recipe.gap_runs), len(bench.trajectories)
-    tried: set[int] = set()
-    total = len(doubtful(calibration))
+    tried, total = set[int](), len(doubtful(calibration))
     with bench.stages.stage("measuring between rungs", total) as advance:
         while waiting := [(b, s) for b, s in doubtful(calibration).items() if b not in tried]:
             budget, schedule = waiting[0]

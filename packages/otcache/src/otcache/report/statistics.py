@@ -198,8 +198,7 @@ def _prompt_losses(
             expected("inside and groups", got, f"one for each of the {len(x)} values")
         )
     difference = _difference(x, y)
-    parts: dict[int, list[float]] = {}
-    has: dict[int, bool] = {}
+    parts, has = dict[int, list[float]](), dict[int, bool]()
     for prompt, tagged, d in zip(prompts, inside, difference, strict=True):
         if has.setdefault(prompt, tagged) != tagged:
             raise OtcacheError(f"samples of prompt {prompt} must all have the tag, or none.")
