@@ -1,4 +1,4 @@
-"""The linear recurrence of a sampler."""
+"""How a deterministic sampler makes each state: linearly, of former states and denoiser outputs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Share of the sum below which what cancels counts as nothing.
+#: A sum smaller than this share of its terms' magnitudes counts as 0: rounding of what cancels.
 SINGULAR = 1e-6
 
 
 @dataclass(frozen=True)
 class Landing:
-    r"""Where a span (k -> j) ends, as a function of the one output u its skipped steps return.
+    r"""The state x_j at which a span (k -> j) ends, if every skipped step returns the same output u.
 
     .. math:: x_j = \sum_q A_q x_{k+1-q} + \sum_q B_q v_{k-q} + R\,u + C
 
     Attributes:
         states: A_0, A_1, ..., for x_{k+1}, x_k, ...
         outputs: B_0, B_1, ..., for v_k, v_{k-1}, ...
-        reach: R, what u moves; the same unit as a step of the grid for an Euler sampler.
-        singular: R is 0 up to cancellation: where the span ends does not depend on u.
-        shares: what each skipped step's output contributes to R, summing to 1; empty if singular.
+        reach: R, the coefficient of u; for an Euler sampler s_j - s_{k+1}.
+        singular: whether R is 0 up to rounding, so that x_j does not depend on u.
+        shares: the part of R that comes from each skipped step, summing to 1; empty if singular.
         offset: C, the constant that a sampler adds to its result; 0 for a span that ends before N.
     """
 
@@ -45,16 +45,15 @@ class Recurrence:
     Attributes:
         states: a, shape (N, p + 1); 0 if i < q.
         outputs: b, same shape.
-        residual: largest deviation of the recorded runs from it, relative to the step, beyond rounding, over
-            samples and all steps but the first.
+        residual: largest deviation of the recorded runs from the recurrence, in excess of rounding and
+            relative to the change of the state in that step; over samples and all steps but the first.
         grid: s_0 .. s_N of an Euler sampler, a = 1 and b_i = s_{i+1} - s_i; None for any other.
-        undetermined: steps whose coefficients the runs do not determine: their states and outputs are
-            collinear, and not because the sampler itself makes them so. Those coefficients are the
-            smallest that fit.
+        undetermined: steps whose coefficients the runs do not determine, since states and outputs happen
+            to be collinear there (not by the sampler's own rule). Theirs are the least-norm solution.
         offset: C of a sampler that returns an affine map of its last state, such as (x + 1)/2; the
             last step's coefficients hold the factor.
-        noisy: the sampler also adds terms of its own, the same in every run of a sample: only differences
-            of two runs obey the recurrence.
+        noisy: whether the sampler also adds noise, the same in every run with a sample's seed: only
+            differences of two such runs obey the recurrence.
     """
 
     states: Floats
@@ -73,7 +72,7 @@ class Recurrence:
 
     @property
     def order(self) -> int:
-        """p, how many older states and outputs a step looks at."""
+        """p, how many earlier states and outputs a step uses besides the current ones."""
         return int(self.states.shape[1]) - 1
 
     def __str__(self) -> str:
@@ -87,7 +86,7 @@ class Recurrence:
         return f"{text}; {len(self.undetermined)} steps have coefficients that these runs do not determine"
 
     def impulses(self) -> Floats:
-        r"""Return R_t, what the output of step t moves the result by, all other outputs held.
+        r"""Return R_t, the derivative of the result x_N by the output of step t, other outputs held fixed.
 
         .. math:: x_N = \dots + \sum_t R_t v_t
 
@@ -95,33 +94,33 @@ class Recurrence:
         """
         if self.grid is not None:
             return np.asarray(np.diff(self.grid))
-        # How x_N depends on the states x_{i+1}, x_i, ...: from the last step backwards.
+        # Derivatives of x_N by the states, from the last step backwards (an adjoint pass).
         num_steps, lags = self.states.shape
-        found, toward = np.zeros(num_steps), np.zeros(num_steps + 1)
-        toward[num_steps] = 1.0
+        derivatives, adjoint = np.zeros(num_steps), np.zeros(num_steps + 1)
+        adjoint[num_steps] = 1.0
         for i in range(num_steps - 1, -1, -1):
             for q in range(min(lags, i + 1)):
-                found[i - q] += toward[i + 1] * self.outputs[i, q]
-                toward[i - q] += toward[i + 1] * self.states[i, q]
-        return found
+                derivatives[i - q] += adjoint[i + 1] * self.outputs[i, q]
+                adjoint[i - q] += adjoint[i + 1] * self.states[i, q]
+        return derivatives
 
     def landing(self, k: int, j: int) -> Landing:
-        """Compute the end of the span (k -> j); ``j`` at least k + 2, so that a step is skipped."""
+        """Compute where the span (k -> j) ends; it must skip a step: ``j`` is at least k + 2."""
         if self.grid is not None:
             reach = float(self.grid[j] - self.grid[k + 1])
             return Landing(
                 (1.0,), (), reach, reach == 0, _shares(np.diff(self.grid[k + 1 : j + 1]))
             )
-        known = (min(self.order, k + 1) + 1, min(self.order, k + 1), j - k - 1)
-        unit = iter(np.eye(sum(known)))
-        x = {k + 1 - q: next(unit) for q in range(known[0])}
-        v = {k - q: next(unit) for q in range(known[1])}
-        v |= {t: next(unit) for t in range(k + 1, j)}
+        counts = (min(self.order, k + 1) + 1, min(self.order, k + 1), j - k - 1)
+        basis = iter(np.eye(sum(counts)))
+        x = {k + 1 - q: next(basis) for q in range(counts[0])}
+        v = {k - q: next(basis) for q in range(counts[1])}
+        v |= {t: next(basis) for t in range(k + 1, j)}
         for i in range(k + 1, j):
-            x[i + 1] = np.zeros(sum(known))
+            x[i + 1] = np.zeros(sum(counts))
             for q in range(min(self.order, i) + 1):
                 x[i + 1] += self.states[i, q] * x[i - q] + self.outputs[i, q] * v[i - q]
-        a, b, impulses = np.split(x[j], np.cumsum(known)[:2])
+        a, b, impulses = np.split(x[j], np.cumsum(counts)[:2])
         reach = float(impulses.sum())
         singular = abs(reach) <= SINGULAR * float(np.abs(impulses).sum())
         offset = self.offset if j == len(self.states) else 0.0
@@ -136,11 +135,11 @@ def _shares(impulses: Floats) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class NotLinear:
-    """No recurrence was found.
+    """The sampler follows no linear recurrence that could be found.
 
     Attributes:
         reason: why, in words.
-        residual: that of the best one; infinity if none could be tried.
+        residual: of the best recurrence tried; infinity if none could be tried.
     """
 
     reason: str

@@ -9,7 +9,7 @@ __all__ = ["SigmaExport", "export_sigmas"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the tensor libraries on first use: listing plugins must stay cheap."""
+    """Import torch and diffusers when a public name is first used, so that listing plugins stays fast."""
     if name in __all__:
         from otcache_diffusers import export
 

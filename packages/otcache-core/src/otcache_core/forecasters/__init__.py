@@ -1,4 +1,4 @@
-"""Forecasters, as tables of weights over the computed outputs, and the strengths of fitted ones."""
+"""Forecasters: skipped outputs as weighted sums of computed ones, and weights for other budgets."""
 
 from otcache_core.forecasters.extrapolation import Fitted, Linear, Reuse, Taylor
 from otcache_core.forecasters.mean_velocity import MeanVelocity, MeanVelocityPaper

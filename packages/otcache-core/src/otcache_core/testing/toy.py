@@ -1,4 +1,4 @@
-"""A sampler small enough to know exactly, a nonlinear ODE under Euler, with its evaluator and its loop."""
+"""A tiny Euler sampler in NumPy, for tests: a nonlinear ODE, with an evaluator and a loop."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ _FORECASTERS: dict[str, Forecaster] = {
 
 @dataclass(frozen=True, eq=False)
 class ToySampler:
-    r"""Take Euler steps through dx/ds = v(x, s) from s = 1 down to 0.
+    r"""Integrate dx/ds = v(x, s) from s = 1 down to 0 by Euler's method.
 
     .. math:: v(x, s) = W x + a \tanh(x + b) + c \sin(4 s), \qquad
         x_{i+1} = x_i + (s_{i+1} - s_i) v(x_i, s_i), \qquad s_i = (1 - i/N)^{p}
 
     Args:
         num_steps: N.
-        num_samples: samples, each from its own standard normal x_0.
-        dim: d.
-        power: p; 1 is an even grid.
+        num_samples: number of samples, each with its own standard normal x_0.
+        dim: d, elements of a state.
+        power: p; 1 gives an even grid.
         nonlinearity: a; 0 makes the ODE linear in x.
-        seed: of W, b, c and all x_0.
-        starts: numbers of the samples' initial states, one a sample; 0, 1, ... if empty.
+        seed: for W, b, c and all x_0.
+        starts: which initial state each sample takes, by index; 0, 1, ... if empty.
     """
 
     num_steps: int = 12
@@ -80,12 +80,12 @@ class ToySampler:
         return w, rng.standard_normal(self.dim), rng.standard_normal(self.dim)
 
     def velocity(self, x: Floats, s: float) -> Floats:
-        """Return v(x, s) row by row, shape (samples, d)."""
+        """Return v(x, s) for each sample (row) of x, shape (samples, d)."""
         w, b, c = self._field
         return np.asarray(x @ w.T + self.nonlinearity * np.tanh(x + b) + c * np.sin(4.0 * s))
 
     def trajectories(self) -> list[Trajectory]:
-        """Return the full runs, one a sample."""
+        """Return the full run of each sample."""
         states, outputs = [self.start], []
         for s, after in zip(self.grid[:-1], self.grid[1:], strict=True):
             outputs.append(self.velocity(states[-1], s))
@@ -105,9 +105,9 @@ class ToyEvaluator(Evaluator):
     """Run schedules on a :class:`ToySampler`; objectives ``latent-rmse`` and ``latent-l1``.
 
     Args:
-        sampler: the full runs.
+        sampler: what makes the full runs and the accelerated ones.
         memory: m of the closed-loop fit, at least 1.
-        ridge: of the fit, as a part of the normal matrix's diagonal.
+        ridge: regularization of the fit, relative to the diagonal of its normal matrix.
     """
 
     def __init__(self, sampler: ToySampler, memory: int = 3, ridge: float = 1e-3) -> None:
@@ -128,12 +128,12 @@ class ToyEvaluator(Evaluator):
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """Root mean square and mean absolute difference of x_N."""
+        """Names of the root mean square and the mean absolute error of x_N."""
         return ("latent-rmse", "latent-l1")
 
     @property
     def recurrence(self) -> Recurrence:
-        """The Euler rule."""
+        """The recurrence of Euler's method on this grid."""
         return Recurrence.euler(self.grid)
 
     def evaluate(
@@ -147,7 +147,7 @@ class ToyEvaluator(Evaluator):
         """Run every schedule on every sample.
 
         Raises:
-            OtcacheError: if the objective is unknown or a schedule has another N.
+            OtcacheError: if the objective is unknown, or a schedule's N is not the sampler's.
         """
         name = objective or self.objectives[0]
         if name not in self.objectives:
@@ -165,7 +165,7 @@ class ToyEvaluator(Evaluator):
         )
 
     def replay(self, samples: Sequence[int]) -> Floats:
-        """Return how far recorded outputs, put through the Euler rule again, end from the recorded result."""
+        """Return the largest relative deviation of states recomputed from recorded outputs, one a sample."""
         chosen, runs = list(samples), self.sampler.trajectories()
         states = [self.sampler.start[chosen]]
         for i, h in enumerate(np.diff(self.grid)):
@@ -177,7 +177,7 @@ class ToyEvaluator(Evaluator):
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
-        """Return the root mean square deviation of every state."""
+        """Return the root mean square deviation of every state from the full run."""
         chosen = list(range(self.num_samples) if samples is None else samples)
         states = np.stack([self._run(schedule, chosen, False)[1] for schedule in schedules])
         deviation = np.moveaxis(states - self._full[:, chosen], 1, 2)
@@ -185,7 +185,7 @@ class ToyEvaluator(Evaluator):
         return Drift(np.sqrt((deviation**2).mean(-1)), nfe)
 
     def _run(self, schedule: Schedule, chosen: list[int], fit: bool) -> tuple[Schedule, Floats]:
-        """Return the schedule with its weights, and x_0 .. x_N, shape (N + 1, samples, d)."""
+        """Return the schedule (with fitted weights if ``fit``) and x_0 .. x_N, shape (N + 1, samples, d)."""
         if schedule.num_steps != self.sampler.num_steps:
             wanted = str(self.sampler.num_steps)
             raise OtcacheError(expected("schedule.num_steps", schedule.num_steps, wanted))
@@ -212,7 +212,7 @@ class ToyEvaluator(Evaluator):
     def _weights(
         self, span: Span, x: Floats, outputs: list[Floats], target: Floats
     ) -> tuple[float, ...]:
-        """Fit x_j of the full run by ridge least squares around linear extrapolation."""
+        """Fit weights that end the span at ``target``, by ridge least squares around linear extrapolation."""
         prior = np.array(linear_weights(span, self.grid, self.memory))
         prior[2:] = 0.0
         if not span.skipped:
@@ -229,7 +229,7 @@ class ToyEvaluator(Evaluator):
 
 
 class CountingEvaluator(ForwardingEvaluator):
-    """Add up the NFE of another evaluator.
+    """Forward to another evaluator, and add up the NFE it spends.
 
     Args:
         inner: the evaluator that does the work.
@@ -240,23 +240,25 @@ class CountingEvaluator(ForwardingEvaluator):
         self.nfe = 0
 
     def evaluate(self, schedules: Sequence[Schedule], **options: Any) -> Evaluation:
-        """Evaluate, and count."""
-        done = self.inner.evaluate(schedules, **options)
-        self.nfe += done.nfe
-        return done
+        """Evaluate, and add the NFE."""
+        result = self.inner.evaluate(schedules, **options)
+        self.nfe += result.nfe
+        return result
 
     def drift(self, schedules: Sequence[Schedule], **options: Any) -> Drift:
-        """Compare all states, and count."""
-        done = self.inner.drift(schedules, **options)
-        self.nfe += done.nfe
-        return done
+        """Measure the drift, and add its NFE."""
+        result = self.inner.drift(schedules, **options)
+        self.nfe += result.nfe
+        return result
 
 
 class ToyDenoiser:
-    """The velocity of a :class:`~otcache_core.testing.ToySampler`, with a method to replace, as a module's.
+    """The velocity of a :class:`~otcache_core.testing.ToySampler` behind a ``forward`` that can be replaced.
+
+    Executors replace the ``forward`` of an ``nn.Module`` in the same way.
 
     Args:
-        sampler: whose velocity it is.
+        sampler: defines the velocity.
 
     Attributes:
         worked: how often the velocity was computed.
@@ -267,23 +269,25 @@ class ToyDenoiser:
         self.worked = 0
 
     def __call__(self, x: Floats, s: float) -> Floats:
-        """Return v(x, s), shape (samples, d), or what ``forward`` was replaced by."""
+        """Call ``forward`` (or its replacement); returns v(x, s), shape (samples, d)."""
         return self.forward(x, s)
 
     def forward(self, x: Floats, s: float) -> Floats:
-        """Compute v(x, s) row by row, shape (samples, d)."""
+        """Compute v(x, s) for each sample (row) of x, shape (samples, d)."""
         self.worked += 1
         return self.sampler.velocity(x, s)
 
 
 def toy_loop(sampler: ToySampler | None = None) -> Loop:
-    """Return a fresh loop of Euler steps on an even grid; two of them share nothing and sample the same.
+    """Return a new loop of Euler steps on an even grid.
+
+    Two such loops share no state and give the same samples.
 
     It is called as ``loop(prompts, seeds, num_steps)``, takes x_0 from the seeds, ignores the prompts and
     returns x_N, shape (samples, d). With ``stop=i`` it raises InterruptedError before step i.
 
     Args:
-        sampler: whose velocity its denoiser computes.
+        sampler: defines the velocity that its denoiser computes.
     """
     denoiser = ToyDenoiser(sampler or ToySampler())
 
