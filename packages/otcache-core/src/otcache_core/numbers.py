@@ -1,4 +1,4 @@
-"""Numbers as users give them: of Python, NumPy or torch, one or a row of them, and nothing else."""
+"""Convert and check numbers in arguments: Python's, NumPy's or torch's, one or a sequence of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, SupportsFloat
 
 from otcache_core.errors import OtcacheError, expected
 
-#: Most entries of a row: a longer iterator may be endless.
+#: Largest number of entries of a sequence: a longer iterator may be endless.
 MOST = 1_000_000
-#: What conversions to a number raise; a tensor's raise RuntimeError.
-_REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError)
+#: What failed conversions to a number raise; those of tensors raise RuntimeError.
+_CONVERSION_ERRORS = (TypeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def integer(
@@ -31,15 +31,15 @@ def integer(
     too: a count that is a float is often a mistake.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         value: what was given.
-        low: least value; None for any.
-        high: largest value; None for any.
+        low: smallest valid value; None for no bound.
+        high: largest valid value; None for no bound.
         advice: what to do, for the message.
-        kind: of the error.
+        kind: class of the error to raise.
 
     Raises:
-        OtcacheError: of the kind, if the value is no integer or out of range.
+        OtcacheError: of class ``kind``, if the value is not an integer or is out of range.
 
     Examples:
         >>> integer("budget", 3, 1, 12)
@@ -51,10 +51,11 @@ def integer(
     wanted = _range("an integer", low, high)
     try:
         number = None if is_truth(value) else int(operator.index(value))  # type: ignore[arg-type]  # checked
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
         number = None
     if number is None:
-        raise kind(expected(name, _short(value), wanted, _whole(value, low, high) or advice))
+        advice = _advice_for_float(value, low, high) or advice
+        raise kind(expected(name, _value_or_type(value), wanted, advice))
     if (low is not None and number < low) or (high is not None and number > high):
         raise kind(expected(name, value, wanted, advice))
     return number
@@ -68,10 +69,11 @@ def integers(
     *,
     kind: type[OtcacheError] = OtcacheError,
 ) -> list[int]:
-    """Return a row of whole numbers as ints; a row is what :func:`reals` takes.
+    """Return a sequence of whole numbers, of any type that :func:`reals` takes, as ints.
 
     Raises:
-        OtcacheError: of the kind, if it is no row, or as :func:`integer` for one entry.
+        OtcacheError: of class ``kind``, if it is no such sequence, or an entry is not what
+            :func:`integer` takes.
 
     Examples:
         >>> integers("budgets", range(3, 5), 1, 12)
@@ -79,24 +81,24 @@ def integers(
     """
     try:
         entries = _entries(values)
-    except _REFUSALS as error:
-        raise kind(expected(name, _short(values), "a row of integers")) from error
+    except _CONVERSION_ERRORS as error:
+        raise kind(expected(name, _value_or_type(values), "a row of integers")) from error
     return [integer(f"{name}[{k}]", x, low, high, kind=kind) for k, x in enumerate(entries)]
 
 
 def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError) -> list[float]:
-    """Return a row of numbers as floats.
+    """Return a sequence of numbers (called a row in messages) as floats.
 
-    Takes ordered rows: lists, tuples, ranges, iterators, arrays and tensors of one dimension, of any type and
-    on any device.
+    Takes what has an order: lists, tuples, ranges, iterators, and one-dimensional arrays and tensors of any
+    dtype and on any device.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         values: what was given.
-        kind: of the error.
+        kind: class of the error to raise.
 
     Raises:
-        OtcacheError: of the kind, if it is no row, or an entry is no real number.
+        OtcacheError: of class ``kind``, if it is no such sequence, or an entry is not a real number.
 
     Examples:
         >>> reals("grid", range(3, 0, -1))
@@ -104,12 +106,12 @@ def reals(name: str, values: object, *, kind: type[OtcacheError] = OtcacheError)
     """
     try:
         return [_real(entry) for entry in _entries(values)]
-    except _REFUSALS as error:
-        raise kind(expected(name, _short(values), "a row of numbers")) from error
+    except _CONVERSION_ERRORS as error:
+        raise kind(expected(name, _value_or_type(values), "a row of numbers")) from error
 
 
 def _entries(values: object) -> list[Any]:
-    """Return the entries of a row, a million at most: an iterator may be endless."""
+    """Return the entries as a list; raise one of ``_CONVERSION_ERRORS`` if it is unordered or too long."""
     if hasattr(values, "detach"):  # a tensor; float() of each entry would synchronize each time
         tensor: Any = values
         values = tensor.detach().cpu().tolist()
@@ -148,18 +150,18 @@ def _is_complex(value: object) -> bool:
     return "complex" in str(getattr(value, "dtype", ""))
 
 
-def _whole(value: Any, low: int | None, high: int | None) -> str:
-    """Return the advice to write a float as the integer that it is; "" if that is no valid value."""
+def _advice_for_float(value: Any, low: int | None, high: int | None) -> str:
+    """Return advice to write 3.0 as 3, if the value is such a float and in range; else ""."""
     try:
         number = math.nan if is_truth(value) or bool(getattr(value, "ndim", 0)) else _real(value)
-    except _REFUSALS:
+    except _CONVERSION_ERRORS:
         return ""
     inside = (low is None or number >= low) and (high is None or number <= high)
     return f"write {int(number)}, without a point." if inside and number.is_integer() else ""
 
 
-def _short(values: object) -> object:
-    """Return what was given, or its type if that would be long."""
+def _value_or_type(values: object) -> object:
+    """Return the value, or its type's name if its repr would be long."""
     try:
         text = repr(values)
     except (ValueError, RecursionError):  # more digits, or levels, than Python writes out

@@ -15,12 +15,12 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """States and outputs of one sample's full run, as the sampler saw them.
+    """States (latents) and denoiser outputs of one sample's full run, as the sampler used them.
 
-    States and outputs may be read-only memory maps. These are not checked for NaN, so that nothing is read
-    from the disk: check values before they are written. Go through them
-    with :func:`~otcache_core.storage.recordings.slabs`. They may also be a sketch
-    (:func:`~otcache_core.storage.recordings.sketch`): d is then the number of coordinates kept.
+    States and outputs may be read-only memory maps. Those are not checked for NaN here, which would read
+    them from the disk: check values before writing them. Iterate over them with
+    :func:`~otcache_core.storage.recordings.slabs`. They may also be sketches, which keep only some elements
+    (:func:`~otcache_core.storage.recordings.sketch`): d is then the number of elements kept.
 
     Args:
         grid: s_0 .. s_N, noise level (sigma) at each step and at the end; shape (N + 1,).
@@ -30,15 +30,15 @@ class Trajectory:
         calls: number of denoiser calls per branch in the whole run.
         label: what was sampled, such as ``prompt 3, seed 0``.
         rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16).
-        sketch_of: elements of the whole state, if only some were kept; 0 if all were.
-        gains: gamma with which v_i combines the outputs of the P calls of each step
-            (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None if the
-            sampler itself gives v_i, or a step has one call.
-        unexplained: why the sampler is not linear in the outputs of its calls: v_i is then their mean; "" if
-            it is linear.
+        sketch_of: number of elements of the whole state if this is a sketch; 0 if all are kept.
+        gains: weights gamma by which v_i combines the outputs of the P denoiser calls of step i
+            (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None if
+            v_i was recorded directly, or a step has one call.
+        unexplained: why no such weights were found, in words; v_i is then the mean of the calls' outputs.
+            "" if they were.
 
     Raises:
-        OtcacheError: if shapes disagree, numbers are complex, or a value in memory is not finite.
+        OtcacheError: if shapes disagree, dtypes are not real, or a value (not of a memory map) is not finite.
     """
 
     grid: NDArray[np.float64]
@@ -83,5 +83,5 @@ class Trajectory:
 
     @property
     def num_steps(self) -> int:
-        """N."""
+        """N, the number of steps."""
         return len(self.outputs)

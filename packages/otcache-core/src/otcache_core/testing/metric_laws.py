@@ -1,4 +1,4 @@
-"""Laws that several kinds of metrics share, and the images and videos they are run on.
+"""Conformance tests that several kinds of metrics share, and the images and videos for them.
 
 :class:`MetricLaws` holds for all metrics, :class:`PairLaws` for those that compare images or videos with
 a reference.
@@ -32,19 +32,19 @@ DIRECTION = "is higher_is_better right?"
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """A value of a metric that was derived without it: a closed form, or another implementation.
+    """Expected values of a metric from elsewhere: a closed form, or another implementation.
 
-    It must be able to show defects: at least two coloured images or videos, some reaching 0.9 or more,
-    whose values differ.
+    So that mistakes in range, pairing or channel order show, it takes at least two coloured images or
+    videos, of which some pixels reach 0.9 or more, and whose values differ.
 
     Args:
         arguments: what the metric is called with; images or videos come first.
         value: what it must return.
-        rtol: how near, relative to the value.
-        atol: how near, absolutely.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
 
     Raises:
-        OtcacheError: if ``rtol`` or ``atol`` is above 0.1, or no number: any value would be near then.
+        OtcacheError: if ``rtol`` or ``atol`` is not between 0 and 0.1: wrong values would pass then.
     """
 
     arguments: tuple[Any, ...]
@@ -53,23 +53,25 @@ class KnownAnswer:
     atol: float = 1e-9
 
     def __post_init__(self) -> None:
-        for name, near in (("rtol", self.rtol), ("atol", self.atol)):
-            if not 0.0 <= near <= 0.1:
-                raise OtcacheError(expected(f"{name} of a known answer", near, "between 0 and 0.1"))
+        for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
+            if not 0.0 <= tolerance <= 0.1:
+                raise OtcacheError(
+                    expected(f"{name} of a known answer", tolerance, "between 0 and 0.1")
+                )
 
     def agrees(self, values: ArrayLike) -> bool:
-        """Whether these are the known values, and as many."""
+        """Return whether values have the shape of the known ones and equal them within tolerance."""
         found, wanted = (np.asarray(v, dtype=np.float64) for v in (values, self.value))
         same = found.shape == wanted.shape
         return same and np.allclose(found, wanted, rtol=self.rtol, atol=self.atol)
 
 
 class MetricLaws(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.Metric`; use the kit of the metric's kind.
+    """Tests for every :class:`~otcache_core.contracts.Metric`; subclass the kit of the metric's kind.
 
     Attributes:
         channel_blind: whether the metric treats red, green and blue alike, so that swapping them in all
-            its arguments changes nothing.
+            its arguments does not change its values.
     """
 
     _takes: ClassVar[Takes]
@@ -81,11 +83,11 @@ class MetricLaws(Conformance, kit=True):
 
     @abstractmethod
     def known_answer(self) -> KnownAnswer:
-        """Return values derived without the metric, for the arguments of its call."""
+        """Return arguments of the metric, and the values expected for them from elsewhere."""
 
     @abstractmethod
     def _arguments(self, amount: float) -> tuple[Any, ...]:
-        """Return arguments of the metric, the first one with noise of this amount."""
+        """Return arguments for the metric, with noise of amplitude ``amount`` in the first one."""
 
     def test_it_says_what_it_is(self) -> None:
         metric: Metric = self.make_metric()
@@ -109,7 +111,7 @@ class MetricLaws(Conformance, kit=True):
         )
 
     def test_channels_are_what_they_are_called(self) -> None:
-        """Compare the values of the known answer with those where red and blue are swapped."""
+        """Swap red and blue in the known answer's arguments: its values change unless ``channel_blind``."""
         metric, answer = self.make_metric(), self.known_answer()
         same = answer.agrees(metric(*_arrays(answer.arguments, lambda v: v[..., ::-1])))
         if same == self.channel_blind:
@@ -160,7 +162,7 @@ class MetricLaws(Conformance, kit=True):
             self.make_metric()(255.0 * first, *others)
 
     def _check_values(self, values: Any, count: int) -> None:
-        """See that there is one finite number of double precision for each image or video."""
+        """Assert that there is one finite float64 for each image or video."""
         assert isinstance(values, np.ndarray), (
             f"the metric gives {shown(values)}: return an array of shape ({count},)"
         )
@@ -171,23 +173,23 @@ class MetricLaws(Conformance, kit=True):
         assert np.isfinite(values).all(), f"values are {shown(values)}: return finite numbers"
 
     def _check_alone(self, rtol: float, atol: float) -> None:
-        """See that a value is the same when it is computed alone."""
+        """Assert that a value is the same in a batch and alone."""
         metric, arguments = self.make_metric(), self._arguments(0.1)
         single = [metric(*(a[n : n + 1] for a in arguments))[0] for n in range(len(arguments[0]))]
         assert_near(metric(*arguments), single, BATCH, rtol=rtol, atol=atol)
 
 
 class PairLaws(MetricLaws, kit=True):
-    """Laws of metrics that compare images or videos with a reference, one value a pair.
+    """Tests for metrics that compare images or videos with a reference and return one value per pair.
 
     Attributes:
-        tolerance: how near to 0 the distance of identical images or videos is.
+        tolerance: largest distance from 0 of the value of identical images or videos.
     """
 
     tolerance: float = 1e-6
-    #: Two amounts by which all pixels become brighter or darker.
+    #: A small and a large amount by which pixels become brighter or darker.
     _differences: ClassVar[tuple[float, float]]
-    #: Relative difference that single precision may make.
+    #: Relative tolerance between the values of float32 and float64 inputs.
     _single: ClassVar[float]
 
     @abstractmethod
@@ -209,7 +211,7 @@ class PairLaws(MetricLaws, kit=True):
         return self.make_metric()
 
     def _losses(self, made: Images, reference: Images) -> NDArray[np.float64]:
-        """Return the metric's values, turned so that lower is better."""
+        """Return the metric's values, negated if higher is better."""
         values: NDArray[np.float64] = self._metric(made, reference)
         return -values if self._metric.higher_is_better else values
 
@@ -240,9 +242,9 @@ class PairLaws(MetricLaws, kit=True):
 
     def test_a_small_difference_is_small_in_both_directions(self) -> None:
         clean = self._clean()
-        grain = 0.5 + 0.5 * np.random.default_rng(1).random(clean.shape)
+        pattern = 0.5 + 0.5 * np.random.default_rng(1).random(clean.shape)
         brighter, darker = (
-            [self._losses(clean + sign * amount * grain, clean) for amount in self._differences]
+            [self._losses(clean + sign * amount * pattern, clean) for amount in self._differences]
             for sign in (1.0, -1.0)
         )
         below = np.maximum(brighter[0], darker[0]) < np.minimum(brighter[1], darker[1])
@@ -281,9 +283,9 @@ def moving(n: int, frames: int, shape: Sequence[int]) -> Images:
 
 
 def noisy(images: Images, amount: float) -> Images:
-    """Return the same with uniform noise of up to ``amount``, always the same noise."""
-    grain = np.random.default_rng(0).uniform(-1.0, 1.0, images.shape)
-    return np.clip(images + amount * grain, 0.0, 1.0)
+    """Return images with uniform noise in [-amount, amount] from a fixed seed, limited to [0, 1]."""
+    pattern = np.random.default_rng(0).uniform(-1.0, 1.0, images.shape)
+    return np.clip(images + amount * pattern, 0.0, 1.0)
 
 
 def _pattern(video: int, frame: int, shape: Sequence[int]) -> Images:
@@ -298,12 +300,12 @@ def _pattern(video: int, frame: int, shape: Sequence[int]) -> Images:
 
 
 def _arrays(arguments: Sequence[Any], change: Callable[[Images], Any]) -> list[Any]:
-    """Return arguments of a metric with its arrays changed, and prompts as they are."""
+    """Apply ``change`` to the arrays among a metric's arguments; prompts stay as they are."""
     return [change(a) if isinstance(a, np.ndarray) else a for a in arguments]
 
 
 def _check_informative(answer: KnownAnswer) -> None:
-    """Assert that a known answer shows a wrong range, pairing or channel order."""
+    """Assert that a wrong range, pairing or channel order would change a known answer's values."""
     images = answer.arguments[0]
     assert len(images) >= 2, "a known answer needs at least two images: give more"
     assert images.max() >= 0.9, "a known answer needs images that reach 0.9: add a bright one"

@@ -1,1 +1,1 @@
-"""Published image models at full size: models with published configurations, measured by a blueprint."""
+"""Costs of published image models, counted from their full-size configurations on the meta device."""
