@@ -1,4 +1,4 @@
-"""Identify from runs how a step of a sampler combines the outputs of its denoiser calls."""
+"""Identify from recorded runs how a sampler combines the outputs of several denoiser calls in a step."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.storage.recordings import slabs
 
 Floats = NDArray[np.float64]
-#: Share of the largest gain below which the sum of the gains does not determine their scale.
+#: A sum of coefficients below this share of the largest one has cancelled: it cannot scale them.
 _CANCELLED = 1e-3
 _TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True, eq=False)
 class CallRun:
-    """One sample's run of a sampler with P outputs a step.
+    """One sample's run of a sampler that calls the denoiser P times a step.
 
     Attributes:
         states: x_0 .. x_N, flattened; shape (N + 1, d).
-        outputs: o_1, .., o_P, what each call of a step returned; each of shape (N, d).
+        outputs: o_1 .. o_P: o_p holds what call p of each step returned, shape (N, d).
         rounding: relative rounding error of the states.
     """
 
@@ -41,42 +41,43 @@ class CallRun:
     rounding: float = 6e-8
 
     def combined(self, gains: Floats) -> NDArray[np.float32]:
-        """Return v_i, what the sampler made of the outputs of step i; shape (N, d)."""
+        """Return v_i, the sum of the outputs of step i weighted by ``gains``; shape (N, d)."""
         made = np.empty(self.outputs[0].shape, np.float32)
         parts = zip(slabs(made), *map(slabs, self.outputs), strict=True)
-        for into, *outputs in parts:
-            into[:] = sum(g[:, None] * o for g, o in zip(gains.T, outputs, strict=True))
+        for target, *outputs in parts:
+            target[:] = sum(g[:, None] * o for g, o in zip(gains.T, outputs, strict=True))
         return made
 
 
 def identify_combination(
     runs: Sequence[CallRun], shuffled: Sequence[CallRun] = ()
 ) -> Floats | NotLinear:
-    r"""Find gamma_{i,p} with which step i combines the outputs of its P denoiser calls.
+    r"""Find the weights gamma_{i,p} by which step i combines the outputs of its P denoiser calls.
 
     .. math:: v_i = \sum_p \gamma_{i,p}\, o_{i,p}, \qquad \sum_p \gamma_{i,p} = 1
 
-    so that the sampler depends on x_i and v_i alone (:func:`~otcache_core.identification.identify`):
-    (w, 1 - w) for classifier-free guidance of scale w, (1/2, 1/2) for Heun's method, (0, 1) for the
-    midpoint rule, (1/6, 1/3, 1/3, 1/6) for the classical Runge-Kutta method. Once outputs are kept for
-    later steps, the states at which the calls of a step were made do not matter.
+    so that x_{i+1} depends on the outputs only through v_i and earlier v
+    (:func:`~otcache_core.identification.identify`): (w, 1 - w) for classifier-free guidance of scale w,
+    (1/2, 1/2) for Heun's method, (0, 1) for the midpoint rule, (1/6, 1/3, 1/3, 1/6) for the classical
+    Runge-Kutta method. Given the outputs, the states at which the calls within a step were made do not
+    matter.
 
-    The coefficients of o_{i,1} .. o_{i,P} in
+    They are the coefficients of o_{i,1} .. o_{i,P} in
 
     .. math:: x_{i+1} = \sum_q a_{i,q} x_{i-q} + \sum_{q,p} \beta_{i,q,p}\, o_{i-q,p}
 
-    by least squares over all runs, of the smallest order that explains them, divided by their sum. If
-    one gamma for all steps explains the runs as well, as guidance of one scale does, it is that one.
-    If nothing explains the runs, the differences of two runs of a sample are tried: noise of the seed
-    cancels there.
+    fitted by least squares over all runs, with the smallest order that explains them, and divided by their
+    sum. If the same gamma for all steps explains the runs too, as with a constant guidance scale, that is
+    returned. If nothing explains the runs, differences of two runs of a sample are tried, in which the
+    noise of their common seed cancels.
 
     Args:
         runs: full runs.
-        shuffled: runs of the first samples in turn, in which each call returns the output of another step: in
-            a smooth full run the calls of a step are too alike.
+        shuffled: further runs of the first samples, in which each call returns the output of another step.
+            They are needed because in a full run the outputs within a step are nearly equal.
 
     Returns:
-        gamma, shape (N, P); or why there is none.
+        gamma, shape (N, P), or a :class:`NotLinear` that says why there is none.
     """
     if len(runs[0].outputs) == 1:
         return np.ones((len(runs[0].states) - 1, 1))
@@ -84,8 +85,8 @@ def identify_combination(
     found = _gains([*full, *others], affine=True)
     if isinstance(found, NotLinear) and others:
         pairs = zip(cycle(full[: len(others)]), others, strict=False)
-        beside = _gains([a.difference(b) for a, b in pairs], affine=False)
-        return found if isinstance(beside, NotLinear) else beside
+        by_difference = _gains([a.difference(b) for a, b in pairs], affine=False)
+        return found if isinstance(by_difference, NotLinear) else by_difference
     return found
 
 
@@ -94,7 +95,7 @@ def _thin(run: CallRun) -> ThinRun:
 
 
 def _gains(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
-    """Find gamma from runs or differences; ``affine``: the last step may add a constant to its result."""
+    """Find gamma from runs or their differences; with ``affine`` the last step may add a constant."""
     last = len(runs[0].states) - 2
     steps = [StepFit(runs, i, affine=affine and i == last) for i in range(last + 1)]
     beta = _coefficients(steps, len(runs[0].outputs))
@@ -130,7 +131,7 @@ def _coefficients(steps: Sequence[StepFit], num_calls: int) -> Floats | NotLinea
 
 
 def _normalised(beta: Floats) -> Floats:
-    """Divide by the sum, or by the largest if they cancel."""
+    """Divide coefficients by their sum, or by the largest magnitude if they cancel."""
     total, largest = float(beta.sum()), float(np.abs(beta).max())
     if not largest:
         return np.full(len(beta), 1 / len(beta))

@@ -1,14 +1,14 @@
-r"""Strengths: forecast weights in a form that holds for other budgets, gaps and grids.
+r"""Strengths: forecast weights in a form that transfers to other budgets, gaps and grids.
 
-A fitted weight c_r scales with the gaps around its span, so the number holds there alone. Its
-*strength* holds elsewhere too: the weight over that of exact linear extrapolation through k and k_r,
+A fitted weight c_r scales with the gaps around its span, so its value is valid for that span only. Its
+*strength* transfers: the ratio of the weight to that of exact linear extrapolation through k and k_r,
 
 .. math:: \theta_r = c_r / c_r^{\mathrm{lin}}, \qquad
     c_r^{\mathrm{lin}} = \frac{\sum_{t=k+1}^{j-1} (s_{t+1} - s_t)(s_t - s_k)}
                               {(s_k - s_{k_r})\,(s_j - s_{k+1})}, \qquad r \ge 1
 
-(docs/theory.md, section 7.5). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. Summed
-over r >= 1 the strengths say how much of the linear slope is used: 1 is linear, 0 is reuse.
+(docs/theory.md, section 7.5). c_0 has no linear counterpart and is kept as it is: theta_0 = c_0. The
+sum over r >= 1 is the share of the linear slope that is used: 1 is linear extrapolation, 0 is reuse.
 
 A policy makes the weights of any budget from the strengths of two schedules, in well under a millisecond.
 """
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from otcache_core.schedule import Schedule, Span
 
-#: Least c_r^lin that strengths are measured in. A step at far greater noise than all others (zero
-#: terminal signal: sigma 4096) has hardly a slope: in that unit any weight is a strength of hundreds,
-#: which another span would take for its own.
+#: Smallest |c_r^lin| to divide by; below it the strength is set to 0. After a step of far higher noise
+#: than all others (zero terminal SNR: sigma 4096) c_r^lin is almost 0: the ratio would be in the
+#: hundreds, and be carried to other spans.
 UNIT = 1e-2
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,7 @@ Rows = tuple[tuple[float, ...], ...]
 
 
 def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[float, ...]:
-    """Compute the weights that exact linear extrapolation would give, one r at a time.
+    """Compute the weights c_r^lin of exact linear extrapolation through steps k and k_r, for each r alone.
 
     Args:
         span: start k, stop j and history k_1, k_2, ...
@@ -45,7 +45,7 @@ def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[
         (0, c_1^lin, c_2^lin, ...), min(m, 1 + history) numbers; 0 where nothing is skipped or a
         denominator is 0.
     """
-    # Plain numbers: a span is too short for numpy to pay.
+    # Python floats: a span is too short for NumPy to be faster.
     s: list[float] = grid[span.start : span.stop + 1].tolist()
     moment = sum((after - now) * (now - s[0]) for now, after in pairwise(s[1:]))
     gaps = [s[0] - float(grid[past]) for past in span.history[: memory - 1]]
@@ -55,7 +55,7 @@ def linear_weights(span: Span, grid: NDArray[np.float64], memory: int) -> tuple[
 
 @np.errstate(over="ignore", invalid="ignore")  # Schedule checks that weights are finite
 def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
-    """Compute c_r^lin of every span, as :func:`linear_weights`.
+    """Compute c_r^lin of all spans of a schedule at once; see :func:`linear_weights`.
 
     Args:
         steps: the B computed steps.
@@ -63,19 +63,19 @@ def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
         memory: m.
 
     Returns:
-        Shape (B, m); 0 if there is no such history, nothing is skipped or a denominator is 0.
+        c_r^lin, shape (B, m); 0 if a span has no k_r, nothing is skipped or a denominator is 0.
     """
     k = np.asarray(steps)
     n = len(grid) - 1
     j = np.append(k[1:], n)
-    # The term of step k itself is 0, so a sum over the span is one over its skipped steps.
+    # The term of step k itself is 0, so the sum over a span equals the sum over its skipped steps.
     terms = np.diff(grid) * (grid[:-1] - np.repeat(grid[k], j - k))
     moment = np.add.reduceat(terms, k)
     length = grid[j] - grid[k + 1]
     table = np.zeros((len(k), memory))
     for r in range(1, min(memory, len(k))):
-        below = (grid[k[r:]] - grid[k[:-r]]) * length[r:]
-        np.divide(moment[r:], below, out=table[r:, r], where=below != 0)
+        denominator = (grid[k[r:]] - grid[k[:-r]]) * length[r:]
+        np.divide(moment[r:], denominator, out=table[r:, r], where=denominator != 0)
     return table
 
 
@@ -83,14 +83,13 @@ def linear_table(steps: Sequence[int], grid: Floats, memory: int) -> Floats:
 class StrengthTable:
     """Strengths of all spans and branches of a schedule, as a function of u = (m-1)/B.
 
-    Rows are padded with zeros to the memory of the longest; a span's row counts as long as its longest
-    branch's.
+    A span's row is as long as that of its longest branch; all rows are padded with zeros to the longest.
 
     Args:
-        theta: theta_0 .. theta_{m-1} of each branch and span, 0 if unknown or missing; shape
-            (branches, B, m).
-        length: how long each span's row really is, shape (B,).
-        skips: whether a span skips a step, shape (B,): the others say nothing.
+        theta: theta_0 .. theta_{m-1} of each branch and span, shape (branches, B, m); 0 if unknown or
+            beyond the row.
+        length: length of each span's row before padding, shape (B,).
+        skips: whether a span skips a step, shape (B,); the weights of others are never used.
     """
 
     theta: Floats
@@ -109,7 +108,7 @@ class StrengthTable:
         Args:
             schedule: weights c_0 .. c_{m-1} per span.
             grid: shape (N + 1,).
-            branches: names; None, and a branch without weights of its own, has the shared ones.
+            branches: names; None, or a branch without weights of its own, gets the shared weights.
         """
         own = dict(schedule.branch_weights)
         tables = [own.get(name or "", schedule.weights) for name in branches]
@@ -132,8 +131,8 @@ class StrengthTable:
     def at(self, u: Floats, length: int) -> Floats:
         """Interpolate theta_0 .. theta_{length-1} of each branch at each u; shape (branches, len(u), length).
 
-        Piecewise linear through the spans that skip a step and have a row of this length; if
-        there is none, through all that skip one, with what lies beyond the length added to the last.
+        Piecewise linear through the spans that skip a step and have a row of this length. If there is none,
+        through all spans that skip a step, their rows resized (:func:`_resized`).
         """
         chosen = self.skips & (self.length == length)
         if not chosen.any():
@@ -145,8 +144,10 @@ class StrengthTable:
         after = np.searchsorted(nodes, u, side="right")
         low, high = np.maximum(after - 1, 0), np.minimum(after, len(nodes) - 1)
         gap = nodes[high] - nodes[low]
-        part = np.where((gap > 0) & (after > 0), (u - nodes[low]) / np.where(gap > 0, gap, 1.0), 0)
-        return np.asarray(rows[:, low] + part[:, None] * (rows[:, high] - rows[:, low]))
+        fraction = np.where(
+            (gap > 0) & (after > 0), (u - nodes[low]) / np.where(gap > 0, gap, 1.0), 0
+        )
+        return np.asarray(rows[:, low] + fraction[:, None] * (rows[:, high] - rows[:, low]))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -164,11 +165,11 @@ def resampled_weights(
     Args:
         steps: the B computed steps.
         grid: s_0 .. s_N of these steps, shape (N + 1,).
-        ends: the two, with the same branches.
-        lam: in [0, 1].
+        ends: strengths of the two schedules, with the same branches.
+        lam: lambda, in [0, 1].
 
     Returns:
-        For each branch one row a span, as long as memory and history allow; zeros if nothing is
+        For each branch, one row per span, as long as memory and history allow; zeros where nothing is
         skipped.
     """
     budget, memory = len(steps), max(table.memory for table in ends)
@@ -177,7 +178,7 @@ def resampled_weights(
     weights = np.zeros((len(ends[0].theta), budget, memory))
     u = np.arange(budget) / budget
     for length in range(1, min(memory, budget) + 1):
-        # The m-th span has m computed outputs: one span each of the shorter rows, then all others.
+        # The m-th span has m computed outputs: each shorter length has one span, the full one all others.
         spans = slice(length - 1, length if length < memory else budget)
         low, high = (table.at(u[spans], length) for table in ends)
         theta = low if ends[0] is ends[1] else (1.0 - lam) * low + lam * high
@@ -202,7 +203,7 @@ def _padded(rows: Rows, linear: Floats, forecaster: str) -> tuple[Floats, NDArra
 
 
 def _resized(rows: Floats, length: int) -> Floats:
-    """Cut or pad the last axis to a length; what is cut is added to the last slope that stays."""
+    """Cut or pad the last axis to a length; strengths that are cut are added to the last one that stays."""
     memory = rows.shape[2]
     if length == memory:
         return rows

@@ -1,4 +1,4 @@
-"""What foreign plugins offer, read in child processes: a list of plugins imports none of them here."""
+"""List what third-party plugins offer by importing them in child processes, never in this one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from otcache_core.plugins.discovery import Point
 from otcache_core.plugins.info import API_VERSION, Info
 from otcache_core.storage.files import read_bytes
 
-#: Seconds that one hook module may take.
+#: Timeout in seconds for importing one hook module.
 LIMIT = 10.0
-#: Seconds of an import that are reported as slow: hooks need no heavy library.
+#: Imports longer than this many seconds are reported as slow: hooks need no heavy library.
 SLOW = 1.0
-#: Children at once.
-AT_ONCE = 4
-#: Characters kept of what a module prints.
+#: Number of child processes that run at the same time.
+MAX_CHILDREN = 4
+#: Bytes kept of what a module prints.
 PRINTED = 2000
-#: Finding that is not cached, since it is not about the module.
+#: Start of a finding that is not cached, since the machine is at fault and not the module.
 NOT_STARTED = "no process could be started to read it"
 #: Code of the child, which first takes over ``sys.path``.
 CHILD = (
@@ -39,18 +39,18 @@ CHILD = (
     "job = loads(argv[1]); path[:] = job['path']; "
     "from otcache_core.plugins.reading import write_reading; write_reading(job)"
 )
-#: Environment variable of children, which start no children of their own.
+#: Environment variable that is set in child processes, so that they start none themselves.
 READING = "OTCACHE_READING"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A fault of a plugin.
+    """A problem with a plugin.
 
     Args:
-        where: the hook or the plugin, ``otcache_provide_solvers`` or ``solvers mine``; "" for the module.
-        what: a description.
-        kind: ``import``, ``ended``, ``slow``, ``hook``, ``name``, ``offer``, ``api``, ``target`` or
-            ``trial``.
+        where: the hook (``otcache_provide_solvers``) or plugin (``solvers mine``); "" for the module.
+        what: the problem in words.
+        kind: category of the problem: ``import``, ``ended`` (the process), ``slow``, ``hook``, ``name``,
+            ``offer``, ``api``, ``target`` or ``trial``.
     """
 
     where: str
@@ -59,7 +59,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """One descriptor of a hook, as plain data: an :class:`Info` without its options."""
+    """One plugin that a hook offers, as plain data: an :class:`Info` without its options."""
 
     kind: str
     name: str
@@ -74,17 +74,17 @@ class Offered(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What one entry point offers.
+    """The result of importing one entry point: what it offers, and what is wrong with it.
 
     Args:
         distribution: normalised name.
         point: name of the entry point.
-        module: what it points at.
+        module: the module it names.
         version: of the distribution.
-        offers: what its hooks return.
-        findings: what is wrong.
+        offers: the plugins that its hooks return.
+        findings: problems.
         seconds: duration of the import.
-        printed: the beginning of its standard output and error.
+        printed: the beginning of what it wrote to standard output and error.
     """
 
     distribution: str
@@ -100,38 +100,38 @@ class Reading(msgspec.Struct, frozen=True):
 def read_points(
     points: Sequence[Point], *, targets: bool = False, limit: float = LIMIT, cached: bool = True
 ) -> tuple[Reading, ...]:
-    """Import hook modules in a child process each, and return what they offer.
+    """Import each hook module in a child process of its own, and return what it offers.
 
-    A module that fails or ends its process affects its own reading alone. Readings are cached in the user's
+    A module that raises or ends its process spoils its own reading only. Readings are cached in the user's
     cache folder until something is installed into the distribution's folder.
 
     Args:
-        points: what to read.
+        points: entry points to read.
         targets: also import the descriptors' targets, check their contracts, and try them
             (:func:`otcache_core.plugins.reading.try_plugin`).
-        limit: seconds for each.
-        cached: use cached readings, of installations that are not editable, unless targets are to be
-            imported.
+        limit: timeout in seconds for each.
+        cached: use cached readings where there are any. Editable installations have none, and with
+            ``targets`` none are used.
 
     Returns:
-        One reading a point, in their order; empty ones inside such a child.
+        One reading per point, in the same order. In a child process they are empty.
     """
     if not points or READING in os.environ:
         return tuple(Reading(p.distribution, p.name, p.module, p.version) for p in points)
-    kept = _Cache()
-    found = {point: kept.find(point) if cached and not targets else None for point in points}
-    left = [point for point, reading in found.items() if reading is None]
-    read = dict(zip(left, _read_all(left, targets, limit), strict=True))
+    cache = _Cache()
+    found = {point: cache.find(point) if cached and not targets else None for point in points}
+    missing = [point for point, reading in found.items() if reading is None]
+    read = dict(zip(missing, _read_all(missing, targets, limit), strict=True))
     if read and not targets:
-        kept.keep(read)
+        cache.store(read)
     found |= read
     return tuple(reading for reading in found.values() if reading is not None)
 
 
 def _read_all(points: Sequence[Point], targets: bool, limit: float) -> list[Reading]:
-    """Read several at once; an interrupt ends all children."""
+    """Read entry points in parallel; an interrupt kills all child processes."""
     running: set[subprocess.Popen[bytes]] = set()
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool = ThreadPoolExecutor(MAX_CHILDREN)
     try:
         return list(pool.map(lambda point: _read(point, targets, limit, running), points))
     except BaseException:
@@ -146,7 +146,7 @@ def _read_all(points: Sequence[Point], targets: bool, limit: float) -> list[Read
 def _read(
     point: Point, targets: bool, limit: float, running: set[subprocess.Popen[bytes]]
 ) -> Reading:
-    bare = Reading(point.distribution, point.name, point.module, point.version)
+    empty = Reading(point.distribution, point.name, point.module, point.version)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
         result, output = Path(folder, "reading.json"), Path(folder, "output")
@@ -156,8 +156,8 @@ def _read(
             "targets": targets,
             "result": str(result),
         }
-        words = [sys.executable or "", "-c", CHILD, json.dumps(job)]
-        ended = _run(words, output, limit, running)
+        command = [sys.executable or "", "-c", CHILD, json.dumps(job)]
+        ended = _run(command, output, limit, running)
         seconds = time.monotonic() - began
         printed = _beginning(output)
         try:
@@ -165,19 +165,19 @@ def _read(
         except (OSError, msgspec.MsgspecError):
             finding = Finding("", ended or "it ended the process that imported it", "ended")
             return msgspec.structs.replace(
-                bare, findings=(finding,), seconds=seconds, printed=printed
+                empty, findings=(finding,), seconds=seconds, printed=printed
             )
     return msgspec.structs.replace(made, version=point.version, printed=printed)
 
 
 def _run(
-    words: Sequence[str], output: Path, limit: float, running: set[subprocess.Popen[bytes]]
+    command: Sequence[str], output: Path, limit: float, running: set[subprocess.Popen[bytes]]
 ) -> str:
-    """Run a child to its end; return how it failed, or ""."""
+    """Run a child process until it exits or the time is up; return how it failed, or ""."""
     try:
         with output.open("wb") as file:
             child = subprocess.Popen(
-                words,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -204,14 +204,14 @@ def _beginning(output: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of cached files: ``OTCACHE_CACHE_DIR``, else in the user's cache folder."""
+    """Return the folder of cached files: ``OTCACHE_CACHE_DIR``, or ``otcache`` in the user's cache folder."""
     own = os.environ.get("OTCACHE_CACHE_DIR")
     users = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(own) if own else Path(users, "otcache")
 
 
 class _Cache:
-    """The cached readings: one small file, which may be damaged, missing or unwritable."""
+    """Readings cached in one small file; a damaged, missing or unwritable file means no cache."""
 
     def __init__(self) -> None:
         self._file = cache_folder() / "plugins.json"
@@ -223,17 +223,19 @@ class _Cache:
     def find(self, point: Point) -> Reading | None:
         return self._readings.get(self._key(point)) if point.stamp else None
 
-    def keep(self, read: dict[Point, Reading]) -> None:
-        """Add readings, and remove older ones of the same points."""
+    def store(self, read: dict[Point, Reading]) -> None:
+        """Store readings, in the place of older ones of the same entry points."""
         new = {
             self._key(point): r for point, r in read.items() if point.stamp and _is_about_module(r)
         }
-        again = {(r.distribution, r.point) for r in read.values()}
-        both = {k: r for k, r in self._readings.items() if (r.distribution, r.point) not in again}
+        reread = {(r.distribution, r.point) for r in read.values()}
+        others = {
+            k: r for k, r in self._readings.items() if (r.distribution, r.point) not in reread
+        }
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             made = self._file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-            made.write_bytes(msgspec.json.encode({**both, **new}))
+            made.write_bytes(msgspec.json.encode({**others, **new}))
             made.replace(self._file)
 
     def _key(self, point: Point) -> str:
@@ -244,17 +246,16 @@ class _Cache:
 
 
 def _is_about_module(reading: Reading) -> bool:
-    """Return whether a reading is about the module, not the machine."""
+    """Return whether the child process could be started, so that the reading says something of the module."""
     return not any(found.what.startswith(NOT_STARTED) for found in reading.findings)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children, wait for the process itself, and close the pipe to it.
+    """Kill a process and its children, wait for the process itself, and close the pipe to it.
 
     Args:
-        process: started with ``start_new_session=True``; it may have ended already. Its children end with
-            it on
-            systems with process groups, except those that began a session of their own.
+        process: started with ``start_new_session=True``; it may have exited already. Its children are killed
+            on systems with process groups, except those that started a session of their own.
     """
     kill_group = getattr(os, "killpg", None)
     with suppress(OSError):
@@ -263,5 +264,5 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     if process.stdin:
-        with suppress(OSError):  # nobody reads the rest
+        with suppress(OSError):  # the process that would read it is gone
             process.stdin.close()

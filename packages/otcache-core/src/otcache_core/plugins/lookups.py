@@ -36,7 +36,7 @@ Demos: TypeAlias = Literal["demos"]
 Writers: TypeAlias = Literal["writers"]
 Architectures: TypeAlias = Literal["architectures"]
 
-#: The target is a subclass of this.
+#: Kinds whose target is a class, and the contract that it subclasses.
 CONTRACTS: dict[str, type] = {
     "probes": FeatureProbe,
     "cost_models": CostModel,
@@ -47,8 +47,9 @@ CONTRACTS: dict[str, type] = {
     "baselines": Baseline,
     "writers": VideoWriter,
 }
-#: The target is one of these, or makes one when it is called.
+#: Kinds whose target is an instance of this type, or a function that returns one.
 VALUES: dict[str, type] = {"demos": Demo, "architectures": Architecture}
+#: Extras of ``pip install otcache[...]`` that bring plugins of a kind.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "probes": ("diffusers",),
     "cost_models": ("solvers",),
@@ -64,7 +65,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def advice(kind: str, distributions: set[str]) -> str:
-    """Return which extras to install for plugins of a kind; "" if they are installed."""
+    """Return a sentence with the extras that bring more plugins of a kind; "" if all are installed."""
     missing = [name for name in EXTRAS[kind] if f"otcache-{name}" not in distributions]
     if not missing:
         return ""
@@ -79,19 +80,22 @@ class Offer(NamedTuple):
 
     @property
     def qualified_name(self) -> str:
-        """``distribution/name``: never ambiguous."""
+        """``distribution/name``, which is unambiguous."""
         return f"{self.distribution}/{self.info.name}"
 
 
 class Lookups(ABC):
-    """Finds offers, typed by their kind: ``create("solvers", name)`` is a ``ScheduleSolver``."""
+    """Lookup by kind and name; typed, so that ``create("solvers", name)`` is a ``ScheduleSolver``.
+
+    *Foreign* distributions are installed ones that are not otcache's own.
+    """
 
     _offers: dict[str, list[Offer]]
     _lock: threading.RLock
 
     @abstractmethod
     def _foreign_offers(self, kind: str) -> Iterable[Offer]:
-        """Return the descriptors of foreign distributions that are not imported."""
+        """Return the offers of foreign distributions that are not imported yet."""
 
     @abstractmethod
     def _fetch(self, distribution: str) -> list[str]:
@@ -99,7 +103,7 @@ class Lookups(ABC):
 
     @abstractmethod
     def _omitted(self) -> str:
-        """Return the omitted distributions and a verb; "" if there are none."""
+        """Return ``a was`` or ``a, b were`` for the distributions that failed to load, or ""."""
 
     @abstractmethod
     def _is_foreign(self, distribution: str) -> bool:
@@ -115,29 +119,29 @@ class Lookups(ABC):
         """
         if kind not in KINDS:
             raise PluginError(expected("plugin kind", kind, f"one of {', '.join(KINDS)}"))
-        return sorted(self._offers[kind], key=_order)
+        return sorted(self._offers[kind], key=_by_name)
 
     def infos(self, kind: str) -> list[Offer]:
-        """Return all offers of a kind, sorted by name; imports nothing more here.
+        """Return all offers of a kind, sorted by name, without importing any in this process.
 
-        Offers of foreign distributions are read in child processes, once, and come without options.
+        Those of foreign distributions are read in child processes (and cached), and lack their options.
 
         Raises:
             PluginError: if there is no such kind.
         """
-        with self._lock:  # another thread may be importing one
-            return sorted([*self.known(kind), *self._foreign_offers(kind)], key=_order)
+        with self._lock:  # another thread may be importing a plugin
+            return sorted([*self.known(kind), *self._foreign_offers(kind)], key=_by_name)
 
     def is_trusted(self, offer: Offer) -> bool:
-        """Return whether it is otcache's own, or was registered by hand."""
+        """Return whether an offer is otcache's own, or was registered by hand."""
         return not self._is_foreign(offer.distribution)
 
     def candidates(self, kind: str, *, foreign: bool = True) -> Iterator[Offer]:
-        """Yield offers of a kind to try in order: our own and those registered by hand, then foreign ones.
+        """Yield offers of a kind in the order to try them: trusted (:meth:`is_trusted`), then foreign.
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
-            foreign: include foreign ones, which are imported only when they are reached.
+            foreign: include foreign ones; each is imported only when the iteration reaches it.
         """
         yield from filter(self.is_trusted, self.known(kind))
         if not foreign:
@@ -148,10 +152,10 @@ class Lookups(ABC):
                 yield from (o for o in self.known(kind) if o.distribution == distribution)
 
     def own(self, kind: str, name: str) -> str:
-        """Return the qualified name of a plugin that otcache needs: its own, or one registered by hand.
+        """Return the qualified name of a trusted plugin: otcache's own, or else one registered by hand.
 
         Raises:
-            PluginError: if there is neither; the message says what installs it.
+            PluginError: if there is neither; the message says what to install.
         """
         trusted = [o for o in self.known(kind) if o.info.name == name and self.is_trusted(o)]
         best = [o for o in trusted if is_own(o.distribution)] or trusted
@@ -161,30 +165,30 @@ class Lookups(ABC):
         return best[0].qualified_name
 
     def resolve(self, kind: str, name: str) -> str:
-        """Return the qualified name for a name in a file, or for one of otcache's defaults.
+        """Return the qualified name for a name that comes from a file or from otcache's defaults.
 
-        That is otcache's own plugin of this name if there is one, else the only one.
+        Otcache's own plugin of this name comes first; otherwise the name must be offered only once.
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
             name: a name, or ``distribution/name``.
 
         Raises:
-            PluginError: if the name is unknown, or offered twice by others.
+            PluginError: if the name is unknown, or offered more than once and not by otcache.
         """
         own = [o for o in self.known(kind) if o.info.name == name and is_own(o.distribution)]
         return (own[0] if own else self._find(kind, name)).qualified_name
 
     def get(self, kind: str, name: str) -> Any:
-        """Import the class of one plugin (for kinds without a contract: its target).
+        """Import and return one plugin's target: a class, for kinds in :data:`CONTRACTS`.
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
             name: a name, or ``distribution/name``.
 
         Raises:
-            PluginError: if the name is unknown or offered twice, if its hooks or its target cannot be
-                imported, or if that is not a class of the kind's contract.
+            PluginError: if the name is unknown or offered more than once, if its hooks or target cannot be
+                imported, or if the target is not a subclass of the kind's contract.
         """
         return self._load(kind, self._find(kind, name))
 
@@ -215,29 +219,31 @@ class Lookups(ABC):
     @overload
     def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any: ...
     def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any:
-        """Make an instance of a plugin; a demo or an architecture that is one already is returned as it is.
+        """Return an instance of a plugin; a target that is an instance already is returned as it is.
 
-        Probes, executors and baselines know this registry as their own, inside ``__init__`` too
+        Probes, executors and baselines look up other plugins in this registry, already inside ``__init__``
         (:class:`~otcache_core.contracts.FromRegistry`).
 
         Args:
             kind: one of :data:`~otcache_core.plugins.KINDS`.
             name: a name, or ``distribution/name``.
-            args: of the target.
-            options: of the target, over those that the plugin's descriptor gives.
+            args: positional arguments of the target.
+            options: keyword arguments of the target; they override those of the plugin's descriptor.
 
         Raises:
-            PluginError: as :meth:`get`, or if what should be a demo or an architecture is none.
+            PluginError: as :meth:`get`, or if the target of a demo or an architecture gives something else.
         """
         offer = self._find(kind, name)
         target, value = self._load(kind, offer), VALUES.get(kind)
         if value is not None and isinstance(target, value):
             return target
-        ours = isinstance(target, type) and issubclass(target, FromRegistry)
-        make = partial(target.made_by, self) if ours else target
+        takes_registry = isinstance(target, type) and issubclass(target, FromRegistry)
+        make = partial(target.made_by, self) if takes_registry else target
         made = make(*args, **{**offer.info.options, **options})
         if value is not None and not isinstance(made, value):
-            raise _misfit(offer, made, f"of type {value.__name__}, or a function that gives one")
+            raise _wrong_target(
+                offer, made, f"of type {value.__name__}, or a function that gives one"
+            )
         return made
 
     def _load(self, kind: str, offer: Offer) -> Any:
@@ -249,7 +255,7 @@ class Lookups(ABC):
             raise PluginError(f"{error}{more}") from error
         contract = CONTRACTS.get(kind)
         if contract and not (isinstance(target, type) and issubclass(target, contract)):
-            raise _misfit(
+            raise _wrong_target(
                 offer, target, f"a subclass of otcache_core.contracts.{contract.__name__}"
             )
         return target
@@ -257,13 +263,13 @@ class Lookups(ABC):
     def _find(self, kind: str, name: str) -> Offer:
         distribution, qualified, short = name.rpartition("/")
         if qualified:
-            wrong = self._fetch(normalise(distribution))
-            meant = f"{normalise(distribution)}/{short}"
-            found = [o for o in self.known(kind) if o.qualified_name in (name, meant)]
+            problems = self._fetch(normalise(distribution))
+            normalised = f"{normalise(distribution)}/{short}"
+            found = [o for o in self.known(kind) if o.qualified_name in (name, normalised)]
         else:
             found = [o for o in self.known(kind) if self.is_trusted(o) and o.info.name == name]
             if not found:
-                found, wrong = self._find_foreign(kind, name)
+                found, problems = self._find_foreign(kind, name)
         if len(found) == 1:
             return found[0]
         if found:
@@ -271,19 +277,21 @@ class Lookups(ABC):
             raise PluginError(
                 f"{kind} name {name!r} is offered {len(found)} times: ask for {choices}."
             )
-        if wrong:
-            raise PluginError(f"{'; '.join(wrong)}: otcache plugins doctor says what to do.")
+        if problems:
+            raise PluginError(f"{'; '.join(problems)}: otcache plugins doctor says what to do.")
         raise PluginError(
             self._unknown(kind, name, sorted({o.info.name for o in self.infos(kind)}))
         )
 
     def _find_foreign(self, kind: str, name: str) -> tuple[list[Offer], list[str]]:
-        """Return the foreign offers of a name, imported if there is one alone, and problems with it."""
+        """Return the foreign offers of a name, and problems; a single offer is imported first."""
         offers = [o for o in self.infos(kind) if o.info.name == name]
         if len(offers) != 1:
             return offers, []
-        wrong = self._fetch(offers[0].distribution)
-        return [o for o in self.known(kind) if o.qualified_name == offers[0].qualified_name], wrong
+        problems = self._fetch(offers[0].distribution)
+        return [
+            o for o in self.known(kind) if o.qualified_name == offers[0].qualified_name
+        ], problems
 
     def _unknown(self, kind: str, name: str, valid: list[str]) -> str:
         near = difflib.get_close_matches(name, valid, n=1)
@@ -298,9 +306,9 @@ class Lookups(ABC):
         return {o.distribution for offers in self._offers.values() for o in offers}
 
 
-def _order(offer: Offer) -> tuple[str, str]:
+def _by_name(offer: Offer) -> tuple[str, str]:
     return offer.info.name, offer.distribution
 
 
-def _misfit(offer: Offer, got: object, wanted: str) -> PluginError:
+def _wrong_target(offer: Offer, got: object, wanted: str) -> PluginError:
     return PluginError(expected(f"target of {offer.qualified_name!r}", got, wanted))

@@ -1,4 +1,4 @@
-"""Laws of what is computed for each span: its cost by a cost model, its skipped outputs by a forecaster."""
+"""Conformance tests of plugins that work span by span: cost models and forecasters."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ RANDOM = "with the random state of the process: draw from a generator of your ow
 
 
 class CostModelConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.CostModel`; override :meth:`make_cost_model`.
+    """Tests for a :class:`~otcache_core.contracts.CostModel`; override :meth:`make_cost_model`.
 
     Attributes:
-        sampler: makes the runs.
-        rtol: relative difference of two costs that is rounding.
+        sampler: makes the recorded runs.
+        rtol: relative tolerance for two costs that should be equal.
     """
 
     sampler: ToySampler = ToySampler(num_steps=8, num_samples=3)
@@ -48,14 +48,14 @@ class CostModelConformance(Conformance, kit=True):
         evaluator = evaluator or self.sampler.evaluator()
         return self.make_cost_model().measure(self.sampler.trajectories(), evaluator)
 
-    def _of(self, *starts: int, model: CostModel | None = None) -> Floats:
-        """Return costs of the samples of these numbers."""
+    def _costs_of(self, *starts: int, model: CostModel | None = None) -> Floats:
+        """Return the costs measured on the samples with these initial states."""
         sampler = replace(self.sampler, num_samples=len(starts), starts=starts)
         model = model or self.make_cost_model()
         return model.measure(sampler.trajectories(), sampler.evaluator()).costs
 
     def test_there_is_a_cost_for_every_span(self) -> None:
-        """Of 0 for length one, nowhere negative, and somewhere finite."""
+        """Costs are 0 for spans of length one, never negative, and finite for some longer span."""
         n, costs = self.sampler.num_steps, self._measure().costs
         wanted = (n, n + 1)
         assert costs.shape == wanted, (
@@ -70,36 +70,36 @@ class CostModelConformance(Conformance, kit=True):
 
     def test_a_cost_model_can_be_used_again(self) -> None:
         model, count = self.make_cost_model(), self.sampler.num_samples
-        first = self._of(*range(count), model=model)
-        other = self._of(*range(count, 2 * count), model=model)
+        first = self._costs_of(*range(count), model=model)
+        other = self._costs_of(*range(count, 2 * count), model=model)
         assert not np.array_equal(other, first), (
             f"other samples have the costs of the first: {STATE}"
         )
-        for costs in (self._of(*range(count), model=model), self._of(*range(count))):
+        for costs in (self._costs_of(*range(count), model=model), self._costs_of(*range(count))):
             assert_equal(costs, first, f"costs differ after other samples: {STATE}")
 
     def test_as_many_samples_count_as_are_reported(self) -> None:
-        """And of several at least two."""
+        """Changing a sample changes the costs, for ``samples`` of them; at least two if there are several."""
         count, reported = self.sampler.num_samples, self._measure().samples
-        costs = self._of(*range(count))
+        costs = self._costs_of(*range(count))
         counting = 0
         for n in range(count):
             starts = [*range(n), count + n, *range(n + 1, count)]
-            counting += not np.array_equal(self._of(*starts), costs)
+            counting += not np.array_equal(self._costs_of(*starts), costs)
         assert counting == reported, (
             f"{reported} samples are reported, and {counting} of {count} change the costs: report those used"
         )
         assert counting >= min(2, count), f"{counting} sample of {count} counts: use two at least"
 
     def test_the_order_of_samples_does_not_matter(self) -> None:
-        """Of as many as the model takes."""
+        """Only the samples that the model uses are reordered."""
         count = self._measure().samples
-        forwards, backwards = self._of(*range(count)), self._of(*reversed(range(count)))
+        forwards, backwards = self._costs_of(*range(count)), self._costs_of(*reversed(range(count)))
         what = "costs depend on the order of the samples: take their mean"
         assert_near(backwards, forwards, what, rtol=self.rtol, atol=1e-12)
 
     def test_trajectories_may_be_read_only_and_are_not_changed(self) -> None:
-        """As they are when files hold them; nor are writable ones changed."""
+        """Read-only arrays, as memory maps are, give the same costs as writable ones; neither are changed."""
         evaluator, measured = self.sampler.evaluator(), []
         for writable in (True, False):
             trajectories = self.sampler.trajectories()
@@ -153,7 +153,7 @@ class CostModelConformance(Conformance, kit=True):
 
 
 class ForecasterConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.Forecaster`.
+    """Tests for a :class:`~otcache_core.contracts.Forecaster`.
 
     Override :meth:`make_forecaster`, and :meth:`weights` if it reads weights from the span.
     """
@@ -165,11 +165,11 @@ class ForecasterConformance(Conformance, kit=True):
         """Return a fresh forecaster."""
 
     def weights(self, history: int) -> tuple[float, ...]:
-        """Return stored weights of a span with this many earlier computed steps."""
+        """Return the stored weights of a span with ``history`` earlier computed steps."""
         return ()
 
     def _cases(self) -> Iterator[tuple[Span, Floats]]:
-        """Yield spans on grids; a run asks for the table of each span, in order."""
+        """Yield spans of one run in order, on several grids, with the grid."""
         n = self.num_steps
         even = np.linspace(1.0, 0.0, n + 1)
         ends = [(0, 4), (0, n), (3, 4), (4, 7), (5, 9), (n - 1, n)]
@@ -179,7 +179,7 @@ class ForecasterConformance(Conformance, kit=True):
                 yield Span(start, stop, history, self.weights(len(history))), grid
 
     def test_the_table_has_a_row_for_each_skipped_step(self) -> None:
-        """Of finite numbers, also on a grid whose points coincide."""
+        """The table is finite too, even on a grid some of whose points coincide."""
         for span, grid in self._cases():
             table = self.make_forecaster().coefficients(span, grid)
             assert isinstance(table, np.ndarray), f"coefficients are {shown(table)}: give an array"
@@ -198,7 +198,7 @@ class ForecasterConformance(Conformance, kit=True):
             )
 
     def test_a_table_does_not_depend_on_what_was_asked_before(self) -> None:
-        """Neither of this forecaster nor of another."""
+        """The order of calls does not matter, to the same forecaster or to a new one."""
         cases, forecaster = list(self._cases()), self.make_forecaster()
         forwards = [forecaster.coefficients(span, grid) for span, grid in cases]
         for one in (forecaster, self.make_forecaster()):
@@ -218,7 +218,7 @@ class ForecasterConformance(Conformance, kit=True):
             assert_equal(there, here, what)
 
     def test_a_grid_may_be_read_only_and_is_not_changed(self) -> None:
-        """Nor is a writable one."""
+        """Neither a read-only grid nor a writable one is changed."""
         for span, grid in self._cases():
             for writable in (True, False):
                 grid.setflags(write=writable)
