@@ -1,4 +1,4 @@
-"""A sampling loop of the user's own around any denoiser; needs no tensor library."""
+"""Wrap a user's own sampling loop around any denoiser; needs no tensor library."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _STEP_NAMES = ("num_steps", "num_inference_steps", "steps")
 
 #: s_0 .. s_N, or a function from N to them.
 Grid = Sequence[float] | NDArray[np.floating] | Callable[[int], Sequence[float]]
-#: Steps of the sampler, or a function from the steps requested to them.
+#: Number of steps the sampler makes, or a function that computes it from the number requested.
 Steps = int | Callable[[int], int]
 
 
 class Loop:
-    """A sampler that is a plain function; call it instead of the function.
+    """Wrapper around a sampling function; call the loop instead of the function.
 
     Args:
-        sample_fn: samples a batch and returns the final state x_N. To be calibrated it is called as
-            ``sample_fn(prompts, seeds, num_steps, **call)`` with one prompt and one seed a sample.
+        sample_fn: samples a batch and returns the final state x_N. Calibration calls it as
+            ``sample_fn(prompts, seeds, num_steps, **call)`` with one prompt and one seed per sample.
         denoiser: the ``nn.Module`` it calls, or any other callable (a function, a method, a
             ``functools.partial``, an object) that it calls as ``loop.denoiser(...)``.
         grid: s_0 .. s_N, or a function from N to them; if not given, calibration identifies it.
-        calls_per_step: denoiser calls of one sampler step.
-        num_steps: N, the steps that the sampler makes, if they are not those requested: a number, or
-            a function of the steps requested (``lambda n: 2 * n - 1`` for k-diffusion's Heun and DPM2).
+        calls_per_step: number of denoiser calls in one sampler step.
+        num_steps: N, the number of steps that the sampler makes, if it is not the number requested: an
+            integer, or a function of the number requested (``lambda n: 2 * n - 1`` for k-diffusion's Heun and DPM2).
             If it is None, N is an argument of ``sample_fn`` called ``num_steps``,
             ``num_inference_steps`` or ``steps``, or follows from ``grid``.
 
@@ -62,18 +62,18 @@ class Loop:
         if not callable(sample_fn):
             raise OtcacheError(expected("sample_fn", type(sample_fn).__name__, "a function"))
         self.calls_per_step = integer("calls_per_step", calls_per_step, 1)
-        if num_steps is not None and not callable(num_steps) and not _counts(num_steps):
+        if num_steps is not None and not callable(num_steps) and not _is_step_count(num_steps):
             wanted = "an integer of at least 1, or a function of the steps requested"
             raise OtcacheError(expected("num_steps", num_steps, wanted))
         self._sample_fn = sample_fn
         self._denoiser = as_denoiser(denoiser)
-        self.grid = grid if grid is None or callable(grid) else _row(grid)
+        self.grid = grid if grid is None or callable(grid) else _checked_grid(grid)
         self.num_steps = num_steps
         self._observer: LoopObserver | None = None
 
     @property
     def sample_fn(self) -> Callable[..., Any]:
-        """The sampler, as it was given."""
+        """The sampling function, as it was given."""
         return self._sample_fn
 
     @property
@@ -86,13 +86,13 @@ class Loop:
         self._denoiser = as_denoiser(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copy without the observer."""
+        """Return the state to copy or pickle, without the observer."""
         return {**vars(self), "_observer": None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Sample: whatever ``sample_fn`` takes and returns, in steps if it is made of steps."""
+        """Call ``sample_fn`` and return its result; a generator or coroutine is wrapped, and runs as it would."""
         steps = partial(self.steps_of, *args, **kwargs)
-        run = LoopRun(self, lambda: self._observer, steps, self._check_of_calls)
+        run = LoopRun(self, lambda: self._observer, steps, self._start_call_check)
         if pauses(self._sample_fn):
             return in_steps(run, self._sample_fn(*args, **kwargs), begun=False)
         run.begin()
@@ -102,24 +102,24 @@ class Loop:
         except BaseException:
             run.fail()
             raise
-        later = in_steps(run, result, begun=True)
-        if later is not None:
-            return later
+        wrapped_steps = in_steps(run, result, begun=True)
+        if wrapped_steps is not None:
+            return wrapped_steps
         run.end(result)
         return result
 
-    def _check_of_calls(self) -> Callable[[], None]:
-        """Begin the check that the calls of a plain callable come through its proxy."""
+    def _start_call_check(self) -> Callable[[], None]:
+        """Count calls now; return the check that the sampler called the denoiser through its proxy."""
         denoiser = self._denoiser
         if not isinstance(denoiser, CallableDenoiser):
-            return _nothing
+            return _no_check
         return partial(_check_calls, denoiser, calls_of(denoiser))
 
     def steps_of(self, *args: Any, **kwargs: Any) -> int | None:
-        """Return N of a call with these arguments, as far as ``num_steps``, arguments or grid specify it.
+        """Return N of a call with these arguments; None if ``num_steps``, arguments and grid do not determine it.
 
         Raises:
-            OtcacheError: if ``num_steps`` is a function and returns no number of steps.
+            OtcacheError: if ``num_steps`` is a function that fails, or returns no positive integer.
         """
         if self.num_steps is not None and not callable(self.num_steps):
             return int(self.num_steps)
@@ -131,14 +131,14 @@ class Loop:
         return None
 
     def positions(self, num_steps: int) -> int:
-        """Return N, the steps that the sampler makes if so many are requested.
+        """Return N, the number of steps that the sampler makes if ``num_steps`` are requested.
 
         Args:
-            num_steps: n, steps requested.
+            num_steps: number of steps requested.
 
         Raises:
-            OtcacheError: if ``num_steps`` of the loop is a function that fails, or returns no number of
-                steps.
+            OtcacheError: if the loop's own ``num_steps`` is a function that fails, or returns no positive
+                integer.
         """
         if self.num_steps is None:
             return num_steps
@@ -148,31 +148,33 @@ class Loop:
                 made = self.num_steps(num_steps)
             except Exception as error:  # the user's own function
                 made = f"{type(error).__name__}: {error}"
-        if not _counts(made):
+        if not _is_step_count(made):
             advice = "num_steps= of otcache.loop(...) returns the steps that the sampler makes."
             what = f"num_steps({num_steps})"
             raise OtcacheError(expected(what, made, "an integer of at least 1", advice))
         return int(made)
 
     def _requested(self, *args: Any, **kwargs: Any) -> int | None:
-        """Return the argument of a call that is the number of steps."""
+        """Return the number of steps requested in a call, found by the argument's name; None if there is none."""
         try:
             signature = inspect.signature(self._sample_fn)
-        except ValueError:  # a compiled function: only given names are known
+        except (
+            ValueError
+        ):  # a compiled function without a signature: only keyword arguments are known
             return _steps_among(kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         named = dict(bound.arguments)
         for parameter in signature.parameters.values():
-            if parameter.kind is parameter.VAR_KEYWORD:  # whatever its name
+            if parameter.kind is parameter.VAR_KEYWORD:  # **kwargs, whatever its name
                 named |= named.pop(parameter.name)
         return _steps_among(named)
 
     def grid_for(self, num_steps: int) -> NDArray[np.float64]:
-        """Return s_0 .. s_N of a run of N steps; all NaN if it is not known.
+        """Return s_0 .. s_N of a run of N steps; all NaN if the grid is unknown or of another length.
 
         Raises:
-            OtcacheError: if ``grid`` of the loop is a function and returns no row of numbers.
+            OtcacheError: if the loop's ``grid`` is a function and returns no sequence of numbers.
         """
         grid = self.grid(num_steps) if callable(self.grid) else self.grid
         points = [] if grid is None else reals(f"grid({num_steps})", grid)
@@ -181,7 +183,7 @@ class Loop:
         return np.asarray(points, dtype=np.float64)
 
     def observe(self, observer: LoopObserver | None) -> None:
-        """Report calls to ``observer``; None to stop.
+        """Report each run to ``observer`` from now on; None to stop.
 
         Raises:
             ExecutionError: if there is an observer already.
@@ -203,7 +205,7 @@ def loop(
     calls_per_step: int = 1,
     num_steps: Steps | None = None,
 ) -> Loop:
-    """Make a loop of a sampler of your own, to calibrate and accelerate; see :class:`Loop`."""
+    """Wrap a sampling function of your own, to calibrate and accelerate it; see :class:`Loop`."""
     return Loop(sample_fn, denoiser, grid, calls_per_step, num_steps)
 
 
@@ -211,13 +213,13 @@ def _steps_among(named: Mapping[str, Any]) -> int | None:
     return next((int(named[n]) for n in _STEP_NAMES if isinstance(named.get(n), Integral)), None)
 
 
-def _row(grid: Any) -> Any:
-    """Return a grid that is a row of numbers as it is, or as a list if it has no length."""
+def _checked_grid(grid: Any) -> Any:
+    """Check that a grid is a sequence of numbers; return it as it is, or as a list if it has no length."""
     points = reals("grid", grid)
     return grid if hasattr(grid, "__len__") else points
 
 
-def _counts(value: Any) -> bool:
+def _is_step_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
@@ -225,10 +227,10 @@ def _check_calls(denoiser: CallableDenoiser, before: int) -> None:
     if calls_of(denoiser) == before:
         raise ExecutionError(
             f"sample_fn must call {name_of(denoiser)} as loop.denoiser(...), got a run without such "
-            "a call: a denoiser that is no torch module is followed only there; call it as "
+            "a call: a denoiser that is not a torch module is intercepted only there; call it as "
             "loop.denoiser(...), with loop what otcache.loop(...) returned."
         )
 
 
-def _nothing() -> None:
-    """Nothing is to be checked."""
+def _no_check() -> None:
+    """Check nothing."""

@@ -1,4 +1,4 @@
-"""Notices: each is a warning at a line of the user's program, given once."""
+"""Notices: warnings that point at a line of the user's program, each given once per :func:`once`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from contextvars import ContextVar
 
 from otcache_core.errors import OtcacheNotice
 
-#: Packages between the user's line and a notice.
+#: Packages whose stack frames are skipped to find the user's line.
 _BETWEEN = frozenset(
     (
         *("otcache", "otcache_core", "otcache_diffusers", "otcache_solvers", "otcache_video"),
         *("torch", "diffusers", "accelerate", "contextlib", "functools"),
     )
 )
-#: The fact of notices that say why skipped steps reuse outputs.
+#: ``fact`` (see :func:`notify`) of all notices that no forecast weights are fitted, whatever the reason.
 NOT_FITTED = "no weights are fitted"
-_HEARD: ContextVar[Callable[[str], None] | None] = ContextVar("otcache_heard", default=None)
+_LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("otcache_heard", default=None)
 _GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
-#: Of this process; None sends notices to Python's warnings.
+#: Logger of this process for notices; None sends them to Python's warnings.
 _logger: logging.Logger | None = None
 
 
 def notices_to(logger: logging.Logger | None) -> None:
     """Send notices to a logger instead of Python's warnings, in every thread of this process.
 
-    Each is one record of level WARNING: the message as a whole, the user's line as ``pathname`` and
-    ``lineno``, and the kind of the notice, such as ``PluginWarning``, as ``record.notice``. None of them is
-    lost to the filters of :mod:`warnings`, which show a line's warning once in a process.
+    Each is one record of level WARNING, with the message, the user's line as ``pathname`` and ``lineno``, and
+    the category of the notice, such as ``PluginWarning``, as ``record.notice``. The filters of
+    :mod:`warnings`, which by default show a warning only once per line, do not apply.
 
     Args:
-        logger: of the program that uses otcache; None for Python's warnings again.
+        logger: a logger of the program that uses otcache; None to return to Python's warnings.
 
     Examples:
         >>> notices_to(logging.getLogger("service.otcache"))
@@ -45,15 +45,15 @@ def notices_to(logger: logging.Logger | None) -> None:
 
 
 def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = OtcacheNotice) -> None:
-    """Warn of something that was adapted rather than refused, once inside :func:`once`.
+    """Warn that something was adapted rather than refused; inside :func:`once`, only once.
 
     Args:
         message: what happened and what to do.
-        fact: shared by messages about the same thing (with other numbers, or another reason), of which only
-            the first is given.
-        category: kind of warning.
+        fact: key of messages that say the same with other numbers or another reason: inside :func:`once`
+            only the first of them is given.
+        category: class of the warning.
     """
-    listener = _HEARD.get()
+    listener = _LISTENER.get()
     if listener is not None:
         listener(message)
     keys = {message, fact} - {""}
@@ -70,7 +70,7 @@ def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = Otca
 
 
 def not_fitted(reason: str) -> str:
-    """Return the notice that no forecast weights are fitted, and why."""
+    """Return the message that no forecast weights are fitted, and why."""
     return f"skipped steps reuse or are forecast linearly, no weights are fitted: {reason}."
 
 
@@ -79,8 +79,8 @@ def once(given: set[str] | None = None) -> Iterator[None]:
     """Give each notice once inside this context.
 
     Args:
-        given: the messages given before, if several contexts count as one; new ones are added to it. Enter
-            and leave such a context in one function.
+        given: messages and facts given before, for several contexts that count as one; new ones are added
+            to it. Enter and exit each context in the same function (it sets a context variable).
     """
     token = _GIVEN.set((*_GIVEN.get(), set() if given is None else given))
     try:
@@ -91,20 +91,20 @@ def once(given: set[str] | None = None) -> Iterator[None]:
 
 @contextmanager
 def heard(listener: Callable[[str], None]) -> Iterator[None]:
-    """Report messages inside this context to a listener too, also those given before.
+    """Also report every message inside this context to a listener, even repeated ones.
 
     Args:
         listener: called with each message.
     """
-    token = _HEARD.set(listener)
+    token = _LISTENER.set(listener)
     try:
         yield
     finally:
-        _HEARD.reset(token)
+        _LISTENER.reset(token)
 
 
 def _users_level() -> int:
-    """Count the calls between ``notify`` and the user's line; 2, for its caller, if there is none."""
+    """Return the ``stacklevel`` of the user's line, seen from :func:`notify`; 2, its caller, if not found."""
     frame, level = sys._getframe(1).f_back, 2
     while frame is not None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _BETWEEN:

@@ -1,1 +1,1 @@
-"""Any file (files), JSON and array files of ours (json_files, array_files), recorded runs (recordings)."""
+"""Read and write files: any (files), JSON (json_files), arrays (array_files), recorded runs (recordings)."""

@@ -1,4 +1,4 @@
-"""Laws of metrics of videos, and of what writes videos to files."""
+"""Conformance tests of video metrics and video writers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Video = NDArray[np.floating]
 
 
 class VideoMetricConformance(PairLaws, kit=True):
-    """Laws of :class:`~otcache_core.contracts.VideoMetric`.
+    """Tests for a :class:`~otcache_core.contracts.VideoMetric`.
 
-    Override :meth:`make_metric` and :meth:`known_answer`, for arguments (videos, reference).
+    Override :meth:`make_metric`, and :meth:`known_answer` with arguments (videos, reference).
 
     Attributes:
-        shape: of one frame.
-        frames: of one video, at least 3 and another number than the kit's three videos.
+        shape: shape of one frame.
+        frames: number of frames of one video: at least 4, so that it differs from the number of videos, 3.
     """
 
     _takes = VideoMetric.takes
@@ -45,7 +45,7 @@ class VideoMetricConformance(PairLaws, kit=True):
         return moving(3, self.frames, self.shape)
 
     def _painted(self, value: float) -> Images:
-        """Paint a bar that moves down."""
+        """Return the reference with a horizontal bar of one value, which moves down."""
         videos = self._clean()
         for t in range(self.frames):
             videos[:, t, 4 * t : 4 * t + self.shape[0] // 3] = value
@@ -59,7 +59,7 @@ class VideoMetricConformance(PairLaws, kit=True):
         )
 
     def test_every_frame_counts(self) -> None:
-        """Change frame t in video t of a batch."""
+        """Changing frame t alone, in video t of a batch, makes the value of that video worse."""
         worse, clean = self._arguments(0.3)
         t = np.arange(self.frames)
         full = clean[t % len(clean)]
@@ -86,12 +86,12 @@ class VideoMetricConformance(PairLaws, kit=True):
 
 
 class VideoWriterConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.VideoWriter`.
+    """Tests for a :class:`~otcache_core.contracts.VideoWriter`.
 
     Override :meth:`make_writer` and :meth:`decode`.
 
     Attributes:
-        tolerance: greatest mean error of a decoded frame of smooth colours, in [0, 1].
+        tolerance: largest mean absolute error of a decoded frame of smooth colours; pixels are in [0, 1].
     """
 
     tolerance: float = 0.01
@@ -102,9 +102,9 @@ class VideoWriterConformance(Conformance, kit=True):
 
     @abstractmethod
     def decode(self, path: Path) -> tuple[Video, NDArray[np.float64]]:
-        """Return what a file stores: frames, (stored, height, width, 3) in [0, 1], and the seconds of each.
+        """Return the frames that a file stores and the duration of each in seconds.
 
-        Of a single frame the seconds do not matter.
+        Frames are (stored, height, width, 3) in [0, 1]; the duration of a single frame is not checked.
         """
 
     @staticmethod
@@ -143,20 +143,22 @@ class VideoWriterConformance(Conformance, kit=True):
             self.make_writer().write(self._path(folder), video, 8.0)
             frames, _ = self.decode(self._path(folder))
         assert len(frames) == 1, f"{len(frames)} frames of one are stored: write it once"
-        off = np.abs(_reduced(frames, *video.shape[1:3]) - video).mean()
-        assert off <= self.tolerance, f"the frame is {off:.3g} off, allowed are {self.tolerance}"
+        error = np.abs(_reduced(frames, *video.shape[1:3]) - video).mean()
+        assert error <= self.tolerance, (
+            f"the frame is {error:.3g} off, allowed are {self.tolerance}"
+        )
 
     def test_still_frames_last_as_long_as_moving_ones(self) -> None:
         self._written(self.video().repeat([1, 3, 1, 2, 1], axis=0))
 
     def test_single_precision_will_do_and_is_not_changed(self) -> None:
-        """Nor is a video of double precision."""
+        """Videos of float32 and float64 can both be written, and neither is changed."""
         for video in (self.video(), self.video().astype(np.float32)):
             with unchanged(video=video):
                 self._written(video)
 
     def test_a_file_does_not_depend_on_what_was_written_before(self) -> None:
-        """Write two videos and the first one again, by one writer."""
+        """One writer writes a video, another video and the first one again."""
         writer, video = self.make_writer(), self.video()
         with _folder() as folder:
             written = {"first": video, "other": 1.0 - video, "again": video}
@@ -230,29 +232,29 @@ class VideoWriterConformance(Conformance, kit=True):
         return folder / f"{name}{self.make_writer().suffixes[0]}"
 
     def _written(self, video: Video, rate: float = 8.0) -> Video:
-        """Return the frames of a file that was written, when it shows the video."""
+        """Write a video, assert that the file shows it, and return the stored frames."""
         with _folder() as folder:
             self.make_writer().write(self._path(folder), video, rate)
             return self._check(self._path(folder), video, rate)
 
     def _check(self, path: Path, video: Video, rate: float) -> Video:
-        """Assert that a file shows this video at this rate, and return its frames."""
+        """Assert that a file shows this video at this rate, and return the stored frames."""
         stored, seconds = self.decode(path)
         lasts = float(seconds.sum())
         assert np.isclose(lasts, len(video) / rate, rtol=0.02), (
             f"the file lasts {lasts:g} s, the video {len(video) / rate:g}: write it at frames_per_second"
         )
-        middles = (np.arange(len(video)) + 0.5) / rate
-        frames = stored[np.searchsorted(seconds.cumsum(), middles)]
-        off = np.abs(_reduced(frames, *video.shape[1:3]) - video).mean((1, 2, 3)).max()
-        assert off <= self.tolerance, (
-            f"a frame is {off:.3g} off, more than {self.tolerance}: look at order, range and channels"
+        midtimes = (np.arange(len(video)) + 0.5) / rate
+        frames = stored[np.searchsorted(seconds.cumsum(), midtimes)]
+        error = np.abs(_reduced(frames, *video.shape[1:3]) - video).mean((1, 2, 3)).max()
+        assert error <= self.tolerance, (
+            f"a frame is {error:.3g} off, more than {self.tolerance}: look at order, range and channels"
         )
         return stored
 
 
 def _reduced(frames: Video, height: int, width: int) -> Video:
-    """Return frames with k by k pixels made one again, and what was added at the edges cut off."""
+    """Undo upscaling and padding by the writer: average blocks of k by k pixels, and crop the rest."""
     k = min(frames.shape[1] // height, frames.shape[2] // width)
     assert k >= 1, (
         f"decoded frames are {frames.shape[1:3]}, the video {(height, width)}: write it at its size or larger"

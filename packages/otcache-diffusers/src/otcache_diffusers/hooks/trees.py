@@ -1,4 +1,4 @@
-"""Denoiser outputs as trees."""
+"""Denoiser outputs as trees, and their linear combination, which is a forecast."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The executor's laws on families of pipelines in miniature.
+"""Tests of the executor on tiny, randomly initialized versions of diffusers pipelines.
 
-A :class:`Family` builds a :class:`Case`, of components at the end of the file; :class:`FamilyLaws` are run
-on each.
+Each :class:`Family` (a pipeline class) builds a :class:`Case`, from the components at the end of this file;
+:class:`FamilyLaws` runs the same tests on each.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks import tensors
 from otcache_diffusers.hooks.arguments import Arguments
 
-#: Sampler steps of a family's run.
+#: Number of sampler steps of each run.
 N = 6
 
 
 @dataclass
 class Case:
-    """A tiny pipeline, the arguments of its call, and the branches it should show.
+    """A tiny pipeline, the arguments of its call, and the branches that otcache should find in it.
 
     Attributes:
-        pipe: random weights, no text encoder if the pipeline takes embeddings.
-        call: named arguments, without generator and number of steps.
-        branches: in the order of their calls within a step; one name if guidance is one batch.
-        denoiser: name of the pipeline's attribute.
-        asked: ``num_inference_steps`` that gives these sampler steps.
-        output_type: what the pipeline returns without decoding; None if it takes none.
-        steps: sampler steps of the run.
-        notes: what the report says although nothing is wrong.
-        layer: an inner layer that runs once a forward; the first linear one by default.
-        others: attributes of further denoisers; a step calls one of all of them.
+        pipe: has random weights, and no text encoder if the pipeline takes embeddings.
+        call: keyword arguments of its call, without ``generator`` and ``num_inference_steps``.
+        branches: in the order of their calls within a step; one name if guidance runs as one batch.
+        denoiser: name of the denoiser's attribute on the pipeline.
+        asked: the ``num_inference_steps`` for which the sampler makes ``steps`` steps.
+        output_type: value that skips decoding; None if the pipeline takes no ``output_type``.
+        steps: number of sampler steps of the run.
+        notes: warnings that the report is expected to hold.
+        layer: name of an inner layer that runs once per forward; by default the first ``nn.Linear``.
+        others: attribute names of further denoisers (``transformer_2``); each step calls only one of them all.
     """
 
     pipe: Any
@@ -62,7 +62,7 @@ class Case:
 
     @property
     def module(self) -> nn.Module:
-        """The denoiser; of several the first."""
+        """The denoiser, or the first of several."""
         return self.modules[0]
 
     @property
@@ -72,13 +72,13 @@ class Case:
 
     @property
     def reuses_noise(self) -> bool:
-        """Whether a skipped step reuses the noise in a prediction, not the prediction itself."""
-        velocity = self.pipe.scheduler.config.get("prediction_type") == "v_prediction"
-        return velocity and not self.notes
+        """Whether a skipped step reuses the predicted noise (epsilon) instead of the model output."""
+        is_v = self.pipe.scheduler.config.get("prediction_type") == "v_prediction"
+        return is_v and not self.notes
 
     @property
     def inner(self) -> tuple[nn.Module, ...]:
-        """A layer inside each denoiser, out of otcache's reach."""
+        """One layer inside each denoiser, which otcache does not patch: it runs when the denoiser computes."""
         if self.layer:
             return tuple(module.get_submodule(self.layer) for module in self.modules)
         linear = (
@@ -87,7 +87,7 @@ class Case:
         return tuple(map(next, linear))
 
     def __call__(self) -> torch.Tensor:
-        """Run once, always from the same noise."""
+        """Run the pipeline once, always with the same seed."""
         call = {"generator": torch.Generator().manual_seed(0), "num_inference_steps": self.asked}
         if self.output_type is not None:
             call["output_type"] = self.output_type
@@ -103,7 +103,7 @@ class Family:
         name: its common name.
         pipeline: class name in diffusers.
         build: makes a case; the same one every time.
-        asked: an argument of the pipeline's call that its branches come from; "" if there is none.
+        asked: an argument that the pipeline's call must have, since its branches come from it; "" if none.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Family:
 
     @property
     def reason(self) -> str:
-        """Why this family cannot be built here, "" if it can."""
+        """Why the installed diffusers cannot build this family; "" if it can."""
         kind = getattr(diffusers, self.pipeline, None)
         if kind is None:
             return f"diffusers {diffusers.__version__} has no {self.pipeline}"
@@ -122,23 +122,24 @@ class Family:
         return ""
 
 
+#: Computed steps of the accelerated runs.
 COMPUTED = (0, 1, 4)
-#: Skipped step and the computed one whose output it gets by reuse.
+#: Each skipped step, and the computed step whose output it reuses.
 REUSED = {2: 1, 3: 1, 5: 4}
 
 
 def same_tensors(made: Any, own: Any) -> bool:
-    """Whether two outputs hold the very same tensors, in containers that may differ."""
+    """Return whether two outputs hold identical tensor objects; their containers may differ."""
     pairs = zip(tensors(made), tensors(own), strict=True)
     return all(a is b for a, b in pairs)
 
 
 class Calls:
-    """Count how often layers run, and break the run at a given call.
+    """Count the calls of layers, and optionally raise at one of them.
 
     Args:
-        layers: one of each denoiser.
-        breaks_at: number of the call, of all together, that raises.
+        layers: one layer of each denoiser.
+        breaks_at: the call that raises KeyError, counted from 1 over all layers; None for none.
     """
 
     def __init__(self, layers: Sequence[nn.Module], breaks_at: int | None = None) -> None:
@@ -151,7 +152,7 @@ class Calls:
 
     @property
     def made(self) -> int:
-        """Calls of all layers together."""
+        """Number of calls of all layers together."""
         return sum(self.each)
 
     def remove(self) -> None:
@@ -166,7 +167,7 @@ class Calls:
 
 
 class Outputs:
-    """Arguments and outputs of the denoisers as their callers see them, computed or not."""
+    """Record the denoisers' arguments and outputs as the pipeline sees them, at skipped steps too."""
 
     def __init__(self, case: Case) -> None:
         self.seen: list[tuple[Arguments, Any]] = []
@@ -176,11 +177,11 @@ class Outputs:
         ]
 
     def at(self, step: int) -> list[tuple[Arguments, Any]]:
-        """Return those of one step, in the order of its branches."""
+        """Return the arguments and outputs of one step, in the order of its branches."""
         return self.seen[step * self._width : (step + 1) * self._width]
 
     def remove(self) -> None:
-        """Stop looking."""
+        """Stop recording."""
         for handle in self._handles:
             handle.remove()
 
@@ -189,7 +190,7 @@ class Outputs:
 
 
 class Runs:
-    """A family's pipeline and the runs that several laws look at, each made at first use.
+    """A family's pipeline and the runs that its tests share, each made at first use.
 
     Args:
         family: builds the pipeline.
@@ -200,12 +201,12 @@ class Runs:
 
     @cached_property
     def case(self) -> Case:
-        """The pipeline."""
+        """The pipeline and its call."""
         return self._family.build()
 
     @cached_property
     def plain(self) -> torch.Tensor:
-        """The result without otcache; an inner layer runs once a call of the denoiser."""
+        """The result without otcache; also checks that inner layers run once per denoiser call."""
         calls = Calls(self.case.inner)
         result = self.case()
         calls.remove()
@@ -214,22 +215,22 @@ class Runs:
 
     @cached_property
     def accelerated(self) -> Accelerated:
-        """The run that computes three steps."""
+        """The run that computes the three steps of ``COMPUTED``."""
         return Accelerated(self.case)
 
 
 class Accelerated:
-    """One run by a schedule of three computed steps, and what it leaves.
+    """One run that computes three steps, and what was recorded of it.
 
     Args:
         case: the pipeline.
 
     Attributes:
-        result: as the pipeline returns it.
-        report: the executor's.
-        calls: how often inner layers ran.
-        outputs: what the denoisers' callers saw.
-        states: attributes and signatures before, during and after the context.
+        result: what the pipeline returned.
+        report: the executor's report.
+        calls: counts of the inner layers' calls.
+        outputs: the denoisers' arguments and outputs as the pipeline saw them.
+        states: attributes and signatures (see :func:`_state`) before, during and after the context.
     """
 
     def __init__(self, case: Case) -> None:
@@ -244,28 +245,30 @@ class Accelerated:
         self.outputs.remove()
 
 
-def _noise(case: Case, step: int, arguments: Arguments, output: Any) -> torch.Tensor:
-    """Compute sqrt(a) v + sqrt(1 - a) x of a velocity prediction; further channels stay as they are.
+def _epsilon(case: Case, step: int, arguments: Arguments, output: Any) -> torch.Tensor:
+    """Convert a v-prediction to epsilon, sqrt(a) v + sqrt(1 - a) x, with a = alphas_cumprod.
 
-    Further channels of the denoiser's input, as of a given image, come after those of x.
+    Only the channels that v and x share are converted: an input may hold further ones, such as the latents
+    of a conditioning image, after those of x.
     """
     v, x = tensors(output)[0], arguments.state
     assert x is not None
-    a = _signal(case.pipe.scheduler, step, arguments.timestep)
+    a = _alpha_cumprod(case.pipe.scheduler, step, arguments.timestep)
     noise = v.clone()
     shared = tuple(slice(min(sizes)) for sizes in zip(v.shape, x.shape, strict=True))
     noise[shared] = a.sqrt() * v[shared] + (1 - a).sqrt() * x[shared]
     return noise
 
 
-def _signal(scheduler: Any, step: int, timestep: Any) -> torch.Tensor:
-    """Return the share a of the signal; 1 / (1 + sigma^2) if times are those of sigmas."""
+def _alpha_cumprod(scheduler: Any, step: int, timestep: Any) -> torch.Tensor:
+    """Return a = alphas_cumprod at a step; 1 / (1 + sigma^2) for a scheduler with continuous timesteps."""
     if scheduler.config.get("timestep_type") == "continuous":
         return torch.as_tensor(1 / (1 + scheduler.sigmas[step] ** 2))
     return torch.as_tensor(scheduler.alphas_cumprod[int(torch.as_tensor(timestep).flatten()[0])])
 
 
 def _state(case: Case) -> tuple[Any, ...]:
+    """Return what must be restored: the denoisers' attributes, signatures, and names of attributes."""
     scheduler = case.pipe.scheduler
     own = [{name: id(value) for name, value in vars(m).items()} for m in case.modules]
     methods = (*(module.forward for module in case.modules), scheduler.step)
@@ -274,9 +277,9 @@ def _state(case: Case) -> tuple[Any, ...]:
 
 
 class FamilyLaws:
-    """Laws of identity, calls, restoration and isolation; tools/coverage.py makes docs/coverage.md of them.
+    """Tests of identity, calls, restoration and isolation; tools/coverage.py makes docs/coverage.md from them.
 
-    A subclass takes the families as the parameters of its fixture ``family``::
+    A subclass defines a fixture ``family`` that is parametrized with the families::
 
         class TestFamilies(FamilyLaws):
             title = "Video"
@@ -286,7 +289,7 @@ class FamilyLaws:
                 return request.param
 
     Attributes:
-        title: of the table in docs/coverage.md.
+        title: title of the table in docs/coverage.md.
     """
 
     title: ClassVar[str] = ""
@@ -302,7 +305,7 @@ class FamilyLaws:
 
     @pytest.fixture
     def runs(self, family: Family, _runs: Runs, record_property: Any) -> Runs:
-        """Return the family's runs and report its facts; skip if diffusers has none."""
+        """Return the family's runs and record its properties; skip if diffusers lacks the pipeline."""
         record_property("family", family.name)
         record_property("pipeline", family.pipeline)
         if family.reason:
@@ -361,7 +364,7 @@ class FamilyLaws:
         for skipped, computed in REUSED.items():
             for given, own in zip(outputs.at(skipped), outputs.at(computed), strict=True):
                 if case.reuses_noise:
-                    noises = _noise(case, skipped, *given), _noise(case, computed, *own)
+                    noises = _epsilon(case, skipped, *given), _epsilon(case, computed, *own)
                     assert torch.allclose(*noises, atol=1e-4)
                 else:
                     assert same_tensors(given[1], own[1])
@@ -371,12 +374,12 @@ class FamilyLaws:
 
 
 def noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    """Return standard normal numbers, the same for the same seed."""
+    """Return standard normal numbers from a seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def ones(*shape: int) -> torch.Tensor:
-    """Return a mask that hides nothing."""
+    """Return an attention mask that masks nothing."""
     return torch.ones(*shape, dtype=torch.long)
 
 
@@ -386,31 +389,31 @@ def random_image(size: int = 16) -> torch.Tensor:
 
 
 def mask(size: int = 16) -> torch.Tensor:
-    """Return a mask of the left half, shape (1, 1, size, size)."""
+    """Return an inpainting mask of the left half, shape (1, 1, size, size)."""
     half = torch.zeros(1, 1, size, size)
     half[..., : size // 2] = 1.0
     return half
 
 
 def signed(**embeddings: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return embeddings, and their negatives under the names of the negative prompt."""
+    """Return embeddings, and minus them as the ``negative_...`` arguments."""
     return embeddings | {f"negative_{name}": -value for name, value in embeddings.items()}
 
 
 def both(**masks: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return masks for the prompt and the negative prompt."""
+    """Return masks, and the same ones as the ``negative_...`` arguments."""
     return masks | {f"negative_{name}": value for name, value in masks.items()}
 
 
 def absent(*names: str) -> dict[str, None]:
-    """Return None for each of these components, which the pipeline then lacks."""
+    """Return None for each named component, so that the pipeline is built without it."""
     return dict.fromkeys(names)
 
 
 def vae(channels: int = 4, levels: int = 1, **config: Any) -> AutoencoderKL:
     """Build an autoencoder that downsamples by 2^(levels - 1)."""
     torch.manual_seed(0)
-    return AutoencoderKL(  # type: ignore[no-untyped-call]  # theirs
+    return AutoencoderKL(  # type: ignore[no-untyped-call]  # of diffusers
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=(4,) * levels,
