@@ -35,7 +35,8 @@ class Loop:
         grid: s_0 .. s_N, or a function from N to them; if not given, calibration identifies it.
         calls_per_step: number of denoiser calls in one sampler step.
         num_steps: N, the number of steps that the sampler makes, if it is not the number requested: an
-            integer, or a function of the number requested (``lambda n: 2 * n - 1`` for k-diffusion's Heun and DPM2).
+            integer, or a function of the number requested (``lambda n: 2 * n - 1`` for k-diffusion's Heun and
+            DPM2).
             If it is None, N is an argument of ``sample_fn`` called ``num_steps``,
             ``num_inference_steps`` or ``steps``, or follows from ``grid``.
 
@@ -90,7 +91,7 @@ class Loop:
         return {**vars(self), "_observer": None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call ``sample_fn`` and return its result; a generator or coroutine is wrapped, and runs as it would."""
+        """Call ``sample_fn`` and return its result; a generator or coroutine is returned wrapped."""
         steps = partial(self.steps_of, *args, **kwargs)
         run = LoopRun(self, lambda: self._observer, steps, self._start_call_check)
         if pauses(self._sample_fn):
@@ -116,7 +117,7 @@ class Loop:
         return partial(_check_calls, denoiser, calls_of(denoiser))
 
     def steps_of(self, *args: Any, **kwargs: Any) -> int | None:
-        """Return N of a call with these arguments; None if ``num_steps``, arguments and grid do not determine it.
+        """Return N of a call with these arguments, from ``num_steps``, the arguments or the grid; else None.
 
         Raises:
             OtcacheError: if ``num_steps`` is a function that fails, or returns no positive integer.
@@ -155,7 +156,7 @@ class Loop:
         return int(made)
 
     def _requested(self, *args: Any, **kwargs: Any) -> int | None:
-        """Return the number of steps requested in a call, found by the argument's name; None if there is none."""
+        """Return the number of steps requested in a call, found by the argument's name; else None."""
         try:
             signature = inspect.signature(self._sample_fn)
         except (

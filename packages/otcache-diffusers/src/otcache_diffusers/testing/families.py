@@ -41,7 +41,7 @@ class Case:
         steps: number of sampler steps of the run.
         notes: warnings that the report is expected to hold.
         layer: name of an inner layer that runs once per forward; by default the first ``nn.Linear``.
-        others: attribute names of further denoisers (``transformer_2``); each step calls only one of them all.
+        others: attributes of further denoisers (``transformer_2``); each step calls one of them all.
     """
 
     pipe: Any
@@ -78,7 +78,7 @@ class Case:
 
     @property
     def inner(self) -> tuple[nn.Module, ...]:
-        """One layer inside each denoiser, which otcache does not patch: it runs when the denoiser computes."""
+        """A layer inside each denoiser, not patched by otcache: it runs when the denoiser computes."""
         if self.layer:
             return tuple(module.get_submodule(self.layer) for module in self.modules)
         linear = (
@@ -277,7 +277,7 @@ def _state(case: Case) -> tuple[Any, ...]:
 
 
 class FamilyLaws:
-    """Tests of identity, calls, restoration and isolation; tools/coverage.py makes docs/coverage.md from them.
+    """Tests of identity, calls, restoration and isolation, which docs/coverage.md (tools/coverage.py) lists.
 
     A subclass defines a fixture ``family`` that is parametrized with the families::
 
