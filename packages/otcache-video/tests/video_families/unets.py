@@ -53,7 +53,7 @@ def stable_video() -> Case:
     pipe = diffusers.StableVideoDiffusionPipeline(
         unet=unet,
         vae=coder,
-        image_encoder=eyes.clip(32),
+        image_encoder=eyes.clip_vision(32),
         feature_extractor=eyes.Reader(),
         scheduler=EulerDiscreteScheduler(
             prediction_type="v_prediction",

@@ -111,7 +111,7 @@ def image() -> Case:
 
 
 def _eyes() -> dict[str, Any]:
-    return {"image_encoder": eyes.clip(4), "image_processor": eyes.Reader()}
+    return {"image_encoder": eyes.clip_vision(4), "image_processor": eyes.Reader()}
 
 
 def image_experts() -> Case:
