@@ -195,6 +195,11 @@ def test_every_family_has_a_reason_or_runs(family: Any) -> None:
     assert torch.equal(case(), plain)
 
 
+def test_it_works_inside_of_denoiser_calls() -> None:
+    """So each of a pipeline's two transformers has residuals of its own."""
+    assert TeaCacheHook(TeaCacheRule(LINE, 1.0), dict).inside
+
+
 class Norm(nn.Module):
     """Scaled by the time."""
 

@@ -209,7 +209,7 @@ class TeaCacheHook(StepHook):
     """
 
     watches = False
-    apart = True
+    inside = True
 
     def __init__(
         self, rule: TeaCacheRule, denoisers: Callable[[], Mapping[str, nn.Module]]
