@@ -18,7 +18,7 @@ from otcache_core.plugins import Info, Registry, hookimpl, installed
 from otcache_core.plugins.lookups import CONTRACTS
 from otcache_core.plugins.registry import hook_name
 from otcache_core.problem import Result, ScheduleProblem
-from otcache_core.testing import KnownAnswer, LawResult, NotApplicable, Outcome
+from otcache_core.testing import ExpectedValues, LawResult, NotApplicable, Outcome
 from otcache_diffusers.metrics.legible import Legible
 
 
@@ -76,16 +76,16 @@ def test_the_metric_that_the_page_works_out_passes_its_kit(monkeypatch: pytest.M
     exec(kit, made)
     report = made["TestEdgeMetric"].check_laws()
     assert report.passed, str(report)
-    old = type("Old", (made["TestEdgeMetric"],), {"known_answer": lambda self: _flat()})
-    assert "test_the_known_answer" in old.check_laws().broken
+    old = type("Old", (made["TestEdgeMetric"],), {"expected_values": lambda self: _flat()})
+    assert "test_the_expected_values" in old.check_laws().broken
 
 
-def _flat() -> KnownAnswer:
-    """Return the known answer of the template."""
+def _flat() -> ExpectedValues:
+    """Return the expected values of the template."""
     reference = np.full((2, 8, 8, 3), 0.2)
     images = reference.copy()
     images[0, ..., 0], images[1, ..., 2] = 0.5, 1.0
-    return KnownAnswer((images, reference), np.array([0.1, 0.8 / 3]))
+    return ExpectedValues((images, reference), np.array([0.1, 0.8 / 3]))
 
 
 def test_the_page_names_every_field_of_a_problem_and_every_result() -> None:

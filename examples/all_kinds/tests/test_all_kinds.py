@@ -36,8 +36,8 @@ from otcache_core.testing import (
     BaselineConformance,
     CostModelConformance,
     ExecutorConformance,
+    ExpectedValues,
     ForecasterConformance,
-    KnownAnswer,
     MetricConformance,
     ProbeConformance,
     SolverConformance,
@@ -88,13 +88,13 @@ class TestMeanAbsolute(MetricConformance):
         """Return the metric under test."""
         return MeanAbsolute()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """All of the first image is off by 0.1, and one channel of three of the second by 0.6."""
         full = np.tile([0.2, 0.5, 0.8], (2, 4, 4, 1))
         made = full.copy()
         made[0] += 0.1
         made[1, ..., 0] += 0.6
-        return KnownAnswer((made, full), [0.1, 0.6 / 3])
+        return ExpectedValues((made, full), [0.1, 0.6 / 3])
 
 
 class TestFlowProbe(ProbeConformance):

@@ -37,7 +37,7 @@ from otcache_core.storage.files import write_bytes
 from otcache_core.testing import (
     CostModelConformance,
     ExecutorConformance,
-    KnownAnswer,
+    ExpectedValues,
     MetricConformance,
     ProbeConformance,
     ToySampler,
@@ -112,12 +112,12 @@ class RmseKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return Rmse()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """One channel off by d: d / sqrt(3)."""
         y = np.full((2, 8, 8, 3), 0.2)
         x = y.copy()
         x[0, ..., 0], x[1, ..., 2] = 0.5, 1.0
-        return KnownAnswer((x, y), np.array([0.3, 0.8]) / np.sqrt(3))
+        return ExpectedValues((x, y), np.array([0.3, 0.8]) / np.sqrt(3))
 
 
 class Denoiser:

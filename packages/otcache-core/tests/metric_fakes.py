@@ -9,7 +9,7 @@ import numpy as np
 from otcache_core import OtcacheError
 from otcache_core.contracts import PromptMetric, SetMetric, VideoMetric
 from otcache_core.testing import (
-    KnownAnswer,
+    ExpectedValues,
     PromptMetricConformance,
     SetMetricConformance,
     VideoMetricConformance,
@@ -37,11 +37,11 @@ class PromptedKit(PromptMetricConformance):
     def make_metric(self) -> PromptMetric:
         return Prompted()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """0.5 times 2, and 1 times 3."""
         x = np.zeros((2, 8, 8, 3))
         x[0, ..., 0], x[1, ..., 0] = 0.5, 1.0
-        return KnownAnswer((x, ("ab", "abc")), [1.0, 3.0])
+        return ExpectedValues((x, ("ab", "abc")), [1.0, 3.0])
 
 
 class MeanColour(SetMetric):
@@ -58,11 +58,11 @@ class MeanColourKit(SetMetricConformance):
     def make_metric(self) -> SetMetric:
         return MeanColour()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return an image whose mean is (0.5, 0.4, 0.6)."""
         x = np.broadcast_to([0.1, 0.8, 0.3], (2, 8, 8, 3)).copy()
         x[1] = [0.9, 0.0, 0.9]
-        return KnownAnswer((x,), 0.3)
+        return ExpectedValues((x,), 0.3)
 
 
 class Steps(VideoMetric):
@@ -85,9 +85,9 @@ class StepsKit(VideoMetricConformance):
     def make_metric(self) -> VideoMetric:
         return Steps()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Check the last of three frames, off by d in one channel of six."""
         y = np.full((2, 3, 8, 8, 3), 0.2)
         x = y.copy()
         x[0, 2, ..., 0], x[1, 2, ..., 2] = 0.5, 1.0
-        return KnownAnswer((x, y), np.array([0.3, 0.8]) / np.sqrt(6))
+        return ExpectedValues((x, y), np.array([0.3, 0.8]) / np.sqrt(6))

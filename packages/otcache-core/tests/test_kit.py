@@ -18,7 +18,7 @@ from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import Uniform
 from otcache_core.testing import (
     Conformance,
-    KnownAnswer,
+    ExpectedValues,
     NotApplicable,
     Outcome,
     SolverConformance,
@@ -222,8 +222,8 @@ def test_a_number_that_switches_laws_off_is_an_error_of_the_class(name: str, val
 
 def test_a_value_derived_elsewhere_has_a_tolerance_that_says_something() -> None:
     for off in ({"rtol": 1e9}, {"atol": float("inf")}, {"rtol": float("nan")}):
-        with pytest.raises(OtcacheError, match=r"of a known answer must be between 0 and 0\.1"):
-            KnownAnswer((), 1.0, **off)
+        with pytest.raises(OtcacheError, match=r"of expected values must be between 0 and 0\.1"):
+            ExpectedValues((), 1.0, **off)
     with pytest.raises(OtcacheError, match=r"tolerance must be a number from 0 to 0\.1, got inf"):
         type("Mine", (ArchiveKit,), {"tolerance": float("inf")})
 
@@ -249,7 +249,7 @@ def test_an_interrupt_is_passed_on() -> None:
 
 def test_a_hook_may_say_that_a_law_does_not_apply() -> None:
     class Unanswered(StepsKit):
-        def known_answer(self) -> Any:
+        def expected_values(self) -> Any:
             raise NotApplicable("nobody derived a value")
 
     report = Unanswered.check_laws()

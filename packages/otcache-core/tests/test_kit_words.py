@@ -17,7 +17,7 @@ from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, 
 from otcache_core import testing as kits
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import BruteForce
-from otcache_core.testing import KitReport, KnownAnswer, SolverConformance
+from otcache_core.testing import ExpectedValues, KitReport, SolverConformance
 from otcache_core.testing.checks import assert_equal, assert_near
 
 FOLDER = Path(kits.__file__).parent
@@ -158,12 +158,12 @@ def test_a_metric_that_is_not_pointwise_is_advised_to_say_so() -> None:
     )
 
 
-def test_a_stale_known_answer_is_called_stale() -> None:
+def test_stale_expected_values_are_called_stale() -> None:
     images = np.full((2, 8, 8, 3), 0.95) * [1.0, 0.5, 0.2]
-    answer = KnownAnswer((images, np.zeros_like(images)), [1.0, 2.0])
+    answer = ExpectedValues((images, np.zeros_like(images)), [1.0, 2.0])
     law = "channels_are_what_they_are_called"
-    stale: dict[str, Any] = {"known_answer": lambda self: answer, "channel_blind": True}
-    assert "derive known_answer anew, or mend the metric" in reason(Rmse, law, **stale)
+    stale: dict[str, Any] = {"expected_values": lambda self: answer, "channel_blind": True}
+    assert "derive expected_values anew, or mend the metric" in reason(Rmse, law, **stale)
     wrong = reason(Rmse, law, channel_blind=not RmseKit.channel_blind)
     assert "set channel_blind = " in wrong
 

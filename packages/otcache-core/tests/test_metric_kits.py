@@ -13,7 +13,7 @@ from metric_fakes import MeanColour, MeanColourKit, Prompted, PromptedKit, Steps
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric, VideoMetric
 from otcache_core.plugins import Info, Registry, hookimpl
 from otcache_core.testing import (
-    KnownAnswer,
+    ExpectedValues,
     MetricConformance,
 )
 
@@ -59,7 +59,7 @@ def test_a_kit_fails_a_metric_that_calls_itself_pointwise() -> None:
         def make_metric(self) -> QualityMetric:
             return Neighbours()
 
-        def known_answer(self) -> KnownAnswer:
+        def expected_values(self) -> ExpectedValues:
             raise NotImplementedError
 
     with pytest.raises(AssertionError):
@@ -87,7 +87,7 @@ def test_a_kit_fails_prompts_that_are_off_by_one() -> None:
     with pytest.raises(AssertionError):
         Kit().test_values_do_not_depend_on_the_batch()
     with pytest.raises(AssertionError):
-        Kit().test_the_known_answer()
+        Kit().test_the_expected_values()
 
 
 def test_a_kit_fails_a_set_that_lacks_an_image() -> None:
@@ -108,15 +108,15 @@ def test_a_kit_fails_a_set_that_lacks_an_image() -> None:
         (np.ones((2, 4, 4, 3)) * [1.0, 0.0, 0.5], [1.0, 1.0], "values that differ"),
     ],
 )
-def test_a_known_answer_that_tells_nothing_is_refused(
+def test_expected_values_that_show_nothing_are_refused(
     images: np.ndarray, value: Any, message: str
 ) -> None:
     class Kit(PromptedKit):
-        def known_answer(self) -> KnownAnswer:
-            return KnownAnswer((images, ["a"] * len(images)), value)
+        def expected_values(self) -> ExpectedValues:
+            return ExpectedValues((images, ["a"] * len(images)), value)
 
     with pytest.raises(AssertionError, match=message):
-        Kit().test_the_known_answer()
+        Kit().test_the_expected_values()
 
 
 @pytest.mark.parametrize("metric", [Prompted, MeanColour, Steps])

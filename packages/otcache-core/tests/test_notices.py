@@ -29,14 +29,14 @@ def _heard(act: Any) -> list[str]:
 def test_each_message_and_each_fact_is_given_once(said: list[tuple[str, str]]) -> None:
     def act() -> None:
         with once():
-            for message, fact in said:
-                notify(message, fact=fact)
+            for message, key in said:
+                notify(message, key=key)
 
     wanted, known = [], set[str]()
-    for message, fact in said:
-        if not known & {message, fact} - {""}:
+    for message, key in said:
+        if not known & {message, key} - {""}:
             wanted.append(message)
-            known |= {message, fact} - {""}
+            known |= {message, key} - {""}
     assert _heard(act) == wanted
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache_core.contracts import QualityMetric
-from otcache_core.testing import KnownAnswer, MetricConformance
+from otcache_core.testing import ExpectedValues, MetricConformance
 from otcache_diffusers.metrics.legible import Legible
 
 Array = NDArray[np.float64]
@@ -41,11 +41,11 @@ class LegibleKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return Legible()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return what anybody reads: T and T, L and T, H and H, E and nothing."""
         images = [bars("T", RED), bars("L", BLUE), bars("H", BLACK, RED), bars("E", BLUE)]
         reference = [bars("T", BLUE, BLACK), bars("T", BLUE), bars("H", WHITE, BLUE), bars("")]
-        return KnownAnswer((np.stack(images), np.stack(reference)), [1.0, 0.0, 1.0, 0.0])
+        return ExpectedValues((np.stack(images), np.stack(reference)), [1.0, 0.0, 1.0, 0.0])
 
     def letters(self) -> Array:
         return np.stack([bars(letter) for letter in "TLHE"])

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from otcache_core.contracts import PromptMetric, QualityMetric, SetMetric
 from otcache_core.testing import (
-    KnownAnswer,
+    ExpectedValues,
     MetricConformance,
     PromptMetricConformance,
     SetMetricConformance,
@@ -152,10 +152,10 @@ class RmseKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return Rmse()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Roots of means of three squares."""
         value = np.sqrt(np.array([0.3**2 + 0.1**2, 0.8**2 + 0.3**2]) / 3)
-        return KnownAnswer(flat_pair(), value, rtol=1e-12)
+        return ExpectedValues(flat_pair(), value, rtol=1e-12)
 
 
 class PsnrKit(MetricConformance):
@@ -164,9 +164,9 @@ class PsnrKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return Psnr()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Mean squares of 0.1 / 3 and 0.73 / 3, in decibels below 1."""
-        return KnownAnswer(flat_pair(), 10 * np.log10([30.0, 300 / 73]), rtol=1e-12)
+        return ExpectedValues(flat_pair(), 10 * np.log10([30.0, 300 / 73]), rtol=1e-12)
 
 
 def luminance(exponent: float = 1.0) -> Array:
@@ -182,8 +182,8 @@ class SsimKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return Ssim()
 
-    def known_answer(self) -> KnownAnswer:
-        return KnownAnswer(flat_pair(), luminance(), rtol=1e-9)
+    def expected_values(self) -> ExpectedValues:
+        return ExpectedValues(flat_pair(), luminance(), rtol=1e-9)
 
 
 class MsSsimKit(MetricConformance):
@@ -192,10 +192,10 @@ class MsSsimKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return MsSsim()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Three scales; luminance enters at the third, by its share of their exponents."""
         share = 0.3001 / (0.0448 + 0.2856 + 0.3001)
-        return KnownAnswer(flat_pair(), luminance(share), rtol=1e-9)
+        return ExpectedValues(flat_pair(), luminance(share), rtol=1e-9)
 
 
 class HaarPsiKit(MetricConformance):
@@ -204,22 +204,22 @@ class HaarPsiKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return HaarPsi()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return what the authors' own code gives.
 
         ``haar_psi_numpy`` of haarPsi.py (github.com/rgcda/haarpsi, 3b9599b) on these images times 255, scipy
         1.17.1, numpy 2.4.6.
         """
-        return KnownAnswer(golden_pair(64), [0.49379277391613796, 0.336391679710901], rtol=1e-12)
+        return ExpectedValues(golden_pair(64), [0.49379277391613796, 0.336391679710901], rtol=1e-12)
 
 
 class LpipsKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return Lpips()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return the formula in plain numpy, in float64."""
-        return KnownAnswer(golden_pair(64), _alex_distances(), rtol=1e-4)
+        return ExpectedValues(golden_pair(64), _alex_distances(), rtol=1e-4)
 
 
 @cache
@@ -235,9 +235,9 @@ class LpipsVggKit(MetricConformance):
     def make_metric(self) -> QualityMetric:
         return LpipsVgg(vgg_file())
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return the formula in plain numpy, in float64, on a narrow network."""
-        return KnownAnswer(golden_pair(64), _vgg_distances(), rtol=1e-4)
+        return ExpectedValues(golden_pair(64), _vgg_distances(), rtol=1e-4)
 
 
 @cache
@@ -253,9 +253,11 @@ class FrechetKit(SetMetricConformance):
     def make_metric(self) -> SetMetric:
         return Frechet(real_file())
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return the formula with scipy's matrix root, on features in plain numpy."""
-        return KnownAnswer((waves(8, (64, 64, 3))[:, ::-1] / 0.8,), _frechet_distance(), rtol=1e-4)
+        return ExpectedValues(
+            (waves(8, (64, 64, 3))[:, ::-1] / 0.8,), _frechet_distance(), rtol=1e-4
+        )
 
     def best(self) -> Array:
         return np.asarray(np.load(real_file()))
@@ -291,10 +293,12 @@ class ClipScoreKit(PromptMetricConformance):
     def make_metric(self) -> PromptMetric:
         return ClipScore(clip_folder())
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return the model's own logits over its temperature, of images normalised by hand."""
         images = golden_pair(tiny_scorers.SIDE)[0]
-        return KnownAnswer((images, self.prompts[:2]), _clip_cosines(self.prompts[:2]), rtol=1e-4)
+        return ExpectedValues(
+            (images, self.prompts[:2]), _clip_cosines(self.prompts[:2]), rtol=1e-4
+        )
 
 
 @cache
@@ -325,7 +329,7 @@ class ImageRewardKit(PromptMetricConformance):
     def make_metric(self) -> PromptMetric:
         return ImageReward(reward())
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return what ImageReward 1.5's own towers and head give.
 
         With transformers 4.35.2 and torch 2.13, for the checkpoint of ``tiny_scorers.reward_state``, its
@@ -334,7 +338,7 @@ class ImageRewardKit(PromptMetricConformance):
         prompts = ("a red circle", "a small cat on a Blue background")
         images = golden_pair(tiny_scorers.SIDE)[0]
         value = [-0.21951906383037567, 0.1840377151966095]
-        return KnownAnswer((images, prompts), value, rtol=1e-4)
+        return ExpectedValues((images, prompts), value, rtol=1e-4)
 
 
 @cache

@@ -230,7 +230,7 @@ def test_an_ip_adapter_is_skipped_with_the_step() -> None:
     """Its layers are the denoiser's own; its image is encoded once a run, before the first step."""
     case = _ip_adapter()
     plainly = tiny.Case(case.pipe, case.call, case.branches)
-    wanted = repeated(plainly, SCHEDULE, num_inference_steps=case.asked)
+    wanted = repeated(plainly, SCHEDULE, num_inference_steps=case.num_inference_steps)
     calls: Counter[str] = Counter()
     parts = {"encoder": [case.pipe.image_encoder], "layers": _layers(case, "to_k_ip.0")}
     for name, modules in parts.items():

@@ -46,7 +46,7 @@ def _kandinsky() -> Case:
 def _first_part() -> Case:
     """SDXL's base, which leaves the rest to a refiner."""
     case = stable_diffusion.xl()
-    case.call["denoising_end"], case.asked = 0.6, 10
+    case.call["denoising_end"], case.num_inference_steps = 0.6, 10
     return case
 
 
@@ -56,7 +56,7 @@ def _of_samples(case: Case, vary: str) -> SampleRequest:
     call = {n: v for n, v in case.call.items() if n not in own}
     values = [own[vary], own[vary].flip(-1) * 0.5]
     samples = tuple({**own, vary: value} for value in values)
-    return SampleRequest(samples, (3, 5), case.asked, call, 8)
+    return SampleRequest(samples, (3, 5), case.num_inference_steps, call, 8)
 
 
 def _measured(pipe: Any, request: SampleRequest) -> tuple[list[Trajectory], Evaluator]:

@@ -88,9 +88,9 @@ def first_frame_lost(x: Array, y: Array) -> tuple[Array, Array]:
 DEFECTS: dict[Change, str] = {
     wrapped_difference: "a_small_difference_is_small_in_both_directions",
     white_to_black: "white_is_not_black",
-    another_range: "the_known_answer",
-    blue_first: "the_known_answer",
-    blue_first_in_both: "the_known_answer",
+    another_range: "the_expected_values",
+    blue_first: "the_expected_values",
+    blue_first_in_both: "the_expected_values",
     videos_off_by_one: "values_do_not_depend_on_the_batch",
     frames_off_by_one: "identical_inputs_are_best",
     time_as_batch: "one_number_a_pair",

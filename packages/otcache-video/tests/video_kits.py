@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from otcache_core.contracts import VideoMetric
-from otcache_core.testing import KnownAnswer, VideoMetricConformance
+from otcache_core.testing import ExpectedValues, VideoMetricConformance
 from otcache_diffusers.metrics.backbones import AlexNet
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.recording.sampler import quiet_loading
@@ -78,7 +78,7 @@ class FlickerKit(SmallKit):
     def make_metric(self) -> VideoMetric:
         return Flicker()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Twice the difference of amplitudes; over channels the root of the mean square."""
         still = np.full((FRAMES, SIDE, SIDE, 3), 0.5)
         made, full = np.array(
@@ -86,50 +86,50 @@ class FlickerKit(SmallKit):
         )
         videos, reference = (np.stack([alternating(still, a) for a in v]) for v in (made, full))
         value = 2 * np.sqrt(((made - full) ** 2).mean(axis=1))
-        return KnownAnswer((videos, reference), value, rtol=1e-12)
+        return ExpectedValues((videos, reference), value, rtol=1e-12)
 
 
 class TemporalLpipsKit(SmallKit):
     def make_metric(self) -> VideoMetric:
         return TemporalLpips()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """LPIPS pair by pair, over a table of which frames are neighbours."""
         made, full = tinted(speeds=(2.0, 0.5))
         value = [np.mean(np.abs(steps(x) - steps(y))) for x, y in zip(made, full, strict=True)]
-        return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
+        return ExpectedValues((made, full), value, rtol=1e-3, atol=1e-6)
 
 
 class WarpingErrorKit(SmallKit):
     def make_metric(self) -> VideoMetric:
         return WarpingError()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Luma is the same everywhere in the reference: no flow, and errors are plain differences."""
         full = np.stack([colours_gliding(1.0), colours_gliding(2.0)])
         made = np.stack([alternating(0.9 * v, [0.3, 0.05, 0.1]).clip(0, 1) for v in full])
         made[:, :, 0, 0] = [1.0, 0.2, 0.1]
         errors = [np.sqrt((np.diff(v, axis=1) ** 2).mean(axis=(2, 3, 4))) for v in (made, full)]
         value = np.abs(errors[0] - errors[1]).mean(axis=1)
-        return KnownAnswer((made, full), value, rtol=1e-9)
+        return ExpectedValues((made, full), value, rtol=1e-9)
 
 
 class MotionMagnitudeKit(Kit):
     def make_metric(self) -> VideoMetric:
         return MotionMagnitude()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """One made video moves at twice the speed, the other in colours of one luma: not at all."""
         made = np.stack([gliding(2.0) * [1.0, 0.8, 0.6], colours_gliding(1.0)])
         value = [np.log((2 + STILL) / (1 + STILL)), np.log((1 + STILL) / STILL)]
-        return KnownAnswer((made, np.stack([gliding(1.0)] * 2)), value, rtol=0.03)
+        return ExpectedValues((made, np.stack([gliding(1.0)] * 2)), value, rtol=0.03)
 
 
 class SubjectConsistencyKit(Kit):
     def make_metric(self) -> VideoMetric:
         return SubjectConsistency()
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return the definition in loops, on features of single frames."""
         made, full = tinted(speeds=(2.0, 0.5))
         made[0, 3], made[1, 1] = 1.0 - made[0, 3], made[1, 1] ** 2
@@ -141,14 +141,14 @@ class SubjectConsistencyKit(Kit):
 
         with torch.inference_mode():
             value = consistency_error(made, full, feature)
-        return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
+        return ExpectedValues((made, full), value, rtol=1e-3, atol=1e-6)
 
 
 class DinoKit(Kit):
     def make_metric(self) -> VideoMetric:
         return SubjectConsistency(dino_folder())
 
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return the same on the class token of a tiny transformer, of frames normalised by hand."""
         from transformers import ViTModel
 
@@ -164,7 +164,7 @@ class DinoKit(Kit):
 
         with torch.inference_mode():
             value = consistency_error(made, full, feature)
-        return KnownAnswer((made, full), value, rtol=1e-3, atol=1e-6)
+        return ExpectedValues((made, full), value, rtol=1e-3, atol=1e-6)
 
 
 # -- oracles ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ _BETWEEN = frozenset(
         *("torch", "diffusers", "accelerate", "contextlib", "functools"),
     )
 )
-#: ``fact`` (see :func:`notify`) of all notices that no forecast weights are fitted, whatever the reason.
+#: ``key`` (see :func:`notify`) of all notices that no forecast weights are fitted, whatever the reason.
 NOT_FITTED = "no weights are fitted"
 _LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("otcache_heard", default=None)
 _GIVEN: ContextVar[tuple[set[str], ...]] = ContextVar("otcache_notices", default=())
@@ -44,19 +44,19 @@ def notices_to(logger: logging.Logger | None) -> None:
     _logger = logger
 
 
-def notify(message: str, *, fact: str = "", category: type[OtcacheNotice] = OtcacheNotice) -> None:
+def notify(message: str, *, key: str = "", category: type[OtcacheNotice] = OtcacheNotice) -> None:
     """Warn that something was adapted rather than refused; inside :func:`once`, only once.
 
     Args:
         message: what happened and what to do.
-        fact: key of messages that say the same with other numbers or another reason: inside :func:`once`
+        key: names messages that say the same with other numbers or another reason: inside :func:`once`
             only the first of them is given.
         category: class of the warning.
     """
     listener = _LISTENER.get()
     if listener is not None:
         listener(message)
-    keys = {message, fact} - {""}
+    keys = {message, key} - {""}
     given = _GIVEN.get()
     if any(keys & known for known in given):
         return

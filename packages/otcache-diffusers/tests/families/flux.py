@@ -65,14 +65,14 @@ def true_cfg() -> Case:
 
 def img2img() -> Case:
     case = _case(FluxImg2ImgPipeline, _transformer(), image=random_image(), strength=0.6)
-    case.asked = 10
+    case.num_inference_steps = 10
     return case
 
 
 def inpaint() -> Case:
     call = {"image": random_image(), "mask_image": mask(), "strength": 0.6}
     case = _case(FluxInpaintPipeline, _transformer(), **call)
-    case.asked = 10
+    case.num_inference_steps = 10
     return case
 
 

@@ -118,7 +118,7 @@ def shap_e() -> Case:
         **absent("text_encoder", "tokenizer", "shap_e_renderer"),
     )
     pipe._encode_prompt = lambda *args, **given: noise(2, 16)
-    return Case(pipe, {"prompt": "a"}, ("call",), "prior", asked=4, steps=7)
+    return Case(pipe, {"prompt": "a"}, ("call",), "prior", num_inference_steps=4, steps=7)
 
 
 def stable_audio() -> Case:

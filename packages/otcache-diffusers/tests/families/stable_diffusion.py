@@ -65,7 +65,7 @@ def _unet(in_channels: int = 4, **config: Any) -> UNet2DConditionModel:
     )
 
 
-def _classic(scheduler: Any, asked: int, **config: Any) -> Case:
+def _classic(scheduler: Any, num_inference_steps: int, **config: Any) -> Case:
     pipe = StableDiffusionPipeline(
         vae=vae(),
         unet=_unet(cross_attention_dim=32, **_SMALL, **config),
@@ -74,7 +74,7 @@ def _classic(scheduler: Any, asked: int, **config: Any) -> Case:
         **absent("text_encoder", "tokenizer", "safety_checker", "feature_extractor"),
     )
     call = _SIZE | signed(prompt_embeds=noise(1, 12, 32)) | {"guidance_scale": 7.5}
-    return Case(pipe, call, ("call",), "unet", asked)
+    return Case(pipe, call, ("call",), "unet", num_inference_steps)
 
 
 def sd15() -> Case:
@@ -89,7 +89,7 @@ def sd2() -> Case:
     return _classic(scheduler, N, attention_head_dim=(2, 4), use_linear_projection=True)
 
 
-def _xl(pipeline: Any, asked: int = N, in_channels: int = 4, **parts: Any) -> Case:
+def _xl(pipeline: Any, num_inference_steps: int = N, in_channels: int = 4, **parts: Any) -> Case:
     """Arguments of the call go by ``call``, further components by name."""
     call: dict[str, Any] = parts.pop("call", {})
     pipe = pipeline(
@@ -100,7 +100,7 @@ def _xl(pipeline: Any, asked: int = N, in_channels: int = 4, **parts: Any) -> Ca
         **parts,
     )
     text = signed(prompt_embeds=noise(1, 12, 64), pooled_prompt_embeds=noise(1, 32))
-    return Case(pipe, text | {"guidance_scale": 5.0} | call, ("call",), "unet", asked)
+    return Case(pipe, text | {"guidance_scale": 5.0} | call, ("call",), "unet", num_inference_steps)
 
 
 def xl() -> Case:

@@ -27,7 +27,7 @@ FAMILIES = (
     Family("LTX", "LTXPipeline", ltx.text),
     Family("LTX, image to video", "LTXImageToVideoPipeline", ltx.image),
     Family("LTX, conditions", "LTXConditionPipeline", ltx.condition),
-    Family("LTX 2", "LTX2Pipeline", ltx.second, asked="stg_scale"),
+    Family("LTX 2", "LTX2Pipeline", ltx.second, requires="stg_scale"),
     Family("LTX 2, CFG alone", "LTX2Pipeline", ltx.second_plain),
     Family("LTX 2, image to video", "LTX2ImageToVideoPipeline", ltx.second_image),
     Family("CogVideoX", "CogVideoXPipeline", transformers.cog_video),

@@ -165,7 +165,7 @@ def video() -> Case:
     )
     size = {"height": 16, "width": 16, "strength": 0.75}
     call = words() | size | {"video": [random_image()[0]] * 5, "guidance_scale": 4.0}
-    return Case(pipe, call, ("call", "call#2"), asked=8)
+    return Case(pipe, call, ("call", "call#2"), num_inference_steps=8)
 
 
 def sky_reels_image() -> Case:

@@ -64,7 +64,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 
 
-def advice(kind: str, distributions: set[str]) -> str:
+def install_hint(kind: str, distributions: set[str]) -> str:
     """Return a sentence with the extras that bring more plugins of a kind; "" if all are installed."""
     missing = [name for name in EXTRAS[kind] if f"otcache-{name}" not in distributions]
     if not missing:
@@ -251,7 +251,7 @@ class Lookups(ABC):
             target = offer.info.load()
         except PluginError as error:
             doctor = " otcache plugins doctor says what to do."
-            more = advice(kind, self._distributions()) if self.is_trusted(offer) else doctor
+            more = install_hint(kind, self._distributions()) if self.is_trusted(offer) else doctor
             raise PluginError(f"{error}{more}") from error
         contract = CONTRACTS.get(kind)
         if contract and not (isinstance(target, type) and issubclass(target, contract)):
@@ -297,7 +297,7 @@ class Lookups(ABC):
         near = difflib.get_close_matches(name, valid, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         names = ", ".join(valid) or "none installed"
-        more = advice(kind, self._distributions())
+        more = install_hint(kind, self._distributions())
         omitted = self._omitted()
         why = f" {omitted} omitted: otcache plugins doctor says why." if omitted else ""
         return f"{kind} has no {name!r}: valid names are {names}.{hint}{more}{why}"

@@ -37,7 +37,7 @@ from otcache_core.testing.image_metrics import (
     SetMetricConformance,
 )
 from otcache_core.testing.kit import Conformance, KitReport, LawResult, NotApplicable, Outcome
-from otcache_core.testing.metric_laws import KnownAnswer
+from otcache_core.testing.metric_laws import ExpectedValues
 from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
 from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.spans import CostModelConformance, ForecasterConformance
@@ -50,9 +50,9 @@ __all__ = [
     "CostModelConformance",
     "EvaluatorConformance",
     "ExecutorConformance",
+    "ExpectedValues",
     "ForecasterConformance",
     "KitReport",
-    "KnownAnswer",
     "LawResult",
     "MetricConformance",
     "NotApplicable",

@@ -16,7 +16,7 @@ from otcache_core.testing.metric_laws import Images, MetricLaws, PairLaws, noisy
 class MetricConformance(PairLaws, kit=True):
     """Laws of :class:`~otcache_core.contracts.QualityMetric`.
 
-    Override :meth:`make_metric` and :meth:`known_answer`, for arguments (images, reference).
+    Override :meth:`make_metric` and :meth:`expected_values`, for arguments (images, reference).
 
     Attributes:
         shape: of one image.
@@ -69,7 +69,7 @@ class MetricConformance(PairLaws, kit=True):
 class PromptMetricConformance(MetricLaws, kit=True):
     """Laws of :class:`~otcache_core.contracts.PromptMetric`.
 
-    Override :meth:`make_metric` and :meth:`known_answer`, for arguments (images, prompts).
+    Override :meth:`make_metric` and :meth:`expected_values`, for arguments (images, prompts).
 
     Attributes:
         shape: of one image.
@@ -115,7 +115,7 @@ class PromptMetricConformance(MetricLaws, kit=True):
 class SetMetricConformance(MetricLaws, kit=True):
     """Laws of :class:`~otcache_core.contracts.SetMetric`.
 
-    Override :meth:`make_metric`, :meth:`known_answer`, for arguments (images,), and, for a metric that
+    Override :meth:`make_metric`, :meth:`expected_values`, for arguments (images,), and, for a metric that
     knows a best set, :meth:`best`.
 
     Attributes:

@@ -31,7 +31,7 @@ DIRECTION = "is higher_is_better right?"
 
 
 @dataclass(frozen=True)
-class KnownAnswer:
+class ExpectedValues:
     """Expected values of a metric from elsewhere: a closed form, or another implementation.
 
     So that mistakes in range, pairing or channel order show, it takes at least two coloured images or
@@ -56,11 +56,11 @@ class KnownAnswer:
         for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
             if not 0.0 <= tolerance <= 0.1:
                 raise OtcacheError(
-                    expected(f"{name} of a known answer", tolerance, "between 0 and 0.1")
+                    expected(f"{name} of expected values", tolerance, "between 0 and 0.1")
                 )
 
     def agrees(self, values: ArrayLike) -> bool:
-        """Return whether values have the shape of the known ones and equal them within tolerance."""
+        """Return whether values have the expected shape and equal the expected values within tolerance."""
         found, wanted = (np.asarray(v, dtype=np.float64) for v in (values, self.value))
         same = found.shape == wanted.shape
         return same and np.allclose(found, wanted, rtol=self.rtol, atol=self.atol)
@@ -82,7 +82,7 @@ class MetricLaws(Conformance, kit=True):
         """Return a fresh metric."""
 
     @abstractmethod
-    def known_answer(self) -> KnownAnswer:
+    def expected_values(self) -> ExpectedValues:
         """Return arguments of the metric, and the values expected for them from elsewhere."""
 
     @abstractmethod
@@ -101,32 +101,32 @@ class MetricLaws(Conformance, kit=True):
             f"takes is {metric.takes!r}, the kit's {self._takes!r}: use the kit of the metric's kind"
         )
 
-    def test_the_known_answer(self) -> None:
-        answer = self.known_answer()
-        _check_informative(answer)
-        found = self.make_metric()(*answer.arguments)
-        assert answer.agrees(found), (
-            f"the known answer is {shown(answer.value)}, the metric gives {shown(found)}: one of the two is "
-            "wrong"
+    def test_the_expected_values(self) -> None:
+        wanted = self.expected_values()
+        _check_informative(wanted)
+        found = self.make_metric()(*wanted.arguments)
+        assert wanted.agrees(found), (
+            f"the expected values are {shown(wanted.value)}, the metric gives {shown(found)}: one of the "
+            "two is wrong"
         )
 
     def test_channels_are_what_they_are_called(self) -> None:
-        """Swap red and blue in the known answer's arguments: its values change unless ``channel_blind``."""
-        metric, answer = self.make_metric(), self.known_answer()
-        same = answer.agrees(metric(*_arrays(answer.arguments, lambda v: v[..., ::-1])))
+        """Swap red and blue in the arguments: the values change unless ``channel_blind``."""
+        metric, wanted = self.make_metric(), self.expected_values()
+        same = wanted.agrees(metric(*_arrays(wanted.arguments, lambda v: v[..., ::-1])))
         if same == self.channel_blind:
             return
-        given = metric(*answer.arguments)
-        assert answer.agrees(given), (
-            f"the known answer is {shown(answer.value)}, the metric gives {shown(given)} before channels are "
-            "swapped: derive known_answer anew, or mend the metric"
+        unswapped = metric(*wanted.arguments)
+        assert wanted.agrees(unswapped), (
+            f"the expected values are {shown(wanted.value)}, the metric gives {shown(unswapped)} before "
+            "channels are swapped: derive expected_values anew, or mend the metric"
         )
         assert same, (
             "channel_blind = True, and the values change where red and blue are swapped: set "
             "channel_blind = False in the kit"
         )
         raise AssertionError(
-            "the values stay where red and blue are swapped: give a known answer whose colours differ, "
+            "the values stay where red and blue are swapped: give images whose colours differ, "
             "or, if the metric treats them alike, set channel_blind = True in the kit"
         )
 
@@ -304,12 +304,12 @@ def _arrays(arguments: Sequence[Any], change: Callable[[Images], Any]) -> list[A
     return [change(a) if isinstance(a, np.ndarray) else a for a in arguments]
 
 
-def _check_informative(answer: KnownAnswer) -> None:
-    """Assert that a wrong range, pairing or channel order would change a known answer's values."""
-    images = answer.arguments[0]
-    assert len(images) >= 2, "a known answer needs at least two images: give more"
-    assert images.max() >= 0.9, "a known answer needs images that reach 0.9: add a bright one"
+def _check_informative(wanted: ExpectedValues) -> None:
+    """Assert that a wrong range, pairing or channel order would change the expected values."""
+    images = wanted.arguments[0]
+    assert len(images) >= 2, "expected values need at least two images: give more"
+    assert images.max() >= 0.9, "expected values need images that reach 0.9: add a bright one"
     coloured = not np.allclose(images, images[..., ::-1])
-    assert coloured, "a known answer needs coloured images: let red and blue differ"
-    differ = np.ndim(answer.value) == 0 or len(np.unique(answer.value)) > 1
-    assert differ, "a known answer needs values that differ: let its images be unequally good"
+    assert coloured, "expected values need coloured images: let red and blue differ"
+    differ = np.ndim(wanted.value) == 0 or len(np.unique(wanted.value)) > 1
+    assert differ, "expected values need values that differ: let its images be unequally good"

@@ -24,7 +24,7 @@ Video = NDArray[np.floating]
 class VideoMetricConformance(PairLaws, kit=True):
     """Tests for a :class:`~otcache_core.contracts.VideoMetric`.
 
-    Override :meth:`make_metric`, and :meth:`known_answer` with arguments (videos, reference).
+    Override :meth:`make_metric`, and :meth:`expected_values` with arguments (videos, reference).
 
     Attributes:
         shape: shape of one frame.

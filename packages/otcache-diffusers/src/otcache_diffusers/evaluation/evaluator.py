@@ -28,7 +28,7 @@ from otcache_core.schedule import Schedule
 from otcache_core.storage.recordings import SLAB
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.evaluation.fit import ClosedLoopFit, Fit
-from otcache_diffusers.evaluation.guidance import branch_gains
+from otcache_diffusers.evaluation.guidance import branch_guidance_weights
 from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
 from otcache_diffusers.recording.full_runs import DiskStore, Recording, RecordingHook, StoredTensor
 from otcache_diffusers.recording.sampler import Sampler
@@ -58,7 +58,7 @@ class PipelineEvaluator(Evaluator):
     more evaluations. With two samples or more, every sample runs with the weights fitted on the others,
     so its error is out of sample, and comparing fitted schedules by it does not reward overfitting. The
     weights returned are those of all samples. If guidance is linear in its branches
-    (:func:`~otcache_diffusers.evaluation.guidance.branch_gains`), every branch gets its own. The fit
+    (:func:`~otcache_diffusers.evaluation.guidance.branch_guidance_weights`), each gets its own. The fit
     needs a deterministic linear sampler
     (:func:`~otcache_diffusers.recording.sampler_checks.confirmed_recurrence`); otherwise ``fit`` changes
     nothing, and a notice says why, once.
@@ -103,7 +103,9 @@ class PipelineEvaluator(Evaluator):
         self._trajectories, self._grid = trajectories, trajectories[0].grid
         self._registry = registry or installed()
         self._metrics = self._default_metrics() if metrics is None else metrics
-        self._runs = ScheduleRuns(self._sampler, self._grid, trajectories[0].gains, self._registry)
+        self._runs = ScheduleRuns(
+            self._sampler, self._grid, trajectories[0].call_weights, self._registry
+        )
         forecaster = self._registry.create("forecasters", "otcache-core/fitted")
         rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
         self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
@@ -212,7 +214,9 @@ class PipelineEvaluator(Evaluator):
         for note in recording.notes:
             notify(note)
         self._runs.recording = recording
-        self._fit.gains = branch_gains(recording, self._trajectories[0].gains)
+        self._fit.guidance_weights = branch_guidance_weights(
+            recording, self._trajectories[0].call_weights
+        )
         self._runs.images = np.concatenate(shown) if self._metrics else None
 
     @property
@@ -235,7 +239,7 @@ class PipelineEvaluator(Evaluator):
         if isinstance(found, Recurrence):
             return self._fit
         if not self._notified:
-            notify(not_fitted(found.reason), fact=NOT_FITTED)
+            notify(not_fitted(found.reason), key=NOT_FITTED)
             self._notified = True
         return None
 

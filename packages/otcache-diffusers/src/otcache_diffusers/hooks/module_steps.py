@@ -160,9 +160,9 @@ class ModuleSteps(StepTracker):
         elif self._times.step == 1 and self._checks.check(again, REPEATED):
             self._run_state.warn_aloud(REPEATED)
 
-    def _report(self, message: str, fact: str) -> None:
+    def _report(self, message: str, key: str) -> None:
         if message:
-            self._run_state.warn_aloud(message, fact)
+            self._run_state.warn_aloud(message, key)
 
     def _fail_if(self, truth: Truth, message: str) -> None:
         if self._checks.check(truth, message):

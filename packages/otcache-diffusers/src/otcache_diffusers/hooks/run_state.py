@@ -281,21 +281,21 @@ class RunState:
             self._warned.add(message)
             self._hook.note(message)
 
-    def warn_aloud(self, message: str, fact: str = "") -> None:
+    def warn_aloud(self, message: str, key: str = "") -> None:
         """Warn the hook and the user, each message once.
 
         Args:
             message: what happened.
-            fact: what it is about, if its numbers may differ from one time to the next.
+            key: what it is about, if its numbers may differ from one time to the next.
         """
         with once(self._aloud):
-            notify(message, fact=fact)
-            self.warn(message, fact)
+            notify(message, key=key)
+            self.warn(message, key)
 
-    def warn(self, message: str, fact: str = "") -> None:
-        """Warn the hook, once per message, and of those about one fact with the first."""
-        if not self._warned & {message, fact or message}:
-            self._warned |= {message, fact or message}
+    def warn(self, message: str, key: str = "") -> None:
+        """Warn the hook, once per message, and of those about one key with the first."""
+        if not self._warned & {message, key or message}:
+            self._warned |= {message, key or message}
             self._hook.warn(message)
 
 

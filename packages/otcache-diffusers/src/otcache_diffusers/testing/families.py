@@ -36,7 +36,7 @@ class Case:
         call: keyword arguments of its call, without ``generator`` and ``num_inference_steps``.
         branches: in the order of their calls within a step; one name if guidance runs as one batch.
         denoiser: name of the denoiser's attribute on the pipeline.
-        asked: the ``num_inference_steps`` for which the sampler makes ``steps`` steps.
+        num_inference_steps: argument of the call for which the sampler makes ``steps`` steps.
         output_type: value that skips decoding; None if the pipeline takes no ``output_type``.
         steps: number of sampler steps of the run.
         notes: warnings that the report is expected to hold.
@@ -48,7 +48,7 @@ class Case:
     call: dict[str, Any]
     branches: tuple[str, ...]
     denoiser: str = "transformer"
-    asked: int = N
+    num_inference_steps: int = N
     output_type: str | None = "latent"
     steps: int = N
     layer: str = ""
@@ -88,7 +88,8 @@ class Case:
 
     def __call__(self) -> torch.Tensor:
         """Run the pipeline once, always with the same seed."""
-        call = {"generator": torch.Generator().manual_seed(0), "num_inference_steps": self.asked}
+        generator = torch.Generator().manual_seed(0)
+        call = {"generator": generator, "num_inference_steps": self.num_inference_steps}
         if self.output_type is not None:
             call["output_type"] = self.output_type
         with torch.no_grad():
@@ -103,13 +104,14 @@ class Family:
         name: its common name.
         pipeline: class name in diffusers.
         build: makes a case; the same one every time.
-        asked: an argument that the pipeline's call must have, since its branches come from it; "" if none.
+        requires: an argument that the pipeline's call must have, since its branches come from it; "" if
+            none.
     """
 
     name: str
     pipeline: str
     build: Callable[[], Case]
-    asked: str = ""
+    requires: str = ""
 
     @property
     def reason(self) -> str:
@@ -117,8 +119,8 @@ class Family:
         kind = getattr(diffusers, self.pipeline, None)
         if kind is None:
             return f"diffusers {diffusers.__version__} has no {self.pipeline}"
-        if self.asked and self.asked not in inspect.signature(kind.__call__).parameters:
-            return f"{self.pipeline} of diffusers {diffusers.__version__} takes no {self.asked}"
+        if self.requires and self.requires not in inspect.signature(kind.__call__).parameters:
+            return f"{self.pipeline} of diffusers {diffusers.__version__} takes no {self.requires}"
         return ""
 
 

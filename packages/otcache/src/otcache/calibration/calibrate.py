@@ -124,7 +124,7 @@ def calibrate(
         provenance |= {"num_steps": n, "inference_steps": steps}
     bench = Workbench(recipe.resolve(n, steps), registry, runs, show, spent)
     if runs.unfitted and recipe.forecaster == FITTED:
-        notify(not_fitted(runs.unfitted), fact=NOT_FITTED)
+        notify(not_fitted(runs.unfitted), key=NOT_FITTED)
     calibration = fill_gaps(bench, measure(bench, provenance))
     if recipe.refinement is not None and (bench.fit or recipe.forecaster != FITTED):
         ladder = tuple(refine_ladder(bench, calibration.ladder))

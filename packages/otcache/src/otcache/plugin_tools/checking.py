@@ -107,7 +107,7 @@ class Checked:
         distribution = self.plugin.partition("/")[0]
         if (broken or elsewhere) and not is_own(distribution):
             yield Text(
-                "what a kit of its own says (objective_at, known_answer, expected_failures) is not known "
+                "what a kit of its own says (objective_at, expected_values, expected_failures) is not known "
                 f"here, its own tests decide: {own_tests(distribution)}"
             )
         yield Text(self.summary())

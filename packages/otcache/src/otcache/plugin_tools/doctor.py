@@ -12,15 +12,15 @@ from otcache.plugin_tools.environment import Finding, requirement_findings, sett
 from otcache.plugin_tools.listing import spelled
 from otcache_core.errors import PluginError
 from otcache_core.plugins import API_VERSION, KINDS, Registry
-from otcache_core.plugins.census import Finding as Wrong
-from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import (
+    HookEntryPoint,
     PluginSettings,
-    Point,
     found_entry_points,
     our_modules,
 )
-from otcache_core.plugins.lookups import CONTRACTS, VALUES, Offer, advice
+from otcache_core.plugins.lookups import CONTRACTS, VALUES, Offer, install_hint
+from otcache_core.plugins.plugin_scan import Finding as Wrong
+from otcache_core.plugins.plugin_scan import ScanResult, scan_entry_points
 from otcache_core.plugins.registry import hook_name
 
 #: Seconds that the classes of one entry point may take: they may import torch.
@@ -38,29 +38,29 @@ def examine() -> list[Finding]:
     ours = Registry(entry_points=False)
     findings = [*settings_findings(points), *own_findings(ours)]
     allowed = found_entry_points(PluginSettings.from_environment(), True)
-    readings = _read([point for point in allowed if not point.ours])
+    results = _read([point for point in allowed if not point.ours])
     seen = set[str]()
-    for reading in readings:
-        findings += reading_findings(reading)
-        if reading.distribution not in seen:
-            findings += requirement_findings(reading.distribution)
-        seen.add(reading.distribution)
-    return [*findings, *same_names(ours, readings)]
+    for result in results:
+        findings += scan_findings(result)
+        if result.distribution not in seen:
+            findings += requirement_findings(result.distribution)
+        seen.add(result.distribution)
+    return [*findings, *same_names(ours, results)]
 
 
-def _read(points: Sequence[Point]) -> list[Reading]:
+def _read(points: Sequence[HookEntryPoint]) -> list[ScanResult]:
     """Read hooks alone, then classes too: these may import heavy libraries, which take time and print."""
-    hooks = read_points(points, cached=False)
+    hooks = scan_entry_points(points, cached=False)
     sound = [p for p, r in zip(points, hooks, strict=True) if not _ended(r)]
-    deep = read_points(sound, targets=True, limit=TARGET_LIMIT, cached=False)
+    deep = scan_entry_points(sound, targets=True, limit=TARGET_LIMIT, cached=False)
     whole = dict(zip(sound, deep, strict=True))
     return [
-        joined(reading, whole[point]) if point in whole else reading
-        for point, reading in zip(points, hooks, strict=True)
+        joined(result, whole[point]) if point in whole else result
+        for point, result in zip(points, hooks, strict=True)
     ]
 
 
-def joined(hooks: Reading, classes: Reading) -> Reading:
+def joined(hooks: ScanResult, classes: ScanResult) -> ScanResult:
     """Return what is known of an entry point whose hooks were read alone, and with its classes again.
 
     If a class ended the process, or took too long, the offers are those of the hooks.
@@ -76,8 +76,8 @@ def joined(hooks: Reading, classes: Reading) -> Reading:
     return replace(hooks, findings=(*hooks.findings, Wrong(where, what, "ended")))
 
 
-def _ended(reading: Reading) -> bool:
-    return any(found.kind == "ended" for found in reading.findings)
+def _ended(result: ScanResult) -> bool:
+    return any(found.kind == "ended" for found in result.findings)
 
 
 def own_findings(registry: Registry) -> Iterator[Finding]:
@@ -90,21 +90,21 @@ def own_findings(registry: Registry) -> Iterator[Finding]:
         yield from requirement_findings(package)
 
 
-def reading_findings(reading: Reading) -> Iterator[Finding]:
+def scan_findings(result: ScanResult) -> Iterator[Finding]:
     """Yield what is wrong with one entry point and what it offers."""
-    package = reading.distribution
-    for found in reading.findings:
+    package = result.distribution
+    for found in result.findings:
         kind = found.where.partition(" ")[0]
-        what = found.what.removesuffix(advice(kind, set()) if kind in KINDS else "")
-        remedy = _remedy(reading, found)
-        yield Finding(package, found.where or reading.point, " ".join(what.split()), remedy)
-    if not (reading.findings or reading.offers):
-        what = f"{reading.module} offers nothing"
-        yield Finding(package, reading.point, what, "mark its hooks with @hookimpl")
-    if reading.printed.strip():
-        what = f"it prints when it is imported: {_first_line(reading.printed)!r}"
-        yield Finding(package, reading.point, what, "print nothing there: use a logger")
-    for offer in reading.offers:
+        what = found.what.removesuffix(install_hint(kind, set()) if kind in KINDS else "")
+        remedy = _remedy(result, found)
+        yield Finding(package, found.where or result.point, " ".join(what.split()), remedy)
+    if not (result.findings or result.offers):
+        what = f"{result.module} offers nothing"
+        yield Finding(package, result.point, what, "mark its hooks with @hookimpl")
+    if result.printed.strip():
+        what = f"it prints when it is imported: {_first_line(result.printed)!r}"
+        yield Finding(package, result.point, what, "print nothing there: use a logger")
+    for offer in result.offers:
         missing = offer.info().missing()
         if missing:
             what = f"it needs {', '.join(missing)}, which is not installed"
@@ -112,17 +112,17 @@ def reading_findings(reading: Reading) -> Iterator[Finding]:
             yield Finding(package, f"{offer.kind} {offer.name}", what, remedy)
 
 
-def _remedy(reading: Reading, found: Wrong) -> str:
-    package, kind, where = reading.distribution, found.kind, found.where
+def _remedy(result: ScanResult, found: Wrong) -> str:
+    package, kind, where = result.distribution, found.kind, found.where
     if kind == "api":
-        apis = [o.api for o in reading.offers if f"{o.kind} {o.name}" == where]
+        apis = [o.api for o in result.offers if f"{o.kind} {o.name}" == where]
         if any(api > API_VERSION for api in apis):
             return "update otcache: pip install -U otcache otcache-core"
         return f"update the plugin: pip install -U {package}"
     if kind in ("hook", "name"):
         return _hook_remedy(where, found.what)
     if kind == "slow":
-        return f"import what is heavy in the module of the class, not in {reading.module}"
+        return f"import what is heavy in the module of the class, not in {result.module}"
     if kind == "target":
         return f"name {_wanted(where)} in Info(target=...), or update {package}"
     if kind == "trial":
@@ -155,16 +155,16 @@ def _wanted(where: str) -> str:
     return f"a subclass of {contract.__name__}" if contract else "an existing class"
 
 
-def same_names(ours: Registry, readings: Sequence[Reading]) -> Iterator[Finding]:
+def same_names(ours: Registry, results: Sequence[ScanResult]) -> Iterator[Finding]:
     """Yield each foreign plugin whose name another distribution offers too."""
     offers: dict[tuple[str, str], list[Offer]] = defaultdict(list)
     for kind in KINDS:
         for offer in ours.infos(kind):
             offers[kind, offer.info.name].append(offer)
-    for reading in readings:
-        for given in reading.offers:
-            offers[given.kind, given.name].append(Offer(given.info(), reading.distribution))
-    foreign = {reading.distribution for reading in readings}
+    for result in results:
+        for given in result.offers:
+            offers[given.kind, given.name].append(Offer(given.info(), result.distribution))
+    foreign = {result.distribution for result in results}
     for (kind, name), found in sorted(offers.items(), key=lambda item: item[0]):
         for offer in found if len(found) > 1 else []:
             if offer.distribution in foreign:

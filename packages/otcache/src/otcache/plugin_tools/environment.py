@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 from rich.text import Text
 
-from otcache_core.plugins.discovery import CORE, Point, normalise
+from otcache_core.plugins.discovery import CORE, HookEntryPoint, normalise
 
 
 class Finding(NamedTuple):
@@ -53,7 +53,7 @@ ALL = ("all", "1")
 SWITCHES = ("", "0", "1", "true", "false", "yes", "no", "on", "off")
 
 
-def settings_findings(points: Iterable[Point]) -> Iterator[Finding]:
+def settings_findings(points: Iterable[HookEntryPoint]) -> Iterator[Finding]:
     """Yield what is misspelt in the environment.
 
     Args:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.plugins import KINDS, Registry
-from otcache_core.plugins.census import LIMIT
+from otcache_core.plugins.plugin_scan import LIMIT
 
 
 def plugin_rows(registry: Registry, kinds: Iterable[str]) -> list[dict[str, Any]]:
@@ -32,9 +32,9 @@ def plugin_rows(registry: Registry, kinds: Iterable[str]) -> list[dict[str, Any]
 def slow_modules(registry: Registry) -> list[str]:
     """Return the foreign modules that take long to import, each with its distribution and seconds."""
     return [
-        f"{reading.distribution} ({reading.module}, {reading.seconds:.1f} s)"
-        for reading in registry.census()
-        if reading.seconds >= LIMIT or any(found.kind == "slow" for found in reading.findings)
+        f"{result.distribution} ({result.module}, {result.seconds:.1f} s)"
+        for result in registry.scan()
+        if result.seconds >= LIMIT or any(found.kind == "slow" for found in result.findings)
     ]
 
 

@@ -103,7 +103,10 @@ def _metric_kit(metric: Metric, make: Make) -> Kit | str:
     base = METRICS.get(metric.takes)
     if base is None:
         return f"its attribute 'takes' is {metric.takes!r}, which is none of {', '.join(METRICS)}"
-    hooks: dict[str, Any] = {"make_metric": lambda _: make(), "known_answer": _not_known(NO_ANSWER)}
+    hooks: dict[str, Any] = {
+        "make_metric": lambda _: make(),
+        "expected_values": _not_known(NO_ANSWER),
+    }
     if base is MetricConformance:
         hooks["shape"] = next((s for s in map(_shape, SIZES) if _takes(metric, s)), _shape(64))
     return _kit(base, **hooks)
