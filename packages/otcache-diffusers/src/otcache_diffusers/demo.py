@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otcache_core.models import Demo
+from otcache_core.models import Demo, Prompts
 
 #: Arguments of every call of the demo pipeline: its size, the length its captions are padded to, and
 #: true guidance, which makes better images and a harder task for a cache.
@@ -31,28 +31,16 @@ def load() -> Any:
     Returns:
         A plain ``diffusers.FluxPipeline``; nothing in it is otcache's own.
     """
-    import torch
-
-    from otcache_diffusers.compat import load as load_library
-    from otcache_diffusers.recording.sampler import quiet_loading
-
-    with quiet_loading():
-        kind = load_library("diffusers:FluxPipeline", "the image demo")
-        pipe = kind.from_pretrained(
-            str(folder()), local_files_only=True, low_cpu_mem_usage=False
-        ).to(torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return saved_pipeline(folder(), "FluxPipeline", "the image demo", low_cpu_mem_usage=False)
 
 
-def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
+def prompts() -> dict[str, Prompts]:
     """Return prompts by role, as pairs (text, tag).
 
     ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
     words that training never showed.
     """
-    roles = json.loads((folder() / "prompts.json").read_text(encoding="utf-8"))
-    return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}
+    return saved_prompts(folder())
 
 
 def image_demo() -> Demo:
@@ -64,3 +52,30 @@ def image_demo() -> Demo:
         call=dict(CALL),
         prompts=prompts(),
     )
+
+
+def saved_pipeline(folder: Path, class_name: str, purpose: str, **options: Any) -> Any:
+    """Load a pipeline of diffusers from a folder in float32, its progress bar off.
+
+    Args:
+        folder: as ``save_pretrained`` wrote it.
+        class_name: of the pipeline.
+        purpose: what it is for, if diffusers is missing: the first words of the error.
+        options: of ``from_pretrained``.
+    """
+    import torch
+
+    from otcache_diffusers.compat import load as load_library
+    from otcache_diffusers.recording.sampler import quiet_loading
+
+    with quiet_loading():
+        kind = load_library(f"diffusers:{class_name}", purpose)
+        pipe = kind.from_pretrained(str(folder), local_files_only=True, **options).to(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def saved_prompts(folder: Path) -> dict[str, Prompts]:
+    """Read the prompts that training wrote into a demo's folder."""
+    roles = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}

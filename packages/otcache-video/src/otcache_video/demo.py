@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from otcache_core import OtcacheError
-from otcache_core.models import Demo
+from otcache_core.models import Demo, Prompts
+from otcache_diffusers.demo import saved_pipeline, saved_prompts
 
 #: Arguments of every call of the demo pipeline: its size and length, the length its captions are
 #: padded to, and no guidance, which would double its time. With a guidance_scale of 3 videos are a little
@@ -35,19 +35,10 @@ def load() -> Any:
     Returns:
         A plain ``diffusers.WanPipeline``; nothing in it is otcache's own.
     """
-    import torch
-
-    from otcache_diffusers.compat import load as load_library
-    from otcache_diffusers.recording.sampler import quiet_loading
-
-    with quiet_loading():
-        kind = load_library("diffusers:WanPipeline", "the video demo")
-        pipe = kind.from_pretrained(str(folder()), local_files_only=True).to(torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return saved_pipeline(folder(), "WanPipeline", "the video demo")
 
 
-def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
+def prompts() -> dict[str, Prompts]:
     """Return prompts by role, as pairs (text, tag).
 
     ``calibration``; ``heldout``, none of them used in calibration; ``novel``, compositions of seen
@@ -61,12 +52,11 @@ def prompts() -> dict[str, tuple[tuple[str, str], ...]]:
             "this copy of otcache-video holds no trained model: make one with "
             f"tools/train_demo_video.py --out {folder()}."
         )
-    roles = json.loads((folder() / "prompts.json").read_text(encoding="utf-8"))
-    return {role: tuple((p["text"], p["tag"]) for p in entries) for role, entries in roles.items()}
+    return saved_prompts(folder())
 
 
 def video_demo() -> Demo:
-    """Return the descriptor of the demo."""
+    """Describe the demo."""
     return Demo(
         name="video",
         summary="moving shapes and emoji, a WanPipeline in miniature, 9 frames of 48x48",
