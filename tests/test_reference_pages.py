@@ -120,9 +120,11 @@ def test_fields_of_a_calibration_are_on_the_page(tmp_path: Path) -> None:
     n, schedule = 4, Schedule(4, (0, 2))
     rung = Rung(schedule, 0.1, "reuse", {"reuse": Candidate(0.1, 2)})
     grid, costs = np.linspace(1.0, 0.0, n + 1), np.zeros((n, n + 1))
-    ladder, nfe, impulses = (rung,), {"record": 8}, np.ones(n)
+    ladder, nfe, output_weights = (rung,), {"record": 8}, np.ones(n)
     measured = (schedule, schedule, ladder, nfe)
-    made = Calibration({}, n, grid, ("a",), np.eye(n), costs, *measured, impulses=impulses)
+    made = Calibration(
+        {}, n, grid, ("a",), np.eye(n), costs, *measured, output_weights=output_weights
+    )
     path = tmp_path / "calibration.json"
     data = _saved("calibration.json", lambda path: made.save(path.parent), path)
     assert set(data["ladder"][0]) == _fields("calibration.json")[1]

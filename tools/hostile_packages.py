@@ -14,7 +14,7 @@ UNIFORM = "otcache_core.solvers:Uniform"
 BRUTE = "otcache_core.solvers:BruteForce"
 #: Leaves a trace where a module is imported by another process than the one that reads it for a list.
 TRACE = """import os as _os, sys as _sys
-if "otcache_core.plugins.reading" not in _sys.modules and _os.environ.get("HOSTILE_TRACES"):
+if "otcache_core.plugins.scan_worker" not in _sys.modules and _os.environ.get("HOSTILE_TRACES"):
     open(_os.path.join(_os.environ["HOSTILE_TRACES"], __name__), "w").close()
 """
 HOOK = """

@@ -95,7 +95,7 @@ def policy() -> Policy:
 
 
 def calibration() -> Calibration:
-    """Of N steps, with impulses."""
+    """Of N steps, with output weights."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(N, 20))
     rungs = []
@@ -119,7 +119,7 @@ def calibration() -> Calibration:
         span_costs_nfe=30,
         span_costs_samples=2,
         fidelity="rmse",
-        impulses=np.diff(GRID),
+        output_weights=np.diff(GRID),
     )
 
 
@@ -243,8 +243,10 @@ def make_store(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     for n in range(2):
         states = rng.normal(size=(N + 1, 6)).astype(np.float32)
-        gains = np.ones((N, 2)) if n else None
-        run = Trajectory(GRID, states, states[:N], {"cond": N}, f"sample {n}", 6e-8, 0, gains)
+        call_weights = np.ones((N, 2)) if n else None
+        run = Trajectory(
+            GRID, states, states[:N], {"cond": N}, f"sample {n}", 6e-8, 0, call_weights
+        )
         store.keep_trajectory(n, run)
     store.log.keep("a", EVALUATION)
     store.log.keep("c", EVALUATION)

@@ -17,9 +17,9 @@ import pytest
 
 from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung
-from otcache_core.plugins import census
-from otcache_core.plugins.discovery import Point
-from otcache_core.plugins.reading import read
+from otcache_core.plugins import plugin_scan
+from otcache_core.plugins.discovery import HookEntryPoint
+from otcache_core.plugins.scan_worker import read
 
 sys.path.insert(0, str(Path(__file__).parent))
 #: Without a deadline, since shared machines are slow; ``OTCACHE_EXAMPLES=100`` draws more examples.
@@ -118,11 +118,11 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read hook modules in this process and forget them, which is faster than in children."""
     lock = Lock()
 
-    def read_point(point: Point, targets: bool, *given: object) -> census.Reading:
+    def scan_one(point: HookEntryPoint, targets: bool, *given: object) -> plugin_scan.ScanResult:
         with lock, io.StringIO() as output:
             with redirect_stdout(output), redirect_stderr(output):
                 found = read(point.name, point.module, point.distribution, targets=targets)
             sys.modules.pop(point.module, None)
             return msgspec.structs.replace(found, version=point.version, printed=output.getvalue())
 
-    monkeypatch.setattr(census, "_read", read_point)
+    monkeypatch.setattr(plugin_scan, "_read", scan_one)

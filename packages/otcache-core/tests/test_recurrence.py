@@ -17,7 +17,7 @@ from otcache_core.identification import (
     identify,
     identify_differences,
 )
-from otcache_core.recurrence import Landing, NotLinear, Recurrence
+from otcache_core.recurrence import NotLinear, Recurrence, SpanEnd
 from otcache_core.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
@@ -78,7 +78,7 @@ def _heun(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:
     return np.asarray(xs[i - 1] + 0.05 * (vs[i - 1] + vs[i]))
 
 
-def _end(made: Landing, xs: Floats, vs: Floats, k: int, u: Floats) -> Floats:
+def _end(made: SpanEnd, xs: Floats, vs: Floats, k: int, u: Floats) -> Floats:
     older = sum(a * xs[k + 1 - q] for q, a in enumerate(made.states))
     return np.asarray(
         older + sum(b * vs[k - q] for q, b in enumerate(made.outputs)) + made.reach * u
@@ -106,7 +106,7 @@ def test_known_samplers_are_found_with_the_ends_of_spans(name: str) -> None:
         outputs = _run(step, 5).outputs.copy()
         outputs[k + 1 : j] = u
         run = _run(step, 5, outputs)
-        ours = _end(found.landing(k, j), run.states, run.outputs, k, u)
+        ours = _end(found.span_end(k, j), run.states, run.outputs, k, u)
         np.testing.assert_allclose(ours, run.states[j], atol=1e-5)
 
 
@@ -125,16 +125,18 @@ def test_any_recurrence_is_found_again_with_its_order(order: int, seed: int) -> 
     loose = 2 * order + 1
     np.testing.assert_allclose(found.states[loose:], a[loose:], atol=1e-6)
     np.testing.assert_allclose(found.outputs[loose:], b[loose:], atol=1e-6)
-    impulses = found.impulses()
+    output_weights = found.output_weights()
     nudged = outputs[0].copy()
     nudged[8] += 1.0
     ends = [_run(_linear(a, b), 3, some).states[-1] for some in (outputs[0], nudged)]
-    np.testing.assert_allclose(ends[1] - ends[0], impulses[8], atol=1e-5 * (1 + abs(impulses[8])))
+    np.testing.assert_allclose(
+        ends[1] - ends[0], output_weights[8], atol=1e-5 * (1 + abs(output_weights[8]))
+    )
     k, j = 1 + seed % 4, 6 + seed % 5
     u = random.normal(size=D)
     outputs[0, k + 1 : j] = u
     run = _run(_linear(a, b), 3, outputs[0])
-    ours = _end(found.landing(k, j), run.states, run.outputs, k, u)
+    ours = _end(found.span_end(k, j), run.states, run.outputs, k, u)
     np.testing.assert_allclose(ours, run.states[j], atol=1e-6 * np.abs(run.states).max())
 
 
@@ -143,9 +145,9 @@ def test_euler_gives_the_grid_itself() -> None:
     assert isinstance(found, Recurrence)
     assert found.grid is GRID
     np.testing.assert_array_equal(found.outputs[:, 0], np.diff(GRID))
-    np.testing.assert_array_equal(found.impulses(), np.diff(GRID))
+    np.testing.assert_array_equal(found.output_weights(), np.diff(GRID))
     shares = tuple(np.diff(GRID)[3:7] / (GRID[7] - GRID[3]))
-    assert found.landing(2, 7) == Landing((1.0,), (), float(GRID[7] - GRID[3]), False, shares)
+    assert found.span_end(2, 7) == SpanEnd((1.0,), (), float(GRID[7] - GRID[3]), False, shares)
 
 
 def _noisy(i: int, xs: list[Floats], vs: list[Floats]) -> Floats:
@@ -221,10 +223,10 @@ def test_opposite_impulses_leave_nothing_to_move() -> None:
     b[3, 0], b[4, 0] = 1.0, -1.0
     a = np.concatenate([np.ones((N, 1)), np.zeros((N, 1))], axis=1)
     made = Recurrence(a, b, 0.0)
-    assert made.landing(2, 5).singular
-    assert not made.landing(2, 4).singular
+    assert made.span_end(2, 5).singular
+    assert not made.span_end(2, 4).singular
     flat = Recurrence.euler(np.array([1.0, 0.5, 0.5, 0.5]))
-    assert flat.landing(0, 3).singular
+    assert flat.span_end(0, 3).singular
 
 
 @pytest.mark.parametrize("draw", range(20))

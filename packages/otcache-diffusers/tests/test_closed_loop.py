@@ -15,8 +15,8 @@ SPAN = Span(2, 5, (1, 0))
 
 
 def _ideal(span: Span, state: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    landing = Recurrence.euler(GRID).landing(span.start, span.stop)
-    return ideal_output(landing, [state], [], wanted)
+    span_end = Recurrence.euler(GRID).span_end(span.start, span.stop)
+    return ideal_output(span_end, [state], [], wanted)
 
 
 def _outputs(seed: int) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from tiny import flux, with_prompts
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.schedule import Schedule
-from otcache_diffusers.evaluation.guidance import branch_gains
+from otcache_diffusers.evaluation.guidance import branch_guidance_weights
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.probe import TorchProbe
@@ -34,10 +34,10 @@ def _recording(mix: Mix, branches: int = 2) -> Recording:
 
 
 def test_the_guidance_scale_is_found() -> None:
-    gains = branch_gains(_recording(lambda c, u: u + 3.5 * (c - u)))
-    assert set(gains) == {"cond", "uncond"}
-    assert gains["cond"] == pytest.approx((3.5,) * N, rel=1e-6)
-    assert gains["uncond"] == pytest.approx((-2.5,) * N, rel=1e-6)
+    weights = branch_guidance_weights(_recording(lambda c, u: u + 3.5 * (c - u)))
+    assert set(weights) == {"cond", "uncond"}
+    assert weights["cond"] == pytest.approx((3.5,) * N, rel=1e-6)
+    assert weights["uncond"] == pytest.approx((-2.5,) * N, rel=1e-6)
 
 
 @pytest.mark.parametrize("change", [1, 2, N - 1])
@@ -45,10 +45,10 @@ def test_two_scales_are_found_where_guidance_changes_once(change: int) -> None:
     recording = _recording(lambda c, u: u + 4.0 * (c - u))
     other = _recording(lambda c, u: u + 3.0 * (c - u))  # of the same outputs
     recording.guided |= {step: other.guided[step] for step in range(change, N)}
-    gains = branch_gains(recording)
+    weights = branch_guidance_weights(recording)
     scales = (4.0,) * change + (3.0,) * (N - change)
-    assert gains["cond"] == pytest.approx(scales, rel=1e-6)
-    assert gains["uncond"] == pytest.approx([1 - w for w in scales], rel=1e-6)
+    assert weights["cond"] == pytest.approx(scales, rel=1e-6)
+    assert weights["uncond"] == pytest.approx([1 - w for w in scales], rel=1e-6)
 
 
 def test_guidance_that_changes_at_every_step_has_no_gains() -> None:
@@ -56,7 +56,7 @@ def test_guidance_that_changes_at_every_step_has_no_gains() -> None:
     for step in range(N):
         other = _recording(lambda c, u, w=step + 1.0: u + w * (c - u))
         recording.guided[step] = other.guided[step]
-    assert branch_gains(recording) == {}
+    assert branch_guidance_weights(recording) == {}
 
 
 def test_guidance_that_is_not_linear_has_no_gains() -> None:
@@ -64,23 +64,23 @@ def test_guidance_that_is_not_linear_has_no_gains() -> None:
         v = u + 3.5 * (c - u)
         return v * (c.norm(dim=-1, keepdim=True) / v.norm(dim=-1, keepdim=True))
 
-    assert branch_gains(_recording(rescaled)) == {}
+    assert branch_guidance_weights(_recording(rescaled)) == {}
 
 
 def test_one_branch_has_no_gains() -> None:
-    assert branch_gains(_recording(lambda c, u: c, branches=1)) == {}
+    assert branch_guidance_weights(_recording(lambda c, u: c, branches=1)) == {}
 
 
 def test_a_branch_missing_at_some_step_has_no_gains() -> None:
     recording = _recording(lambda c, u: c + u)
     del recording.raw[2, "uncond"]
-    assert branch_gains(recording) == {}
+    assert branch_guidance_weights(recording) == {}
 
 
 def test_outputs_of_another_size_have_no_gains() -> None:
     recording = _recording(lambda c, u: c + u)
     recording.raw = {key: [o[..., :2] for o in rows] for key, rows in recording.raw.items()}
-    assert branch_gains(recording) == {}
+    assert branch_guidance_weights(recording) == {}
 
 
 def test_every_branch_gets_its_own_weights_and_the_executor_uses_them() -> None:

@@ -216,15 +216,15 @@ GAINS = {
 @pytest.mark.parametrize("method", GAINS)
 def test_the_calls_of_a_step_are_distinguished(method: str) -> None:
     (first, *_) = Laws(Kind(method)).trajectories
-    assert first.gains is not None
-    np.testing.assert_allclose(first.gains, [GAINS[method]] * N, atol=1e-4)
+    assert first.call_weights is not None
+    np.testing.assert_allclose(first.call_weights, [GAINS[method]] * N, atol=1e-4)
 
 
 @pytest.mark.parametrize("guidance", ["two calls", "doubled batch"])
 def test_guidance_is_found_whatever_its_calls(guidance: str) -> None:
     runs = {g: Laws(Kind(guidance=g, given=True)) for g in (guidance, "wrapper")}
-    gains = runs[guidance].trajectories[0].gains
-    np.testing.assert_allclose(gains, [[SCALE, 1 - SCALE]] * N, atol=1e-4)
+    call_weights = runs[guidance].trajectories[0].call_weights
+    np.testing.assert_allclose(call_weights, [[SCALE, 1 - SCALE]] * N, atol=1e-4)
     for ours, theirs in zip(*(laws.trajectories for laws in runs.values()), strict=True):
         np.testing.assert_allclose(ours.outputs, theirs.outputs, atol=1e-5)
     schedule = [Schedule(N, (0, 1, 4))]

@@ -129,7 +129,7 @@ def test_guidance_by_two_calls_with_more_than_predictions(wide: bool) -> None:
     loop = sampler(net, call)
     loop.calls_per_step = 2
     trajectories = list(TorchProbe().record(loop, REQUEST))
-    np.testing.assert_allclose(trajectories[0].gains, [[2, -1]] * N, atol=1e-4)
+    np.testing.assert_allclose(trajectories[0].call_weights, [[2, -1]] * N, atol=1e-4)
     evaluator = TorchProbe().evaluator(loop, REQUEST, trajectories)
     fitted = evaluator.evaluate([Schedule(N, (0, 1, 4))], fit=True)
     assert fitted.schedules[0].branch_weights == ()

@@ -19,16 +19,16 @@ from otcache.plugin_tools.doctor import (
     examine,
     joined,
     own_findings,
-    reading_findings,
     same_names,
+    scan_findings,
 )
 from otcache.plugin_tools.environment import Finding
 from otcache_core.errors import PluginError
 from otcache_core.plugins import API_VERSION, Registry
-from otcache_core.plugins.census import Finding as Wrong
-from otcache_core.plugins.census import Offered, Reading
-from otcache_core.plugins.discovery import Point
-from otcache_core.plugins.reading import read
+from otcache_core.plugins.discovery import HookEntryPoint
+from otcache_core.plugins.plugin_scan import Finding as Wrong
+from otcache_core.plugins.plugin_scan import ScannedPlugin, ScanResult
+from otcache_core.plugins.scan_worker import read
 
 HEAD = "from otcache_core.plugins import Info, hookimpl\n"
 HOOK = HEAD + "@hookimpl\ndef otcache_provide_solvers():\n    return [{}]\n"
@@ -58,7 +58,7 @@ def findings(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     importlib.invalidate_caches()
     try:
-        return list(reading_findings(read("hooks", "read_hooks", "mine", targets=True)))
+        return list(scan_findings(read("hooks", "read_hooks", "mine", targets=True)))
     finally:
         sys.modules.pop("read_hooks", None)
 
@@ -159,19 +159,19 @@ def test_a_plugin_that_fails_at_once_is_to_be_checked(
     assert "run otcache plugins check mine/mine --kind solver, and report" in found.remedy
 
 
-OFFER = Offered("solvers", "mine", TARGET)
-READING = Reading("mine", "hooks", "mine.plugin", "1.0", (OFFER,))
+OFFER = ScannedPlugin("solvers", "mine", TARGET)
+SCANNED = ScanResult("mine", "hooks", "mine.plugin", "1.0", (OFFER,))
 
 
 @pytest.mark.remedy("import what is heavy in the module of the class, not in {}", value=True)
 @pytest.mark.remedy("print nothing there: use a logger", value=True)
 @pytest.mark.remedy("update {}, or leave it out by OTCACHE_DISABLE_PLUGINS={}", value=True)
 def test_what_a_module_does_at_import_is_named() -> None:
-    """Of readings as child processes make them: none of what is heavy, printed or ended remains."""
+    """Of results as child processes make them: none of what is heavy, printed or ended remains."""
     slow = Wrong("", "its import takes 20.0 s", "slow")
     ended = Wrong("", "it took longer than 10 s to import", "ended")
-    whole = msgspec.structs.replace(READING, printed="hello\nworld", findings=(slow, ended))
-    texts = {found.what: found.remedy for found in reading_findings(whole)}
+    whole = msgspec.structs.replace(SCANNED, printed="hello\nworld", findings=(slow, ended))
+    texts = {found.what: found.remedy for found in scan_findings(whole)}
     assert texts == {
         "its import takes 20.0 s": "import what is heavy in the module of the class, not in mine.plugin",
         "it took longer than 10 s to import": (
@@ -179,7 +179,7 @@ def test_what_a_module_does_at_import_is_named() -> None:
         ),
         "it prints when it is imported: 'hello'": "print nothing there: use a logger",
     }
-    assert list(reading_findings(READING)) == []
+    assert list(scan_findings(SCANNED)) == []
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_a_class_that_ends_its_process_costs_nothing_of_the_hooks(
     seconds: float, what: str
 ) -> None:
     ended = Wrong("", "it ended the process that imported it, with status 3", "ended")
-    hooks = msgspec.structs.replace(READING, printed="hello")
-    made = joined(hooks, Reading("mine", "hooks", "", findings=(ended,), seconds=seconds))
+    hooks = msgspec.structs.replace(SCANNED, printed="hello")
+    made = joined(hooks, ScanResult("mine", "hooks", "", findings=(ended,), seconds=seconds))
     assert (made.offers, made.printed) == ((OFFER,), "hello")
-    found, printed = reading_findings(made)
+    found, printed = scan_findings(made)
     assert (found.plugin, printed.plugin) == ("solvers mine", "hooks")
     assert what in found.what
     assert "leave it out by OTCACHE_DISABLE_PLUGINS=mine" in found.remedy
-    sound = msgspec.structs.replace(READING, printed="heavy")
+    sound = msgspec.structs.replace(SCANNED, printed="heavy")
     assert joined(hooks, sound) == hooks
 
 
@@ -209,9 +209,9 @@ def test_a_name_offered_twice_is_asked_for_by_its_distribution() -> None:
     """Also where it is one of otcache's own; a plugin alone with its name gives no finding."""
     ours = Registry(entry_points=False)
     uniform = msgspec.structs.replace(OFFER, name="uniform")
-    shadow = msgspec.structs.replace(READING, offers=(uniform, OFFER))
-    other = msgspec.structs.replace(READING, distribution="other")
-    assert list(same_names(ours, [READING])) == []
+    shadow = msgspec.structs.replace(SCANNED, offers=(uniform, OFFER))
+    other = msgspec.structs.replace(SCANNED, distribution="other")
+    assert list(same_names(ours, [SCANNED])) == []
     found = list(same_names(ours, [shadow, other]))
     assert [(f.package, f.plugin, f.what) for f in found] == [
         ("mine", "solvers mine", "other offers the same name"),
@@ -264,11 +264,11 @@ def test_an_installed_version_that_is_none(
 
 
 def test_two_entry_points_of_a_distribution_require_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [Point(name, "mine", "mine.plugin") for name in ("one", "two")]
+    points = [HookEntryPoint(name, "mine", "mine.plugin") for name in ("one", "two")]
     monkeypatch.setattr("otcache.plugin_tools.doctor.found_entry_points", lambda *given: points)
     monkeypatch.setattr(
-        "otcache.plugin_tools.doctor.read_points",
-        lambda points, **how: [READING] * len(points),
+        "otcache.plugin_tools.doctor.scan_entry_points",
+        lambda points, **how: [SCANNED] * len(points),
     )
     monkeypatch.setattr(
         "otcache.plugin_tools.doctor.requirement_findings",
@@ -308,7 +308,7 @@ def test_otcache_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_environment(
     variable: str, value: str, remedy: str, right: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points = [Point("my_hooks", "mine", "mine.plugin")]
+    points = [HookEntryPoint("my_hooks", "mine", "mine.plugin")]
     for known in environment.VARIABLES:
         monkeypatch.delenv(known, raising=False)
     monkeypatch.setenv(variable, value)

@@ -148,7 +148,7 @@ def _toy(rungs: Sequence[Rung]) -> tuple[ToySampler, Calibration]:
     """Return a calibration with the outputs of a toy, and these rungs."""
     toy = ToySampler(num_steps=12, num_samples=3)
     gram = np.mean([inner_products(t.outputs) for t in toy.trajectories()], axis=0)
-    grams = {"gram": gram, "grid": toy.grid, "impulses": np.diff(toy.grid)}
+    grams = {"gram": gram, "grid": toy.grid, "output_weights": np.diff(toy.grid)}
     return toy, replace(_of(12, rungs), **grams)
 
 

@@ -21,6 +21,8 @@ from otcache_core.storage.json_files import load_json, save_json
 
 FORMAT, VERSION = "otcache-calibration", 4
 FACTS, ARRAYS = "calibration.json", "calibration.safetensors"
+#: Fields whose array has another name in the file.
+_IN_FILE = {"output_weights": "impulses"}
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,9 +96,9 @@ class Calibration:
         span_costs_nfe: evaluations that ``span_costs`` cost.
         span_costs_samples: samples that ``span_costs`` are a mean over.
         fidelity: name of the error by which rungs were chosen, as ``rmse``.
-        impulses: R_t, what the output of step t moves the result by, all other outputs held
-            (:meth:`~otcache_core.recurrence.Recurrence.impulses`), shape (N,); None if the sampler is not
-            linear.
+        output_weights: R_t, what the output of step t moves the result by, all other outputs held
+            (:meth:`~otcache_core.recurrence.Recurrence.output_weights`), shape (N,); None if the
+            sampler is not linear.
         interpolation: the solver that chooses the steps between rungs; ``quantile`` is a policy's own
             interpolation.
         between: schedules between rungs by another solver, lowest budget first.
@@ -118,7 +120,7 @@ class Calibration:
     span_costs_nfe: int = 0
     span_costs_samples: int = 0
     fidelity: str = ""
-    impulses: NDArray[np.float64] | None = None
+    output_weights: NDArray[np.float64] | None = None
     interpolation: str = "quantile"
     between: tuple[Schedule, ...] = ()
 
@@ -157,7 +159,7 @@ class Calibration:
             FileError: if a file cannot be written.
         """
         folder = make_folder(directory)
-        arrays = {name: getattr(self, name) for name in _shapes(self.num_steps)}
+        arrays = {_IN_FILE.get(f, f): getattr(self, f) for f in _shapes(self.num_steps)}
         arrays = {name: values for name, values in arrays.items() if values is not None}
         digest = save_arrays(folder / ARRAYS, arrays)
         facts = {f: getattr(self, f) for f in _Facts.__struct_fields__ if f != "arrays_digest"}
@@ -178,9 +180,9 @@ class Calibration:
         facts = load_json(facts_path, FORMAT, VERSION, _Facts)
         arrays, _ = load_arrays(arrays_path, digest=facts.arrays_digest)
         values: dict[str, Any] = {
-            name: array(arrays_path, arrays, name, shape)
+            name: array(arrays_path, arrays, _IN_FILE.get(name, name), shape)
             for name, shape in _shapes(facts.num_steps).items()
-            if name != "impulses" or name in arrays
+            if name != "output_weights" or "impulses" in arrays
         }
         fields = {f: getattr(facts, f) for f in facts.__struct_fields__ if f != "arrays_digest"}
         try:
@@ -190,7 +192,7 @@ class Calibration:
 
 
 def _shapes(n: int) -> dict[str, tuple[int, ...]]:
-    return {"grid": (n + 1,), "gram": (n, n), "impulses": (n,), "span_costs": (n, n + 1)}
+    return {"grid": (n + 1,), "gram": (n, n), "output_weights": (n,), "span_costs": (n, n + 1)}
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

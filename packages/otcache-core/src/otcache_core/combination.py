@@ -40,12 +40,12 @@ class CallRun:
     outputs: Sequence[NDArray[np.floating]]
     rounding: float = 6e-8
 
-    def combined(self, gains: Floats) -> NDArray[np.float32]:
-        """Return v_i, the sum of the outputs of step i weighted by ``gains``; shape (N, d)."""
+    def combined(self, call_weights: Floats) -> NDArray[np.float32]:
+        """Return v_i, the sum of the outputs of step i weighted by ``call_weights``; shape (N, d)."""
         made = np.empty(self.outputs[0].shape, np.float32)
         parts = zip(slabs(made), *map(slabs, self.outputs), strict=True)
         for target, *outputs in parts:
-            target[:] = sum(g[:, None] * o for g, o in zip(gains.T, outputs, strict=True))
+            target[:] = sum(g[:, None] * o for g, o in zip(call_weights.T, outputs, strict=True))
         return made
 
 
@@ -82,10 +82,10 @@ def identify_combination(
     if len(runs[0].outputs) == 1:
         return np.ones((len(runs[0].states) - 1, 1))
     full, others = ([_thin(run) for run in some] for some in (runs, shuffled))
-    found = _gains([*full, *others], affine=True)
+    found = _call_weights([*full, *others], affine=True)
     if isinstance(found, NotLinear) and others:
         pairs = zip(cycle(full[: len(others)]), others, strict=False)
-        by_difference = _gains([a.difference(b) for a, b in pairs], affine=False)
+        by_difference = _call_weights([a.difference(b) for a, b in pairs], affine=False)
         return found if isinstance(by_difference, NotLinear) else by_difference
     return found
 
@@ -94,18 +94,18 @@ def _thin(run: CallRun) -> ThinRun:
     return ThinRun.thinned(run.states, run.outputs, run.rounding)
 
 
-def _gains(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
+def _call_weights(runs: Sequence[ThinRun], affine: bool) -> Floats | NotLinear:
     """Find gamma from runs or their differences; with ``affine`` the last step may add a constant."""
     last = len(runs[0].states) - 2
     steps = [StepFit(runs, i, affine=affine and i == last) for i in range(last + 1)]
     beta = _coefficients(steps, len(runs[0].outputs))
     if isinstance(beta, NotLinear):
         return beta
-    gains = np.stack([_normalised(row) for row in beta])
+    call_weights = np.stack([_normalised(row) for row in beta])
     weights = np.square(beta).sum(1) + _TINY
-    pooled = np.tile(weights @ gains / weights.sum(), (last + 1, 1))
+    pooled = np.tile(weights @ call_weights / weights.sum(), (last + 1, 1))
     found: Recurrence | NotLinear | None = None
-    for candidate in (pooled, gains):
+    for candidate in (pooled, call_weights):
         made = [run.combined(candidate) for run in runs]
         steps = [StepFit(made, i, affine=affine and i == last) for i in range(last + 1)]
         found = smallest(steps, largest_order(steps, 2), EULER_LIMIT)

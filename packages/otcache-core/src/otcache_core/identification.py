@@ -28,8 +28,8 @@ FINE = 1e-6
 HIDDEN = 2.0
 #: Elements of a sample that are looked at, evenly spread: the coefficients are a handful.
 ELEMENTS = 2**16
-#: Difference of two samples' gains, relative to the largest, up to which they are one.
-SAME_GAINS = 0.05
+#: Difference of two samples' call weights, relative to the largest, up to which they are one.
+SAME_WEIGHTS = 0.05
 #: Terms of a step are at most so many times their sum in samplers of use.
 LARGEST_TERMS = 32.0
 #: Least singular value, of columns of length 1, that is always kept, however coarse the rounding.
@@ -117,13 +117,13 @@ def identify(
 
 def _uncombined(trajectories: Sequence[Trajectory]) -> str:
     """Return why the outputs of a step's calls are combined in no known way; "" if they are."""
-    first = trajectories[0].gains
+    first = trajectories[0].call_weights
     for t in trajectories:
         if t.unexplained:
             return t.unexplained
-        if first is None or t.gains is None:
+        if first is None or t.call_weights is None:
             continue
-        if np.abs(t.gains - first).max() > SAME_GAINS * np.abs(first).max():
+        if np.abs(t.call_weights - first).max() > SAME_WEIGHTS * np.abs(first).max():
             return "steps combine the outputs of their calls in another way for each prompt"
     return ""
 
@@ -243,9 +243,9 @@ class ThinRun:
         states = self.states.astype(np.float64) - other.states
         return ThinRun(states, outputs, self.rounding, self.sizes + other.sizes)
 
-    def combined(self, gains: Floats) -> ThinRun:
+    def combined(self, call_weights: Floats) -> ThinRun:
         """Return the run with the outputs of each step combined into one."""
-        v = sum(g[:, None] * o for g, o in zip(gains.T, self.outputs, strict=True))
+        v = sum(g[:, None] * o for g, o in zip(call_weights.T, self.outputs, strict=True))
         return replace(self, outputs=[np.asarray(v)])
 
     @classmethod

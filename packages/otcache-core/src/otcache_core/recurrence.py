@@ -14,7 +14,7 @@ SINGULAR = 1e-6
 
 
 @dataclass(frozen=True)
-class Landing:
+class SpanEnd:
     r"""The state x_j at which a span (k -> j) ends, if every skipped step returns the same output u.
 
     .. math:: x_j = \sum_q A_q x_{k+1-q} + \sum_q B_q v_{k-q} + R\,u + C
@@ -85,7 +85,7 @@ class Recurrence:
             return text
         return f"{text}; {len(self.undetermined)} steps have coefficients that these runs do not determine"
 
-    def impulses(self) -> Floats:
+    def output_weights(self) -> Floats:
         r"""Return R_t, the derivative of the result x_N by the output of step t, other outputs held fixed.
 
         .. math:: x_N = \dots + \sum_t R_t v_t
@@ -104,11 +104,11 @@ class Recurrence:
                 adjoint[i - q] += adjoint[i + 1] * self.states[i, q]
         return derivatives
 
-    def landing(self, k: int, j: int) -> Landing:
+    def span_end(self, k: int, j: int) -> SpanEnd:
         """Compute where the span (k -> j) ends; it must skip a step: ``j`` is at least k + 2."""
         if self.grid is not None:
             reach = float(self.grid[j] - self.grid[k + 1])
-            return Landing(
+            return SpanEnd(
                 (1.0,), (), reach, reach == 0, _shares(np.diff(self.grid[k + 1 : j + 1]))
             )
         counts = (min(self.order, k + 1) + 1, min(self.order, k + 1), j - k - 1)
@@ -120,17 +120,17 @@ class Recurrence:
             x[i + 1] = np.zeros(sum(counts))
             for q in range(min(self.order, i) + 1):
                 x[i + 1] += self.states[i, q] * x[i - q] + self.outputs[i, q] * v[i - q]
-        a, b, impulses = np.split(x[j], np.cumsum(counts)[:2])
-        reach = float(impulses.sum())
-        singular = abs(reach) <= SINGULAR * float(np.abs(impulses).sum())
+        a, b, weights = np.split(x[j], np.cumsum(counts)[:2])
+        reach = float(weights.sum())
+        singular = abs(reach) <= SINGULAR * float(np.abs(weights).sum())
         offset = self.offset if j == len(self.states) else 0.0
-        shares = () if singular else _shares(impulses)
-        return Landing(tuple(map(float, a)), tuple(map(float, b)), reach, singular, shares, offset)
+        shares = () if singular else _shares(weights)
+        return SpanEnd(tuple(map(float, a)), tuple(map(float, b)), reach, singular, shares, offset)
 
 
-def _shares(impulses: Floats) -> tuple[float, ...]:
-    total = float(impulses.sum())
-    return tuple(float(part) / total for part in impulses) if total else ()
+def _shares(weights: Floats) -> tuple[float, ...]:
+    total = float(weights.sum())
+    return tuple(float(part) / total for part in weights) if total else ()
 
 
 @dataclass(frozen=True)

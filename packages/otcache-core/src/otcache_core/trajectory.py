@@ -31,8 +31,8 @@ class Trajectory:
         label: what was sampled, such as ``prompt 3, seed 0``.
         rounding: relative rounding error of the sampler's own states (2^-9 for bfloat16).
         sketch_of: number of elements of the whole state if this is a sketch; 0 if all are kept.
-        gains: weights gamma by which v_i combines the outputs of the P denoiser calls of step i
-            (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None if
+        call_weights: gamma, the weights by which v_i combines the outputs of the P denoiser calls of
+            step i (:func:`~otcache_core.combination.identify_combination`), shape (N, P); None if
             v_i was recorded directly, or a step has one call.
         unexplained: why no such weights were found, in words; v_i is then the mean of the calls' outputs.
             "" if they were.
@@ -48,11 +48,11 @@ class Trajectory:
     label: str = ""
     rounding: float = 6e-8
     sketch_of: int = 0
-    gains: NDArray[np.float64] | None = None
+    call_weights: NDArray[np.float64] | None = None
     unexplained: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("grid", "states", "outputs", "gains"):
+        for name in ("grid", "states", "outputs", "call_weights"):
             kind = getattr(getattr(self, name), "dtype", np.dtype(np.float64))
             if kind.kind not in "fiu":
                 raise OtcacheError(expected(f"Trajectory.{name}", str(kind), "of real numbers"))
@@ -68,12 +68,16 @@ class Trajectory:
         if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
             wanted = f"of shape ({n + 1}, {self.outputs.shape[1]})"
             raise OtcacheError(expected("Trajectory.states", self.states.shape, wanted))
-        if self.gains is not None and (self.gains.ndim != 2 or len(self.gains) != n):
-            raise OtcacheError(expected("Trajectory.gains", self.gains.shape, f"of shape ({n}, P)"))
+        if self.call_weights is not None and (
+            self.call_weights.ndim != 2 or len(self.call_weights) != n
+        ):
+            raise OtcacheError(
+                expected("Trajectory.call_weights", self.call_weights.shape, f"of shape ({n}, P)")
+            )
         if not 0 <= self.rounding < np.inf or self.sketch_of < 0:
             got = f"{self.rounding} and {self.sketch_of}"
             raise OtcacheError(expected("Trajectory.rounding and sketch_of", got, "at least 0"))
-        for name in ("grid", "states", "outputs", "gains"):
+        for name in ("grid", "states", "outputs", "call_weights"):
             array = getattr(self, name)
             if array is None:
                 continue

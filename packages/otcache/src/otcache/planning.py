@@ -253,18 +253,18 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
         = (\beta^\top H \beta)^{1/2}
 
     with v the recorded outputs, so as if computed steps did not feel the states that forecasts lead to;
-    R_t the impulses and H the Gram matrix of the calibration. Unweighted by branches. It shows what
+    R_t the output weights and H the Gram matrix of the calibration. Unweighted by branches. It shows what
     is interpolated wrongly, not which of two good schedules is better.
 
     Args:
         schedule: of N steps.
-        calibration: with impulses.
+        calibration: with output weights.
 
     Returns:
-        Root mean square over elements and samples; 0 where impulses or the forecaster are not known.
+        Root mean square over elements and samples; 0 where output weights or the forecaster are not known.
     """
-    rule, impulses = _RULES.get(schedule.forecaster), calibration.impulses
-    if rule is None or impulses is None:
+    rule, output_weights = _RULES.get(schedule.forecaster), calibration.output_weights
+    if rule is None or output_weights is None:
         return 0.0
     beta = np.zeros(schedule.num_steps)
     for span in schedule.spans():
@@ -272,9 +272,9 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
             continue
         rows = rule.coefficients(span, calibration.grid).tolist()
         for t, row in zip(span.skipped, rows, strict=True):
-            beta[t] -= impulses[t]
+            beta[t] -= output_weights[t]
             for k, a in zip((span.start, *span.history), row, strict=False):
-                beta[k] += impulses[t] * a
+                beta[k] += output_weights[t] * a
     return math.sqrt(max(0.0, float(beta @ calibration.gram @ beta)))
 
 

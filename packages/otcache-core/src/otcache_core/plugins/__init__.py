@@ -1,6 +1,7 @@
-"""Plugins: descriptors and hooks (info), where they come from (discovery, census), and their registry.
+"""Plugins: descriptors and hooks (info), where they come from (discovery), and lookup by name.
 
-Foreign ones are listed by child processes (census starts them, reading runs in them); lookups finds by name.
+``lookups`` finds by kind and name, and ``registry`` holds all. Foreign plugins are listed by child processes:
+``plugin_scan`` starts them, ``scan_worker`` runs in them.
 """
 
 from otcache_core.plugins.discovery import RegistryDescription

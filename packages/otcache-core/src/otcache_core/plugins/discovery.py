@@ -29,7 +29,7 @@ _OURS = {
 }
 
 
-class Point(NamedTuple):
+class HookEntryPoint(NamedTuple):
     """An entry point of a distribution.
 
     Args:
@@ -115,16 +115,16 @@ class RegistryDescription:
     path: tuple[str, ...] = ()
 
 
-def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[Point]:
+def found_entry_points(settings: PluginSettings, installed: bool) -> Iterator[HookEntryPoint]:
     """Yield the entry points that the settings allow: core first, installed or not; imports nothing."""
-    yield Point("core", CORE, _OURS[CORE])
+    yield HookEntryPoint("core", CORE, _OURS[CORE])
     found = _points() if installed else []
     for point in sorted(found, key=lambda p: (p.distribution, p.name)):
         if point.distribution != CORE and settings.allows(point.name, point.distribution):
             yield point
 
 
-def _points() -> Iterator[Point]:
+def _points() -> Iterator[HookEntryPoint]:
     """Yield every entry point of the group, of the first distribution of each name on the path."""
     seen = set()
     for found in filter(_names_group, metadata.distributions()):  # reading names is slow
@@ -138,7 +138,7 @@ def _points() -> Iterator[Point]:
         except Exception:  # damaged metadata raise many types
             points, facts = [(GROUP, "")], ("", "")
         for point, module in points:
-            yield Point(point, name, module, *facts)
+            yield HookEntryPoint(point, name, module, *facts)
 
 
 def _name(found: metadata.Distribution) -> str:

@@ -14,10 +14,9 @@ import pluggy
 from otcache_core.errors import PluginError, PluginWarning, expected
 from otcache_core.notices import notify
 from otcache_core.plugins import info as hookspecs
-from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import (
+    HookEntryPoint,
     PluginSettings,
-    Point,
     RegistryDescription,
     found_entry_points,
     importable_name,
@@ -25,8 +24,9 @@ from otcache_core.plugins.discovery import (
 )
 from otcache_core.plugins.info import KINDS, Info, interruptible, reason_of
 from otcache_core.plugins.lookups import Lookups, Offer
+from otcache_core.plugins.plugin_scan import ScanResult, scan_entry_points
 
-#: Findings of a reading for which a plugin is omitted.
+#: Findings for which a plugin is omitted.
 OMITTED = ("import", "ended", "hook", "offer")
 
 
@@ -49,7 +49,7 @@ class Registry(Lookups):
     registry is made, which takes some ten milliseconds: :func:`installed` is the default registry of
     otcache. A foreign one is imported when a plugin of its distribution is requested, and never for a list:
     if all names are needed, foreign modules are read in child processes
-    (:mod:`otcache_core.plugins.census`). The target of a descriptor is imported only by :meth:`get` and
+    (:mod:`otcache_core.plugins.plugin_scan`). The target of a descriptor is imported only by :meth:`get` and
     :meth:`create`.
 
     Whatever a module raises becomes one :class:`~otcache_core.errors.PluginWarning` and an entry of
@@ -81,9 +81,9 @@ class Registry(Lookups):
         self._settings = PluginSettings.from_environment()
         self._entry_points = entry_points
         self._registered: list[tuple[object, str]] = []
-        self._foreign: list[Point] = []
-        self._imported: set[Point] = set()
-        self._readings: dict[Point, Reading] | None = None
+        self._foreign: list[HookEntryPoint] = []
+        self._imported: set[HookEntryPoint] = set()
+        self._results: dict[HookEntryPoint, ScanResult] | None = None
         self._lock = threading.RLock()
         for point in found_entry_points(self._settings, entry_points):
             if point.ours:
@@ -91,15 +91,15 @@ class Registry(Lookups):
             else:
                 self._foreign.append(point)
         if self._settings.strict:
-            self.census()
+            self.scan()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What was omitted and why, in the order of discovery; reads foreign plugins as a list does."""
-        self.census()
+        self.scan()
         return tuple(self._problems)
 
-    def census(self) -> tuple[Reading, ...]:
+    def scan(self) -> tuple[ScanResult, ...]:
         """Read what the foreign distributions offer, once, in child processes; none is imported here.
 
         Each that cannot be read gives one warning, and an entry of :attr:`problems`.
@@ -108,21 +108,21 @@ class Registry(Lookups):
             PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
         """
         with self._lock:
-            if self._readings is None:
-                read = read_points(self._foreign)
-                self._readings = dict(zip(self._foreign, read, strict=True))
-                for point, reading in self._readings.items():
+            if self._results is None:
+                read = scan_entry_points(self._foreign)
+                self._results = dict(zip(self._foreign, read, strict=True))
+                for point, result in self._results.items():
                     if point not in self._imported:
-                        self._report_findings(reading)
-            return tuple(self._readings.values())
+                        self._report_findings(result)
+            return tuple(self._results.values())
 
     def _foreign_offers(self, kind: str) -> Iterator[Offer]:
-        self.census()
-        for point, reading in (self._readings or {}).items():
+        self.scan()
+        for point, result in (self._results or {}).items():
             if point not in self._imported:
                 yield from (
                     Offer(one.info(), point.distribution)
-                    for one in reading.offers
+                    for one in result.offers
                     if one.kind == kind
                 )
 
@@ -226,7 +226,7 @@ class Registry(Lookups):
             raise PluginError(str(problems[0]))
         self._registered.append((plugin, distribution))
 
-    def _import(self, point: Point) -> None:
+    def _import(self, point: HookEntryPoint) -> None:
         """Import a module of hooks and add its offers; errors are reported."""
         try:
             problems = self.add(
@@ -272,11 +272,11 @@ class Registry(Lookups):
                 self._offers[kind].append(offer)
         return reasons
 
-    def _report_findings(self, reading: Reading) -> None:
+    def _report_findings(self, result: ScanResult) -> None:
         """Report findings for which a foreign plugin is omitted; ``plugins doctor`` lists the others."""
-        for found in reading.findings:
+        for found in result.findings:
             if found.kind in OMITTED:
-                self._report(Problem(reading.point, reading.distribution, found.what))
+                self._report(Problem(result.point, result.distribution, found.what))
 
     def _report(self, problem: Problem) -> None:
         if self._settings.strict:
@@ -292,7 +292,7 @@ def _read() -> Registry:
     return Registry()
 
 
-_READING = threading.RLock()
+_INSTALLED = threading.RLock()
 
 
 def installed() -> Registry:
@@ -303,7 +303,7 @@ def installed() -> Registry:
     Raises:
         PluginError: under ``OTCACHE_STRICT_PLUGINS``, if a plugin is broken.
     """
-    with _READING:
+    with _INSTALLED:
         return _read()
 
 

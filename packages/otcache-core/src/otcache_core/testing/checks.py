@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from otcache_core.errors import shown
-from otcache_core.plugins.census import Reading, read_points
 from otcache_core.plugins.discovery import PluginSettings, found_entry_points, normalise
+from otcache_core.plugins.plugin_scan import ScanResult, scan_entry_points
 
 T = TypeVar("T")
 #: What a law says if something left another global random state than a plain run does.
@@ -171,8 +171,8 @@ def check_installed(distribution: str) -> None:
         f"{distribution} is not installed with an entry point of the group otcache: write one into its "
         "pyproject.toml, [project.entry-points.otcache], and install it anew, pip install -e FOLDER"
     )
-    readings = read_points(points, targets=True, limit=LIMIT, cached=False)
-    wrong = [problem for reading in readings for problem in _problems(reading)]
+    results = scan_entry_points(points, targets=True, limit=LIMIT, cached=False)
+    wrong = [problem for result in results for problem in _problems(result)]
     assert not wrong, f"of {distribution}: {'; '.join(wrong)} (see otcache plugins doctor)"
 
 
@@ -232,16 +232,16 @@ def _noting(kind: Any, made: list[Any], module: str) -> type:
     return _Same(kind.__name__, (kind,), {"__init__": begin})
 
 
-def _problems(reading: Reading) -> Iterator[str]:
+def _problems(result: ScanResult) -> Iterator[str]:
     """Yield what is wrong, but for how long the import takes, which differs from machine to machine."""
-    for found in reading.findings:
+    for found in result.findings:
         if found.kind != "slow":
             yield ": ".join(filter(None, (found.where, " ".join(found.what.split()))))
-    if not (reading.findings or reading.offers):
-        yield f"{reading.module} offers nothing: mark its hooks with @hookimpl"
-    if reading.printed.strip():
-        yield f"it prints when it is imported: {' '.join(reading.printed.split())}"
-    for offer in reading.offers:
+    if not (result.findings or result.offers):
+        yield f"{result.module} offers nothing: mark its hooks with @hookimpl"
+    if result.printed.strip():
+        yield f"it prints when it is imported: {' '.join(result.printed.split())}"
+    for offer in result.offers:
         for needed in offer.info().missing():
             yield f"{offer.kind} {offer.name} needs {needed}, which is not installed"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from otcache_core.contracts import Forecaster
 from otcache_core.forecasters.strength import linear_weights
-from otcache_core.recurrence import Landing, Recurrence
+from otcache_core.recurrence import Recurrence, SpanEnd
 from otcache_core.schedule import Span
 
 SHARED = ""  # the weights of branches that have none of their own
@@ -67,7 +67,7 @@ class ClosedLoopFit:
     r"""Least squares for the weights of one span, from the state of the accelerated run.
 
     Under a deterministic linear sampler a span (k -> j) whose skipped steps return u_c ends in
-    x_j = X + R u_c, X and R known at step k (:class:`~otcache_core.recurrence.Landing`); under the
+    x_j = X + R u_c, X and R known at step k (:class:`~otcache_core.recurrence.SpanEnd`); under the
     Euler rule X = x_{k+1} and R = s_j - s_{k+1}. Solve
 
     .. math:: \min_c \sum_{samples} \| v_k + c_0 v_k + \sum_{r=1}^{m-1} c_r (v_k - v_{k_r})
@@ -164,36 +164,36 @@ class Fit:
         rule: fits one span.
         forecaster: uses the weights.
         recurrence: the sampler's, through which a span's end is known from its start.
-        gains: gamma of each branch at each step, to give every branch its own weights; empty if they
-            share them.
+        guidance_weights: gamma of each branch at each step, to give every branch its own forecast
+            weights; empty if they share them.
         seeds: of all samples.
     """
 
     rule: ClosedLoopFit
     forecaster: Forecaster
     recurrence: Recurrence
-    gains: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    guidance_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
     seeds: Sequence[int] = ()
 
     def nothing(self, samples: int) -> dict[str, SpanWeights]:
         """Return the weights of a span whose end its skipped outputs do not move: reuse."""
         weights = SpanWeights((0.0,), ((0.0,),) * samples)
-        return dict.fromkeys((SHARED, *self.gains), weights)
+        return dict.fromkeys((SHARED, *self.guidance_weights), weights)
 
-    def gain(self, branch: str, span: Span, landing: Landing) -> float:
+    def guidance_weight(self, branch: str, span: Span, span_end: SpanEnd) -> float:
         r"""Return gamma of a branch over a span, in which it may change.
 
         .. math:: \sum_t r_t \gamma_{b,t}
 
         with r_t the share of skipped step t in the end of the span.
         """
-        pairs = zip(landing.shares, span.skipped, strict=True)
-        return float(sum(share * self.gains[branch][t] for share, t in pairs))
+        pairs = zip(span_end.shares, span.skipped, strict=True)
+        return float(sum(share * self.guidance_weights[branch][t] for share, t in pairs))
 
     @cached_property
     def varies(self) -> bool:
-        """Whether the gains change from step to step."""
-        return any(np.ptp(gains) > 0 for gains in self.gains.values())
+        """Whether the guidance weights change from step to step."""
+        return any(np.ptp(weights) > 0 for weights in self.guidance_weights.values())
 
     def weights(
         self, equations: Sequence[NormalEquations], samples: Sequence[int]
@@ -212,14 +212,14 @@ def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:
 
 
 def ideal_output(
-    landing: Landing, states: Sequence[Tensor], outputs: Sequence[Tensor], wanted: Tensor
+    span_end: SpanEnd, states: Sequence[Tensor], outputs: Sequence[Tensor], wanted: Tensor
 ) -> Tensor:
     r"""Return u*, the one output of all skipped steps that ends a span in a wanted state.
 
     .. math:: u^* = \frac{1}{R} \Big( x_j^{full} - C - \sum_q A_q x_{k+1-q} - \sum_q B_q v_{k-q} \Big)
 
     Args:
-        landing: A, B, C and R, not singular.
+        span_end: A, B, C and R, not singular.
         states: x_{k+1}, x_k, ... of the accelerated run, at least as many as A; shape (samples, ...).
         outputs: v_k, v_{k-1}, ... as its sampler saw them, at least as many as B; same shape.
         wanted: x_j of the full run, same shape.
@@ -227,16 +227,19 @@ def ideal_output(
     Returns:
         float64 on the host, shape (samples, elements).
     """
-    base = landing.states[0] * _host(states[0])
-    for a, x in zip(landing.states[1:], states[1:], strict=False):
+    base = span_end.states[0] * _host(states[0])
+    for a, x in zip(span_end.states[1:], states[1:], strict=False):
         base += a * _host(x)
-    for b, v in zip(landing.outputs, outputs, strict=False):
+    for b, v in zip(span_end.outputs, outputs, strict=False):
         base += b * _host(v)
-    return (_host(wanted) - landing.offset - base) / landing.reach
+    return (_host(wanted) - span_end.offset - base) / span_end.reach
 
 
 def ideal_difference(
-    landing: Landing, states: Sequence[Tensor], outputs: Sequence[Tensor], skipped: Sequence[Tensor]
+    span_end: SpanEnd,
+    states: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    skipped: Sequence[Tensor],
 ) -> Tensor:
     r"""Return u*, as :func:`ideal_output` does, from differences to the full run of the same seed.
 
@@ -244,18 +247,18 @@ def ideal_difference(
         - \frac{1}{R} \Big( \sum_q A_q \Delta x_{k+1-q} + \sum_q B_q \Delta v_{k-q} \Big)
 
     Args:
-        landing: A, B, R and the shares r, not singular.
+        span_end: A, B, R and the shares r, not singular.
         states: Delta x_{k+1}, Delta x_k, ...: the accelerated run's minus the full run's.
         outputs: Delta v_k, Delta v_{k-1}, ...
         skipped: v_t of the full run at the skipped steps.
     """
     ideal = torch.zeros_like(_host(states[0]))
-    for share, v in zip(landing.shares, skipped, strict=True):
+    for share, v in zip(span_end.shares, skipped, strict=True):
         ideal += share * _host(v)
-    for a, x in zip(landing.states, states, strict=False):
-        ideal -= a / landing.reach * _host(x)
-    for b, v in zip(landing.outputs, outputs, strict=False):
-        ideal -= b / landing.reach * _host(v)
+    for a, x in zip(span_end.states, states, strict=False):
+        ideal -= a / span_end.reach * _host(x)
+    for b, v in zip(span_end.outputs, outputs, strict=False):
+        ideal -= b / span_end.reach * _host(v)
     return ideal
 
 

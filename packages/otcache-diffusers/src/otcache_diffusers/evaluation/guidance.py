@@ -18,7 +18,9 @@ LIMIT = 1e-2
 Array = NDArray[np.float64]
 
 
-def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, tuple[float, ...]]:
+def branch_guidance_weights(
+    recording: Recording, known: Array | None = None
+) -> dict[str, tuple[float, ...]]:
     r"""Return gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} the output of branch b.
 
     Identified by least squares over all recorded steps and samples; classifier-free guidance of scale
@@ -27,7 +29,7 @@ def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, 
 
     Args:
         recording: full runs.
-        known: of a loop, the gains of the outputs of each step, shape (N, P).
+        known: of a loop, the weights of the outputs of each step, shape (N, P).
 
     Returns:
         Branch to gamma, one a step; empty if there are fewer than two branches, if one is missing at some
@@ -49,12 +51,12 @@ def branch_gains(recording: Recording, known: Array | None = None) -> dict[str, 
     return {name: tuple(float(part[n]) for part in parts) for n, name in enumerate(names)}
 
 
-def _of_calls(recording: Recording, gains: Array) -> dict[str, tuple[float, ...]]:
+def _of_calls(recording: Recording, weights: Array) -> dict[str, tuple[float, ...]]:
     """Return those of a loop, whose branches are the calls of a step."""
     names = list(dict.fromkeys(branch for _, branch in recording.raw))
-    if len(names) != gains.shape[1] or not all(_fits(recording, name) for name in names):
+    if len(names) != weights.shape[1] or not all(_fits(recording, name) for name in names):
         return {}  # rows of a doubled batch share their weights, and so do outputs of several tensors
-    return {name: tuple(map(float, column)) for name, column in zip(names, gains.T, strict=True)}
+    return {name: tuple(map(float, column)) for name, column in zip(names, weights.T, strict=True)}
 
 
 def _fits(recording: Recording, branch: str) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from otcache_core.contracts import Forecaster
-from otcache_core.recurrence import Landing
+from otcache_core.recurrence import SpanEnd
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.evaluation.fit import (
     SHARED,
@@ -247,33 +247,33 @@ class ReplayHook(StepHook):
 
     def _fit_span(self, fit: Fit, index: int, track: Track, span: Span, state: Tensor) -> None:
         rows, k = self._rows_of(index), span.start
-        landing = fit.recurrence.landing(k, span.stop)
-        if landing.singular:
+        span_end = fit.recurrence.span_end(k, span.stop)
+        if span_end.singular:
             self.warn(f"the span from step {k} reuses: no output of its steps moves where it ends.")
             track.install(k, fit.nothing(len(self._samples)), fit.forecaster)
             return
         steps = (k, *span.history)[: fit.rule.memory]
         wanted = self._recording.state(span.stop, self._samples)
-        states = [state, *(self._states[k + 1 - q] for q in range(1, len(landing.states)))]
-        outputs = [self._guided[k - q] for q in range(len(landing.outputs))]
+        states = [state, *(self._states[k + 1 - q] for q in range(1, len(span_end.states)))]
+        outputs = [self._guided[k - q] for q in range(len(span_end.outputs))]
         mine = [x[rows] for x in states], [v[rows] for v in outputs]
         if fit.recurrence.noisy:
-            ideal = self._beside(landing, span, *mine)
+            ideal = self._beside(span_end, span, *mine)
         else:
-            ideal = ideal_output(landing, *mine, wanted)
+            ideal = ideal_output(span_end, *mine, wanted)
         terms = {
             name: [
-                fit.gain(name, span, landing)
+                fit.guidance_weight(name, span, span_end)
                 * stack_rows(self._outputs(index, track, t, name)).double()
                 for t in steps
             ]
-            for name in fit.gains
+            for name in fit.guidance_weights
         }
         guided = [self._guided[t][rows] for t in steps]
-        if fit.varies:  # guided by the gains of the span, not of their own steps
+        if fit.varies:  # guided by the weights of the span, not of their own steps
             guided = [torch.stack(parts).sum(0) for parts in zip(*terms.values(), strict=True)]
         equations = [fit.rule.equations(span, track.grid, {SHARED: guided}, ideal)]
-        if fit.gains:
+        if fit.guidance_weights:
             equations.append(fit.rule.equations(span, track.grid, terms, ideal))
         if k == self._until:
             self.equations = equations
@@ -281,12 +281,12 @@ class ReplayHook(StepHook):
             track.install(k, fit.weights(equations, self._samples), fit.forecaster)
 
     def _beside(
-        self, landing: Landing, span: Span, states: Sequence[Tensor], outputs: Sequence[Tensor]
+        self, span_end: SpanEnd, span: Span, states: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> Tensor:
         """Return u* of a sampler whose differences to the full run alone obey the recurrence."""
         record, k = self._recording, span.start
         return ideal_difference(
-            landing,
+            span_end,
             [x - record.state(k + 1 - q, self._samples) for q, x in enumerate(states)],
             [v - record.used(k - q, self._samples) for q, v in enumerate(outputs)],
             [record.used(t, self._samples) for t in span.skipped],

@@ -46,7 +46,7 @@ class ScheduleRuns:
     Args:
         sampler: calls the target.
         grid: s_0 .. s_N of the recorded runs.
-        gains: of a loop's outputs of each step, shape (N, P); None if there is one.
+        call_weights: of a loop's outputs of each step, shape (N, P); None if there is one.
         registry: of forecasters.
 
     Attributes:
@@ -57,7 +57,7 @@ class ScheduleRuns:
 
     sampler: Sampler
     grid: NDArray[np.float64]
-    gains: NDArray[np.float64] | None
+    call_weights: NDArray[np.float64] | None
     registry: Registry
     recording: Recording = field(default_factory=Recording, init=False)
     images: NDArray[np.floating] | None = field(default=None, init=False)
@@ -130,7 +130,7 @@ class ScheduleRuns:
     def replay(self, hook: StepHook, samples: Sequence[int], kind: str = "latent") -> Any:
         """Call the target on these samples with a step hook; return its first output."""
         loop = isinstance(self.sampler.target, Loop)
-        states = LoopStates(len(samples), self.gains) if loop else None
+        states = LoopStates(len(samples), self.call_weights) if loop else None
         with drive(self.sampler.target, hook, num_steps=self.num_steps, states=states):
             return self.sampler(samples, output_type=kind)
 
@@ -308,7 +308,7 @@ class PooledFit:
     ) -> None:
         k, total = span.start, sum(map(len, batches))
         found = self.fit.nothing(total)
-        if not self.fit.recurrence.landing(k, span.stop).singular:
+        if not self.fit.recurrence.span_end(k, span.stop).singular:
             each = [self._equations(k, *pair) for pair in zip(tracks, batches, strict=True)]
             together = [NormalEquations.joined(parts) for parts in zip(*each, strict=True)]
             found = self.fit.weights(together, [n for batch in batches for n in batch])

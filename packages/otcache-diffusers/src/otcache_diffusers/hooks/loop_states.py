@@ -33,16 +33,16 @@ class LoopStates:
 
     .. math:: v_t = \sum_p \gamma_{t,p}\, o_{t,p}
 
-    if the gains gamma are given; else the outputs side by side, of shape (samples, P, ...). Complex
+    if the call weights gamma are given; else the outputs side by side, of shape (samples, P, ...). Complex
     tensors are seen as real ones with one dimension more.
 
     Args:
         samples: rows of the result; None takes the state's own.
-        gains: gamma, shape (N, P).
+        call_weights: gamma, shape (N, P).
     """
 
-    def __init__(self, samples: int | None, gains: NDArray[np.float64] | None) -> None:
-        self._samples, self._gains = samples, gains
+    def __init__(self, samples: int | None, call_weights: NDArray[np.float64] | None) -> None:
+        self._samples, self._call_weights = samples, call_weights
         self.begin()
 
     def begin(self) -> None:
@@ -91,9 +91,9 @@ class LoopStates:
             return None
         if len(self._parts) == 1:
             return self._state, self._parts[0], following
-        if self._gains is None:
+        if self._call_weights is None:
             return self._state, torch.stack(self._parts, dim=1), following
-        return self._state, combined(self._parts, self._gains[step]), following
+        return self._state, combined(self._parts, self._call_weights[step]), following
 
     def end(self, result: Any) -> Tensor | None:
         """Return x_N of what the loop returned: its first array."""
@@ -154,11 +154,11 @@ class LoopStates:
         return x.chunk(len(x) // n) if x.ndim and len(x) > n and len(x) % n == 0 else (x,)
 
 
-def combined(parts: list[Tensor], gains: NDArray[np.float64]) -> Tensor:
-    """Return the sum of gains times outputs, in float32 at least."""
+def combined(parts: list[Tensor], call_weights: NDArray[np.float64]) -> Tensor:
+    """Return the sum of call_weights times outputs, in float32 at least."""
     wide = torch.promote_types(parts[0].dtype, torch.float32)
-    total = parts[0].to(wide, copy=True).mul_(float(gains[0]))
-    for part, gain in zip(parts[1:], gains[1:], strict=True):
+    total = parts[0].to(wide, copy=True).mul_(float(call_weights[0]))
+    for part, gain in zip(parts[1:], call_weights[1:], strict=True):
         total.add_(part, alpha=float(gain))
     return total
 

@@ -62,7 +62,9 @@ class TorchProbe(FeatureProbe):
             assert recorder.run is not None
             known = known or _step_use(target, request, part, recorder)
             labels = [f"prompt {n}, seed {request.seeds[n]}" for n in part]
-            yield from recorder.trajectories(labels, known.grid, known.gains, known.unexplained)
+            yield from recorder.trajectories(
+                labels, known.grid, known.call_weights, known.unexplained
+            )
 
     def sample(self, target: Any, request: SampleRequest) -> NDArray[np.floating]:
         """Sample a request; return images, or final states of a target that decodes none."""
@@ -128,17 +130,17 @@ class TorchProbe(FeatureProbe):
 
 @dataclass(frozen=True, eq=False)
 class _StepUse:
-    """How a target's steps use its denoiser: the grid, and the gains of a step's outputs."""
+    """How a target's steps use its denoiser: the grid, and the weights of a step's outputs."""
 
     grid: NDArray[np.float64]
-    gains: NDArray[np.float64] | None = None
+    call_weights: NDArray[np.float64] | None = None
     unexplained: str = ""
 
 
 def _step_use(
     target: Any, request: SampleRequest, part: Sequence[int], recorder: Recorder
 ) -> _StepUse:
-    """Identify grid and gains from the first batch, and replays of its outputs."""
+    """Identify grid and call weights from the first batch, and replays of its outputs."""
     assert recorder.run is not None
     given, runs = recorder.run.grid, recorder.runs(len(part))
     known, states = bool(np.isfinite(given).all()), [run.states for run in runs]
@@ -148,13 +150,13 @@ def _step_use(
     sampler, few = Sampler(target, request), part[: recorder.few]
     grid = given if known else np.linspace(1.0, 0.0, len(given))
     with quiet(target):
-        gains = confirmed_combination(target, sampler, recorder.raw, few, runs)
-    if isinstance(gains, NotLinear):
+        call_weights = confirmed_combination(target, sampler, recorder.raw, few, runs)
+    if isinstance(call_weights, NotLinear):
         even = np.full((len(given) - 1, len(runs[0].outputs)), 1 / len(runs[0].outputs))
-        return _StepUse(grid, even, gains.reason)
+        return _StepUse(grid, even, call_weights.reason)
     if not known:
-        grid = identified_grid(states, [run.combined(gains) for run in runs])
-    return _StepUse(grid, gains)
+        grid = identified_grid(states, [run.combined(call_weights) for run in runs])
+    return _StepUse(grid, call_weights)
 
 
 def _check(request: SampleRequest) -> None:

@@ -155,7 +155,7 @@ class Recorder(StepHook):
         self,
         labels: Sequence[str],
         grid: NDArray[np.float64],
-        gains: NDArray[np.float64] | None = None,
+        call_weights: NDArray[np.float64] | None = None,
         unexplained: str = "",
     ) -> Iterator[Trajectory]:
         """Return one trajectory a sample.
@@ -163,15 +163,15 @@ class Recorder(StepHook):
         Args:
             labels: one a sample of the batch.
             grid: s_0 .. s_N.
-            gains: gamma of the outputs of each step, shape (N, P); None if there is one.
-            unexplained: why the gains are none of the sampler's.
+            call_weights: gamma of the outputs of each step, shape (N, P); None if there is one.
+            unexplained: why no call weights of the sampler were found.
 
         Raises:
             ExecutionError: as :meth:`runs`.
         """
         sketch_of = self._whole().sketch_of
         for run, label in zip(self.runs(len(labels)), labels, strict=True):
-            v = run.outputs[0] if gains is None else run.combined(gains)
+            v = run.outputs[0] if call_weights is None else run.combined(call_weights)
             yield Trajectory(
                 grid,
                 run.states,
@@ -180,7 +180,7 @@ class Recorder(StepHook):
                 label,
                 self._rounding,
                 sketch_of,
-                gains,
+                call_weights,
                 unexplained,
             )
 

@@ -221,12 +221,12 @@ def _shuffled(
     seeds: range,
 ) -> list[Trajectory] | NotLinear:
     """Run the first samples shuffled, once a seed."""
-    n, gains, grid = len(trajectories), trajectories[0].gains, trajectories[0].grid
+    n, call_weights, grid = len(trajectories), trajectories[0].call_weights, trajectories[0].grid
     names = [f"{t.label}, shuffled" for t in trajectories]
     made: list[Trajectory] = []
     for seed in seeds:
         hook = ShuffleHook(recording, n, sampler.request.keep, seed=seed)
-        states = LoopStates(n, gains) if isinstance(target, Loop) else None
+        states = LoopStates(n, call_weights) if isinstance(target, Loop) else None
         try:
             with quiet(target), drive(target, hook, num_steps=len(grid) - 1, states=states):
                 sampler(range(n))

@@ -112,7 +112,7 @@ class RecordedRuns:
         evaluator: of these samples.
         sampler: the recurrence that weights are fitted through, in words; "" for Euler's rule.
         unfitted: why no weights can be fitted; "" if they can.
-        impulses: what each step's output moves the result by; None if that is not known.
+        output_weights: what each step's output moves the result by; None if that is not known.
         deviation: how far replayed runs are from the recorded ones at worst.
     """
 
@@ -120,7 +120,7 @@ class RecordedRuns:
     evaluator: StoredEvaluator
     sampler: str = ""
     unfitted: str = ""
-    impulses: NDArray[np.float64] | None = None
+    output_weights: NDArray[np.float64] | None = None
     deviation: float = 0.0
 
 
@@ -217,8 +217,8 @@ def record_and_replay(job: RecordJob) -> RecordedRuns:
         same = _repeats(job, made.trajectories[0])
         raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
     if store:
-        impulses = [] if made.impulses is None else made.impulses.tolist()
-        facts = [made.sampler, made.unfitted, impulses, job.spent.nfe["record"]]
+        output_weights = [] if made.output_weights is None else made.output_weights.tolist()
+        facts = [made.sampler, made.unfitted, output_weights, job.spent.nfe["record"]]
         store.mark(REPLAYED, json.dumps(facts))
     return made
 
@@ -228,7 +228,7 @@ class _Replay(NamedTuple):
 
     sampler: str
     unfitted: str
-    impulses: list[float]
+    output_weights: list[float]
     spent: int
 
 
@@ -245,8 +245,8 @@ def _replayed(job: RecordJob) -> RecordedRuns:
     evaluator = StoredEvaluator(build, job.store, job.spent.spend, check)
     if known is not None:
         job.spent.spend(known.spent)
-        impulses = np.array(known.impulses) if known.impulses else None
-        return RecordedRuns(runs, evaluator, known.sampler, known.unfitted, impulses)
+        output_weights = np.array(known.output_weights) if known.output_weights else None
+        return RecordedRuns(runs, evaluator, known.sampler, known.unfitted, output_weights)
     # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
     job.spent.spend(2 * len(runs) * runs[0].num_steps)
     with job.stages.stage("replaying full runs"):
@@ -257,7 +257,7 @@ def _replayed(job: RecordJob) -> RecordedRuns:
     if isinstance(found, NotLinear):
         return RecordedRuns(runs, evaluator, unfitted=found.reason)
     sampler = "" if found.grid is not None else str(found)
-    return RecordedRuns(runs, evaluator, sampler, "", found.impulses())
+    return RecordedRuns(runs, evaluator, sampler, "", found.output_weights())
 
 
 def _deviation(evaluator: Evaluator) -> float:

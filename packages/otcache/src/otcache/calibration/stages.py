@@ -58,7 +58,7 @@ def measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
         ladder=tuple(ladder),
         nfe=dict(bench.spent.nfe),
         fidelity=bench.fidelity,
-        impulses=bench.runs.impulses,
+        output_weights=bench.runs.output_weights,
         interpolation=name_of(bench.recipe.interpolation),
     )
 

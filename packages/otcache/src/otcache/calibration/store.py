@@ -135,8 +135,8 @@ class Store:
         """
         path = self._sample(index)
         arrays = {name: getattr(trajectory, name) for name in ("grid", "states", "outputs")}
-        if trajectory.gains is not None:
-            arrays["gains"] = trajectory.gains
+        if trajectory.call_weights is not None:
+            arrays["gains"] = trajectory.call_weights
         known = {name: getattr(trajectory, name) for name in _Run.__struct_fields__}
         facts = {_RUN: msgspec.json.encode(_Run(**known)).decode()}
         if mapped(trajectory.states):
@@ -202,8 +202,8 @@ def _read_sample(path: Path, map_above: int, *, sealed: bool) -> Trajectory:
         got = f"{', '.join(sorted(arrays))} and facts {', '.join(facts)}"
         raise bad_file(path, expected("arrays", got, "grid, states and outputs and facts run"))
     run = converted(path, parse_json(path, facts[_RUN].encode()), _Run)
-    names = ("grid", "states", "outputs", "gains")
-    fields: dict[str, Any] = {name: arrays[name] for name in names if name in arrays}
+    fields: dict[str, Any] = {name: arrays[name] for name in ("grid", "states", "outputs")}
+    fields["call_weights"] = arrays.get("gains")
     try:
         return Trajectory(**fields, **msgspec.structs.asdict(run))
     except OtcacheError as error:

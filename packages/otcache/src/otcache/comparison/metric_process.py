@@ -30,8 +30,8 @@ from otcache_core import OtcacheError, PluginError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric, VideoMetric
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry, RegistryDescription
-from otcache_core.plugins.census import end_group
 from otcache_core.plugins.info import ANY, reason_of
+from otcache_core.plugins.plugin_scan import end_group
 
 #: Seconds that one question may take.
 LIMIT = 600.0

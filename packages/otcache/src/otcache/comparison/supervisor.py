@@ -15,7 +15,7 @@ from typing import IO, Any, TextIO
 from otcache.comparison.folder import Folder, MethodFolder
 from otcache.progress import Report
 from otcache_core.plugins import RegistryDescription
-from otcache_core.plugins.census import end_group
+from otcache_core.plugins.plugin_scan import end_group
 
 Event = dict[str, Any]
 #: Seconds between looks at whether to stop.

@@ -1,4 +1,4 @@
-"""Runs in a child process: import one module of hooks, try the plugins it offers, and write a reading."""
+"""What a child process of a plugin scan does: import one module of hooks, and try the plugins it offers."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from otcache_core.contracts import (
     VideoMetric,
 )
 from otcache_core.errors import OtcacheError, PluginError, expected
-from otcache_core.plugins.census import SLOW, Finding, Offered, Reading
-from otcache_core.plugins.discovery import Point
+from otcache_core.plugins.discovery import HookEntryPoint
 from otcache_core.plugins.info import API_VERSION, KINDS, PROJECT, reason_of
 from otcache_core.plugins.lookups import Offer
+from otcache_core.plugins.plugin_scan import SLOW, Finding, ScannedPlugin, ScanResult
 from otcache_core.plugins.registry import Registry, hook_name
 from otcache_core.problem import ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 
 
-def write_reading(job: dict[str, Any]) -> None:
-    """Read the module of a job, and write the reading to the job's file.
+def write_result(job: dict[str, Any]) -> None:
+    """Read the module of a job, and write the result to the job's file.
 
     The process ends at once afterwards, so that threads of the module do not delay it.
     """
     name, module, distribution = job["point"]
-    reading = read(name, module, distribution, targets=job["targets"])
+    result = read(name, module, distribution, targets=job["targets"])
     made = Path(job["result"] + ".tmp")
-    made.write_bytes(msgspec.json.encode(reading))
+    made.write_bytes(msgspec.json.encode(result))
     made.replace(job["result"])
     os._exit(0)
 
 
-def read(name: str, module: str, distribution: str, *, targets: bool) -> Reading:
+def read(name: str, module: str, distribution: str, *, targets: bool) -> ScanResult:
     """Import a module of hooks and collect what it offers; raises nothing."""
-    began, findings, offers = time.monotonic(), list[Finding](), list[Offered]()
+    began, findings, offers = time.monotonic(), list[Finding](), list[ScannedPlugin]()
     registry = Registry(entry_points=False)
     try:
-        plugin = Point(name, distribution, module).load()
+        plugin = HookEntryPoint(name, distribution, module).load()
     except BaseException as error:
         findings.append(Finding("", reason_of(error), "import"))
     seconds = time.monotonic() - began
@@ -70,7 +70,7 @@ def read(name: str, module: str, distribution: str, *, targets: bool) -> Reading
         for kind, offer in _offered(registry, distribution):
             offers.append(_plain(kind, offer))
             findings += _faults(registry, kind, offer, targets)
-    return Reading(distribution, name, module, "", tuple(offers), tuple(findings), seconds)
+    return ScanResult(distribution, name, module, "", tuple(offers), tuple(findings), seconds)
 
 
 def _misnamed_hooks(plugin: object) -> list[Finding]:
@@ -98,9 +98,9 @@ def _offered(registry: Registry, distribution: str) -> list[tuple[str, Offer]]:
     return [(kind, offer) for kind, offer in pairs if offer.distribution == distribution]
 
 
-def _plain(kind: str, offer: Offer) -> Offered:
+def _plain(kind: str, offer: Offer) -> ScannedPlugin:
     info = offer.info
-    return Offered(kind, info.name, info.target, info.summary, info.api, tuple(info.requires))
+    return ScannedPlugin(kind, info.name, info.target, info.summary, info.api, tuple(info.requires))
 
 
 def _faults(registry: Registry, kind: str, offer: Offer, targets: bool) -> list[Finding]:

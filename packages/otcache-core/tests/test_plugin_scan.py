@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from otcache_core import Info, PluginError, PluginWarning, Registry, hookimpl
-from otcache_core.plugins import census
-from otcache_core.plugins.census import Reading, read_points
-from otcache_core.plugins.discovery import PluginSettings, Point, found_entry_points
-from otcache_core.plugins.reading import read
+from otcache_core.plugins import plugin_scan
+from otcache_core.plugins.discovery import HookEntryPoint, PluginSettings, found_entry_points
+from otcache_core.plugins.plugin_scan import ScanResult, scan_entry_points
+from otcache_core.plugins.scan_worker import read
 
 Install = Callable[..., None]
 GOOD = """
@@ -76,7 +76,7 @@ def source(kind: str, name: str, target: str, **options: object) -> str:
     return GOOD.format(kind=kind, name=name, target=target, options=options)
 
 
-def points() -> list[Point]:
+def points() -> list[HookEntryPoint]:
     found = found_entry_points(PluginSettings.from_environment(), True)
     return [point for point in found if not point.ours]
 
@@ -106,7 +106,7 @@ def test_who_asks_for_a_foreign_plugin_imports_that_one_alone(
 
 def test_a_qualified_name_needs_no_list(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("mine", source("solvers", "mine", UNIFORM))
-    monkeypatch.setattr(Registry, "census", lambda self: pytest.fail("a list was read"))
+    monkeypatch.setattr(Registry, "scan", lambda self: pytest.fail("a list was read"))
     assert type(Registry().create("solvers", "mine/mine")).__name__ == "Uniform"
 
 
@@ -155,7 +155,7 @@ def test_nothing_that_an_import_does_reaches_this_process(
 ) -> None:
     for name, text in HOSTILE.items():
         install(name, text)
-    found = {r.distribution: r for r in read_points(points(), limit=60, cached=False)}
+    found = {r.distribution: r for r in scan_entry_points(points(), limit=60, cached=False)}
     assert capfd.readouterr() == ("", "")
     assert {n: [(f.kind, f.what) for f in r.findings] for n, r in found.items()} == {
         "leaves": [("ended", "it ended the process that imported it")],
@@ -164,7 +164,7 @@ def test_nothing_that_an_import_does_reaches_this_process(
         "asks": [],
     }
     assert found["shouts"].printed.startswith("\N{REPLACEMENT CHARACTER} loud")
-    assert len(found["shouts"].printed) <= census.PRINTED
+    assert len(found["shouts"].printed) <= plugin_scan.PRINTED
 
 
 @pytest.mark.parametrize(
@@ -217,10 +217,10 @@ def ours():
 def test_an_odd_descriptor_costs_its_own_hook(install: Install, info: str, reason: str) -> None:
     """Read here, as the child does: whatever comes through there is sound."""
     install("odd", ODD.format(info=info))
-    reading = read("plug", "odd_plugin", "odd", targets=False)
-    assert [(o.kind, o.name) for o in reading.offers] == [("forecasters", "sound")]
-    assert [f.kind for f in reading.findings] == ["offer"]
-    assert reason in reading.findings[0].what
+    result = read("plug", "odd_plugin", "odd", targets=False)
+    assert [(o.kind, o.name) for o in result.offers] == [("forecasters", "sound")]
+    assert [f.kind for f in result.findings] == ["offer"]
+    assert reason in result.findings[0].what
 
 
 @pytest.mark.remedy("{} More {} come with: pip install 'otcache[{}]'.")
@@ -238,8 +238,8 @@ def test_a_distribution_is_named_in_any_spelling(install: Install) -> None:
 
 def test_a_module_has_so_long_and_no_longer(install: Install) -> None:
     install("waits", "import threading\nthreading.Event().wait()")
-    (reading,) = read_points(points(), limit=0.5, cached=False)
-    assert [f.what for f in reading.findings] == ["it took longer than 0.5 s to import"]
+    (result,) = scan_entry_points(points(), limit=0.5, cached=False)
+    assert [f.what for f in result.findings] == ["it took longer than 0.5 s to import"]
 
 
 def test_targets_are_imported_on_demand(install: Install, read_here: None) -> None:
@@ -247,12 +247,14 @@ def test_targets_are_imported_on_demand(install: Install, read_here: None) -> No
     install("wrong", source("solvers", "wrong", TAYLOR))
     install("old", source("solvers", "old", UNIFORM).replace("api=2", "api=1"))
     install("rude", RUDE)
-    shallow = {r.distribution: r.findings for r in read_points(points(), cached=False)}
+    shallow = {r.distribution: r.findings for r in scan_entry_points(points(), cached=False)}
     assert [bool(shallow[n]) for n in ("gone", "wrong", "old", "rude")] == [False] * 2 + [
         True,
         False,
     ]
-    deep = {r.distribution: r.findings for r in read_points(points(), targets=True, cached=False)}
+    deep = {
+        r.distribution: r.findings for r in scan_entry_points(points(), targets=True, cached=False)
+    }
     assert [(f.where, f.kind) for n in deep for f in deep[n]] == [
         ("solvers gone", "target"),
         ("solvers old", "api"),
@@ -286,26 +288,26 @@ def test_what_was_read_is_kept_until_something_is_installed(
 ) -> None:
     monkeypatch.setenv("OTCACHE_CACHE_DIR", str(tmp_path / "kept"))
     install("mine", source("solvers", "mine", UNIFORM))
-    read: list[Point] = []
+    read: list[HookEntryPoint] = []
 
-    def fake(point: Point, *given: object) -> Reading:
+    def fake(point: HookEntryPoint, *given: object) -> ScanResult:
         read.append(point)
-        offered = census.Offered("solvers", point.distribution, UNIFORM, api=2)
-        return Reading(point.distribution, point.name, point.module, offers=(offered,))
+        offered = plugin_scan.ScannedPlugin("solvers", point.distribution, UNIFORM, api=2)
+        return ScanResult(point.distribution, point.name, point.module, offers=(offered,))
 
-    monkeypatch.setattr(census, "_read", fake)
-    first = read_points(points())
-    assert read_points(points()) == first
+    monkeypatch.setattr(plugin_scan, "_read", fake)
+    first = scan_entry_points(points())
+    assert scan_entry_points(points()) == first
     assert len(read) == 1
     install("other", source("solvers", "other", UNIFORM))  # beside it
-    assert [r.distribution for r in read_points(points())] == ["mine", "other"]
+    assert [r.distribution for r in scan_entry_points(points())] == ["mine", "other"]
     assert len(read) == 3
     file = tmp_path / "kept" / "plugins.json"
     assert len(json.loads(file.read_text())) == 2  # what was read before is forgotten
     file.write_text("{")
-    assert read_points(points())[0].offers == first[0].offers
+    assert scan_entry_points(points())[0].offers == first[0].offers
     monkeypatch.setenv("OTCACHE_CACHE_DIR", str(file))  # where nothing can be kept
-    assert read_points(points())[0].offers == first[0].offers
+    assert scan_entry_points(points())[0].offers == first[0].offers
 
 
 def test_an_editable_installation_is_always_read_anew(
@@ -317,8 +319,8 @@ def test_an_editable_installation_is_always_read_anew(
     (point,) = points()
     assert point.stamp == ""
     made = iter(["first", "second"])
-    monkeypatch.setattr(census, "_read", lambda *given: Reading("mine", "plug", next(made)))
-    assert [read_points([point])[0].module for _ in range(2)] == ["first", "second"]
+    monkeypatch.setattr(plugin_scan, "_read", lambda *given: ScanResult("mine", "plug", next(made)))
+    assert [scan_entry_points([point])[0].module for _ in range(2)] == ["first", "second"]
 
 
 def test_an_interrupt_while_a_plugin_is_imported_names_it(install: Install) -> None:

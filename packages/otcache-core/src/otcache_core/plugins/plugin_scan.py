@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from otcache_core.errors import FileError
-from otcache_core.plugins.discovery import Point
+from otcache_core.plugins.discovery import HookEntryPoint
 from otcache_core.plugins.info import API_VERSION, Info
 from otcache_core.storage.files import read_bytes
 
@@ -37,10 +37,10 @@ NOT_STARTED = "no process could be started to read it"
 CHILD = (
     "from sys import argv, path; path[:] = [place for place in path if place]; from json import loads; "
     "job = loads(argv[1]); path[:] = job['path']; "
-    "from otcache_core.plugins.reading import write_reading; write_reading(job)"
+    "from otcache_core.plugins.scan_worker import write_result; write_result(job)"
 )
 #: Environment variable that is set in child processes, so that they start none themselves.
-READING = "OTCACHE_READING"
+SCANNING = "OTCACHE_SCANNING"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Finding(msgspec.Struct, frozen=True):
     kind: str
 
 
-class Offered(msgspec.Struct, frozen=True):
+class ScannedPlugin(msgspec.Struct, frozen=True):
     """One plugin that a hook offers, as plain data: an :class:`Info` without its options."""
 
     kind: str
@@ -73,7 +73,7 @@ class Offered(msgspec.Struct, frozen=True):
         return Info(self.name, self.target, self.summary, self.api, self.requires)
 
 
-class Reading(msgspec.Struct, frozen=True):
+class ScanResult(msgspec.Struct, frozen=True):
     """The result of importing one entry point: what it offers, and what is wrong with it.
 
     Args:
@@ -91,44 +91,48 @@ class Reading(msgspec.Struct, frozen=True):
     point: str
     module: str
     version: str = ""
-    offers: tuple[Offered, ...] = ()
+    offers: tuple[ScannedPlugin, ...] = ()
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
     printed: str = ""
 
 
-def read_points(
-    points: Sequence[Point], *, targets: bool = False, limit: float = LIMIT, cached: bool = True
-) -> tuple[Reading, ...]:
+def scan_entry_points(
+    points: Sequence[HookEntryPoint],
+    *,
+    targets: bool = False,
+    limit: float = LIMIT,
+    cached: bool = True,
+) -> tuple[ScanResult, ...]:
     """Import each hook module in a child process of its own, and return what it offers.
 
-    A module that raises or ends its process spoils its own reading only. Readings are cached in the user's
+    A module that raises or ends its process spoils its own result only. Results are cached in the user's
     cache folder until something is installed into the distribution's folder.
 
     Args:
         points: entry points to read.
         targets: also import the descriptors' targets, check their contracts, and try them
-            (:func:`otcache_core.plugins.reading.try_plugin`).
+            (:func:`otcache_core.plugins.scan_worker.try_plugin`).
         limit: timeout in seconds for each.
-        cached: use cached readings where there are any. Editable installations have none, and with
+        cached: use cached results where there are any. Editable installations have none, and with
             ``targets`` none are used.
 
     Returns:
-        One reading per point, in the same order. In a child process they are empty.
+        One result per point, in the same order. In a child process they are empty.
     """
-    if not points or READING in os.environ:
-        return tuple(Reading(p.distribution, p.name, p.module, p.version) for p in points)
+    if not points or SCANNING in os.environ:
+        return tuple(ScanResult(p.distribution, p.name, p.module, p.version) for p in points)
     cache = _Cache()
     found = {point: cache.find(point) if cached and not targets else None for point in points}
-    missing = [point for point, reading in found.items() if reading is None]
+    missing = [point for point, result in found.items() if result is None]
     read = dict(zip(missing, _read_all(missing, targets, limit), strict=True))
     if read and not targets:
         cache.store(read)
     found |= read
-    return tuple(reading for reading in found.values() if reading is not None)
+    return tuple(result for result in found.values() if result is not None)
 
 
-def _read_all(points: Sequence[Point], targets: bool, limit: float) -> list[Reading]:
+def _read_all(points: Sequence[HookEntryPoint], targets: bool, limit: float) -> list[ScanResult]:
     """Read entry points in parallel; an interrupt kills all child processes."""
     running: set[subprocess.Popen[bytes]] = set()
     pool = ThreadPoolExecutor(MAX_CHILDREN)
@@ -144,12 +148,12 @@ def _read_all(points: Sequence[Point], targets: bool, limit: float) -> list[Read
 
 
 def _read(
-    point: Point, targets: bool, limit: float, running: set[subprocess.Popen[bytes]]
-) -> Reading:
-    empty = Reading(point.distribution, point.name, point.module, point.version)
+    point: HookEntryPoint, targets: bool, limit: float, running: set[subprocess.Popen[bytes]]
+) -> ScanResult:
+    empty = ScanResult(point.distribution, point.name, point.module, point.version)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
-        result, output = Path(folder, "reading.json"), Path(folder, "output")
+        result, output = Path(folder, "result.json"), Path(folder, "output")
         job = {
             "path": [place for place in sys.path if isinstance(place, str)],
             "point": [point.name, point.module, point.distribution],
@@ -161,7 +165,7 @@ def _read(
         seconds = time.monotonic() - began
         printed = _beginning(output)
         try:
-            made = msgspec.json.decode(result.read_bytes(), type=Reading)
+            made = msgspec.json.decode(result.read_bytes(), type=ScanResult)
         except (OSError, msgspec.MsgspecError):
             finding = Finding("", ended or "it ended the process that imported it", "ended")
             return msgspec.structs.replace(
@@ -182,7 +186,7 @@ def _run(
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", READING: "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", SCANNING: "1"},
             )
     except OSError as error:
         return f"{NOT_STARTED}: {error}"
@@ -211,43 +215,41 @@ def cache_folder() -> Path:
 
 
 class _Cache:
-    """Readings cached in one small file; a damaged, missing or unwritable file means no cache."""
+    """Results cached in one small file; a damaged, missing or unwritable file means no cache."""
 
     def __init__(self) -> None:
         self._file = cache_folder() / "plugins.json"
         try:
-            self._readings = msgspec.json.decode(read_bytes(self._file), type=dict[str, Reading])
+            self._results = msgspec.json.decode(read_bytes(self._file), type=dict[str, ScanResult])
         except (FileError, RuntimeError, msgspec.MsgspecError):
-            self._readings = {}
+            self._results = {}
 
-    def find(self, point: Point) -> Reading | None:
-        return self._readings.get(self._key(point)) if point.stamp else None
+    def find(self, point: HookEntryPoint) -> ScanResult | None:
+        return self._results.get(self._key(point)) if point.stamp else None
 
-    def store(self, read: dict[Point, Reading]) -> None:
-        """Store readings, in the place of older ones of the same entry points."""
+    def store(self, read: dict[HookEntryPoint, ScanResult]) -> None:
+        """Store results, in the place of older ones of the same entry points."""
         new = {
             self._key(point): r for point, r in read.items() if point.stamp and _is_about_module(r)
         }
         reread = {(r.distribution, r.point) for r in read.values()}
-        others = {
-            k: r for k, r in self._readings.items() if (r.distribution, r.point) not in reread
-        }
+        others = {k: r for k, r in self._results.items() if (r.distribution, r.point) not in reread}
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             made = self._file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
             made.write_bytes(msgspec.json.encode({**others, **new}))
             made.replace(self._file)
 
-    def _key(self, point: Point) -> str:
+    def _key(self, point: HookEntryPoint) -> str:
         from otcache_core import __version__
 
         facts = [*point, sys.executable, sys.version, API_VERSION, __version__]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _is_about_module(reading: Reading) -> bool:
-    """Return whether the child process could be started, so that the reading says something of the module."""
-    return not any(found.what.startswith(NOT_STARTED) for found in reading.findings)
+def _is_about_module(result: ScanResult) -> bool:
+    """Return whether the child process could be started, so that the result says something of the module."""
+    return not any(found.what.startswith(NOT_STARTED) for found in result.findings)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
