@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ScheduleError,
     )
     from otcache_core.models import Demo
+    from otcache_core.playback import Arithmetic, Playback, PlaybackTable
     from otcache_core.plugins import Info, Registry, hookimpl
     from otcache_core.policy import Policy, Provenance
     from otcache_core.problem import KeptOut, Need, Result, ScheduleProblem, Solution
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Arithmetic",
     "Calibration",
     "Demo",
     "ExecutionError",
@@ -37,6 +39,8 @@ __all__ = [
     "Need",
     "OtcacheError",
     "OtcacheNotice",
+    "Playback",
+    "PlaybackTable",
     "PluginError",
     "PluginWarning",
     "Policy",
@@ -85,6 +89,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "PluginError PluginWarning ScheduleError",
             "otcache_core.models": "Demo",
             "otcache_core.plugins": "Info Registry hookimpl",
+            "otcache_core.playback": "Arithmetic Playback PlaybackTable",
             "otcache_core.policy": "Policy Provenance",
             "otcache_core.problem": "KeptOut Need Result ScheduleProblem Solution",
             "otcache_core.schedule": "Schedule Span",

@@ -6,18 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import MismatchError, OtcacheError, ScheduleError, expected
 from otcache_core.interpolation import Interpolation, check_monotone, rises, run_of
 from otcache_core.notices import notify
 from otcache_core.numbers import integer, reals
+from otcache_core.playback.table import PlaybackTable, playback_table
 from otcache_core.schedule import Schedule, check_budget, check_num_steps
 from otcache_core.storage.json_files import load_json, save_json
+
+if TYPE_CHECKING:
+    from otcache_core.plugins.registry import Registry
 
 __all__ = ["Policy", "Provenance"]
 
@@ -118,6 +123,34 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         reason = _why_full(budget, n, points, own)
         notify(f"{text}{reason or ': the schedule is mapped.'}")
         return Schedule.full(n) if reason else self.interpolation.mapped(budget, n, points)
+
+    def export(
+        self,
+        budget: int,
+        num_steps: int | None = None,
+        grid: Sequence[float] | NDArray[np.float64] | None = None,
+        *,
+        registry: Registry | None = None,
+    ) -> PlaybackTable:
+        """Return the plan of a budget as a table of numbers, which any engine can follow.
+
+        Args:
+            budget: as of :meth:`schedule`.
+            num_steps: as of :meth:`schedule`.
+            grid: as of :meth:`schedule`; of a run of the policy's own step count the policy's by default.
+            registry: has the forecaster; that of the installed plugins by default.
+
+        Raises:
+            OtcacheError: as :meth:`schedule`; if velocity predictions are to be converted and no grid is
+                known; if the forecaster is not installed.
+        """
+        from otcache_core.plugins.registry import installed
+
+        schedule = self.schedule(budget, num_steps, grid)
+        forecaster = forecaster_of(registry or installed(), schedule.forecaster)
+        if grid is None and schedule.num_steps == self.num_steps:
+            grid = self.provenance.grid
+        return playback_table(schedule, forecaster, () if grid is None else grid, self.provenance)
 
     def check(self, provenance: Mapping[str, Any], strict: bool = False) -> list[str]:
         """Compare with the pipeline at hand: see :meth:`Provenance.check`.

@@ -1,6 +1,6 @@
 """Conformance kits for plugin authors, and a toy pipeline that needs no tensor library.
 
-A kit is a class of tests, one for each law of a contract. Subclass it under a name that begins with
+A kit is a class of tests, one for each requirement of a contract. Subclass it under a name that begins with
 ``Test`` and say how to make the plugin:
 
 .. code-block:: python
@@ -11,10 +11,10 @@ A kit is a class of tests, one for each law of a contract. Subclass it under a n
         def make_solver(self):
             return MySolver()
 
-pytest finds the class and runs its laws. Nothing here needs pytest: laws are methods without
-arguments, and ``print(TestMySolver.check_laws())`` runs them all, with the count of those that are
+pytest finds the class and runs its tests. Nothing here needs pytest: these *checks* are methods without
+arguments, and ``print(TestMySolver.run_checks())`` runs them all, with the count of those that are
 kept, broken, expected to fail, or not applicable and why (:class:`Conformance`). A plugin that cannot
-keep a law names it with the reason:
+pass a check names it with the reason:
 
 .. code-block:: python
 
@@ -24,7 +24,7 @@ keep a law names it with the reason:
 A kit makes the plugin from its class; :func:`check_installed` says whether otcache finds it where it is
 installed.
 
-``kit`` runs laws, ``checks`` and ``metric_laws`` hold what they share, ``toy`` is what they run on; then
+``kit`` runs checks, ``checks`` and ``metric_checks`` hold what they share, ``toy`` is what they run on; then
 comes a file for each kind of plugin or two.
 """
 
@@ -36,8 +36,9 @@ from otcache_core.testing.image_metrics import (
     PromptMetricConformance,
     SetMetricConformance,
 )
-from otcache_core.testing.kit import Conformance, KitReport, LawResult, NotApplicable, Outcome
-from otcache_core.testing.metric_laws import ExpectedValues
+from otcache_core.testing.kit import CheckResult, Conformance, KitReport, NotApplicable, Outcome
+from otcache_core.testing.metric_checks import ExpectedValues
+from otcache_core.testing.playback import PlaybackConformance
 from otcache_core.testing.probes import EvaluatorConformance, ProbeConformance
 from otcache_core.testing.solvers import SolverConformance
 from otcache_core.testing.spans import CostModelConformance, ForecasterConformance
@@ -46,6 +47,7 @@ from otcache_core.testing.video import VideoMetricConformance, VideoWriterConfor
 
 __all__ = [
     "BaselineConformance",
+    "CheckResult",
     "Conformance",
     "CostModelConformance",
     "EvaluatorConformance",
@@ -53,10 +55,10 @@ __all__ = [
     "ExpectedValues",
     "ForecasterConformance",
     "KitReport",
-    "LawResult",
     "MetricConformance",
     "NotApplicable",
     "Outcome",
+    "PlaybackConformance",
     "ProbeConformance",
     "PromptMetricConformance",
     "SetMetricConformance",

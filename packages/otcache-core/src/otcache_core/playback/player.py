@@ -1,0 +1,270 @@
+"""Follow a playback table: keep computed outputs while they are needed, and forecast the others from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from otcache_core.errors import ExecutionError, expected
+from otcache_core.playback.table import BranchPlan, PlaybackTable
+
+
+class Arithmetic:
+    """What a playback does with outputs; here for any arrays that can be multiplied and added.
+
+    Arrays of numpy, jax and others that follow the Python array API standard are combined in float32 if
+    their own type is narrower, and cast once. Other arrays are combined in their own type. A subclass does
+    the same for an engine of its own.
+
+    References:
+        Python array API standard, https://data-apis.org/array-api/.
+    """
+
+    def copy(self, output: Any) -> Any:
+        """Return an output in memory of its own, since engines and samplers may write into theirs."""
+        namespace = _namespace(output)
+        return output * 1 if namespace is None else namespace.asarray(output, copy=True)
+
+    def widen(self, output: Any) -> Any:
+        """Return an output in the type in which it is combined: float32 at least."""
+        namespace = _namespace(output)
+        if namespace is None or not _is_narrow(output.dtype):
+            return output
+        return namespace.astype(output, namespace.float32)
+
+    def combine(self, outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
+        """Return the sum of coefficient times output, in the type of the widest of them."""
+        total = self.widen(outputs[0]) * coefficients[0]
+        for output, coefficient in zip(outputs[1:], coefficients[1:], strict=True):
+            total = total + self.widen(output) * coefficient
+        return total
+
+    def narrow(self, wide: Any, dtype: Any) -> Any:
+        """Return a combination in the type of the denoiser's own outputs.
+
+        Args:
+            wide: what :meth:`combine` gave.
+            dtype: of the denoiser's outputs; None if they have none.
+        """
+        namespace = _namespace(wide)
+        if namespace is None or dtype is None or wide.dtype == dtype:
+            return wide
+        return namespace.astype(wide, dtype)
+
+
+def _namespace(output: Any) -> Any:
+    """Return the array API of an array; None if it has none."""
+    get = getattr(output, "__array_namespace__", None)
+    return None if get is None else get()
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return "float" in str(dtype) and dtype.itemsize < 4
+
+
+class Kept(NamedTuple):
+    """One output that is kept.
+
+    Attributes:
+        value: in the quantity in which the table forecasts.
+        dtype: of the denoiser's output; None if it has none.
+        shapes: of the output and of the state it was computed from, as far as they have one.
+    """
+
+    value: Any
+    dtype: Any
+    shapes: tuple[Any, Any]
+
+
+class KeptOutputs:
+    """Where a playback keeps outputs: by branch and step, as copies.
+
+    Args:
+        arithmetic: copies them.
+    """
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        self._arithmetic = arithmetic
+        self._kept: dict[tuple[str, int], Kept] = {}
+
+    def steps(self, branch: str) -> list[int]:
+        """Return the steps whose outputs are kept."""
+        return [step for name, step in self._kept if name == branch]
+
+    def put(self, branch: str, step: int, kept: Kept, owned: bool) -> None:
+        """Keep an output; those of the branch with other shapes cannot be combined with it, and go.
+
+        Args:
+            branch: name of the guidance branch.
+            step: t.
+            kept: the output.
+            owned: whether it has no other owner, so that no copy is needed.
+        """
+        others = [k for k in self.steps(branch) if self._kept[branch, k].shapes != kept.shapes]
+        self.drop(branch, others)
+        value = kept.value if owned else self._arithmetic.copy(kept.value)
+        self._kept[branch, step] = kept._replace(value=value)
+
+    def get(self, branch: str, steps: Sequence[int]) -> list[Kept] | None:
+        """Return the outputs of these steps, only to be read; None unless all are kept."""
+        found = [self._kept.get((branch, step)) for step in steps]
+        whole = [one for one in found if one is not None]
+        return whole if len(whole) == len(steps) else None
+
+    def drop(self, branch: str, steps: Sequence[int]) -> None:
+        """Release outputs."""
+        for step in steps:
+            self._kept.pop((branch, step), None)
+
+    def clear(self) -> None:
+        """Release all outputs."""
+        self._kept.clear()
+
+
+class Playback:
+    """Follow a table through runs, one after the other, on arrays of any engine.
+
+    At each denoiser call of step t, with the state x_t::
+
+        output = playback.forecast(branch, t, x)
+        if output is None:
+            output = denoiser(x, ...)
+            playback.keep(branch, t, output, x)
+
+    A branch that appears within a run, changes its shape, or was not kept at some step is computed
+    until its own outputs suffice; one that vanishes keeps nothing after its last use. Two runs at once take
+    two objects, which may share the table.
+
+    Args:
+        table: what to follow, until ``begin`` gives another.
+        arithmetic: how outputs are combined.
+        outputs: where they are kept; as copies by default.
+
+    Attributes:
+        table: what is followed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from otcache_core.forecasters import Linear
+        >>> from otcache_core.playback import playback_table
+        >>> from otcache_core.schedule import Schedule
+        >>> playback = Playback(playback_table(Schedule(4, (0, 1)), Linear()))
+        >>> playback.begin()
+        >>> for step in range(2):
+        ...     playback.keep("", step, np.array([float(step)]))
+        >>> [playback.forecast("", step) for step in (2, 3)]
+        [array([2.]), array([3.])]
+    """
+
+    def __init__(
+        self,
+        table: PlaybackTable,
+        arithmetic: Arithmetic | None = None,
+        outputs: KeptOutputs | None = None,
+    ) -> None:
+        self.table = table
+        self._arithmetic = arithmetic or Arithmetic()
+        self._outputs = outputs or KeptOutputs(self._arithmetic)
+        self._latest: dict[str, int] = {}
+        self._begun = False
+
+    def begin(self, table: PlaybackTable | None = None) -> None:
+        """Start a run; what was kept of one that broke off is released.
+
+        Args:
+            table: what to follow from here on; the one before by default.
+        """
+        self.table = table or self.table
+        self._outputs.clear()
+        self._latest, self._begun = {}, True
+
+    def end(self) -> None:
+        """End the run and release what is kept."""
+        self._outputs.clear()
+        self._begun = False
+
+    def kept(self, branch: str) -> list[int]:
+        """Return the steps of a branch whose outputs are kept now."""
+        return sorted(self._outputs.steps(branch))
+
+    def computes(self, branch: str, step: int, state: Any = None) -> bool:
+        """Return whether the denoiser must be called: by plan, or because outputs are missing.
+
+        Arguments and errors as of :meth:`forecast`, which gives an output if and only if this is False.
+        """
+        return self._sources(branch, step, state) is None
+
+    def forecast(self, branch: str, step: int, state: Any = None) -> Any | None:
+        """Return the output of a skipped step in memory of its own; None: compute it, and ``keep`` it.
+
+        Args:
+            branch: name of the guidance branch; "" if there is one.
+            step: t, 0 .. N - 1, not below that of the branch's last call.
+            state: x_t; needed if the table converts.
+
+        Raises:
+            ExecutionError: if no run was begun, the step is out of range or goes back, or the state is
+                needed and missing.
+        """
+        sources = self._sources(branch, step, state)
+        if sources is None:
+            return None
+        terms = self.table.plan(branch).forecasts[step] or ()
+        wide = self._arithmetic.combine([one.value for one in sources], [a for _, a in terms])
+        if self.table.converts:
+            a, b = self.table.conversion(step)
+            wide = self._arithmetic.combine([wide, state], [1.0 / a, -b / a])
+        self._release(branch, step)
+        return self._arithmetic.narrow(wide, sources[0].dtype)
+
+    def keep(self, branch: str, step: int, output: Any, state: Any = None) -> None:
+        """Take the output of a step that was computed; it is kept if a later step needs it.
+
+        Arguments and errors as of :meth:`forecast`.
+        """
+        plan = self._visit(branch, step, state)
+        self._release(branch, step)
+        if plan.needed_until[step] <= step:
+            return
+        shapes = _shape(output), _shape(state)
+        kept = Kept(output, getattr(output, "dtype", None), shapes)
+        if self.table.converts:
+            value = self._arithmetic.combine([output, state], self.table.conversion(step))
+            kept = kept._replace(value=value)
+        self._outputs.put(branch, step, kept, owned=self.table.converts)
+
+    def _sources(self, branch: str, step: int, state: Any) -> list[Kept] | None:
+        """Return the outputs that a step is forecast from; None if it must be computed."""
+        terms = self._visit(branch, step, state).forecasts[step]
+        if terms is None:
+            return None
+        sources = self._outputs.get(branch, [k for k, _ in terms])
+        if sources and state is not None and sources[0].shapes[1] not in (None, _shape(state)):
+            return None  # another batch than the one whose outputs are kept
+        return sources
+
+    def _visit(self, branch: str, step: int, state: Any) -> BranchPlan:
+        if not self._begun:
+            raise ExecutionError("no run was begun: call begin() before the first step.")
+        latest = self._latest.get(branch, 0)
+        if not latest <= step < self.table.num_steps:
+            wanted = f"from {latest} to {self.table.num_steps - 1}"
+            advice = "call begin() where a run begins."
+            raise ExecutionError(expected(f"step of branch {branch!r}", step, wanted, advice))
+        if state is None and self.table.converts:
+            raise ExecutionError(
+                f"the state is needed, since {self.table.prediction} is forecast as "
+                f"{self.table.forecast_in}: pass state= at every call."
+            )
+        self._latest[branch] = step
+        return self.table.plan(branch)
+
+    def _release(self, branch: str, step: int) -> None:
+        """Release what no later step reads."""
+        until = self.table.plan(branch).needed_until
+        self._outputs.drop(branch, [k for k in self._outputs.steps(branch) if until[k] <= step])
+
+
+def _shape(array: Any) -> Any:
+    shape = getattr(array, "shape", None)
+    return None if shape is None else tuple(shape)
