@@ -1,4 +1,4 @@
-"""Caches of diffusers as baselines: the laws, and what each really does on real pipelines."""
+"""Caches of diffusers as baselines: the checks, and what each really does on real pipelines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tiny
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler, FluxPipeline
 from diffusers.hooks import HookRegistry, ModelHook
-from flux_laws import GUIDED, SIZE, FluxLaws
+from flux_kit import GUIDED, SIZE, FluxLaws
 from torch import nn
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
@@ -25,10 +25,9 @@ from otcache_diffusers.baselines.attention_caches import differing_intervals
 from otcache_diffusers.baselines.diffusers_caches import (
     cache_enabled,
     contexts_of,
-    threshold_ladder,
 )
 from otcache_diffusers.baselines.mag_cache import MagCacheRule, magnitude_ratios
-from otcache_diffusers.baselines.sea_cache import flux_latents
+from otcache_diffusers.baselines.threshold_caches import FirstBlockCache, flux_latents
 from otcache_diffusers.demo import CALL, load
 
 N = 8
@@ -291,8 +290,9 @@ def test_differing_intervals_are_all_and_the_shortest() -> None:
         assert differing_intervals(n) == sorted(by_count.values())
 
 
-def test_thresholds_have_equal_ratios() -> None:
-    ladder = threshold_ladder(N, 0.1, 1.6, 5)
+def test_thresholds_have_equal_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FirstBlockCache, "thresholds", (0.1, 1.6, 5))
+    ladder = FirstBlockCache().settings(N, (), {})
     assert [s.values["threshold"] for s in ladder] == [0.1, 0.2, 0.4, 0.8, 1.6]
     assert ladder[0] == BaselineSetting("threshold=0.1", {"threshold": 0.1}, N)
 

@@ -22,10 +22,10 @@ _METRICS = {
 }
 #: Caches of diffusers by name: target and summary.
 _CACHES = {
-    "first-block-cache": ("first_block_cache:FirstBlockCache", "by the first block"),
+    "first-block-cache": ("threshold_caches:FirstBlockCache", "by the first block"),
     "mag-cache": ("mag_cache:MagCache", "by magnitudes calibrated on full runs"),
     "taylorseer": ("taylorseer:TaylorSeer", "modules forecast, by diffusers"),
-    "sea-cache": ("sea_cache:SeaCache", "by the change of filtered latents"),
+    "sea-cache": ("threshold_caches:SeaCache", "by the change of filtered latents"),
     "pab": ("attention_caches:PyramidAttention", "attention used again"),
     "faster-cache": ("attention_caches:FasterCache", "attention extrapolated"),
     "teacache": (

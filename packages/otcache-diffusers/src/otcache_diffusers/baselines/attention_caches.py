@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from otcache_core.contracts import BaselineSetting, SampleRequest
-from otcache_diffusers.baselines.diffusers_caches import (
-    DiffusersCache,
-    contexts_of,
-    is_guided,
-    no_attention,
-    no_timestep,
-)
-from otcache_diffusers.compat import DIFFUSERS
+from otcache_diffusers.baselines.diffusers_caches import DiffusersCache, contexts_of, is_guided
+from otcache_diffusers.compat import DIFFUSERS, has_cached_attention
 
 #: diffusers' default: how far FasterCache extrapolates attention from the two latest outputs.
 _WEIGHT = 0.5
 
 
+class AttentionCache(DiffusersCache):
+    """A cache of spatial attention, computed at every k-th step inside a range of timesteps.
+
+    Outside the range all steps compute it. Settings are in the order of the share of attention that is
+    skipped.
+
+    Attributes:
+        ranges: of timesteps, as pairs (low, high).
+    """
+
+    ranges: ClassVar[tuple[tuple[int, int], ...]]
+
+    @abstractmethod
+    def bad_guidance(self, target: Any, request: SampleRequest) -> str:
+        """Return "" if the request's guidance suits the rule, else the reason."""
+
+    def why_not(self, target: Any, request: SampleRequest) -> str:
+        kind = type(target)
+        if not has_cached_attention(target.transformer):
+            return f"{DIFFUSERS} knows none of the attention in {type(target.transformer).__name__}"
+        reason = self.bad_guidance(target, request)
+        if reason or hasattr(kind, "current_timestep"):
+            return reason
+        return f"{kind.__name__} has no current_timestep, and the rule holds in a range of them"
+
+    def settings(
+        self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
+    ) -> Sequence[BaselineSetting]:
+        places = product(differing_intervals(num_steps), self.ranges)
+        return [
+            BaselineSetting(
+                f"interval {k}, timesteps {low}..{high}",
+                {"interval": k, "low": low, "high": high},
+                num_steps,
+            )
+            for k, (low, high) in sorted(places, key=lambda place: (_skipped(*place), place))
+        ]
+
+    def arguments(
+        self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        values = setting.values
+        return {
+            "spatial_attention_block_skip_range": values["interval"],
+            "spatial_attention_timestep_skip_range": (values["low"], values["high"]),
+            "current_timestep_callback": lambda: target.current_timestep,
+        }
+
+
 @final
-class PyramidAttention(DiffusersCache):
+class PyramidAttention(AttentionCache):
     """Reuse the attention of every k-th step inside a range of timesteps up to the next such step.
 
     Spatial attention only, which is the one that image models have, in the authors' range of timesteps
@@ -40,29 +84,19 @@ class PyramidAttention(DiffusersCache):
 
     source = f"{DIFFUSERS}, Pyramid Attention Broadcast"
     config = "PyramidAttentionBroadcastConfig"
+    ranges = ((100, 800), (-1, 1001))  # the authors' range, and everything
 
-    def why_not(self, target: Any, request: SampleRequest) -> str:
-        reason = no_attention(target)
-        if not reason and len(contexts_of(target, request)) > 1:
+    def bad_guidance(self, target: Any, request: SampleRequest) -> str:
+        if len(contexts_of(target, request)) > 1:
             return (
                 f"{DIFFUSERS} keeps one cache for both branches of guidance, so that one would get the "
                 "other's attention: it runs without guidance, or if one call takes both branches"
             )
-        return reason or no_timestep(target)
-
-    def settings(
-        self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
-    ) -> Sequence[BaselineSetting]:
-        return _ladder(num_steps, (100, 800), (-1, 1001))  # the authors' range, and everything
-
-    def arguments(
-        self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        return _spatial_attention(target, setting)
+        return ""
 
 
 @final
-class FasterCache(DiffusersCache):
+class FasterCache(AttentionCache):
     r"""Extrapolate the attention of skipped steps from the two latest outputs.
 
     .. math:: a_t = a_k + w (a_k - a_{k'})
@@ -81,56 +115,26 @@ class FasterCache(DiffusersCache):
 
     source = f"{DIFFUSERS}, FasterCache, its attention part"
     config = "FasterCacheConfig"
+    ranges = ((-1, 681), (-1, 950))
 
-    def why_not(self, target: Any, request: SampleRequest) -> str:
-        reason = no_attention(target)
-        if not reason and len(contexts_of(target, request)) > 1:
+    def bad_guidance(self, target: Any, request: SampleRequest) -> str:
+        if len(contexts_of(target, request)) > 1:
             return (
                 f"{type(target).__name__} guides by two calls: FasterCache omits a branch only if both "
                 f"are one batch, and {DIFFUSERS} keeps one cache of attention for both"
             )
-        if not reason and is_guided(target, request):
+        if is_guided(target, request):
             return "only the attention part of FasterCache is offered, which runs without guidance"
-        return reason or no_timestep(target)
-
-    def settings(
-        self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
-    ) -> Sequence[BaselineSetting]:
-        return _ladder(num_steps, (-1, 681), (-1, 950))
+        return ""
 
     def arguments(
         self, target: Any, setting: BaselineSetting, measured: Mapping[str, Any]
     ) -> dict[str, Any]:
         return {
-            **_spatial_attention(target, setting),
+            **super().arguments(target, setting, measured),
             "attention_weight_callback": lambda module: _WEIGHT,
             "is_guidance_distilled": True,
         }
-
-
-def _spatial_attention(target: Any, setting: BaselineSetting) -> dict[str, Any]:
-    values = setting.values
-    return {
-        "spatial_attention_block_skip_range": values["interval"],
-        "spatial_attention_timestep_skip_range": (values["low"], values["high"]),
-        "current_timestep_callback": lambda: target.current_timestep,
-    }
-
-
-def _ladder(num_steps: int, *ranges: tuple[int, int]) -> list[BaselineSetting]:
-    """Return settings that compute attention at every k-th step inside a range of timesteps.
-
-    Outside the range all steps compute it. The order is by the share of the timesteps that is skipped.
-    """
-    places = product(differing_intervals(num_steps), ranges)
-    return [
-        BaselineSetting(
-            f"interval {k}, timesteps {low}..{high}",
-            {"interval": k, "low": low, "high": high},
-            num_steps,
-        )
-        for k, (low, high) in sorted(places, key=lambda place: (_skipped(*place), place))
-    ]
 
 
 def _skipped(interval: int, span: tuple[int, int]) -> float:

@@ -56,18 +56,13 @@ class CacheDiT(Baseline):
         """Run one sample in full.
 
         Returns:
-            ``calls_per_step``; ``first_blocks``, F; ``nfe``; and what :meth:`more` adds.
+            ``calls_per_step``; ``first_blocks``, F; ``nfe``.
         """
-        calls = calls_per_step(target, request)
-        known = {"calls_per_step": calls, "first_blocks": first_blocks(target)}
-        known["nfe"] = request.num_steps
-        return {**known, **self.more(target, request, known)}
-
-    def more(
-        self, target: Any, request: SampleRequest, known: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """Return what else a baseline calibrates, given what all of them do."""
-        return {}
+        return {
+            "calls_per_step": calls_per_step(target, request),
+            "first_blocks": first_blocks(target),
+            "nfe": request.num_steps,
+        }
 
     @contextmanager
     def apply(
@@ -148,10 +143,11 @@ class DBCacheMask(CacheDiT):
     def __init__(self) -> None:
         self.source = source_of("steps_computation_mask")
 
-    def more(
-        self, target: Any, request: SampleRequest, known: Mapping[str, Any]
+    def calibrate(
+        self, target: Any, request: SampleRequest, budgets: Sequence[int]
     ) -> Mapping[str, Any]:
-        """Return ``share``, r: from three runs of two and three steps."""
+        """Measure ``share``, r, too: from three runs of two and three steps."""
+        known = super().calibrate(target, request, budgets)
 
         def flops(*mask: int) -> int:
             short = replace(one_sample(request), num_steps=len(mask))
@@ -160,7 +156,7 @@ class DBCacheMask(CacheDiT):
 
         two = flops(1, 1)
         computed, skipped = flops(1, 1, 1) - two, flops(1, 1, 0) - two
-        return {"share": skipped / computed, "nfe": known["nfe"] + 8}
+        return {**known, "share": skipped / computed, "nfe": known["nfe"] + 8}
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]

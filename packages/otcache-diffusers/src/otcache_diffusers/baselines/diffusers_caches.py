@@ -1,7 +1,7 @@
 """What baselines share whose cache is one of diffusers, enabled on a transformer; diffusers is not patched.
 
 :class:`DiffusersCache` is their base class; below it are the reasons why a pipeline cannot have such a cache,
-the cache contexts that a pipeline enters, and the ladder of thresholds.
+and the cache contexts that a pipeline enters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
-import numpy as np
 from torch import nn
 
 from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
@@ -24,7 +23,6 @@ from otcache_diffusers.compat import (
     cached_blocks,
     can_pass_over,
     forget_child_hooks,
-    has_cached_attention,
     hooks_of,
     is_pipeline,
     remove_hooks,
@@ -182,20 +180,6 @@ def no_context(target: Any, request: SampleRequest) -> str:
     return f"{type(target).__name__} enters no cache_context, and the cache needs it to know the branch"
 
 
-def no_attention(target: Any) -> str:
-    """Return "" if there is attention whose outputs diffusers can keep, else that as a reason."""
-    if has_cached_attention(target.transformer):
-        return ""
-    return f"{DIFFUSERS} knows none of the attention in {type(target.transformer).__name__}"
-
-
-def no_timestep(target: Any) -> str:
-    """Return "" if the pipeline reports its current timestep, else why that is needed."""
-    if hasattr(type(target), "current_timestep"):
-        return ""
-    return f"{type(target).__name__} has no current_timestep, and the rule holds in a range of them"
-
-
 def several_calls(target: Any) -> str:
     """Return "" if the sampler makes one call a step in each context, else that as a reason."""
     if getattr(target.scheduler, "order", 1) == 1:
@@ -242,9 +226,3 @@ def is_guided(target: Any, request: SampleRequest) -> bool:
     given = any(k.startswith("negative_") and v is not None for k, v in request.call.items())
     scale = float(request.call.get(name, parameters[name].default))
     return scale > 1 and (given or name == "guidance_scale")
-
-
-def threshold_ladder(num_steps: int, low: float, high: float, count: int) -> list[BaselineSetting]:
-    """Return settings whose ``threshold`` rises at equal ratios, rounded to three digits."""
-    values = [float(f"{value:.3g}") for value in np.geomspace(low, high, count)]
-    return [BaselineSetting(f"threshold={v:g}", {"threshold": v}, num_steps) for v in values]

@@ -30,7 +30,7 @@ NEAR_ONE = 1 - 1e-6  # ratios of log-SNR are not defined at s = 1; diffusers' Un
 class FewStepSampler(ABC):
     """Make a scheduler that replaces a pipeline's own one.
 
-    Law: the pipeline's own scheduler is not changed. With the new one a call of n steps visits the
+    Properties: the pipeline's own scheduler is not changed. With the new one a call of n steps visits the
     noise levels that n steps of the own one visit, or, if a solver is built from the own one's
     configuration, those this gives.
     """
