@@ -20,7 +20,7 @@ CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
 DIFFUSERS_VERSIONS = ("0.37.0", "0.40.0", "0.42.1")
 RESULTS = Path("build/families")
 #: What else of the executor runs on the older ones; on the newest the session ``tests`` runs it.
-EXECUTOR = ("executor_laws", "samplers", "auxiliary", "block_families", "ways_*")
+EXECUTOR = ("executor_conformance", "samplers", "auxiliary", "block_families", "ways_*")
 PIPELINES = f"{DIFFUSERS}[pipelines]"
 EVERYTHING = (CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE)
 ALONE = {
@@ -168,13 +168,14 @@ def tests(session: nox.Session) -> None:
 def families(session: nox.Session, diffusers: str) -> None:
     """Every family of pipelines on one version of diffusers; then the tables in docs/coverage.md.
 
-    On older versions also the executor's other laws, the samplers, auxiliary networks, levels, ways to run.
+    On older versions also the executor's other conformance tests, the samplers, auxiliary networks,
+    levels, ways to run.
     """
     constraints = Path(session.create_tmp()) / "constraints.txt"
     pinned = Path("constraints.txt").read_text().splitlines()
     kept = [line for line in pinned if not line.startswith("diffusers==")]
     constraints.write_text("\n".join([*kept, f"diffusers=={diffusers}"]) + "\n")
-    needed = _group("laws", "pipelines")
+    needed = _group("unit", "pipelines")
     session.install("-c", str(constraints), CORE, PIPELINES, VIDEO, *needed)
     _environment(session)
     folder = Path(DIFFUSERS, "tests")
@@ -206,7 +207,7 @@ def foreign(session: nox.Session) -> None:
     Fails where a cell is worse than uniform reuse. Not in CI: 3 GB to install, half an hour to run.
     """
     folder = Path("benchmarks", "foreign")
-    _install(session, EVERYTHING, *_group("laws", "pipelines"), "-r", str(folder / "needs.txt"))
+    _install(session, EVERYTHING, *_group("unit", "pipelines"), "-r", str(folder / "needs.txt"))
     session.install("--no-deps", "-r", str(folder / "libraries.txt"))
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
@@ -271,7 +272,7 @@ def plugins_doc(session: nox.Session) -> None:
 @nox.parametrize("package", list(ALONE))
 def alone(session: nox.Session, package: str) -> None:
     """One package's tests with only its declared dependencies installed; arguments go to pytest."""
-    _install(session, ALONE[package], *_group("laws"))
+    _install(session, ALONE[package], *_group("unit"))
     _environment(session)
     session.chdir(ALONE[package][-1].partition("[")[0])
     session.run("python", "-m", "pytest", *session.posargs)
@@ -280,7 +281,7 @@ def alone(session: nox.Session, package: str) -> None:
 @nox.session
 def loops(session: nox.Session) -> None:
     """Calibrate, plan and run loops and bare modules beside torch alone, without diffusers."""
-    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), *_group("laws"))
+    _install(session, (CORE, SOLVERS, DIFFUSERS, FACADE), *_group("unit"))
     session.run("python", "-m", "pip", "uninstall", "-q", "-y", "pillow")  # came with matplotlib
     _environment(session)
     absent = ("diffusers", "transformers", "PIL", "skimage", "accelerate")

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from otcache_core.contracts import QualityMetric, VideoMetric, metric_values
 from otcache_core.plugins import Registry
-from otcache_core.testing.metric_laws import moving, noisy
+from otcache_core.testing.metric_checks import moving, noisy
 
 SIDE, FRAMES, SPEED = 48, 9, 2.0
 METRICS = (

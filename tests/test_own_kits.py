@@ -95,7 +95,7 @@ class TestBudCache(OnToyLoop):
 
 @cache
 def policy() -> tuple[str, tempfile.TemporaryDirectory[str]]:
-    """Return a file with a policy of the toy loop, made once for all laws, and the folder it goes with."""
+    """Return a file with a policy of the toy loop, made once for all checks, and the folder it goes with."""
     folder = tempfile.TemporaryDirectory()
     recipe = otcache.Recipe(batch_size=2)
     measured = otcache.calibrate(
@@ -108,7 +108,7 @@ def policy() -> tuple[str, tempfile.TemporaryDirectory[str]]:
 
 
 class TestOtcache(OnToyLoop):
-    """With a policy made beforehand; calibrated by each law it would take a second each."""
+    """With a policy made beforehand; calibrated by each check it would take a second each."""
 
     name = "otcache"
 
@@ -143,7 +143,7 @@ def classes() -> tuple[tuple[str, frozenset[str], str], ...]:
     found = []
     for path in [*ROOT.glob("packages/*/tests/*.py"), *ROOT.glob("tests/*.py")]:
         source = path.read_text(encoding="utf-8")
-        if not re.search(r"^class \w+\(.*(Conformance|Kit|Laws|OnToyLoop|\(Test)", source, re.M):
+        if not re.search(r"^class \w+\(.*(Conformance|Kit|Checks|OnToyLoop|\(Test)", source, re.M):
             continue
         for node in ast.parse(source).body:
             if isinstance(node, ast.ClassDef):

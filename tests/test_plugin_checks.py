@@ -18,7 +18,7 @@ from otcache_core.plugins import Info, Registry, hookimpl, installed
 from otcache_core.plugins.lookups import CONTRACTS
 from otcache_core.plugins.registry import hook_name
 from otcache_core.problem import Result, ScheduleProblem
-from otcache_core.testing import ExpectedValues, LawResult, NotApplicable, Outcome
+from otcache_core.testing import CheckResult, ExpectedValues, NotApplicable, Outcome
 from otcache_diffusers.metrics.legible import Legible
 
 
@@ -41,7 +41,7 @@ def test_ours_pass(kind: str, name: str) -> None:
     assert checked.counts()["passed"] >= len(checked.results) / 2
 
 
-def test_a_plugin_s_class_may_excuse_laws_with_reasons() -> None:
+def test_a_plugin_s_class_may_excuse_checks_with_reasons() -> None:
     legible = check(installed(), "legible")
     assert not legible.failed
     assert legible.counts()["fails as expected"] == len(Legible.expected_failures) == 4
@@ -53,12 +53,12 @@ def test_what_only_its_own_tests_can_check_is_said() -> None:
     assert "only a test of its package can: " in blocks.unchecked
 
 
-def test_laws_of_which_none_is_kept_are_a_failure() -> None:
-    about_the_kit = LawResult("test_no_law_was_taken_away", Outcome.KEPT)
-    skipped = LawResult("test_a", Outcome.NOT_APPLICABLE, "nothing to see")
+def test_checks_of_which_none_is_kept_are_a_failure() -> None:
+    about_the_kit = CheckResult("test_no_check_was_removed", Outcome.PASSED)
+    skipped = CheckResult("test_a", Outcome.NOT_APPLICABLE, "nothing to see")
     for results, failed in [
         ((about_the_kit, skipped), True),
-        ((LawResult("test_b", Outcome.KEPT),), False),
+        ((CheckResult("test_b", Outcome.PASSED),), False),
     ]:
         assert Checked("mine/mine", "solvers", results).failed is failed
     assert not Checked("mine/mine", "solvers", unchecked="it works on no toy loop").failed
@@ -74,10 +74,10 @@ def test_the_metric_that_the_page_works_out_passes_its_kit(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "otcache_edge", package)
     made = {"__name__": "test_edge"}
     exec(kit, made)
-    report = made["TestEdgeMetric"].check_laws()
+    report = made["TestEdgeMetric"].run_checks()
     assert report.passed, str(report)
     old = type("Old", (made["TestEdgeMetric"],), {"expected_values": lambda self: _flat()})
-    assert "test_the_expected_values" in old.check_laws().broken
+    assert "test_the_expected_values" in old.run_checks().failed
 
 
 def _flat() -> ExpectedValues:
@@ -133,7 +133,7 @@ def failing(kind: str, **attributes: Any) -> Checked:
 
 
 @pytest.mark.parametrize("kind", ["forecasters", "metrics"])
-def test_what_a_plugin_raises_at_its_first_call_is_reported_beside_the_laws(kind: str) -> None:
+def test_what_a_plugin_raises_at_its_first_call_is_reported_beside_the_checks(kind: str) -> None:
     checked = failing(kind)
     assert (checked.failed, checked.unchecked) == (True, "")
     assert "RuntimeError: no idea" in {result.reason for result in checked.results}
@@ -151,7 +151,7 @@ def test_one_that_is_made_and_fails_is_not_one_that_cannot_be_made() -> None:
 
 
 @pytest.mark.parametrize("raised", [unittest.SkipTest, NotApplicable])
-def test_a_solver_that_says_of_each_law_that_it_does_not_apply_fails(raised: type) -> None:
+def test_a_solver_that_says_of_each_check_that_it_does_not_apply_fails(raised: type) -> None:
     def solve(self: object, problem: object) -> Any:
         raise raised("nothing to see")
 

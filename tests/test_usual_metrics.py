@@ -8,7 +8,7 @@ import pytest
 from otcache.comparison.metrics import OF_VIDEOS, Measures
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
-from otcache_core.testing.metric_laws import moving, noisy
+from otcache_core.testing.metric_checks import moving, noisy
 
 VIDEOS = moving(2, 3, (48, 48, 3))
 PROMPTS = ("a star moves left", "a cat falls")

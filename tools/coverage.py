@@ -31,7 +31,7 @@ and denoiser classes, no network. Made by `nox -s families`, which runs
 `packages/otcache-video/tests/test_video_families.py` on each version of diffusers and then
 `tools/coverage.py` on the results; edit the tests, not this file. The versions are the oldest that
 `otcache-diffusers[pipelines]` allows, one that servers pin, and the newest. On the older ones the same
-session runs the executor's other tests too: its laws, samplers, ControlNets and IP-Adapters, block stacks,
+session runs the executor's other tests too: conformance, samplers, ControlNets and IP-Adapters, block stacks,
 and [the ways to run](running.md).
 
 The four tests, each on a run of six steps:
@@ -101,7 +101,7 @@ def read(path: Path, tables: Tables) -> str:
         The version of diffusers that ran.
 
     Raises:
-        SystemExit: if the file is no result of a module with the families' laws.
+        SystemExit: if the file is no result of a module with the families' conformance tests.
     """
     root = ElementTree.parse(path).getroot()
     suite = _properties(root.find(".//testsuite"))

@@ -7,7 +7,7 @@ from otcache_core.testing import SolverConformance
 
 
 class TestHalving(SolverConformance):
-    """Every law of the solver contract."""
+    """Every conformance test of the solver contract."""
 
     def make_solver(self) -> ScheduleSolver:
         """Return the solver under test."""

@@ -156,7 +156,7 @@ class Handle(RunHandle):
 
 
 class Executor(CacheExecutor):
-    """Replaces ``forward`` on the instance; the laws in twenty lines."""
+    """Replaces ``forward`` on the instance; the checks in twenty lines."""
 
     leaves = False
 

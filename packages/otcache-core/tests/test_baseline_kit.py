@@ -1,4 +1,4 @@
-"""The kit of baselines passes one that keeps the contract, and each law fails what breaks it."""
+"""The kit of baselines passes one that keeps the contract, and each check fails what breaks it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from otcache_core.testing import BaselineConformance, ToySampler
 
 STEPS = 8
 REQUEST = SampleRequest(("a", "b"), (0, 1), STEPS, batch_size=1)
-LAWS = {name[5:] for name in BaselineConformance.laws()} - {"no_law_was_taken_away"}
+CHECKS = {name[5:] for name in BaselineConformance.checks()} - {"no_check_was_removed"}
 Velocity = Callable[[np.ndarray, float], np.ndarray]
 
 
@@ -130,9 +130,9 @@ class TestInterval(BaselineConformance):
         return target.denoiser.worked[0]
 
 
-def broken_laws(kit: type[BaselineConformance]) -> set[str]:
-    """Return the laws that the kit's baseline breaks."""
-    return {law[5:] for law in kit.check_laws().broken}
+def failed_checks(kit: type[BaselineConformance]) -> set[str]:
+    """Return the checks that the kit's baseline breaks."""
+    return {check[5:] for check in kit.run_checks().failed}
 
 
 class Touching(Interval):
@@ -323,7 +323,7 @@ class Settled(Interval):
         yield
 
 
-#: A defect, and the laws that it breaks besides those that follow from them.
+#: A defect, and the checks that it breaks besides those that follow from them.
 DEFECTS: dict[type[Baseline], set[str]] = {
     Touching: {"it_supports_its_target_and_says_why_not_another"},
     Eager: {"it_supports_its_target_and_says_why_not_another"},
@@ -352,19 +352,19 @@ DEFECTS: dict[type[Baseline], set[str]] = {
 
 
 @pytest.mark.parametrize("baseline", DEFECTS, ids=lambda baseline: baseline.__name__)
-def test_a_defect_breaks_its_law(baseline: type[Baseline]) -> None:
-    assert DEFECTS[baseline] <= broken_laws(type("Kit", (TestInterval,), {"baseline": baseline}))
+def test_a_defect_breaks_its_check(baseline: type[Baseline]) -> None:
+    assert DEFECTS[baseline] <= failed_checks(type("Kit", (TestInterval,), {"baseline": baseline}))
 
 
-def test_every_law_is_broken_by_some_defect() -> None:
-    assert set().union(*DEFECTS.values()) == LAWS
+def test_every_check_is_broken_by_some_defect() -> None:
+    assert set().union(*DEFECTS.values()) == CHECKS
 
 
-def test_a_law_does_not_apply_if_no_run_can_be_broken_off() -> None:
+def test_a_check_does_not_apply_if_no_run_can_be_broken_off() -> None:
     class Unbroken(TestInterval):
         baseline = Finishing
 
         def break_off(self, target: Toy, num_steps: int) -> None:
             BaselineConformance.break_off(self, target, num_steps)
 
-    assert broken_laws(Unbroken) == set()
+    assert failed_checks(Unbroken) == set()

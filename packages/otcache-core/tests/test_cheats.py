@@ -1,4 +1,4 @@
-"""Plugins of the other kinds that cheat, each caught by the law of its kit that is named beside it."""
+"""Plugins of the other kinds that cheat, each caught by the check of its kit that is named beside it."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ class Gratis(Toy):
 
 
 class ToyKit(EvaluatorConformance):
-    """For laws that need no accelerated run."""
+    """For checks that need no accelerated run."""
 
     make: Callable[[ToySampler], Evaluator] = Toy
 
@@ -452,7 +452,7 @@ class ToyKit(EvaluatorConformance):
         raise NotImplementedError
 
 
-#: A cheat, the kit, its hook, and the law that catches the cheat.
+#: A cheat, the kit, its hook, and the check that catches the cheat.
 CHEATS: dict[type, tuple[type[Conformance], str, str]] = {
     FirstOnly: (LocalKit, "make_cost_model", "as_many_samples_count_as_are_reported"),
     Easy: (LocalKit, "make_cost_model", "as_many_samples_count_as_are_reported"),
@@ -508,8 +508,8 @@ CHEATS: dict[type, tuple[type[Conformance], str, str]] = {
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
 def test_a_cheat_is_caught(cheat: type) -> None:
     kit, hook, name = CHEATS[cheat]
-    law = f"test_{name}"
-    honest = kit.check_laws(law)
-    assert honest.broken == ()
+    check = f"test_{name}"
+    honest = kit.run_checks(check)
+    assert honest.failed == ()
     make = cheat if hook == "make" else lambda self: cheat()
-    assert type("Cheating", (kit,), {hook: make}).check_laws(law).broken == (law,)
+    assert type("Cheating", (kit,), {hook: make}).run_checks(check).failed == (check,)

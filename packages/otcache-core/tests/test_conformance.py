@@ -57,8 +57,8 @@ class TestProbe(kit_fakes.ProbeKit): ...
 
 
 def failures(kit: Any) -> set[str]:
-    """Return the laws of a kit that its plugin breaks."""
-    return {law[5:] for law in type(kit).check_laws().broken}
+    """Return the checks of a kit that its plugin breaks."""
+    return {check[5:] for check in type(kit).run_checks().failed}
 
 
 def changed(kit: type, method: str, value: object) -> Any:

@@ -18,7 +18,7 @@ from otcache_core import testing as kits
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import BruteForce
 from otcache_core.testing import ExpectedValues, KitReport, SolverConformance
-from otcache_core.testing.checks import assert_equal, assert_near
+from otcache_core.testing.assertions import assert_equal, assert_near
 
 FOLDER = Path(kits.__file__).parent
 COSTS = frozenset({Need.COSTS})
@@ -34,10 +34,12 @@ def test_every_assertion_of_a_kit_says_what_is_wrong() -> None:
         assert numpys == [], path.name
 
 
-def check(solver: type[ScheduleSolver], *laws: str, **attributes: Any) -> KitReport:
-    """Run laws of the kit on a solver, on small problems."""
+def check(solver: type[ScheduleSolver], *checks: str, **attributes: Any) -> KitReport:
+    """Run checks of the kit on a solver, on small problems."""
     hooks = {"make_solver": lambda self: solver(), "num_steps": 7, **attributes}
-    return type("Kit", (SolverConformance,), hooks).check_laws(*(f"test_{law}" for law in laws))
+    return type("Kit", (SolverConformance,), hooks).run_checks(
+        *(f"test_{check}" for check in checks)
+    )
 
 
 class Merging(ScheduleSolver):
@@ -79,8 +81,8 @@ OBJECTIVE = "the_objective_is_that_of_the_schedule"
 
 def test_a_heuristic_that_is_stuck_is_advised() -> None:
     report = check(Merging)
-    assert report.broken == (f"test_{OBJECTIVE}",)
-    (result,) = (r for r in report.results if r.law in report.broken)
+    assert report.failed == (f"test_{OBJECTIVE}",)
+    (result,) = (r for r in report.results if r.check in report.failed)
     assert result.reason.startswith("only the spans of steps (0, ")
     assert "the result is INFEASIBLE: find the one schedule that is possible, or" in result.reason
     assert "objective_at(problem, schedule) of your kit" in result.reason
@@ -106,8 +108,8 @@ class Short(Merging):
 
 def test_a_schedule_of_another_size_is_one_mistake() -> None:
     report = check(Short)
-    reasons = {r.reason for r in report.results if r.law in report.broken}
-    assert len(report.broken) > 10
+    reasons = {r.reason for r in report.results if r.check in report.failed}
+    assert len(report.failed) > 10
     assert all("return one with exactly B computed steps of N" in reason for reason in reasons)
     (first,) = check(Short, "every_budget_gives_a_schedule_of_that_budget").results
     assert first.reason.startswith("given N = 7, B = 2, the schedule is (0,) of N = 7: return one")
@@ -128,10 +130,10 @@ def test_what_a_solver_raises_names_the_problem() -> None:
 
 
 def test_an_exact_solver_whose_objective_nobody_names_is_not_said_to_be_none() -> None:
-    law = "an_exact_solver_equals_brute_force"
-    (result,) = check(BruteForce, law).results
+    name = "an_exact_solver_equals_brute_force"
+    (result,) = check(BruteForce, name).results
     assert "which only a test of its package can name (exact_objective" in result.reason
-    (result,) = check(Merging, law).results
+    (result,) = check(Merging, name).results
     assert result.reason == "the solver does not claim to be exact"
 
 
@@ -144,10 +146,10 @@ class Rooted(Rmse):
         return super().__call__(*((v + np.roll(v, 1, axis=1)) / 2 for v in (images, reference)))
 
 
-def reason(metric: type[Rmse], law: str, **attributes: Any) -> str:
-    """Return what the kit of metrics says of one law."""
+def reason(metric: type[Rmse], check: str, **attributes: Any) -> str:
+    """Return what the kit of metrics says of one check."""
     hooks = {"make_metric": lambda self: metric(), **attributes}
-    (result,) = type("Kit", (RmseKit,), hooks).check_laws(f"test_{law}").results
+    (result,) = type("Kit", (RmseKit,), hooks).run_checks(f"test_{check}").results
     return result.reason
 
 
@@ -161,10 +163,10 @@ def test_a_metric_that_is_not_pointwise_is_advised_to_say_so() -> None:
 def test_stale_expected_values_are_called_stale() -> None:
     images = np.full((2, 8, 8, 3), 0.95) * [1.0, 0.5, 0.2]
     answer = ExpectedValues((images, np.zeros_like(images)), [1.0, 2.0])
-    law = "channels_are_what_they_are_called"
+    check = "channels_are_what_they_are_called"
     stale: dict[str, Any] = {"expected_values": lambda self: answer, "channel_blind": True}
-    assert "derive expected_values anew, or mend the metric" in reason(Rmse, law, **stale)
-    wrong = reason(Rmse, law, channel_blind=not RmseKit.channel_blind)
+    assert "derive expected_values anew, or mend the metric" in reason(Rmse, check, **stale)
+    wrong = reason(Rmse, check, channel_blind=not RmseKit.channel_blind)
     assert "set channel_blind = " in wrong
 
 

@@ -1,4 +1,4 @@
-"""Solvers that cheat, each caught by the law of the kit that is named beside it."""
+"""Solvers that cheat, each caught by the check of the kit that is named beside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from otcache_core import Need, OtcacheError, Result, Schedule, ScheduleProblem, 
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.solvers import BruteForce, Uniform
 from otcache_core.testing import SolverConformance
-from otcache_core.testing.checks import seeds_of_generators
+from otcache_core.testing.assertions import seeds_of_generators
 
 COSTS = frozenset({Need.COSTS})
 
@@ -305,7 +305,7 @@ class Hasty(OneByOne):
         return [*rough, self.solve(problem)]
 
 
-#: A cheat, and the law that catches it.
+#: A cheat, and the check that catches it.
 CHEATS: dict[type[ScheduleSolver], str] = {
     Boasting: "no_schedule_is_better_than_what_is_claimed",
     Silent: "no_schedule_is_better_than_what_is_claimed",
@@ -339,8 +339,8 @@ CHEATS: dict[type[ScheduleSolver], str] = {
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
 def test_a_cheat_is_caught(cheat: type[ScheduleSolver]) -> None:
-    law = f"test_{CHEATS[cheat]}"
-    assert type("Cheating", (Kit,), {"solver": cheat}).check_laws(law).broken == (law,)
+    check = f"test_{CHEATS[cheat]}"
+    assert type("Cheating", (Kit,), {"solver": cheat}).run_checks(check).failed == (check,)
 
 
 def test_what_notes_the_seeds_is_gone_afterwards_and_is_no_other_type() -> None:

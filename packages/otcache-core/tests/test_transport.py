@@ -1,4 +1,4 @@
-"""The interpolation laws of docs/theory.md, section 5."""
+"""The interpolation properties of docs/theory.md, section 5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kit of video writers passes a writer that keeps the laws, and fails those that do not."""
+"""The kit of video writers passes a writer that keeps the contract, and fails those that do not."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def test_a_flaw_is_found(flaw: str) -> None:
         def make_writer(self) -> VideoWriter:
             return Flawed()
 
-    with pytest.raises(AssertionError):  # noqa: PT012  # either law may find it
+    with pytest.raises(AssertionError):  # noqa: PT012  # either check may find it
         Kit().test_frames_order_rate_and_colours_are_the_videos()
         Kit().test_single_precision_will_do_and_is_not_changed()

@@ -1,4 +1,4 @@
-"""Run the baselines of cache-dit, which patches classes; cache_dit_laws.py writes down what was seen."""
+"""Run the baselines of cache-dit, which patches classes; cache_dit_kit.py writes down what was seen."""
 
 from __future__ import annotations
 

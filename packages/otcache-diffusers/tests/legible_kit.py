@@ -30,7 +30,7 @@ def bars(letter: str, ink: tuple[float, ...] = BLACK, paper: tuple[float, ...] =
 
 
 class LegibleKit(MetricConformance):
-    """A reading is the same or another, so ties are the rule: four laws hold in a form of their own.
+    """A reading is the same or another, so ties are the rule: four checks hold in a form of their own.
 
     Colours do not matter, and red, green and blue are treated alike.
     """

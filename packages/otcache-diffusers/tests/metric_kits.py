@@ -21,7 +21,7 @@ from otcache_core.testing import (
     PromptMetricConformance,
     SetMetricConformance,
 )
-from otcache_core.testing.metric_laws import waves
+from otcache_core.testing.metric_checks import waves
 from otcache_diffusers.metrics.clip_score import ClipScore
 from otcache_diffusers.metrics.frechet import Frechet
 from otcache_diffusers.metrics.image_reward import ImageReward

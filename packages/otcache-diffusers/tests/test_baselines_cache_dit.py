@@ -25,7 +25,7 @@ ROUNDING = 1e-6
 
 
 @pytest.fixture(scope="module")
-def laws(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def checks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Provide what a process of its own prints that runs the conformance kits, and the file it writes."""
     if find_spec("cache_dit") is None:
         pytest.skip("cache-dit is not installed")
@@ -40,7 +40,7 @@ def laws(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
             "-rs",
             "-p",
             "no:cacheprovider",
-            "cache_dit_laws.py",
+            "cache_dit_kit.py",
         ],
         capture_output=True,
         text=True,
@@ -53,14 +53,14 @@ def laws(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def facts(laws: tuple[str, Path]) -> dict[str, Any]:
+def facts(checks: tuple[str, Path]) -> dict[str, Any]:
     """Provide what was seen in that process."""
-    found: dict[str, Any] = json.loads(laws[1].read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(checks[1].read_text(encoding="utf-8"))
     return found
 
 
-def test_the_laws_of_a_baseline_hold(laws: tuple[str, Path]) -> None:
-    printed = laws[0]
+def test_the_checks_of_a_baseline_hold(checks: tuple[str, Path]) -> None:
+    printed = checks[0]
     assert " passed" in printed
     for line in printed.splitlines():
         assert "SKIPPED" not in line or "the kit does not count calls" in line, line

@@ -20,7 +20,7 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from flux_laws import FluxLaws
+from flux_kit import FluxLaws
 from torch import Tensor
 
 from otcache_core.contracts import Baseline, SampleRequest
@@ -144,7 +144,7 @@ def test_every_sampler_is_offered_under_its_own_name() -> None:
         Registry().create("baselines", "fewer-steps-own", sampler="eulr")
 
 
-# Euler steps as the pipeline's own scheduler does; UniPC's laws are those on Wan.
+# Euler steps as the pipeline's own scheduler does; UniPC's checks are those on Wan.
 
 
 class TestOwn(FluxLaws):

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from families import FAMILIES
-from flux_laws import FluxLaws
+from flux_kit import FluxLaws
 from torch import Tensor, nn
 
 from otcache_core.contracts import BaselineSetting, SampleRequest

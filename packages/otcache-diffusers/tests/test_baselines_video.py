@@ -1,11 +1,11 @@
-"""Baselines on a video pipeline, Wan: the laws, what is really skipped, and reasons of those that cannot."""
+"""Baselines on a video pipeline, Wan: the kit, what is really skipped, and reasons of those that cannot."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from wan_laws import LAYERS, N, WanLaws, added, ladder, pipeline, request, run, sampled, tails
+from wan_kit import LAYERS, N, WanLaws, added, ladder, pipeline, request, run, sampled, tails
 
 from otcache_core.plugins import Registry
 

@@ -1,4 +1,4 @@
-"""The laws that every probe and executor keeps, on a loop and on a real pipeline."""
+"""The conformance tests of every probe and executor, on a loop and on a real pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The executor's laws on every family of image pipelines."""
+"""The executor's conformance tests on every family of image pipelines."""
 
 from __future__ import annotations
 

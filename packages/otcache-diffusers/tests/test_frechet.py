@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from otcache_core import FileError, OtcacheError
-from otcache_core.testing.metric_laws import waves
+from otcache_core.testing.metric_checks import waves
 from otcache_diffusers.metrics.frechet import (
     FeatureMoments,
     Frechet,

@@ -1,4 +1,4 @@
-"""The executor's laws on a CUDA device; the benchmark that measures there stops politely elsewhere."""
+"""The executor's conformance tests on a CUDA device; the benchmark for it stops politely elsewhere."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ KINDS = st.builds(
 ).filter(lambda kind: kind.calls <= 4)
 
 
-class Laws(EvaluatorConformance):
+class Kit(EvaluatorConformance):
     """The kit on one kind of loop."""
 
     def __init__(self, kind: Kind) -> None:
@@ -197,12 +197,12 @@ class Laws(EvaluatorConformance):
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(kind=KINDS)
 def test_what_is_measured_on_a_loop_is_what_it_does(kind: Kind) -> None:
-    laws = Laws(kind)
-    recurrence = identify(laws.trajectories)
+    kit = Kit(kind)
+    recurrence = identify(kit.trajectories)
     assert isinstance(recurrence, Recurrence), recurrence
-    laws.test_recorded_outputs_end_in_the_recorded_result()
-    laws.test_errors_are_those_of_accelerated_runs()
-    laws.test_fitted_errors_are_those_of_runs_with_each_samples_weights()
+    kit.test_recorded_outputs_end_in_the_recorded_result()
+    kit.test_errors_are_those_of_accelerated_runs()
+    kit.test_fitted_errors_are_those_of_runs_with_each_samples_weights()
 
 
 GAINS = {
@@ -215,18 +215,18 @@ GAINS = {
 
 @pytest.mark.parametrize("method", GAINS)
 def test_the_calls_of_a_step_are_distinguished(method: str) -> None:
-    (first, *_) = Laws(Kind(method)).trajectories
+    (first, *_) = Kit(Kind(method)).trajectories
     assert first.call_weights is not None
     np.testing.assert_allclose(first.call_weights, [GAINS[method]] * N, atol=1e-4)
 
 
 @pytest.mark.parametrize("guidance", ["two calls", "doubled batch"])
 def test_guidance_is_found_whatever_its_calls(guidance: str) -> None:
-    runs = {g: Laws(Kind(guidance=g, given=True)) for g in (guidance, "wrapper")}
+    runs = {g: Kit(Kind(guidance=g, given=True)) for g in (guidance, "wrapper")}
     call_weights = runs[guidance].trajectories[0].call_weights
     np.testing.assert_allclose(call_weights, [[SCALE, 1 - SCALE]] * N, atol=1e-4)
-    for ours, theirs in zip(*(laws.trajectories for laws in runs.values()), strict=True):
+    for ours, theirs in zip(*(kit.trajectories for kit in runs.values()), strict=True):
         np.testing.assert_allclose(ours.outputs, theirs.outputs, atol=1e-5)
     schedule = [Schedule(N, (0, 1, 4))]
-    errors = [laws.make_evaluator().evaluate(schedule).errors for laws in runs.values()]
+    errors = [kit.make_evaluator().evaluate(schedule).errors for kit in runs.values()]
     np.testing.assert_allclose(*errors, rtol=1e-5)

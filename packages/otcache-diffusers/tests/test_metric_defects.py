@@ -85,7 +85,7 @@ DEFECTS: dict[str, dict[Change, str]] = {
     },
 }
 
-#: Where another law catches it; None where it is no defect: letters are read whatever their colour.
+#: Where another check catches it; None where it is no defect: letters are read whatever their colour.
 ELSEWHERE: dict[tuple[str, Change], str | None] = {
     ("legible", white_to_black): "noise_on_letters_is_worse",
     ("legible", wrapped_difference): "a_small_difference_of_letters_is_none",
@@ -113,10 +113,10 @@ class Planted:
         return getattr(self.metric, name)
 
 
-def breaks(kit: Any, law: str) -> bool:
-    """Whether a kit's metric breaks this law of it."""
+def breaks(kit: Any, check: str) -> bool:
+    """Whether a kit's metric fails this check of it."""
     try:
-        getattr(kit, f"test_{law}")()
+        getattr(kit, f"test_{check}")()
     except (NotApplicable, pytest.xfail.Exception):
         return False
     except (AssertionError, pytest.fail.Exception):
@@ -140,26 +140,26 @@ CASES = [
 ]
 
 
-def law_that_catches(name: str, change: Change) -> str | None:
+def check_that_catches(name: str, change: Change) -> str | None:
     """None if the metric's value is the same by design, so that nothing is wrong."""
     if change is blue_first_in_both and metric_kits.KITS[name].channel_blind:
         return None
-    law = DEFECTS[Registry().get("metrics", name).takes][change]
-    return ELSEWHERE.get((name, change), law)
+    check = DEFECTS[Registry().get("metrics", name).takes][change]
+    return ELSEWHERE.get((name, change), check)
 
 
 @pytest.mark.parametrize(("name", "change"), CASES)
 def test_a_planted_defect_is_caught(name: str, change: Change) -> None:
-    law = law_that_catches(name, change)
-    assert breaks(kit_with(name, change), law or "the_expected_values") == bool(law)
+    check = check_that_catches(name, change)
+    assert breaks(kit_with(name, change), check or "the_expected_values") == bool(check)
 
 
 @pytest.mark.parametrize("name", OFFERED)
-def test_without_a_defect_the_laws_that_catch_it_hold(name: str) -> None:
+def test_without_a_defect_the_checks_that_catch_it_hold(name: str) -> None:
     """So what is caught above is the defect, not the planting."""
     kit = kit_with(name, lambda *arguments: arguments)
-    laws = {law_that_catches(name, change) for change in DEFECTS[kit.make_metric().takes]}
-    assert [law for law in laws if law and breaks(kit, law)] == []
+    checks = {check_that_catches(name, change) for change in DEFECTS[kit.make_metric().takes]}
+    assert [check for check in checks if check and breaks(kit, check)] == []
 
 
 def test_there_is_a_defect_of_every_sort_for_every_kind() -> None:

@@ -1,4 +1,4 @@
-"""The executor's laws under every sampler, and its agreement with what the evaluator predicts."""
+"""The executor's conformance tests under every sampler, and its agreement with the evaluator's prediction."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from otcache_core import OtcacheError
-from otcache_core.testing.metric_laws import waves
+from otcache_core.testing.metric_checks import waves
 from otcache_diffusers.metrics.clip_score import MEAN, STD, ClipScore, clip_pixels
 from otcache_diffusers.metrics.image_reward import ImageReward
 

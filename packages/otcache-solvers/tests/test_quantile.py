@@ -1,4 +1,4 @@
-"""The quantile solver against its laws and an enumeration."""
+"""The quantile solver against its properties and an enumeration."""
 
 from __future__ import annotations
 

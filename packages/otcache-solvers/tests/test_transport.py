@@ -1,4 +1,4 @@
-"""Optimal transport between schedules: laws, and one solver against another."""
+"""Optimal transport between schedules: properties, and one solver against another."""
 
 from __future__ import annotations
 

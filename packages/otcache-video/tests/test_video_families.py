@@ -1,4 +1,4 @@
-"""The executor's laws on every family of video pipelines."""
+"""The executor's conformance tests on every family of video pipelines."""
 
 from __future__ import annotations
 

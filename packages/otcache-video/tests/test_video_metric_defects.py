@@ -131,12 +131,12 @@ def made(name: str) -> VideoMetric:
     return metric
 
 
-def breaks(name: str, change: Change, law: str) -> bool:
-    """Whether a metric with a defect breaks a law of its kit; to refuse good videos is to break it."""
+def breaks(name: str, change: Change, check: str) -> bool:
+    """Whether a metric with a defect fails a check of its kit; to refuse good videos is to break it."""
     kit, planted = video_kits.KITS[name], Planted(made(name), change)
     defective = type("Kit", (kit,), {"make_metric": lambda self: planted})()
     try:
-        getattr(defective, f"test_{law}")()
+        getattr(defective, f"test_{check}")()
     except (AssertionError, OtcacheError, pytest.fail.Exception):
         return True
     return False
@@ -149,8 +149,8 @@ def test_a_planted_defect_is_caught(name: str, change: Change) -> None:
     assert breaks(name, change, DEFECTS[change]) != harmless
 
 
-@pytest.mark.parametrize("law", sorted(set(DEFECTS.values())))
+@pytest.mark.parametrize("check", sorted(set(DEFECTS.values())))
 @pytest.mark.parametrize("name", video_kits.KITS)
-def test_without_a_defect_no_law_is_broken(name: str, law: str) -> None:
+def test_without_a_defect_no_check_is_broken(name: str, check: str) -> None:
     """So what is caught above is the defect, not the planting."""
-    assert not breaks(name, lambda videos, reference: (videos, reference), law)
+    assert not breaks(name, lambda videos, reference: (videos, reference), check)

@@ -1,4 +1,4 @@
-"""Every video metric keeps the laws of its kind."""
+"""Every video metric passes the checks of its kind."""
 
 from __future__ import annotations
 

@@ -60,13 +60,13 @@ def alternating(video: Array, amount: Array | float) -> Array:
 
 
 class Kit(VideoMetricConformance):
-    """Laws on small videos, still large enough for optical flow and a subject."""
+    """Checks on small videos, still large enough for optical flow and a subject."""
 
     shape = (40, 40, 3)
 
 
 class SmallKit(VideoMetricConformance):
-    """Laws on the smallest videos that AlexNet reads."""
+    """Checks on the smallest videos that AlexNet reads."""
 
     shape = (32, 32, 3)
     frames = 4

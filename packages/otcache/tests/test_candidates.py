@@ -211,7 +211,9 @@ def _random(n: int, budget: int, samples: int, seed: int = 0) -> Contender:
     spread=st.floats(0.0, 2.0),
     seed=st.integers(0, 99),
 )
-def test_the_laws(n: int, samples: int, runs: float, spread: float, seed: int) -> None:
+def test_the_cost_is_inside_the_allowance_and_the_best_is_kept(
+    n: int, samples: int, runs: float, spread: float, seed: int
+) -> None:
     """The cost is inside the allowance; what is kept is best of all that ran on all samples."""
     rng = np.random.default_rng(seed)
     drawn: dict[tuple[Schedule, int], float] = {}

@@ -28,7 +28,7 @@ from otcache_core.errors import OtcacheError, PluginError, PluginWarning
 from otcache_core.plugins import API_VERSION, KINDS, Info, Registry, hookimpl
 from otcache_core.problem import Result, ScheduleProblem, Solution
 from otcache_core.solvers import Uniform
-from otcache_core.testing import Conformance, LawResult, Outcome, toy_loop
+from otcache_core.testing import CheckResult, Conformance, Outcome, toy_loop
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,7 +81,7 @@ def test_a_new_package_passes_its_kit(
     assert "otcache-mine" in tests.test_it_is_found_where_it_is_installed.__code__.co_consts
     (kit,) = (value for name, value in vars(tests).items() if name.startswith("Test"))
     assert issubclass(kit, Conformance)
-    report = kit.check_laws()
+    report = kit.run_checks()
     assert report.passed, str(report)
     registry = Registry(entry_points=False)
     registry.register(load(folder, "src/otcache_mine/plugin.py"), "otcache-mine")
@@ -245,24 +245,28 @@ def _this() -> ModuleType:
 
 
 @pytest.mark.usefixtures("offered")
-def test_a_check_shows_each_law_and_fails(run: Run) -> None:
+def test_a_check_shows_each_check_and_fails(run: Run) -> None:
     status, out, _ = run("plugins", "check", "liar")
     assert status == 1
     lines = out.splitlines()
     assert lines[-1].startswith("bad/liar (solver): ")
     again = lines[next(n for n, line in enumerate(lines) if line.startswith("failed: ")) :]
     named = [line for line in again if line.startswith("  ")]
-    named_laws = sum(line.count("; ") + 1 if "same reason: " in line else 1 for line in named)
-    assert named_laws == int(again[0].split()[1]) > 0
+    named_checks = sum(line.count("; ") + 1 if "same reason: " in line else 1 for line in named)
+    assert named_checks == int(again[0].split()[1]) > 0
     assert again[-2].endswith("its own tests decide: pytest in the folder of its source (bad)")
     status, out, err = run("plugins", "check", "bad/liar", "--json")
     found = json.loads(out)
     assert (status, found["failed"], found["kind"]) == (1, True, "solvers")
-    assert found["counts"]["failed"] == sum(law["outcome"] == "failed" for law in found["laws"]) > 0
+    assert (
+        found["counts"]["failed"]
+        == sum(check["outcome"] == "failed" for check in found["checks"])
+        > 0
+    )
     assert "a plugin that talks" in err
     assert found["own_tests"] == "pytest in the folder of its source (bad)"
-    assert all(law["reason"] for law in found["laws"] if law["outcome"] != "passed")
-    assert not any("\n" in law["reason"] for law in found["laws"])
+    assert all(check["reason"] for check in found["checks"] if check["outcome"] != "passed")
+    assert not any("\n" in check["reason"] for check in found["checks"])
 
 
 def test_what_cannot_be_checked_is_said(run: Run, offered: Registry) -> None:
@@ -391,9 +395,9 @@ def test_a_class_that_is_not_there_is_reported_with_the_nearest_name(
     assert "otcache plugins doctor says what to do." in err
 
 
-def test_laws_that_fail_alike_are_reported_once() -> None:
+def test_checks_that_fail_alike_are_reported_once() -> None:
     results = [
-        LawResult(f"test_{n}", Outcome.BROKEN, reason)
+        CheckResult(f"test_{n}", Outcome.FAILED, reason)
         for n, reason in [
             ("a", "B = 3, (0, 1): too few"),
             ("b", "other"),

@@ -1,4 +1,4 @@
-"""Speed is measured in pairs or not printed: laws on a machine whose speed is made up."""
+"""Speed is measured in pairs or not printed: tests on a machine whose speed is made up."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def timed(machine: Machine, budgets: Sequence[int] = (10,)) -> dict[int, tuple[P
     return take_turns(machine.runs_of(N), methods, {b: N / b for b in budgets})
 
 
-# --- laws ------------------------------------------------------------------------------------------
+# --- properties ------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(1, N), min_size=1, max_size=7, unique=True), st.floats(1e-6, 1e6))

@@ -149,7 +149,7 @@ def interpolate(
 ) -> Schedule:
     """Interpolate two schedules at any budget, by displacement.
 
-    Laws: at the budgets of anchor and reference (lam 0 and 1) they are returned, exactly; B = 1 is
+    Properties: at the budgets of anchor and reference (lam 0 and 1) they are returned, exactly; B = 1 is
     {0}; B = N is everything; the steps are distinct and increasing for every B. Outside the two
     budgets lam is clamped and the nearer schedule's warp is read at B levels.
 

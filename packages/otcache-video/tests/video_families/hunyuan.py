@@ -147,7 +147,7 @@ def _newer_words() -> dict[str, torch.Tensor]:
 def newer() -> Case:
     """HunyuanVideo 1.5: a guider names the branches."""
     pipe = _newer(diffusers.HunyuanVideo15Pipeline, "t2v")
-    return Case(pipe, _newer_words() | _SIZE, ("pred_cond", "pred_uncond"))
+    return Case(pipe, _newer_words() | _SIZE, ("cond", "uncond"))
 
 
 def newer_image() -> Case:
@@ -155,4 +155,4 @@ def newer_image() -> Case:
     pipe = _newer(diffusers.HunyuanVideo15ImageToVideoPipeline, "i2v", **parts)
     seen = Image.fromarray((random_image()[0].permute(1, 2, 0) * 255).byte().numpy())
     call = _newer_words() | {"image": seen, "num_frames": 9}
-    return Case(pipe, call, ("pred_cond", "pred_uncond"))
+    return Case(pipe, call, ("cond", "uncond"))

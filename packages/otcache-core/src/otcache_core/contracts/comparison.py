@@ -43,9 +43,9 @@ class Baseline(FromRegistry, ABC):
     the pipeline, one sample a call: once for all held-out samples, and again for each run that is timed
     beside a plain full run.
 
-    Laws: between two contexts of :meth:`apply` the pipeline gives the bits it gave before; every run in
-    a context begins with empty caches, so that a result depends on its own prompt and seed alone. Other
-    plugins that it uses are those of ``self.registry``.
+    Requirements: between two contexts of :meth:`apply` the pipeline gives the bits it gave before; every
+    run in a context begins with empty caches, so that a result depends on its own prompt and seed alone.
+    Other plugins that it uses are those of ``self.registry``.
 
     Attributes:
         source: project, version and rule, for the report.
@@ -110,7 +110,7 @@ Takes = Literal["pairs", "videos", "prompts", "set"]
 class Metric(ABC):
     """Base of the four kinds of metrics; a plugin subclasses one of the kinds.
 
-    Laws: images are not changed, values outside [0, 1] and other types than floating point are
+    Requirements: images are not changed, values outside [0, 1] and other types than floating point are
     refused, and the same arguments give the same value.
 
     Attributes:
@@ -150,7 +150,8 @@ class QualityMetric(Metric):
     ) -> NDArray[np.float64]:
         """Compare image by image.
 
-        Laws: a pair's value depends on this pair alone, and no pair is better than two identical images.
+        Requirements: a pair's value depends on this pair alone, and no pair is better than two identical
+        images.
 
         Args:
             images: accelerated images, shape (n, height, width, 3), range [0, 1], channels red,
@@ -176,7 +177,8 @@ class VideoMetric(Metric):
     ) -> NDArray[np.float64]:
         """Compare video by video.
 
-        Laws: a pair's value depends on this pair alone, and no pair is better than two identical videos.
+        Requirements: a pair's value depends on this pair alone, and no pair is better than two identical
+        videos.
 
         Args:
             videos: accelerated videos, shape (n, frames, height, width, 3), at least two frames, range
@@ -208,7 +210,7 @@ class PromptMetric(Metric):
     def __call__(self, images: NDArray[np.floating], prompts: Sequence[str]) -> NDArray[np.float64]:
         """Score image by image.
 
-        Law: an image's value depends on this image and its prompt alone.
+        Requirement: an image's value depends on this image and its prompt alone.
 
         Args:
             images: shape (n, height, width, 3), range [0, 1], channels red, green, blue.
@@ -237,7 +239,7 @@ class SetMetric(Metric):
     def __call__(self, images: NDArray[np.floating]) -> float:
         """Score the set.
 
-        Laws: the order of the images does not matter, and every image counts.
+        Requirements: the order of the images does not matter, and every image counts.
 
         Args:
             images: shape (n, height, width, 3), range [0, 1], channels red, green, blue.
@@ -326,9 +328,9 @@ def _videos(
 class VideoWriter(ABC):
     """Writes one video to one file that players or browsers show.
 
-    Laws: played, the file shows frame t of the video from t / rate to (t + 1) / rate seconds; frames that
-    equal the one before may be held instead of stored again. Each pixel is shown as a square of k by k
-    pixels for a whole k, with repeated edge pixels at the right and the bottom if a codec needs more;
+    Requirements: played, the file shows frame t of the video from t / rate to (t + 1) / rate seconds;
+    frames that equal the one before may be held instead of stored again. Each pixel is shown as a square
+    of k by k pixels for a whole k, with repeated edge pixels at the right and the bottom if a codec needs more;
     colours are those of the video within the error of the codec. A file is written whole or not at all,
     and an error leaves an earlier file as it was. The video is not changed.
 

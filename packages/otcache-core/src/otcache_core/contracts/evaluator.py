@@ -59,7 +59,7 @@ class Drift:
 class Evaluator(ABC):
     """Runs schedules on the calibration samples and measures their true error.
 
-    Laws: the all-compute schedule has error 0 on every sample; the same call gives the same numbers;
+    Requirements: the all-compute schedule has error 0 on every sample; the same call gives the same numbers;
     recorded outputs replayed through the target's own sampler give the recorded states; the error of a
     schedule is that of a real accelerated run, with a fit that of a run with the weights each sample
     ran with (:class:`otcache_core.testing.EvaluatorConformance`).

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class FromRegistry:
     """A plugin that looks up other plugins by the names in schedules and jobs.
 
-    Law: it looks in :attr:`registry` and nowhere else, so that two registries in one process do not mix.
-    Probes, executors and baselines are of this kind.
+    Requirement: it looks in :attr:`registry` and nowhere else, so that two registries in one process do not
+    mix. Probes, executors and baselines are of this kind.
     """
 
     _otcache_registry: Registry | None = None
@@ -213,7 +213,7 @@ class ReportedRun(RunHandle):
 class CacheExecutor(FromRegistry, ABC):
     """Run a live pipeline or module by a schedule.
 
-    Laws: under the all-compute schedule outputs are bit-identical, however they are kept; on exit,
+    Requirements: under the all-compute schedule outputs are bit-identical, however they are kept; on exit,
     also by exception, nothing remains on the module and ``inspect.signature(forward)`` is
     unchanged; other instances do not change; a skipped step calls neither the denoiser (or at least not
     the part of it that the executor caches), nor synchronizes the device. The forecaster that a schedule
@@ -303,7 +303,7 @@ class Measured:
 class FeatureProbe(FromRegistry, ABC):
     """Record full runs of a pipeline.
 
-    Law: observing changes nothing; the pipeline's outputs are bit-identical with and without the
+    Requirement: observing changes nothing; the pipeline's outputs are bit-identical with and without the
     probe, and nothing remains on it afterwards. Forecasters and metrics of its evaluator are those of
     ``self.registry``.
     """

@@ -45,7 +45,7 @@ class SpanCosts:
 class CostModel(ABC):
     """Measure the cost of each span (i -> j) of skipped steps.
 
-    Laws: the cost of a span of length one is 0; costs are finite and >= 0 for every span the model
+    Requirements: the cost of a span of length one is 0; costs are finite and >= 0 for every span the model
     covers (``inf`` beyond a span cap); the NFE are those that were spent.
     """
 
@@ -96,7 +96,7 @@ class Abilities:
 class ScheduleSolver(ABC):
     """Choose the computed steps.
 
-    Laws: pure but for the problem's Evaluator; deterministic given the problem's seed and one
+    Requirements: pure but for the problem's Evaluator; deterministic given the problem's seed and one
     process; the schedule has exactly the problem's budget and step count; ``lower_bound <=
     objective``; the needs that ``abilities`` lists are enough, and a problem that lacks one of them is an
     error. Besides these only gains, anchor, reference and spans marked ``inf`` may be used. A result is

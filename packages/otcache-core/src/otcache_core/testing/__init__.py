@@ -12,8 +12,8 @@ A kit is a class of tests, one for each requirement of a contract. Subclass it u
             return MySolver()
 
 pytest finds the class and runs its tests. Nothing here needs pytest: these *checks* are methods without
-arguments, and ``print(TestMySolver.run_checks())`` runs them all, with the count of those that are
-kept, broken, expected to fail, or not applicable and why (:class:`Conformance`). A plugin that cannot
+arguments, and ``print(TestMySolver.run_checks())`` runs them all, with the count of those that
+passed, failed, are expected to fail, or do not apply and why (:class:`Conformance`). A plugin that cannot
 pass a check names it with the reason:
 
 .. code-block:: python
@@ -24,12 +24,12 @@ pass a check names it with the reason:
 A kit makes the plugin from its class; :func:`check_installed` says whether otcache finds it where it is
 installed.
 
-``kit`` runs checks, ``checks`` and ``metric_checks`` hold what they share, ``toy`` is what they run on; then
-comes a file for each kind of plugin or two.
+``kit`` runs checks, ``assertions`` and ``metric_checks`` hold what they share, ``toy`` is what they run on;
+then comes a file for each kind of plugin or two.
 """
 
+from otcache_core.testing.assertions import check_installed
 from otcache_core.testing.baselines import BaselineConformance
-from otcache_core.testing.checks import check_installed
 from otcache_core.testing.executors import ExecutorConformance
 from otcache_core.testing.image_metrics import (
     MetricConformance,

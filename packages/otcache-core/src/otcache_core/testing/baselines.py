@@ -1,4 +1,4 @@
-"""Laws of a baseline, a cache of others that is compared with otcache."""
+"""Conformance tests of a baseline, a cache of others that is compared with otcache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts.comparison import Baseline, BaselineSetting
 from otcache_core.contracts.execution import SampleRequest
 from otcache_core.errors import shown
-from otcache_core.testing.checks import (
+from otcache_core.testing.assertions import (
     LEFT,
     OTHER,
     RANDOM,
@@ -31,7 +31,7 @@ BEGIN = "begin each run anew, at its first step"
 
 
 class BaselineConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.Baseline`.
+    """Conformance tests of :class:`~otcache_core.contracts.Baseline`.
 
     The author says how to make a target, run one sample of it, and see what may be left on it.
     """
@@ -62,7 +62,7 @@ class BaselineConformance(Conformance, kit=True):
     def break_off(self, target: Any, num_steps: int) -> None:
         """Begin a run of sample 0 and stop it in the middle, as an exception would.
 
-        A law does not apply if this is not given.
+        A check does not apply if this is not given.
         """
         raise NotApplicable("no run is broken off")
 
@@ -87,7 +87,7 @@ class BaselineConformance(Conformance, kit=True):
     def _facts(self) -> dict[str, Any]:
         """Return what was measured the first time, as read from a file: it is the same each time.
 
-        Laws in which a baseline may remember that it has measured, or leave something then, measure anew.
+        Checks in which a baseline may remember that it has measured, or leave something then, measure anew.
         """
         kit = type(self)
         if vars(self) or "_once" not in vars(kit):  # what differs from kit to kit may be on it

@@ -1,4 +1,4 @@
-"""Laws of a cache executor, which skips steps of a target and leaves nothing on it."""
+"""Conformance tests of a cache executor, which skips steps of a target and leaves nothing on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts.execution import CacheExecutor, CacheStorage, RunReport
 from otcache_core.errors import ExecutionError
 from otcache_core.schedule import Schedule
-from otcache_core.testing.checks import (
+from otcache_core.testing.assertions import (
     LEFT,
     OTHER,
     RANDOM,
@@ -27,7 +27,7 @@ from otcache_core.testing.kit import Conformance, refused
 
 
 class ExecutorConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.CacheExecutor`.
+    """Conformance tests of :class:`~otcache_core.contracts.CacheExecutor`.
 
     The author says how to make a target, run it, and count the calls of its denoiser's own work
     (a counter inside the denoiser: a skipped call must not reach it).

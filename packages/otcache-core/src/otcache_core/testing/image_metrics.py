@@ -1,4 +1,4 @@
-"""Laws of metrics of images: of pairs, of images and prompts, of a set."""
+"""Conformance tests of metrics of images: of pairs, of images and prompts, of a set."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from otcache_core.contracts.comparison import PromptMetric, QualityMetric, SetMetric
 from otcache_core.errors import shown
-from otcache_core.testing.checks import assert_near
+from otcache_core.testing.assertions import assert_near
 from otcache_core.testing.kit import NotApplicable, refused
-from otcache_core.testing.metric_laws import Images, MetricLaws, PairLaws, noisy, waves
+from otcache_core.testing.metric_checks import Images, MetricChecks, PairChecks, noisy, waves
 
 
-class MetricConformance(PairLaws, kit=True):
-    """Laws of :class:`~otcache_core.contracts.QualityMetric`.
+class MetricConformance(PairChecks, kit=True):
+    """Conformance tests of :class:`~otcache_core.contracts.QualityMetric`.
 
     Override :meth:`make_metric` and :meth:`expected_values`, for arguments (images, reference).
 
@@ -66,8 +66,8 @@ class MetricConformance(PairLaws, kit=True):
             self.make_metric()(self._clean()[:2], self._clean())
 
 
-class PromptMetricConformance(MetricLaws, kit=True):
-    """Laws of :class:`~otcache_core.contracts.PromptMetric`.
+class PromptMetricConformance(MetricChecks, kit=True):
+    """Conformance tests of :class:`~otcache_core.contracts.PromptMetric`.
 
     Override :meth:`make_metric` and :meth:`expected_values`, for arguments (images, prompts).
 
@@ -112,8 +112,8 @@ class PromptMetricConformance(MetricLaws, kit=True):
             self.make_metric()(waves(3, self.shape), self.prompts[:2])
 
 
-class SetMetricConformance(MetricLaws, kit=True):
-    """Laws of :class:`~otcache_core.contracts.SetMetric`.
+class SetMetricConformance(MetricChecks, kit=True):
+    """Conformance tests of :class:`~otcache_core.contracts.SetMetric`.
 
     Override :meth:`make_metric`, :meth:`expected_values`, for arguments (images,), and, for a metric that
     knows a best set, :meth:`best`.

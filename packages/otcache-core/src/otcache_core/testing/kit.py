@@ -1,4 +1,4 @@
-"""What all kits have in common: their laws, how each ended, and expected failures with a reason."""
+"""What all kits have in common: their checks, how each ended, and expected failures with a reason."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 
 from otcache_core.errors import OtcacheError, expected, shortened, shown
 
-Law = Callable[[Any], None]
+Check = Callable[[Any], None]
 #: Is about the kit alone, not about the plugin.
-OF_THE_KIT = "test_no_law_was_taken_away"
-#: Least and greatest value of a kit's numbers: beyond these a law would say nothing.
+OF_THE_KIT = "test_no_check_was_removed"
+#: Least and greatest value of a kit's numbers: beyond these a check would say nothing.
 LIMITS: Mapping[str, tuple[float, float]] = {
     "rtol": (0.0, 0.01),
     "deviation": (0.0, 0.01),
@@ -31,7 +31,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "frames": (3, 1000),
     "count": (2, 1000),
 }
-NO_CHECK = "with this one laws of the kit would check nothing: omit it or give another."
+NO_CHECK = "with this one the kit would check nothing: omit it or give another."
 #: Attributes of a kit that hold whole numbers, one at least.
 SEVERAL = ("seeds", "budgets", "shape")
 #: Packages whose own code may raise NotApplicable, beside the modules of the kit's class.
@@ -41,95 +41,95 @@ EVASIONS = frozenset({"SkipTest", "Skipped", "XFailed", "Exit"})
 
 
 class NotApplicable(unittest.SkipTest):
-    """A law says nothing about this plugin, for the given reason; pytest skips the test.
+    """A check says nothing about this plugin, for the given reason; pytest skips the test.
 
-    A hook of a kit's class may raise it too. Raised by the plugin it breaks the law, as anything else that
+    A hook of a kit's class may raise it too. Raised by the plugin it fails the check, as anything else that
     a plugin raises.
     """
 
 
 class Outcome(enum.Enum):
-    """How a law ended."""
+    """How a check ended."""
 
-    KEPT = "kept"
-    BROKEN = "broken"
+    PASSED = "passed"
+    FAILED = "failed"
     EXPECTED = "fails as expected"
     NOT_APPLICABLE = "not applicable"
 
 
 @dataclass(frozen=True)
-class LawResult:
-    """How one law ended.
+class CheckResult:
+    """How one check ended.
 
     Args:
-        law: name of the kit's method.
+        check: name of the kit's method.
         outcome: how it ended.
-        reason: what was found, why it does not apply, or why it is expected to fail; "" if kept.
+        reason: what was found, why it does not apply, or why it is expected to fail; "" if it passed.
     """
 
-    law: str
+    check: str
     outcome: Outcome
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class KitReport:
-    """How each law of a kit ended, in the order of the kit.
+    """How each check of a kit ended, in the order of the kit.
 
     Args:
         kit: name of the class.
-        results: one a law.
+        results: one per check.
     """
 
     kit: str
-    results: tuple[LawResult, ...]
+    results: tuple[CheckResult, ...]
 
-    def of(self, outcome: Outcome) -> tuple[LawResult, ...]:
-        """Return the laws with this outcome."""
+    def of(self, outcome: Outcome) -> tuple[CheckResult, ...]:
+        """Return the checks with this outcome."""
         return tuple(result for result in self.results if result.outcome is outcome)
 
     @property
-    def broken(self) -> tuple[str, ...]:
-        """Names of the broken laws."""
-        return tuple(result.law for result in self.of(Outcome.BROKEN))
+    def failed(self) -> tuple[str, ...]:
+        """Names of the failed checks."""
+        return tuple(result.check for result in self.of(Outcome.FAILED))
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        """Names of the laws that the plugin keeps; the one about the kit itself is none."""
-        return tuple(r.law for r in self.of(Outcome.KEPT) if r.law != OF_THE_KIT)
+    def passing(self) -> tuple[str, ...]:
+        """Names of the checks that passed, without the one about the kit itself."""
+        return tuple(r.check for r in self.of(Outcome.PASSED) if r.check != OF_THE_KIT)
 
     @property
     def passed(self) -> bool:
-        """Whether no law is broken, and some are kept."""
-        return not self.broken and bool(self.kept)
+        """Whether no check failed, and some passed."""
+        return not self.failed and bool(self.passing)
 
     @property
     def count(self) -> str:
-        """Return ``31 laws: 27 kept, 0 broken, 1 fails as expected, 3 not applicable``."""
+        """Return ``31 checks: 27 passed, 0 failed, 1 fails as expected, 3 not applicable``."""
         parts = ", ".join(f"{len(self.of(outcome))} {outcome.value}" for outcome in Outcome)
-        return f"{len(self.results)} laws: {parts}"
+        return f"{len(self.results)} checks: {parts}"
 
     def __str__(self) -> str:
-        """Return a line a law, and the count."""
+        """Return one line per check, and the count."""
         width = max(len(outcome.value) for outcome in Outcome)
         lines = []
         for result in self.results:
             tail = f": {result.reason}" if result.reason else ""
-            words = result.law.removeprefix("test_").replace("_", " ")
+            words = result.check.removeprefix("test_").replace("_", " ")
             lines.append(f"{result.outcome.value:{width}}  {words}{tail}")
         return "\n".join((*lines, self.count))
 
 
-def _judged(law: Law) -> Law:
-    """Return a law that, if the kit expects it to fail, passes exactly if it fails."""
+def _judged(check: Check) -> Check:
+    """Return a check that, if the kit expects it to fail, passes exactly if it fails."""
 
-    @functools.wraps(law)
+    @functools.wraps(check)
     def judged(self: Conformance) -> None:
-        name = law.__name__
+        name = check.__name__
         reason = type(self).expected_failures.get(name)
         if reason is None:
             with _no_evasion(type(self)):
-                law(self)
+                check(self)
             return
         result = self._result(name)
         if result.outcome is not Outcome.EXPECTED:
@@ -141,17 +141,17 @@ def _judged(law: Law) -> Law:
 
 
 class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
-    """A kit: the laws of one contract, each a method ``test_...`` without arguments.
+    """A kit: the checks of one contract, each a method ``test_...`` without arguments.
 
     A kit is used as it is: subclasses say by the documented hooks (``make_...``) how to make the
-    plugin, and may add tests of their own. A law or a helper of the kit that is redefined, or set to
-    None, is an error of the class, since it would drop a check in silence; a law that a plugin cannot
-    keep is named in ``expected_failures`` with the reason.
+    plugin, and may add tests of their own. A check or a helper of the kit that is redefined, or set to
+    None, is an error of the class, since it would drop a check in silence; a check that a plugin cannot
+    pass is named in ``expected_failures`` with the reason.
 
-    pytest runs each law as a test. :meth:`check_laws` runs them without pytest.
+    pytest runs each check as a test. :meth:`run_checks` runs them without pytest.
 
     Attributes:
-        expected_failures: reasons by names of laws. It is an error if such a law is kept or not
+        expected_failures: reasons by names of checks. It is an error if such a check passes or is not
             applicable, the name is unknown or the reason is empty.
 
     Examples:
@@ -160,22 +160,22 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
         >>> class TestUniform(SolverConformance):
         ...     def make_solver(self):
         ...         return Uniform()
-        >>> TestUniform.check_laws().passed
+        >>> TestUniform.run_checks().passed
         True
 
     Raises:
         OtcacheError: at the definition of a subclass that breaks these rules, or has a number so large
-            or small, as ``rtol`` or ``seeds``, that laws would say nothing.
+            or small, as ``rtol`` or ``seeds``, that checks would say nothing.
     """
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
     _kit: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, *, kit: bool = False, **options: Any) -> None:
-        """Check a subclass, and count its laws.
+        """Check a subclass, and count its checks.
 
         Args:
-            kit: whether the class is a kit itself, whose laws and helpers bind its subclasses.
+            kit: whether the class is a kit itself, whose checks and helpers bind its subclasses.
             options: for other base classes.
         """
         super().__init_subclass__(**options)
@@ -192,76 +192,80 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
         _check_numbers(cls)
 
     @classmethod
-    def laws(cls) -> tuple[str, ...]:
-        """Return the names of all laws, in the order of the kit, whatever a subclass did to them."""
+    def checks(cls) -> tuple[str, ...]:
+        """Return the names of all checks, in the order of the kit, whatever a subclass did to them."""
         return tuple(name for name in cls._kit if name.startswith("test_"))
 
     @classmethod
-    def check_laws(cls, *only: str) -> KitReport:
-        """Run laws, each on an instance of its own, without pytest.
+    def run_checks(cls, *only: str) -> KitReport:
+        """Run checks, each on an instance of its own, without pytest.
 
-        What a law raises is its result; an interrupt is passed on.
+        What a check raises is its result; an interrupt is passed on.
 
         Args:
-            only: names of laws; all if none is given.
+            only: names of checks; all if none is given.
         """
-        return KitReport(cls.__name__, tuple(cls()._result(law) for law in only or cls.laws()))
+        return KitReport(
+            cls.__name__, tuple(cls()._result(check) for check in only or cls.checks())
+        )
 
     @_judged
-    def test_no_law_was_taken_away(self) -> None:
+    def test_no_check_was_removed(self) -> None:
         """As it could be of a class that was changed after its definition."""
-        for name in self.laws():
+        for name in self.checks():
             mine = getattr(type(self), name, None)
-            assert mine is self._kit[name], f"{name} was replaced: leave the laws of the kit alone"
+            assert mine is self._kit[name], (
+                f"{name} was replaced: leave the checks of the kit alone"
+            )
         _check_numbers(type(self))
 
-    def _result(self, law: str) -> LawResult:
-        outcome, reason = _run(functools.partial(self._kit[law].__wrapped__, self), type(self))
-        expected = self.expected_failures.get(law)
+    def _result(self, check: str) -> CheckResult:
+        outcome, reason = _run(functools.partial(self._kit[check].__wrapped__, self), type(self))
+        expected = self.expected_failures.get(check)
         if expected is not None:
-            outcome, reason = _expected(law, outcome, expected)
-        return LawResult(law, outcome, reason)
+            outcome, reason = _expected(check, outcome, expected)
+        return CheckResult(check, outcome, reason)
 
 
 Conformance._kit = {
-    name: vars(Conformance)[name] for name in (OF_THE_KIT, "_result", "laws", "check_laws")
+    name: vars(Conformance)[name] for name in (OF_THE_KIT, "_result", "checks", "run_checks")
 }
 
 
 def _binding(name: str, value: object) -> bool:
-    """Whether a kit's attribute binds its subclasses: a law, or a helper that laws use."""
+    """Whether a kit's attribute binds its subclasses: a check, or a helper that checks use."""
     private = name.startswith("_") and not name.startswith(("__", "_abc")) and name != "_kit"
     helper = private and not getattr(value, "__isabstractmethod__", False)
     return helper or name.startswith("test_")
 
 
 def _check_overrides(cls: type[Conformance]) -> None:
-    """Raise OtcacheError if a class overrides a law or helper of its kit."""
+    """Raise OtcacheError if a class overrides a check or helper of its kit."""
     for name, ours in cls._kit.items():
         if inspect.getattr_static(cls, name) is not ours:
             raise OtcacheError(
                 f"{cls.__name__} redefines {name} of its kit, which drops a check: give your own test or "
-                "helper another name, and put a law that your plugin cannot keep into expected_failures "
+                "helper another name, and put a check that your plugin cannot pass into expected_failures "
                 "with the reason."
             )
 
 
 def _check_expectations(cls: type[Conformance]) -> None:
-    for law, reason in cls.expected_failures.items():
-        if law not in cls.laws():
+    for check, reason in cls.expected_failures.items():
+        if check not in cls.checks():
             raise OtcacheError(
-                f"{cls.__name__}.expected_failures names {shown(law)}, which is no law of this kit: "
-                f"take a name of {cls.__name__}.laws()."
+                f"{cls.__name__}.expected_failures names {shown(check)}, which is not a check of this kit: "
+                f"take a name of {cls.__name__}.checks()."
             )
         if not (isinstance(reason, str) and reason.strip()):
             raise OtcacheError(
-                f"{cls.__name__}.expected_failures gives no reason for {law}: write down why your plugin "
-                "cannot keep this law."
+                f"{cls.__name__}.expected_failures gives no reason for {check}: write down why your plugin "
+                "cannot pass this check."
             )
 
 
 def _check_numbers(cls: type[Conformance]) -> None:
-    """Raise OtcacheError if a number of a kit is such that laws say nothing."""
+    """Raise OtcacheError if a number of a kit is such that checks say nothing."""
     ours = [base for base in cls.__mro__ if base.__module__.startswith(OURS[0])]
     for name in {name for base in ours for name in vars(base)} & {*LIMITS, *SEVERAL}:
         value = inspect.getattr_static(cls, name)
@@ -278,28 +282,28 @@ def _check_numbers(cls: type[Conformance]) -> None:
             raise OtcacheError(expected(f"{cls.__name__}.{name}", value, wanted, NO_CHECK))
 
 
-def _expected(law: str, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
-    """Return the result of a law that is expected to fail."""
-    if outcome is Outcome.BROKEN:
+def _expected(check: str, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+    """Return the result of a check that is expected to fail."""
+    if outcome is Outcome.FAILED:
         return Outcome.EXPECTED, reason
     advice = f"take it out of expected_failures, whose reason is {reason!r}"
-    return Outcome.BROKEN, f"{law} is {outcome.value}: {advice}."
+    return Outcome.FAILED, f"{check}: {outcome.value}, not failed as expected: {advice}."
 
 
-def _run(law: Callable[[], None], kit: type[Conformance]) -> tuple[Outcome, str]:
+def _run(check: Callable[[], None], kit: type[Conformance]) -> tuple[Outcome, str]:
     try:
-        law()
+        check()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may exit, and pytest's outcomes are no Exceptions
         if _not_applicable(error, kit):
             return Outcome.NOT_APPLICABLE, _text(error)
-        return Outcome.BROKEN, _failure(error)
-    return Outcome.KEPT, ""
+        return Outcome.FAILED, _failure(error)
+    return Outcome.PASSED, ""
 
 
 def _not_applicable(error: BaseException, kit: type[Conformance]) -> bool:
-    """Whether a kit says that a law does not apply, by its own code or that of its class."""
+    """Whether a kit says that a check does not apply, by its own code or that of its class."""
     if not isinstance(error, NotApplicable):
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -310,7 +314,7 @@ def _not_applicable(error: BaseException, kit: type[Conformance]) -> bool:
 
 @contextmanager
 def _no_evasion(kit: type[Conformance]) -> Iterator[None]:
-    """Turn what would make a test runner skip a law, unless the kit raised it, into a failure."""
+    """Turn what would make a test runner skip a check, unless the kit raised it, into a failure."""
     try:
         yield
     except BaseException as error:
@@ -336,7 +340,7 @@ def _failure(error: BaseException) -> str:
         frames = traceback.extract_tb(error.__traceback__)
         return shortened(f"{text or f'not so: {frames[-1].line}'}{notes}")
     if any(base.__name__ in EVASIONS for base in type(error).__mro__):
-        text = f"{text} (only the kit says that a law does not apply)".lstrip()
+        text = f"{text} (only the kit says that a check does not apply)".lstrip()
     return shortened(
         f"{type(error).__name__}: {text}{notes}" if text else type(error).__name__ + notes
     )

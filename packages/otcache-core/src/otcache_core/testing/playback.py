@@ -14,7 +14,7 @@ from otcache_core.forecasters import Fitted
 from otcache_core.playback.player import Arithmetic, Playback
 from otcache_core.playback.table import PREDICTIONS, BranchPlan, PlaybackTable, playback_table
 from otcache_core.schedule import Schedule
-from otcache_core.testing.checks import assert_equal, assert_near
+from otcache_core.testing.assertions import assert_equal, assert_near
 from otcache_core.testing.kit import Conformance, NotApplicable, refused
 
 Floats = NDArray[np.float64]
@@ -154,7 +154,8 @@ class PlaybackConformance(Conformance, kit=True):
                 self._step(playback, "cond", step)
                 if step < self.num_steps // 2:
                     self._step(playback, "uncond", step)
-                assert playback.kept("cond") == _needed(plan, step)
+                kept, wanted = playback.kept("cond"), _needed(plan, step)
+                assert kept == wanted, f"after step {step} outputs of {kept} are kept, not {wanted}"
 
     def test_another_shape_is_computed(self) -> None:
         """A batch that shrinks, as guidance that ends leaves it, is not given the larger one's forecast."""
@@ -201,7 +202,7 @@ class PlaybackConformance(Conformance, kit=True):
                 kept, wanted = playback.kept(""), _needed(plan, step)
                 assert kept == wanted, f"after step {step} outputs of {kept} are kept, not {wanted}"
             playback.end()
-            assert playback.kept("") == []
+            assert playback.kept("") == [], "outputs are kept after end()"
 
     def test_steps_go_forwards_within_a_run(self) -> None:
         table = PlaybackTable(3, {"": BranchPlan.of([None, None, ((1, 1.0),)])})

@@ -1,4 +1,4 @@
-"""Laws of a feature probe, which records full runs, and of the evaluator that it makes of them."""
+"""Conformance tests of a feature probe, which records full runs, and of the evaluator that it makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from otcache_core.contracts.execution import FeatureProbe, SampleRequest
 from otcache_core.errors import shown
 from otcache_core.policy import Provenance
 from otcache_core.schedule import Schedule
-from otcache_core.testing.checks import (
+from otcache_core.testing.assertions import (
     LEFT,
     OTHER,
     RANDOM,
@@ -29,7 +29,7 @@ from otcache_core.trajectory import Trajectory
 
 
 class ProbeConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.FeatureProbe`.
+    """Conformance tests of :class:`~otcache_core.contracts.FeatureProbe`.
 
     Attributes:
         rtol: relative deviation of a sample recorded alone from one recorded beside others that is
@@ -214,7 +214,7 @@ STATE = "keep nothing from one call to the next that changes a result"
 
 
 class EvaluatorConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.Evaluator`, which measures what the probe recorded.
+    """Conformance tests of :class:`~otcache_core.contracts.Evaluator`, made of recorded runs.
 
     Attributes:
         rtol: relative difference of two errors that is rounding.

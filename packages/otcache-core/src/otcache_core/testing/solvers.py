@@ -1,4 +1,4 @@
-"""Laws of a schedule solver; what it claims is compared with brute force."""
+"""Conformance tests of a schedule solver; what it claims is compared with brute force."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from otcache_core.problem import Displacements, Need, Result, ScheduleProblem, S
 from otcache_core.schedule import Schedule
 from otcache_core.solvers import BruteForce, Objective
 from otcache_core.storage.recordings import inner_products
-from otcache_core.testing.checks import (
+from otcache_core.testing.assertions import (
     seeds_of_generators,
     snapshot,
     unchanged,
@@ -48,7 +48,7 @@ UNNAMED = (
 
 
 class SolverConformance(Conformance, kit=True):
-    """Laws of :class:`~otcache_core.contracts.ScheduleSolver`.
+    """Conformance tests of :class:`~otcache_core.contracts.ScheduleSolver`.
 
     Override :meth:`make_solver`; an exact solver of span costs overrides :meth:`exact_objective`
     too. Problems carry whatever a solver may need: costs, the Gram matrix and grid of a recorded run,
@@ -369,7 +369,7 @@ class SolverConformance(Conformance, kit=True):
         )
 
     def test_random_choices_follow_the_seed_of_the_problem(self) -> None:
-        """As far as :func:`~otcache_core.testing.checks.seeds_of_generators` sees them."""
+        """As far as :func:`~otcache_core.testing.assertions.seeds_of_generators` sees them."""
         problem, seeds = self.make_problem(4, 0), []
         self._solve(problem)  # what a solver imports at its first use makes generators of its own
         for seed in (3, 4):
@@ -395,7 +395,7 @@ def _assert_same(first: Solution, second: Solution, when: str, advice: str) -> N
 
 
 def _solved(solver: ScheduleSolver, problem: ScheduleProblem) -> Solution:
-    """Solve, and see that the schedule has the given size before a law looks at it."""
+    """Solve, and see that the schedule has the given size before a check looks at it."""
     try:
         found: object = solver.solve(problem)
     except Exception as error:

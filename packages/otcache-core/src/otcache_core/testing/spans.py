@@ -13,7 +13,7 @@ from otcache_core.contracts.evaluator import Evaluator
 from otcache_core.contracts.planning import CostModel, Forecaster, SpanCosts
 from otcache_core.errors import OtcacheError, shown
 from otcache_core.schedule import Schedule, Span
-from otcache_core.testing.checks import (
+from otcache_core.testing.assertions import (
     assert_equal,
     assert_near,
     snapshot,

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from otcache_core.contracts.comparison import VideoMetric, VideoWriter
 from otcache_core.errors import FileError
-from otcache_core.testing.checks import RANDOM, random_state_of, unchanged
+from otcache_core.testing.assertions import RANDOM, random_state_of, unchanged
 from otcache_core.testing.kit import Conformance, refused
-from otcache_core.testing.metric_laws import Images, PairLaws, moving
+from otcache_core.testing.metric_checks import Images, PairChecks, moving
 
 Video = NDArray[np.floating]
 
 
-class VideoMetricConformance(PairLaws, kit=True):
+class VideoMetricConformance(PairChecks, kit=True):
     """Tests for a :class:`~otcache_core.contracts.VideoMetric`.
 
     Override :meth:`make_metric`, and :meth:`expected_values` with arguments (videos, reference).

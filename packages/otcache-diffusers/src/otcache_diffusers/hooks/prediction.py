@@ -38,10 +38,12 @@ class Place(NamedTuple):
 class OutputSpace(ABC):
     """The quantity that step hooks see, keep, combine and return; one object a run.
 
-    Laws: what the sampler gets at a computed step is the denoiser's very output; ``to_output`` undoes
+    Properties: what the sampler gets at a computed step is the denoiser's very output; ``to_output`` undoes
     ``from_output`` at the same place up to rounding; nothing synchronizes.
     """
 
+    #: Whether the quantity is another than the denoiser's output.
+    converts: bool = True
     #: Why outputs stay as they are although another quantity would be better; "" otherwise.
     reason: str = ""
 
@@ -54,14 +56,8 @@ class OutputSpace(ABC):
         """Return a computed output in this quantity."""
 
     @abstractmethod
-    def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
-        """Return the denoiser's output that a forecast represents, at the present state.
-
-        Args:
-            place: of the call.
-            held: the forecast.
-            writable: it has no other owner, so it may be written into.
-        """
+    def to_output(self, place: Place, held: Any) -> Any:
+        """Return the denoiser's output that a forecast represents, at the present state."""
 
     @abstractmethod
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
@@ -76,6 +72,8 @@ class AsIs(OutputSpace):
         reason: why a velocity is not converted, if it should be.
     """
 
+    converts = False
+
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
 
@@ -83,7 +81,7 @@ class AsIs(OutputSpace):
         """Return the output itself."""
         return output
 
-    def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
+    def to_output(self, place: Place, held: Any) -> Any:
         """Return the forecast itself."""
         return held
 
@@ -150,13 +148,13 @@ class NoiseSpace(OutputSpace):
         leaves[at] = self._noise(place.step, leaves[at], x)
         return unflatten(leaves, spec)
 
-    def to_output(self, place: Place, held: Any, *, writable: bool = False) -> Any:
+    def to_output(self, place: Place, held: Any) -> Any:
         """Return the velocity of a noise forecast at the present state."""
         leaves, spec, at = _flat(held)
         x = self._related(place, leaves, at)
         if x is None:
             return held
-        v = leaves[at] if writable else leaves[at].clone()
+        v = leaves[at].clone()
         part = _part(v, x)
         part.sub_(x, alpha=self._sigma[place.step]).div_(self._alpha[place.step])
         leaves[at] = v.to(self._dtypes.get(place.branch, x.dtype))

@@ -1,4 +1,4 @@
-"""The executor's laws on a family of pipelines, for packages that bring families."""
+"""The executor's conformance tests on a family of pipelines, for packages that bring families."""
 
 from otcache_diffusers.testing.families import (
     Calls,

@@ -34,7 +34,7 @@ class Deviations:
 class Propagation(ABC):
     """The way from local displacements delta(i -> j) to displacements d(i -> j) of the result.
 
-    Laws: pure but for the evaluator, and each sample for itself, so that shards merge to what one
+    Properties: pure but for the evaluator, and each sample for itself, so that shards merge to what one
     measurement gives; the result is a Gram matrix.
     """
 

@@ -124,7 +124,7 @@ class ExactLP(ScheduleSolver):
     there is read at (m-1)/B and rounded to B distinct steps
     (:class:`~otcache_solvers.transport.geodesic.Geodesic`).
 
-    Laws: at their own budgets anchor and reference come back, exactly, weights included. For a
+    Properties: at their own budgets anchor and reference come back, exactly, weights included. For a
     strictly convex cost of a - b the coupling is that of the quantiles; with the squared distance
     the schedule is the ``quantile`` solver's at every budget. For a merely convex one (a - b in
     absolute value) the optimum has the same value but need not be the same coupling, and z jumps

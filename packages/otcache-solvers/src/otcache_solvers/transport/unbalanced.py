@@ -154,7 +154,7 @@ class Unbalanced(ScheduleSolver):
     everywhere at once; since a unit is spread over the span it serves, a step that both
     schedules compute may still be rounded to a neighbour in between.
 
-    Laws: at their own budgets anchor and reference come back, exactly, weights included. For equal
+    Properties: at their own budgets anchor and reference come back, exactly, weights included. For equal
     budgets it tends to balanced transport as the penalty grows.
 
     References:

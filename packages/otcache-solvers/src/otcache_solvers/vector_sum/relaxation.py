@@ -63,7 +63,7 @@ class Relaxation(ABC):
     .. math:: \min_{f_1, \dots, f_B \ge 0} \Big\| \sum_{b} \sum_e f_{b,e}\, d_e \Big\|^2
         \quad \text{one unit from } (0, 0) \text{ to } (B, N) \text{ of the layered graph}
 
-    Laws: the lower bound is proven by a direction u = y/||y|| with y the flow's vector sum: along u
+    Properties: the lower bound is proven by a direction u = y/||y|| with y the flow's vector sum: along u
     the least path is found exactly by dynamic programming, and its square is the bound.
     """
 

@@ -40,7 +40,7 @@ class Found:
 class PathSearch(ABC):
     """Look for the path of B spans from 0 to N with the least vector sum.
 
-    Laws: deterministic unless stopped by a clock; the value is that of the whole Gram; the lower
+    Properties: deterministic unless stopped by a clock; the value is that of the whole Gram; the lower
     bound is at most the value of every path of B spans.
     """
 

@@ -36,7 +36,7 @@ class TemporalLpips(PairedVideos):
 
     with d the LPIPS of otcache-diffusers (version 0.1, AlexNet), whose batches and needs it has.
 
-    Laws: it sees how much changes, not what: a video played backwards against another of the same
+    Properties: it sees how much changes, not what: a video played backwards against another of the same
     speed costs little, and a still video costs the mean LPIPS of the reference's successive frames.
 
     References:
@@ -75,7 +75,7 @@ class SubjectConsistency(PairedVideos):
     shipped), mean over positions, whose cosines lie nearer to 1. Figures of the two are not
     comparable.
 
-    Laws: a subject that appears, melts or jumps lowers S; a still video has S = 1, and so costs what
+    Properties: a subject that appears, melts or jumps lowers S; a still video has S = 1, and so costs what
     the reference lacks of it. Features are of whole frames, so a background counts too.
 
     References:

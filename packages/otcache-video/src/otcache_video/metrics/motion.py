@@ -38,7 +38,7 @@ class Flicker(PairedVideos):
     root. It is not VBench's temporal flickering, the mean absolute difference of one video's successive
     frames, which has no reference and takes motion for flicker. Values are 0 to 2.
 
-    Laws: with e = x - y it is the root mean square of e_{t+1} - e_t, so an error that stays the same
+    Properties: with e = x - y it is the root mean square of e_{t+1} - e_t, so an error that stays the same
     in every frame costs nothing; brightness that alternates between +a and -a costs 2a; it is at most
     2 sqrt(F / (F - 1)) times the RMSE of the video.
 
@@ -69,7 +69,7 @@ class WarpingError(PairedVideos):
     reference's flow for both videos. The reference's own error, from edges, resampling and what flow
     cannot follow, is taken away, so that identical videos give 0.
 
-    Laws: on a still reference the flow is 0, and brightness that alternates between +a
+    Properties: on a still reference the flow is 0, and brightness that alternates between +a
     and -a costs 2a; a video that is still, or moves at another speed, leaves the reference's
     motion and costs what its colours differ along it.
 
@@ -106,7 +106,7 @@ class MotionMagnitude(PairedVideos):
     where w_t is the optical flow from frame t to t+1 of the video itself
     (:func:`~otcache_video.metrics.motion.optical_flow`) in pixels, and epsilon 0.05 pixels a frame.
 
-    Laws: half or double the motion costs ln 2 = 0.69, but for epsilon; both directions of time cost
+    Properties: half or double the motion costs ln 2 = 0.69, but for epsilon; both directions of time cost
     about the same, and so does any other motion of the same amount. Two still videos cost
     0; one that is still while the other moves by m costs ln(1 + m / epsilon), 3.0 for a pixel a
     frame. Differences of motion far below epsilon do not count.

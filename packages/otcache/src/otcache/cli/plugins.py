@@ -67,7 +67,7 @@ def plugins_check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the conformance kit of an installed plugin; exit status 1 if it breaks a law.
+    """Run the conformance kit of an installed plugin; exit status 1 if it fails a check.
 
     Its package may have a kit that knows more; then its own tests decide.
     """

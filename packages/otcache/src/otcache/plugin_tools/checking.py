@@ -23,18 +23,18 @@ from otcache_core.errors import PluginError
 from otcache_core.plugins import KINDS, Registry
 from otcache_core.plugins.discovery import is_own
 from otcache_core.plugins.info import ANY, reason_of
-from otcache_core.testing import KitReport, LawResult, Outcome
+from otcache_core.testing import CheckResult, KitReport, Outcome
 
-#: How outcomes are shown, and the style.
-SHOWN = {
-    Outcome.KEPT: ("passed", "green"),
-    Outcome.BROKEN: ("failed", "bold red"),
-    Outcome.EXPECTED: ("fails as expected", "yellow"),
-    Outcome.NOT_APPLICABLE: ("not applicable", "dim"),
+#: The style in which outcomes are shown.
+STYLES = {
+    Outcome.PASSED: "green",
+    Outcome.FAILED: "bold red",
+    Outcome.EXPECTED: "yellow",
+    Outcome.NOT_APPLICABLE: "dim",
 }
 #: What may differ in two reasons that count as the same.
 NUMBERS = re.compile(r"[-\d.,()\s]+")
-#: Words in the reason of a law that cannot be checked here, but in a test.
+#: Words in the reason of a check that cannot be checked here, but in a test.
 ELSEWHERE = ("test of its package", "cannot be known")
 
 
@@ -45,63 +45,63 @@ class Checked:
     Args:
         plugin: qualified name.
         kind: of the plugin.
-        results: one a law; none where nothing could be checked.
+        results: one per check; none where nothing could be checked.
         unchecked: why not, in words; "" where it was.
         useless: whether it cannot be made, or fails at its first call.
     """
 
     plugin: str
     kind: str
-    results: tuple[LawResult, ...] = ()
+    results: tuple[CheckResult, ...] = ()
     unchecked: str = ""
     useless: bool = False
 
     @property
     def failed(self) -> bool:
-        """Whether it breaks a law or keeps none, or cannot be made."""
+        """Whether it fails a check or passes none, or cannot be made."""
         checked = KitReport(self.plugin, self.results)
         return self.useless or bool(self.results and not checked.passed)
 
     def counts(self) -> dict[str, int]:
-        """Return how many laws passed, failed, and so on."""
+        """Return how many checks passed, failed, and so on."""
         ended = [result.outcome for result in self.results]
-        return {word: ended.count(outcome) for outcome, (word, _) in SHOWN.items()}
+        return {outcome.value: ended.count(outcome) for outcome in Outcome}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        laws = [
-            {"law": _law(r), "outcome": SHOWN[r.outcome][0], "reason": _line(r.reason)}
+        checks = [
+            {"check": _check(r), "outcome": r.outcome.value, "reason": _line(r.reason)}
             for r in self.results
         ]
         facts = {"plugin": self.plugin, "kind": self.kind, "unchecked": self.unchecked}
         facts["own_tests"] = own_tests(self.plugin.partition("/")[0])
-        return {**facts, "failed": self.failed, "counts": self.counts(), "laws": laws}
+        return {**facts, "failed": self.failed, "counts": self.counts(), "checks": checks}
 
     def table(self) -> Table:
-        """Return a line a law: how it ended, its name, and the reason where there is one."""
+        """Return one line per check: how it ended, its name, and the reason where there is one."""
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=False)
         table.add_column(no_wrap=True)
         table.add_column()
         for result in self.results:
-            broken = result.outcome is Outcome.BROKEN
-            law = Text(_law(result), style=SHOWN[result.outcome][1] if broken else "")
+            broken = result.outcome is Outcome.FAILED
+            check = Text(_check(result), style=STYLES[result.outcome] if broken else "")
             if result.reason:
-                law.append(f": {_line(result.reason)}", style="" if broken else "dim")
-            table.add_row(Text(*SHOWN[result.outcome]), law)
+                check.append(f": {_line(result.reason)}", style="" if broken else "dim")
+            table.add_row(Text(result.outcome.value, STYLES[result.outcome]), check)
         return table
 
     def closing(self) -> Iterator[Text]:
-        """Yield the lines below the table: the failed laws once more, whose tests decide, and the counts."""
-        broken = [result for result in self.results if result.outcome is Outcome.BROKEN]
+        """Yield the lines below the table: the failed checks again, whose tests decide, and the counts."""
+        broken = [result for result in self.results if result.outcome is Outcome.FAILED]
         if broken:
-            yield Text(f"\nfailed: {len(broken)} of {len(self.results)} laws", style="bold red")
-        alike: dict[str, list[LawResult]] = {}
+            yield Text(f"\nfailed: {len(broken)} of {len(self.results)} checks", style="bold red")
+        alike: dict[str, list[CheckResult]] = {}
         for result in broken:
             alike.setdefault(NUMBERS.sub(" ", _line(result.reason)), []).append(result)
         for first, *others in alike.values():
-            yield Text.assemble("  ", (_law(first), "red"), f": {_line(first.reason)}")
+            yield Text.assemble("  ", (_check(first), "red"), f": {_line(first.reason)}")
             if others:
-                yield Text(f"    and for the same reason: {'; '.join(map(_law, others))}")
+                yield Text(f"    and for the same reason: {'; '.join(map(_check, others))}")
         reasons = [self.unchecked, *(r.reason for r in self.results)]
         elsewhere = any(words in reason for reason in reasons for words in ELSEWHERE)
         distribution = self.plugin.partition("/")[0]
@@ -118,11 +118,11 @@ class Checked:
         if self.unchecked:
             return f"{about}: not checked, {self.unchecked}"
         parts = [f"{count} {word}" for word, count in self.counts().items()]
-        return f"{about}: {len(self.results)} laws, {', '.join(parts)}"
+        return f"{about}: {len(self.results)} checks, {', '.join(parts)}"
 
 
 def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
-    """Run the kit of one plugin; ``expected_failures`` of its class excuse laws, as those of a kit do.
+    """Run the kit of one plugin; ``expected_failures`` of its class excuse checks, as those of a kit do.
 
     Args:
         registry: where it is.
@@ -152,7 +152,7 @@ def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
         return Checked(plugin, kind, unchecked=why, useless=True)
     if isinstance(kit, str):
         return Checked(plugin, kind, unchecked=kit)
-    return Checked(plugin, kind, kit.check_laws().results)
+    return Checked(plugin, kind, kit.run_checks().results)
 
 
 def own_tests(distribution: str) -> str:
@@ -187,8 +187,8 @@ def _kind_of(registry: Registry, name: str) -> str:
     raise PluginError(f"no plugin is called {name!r}: see otcache plugins list.{hint}{said}")
 
 
-def _law(result: LawResult) -> str:
-    return result.law.removeprefix("test_").replace("_", " ")
+def _check(result: CheckResult) -> str:
+    return result.check.removeprefix("test_").replace("_", " ")
 
 
 def _line(text: str) -> str:

@@ -89,7 +89,7 @@ def _not_known(reason: str) -> Callable[..., Any]:
 
 
 def _weights(forecaster: Forecaster) -> dict[str, Any]:
-    """Return weights of spans, for a forecaster that reads some; one that fails otherwise breaks laws."""
+    """Return weights of spans, for a forecaster that reads some; one that fails otherwise fails checks."""
     try:
         forecaster.coefficients(Span(0, 3), np.linspace(1.0, 0.0, STEPS + 1))
     except OtcacheError:
@@ -117,7 +117,7 @@ def _shape(size: int) -> tuple[int, int, int]:
 
 
 def _takes(metric: Any, shape: tuple[int, int, int]) -> bool:
-    """Return whether a metric takes images of this shape; one that fails at all of them breaks laws."""
+    """Return whether a metric takes images of this shape; one that fails at all of them fails checks."""
     images = np.random.default_rng(0).random((1, *shape))
     try:
         metric(images, images)

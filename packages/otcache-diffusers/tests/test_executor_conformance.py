@@ -1,4 +1,4 @@
-"""The executor's laws on real pipelines with one, two and fused branches."""
+"""The executor's conformance tests on real pipelines with one, two and fused branches."""
 
 from __future__ import annotations
 

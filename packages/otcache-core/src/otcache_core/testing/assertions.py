@@ -1,4 +1,4 @@
-"""Assertions that laws share: values agree, arguments and random state are left alone, a package is found."""
+"""Assertions that kits share: values agree, arguments and random state are unchanged, a package is found."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from otcache_core.plugins.discovery import PluginSettings, found_entry_points, n
 from otcache_core.plugins.plugin_scan import ScanResult, scan_entry_points
 
 T = TypeVar("T")
-#: What a law says if something left another global random state than a plain run does.
+#: What a check says if something left another global random state than a plain run does.
 RANDOM = (
     "the global random state was used or seeded, beyond what a plain run of the target does: draw from a "
     "generator of your own, as numpy.random.default_rng(seed)"
 )
-#: What laws say if a target is not as it was, or gives another result.
+#: What checks say if a target is not as it was, or gives another result.
 LEFT = "something is left on the target, one of its modules or their class: put back what was there"
 OTHER = "the target gives another result afterwards: put back what was changed"
 #: Seconds that the classes of a package may take to import: they may import torch.

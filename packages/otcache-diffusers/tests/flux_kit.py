@@ -1,4 +1,4 @@
-"""The laws of a baseline on a tiny Flux, under true guidance or without guidance."""
+"""The conformance tests of a baseline on a tiny Flux, under true guidance or without guidance."""
 
 from __future__ import annotations
 

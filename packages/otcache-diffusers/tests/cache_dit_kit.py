@@ -1,6 +1,6 @@
-"""The laws of a baseline for those of cache-dit; test_baselines_cache_dit.py runs this in another process.
+"""The kit of baselines for those of cache-dit; test_baselines_cache_dit.py runs this in another process.
 
-The three differ in their configuration alone, so each keeps the laws on one pipeline.
+The three differ in their configuration alone, so each is checked on one pipeline.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cache_dit_worker
 import torch
-from flux_laws import FluxLaws
-from wan_laws import LAYERS, WanLaws, ladder, pipeline, run, tails
+from flux_kit import FluxLaws
+from wan_kit import LAYERS, WanLaws, ladder, pipeline, run, tails
 
 
 class TestDBCacheTaylorSeer(FluxLaws):

@@ -1,4 +1,4 @@
-"""A miniature Wan pipeline that takes prompts, what its blocks do, and the laws of a baseline on it."""
+"""A miniature Wan pipeline that takes prompts, what its blocks do, and the kit of baselines on it."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def tails(calls: list[Seen], plain: torch.nn.Module) -> list[torch.Tensor]:
 
 
 class WanLaws(BaselineConformance):
-    """The laws on that pipeline."""
+    """The checks on that pipeline."""
 
     name: str
     budgets = (3, 4)

@@ -1,6 +1,6 @@
 """Conformance tests that several kinds of metrics share, and the images and videos for them.
 
-:class:`MetricLaws` holds for all metrics, :class:`PairLaws` for those that compare images or videos with
+:class:`MetricChecks` holds for all metrics, :class:`PairChecks` for those that compare images or videos with
 a reference.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from otcache_core.contracts.comparison import Metric, Takes
 from otcache_core.errors import OtcacheError, expected, shown
-from otcache_core.testing.checks import (
+from otcache_core.testing.assertions import (
     assert_equal,
     assert_near,
     unchanged,
@@ -66,7 +66,7 @@ class ExpectedValues:
         return same and np.allclose(found, wanted, rtol=self.rtol, atol=self.atol)
 
 
-class MetricLaws(Conformance, kit=True):
+class MetricChecks(Conformance, kit=True):
     """Tests for every :class:`~otcache_core.contracts.Metric`; subclass the kit of the metric's kind.
 
     Attributes:
@@ -179,7 +179,7 @@ class MetricLaws(Conformance, kit=True):
         assert_near(metric(*arguments), single, BATCH, rtol=rtol, atol=atol)
 
 
-class PairLaws(MetricLaws, kit=True):
+class PairChecks(MetricChecks, kit=True):
     """Tests for metrics that compare images or videos with a reference and return one value per pair.
 
     Attributes:

@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from otcache_core import OtcacheError
 from otcache_core.contracts import VideoMetric, metric_values, per_frame
-from otcache_core.testing.metric_laws import moving
+from otcache_core.testing.metric_checks import moving
 from otcache_diffusers.metrics.lpips import Lpips
 from otcache_diffusers.metrics.pairwise import Psnr, Rmse, Ssim
 from otcache_video.metrics.features import SubjectConsistency, TemporalLpips
