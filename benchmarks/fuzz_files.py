@@ -78,7 +78,7 @@ def work(name: str, seed: int, first: int, last: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         for path in loader.make(Path(place)):
             with contextlib.suppress(OtcacheError):
-                loader.use(path)  # what it imports at first use is no file's cost
+                loader.use(path)  # what it imports at first use is not a file's cost
         bound()
         for number in range(first, last):
             say(number=number)

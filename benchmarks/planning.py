@@ -147,18 +147,18 @@ ROWS: list[Row] = [
     ("state-dp (B N runs)", "B N^2 a sample", 100, _run("state-dp")),
     (
         f"anchor-search ({TRIALS} runs)",
-        "runs N a sample, + Optuna",
+        "runs N per sample, + Optuna",
         1000,
         _run("anchor-search", max_trials=TRIALS * 3 // 5, climb_trials=TRIALS * 2 // 5),
     ),
     (
         f"annealing ({TRIALS} runs)",
-        "runs N a sample",
+        "runs N per sample",
         1000,
         _run("annealing", iterations=TRIALS, max_trials=TRIALS),
     ),
-    (f"refine ({TRIALS} runs)", "runs N a sample", 1000, _run("refine", max_trials=TRIALS)),
-    ("gauss-newton (3 B runs)", "B N a sample, + B^3", 200, _run("gauss-newton")),
+    (f"refine ({TRIALS} runs)", "runs N per sample", 1000, _run("refine", max_trials=TRIALS)),
+    ("gauss-newton (3 B runs)", "B N per sample, + B^3", 200, _run("gauss-newton")),
 ]
 
 

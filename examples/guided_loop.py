@@ -1,4 +1,4 @@
-"""Classifier-free guidance in a sampling loop of your own: two denoiser calls a step.
+"""Classifier-free guidance in a sampling loop of your own: two denoiser calls per step.
 
 The loop is around the transformer of the shipped demo pipeline, with diffusers' scheduler for its noise
 levels only. Run it: ``python examples/guided_loop.py``.

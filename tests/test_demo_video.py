@@ -99,7 +99,7 @@ def test_a_video_is_no_image(run: Run, words: list[object], tmp_path: Path) -> N
         ("num_inference_steps=5", "the number of steps comes from --steps, the policy or the demo"),
         ("prompt=x", "prompts come from --prompt or --prompts, or the demo"),
         ("output_type=latent", "otcache decodes what it needs"),
-        ("directory=x", "it is no argument of a pipeline call"),
+        ("directory=x", "it is not an argument of a pipeline call"),
     ],
 )
 def test_what_otcache_gives_the_pipeline_itself_is_not_taken(

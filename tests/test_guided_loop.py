@@ -1,4 +1,4 @@
-"""The demo pipeline and a loop around its transformer, guided by two calls a step, are one sampler."""
+"""The demo pipeline and a loop around its transformer, guided by two calls per step, are one sampler."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ class Lies(ScheduleSolver):
         (Solution(otcache.Schedule(STEPS, (0, 1, 2)), 0.0, Result.FOUND), "must be 1 of 12 steps"),
         (Solution(otcache.Schedule(9, (0,)), 0.0, Result.FOUND), "got '1 of 9 steps'"),
         ("the first steps", "must be a Solution, got 'str'"),
-        (None, "must be 11 solutions, one a budget, got 3"),
+        (None, "must be 11 solutions, one per budget, got 3"),
         (KeyError("gram"), "solver 'Lies' failed: KeyError: 'gram'"),
     ],
 )

@@ -32,7 +32,7 @@ def calibration() -> otcache.Calibration:
 
 
 def errors(schedule: Schedule) -> np.ndarray:
-    """RMSE of real runs against full ones, one a prompt."""
+    """RMSE of real runs against full ones, one per prompt."""
     loop, seeds = make_loop(), list(range(len(PROMPTS)))
     with torch.no_grad():
         full = loop(PROMPTS, seeds, STEPS)

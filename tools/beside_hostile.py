@@ -1,8 +1,8 @@
 """Run otcache's verbs beside hostile packages: ``python tools/beside_hostile.py OUT``.
 
 Every verb has to succeed, each ``--json`` to be one JSON document, the doctor to name every package with
-its remedy, and no verb may import a plugin that it does not need. Prints a line a verb; exit status 1 if any
-failed.
+its remedy, and no verb may import a plugin that it does not need. Prints one line per verb; the exit status
+is 1 if any failed.
 """
 
 from __future__ import annotations

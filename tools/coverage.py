@@ -101,7 +101,7 @@ def read(path: Path, tables: Tables) -> str:
         The version of diffusers that ran.
 
     Raises:
-        SystemExit: if the file is no result of a module with the families' conformance tests.
+        SystemExit: if the file is not a result of a module with the families' conformance tests.
     """
     root = ElementTree.parse(path).getroot()
     suite = _properties(root.find(".//testsuite"))

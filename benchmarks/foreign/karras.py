@@ -198,7 +198,7 @@ def v_diffusion_cond() -> otcache.Loop:
 
 
 def twice_less_one(n: int) -> int:
-    """Two calls a step, one at the last."""
+    """Two calls per step, one at the last."""
     return 2 * n - 1
 
 

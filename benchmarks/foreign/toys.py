@@ -28,7 +28,7 @@ class Mixture:
         self.means, self.width = means.flatten(1), width
 
     def clean(self, x: Tensor, a: Tensor, b: Tensor, labels: Tensor | None = None) -> Tensor:
-        """E[x_0 | x] of each row; a and b are numbers or one a row.
+        """E[x_0 | x] of each row; a and b are numbers or one per row.
 
         With ``labels``, the mixture of a row with label 0 or 1 is that half of the components.
         """
@@ -57,7 +57,7 @@ class Mixture:
 
 
 def rows(value: Tensor, x: Tensor) -> Tensor:
-    """Return a number, or one a row, shaped to multiply x."""
+    """Return a number, or one per row, shaped to multiply x."""
     return value.reshape(-1, *(1,) * (x.ndim - 1))
 
 
@@ -85,7 +85,7 @@ def gaussian(seeds: Sequence[int], shape: tuple[int, ...] = VECTOR) -> Tensor:
 
 
 class Network(nn.Module):
-    """v(x, t) of the straight path from noise (t = 0) to data (t = 1); t one a row."""
+    """v(x, t) of the straight path from noise (t = 0) to data (t = 1); t one per row."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class Rmse(QualityMetric):
     def __call__(
         self, images: NDArray[np.floating], references: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """One number an image."""
+        """One number per image."""
         from otcache.comparison.collect import state_rmse
 
         return state_rmse(images, references)

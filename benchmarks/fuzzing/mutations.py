@@ -180,7 +180,7 @@ def dump(rng: random.Random, data: Any) -> bytes:
 
 
 def something_else(rng: random.Random, path: Path) -> str:
-    """Put what is no file, or cannot be read, where a file was; returns what."""
+    """Put what is not a file, or cannot be read, where a file was; returns what."""
     kind = rng.choice(
         ("pipe", "zero", "folder", "socket", "loop", "nothing", "empty", "full", "link")
     )

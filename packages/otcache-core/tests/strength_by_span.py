@@ -32,7 +32,7 @@ def strengths(
         branch: whose weights; the shared ones by default.
 
     Returns:
-        One row a span, as long as its weights; theta_r is None (never NaN) where c_r^lin is below
+        One row per span, as long as its weights; theta_r is None (never NaN) where c_r^lin is below
         ``UNIT``, and the whole row where nothing is skipped, since weights do nothing there.
     """
     return tuple(_row(span, schedule.forecaster, grid) for span in schedule.spans(branch))

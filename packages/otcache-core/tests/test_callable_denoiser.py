@@ -1,4 +1,4 @@
-"""A denoiser that is no torch module, called through ``loop.denoiser``."""
+"""A denoiser that is not a torch module, called through ``loop.denoiser``."""
 
 from __future__ import annotations
 

@@ -73,5 +73,5 @@ def test_fitted_refuses_weights_for_steps_that_do_not_exist() -> None:
     with pytest.raises(ScheduleError) as caught:
         Fitted().coefficients(Span(2, 5, (0,), (0.1, 0.2, 0.3)), GRID)
     assert str(caught.value) == (
-        "number of weights of span (2 -> 5) must be at most 2, got 3: one a computed step."
+        "number of weights of span (2 -> 5) must be at most 2, got 3: one per computed step."
     )

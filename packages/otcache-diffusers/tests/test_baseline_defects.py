@@ -74,7 +74,7 @@ def test_timesteps_that_collide_in_bfloat16_are_steps_of_their_own() -> None:
 
 @pytest.mark.parametrize("width", [3, 4])
 def test_more_than_two_unnamed_branches_keep_apart(width: int) -> None:
-    """Guidance by text, image and both, perturbed attention: three calls a step and more."""
+    """Guidance by text, image and both, perturbed attention: three calls per step and more."""
     net, grid = tiny.Velocity(), tiny.euler_grid(N)
     given: dict[tuple[int, int], torch.Tensor] = {}
 

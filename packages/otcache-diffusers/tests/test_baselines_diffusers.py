@@ -85,7 +85,7 @@ class TestFasterCache(FluxLaws):
 
 @pytest.fixture
 def pipe() -> Any:
-    """Guided by two calls a step."""
+    """Guided by two calls per step."""
     return tiny.with_prompts(tiny.flux(cfg=True)).pipe
 
 
@@ -239,7 +239,7 @@ def test_magnitude_ratios_of_a_batch_are_those_of_its_samples(pipe: Any) -> None
 def test_a_sampler_of_several_calls_a_step_is_refused(name: str) -> None:
     case = tiny.with_prompts(tiny.flux(scheduler=FlowMatchHeunDiscreteScheduler()))
     reason = baseline_of(name).supports(case.pipe, request(guided=False))
-    assert reason == "it counts one call a step, and FlowMatchHeunDiscreteScheduler makes several"
+    assert reason == "it counts one call per step, and FlowMatchHeunDiscreteScheduler makes several"
 
 
 def test_another_number_of_steps_than_asked_for_is_an_error(pipe: Any) -> None:

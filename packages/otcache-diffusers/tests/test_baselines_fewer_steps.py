@@ -41,7 +41,7 @@ def baseline_of(name: str) -> Baseline:
 
 
 def velocity(x: float, s: float) -> float:
-    """Of a smooth flow that is no sampler's special case."""
+    """Of a smooth flow that is not a sampler's special case."""
     return float(np.sin(3 * s) * x + np.cos(2 * x) - s)
 
 

@@ -195,5 +195,5 @@ def test_an_unknown_objective_is_named(built: PipelineEvaluator) -> None:
 
 def test_samples_and_trajectories_must_agree(field: Field) -> None:
     loop = Loop(lambda p, s, n: _sample(field, s), field, grid=GRID)
-    with pytest.raises(OtcacheError, match="one a sample"):
+    with pytest.raises(OtcacheError, match="one per sample"):
         PipelineEvaluator(loop, SampleRequest(("a",), (0,), N), [])

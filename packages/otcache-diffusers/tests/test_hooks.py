@@ -460,7 +460,7 @@ def test_without_a_grid_forecasts_count_steps() -> None:
 
 @pytest.mark.parametrize(
     ("prompts", "seeds", "message"),
-    [((), (), "prompts must be at least one"), (("a",), (0, 1), "seeds must be one a prompt")],
+    [((), (), "prompts must be at least one"), (("a",), (0, 1), "seeds must be one per prompt")],
 )
 def test_requests_are_checked(prompts: Any, seeds: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

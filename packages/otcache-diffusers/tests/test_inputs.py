@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "prompt": ("a", "otcache's own: prompts are those"),
     "prompt_embeds": (torch.zeros(1, 12, 32), "beside prompts: leave one of the two out"),
     "latents": (torch.zeros(1, 64, 4), "leave them out, noise comes from seeds"),
-    "negative_prompt": (["a", "b", "c"], "must be one text, or 2, one a prompt, got '3 texts'"),
+    "negative_prompt": (["a", "b", "c"], "must be one text, or 2, one per prompt, got '3 texts'"),
     "sigmas": ([1.0, 0.5], "give num_inference_steps=2, or leave sigmas out"),
     "heigth": (16, "did you mean 'height'"),
     "strength": (0.5, "must be one that FluxPipeline takes"),
@@ -295,7 +295,7 @@ def _loop(sample_fn: Callable[..., Any]) -> Loop:
         (
             lambda p, s, n, **more: p,
             {"negative_prompt": ["a", "b"]},
-            "negative_prompt is one a prompt",
+            "negative_prompt is one per prompt",
         ),
     ],
 )

@@ -85,7 +85,7 @@ DEFECTS: dict[str, dict[Change, str]] = {
     },
 }
 
-#: Where another check catches it; None where it is no defect: letters are read whatever their colour.
+#: Where another check catches it; None where it is not a defect: letters are read whatever their colour.
 ELSEWHERE: dict[tuple[str, Change], str | None] = {
     ("legible", white_to_black): "noise_on_letters_is_worse",
     ("legible", wrapped_difference): "a_small_difference_of_letters_is_none",

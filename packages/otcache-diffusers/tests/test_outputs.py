@@ -72,7 +72,7 @@ class Frozen:
 
 @dataclass
 class Model(BaseOutput):
-    """As diffusers makes them; what is None is no item of it, so its class cannot be called again."""
+    """As diffusers makes them; what is None is not an item of it, so its class cannot be called again."""
 
     a: Any
     b: Any

@@ -60,7 +60,7 @@ def euler(
 
 
 def sampled(net: Any, calls: Sequence[int] = (1,) * N) -> Callable[..., torch.Tensor]:
-    """Return a sampler as a loop takes it, one row a sample."""
+    """Return a sampler as a loop takes it, one row per sample."""
 
     def sample(prompts: Any = None, seeds: Any = (0,), num_steps: int = N) -> torch.Tensor:
         x = torch.stack([tiny.noise(8, seed=seed) for seed in seeds])
@@ -513,7 +513,7 @@ def test_a_grid_that_cannot_be_exported(monkeypatch: pytest.MonkeyPatch) -> None
     "let denoiser= be a function of the state that returns what the step uses, called as"
 )
 @pytest.mark.remedy("got the state it began with: return the last one of a list of all states")
-@pytest.mark.remedy("let sample_fn return x_N, one row a sample")
+@pytest.mark.remedy("let sample_fn return x_N, one row per sample")
 @pytest.mark.remedy("use a diffusers pipeline, or a loop that calls the denoiser with x")
 def test_the_probe_sees_the_sampler_s_state() -> None:
     net = Net()
@@ -574,7 +574,7 @@ def test_guidance_of_a_recorded_run_stays_on() -> None:
     kept.add(1, x, [x, x])
 
 
-@pytest.mark.remedy("return one row a sample, and give a pipeline one image a sample")
+@pytest.mark.remedy("return one row per sample, and give a pipeline one image per sample")
 def test_a_pipeline_makes_one_image_a_sample() -> None:
     case = tiny.with_prompts(tiny.flux())
     plain = type(case.pipe)
@@ -587,7 +587,7 @@ def test_a_pipeline_makes_one_image_a_sample() -> None:
 
     request = SampleRequest(("a", "b"), (0, 1), 2, {"height": 16, "width": 16})
     case.pipe.__class__ = More
-    with pytest.raises(ExecutionError, match=r"give a pipeline one image a sample"):
+    with pytest.raises(ExecutionError, match=r"give a pipeline one image per sample"):
         list(TorchProbe().record(case.pipe, request))
     case.pipe.__class__ = plain
     assert len(list(TorchProbe().record(case.pipe, request))) == 2

@@ -55,7 +55,7 @@ class BreakOffError(Exception):
 
 
 def plain(net: Any, kind: str = "number", seed: int = 1, end: int = N, times: Any = GRID) -> Any:
-    """One call a step; breaks off at step ``end``."""
+    """One call per step; breaks off at step ``end``."""
     x = tiny.noise(1, 8, seed=seed)
     with torch.no_grad():
         for i in range(N):
@@ -66,7 +66,7 @@ def plain(net: Any, kind: str = "number", seed: int = 1, end: int = N, times: An
 
 
 def guided(net: Any, kind: str = "number", until: int = N) -> tuple[Any, list[Any]]:
-    """Two calls a step, one from step ``until`` on: the result, and the outputs of each step."""
+    """Two calls per step, one from step ``until`` on: the result, and the outputs of each step."""
     x, seen = tiny.noise(1, 8), []
     with torch.no_grad():
         for i in range(N):

@@ -1,4 +1,4 @@
-"""Loops around a denoiser that is no torch module: a function, a method, a partial, an object."""
+"""Loops around a denoiser that is not a torch module: a function, a method, a partial, an object."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Net(tiny.Velocity):
 
 
 class Wrapper:
-    """Passes calls and attributes on, as k-diffusion's wrappers do, and is no module."""
+    """Passes calls and attributes on, as k-diffusion's wrappers do, and is not a module."""
 
     def __init__(self, inner: nn.Module) -> None:
         self.inner = inner
@@ -227,7 +227,7 @@ def test_facts_are_those_of_the_modules_inside(kind: str, name: str, modules: in
 
 
 def test_a_module_with_a_configuration_of_its_own_kind_has_facts() -> None:
-    """It raised, where ``config`` is no dictionary."""
+    """It raised, where ``config`` is not a dictionary."""
     net = Net()
     wanted = provenance_of(Loop(lambda: None, net), N, {})
     net.config = object()  # type: ignore[assignment]
@@ -268,6 +268,6 @@ def test_another_cache_on_a_module_inside_is_refused() -> None:
 
 def test_a_callable_has_no_blocks() -> None:
     loop = _loop("function")
-    assert BlockExecutor().supports(loop) == "denoise is no torch module, so it has no blocks"
+    assert BlockExecutor().supports(loop) == "denoise is not a torch module, so it has no blocks"
     with pytest.raises(ExecutionError, match="cache whole outputs"):
         BlockExecutor().attach(loop, SCHEDULE)

@@ -35,7 +35,7 @@ KINDS: dict[str, Callable[[float], Any]] = {
 
 
 def _guided(net: Any, until: int = N, kind: str = "number") -> Callable[..., torch.Tensor]:
-    """Return a sampler of two calls a step, of one from step ``until`` on."""
+    """Return a sampler of two calls per step, of one from step ``until`` on."""
 
     def sample(prompts: Any, seeds: Any, num_steps: int) -> torch.Tensor:
         x, s = tiny.noise(len(seeds), 8), tiny.euler_grid(num_steps)

@@ -42,7 +42,7 @@ def transformer(seed: int = 0) -> WanTransformer3DModel:
 
 
 def pipeline(two: bool = False) -> Any:
-    """Guided by two calls a step; each text has embeddings of its own."""
+    """Guided by two calls per step; each text has embeddings of its own."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(
         base_dim=3,

@@ -198,7 +198,7 @@ def test_the_certificate_names_what_it_bounds():
     assert certificate.value == certificate.lower_bound == got.objective == got.lower_bound
     assert certificate.method == "enumeration"
     assert got.certificate.startswith("optimal for f' M f (latent displacement under reuse")
-    assert "one gain a step" in got.certificate
+    assert "one gain per step" in got.certificate
     assert "on 3 calibration samples" in got.certificate
 
 

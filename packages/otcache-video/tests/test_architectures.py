@@ -13,7 +13,7 @@ from otcache_core.plugins import Registry
 from otcache_video import architectures, plugin
 
 Make = Callable[[], Architecture]
-#: Each model at the image size its authors give, of a few latent frames: parameters, calls a step,
+#: Each model at the image size its authors give, of a few latent frames: parameters, calls per step,
 #: channels and latent pixels of an output with its batch.
 SIZES: dict[Make, tuple[Canvas, float, int, int]] = {
     architectures.wan_2_1_1_3b: (Canvas(480, 832, 17), 1.42e9, 2, 16 * 5 * 60 * 104),

@@ -43,7 +43,7 @@ def test_videos_differ_by_content_and_shape() -> None:
     assert memory(video) == 0.3
     memory(video.reshape(4, 2, 4, 3))
     memory(video.astype(np.float32).astype(np.float64))
-    assert len(counted.looked) == 4  # 0.3 is no float32
+    assert len(counted.looked) == 4  # 0.3 is not a float32
 
 
 def test_the_videos_seen_last_stay() -> None:

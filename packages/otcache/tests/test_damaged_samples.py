@@ -1,4 +1,4 @@
-"""Files of samples that are damaged, or name what is no image."""
+"""Files of samples that are damaged, or name what is not an image."""
 
 from __future__ import annotations
 

@@ -348,7 +348,7 @@ def test_a_name_that_an_installed_plugin_has_is_said(
 
 
 def test_packages_have_test_files_of_their_own_name() -> None:
-    """Pytest cannot run two files of one name in folders that are no packages."""
+    """Pytest cannot run two files of one name in folders that are not packages."""
     names = {NewPlugin(name, kind).tests for name in ("a", "b-c") for kind in EXAMPLES}
     assert names == {"tests/test_a.py", "tests/test_b_c.py"}
 

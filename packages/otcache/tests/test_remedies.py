@@ -32,10 +32,10 @@ from otcache_core.plugins.lookups import EXTRAS
 from otcache_core.testing import ToySampler
 
 
-@pytest.mark.remedy("{} brings no prompts of its own: give --prompts FILE, one a line")
+@pytest.mark.remedy("{} brings no prompts of its own: give --prompts FILE, one per line")
 def test_prompts_are_given(tmp_path: Path) -> None:
     question = Question("nowhere:at_all")
-    with pytest.raises(OtcacheError, match="give --prompts FILE, one a line"):
+    with pytest.raises(OtcacheError, match="give --prompts FILE, one per line"):
         question.job(Registry(entry_points=False))
     (tmp_path / "FILE").write_text("a cat\na dog\n", encoding="utf-8")
     given = replace(question, prompts=tmp_path / "FILE")

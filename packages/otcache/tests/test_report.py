@@ -36,7 +36,7 @@ from otcache.report.results import Results
 from otcache_core import FileError, OtcacheError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
+from report_fakes import (  # type: ignore[import-not-found]  # the folder is not a package
     compared_results,
     fake_images,
     fake_results,
@@ -302,7 +302,7 @@ def test_another_file_in_the_place_of_images_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="must be images of a report"):
         rebuild(tmp_path)
     save_arrays(path, {"full": np.zeros(3)}, {"format": "otcache-images", "version": "2"})
-    with pytest.raises(FileError, match="'full' is no stack of 8-bit images"):
+    with pytest.raises(FileError, match="'full' is not a stack of 8-bit images"):
         rebuild(tmp_path)
 
 

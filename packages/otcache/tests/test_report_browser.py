@@ -18,7 +18,7 @@ from otcache.report.page import render
 from otcache.report.results import Results
 
 sys.path.insert(0, str(Path(__file__).parent))
-from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
+from report_fakes import (  # type: ignore[import-not-found]  # the folder is not a package
     compared_results,
     fake_images,
     fake_videos,

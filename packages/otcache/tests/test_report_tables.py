@@ -43,7 +43,7 @@ from otcache.report.tables import (
 from otcache.report.terminal import rich_table, summary_table
 
 sys.path.insert(0, str(Path(__file__).parent))
-from report_fakes import (  # type: ignore[import-not-found]  # the folder is no package
+from report_fakes import (  # type: ignore[import-not-found]  # the folder is not a package
     compared_results,
     fake_results,
 )

@@ -111,7 +111,10 @@ def test_bad_files_are_named(tmp_path: Path, old: str, new: str, message: str) -
         ({"num_steps": 20}, "otcache at budget 5: computed steps must be increasing, below 20"),
         ({"cells": (replace(CELL, schedule=(3, 3)),)}, "computed steps must be increasing"),
         ({"full": {"frechet": math.nan}}, "frechet must be finite, got nan"),
-        ({"full_metrics": {"video": (0.1, math.nan)}}, "full run: video must be a number a sample"),
+        (
+            {"full_metrics": {"video": (0.1, math.nan)}},
+            "full run: video must be a number per sample",
+        ),
         (
             {"cells": tuple(replace(CELL, budget=b) for b in range(1, 1002))},
             "cells must be at most",

@@ -42,7 +42,7 @@ class FlowProbe(FeatureProbe):
         return request
 
     def record(self, target: Any, request: SampleRequest) -> Iterator[Trajectory]:
-        """Yield runs, one a sample."""
+        """Yield runs, one per sample."""
         for n in range(len(request.prompts)):
             yield _run(target, request, n, lambda _, compute: compute())
 

@@ -60,7 +60,7 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             not measured.
 
     Raises:
-        OtcacheError: if the error is negative, infinite or NaN, or the winner is no candidate.
+        OtcacheError: if the error is negative, infinite or NaN, or the winner is not a candidate.
     """
 
     schedule: Schedule
@@ -85,13 +85,13 @@ class Calibration:
             but for ``grid``.
         num_steps: N.
         grid: s_0 .. s_N, shape (N + 1,).
-        samples: one label a calibration sample.
+        samples: one label per calibration sample.
         gram: H[a, b] = E <v_a, v_b> of the full runs' outputs, mean over elements, then samples;
             shape (N, N).
         span_costs: w(i -> j), shape (N, N + 1); see :class:`~otcache_core.problem.ScheduleProblem`.
         anchor: schedule at the extreme budget.
         reference: schedule at the conservative budget.
-        ladder: one rung a budget, lowest first, each with the table of its candidates.
+        ladder: one rung per budget, lowest first, each with the table of its candidates.
         nfe: stage to denoiser evaluations spent there, a sample and step being one.
         span_costs_nfe: evaluations that ``span_costs`` cost.
         span_costs_samples: samples that ``span_costs`` are a mean over.
@@ -147,7 +147,7 @@ class Calibration:
 
     @property
     def full_runs(self) -> float:
-        """The cost in full runs a sample: total NFE / (N * samples)."""
+        """The cost in full runs per sample: total NFE / (N * samples)."""
         return sum(self.nfe.values()) / (self.num_steps * len(self.samples))
 
     def save(self, directory: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""A denoiser that is no torch module: any callable, behind a proxy that the loop calls instead."""
+"""A denoiser that is not a torch module: any callable, behind a proxy that the loop calls instead."""
 
 from __future__ import annotations
 

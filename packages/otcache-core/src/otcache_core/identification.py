@@ -194,7 +194,7 @@ def refusal(steps: Sequence[StepFit], order: int, limit: float) -> NotLinear:
     worst = int(np.argmax(left[1:])) + 1 if len(left) > 1 else 0
     least = "" if order == MAX_ORDER else " (more samples would allow longer ones)"
     return NotLinear(
-        f"step {worst} is no linear combination of the last {order + 1} states and outputs{least}: "
+        f"step {worst} is not a linear combination of the last {order + 1} states and outputs{least}: "
         f"a relative residual of {left[worst]:.1e} is left (limit {limit:.0e}); the sampler "
         "adds noise, clips, or looks back further",
         left[worst],

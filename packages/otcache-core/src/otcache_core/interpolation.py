@@ -216,7 +216,7 @@ def run_of(
         default: N if neither is given.
 
     Raises:
-        ScheduleError: if the step count is no integer in range, or the grid no N + 1 finite numbers.
+        ScheduleError: if the step count is not an integer in range, or the grid not N + 1 finite numbers.
     """
     n = default
     if num_steps is not None:

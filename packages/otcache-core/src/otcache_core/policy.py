@@ -105,7 +105,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
             strict: refuse another step count or grid instead of mapping with a notice.
 
         Raises:
-            ScheduleError: if the budget is no integer in this range, or the grid no grid.
+            ScheduleError: if the budget is not an integer in this range, or the grid not a grid.
             MismatchError: under strict, if step count or grid are not the policy's.
         """
         own = self.provenance.grid

@@ -155,7 +155,7 @@ def _check_spans(spans: Spans, n: int) -> None:
 def _check_gram(per_sample: Array, size: int) -> None:
     shape = per_sample.shape
     if len(shape) != 3 or shape[0] < 1 or shape[1:] != (size, size):
-        wanted = f"of shape (samples, {size}, {size}), one row a span"
+        wanted = f"of shape (samples, {size}, {size}), one row per span"
         raise OtcacheError(expected("Displacements.per_sample", shape, wanted))
     if not np.isfinite(per_sample).all():
         raise OtcacheError(

@@ -55,7 +55,7 @@ def seeds_of(seeds: object) -> tuple[int, ...]:
     """Return the seeds as plain integers, of any kind of row.
 
     Raises:
-        OtcacheError: if there are none or above 10,000, or one is no integer between 0 and 2^64 - 1.
+        OtcacheError: if there are none or above 10,000, or one is not an integer between 0 and 2^64 - 1.
 
     Examples:
         >>> seeds_of(range(3))
@@ -69,7 +69,7 @@ def seed_of(seed: object, name: str = "seed") -> int:
     """Return a seed as a plain integer.
 
     Raises:
-        OtcacheError: if it is no integer between 0 and 2^64 - 1, which torch's generators take.
+        OtcacheError: if it is not an integer between 0 and 2^64 - 1, which torch's generators take.
     """
     return integer(name, seed, 0, LARGEST_SEED, advice="the range of torch.Generator.manual_seed.")
 

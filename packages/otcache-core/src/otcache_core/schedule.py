@@ -107,7 +107,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         """Compute every step.
 
         Raises:
-            ScheduleError: if the step count is no integer in 1 .. ``MAX_STEPS``.
+            ScheduleError: if the step count is not an integer in 1 .. ``MAX_STEPS``.
         """
         n = integer("num_steps", num_steps, 1, MAX_STEPS, kind=ScheduleError)
         return cls(num_steps=n, computed=tuple(range(n)))
@@ -166,7 +166,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
             grid: s_0 .. s_N, N + 1 numbers of any kind.
 
         Raises:
-            ScheduleError: if the grid is no row of numbers, or has another length.
+            ScheduleError: if the grid is not a row of numbers, or has another length.
         """
         points = reals("grid", grid, kind=ScheduleError)
         if len(points) != self.num_steps + 1:

@@ -286,7 +286,7 @@ class ScheduleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parameters: of the denoiser, if one class of pipelines has several tables; else 0.
 
     Raises:
-        ScheduleError: if a row is no schedule, two have the same budget, or ``parameters`` are negative.
+        ScheduleError: if a row is not a schedule, two have the same budget, or ``parameters`` are negative.
 
     Examples:
         >>> table = ScheduleTable("mine", "by hand", 10, ((0, 5), (0, 2, 4, 7)))

@@ -1,4 +1,4 @@
-"""Kandinsky, and what is no image: the priors of Kandinsky 2.2 and Shap-E, Stable Audio."""
+"""Kandinsky, and what is not an image: the priors of Kandinsky 2.2 and Shap-E, Stable Audio."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def kandinsky3() -> Case:
 
 
 def shap_e() -> Case:
-    """Denoises the parameters of a shape. Heun makes two calls a step but the last."""
+    """Denoises the parameters of a shape. Heun makes two calls per step but the last."""
     pipe = ShapEPipeline(
         prior=_prior(
             embedding_dim=16,

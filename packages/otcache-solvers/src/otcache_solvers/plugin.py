@@ -12,7 +12,7 @@ def otcache_provide_cost_models() -> list[Info]:
         Info(
             "displacement",
             "otcache_solvers.costs.displacement:Displacement",
-            "root mean square of what skipping a span does to the result, by a gain a step",
+            "root mean square of what skipping a span does to the result, by a gain per step",
         ),
         Info(
             "gram",

@@ -41,7 +41,7 @@ def wan_2_2_a14b() -> Architecture:
 
 
 def hunyuan_video() -> Architecture:
-    """Return HunyuanVideo: 12.8 B parameters; guidance is embedded, one call a step."""
+    """Return HunyuanVideo: 12.8 B parameters; guidance is embedded, one call per step."""
     return architecture(
         "HunyuanVideo",
         Blueprint(
@@ -58,7 +58,7 @@ def hunyuan_video() -> Architecture:
 
 
 def hunyuan_video_1_5() -> Architecture:
-    """Return HunyuanVideo 1.5: 8.3 B parameters, two calls a step."""
+    """Return HunyuanVideo 1.5: 8.3 B parameters, two calls per step."""
     return architecture(
         "HunyuanVideo 1.5",
         Blueprint(
@@ -77,7 +77,7 @@ def hunyuan_video_1_5() -> Architecture:
 
 
 def cogvideox_5b() -> Architecture:
-    """Return CogVideoX 5B: 5.57 B parameters; guidance is a batch of two, one call a step."""
+    """Return CogVideoX 5B: 5.57 B parameters; guidance is a batch of two, one call per step."""
     return architecture(
         "CogVideoX 5B",
         Blueprint(

@@ -46,7 +46,7 @@ def readable(text: str, encoding: str | None, *, rest: bool = True) -> str:
     r"""Return a text whose characters the encoding has.
 
     A missing character becomes an ASCII look-alike, a letter without its accent, or ``\u65e5``; the byte of a
-    file name that is no text becomes ``\xff``.
+    file name that is not text becomes ``\xff``.
 
     Args:
         text: of any characters, lone surrogates among them.

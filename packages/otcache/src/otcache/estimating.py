@@ -74,7 +74,7 @@ class Estimate:
         memory: m, outputs held for each branch.
         dtype: of the held outputs.
         call: of one denoiser call.
-        rows: one a budget.
+        rows: one per budget.
     """
 
     model: str
@@ -252,7 +252,7 @@ def _largest(value: Any) -> float:
 
 
 def estimate_table(estimate: Estimate) -> Group:
-    """Return one line a budget, with what was assumed above and what was omitted below."""
+    """Return one line per budget, with what was assumed above and what was omitted below."""
     call, canvas = estimate.call, estimate.canvas
     size = f"{canvas.width} x {canvas.height}"
     frames = f", {canvas.frames} frames" if canvas.frames > 1 else ""

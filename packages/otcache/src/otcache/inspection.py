@@ -38,7 +38,7 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
     )
     for schedule in schedules:
         speedup = f"{schedule.ideal_speedup:.1f}x"
-        rule = Text(schedule.forecaster)  # a name in brackets is no markup
+        rule = Text(schedule.forecaster)  # a name in brackets is not markup
         table.add_row(str(schedule.budget), speedup, strip(schedule), rule)
     facts = Table(box=None, show_header=False)
     if policy.solver:
@@ -84,7 +84,7 @@ def nfe_text(nfe: Mapping[str, int]) -> str:
 def kept_table(
     rows: Mapping[int, tuple[Mapping[str, float], str]], what: str, samples: int
 ) -> Group:
-    """Return a line a budget: the error of each schedule by name, and a star at the one that is kept.
+    """Return a line per budget: the error of each schedule by name, and a star at the one that is kept.
 
     Lines below it say why a schedule with a lower error is not kept.
 

@@ -1,7 +1,7 @@
 """Open what the command line names: pipelines, and files of samples.
 
 A pipeline is a demo, a function of a module, or what a probe plugin opens. A file of samples holds prompts,
-one a line, or JSON lines with the call arguments of each.
+one per line, or JSON lines with the call arguments of each.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not 1 <= len(lines) <= MAX_PROMPTS:
         raise FileError(
-            f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one a line, got {len(lines)}."
+            f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one per line, got {len(lines)}."
         )
     return lines
 
@@ -121,7 +121,7 @@ def _make(name: str, module: str, function: str) -> Any:
     _look_here()
     try:
         if not all(part.isidentifier() for part in module.split(".")):
-            raise ImportError(f"{module!r} is no name of a module")
+            raise ImportError(f"{module!r} is not a name of a module")
         return getattr(importlib.import_module(module), function)()
     except OtcacheError:
         raise
@@ -145,14 +145,14 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Return the samples of a file, one a line; empty lines are omitted.
+    """Return the samples of a file, one per line; empty lines are omitted.
 
     A file that ends in ``.jsonl`` holds JSON lines: objects of call arguments, or strings, which are
     prompts. What is called ``image``, or ends in ``_image``, is the path of an image file beside this
     one, or a list of such paths, and is opened; every other value goes to the pipeline as it is.
 
     Raises:
-        FileError: if the file or an image cannot be read, or a line is no JSON of that kind.
+        FileError: if the file or an image cannot be read, or a line is not JSON of that kind.
     """
     lines = read_lines(path)
     if path.suffix.lower() not in JSON_LINES:

@@ -97,7 +97,7 @@ def plan(
         The policy: ``policy.schedule(budget)`` for 1 <= budget <= N.
 
     Raises:
-        OtcacheError: if it is no calibration, no rung of its ladder is worth its budget, none is known to
+        OtcacheError: if it is not a calibration, no rung of its ladder is worth its budget, none is known to
             be, the solver needs more than a calibration holds, or an argument wants another.
         MismatchError: if the pipeline is not the one that was calibrated.
     """
@@ -429,7 +429,7 @@ def frontier_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> 
     """Return what a solver finds at the budgets 1 .. B; arguments and errors as :func:`solution_of`."""
     found = _solve(name, lambda: list(solver.frontier(problem)))
     if len(found) != problem.budget:
-        wanted = f"{problem.budget} solutions, one a budget"
+        wanted = f"{problem.budget} solutions, one per budget"
         raise PluginError(expected(f"frontier() of solver {name!r}", len(found), wanted))
     return [_checked(one, problem.num_steps, b, name) for b, one in enumerate(found, 1)]
 

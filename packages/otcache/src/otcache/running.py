@@ -195,7 +195,7 @@ def module_grid(
     """Return s_0 .. s_N of a bare module's runs: as given, else the policy's own; None where unknown.
 
     Raises:
-        OtcacheError: if the grid is not one of N + 1 finite monotone numbers, or the target is no module.
+        OtcacheError: if the grid is not one of N + 1 finite monotone numbers, or the target is not a module.
     """
     if not is_module(target):
         if grid is None:

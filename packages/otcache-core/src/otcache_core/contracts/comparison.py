@@ -195,7 +195,7 @@ class VideoMetric(Metric):
 
 
 class PromptMetric(Metric):
-    """Scores images by their prompts, one number an image, without a reference.
+    """Scores images by their prompts, one number per image, without a reference.
 
     It has no best value, so a full run is scored beside the accelerated ones.
 
@@ -214,7 +214,7 @@ class PromptMetric(Metric):
 
         Args:
             images: shape (n, height, width, 3), range [0, 1], channels red, green, blue.
-            prompts: n texts, one an image.
+            prompts: n texts, one per image.
 
         Returns:
             Shape (n,), float64.
@@ -330,8 +330,8 @@ class VideoWriter(ABC):
 
     Requirements: played, the file shows frame t of the video from t / rate to (t + 1) / rate seconds;
     frames that equal the one before may be held instead of stored again. Each pixel is shown as a square
-    of k by k pixels for a whole k, with repeated edge pixels at the right and the bottom if a codec needs more;
-    colours are those of the video within the error of the codec. A file is written whole or not at all,
+    of k by k pixels for a whole k, with repeated edge pixels at the right and the bottom if a codec needs
+    more; colours are those of the video within the error of the codec. A file is written whole or not at all,
     and an error leaves an earlier file as it was. The video is not changed.
 
     Attributes:

@@ -117,7 +117,7 @@ class Evaluator(ABC):
         .. math:: \max_i \| x_i^{replayed} - x_i^{recorded} \| / \| x_i^{recorded} \|
 
         Args:
-            samples: indices of the samples, one a row of one call; an index may come several times.
+            samples: indices of the samples, one per row of one call; an index may come several times.
 
         Returns:
             The deviation of each row, shape (len(samples),): 0 up to rounding if the target gives a

@@ -261,7 +261,7 @@ class SampleRequest:
     """What to sample.
 
     Args:
-        prompts: one a sample: a text, or a mapping of the call arguments that are this sample's own.
+        prompts: one per sample: a text, or a mapping of the call arguments that are this sample's own.
         seeds: one seed a sample.
         num_steps: the ``num_inference_steps`` the pipeline is called with, of which its sampler may make
             another number: fewer by a strength, more with Heun's method.

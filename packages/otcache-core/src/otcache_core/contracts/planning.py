@@ -56,7 +56,7 @@ class CostModel(ABC):
         """Measure all spans; called once per calibration, and may not change the trajectories.
 
         Args:
-            trajectories: recorded full runs, one a sample, all of the same N.
+            trajectories: recorded full runs, one per sample, all of the same N.
             evaluator: for models that need more evaluations; its samples are the trajectories'.
 
         Raises:

@@ -124,7 +124,7 @@ class Fitted(Forecaster):
         if len(span.weights) > available:
             what = f"number of weights of span ({span.start} -> {span.stop})"
             raise ScheduleError(
-                expected(what, len(span.weights), f"at most {available}", "one a computed step.")
+                expected(what, len(span.weights), f"at most {available}", "one per computed step.")
             )
         c = np.asarray(span.weights or (0.0,), dtype=np.float64)
         row = np.concatenate([[1.0 + c.sum()], -c[1:]])

@@ -28,7 +28,7 @@ class MeanVelocity(Forecaster):
     state is looked at.
 
     The lookback h is a whole number of steps for each span, stored as the weights of the span:
-    ``(h of this span, h of the span before it, ...)``, at most one a computed output, since earlier
+    ``(h of this span, h of the span before it, ...)``, at most one per computed output, since earlier
     forecasts are worked out again; 2 if there is none, as in a schedule without weights.
 
     Memory: forecasts rest on forecasts, so all computed outputs may be needed.
@@ -51,7 +51,7 @@ class MeanVelocity(Forecaster):
         """Unroll the recursion; shape (skipped, m).
 
         Raises:
-            ScheduleError: if a lookback is no whole number of 1 or more, or there are too many.
+            ScheduleError: if a lookback is not a whole number of 1 or more, or there are too many.
         """
         return unroll(span, grid, _fill_released)
 
@@ -102,7 +102,7 @@ class MeanVelocityPaper(Forecaster):
         """Return the same row for every skipped step; shape (skipped, m).
 
         Raises:
-            ScheduleError: if a lookback is no whole number of 1 or more, or there are too many.
+            ScheduleError: if a lookback is not a whole number of 1 or more, or there are too many.
         """
         return unroll(span, grid, _fill_paper)
 
@@ -125,10 +125,10 @@ DEFAULT = 2
 def lookbacks(span: Span) -> tuple[int, ...]:
     """Return h of a span, of the span before it, and so on: 1 + history numbers.
 
-    They are the span's weights, latest first, one a computed output; 2 if there is none.
+    They are the span's weights, latest first, one per computed output; 2 if there is none.
 
     Raises:
-        ScheduleError: if there are more than computed outputs, or one is no whole number >= 1.
+        ScheduleError: if there are more than computed outputs, or one is not a whole number >= 1.
     """
     where = f"span ({span.start} -> {span.stop})"
     available = 1 + len(span.history)

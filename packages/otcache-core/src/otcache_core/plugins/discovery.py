@@ -192,7 +192,7 @@ def importable_name(plugin: object) -> str:
     """Return the name by which another process imports a module of hooks.
 
     Raises:
-        PluginError: if it is no module, or cannot be imported by its name.
+        PluginError: if it is not a module, or cannot be imported by its name.
     """
     name = getattr(plugin, "__name__", type(plugin).__name__)
     known = isinstance(plugin, ModuleType) and sys.modules.get(name) is plugin

@@ -192,7 +192,7 @@ def _metric(plugin: Metric) -> None:
         return
     values = np.asarray(made, dtype=np.float64)
     if values.shape != (2,):
-        raise OtcacheError(expected("the metric's values", made, "2 numbers, one an image"))
+        raise OtcacheError(expected("the metric's values", made, "2 numbers, one per image"))
 
 
 def _solver(plugin: ScheduleSolver) -> None:

@@ -217,7 +217,7 @@ def _header(path: Path, file: BinaryIO) -> _Header:
         raise unreadable(path, error) from error
     data = parse_json(path, raw, kind=_KIND)
     if not isinstance(data, dict):
-        raise bad_file(path, f"truncated or not {_KIND}: its header is no object.")
+        raise bad_file(path, f"truncated or not {_KIND}: its header is not an object.")
     facts = converted(path, data.pop("__metadata__", None) or {}, dict[str, str])
     header = _Header(path, prefix + raw, converted(path, data, dict[str, _Entry]), facts)
     _check_layout(header, size - 8 - length)

@@ -48,7 +48,7 @@ MEMORY_BYTES = 2**28
 class RecordingStorage:
     r"""How recorded runs are kept.
 
-    A run of N steps on latents of d elements takes 4 (2 N + 1) d bytes a sample, as float32: 3 GB for
+    A run of N steps on latents of d elements takes 4 (2 N + 1) d bytes per sample, as float32: 3 GB for
     the 7.6 million elements of a 720p video of 129 frames and N = 50. What exceeds ``memory_bytes`` goes to
     temporary files, which are removed when they are not needed any more, and is read a slab at a time.
 
@@ -91,7 +91,7 @@ Floats = NDArray[np.float32]
 
 
 class RecordedSteps(ABC):
-    """Rows of float32, one a step, each of shape (samples, d)."""
+    """Rows of float32, one per step, each of shape (samples, d)."""
 
     @abstractmethod
     def append(self, row: Floats) -> None:

@@ -252,7 +252,9 @@ class EvaluatorConformance(Conformance, kit=True):
         for rows in ([0], [evaluator.num_samples - 1], [0, 0, 1], largest):
             deviations = evaluator.replay(rows)
             shape = deviations.shape
-            assert shape == (len(rows),), f"replay({rows}) has shape {shape}: give one number a row"
+            assert shape == (len(rows),), (
+                f"replay({rows}) has shape {shape}: give one number per row"
+            )
             assert (deviations <= self.deviation).all(), (
                 f"recorded outputs of rows {rows} end {shown(deviations)} off the recorded result: step as "
                 "the sampler does"
@@ -278,7 +280,7 @@ class EvaluatorConformance(Conformance, kit=True):
         for runs, errors in zip(found.ran, found.errors, strict=True):
             count = evaluator.num_samples
             assert len(runs) == count, (
-                f"ran has {len(runs)} of {count} schedules: give one a sample"
+                f"ran has {len(runs)} of {count} schedules: give one per sample"
             )
             for n, schedule in ((0, runs[0]), (-1, runs[-1])):
                 real = self.accelerated_errors(schedule)[n]

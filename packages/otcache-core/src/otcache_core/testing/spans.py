@@ -187,7 +187,7 @@ class ForecasterConformance(Conformance, kit=True):
             fits = table.ndim == 2 and table.shape[0] == rows and 1 <= table.shape[1] <= most
             assert fits, (
                 f"the table of {span} has shape {table.shape}: "
-                f"return {rows} rows, one a skipped step, of 1 to {most} columns, one an output"
+                f"return {rows} rows, one per skipped step, of 1 to {most} columns, one per output"
             )
             assert table.dtype.kind == "f", (
                 f"the table is of {table.dtype}: give floating-point numbers"

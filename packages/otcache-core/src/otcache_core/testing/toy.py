@@ -165,7 +165,7 @@ class ToyEvaluator(Evaluator):
         )
 
     def replay(self, samples: Sequence[int]) -> Floats:
-        """Return the largest relative deviation of states recomputed from recorded outputs, one a sample."""
+        """Return each sample's largest relative deviation of states recomputed from recorded outputs."""
         chosen, runs = list(samples), self.sampler.trajectories()
         states = [self.sampler.start[chosen]]
         for i, h in enumerate(np.diff(self.grid)):

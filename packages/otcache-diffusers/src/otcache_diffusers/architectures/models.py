@@ -79,12 +79,12 @@ FLUX_TEXT, QWEN_TEXT, SD3_TEXT, SDXL_TEXT = 512, 512, 77 + 256, 77
 
 
 def flux_blueprint() -> Blueprint:
-    """Pack latents two by two into tokens; guidance is embedded: one call a step."""
+    """Pack latents two by two into tokens; guidance is embedded: one call per step."""
     return Blueprint("FluxTransformer2DModel", "AutoencoderKL", _kl, _flux, _image_latents)
 
 
 def qwen_image_blueprint() -> Blueprint:
-    """Pack latents two by two into tokens; two calls a step, with and without the prompt."""
+    """Pack latents two by two into tokens; two calls per step, with and without the prompt."""
     return Blueprint(
         "QwenImageTransformer2DModel",
         "AutoencoderKLQwenImage",
@@ -96,12 +96,12 @@ def qwen_image_blueprint() -> Blueprint:
 
 
 def sd3_blueprint() -> Blueprint:
-    """Cut patches inside; both branches of guidance are a batch of two: one call a step."""
+    """Cut patches inside; both branches of guidance are a batch of two: one call per step."""
     return Blueprint("SD3Transformer2DModel", "AutoencoderKL", _kl, _sd3, _image_latents)
 
 
 def unet_blueprint() -> Blueprint:
-    """Return SDXL's, or SD 1.5's; both branches of guidance are a batch of two: one call a step."""
+    """Return SDXL's, or SD 1.5's; both branches of guidance are a batch of two: one call per step."""
     return Blueprint("UNet2DConditionModel", "AutoencoderKL", _kl, _unet, _image_latents, cell=1)
 
 

@@ -36,7 +36,7 @@ class CacheDiT(Baseline):
 
     At every step the first F blocks are computed, at skipped ones nothing after them but what follows the
     blocks: the residual of the others is reused. ``enable_separate_cfg`` is set as the pipeline calls its
-    denoiser, which a calibration run counts: by default cache-dit assumes one call a step for Flux, and
+    denoiser, which a calibration run counts: by default cache-dit assumes one call per step for Flux, and
     under true guidance compares each branch with the other.
 
     References:
@@ -96,7 +96,7 @@ class DBCache(CacheDiT):
         https://arxiv.org/abs/2503.06923.
 
     Raises:
-        OtcacheError: if the order is no integer of at least 0.
+        OtcacheError: if the order is not an integer of at least 0.
     """
 
     adaptive = True

@@ -181,10 +181,10 @@ def no_context(target: Any, request: SampleRequest) -> str:
 
 
 def several_calls(target: Any) -> str:
-    """Return "" if the sampler makes one call a step in each context, else that as a reason."""
+    """Return "" if the sampler makes one call per step in each context, else that as a reason."""
     if getattr(target.scheduler, "order", 1) == 1:
         return ""
-    return f"it counts one call a step, and {type(target.scheduler).__name__} makes several"
+    return f"it counts one call per step, and {type(target.scheduler).__name__} makes several"
 
 
 # -- cache contexts -----------------------------------------------------------------------------

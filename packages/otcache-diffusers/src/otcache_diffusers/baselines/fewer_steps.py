@@ -180,7 +180,7 @@ SAMPLERS: dict[str, FewStepSampler] = {
 class FewerSteps(Baseline):
     """Call the pipeline with as many steps as make B evaluations, with another scheduler meanwhile.
 
-    A method of two calls a step makes 2n - 1 of them in n steps, so it takes the odd number at or
+    A method of two calls per step makes 2n - 1 of them in n steps, so it takes the odd number at or
     below B.
 
     Args:

@@ -95,7 +95,9 @@ class PipelineEvaluator(Evaluator):
     ) -> None:
         if len(request.prompts) != len(trajectories):
             raise OtcacheError(
-                expected("trajectories", len(trajectories), f"{len(request.prompts)}, one a sample")
+                expected(
+                    "trajectories", len(trajectories), f"{len(request.prompts)}, one per sample"
+                )
             )
         self._request = request = prepared(target, request)
         self._target = target

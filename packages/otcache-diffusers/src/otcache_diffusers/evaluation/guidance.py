@@ -32,8 +32,8 @@ def branch_guidance_weights(
         known: of a loop, the weights of the outputs of each step, shape (N, P).
 
     Returns:
-        Branch to gamma, one a step; empty if there are fewer than two branches, if one is missing at some
-        step or is no single tensor of the sampler's size, or if guidance is not linear
+        Branch to gamma, one per step; empty if there are fewer than two branches, if one is missing at some
+        step or is not a single tensor of the sampler's size, or if guidance is not linear
         (QwenImage's norm rescale): the relative residual is above ``LIMIT``.
     """
     if known is not None:

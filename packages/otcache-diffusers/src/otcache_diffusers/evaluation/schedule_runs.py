@@ -295,7 +295,7 @@ class PooledFit:
         """Fit the schedule that all tracks have.
 
         Args:
-            tracks: one a batch, with what is known of its samples; the weights, and what is
+            tracks: one per batch, with what is known of its samples; the weights, and what is
                 computed on the way, are added to them.
             batches: indices of the samples.
         """

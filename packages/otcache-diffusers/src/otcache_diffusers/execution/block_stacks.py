@@ -142,7 +142,7 @@ def _plus(h: Any, r: Any) -> Any:
 def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module]]:
     """Return every outermost ``nn.ModuleList`` in ``module`` by its dotted name.
 
-    A list inside a block belongs to the block. Lists of bare layers, such as norms, are no blocks.
+    A list inside a block belongs to the block. Lists of bare layers, such as norms, are not blocks.
     """
     found: dict[str, list[nn.Module]] = {}
     for name, child in module.named_children():
@@ -156,7 +156,7 @@ def block_lists(module: nn.Module, prefix: str = "") -> dict[str, list[nn.Module
 def no_blocks(module: nn.Module) -> str:
     """Return "" if the denoiser can be searched for blocks, else the reason why not."""
     if not isinstance(module, nn.Module):
-        return f"{name_of(module)} is no torch module, so it has no blocks"
+        return f"{name_of(module)} is not a torch module, so it has no blocks"
     kind = type(getattr(module, "_orig_mod", module)).__name__
     if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
         return (

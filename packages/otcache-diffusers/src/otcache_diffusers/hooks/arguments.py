@@ -55,9 +55,9 @@ class Arguments:
 
     @property
     def state(self) -> Tensor | None:
-        """The sampler's state, more or less processed: the first tensor argument that is no time.
+        """The sampler's state, more or less processed: the first tensor argument that is not a time.
 
-        A tensor of one number a sample is taken for a time, or a class, if there is a larger one; one
+        A tensor of one number per sample is taken for a time, or a class, if there is a larger one; one
         that does not float, only if no other does.
         """
         place = self._state_place()
@@ -74,7 +74,7 @@ class Arguments:
 
     @property
     def candidates(self) -> list[ArgumentPlace]:
-        """The places of floating arguments that are no times."""
+        """The places of floating arguments that are not times."""
         return [
             place for place, x in self._arrays() if _floats(x) and not self._is_time(place.argument)
         ]
@@ -202,7 +202,7 @@ def _outer(value: Any) -> tuple[int, ...]:
 
 
 def _is_wide(x: Any) -> bool:
-    """Return whether an array holds more than one number a sample."""
+    """Return whether an array holds more than one number per sample."""
     return any(size != 1 for size in tuple(x.shape)[1:])
 
 

@@ -149,7 +149,7 @@ class LoopStates:
         return self._chunks(x)[0]
 
     def _chunks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Cut rows into one a sample, chunk after chunk."""
+        """Cut rows into one per sample, chunk after chunk."""
         n = self._samples or len(x)
         return x.chunk(len(x) // n) if x.ndim and len(x) > n and len(x) % n == 0 else (x,)
 

@@ -39,7 +39,7 @@ RAGGED = (
 )
 #: Possible in a correct run, if calls_per_step was given.
 REPEATED = (
-    "the first two steps carry the same time: there are more than calls_per_step calls a step, or a "
+    "the first two steps carry the same time: there are more than calls_per_step calls per step, or a "
     f"run broke off after its first step, or times are rounded alike; {_LOOP}."
 )
 

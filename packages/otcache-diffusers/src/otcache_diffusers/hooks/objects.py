@@ -68,7 +68,7 @@ def opened(node: Any) -> tuple[Shell, list[Any]] | None:
     """Return an object without what it holds, and what it holds; None if that cannot be known.
 
     Opened are objects of Python classes, dataclasses or not, and of Python classes over dict, list, tuple
-    and ``SimpleNamespace``. Not opened are modules, whose weights are no outputs, objects that clean up
+    and ``SimpleNamespace``. Not opened are modules, whose weights are not outputs, objects that clean up
     after themselves (``__del__``), and those that hold memory of C.
     """
     base = _base_of(type(node))  # type: ignore[arg-type]  # every class is hashable

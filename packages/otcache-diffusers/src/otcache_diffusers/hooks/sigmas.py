@@ -116,7 +116,7 @@ def _sigmas(scheduler: Any, n: int) -> torch.Tensor | None:
 
 
 def _products(scheduler: Any) -> torch.Tensor | None:
-    """Return a at each timestep; None if it has none, or its times are no positions among them."""
+    """Return a at each timestep; None if it has none, or its times are not positions among them."""
     products, times = _row(scheduler, "alphas_cumprod"), times_of(scheduler)
     if products is None or times is None:
         return None
@@ -188,7 +188,7 @@ def last_position(pipeline: Any, start: int) -> int | None:
 
 
 def latest_time(timestep: Any) -> Tensor | None:
-    """Return the time of a call's step; None if it is no tensor of numbers that can be compared.
+    """Return the time of a call's step; None if it is not a tensor of numbers that can be compared.
 
     Of times for each token it is the largest, since a given image's are 0.
     """

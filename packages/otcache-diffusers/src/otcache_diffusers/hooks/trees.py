@@ -115,7 +115,7 @@ def first_tensor(tree: Any) -> torch.Tensor | None:
 def prediction_at(leaves: Sequence[Any]) -> int:
     """Return the place of the prediction among the leaves of an output, their number if there is none.
 
-    It is the first floating-point or complex tensor that is no scalar, else the first tensor.
+    It is the first floating-point or complex tensor that is not a scalar, else the first tensor.
     """
     found = [n for n, leaf in enumerate(leaves) if isinstance(leaf, _TENSORS)]
     arrays = [n for n in found if is_inexact(leaves[n]) and len(leaves[n].shape)]
@@ -165,7 +165,7 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
     .. math:: \sum_r A_r v_r
 
     Accumulated in float32 (float64 for float64 leaves) and cast once. The single term 1 v returns
-    the very object v. Whatever is no tensor of floating-point or complex numbers (Python numbers, None,
+    the very object v. Whatever is not a tensor of floating-point or complex numbers (Python numbers, None,
     integer tensors) is taken from the first output, the newest. Packed leaves are read one at a time;
     the sum has the type they came in.
 

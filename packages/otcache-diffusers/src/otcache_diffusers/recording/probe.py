@@ -163,7 +163,7 @@ def _check(request: SampleRequest) -> None:
     if not request.prompts:
         raise OtcacheError(expected("prompts", request.prompts, "at least one"))
     if len(request.seeds) != len(request.prompts):
-        wanted = f"one a prompt ({len(request.prompts)})"
+        wanted = f"one per prompt ({len(request.prompts)})"
         raise OtcacheError(expected("seeds", request.seeds, wanted))
 
 
@@ -182,7 +182,7 @@ def _sample(target: Any, request: SampleRequest, part: Sequence[int], recorder: 
 
 
 def _shared_images(request: SampleRequest) -> str:
-    """Return what happens to a list of images, which may have been meant as one a prompt."""
+    """Return what happens to a list of images, which may have been meant as one per prompt."""
     for name, value in request.call.items():
         if isinstance(value, (list, tuple)) and len(value) > 1 and all(map(is_image, value)):
             return f". All {len(value)} of {name} go to every sample: {EACH_ITS_OWN.format(name=name)}."

@@ -33,7 +33,7 @@ def split_rows(output: Any, num_samples: int) -> list[Any]:
     """Cut an output into one tree a sample, leaves of shape (C, ...); copies, in memory of their own.
 
     The prediction (:func:`~otcache_diffusers.hooks.trees.prediction_at`) must have rows. Another tensor
-    is cut if it has as many, or one a sample; else every sample gets it whole, as it gets scalars.
+    is cut if it has as many, or one per sample; else every sample gets it whole, as it gets scalars.
 
     Raises:
         ExecutionError: if the prediction has no multiple of the number of samples as rows, or something
@@ -49,7 +49,7 @@ def split_rows(output: Any, num_samples: int) -> list[Any]:
 def fold_rows(num_samples: int, *states: Tensor) -> tuple[Tensor, ...]:
     """Give every sample one row: of shape (C n, ...), chunk after chunk, each becomes (n, C, ...).
 
-    DiT's sampler keeps both branches of guidance in its state. What has a row a sample, or no multiple of
+    DiT's sampler keeps both branches of guidance in its state. What has a row per sample, or no multiple of
     that, stays as it is.
     """
     return tuple(
@@ -97,7 +97,7 @@ def stack_rows(outputs: Sequence[Any]) -> Tensor:
 def _num_rows(prediction: Tensor, num_samples: int) -> int:
     if prediction.ndim == 0:
         raise ExecutionError(
-            "a denoiser output must have a row a sample, got a scalar and no other tensor: return a "
+            "a denoiser output must have a row per sample, got a scalar and no other tensor: return a "
             "tensor of shape (batch, ...)."
         )
     if prediction.shape[0] % num_samples:

@@ -161,7 +161,7 @@ class ForecastCosts:
 
     with p the computed step before k and a_t, b_t by least squares with a ridge. Least squares is
     linear in its target, so the forecast of the sum z = sum_t h_t v_t is the sum of the forecasts,
-    and every span needs one 2 x 2 system in <z, v_k>, <z, v_p>, <z, z> instead of one a skipped
+    and every span needs one 2 x 2 system in <z, v_k>, <z, v_p>, <z, z> instead of one per skipped
     step.
 
     Args:

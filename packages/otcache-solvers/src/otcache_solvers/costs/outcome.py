@@ -26,7 +26,7 @@ class Outcome(CostModel):
 
     with output reuse inside the span; the mean is over elements, then samples. A span that stops at
     j replays the recorded run up to i and computes the steps j .. N-1, so it costs N - j
-    evaluations a sample and all spans together about N^2/6 full runs. The evaluator's own count is
+    evaluations per sample and all spans together about N^2/6 full runs. The evaluator's own count is
     what is reported.
 
     References:

@@ -97,7 +97,7 @@ class ScalarGain(Propagation):
         \qquad g_N = 1
 
     per sample, at steps j spread evenly in log j over 2 .. N - 1, and log g interpolated linearly
-    in log j between them. A step costs N - j evaluations a sample: 3.8 full runs at N = 30 with six
+    in log j between them. A step costs N - j evaluations per sample: 3.8 full runs at N = 30 with six
     steps.
 
     References:
@@ -127,7 +127,7 @@ class ScalarGain(Propagation):
     @property
     def description(self) -> str:
         """A few words for the certificate."""
-        return f"one gain a step, measured at {self.steps} steps"
+        return f"one gain per step, measured at {self.steps} steps"
 
     def stops(self, num_steps: int) -> tuple[int, ...]:
         """Return the steps j at which the gain is measured; none for N < 3, where only g_N = 1 is used."""
@@ -173,7 +173,7 @@ class ScalarGain(Propagation):
 class Exact(Propagation):
     r"""d(i -> j) from whole runs in which only this span is skipped.
 
-    A span costs N - j evaluations a sample, all spans together about N^2/6 full runs. All results
+    A span costs N - j evaluations per sample, all spans together about N^2/6 full runs. All results
     are held at once, to take their inner products: about N^2/2 latents a sample.
 
     References:

@@ -36,7 +36,7 @@ class GaussNewton(ScheduleSolver):
     leave-one-out over the samples, which costs nothing more. The step is taken only if the true
     error falls on samples that were kept out of it; else the schedule is returned as it was.
 
-    A step costs (weights + 1) B evaluations a sample, less what an evaluator shares: moving a weight
+    A step costs (weights + 1) B evaluations per sample, less what an evaluator shares: moving a weight
     of the m-th span changes nothing before the m+1-th computed step.
 
     References:

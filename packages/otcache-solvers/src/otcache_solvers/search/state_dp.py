@@ -36,7 +36,7 @@ class StateDP(ScheduleSolver):
     not optimal.
 
     One run that computes P, then i, then nothing more, gives all j > i at once. All budgets up to
-    B share one table, and cost about B N evaluations a sample: the new step of each label, plus
+    B share one table, and cost about B N evaluations per sample: the new step of each label, plus
     the steps before it that the evaluator cannot share.
 
     References:

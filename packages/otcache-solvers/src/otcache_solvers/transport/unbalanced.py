@@ -138,7 +138,7 @@ def _check_weight(what: str, weight: float) -> None:
 @final
 @dataclass(frozen=True, eq=False)
 class Unbalanced(ScheduleSolver):
-    r"""Move units of mass, one a computed step, or make and drop them at a cost.
+    r"""Move units of mass, one per computed step, or make and drop them at a cost.
 
     A reference implementation: with fitted forecasts its schedules are seldom better, and often
     worse, than those of ``quantile`` (docs/solvers.md).

@@ -30,7 +30,7 @@ class BranchAndBound(PathSearch):
 
     (:class:`~otcache_solvers.vector_sum.relaxation.Projections`). Directions u come from the root
     relaxation and, at every layer, from the relaxation at the labels with the lowest bounds. A pass keeps at
-    most ``width`` labels a layer, those of lowest bound; what it drops bounds the optimum too:
+    most ``width`` labels per layer, those of lowest bound; what it drops bounds the optimum too:
 
     .. math:: \min_S \ge \min(\text{best path}, \text{least bound dropped})
 
@@ -38,9 +38,9 @@ class BranchAndBound(PathSearch):
 
     Args:
         start: finds the first path.
-        width: labels a layer of the first pass; each further pass has four times as many.
-        max_width: of the last pass. Memory is about 4 KiB a label at rank 100.
-        probes: labels a layer that give new directions.
+        width: labels per layer of the first pass; each further pass has four times as many.
+        max_width: of the last pass. Memory is about 4 KiB per label at rank 100.
+        probes: labels per layer that give new directions.
         seconds: time limit, checked at every layer. A search that it stops is not reproducible:
             its schedule and bound depend on the machine.
 

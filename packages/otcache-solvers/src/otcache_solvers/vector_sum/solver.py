@@ -43,7 +43,7 @@ class VectorSum(ScheduleSolver):
     and branch and bound proves the optimum or a gap if there are more.
 
     M comes from :meth:`~otcache_solvers.costs.displacement.Displacement.displacements`. For another
-    Gram it is ``Displacements(N, spans, M[None])``; for vectors D (a row a span) M = D D'. It is
+    Gram it is ``Displacements(N, spans, M[None])``; for vectors D (a row per span) M = D D'. It is
     factored once for all problems whose displacements are the same object.
 
     The bound is a :class:`Certificate`, in words in ``Solution.certificate`` and as an object in

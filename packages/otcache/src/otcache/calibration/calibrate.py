@@ -87,7 +87,7 @@ def calibrate(
         probe: name of a probe plugin, where not the first that supports the target.
         throw: False returns an OtcacheError instead of raising it, as :func:`otcache.attempt` does.
         call: further arguments of the pipeline call, such as ``height`` and ``guidance_scale``, the same
-            for all samples; a list of negative prompts, one a prompt, goes with prompts.
+            for all samples; a list of negative prompts, one per prompt, goes with prompts.
 
     Returns:
         The calibration, for :func:`otcache.plan`.

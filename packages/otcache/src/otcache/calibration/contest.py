@@ -80,7 +80,7 @@ class Workbench:
 
     @property
     def trajectories(self) -> Sequence[Trajectory]:
-        """One a sample."""
+        """One per sample."""
         return self.runs.trajectories
 
     @property
@@ -112,7 +112,7 @@ class Workbench:
         return cost_model_of(self.registry, self.recipe.cost_model, samples=samples)
 
     def allowance(self, stage: str, runs: float) -> int:
-        """Begin a stage, and return the evaluations of so many full runs a sample."""
+        """Begin a stage, and return the evaluations of so many full runs per sample."""
         self.spent.stage = stage
         self.spent.spend(0)
         return int(runs * self.num_steps * len(self.trajectories))
@@ -412,7 +412,7 @@ def log_errors(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def candidate(logs: NDArray[np.float64]) -> Candidate:
-    """Return the entry of a candidate with these logarithms of its error, one a sample."""
+    """Return the entry of a candidate with these logarithms of its error, one per sample."""
     error = float(np.exp(logs.mean()))
     return Candidate(error if np.isfinite(error) else None, len(logs))
 

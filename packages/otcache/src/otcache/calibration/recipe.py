@@ -63,15 +63,15 @@ class Recipe:
         objective: error the anchor search minimises; ``lpips`` where the pipeline decodes images.
         fidelity: error by which the reference and the rungs are chosen; ``rmse`` of decoded images
             where there are any.
-        rounding_runs: full runs a sample that may be spent, from the smallest budget up, on rounding
+        rounding_runs: full runs per sample that may be spent, from the smallest budget up, on rounding
             the interpolated steps of a rung in several ways.
-        gap_runs: full runs a sample that may be spent on budgets between rungs at which interpolation
+        gap_runs: full runs per sample that may be spent on budgets between rungs at which interpolation
             cannot be trusted.
-        candidate_runs: full runs a sample that may be spent, from the smallest budget up, on reuse and
+        candidate_runs: full runs per sample that may be spent, from the smallest budget up, on reuse and
             linear forecasts on a rung's own steps and on uniform ones, which a fitted rung must beat.
         batch_size: samples in one pipeline call.
         seed: of the search.
-        refine_runs: full runs a sample that the refinement may take in all; rungs are refined from
+        refine_runs: full runs per sample that the refinement may take in all; rungs are refined from
             the smallest budget on, and those whose cost no longer fits keep their fitted weights.
         keep: where recorded runs are kept, in memory, on the disk or as a sketch.
         cost_model: measures what skipping a span costs.

@@ -108,7 +108,7 @@ class RecordedRuns:
     """Recorded runs and what evaluates schedules on them.
 
     Attributes:
-        trajectories: one a sample.
+        trajectories: one per sample.
         evaluator: of these samples.
         sampler: the recurrence that weights are fitted through, in words; "" for Euler's rule.
         unfitted: why no weights can be fitted; "" if they can.
@@ -198,7 +198,7 @@ def request_of(
 
 
 def record_and_replay(job: RecordJob) -> RecordedRuns:
-    """Record the samples, in batches if a sample is the same in any batch, else one a call.
+    """Record the samples, in batches if a sample is the same in any batch, else one per call.
 
     Raises:
         OtcacheError: if a run does not end in the same result twice.

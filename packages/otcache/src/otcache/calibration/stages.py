@@ -64,7 +64,7 @@ def measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
 
 
 def span_costs(bench: Workbench) -> SpanCosts:
-    """Measure what skipping each span does to the result, by one gain a step."""
+    """Measure what skipping each span does to the result, by one gain per step."""
     bench.spent.stage = "span costs"
     with bench.stages.stage("measuring span costs", 1) as advance:
         costs = bench.cost_model.measure(bench.trajectories, bench.evaluator)

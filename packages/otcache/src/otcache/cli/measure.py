@@ -38,7 +38,7 @@ def calibrate(
         typer.Option(help="One prompt a line; in a .jsonl file one JSON object of call arguments."),
     ] = None,
     seeds: Annotated[
-        str, typer.Option(help="Comma-separated seeds of every prompt; by default one a prompt.")
+        str, typer.Option(help="Comma-separated seeds of every prompt; by default one per prompt.")
     ] = "",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
     cost_model: Annotated[

@@ -23,7 +23,7 @@ OWN = {
     "return_dict": "otcache reads what it needs",
 } | dict.fromkeys(
     ("target", "recipe", "directory", "overwrite", "progress", "registry", "probe"),
-    "it is no argument of a pipeline call",
+    "it is not an argument of a pipeline call",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs.")]
@@ -96,7 +96,7 @@ def text(what: str, value: str) -> str:
     """Return a text that every tokenizer takes.
 
     Raises:
-        OtcacheError: if the console passed bytes that are no text.
+        OtcacheError: if the console passed bytes that are not text.
     """
     try:
         value.encode()

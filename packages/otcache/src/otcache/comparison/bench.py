@@ -98,7 +98,7 @@ class Bench:
         return (flops - rest) / step, flops, max(one.peak_bytes or 0 for one in found)
 
     def run(self, setting: BaselineSetting, context: Context, counted: int) -> Finished:
-        """Run all samples, one a pipeline call, and count what some of them cost."""
+        """Run all samples, one per pipeline call, and count what some of them cost."""
         samples, steps = self.job.samples, setting.num_steps
         _ = self.flops_of_step  # counted before the context changes the target
         with context():

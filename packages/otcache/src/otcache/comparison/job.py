@@ -142,7 +142,7 @@ class Question:
         executor: name of the executor plugin of methods that are schedules; by default the first.
 
     Raises:
-        OtcacheError: if a number is no integer, or out of range.
+        OtcacheError: if a number is not an integer, or out of range.
     """
 
     pipeline: str
@@ -217,7 +217,7 @@ class Question:
             tuned = tuned or [text for text, _ in demo.prompts["calibration"]][:CALIBRATION]
         if not given:
             raise OtcacheError(
-                f"{self.pipeline} brings no prompts of its own: give --prompts FILE, one a line."
+                f"{self.pipeline} brings no prompts of its own: give --prompts FILE, one per line."
             )
         if not tuned:
             given, tuned = set_aside(given)

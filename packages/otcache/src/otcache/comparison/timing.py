@@ -93,7 +93,7 @@ def take_turns(
         ideals: of each method, the speedup that its evaluations allow.
 
     Returns:
-        The pairs of each method, one a round.
+        The pairs of each method, one per round.
     """
     pairs: dict[Key, tuple[Pair, ...]] = dict.fromkeys(methods, ())
     due = dict(methods)

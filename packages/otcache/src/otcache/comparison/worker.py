@@ -149,7 +149,7 @@ def facts_of(measured: object) -> dict[str, Any]:
     """Return what a baseline calibrated.
 
     Raises:
-        OtcacheError: if that is no mapping of names, or its ``nfe`` is no number of evaluations.
+        OtcacheError: if that is not a mapping of names, or its ``nfe`` is not a number of evaluations.
     """
     if not isinstance(measured, Mapping) or not all(isinstance(name, str) for name in measured):
         raise OtcacheError(expected("what calibrate() gives", measured, "plain data by name"))
@@ -168,13 +168,13 @@ def settings_of(made: object, count: int | None) -> list[BaselineSetting]:
         count: of budgets, if there is one setting for each.
 
     Raises:
-        OtcacheError: if these are no settings, another number of them, or two have one label.
+        OtcacheError: if these are not settings, another number of them, or two have one label.
     """
     found = list(made) if isinstance(made, Iterable) else None
     if found is None or not all(isinstance(one, BaselineSetting) for one in found):
         raise OtcacheError(expected("what settings() gives", made, "a list of BaselineSetting"))
     if count is not None and len(found) != count:
-        raise OtcacheError(expected("settings", len(found), f"{count}, one a budget"))
+        raise OtcacheError(expected("settings", len(found), f"{count}, one per budget"))
     known: dict[str, BaselineSetting] = {}
     for one in found:
         if not isinstance(one.label, str) or not one.label:

@@ -81,7 +81,7 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 def _unknown_name(variable: str, name: str, known: Iterable[str]) -> Finding:
     near = difflib.get_close_matches(normalise(name), sorted(known), n=1)
-    what = f"it names {name!r}, which is no installed distribution or entry point"
+    what = f"it names {name!r}, which is not an installed distribution or entry point"
     remedy = f"write {near[0]!r}" if near else f"take it out: there are {_list(sorted(known))}"
     return Finding("", variable, what, remedy)
 

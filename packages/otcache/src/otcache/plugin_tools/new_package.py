@@ -44,11 +44,11 @@ EXAMPLES = {
         f"{COMPARE} --methods {{}} --out comparison",
     ),
     "probes": (
-        "records a loop of one call a step",
+        "records a loop of one call per step",
         "otcache calibrate my_module:make_loop --steps 30 --probe {} --out calibration",
     ),
     "executors": (
-        "runs a loop of one call a step",
+        "runs a loop of one call per step",
         "otcache run my_module:make_loop --policy policy.json --budget 8 --prompt 'a cat' --executor {}",
     ),
 }

@@ -91,7 +91,7 @@ class Album:
         for field, stack in arrays.items():
             budget, _, method = field.partition(":")
             if not budget.isdecimal() or stack.dtype != np.uint8:
-                raise FileError(f"{path}: field {field!r} is no stack of 8-bit images.")
+                raise FileError(f"{path}: field {field!r} is not a stack of 8-bit images.")
             stacks[method, int(budget)] = stack
         try:
             shape = stack_shape(results, stacks)

@@ -85,7 +85,9 @@ class Cell:
         self._check_times(where)
         for name, values in self.metrics.items():
             if any(math.isnan(v) or v == -math.inf for v in values):
-                raise OtcacheError(expected(f"{where}: {name}", "NaN or -inf", "a number a sample"))
+                raise OtcacheError(
+                    expected(f"{where}: {name}", "NaN or -inf", "a number per sample")
+                )
 
     def _check_times(self, where: str) -> None:
         """Check that times have spreads, and no speedup is above the ideal by more than its own."""
@@ -137,7 +139,7 @@ class Results:
             What came calibrated is omitted.
         missing: what could not be run, and why.
         full: what the full run itself gets from metrics that do not compare with it, as a distance
-            to data: one number, the mean over samples if there is one a sample.
+            to data: one number, the mean over samples if there is one per sample.
         full_metrics: those that have one value a sample.
         higher_is_better: metric to its direction, as the metric itself says; reports take one that is
             neither here nor known to them for a distance.
@@ -193,7 +195,7 @@ class Results:
                     wanted = f"one value for each of the {len(self.labels)} samples"
                     raise OtcacheError(expected(what, len(values), wanted))
                 if any(math.isnan(value) for value in values):
-                    raise OtcacheError(expected(f"{place}: {name}", "NaN", "a number a sample"))
+                    raise OtcacheError(expected(f"{place}: {name}", "NaN", "a number per sample"))
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:

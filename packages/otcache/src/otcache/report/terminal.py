@@ -88,7 +88,7 @@ NAMES, FIGURES, MOST = 32, 14, 5
 def summary_table(
     results: Results, width: int = NAMES + MOST * FIGURES, metrics: Sequence[str] = ()
 ) -> Group:
-    """Return a row a method, a column a budget: mean RMSE, and network evaluations if they are not B.
+    """Return a row per method, a column per budget: mean RMSE, and network evaluations if they are not B.
 
     The best of each budget is bold. Budgets for which there is no room, and those at which otcache has no
     figures, are in the files alone, as the caption says.
