@@ -15,14 +15,10 @@ from torch.nn.functional import interpolate
 
 from otcache_core.contracts.comparison import PromptMetric
 from otcache_core.errors import OtcacheError, expected
-from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.checks import check_images, loading, local_path
-from otcache_diffusers.recording.sampler import quiet_loading
+from otcache_diffusers.metrics.checks import check_images, load_pretrained, local_path
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-
 FILES = (
     "config.json",
     "model.safetensors|model.safetensors.index.json",
@@ -82,23 +78,18 @@ class ClipScore(PromptMetric):
         words = tokenizer(
             texts, padding=True, truncation=True, max_length=length, return_tensors="pt"
         )
-        found = model(
+        embedded = model(
             input_ids=words["input_ids"].to(self._device),
             attention_mask=words["attention_mask"].to(self._device),
             pixel_values=clip_pixels(images, model.config.vision_config.image_size, self._device),
         )
-        cosines = torch.cosine_similarity(found.image_embeds, found.text_embeds, dim=-1)
+        cosines = torch.cosine_similarity(embedded.image_embeds, embedded.text_embeds, dim=-1)
         return cosines.clamp(min=0.0)
 
     @cached_property
     def _model(self) -> tuple[Any, Any]:
-        with quiet_loading("transformers"), loading(self._folder):
-            tokenizers, models = (
-                load(f"transformers:{name}", self.name) for name in ("AutoTokenizer", "CLIPModel")
-            )
-            here: dict[str, Any] = {"local_files_only": True}
-            tokenizer = tokenizers.from_pretrained(self._folder, **here)
-            model: Any = models.from_pretrained(self._folder, use_safetensors=True, **here)
+        tokenizer = load_pretrained("AutoTokenizer", self._folder, self.name)
+        model = load_pretrained("CLIPModel", self._folder, self.name, use_safetensors=True)
         return model.to(self._device, torch.float32).eval(), tokenizer
 
 
@@ -111,7 +102,7 @@ def in_batches(
     """Judge images and their prompts in batches, shape (n,).
 
     Args:
-        judge: returns one value an image.
+        judge: returns one value per image.
         images: shape (n, height, width, 3), range [0, 1].
         prompts: n texts.
         batch: images per forward pass.

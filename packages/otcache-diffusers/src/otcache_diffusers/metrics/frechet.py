@@ -28,8 +28,12 @@ ADVICE = (
     "give a folder of images, an .npy or .npz array of them, a .safetensors of moments, or 'demo' for "
     "the data of the demo model."
 )
-FORMAT, VERSION = "otcache-feature-moments", "1"
-NETWORK = "AlexNet of LPIPS 0.1, fifth rectified convolution, every position a sample"
+#: What a file of moments says about itself.
+FACTS = {
+    "format": "otcache-feature-moments",
+    "version": "1",
+    "network": "AlexNet of LPIPS 0.1, fifth rectified convolution, every position a sample",
+}
 CHANNELS, DIRECTIONS = 256, 16
 Floats = NDArray[np.float64]
 
@@ -192,8 +196,7 @@ class FeatureMoments:
         names = ("centre", "directions", "variances")
         arrays = {name: getattr(self, name).astype(np.float32) for name in names}
         size = f"{self.size[0]}x{self.size[1]}"
-        facts = {"format": FORMAT, "version": VERSION, "network": NETWORK}
-        save_arrays(path, arrays, {**facts, "size": size, "count": str(self.count)})
+        save_arrays(path, arrays, {**FACTS, "size": size, "count": str(self.count)})
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureMoments:
@@ -203,8 +206,7 @@ class FeatureMoments:
             FileError: if the file is damaged, another format or of other features.
         """
         arrays, facts = load_arrays(path)
-        wanted = {"format": FORMAT, "version": VERSION, "network": NETWORK}
-        for key, value in wanted.items():
+        for key, value in FACTS.items():
             if facts.get(key) != value:
                 raise bad_file(path, expected(key, facts.get(key), repr(value)))
         try:

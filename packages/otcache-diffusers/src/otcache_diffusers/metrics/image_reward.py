@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from otcache_core.contracts.comparison import PromptMetric
 from otcache_core.errors import expected
 from otcache_core.storage.array_files import load_arrays
 from otcache_core.storage.files import bad_file
-from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.checks import loading, local_path
+from otcache_diffusers.metrics.checks import load_pretrained, local_path
 from otcache_diffusers.metrics.clip_score import clip_pixels, in_batches
-from otcache_diffusers.recording.sampler import quiet_loading
 
 FILES = ("vision/config.json", "text/config.json", "tokenizer", "head.safetensors")
 ADVICE = (
@@ -76,57 +73,43 @@ class ImageReward(PromptMetric):
         return in_batches(self._rewards, images, prompts, self._batch)
 
     def _rewards(self, images: NDArray[np.float64], texts: list[str]) -> Tensor:
-        parts = self._parts
-        words = parts.tokenizer(
+        tokenizer, vision, text, head = self._parts
+        words = tokenizer(
             texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
         )
-        pixels = clip_pixels(images, parts.vision.config.image_size, self._device)
-        seen = parts.vision(pixel_values=pixels).last_hidden_state
-        read: Tensor = parts.text(
+        pixels = clip_pixels(images, vision.config.image_size, self._device)
+        seen = vision(pixel_values=pixels).last_hidden_state
+        read: Tensor = text(
             input_ids=words["input_ids"].to(self._device),
             attention_mask=words["attention_mask"].to(self._device),
             encoder_hidden_states=seen,
             encoder_attention_mask=seen.new_ones(seen.shape[:2], dtype=torch.long),
         ).last_hidden_state[:, 0]
         for layer in range(LAYERS):
-            weight, bias = (parts.head[f"{layer}.{kind}"] for kind in ("weight", "bias"))
+            weight, bias = (head[f"{layer}.{kind}"] for kind in ("weight", "bias"))
             read = linear(read, weight, bias)
         return (read[:, 0] - MEAN) / STD
 
     @cached_property
-    def _parts(self) -> _Parts:
-        with quiet_loading("transformers"), loading(self._folder):
-            tokenizers, texts, visions = (
-                load(f"transformers:{name}", self.name)
-                for name in ("AutoTokenizer", "BlipTextModel", "BlipVisionModel")
-            )
-            here: dict[str, Any] = {"local_files_only": True}
-            tokenizer = tokenizers.from_pretrained(self._folder / "tokenizer", **here)
-            here["use_safetensors"] = True
-            towers: list[Any] = [
-                visions.from_pretrained(self._folder / "vision", **here),
-                texts.from_pretrained(self._folder / "text", add_pooling_layer=False, **here),
-            ]
-        vision, text = (tower.to(self._device, torch.float32).eval() for tower in towers)
+    def _parts(self) -> tuple[Any, Any, Any, dict[str, Tensor]]:
+        """Tokenizer, vision and text towers, and the head's weights."""
+        part = partial(load_pretrained, folder=self._folder, purpose=self.name)
+        tower = partial(part, use_safetensors=True)
+        tokenizer = part("AutoTokenizer", part="tokenizer")
+        vision = tower("BlipVisionModel", part="vision")
+        text = tower("BlipTextModel", part="text", add_pooling_layer=False)
         head, _ = load_arrays(self._folder / "head.safetensors")
         _check_head(self._folder / "head.safetensors", head)
         placed = {k: torch.from_numpy(v).to(self._device, torch.float32) for k, v in head.items()}
-        return _Parts(vision, text, tokenizer, placed)
+        vision, text = (tower.to(self._device, torch.float32).eval() for tower in (vision, text))
+        return tokenizer, vision, text, placed
 
 
 def _check_head(path: Path, head: Mapping[str, NDArray[np.generic]]) -> None:
     """Check that each layer takes what the one before it gives, and that the last gives one number."""
     for layer in range(LAYERS):
-        found = [head[key].shape for key in (f"{layer}.weight", f"{layer}.bias") if key in head]
+        shapes = [head[key].shape for key in (f"{layer}.weight", f"{layer}.bias") if key in head]
         width = head[f"{layer + 1}.weight"].shape[-1:] if f"{layer + 1}.weight" in head else (1,)
-        if len(found) < 2 or len(found[0]) != 2 or not found[0][:1] == found[1] == width:
+        if len(shapes) < 2 or len(shapes[0]) != 2 or not shapes[0][:1] == shapes[1] == width:
             what = f"layer {layer}: weight and bias"
-            raise bad_file(path, expected(what, found, f"matrix and vector of {width} rows"))
-
-
-@dataclass(frozen=True)
-class _Parts:
-    vision: Any
-    text: Any
-    tokenizer: Any
-    head: dict[str, Tensor]
+            raise bad_file(path, expected(what, shapes, f"matrix and vector of {width} rows"))

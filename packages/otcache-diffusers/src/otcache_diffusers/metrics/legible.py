@@ -16,13 +16,12 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.nn.functional import conv2d, group_norm, linear, relu
 
-from otcache_core.contracts.comparison import QualityMetric
 from otcache_core.errors import OtcacheError, expected
 from otcache_core.storage.files import read_bytes
-from otcache_diffusers.metrics.checks import check_pairs
+from otcache_diffusers.metrics.checks import Floats, PairedImages
 
 
-class Legible(QualityMetric):
+class Legible(PairedImages):
     r"""Whether a small network c reads the same glyph in both images of a pair.
 
     .. math:: \mathrm{legible}(x, y) = [\, c(x) = c(y) \,],
@@ -50,24 +49,15 @@ class Legible(QualityMetric):
     #: Of the conformance kit, which compares images of waves: nobody reads a letter in them.
     expected_failures: ClassVar[dict[str, str]] = {
         "test_identical_inputs_are_best": "images with noise are read alike: no better, no worse",
-        "test_more_noise_is_worse": "the kit's waves are no letters, with any noise",
-        "test_a_small_difference_is_small_in_both_directions": "the kit's waves are no letters",
-        "test_white_is_not_black": "the kit's waves are no letters, whatever covers half of them",
+        "test_more_noise_is_worse": "the kit's waves are not letters, with any noise",
+        "test_a_small_difference_is_small_in_both_directions": "the kit's waves are not letters",
+        "test_white_is_not_black": "the kit's waves are not letters, whatever covers half of them",
     }
 
     def __init__(self, batch: int = 64, device: str = "cpu") -> None:
         self._reader = GlyphReader(batch=batch, device=device)
 
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, 64, 64, 3) to (n,), each 0 or 1.
-
-        Raises:
-            OtcacheError: if shapes differ, images are not 64 by 64, or values are not floating
-                point in [0, 1].
-        """
-        x, y = check_pairs(images, reference)
+    def _values(self, x: Floats, y: Floats) -> Floats:
         pairs = zip(self._reader.read(x), self._reader.read(y), strict=True)
         return np.array([a == b for a, b in pairs], dtype=np.float64)
 
@@ -140,7 +130,7 @@ class GlyphReader:
 
 
 def scores(images: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """Run the network: images (n, 3, 64, 64) in [0, 1] to one score a class, (n, 37).
+    """Run the network: images (n, 3, 64, 64) in [0, 1] to one score per class, (n, 37).
 
     Args:
         images: channels first.

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.metrics.backbones import AlexNet, Backbone, Vgg16
-from otcache_diffusers.metrics.checks import check_pairs, local_path
+from otcache_diffusers.metrics.checks import Floats, PairedImages, local_path
 
 ADVICE = "make it with tools/convert_lpips.py --network vgg --out FILE (30 MB, too large to ship)."
 
 
-class Lpips(QualityMetric):
+class LpipsDistance(PairedImages):
+    """LPIPS on the features of a network, in batches of pairs.
+
+    Args:
+        network: computes the features.
+        batch: images per forward pass, at least 1.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, network: Backbone, batch: int) -> None:
+        self._network, self._batch = network, max(1, batch)
+        self._smallest = network.smallest
+
+    def _values(self, x: Floats, y: Floats) -> Floats:
+        size = self._batch
+        parts = ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+        with torch.inference_mode():
+            distances = [_of_batch(self._network, *part) for part in parts]
+        return torch.cat(distances).double().cpu().numpy()
+
+
+class Lpips(LpipsDistance):
     r"""LPIPS version 0.1 with AlexNet and its linear heads.
 
     Over five layers l,
@@ -44,25 +63,12 @@ class Lpips(QualityMetric):
     """
 
     name = "lpips"
-    higher_is_better = False
 
     def __init__(self, batch: int = 32, device: str = "cpu") -> None:
-        self._batch = max(1, batch)
-        self._network = AlexNet(torch.device(device))
-
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, images are smaller than 31 by 31, or values are
-                not floating point in [0, 1].
-        """
-        return _distances(self._network, images, reference, self._batch)
+        super().__init__(AlexNet(torch.device(device)), batch)
 
 
-class LpipsVgg(QualityMetric):
+class LpipsVgg(LpipsDistance):
     """LPIPS version 0.1 with VGG16 and its linear heads.
 
     As :class:`Lpips`, over the last rectified convolution of VGG16's five blocks. Its values are not
@@ -82,41 +88,16 @@ class LpipsVgg(QualityMetric):
     """
 
     name = "lpips-vgg"
-    higher_is_better = False
     needs = "safetensors of VGG16 and its LPIPS heads"
 
     def __init__(
         self, path: str | Path | None = None, batch: int = 16, device: str = "cpu"
     ) -> None:
-        self._batch = max(1, batch)
         file = local_path(path, "lpips-vgg: the weights", ADVICE)
-        self._network = Vgg16(file, torch.device(device))
-
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, images are smaller than 16 by 16, or values are not
-                floating point in [0, 1].
-            FileError: if the file holds something else.
-        """
-        return _distances(self._network, images, reference, self._batch)
+        super().__init__(Vgg16(file, torch.device(device)), batch)
 
 
-def _distances(
-    network: Backbone, images: NDArray[np.floating], reference: NDArray[np.floating], batch: int
-) -> NDArray[np.float64]:
-    """Compute the distance of each pair, shape (n,), in batches of ``batch`` pairs."""
-    x, y = check_pairs(images, reference, network.smallest)
-    starts = range(0, len(x), batch)
-    with torch.inference_mode():
-        parts = [_of_batch(network, x[i : i + batch], y[i : i + batch]) for i in starts]
-    return torch.cat(parts).double().cpu().numpy()
-
-
-def _of_batch(network: Backbone, x: NDArray[np.float64], y: NDArray[np.float64]) -> Tensor:
+def _of_batch(network: Backbone, x: Floats, y: Floats) -> Tensor:
     layers = zip(network.features(x), network.features(y), strict=True)
     parts = [
         conv2d((_unit(fx) - _unit(fy)) ** 2, network.head(layer)).mean(dim=(1, 2, 3))

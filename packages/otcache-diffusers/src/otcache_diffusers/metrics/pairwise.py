@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
-from otcache_core.contracts.comparison import QualityMetric
 from otcache_diffusers.compat import load
-from otcache_diffusers.metrics.checks import check_pairs
+from otcache_diffusers.metrics.checks import Floats, PairedImages
 
 #: Exponents of the five scales, the finest first: table of section 3.2 of the paper.
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -19,12 +17,11 @@ C1, C2 = 0.01**2, 0.03**2
 #: Of HaarPSI.
 C, ALPHA = 30.0, 4.2
 SCALES = 3
-SMALLEST = 16
 #: Rows Y, I, Q of red, green, blue.
 YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
-class Rmse(QualityMetric):
+class Rmse(PairedImages):
     r"""Root mean square error over the pixels and channels of one image.
 
     .. math:: \mathrm{RMSE}(x, y) = \sqrt{\tfrac{1}{3HW} \sum_{h,w,c} (x_{hwc} - y_{hwc})^2},
@@ -37,18 +34,11 @@ class Rmse(QualityMetric):
     higher_is_better = False
     pointwise = True
 
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, or values are not floating point in [0, 1].
-        """
-        return np.asarray(np.sqrt(_mean_squares(images, reference)))
+    def _values(self, x: Floats, y: Floats) -> Floats:
+        return np.asarray(np.sqrt(_mean_squares(x, y)))
 
 
-class Psnr(QualityMetric):
+class Psnr(PairedImages):
     r"""Peak signal-to-noise ratio in decibels, peak 1.
 
     .. math:: \mathrm{PSNR}(x, y) = -10 \log_{10} \tfrac{1}{3HW} \sum_{h,w,c} (x_{hwc} - y_{hwc})^2,
@@ -63,27 +53,17 @@ class Psnr(QualityMetric):
     higher_is_better = True
     pointwise = True
 
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,), inf where identical.
-
-        Raises:
-            OtcacheError: if shapes differ, or values are not floating point in [0, 1].
-        """
+    def _values(self, x: Floats, y: Floats) -> Floats:
         with np.errstate(divide="ignore"):
-            return np.asarray(-10.0 * np.log10(_mean_squares(images, reference)))
+            return np.asarray(-10.0 * np.log10(_mean_squares(x, y)))
 
 
-def _mean_squares(
-    images: NDArray[np.floating], reference: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def _mean_squares(x: Floats, y: Floats) -> Floats:
     """Return the mean square difference of each pair over pixels and channels, shape (n,)."""
-    x, y = check_pairs(images, reference)
     return np.asarray(np.mean((x - y) ** 2, axis=(1, 2, 3)))
 
 
-class Ssim(QualityMetric):
+class Ssim(PairedImages):
     r"""Structural similarity with the Gaussian window of the original paper.
 
     .. math:: \mathrm{SSIM} = \frac{(2\mu_x\mu_y + C_1)(2\sigma_{xy} + C_2)}
@@ -91,7 +71,8 @@ class Ssim(QualityMetric):
               \quad C_1 = 0.01^2,\ C_2 = 0.03^2,
 
     per channel in an 11 by 11 window of sigma 1.5 with population covariances, averaged over the
-    windows that lie inside the image, then over channels. Identical images give 1.
+    windows that lie inside the image, then over channels. Identical images give 1; smaller ones than the
+    window are refused.
 
     References:
         Wang, Bovik, Sheikh, Simoncelli: Image quality assessment: from error visibility to
@@ -104,26 +85,19 @@ class Ssim(QualityMetric):
 
     name = "ssim"
     higher_is_better = True
+    _smallest = WINDOW
 
     def __init__(self) -> None:
         self._similarity = load("skimage.metrics:structural_similarity", "ssim")
 
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, images are smaller than the window, or values are
-                not floating point in [0, 1].
-        """
-        pairs = zip(*check_pairs(images, reference, smallest=WINDOW), strict=True)
+    def _values(self, x: Floats, y: Floats) -> Floats:
         how = {"data_range": 1.0, "channel_axis": -1, "gaussian_weights": True, "sigma": SIGMA}
         how["use_sample_covariance"] = False
-        return np.array([self._similarity(x, y, **how) for x, y in pairs], dtype=np.float64)
+        pairs = zip(x, y, strict=True)
+        return np.array([self._similarity(a, b, **how) for a, b in pairs], dtype=np.float64)
 
 
-class MsSsim(QualityMetric):
+class MsSsim(PairedImages):
     r"""Multi-scale structural similarity.
 
     With M scales, each half as fine as the one before,
@@ -139,7 +113,7 @@ class MsSsim(QualityMetric):
     The paper's five scales need 176 pixels a side. A smaller image has fewer: M is the number of
     halvings that leave at least 11 pixels, plus one (3 for 64 by 64), and the first M exponents are
     divided by their sum. So values at different sizes are not comparable, and below 22 pixels this
-    is plain SSIM. Identical images give 1.
+    is plain SSIM. Identical images give 1; smaller ones than the window are refused.
 
     References:
         Wang, Simoncelli, Bovik: Multi-scale structural similarity for image quality assessment,
@@ -148,22 +122,14 @@ class MsSsim(QualityMetric):
 
     name = "ms-ssim"
     higher_is_better = True
+    _smallest = WINDOW
 
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, images are smaller than the window, or values are
-                not floating point in [0, 1].
-        """
-        pairs = zip(*check_pairs(images, reference, smallest=WINDOW), strict=True)
-        return np.array([_similarity(_planes(x), _planes(y)) for x, y in pairs], dtype=np.float64)
+    def _values(self, x: Floats, y: Floats) -> Floats:
+        return np.array([_similarity(_planes(a), _planes(b)) for a, b in zip(x, y, strict=True)])
 
 
 def exponents(side: int) -> tuple[float, ...]:
-    """Return one exponent a scale for images whose shorter side is this, the finest first."""
+    """Return one exponent per scale for images whose shorter side is this, the finest first."""
     count = 1
     while count < len(EXPONENTS) and side // 2**count >= WINDOW:
         count += 1
@@ -183,7 +149,7 @@ def _similarity(x: Tensor, y: Tensor) -> float:
 
 
 def _terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means over windows of l cs and of cs, one a channel."""
+    """Return means over windows of l cs and of cs, one per channel."""
     mx, my = _blurred(x), _blurred(y)
     vx, vy, vxy = _blurred(x * x) - mx**2, _blurred(y * y) - my**2, _blurred(x * y) - mx * my
     cs = (2 * vxy + C2) / (vx + vy + C2)
@@ -209,12 +175,12 @@ def _halved(v: Tensor) -> Tensor:
     return avg_pool2d(pad(v, (0, width % 2, 0, height % 2), mode="replicate"), 2)
 
 
-def _planes(image: NDArray[np.float64]) -> Tensor:
+def _planes(image: Floats) -> Tensor:
     """Return channels as a batch of one-channel images, shape (3, 1, height, width)."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[:, None]))
 
 
-class HaarPsi(QualityMetric):
+class HaarPsi(PairedImages):
     r"""HaarPSI, the Haar wavelet-based perceptual similarity index.
 
     With :math:`l_\alpha(t) = 1 / (1 + e^{-\alpha t})` and
@@ -231,7 +197,8 @@ class HaarPsi(QualityMetric):
     0 and 1, and 1 for identical images. Where no wavelet of the third scale responds (both
     images without light) the similarities are weighted alike.
 
-    It sees edges and hue, and hardly a shift of brightness: show it beside PSNR, not instead.
+    It sees edges and hue, and hardly a shift of brightness: show it beside PSNR, not instead. Images
+    need at least 16 by 16 pixels.
 
     References:
         Reisenhofer, Bosse, Kutyniok, Wiegand: A Haar wavelet-based perceptual similarity index for
@@ -241,18 +208,10 @@ class HaarPsi(QualityMetric):
 
     name = "haarpsi"
     higher_is_better = True
+    _smallest = 16
 
-    def __call__(
-        self, images: NDArray[np.floating], reference: NDArray[np.floating]
-    ) -> NDArray[np.float64]:
-        """Compare image by image: shape (n, height, width, 3) to (n,).
-
-        Raises:
-            OtcacheError: if shapes differ, images are smaller than 16 by 16, or values are not
-                floating point in [0, 1].
-        """
-        pairs = zip(*check_pairs(images, reference, smallest=SMALLEST), strict=True)
-        return np.array([_index(_yiq(x), _yiq(y)) for x, y in pairs], dtype=np.float64)
+    def _values(self, x: Floats, y: Floats) -> Floats:
+        return np.array([_index(_yiq(a), _yiq(b)) for a, b in zip(x, y, strict=True)])
 
 
 def _index(x: Tensor, y: Tensor) -> float:
@@ -275,21 +234,21 @@ def _agreement(a: Tensor, b: Tensor) -> Tensor:
 
 def _wavelets(luma: Tensor) -> Tensor:
     """Return magnitudes of the responses, shape (2, 3, height, width): orientation, scale."""
-    found = []
+    responses = []
     for side in (2 ** (j + 1) for j in range(SCALES)):
         haar = torch.full((side, side), 1.0 / side, dtype=torch.float64)
         haar[side // 2 :] *= -1.0
         before, after = side // 2 - 1, side // 2
         framed = pad(luma, (before, after, before, after))
-        found.append(conv2d(framed, torch.stack([haar, haar.T])[:, None])[0].abs())
-    return torch.stack(found, dim=1)
+        responses.append(conv2d(framed, torch.stack([haar, haar.T])[:, None])[0].abs())
+    return torch.stack(responses, dim=1)
 
 
 def _smoothed(hues: Tensor) -> Tensor:
     return avg_pool2d(pad(hues, (0, 1, 0, 1)), 2, stride=1).abs()
 
 
-def _yiq(image: NDArray[np.float64]) -> Tensor:
+def _yiq(image: Floats) -> Tensor:
     """Return Y, I, Q at half the size, shape (3, 1, height, width), of an image in [0, 1]."""
     planes = np.einsum("kc,hwc->khw", np.array(YIQ), 255.0 * image)
     height, width = image.shape[:2]

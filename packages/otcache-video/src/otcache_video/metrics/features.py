@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from otcache_diffusers.compat import load
 from otcache_diffusers.metrics.backbones import AlexNet
-from otcache_diffusers.metrics.checks import loading, local_path
+from otcache_diffusers.metrics.checks import load_pretrained, local_path
 from otcache_diffusers.metrics.lpips import Lpips
-from otcache_diffusers.recording.sampler import quiet_loading
 from otcache_video.metrics.pairs import Memory, PairedVideos, Video
 
 MEAN = (0.485, 0.456, 0.406)
@@ -150,15 +148,14 @@ class Dino:
         size = [side * length // min(height, width) for length in (height, width)]
         x = interpolate(x, size=size, mode="bilinear", align_corners=False)
         mean, std = (x.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-        found = self._model(pixel_values=(x - mean) / std, interpolate_pos_encoding=True)
-        tokens: Tensor = found.last_hidden_state
+        outputs = self._model(pixel_values=(x - mean) / std, interpolate_pos_encoding=True)
+        tokens: Tensor = outputs.last_hidden_state
         return tokens[:, 0]
 
     @cached_property
     def _model(self) -> Any:
-        with quiet_loading("transformers"), loading(self._folder):
-            kind = load("transformers:ViTModel", "subject-consistency by DINO")
-            model: Any = kind.from_pretrained(
-                self._folder, use_safetensors=True, local_files_only=True, add_pooling_layer=False
-            )
+        purpose = "subject-consistency by DINO"
+        model = load_pretrained(
+            "ViTModel", self._folder, purpose, use_safetensors=True, add_pooling_layer=False
+        )
         return model.to(self._device, torch.float32).eval()
