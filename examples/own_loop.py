@@ -33,7 +33,7 @@ def main() -> None:
     grid = torch.linspace(1, 0, STEPS + 1)
 
     def sample(prompts: list[str], seeds: list[int], num_steps: int) -> torch.Tensor:
-        """Euler from noise, one row a seed."""
+        """Euler from noise, one row per seed."""
         noise = [torch.randn(1, 2, generator=torch.Generator().manual_seed(s)) for s in seeds]
         x = torch.cat(noise)
         for i in range(num_steps):

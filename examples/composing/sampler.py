@@ -25,7 +25,7 @@ def velocity(x: Array, s: float) -> Array:
 
 
 def noise(seeds: Sequence[int]) -> Array:
-    """x_0, one row a seed."""
+    """x_0, one row per seed."""
     return np.stack([np.random.default_rng(seed).standard_normal(2) for seed in seeds])
 
 

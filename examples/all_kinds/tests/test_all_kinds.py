@@ -113,7 +113,7 @@ class TestFlowProbe(ProbeConformance):
         return REQUEST
 
     def final_latents(self, target: Any, request: SampleRequest) -> Array:
-        """x_N, one sample a call."""
+        """x_N, one sample per call."""
         pairs = zip(request.prompts, request.seeds, strict=True)
         return np.concatenate([target([p], [seed], request.num_steps) for p, seed in pairs])
 

@@ -31,7 +31,7 @@ class Denoiser:
 
 
 class Toy:
-    """Euler over a denoiser, one sample a call, which is notified of the beginning of each run."""
+    """Euler over a denoiser, one sample per call, which is notified of the beginning of each run."""
 
     def __init__(self) -> None:
         self.sampler = ToySampler(num_steps=STEPS, num_samples=2)

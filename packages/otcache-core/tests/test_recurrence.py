@@ -168,7 +168,7 @@ def test_what_is_not_linear_is_refused_in_words(step: Step) -> None:
     found = identify([_run(step, seed) for seed in (0, 1)])
     assert isinstance(found, NotLinear)
     assert found.residual > LINEAR_LIMIT
-    assert "no linear combination of the last 4 states and outputs" in found.reason
+    assert "not a linear combination of the last 4 states and outputs" in found.reason
     assert "adds noise, clips, or looks back further" in found.reason
 
 

@@ -20,7 +20,7 @@ Answer = Callable[[int, Callable[[], Array]], Array]
 
 @final
 class FlowProbe(FeatureProbe):
-    """Records a :class:`~otcache_all_kinds.flow.Flow`, one sample a call."""
+    """Records a :class:`~otcache_all_kinds.flow.Flow`, one sample per call."""
 
     def supports(self, target: Any) -> str:
         """Take a Flow, and nothing else."""

@@ -40,7 +40,7 @@ class Baseline(FromRegistry, ABC):
 
     A comparison gives each baseline a process of its own and calls, in this order, :meth:`supports`,
     :meth:`calibrate` once, :meth:`settings`, and for each setting :meth:`apply` around whole runs of
-    the pipeline, one sample a call: once for all held-out samples, and again for each run that is timed
+    the pipeline, one sample per call: once for all held-out samples, and again for each run that is timed
     beside a plain full run.
 
     Requirements: between two contexts of :meth:`apply` the pipeline gives the bits it gave before; every

@@ -41,7 +41,7 @@ def setting(scheduler: Any, name: str) -> Any:
 
 
 def sigma_grid(scheduler: Any) -> NDArray[np.float64]:
-    r"""Return s_0 .. s_N after ``set_timesteps``, one value a timestep and the final one.
+    r"""Return s_0 .. s_N after ``set_timesteps``, one value per timestep and the final one.
 
     If the scheduler keeps ``sigmas`` (flow matching, Euler, Heun, DPM-Solver, UniPC) these;
     else, from its cumulative products a (DDIM, PNDM and their like),

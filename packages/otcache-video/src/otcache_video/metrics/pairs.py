@@ -1,4 +1,4 @@
-"""What metrics of videos share: one value a pair, and a memory of what was found in references."""
+"""What metrics of videos share: one value per pair, and a memory of what was found in references."""
 
 from __future__ import annotations
 

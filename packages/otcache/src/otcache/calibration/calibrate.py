@@ -53,7 +53,7 @@ def calibrate(
 
     1. *Record* a full run of every prompt and seed, and *replay* its outputs through the sampler with no
        evaluation: what is measured later is what was recorded. Where a sample depends on what is beside
-       it in the batch, as noise drawn for the whole batch does, it is recorded again one sample a call.
+       it in the batch, as noise drawn for the whole batch does, it is recorded again one sample per call.
     2. *Reference*: measure how deviations grow to the end of the run, which gives the cost of every span;
        lexicographic minimax and a second-order DP propose schedules of B_r steps, the better one by
        true error is kept.

@@ -39,8 +39,8 @@ from otcache_core.samples import Sample, brief, digest, samples_of, seeds_of
 MOST_STEPS = 100_000
 #: Deviation of a replayed result, relative to it, that is rounding: outputs are replayed as they were.
 LIMIT = 1e-3
-#: Facts in the folder of a calibration: that it runs one sample a call, and what replaying its runs found.
-ONE_BY_ONE, REPLAYED = "one sample a call", "replayed"
+#: Facts in the folder of a calibration: that it runs one sample per call, and what replaying its runs found.
+ONE_BY_ONE, REPLAYED = "one sample per call", "replayed"
 ONE_SEED = (
     "all samples begin with the noise of one seed, so weights are fitted to it, and measured on no other: "
     "omit seeds=, or give several."

@@ -280,7 +280,7 @@ def strips_size(results: Results) -> tuple[float, float]:
 
 
 def strips_plot(results: Results) -> Draw:
-    """Plot one row a schedule, computed steps filled, budgets apart from each other."""
+    """Plot one row per schedule, computed steps filled, budgets apart from each other."""
     rows = _strip_rows(results)
 
     def draw(figure: Figure) -> None:

@@ -41,7 +41,7 @@ class Cell:
             median over pairs (:mod:`otcache.comparison.timing`); None if it was not measured, or is
             withheld.
         schedule: computed steps of 0 .. N-1; None if the method runs another grid.
-        metrics: metric name to one value a sample, in the order of ``Results.labels``;
+        metrics: metric name to one value per sample, in the order of ``Results.labels``;
             ``inf`` is the PSNR of identical images.
         setting: what the method was set to, as ``threshold=0.12``; empty where B says it all.
         totals: metric name to one value of all samples together: a distance of distributions.
@@ -140,7 +140,7 @@ class Results:
         missing: what could not be run, and why.
         full: what the full run itself gets from metrics that do not compare with it, as a distance
             to data: one number, the mean over samples if there is one per sample.
-        full_metrics: those that have one value a sample.
+        full_metrics: those that have one value per sample.
         higher_is_better: metric to its direction, as the metric itself says; reports take one that is
             neither here nor known to them for a distance.
         frames_per_second: at which videos play; 0 if images were made.
