@@ -7,14 +7,12 @@ interrupted run goes on; OUT/bf16.md is the table of docs/bf16.md.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from demo_runs import DemoRuns, Images, head, interval, rmse, row, write
+from demo_runs import DemoRuns, Images, head, interval, parser, rmse, row, write
 from numpy.typing import NDArray
 
 import otcache
@@ -32,7 +30,7 @@ PRECISIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def table(own: Errors, true: Errors) -> list[str]:
-    """Write one line a budget and precision.
+    """Write one line per budget and precision.
 
     Args:
         own: RMSE a prompt against the full run of the same precision, by precision and budget.
@@ -55,21 +53,18 @@ def table(own: Errors, true: Errors) -> list[str]:
 
 def main() -> None:
     """Calibrate once, run every precision, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--samples", type=int, default=24, help="held-out prompts")
-    given = parser.parse_args()
-    policy = otcache.plan(DemoRuns(N, batch=BATCH).calibrate(given.out / "calibration"))
+    options = parser(__doc__, samples=24).parse_args()
+    policy = otcache.plan(DemoRuns(N, batch=BATCH).calibrate(options.out / "calibration"))
     own: Errors = {}
     true: Errors = {}
     exact: Images | None = None
     for name, precision in PRECISIONS.items():
-        runs = DemoRuns(N, pipe=precision(demo.load()), counts=(0, given.samples), batch=BATCH)
+        runs = DemoRuns(N, pipe=precision(demo.load()), counts=(0, options.samples), batch=BATCH)
         exact = runs.full if exact is None else exact
-        made = {b: runs.accelerated(policy.schedule(b)) for b in BUDGETS}
-        own[name] = {b: rmse(images, runs.full) for b, images in made.items()}
-        true[name] = {b: rmse(images, exact) for b, images in {**made, N: runs.full}.items()}
-    write(given.out / "bf16.md", table(own, true))
+        images = {b: runs.accelerated(policy.schedule(b)) for b in BUDGETS}
+        own[name] = {b: rmse(made, runs.full) for b, made in images.items()}
+        true[name] = {b: rmse(made, exact) for b, made in {**images, N: runs.full}.items()}
+    write(options.out / "bf16.md", table(own, true))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ docs/cache-storage.md, about five minutes on one core for images.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_runs import DemoRuns, head, interval, rmse, row, write
+from demo_runs import DemoRuns, head, interval, parser, rmse, row, write
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
@@ -79,7 +78,7 @@ class Cell:
     """Of one way to keep outputs at one budget.
 
     Attributes:
-        rmse: one a prompt.
+        rmse: one per prompt.
         held: bytes at peak, of one batch.
     """
 
@@ -149,24 +148,22 @@ def _line(level: str, budget: int, name: str, cell: Cell, base: Cell) -> str:
 
 def main() -> None:
     """Measure, keep each demo's table, write all of them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--samples", type=int, default=12, help="held-out prompts")
-    parser.add_argument("--video", action="store_true", help="the video demo too")
-    given = parser.parse_args()
-    demos = ["image", "video"] if given.video else ["image"]
+    command = parser(__doc__, samples=12)
+    command.add_argument("--video", action="store_true", help="the video demo too")
+    options = command.parse_args()
+    demos = ["image", "video"] if options.video else ["image"]
     lines = []
     for name in demos:
-        kept = given.out / f"{name}-{given.samples}.json"
+        kept = options.out / f"{name}-{options.samples}.json"
         if not kept.exists():
-            rows = table(Runs(name, given.out, given.samples))
+            rows = table(Runs(name, options.out, options.samples))
             kept.write_text(json.dumps(rows), encoding="utf-8")
         lines += [
             f"## The {name} demo, {GUIDANCE[name]} guidance",
             "",
             *json.loads(kept.read_text(encoding="utf-8")),
         ]
-    write(given.out / "cache-storage.md", lines)
+    write(options.out / "cache-storage.md", lines)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -119,6 +120,20 @@ def rmse(a: Images, b: Images) -> NDArray[np.float64]:
 def interval(found: Any, form: str = ".2f") -> str:
     """Write a mean and its 95 % interval, such as a paired ratio."""
     return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def parser(text: str | None, samples: int | None = None) -> argparse.ArgumentParser:
+    """Return a parser of a command line: the folder of the results, and the number of held-out prompts.
+
+    Args:
+        text: docstring of the benchmark.
+        samples: held-out prompts by default; None if their number is fixed.
+    """
+    made = argparse.ArgumentParser(description=text.splitlines()[0] if text else None)
+    made.add_argument("out", type=Path)
+    if samples is not None:
+        made.add_argument("--samples", type=int, default=samples, help="held-out prompts")
+    return made
 
 
 def mean_cell(values: Sequence[float]) -> str:

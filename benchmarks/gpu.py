@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from demo_runs import head, row
 from random_flux import fitted_schedule, random_call, random_flux
 
 from otcache.comparison.timing import Pair, speed
@@ -220,11 +221,11 @@ def _row(
         else "",
     ]
     if schedule is None:
-        return f"| {' | '.join([*cells, '', '', ''])} |"
+        return row(*cells, "", "", "")
     over = max(run.peak for run in own) - max(run.peak for run in plain)
     cached = max(run.report.peak_cached_bytes for run in own if run.report)
-    cells += [str(sum(run.syncs for run in own)), f"{over / MIB:.2f}", f"{cached / MIB:.2f}"]
-    return f"| {' | '.join(cells)} |"
+    syncs = str(sum(run.syncs for run in own))
+    return row(*cells, syncs, f"{over / MIB:.2f}", f"{cached / MIB:.2f}")
 
 
 def _speedup(pairs: list[Pair], ideal: float) -> str:
@@ -243,17 +244,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20, help="N")
     parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("gpu: no CUDA device is present, so there is nothing to measure here.")
     print(
         f"Made by `nox -s bench -- gpu` on {torch.cuda.get_device_name()}, torch {torch.__version__}, "
-        f"bfloat16, random weights, N = {asked.steps}, medians of {asked.repeats} runs.\n"
+        f"bfloat16, random weights, N = {options.steps}, medians of {options.repeats} runs.\n"
     )
-    print(f"| {' | '.join(COLUMNS)} |")
-    print("|---|---|" + "--:|" * (len(COLUMNS) - 2))
+    print("\n".join(head(COLUMNS[:2], COLUMNS[2:])))
     for size in SIZES:
-        print("\n".join(lines(Bench(size, asked.steps), asked.steps, asked.repeats)), flush=True)
+        bench = Bench(size, options.steps)
+        print("\n".join(lines(bench, options.steps, options.repeats)), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ docs/levels.md; about four minutes on one core.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from demo_runs import DemoRuns, call_of, head, interval, row, write
+from demo_runs import DemoRuns, call_of, head, interval, parser, row, write
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,7 +59,7 @@ STEPS: dict[str, Callable[[int, int], tuple[int, ...]]] = {"even": evenly, "earl
 
 
 def quality() -> list[str]:
-    """Measure one line a method and level, and their paired ratio."""
+    """Measure one line per method and level, and their paired ratio."""
     runs = DemoRuns(counts=(0, HELD_OUT))
     lines = []
     for steps, place in STEPS.items():
@@ -128,7 +126,7 @@ class Costs:
         whole, blocks = (
             numbers * itemsize / 2**20 for numbers in (self._whole, sum(self._held.values()))
         )
-        return f"| {name} | {self.outside:.2%} | {whole:.2f} MiB | {blocks:.1f} MiB |"
+        return row(name, f"{self.outside:.2%}", f"{whole:.2f} MiB", f"{blocks:.1f} MiB")
 
 
 def demo_cost() -> str:
@@ -154,9 +152,7 @@ def published_cost(name: str, blueprint: Blueprint, configs: Mapping[str, Any]) 
 
 def main() -> None:
     """Measure and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    out = parser(__doc__).parse_args().out
     costs = [demo_cost(), *(published_cost(*model) for model in PUBLISHED)]
     columns = ("FLOPs outside the blocks", "held, whole output", "held, block stacks")
     text = [

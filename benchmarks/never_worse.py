@@ -9,18 +9,16 @@ an interrupted run goes on; OUT/never-worse-TARGET.md is the table.
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
+import runpy
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_runs import DemoRuns, head, row, write
+from demo_runs import DemoRuns, head, parser, row, write
 from numpy.typing import NDArray
 
 import otcache
@@ -31,39 +29,25 @@ from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is calibrated.
-
-    Args:
-        load: makes the pipeline or loop.
-        call: arguments of every call of it.
-    """
-
-    load: Callable[[], Any]
-    call: dict[str, Any] = field(default_factory=dict)
-
-
 def _guided_loop() -> Any:
-    """Load the loop of examples/guided_loop.py: two denoiser calls a step around the demo's transformer."""
+    """Load the loop of examples/guided_loop.py: two denoiser calls per step around the demo's transformer."""
     path = Path(__file__).parent.parent / "examples" / "guided_loop.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.guided_loop(demo.load())
+    return runpy.run_path(str(path))["guided_loop"](demo.load())
 
 
-#: By name. A loop is sampled as a pipeline is, by the probe of its kind: an entry is all it takes.
-TARGETS = {"demo": Target(demo.load, dict(demo.CALL)), "guided-loop": Target(_guided_loop)}
+#: By name, what makes a pipeline or loop, and the arguments of every call of it.
+TARGETS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "demo": (demo.load, dict(demo.CALL)),
+    "guided-loop": (_guided_loop, {}),
+}
 
 
 class Bench:
     """One target: its policy and the held-out errors."""
 
     def __init__(self, name: str, steps: int, counts: tuple[int, int], out: Path) -> None:
-        self._runs = DemoRuns(steps, TARGETS[name].call, TARGETS[name].load(), counts)
+        load, call = TARGETS[name]
+        self._runs = DemoRuns(steps, call, load(), counts)
         self._folder = out / f"{name}-N{steps}-{counts[0]}-{counts[1]}"
         (self._folder / "errors").mkdir(parents=True, exist_ok=True)
 
@@ -91,26 +75,26 @@ class Bench:
 
 def main() -> int:
     """Measure every budget; 1 if one is worse than uniform reuse."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--target", choices=sorted(TARGETS), default="demo")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--calibration", type=int, default=8, help="calibration prompts")
-    parser.add_argument("--samples", type=int, default=24, help="held-out prompts")
-    given = parser.parse_args()
-    bench = Bench(given.target, given.steps, (given.calibration, given.samples), given.out)
+    command = parser(__doc__, samples=24)
+    command.add_argument("--target", choices=sorted(TARGETS), default="demo")
+    command.add_argument("--steps", type=int, default=30)
+    command.add_argument("--calibration", type=int, default=8, help="calibration prompts")
+    options = command.parse_args()
+    bench = Bench(
+        options.target, options.steps, (options.calibration, options.samples), options.out
+    )
     winners = {rung.schedule.budget: rung.winner for rung in bench.calibration.ladder}
     lines = [
-        f"## {given.target}, N = {given.steps}",
+        f"## {options.target}, N = {options.steps}",
         "",
-        f"{bench.calibration.full_runs:.1f} full runs a sample to calibrate on {given.calibration} prompts "
-        f"({', '.join(f'{s} {e:,}' for s, e in bench.calibration.nfe.items())} evaluations); "
-        f"{given.samples} held-out prompts.",
+        f"{bench.calibration.full_runs:.1f} full runs per sample to calibrate on {options.calibration} "
+        f"prompts ({', '.join(f'{s} {e:,}' for s, e in bench.calibration.nfe.items())} evaluations); "
+        f"{options.samples} held-out prompts.",
         "",
         *head(("B", "rung", "forecast", "error / uniform reuse"), ()),
     ]
     worse = []
-    for budget in range(2, given.steps):
+    for budget in range(2, options.steps):
         schedule, found = bench.ratio(budget)
         mean, low, high = np.exp([found.mean, found.low, found.high])
         mark = " **worse**" if low > 1 + 1e-9 else ""
@@ -119,7 +103,7 @@ def main() -> int:
         lines.append(row(str(budget), rung, schedule.forecaster, figures))
         print(lines[-1], flush=True)
         worse += [budget] if mark else []
-    write(given.out / f"never-worse-{given.target}.md", lines)
+    write(options.out / f"never-worse-{options.target}.md", lines)
     if worse:
         print(f"worse than uniform reuse at B = {', '.join(map(str, worse))}", file=sys.stderr)
     return int(bool(worse))

@@ -8,16 +8,15 @@ Two clocks around the denoiser, one inside the executor's hook and one outside i
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import torch
+from demo_runs import head, parser, row, write
 from random_flux import fitted_schedule, random_call, random_flux
 
 from otcache_core import Schedule
@@ -150,13 +149,11 @@ class Table:
             f"A plain run takes {median(run.seconds for run in plain):.2f} s, a denoiser call "
             f"{1e3 * call:.0f} ms, all else in a run {1e3 * fixed:.1f} ms.",
             "",
-            "| | measured | limit | kept |",
-            "|---|---|---|---|",
+            *head(("", "measured", "limit", "kept"), ()),
             *(self._share(b) for b in self._budgets()),
             self._full(),
             self._skip(call),
             self._own(),
-            "",
         ]
 
     def _budgets(self) -> list[int]:
@@ -186,7 +183,7 @@ class Table:
         low, _, high = quantiles(own, n=4)
         share = median(sum(run.own) / run.seconds for run in runs)
         figures = f"{median(own):.3f} ms [{low:.3f}, {high:.3f}], {share:.3%} of the run"
-        return f"| hooks' own time at a computed step | {figures} | | |"
+        return row("hooks' own time at a computed step", figures, "", "")
 
 
 def _line(what: str, values: list[float], limit: float, percent: bool = False) -> str:
@@ -194,30 +191,28 @@ def _line(what: str, values: list[float], limit: float, percent: bool = False) -
     shown = ".3%" if percent else ".4f"
     kept = "yes" if middle <= limit else "no"
     figures = f"{middle:{shown}} [{low:{shown}}, {high:{shown}}]"
-    return f"| {what} | {figures} | {limit:{'.1%' if percent else '.2f'}} | {kept} |"
+    return row(what, figures, f"{limit:{'.1%' if percent else '.2f'}}", kept)
 
 
 def main() -> None:
     """Take turns, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--steps", type=int, default=10, help="N")
-    parser.add_argument("--size", type=int, default=256, help="height and width")
-    given = parser.parse_args()
-    bench = Bench(given.steps, given.size)
-    budgets: list[int | None] = [None, *(round(s * given.steps) for s in SHARES), given.steps]
+    command = parser(__doc__)
+    command.add_argument("--rounds", type=int, default=41)
+    command.add_argument("--steps", type=int, default=10, help="N")
+    command.add_argument("--size", type=int, default=256, help="height and width")
+    options = command.parse_args()
+    bench = Bench(options.steps, options.size)
+    budgets: list[int | None] = [None, *(round(s * options.steps) for s in SHARES), options.steps]
     for b in budgets:  # warm
-        bench.run(fitted_schedule(given.steps, b) if b else None)
+        bench.run(fitted_schedule(options.steps, b) if b else None)
     rounds = []
-    for i in range(given.rounds):
+    for i in range(options.rounds):
         order = budgets[i % len(budgets) :] + budgets[: i % len(budgets)]
-        made = {b: bench.run(fitted_schedule(given.steps, b) if b else None) for b in order}
-        rounds.append({b: made[b] for b in budgets})
-    given.out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(Table(given.steps, rounds).lines())
-    (given.out / "overhead.md").write_text(text, encoding="utf-8")
-    print(text)
+        runs = {b: bench.run(fitted_schedule(options.steps, b) if b else None) for b in order}
+        rounds.append({b: runs[b] for b in budgets})
+    lines = Table(options.steps, rounds).lines()
+    write(options.out / "overhead.md", lines)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

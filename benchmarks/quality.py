@@ -11,18 +11,17 @@ same family of grids; on the full grid with steps skipped: the rules that ``otca
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import numpy as np
-from demo_runs import DemoRuns, Images, call_of, head, interval, mean_cell, row, write
+from demo_runs import DemoRuns, Images, call_of, head, interval, mean_cell, parser, row, write
 
 import otcache
 from otcache.calibration.recipe import Recipe
@@ -72,6 +71,18 @@ class Setting:
         return tuple(b for b in self.budgets if b > SHOWN_ONLY * self.num_steps)
 
 
+#: Baselines that skip steps of the full grid, of the full runs that a search may spend.
+RULES: dict[str, Callable[[float], baselines.ScheduledBaseline]] = {
+    "uniform, reuse": lambda _: baselines.UniformSteps("reuse"),
+    "uniform, linear": lambda _: baselines.UniformSteps("linear"),
+    "Taylor": lambda _: baselines.UniformTaylor(),
+    "LeMiCa rule": lambda _: baselines.LeMiCa(),
+    "MeanCache, released rule": lambda _: baselines.MeanCache(),
+    "state-DP": lambda _: baselines.StateDP(),
+    SEARCHED: baselines.SimulatedAnnealing,
+}
+
+
 class Schedules:
     """Schedules of the baselines that skip steps of the full grid.
 
@@ -82,16 +93,6 @@ class Schedules:
         budgets: those that will be used.
     """
 
-    NAMES: ClassVar[tuple[str, ...]] = (
-        "uniform, reuse",
-        "uniform, linear",
-        "Taylor",
-        "LeMiCa rule",
-        "MeanCache, released rule",
-        "state-DP",
-        SEARCHED,
-    )
-
     def __init__(
         self, runs: DemoRuns, folder: Path, allowance: int, budgets: Sequence[int]
     ) -> None:
@@ -100,23 +101,15 @@ class Schedules:
         self._tuning, self._budgets = Tuning(runs.pipe, request, runs.registry), budgets
         self._folder = folder / "baselines"
         self._folder.mkdir(parents=True, exist_ok=True)
-        rules: tuple[baselines.ScheduledBaseline, ...] = (
-            baselines.UniformSteps("reuse"),
-            baselines.UniformSteps("linear"),
-            baselines.UniformTaylor(),
-            baselines.LeMiCa(),
-            baselines.MeanCache(),
-            baselines.StateDP(),
-            baselines.SimulatedAnnealing(allowance * len(budgets) / self._tuning.full_runs),
-        )
-        self._rules = dict(zip(self.NAMES, rules, strict=True))
+        self._full_runs = allowance * len(budgets) / self._tuning.full_runs
 
     def schedule(self, name: str, budget: int) -> Schedule:
         """Return a method's schedule at a budget; the first call of a method finds all of them."""
         path = self._folder / f"{name}.json"
         if not path.exists():
-            found, _ = self._rules[name].schedules(self._tuning, self._budgets)
-            path.write_bytes(msgspec.json.encode(found))
+            rule = RULES[name](self._full_runs)
+            schedules, _ = rule.schedules(self._tuning, self._budgets)
+            path.write_bytes(msgspec.json.encode(schedules))
         return msgspec.json.decode(path.read_bytes(), type=dict[int, Schedule])[budget]
 
 
@@ -169,7 +162,7 @@ class Bench:
             f"fewer steps, {name}": lambda budget, name=name: self._fewer(name, budget)
             for name in FEWER
         }
-        for name in Schedules.NAMES:
+        for name in RULES:
             made[name] = cached(lambda budget, name=name: self._baselines.schedule(name, budget))
         made[SEARCHED_LONGER] = cached(lambda budget: self._longer.schedule(SEARCHED, budget))
         return made | {OURS: cached(ours(False)), REFINED: cached(ours(True))}
@@ -333,25 +326,23 @@ def _geometric(values: list[float]) -> float:
 
 def main() -> None:
     """Run every setting and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, nargs="+", default=[30, 50])
-    parser.add_argument("--guidance", choices=("on", "off", "both"), default="both")
-    parser.add_argument("--samples", type=int, default=24, help="held-out prompts")
-    parser.add_argument("--skip", nargs="*", default=[], help="methods to omit")
-    parser.add_argument("--tables-only", action="store_true", help="make no images")
-    given = parser.parse_args()
-    guided = {"on": [True], "off": [False], "both": [True, False]}[given.guidance]
+    command = parser(__doc__, samples=24)
+    command.add_argument("--steps", type=int, nargs="+", default=[30, 50])
+    command.add_argument("--guidance", choices=("on", "off", "both"), default="both")
+    command.add_argument("--skip", nargs="*", default=[], help="methods to omit")
+    command.add_argument("--tables-only", action="store_true", help="make no images")
+    options = command.parse_args()
+    guided = {"on": [True], "off": [False], "both": [True, False]}[options.guidance]
     text: list[str] = []
-    for setting in (Setting(n, g) for n in given.steps for g in guided):
-        bench = Bench(setting, given.out, given.samples)
-        if not given.tables_only:
-            bench.run(given.skip)
+    for setting in (Setting(n, g) for n in options.steps for g in guided):
+        bench = Bench(setting, options.out, options.samples)
+        if not options.tables_only:
+            bench.run(options.skip)
         cells = bench.cells()
-        (given.out / f"{setting.name}.json").write_text(json.dumps(cells))
+        (options.out / f"{setting.name}.json").write_text(json.dumps(cells))
         full_runs = bench.full_runs() if f"{OURS}|{setting.budgets[0]}" in cells else {}
         text += Table(setting, cells).lines(full_runs)
-        write(given.out / "quality.md", text)
+        write(options.out / "quality.md", text)
 
 
 if __name__ == "__main__":

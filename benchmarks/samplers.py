@@ -8,11 +8,10 @@ OUT/samplers.md is the table of docs/samplers.md.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
-from demo_runs import DemoRuns, head, interval, rmse, row, write
+from demo_runs import DemoRuns, head, interval, parser, rmse, row, write
 
 import otcache
 from otcache.calibration.recipe import Recipe
@@ -25,7 +24,7 @@ BUDGETS = (5, 8, 10, 15)
 
 
 def rows(name: str, out: Path) -> list[str]:
-    """Measure one line a method."""
+    """Measure one line per method."""
     runs = DemoRuns()
     n = runs.num_steps
     runs.pipe.scheduler = fewer_steps.SAMPLERS[SAMPLERS[name]].scheduler(runs.pipe.scheduler)
@@ -51,9 +50,7 @@ def rows(name: str, out: Path) -> list[str]:
 
 def main() -> None:
     """Run every sampler and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    out = parser(__doc__).parse_args().out
     text = head(("sampler", "method"), [f"B = {b}" for b in BUDGETS])
     for name in SAMPLERS:
         text += rows(name, out)

@@ -9,7 +9,6 @@ rows, so an interrupted run goes on; OUT/solvers.md has the tables of docs/solve
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_runs import SEED, DemoRuns, call_of, head, row, write
+from demo_runs import SEED, DemoRuns, call_of, head, parser, row, write
 
 import otcache
 from otcache.comparison.scheduled import Tuning
@@ -71,7 +70,7 @@ class Bench:
         return int(0.9 * SECONDS * nfe / (time.perf_counter() - began))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Return the default policy's row, and one a solver; finished ones from the folder."""
+        """Return the default policy's row, and one per solver; finished ones from the folder."""
         names = ["policy", *(offer.info.name for offer in self._runs.registry.infos("solvers"))]
         for name in names:
             path = self._folder / f"{name}.json"
@@ -179,16 +178,14 @@ def capability_table(registry: Registry) -> list[str]:
 
 def main() -> None:
     """Measure all and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--calibration", type=int, default=8, help="calibration prompts")
-    parser.add_argument("--samples", type=int, default=16, help="held-out prompts")
-    given = parser.parse_args()
-    counts = given.calibration, given.samples
+    command = parser(__doc__, samples=16)
+    command.add_argument("--steps", type=int, default=30)
+    command.add_argument("--calibration", type=int, default=8, help="calibration prompts")
+    options = command.parse_args()
+    counts = options.calibration, options.samples
     lines: list[str] = []
     for guided in (True, False):
-        bench = Bench(guided, given.steps, counts, given.out)
+        bench = Bench(guided, options.steps, counts, options.out)
         lines += [
             f"## {'With' if guided else 'Without'} guidance",
             "",
@@ -196,7 +193,7 @@ def main() -> None:
             "",
         ]
     lines += ["## What they need, and what they can do", "", *capability_table(installed()), ""]
-    write(given.out / "solvers.md", lines)
+    write(options.out / "solvers.md", lines)
 
 
 if __name__ == "__main__":

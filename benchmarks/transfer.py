@@ -9,14 +9,13 @@ OUT may be the folder of the quality benchmark, whose work is then not done agai
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import msgspec
 import numpy as np
-from demo_runs import Images, head, interval, mean_cell, row, write
+from demo_runs import Images, head, interval, mean_cell, parser, row, write
 from quality import OURS, Bench, Setting
 
 import otcache
@@ -87,19 +86,16 @@ def table(bench: Transfer) -> list[str]:
 
 def main() -> None:
     """Run both step counts with and without guidance."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--samples", type=int, default=24, help="held-out prompts")
-    given = parser.parse_args()
+    options = parser(__doc__, samples=24).parse_args()
     text: list[str] = []
     for guided in (False, True):
-        own = Bench(Setting(OWN_STEPS, guided), given.out, given.samples)
+        own = Bench(Setting(OWN_STEPS, guided), options.out, options.samples)
         policy = otcache.plan(own.plain)
         for n in OTHER_STEPS:
-            bench = Transfer(Setting(n, guided), given.out, given.samples, policy)
+            bench = Transfer(Setting(n, guided), options.out, options.samples, policy)
             bench.run([])
             text += table(bench)
-            write(given.out / "transfer.md", text)
+            write(options.out / "transfer.md", text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -86,17 +87,11 @@ def _error(result: Tensor, full: Tensor) -> list[float]:
     return (result - full).double().flatten(1).square().mean(1).sqrt().tolist()
 
 
-class _notices(AbstractContextManager[list[str]]):  # noqa: N801
-    """Collects the texts of otcache's notices; other warnings are dropped."""
-
-    def __enter__(self) -> list[str]:
-        self._caught = warnings.catch_warnings(record=True)
-        self._said: list[str] = []
-        self._log = self._caught.__enter__()
+@contextmanager
+def _notices() -> Iterator[list[str]]:
+    """Collect the texts of otcache's notices; other warnings are dropped."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        return self._said
-
-    def __exit__(self, *error: object) -> None:
-        self._caught.__exit__(*error)  # type: ignore[arg-type]
-        notices = (w for w in self._log or () if issubclass(w.category, OtcacheNotice))
-        self._said += [str(w.message) for w in notices]
+        yield texts
+    texts += [str(w.message) for w in caught if issubclass(w.category, OtcacheNotice)]
