@@ -11,6 +11,7 @@ from toy import STEPS
 
 import otcache
 from otcache import cli
+from otcache_core import PlaybackTable
 from otcache_core.policy import Policy, Provenance
 
 Run = Callable[..., tuple[int, str, str]]
@@ -277,3 +278,57 @@ def test_convert_a_table_without_a_budget(run: Run, tmp_path: Path) -> None:
     status, out, err = run("convert", "lemica-flux-1-dev", "--out", tmp_path / "x.json")
     assert (status, out) == (2, "")
     assert "budget must be given, of 10, 15, 20, 26" in err
+
+
+def test_convert_a_policy_to_playback(run: Run, policy_file: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    words = ("convert", policy_file, "--budget", 4, "--to", "playback", "--out", table)
+    status, out, err = run(*words, "--json")
+    assert status == 0, err
+    assert json.loads(out)["computed"] == [0, 2, 5, 8]
+    assert PlaybackTable.load(table) == Policy.load(policy_file).export(4)
+    grid = ",".join(str(1 - i / 20) for i in range(21))
+    status, out, _ = run(*words, "--steps", 20, "--grid", grid)
+    assert status == 0
+    assert "num_steps: 20" in out
+    assert PlaybackTable.load(table).grid[:2] == (1.0, 0.95)
+
+
+def test_convert_a_schedule_to_playback(run: Run, tmp_path: Path) -> None:
+    source, table = tmp_path / "schedule.json", tmp_path / "table.json"
+    schedule = otcache.Schedule(6, (0, 1, 4), "linear", branches=(("uncond", (0, 4)),))
+    schedule.save(source)
+    status, out, err = run("convert", source, "--to", "playback", "--out", table, "--json")
+    assert status == 0, err
+    assert json.loads(out)["branches"] == {"uncond": [0, 4]}
+    made = PlaybackTable.load(table)
+    assert (made.budget, made.provenance, made.prediction) == (3, "", "")
+    assert made.plan("cond").forecasts[2] == ((1, 2.0), (0, -1.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--to", "yaml"), "--to must be one of schedule, indices, mask, playback, got 'yaml'"),
+        (("--to", "mask", "--grid", "1,0"), "--grid is taken by --to playback only"),
+        (("--to", "playback", "--grid", "1,x"), "--grid must be numbers, separated by commas"),
+        (("--to", "playback", "--grid", "1,nan"), "--grid must be finite"),
+        (("--to", "playback", "--steps", "9", "--grid", "1,0"), "grid"),
+        (("--to", "playback", "--budget", "x"), "--budget must be a whole number"),
+    ],
+)
+def test_what_convert_refuses(
+    run: Run, policy_file: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    out = tmp_path / "x.json"
+    status, _, err = run("convert", policy_file, "--budget", 4, "--out", out, *words)
+    assert status == 2
+    assert message in err
+    assert not out.exists()
+
+
+def test_convert_to_playback_needs_a_budget(run: Run, policy_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    status, _, err = run("convert", policy_file, "--to", "playback", "--out", out)
+    assert status == 2
+    assert f"budget must be given, of 1 .. {STEPS}" in err

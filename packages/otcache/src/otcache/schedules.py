@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from otcache_core import FileError, OtcacheError, Schedule, ScheduleError, ScheduleTable
+from otcache_core import (
+    FileError,
+    OtcacheError,
+    PlaybackTable,
+    Schedule,
+    ScheduleError,
+    ScheduleTable,
+)
+from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import expected
 from otcache_core.notices import notify
 from otcache_core.numbers import integer
+from otcache_core.playback import playback_table
+from otcache_core.plugins.registry import installed
 from otcache_core.policy import FORMAT as POLICY_FORMAT
 from otcache_core.policy import Policy
 from otcache_core.schedule import FORMAT as SCHEDULE_FORMAT
@@ -63,6 +73,38 @@ def load_schedule(
         policy = Policy.load(source)
         return policy.schedule(_required_budget(budget, f"1 .. {policy.num_steps}"), num_steps)
     return _from_table(_table(source, data, num_steps), budget, num_steps)
+
+
+def load_playback(
+    source: str | Path,
+    *,
+    budget: int | None = None,
+    num_steps: int | None = None,
+    grid: Sequence[float] = (),
+) -> PlaybackTable:
+    """Make the playback table of any file that holds a schedule; notices say which steps it adds.
+
+    Args:
+        source: as in :func:`load_schedule`. Only the table of a policy says what the denoiser predicts, and
+            which policy it is of.
+        budget: as in :func:`load_schedule`.
+        num_steps: as in :func:`load_schedule`.
+        grid: s_0 .. s_N of the run; of a policy at its own step count the policy's by default.
+
+    Raises:
+        OtcacheError: as :func:`load_schedule`, or if the table needs a grid that is not known.
+    """
+    data = None if str(source) in names() else read_json(_existing_path(source))
+    if isinstance(data, dict) and data.get("format") == POLICY_FORMAT:
+        policy = Policy.load(source)
+        wanted = _required_budget(_optional_count("budget", budget), f"1 .. {policy.num_steps}")
+        table = policy.export(wanted, _optional_count("num_steps", num_steps), grid or None)
+    else:
+        schedule = load_schedule(source, budget=budget, num_steps=num_steps)
+        table = playback_table(schedule, forecaster_of(installed(), schedule.forecaster), grid)
+    for note in table.notes:
+        notify(note)
+    return table
 
 
 def load_table(source: str | Path, num_steps: int | None = None) -> ScheduleTable:
@@ -139,7 +181,8 @@ def _table(source: str | Path, data: Any, num_steps: int | None) -> ScheduleTabl
     if isinstance(data, dict) and data.get("format") == TABLE_FORMAT:
         return ScheduleTable.load(source)
     rows = data if isinstance(data, dict) else {}
-    if not rows or not all(_is_row(key, row) for key, row in rows.items()):
+    numbers = all(key.isascii() and key.isdecimal() for key in rows)
+    if not (rows and numbers and all(isinstance(row, list) for row in rows.values())):
         wanted = "a schedule, table or policy of otcache, an index table, a list of steps or a mask"
         raise bad_file(source, expected("the file", type(data).__name__, wanted))
     for key, row in rows.items():
@@ -152,10 +195,6 @@ def _table(source: str | Path, data: Any, num_steps: int | None) -> ScheduleTabl
     name = Path(source).stem
     ordered = tuple(sorted(map(tuple, rows.values()), key=len))
     return _naming_file(source, lambda: ScheduleTable(name, str(source), num_steps, ordered))
-
-
-def _is_row(key: str, row: object) -> bool:
-    return key.isascii() and key.isdecimal() and isinstance(row, list)
 
 
 def _naming_file(source: str | Path, make: Callable[[], T]) -> T:

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from otcache.cli.options import Json, integer, integers
+from otcache.cli.options import Json, integer, integers, numbers
 from otcache.cli.output import show_facts, show_json, show_table
+from otcache_core import OtcacheError
+from otcache_core.errors import expected
 
 
 def inspect(
@@ -105,19 +107,55 @@ def convert(
     ],
     path: Annotated[Path, typer.Option("--out", help="JSON file to write.")],
     to: Annotated[
-        str, typer.Option(help="schedule, indices, or mask (cache-dit's steps_computation_mask).")
+        str,
+        typer.Option(
+            help="schedule, indices, mask (cache-dit's steps_computation_mask), or playback (a table of "
+            "steps and coefficients, which any engine can follow)."
+        ),
     ] = "schedule",
     budget: Annotated[str | None, typer.Option(help="B, of a policy or a table.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="N; needed where the source does not say.")
     ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Noise levels s_0 .. s_N of the run, comma-separated; of a playback."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn index tables, masks, policies and schedules into one another; runs no network."""
-    from otcache.schedules import load_schedule, write_schedule
+    from otcache.schedules import KINDS, load_schedule, write_schedule
 
+    if to not in (*KINDS, "playback"):
+        raise OtcacheError(expected("--to", to, f"one of {', '.join(KINDS)}, playback"))
     wanted = None if budget is None else integer("--budget", budget)
+    if to == "playback":
+        _convert_to_playback(source, path, wanted, steps, grid, as_json)
+        return
+    if grid is not None:
+        raise OtcacheError(
+            "--grid is taken by --to playback only: a schedule holds no noise levels."
+        )
     schedule = load_schedule(source, budget=wanted, num_steps=steps)
     write_schedule(schedule, path, to)
     facts = {"num_steps": schedule.num_steps, "computed": list(schedule.computed)}
     show_facts({"written": str(path), "budget": schedule.budget, **facts}, as_json)
+
+
+def _convert_to_playback(
+    source: str,
+    path: Path,
+    budget: int | None,
+    steps: int | None,
+    grid: str | None,
+    as_json: bool,
+) -> None:
+    from otcache.schedules import load_playback
+
+    table = load_playback(source, budget=budget, num_steps=steps, grid=numbers("--grid", grid))
+    table.save(path)
+    computed = {name: list(plan.computed) for name, plan in table.branches.items()}
+    shared = computed[""]
+    facts = {"written": str(path), "budget": table.budget, "num_steps": table.num_steps}
+    others = {name: steps for name, steps in computed.items() if steps != shared}
+    show_facts({**facts, "computed": shared, "branches": others}, as_json)

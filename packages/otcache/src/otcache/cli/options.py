@@ -59,6 +59,21 @@ def integers(what: str, text: str | None) -> tuple[int, ...]:
     return tuple(integer(what, part) for part in names(text))
 
 
+def numbers(what: str, text: str | None) -> tuple[float, ...]:
+    """Return the decimal numbers of a comma-separated list.
+
+    Raises:
+        OtcacheError: if a part is none, or not finite.
+    """
+    try:
+        found = tuple(map(float, names(text)))
+    except ValueError:
+        raise OtcacheError(expected(what, text, "numbers, separated by commas")) from None
+    if not all(map(math.isfinite, found)):
+        raise OtcacheError(expected(what, text, "finite"))
+    return found
+
+
 def integer(what: str, text: str) -> int:
     """Return a whole number.
 
