@@ -12,7 +12,8 @@ import torch
 from toy import STEPS, make_loop
 
 import otcache
-from otcache.comparison import Job, Settings, compare
+from otcache.comparison.job import Job
+from otcache.comparison.runner import Settings, compare
 from otcache.media import run_once, save
 from otcache.pipelines import open_pipeline
 from otcache_core import Registry

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from otcache.comparison import Job, Settings, compare
+from otcache.comparison.job import Job
+from otcache.comparison.runner import Settings, compare
 from otcache.report.results import Results
 
 pytestmark = pytest.mark.slow

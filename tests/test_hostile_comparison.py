@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from otcache.comparison import Job, Settings, compare
+from otcache.comparison.job import Job
+from otcache.comparison.runner import Settings, compare
 from otcache_core.errors import OtcacheNotice
 from otcache_core.plugins import Registry
 

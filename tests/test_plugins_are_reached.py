@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 import otcache
 from otcache.cli.app import app
-from otcache.comparison import Job, Settings, compare
+from otcache.comparison.job import Job
+from otcache.comparison.runner import Settings, compare
 from otcache.media import run_once
 from otcache.planning import MEASURED
 from otcache_core import Registry, Schedule

@@ -19,7 +19,8 @@ import torch
 import toy
 
 import otcache
-from otcache.comparison import Job, Settings, compare
+from otcache.comparison.job import Job
+from otcache.comparison.runner import Settings, compare
 from otcache.media import run_once
 from otcache.running import choose
 from otcache_core import PluginError, Schedule

@@ -211,7 +211,8 @@ def otcache_provide_baselines() -> list[Info]:
 
 def compared() -> Journey:
     """Follow a comparison to its report; methods run in processes of their own, which are not followed."""
-    from otcache.comparison import Job, Settings, compare
+    from otcache.comparison.job import Job
+    from otcache.comparison.runner import Settings, compare
 
     registry = Registry(entry_points=False)
     registry.register_builtin()

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcache.comparison import Settings, runner
+from otcache.comparison import runner
 from otcache.comparison.baselines import FluxTable
 from otcache.comparison.collect import Assembly, state_rmse
 from otcache.comparison.folder import CALIBRATION, Assignment, Folder, slug
 from otcache.comparison.job import read_tagged, set_aside, spread
 from otcache.comparison.metrics import Measures
-from otcache.comparison.runner import check_methods
+from otcache.comparison.runner import Settings, check_methods
 from otcache.comparison.scheduled import Tuning
 from otcache.comparison.supervisor import ORPHANED, Supervisor
 from otcache.comparison.timing import ABOVE, ROUNDS, Pair
@@ -498,7 +498,7 @@ RUBBISH: dict[str, tuple[str, Any, str]] = {
     "a debt": ("calibrate", {"nfe": -1}, "'nfe' .*must be a number of evaluations"),
     "no settings": ("settings", None, "a list of BaselineSetting, got None"),
     "schedules": ("settings", [(0, 3), (0, 2)], "a list of BaselineSetting"),
-    "one of two": ("settings", [BaselineSetting("a", {}, 8)], "settings must be 2, one a budget"),
+    "one of two": ("settings", [BaselineSetting("a", {}, 8)], "settings must be 2, one per budget"),
     "no label": ("settings", [BaselineSetting("", {}, 8)] * 2, "label .*must be a short text"),
     "one label": (
         "settings",

@@ -254,11 +254,13 @@ def _largest(value: Any) -> float:
 def estimate_table(estimate: Estimate) -> Group:
     """Return one line per budget, with what was assumed above and what was omitted below."""
     call, canvas = estimate.call, estimate.canvas
+    count = call.parameters
+    parameters = f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
     size = f"{canvas.width} x {canvas.height}"
     frames = f", {canvas.frames} frames" if canvas.frames > 1 else ""
     head = Text(f"{estimate.model}: {estimate.model_class}", style="bold")
     facts = Text(
-        f"{_parameters(call.parameters)} parameters; {size}{frames}; {estimate.assumed}\n"
+        f"{parameters} parameters; {size}{frames}; {estimate.assumed}\n"
         f"one denoiser call {_flops(call.flops)}, {call.calls_per_step} a step; "
         f"decoding {_flops(call.decode_flops)}"
     )
@@ -276,10 +278,6 @@ def estimate_table(estimate: Estimate) -> Group:
         style="dim",
     )
     return Group(head, facts, table, foot)
-
-
-def _parameters(count: int) -> str:
-    return f"{count / 1e9:.2f} B" if count >= 1e8 else f"{count / 1e6:.2f} M"
 
 
 def _flops(count: int) -> str:

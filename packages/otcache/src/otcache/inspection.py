@@ -62,13 +62,14 @@ def candidate_table(calibration: Calibration) -> Group:
     rows = [_columns(rung) for rung in calibration.ladder]
     seen = {name: None for row in rows for name in row}
     names = [*(n for n in seen if n not in BASELINES), *sorted(n for n in BASELINES if n in seen)]
-    title = Text(_title(calibration))
+    samples = len(calibration.samples)
+    about = f"{samples} calibration samples" if samples > 1 else "one calibration sample"
+    title = Text(f"{calibration.fidelity or 'error'} of every candidate on {about}")
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column("B", justify="right", vertical="bottom", no_wrap=True)
     for name in names:
         heading = Text(_heading(name))
         table.add_column(heading, justify="right", vertical="bottom", no_wrap=True)
-    samples = len(calibration.samples)
     for rung, row in zip(calibration.ladder, rows, strict=True):
         cells = (_cell(row.get(n), n == _column(rung.winner), samples) for n in names)
         table.add_row(str(rung.schedule.budget), *cells)
@@ -131,12 +132,6 @@ def _heading(name: str) -> str:
     if name == "lexicographic":
         return "lexico-\ngraphic "
     return name.replace(", ", "\n").replace("-", "-\n") + " "
-
-
-def _title(calibration: Calibration) -> str:
-    count = len(calibration.samples)
-    samples = f"{count} calibration samples" if count > 1 else "one calibration sample"
-    return f"{calibration.fidelity or 'error'} of every candidate on {samples}"
 
 
 def _column(name: str) -> str:

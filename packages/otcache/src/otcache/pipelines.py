@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,13 +209,8 @@ def _image(place: str, folder: Path, value: Any) -> Any:
         with open_file(folder / value) as file, Image.open(file) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except Exception as error:  # whatever a damaged image makes Pillow's readers raise
-        reason = next(_reasons(error), str(error))
+        reason = getattr(error, "strerror", None) or str(error)
         raise FileError(
             f"{place}: the image {shown(value)} cannot be read: {shortened(reason).rstrip('.')}: paths are "
             "relative to the file they are in."
         ) from error
-
-
-def _reasons(error: Exception) -> Iterator[str]:
-    if isinstance(error, OSError) and error.strerror:
-        yield error.strerror

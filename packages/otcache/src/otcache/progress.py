@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -125,19 +125,13 @@ class Stages:
         show: False prints nothing at all.
         stream: where to; standard error where none is given.
         clock: seconds, of any origin.
-        every: seconds between plain lines.
     """
 
     def __init__(
-        self,
-        show: bool = True,
-        *,
-        stream: TextIO | None = None,
-        clock: Clock = time.monotonic,
-        every: float = EVERY,
+        self, show: bool = True, *, stream: TextIO | None = None, clock: Clock = time.monotonic
     ) -> None:
         self._show, self._stream, self._clock = show, stream, clock
-        self._lines = _Lines(self._say, clock, every)
+        self._lines = _Lines(self._say, clock)
 
     @contextmanager
     def stage(
@@ -210,29 +204,17 @@ class Stages:
                 yield self._lines
 
 
-class _Board(Protocol):
-    """Shows pieces of work by name."""
-
-    def add(self, name: str, pace: Pace) -> None:
-        """Show a piece of work."""
-
-    def changed(self, name: str) -> None:
-        """Show how far it is."""
-
-    def remove(self, name: str, line: str) -> None:
-        """Put a line in its place; none if that is empty."""
-
-
-class _Lines(_Board):
+class _Lines:
     """Print lines: every so often what is being worked on, and what is done."""
 
-    def __init__(self, say: Callable[[str], None], clock: Clock, every: float) -> None:
-        self._say, self._clock, self._every = say, clock, every
+    def __init__(self, say: Callable[[str], None], clock: Clock) -> None:
+        self._say, self._clock = say, clock
         self._last = clock()
         self._paces: dict[str, Pace] = {}
         self._lock = threading.RLock()
 
     def add(self, name: str, pace: Pace) -> None:
+        """Show a piece of work."""
         with self._lock:
             self._paces[name] = pace
 
@@ -241,9 +223,11 @@ class _Lines(_Board):
         self._last = self._clock()
 
     def changed(self, name: str) -> None:
+        """Show how far it is."""
         self.tick()
 
     def remove(self, name: str, line: str) -> None:
+        """Put a line in its place; none if that is empty."""
         with self._lock:
             del self._paces[name]
             if line:
@@ -253,7 +237,7 @@ class _Lines(_Board):
     def tick(self) -> None:
         """Print if it is time."""
         with self._lock:
-            if self._paces and self._clock() - self._last >= self._every:
+            if self._paces and self._clock() - self._last >= EVERY:
                 self.printed()
                 for name, pace in self._paces.items():
                     self._say(pace.look().line(name))
@@ -264,7 +248,7 @@ class _Lines(_Board):
         done = threading.Event()
 
         def look() -> None:
-            while not done.wait(min(1.0, self._every)):
+            while not done.wait(1.0):
                 self.tick()
 
         threading.Thread(target=look, name="otcache-progress", daemon=True).start()
@@ -275,8 +259,8 @@ class _Lines(_Board):
             self._paces.clear()
 
 
-class _Bars(_Board):
-    """A bar for each piece of work."""
+class _Bars:
+    """A bar for each piece of work, with the same methods."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -294,6 +278,10 @@ class _Bars(_Board):
         self._progress.remove_task(self._tasks.pop(name)[0])
         if line:
             self._progress.console.print(line, markup=False, highlight=False)
+
+
+#: Shows pieces of work by name.
+_Board = _Lines | _Bars
 
 
 class _Time(ProgressColumn):

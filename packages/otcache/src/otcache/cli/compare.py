@@ -82,7 +82,7 @@ def compare(
         str | None, typer.Option(help="Names, comma-separated; the usual ones by default.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Held-out prompts, one a line; tags after a tab.")
+        Path | None, typer.Option(help="Held-out prompts, one per line; tags after a tab.")
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration-prompts", help="Prompts to tune methods on.")
@@ -114,9 +114,9 @@ def compare(
 
     An interrupted comparison is resumed; a finished one only writes its report again.
     """
-    from otcache.comparison import Settings
-    from otcache.comparison import compare as run_comparison
     from otcache.comparison.job import Question
+    from otcache.comparison.runner import Settings
+    from otcache.comparison.runner import compare as run_comparison
     from otcache_core.plugins import installed
 
     _check(steps, reference, limit, workers)

@@ -50,13 +50,9 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
         show_json(facts)
         return
     for name, value in facts.items():
-        if _is_set(value):
+        parts = value.values() if isinstance(value, dict) else [value]
+        if any(parts) or isinstance(value, str):
             show_line(Text.assemble((name, "bold"), f": {fact_text(value)}"))
-
-
-def _is_set(value: Any) -> bool:
-    parts = value.values() if isinstance(value, dict) else [value]
-    return any(bool(part) or isinstance(value, str) for part in parts)
 
 
 def show_json(data: Any) -> None:

@@ -25,24 +25,23 @@ class Ours(ScheduledBaseline):
 
     Args:
         policy: a policy file; without one, the job's calibration prompts make one.
-        refinement: what refines a calibration made here, as ``Recipe(refinement=...)`` takes it.
     """
 
     source = "this project, default policy"
 
-    def __init__(self, policy: str | None = None, refinement: str | None = None) -> None:
-        self._policy, self._refinement = policy, refinement
+    def __init__(self, policy: str | None = None) -> None:
+        self._policy = policy
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Plan from the given policy, or from a calibration made here."""
         if self._policy is not None:
-            made = load_policy(self._policy)
+            policy = load_policy(self._policy)
             with warnings.catch_warnings():  # a policy of another N: the run warns of it
                 warnings.simplefilter("ignore", OtcacheNotice)
-                return {b: made.schedule(b, tuning.num_steps) for b in budgets}, None
-        measured = calibrated(tuning, Recipe(refinement=self._refinement))
-        made = plan(measured)
-        return {b: made.schedule(b) for b in budgets}, sum(measured.nfe.values())
+                return {b: policy.schedule(b, tuning.num_steps) for b in budgets}, None
+        calibration = calibrated(tuning, Recipe())
+        policy = plan(calibration)
+        return {b: policy.schedule(b) for b in budgets}, sum(calibration.nfe.values())
 
 
 @final
@@ -102,14 +101,13 @@ class LeMiCa(ScheduledBaseline):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Measure span costs and solve for the lexicographic minimax path."""
         few = tuning.first(self._prompts)
-        name = few.registry.resolve("cost_models", "outcome")
-        model = few.registry.create(
-            "cost_models", name, samples=len(few.recorded), progress=few.progress
+        options = {"samples": len(few.recorded), "progress": few.progress}
+        measured = few.create("cost_models", "outcome", **options).measure(
+            few.recorded, few.evaluator
         )
-        found = model.measure(few.recorded, few.evaluator)
-        costs = found.costs
-        made = {b: tuning.solve("lexicographic", b, given={"costs": costs}) for b in budgets}
-        return made, int(found.nfe) + 2 * few.full_runs
+        given = {"costs": measured.costs}
+        schedules = {b: tuning.solve("lexicographic", b, given=given) for b in budgets}
+        return schedules, int(measured.nfe) + 2 * few.full_runs
 
 
 @final
@@ -124,12 +122,10 @@ class MeanCache(ScheduledBaseline):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Measure velocity costs and solve the peak-suppressed path."""
-        name = tuning.registry.resolve("cost_models", "mean-velocity")
-        model = tuning.registry.create("cost_models", name)
-        found = model.measure(tuning.recorded)
-        given = {"costs": found.costs}
+        measured = tuning.create("cost_models", "mean-velocity").measure(tuning.recorded)
+        given = {"costs": measured.costs}
         plain = {b: tuning.solve("peak-suppressed", b, given=given, gamma=4.0) for b in budgets}
-        return {b: found.applied(s) for b, s in plain.items()}, tuning.full_runs
+        return {b: measured.applied(s) for b, s in plain.items()}, tuning.full_runs
 
 
 @final
@@ -151,12 +147,11 @@ class StateDP(ScheduledBaseline):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Run the dynamic programme once for all budgets."""
         few = tuning.first(self._prompts)
-        name = few.registry.resolve("solvers", "state-dp")
-        solver = few.registry.create("solvers", name, samples=self._prompts)
+        solver = few.create("solvers", "state-dp", samples=self._prompts)
         problem = ScheduleProblem(few.num_steps, max(budgets), evaluator=few.evaluator)
-        made = solver.frontier(problem)
-        found = {b: s for b in budgets if (s := made[b - 1].schedule) is not None}
-        return found, (max(budgets) + 2) * few.full_runs
+        frontier = solver.frontier(problem)
+        schedules = {b: s for b in budgets if (s := frontier[b - 1].schedule) is not None}
+        return schedules, (max(budgets) + 2) * few.full_runs
 
 
 @final
@@ -262,8 +257,7 @@ class SolverSteps(ScheduledBaseline):
 
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Solve each budget, and take the forecasts of the calibration."""
-        name = tuning.registry.resolve("solvers", self._solver)
-        solver = tuning.registry.create("solvers", name)
+        solver = tuning.create("solvers", self._solver)
         fitted = plan(self._calibration)
         problem = problem_of(self._calibration)
         nfe = sum(self._calibration.nfe.values())

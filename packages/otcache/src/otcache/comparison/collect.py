@@ -61,7 +61,7 @@ class Assembly:
         full_metrics = judge.full_metrics()
         full_means = {name: statistics.fmean(each) for name, each in full_metrics.items()}
         full_means |= measures.totals(base["images"])
-        lost = measures.lost
+        lost, rate = measures.lost, job.frames_per_second or FRAMES_PER_SECOND
         results = Results(
             title=job.title,
             num_steps=job.num_steps,
@@ -79,7 +79,7 @@ class Assembly:
             full={name: mean for name, mean in full_means.items() if name not in lost},
             full_metrics={name: each for name, each in full_metrics.items() if name not in lost},
             higher_is_better=measures.directions(),
-            frames_per_second=_rate(job, base["images"]),
+            frames_per_second=rate if base["images"].ndim == 5 else 0.0,
         )
         return results, images
 
@@ -211,11 +211,6 @@ class _Judge:
         if self.solution is not None:
             values[ODE] = state_rmse(made, self.solution)
         return {name: tuple(map(float, each)) for name, each in values.items()}
-
-
-def _rate(job: Job, made: Floats) -> float:
-    """Return at which rate videos play; 0 for images."""
-    return (job.frames_per_second or FRAMES_PER_SECOND) if made.ndim == 5 else 0.0
 
 
 def _missing(method: str, part: MethodFolder, assigned: Assignment) -> list[Missing]:

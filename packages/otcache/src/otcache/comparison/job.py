@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -261,10 +262,5 @@ def spread(prompts: Sequence[Tagged], count: int) -> list[Tagged]:
     by_tag: dict[str, list[Tagged]] = {}
     for entry in prompts:
         by_tag.setdefault(entry[1], []).append(entry)
-    queues = list(by_tag.values())
-    chosen: list[Tagged] = []
-    while len(chosen) < count and any(queues):
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    return chosen
+    turns = itertools.zip_longest(*by_tag.values())
+    return [entry for turn in turns for entry in turn if entry][:count]

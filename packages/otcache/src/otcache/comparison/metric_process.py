@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +54,7 @@ def metric_in_process(
         limit: seconds for each question.
 
     Raises:
-        PluginError: if it cannot be made, or options are no plain data; what it says when asked, if it
+        PluginError: if it cannot be made, or options are not plain data; what it says when asked, if it
             fails there.
     """
     question = {"registry": asdict(registry), "name": name, "options": options}
@@ -70,34 +70,28 @@ def metric_in_process(
 class _Proxy:
     """Represents a metric here: its fields, and the process that has it."""
 
+    process: _MetricProcess
+
     def __init__(self, process: _MetricProcess, facts: dict[str, Any]) -> None:
         vars(self).update(facts, process=process)
 
 
 class _Pairs(_Proxy, QualityMetric):
-    process: _MetricProcess
-
     def __call__(self, images: Floats, reference: Floats) -> NDArray[np.float64]:
         return self.process.measure([images, reference])
 
 
 class _Videos(_Proxy, VideoMetric):
-    process: _MetricProcess
-
     def __call__(self, videos: Floats, reference: Floats) -> NDArray[np.float64]:
         return self.process.measure([videos, reference])
 
 
 class _Prompts(_Proxy, PromptMetric):
-    process: _MetricProcess
-
     def __call__(self, images: Floats, prompts: Sequence[str]) -> NDArray[np.float64]:
         return self.process.measure([images], prompts)
 
 
 class _Set(_Proxy, SetMetric):
-    process: _MetricProcess
-
     def __call__(self, images: Floats) -> float:
         return float(self.process.measure([images]))
 
@@ -111,8 +105,7 @@ def check_fields(metric: Metric) -> None:
     Raises:
         PluginError: naming what it lacks.
     """
-    kinds = QualityMetric | VideoMetric | PromptMetric | SetMetric
-    if not isinstance(metric, kinds):
+    if not isinstance(metric, KINDS):
         wanted = "a metric of pairs, of videos, of prompts or of a set"
         raise PluginError(expected("it", type(metric).__name__, wanted))
     name, better = getattr(metric, "name", None), getattr(metric, "higher_is_better", None)
@@ -142,6 +135,27 @@ def numbers(found: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     if np.isnan(values).any() or (np.isinf(values) & (values <= lowest)).any():
         raise PluginError(expected("what it gives", values.tolist(), "numbers"))
     return values
+
+
+def measured(
+    measure: Callable[..., Any], stacks: Sequence[Floats], metric: Metric
+) -> NDArray[np.float64]:
+    """Return the numbers that a metric gives for copies of some images.
+
+    Args:
+        measure: calls the metric.
+        stacks: the images, and what they are compared with.
+        metric: one of a set gives one number, any other one per sample.
+
+    Raises:
+        PluginError: if it gives anything else, or changes the images.
+    """
+    copies = [np.array(stack) for stack in stacks]
+    shape = () if isinstance(metric, SetMetric) else (len(stacks[0]),)
+    found = numbers(measure(*copies), shape)
+    if not all(map(np.array_equal, copies, stacks)):
+        raise PluginError("it changes the images that it is given.")
+    return found
 
 
 class _MetricProcess:
@@ -211,7 +225,7 @@ class _MetricProcess:
 def main() -> None:
     """Answer questions until standard input is closed."""
     answers, questions = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.dup(0)
-    os.dup2(2, 1)  # what a metric prints is no answer
+    os.dup2(2, 1)  # what a metric prints is not an answer
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # and what it reads no question
     asked: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_take_questions, args=(questions, asked), daemon=True).start()
@@ -223,7 +237,7 @@ def main() -> None:
                 metric = _made(**question)
                 answer: Any = _facts(metric)
             else:
-                answer = _measured(metric, **question).tolist()
+                answer = _answer(metric, **question).tolist()
             line = json.dumps({"number": number, "answer": answer})
         except ANY as error:
             text = str(error) if isinstance(error, OtcacheError) else reason_of(error)
@@ -251,17 +265,13 @@ def _made(registry: dict[str, Any], name: str, options: dict[str, Any]) -> Metri
 
 
 def _facts(metric: Metric) -> dict[str, Any]:
-    """Return what a metric says of itself; fields that are no plain data are an error of it."""
+    """Return what a metric says of itself; fields that are not plain data are an error of it."""
     known = {name: getattr(metric, name) for name in FACTS if hasattr(metric, name)}
     kind = next(kind for kind in KINDS if isinstance(metric, kind))
     return {**known, "takes": kind.takes}
 
 
-def _measured(metric: Any, stacks: Sequence[str], prompts: list[str] | None) -> NDArray[np.float64]:
+def _answer(metric: Any, stacks: Sequence[str], prompts: list[str] | None) -> NDArray[np.float64]:
+    more = [] if prompts is None else [tuple(prompts)]
     arrays = [np.load(file) for file in stacks]
-    copies = [np.array(array) for array in arrays]
-    shape = () if isinstance(metric, SetMetric) else (len(arrays[0]),)
-    found = numbers(metric(*copies, *([] if prompts is None else [tuple(prompts)])), shape)
-    if not all(map(np.array_equal, copies, arrays)):
-        raise PluginError("it changes the images that it is given.")
-    return found
+    return measured(lambda *images: metric(*images, *more), arrays, metric)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.comparison.metric_process import LIMIT, check_fields, metric_in_process, numbers
+from otcache.comparison.metric_process import LIMIT, check_fields, measured, metric_in_process
 from otcache.report.results import Missing
 from otcache_core import OtcacheError
 from otcache_core.contracts import (
@@ -65,7 +65,7 @@ class Measures:
     @classmethod
     def choose(
         cls,
-        asked: Sequence[str],
+        requested: Sequence[str],
         pipeline: str,
         registry: Registry,
         *,
@@ -74,7 +74,7 @@ class Measures:
         """Make the metrics that are asked for, or the usual ones that are installed; RMSE always.
 
         Args:
-            asked: names, or ``name=path`` for those that need weights or data.
+            requested: names, or ``name=path`` for those that need weights or data.
             pipeline: as the job names it: the demo brings data for a distance to it.
             registry: where metrics come from; foreign ones run in a process of their own, unless the
                 registry holds what another process cannot import.
@@ -86,14 +86,14 @@ class Measures:
         known = {offer.info.name for offer in registry.known("metrics")}
         if "rmse" not in known:
             raise OtcacheError("no image metrics are installed: pip install 'otcache[diffusers]'")
-        paths = dict(pair for name in asked for pair in [_split(name)])
-        if not asked:
+        paths = {name: path for name, _, path in (text.partition("=") for text in requested)}
+        if not requested:
             paths = {name: "" for name in USUAL if name in known}
             if pipeline in IMAGE_DEMOS:
                 paths |= {n: p for n, p in OF_THE_DEMO.items() if n in known}
         metrics: dict[str, Metric] = {}
         origins: dict[str, str] = {}
-        made = cls(metrics, not asked, origins)
+        made = cls(metrics, not requested, origins)
         for name, path in {"rmse": "", **paths}.items():
             options = {"path": path} if path else {}
             try:
@@ -103,7 +103,7 @@ class Measures:
                 qualified = registry.resolve("metrics", name)
                 metrics[name] = _create(registry, qualified, options, origin, limit)
             except ANY as error:
-                if not asked:
+                if not requested:
                     notify(f"{name} is omitted: {_text(error)}")
                 elif _is_misuse(error, origins.get(name, "")):
                     raise
@@ -134,33 +134,21 @@ class Measures:
     def values(
         self, images: Floats, full: Floats, prompts: Sequence[str]
     ) -> dict[str, NDArray[np.float64]]:
-        """Return one number a sample, of each metric that gives them."""
+        """Return one number per sample, of each metric that gives them."""
+        pairs = QualityMetric | VideoMetric
         found = self.of_full_runs(images, prompts)
-        for name, metric in self.metrics.items():
-            if isinstance(metric, QualityMetric | VideoMetric):
-                pairs = partial(metric_values, metric)
-                value = self._call(name, pairs, (len(full),), images, full)
-                found |= {} if value is None else {name: value}
+        found |= self._each(pairs, lambda m: partial(metric_values, m), images, full)
         return {name: found[name] for name in self.metrics if name in found}
 
     def totals(self, images: Floats) -> dict[str, float]:
         """Return one number for all samples together."""
-        found: dict[str, float] = {}
-        for name, metric in self.metrics.items():
-            if isinstance(metric, SetMetric):
-                value = self._call(name, _of_images(metric), (), images)
-                found |= {} if value is None else {name: float(value)}
-        return found
+        return {
+            name: float(value) for name, value in self._each(SetMetric, _of_images, images).items()
+        }
 
     def of_full_runs(self, full: Floats, prompts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """Return what full runs themselves get, one number a sample, from metrics of single images."""
-        found: dict[str, NDArray[np.float64]] = {}
-        for name, metric in self.metrics.items():
-            if isinstance(metric, PromptMetric):
-                of_images = _of_images(metric, tuple(prompts))
-                value = self._call(name, of_images, (len(full),), full)
-                found |= {} if value is None else {name: value}
-        return found
+        """Return what full runs themselves get, one number per sample, from metrics of single images."""
+        return self._each(PromptMetric, lambda m: _of_images(m, tuple(prompts)), full)
 
     def directions(self) -> dict[str, bool]:
         """Return whether higher is better, of each metric that has a column."""
@@ -182,20 +170,17 @@ class Measures:
         except ANY as error:
             self._lose(name, error)
 
-    def _call(
-        self, name: str, metric: Callable[..., Any], shape: tuple[int, ...], *stacks: Floats
-    ) -> NDArray[np.float64] | None:
-        """Call a metric on copies of some images; return None if it is lost."""
-        if name in self.lost:
-            return None
-        copies = [np.array(stack) for stack in stacks]
-        try:
-            found = numbers(metric(*copies), shape)
-            if not all(map(np.array_equal, copies, stacks)):
-                raise PluginError("it changes the images that it is given.")
-        except ANY as error:
-            self._lose(name, error)
-            return None
+    def _each(
+        self, kinds: Any, measuring: Callable[[Any], Callable[..., Any]], *stacks: Floats
+    ) -> dict[str, NDArray[np.float64]]:
+        """Measure some images by every metric of these kinds that has a column, and keeps it."""
+        found = {}
+        for name, metric in self.metrics.items():
+            if isinstance(metric, kinds) and name not in self.lost:
+                try:
+                    found[name] = measured(measuring(metric), stacks, metric)
+                except ANY as error:
+                    self._lose(name, error)
         return found
 
     def _lose(self, name: str, error: BaseException) -> None:
@@ -252,8 +237,3 @@ def _of_images(metric: PromptMetric | SetMetric, *more: Any) -> Callable[[Floats
         return metric(images, *more)
 
     return measure
-
-
-def _split(name: str) -> tuple[str, str]:
-    metric, _, path = name.partition("=")
-    return metric, path

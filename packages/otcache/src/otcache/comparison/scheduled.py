@@ -22,6 +22,7 @@ from otcache_core.calibration import Calibration
 from otcache_core.contracts import (
     Baseline,
     BaselineSetting,
+    CostModel,
     Evaluator,
     FeatureProbe,
     SampleRequest,
@@ -142,16 +143,18 @@ class Tuning:
     @cached_property
     def displacements(self) -> Displacements:
         """Displacements of the spans; they take their ``nfe``, and an evaluator."""
-        name = self.registry.resolve("cost_models", "displacement")
-        model = self.registry.create("cost_models", name)
+        model: CostModel = self.create("cost_models", "displacement")
         return model.displacements(self.recorded, self.evaluator)
+
+    def create(self, kind: str, name: str, **options: Any) -> Any:
+        """Return a plugin by its name, which means otcache's own first."""
+        return self.registry.create(kind, self.registry.resolve(kind, name), **options)
 
     def first(self, prompts: int) -> Tuning:
         """Return the same on the first samples."""
-        ask = self.request
-        few = SampleRequest(
-            ask.prompts[:prompts], ask.seeds[:prompts], ask.num_steps, ask.call, ask.batch_size
-        )
+        request = self.request
+        seeds = request.seeds[:prompts]
+        few = replace(request, prompts=request.prompts[:prompts], seeds=seeds)
         return replace(self, request=few)
 
     def solve(self, solver: str, budget: int, *, given: dict[str, Any], **options: Any) -> Schedule:
@@ -161,9 +164,7 @@ class Tuning:
             OtcacheError: if it finds none.
         """
         problem = ScheduleProblem(self.num_steps, budget, **given)
-        name = self.registry.resolve("solvers", solver)
-        asked = self.registry.create("solvers", name, **options)
-        solution = solution_of(asked, problem, solver)
+        solution = solution_of(self.create("solvers", solver, **options), problem, solver)
         if solution.schedule is None:
             raise OtcacheError(f"{solver} found no schedule of {budget} steps: {solution.result}.")
         return solution.schedule
@@ -183,17 +184,17 @@ def calibrated(tuning: Tuning, recipe: Recipe, directory: str | Path | None = No
         recipe: of which all but the batch size counts: that is the samples' own.
         directory: where finished work is kept.
     """
-    ask = tuning.request
+    request = tuning.request
     measured: Calibration = calibrate(
         tuning.target,
-        ask.prompts,
-        ask.num_steps,
-        ask.seeds[:1],
-        recipe=replace(recipe, batch_size=ask.batch_size),
+        request.prompts,
+        request.num_steps,
+        request.seeds[:1],
+        recipe=replace(recipe, batch_size=request.batch_size),
         directory=directory,
         progress=False,
         registry=tuning.registry,
         probe=tuning.probe_name,
-        **ask.call,
+        **request.call,
     )
     return measured

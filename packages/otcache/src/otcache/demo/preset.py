@@ -142,7 +142,6 @@ def run_demo(
     *,
     command: str,
     progress: bool = True,
-    registry: Registry | None = None,
 ) -> DemoOutcome:
     """Calibrate, plan and compare on held-out prompts.
 
@@ -151,13 +150,12 @@ def run_demo(
         directory: the calibration is kept and resumed here, and ``policy.otcache`` is written.
         command: the command line, for the report.
         progress: show how far it is, on standard error.
-        registry: where plugins come from; None: the installed ones.
 
     Raises:
         OtcacheError: if the demo's pipeline is not installed.
         FileError: if a file cannot be written.
     """
-    registry, stages, events = registry or installed(), Stages(progress), Counter[str]()
+    registry, stages, events = installed(), Stages(progress), Counter[str]()
     job = settings.job(registry)
     with stages.stage("opening the pipeline"):
         bench = Bench.open(job, lambda event, **facts: events.update([event]), registry)

@@ -28,16 +28,13 @@ _WRITTEN = re.compile(r"\d\d-.+-(full|B\d+-full-otcache-.+)")
 Floats = NDArray[np.floating]
 
 
-def write(
-    outcome: DemoOutcome, directory: Path, stages: Stages, registry: Registry | None = None
-) -> list[Path]:
+def write(outcome: DemoOutcome, directory: Path, stages: Stages) -> list[Path]:
     """Write the report, and a folder ``videos`` if the pipeline makes videos.
 
     Args:
         outcome: of the demo.
         directory: of the demo.
         stages: show how far it is.
-        registry: where writers of videos come from; None: the installed plugins.
 
     Returns:
         All files of the demo, its policy among them.
@@ -49,7 +46,7 @@ def write(
     written.append(directory / POLICY)
     if outcome.results.frames_per_second:
         with stages.stage("writing videos"):
-            written += write_videos(outcome, directory / "videos", registry or installed())
+            written += write_videos(outcome, directory / "videos", installed())
     return written
 
 
@@ -176,7 +173,7 @@ def _over_time(results: Results, metric: str) -> str:
 
 
 def _best(results: Results, metric: str) -> list[PairedComparison]:
-    """Return otcache beside the best other method in this metric, one a budget."""
+    """Return otcache beside the best other method in this metric, one per budget."""
 
     def badness(pair: PairedComparison) -> float:
         cell = results.cell(pair.baseline, pair.budget)

@@ -75,19 +75,17 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Finding]:
     for name in sorted(environment):
         if name.startswith("OTCACHE_") and name not in VARIABLES:
             near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.75)
-            remedy = f"rename it {near[0]}" if near else f"unset it: there are {_list(VARIABLES)}"
+            remedy = (
+                f"rename it {near[0]}" if near else f"unset it: there are {', '.join(VARIABLES)}"
+            )
             yield Finding("", name, "otcache reads no such variable", remedy)
 
 
 def _unknown_name(variable: str, name: str, known: Iterable[str]) -> Finding:
     near = difflib.get_close_matches(normalise(name), sorted(known), n=1)
     what = f"it names {name!r}, which is not an installed distribution or entry point"
-    remedy = f"write {near[0]!r}" if near else f"take it out: there are {_list(sorted(known))}"
+    remedy = f"write {near[0]!r}" if near else f"take it out: there are {', '.join(sorted(known))}"
     return Finding("", variable, what, remedy)
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def requirement_findings(package: str) -> Iterator[Finding]:

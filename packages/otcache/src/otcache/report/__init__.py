@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from otcache.console import as_utf8
 from otcache.progress import Stages
-from otcache.report.images import Images
+from otcache.report.images import Album, Images
 from otcache.report.results import Results
+from otcache_core import FileError
 from otcache_core.storage.files import write_bytes
-
-if TYPE_CHECKING:
-    from otcache.report.images import Album
 
 __all__ = ["rebuild", "write_report"]
 
@@ -44,8 +41,6 @@ def write_report(
         FileError: if a file cannot be written.
         OtcacheError: if images do not fit the results, or videos come without a frame rate.
     """
-    from otcache.report.images import Album
-
     folder = Path(directory)
     album = Album.of(results, images) if images else None
     kept = Results.from_dict(results.to_dict())  # as it will be read again
@@ -55,7 +50,8 @@ def write_report(
         album.save(folder / IMAGES)
         written.append(folder / IMAGES)
     else:
-        _forget(folder / IMAGES, folder / GRID)
+        for path in (folder / IMAGES, folder / GRID):  # of an earlier report
+            path.unlink(missing_ok=True)
     kept.save(folder / RESULTS)
     return [*written, folder / RESULTS]
 
@@ -76,8 +72,6 @@ def rebuild(directory: str | Path, *, stages: Stages | None = None) -> list[Path
     Raises:
         FileError: if a file cannot be read or written, naming it.
     """
-    from otcache.report.images import Album
-
     folder = Path(directory)
     results = Results.load(folder / RESULTS)
     path = folder / IMAGES
@@ -118,16 +112,8 @@ def _makers(results: Results, album: Album | None) -> dict[str, Callable[[], byt
 
 
 def _make(folder: Path) -> None:
-    from otcache_core import FileError
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{folder}: cannot be made a folder: {reason}.") from error
-
-
-def _forget(*paths: Path) -> None:
-    """Images of an earlier report are none of this one's."""
-    for path in paths:
-        path.unlink(missing_ok=True)

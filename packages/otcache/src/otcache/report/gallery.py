@@ -200,8 +200,8 @@ def stills(stack: NDArray[Any]) -> NDArray[Any]:
     return stack if stack.ndim == 4 else stack[:, stack.shape[1] // 2]
 
 
-#: Methods across a grid; of more, the best.
-COLUMNS = 8
+#: Methods across a grid; of more, the best. Prompts down it, spread evenly from otcache's worst to its best.
+COLUMNS, ROWS = 8, 6
 #: Pixels of a grid: an inch, the width of an image about, of prompts, between images, below each row,
 #: and below all; and the height of a line of a title.
 DPI, TILE, LEFT, GAP, UNDER, BOTTOM = 170, 192, 240, 14, 44, 34
@@ -209,17 +209,15 @@ LINE = 24
 _ACCENT = SERIES[0].light
 
 
-def grid_png(results: Results, album: Album, budget: int | None = None, rows: int = 6) -> bytes:
-    """Draw samples in rows and methods in columns as PNG.
+def grid_png(results: Results, album: Album) -> bytes:
+    """Draw samples in rows and methods in columns as PNG, at the lowest budget at which otcache has a cell.
 
     Args:
         results: RMSE values are written below the images.
         album: the images or videos.
-        budget: B; by default the lowest at which otcache has a cell.
-        rows: prompts shown, spread evenly from otcache's worst sample to its best.
     """
-    budget = shared_budgets(results)[0] if budget is None else budget
-    chosen = spread(results, budget, rows)
+    budget = shared_budgets(results)[0]
+    chosen = spread(results, budget, ROWS)
     columns = {FULL: stills(album.full)}
     columns |= {m: stills(album.stacks[m, budget]) for m in _across(results, album, budget)}
     titles = [_title(method, budget, results) for method in columns]

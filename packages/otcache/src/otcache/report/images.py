@@ -55,7 +55,8 @@ class Album:
         shape, stacks = stack_shape(results, images), {}
         for name, stack in images.items():
             check_stack(name, stack, shape)
-            stacks[name] = _eight_bit(stack)
+            small = np.stack([shrink(image, LARGEST) for image in stack])
+            stacks[name] = np.rint(small.astype(np.float64) * 255).astype(np.uint8)
         return cls(stacks, results.num_steps)
 
     @property
@@ -100,11 +101,6 @@ class Album:
         except OtcacheError as error:
             raise FileError(f"{path}: {error}") from error
         return cls(stacks, results.num_steps)
-
-
-def _eight_bit(stack: NDArray[np.floating]) -> Bytes:
-    small = np.stack([shrink(image, LARGEST) for image in stack])
-    return np.rint(small.astype(np.float64) * 255).astype(np.uint8)
 
 
 def stack_shape(results: Results, images: Mapping[tuple[str, int], NDArray[Any]]) -> Shape:

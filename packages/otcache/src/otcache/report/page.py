@@ -211,7 +211,7 @@ def _group(results: Results, budget: int) -> dict[str, Any]:
     best = {metric: best_methods(results, budget, metric) for metric in metrics}
     rows = []
     for cell in results.at(budget):
-        figures = [_figure(figure(results, cell, metric)) for metric in metrics]
+        figures = [figure(results, cell, metric).partition(" ±")[::2] for metric in metrics]
         rows.append(
             {
                 "cell": cell,
@@ -239,12 +239,6 @@ def _regressions(
             entry = (one, scale_of(results, one.metric))
             found.setdefault((one.cell.budget, one.tag), []).append(entry)
     return found
-
-
-def _figure(text: str) -> tuple[str, str]:
-    """Split a figure into mean and half interval."""
-    mean, _, half = text.partition(" ±")
-    return mean, half
 
 
 def _sortable(value: float | None) -> str:

@@ -74,9 +74,7 @@ def mean_interval(
     return Interval(mean, float(low), float(high), int(finite.sum()), int((~finite).sum()))
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, groups: Sequence[int] | None = None, *, seed: int = 0
-) -> Interval:
+def paired_difference(a: ArrayLike, b: ArrayLike, groups: Sequence[int] | None = None) -> Interval:
     """Return the mean of a - b over pairs, as :func:`mean_interval` does.
 
     A pair infinite on both sides (both images identical) differs by 0; a pair infinite on one
@@ -86,7 +84,7 @@ def paired_difference(
         OtcacheError: if the lengths differ, or as :func:`mean_interval` raises.
     """
     difference = _difference(*_pair(a, b))
-    return mean_interval(np.where(np.isinf(difference), np.inf, difference), groups, seed=seed)
+    return mean_interval(np.where(np.isinf(difference), np.inf, difference), groups)
 
 
 def _difference(x: Floats, y: Floats) -> Floats:
@@ -94,9 +92,7 @@ def _difference(x: Floats, y: Floats) -> Floats:
     return np.asarray(np.where(same, 0.0, x - np.where(same, 0.0, y)))
 
 
-def paired_ratio(
-    a: ArrayLike, b: ArrayLike, groups: Sequence[int] | None = None, *, seed: int = 0
-) -> Interval:
+def paired_ratio(a: ArrayLike, b: ArrayLike, groups: Sequence[int] | None = None) -> Interval:
     """Return the ratio of means, mean(a) / mean(b), the same samples drawn for both.
 
     Raises:
@@ -110,7 +106,7 @@ def paired_ratio(
         raise OtcacheError("a ratio of means needs a divisor above 0, got zeros throughout.")
     above, _ = _group_sums(groups, x, finite)
     below, _ = _group_sums(groups, y, finite)
-    draws = _draws(len(above), seed)
+    draws = _draws(len(above), 0)
     denominators = draws @ below
     usable = denominators != 0
     low, high = np.percentile((draws @ above)[usable] / denominators[usable], [2.5, 97.5])
@@ -123,7 +119,6 @@ def win_rate(
     groups: Sequence[int] | None = None,
     *,
     higher_is_better: bool = False,
-    seed: int = 0,
 ) -> Interval:
     """Return the share of pairs in which a is better than b, ties by half, as :func:`mean_interval` does.
 
@@ -136,7 +131,7 @@ def win_rate(
     x, y = _pair(a, b)
     better, worse = (x > y, x < y) if higher_is_better else (x < y, x > y)
     scores = np.where(better, 1.0, np.where(worse, 0.0, 0.5))
-    return mean_interval(scores, groups, seed=seed)
+    return mean_interval(scores, groups)
 
 
 def tag_p_value(
@@ -162,7 +157,7 @@ def tag_p_value(
         Behrens-Fisher problem, 1997, https://doi.org/10.1016/S0167-7152(97)00043-6.
 
     Args:
-        a: the metric of the method in question, one value a sample.
+        a: the metric of the method in question, one value per sample.
         b: that of the method it is compared with, same samples.
         inside: whether a sample has the tag; all samples of a prompt, or none.
         groups: number of each sample's prompt; None if every sample is its own.
@@ -244,7 +239,7 @@ def _group_sums(
 def _vector(what: str, values: ArrayLike) -> Floats:
     v = np.asarray(values, dtype=np.float64)
     if v.ndim != 1 or not len(v):
-        raise OtcacheError(expected(what, f"shape {v.shape}", "at least one number a sample"))
+        raise OtcacheError(expected(what, f"shape {v.shape}", "at least one number per sample"))
     if np.isnan(v).any() or np.isneginf(v).any():
         raise OtcacheError(f"{what} must be numbers, got NaN or -inf.")
     return v

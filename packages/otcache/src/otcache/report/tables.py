@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from otcache.report.analysis import (
-    ERROR,
     PairedComparison,
     best_methods,
     gaps,
@@ -193,9 +192,9 @@ def markdown_table(results: Results) -> str:
     return "\n".join([table, _plain(caption(results)), "", *_full_run(results)])
 
 
-def paired_markdown(results: Results, metric: str = ERROR) -> str:
+def paired_markdown(results: Results) -> str:
     """Return the paired comparisons; empty if there are none."""
-    rows = [pair_figures(pair) for pair in paired_comparisons(results, metric)]
+    rows = [pair_figures(pair) for pair in paired_comparisons(results)]
     return _table(HEADS, rows, left=(1, 5)) if rows else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -29,14 +30,10 @@ def rich_table(results: Results, *, costs: bool = True) -> Table:
         results: the figures.
         costs: show evaluations and speedups.
     """
-    table = Table(
+    table = _table(
         title=f"{results.title} (N = {results.num_steps})",
         caption=caption(results),
         caption_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
     )
     for head in ("B", "method", *_cost_heads(results, costs)):
         table.add_column(head, justify="left" if head == "method" else "right", no_wrap=True)
@@ -47,6 +44,12 @@ def rich_table(results: Results, *, costs: bool = True) -> Table:
         for place, cell in enumerate(results.at(budget)):
             table.add_row(*_row(results, cell, first=place == 0, costs=costs))
     return table
+
+
+def _table(**titles: Any) -> Table:
+    return Table(
+        header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **titles
+    )
 
 
 def _cost_heads(results: Results, costs: bool) -> list[str]:
@@ -112,12 +115,7 @@ def summary_table(
 
 
 def _of_metric(results: Results, metric: str, budgets: Sequence[int]) -> Table:
-    table = Table(
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = _table()
     table.add_column("method", overflow="ellipsis", no_wrap=True, max_width=30)
     for budget in budgets:
         table.add_column(f"B = {budget}", justify="right", no_wrap=True)
