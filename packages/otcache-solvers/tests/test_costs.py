@@ -189,7 +189,7 @@ def test_shards_merge_to_the_same_bits_in_any_order():
         first, *rest = (Gram.of([runs[i]]) for i in order)
         for shard in rest:
             first = first.merge(shard)
-        assert first.num_samples == 4
+        assert first.samples == 4
         np.testing.assert_array_equal(first.matrix, whole.matrix)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,53 @@ Array = NDArray[np.float64]
 Spans = tuple[tuple[int, int], ...]
 
 
+class PerSample:
+    """Base of measurements that are kept per sample.
+
+    Shards may be measured on different machines, and merged in any order to the same bits.
+
+    Attributes:
+        per_sample: one array per sample, along the first axis.
+        same: names of the attributes in which shards must agree.
+    """
+
+    per_sample: Array
+    nfe: int = 0
+    same: ClassVar[tuple[str, ...]]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.per_sample)
+
+    def merge(self, other: Self) -> Self:
+        """Return the measurements of both shards' samples.
+
+        Raises:
+            OtcacheError: if the shards differ in anything but their samples.
+        """
+        for name in self.same:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                what = f"{type(self).__name__}.{name}"
+                raise OtcacheError(expected(what, theirs, f"{mine!r}, as the other shard's"))
+        shard: Any = self  # a dataclass
+        spent = {"nfe": self.nfe + other.nfe} if "nfe" in shard.__dataclass_fields__ else {}
+        both = np.concatenate([self.per_sample, other.per_sample])
+        merged: Self = replace(shard, per_sample=both, **spent)
+        return merged
+
+    @cached_property
+    def mean(self) -> Array:
+        """The mean over samples."""
+        # math.fsum rounds once, so the order of merging does not matter.
+        columns = self.per_sample.reshape(self.samples, -1).T.tolist()
+        mean = np.array([math.fsum(column) for column in columns]) / self.samples
+        return np.asarray(mean.reshape(self.per_sample.shape[1:]))
+
+
 @dataclass(frozen=True, eq=False)
-class Displacements:
+class Displacements(PerSample):
     r"""What skipping each span does to the result, as vectors up to rotation.
 
     .. math:: M_{e e'} = E \langle d_e, d_{e'} \rangle, \qquad e = (i \to j),\; j \ge i + 2
@@ -34,8 +79,7 @@ class Displacements:
     with f the unit flow of its path on the span graph. Spans of length one skip nothing and are
     omitted: their d is 0. Other omitted spans may not be used at all.
 
-    One matrix is kept a sample: shards may be measured on different machines and merged in any
-    order to the same bits.
+    One matrix is kept per sample (:class:`PerSample`).
 
     Args:
         num_steps: N.
@@ -59,6 +103,8 @@ class Displacements:
                [0., 0., 0.]])
     """
 
+    same = ("num_steps", "spans", "objective", "propagation")
+
     num_steps: int
     spans: Spans
     per_sample: Array
@@ -70,38 +116,10 @@ class Displacements:
         _check_spans(self.spans, self.num_steps)
         _check_gram(self.per_sample, len(self.spans))
 
-    def merge(self, other: Displacements) -> Displacements:
-        """Merge with the displacements of another shard's samples.
-
-        Raises:
-            OtcacheError: if the shards differ in anything but their samples.
-        """
-        for name in ("num_steps", "spans", "objective", "propagation"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise OtcacheError(
-                    expected(f"Displacements.{name}", theirs, f"{mine!r}, as the other shard's")
-                )
-        both = np.concatenate([self.per_sample, other.per_sample])
-        nfe = self.nfe + other.nfe
-        return Displacements(
-            self.num_steps, self.spans, both, self.objective, self.propagation, nfe
-        )
-
     @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.per_sample)
-
-    @cached_property
     def matrix(self) -> Array:
         """M, shape (E, E)."""
-        if self.samples == 1:
-            return np.array(self.per_sample[0])
-        # math.fsum rounds once, so the order of merging does not matter.
-        columns = self.per_sample.reshape(self.samples, -1).T.tolist()
-        mean = np.array([math.fsum(column) for column in columns]) / self.samples
-        return np.asarray(mean.reshape(self.per_sample[0].shape))
+        return self.mean
 
     @cached_property
     def index(self) -> NDArray[np.intp]:

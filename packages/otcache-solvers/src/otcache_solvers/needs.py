@@ -96,6 +96,21 @@ def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
     return np.asarray(problem.grid, dtype=np.float64)
 
 
+def check_least(owner: object, other: str = "", **least: int) -> None:
+    """Raise OtcacheError unless each of these attributes is None or at least the given number.
+
+    Args:
+        owner: what has them.
+        other: what else is valid, such as ``, or None``.
+        least: the numbers, by the name of the attribute.
+    """
+    for name, low in least.items():
+        value = getattr(owner, name)
+        if value is not None and value < low:
+            what = f"{type(owner).__name__}.{name}"
+            raise OtcacheError(expected(what, value, f"at least {low}{other}"))
+
+
 def check_array(name: str, value: NDArray[np.float64], shape: tuple[int, ...]) -> None:
     """Raise OtcacheError unless it has that shape, is not empty and all finite."""
     if value.shape != shape or not value.size:

@@ -17,10 +17,10 @@ from otcache_solvers.costs.propagation import Deviations, Propagation, ScalarGai
 from otcache_solvers.costs.samples import (
     Array,
     SampleCosts,
-    check_at_least_one,
     recorded_grid,
     recorded_steps,
 )
+from otcache_solvers.needs import check_least
 
 
 @final
@@ -55,7 +55,7 @@ class Displacement(CostModel):
     span_cap: int | None = None
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "samples", "span_cap")
+        check_least(self, samples=1, span_cap=1)
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None

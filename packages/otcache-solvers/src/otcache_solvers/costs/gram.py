@@ -12,20 +12,19 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
+from otcache_core.problem import PerSample
 from otcache_core.storage.recordings import inner_products
-from otcache_solvers.costs.samples import check_shards, exact_mean, recorded_grid, recorded_steps
+from otcache_solvers.costs.samples import recorded_grid, recorded_steps
 from otcache_solvers.needs import check_array
 
 
 @dataclass(frozen=True, eq=False)
-class Gram:
+class Gram(PerSample):
     r"""Inner products of the recorded outputs, kept per sample.
 
     .. math:: H_{ab} = E \langle v_a, v_b \rangle
 
-    the mean over elements, then samples: kilobytes, whatever the model's size. Shards may be made
-    on different machines and merged in any order: the mean is a correctly rounded sum, so the same
-    samples give the same bits.
+    the mean over elements, then samples: kilobytes, whatever the model's size.
 
     Args:
         per_sample: one N x N matrix a sample, shape (samples, N, N); units of v squared.
@@ -38,6 +37,8 @@ class Gram:
         >>> shard.merge(Gram(np.zeros((3, 2, 2)))).matrix.tolist()
         [[0.25, 0.25], [0.25, 0.25]]
     """
+
+    same = ("num_steps",)
 
     per_sample: NDArray[np.float64]
 
@@ -58,29 +59,15 @@ class Gram:
         recorded_steps(trajectories, "Gram matrices")
         return cls(np.stack([inner_products(t.outputs) for t in trajectories]))
 
-    def merge(self, other: Gram) -> Gram:
-        """Return the Gram of both shards' samples.
-
-        Raises:
-            OtcacheError: if N differs.
-        """
-        check_shards(self, other, ("num_steps",))
-        return Gram(np.concatenate([self.per_sample, other.per_sample]))
-
     @property
     def num_steps(self) -> int:
         """N."""
         return len(self.per_sample[0])
 
     @property
-    def num_samples(self) -> int:
-        """Number of samples."""
-        return len(self.per_sample)
-
-    @property
     def matrix(self) -> NDArray[np.float64]:
         """H, shape (N, N)."""
-        return exact_mean(self.per_sample)
+        return self.mean
 
 
 @final
@@ -136,7 +123,7 @@ class GramCosts(CostModel):
         H, costs = gram.matrix, np.zeros((n, n + 1))
         for i in range(n - 1):
             costs[i, i + 2 :] = _left_over(H, np.diff(grid), i)
-        return SpanCosts(costs, 0, gram.num_samples)
+        return SpanCosts(costs, 0, gram.samples)
 
 
 def _left_over(H: Array, steps: Array, i: int) -> Array:

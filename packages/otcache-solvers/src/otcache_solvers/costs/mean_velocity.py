@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import msgspec
@@ -14,20 +13,20 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Schedule, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
+from otcache_core.problem import PerSample
 from otcache_core.storage.recordings import slabs
-from otcache_solvers.costs.samples import Array, check_shards, exact_mean, recorded_steps
+from otcache_solvers.costs.samples import Array, recorded_steps
 
 SLAB = 2**15  # half of core's: more arrays of this many elements live at once
 
 
 @dataclass(frozen=True, eq=False)
-class LookbackCosts:
+class LookbackCosts(PerSample):
     r"""E_h(i -> j) of every span and candidate h, kept per sample.
 
     .. math:: C(i \to j) = \min_h E_h(i \to j), \qquad h^*(i \to j) = \arg\min_h E_h(i \to j)
 
-    with E_h the mean over samples, and the smallest of equally good h. Shards may be measured on
-    different machines and merged in any order to the same bits.
+    with E_h the mean over samples, and the smallest of equally good h.
 
     Args:
         candidates: the lookbacks h, increasing whole numbers, 1 or more; H of them.
@@ -47,6 +46,8 @@ class LookbackCosts:
         (2.0, 2)
     """
 
+    same = ("num_steps", "candidates")
+
     candidates: tuple[int, ...]
     per_sample: NDArray[np.float64]
 
@@ -63,29 +64,15 @@ class LookbackCosts:
                 "record the runs again."
             )
 
-    def merge(self, other: LookbackCosts) -> LookbackCosts:
-        """Return the costs of both shards' samples.
-
-        Raises:
-            OtcacheError: if N or the candidates differ.
-        """
-        check_shards(self, other, ("num_steps", "candidates"))
-        return LookbackCosts(self.candidates, np.concatenate([self.per_sample, other.per_sample]))
-
     @property
     def num_steps(self) -> int:
         """N."""
         return int(self.per_sample.shape[2])
 
     @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.per_sample)
-
-    @cached_property
     def table(self) -> NDArray[np.float64]:
         """E_h, the mean over samples; shape (H, N, N + 1)."""
-        return exact_mean(self.per_sample)
+        return self.mean
 
     @property
     def costs(self) -> NDArray[np.float64]:

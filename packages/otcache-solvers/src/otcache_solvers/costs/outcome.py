@@ -12,7 +12,8 @@ from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import CostModel, Evaluator, SpanCosts
 from otcache_core.errors import expected
 from otcache_solvers.costs.propagation import alone
-from otcache_solvers.costs.samples import Array, SampleCosts, check_at_least_one, recorded_steps
+from otcache_solvers.costs.samples import Array, SampleCosts, recorded_steps
+from otcache_solvers.needs import check_least
 
 OBJECTIVE = "latent-l1"
 
@@ -54,7 +55,7 @@ class Outcome(CostModel):
     progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
-        check_at_least_one(self, "samples", "span_cap")
+        check_least(self, samples=1, span_cap=1)
 
     def measure(
         self, trajectories: Sequence[Trajectory], evaluator: Evaluator | None = None

@@ -14,6 +14,7 @@ from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
 from otcache_core.problem import Spans
 from otcache_solvers.costs.samples import Array
+from otcache_solvers.needs import check_least
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +120,7 @@ class ScalarGain(Propagation):
     length: int = 4
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("length", 2)):
-            if getattr(self, name) < least:
-                what = f"ScalarGain.{name}"
-                raise OtcacheError(expected(what, getattr(self, name), f"at least {least}"))
+        check_least(self, steps=1, length=2)
 
     @property
     def description(self) -> str:
@@ -182,10 +180,7 @@ class Exact(Propagation):
         vectors.
     """
 
-    @property
-    def description(self) -> str:
-        """A few words for the certificate."""
-        return "exact"
+    description = "exact"
 
     def grams(self, deviations: Deviations, evaluator: Evaluator | None) -> tuple[Array, int]:
         """Run all single-span schedules in one evaluation.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +11,16 @@ from numpy.typing import NDArray
 from otcache_core import OtcacheError, Trajectory
 from otcache_core.contracts import SpanCosts
 from otcache_core.errors import expected
-from otcache_core.problem import check_costs
+from otcache_core.problem import PerSample, check_costs
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class SampleCosts:
+class SampleCosts(PerSample):
     r"""w_n(i -> j) of every span and sample n.
 
     .. math:: w(i \to j) = \operatorname{mean}_n w_n(i \to j)
-
-    Shards may be measured on different machines and merged in any order to the same bits.
 
     Args:
         model: name of the cost model that measured them.
@@ -45,6 +41,8 @@ class SampleCosts:
         (2.0, 2)
     """
 
+    same = ("model", "num_steps")
+
     model: str
     per_sample: Array
     nfe: int = 0
@@ -63,51 +61,19 @@ class SampleCosts:
                 "measure them with one span cap."
             )
 
-    def merge(self, other: SampleCosts) -> SampleCosts:
-        """Return the costs of both shards' samples.
-
-        Raises:
-            OtcacheError: if the model, N or the omitted spans differ.
-        """
-        check_shards(self, other, ("model", "num_steps"))
-        both = np.concatenate([self.per_sample, other.per_sample])
-        return SampleCosts(self.model, both, self.nfe + other.nfe)
-
     @property
     def num_steps(self) -> int:
         """N."""
         return int(self.per_sample.shape[1])
 
     @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.per_sample)
-
-    @cached_property
     def costs(self) -> Array:
         """w, the mean over samples; shape (N, N + 1)."""
-        return exact_mean(self.per_sample)
+        return self.mean
 
     def span_costs(self) -> SpanCosts:
         """Return the mean and its NFE, as a :class:`~otcache_core.contracts.CostModel` does."""
         return SpanCosts(self.costs, self.nfe, self.samples)
-
-
-def exact_mean(per_sample: Array) -> Array:
-    """Return the mean over the first axis, the same bits in whatever order shards were merged."""
-    # math.fsum rounds once, so the order leaves no trace.
-    columns = per_sample.reshape(len(per_sample), -1).T.tolist()
-    mean = np.array([math.fsum(column) for column in columns]) / len(per_sample)
-    return np.asarray(mean.reshape(per_sample.shape[1:]))
-
-
-def check_shards(mine: object, other: object, fields: Sequence[str]) -> None:
-    """Raise OtcacheError unless two shards agree in these fields."""
-    for name in fields:
-        ours, theirs = getattr(mine, name), getattr(other, name)
-        if ours != theirs:
-            what = f"{type(mine).__name__}.{name}"
-            raise OtcacheError(expected(what, theirs, f"{ours!r}, as the other shard's"))
 
 
 def recorded_steps(runs: Sequence[Trajectory], what: str) -> int:
@@ -139,11 +105,3 @@ def recorded_grid(runs: Sequence[Trajectory]) -> Array:
             "recorded runs must share one grid, got several: record them all on one grid."
         )
     return np.asarray(runs[0].grid, dtype=np.float64)
-
-
-def check_at_least_one(model: object, *fields: str) -> None:
-    """Raise OtcacheError unless each of a cost model's fields is None or at least 1."""
-    for name in fields:
-        value = getattr(model, name)
-        if value is not None and value < 1:
-            raise OtcacheError(expected(f"{type(model).__name__}.{name}", value, "at least 1"))

@@ -10,7 +10,7 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Soluti
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.transport import levels, quantile_function, round_to_steps
-from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, check_least, evaluator_of, objective_of
 from otcache_solvers.search.refine import climb
 from otcache_solvers.search.tpe_search import Kumaraswamy, SharedStudy, search
 from otcache_solvers.search.trial_book import Entry, TrialBook, raise_limits
@@ -68,10 +68,7 @@ class AnchorSearch(ScheduleSolver):
     study: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("max_trials", 1), ("climb_trials", 0)):
-            if getattr(self, name) < least:
-                what = f"AnchorSearch.{name}"
-                raise OtcacheError(expected(what, getattr(self, name), f"at least {least}"))
+        check_least(self, max_trials=1, climb_trials=0)
         if self.study is not None and self.storage is None:
             advice = "it names a study in a storage. Pass storage=..."
             raise OtcacheError(expected("AnchorSearch.study", self.study, "omitted here", advice))

@@ -11,8 +11,8 @@ import numpy as np
 from otcache_core import Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.transport import levels, quantile_function, round_to_steps
-from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
-from otcache_solvers.search.trial_book import TrialBook, check_allowance
+from otcache_solvers.needs import PIPELINE, check_least, evaluator_of, objective_of
+from otcache_solvers.search.trial_book import OR_NO_LIMIT, TrialBook
 
 
 @final
@@ -56,7 +56,7 @@ class Refine(ScheduleSolver):
     max_nfe: int | None = None
 
     def __post_init__(self) -> None:
-        check_allowance("Refine", self.max_trials, self.max_nfe)
+        check_least(self, OR_NO_LIMIT, max_trials=1, max_nfe=1)
 
     @property
     def abilities(self) -> Abilities:

@@ -11,9 +11,9 @@ from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Soluti
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.transport import levels, round_to_steps
-from otcache_solvers.needs import PIPELINE, evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, check_least, evaluator_of, objective_of
 from otcache_solvers.search.refine import REACH, climb, relocated
-from otcache_solvers.search.trial_book import FLOOR, TrialBook, check_allowance
+from otcache_solvers.search.trial_book import FLOOR, OR_NO_LIMIT, TrialBook
 
 NEARBY = 0.7
 
@@ -75,15 +75,12 @@ class SimulatedAnnealing(ScheduleSolver):
     max_nfe: int | None = None
 
     def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise OtcacheError(
-                expected("SimulatedAnnealing.iterations", self.iterations, "at least 0")
-            )
+        check_least(self, iterations=0)
         hot, cold = self.temperature
         if not np.inf > hot >= cold > 0:
             wanted = "(hot, cold) with hot >= cold > 0, both finite"
             raise OtcacheError(expected("SimulatedAnnealing.temperature", self.temperature, wanted))
-        check_allowance("SimulatedAnnealing", self.max_trials, self.max_nfe)
+        check_least(self, OR_NO_LIMIT, max_trials=1, max_nfe=1)
 
     @property
     def abilities(self) -> Abilities:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, Evaluator, ScheduleSolver
-from otcache_core.errors import expected
-from otcache_solvers.needs import PIPELINE, evaluator_of
+from otcache_solvers.needs import PIPELINE, check_least, evaluator_of
 
 Steps = tuple[int, ...]
 
@@ -55,8 +54,7 @@ class StateDP(ScheduleSolver):
     forecaster: str = "reuse"
 
     def __post_init__(self) -> None:
-        if self.samples is not None and self.samples < 1:
-            raise OtcacheError(expected("StateDP.samples", self.samples, "at least 1, or None"))
+        check_least(self, ", or None", samples=1)
 
     @property
     def abilities(self) -> Abilities:

@@ -13,6 +13,8 @@ from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
 
 FLOOR = 1e-12
+#: Of ``max_trials`` and ``max_nfe``.
+OR_NO_LIMIT = ", or None for no limit"
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,6 @@ class TrialBook:
     def _key(self, schedule: Schedule) -> Hashable:
         # A fit replaces whatever weights came in, so there the steps alone are the identity.
         return schedule.computed if self.fit else schedule
-
-
-def check_allowance(solver: str, max_trials: int | None, max_nfe: int | None) -> None:
-    """Raise OtcacheError unless each is None or at least 1."""
-    for name, value in (("max_trials", max_trials), ("max_nfe", max_nfe)):
-        if value is not None and value < 1:
-            wanted = "at least 1, or None for no limit"
-            raise OtcacheError(expected(f"{solver}.{name}", value, wanted))
 
 
 def raise_limits(what: str, **limits: int | None) -> str:

@@ -1,11 +1,11 @@
-"""Entropic optimal transport in the log domain, with hard and with soft marginals."""
+"""Entropic optimal transport between two schedules, in the log domain."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from otcache_core import OtcacheError, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.transport import coordinate
-from otcache_solvers.needs import endpoints_of
+from otcache_solvers.needs import check_least, endpoints_of
 from otcache_solvers.transport.geodesic import (
     Coupling,
     Geodesic,
@@ -98,7 +98,7 @@ class Sinkhorn(ScheduleSolver):
 
     def __post_init__(self) -> None:
         check_ground_cost(self.cost)
-        check_effort("Sinkhorn", self.tolerance, self.max_iterations)
+        check_effort(self)
 
     @property
     def abilities(self) -> Abilities:
@@ -146,8 +146,8 @@ class Sinkhorn(ScheduleSolver):
         for epsilon in self.epsilon.stages():
             while spent < self.max_iterations:
                 spent, reached = spent + 1, epsilon
-                f = epsilon * (log_mu - _log_sum((g - scaled) / epsilon))
-                g = epsilon * (log_nu - _log_sum((f[:, None] - scaled) / epsilon, axis=0))
+                f = epsilon * (log_mu - log_sum((g - scaled) / epsilon))
+                g = epsilon * (log_nu - log_sum((f[:, None] - scaled) / epsilon, axis=0))
                 pi = np.exp((f[:, None] + g - scaled) / epsilon)
                 residual = float(np.abs(pi.sum(axis=1) - 1 / rows).sum())
                 if residual <= self.tolerance:
@@ -156,86 +156,15 @@ class Sinkhorn(ScheduleSolver):
         return Coupling(pi, residual, spent, reached, converged)
 
 
-def soft_coupling(
-    mu: Floats,
-    nu: Floats,
-    cost: Floats,
-    penalty: float,
-    epsilons: EpsilonSchedule,
-    *,
-    tolerance: float,
-    max_iterations: int,
-) -> Coupling:
-    r"""Minimise entropic transport cost with soft marginals, by alternating updates of f and g.
-
-    .. math:: \min_{\pi \ge 0} \langle C, \pi \rangle
-        + \rho\, KL(\pi 1 \,|\, \mu) + \rho\, KL(\pi^T 1 \,|\, \nu)
-        + \epsilon\, KL(\pi \,|\, \mu \otimes \nu), \qquad
-        \log \frac{\pi}{\mu \otimes \nu} = \frac{f \oplus g - C}{\epsilon}
-
-    At the optimum pi 1 = mu e^{-f/rho} and pi' 1 = nu e^{-g/rho}; the residual is what both lack
-    together, in absolute value, as a share of the mass. One shift of f against g after each pass
-    puts the total mass right, which otherwise creeps there at the rate (rho / (rho + epsilon))^2.
-
-    References:
-        Chizat, Peyre, Schmitzer, Vialard, Scaling algorithms for unbalanced optimal transport
-        problems, 2018. Sejourne, Vialard, Peyre, Faster unbalanced optimal transport: translation
-        invariant Sinkhorn and 1-D Frank-Wolfe, 2022.
-
-    Args:
-        mu: masses of the rows, above 0.
-        nu: masses of the columns, above 0; their sum may differ.
-        cost: C, at least 0.
-        penalty: rho, in units of C; above 0 and finite.
-        epsilons: as shares of the largest C.
-        tolerance: residual at which an epsilon is done; the last one to this, the others to 1e-2.
-        max_iterations: passes over all epsilons; the last epsilon gets one even if none is left.
-    """
-    largest = float(cost.max()) or 1.0
-    stages = [share * largest for share in epsilons.stages()]
-    f, g = np.zeros(len(mu)), np.zeros(len(nu))
-    log_mu, log_nu = np.log(mu), np.log(nu)
-    iterations, residual, pi = 0, math.inf, np.outer(mu, nu)
-    for epsilon in stages:
-        damping = penalty / (penalty + epsilon)
-        last = epsilon == stages[-1]
-        target = tolerance if last else max(tolerance, 1e-2)
-        while iterations < max_iterations or last:
-            f = -damping * epsilon * _log_sum((g - cost) / epsilon + log_nu)
-            g = -damping * epsilon * _log_sum((f[:, None] - cost).T / epsilon + log_mu)
-            shift = _shift(f, g, mu, nu, penalty)
-            f, g = f + shift, g - shift
-            iterations += 1
-            if iterations % 10 and iterations < max_iterations:
-                continue
-            pi = np.exp((f[:, None] + g - cost) / epsilon + log_mu[:, None] + log_nu)
-            residual = _residual(pi, mu * np.exp(-f / penalty), nu * np.exp(-g / penalty))
-            if residual <= target or iterations >= max_iterations:
-                break
-    return Coupling(pi, residual, iterations, stages[-1], residual <= tolerance)
-
-
-def _log_sum(x: Floats, axis: int = 1) -> Floats:
+def log_sum(x: Floats, axis: int = 1) -> Floats:
     """Compute the log of the sum of exponentials over each row, or column, without overflow."""
     top = x.max(axis=axis, keepdims=True)
     return np.asarray(np.log(np.exp(x - top).sum(axis=axis)) + top.squeeze(axis))
 
 
-def _shift(f: Floats, g: Floats, mu: Floats, nu: Floats, penalty: float) -> float:
-    """Compute the s for which f + s and g - s are best: e^{-f/rho} and e^{-g/rho} have one sum."""
-    rows = _log_sum((np.log(mu) - f / penalty)[None])[0]
-    columns = _log_sum((np.log(nu) - g / penalty)[None])[0]
-    return float(penalty / 2 * (rows - columns))
-
-
-def _residual(pi: Floats, rows: Floats, columns: Floats) -> float:
-    off = np.abs(pi.sum(1) - rows).sum() + np.abs(pi.sum(0) - columns).sum()
-    return float(off / max(pi.sum(), np.finfo(float).tiny))
-
-
-def check_effort(owner: str, tolerance: float, max_iterations: int) -> None:
+def check_effort(owner: Any) -> None:
     """Raise OtcacheError if one of the two numbers that say when to stop is out of range."""
-    if not 0 < tolerance < math.inf:
-        raise OtcacheError(expected(f"{owner}.tolerance", tolerance, "above 0 and finite"))
-    if max_iterations < 1:
-        raise OtcacheError(expected(f"{owner}.max_iterations", max_iterations, "at least 1"))
+    if not 0 < owner.tolerance < math.inf:
+        what = f"{type(owner).__name__}.tolerance"
+        raise OtcacheError(expected(what, owner.tolerance, "above 0 and finite"))
+    check_least(owner, max_iterations=1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
+from otcache_solvers.needs import check_least
 from otcache_solvers.vector_sum.relaxation import Projections, Relaxed, nearest
 from otcache_solvers.vector_sum.search import Beam, Found, PathSearch
 from otcache_solvers.vector_sum.span_vectors import Labels, SpanVectors, reachable
@@ -48,6 +49,8 @@ class BranchAndBound(PathSearch):
         OtcacheError: if an argument is out of range.
     """
 
+    name = "branch and bound"
+
     start: PathSearch = field(default_factory=Beam)
     width: int = 1024
     max_width: int = 65_536
@@ -55,17 +58,9 @@ class BranchAndBound(PathSearch):
     seconds: float = math.inf
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("max_width", self.width), ("probes", 0)):
-            if getattr(self, name) < least:
-                what = f"BranchAndBound.{name}"
-                raise OtcacheError(expected(what, getattr(self, name), f"at least {least}"))
+        check_least(self, width=1, max_width=self.width, probes=0)
         if not self.seconds > 0:
             raise OtcacheError(expected("BranchAndBound.seconds", self.seconds, "above 0"))
-
-    @property
-    def name(self) -> str:
-        """For the certificate."""
-        return "branch and bound"
 
     def search(self, spans: SpanVectors, budget: int, relaxed: Relaxed | None) -> Found:
         """Find the optimum, or the best path and bound within the limits."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
-from otcache_solvers.needs import library
+from otcache_solvers.needs import check_least, library
 from otcache_solvers.vector_sum.span_vectors import SpanVectors
 
 Floats = NDArray[np.float64]
@@ -91,9 +91,7 @@ class MinNormPoint(Relaxation):
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:
             raise OtcacheError(expected("MinNormPoint.tolerance", self.tolerance, "in (0, 1)"))
-        if self.max_iterations < 1:
-            what = "MinNormPoint.max_iterations"
-            raise OtcacheError(expected(what, self.max_iterations, "at least 1"))
+        check_least(self, max_iterations=1)
 
     def solve(self, spans: SpanVectors, budget: int) -> Relaxed:
         """See :class:`Relaxation`."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError
 from otcache_core.errors import expected
+from otcache_solvers.needs import check_least
 from otcache_solvers.vector_sum.relaxation import Relaxed
 from otcache_solvers.vector_sum.span_vectors import Labels, SpanVectors, reachable
 
@@ -80,12 +81,9 @@ class Enumeration(PathSearch):
         max_schedules: refuse larger problems.
     """
 
-    max_schedules: int = 100_000_000
+    name = "enumeration"
 
-    @property
-    def name(self) -> str:
-        """For the certificate."""
-        return "enumeration"
+    max_schedules: int = 100_000_000
 
     def search(self, spans: SpanVectors, budget: int, relaxed: Relaxed | None) -> Found:
         """Find the optimum.
@@ -178,8 +176,7 @@ class Beam(PathSearch):
     width: int = 64
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise OtcacheError(expected("Beam.width", self.width, "at least 1"))
+        check_least(self, width=1)
 
     @property
     def name(self) -> str:
