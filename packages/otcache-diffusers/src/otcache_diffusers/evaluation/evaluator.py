@@ -111,7 +111,7 @@ class PipelineEvaluator(Evaluator):
         forecaster = self._registry.create("forecasters", "otcache-core/fitted")
         rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
         self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
-        self._found: Recurrence | NotLinear | None = None
+        self._recurrence: Recurrence | NotLinear | None = None
         self._notified = False
 
     @property
@@ -193,11 +193,9 @@ class PipelineEvaluator(Evaluator):
     def _default_metrics(self) -> dict[str, QualityMetric]:
         if not self._sampler.decodes:
             return {}
-        made = {
-            name: self._registry.create("metrics", f"otcache-diffusers/{name}")
-            for name in ("lpips", "rmse")
-        }
-        return {name: one for name, one in made.items() if isinstance(one, QualityMetric)}
+        names = ("lpips", "rmse")
+        metrics = [self._registry.create("metrics", f"otcache-diffusers/{n}") for n in names]
+        return {metric.name: metric for metric in metrics if isinstance(metric, QualityMetric)}
 
     def _check_objective(self, objective: str | None) -> str:
         name = objective or self.objectives[0]
@@ -209,39 +207,41 @@ class PipelineEvaluator(Evaluator):
         """Run the samples in full once, and decode them if images may be compared."""
         if self._runs.recording.states:
             return
-        recording, shown = Recording(), []
+        recording, outputs = Recording(), []
         for part in chunks(range(self.num_samples), self._request.batch_size):
             hook = RecordingHook(recording, len(part), self.num_samples, self._request.keep)
-            shown.append(self._runs.replay(hook, part, "np" if self._metrics else "latent"))
+            outputs.append(self._runs.replay(hook, part, "np" if self._metrics else "latent"))
         for note in recording.notes:
             notify(note)
         self._runs.recording = recording
         self._fit.guidance_weights = branch_guidance_weights(
             recording, self._trajectories[0].call_weights
         )
-        self._runs.images = np.concatenate(shown) if self._metrics else None
+        self._runs.images = np.concatenate(outputs) if self._metrics else None
 
     @property
     def recurrence(self) -> Recurrence | NotLinear:
         """Return the sampler's recurrence, or why there is none."""
-        if self._found is None:
+        if self._recurrence is None:
             self._record()
-            self._found = confirmed_recurrence(
+            self._recurrence = confirmed_recurrence(
                 self._target, self._sampler, self._runs.recording, self._trajectories
             )
-            if isinstance(self._found, Recurrence):
-                self._fit.recurrence = self._found
+            if isinstance(self._recurrence, Recurrence):
+                self._fit.recurrence = self._recurrence
             elif isinstance(self._target, Loop):
-                self._found = replace(self._found, reason=f"{self._found.reason}. {INSIDE}")
-        return self._found
+                self._recurrence = replace(
+                    self._recurrence, reason=f"{self._recurrence.reason}. {INSIDE}"
+                )
+        return self._recurrence
 
     def _fitting(self) -> Fit | None:
         """Return how to fit; None if that is not possible, and notify why the first time."""
-        found = self.recurrence
-        if isinstance(found, Recurrence):
+        recurrence = self.recurrence
+        if isinstance(recurrence, Recurrence):
             return self._fit
         if not self._notified:
-            notify(not_fitted(found.reason), key=NOT_FITTED)
+            notify(not_fitted(recurrence.reason), key=NOT_FITTED)
             self._notified = True
         return None
 

@@ -129,7 +129,7 @@ class ClosedLoopFit:
     def weights(
         self, equations: NormalEquations, seeds: Sequence[int] = ()
     ) -> dict[str, SpanWeights]:
-        """Solve for the weights of each branch, pooled and a sample.
+        """Solve for the weights of each branch, pooled and per sample.
 
         Args:
             equations: of all samples.
@@ -147,7 +147,9 @@ class ClosedLoopFit:
         ends = np.cumsum(list(equations.sizes.values()))[:-1]
         names, rows = equations.sizes, np.split(alone, ends, axis=1)
         parts = zip(names, np.split(pooled, ends), rows, strict=True)
-        return {name: SpanWeights(_plain(c), tuple(map(_plain, own))) for name, c, own in parts}
+        return {
+            name: SpanWeights(_plain(c), tuple(map(_plain, others))) for name, c, others in parts
+        }
 
     def _solve(
         self, normal: NDArray[np.float64], toward: NDArray[np.float64]
@@ -199,16 +201,16 @@ class Fit:
         self, equations: Sequence[NormalEquations], samples: Sequence[int]
     ) -> dict[str, SpanWeights]:
         """Return the weights of a span: the shared ones, and those of each branch with its own."""
-        found: dict[str, SpanWeights] = {}
+        fitted: dict[str, SpanWeights] = {}
         for one in equations:
-            found |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
-        return found
+            fitted |= self.rule.weights(one, [self.seeds[n] for n in samples] if self.seeds else ())
+        return fitted
 
 
 def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:
     """Return which samples are others to each, 1 or 0, shape (samples, samples)."""
-    given = np.array(seeds if len(set(seeds)) > 1 else range(samples))
-    return np.asarray(given[:, None] != given[None, :], dtype=np.float64)
+    origins = np.array(seeds if len(set(seeds)) > 1 else range(samples))
+    return np.asarray(origins[:, None] != origins[None, :], dtype=np.float64)
 
 
 def ideal_output(

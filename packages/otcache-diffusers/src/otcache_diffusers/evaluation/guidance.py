@@ -41,9 +41,9 @@ def branch_guidance_weights(
     names = sorted({branch for _, branch in recording.raw})
     if len(names) < 2 or any((t, b) not in recording.raw for t in recording.guided for b in names):
         return {}
-    found = [_products(recording, step, names) for step in sorted(recording.guided)]
-    products = [p for p in found if p is not None]
-    if len(products) < len(found):
+    each_step = [_products(recording, step, names) for step in sorted(recording.guided)]
+    products = [step for step in each_step if step is not None]
+    if len(products) < len(each_step):
         return {}
     parts = _one_or_two(products)
     if not parts:
@@ -95,7 +95,7 @@ class _Products:
         """Solve the least squares."""
         return np.asarray(np.linalg.lstsq(self.normal, self.toward, rcond=None)[0])
 
-    def left(self) -> float:
+    def residual(self) -> float:
         """Return the squared residual."""
         gamma = self.gamma()
         return float(self.total - 2 * gamma @ self.toward + gamma @ self.normal @ gamma)
@@ -118,16 +118,16 @@ def _one_or_two(steps: list[_Products]) -> list[Array]:
     n, together = len(steps), _Products.sum(steps)
     if not together.total:
         return []
-    if _explains(together, together.left()):
+    if _explains(together, together.residual()):
         return [together.gamma()] * n
     halves = [(_Products.sum(steps[:k]), _Products.sum(steps[k:])) for k in range(1, n)]
-    left = [first.left() + second.left() for first, second in halves]
-    if not left or not _explains(together, min(left)):
+    residuals = [first.residual() + second.residual() for first, second in halves]
+    if not residuals or not _explains(together, min(residuals)):
         return []
-    k = int(np.argmin(left))
+    k = int(np.argmin(residuals))
     first, second = halves[k]
     return [first.gamma()] * (k + 1) + [second.gamma()] * (n - k - 1)
 
 
-def _explains(together: _Products, left: float) -> bool:
-    return left <= LIMIT**2 * together.total
+def _explains(together: _Products, residual: float) -> bool:
+    return residual <= LIMIT**2 * together.total

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from otcache_diffusers.evaluation.fit import (
     ideal_difference,
     ideal_output,
 )
-from otcache_diffusers.hooks import RunInfo, StepHook, combine
+from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, combine
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.rows import fold_rows, join_rows, split_rows, stack_rows
 
@@ -44,13 +43,13 @@ class Track:
         schedule: what to run.
         forecaster: fills its skipped steps, unless ``fit`` replaces it.
         grid: s_0 .. s_N.
-        given: outputs of its first live steps that need not be computed, by step.
+        known: outputs of its first live steps that need not be computed, by step.
     """
 
     schedule: Schedule
     forecaster: Forecaster
     grid: NDArray[np.float64]
-    given: dict[int, Outputs] = field(default_factory=dict)
+    known: dict[int, Outputs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.prefix = known_prefix(self.schedule)
@@ -63,7 +62,7 @@ class Track:
     @property
     def live(self) -> tuple[int, ...]:
         """The steps that must really be computed: tracks that share them can share a pipeline call."""
-        return self.schedule.computed[self.prefix + len(self.given) :]
+        return self.schedule.computed[self.prefix + len(self.known) :]
 
     def rows(self, step: int, branch: str, samples: int) -> list[tuple[float, ...]]:
         """Return the row of the table A for a skipped step, one for each of the samples."""
@@ -78,10 +77,10 @@ class Track:
         if start not in self.fitted:
             span = next(s for s in self.schedule.spans(branch) if s.start == start)
             return [self.forecaster.coefficients(span, self.grid)]
-        span, found = self.span_of[start], self.fitted[start]
+        span, fitted = self.span_of[start], self.fitted[start]
         spans = (
-            Span(start, span.stop, span.history, own)
-            for own in found.get(branch, found[SHARED]).others
+            Span(start, span.stop, span.history, weights)
+            for weights in fitted.get(branch, fitted[SHARED]).others
         )
         return [self.forecaster.coefficients(s, self.grid) for s in spans]
 
@@ -95,24 +94,15 @@ class Track:
 
     def results(self, samples: int) -> tuple[Schedule, ...]:
         """Return the schedule that each sample ran, with the weights fitted on the others."""
-        if not self.fitted:
-            return (self.schedule,) * samples
-
-        def of_sample(n: int, weights: SpanWeights) -> tuple[float, ...]:
-            return weights.others[n]
-
-        return tuple(self._with_weights(partial(of_sample, n)) for n in range(samples))
+        return tuple(self._with_weights(lambda w, n=n: w.others[n]) for n in range(samples))
 
     def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
         if not self.fitted:
             return self.schedule
-        names = {name for found in self.fitted.values() for name in found}
-        rows = {
-            name: [
-                of(self.fitted[k][name]) if k in self.fitted else () for k in self.schedule.computed
-            ]
-            for name in names
-        }
+        rows: dict[str, list[tuple[float, ...]]] = {}
+        for name in {name for weights in self.fitted.values() for name in weights}:
+            spans = (self.fitted.get(k) for k in self.schedule.computed)
+            rows[name] = [of(weights[name]) if weights else () for weights in spans]
         return self.schedule.with_weights(rows.pop(SHARED), rows)
 
 
@@ -163,23 +153,26 @@ class ReplayHook(StepHook):
         self._main: str | None = None
         self._num_steps = run.num_steps
 
-    def before(self, step: int, branch: str) -> Any | None:
+    def forecast(self, call: DenoiserCall) -> Any | None:
         """Return known outputs or forecasts of all rows; None at a live step."""
+        step, branch = call.step, call.branch
         if self._until is not None and step > self._until:
-            return join_rows(self._known(step, branch) * len(self._tracks))
+            return call.represented(join_rows(self._recorded(step, branch) * len(self._tracks)))
         if step in self._live:
             return None
         rows: list[Any] = []
         for index, track in enumerate(self._tracks):
             rows.extend(self._track_rows(index, track, step, branch))
-        return join_rows(rows)
+        return call.represented(join_rows(rows))
 
-    def after(self, step: int, branch: str, output: Any) -> None:
+    def compute(self, call: DenoiserCall) -> Any:
         """Count and keep the outputs of a live step."""
-        self._main = self._main or branch
-        if branch == self._main:
+        output = call.compute()
+        self._main = self._main or call.branch
+        if call.branch == self._main:
             self._count(self._num_rows)
-        self._computed[step, branch] = split_rows(output, self._num_rows)
+        self._computed[call.step, call.branch] = split_rows(call.seen(output), self._num_rows)
+        return output
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Keep the result, compare the states, and fit the span that starts here."""
@@ -206,7 +199,7 @@ class ReplayHook(StepHook):
     def computed(self, index: int, step: int) -> Outputs:
         """Return the denoiser's outputs for a track at a live step, by branch."""
         rows = self._rows_of(index)
-        return {branch: found[rows] for (k, branch), found in self._computed.items() if k == step}
+        return {branch: held[rows] for (k, branch), held in self._computed.items() if k == step}
 
     def _look(self, step: int, sample: Tensor, next_sample: Tensor) -> None:
         """Compare x_step as it is used: inpainting restores the image between two steps."""
@@ -226,7 +219,7 @@ class ReplayHook(StepHook):
         return slice(index * n, (index + 1) * n)
 
     def _track_rows(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
-        if step < track.prefix or step in track.given:
+        if step < track.prefix or step in track.known:
             return self._outputs(index, track, step, branch)
         span = track.span_of[step]
         rows = track.rows(step, branch, len(self._samples))
@@ -237,19 +230,20 @@ class ReplayHook(StepHook):
     def _outputs(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
         """Return the denoiser's outputs at a computed step, sample by sample."""
         if step < track.prefix:
-            return self._known(step, branch)
-        if step in track.given:
-            return track.given[step][branch]
+            return self._recorded(step, branch)
+        if step in track.known:
+            return track.known[step][branch]
         return self._computed[step, branch][self._rows_of(index)]
 
-    def _known(self, step: int, branch: str) -> list[Any]:
+    def _recorded(self, step: int, branch: str) -> list[Any]:
         return self._recording.outputs(step, branch, self._samples)
 
     def _fit_span(self, fit: Fit, index: int, track: Track, span: Span, state: Tensor) -> None:
         rows, k = self._rows_of(index), span.start
         span_end = fit.recurrence.span_end(k, span.stop)
         if span_end.singular:
-            self.warn(f"the span from step {k} reuses: no output of its steps moves where it ends.")
+            text = f"the span from step {k} reuses: no output of its steps moves where it ends."
+            self.report(text, Severity.WARNING)
             track.install(k, fit.nothing(len(self._samples)), fit.forecaster)
             return
         steps = (k, *span.history)[: fit.rule.memory]

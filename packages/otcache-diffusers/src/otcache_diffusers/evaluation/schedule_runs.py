@@ -65,7 +65,7 @@ class ScheduleRuns:
 
     @property
     def num_steps(self) -> int:
-        """N, positions of the sampler: Heun makes 2n - 1 for n requested steps."""
+        """N, the steps that the sampler makes: Heun makes 2n - 1 for n requested ones."""
         return len(self.grid) - 1
 
     def batched(
@@ -85,12 +85,13 @@ class ScheduleRuns:
         for index in _full(schedules):
             for b, samples in enumerate(batches):
                 yield b, self._full_run(index, schedules[index], samples)
-        for ready, *_ in zip(*(found.rounds() for found in prefixes), strict=True):
+        for ready, *_ in zip(*(held.rounds() for held in prefixes), strict=True):
             for index in (i for i in ready if i not in _full(schedules)):
-                tracks = [self._track(schedules[index], found.given(index)) for found in prefixes]
+                tracks = [self._track(schedules[index], held.known(index)) for held in prefixes]
                 pooled(tracks, batches)
                 for b, samples in enumerate(batches):
-                    yield b, self._fitted_run(index, tracks[b], samples, prefixes[b], decode)
+                    fitted = self._run({index: tracks[b]}, samples, prefixes[b], decode=decode)
+                    yield from ((b, run) for run in fitted)
 
     def runs(
         self,
@@ -107,25 +108,36 @@ class ScheduleRuns:
         prefixes = Prefixes(schedules, fit=fit is not None)
         for ready in prefixes.rounds():
             skipping = (i for i in ready if i not in _full(schedules))
-            tracks = {i: self._track(schedules[i], prefixes.given(i)) for i in skipping}
+            tracks = {i: self._track(schedules[i], prefixes.known(i)) for i in skipping}
             for group in self._groups(tracks, len(samples)):
-                inside = [tracks[i] for i in group]
-                hook = ReplayHook(inside, samples, self.recording, fit, self._spend, watch=watch)
-                kind = "np" if decode else "latent"
-                output = self.replay(hook, [*samples] * len(group), kind)
-                assert hook.result is not None
-                for place, index in enumerate(group):
-                    rows = slice(place * len(samples), (place + 1) * len(samples))
-                    for step in tracks[index].live:
-                        prefixes.keep(index, step, hook.computed(place, step))
-                    yield ScheduleRun(
-                        index,
-                        tracks[index].result(),
-                        hook.result[rows],
-                        output[rows] if decode else None,
-                        np.stack(hook.drift, axis=-1)[rows],
-                        tracks[index].results(len(samples)),
-                    )
+                yield from self._run(group, samples, prefixes, fit, decode, watch)
+
+    def _run(
+        self,
+        tracks: dict[int, Track],
+        samples: Sequence[int],
+        prefixes: Prefixes,
+        fit: Fit | None = None,
+        decode: bool = False,
+        watch: bool = False,
+    ) -> Iterator[ScheduleRun]:
+        """Run tracks that share their live steps in one call, and keep the outputs that others need."""
+        hook = ReplayHook([*tracks.values()], samples, self.recording, fit, self._spend, watch)
+        output = self.replay(hook, [*samples] * len(tracks), "np" if decode else "latent")
+        assert hook.result is not None
+        for place, (index, track) in enumerate(tracks.items()):
+            rows = slice(place * len(samples), (place + 1) * len(samples))
+            computed = {step: hook.computed(place, step) for step in track.live}
+            for step, outputs in (track.known | computed).items():
+                prefixes.keep(index, step, outputs)
+            yield ScheduleRun(
+                index,
+                track.result(),
+                hook.result[rows],
+                output[rows] if decode else None,
+                np.stack(hook.drift, axis=-1)[rows],
+                track.results(len(samples)),
+            )
 
     def replay(self, hook: StepHook, samples: Sequence[int], kind: str = "latent") -> Any:
         """Call the target on these samples with a step hook; return its first output."""
@@ -133,20 +145,6 @@ class ScheduleRuns:
         states = LoopStates(len(samples), self.call_weights) if loop else None
         with drive(self.sampler.target, hook, num_steps=self.num_steps, states=states):
             return self.sampler(samples, output_type=kind)
-
-    def _fitted_run(
-        self, index: int, track: Track, samples: Sequence[int], prefixes: Prefixes, decode: bool
-    ) -> ScheduleRun:
-        """Run a schedule that is fitted already, up to what is computed already."""
-        hook = ReplayHook([track], samples, self.recording, None, self._spend)
-        output = self.replay(hook, samples, "np" if decode else "latent")
-        outputs = track.given | {step: hook.computed(0, step) for step in track.live}
-        for step, found in outputs.items():
-            prefixes.keep(index, step, found)
-        assert hook.result is not None
-        images = output if decode else None
-        ran = track.results(len(samples))
-        return ScheduleRun(index, track.result(), hook.result, images, np.zeros(0), ran)
 
     def _full_run(self, index: int, schedule: Schedule, samples: Sequence[int]) -> ScheduleRun:
         images = None if self.images is None else self.images[list(samples)]
@@ -157,9 +155,9 @@ class ScheduleRuns:
         """Return x_N of the full runs of some samples, shape (samples, ...)."""
         return self.recording.state(self.num_steps, samples)
 
-    def _track(self, schedule: Schedule, given: dict[int, Outputs]) -> Track:
+    def _track(self, schedule: Schedule, known: dict[int, Outputs]) -> Track:
         forecaster = forecaster_of(self.registry, schedule.forecaster)
-        return Track(schedule, forecaster, self._run_grid, given)
+        return Track(schedule, forecaster, self._run_grid, known)
 
     @cached_property
     def _run_grid(self) -> NDArray[np.float64]:
@@ -168,12 +166,12 @@ class ScheduleRuns:
             return self.grid
         return usable_grid(self.sampler.target.grid_for(self.num_steps))
 
-    def _groups(self, tracks: dict[int, Track], num_samples: int) -> Iterator[list[int]]:
-        """Yield indices of tracks that share their live steps, as many as fit in a batch."""
+    def _groups(self, tracks: dict[int, Track], num_samples: int) -> Iterator[dict[int, Track]]:
+        """Yield tracks that share their live steps, as many as fit in a batch."""
         order = sorted(tracks, key=lambda i: (tracks[i].live, i))
         size = max(1, self.sampler.request.batch_size // num_samples)
         for _, same in groupby(order, key=lambda i: tracks[i].live):
-            yield from (list(part) for part in chunks(list(same), size))
+            yield from ({i: tracks[i] for i in part} for part in chunks(list(same), size))
 
     def _spend(self, rows: int) -> None:
         self.nfe += rows
@@ -206,14 +204,14 @@ class Prefixes:
         self._wanted = Counter(key for keys in self._keys for key in keys)
         self._held: dict[Hashable, Outputs] = {}
 
-    def given(self, index: int) -> dict[int, Outputs]:
+    def known(self, index: int) -> dict[int, Outputs]:
         """Return outputs of a schedule's first live steps, by step, as far as another computed them."""
-        found: dict[int, Outputs] = {}
+        outputs: dict[int, Outputs] = {}
         for step, key in self._live(index):
             if key not in self._held:
                 break
-            found[step] = self._held[key]
-        return found
+            outputs[step] = self._held[key]
+        return outputs
 
     def keep(self, index: int, step: int, outputs: Outputs) -> None:
         """Keep an output if another schedule needs it."""
@@ -224,7 +222,7 @@ class Prefixes:
     def rounds(self) -> Iterator[list[int]]:
         """Yield all schedules in rounds; in one round no two compute the same output.
 
-        A schedule that waited finds what it needs in :meth:`given` in the next round.
+        A schedule that waited finds what it needs in :meth:`known` in the next round.
         """
         pending = list(range(len(self._schedules)))
         while pending:
@@ -259,7 +257,7 @@ class Prefixes:
 
 
 def _keys(schedule: Schedule, fit: bool) -> list[Hashable]:
-    """Return one key a computed step: equal keys, equal outputs."""
+    """Return one key per computed step: equal keys, equal outputs."""
     rule = (schedule.branches, "" if fit else schedule.forecaster)
     tables = [] if fit else [("", schedule.weights), *schedule.branch_weights]
     return [
@@ -277,7 +275,7 @@ class PooledFit:
     The weights of a span are needed before any batch may go on, and a pipeline call cannot wait for
     another. So for every span each batch is run up to its start, what was computed before is
     replayed, and the rest of the call replays the full run: no output is computed twice, but a
-    schedule takes as many calls a batch as it has spans that skip, and one more to be run.
+    schedule takes as many calls per batch as it has spans that skip, and one more to be run.
 
     Args:
         fit: how to fit.
@@ -292,7 +290,7 @@ class PooledFit:
     count: Callable[[int], None]
 
     def __call__(self, tracks: Sequence[Track], batches: Sequence[Sequence[int]]) -> None:
-        """Fit the schedule that all tracks have.
+        """Fit the schedule that all tracks run.
 
         Args:
             tracks: one per batch, with what is known of its samples; the weights, and what is
@@ -307,15 +305,15 @@ class PooledFit:
         self, span: Span, tracks: Sequence[Track], batches: Sequence[Sequence[int]]
     ) -> None:
         k, total = span.start, sum(map(len, batches))
-        found = self.fit.nothing(total)
+        weights = self.fit.nothing(total)
         if not self.fit.recurrence.span_end(k, span.stop).singular:
             each = [self._equations(k, *pair) for pair in zip(tracks, batches, strict=True)]
             together = [NormalEquations.joined(parts) for parts in zip(*each, strict=True)]
-            found = self.fit.weights(together, [n for batch in batches for n in batch])
+            weights = self.fit.weights(together, [n for batch in batches for n in batch])
         at = 0
         for track, batch in zip(tracks, batches, strict=True):
             rows = slice(at, at + len(batch))
-            mine = {name: weights.of(rows) for name, weights in found.items()}
+            mine = {name: fitted.of(rows) for name, fitted in weights.items()}
             track.install(k, mine, self.fit.forecaster)
             at += len(batch)
 
@@ -324,5 +322,5 @@ class PooledFit:
         live = [step for step in track.live if step <= k]
         hook = ReplayHook([track], batch, self.recording, self.fit, self.count, until=k)
         self.run(hook, batch)
-        track.given |= {step: hook.computed(0, step) for step in live}
+        track.known |= {step: hook.computed(0, step) for step in live}
         return hook.equations
