@@ -30,7 +30,7 @@ from otcache_core.plugins import Registry
 from otcache_diffusers.execution.block_executor import cache_blocks
 from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.execution.executor import Level, TorchExecutor, cache_outputs
-from otcache_diffusers.hooks import StepHook
+from otcache_diffusers.hooks import DenoiserCall, StepHook
 
 N, BUDGETS, BATCH = 30, (6, 10, 15), 4
 RECIPE = Recipe(cost_samples=2, anchor_trials=12, climb_trials=8, batch_size=BATCH)
@@ -57,10 +57,15 @@ class InEightBits:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cache, name)
 
-    def after(self, step: int, branch: str, output: Any) -> None:
+    def compute(self, call: DenoiserCall) -> Any:
         """Keep the rounded output."""
-        rounded = pytree.tree_map_only(torch.Tensor, eight_bits, output)
-        self._cache.after(step, branch, rounded)
+        output = call.compute()
+        self.keep(call, call.seen(output))
+        return output
+
+    def keep(self, call: DenoiserCall, value: Any) -> None:
+        """Keep a value, rounded."""
+        self._cache.keep(call, pytree.tree_map_only(torch.Tensor, eight_bits, value))
 
 
 def in_eight_bits(level: Level) -> Level:
