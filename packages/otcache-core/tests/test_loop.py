@@ -55,10 +55,10 @@ def test_a_number_of_steps_goes_before_an_argument() -> None:
 
 @given(n=st.integers(1, 1000), factor=st.integers(1, 4), whole=st.integers(1, 99))
 def test_positions_are_the_steps_made_of_those_asked_for(n: int, factor: int, whole: int) -> None:
-    assert Loop(_named, lambda x: x).positions(n) == n
-    assert Loop(_named, lambda x: x, num_steps=whole).positions(n) == whole
+    assert Loop(_named, lambda x: x).steps_made(n) == n
+    assert Loop(_named, lambda x: x, num_steps=whole).steps_made(n) == whole
     assert (
-        Loop(_named, lambda x: x, num_steps=lambda n: np.int64(factor * n)).positions(n)
+        Loop(_named, lambda x: x, num_steps=lambda n: np.int64(factor * n)).steps_made(n)
         == factor * n
     )
 
@@ -66,7 +66,7 @@ def test_positions_are_the_steps_made_of_those_asked_for(n: int, factor: int, wh
 @pytest.mark.parametrize("made", [0, -3, 7.0, "7", None, True])
 def test_a_function_that_gives_no_number_of_steps_is_named(made: Any) -> None:
     loop = Loop(_named, lambda x: x, num_steps=lambda n: made)
-    for ask in (lambda: loop.steps_of("a", num_steps=4), lambda: loop.positions(4)):
+    for ask in (lambda: loop.steps_of("a", num_steps=4), lambda: loop.steps_made(4)):
         with pytest.raises(
             OtcacheError, match=r"num_steps\(4\) must be an integer of at least 1, got"
         ):
@@ -76,7 +76,7 @@ def test_a_function_that_gives_no_number_of_steps_is_named(made: Any) -> None:
 def test_a_function_of_the_steps_that_fails_is_named() -> None:
     loop = Loop(_named, lambda x: x, num_steps=lambda n: n // 0)
     with pytest.raises(OtcacheError, match=r"num_steps\(4\) must be .*got 'ZeroDivisionError: "):
-        loop.positions(4)
+        loop.steps_made(4)
 
 
 @pytest.mark.parametrize(

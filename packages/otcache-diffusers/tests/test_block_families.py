@@ -368,7 +368,7 @@ def test_a_controlnet_that_adds_between_the_blocks_is_part_of_the_residual() -> 
     assert run.report.skipped == {"call": 3}
     assert run.report.auxiliary == {"controlnet": (N, 0)}
     assert run.report.warnings == [
-        "controlnet runs at every step at the level of blocks: speedup below N/B."
+        "controlnet ran on skipped steps, so the speedup is below N/B."
     ]
     for end, (skipped, computed) in itertools.product(ends, REUSED.items()):
         wanted = end.residuals[computed]

@@ -14,6 +14,7 @@ from torch import nn
 from otcache_core import Schedule
 from otcache_core.contracts import CacheStorage, SampleRequest
 from otcache_core.loop import Loop
+from otcache_core.playback.player import Kept
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.execution.output_cache import OutputCache
 from otcache_diffusers.hooks.trees import extents, is_external, overlap, owned, separate
@@ -258,19 +259,22 @@ def test_copies_are_made_where_they_must_be() -> None:
 
 
 def test_ordinary_outputs_are_neither_copied_nor_lost() -> None:
-    cache, outputs = OutputCache(CacheStorage()), [torch.ones(4) for _ in range(3)]
+    held: list[tuple[int, int]] = []
+    cache = OutputCache(CacheStorage(), lambda *now: held.append(now))
+    outputs = [torch.ones(4) for _ in range(3)]
     for step, output in enumerate(outputs):
         cache.notice(output)
-        cache.put("call", step, output)
-    held = cache.get("call", range(3))
-    assert held is not None
-    assert all(one is other for one, other in zip(held, outputs, strict=True))
-    assert cache.held == (48, 0)
+        cache.put("call", step, Kept(output, None, (None, None)))
+    kept = cache.get("call", range(3))
+    assert kept is not None
+    assert all(one.value.tree() is other for one, other in zip(kept, outputs, strict=True))
+    assert held == [(16, 0), (32, 0), (48, 0)]
 
 
 def test_what_is_packed_is_not_lost() -> None:
-    cache, buffer = OutputCache(CacheStorage("bf16")), torch.ones(4)
+    cache = OutputCache(CacheStorage("bf16"), lambda on_device, on_host: None)
+    buffer = torch.ones(4)
     for step in range(3):
         cache.notice(_write(buffer, torch.full((4,), float(step))))
-        cache.put("call", step, buffer)
-    assert cache.has("call", range(3))
+        cache.put("call", step, Kept(buffer, None, (None, None)))
+    assert cache.get("call", range(3)) is not None

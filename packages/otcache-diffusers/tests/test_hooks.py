@@ -21,7 +21,7 @@ from otcache_core.identification import identify
 from otcache_core.loop import Loop
 from otcache_core.recurrence import Recurrence
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import RunInfo, StepHook, combine, drive
+from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, combine, drive
 from otcache_diffusers.recording.probe import TorchProbe
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
@@ -39,12 +39,14 @@ class Log(StepHook):
         self.run = run
         self.events.append("begin")
 
-    def before(self, step: int, branch: str) -> Any | None:
-        return self.last[branch] if step in self.skip else None
+    def forecast(self, call: DenoiserCall) -> Any | None:
+        return call.represented(self.last[call.branch]) if call.step in self.skip else None
 
-    def after(self, step: int, branch: str, output: Any) -> None:
-        self.last[branch] = output
-        self.events.append((step, branch))
+    def compute(self, call: DenoiserCall) -> Any:
+        output = call.compute()
+        self.last[call.branch] = call.seen(output)
+        self.events.append((call.step, call.branch))
+        return output
 
     def stepped(self, step: int, sample: Any, model_output: Any, next_sample: Any) -> None:
         self.events.append(("stepped", step))
@@ -52,8 +54,11 @@ class Log(StepHook):
     def end(self, completed: bool) -> None:
         self.events.append("end" if completed else "broken")
 
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
+    def report(self, message: str, severity: Severity) -> None:
+        if severity is not Severity.WARNING:
+            super().report(message, severity)
+        else:
+            self.warnings.append(message)
 
 
 # -- combine ------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from otcache_core.contracts import CacheStorage, Forecaster, SampleRequest
 from otcache_core.errors import OtcacheError, OtcacheNotice
 from otcache_core.forecasters import Reuse
 from otcache_core.loop import Loop
+from otcache_core.playback import playback_table
 from otcache_core.storage.recordings import RecordingStorage
 from otcache_diffusers.execution.block_stacks import _plus
-from otcache_diffusers.execution.cached_steps import BranchForecasts
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.export import export_sigmas
 from otcache_diffusers.hooks.call_times import HostTimes
@@ -488,7 +488,7 @@ def test_a_grid_of_steps_that_are_alike() -> None:
 
     def refusal(forecaster: Forecaster, grid: list[float]) -> str:
         schedule = Schedule(N, (0, 1, 2), "divided")
-        return BranchForecasts.of(schedule, "call", forecaster, np.array(grid)).refusal
+        return "".join(playback_table(schedule, forecaster, grid).notes)
 
     alike = [1.0, 0.8, 0.8, 0.6, 0.4, 0.2, 0.0]
     assert "use another forecaster, or another grid=" in refusal(Divided(), alike)

@@ -126,12 +126,12 @@ class Loop:
             return int(self.num_steps)
         requested = self._requested(*args, **kwargs)
         if requested is not None:
-            return self.positions(requested)
+            return self.steps_made(requested)
         if self.grid is not None and not callable(self.grid):
             return len(self.grid) - 1
         return None
 
-    def positions(self, num_steps: int) -> int:
+    def steps_made(self, num_steps: int) -> int:
         """Return N, the number of steps that the sampler makes if ``num_steps`` are requested.
 
         Args:
@@ -143,25 +143,23 @@ class Loop:
         """
         if self.num_steps is None:
             return num_steps
-        made: Any = self.num_steps
+        steps: Any = self.num_steps
         if callable(self.num_steps):
             try:
-                made = self.num_steps(num_steps)
+                steps = self.num_steps(num_steps)
             except Exception as error:  # the user's own function
-                made = f"{type(error).__name__}: {error}"
-        if not _is_step_count(made):
+                steps = f"{type(error).__name__}: {error}"
+        if not _is_step_count(steps):
             advice = "num_steps= of otcache.loop(...) returns the steps that the sampler makes."
             what = f"num_steps({num_steps})"
-            raise OtcacheError(expected(what, made, "an integer of at least 1", advice))
-        return int(made)
+            raise OtcacheError(expected(what, steps, "an integer of at least 1", advice))
+        return int(steps)
 
     def _requested(self, *args: Any, **kwargs: Any) -> int | None:
         """Return the number of steps requested in a call, found by the argument's name; else None."""
         try:
             signature = inspect.signature(self._sample_fn)
-        except (
-            ValueError
-        ):  # a compiled function without a signature: only keyword arguments are known
+        except ValueError:  # a compiled function without a signature has keyword arguments alone
             return _steps_among(kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()

@@ -13,7 +13,10 @@ from typing import Any, Protocol
 
 from otcache_core.errors import ExecutionError
 
-_UNDER_WAY: ContextVar[object] = ContextVar("otcache_loop", default=None)
+#: The loop whose sampler is running here; None outside of any. "Here" is this thread or task, and what was
+#: started with a copy of its context, as by asyncio.to_thread and asyncio.create_task; not the jobs of a
+#: thread pool.
+LOOP_UNDER_WAY: ContextVar[object] = ContextVar("otcache_loop", default=None)
 #: Threads that run a loop's sampler, and which loop's, the innermost last.
 _INSIDE: list[tuple[int, object]] = []
 
@@ -29,15 +32,6 @@ class LoopObserver(Protocol):
 
     def loop_fails(self) -> None:
         """Note that the sampler raised or was left."""
-
-
-def loop_under_way() -> object:
-    """Return the loop whose sampler is running here; None outside of any.
-
-    "Here" is this thread or task, and what was started with a copy of its context, as by
-    ``asyncio.to_thread`` and ``asyncio.create_task``; not the jobs of a thread pool.
-    """
-    return _UNDER_WAY.get()
 
 
 def threads_inside(loop: object) -> list[int]:
@@ -89,13 +83,13 @@ class LoopRun:
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Mark what is called in this context as called by the sampler."""
-        token, entry = _UNDER_WAY.set(self._loop), (threading.get_ident(), self._loop)
+        token, entry = LOOP_UNDER_WAY.set(self._loop), (threading.get_ident(), self._loop)
         _INSIDE.append(entry)
         try:
             yield
         finally:
             _INSIDE.remove(entry)
-            _UNDER_WAY.reset(token)
+            LOOP_UNDER_WAY.reset(token)
 
     def end(self, result: Any) -> None:
         """Report to the observer that the sampler returned ``result``."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -97,15 +98,46 @@ def is_a(value: Any, name: str) -> bool:
 
 
 def is_pipeline(target: Any) -> bool:
-    """Return whether an object is a pipeline of diffusers; imports nothing."""
-    return is_a(target, "DiffusionPipeline")
+    """Return whether an object is a pipeline of diffusers, modular or not; imports nothing."""
+    return is_a(target, "DiffusionPipeline") or is_modular(target)
 
 
-def pipeline_class() -> type | None:
-    """Return ``diffusers.DiffusionPipeline``, or None while it is not imported."""
-    module = sys.modules.get("diffusers.pipelines.pipeline_utils")
-    found = getattr(module, "DiffusionPipeline", None)
-    return found if isinstance(found, type) else None
+def is_modular(target: Any) -> bool:
+    """Return whether an object is a ``ModularPipeline``, which is made of blocks; imports nothing."""
+    return is_a(target, "ModularPipeline")
+
+
+def pipeline_classes() -> list[type]:
+    """Return the base classes of diffusers' pipelines, as far as they are imported."""
+    places = {
+        "DiffusionPipeline": "diffusers.pipelines.pipeline_utils",
+        "ModularPipeline": "diffusers.modular_pipelines.modular_pipeline",
+    }
+    found = (getattr(sys.modules.get(place), name, None) for name, place in places.items())
+    return [kind for kind in found if isinstance(kind, type)]
+
+
+# -- modular pipelines --------------------------------------------------------------------------
+
+
+def blocks_of(pipeline: Any) -> Any:
+    """Return the blocks of a modular pipeline themselves; its ``blocks`` are a copy."""
+    return pipeline._blocks
+
+
+@contextmanager
+def run_with(pipeline: Any, blocks: Any) -> Iterator[None]:
+    """Let the calls of a modular pipeline run other blocks in this context."""
+    before, pipeline._blocks = pipeline._blocks, blocks
+    try:
+        yield
+    finally:
+        pipeline._blocks = before
+
+
+def branch_of(batch: Any) -> str:
+    """Return the name that a guider gave to a batch of inputs, as ``pred_cond``; "" if it gave none."""
+    return str(getattr(batch, "__guidance_identifier__", ""))
 
 
 # -- hooks --------------------------------------------------------------------------------------

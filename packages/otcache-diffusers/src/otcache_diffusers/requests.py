@@ -15,6 +15,7 @@ from otcache_core.errors import OtcacheError, expected
 from otcache_core.loop import Loop
 from otcache_core.numbers import reals
 from otcache_core.samples import Sample, arguments_of, is_image, keys_of
+from otcache_diffusers.hooks.modular import call_parameters
 
 #: Arguments of a pipeline call that a request makes itself, and what to give instead.
 OWN = {
@@ -26,7 +27,7 @@ OWN = {
 EACH_ITS_OWN = 'give each sample its own: prompts=[{{"prompt": ..., "{name}": ...}}, ...]'
 #: Arguments by which a run's grid is given.
 GRIDS = ("sigmas", "timesteps")
-#: Whole numbers that pipelines take in a list, one a sample.
+#: Whole numbers that pipelines take in a list, one per sample.
 LABELS = "class_labels"
 _TEXT = re.compile(r"(negative_)?prompt(_\d+)?")
 _PIXELS = ("image", "mask_image", "control_image")
@@ -35,7 +36,7 @@ _PIXELS = ("image", "mask_image", "control_image")
 def prepared(target: Any, request: SampleRequest) -> SampleRequest:
     """Check a request, and return it as the target takes it; doing it again changes nothing.
 
-    Lists of negative and of second prompts, one a prompt, become the samples' own. The batch size is 1
+    Lists of negative and of second prompts, one per prompt, become the samples' own. The batch size is 1
     for a pipeline where a sample, or what all samples have, is more than texts and numbers.
 
     Args:
@@ -48,7 +49,7 @@ def prepared(target: Any, request: SampleRequest) -> SampleRequest:
     if isinstance(target, Loop):
         _check_loop(target, request)
         return request
-    known = inspect.signature(type(target).__call__).parameters
+    known = call_parameters(target)
     _check_names(target, known, request)
     request = _distributed(request)
     for name, value in _everything(request):
@@ -72,7 +73,7 @@ def takes_any(known: Mapping[str, inspect.Parameter]) -> bool:
 
 
 def is_text(name: str) -> bool:
-    """Return whether an argument is a prompt of some kind, which pipelines take in a list, one a sample."""
+    """Return whether an argument is a prompt of some kind, which pipelines take in a list, one per sample."""
     return _TEXT.fullmatch(name) is not None
 
 
@@ -86,7 +87,7 @@ def _check_loop(loop: Loop, request: SampleRequest) -> None:
     for name, value in request.call.items():
         if name.startswith("negative_prompt") and _is_texts(value):
             own = EACH_ITS_OWN.format(name=name)
-            raise OtcacheError(f"{name} is one a prompt, and each call has other samples: {own}.")
+            raise OtcacheError(f"{name} is one per prompt, and each call has other samples: {own}.")
     try:
         known = inspect.signature(loop.sample_fn).parameters
     except (TypeError, ValueError):  # compiled elsewhere
@@ -119,7 +120,7 @@ def _check_names(
         if name in OWN:
             raise OtcacheError(f"the call argument {name} is otcache's own: {OWN[name]}.")
         if name not in known and not takes_any(known):
-            raise OtcacheError(_unknown(name, kind, list(known)[1:]))
+            raise OtcacheError(_unknown(name, kind, list(known)))
     for name in request.call:
         if name in own and name == "prompt":
             raise OtcacheError(
@@ -154,9 +155,10 @@ def _unknown(name: str, kind: str, known: Sequence[str]) -> str:
 
 def _required(known: Mapping[str, inspect.Parameter]) -> list[str]:
     """Return arguments without a default that only the user can give."""
-    named = list(known.items())[1:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [n for n, p in named if p.kind in kinds and p.default is p.empty and n not in OWN]
+    return [
+        n for n, p in known.items() if p.kind in kinds and p.default is p.empty and n not in OWN
+    ]
 
 
 def _distributed(request: SampleRequest) -> SampleRequest:
@@ -166,7 +168,7 @@ def _distributed(request: SampleRequest) -> SampleRequest:
     for name, values in lists.items():
         if len(values) != n:
             raise OtcacheError(
-                expected(name, f"{len(values)} texts", f"one text, or {n}, one a prompt")
+                expected(name, f"{len(values)} texts", f"one text, or {n}, one per prompt")
             )
         del call[name]
     if not lists:

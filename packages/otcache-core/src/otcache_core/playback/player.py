@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from otcache_core.errors import ExecutionError, expected
-from otcache_core.playback.table import BranchPlan, PlaybackTable
+from otcache_core.playback.table import BranchPlan, PlaybackTable, Terms
 
 
 class Arithmetic:
@@ -91,7 +91,7 @@ class KeptOutputs:
         """Return the steps whose outputs are kept."""
         return [step for name, step in self._kept if name == branch]
 
-    def put(self, branch: str, step: int, kept: Kept, owned: bool) -> None:
+    def put(self, branch: str, step: int, kept: Kept, owned: bool = False) -> None:
         """Keep an output; those of the branch with other shapes cannot be combined with it, and go.
 
         Args:
@@ -116,6 +116,15 @@ class KeptOutputs:
         for step in steps:
             self._kept.pop((branch, step), None)
 
+    def release(self, branch: str, needed_until: Sequence[int], step: int) -> None:
+        """Release the outputs that no step after this one reads."""
+        over = [k for name, k in self._kept if name == branch and needed_until[k] <= step]
+        if over:
+            self.drop(branch, over)
+
+    def notice(self, output: Any) -> None:
+        """Take note of a computed output before it is kept or not; copies need none."""
+
     def clear(self) -> None:
         """Release all outputs."""
         self._kept.clear()
@@ -136,7 +145,7 @@ class Playback:
     two objects, which may share the table.
 
     Args:
-        table: what to follow, until ``begin`` gives another.
+        table: what to follow; ``begin`` may give it, or another.
         arithmetic: how outputs are combined.
         outputs: where they are kept; as copies by default.
 
@@ -158,15 +167,22 @@ class Playback:
 
     def __init__(
         self,
-        table: PlaybackTable,
+        table: PlaybackTable | None = None,
         arithmetic: Arithmetic | None = None,
         outputs: KeptOutputs | None = None,
     ) -> None:
-        self.table = table
+        self.table = table or NOTHING
+        self._converts = self.table.converts
         self._arithmetic = arithmetic or Arithmetic()
         self._outputs = outputs or KeptOutputs(self._arithmetic)
+        self._plans: dict[str, BranchPlan] = {}
         self._latest: dict[str, int] = {}
         self._begun = False
+
+    @property
+    def branches(self) -> Mapping[str, int]:
+        """The branches of the run, in the order in which they came, with the step of their last call."""
+        return self._latest
 
     def begin(self, table: PlaybackTable | None = None) -> None:
         """Start a run; what was kept of one that broke off is released.
@@ -175,8 +191,9 @@ class Playback:
             table: what to follow from here on; the one before by default.
         """
         self.table = table or self.table
+        self._converts = self.table.converts
         self._outputs.clear()
-        self._latest, self._begun = {}, True
+        self._plans, self._latest, self._begun = {}, {}, True
 
     def end(self) -> None:
         """End the run and release what is kept."""
@@ -187,12 +204,17 @@ class Playback:
         """Return the steps of a branch whose outputs are kept now."""
         return sorted(self._outputs.steps(branch))
 
+    def needs(self, branch: str, step: int) -> bool:
+        """Return whether a later step is forecast from the output of this one."""
+        return self.table.plan(branch).needed_until[step] > step
+
     def computes(self, branch: str, step: int, state: Any = None) -> bool:
         """Return whether the denoiser must be called: by plan, or because outputs are missing.
 
         Arguments and errors as of :meth:`forecast`, which gives an output if and only if this is False.
         """
-        return self._sources(branch, step, state) is None
+        terms = self._visit(branch, step, state).forecasts[step]
+        return terms is None or self._sources(branch, terms, state) is None
 
     def forecast(self, branch: str, step: int, state: Any = None) -> Any | None:
         """Return the output of a skipped step in memory of its own; None: compute it, and ``keep`` it.
@@ -206,15 +228,16 @@ class Playback:
             ExecutionError: if no run was begun, the step is out of range or goes back, or the state is
                 needed and missing.
         """
-        sources = self._sources(branch, step, state)
-        if sources is None:
+        plan = self._visit(branch, step, state)
+        terms = plan.forecasts[step]
+        sources = None if terms is None else self._sources(branch, terms, state)
+        if terms is None or sources is None:
             return None
-        terms = self.table.plan(branch).forecasts[step] or ()
         wide = self._arithmetic.combine([one.value for one in sources], [a for _, a in terms])
-        if self.table.converts:
+        if self._converts:
             a, b = self.table.conversion(step)
             wide = self._arithmetic.combine([wide, state], [1.0 / a, -b / a])
-        self._release(branch, step)
+        self._outputs.release(branch, plan.needed_until, step)
         return self._arithmetic.narrow(wide, sources[0].dtype)
 
     def keep(self, branch: str, step: int, output: Any, state: Any = None) -> None:
@@ -223,48 +246,50 @@ class Playback:
         Arguments and errors as of :meth:`forecast`.
         """
         plan = self._visit(branch, step, state)
-        self._release(branch, step)
+        self._outputs.release(branch, plan.needed_until, step)
+        self._outputs.notice(output)
         if plan.needed_until[step] <= step:
             return
-        shapes = _shape(output), _shape(state)
-        kept = Kept(output, getattr(output, "dtype", None), shapes)
-        if self.table.converts:
+        kept = Kept(output, getattr(output, "dtype", None), (_shape(output), _shape(state)))
+        if self._converts:
             value = self._arithmetic.combine([output, state], self.table.conversion(step))
             kept = kept._replace(value=value)
-        self._outputs.put(branch, step, kept, owned=self.table.converts)
+        self._outputs.put(branch, step, kept, owned=self._converts)
 
-    def _sources(self, branch: str, step: int, state: Any) -> list[Kept] | None:
-        """Return the outputs that a step is forecast from; None if it must be computed."""
-        terms = self._visit(branch, step, state).forecasts[step]
-        if terms is None:
-            return None
+    def _sources(self, branch: str, terms: Terms, state: Any) -> list[Kept] | None:
+        """Return the outputs that a step is forecast from; None if any is missing."""
         sources = self._outputs.get(branch, [k for k, _ in terms])
         if sources and state is not None and sources[0].shapes[1] not in (None, _shape(state)):
             return None  # another batch than the one whose outputs are kept
         return sources
 
     def _visit(self, branch: str, step: int, state: Any) -> BranchPlan:
-        if not self._begun:
-            raise ExecutionError("no run was begun: call begin() before the first step.")
         latest = self._latest.get(branch, 0)
-        if not latest <= step < self.table.num_steps:
-            wanted = f"from {latest} to {self.table.num_steps - 1}"
-            advice = "call begin() where a run begins."
-            raise ExecutionError(expected(f"step of branch {branch!r}", step, wanted, advice))
-        if state is None and self.table.converts:
+        if not (self._begun and latest <= step < self.table.num_steps):
+            self._refuse(branch, step, latest)
+        if state is None and self._converts:
             raise ExecutionError(
                 f"the state is needed, since {self.table.prediction} is forecast as "
                 f"{self.table.forecast_in}: pass state= at every call."
             )
         self._latest[branch] = step
-        return self.table.plan(branch)
+        plan = self._plans.get(branch)
+        if plan is None:
+            plan = self._plans[branch] = self.table.plan(branch)
+        return plan
 
-    def _release(self, branch: str, step: int) -> None:
-        """Release what no later step reads."""
-        until = self.table.plan(branch).needed_until
-        self._outputs.drop(branch, [k for k in self._outputs.steps(branch) if until[k] <= step])
+    def _refuse(self, branch: str, step: int, latest: int) -> None:
+        if not self._begun:
+            raise ExecutionError("no run was begun: call begin() before the first step.")
+        wanted = f"from {latest} to {self.table.num_steps - 1}"
+        advice = "call begin() where a run begins."
+        raise ExecutionError(expected(f"step of branch {branch!r}", step, wanted, advice))
 
 
 def _shape(array: Any) -> Any:
     shape = getattr(array, "shape", None)
     return None if shape is None else tuple(shape)
+
+
+#: A table of one step, which is computed.
+NOTHING = PlaybackTable(1, {"": BranchPlan.of([None])})

@@ -18,7 +18,15 @@ from otcache_core.contracts import Baseline, BaselineSetting, SampleRequest
 from otcache_core.errors import ExecutionError, expected
 from otcache_diffusers.baselines.teacache_blocks import SkippableCall, no_first_norm, observed
 from otcache_diffusers.execution.block_stacks import Residuals, Stack, block_lists
-from otcache_diffusers.hooks import RunInfo, StepHook, denoisers_of, drive, unsupported
+from otcache_diffusers.hooks import (
+    DenoiserCall,
+    RunInfo,
+    Severity,
+    StepHook,
+    denoisers_of,
+    drive,
+    unsupported,
+)
 from otcache_diffusers.hooks.trees import first_tensor
 from otcache_diffusers.recording.sampler import Sampler, quiet
 
@@ -224,29 +232,21 @@ class TeaCacheHook(StepHook):
         self._last = run.num_steps - 1
         self._lists, self._branches, self.computed = _lists_of(self._denoisers()), {}, {}
 
-    def before(self, step: int, branch: str) -> Any | None:
-        """Return None: no output is known without calling the denoiser."""
-        return None
-
-    def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
-        known = self._branches.get(branch)
+    def forecast(self, call: DenoiserCall) -> Any | None:
+        known = self._branches.get(call.branch)
         if known is None:
             return None
-        call = SkippableCall(known.stacks, known.residuals, partial(self._computes, step, branch))
-        output = call(compute)
-        known.residuals = call.residuals
+        computes = partial(self._computes, call.step, call.branch)
+        skippable = SkippableCall(known.stacks, known.residuals, computes)
+        output = skippable(call.compute)
+        known.residuals = skippable.residuals
         return output
 
-    def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
-        seen = observed(self._lists, compute)
-        self._branches[branch] = _Branch(seen.stacks, seen.residuals, seen.modulated)
+    def compute(self, call: DenoiserCall) -> Any:
+        seen = observed(self._lists, call.compute)
+        self._branches[call.branch] = _Branch(seen.stacks, seen.residuals, seen.modulated)
+        self.computed.setdefault(call.branch, []).append(call.step)
         return seen.output
-
-    def after(self, step: int, branch: str, output: Any) -> None:
-        self.computed.setdefault(branch, []).append(step)
-
-    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """Do nothing: the rule does not look at the sampler's state."""
 
     def end(self, completed: bool) -> None:
         self._branches = {}
@@ -284,11 +284,8 @@ class ChangeRecorder(StepHook):
     def begin(self, run: RunInfo) -> None:
         self._latest = {}
 
-    def before(self, step: int, branch: str) -> Any | None:
-        return None
-
-    def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
-        seen = observed(self._lists, compute)
+    def compute(self, call: DenoiserCall) -> Any:
+        branch, seen = call.branch, observed(self._lists, call.compute)
         output = first_tensor(seen.output)
         assert output is not None, "a denoiser returns tensors"
         if branch in self._latest:
@@ -302,18 +299,14 @@ class ChangeRecorder(StepHook):
         self._latest[branch] = place, seen.modulated, output.clone()
         return seen.output
 
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Do nothing: everything was seen in ``observe``."""
-
-    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """Do nothing: the rule does not look at the sampler's state."""
-
     def end(self, completed: bool) -> None:
         self._latest = {}
 
-    def warn(self, message: str) -> None:
-        """Raise it: what goes wrong while measuring is an error."""
-        raise ExecutionError(f"TeaCache: {message}")
+    def report(self, message: str, severity: Severity) -> None:
+        """Raise a warning: what goes wrong while measuring is an error."""
+        if severity is Severity.WARNING:
+            raise ExecutionError(f"TeaCache: {message}")
+        super().report(message, severity)
 
 
 def _lists_of(denoisers: Mapping[str, nn.Module]) -> dict[str, list[nn.Module]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from otcache_core.contracts import CacheExecutor, Forecaster, RunHandle, ScheduleByGrid
 from otcache_core.errors import ExecutionError
@@ -16,7 +16,14 @@ from otcache_diffusers.execution.block_stacks import Residuals, Stack, block_lis
 from otcache_diffusers.execution.block_trace import Trace
 from otcache_diffusers.execution.cached_steps import CachedSteps
 from otcache_diffusers.execution.executor import TorchExecutor
-from otcache_diffusers.hooks import AuxiliaryUse, RunInfo, StepHook, denoisers_of, unsupported
+from otcache_diffusers.hooks import (
+    DenoiserCall,
+    RunInfo,
+    Severity,
+    StepHook,
+    denoisers_of,
+    unsupported,
+)
 
 
 class BlockExecutor(CacheExecutor):
@@ -79,33 +86,26 @@ class CachedBlocks(StepHook):
         self._cache, self._denoisers = cache, denoisers
         self._lists: dict[str, list[nn.Module]] = {}
         self._reason = ""
-        self._shortened = False
         self._stacks: dict[str, tuple[Stack, ...]] = {}
-        self._residuals: Residuals | None = None
 
     def begin(self, run: RunInfo) -> None:
         """Search the denoisers for lists of blocks."""
-        self._stacks, self._lists, self._shortened = {}, {}, False
+        self._stacks, self._lists = {}, {}
         for name, module in self._denoisers().items():
             self._reason = no_blocks(module)
             self._lists |= {} if self._reason else block_lists(module, f"{name}." if name else "")
         self._cache.begin(run)
 
-    def before(self, step: int, branch: str) -> Any | None:
-        """Return None: no output is known without calling the denoiser."""
-        return None
-
-    def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
+    def forecast(self, call: DenoiserCall) -> Any | None:
         """Pass the stacks over, if residuals of the branch are cached."""
-        stacks = self._stacks.get(branch)
-        residuals = self._cache.before(step, branch) if stacks else None
+        stacks = self._stacks.get(call.branch)
+        residuals = self._cache.combined(call) if stacks else None
         if not stacks or residuals is None:
             return None
-        self._shortened = True
         try:
-            return passed_over(stacks, residuals, compute)
+            return passed_over(stacks, residuals, call.compute)
         except ExecutionError as error:
-            self._fail(branch, error, skipped=branch)
+            self._fail(call.branch, error, skipped=call.branch)
             return None
 
     def _fail(self, branch: str, error: ExecutionError, skipped: str | None = None) -> None:
@@ -113,56 +113,39 @@ class CachedBlocks(StepHook):
         self._stacks[branch] = ()
         self._cache.fail(error, skipped)
 
-    def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
-        """Call the denoiser, and record residuals that a later step needs."""
-        if not self._cache.needs(step, branch):
-            return compute()
-        if branch not in self._stacks:
-            return self._trace(branch, compute)
-        if not self._stacks[branch]:
-            return compute()
-        try:
-            output, self._residuals = recorded(self._stacks[branch], compute)
-        except ExecutionError as error:
-            self._fail(branch, error)
-            return compute()
+    def compute(self, call: DenoiserCall) -> Any:
+        """Call the denoiser, and cache the residuals that a later step needs."""
+        output, residuals = self._recorded(call)
+        self._cache.keep(call, residuals or None)
         return output
 
-    def _trace(self, branch: str, compute: Callable[[], Any]) -> Any:
-        found = Trace(self._lists)(compute)
-        self._stacks[branch], self._residuals = found.stacks, found.residuals
+    def _recorded(self, call: DenoiserCall) -> tuple[Any, Residuals]:
+        """Return the output, and the residual of each stack if a later step needs them."""
+        stacks = self._stacks.get(call.branch)
+        if stacks == () or not self._cache.needs(call):
+            return call.compute(), ()
+        if stacks is None:
+            return self._traced(call)
+        try:
+            return recorded(stacks, call.compute)
+        except ExecutionError as error:
+            self._fail(call.branch, error)
+            return call.compute(), ()
+
+    def _traced(self, call: DenoiserCall) -> tuple[Any, Residuals]:
+        found = Trace(self._lists)(call.compute)
+        self._stacks[call.branch] = found.stacks
         if not found.stacks:
             reason = found.reason or self._reason or "no list of blocks ran"
-            self.warn(f"the blocks cannot be passed over ({reason}): cache whole outputs.")
-        return found.output
-
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Cache the residuals of a computed call."""
-        self._cache.after(step, branch, self._residuals or None)
-        self._residuals = None
-
-    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
-        """Do nothing: the executor does not watch the sampler's state."""
+            text = f"the blocks cannot be passed over ({reason}): cache whole outputs."
+            self.report(text, Severity.WARNING)
+        return found.output, found.residuals
 
     def end(self, completed: bool) -> None:
         """Release the residuals and the stacks."""
-        self._residuals, self._stacks = None, {}
+        self._stacks = {}
         self._cache.end(completed)
 
-    def fed(self, network: str, use: AuxiliaryUse) -> None:
-        """Count the calls of an auxiliary network, and note those at skipped steps."""
-        self._cache.fed(network, use)
-        if self._shortened and use.computed:
-            self.note(f"{network} runs at every step at the level of blocks: speedup below N/B.")
-
-    def uncounted(self, reason: str) -> None:
-        """Report a run that is computed in full."""
-        self._cache.uncounted(reason)
-
-    def warn(self, message: str) -> None:
+    def report(self, message: str, severity: Severity) -> None:
         """Keep it for the report."""
-        self._cache.warn(message)
-
-    def note(self, message: str) -> None:
-        """Keep it for the report."""
-        self._cache.note(message)
+        self._cache.report(message, severity)

@@ -112,6 +112,7 @@ class TorchExecutor(CacheExecutor):
             calls_per_step=calls_per_step,
             grid=grid,
             auxiliary=_auxiliary(target, cache),
+            auxiliary_calls=report.auxiliary,
         ) as driven:
             run = TorchRun(report, driven)
             try:

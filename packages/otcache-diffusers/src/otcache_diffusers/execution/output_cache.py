@@ -1,24 +1,27 @@
-"""The computed outputs that a run still needs, as the cache storage specifies."""
+"""The computed outputs that a run still needs, as the cache storage specifies, and their combinations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 
 from otcache_core.contracts import CacheStorage
+from otcache_core.playback import Arithmetic, KeptOutputs
+from otcache_core.playback.player import Kept
 from otcache_diffusers.hooks import Packed, tensors
 from otcache_diffusers.hooks.trees import (
     Extent,
     Form,
+    combine_leaves,
     examine,
     extents,
     flatten,
     is_external,
     num_bytes,
     overlap,
+    owned,
     unflatten,
 )
 
@@ -50,48 +53,83 @@ class Held(NamedTuple):
     on_host: int
 
 
-@dataclass(eq=False)
-class _Entry:
-    """One output.
+class Entry:
+    """One output, open.
 
-    Attributes:
+    Args:
         leaves: as they are kept.
         form: of the tree; containers are made anew, as the receiver may put something else in.
         frame: form and shapes, equal wherever outputs can be combined.
         borrowed: where in memory the leaves are that are not copies.
         copies: whether a copy is given if the output is returned alone.
-        versions: of the leaves (:func:`_version`).
     """
 
-    leaves: list[Any]
-    form: Form
-    frame: tuple[Form, list[torch.Size]]
-    borrowed: list[Extent]
-    copies: bool
-    versions: list[tuple[int, bool]] = field(init=False)
+    def __init__(
+        self,
+        leaves: list[Any],
+        form: Form,
+        frame: tuple[Form, list[torch.Size]],
+        borrowed: list[Extent],
+        copies: bool,
+    ) -> None:
+        self.leaves, self.form, self.frame = leaves, form, frame
+        self.borrowed, self._copies = borrowed, copies
+        self._versions = self._versions_now()
 
-    def __post_init__(self) -> None:
-        self.versions = self.versions_now()
+    @property
+    def written(self) -> bool:
+        """Whether a leaf was written into since, or may be from now on."""
+        return self._versions != self._versions_now()
 
-    def versions_now(self) -> list[tuple[int, bool]]:
-        """Return what changes if a leaf is written into, or may be from now on."""
+    def _versions_now(self) -> list[tuple[int, bool]]:
         return [_version(leaf) for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
 
-    def copied(self) -> _Entry:
+    def copied(self) -> Entry:
         """Return the same in memory of its own, unless it was written into already."""
-        if not self.borrowed or self.versions != self.versions_now():
+        if not self.borrowed or self.written:
             return self
-        return _Entry([_copied(leaf) for leaf in self.leaves], self.form, self.frame, [], True)
+        return Entry([_copied(leaf) for leaf in self.leaves], self.form, self.frame, [], True)
 
-    def tree(self, alone: bool) -> Any:
-        """Return the output."""
-        copy = alone and self.copies
-        leaves = [_copied(leaf) if copy else leaf for leaf in self.leaves]
+    def tree(self) -> Any:
+        """Return the output, to be given to the sampler."""
+        leaves = [_copied(leaf) if self._copies else leaf for leaf in self.leaves]
         return unflatten(leaves, self.form)
 
 
-class OutputCache:
-    """Outputs by branch and step.
+@final
+class TorchArithmetic(Arithmetic):
+    """Combine torch's tensors, and trees of them that an :class:`OutputCache` keeps.
+
+    Sums are accumulated in float32 (float64 of float64 outputs) in one tensor, and cast once. One kept
+    output by itself is the very output, if it can be told whether the sampler writes into it.
+    """
+
+    def copy(self, output: Any) -> Any:
+        """Return the same tree with a copy of every tensor."""
+        return owned(output)
+
+    def widen(self, output: Any) -> Any:
+        """Return a tensor in float32, or wider if it is."""
+        return output.to(torch.promote_types(output.dtype, torch.float32))
+
+    def combine(self, outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
+        """Return the sum of coefficient times output; of kept outputs in their own type."""
+        first = outputs[0]
+        if not isinstance(first, Entry):
+            return super().combine(outputs, coefficients)
+        plain = len(outputs) == 1 and coefficients[0] == 1.0
+        if plain and not any(isinstance(leaf, Packed) for leaf in first.leaves):
+            return first.tree()
+        return combine_leaves([one.leaves for one in outputs], first.form, coefficients)
+
+    def narrow(self, wide: Any, dtype: Any) -> Any:
+        """Return a tensor in another type; a tree has its types already."""
+        return wide if dtype is None or not isinstance(wide, torch.Tensor) else wide.to(dtype)
+
+
+@final
+class OutputCache(KeptOutputs):
+    """Outputs by branch and step, each an :class:`Entry`.
 
     Kept as they are, they are never copied if torch alone writes into them, and counts it. Copies are
     kept of tensors in memory of other owners (a numpy array's, an inference engine's), and of those made
@@ -106,78 +144,77 @@ class OutputCache:
 
     Args:
         storage: how they are kept.
+        changed: called with the bytes that are held, on the device and on the host, when that changes.
     """
 
-    def __init__(self, storage: CacheStorage) -> None:
-        self._packing = Packing(storage)
-        self._held: dict[tuple[str, int], _Entry] = {}
+    def __init__(self, storage: CacheStorage, changed: Callable[[int, int], None]) -> None:
+        super().__init__(TorchArithmetic())
+        self._packing, self._changed = Packing(storage), changed
         self._lost: dict[tuple[str, int], str] = {}
         self._copies = False
 
-    def put(self, branch: str, step: int, output: Any) -> None:
+    def put(self, branch: str, step: int, kept: Kept, owned: bool = False) -> None:
         """Keep an output.
 
         Raises:
             ExecutionError: if there is no tensor in it, or something in it cannot be opened.
         """
-        examine(output)
-        leaves, form = flatten(output)
+        examine(kept.value)
+        leaves, form = flatten(kept.value)
         plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         frame = form, [leaf.shape for leaf in plain]
-        others = [key for key, one in self._held.items() if key[0] == branch and one.frame != frame]
-        for key in others:  # they cannot be combined with this one
-            self._lose(key, RESHAPED)
-        kept = [self._kept(leaf) for leaf in leaves]
-        same = [one for one, leaf in zip(kept, leaves, strict=True) if one is leaf]
+        entries = {k: self._kept[branch, k].value for k in self.steps(branch)}
+        for other, entry in entries.items():  # they cannot be combined with this one
+            if entry.frame != frame:
+                self._lose((branch, other), RESHAPED)
+        stored = [self._stored(leaf) for leaf in leaves]
+        same = [one for one, leaf in zip(stored, leaves, strict=True) if one is leaf]
         borrowed = extents(leaf for leaf in same if isinstance(leaf, torch.Tensor))
         copies = self._copies or any(leaf.is_inference() for leaf in plain)
-        self._held[branch, step] = _Entry(kept, form, frame, borrowed, copies)
+        entry = Entry(stored, form, frame, [] if owned else borrowed, copies)
+        self._kept[branch, step] = kept._replace(value=entry)
+        self._changed(*self.held)
 
     def notice(self, output: Any) -> None:
         """See whether a computed output, kept or not, was written over one that is held."""
-        if not self._held:
+        if not self._kept:
             return
         written = extents(tensors(output))
-        over = [key for key, entry in self._held.items() if overlap(entry.borrowed, written)]
+        over = [key for key, kept in self._kept.items() if overlap(kept.value.borrowed, written)]
         for key in over:
             self._lose(key, SHARED)
         if over:
             self._copies = True
-            self._held = {key: entry.copied() for key, entry in self._held.items()}
+            self._kept = {
+                key: kept._replace(value=kept.value.copied()) for key, kept in self._kept.items()
+            }
 
-    def has(self, branch: str, steps: Sequence[int]) -> bool:
-        """Return whether the outputs of all these steps are held, as they were put here."""
-        held = all((branch, step) in self._held for step in steps)
-        return held and not self._written(branch, steps)
-
-    def get(self, branch: str, steps: Sequence[int]) -> list[Any] | None:
+    def get(self, branch: str, steps: Sequence[int]) -> list[Kept] | None:
         """Return the outputs of these steps; None unless all are held, as they were put here."""
-        if not self.has(branch, steps):
-            return None
-        return [self._held[branch, step].tree(alone=len(steps) == 1) for step in steps]
+        found = super().get(branch, steps)
+        written = found is not None and any(kept.value.written for kept in found)
+        return None if written else found
 
     def why_not(self, branch: str, steps: Sequence[int]) -> str:
         """Say why there are no outputs of these steps, and release what was written into."""
-        for step in self._written(branch, steps):
-            self._lose((branch, step), WRITTEN)
-            self._copies = True
+        for step in steps:
+            kept = self._kept.get((branch, step))
+            if kept is not None and kept.value.written:
+                self._lose((branch, step), WRITTEN)
+                self._copies = True
         reasons = [self._lost[branch, step] for step in steps if (branch, step) in self._lost]
         return next(iter(reasons), APPEARED).format(branch=branch)
 
-    def holds(self, output: Any) -> bool:
-        """Return whether a tensor of this output is kept, so that nothing may be written into it."""
-        kept = {id(leaf) for entry in self._held.values() for leaf in entry.leaves}
-        return any(id(leaf) in kept for leaf in tensors(output))
-
     def drop(self, branch: str, steps: Sequence[int]) -> None:
         """Release outputs, held or not."""
-        for step in steps:
-            self._held.pop((branch, step), None)
+        super().drop(branch, steps)
+        self._changed(*self.held)
 
     def clear(self) -> None:
         """Release everything; what is known of the denoiser stays."""
-        self._held.clear()
+        super().clear()
         self._lost.clear()
+        self._changed(0, 0)
 
     def overflowed(self) -> bool:
         """Return whether an output put since the last call is beyond its storage; synchronizes."""
@@ -186,7 +223,7 @@ class OutputCache:
     @property
     def held(self) -> Held:
         """The bytes held now."""
-        leaves = [leaf for entry in self._held.values() for leaf in entry.leaves]
+        leaves = [leaf for kept in self._kept.values() for leaf in kept.value.leaves]
         plain = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         packed = [leaf for leaf in leaves if isinstance(leaf, Packed)]
         stayed = [leaf.codes for leaf in packed if not leaf.moved]
@@ -194,22 +231,18 @@ class OutputCache:
             num_bytes([*plain, *stayed]), num_bytes([leaf.codes for leaf in packed if leaf.moved])
         )
 
-    def _kept(self, leaf: Any) -> Any:
+    def _stored(self, leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        kept = self._packing.pack(leaf)
-        if kept is leaf and (self._copies or leaf.is_inference() or is_external(leaf)):
+        stored = self._packing.pack(leaf)
+        if stored is leaf and (self._copies or leaf.is_inference() or is_external(leaf)):
             return leaf.clone()
-        return kept
-
-    def _written(self, branch: str, steps: Sequence[int]) -> list[int]:
-        """Return the steps whose outputs were written into since they were put here."""
-        held = [(step, self._held.get((branch, step))) for step in steps]
-        return [step for step, one in held if one and one.versions != one.versions_now()]
+        return stored
 
     def _lose(self, key: tuple[str, int], reason: str) -> None:
-        del self._held[key]
+        del self._kept[key]
         self._lost[key] = reason
+        self._changed(*self.held)
 
 
 def _version(leaf: torch.Tensor) -> tuple[int, bool]:

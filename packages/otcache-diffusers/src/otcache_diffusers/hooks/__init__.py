@@ -5,18 +5,19 @@
 """
 
 from otcache_diffusers.hooks.attach import Driven, denoisers_of, drive, unsupported
-from otcache_diffusers.hooks.auxiliary import AuxiliaryUse, auxiliary_networks
+from otcache_diffusers.hooks.auxiliary import auxiliary_networks
 from otcache_diffusers.hooks.loop_states import LoopStates
 from otcache_diffusers.hooks.sigmas import sigma_grid, usable_grid
-from otcache_diffusers.hooks.step_hook import RunInfo, StepHook
+from otcache_diffusers.hooks.step_hook import DenoiserCall, RunInfo, Severity, StepHook
 from otcache_diffusers.hooks.trees import Packed, combine, tensors
 
 __all__ = [
-    "AuxiliaryUse",
+    "DenoiserCall",
     "Driven",
     "LoopStates",
     "Packed",
     "RunInfo",
+    "Severity",
     "StepHook",
     "auxiliary_networks",
     "combine",

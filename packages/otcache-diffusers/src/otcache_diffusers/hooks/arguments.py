@@ -20,6 +20,7 @@ TIME_NAMES = (
     *("timestep", "timesteps", "t", "sigma", "time", "times"),
     *("sigmas", "noise_level", "noise_levels", "log_snr"),
 )
+_TIMES = frozenset(TIME_NAMES)
 
 
 class ArgumentPlace(NamedTuple):
@@ -117,6 +118,11 @@ class Arguments:
 
     def shape_at(self, place: ArgumentPlace) -> tuple[int, ...] | None:
         """Return the shape of what ``at`` gives, of a list of tensors its length first."""
+        argument = place.argument
+        if isinstance(argument, int) and argument < len(self.args):
+            given = self.args[argument]
+            if type(given) is Tensor:  # the usual case, at each call
+                return tuple(given.shape)
         found = self._array(place)
         return None if found is None else (*_outer(self._value(place.argument)), *found.shape)
 
@@ -250,7 +256,7 @@ class TimeArgument:
 
     def of(self, arguments: Arguments) -> Time:
         """Return the time of a call."""
-        if any(name in arguments.kwargs for name in TIME_NAMES):
+        if not _TIMES.isdisjoint(arguments.kwargs):
             return Time(arguments.timestep, True)
         if self._place is not None:
             given = dict(enumerate(arguments.args))

@@ -14,11 +14,12 @@ from torch import nn
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
 from otcache_core.numbers import integer
-from otcache_diffusers.compat import is_pipeline
+from otcache_diffusers.compat import is_modular, is_pipeline
 from otcache_diffusers.hooks.auxiliary import auxiliary_networks
 from otcache_diffusers.hooks.conflicts import inner_modules, refuse_other_caches
 from otcache_diffusers.hooks.loop_states import LoopStates
 from otcache_diffusers.hooks.loop_steps import LoopSteps
+from otcache_diffusers.hooks.modular import GuidedBranches
 from otcache_diffusers.hooks.module_hook import CallHandler, Hook, hook_for
 from otcache_diffusers.hooks.module_steps import ModuleSteps
 from otcache_diffusers.hooks.run_state import RunState
@@ -57,7 +58,8 @@ def unsupported(target: Any) -> str:
     if not is_pipeline(target):
         return f"needs a diffusers pipeline, otcache.loop(...) or a torch module, got {kind}"
     if not denoisers_of(target):
-        return f"{kind} has none of {', '.join((*DENOISERS, PRIOR))}"
+        loads = ": call its load_components() first" if is_modular(target) else ""
+        return f"{kind} has none of {', '.join((*DENOISERS, PRIOR))}{loads}"
     if not hasattr(getattr(target, "scheduler", None), "step"):
         return f"{kind} has no scheduler with a step method"
     return ""
@@ -72,6 +74,7 @@ def drive(
     calls_per_step: int | None = None,
     grid: NDArray[np.float64] | None = None,
     auxiliary: Collection[str] = (),
+    auxiliary_calls: dict[str, tuple[int, int]] | None = None,
     states: LoopStates | None = None,
 ) -> Iterator[Driven]:
     """Let ``hook`` decide at every denoiser call of ``target`` in this context.
@@ -85,21 +88,23 @@ def drive(
         calls_per_step: of a bare module, None if not specified; a loop has its own.
         grid: s_0 .. s_N of a bare module's runs, shape (N + 1,); a loop and a pipeline have their own.
         auxiliary: those of ``auxiliary_networks(target)`` that are omitted if no denoiser is called.
+        auxiliary_calls: takes how many of their calls were made and skipped, by name.
         states: makes a loop's states and outputs of its calls, for a hook that watches.
 
     Raises:
         ExecutionError: if the target is not supported, already driven, or cached by something else; if
-            ``calls_per_step`` is below 1, or it or ``grid`` is given and the target is no bare module.
+            ``calls_per_step`` is below 1, or it or ``grid`` is given and the target is not a bare module.
     """
     reason = unsupported(target)
     if reason:
         raise ExecutionError(f"{reason}.")
     _check_bare(target, calls_per_step, grid)
-    run_state = RunState(hook)
+    run_state = RunState(hook, auxiliary_calls)
     with ExitStack() as stack:
         hooks: dict[str, Hook] = {}
         refuse_other_caches(target, _modules_of(target))
-        renew = partial(_renew, target, hooks)
+        branches = stack.enter_context(GuidedBranches(target))
+        renew = partial(_renew, target, hooks, branches)
         if isinstance(target, Loop):
             tracker: StepTracker = LoopSteps(target, run_state, num_steps, renew, states)
         elif isinstance(target, nn.Module):
@@ -110,7 +115,8 @@ def drive(
         stack.callback(run_state.finish, False)
         stack.enter_context(tracker)
         for name, module in denoisers_of(target).items():
-            hooks[name] = hook_for(module, CallHandler(name, target, tracker, run_state))
+            own = CallHandler(name, target, tracker, run_state, branches=branches)
+            hooks[name] = hook_for(module, own)
         for name in auxiliary:
             handler = CallHandler(name, target, tracker, run_state, feeds=True)
             hooks[name] = hook_for(auxiliary_networks(target)[name], handler)
@@ -160,9 +166,10 @@ def _check_bare(target: Any, calls_per_step: int | None, grid: NDArray[np.float6
             )
 
 
-def _renew(target: Any, hooks: dict[str, Hook]) -> None:
-    """Follow changes of the denoisers since the last run; used before each."""
+def _renew(target: Any, hooks: dict[str, Hook], branches: GuidedBranches) -> None:
+    """Follow changes of the denoisers and guiders since the last run; used before each."""
     refuse_other_caches(target, _modules_of(target))
+    branches.refresh()
     denoisers = denoisers_of(target) | auxiliary_networks(target)
     for name, hook in hooks.items():
         if name in denoisers:

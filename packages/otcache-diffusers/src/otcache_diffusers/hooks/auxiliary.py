@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,20 +24,6 @@ def auxiliary_networks(target: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
 
 
-class AuxiliaryUse(NamedTuple):
-    """What one auxiliary network did in one step.
-
-    Attributes:
-        computed: its calls that ran.
-        skipped: its calls that were omitted.
-        wasted: it ran although no denoiser was called.
-    """
-
-    computed: int
-    skipped: int
-    wasted: bool
-
-
 class _Omitted(NamedTuple):
     """A call that was omitted: what was given instead, and what makes the real output."""
 
@@ -52,9 +38,13 @@ class AuxiliaryCalls:
     Instead of an output goes one of the same structure whose tensors are zeros without memory.
     It is not read unless a denoiser is called in that step after all: then the network is
     computed, and its output put into the denoiser's arguments first.
+
+    Args:
+        totals: calls (made, skipped) of each network, summed over runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, totals: dict[str, tuple[int, int]]) -> None:
+        self._totals = totals
         self._blanks: dict[Any, Any] = {}
         self._omitted: list[_Omitted] = []
         self._computed: Counter[str] = Counter()
@@ -107,18 +97,23 @@ class AuxiliaryCalls:
             self._skipped[omitted.name] -= 1
             self._computed[omitted.name] += 1
 
-    def close(self, step: int) -> Iterable[tuple[str, AuxiliaryUse]]:
-        """End a step and return what each network did in it."""
-        wasted = self._needed_at != step
-        uses = [
-            (name, AuxiliaryUse(ran, self._skipped[name], bool(ran) and wasted))
-            for name in sorted(self._computed.keys() | self._skipped.keys())
-            for ran in (self._computed[name],)
-        ]
+    def close(self, step: int, shortened: bool) -> list[str]:
+        """End a step: add what each network did to the totals, and return those that ran in vain.
+
+        Args:
+            step: t.
+            shortened: whether a denoiser call of the step was made with part of its work omitted.
+        """
+        in_vain = shortened or self._needed_at != step
+        ran = [name for name, calls in self._computed.items() if calls and in_vain]
+        for name in sorted(self._computed.keys() | self._skipped.keys()):
+            computed, skipped = self._totals.get(name, (0, 0))
+            now = computed + self._computed[name], skipped + self._skipped[name]
+            self._totals[name] = now
         self._omitted = []
         self._computed.clear()
         self._skipped.clear()
-        return uses
+        return sorted(ran)
 
 
 def _blank(tensor: torch.Tensor) -> torch.Tensor:

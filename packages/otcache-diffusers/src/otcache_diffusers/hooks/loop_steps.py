@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
 from otcache_core.loop import Loop
-from otcache_core.loop_run import loop_under_way, refuse_late_run, threads_inside
+from otcache_core.loop_run import LOOP_UNDER_WAY, refuse_late_run, threads_inside
 from otcache_diffusers.hooks.arguments import Arguments, Time, TimeArgument
 from otcache_diffusers.hooks.call_times import ADAPTIVE, CallTimes, DeferredChecks, HostTimes
 from otcache_diffusers.hooks.loop_states import LoopStates, Seen
@@ -122,7 +122,7 @@ class LoopSteps(StepTracker):
 
     def expects(self) -> bool:
         """Return whether the loop's own sampler makes this call, and no other loop that it calls."""
-        running, here = self._live.locked(), loop_under_way()
+        running, here = self._live.locked(), LOOP_UNDER_WAY.get()
         self._strays += running and here is None
         return running and here is self._loop
 
@@ -138,8 +138,10 @@ class LoopSteps(StepTracker):
         """
         if not self._whole:  # a run of unknown length, or of no steps
             return
-        self._refuse_more()
-        self._compare_times(self._time_of.of(arguments))
+        if self._calls >= self._whole:
+            self._refuse_more()
+        if self._calls == 0 or self._per_step > 1:
+            self._compare_times(self._time_of.of(arguments))
         if self._calls % self._per_step == 0:
             self._step_begins(arguments)
         self._arguments = arguments
@@ -153,13 +155,12 @@ class LoopSteps(StepTracker):
             self._states.open(state)
 
     def _refuse_more(self) -> None:
-        if self._calls >= self._whole:
-            raise ExecutionError(
-                f"the loop must make {self._whole} denoiser calls ({self._steps}), got one more: set "
-                f"calls_per_step={self._per_step + 1} in otcache.loop(...) if each step makes as many, "
-                "or num_steps= (a number, or a function of the steps asked for such as "
-                f"lambda n: 2 * n - 1 for Heun's method) if there are more steps. {ADAPTIVE}"
-            )
+        raise ExecutionError(
+            f"the loop must make {self._whole} denoiser calls ({self._steps}), got one more: set "
+            f"calls_per_step={self._per_step + 1} in otcache.loop(...) if each step makes as many, "
+            "or num_steps= (a number, or a function of the steps asked for such as "
+            f"lambda n: 2 * n - 1 for Heun's method) if there are more steps. {ADAPTIVE}"
+        )
 
     def _compare_times(self, time: Time) -> None:
         first = self._calls % self._per_step == 0

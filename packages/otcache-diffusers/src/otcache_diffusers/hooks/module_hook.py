@@ -20,6 +20,7 @@ from otcache_core.errors import ExecutionError
 from otcache_diffusers.compat import HOOKS, unlink
 from otcache_diffusers.hooks.arguments import Arguments, parameters_of
 from otcache_diffusers.hooks.conflicts import attached_already, module_attached_already
+from otcache_diffusers.hooks.modular import GuidedBranches
 from otcache_diffusers.hooks.patches import MethodPatches
 from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.step_hook import StepTracker
@@ -144,6 +145,7 @@ class CallHandler:
         tracker: knows which calls are of the target's run.
         run_state: answers those.
         feeds: whether the network only feeds the denoiser, as a ControlNet does.
+        branches: name the branch of a call; without them its ``cache_context`` does.
 
     Attributes:
         target: what is driven.
@@ -152,9 +154,16 @@ class CallHandler:
     """
 
     def __init__(
-        self, name: str, target: Any, tracker: StepTracker, run_state: RunState, feeds: bool = False
+        self,
+        name: str,
+        target: Any,
+        tracker: StepTracker,
+        run_state: RunState,
+        feeds: bool = False,
+        branches: GuidedBranches | None = None,
     ) -> None:
         self._name, self._tracker, self._run_state, self._feeds = name, tracker, run_state, feeds
+        self._branches = branches
         self.target, self.shares = target, not isinstance(target, nn.Module)
         self.inside = run_state.inside and not feeds
 
@@ -166,7 +175,8 @@ class CallHandler:
         if self._feeds:
             return self._run_state.feed(self._name, arguments, compute)
         self._tracker.arrive(arguments)
-        output = self._run_state.call(self._name, context, arguments, compute)
+        branch = context if self._branches is None else self._branches.named(context)
+        output = self._run_state.call(self._name, branch, arguments, compute)
         self._tracker.left(output)
         return output
 
@@ -226,6 +236,8 @@ class SharedHook:
 
     def _handle(self, context: str, arguments: Arguments, compute: Callable[[], Any]) -> Any:
         handlers = self.handlers
+        if len(handlers) == 1 and not handlers[0].inside:
+            return handlers[0](context, arguments, compute)
         alone = any(handler.inside for handler in handlers)
         with self._alone if alone else nullcontext():
             for handler in _concerned(handlers) if len(handlers) > 1 else handlers:
@@ -283,7 +295,7 @@ class ModuleHook:
             module: the module, or the same one wrapped by ``torch.compile``, or another one.
 
         Raises:
-            ExecutionError: if another one cannot be shared, or is no module.
+            ExecutionError: if another one cannot be shared, or is not a module.
         """
         _check_kind(module, nn.Module)
         if self._shared is not None and module is self._shared.hook.module:

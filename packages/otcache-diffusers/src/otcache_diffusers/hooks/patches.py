@@ -20,13 +20,20 @@ class MethodPatch:
         owner: the instance.
         method: its bound method.
         around: called with it and its arguments; returns its result.
+        before: what the instance itself had by the method's name.
     """
 
     # Wrappers made by functools.wraps copy the __dict__ of this, and so does a patch around such a wrapper.
-    __slots__ = ("__dict__", "_owner", "around", "method")
+    __slots__ = ("__dict__", "_owner", "around", "before", "method")
 
-    def __init__(self, owner: Any, method: Callable[..., Any], around: Callable[..., Any]) -> None:
-        self._owner, self.method, self.around = owner, method, around
+    def __init__(
+        self,
+        owner: Any,
+        method: Callable[..., Any],
+        around: Callable[..., Any],
+        before: Any = _MISSING,
+    ) -> None:
+        self._owner, self.method, self.around, self.before = owner, method, around, before
         functools.update_wrapper(self, method)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,9 +66,8 @@ class MethodPatches:
 
     def __enter__(self) -> MethodPatches:
         known = vars(self._owner)
-        self._before = {name: known.get(name, _MISSING) for name in self._arounds}
         self.patches = {
-            n: MethodPatch(self._owner, getattr(self._owner, n), f)
+            n: MethodPatch(self._owner, getattr(self._owner, n), f, known.get(n, _MISSING))
             for n, f in self._arounds.items()
         }
         self._guard.__enter__()
@@ -82,10 +88,13 @@ class MethodPatches:
         for name, patch in self.patches.items():
             if state.get(name) is not patch:
                 continue
-            if self._before[name] is _MISSING:
+            before = patch.before
+            while isinstance(before, MethodPatch) and before.around is _through:
+                before = before.before  # removed meanwhile: what is shared is patched several times
+            if before is _MISSING:
                 del state[name]
             else:
-                state[name] = self._before[name]
+                state[name] = before
 
 
 class WeakMethodAround:

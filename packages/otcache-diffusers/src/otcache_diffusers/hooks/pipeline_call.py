@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
-from otcache_diffusers.compat import pipeline_class
+from otcache_diffusers.compat import is_modular, pipeline_classes
 
 _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
@@ -79,10 +79,14 @@ class PipelineCalls:
             "" if there is no call, or one of the pipeline may be on the stack.
         """
         frame = self.innermost()
+        codes = {_code(base) for base in type(pipeline).__mro__}
+        if frame is not None and is_modular(pipeline) and frame.f_code in codes:
+            # All modular pipelines have one ``__call__``, on this thread, whose locals outlive the run.
+            called = frame.f_locals.get("self")
+            return "" if called is pipeline else type(called).__name__
         own = [mark for mark, whose in _NOTED.get(threading.get_ident(), ()) if whose() is pipeline]
         if frame is None or any(map(_on_this_stack, own)):
             return ""
-        codes = {_code(base) for base in type(pipeline).__mro__}
         if not all_noted and _first_frame(lambda frame: frame.f_code in codes) is not None:
             return ""
         return frame.f_code.co_qualname.rpartition(".")[0].rpartition(".")[2]
@@ -275,8 +279,7 @@ def _mark(frame: FrameType) -> Mark:
 
 def _pipelines() -> Iterator[type]:
     """Yield every pipeline class there is, also one made in a function."""
-    root = pipeline_class()
-    waiting: list[type] = [] if root is None else [root]
+    waiting = pipeline_classes()
     while waiting:
         kind = waiting.pop()
         yield kind

@@ -19,10 +19,8 @@ from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify, once
 from otcache_diffusers.hooks.arguments import ArgumentPlace, Arguments
 from otcache_diffusers.hooks.auxiliary import AuxiliaryCalls
-from otcache_diffusers.hooks.prediction import Place
 from otcache_diffusers.hooks.sigmas import CONVENTIONS, latest_time
-from otcache_diffusers.hooks.step_hook import NoOp, RunInfo, StepHook
-from otcache_diffusers.hooks.trees import separate
+from otcache_diffusers.hooks.step_hook import DenoiserCall, NoOp, RunInfo, Severity, StepHook
 
 #: Makes the RunInfo of an announced run from the first call's arguments; None if its steps are unknown.
 Announcement = Callable[[Arguments], RunInfo | None]
@@ -44,20 +42,27 @@ class RunState:
 
     Args:
         hook: decides at each call.
+        auxiliary_calls: takes the calls (made, skipped) of each auxiliary network.
 
     Attributes:
+        watches: whether the hook looks at the sampler's states.
+        inside: whether the hook works inside of denoiser calls.
         scaled: what the scheduler made of the latent for this step's denoiser calls, if it was called.
         step: position in the run under way.
         times: compares the calls' times with the scheduler's.
     """
 
-    def __init__(self, hook: StepHook) -> None:
+    def __init__(
+        self, hook: StepHook, auxiliary_calls: dict[str, tuple[int, int]] | None = None
+    ) -> None:
         self._hook: StepHook = hook
+        self.watches, self.inside = hook.watches, hook.inside
+        self._auxiliary_calls = {} if auxiliary_calls is None else auxiliary_calls
         self._announced: Announcement | None = None
         self._run: RunInfo | None = None
         self._branches = Branches()
         self._states: dict[tuple[str, str], ArgumentPlace | None] = {}
-        self._auxiliary, self._fed = AuxiliaryCalls(), False
+        self._auxiliary, self._fed = AuxiliaryCalls(self._auxiliary_calls), False
         self._calling = threading.Lock()
         self._warned: set[str] = set()
         self._aloud: set[str] = set()
@@ -76,16 +81,6 @@ class RunState:
     def expectant(self) -> bool:
         """Whether a run was announced and has not begun."""
         return self._announced is not None
-
-    @property
-    def watches(self) -> bool:
-        """Whether the hook looks at the sampler's states."""
-        return self._hook.watches
-
-    @property
-    def inside(self) -> bool:
-        """Whether the hook works inside of denoiser calls."""
-        return self._hook.inside
 
     @property
     def busy(self) -> bool:
@@ -155,8 +150,7 @@ class RunState:
                 self.warn("the sampler made a step without calling the denoiser.")
             return
         if self._fed:
-            for name, use in self._auxiliary.close(self.step):
-                self._hook.fed(name, use)
+            self._end_auxiliary()
         self.scaled = None
         if self._given_up:
             return
@@ -168,6 +162,11 @@ class RunState:
         self.step += 1
         if self.step >= run.num_steps:
             self.finish(True)
+
+    def _end_auxiliary(self) -> None:
+        shortened = self.inside and self._branches.forecast
+        for name in self._auxiliary.close(self.step, shortened):
+            self.note(f"{name} ran on skipped steps, so the speedup is below N/B.")
 
     def give_up(self, reason: str) -> None:
         """Compute the rest of the run under way, whose steps can no longer be counted."""
@@ -182,7 +181,7 @@ class RunState:
         """
         self.finish(False)
         self._uncounted = reason
-        self._hook.uncounted(reason)
+        self._hook.report(reason, Severity.UNCOUNTED)
 
     def outside(self) -> None:
         """Note a call that was computed and belongs to no run."""
@@ -201,7 +200,7 @@ class RunState:
         """
         run, self._run, self._announced, self.scaled = self._run, None, None, None
         self._given_up = False
-        self._auxiliary, self._fed = AuxiliaryCalls(), False
+        self._auxiliary, self._fed = AuxiliaryCalls(self._auxiliary_calls), False
         if run is None:
             return
         if completed and not self.step:
@@ -211,6 +210,7 @@ class RunState:
     def retire(self) -> None:
         """Release the hook: trackers and patches refer to one another, and would keep what it holds."""
         self._hook = NoOp()
+        self.watches = self.inside = False
 
     def _answer(
         self, source: tuple[str, str], arguments: Arguments, compute: Callable[[], Any]
@@ -225,17 +225,23 @@ class RunState:
             return compute()
         if self._given_up:
             return self._supplied(arguments, compute)
-        self.times.see(self.step, arguments.timestep)
+        if self.times.known:
+            self.times.see(self.step, arguments.timestep)
         group = Group(*source, self._shape(source, arguments))
-        place = Place(
-            self.step, self._branches.name(group, self.step), self.scaled, arguments.state
+        call = DenoiserCall(
+            self.step,
+            self._branches.name(group, self.step),
+            partial(self._supplied, arguments, compute),
+            arguments,
+            self.scaled,
+            self._run.space,
         )
-        if problem := self._run.space.problem(place):
+        if self._run.space.converts and (problem := call.problem):
             problem = f"{problem} The rest of the run is computed."
             self.warn_aloud(problem)
             self.give_up(problem)
-            return self._supplied(arguments, compute)
-        output = self._decide(self._run, place, partial(self._supplied, arguments, compute))
+            return call.compute()
+        output = self._decide(call)
         if source not in self._states:
             self._states[source] = arguments.state_like(output)
             self._branches.regroup(group, Group(*source, self._shape(source, arguments)))
@@ -253,9 +259,9 @@ class RunState:
         self._auxiliary.supply(arguments, self.step)
         return compute()
 
-    def _decide(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any:
+    def _decide(self, call: DenoiserCall) -> Any:
         if self._branches.trusted:
-            output = self._without_work(run, place, compute)
+            output = self._hook.forecast(call)
             if output is not None:
                 self._branches.forecast = True
                 return output
@@ -264,22 +270,13 @@ class RunState:
                 "the number of denoiser calls per step changed and the pipeline does not name its "
                 "branches: the rest of the run is computed."
             )
-        output = self._hook.observe(self.step, place.branch, compute)
-        seen = run.space.from_output(place, separate(output, place.state))
-        self._hook.after(self.step, place.branch, seen)
-        return output
-
-    def _without_work(self, run: RunInfo, place: Place, compute: Callable[[], Any]) -> Any | None:
-        held = self._hook.before(self.step, place.branch)
-        if held is not None:
-            return run.space.to_output(place, held, writable=not self._hook.keeps)
-        return self._hook.shorten(self.step, place.branch, compute)
+        return self._hook.compute(call)
 
     def note(self, message: str) -> None:
         """Pass on what is done in another way than is best, each message once."""
         if message not in self._warned:
             self._warned.add(message)
-            self._hook.note(message)
+            self._hook.report(message, Severity.NOTE)
 
     def warn_aloud(self, message: str, key: str = "") -> None:
         """Warn the hook and the user, each message once.
@@ -296,7 +293,7 @@ class RunState:
         """Warn the hook, once per message, and of those about one key with the first."""
         if not self._warned & {message, key or message}:
             self._warned |= {message, key or message}
-            self._hook.warn(message)
+            self._hook.report(message, Severity.WARNING)
 
 
 class Group(NamedTuple):
@@ -324,12 +321,11 @@ class Branches:
     Attributes:
         trusted: whether the order of calls distinguishes branches.
         forecast: whether a forecast was returned in this step.
-        latest: branches of the step before; empty in the first one.
     """
 
     def __init__(self) -> None:
         self.trusted, self.forecast = True, False
-        self.latest: tuple[str, ...] = ()
+        self._latest: Counter[Group] = Counter()
         self._expected: dict[Group, int] = {}
         self._names: dict[Group, str] = {}
         self._counts: Counter[Group] = Counter()
@@ -337,11 +333,12 @@ class Branches:
     def name(self, group: Group, step: int) -> str:
         """Return the branch of the next call; may set ``trusted`` to False."""
         n = self._counts[group]
-        self._counts[group] += 1
+        self._counts[group] = n + 1
         if n >= self._expected.get(group, n + 1):
             self._distrust(group, step)
-        self._names.setdefault(group, self._base(group))
-        return self._numbered(group, n)
+        if group not in self._names:
+            self._names[group] = self._base(group)
+        return self._names[group] if n == 0 else self._numbered(group, n)
 
     def regroup(self, group: Group, other: Group) -> None:
         """Count the first call of a run, whose output has shown which argument is the state."""
@@ -354,10 +351,14 @@ class Branches:
         for group, n in self._counts.items():
             if n != self._expected.setdefault(group, n):
                 self._distrust(group, step)
-        counts = self._counts.items()
-        self.latest = tuple(self._numbered(group, k) for group, n in counts for k in range(n))
-        self._counts.clear()
+        self._latest, self._counts = self._counts, Counter()
         self.forecast = False
+
+    @property
+    def latest(self) -> tuple[str, ...]:
+        """The branches of the step before; none in the first one."""
+        counts = self._latest.items()
+        return tuple(self._numbered(group, k) for group, n in counts for k in range(n))
 
     def _numbered(self, group: Group, n: int) -> str:
         """Return the branch of a group's call number n, from 0 on."""
@@ -401,6 +402,11 @@ class TimeCheck:
         """Take the timesteps of a run that starts, t_0 first; None if they are not known."""
         self._collect()
         self._timesteps = None if timesteps is None else timesteps.float()
+
+    @property
+    def known(self) -> bool:
+        """Whether there are times to compare with."""
+        return self._timesteps is not None
 
     def see(self, step: int, timestep: Any) -> None:
         """Compare the time argument of a denoiser call at ``step``."""

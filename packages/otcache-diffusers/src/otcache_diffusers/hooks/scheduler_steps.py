@@ -12,8 +12,10 @@ import numpy as np
 
 from otcache_core.errors import ExecutionError, OtcacheNotice
 from otcache_core.loop_run import refuse_late_run
+from otcache_diffusers.compat import is_modular
 from otcache_diffusers.hooks.arguments import Arguments
 from otcache_diffusers.hooks.conflicts import attached_already
+from otcache_diffusers.hooks.modular import loops_of
 from otcache_diffusers.hooks.patches import MethodPatches, WeakMethodAround, patching, unpatchable
 from otcache_diffusers.hooks.pipeline_call import PipelineCall, PipelineCalls, under_way
 from otcache_diffusers.hooks.prediction import output_space, predicts_velocity
@@ -60,7 +62,7 @@ class SchedulerSteps(StepTracker):
     Args:
         pipeline: the pipeline of the scheduler. The scheduler's ``step`` and ``set_timesteps`` are wrapped
             on the instance, ``scale_model_input`` if the denoiser predicts a velocity, and the
-            pipeline's ``check_inputs`` and ``progress_bar``.
+            pipeline's ``check_inputs`` and ``progress_bar``; of a modular one the bars of its loops.
         run_state: what is advanced.
         renew: called when a run is announced.
 
@@ -89,11 +91,19 @@ class SchedulerSteps(StepTracker):
             raise ExecutionError(attached_already(self.pipeline, other.pipeline))
         with ExitStack() as stack:
             stack.enter_context(MethodPatches(self._scheduler, self._scheduler_patches()))
-            wanted = {"check_inputs": self._check_inputs, "progress_bar": self._progress_bar}
-            found = {n: around for n, around in wanted.items() if hasattr(self.pipeline, n)}
-            stack.enter_context(MethodPatches(self.pipeline, found))
+            for owner, wanted in self._call_patches():
+                found = {n: around for n, around in wanted.items() if hasattr(owner, n)}
+                stack.enter_context(MethodPatches(owner, found))
             self._stack = stack.pop_all()
         return self
+
+    def _call_patches(self) -> Iterator[tuple[Any, dict[str, Callable[..., Any]]]]:
+        """Yield what has methods that report a call of the pipeline, and what goes around them."""
+        bar = {"progress_bar": self._progress_bar}
+        if is_modular(self.pipeline):
+            yield from ((loop, bar) for loop in loops_of(self.pipeline))
+        else:
+            yield self.pipeline, {"check_inputs": self._check_inputs, **bar}
 
     def _scheduler_patches(self) -> dict[str, Callable[..., Any]]:
         wanted: dict[str, Callable[..., Any]] = {"set_timesteps": self._set_timesteps}

@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch import Tensor
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.auxiliary import AuxiliaryUse
-from otcache_diffusers.hooks.prediction import AsIs, OutputSpace
+from otcache_diffusers.hooks.prediction import AsIs, OutputSpace, Place
+from otcache_diffusers.hooks.trees import separate
 
 logger = logging.getLogger(__name__)
 
@@ -37,67 +38,101 @@ class RunInfo:
     space: OutputSpace = field(default_factory=AsIs)
 
 
+class DenoiserCall:
+    """One call of a denoiser, which a step hook answers.
+
+    Attributes:
+        step: t, position in the run.
+        branch: the pipeline's own name (``cond``, ``uncond``) if it sets one, else ``call``, ``call#2``, ...
+            in the order of calls.
+        compute: calls the denoiser and returns its output.
+        converts: whether forecasts are in another quantity than the output: see :meth:`represented`.
+    """
+
+    __slots__ = ("_arguments", "_scaled", "_space", "branch", "compute", "converts", "step")
+
+    def __init__(
+        self,
+        step: int,
+        branch: str,
+        compute: Callable[[], Any],
+        arguments: Arguments,
+        scaled: Tensor | None,
+        space: OutputSpace,
+    ) -> None:
+        self.step, self.branch, self.compute = step, branch, compute
+        self._arguments, self._scaled, self._space = arguments, scaled, space
+        self.converts = space.converts
+
+    @property
+    def place(self) -> Place:
+        """What the output space must know of the call."""
+        return Place(self.step, self.branch, self._scaled, self._arguments.state)
+
+    @property
+    def problem(self) -> str:
+        """Why the output cannot be converted to the run's quantity; "" if it can."""
+        return self._space.problem(self.place)
+
+    def seen(self, output: Any) -> Any:
+        """Return a computed output in the run's quantity, in memory other than the state's."""
+        place = self.place
+        return self._space.from_output(place, separate(output, place.state))
+
+    def represented(self, forecast: Any) -> Any:
+        """Return the denoiser's output that a forecast in the run's quantity represents."""
+        return self._space.to_output(self.place, forecast) if self.converts else forecast
+
+
+class Severity(Enum):
+    """How much a message matters.
+
+    Attributes:
+        NOTE: something is done in another way than is best.
+        WARNING: something could not be done as planned.
+        UNCOUNTED: the steps of a run cannot be counted, and it is computed without the hook.
+    """
+
+    NOTE = "note"
+    WARNING = "warning"
+    UNCOUNTED = "uncounted"
+
+
 class StepHook(ABC):
     """Decide at every denoiser call whether the denoiser is called at all.
 
     The executor, the probe and the evaluator are three hooks on one driver. Within a run the
-    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``before``; if it gave
-    None, ``shorten``; if that gave None, ``observe`` and ``after``; then ``stepped``; last ``end``.
-    Step 0 comes first and steps never repeat. What ``before`` gives and ``after`` gets is in the run's
-    own quantity: velocity predictions come and go as epsilon
-    (:class:`~otcache_diffusers.hooks.prediction.NoiseSpace`). ``shorten`` and ``observe`` give the
-    denoiser's outputs themselves.
+    order is: ``begin``, then for each step t = 0, 1, ... and each branch ``forecast``, and ``compute`` if
+    that gave None; then ``stepped``; last ``end``. Step 0 comes first and steps never repeat.
 
     Attributes:
         watches: whether ``stepped`` is called; if not, a loop's states are not copied.
-        keeps: whether what ``before`` gave last is the hook's own, so that nothing may be written
-            into it.
         inside: whether it works inside of denoiser calls, so that a denoiser that takes over from another
             has branches of its own. Else they go on: an output is the same quantity, computed by either.
     """
 
     watches: bool = True
-    keeps: bool = True
     inside: bool = False
 
     @abstractmethod
     def begin(self, run: RunInfo) -> None:
         """Start a run: called once, at the first denoiser call of step 0."""
 
-    @abstractmethod
-    def before(self, step: int, branch: str) -> Any | None:
-        """Return the output to use instead of calling the denoiser, or None to call it.
+    def forecast(self, call: DenoiserCall) -> Any | None:
+        """Return the output to use instead of computing it in full, or None to compute it.
 
-        Called once per step and branch; must not synchronize when it gives an output.
-
-        Args:
-            step: t, position in the run.
-            branch: the pipeline's own name (``cond``, ``uncond``) if it sets one, else ``call``,
-                ``call#2``, ... in the order of calls.
-        """
-
-    def shorten(self, step: int, branch: str, compute: Callable[[], Any]) -> Any | None:
-        """Return the output of a denoiser call with part of its work omitted, or None to call it in full.
-
-        Called once per step and branch if ``before`` gave None; must not synchronize.
-
-        Args:
-            step: t.
-            branch: as in ``before``.
-            compute: calls the denoiser.
+        Called once per step and branch; must not synchronize when it gives an output. A hook that works
+        inside of the denoiser calls it here with part of its work omitted.
         """
         return None
 
-    def observe(self, step: int, branch: str, compute: Callable[[], Any]) -> Any:
-        """Call the denoiser in full and return its very output; what happens inside may be looked at."""
-        return compute()
+    def compute(self, call: DenoiserCall) -> Any:
+        """Call the denoiser in full, and return its very output."""
+        return call.compute()
 
-    @abstractmethod
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Take the output of a denoiser that was called."""
-
-    @abstractmethod
-    def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
+    def stepped(  # noqa: B027  # for hooks that watch
+        self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor
+    ) -> None:
         """Take a sampler step from x_t to x_{t+1}; never called for a bare module, or unless ``watches``.
 
         Args:
@@ -117,39 +152,24 @@ class StepHook(ABC):
         """
 
     def skips(self, step: int, branch: str) -> bool:
-        """Return whether ``before`` will give an output, so that an auxiliary network can be omitted.
+        """Return whether ``forecast`` will give an output, so that an auxiliary network can be omitted.
 
         May be called any number of times, and must not synchronize.
         """
         return False
 
-    def fed(self, network: str, use: AuxiliaryUse) -> None:
-        """Take what an auxiliary network did in a step that is over.
-
-        Args:
-            network: the pipeline's name for it, such as ``controlnet``.
-            use: its calls.
-        """
-        logger.debug("%s: %s", network, use)
-
-    def uncounted(self, reason: str) -> None:
-        """Note a run whose steps cannot be counted, and which is computed without the hook.
-
-        Args:
-            reason: why, in a whole sentence.
+    def report(self, message: str, severity: Severity) -> None:
+        """Report what happened: notes are logged and warnings are notices, unless a hook keeps them.
 
         Raises:
-            ExecutionError: unless the hook can do without the run.
+            ExecutionError: of a run whose steps cannot be counted, unless the hook can do without it.
         """
-        raise ExecutionError(reason)
-
-    def warn(self, message: str) -> None:
-        """Report that something could not be done as planned; a notice unless a hook keeps it."""
-        notify(message)
-
-    def note(self, message: str) -> None:
-        """Report that something is done in another way than is best; logged unless a hook keeps it."""
-        logger.info(message)
+        if severity is Severity.UNCOUNTED:
+            raise ExecutionError(message)
+        if severity is Severity.WARNING:
+            notify(message)
+        else:
+            logger.info(message)
 
 
 class NoOp(StepHook):
@@ -160,7 +180,7 @@ class NoOp(StepHook):
     def _nothing(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    begin = before = after = stepped = end = uncounted = _nothing
+    begin = end = report = _nothing
 
 
 class StepTracker(ABC):

@@ -186,12 +186,26 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
             "the denoiser's outputs changed their structure during the run: use reuse, or "
             "otcache.Recipe(batch_size=1) to calibrate if it is the batch that changes it."
         )
-    if not plain and not any(is_inexact(leaf) for leaf in first):
+    return combine_leaves([leaves for leaves, _ in flat], form, coefficients)
+
+
+def combine_leaves(rows: Sequence[Sequence[Any]], form: Form, coefficients: Sequence[float]) -> Any:
+    """Return the combination of outputs of one form that are open already, as :func:`combine`.
+
+    Args:
+        rows: the leaves of each output.
+        form: of all of them.
+        coefficients: one an output.
+    """
+    if form is LEAF and is_inexact(rows[0][0]):
+        return _combine_leaf([leaves[0] for leaves in rows], coefficients)
+    plain = len(rows) == 1 and coefficients[0] == 1.0
+    if not plain and not any(is_inexact(leaf) for leaf in rows[0]):
+        name = _name(unflatten(rows[0], form))
         raise ExecutionError(
-            f"a forecast needs outputs of floating-point numbers, got {_name(outputs[0])} without: use "
-            "reuse."
+            f"a forecast needs outputs of floating-point numbers, got {name} without: use reuse."
         )
-    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    columns = zip(*rows, strict=True)
     return unflatten([_combine_leaf(c, coefficients) for c in columns], form)
 
 
@@ -301,6 +315,8 @@ def is_external(tensor: torch.Tensor) -> bool:
     Torch cannot resize such memory: a numpy array's, a DLPack capsule's, the outputs of OpenVINO and of
     ONNX Runtime's IO binding, and those of CUDA graphs that ``torch.compile`` made.
     """
+    if type(tensor) is torch.Tensor:  # the usual case, at each forecast
+        return tensor.layout == torch.strided and not tensor.untyped_storage().resizable()
     return any(
         part.layout == torch.strided and not part.untyped_storage().resizable()
         for part in parts(tensor)

@@ -13,9 +13,10 @@ import torch
 
 from otcache_core.callable_denoiser import name_of
 from otcache_core.loop import Loop
-from otcache_diffusers.compat import installed, is_pipeline
+from otcache_diffusers.compat import installed, is_a, is_modular, is_pipeline
 from otcache_diffusers.hooks import denoisers_of
 from otcache_diffusers.hooks.conflicts import inner_modules
+from otcache_diffusers.hooks.modular import call_parameters, guiders_of
 from otcache_diffusers.hooks.sigmas import setting
 
 #: What pipelines call the ratio of pixels to latent pixels, of frames to latent frames, and the frames.
@@ -66,7 +67,7 @@ def _versions(target: Any) -> dict[str, str]:
 def fingerprint_of(target: Any) -> str:
     """Return a hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
 
-    Of a callable that is no module, its name and the weights of the modules it holds; of a loop also the
+    Of a callable that is not a module, its name and the weights of the modules it holds; of a loop also the
     code of its sampler, its defaults, and the plain values it encloses.
     """
     digest = hashlib.sha256()
@@ -142,9 +143,15 @@ def _config_hash(denoiser: Any) -> str | None:
 def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
     """Return ``cfg 3.0``, with ``then 4.0`` for a second denoiser, ``embedded 3.5`` or ``none``.
 
-    LTX 2's other kinds follow: ``cfg 3.0, stg 1.0, modality 3.0``.
+    LTX 2's other kinds follow: ``cfg 3.0, stg 1.0, modality 3.0``; of a pipeline that has guiders, what
+    :func:`guider_text` says of each.
     """
-    defaults = inspect.signature(type(pipe).__call__).parameters
+    guiders = list(dict.fromkeys(map(guider_text, guiders_of(pipe).values())))
+    if guiders:
+        plain = [text.removeprefix("cfg ") for text in guiders if text.startswith("cfg ")]
+        every = plain if len(plain) == len(guiders) else guiders
+        return f"cfg {' then '.join(every)}" if every is plain else ", ".join(every)
+    defaults = call_parameters(pipe)
 
     def scale(name: str) -> float | None:
         value = call.get(name, defaults[name].default if name in defaults else None)
@@ -157,14 +164,36 @@ def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
         return f"cfg {true_scale}"
     if embedded:
         return f"embedded {guidance}"
-    if "true_cfg_scale" not in defaults and guidance is not None and guidance > 1:
+    guided = not is_modular(pipe) or any(name.startswith("negative_") for name in defaults)
+    if guided and "true_cfg_scale" not in defaults and guidance is not None and guidance > 1:
         second = scale("guidance_scale_2") if len(denoisers_of(pipe)) > 1 else None
         found = f"cfg {guidance}" if second in (None, guidance) else f"cfg {guidance} then {second}"
         others = {"stg": (scale("stg_scale"), 0.0), "modality": (scale("modality_scale"), 1.0)}
         more = (f", {kind} {s}" for kind, (s, off) in others.items() if s not in (None, off))
         return found + "".join(more)
-    own = getattr(getattr(pipe, "guider", None), "guidance_scale", None)
-    return f"cfg {float(own)}" if isinstance(own, (int, float)) else "none"
+    return "none"
+
+
+def guider_text(guider: Any) -> str:
+    """Return ``cfg 3.0`` or ``none`` for plain guidance over a whole run, else class and settings.
+
+    Settings that are the class's defaults are omitted, except the scale:
+    ``AdaptiveProjectedGuidance(guidance_scale=7.5, eta=0.5)``.
+    """
+    given = {n: v for n, v in guider.config.items() if not n.startswith("_")}
+    enabled = given.pop("enabled", True) and getattr(guider, "_enabled", True)
+    if not enabled:
+        return "none"
+    known = inspect.signature(type(guider).__init__).parameters
+    plain = {n: v for n, v in given.items() if n not in known or v != known[n].default}
+    scale, original = given.get("guidance_scale"), plain.get("use_original_formulation", False)
+    only = plain.keys() <= {"guidance_scale", "use_original_formulation"}
+    if is_a(guider, "ClassifierFreeGuidance") and only and isinstance(scale, (int, float)):
+        own = float(scale) + bool(original)
+        return "none" if own == 1 else f"cfg {own}"
+    shown = {n: v for n, v in given.items() if n in plain or n == "guidance_scale"}
+    settings = ", ".join(f"{name}={value}" for name, value in shown.items())
+    return f"{type(guider).__name__}({settings})"
 
 
 def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | None:
@@ -181,7 +210,7 @@ def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | N
         return None
     frames = next(filter(None, (_argument(pipe, call, name) for name in FRAMES)), None)
     patch = denoiser.config.get("patch_size") or 1
-    if frames is None and hasattr(pipe, "_pack_latents"):
+    if frames is None and _packs(pipe, denoiser):
         patch = 2
     sides = (patch,) if isinstance(patch, int) else tuple(patch)
     cell = int(factor) * int(sides[-1])
@@ -193,13 +222,23 @@ def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | N
     return max(1, latent_frames // int(deep)) * tokens
 
 
+def _packs(pipe: Any, denoiser: Any) -> bool:
+    """Return whether a pipeline makes tokens of 2 x 2 latent pixels before the denoiser does."""
+    if not is_modular(pipe):
+        return hasattr(pipe, "_pack_latents")
+    channels = getattr(pipe, "num_channels_latents", None)
+    return channels is not None and denoiser.config.get("in_channels") == 4 * channels
+
+
 def _first(pipe: Any, names: tuple[str, ...]) -> Any | None:
     return next((getattr(pipe, name) for name in names if getattr(pipe, name, None)), None)
 
 
 def _argument(pipe: Any, call: Mapping[str, Any], name: str) -> Any | None:
     """Return an argument of the call, by default the pipeline's own default."""
-    known = inspect.signature(type(pipe).__call__).parameters
+    known = call_parameters(pipe)
     default = known[name].default if name in known else None
+    if default is None and is_modular(pipe):
+        default = getattr(pipe, f"default_{name}", None)
     value = call.get(name)
     return default if value is None else value

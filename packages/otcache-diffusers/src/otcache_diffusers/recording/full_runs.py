@@ -13,7 +13,7 @@ from torch import Tensor
 
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import RecordingStorage, check_space, gigabytes, unwritable
-from otcache_diffusers.hooks import RunInfo, StepHook, tensors
+from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, tensors
 from otcache_diffusers.hooks.trees import Placeholder, flatten, unflatten
 from otcache_diffusers.recording.rows import fold_rows, split_rows
 
@@ -82,13 +82,12 @@ class RecordingHook(StepHook):
         """Start a run."""
         self._num_steps = run.num_steps
 
-    def before(self, step: int, branch: str) -> None:
-        """Compute every step."""
-
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Keep the denoiser's output."""
-        rows = self._recording.raw.setdefault((step, branch), [])
-        rows.extend(self._recording.put(split_rows(output, self._num_samples)))
+    def compute(self, call: DenoiserCall) -> Any:
+        """Call the denoiser, and keep its output."""
+        output = call.compute()
+        rows = self._recording.raw.setdefault((call.step, call.branch), [])
+        rows.extend(self._recording.put(split_rows(call.seen(output), self._num_samples)))
+        return output
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Keep the step's states and outputs."""
@@ -110,9 +109,11 @@ class RecordingHook(StepHook):
             step, result = self._last
             self._recording.states[step].extend(self._recording.put(result.clone().unbind(0)))
 
-    def note(self, message: str) -> None:
-        """Keep a message once."""
-        if message not in self._recording.notes:
+    def report(self, message: str, severity: Severity) -> None:
+        """Keep a note, once."""
+        if severity is not Severity.NOTE:
+            super().report(message, severity)
+        elif message not in self._recording.notes:
             self._recording.notes.append(message)
 
     def _choose(self, keep: RecordingStorage, *seen: Tensor) -> None:

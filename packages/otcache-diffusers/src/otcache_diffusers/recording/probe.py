@@ -107,7 +107,7 @@ class TorchProbe(FeatureProbe):
         recorder = Recorder(keep, n) if loop else Recorder(keep, fold=n)
         states = LoopStates(n, None) if loop else None
         # A pipeline's scheduler reports its steps; a loop may not.
-        steps = target.positions(request.num_steps) if isinstance(target, Loop) else None
+        steps = target.steps_made(request.num_steps) if isinstance(target, Loop) else None
         with quiet(target), drive(target, recorder, num_steps=steps, states=states):
             _sample(target, request, part, recorder)
         if recorder.run is None:

@@ -28,7 +28,7 @@ from otcache_core.storage.recordings import (
     sketch_error,
 )
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.hooks import RunInfo, StepHook, tensors
+from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, tensors
 from otcache_diffusers.hooks.trees import examine
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.rows import fold_rows, split_rows
@@ -86,11 +86,13 @@ class Recorder(StepHook):
         """Start a run."""
         self.run = run
 
-    def before(self, step: int, branch: str) -> None:
-        """Compute every step."""
+    def compute(self, call: DenoiserCall) -> Any:
+        """Call the denoiser, and keep its output."""
+        output = call.compute()
+        self._take(call.step, call.branch, call.seen(output))
+        return output
 
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Keep the denoiser's output."""
+    def _take(self, step: int, branch: str, output: Any) -> None:
         self.calls[branch] += 1
         examine(output)
         if self.raw is None:
@@ -133,9 +135,12 @@ class Recorder(StepHook):
         whole = self.run is not None and self._kept is not None and self._kept.ended
         self.completed += completed and whole
 
-    def warn(self, message: str) -> None:
+    def report(self, message: str, severity: Severity) -> None:
         """Keep a warning: the probe raises it as an error."""
-        self.warnings.append(message)
+        if severity is Severity.WARNING:
+            self.warnings.append(message)
+        else:
+            super().report(message, severity)
 
     def runs(self, num_samples: int) -> list[CallRun]:
         """Return the states and outputs of every sample of the batch.
@@ -146,8 +151,8 @@ class Recorder(StepHook):
         found = self._whole().runs(self._rounding)
         if len(found) != num_samples:
             raise ExecutionError(
-                f"the sampler's state must have one row a sample ({num_samples}), got "
-                f"{len(found)}: return one row a sample, and give a pipeline one image a sample."
+                f"the sampler's state must have one row per sample ({num_samples}), got "
+                f"{len(found)}: return one row per sample, and give a pipeline one image per sample."
             )
         return found
 
@@ -161,7 +166,7 @@ class Recorder(StepHook):
         """Return one trajectory a sample.
 
         Args:
-            labels: one a sample of the batch.
+            labels: one per sample of the batch.
             grid: s_0 .. s_N.
             call_weights: gamma of the outputs of each step, shape (N, P); None if there is one.
             unexplained: why no call weights of the sampler were found.
@@ -194,7 +199,7 @@ class Recorder(StepHook):
         if not self._kept.ended:
             raise ExecutionError(
                 "the loop must return its final state, got no tensor: let sample_fn return x_N, one row "
-                "a sample."
+                "per sample."
             )
         return self._kept
 
@@ -234,7 +239,7 @@ class KeptRun:
     Args:
         num_steps: N.
         shape: (samples, elements) of a state.
-        num_outputs: P, outputs a step.
+        num_outputs: P, outputs per step.
         keep: memory or disk, whole or sketched. On the disk or sketched, values are checked to be finite
             here, since :class:`~otcache_core.trajectory.Trajectory` does not see all of them.
 

@@ -19,7 +19,7 @@ from otcache_core.loop import Loop
 from otcache_core.recurrence import NotLinear, Recurrence
 from otcache_core.storage.recordings import RecordingStorage
 from otcache_core.trajectory import Trajectory
-from otcache_diffusers.hooks import LoopStates, RunInfo, StepHook, drive, tensors
+from otcache_diffusers.hooks import DenoiserCall, LoopStates, RunInfo, StepHook, drive, tensors
 from otcache_diffusers.hooks.trees import flatten, unflatten
 from otcache_diffusers.recording.full_runs import Recording, loaded
 from otcache_diffusers.recording.recorder import Recorder
@@ -74,8 +74,11 @@ class ShuffleHook(StepHook):
         self._num_steps = run.num_steps
         self._orders = {}
 
-    def before(self, step: int, branch: str) -> Any | None:
+    def forecast(self, call: DenoiserCall) -> Any | None:
         """Return recorded outputs."""
+        return call.represented(self._shuffled(call.step, call.branch))
+
+    def _shuffled(self, step: int, branch: str) -> Any:
         if not self._apart:
             return join_rows(self._rows(step, branch, ("", 0)))
         leaves = tensors(loaded(self._recording.raw[step, branch][0]))
@@ -91,7 +94,7 @@ class ShuffleHook(StepHook):
         return [loaded(outputs[n]) for n, outputs in enumerate(found)]
 
     def _order(self, key: tuple[str, int]) -> NDArray[np.intp]:
-        """Return the steps in the order of their places, one row a sample."""
+        """Return the steps in the order of their places, one row per sample."""
         if key not in self._orders:
             made = self._drawn() if self._seed else self._permuted()
             if not self._apart:
@@ -117,9 +120,6 @@ class ShuffleHook(StepHook):
         shape = (self._num_samples, self._num_steps)
         moved = np.arange(self._num_steps) + self._random.integers(1 - BLOCK, BLOCK, shape)
         return np.asarray(np.clip(moved, 0, self._num_steps - 1))
-
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Nothing is computed."""
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Take the states."""
@@ -253,7 +253,7 @@ class ReplayCheck(StepHook):
     Args:
         recording: the denoiser's outputs, and the states they led to.
         trajectories: the states as the probe recorded them.
-        samples: indices of the samples, one a row.
+        samples: indices of the samples, one per row.
 
     Attributes:
         deviations: of each row.
@@ -271,12 +271,10 @@ class ReplayCheck(StepHook):
         self.deviations = np.zeros(len(self._samples))
         self._num_steps = run.num_steps
 
-    def before(self, step: int, branch: str) -> Any | None:
+    def forecast(self, call: DenoiserCall) -> Any | None:
         """Return recorded outputs."""
-        return join_rows(self._recording.outputs(step, branch, self._samples))
-
-    def after(self, step: int, branch: str, output: Any) -> None:
-        """Nothing is computed."""
+        outputs = self._recording.outputs(call.step, call.branch, self._samples)
+        return call.represented(join_rows(outputs))
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Take the states."""
