@@ -136,7 +136,7 @@ def hunyuan_image() -> Case:
     )
     embeds = {"prompt_embeds": noise(1, 12, 32), "prompt_embeds_2": noise(1, 12, 16)}
     masks = {"prompt_embeds_mask": ones(1, 12), "prompt_embeds_mask_2": ones(1, 12)}
-    return Case(pipe, signed(**embeds) | both(**masks) | _SIZE, ("pred_cond",))
+    return Case(pipe, signed(**embeds) | both(**masks) | _SIZE, ("cond",))
 
 
 def kandinsky5() -> Case:
