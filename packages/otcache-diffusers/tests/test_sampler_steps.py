@@ -22,22 +22,22 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 N = 7
 
 
-def _positions(name: str) -> int:
-    return SAMPLERS[name].positions(N)
+def _steps_made(name: str) -> int:
+    return SAMPLERS[name].steps_made(N)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_everything_computed_is_bit_identical(name: str) -> None:
     case = pipeline(name)
     plain = case(N)
-    with TorchExecutor().attach(case.pipe, Schedule.full(_positions(name))) as run:
+    with TorchExecutor().attach(case.pipe, Schedule.full(_steps_made(name))) as run:
         assert torch.equal(case(N), plain)
-    assert run.report.computed == {"call": _positions(name)}
+    assert run.report.computed == {"call": _steps_made(name)}
     assert (run.report.skipped, run.report.warnings, run.report.runs) == ({}, [], 1)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_denoiser_is_called_at_exactly_the_planned_positions(name: str) -> None:
+def test_the_denoiser_is_called_at_exactly_the_planned_steps_made(name: str) -> None:
     case, computed = pipeline(name), (0, 1, 3, 4)
     called: list[int] = []
     made = [0]
@@ -51,10 +51,10 @@ def test_the_denoiser_is_called_at_exactly_the_planned_positions(name: str) -> N
     for rule in ("reuse", "linear", "taylor"):
         made[0] = 0
         called.clear()
-        with TorchExecutor().attach(case.pipe, Schedule(_positions(name), computed, rule)) as run:
+        with TorchExecutor().attach(case.pipe, Schedule(_steps_made(name), computed, rule)) as run:
             assert torch.isfinite(case(N, callback_on_step_end=stepped)).all()
         assert called == list(computed)
-        assert run.report.skipped == {"call": _positions(name) - len(computed)}
+        assert run.report.skipped == {"call": _steps_made(name) - len(computed)}
         assert (run.report.warnings, run.report.runs) == ([], 1)
 
 
@@ -106,7 +106,7 @@ def test_the_evaluator_predicts_the_error_of_the_accelerated_pipeline(name: str)
     request = SampleRequest(("a", "b"), (0, 1), N, call, 8)
     runs = list(TorchProbe().record(pipe, request))
     built = PipelineEvaluator(pipe, request, runs, metrics={})
-    n = _positions(name)
+    n = _steps_made(name)
     schedules = [
         Schedule(n, (0, 2, 4)),
         Schedule(n, (0, 1, 4), "linear"),

@@ -113,7 +113,7 @@ class Loop:
         """Count calls now; return the check that the sampler called the denoiser through its proxy."""
         denoiser = self._denoiser
         if not isinstance(denoiser, CallableDenoiser):
-            return _no_check
+            return lambda: None
         return partial(_check_calls, denoiser, calls_of(denoiser))
 
     def steps_of(self, *args: Any, **kwargs: Any) -> int | None:
@@ -229,7 +229,3 @@ def _check_calls(denoiser: CallableDenoiser, before: int) -> None:
             "a call: a denoiser that is not a torch module is intercepted only there; call it as "
             "loop.denoiser(...), with loop what otcache.loop(...) returned."
         )
-
-
-def _no_check() -> None:
-    """Check nothing."""

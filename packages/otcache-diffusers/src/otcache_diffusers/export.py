@@ -57,12 +57,12 @@ class SigmaExport:
     @contextmanager
     def on(self, pipe: Any) -> Iterator[None]:
         """Give the pipeline the scheduler that the export needs, if any."""
-        own = pipe.scheduler
-        pipe.scheduler = own if self.scheduler is None else self.scheduler
+        before = pipe.scheduler
+        pipe.scheduler = self.scheduler or before
         try:
             yield
         finally:
-            pipe.scheduler = own
+            pipe.scheduler = before
 
 
 def export_sigmas(pipe: Any, schedule: Schedule, **call: Any) -> SigmaExport:
@@ -118,14 +118,9 @@ def _unexportable(pipe: Any, schedule: Schedule) -> str:
         return f"a diffusers pipeline is needed, got {type(pipe).__name__}"
     if "sigmas" not in inspect.signature(type(pipe).__call__).parameters:
         return f"{type(pipe).__name__} takes no `sigmas` argument"
-    return _unfit(pipe.scheduler)
-
-
-def _unfit(scheduler: Any) -> str:
-    euler = is_a(scheduler, FLOW_EULER) or is_a(scheduler, EULER)
-    stochastic = getattr(scheduler, "config", {}).get("stochastic_sampling")
-    if not euler or stochastic:
-        name = type(scheduler).__name__
+    euler = is_a(pipe.scheduler, FLOW_EULER) or is_a(pipe.scheduler, EULER)
+    if not euler or pipe.scheduler.config.get("stochastic_sampling"):
+        name = type(pipe.scheduler).__name__
         return f"the sampler must be a deterministic one-step Euler sampler, got {name}"
     return ""
 

@@ -20,6 +20,15 @@ _METRICS = {
     "frechet": ("frechet:Frechet", "Fréchet distance to real images by path"),
     "legible": ("legible:Legible", "same letter or digit read; 64 by 64 pixels"),
 }
+#: Samplers of fewer steps by name: summary.
+_SAMPLERS = {
+    "own": "the pipeline's own sampler on B steps",
+    "euler": "Euler on B steps",
+    "adams-bashforth": "AB2 on B steps",
+    "dpmpp": "DPM-Solver++(2M) on B steps",
+    "unipc": "UniPC of order 2 on B steps",
+    "heun": "Heun with B evaluations",
+}
 #: Caches of diffusers by name: target and summary.
 _CACHES = {
     "first-block-cache": ("threshold_caches:FirstBlockCache", "by the first block"),
@@ -77,7 +86,22 @@ def otcache_provide_metrics() -> list[Info]:
 @hookimpl
 def otcache_provide_baselines() -> list[Info]:
     """Offer baselines for ``otcache compare``."""
-    return [*_fewer_steps(), *_diffusers_caches(), *_cache_dit()]
+    home, first_order = "otcache_diffusers.baselines", {"taylor_order": 1}
+    fewer_steps, dbcache = f"{home}.fewer_steps:FewerSteps", f"{home}.dbcache:DBCache"
+    samplers = [
+        Info(f"fewer-steps-{name}", fewer_steps, about, options={"sampler": name})
+        for name, about in _SAMPLERS.items()
+    ]
+    caches = [
+        Info(name, f"{home}.{target}", about, requires=_DIFFUSERS)
+        for name, (target, about) in _CACHES.items()
+    ]
+    cache_dit = [
+        Info("dbcache", dbcache, "cache-dit: by the first blocks' residual"),
+        Info("dbcache-taylorseer", dbcache, "the same, extrapolated", options=first_order),
+        Info("dbcache-mask", f"{dbcache}Mask", "cache-dit: by a mask of steps"),
+    ]
+    return [*samplers, *caches, *(replace(info, requires=("cache-dit",)) for info in cache_dit)]
 
 
 @hookimpl
@@ -99,38 +123,3 @@ def otcache_provide_architectures() -> list[Info]:
         Info("sdxl-base", f"{home}:sdxl_base", "SDXL base 1.0, 2.57 B parameters"),
     ]
     return [replace(offer, requires=_DIFFUSERS) for offer in offers]
-
-
-def _fewer_steps() -> list[Info]:
-    target = "otcache_diffusers.baselines.fewer_steps:FewerSteps"
-    about = {
-        "own": "the pipeline's own sampler on B steps",
-        "euler": "Euler on B steps",
-        "adams-bashforth": "AB2 on B steps",
-        "dpmpp": "DPM-Solver++(2M) on B steps",
-        "unipc": "UniPC of order 2 on B steps",
-        "heun": "Heun with B evaluations",
-    }
-    return [
-        Info(f"fewer-steps-{sampler}", target, summary, options={"sampler": sampler})
-        for sampler, summary in about.items()
-    ]
-
-
-def _diffusers_caches() -> list[Info]:
-    home = "otcache_diffusers.baselines"
-    return [
-        Info(name, f"{home}.{target}", about, requires=_DIFFUSERS)
-        for name, (target, about) in _CACHES.items()
-    ]
-
-
-def _cache_dit() -> list[Info]:
-    home = "otcache_diffusers.baselines.dbcache"
-    dynamic, first_order = f"{home}:DBCache", {"taylor_order": 1}
-    offers = [
-        Info("dbcache", dynamic, "cache-dit: by the first blocks' residual"),
-        Info("dbcache-taylorseer", dynamic, "the same, extrapolated", options=first_order),
-        Info("dbcache-mask", f"{home}:DBCacheMask", "cache-dit: by a mask of steps"),
-    ]
-    return [replace(offer, requires=("cache-dit",)) for offer in offers]

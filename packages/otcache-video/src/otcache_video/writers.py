@@ -55,9 +55,8 @@ def encode(frames: NDArray[np.uint8], rate: Fraction) -> bytes:
     """
     av = _library()
     with TemporaryDirectory() as folder:
-        path = (
-            Path(folder) / "video.mp4"
-        )  # the index moves to the front in a second pass over a file
+        # The index moves to the front in a second pass, which needs a file.
+        path = Path(folder) / "video.mp4"
         try:
             with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
                 _mux(av, container, frames, rate)

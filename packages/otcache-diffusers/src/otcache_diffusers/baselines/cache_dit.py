@@ -39,11 +39,11 @@ def source_of(rule: str) -> str:
 
 def not_cacheable(target: Any) -> str:
     """Return "" if cache-dit knows the target, else the reason why not."""
-    found = version_of("cache-dit")
-    if not found:
+    version = version_of("cache-dit")
+    if not version:
         return f"cache-dit is not installed: {_INSTALL}"
-    if not found.startswith(_SERIES):
-        return f"needs cache-dit {_SERIES}x, got {found}: {_INSTALL}"
+    if not version.startswith(_SERIES):
+        return f"needs cache-dit {_SERIES}x, got {version}: {_INSTALL}"
     reason = unsupported(target)
     if reason:
         return reason

@@ -123,15 +123,15 @@ def _emptied_before_runs(target: Any) -> Iterator[None]:
 @contextmanager
 def method_replaced(owner: Any, name: str, method: Any) -> Iterator[None]:
     """Put a method on one instance, and afterwards what was there before."""
-    own = vars(owner)
-    before = own.get(name)
-    own[name] = method
+    attributes = vars(owner)
+    before = attributes.get(name)
+    attributes[name] = method
     try:
         yield
     finally:
-        del own[name]
+        del attributes[name]
         if before is not None:
-            own[name] = before
+            attributes[name] = before
 
 
 # -- reasons ------------------------------------------------------------------------------------
@@ -223,6 +223,6 @@ def is_guided(target: Any, request: SampleRequest) -> bool:
     name = next((n for n in ("true_cfg_scale", "guidance_scale") if n in parameters), "")
     if not name:
         return False
-    given = any(k.startswith("negative_") and v is not None for k, v in request.call.items())
+    negative = any(k.startswith("negative_") and v is not None for k, v in request.call.items())
     scale = float(request.call.get(name, parameters[name].default))
-    return scale > 1 and (given or name == "guidance_scale")
+    return scale > 1 and (negative or name == "guidance_scale")

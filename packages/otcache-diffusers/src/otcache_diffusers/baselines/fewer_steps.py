@@ -233,15 +233,15 @@ class FewerSteps(Baseline):
         if isinstance(target, Loop):
             yield
             return
-        own = target.scheduler
-        reason = self.sampler.why_not(own)
+        scheduler = target.scheduler
+        reason = self.sampler.why_not(scheduler)
         if reason:
             raise ExecutionError(f"{self.source}: {reason}.")
-        target.scheduler = self.sampler.scheduler(own)
+        target.scheduler = self.sampler.scheduler(scheduler)
         try:
             yield
         finally:
-            target.scheduler = own
+            target.scheduler = scheduler
 
 
 def _fixed(target: Any, request: SampleRequest) -> str:

@@ -46,9 +46,9 @@ def _modulated_norm(block: nn.Module) -> nn.Module | None:
 
 def _modulated(output: Any) -> Tensor:
     """Copy what an adaptive norm made of its input; gates and shifts for later follow it."""
-    found = first_tensor(output)
-    assert found is not None, "a norm returns tensors"
-    return found.clone()
+    modulated = first_tensor(output)
+    assert modulated is not None, "a norm returns tensors"
+    return modulated.clone()
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def observed(lists: Mapping[str, Sequence[nn.Module]], compute: Callable[[], Any
         return output
 
     with patched(owners, around):
-        found = Trace(lists)(compute)
-    for n, stack in enumerate(found.stacks):
+        trace = Trace(lists)(compute)
+    for n, stack in enumerate(trace.stacks):
         if stack.blocks[0] in seen:
             modulated = seen[stack.blocks[0]]
-            return Observation(found.output, found.stacks[n:], found.residuals[n:], modulated)
-    why = found.reason or "no first block of theirs has a modulated norm1"
+            return Observation(trace.output, trace.stacks[n:], trace.residuals[n:], modulated)
+    why = trace.reason or "no first block of theirs has a modulated norm1"
     raise ExecutionError(f"TeaCache: the blocks cannot be skipped ({why}).")
 
 

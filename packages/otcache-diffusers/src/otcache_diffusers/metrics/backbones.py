@@ -130,17 +130,17 @@ class Vgg16(Backbone):
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        found, _ = load_arrays(self._path)
-        if set(found) != KEYS:
-            odd = ", ".join(sorted(set(found) ^ KEYS)[:4])
+        arrays, _ = load_arrays(self._path)
+        if set(arrays) != KEYS:
+            odd = ", ".join(sorted(set(arrays) ^ KEYS)[:4])
             raise FileError(
                 f"{self._path}: tensors must be conv0 to conv12 and head0 to head4, missing or "
                 f"unknown: {odd}: make the file with tools/convert_lpips.py --network vgg --out FILE."
             )
-        _check_shapes(self._path, found)
+        _check_shapes(self._path, arrays)
         return {
             name: torch.from_numpy(array).to(self._device, torch.float32)
-            for name, array in found.items()
+            for name, array in arrays.items()
         }
 
 

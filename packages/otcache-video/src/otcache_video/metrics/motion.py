@@ -51,8 +51,8 @@ class Flicker(PairedVideos):
 
     name = "flicker"
 
-    def _value(self, made: Video, full: Video) -> float:
-        return float(np.sqrt(np.mean(np.diff(made - full, axis=0) ** 2)))
+    def _value(self, x: Video, y: Video) -> float:
+        return float(np.sqrt(np.mean(np.diff(x - y, axis=0) ** 2)))
 
 
 class WarpingError(PairedVideos):
@@ -86,8 +86,8 @@ class WarpingError(PairedVideos):
         self._motion = Memory(self._find_motion)
 
     def _value(self, x: Video, y: Video) -> float:
-        flow, seen, own = self._motion(y)
-        return float((_errors(frames(x, self._device), flow, seen) - own).abs().mean())
+        flow, seen, errors = self._motion(y)
+        return float((_errors(frames(x, self._device), flow, seen) - errors).abs().mean())
 
     def _find_motion(self, reference: Video) -> tuple[Tensor, Tensor, Tensor]:
         """Return the flow w_t, the pixels M_t, and the reference's own errors."""
@@ -124,8 +124,8 @@ class MotionMagnitude(PairedVideos):
         self._of_reference = Memory(self._magnitude)
 
     def _value(self, x: Video, y: Video) -> float:
-        made, full = self._magnitude(x) + STILL, self._of_reference(y) + STILL
-        return abs(math.log(made / full))
+        motion, full = self._magnitude(x) + STILL, self._of_reference(y) + STILL
+        return abs(math.log(motion / full))
 
     def _magnitude(self, video: Video) -> float:
         moving = frames(video, self._device)

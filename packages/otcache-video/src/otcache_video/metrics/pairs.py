@@ -39,13 +39,14 @@ class PairedVideos(VideoMetric):
             OtcacheError: if shapes differ, there is one frame alone, frames are too small, or values are
                 not floating point, not finite or outside [0, 1].
         """
-        made, full = np.asarray(videos), np.asarray(reference)
-        _check_form(made, full)
-        checked = (check_pairs(x, y, self._smallest) for x, y in zip(made, full, strict=True))
+        videos, reference = np.asarray(videos), np.asarray(reference)
+        _check_form(videos, reference)
+        pairs = zip(videos, reference, strict=True)
+        checked = (check_pairs(x, y, self._smallest) for x, y in pairs)
         return np.array([self._value(x, y) for x, y in checked], dtype=np.float64)
 
     @abstractmethod
-    def _value(self, made: Video, full: Video) -> float:
+    def _value(self, x: Video, y: Video) -> float:
         """Compare two videos of float64, shape (frames, height, width, 3)."""
 
 
