@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from otcache.report.statistics import paired_ratio
 from otcache_core import Schedule
 from otcache_core.models import Canvas
+from otcache_core.transport import uniform_steps
 from otcache_diffusers import demo
 from otcache_diffusers.architectures import published
 from otcache_diffusers.architectures.blueprint import Blueprint
@@ -42,11 +43,6 @@ PUBLISHED = (
 )
 
 
-def evenly(n: int, budget: int) -> tuple[int, ...]:
-    """k_m = floor(m N / B)."""
-    return tuple(m * n // budget for m in range(budget))
-
-
 def early(n: int, budget: int) -> tuple[int, ...]:
     """Dense at the start: k_m = floor(N (m / B)^1.5), moved apart where two coincide."""
     steps: list[int] = []
@@ -55,7 +51,7 @@ def early(n: int, budget: int) -> tuple[int, ...]:
     return tuple(steps)
 
 
-STEPS: dict[str, Callable[[int, int], tuple[int, ...]]] = {"even": evenly, "early": early}
+STEPS: dict[str, Callable[[int, int], tuple[int, ...]]] = {"even": uniform_steps, "early": early}
 
 
 def quality() -> list[str]:
@@ -83,13 +79,13 @@ class Costs:
     """FLOPs outside the blocks, and what is held a branch and remembered step, of one denoiser.
 
     Args:
-        denoiser: called between ``with costs:`` and the end of the block.
+        denoiser: called inside of ``with costs.counter:``.
     """
 
     def __init__(self, denoiser: nn.Module) -> None:
         self._root = type(denoiser).__name__
         self._lists = block_lists(denoiser)
-        self._counter = FlopCounterMode(display=False)
+        self.counter = FlopCounterMode(display=False)
         self._held: dict[str, int] = {}
         self._whole = 0
         denoiser.register_forward_hook(self._left)
@@ -102,17 +98,10 @@ class Costs:
     def _left(self, module: nn.Module, args: Any, output: Any) -> None:
         self._whole = sum(leaf.numel() for leaf in tensors(output))
 
-    def __enter__(self) -> Costs:
-        self._counter.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._counter.__exit__(*error)
-
     @property
     def outside(self) -> float:
         """Share of the denoiser's FLOPs that are not in its blocks."""
-        counts: Mapping[str, Mapping[Any, int]] = self._counter.get_flop_counts()
+        counts: Mapping[str, Mapping[Any, int]] = self.counter.get_flop_counts()
         total = sum(counts[self._root].values())
         inside = sum(
             sum(counts.get(f"{self._root}.{name}.{n}", {}).values())
@@ -134,7 +123,7 @@ def demo_cost() -> str:
     pipe = demo.load()
     costs = Costs(pipe.transformer)
     call = call_of(guided=True) | {"num_inference_steps": 1, "output_type": "latent"}
-    with torch.no_grad(), costs:
+    with torch.no_grad(), costs.counter:
         pipe("a red circle", **call)
     return costs.line("the demo, 64 x 64, float32", 4)
 
@@ -145,7 +134,8 @@ def published_cost(name: str, blueprint: Blueprint, configs: Mapping[str, Any]) 
     with torch.device("meta"), torch.no_grad():
         denoiser = getattr(diffusers, blueprint.denoiser).from_config(configs["denoiser"]).eval()
         arguments = blueprint.arguments(configs["denoiser"], latent)
-        with Costs(denoiser) as costs:
+        costs = Costs(denoiser)
+        with costs.counter:
             denoiser(**arguments, return_dict=False)
     return costs.line(f"{name}, 1024 x 1024, bfloat16", 2)
 

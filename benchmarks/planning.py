@@ -30,7 +30,7 @@ from otcache_core import Policy, Provenance, Schedule, ScheduleProblem
 from otcache_core.plugins import Registry
 from otcache_core.problem import Displacements
 from otcache_core.testing import ToySampler
-from otcache_core.transport import round_to_steps
+from otcache_core.transport import round_to_steps, uniform_steps
 from otcache_solvers.additive.second_order import SecondOrder
 from otcache_solvers.additive.shortest_path import Lexicographic
 from otcache_solvers.costs.displacement import Displacement
@@ -59,7 +59,7 @@ def random_costs(n: int, cap: int | None = None) -> NDArray[np.float64]:
 
 def evenly(n: int, budget: int) -> Schedule:
     """Evenly spaced steps."""
-    return Schedule(num_steps=n, computed=tuple(m * n // budget for m in range(budget)))
+    return Schedule(n, uniform_steps(n, budget))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,6 @@ class Case:
 
     def graph(self) -> object:
         """Networkx alone: Dijkstra on the span graph, any number of spans."""
-        assert self.problem.costs is not None
         graph = nx.DiGraph()
         for i, row in enumerate(self.problem.costs.tolist()):
             graph.add_weighted_edges_from((i, j, row[j]) for j in range(i + 1, self.n + 1))
@@ -107,8 +106,6 @@ class Case:
     def emd(self) -> object:
         """POT alone: the coupling of the same two ends."""
         a, b = self.problem.anchor, self.problem.reference
-        assert a is not None
-        assert b is not None
         costs = between(ground_cost("step", self.problem), a, b)
         return ot.emd(np.full(a.budget, 1 / a.budget), np.full(b.budget, 1 / b.budget), costs)
 

@@ -19,17 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SHAPES = {"720p": (129, 720, 1280), "mid": (33, 480, 832)}
+FRAMES, HEIGHT, WIDTH = 129, 720, 1280
 LATENTS_ALLOWED, MB_ALLOWED = 3, 256
 SAMPLERS = ("euler", "unipc")
-WAYS = {
-    "bare": "the pipeline alone",
-    "probe": "the probe (`TorchProbe.record`), to the disk",
-    "costs": "the probe, then `local`, `gram`, `mean-velocity`, H and the recurrence",
-    "sketch": "the probe, a sketch of 65,536 coordinates",
-    "in memory": "the probe with all in memory",
-    "calibrate": "`otcache.calibrate`",
-}
 
 
 def video_pipeline(sampler: str) -> Any:
@@ -96,7 +88,7 @@ def _bare(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
     import torch
 
     generator = [torch.Generator("cpu").manual_seed(0)]
-    made = pipe(
+    latents = pipe(
         prompt=["a walk"],
         num_inference_steps=num_steps,
         generator=generator,
@@ -104,7 +96,7 @@ def _bare(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) -> str:
         return_dict=False,
         **call,
     )[0]
-    return _digest(made.numpy().reshape(-1))
+    return _digest(latents.numpy().reshape(-1))
 
 
 def _recorded(pipe: Any, call: dict[str, Any], num_steps: int, *keep: Any) -> list[Any]:
@@ -154,13 +146,14 @@ def _calibrate(pipe: Any, call: dict[str, Any], num_steps: int, folder: Path) ->
     return hashlib.sha256(repr(found.ladder).encode()).hexdigest()[:16]
 
 
-RUNS: dict[str, Callable[[Any, dict[str, Any], int, Path], str]] = {
-    "bare": _bare,
-    "probe": _probe,
-    "costs": _costs,
-    "sketch": _sketch,
-    "in memory": _in_memory,
-    "calibrate": _calibrate,
+#: By the name of a row: what it says, and what runs.
+RUNS: dict[str, tuple[str, Callable[[Any, dict[str, Any], int, Path], str]]] = {
+    "bare": ("the pipeline alone", _bare),
+    "probe": ("the probe (`TorchProbe.record`), to the disk", _probe),
+    "costs": ("the probe, then `local`, `gram`, `mean-velocity`, H and the recurrence", _costs),
+    "sketch": ("the probe, a sketch of 65,536 coordinates", _sketch),
+    "in memory": ("the probe with all in memory", _in_memory),
+    "calibrate": ("`otcache.calibrate`", _calibrate),
 }
 
 
@@ -169,25 +162,22 @@ def alone(arguments: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)
-    frames, height, width = SHAPES[arguments.shape]
-    call = {"num_frames": frames, "height": height, "width": width, "guidance_scale": 3.0}
+    call = {"num_frames": FRAMES, "height": HEIGHT, "width": WIDTH, "guidance_scale": 3.0}
     pipe = video_pipeline(arguments.sampler)
-    with warnings.catch_warnings(record=True) as given:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        digest = RUNS[arguments.way](pipe, call, arguments.steps, arguments.out)
-    notices = [str(one.message) for one in given if one.category.__name__ == "OtcacheNotice"]
+        digest = RUNS[arguments.way][1](pipe, call, arguments.steps, arguments.out)
+    notices = [str(one.message) for one in caught if one.category.__name__ == "OtcacheNotice"]
     print(json.dumps({"peak_mb": peak_mb(), "digest": digest, "notices": notices}))
 
 
 def in_a_process(arguments: argparse.Namespace, way: str, sampler: str) -> dict[str, Any]:
     """One row, in a process of its own."""
-    settings = ["--steps", str(arguments.steps), "--shape", arguments.shape]
     command = [sys.executable, __file__, str(arguments.out), "--way", way, "--sampler", sampler]
+    command += ["--steps", str(arguments.steps)]
     # What is freed goes back to the system at once, so that a peak is of tensors, not of the allocator.
     plain = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**24)}
-    ran = subprocess.run(
-        [*command, *settings], check=True, stdout=subprocess.PIPE, text=True, env=plain
-    )
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=plain)
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return {"way": way, "sampler": sampler, **found}
 
@@ -209,7 +199,7 @@ def table(rows: list[dict[str, Any]], latent_mb: float, arguments: argparse.Name
         figures = (
             ("-", "-") if row["way"] == "bare" else (f"{over:+.0f} MB", f"{over / latent_mb:.1f}")
         )
-        cells = (row["sampler"], WAYS[row["way"]], f"{row['peak_mb']:.0f} MB", *figures, same)
+        cells = (row["sampler"], RUNS[row["way"]][0], f"{row['peak_mb']:.0f} MB", *figures, same)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -219,20 +209,17 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--shape", choices=SHAPES, default="720p")
-    parser.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=["bare", "probe", "costs", "sketch"]
-    )
+    rows = ["bare", "probe", "costs", "sketch"]
+    parser.add_argument("--ways", nargs="+", choices=RUNS, default=rows)
     parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
-    parser.add_argument("--way", choices=WAYS, help="this row alone, in this process")
+    parser.add_argument("--way", choices=RUNS, help="this row alone, in this process")
     parser.add_argument("--sampler", choices=SAMPLERS, default="euler")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.way is not None:
         alone(arguments)
         return 0
-    frames, height, width = SHAPES[arguments.shape]
-    latent_mb = 4 * 16 * ((frames - 1) // 4 + 1) * (height // 8) * (width // 8) / 1e6
+    latent_mb = 4 * 16 * ((FRAMES - 1) // 4 + 1) * (HEIGHT // 8) * (WIDTH // 8) / 1e6
     rows = []
     for sampler in arguments.samplers:
         rows += [in_a_process(arguments, way, sampler) for way in arguments.ways]

@@ -174,10 +174,8 @@ class Bench:
                 path = self._path(name, budget)
                 if name not in skip and not path.exists():
                     np.save(path, images(budget).astype(np.float32))
-                    rmse = self._metrics["rmse"](np.load(path), self._full)
-                    print(
-                        f"{self.setting.name}  {name}  B = {budget}  {rmse.mean():.5f}", flush=True
-                    )
+                    mean = self._metrics["rmse"](np.load(path), self._full).mean()
+                    print(f"{self.setting.name}  {name}  B = {budget}  {mean:.5f}", flush=True)
 
     def cells(self) -> Cells:
         """Return values of each metric a sample, by ``method|budget``, of methods that are complete."""
@@ -250,8 +248,6 @@ class Table:
     def lines(self, full_runs: dict[str, float]) -> list[str]:
         """Write heading, summary and one table a metric."""
         text = [f"## {self._setting.name}", ""]
-        if OURS not in self._names:
-            return [*text, "Not measured yet: run without --tables-only.", ""]
         text += [f"- {self._summary(ours)}" for ours in (OURS, REFINED) if ours in self._names]
         text += [f"- {self._cost(full_runs)}", f"- {self._iterations(full_runs)}", ""]
         for metric in self.METRICS:
@@ -276,11 +272,9 @@ class Table:
             counts = [max(1, min(200, int(rows[name] * n / b) // 2)) for b in self._setting.budgets]
             pairs = zip(counts, self._setting.budgets, strict=True)
             parts.append(f"{name}: " + ", ".join(f"{c} at B = {b}" for c, b in pairs))
-        return (
-            f"Iterations of simulated annealing. {'; '.join(parts)}."
-            if parts
-            else "No search was run."
-        )
+        if not parts:
+            return "No search was run."
+        return f"Iterations of simulated annealing. {'; '.join(parts)}."
 
     def _summary(self, ours: str) -> str:
         found = {b: self._ratio(ours, b)[1].mean for b in self._setting.counted}
@@ -330,18 +324,15 @@ def main() -> None:
     command.add_argument("--steps", type=int, nargs="+", default=[30, 50])
     command.add_argument("--guidance", choices=("on", "off", "both"), default="both")
     command.add_argument("--skip", nargs="*", default=[], help="methods to omit")
-    command.add_argument("--tables-only", action="store_true", help="make no images")
     options = command.parse_args()
     guided = {"on": [True], "off": [False], "both": [True, False]}[options.guidance]
     text: list[str] = []
     for setting in (Setting(n, g) for n in options.steps for g in guided):
         bench = Bench(setting, options.out, options.samples)
-        if not options.tables_only:
-            bench.run(options.skip)
+        bench.run(options.skip)
         cells = bench.cells()
         (options.out / f"{setting.name}.json").write_text(json.dumps(cells))
-        full_runs = bench.full_runs() if f"{OURS}|{setting.budgets[0]}" in cells else {}
-        text += Table(setting, cells).lines(full_runs)
+        text += Table(setting, cells).lines(bench.full_runs())
         write(options.out / "quality.md", text)
 
 

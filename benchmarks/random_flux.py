@@ -8,6 +8,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
 from otcache_core import Schedule
+from otcache_core.transport import uniform_steps
 
 #: Outputs that a forecast combines, at most.
 MEMORY = 3
@@ -75,6 +76,5 @@ def random_call(
 
 def fitted_schedule(num_steps: int, budget: int) -> Schedule:
     """Space steps evenly, and forecast from the last outputs by weights, as policies do."""
-    computed = tuple(i * num_steps // budget for i in range(budget))
     weights = tuple((0.1,) * min(MEMORY, i + 1) for i in range(budget))
-    return Schedule(num_steps, computed, "fitted", weights)
+    return Schedule(num_steps, uniform_steps(num_steps, budget), "fitted", weights)

@@ -17,6 +17,7 @@ import otcache
 from otcache.calibration.recipe import Recipe
 from otcache.report.statistics import paired_ratio
 from otcache_core import Schedule
+from otcache_core.transport import uniform_steps
 from otcache_diffusers.baselines import fewer_steps
 
 SAMPLERS = {"euler": "euler", "dpm++": "dpmpp", "unipc": "unipc"}
@@ -32,9 +33,7 @@ def rows(name: str, out: Path) -> list[str]:
     policy = otcache.plan(runs.calibrate(out / name.replace("+", "p"), recipe, overwrite=True))
     errors = {
         "fewer steps": [rmse(runs.sample(b), runs.full) for b in BUDGETS],
-        "uniform, reuse": [
-            runs.errors(Schedule(n, tuple(m * n // b for m in range(b)))) for b in BUDGETS
-        ],
+        "uniform, reuse": [runs.errors(Schedule(n, uniform_steps(n, b))) for b in BUDGETS],
         "otcache": [runs.errors(policy.schedule(b)) for b in BUDGETS],
     }
     lines = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from demo_runs import SEED, DemoRuns, call_of, head, parser, row, write
 
 import otcache
+from otcache.calibration.recipe import solver_of
 from otcache.comparison.scheduled import Tuning
 from otcache.planning import problem_of
 from otcache_core import Need, OtcacheError, Result, ScheduleProblem, Solution
@@ -30,8 +31,6 @@ from otcache_core.transport import uniform_steps
 
 BUDGETS = (4, 5, 6, 8, 10, 15)
 SECONDS = 60.0
-#: Options by which a solver is given the evaluations it may spend.
-LIMITS = ("max_nfe",)
 
 
 class Bench:
@@ -107,11 +106,8 @@ class Bench:
         return made
 
     def _limited(self, name: str) -> ScheduleSolver:
-        kind = self._runs.registry.get("solvers", name)
-        known = {f.name for f in fields(kind)} if is_dataclass(kind) else set()
         most = min(self.allowance, self.in_time)
-        options: dict[str, Any] = {limit: most for limit in LIMITS if limit in known}
-        return self._runs.registry.create("solvers", name, **options)
+        return solver_of(self._runs.registry, name, max_nfe=most)
 
     def _problem(self, solver: ScheduleSolver, start: otcache.Schedule) -> ScheduleProblem:
         problem, needs = problem_of(self.calibration), solver.abilities.needs

@@ -42,9 +42,8 @@ class Transfer(Bench):
 
     def methods(self) -> dict[str, Callable[[int], Images]]:
         def mapped(budget: int) -> Images:
-            fresh = msgspec.structs.replace(
-                self._policy
-            )  # keeps no schedule that another rule made
+            # A fresh one keeps no schedule that another rule made.
+            fresh = msgspec.structs.replace(self._policy)
             with otcache.accelerate(self.runs.pipe, fresh, budget=budget):
                 return self.runs.sample()
 

@@ -19,7 +19,7 @@ from otcache_core.plugins import Registry
 from otcache_core.testing.metric_checks import moving, noisy
 
 SIDE, FRAMES, SPEED = 48, 9, 2.0
-METRICS = (
+ALL = (
     "rmse",
     "ssim",
     "lpips",
@@ -27,8 +27,8 @@ METRICS = (
     "temporal-lpips",
     "warping-error",
     "motion-magnitude",
+    "subject-consistency",
 )
-ALL = (*METRICS, "subject-consistency")
 Video = NDArray[np.float64]
 
 

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzing.loaders import Loader, N, attempt, one, show, use_table
-from otcache.comparison.collect import Assembly
+from otcache.comparison.collect import Assembly, state_rmse
 from otcache.comparison.folder import SOLUTION, Assignment, Folder, Run
 from otcache.comparison.job import Job, read_tagged
 from otcache.comparison.metrics import Measures
 from otcache.comparison.timing import Pair
 from otcache.estimating import estimate, read_model_folder
 from otcache.pipelines import read_samples
-from otcache.report import write_report
 from otcache.report.gallery import grid_png
 from otcache.report.images import Album
 from otcache.report.page import render
@@ -42,8 +41,6 @@ class Rmse(QualityMetric):
         self, images: NDArray[np.floating], references: NDArray[np.floating]
     ) -> NDArray[np.float64]:
         """One number per image."""
-        from otcache.comparison.collect import state_rmse
-
         return state_rmse(images, references)
 
 
@@ -171,11 +168,6 @@ def use_comparison(path: Path) -> None:
     for key in images:
         assert images[key].ndim >= 4
     attempt(lambda: place.begin(place.job, overwrite=False))
-    attempt(lambda: write_report(made, None, path.parent / "report") if LONG else None)
-
-
-#: Whether to draw every report.
-LONG = False
 
 
 def make_published(folder: Path) -> list[Path]:
