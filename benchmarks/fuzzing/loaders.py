@@ -32,8 +32,8 @@ RULES = {
     "fitted": Fitted,
     "taylor": Taylor,
     "mean-velocity": MeanVelocity,
+    "mean-velocity-paper": MeanVelocityPaper,
 }
-RULES["mean-velocity-paper"] = MeanVelocityPaper
 
 
 @dataclass(frozen=True)

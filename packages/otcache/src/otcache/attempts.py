@@ -109,10 +109,10 @@ def _with_throw(signature: inspect.Signature) -> inspect.Signature:
 
 def _forget_locals(error: BaseException, outside: BaseException | None) -> None:
     """Let go of what the frames of an error hold, and of all that led to it: pipelines, runs, images."""
-    seen, left = {id(outside)}, [error]
-    while left:
-        one = left.pop()
+    seen, waiting = {id(outside)}, [error]
+    while waiting:
+        one = waiting.pop()
         if id(one) not in seen:
             seen.add(id(one))
             traceback.clear_frames(one.__traceback__)
-            left += [other for other in (one.__cause__, one.__context__) if other is not None]
+            waiting += [other for other in (one.__cause__, one.__context__) if other is not None]

@@ -92,9 +92,9 @@ def _encodable(encoding: str | None) -> Callable[[str], bool]:
 
 
 def _substitute(character: str, encodable: Callable[[str], bool], rest: bool) -> str:
-    for found in _likenesses(character):
-        if found and encodable(found):
-            return found
+    for likeness in _likenesses(character):
+        if likeness and encodable(likeness):
+            return likeness
     if not rest:
         return character
     escaped = _escape(character)
@@ -290,12 +290,12 @@ def _worded(text: str, encoding: str) -> str:
 def _fitted_text(text: Text, encoding: str) -> Text:
     if _worded(text.plain, encoding) == text.plain:
         return text
-    made = text.blank_copy()
+    fitted = text.blank_copy()
     for character in text.divide(range(1, len(text))):
         plain = _worded(character.plain, encoding)
         style = character.spans[0].style if character.spans else ""
-        made.append(plain, style or None)
-    return made
+        fitted.append(plain, style or None)
+    return fitted
 
 
 def _fit_table(table: Table, encoding: str) -> None:

@@ -134,15 +134,15 @@ def estimate(
         raise OtcacheError(expected("dtype", dtype, f"one of {', '.join(DTYPES)}"))
     every = integers("budgets", budgets, 1, num_steps)
     every = every or sorted({max(1, round(share * num_steps)) for share in SHARES})
-    found, configs = _find(model, registry or installed())
+    architecture, configs = _find(model, registry or installed())
     canvas = Canvas(height, width, frames)
-    call = _measured(model, found, canvas, configs)
+    call = _measured(model, architecture, canvas, configs)
     one = call.output_elements * DTYPES[dtype]
     return Estimate(
-        model if configs else found.name,
-        found.model_class,
-        found.summary,
-        model if configs else found.source,
+        model if configs else architecture.name,
+        architecture.model_class,
+        architecture.summary,
+        model if configs else architecture.source,
         canvas,
         num_steps,
         memory,
@@ -152,17 +152,17 @@ def estimate(
     )
 
 
-def _measured(model: str, found: Architecture, canvas: Canvas, configs: Configs) -> CallCost:
+def _measured(model: str, architecture: Architecture, canvas: Canvas, configs: Configs) -> CallCost:
     if not configs:
-        return found.measure(canvas, configs)
+        return architecture.measure(canvas, configs)
     try:
-        return found.measure(canvas, configs)
+        return architecture.measure(canvas, configs)
     except OtcacheError:
         raise
     except Exception as error:  # whatever a damaged configuration makes a model class raise
         reason = shortened(f"{type(error).__name__}: {error}")
         raise bad_file(
-            model, f"no {found.model_class} can be made of its config.json: {reason}"
+            model, f"no {architecture.model_class} can be made of its config.json: {reason}"
         ) from error
 
 
@@ -220,11 +220,11 @@ def read_model_folder(folder: Path) -> tuple[str, Configs]:
     """
     places = [folder, *(folder / name for name in DENOISERS)]
     paths = [place / "config.json" for place in places]
-    found = [path for path in paths if os.path.lexists(path)]
-    if not found:
+    present = [path for path in paths if os.path.lexists(path)]
+    if not present:
         names = ", ".join(f"{name}/config.json" for name in DENOISERS)
         raise bad_file(folder, f"must hold config.json, or {names}, got none of them.")
-    denoiser = _read(found[0])
+    denoiser = _read(present[0])
     vae = folder / "vae" / "config.json"
     configs = {"denoiser": denoiser} | ({"vae": _read(vae)} if os.path.lexists(vae) else {})
     return str(denoiser["_class_name"]), configs

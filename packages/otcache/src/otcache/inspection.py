@@ -141,13 +141,13 @@ def _column(name: str) -> str:
 
 def _columns(rung: Rung) -> dict[str, Candidate]:
     """Return the candidates of a rung by column; of several roundings the winner, else the best."""
-    found: dict[str, Candidate] = {}
+    columns: dict[str, Candidate] = {}
     for name, entry in rung.candidates.items():
         column = _column(name)
-        before = found.get(column)
+        before = columns.get(column)
         if before is None or name == rung.winner or _above(before, entry):
-            found[column] = entry
-    return found
+            columns[column] = entry
+    return columns
 
 
 def _above(a: Candidate, b: Candidate) -> bool:

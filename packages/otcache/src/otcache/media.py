@@ -81,8 +81,9 @@ def run_once(
     """
     registry = registry or installed()
     sampler = choose(registry, "probes", target, probe)
-    own = policy.provenance
-    steps = own.inference_steps or own.num_steps if num_steps is None else num_steps
+    calibrated = policy.provenance
+    default = calibrated.inference_steps or calibrated.num_steps
+    steps = default if num_steps is None else num_steps
     n = integer("num_steps", steps, 1)
     request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
     request = sampler.prepared(target, request)
@@ -90,9 +91,9 @@ def run_once(
         registry, target, policy, budget, strict=strict, request=request, probe=probe
     )
     chosen = choose(registry, "executors", target, executor)
-    given: dict[str, Any] = {} if storage is None else {"storage": storage}
-    with chosen.attach(target, schedule, strict=strict, **given) as run:
-        known = n if n != own.inference_steps else own.num_steps
+    options: dict[str, Any] = {} if storage is None else {"storage": storage}
+    with chosen.attach(target, schedule, strict=strict, **options) as run:
+        known = n if n != calibrated.inference_steps else calibrated.num_steps
         show = stages or Stages(show=False)
         with show.stage("running steps", known, ask=lambda: _steps(run.report)):
             made = sampler.sample(target, request)[0]
@@ -122,7 +123,7 @@ def check_name(path: Path, registry: Registry) -> None:
     suffix = path.suffix.lower()
     suffixes = [PNG] if suffix == PNG else [PNG, *writers(registry, suffix)]
     if suffix not in suffixes:
-        wanted = f"a name that ends on {_either(suffixes)}"
+        wanted = f"a name that ends on {' or '.join(suffixes)}"
         raise OtcacheError(expected("--out", str(path), wanted, _more(registry)))
 
 
@@ -158,7 +159,7 @@ def save(
     if path.suffix.lower() not in suffixes:
         what, wanted = (
             "a video" if is_video else "an image",
-            f"one that ends on {_either(suffixes)}",
+            f"one that ends on {' or '.join(suffixes)}",
         )
         raise OtcacheError(expected(f"the name of {what}", str(path), wanted))
     if is_video:
@@ -201,7 +202,7 @@ def writers(registry: Registry, suffix: str | None = None) -> dict[str, VideoWri
         suffix: an ending that is wanted; foreign writers are imported only if no other one has it, or
             there are no others.
     """
-    found = dict[str, VideoWriter]()
+    by_ending = dict[str, VideoWriter]()
     for foreign in (False, True):
         for offer in registry.candidates("writers", foreign=foreign):
             try:
@@ -210,14 +211,10 @@ def writers(registry: Registry, suffix: str | None = None) -> dict[str, VideoWri
             except BaseException as error:
                 registry.failed(offer, error)
             else:
-                found |= {ending: writer for ending in endings if ending not in found}
-        if found and (suffix is None or suffix in found):
+                by_ending |= {ending: writer for ending in endings if ending not in by_ending}
+        if by_ending and (suffix is None or suffix in by_ending):
             break
-    return found
-
-
-def _either(suffixes: list[str]) -> str:
-    return " or ".join(suffixes)
+    return by_ending
 
 
 def _more(registry: Registry) -> str:

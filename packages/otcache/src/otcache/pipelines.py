@@ -162,21 +162,21 @@ def read_samples(path: Path) -> list[Sample]:
 
 def _sample(place: str, folder: Path, text: str) -> Sample:
     try:
-        found = json.loads(text, object_pairs_hook=lambda pairs: _unique(place, pairs))
+        sample = json.loads(text, object_pairs_hook=lambda pairs: _unique(place, pairs))
     except (ValueError, RecursionError) as error:
         if isinstance(error, FileError):
             raise
         raise FileError(
             f'{place}: must be a JSON object such as {{"prompt": "a cat"}}, got {text[:60]!r}: {error}'
         ) from error
-    check_values(place, found)
-    if isinstance(found, str):
-        return found
-    if not isinstance(found, dict) or not found:
+    check_values(place, sample)
+    if isinstance(sample, str):
+        return sample
+    if not isinstance(sample, dict) or not sample:
         raise FileError(
             f'{place}: must be a JSON object such as {{"prompt": "a cat"}}, or a string, got {text[:60]}.'
         )
-    return {name: _value(f"{place}, {name}", folder, name, entry) for name, entry in found.items()}
+    return {name: _value(f"{place}, {name}", folder, name, entry) for name, entry in sample.items()}
 
 
 def _unique(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -208,8 +208,8 @@ def doubtful(calibration: Calibration) -> dict[int, Schedule]:
     policy = _interpolating(calibration, [rung.schedule for rung in rungs])
     measured = {schedule.budget for schedule in policy.ladder}
     between = [b for b in range(2, policy.num_steps) if b not in measured]
-    made = {b: _at(policy, calibration, b) for b in between}
-    return {b: s for b, s in made.items() if _safe(s, calibration) is not s}
+    schedules = {b: _at(policy, calibration, b) for b in between}
+    return {b: s for b, s in schedules.items() if _safe(s, calibration) is not s}
 
 
 def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule, ...]:
@@ -219,24 +219,24 @@ def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule,
     budget of a gap is doubtful, every budget of it becomes a rung, those that are doubtful with uniform
     reuse and the others as interpolated. So does every budget whose steps a policy would not find by itself.
     """
-    own = {s.budget for s in calibration.between}
+    solved = {s.budget for s in calibration.between}
     n, budgets = policy.num_steps, [s.budget for s in policy.ladder]
-    made = list(policy.ladder)
+    ladder = list(policy.ladder)
     for low, high in pairwise([1, *budgets, n]):
         gap = {b: _at(policy, calibration, b) for b in range(low + 1, high)}
         safe = {b: _safe(schedule, calibration) for b, schedule in gap.items()}
-        if any(gap[b] is not safe[b] or b in own for b in gap):
-            made += safe.values()
-    return tuple(sorted(made, key=lambda s: s.budget))
+        if any(gap[b] is not safe[b] or b in solved for b in gap):
+            ladder += safe.values()
+    return tuple(sorted(ladder, key=lambda s: s.budget))
 
 
 def _safe(schedule: Schedule, calibration: Calibration) -> Schedule:
     """Return the schedule, or uniform reuse of its budget if the schedule is doubtful."""
     n = schedule.num_steps
     uniform = Schedule(n, uniform_steps(n, schedule.budget))
-    own, other = (open_loop_error(s, calibration) for s in (schedule, uniform))
+    error, uniform_error = (open_loop_error(s, calibration) for s in (schedule, uniform))
     share = DOUBTFUL if schedule.forecaster != "reuse" else 1.0
-    return uniform if own > share * other else schedule
+    return uniform if error > share * uniform_error else schedule
 
 
 def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
@@ -290,17 +290,17 @@ def proven(calibration: Calibration) -> list[Rung]:
     doubt, and 1/4 on a single sample, which the fit has seen. All others are omitted: between
     their neighbours, which were compared, there is interpolation.
     """
-    found: list[Rung] = []
+    rungs: list[Rung] = []
     doubt = 0.25 if len(calibration.samples) == 1 else 0.5
     bound = -math.inf  # e' B'^2 of the nearest smaller rung that was compared
     for rung in calibration.ladder:
         measured = {name: c.error for name, c in rung.candidates.items() if name in BASELINES}
         limit = doubt * bound / rung.schedule.budget**2
         if UNIFORM in measured or rung.winner in BASELINES or rung.error <= limit:
-            found.append(rung)
+            rungs.append(rung)
         if errors := [e for e in measured.values() if e is not None]:
             bound = min(errors) * rung.schedule.budget**2
-    return found
+    return rungs
 
 
 def worthwhile(calibration: Calibration, rungs: list[Rung]) -> list[Rung]:
@@ -346,12 +346,12 @@ def solved_policy(
     Raises:
         OtcacheError: if the solver needs more than a calibration holds, or finds no schedule at all.
     """
-    name, found = _solver(solver, registry)
-    missing = [need.value for need in Need if need in found.abilities.needs - MEASURED]
+    name, chosen = _solver(solver, registry)
+    missing = [need.value for need in Need if need in chosen.abilities.needs - MEASURED]
     if missing:
         raise OtcacheError(_why_not(name, missing, registry))
     rungs, without = list[Schedule](), list[int]()
-    for budget, steps in _steps(found, problem_of(calibration), name):
+    for budget, steps in _steps(chosen, problem_of(calibration), name):
         if steps is None:
             without.append(budget)
         else:
@@ -421,17 +421,17 @@ def solution_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> 
         PluginError: naming it, if it raises anything but an ``OtcacheError``, or returns something
             other than a Solution of this N and budget.
     """
-    found = _solve(name, lambda: solver.solve(problem))
-    return _checked(found, problem.num_steps, problem.budget, name)
+    solution = _solve(name, lambda: solver.solve(problem))
+    return _checked(solution, problem.num_steps, problem.budget, name)
 
 
 def frontier_of(solver: ScheduleSolver, problem: ScheduleProblem, name: str) -> list[Solution]:
     """Return what a solver finds at the budgets 1 .. B; arguments and errors as :func:`solution_of`."""
-    found = _solve(name, lambda: list(solver.frontier(problem)))
-    if len(found) != problem.budget:
+    solutions = _solve(name, lambda: list(solver.frontier(problem)))
+    if len(solutions) != problem.budget:
         wanted = f"{problem.budget} solutions, one per budget"
-        raise PluginError(expected(f"frontier() of solver {name!r}", len(found), wanted))
-    return [_checked(one, problem.num_steps, b, name) for b, one in enumerate(found, 1)]
+        raise PluginError(expected(f"frontier() of solver {name!r}", len(solutions), wanted))
+    return [_checked(one, problem.num_steps, b, name) for b, one in enumerate(solutions, 1)]
 
 
 def _solve(name: str, solve: Callable[[], T]) -> T:
@@ -447,8 +447,9 @@ def _checked(found: object, num_steps: int, budget: int, name: str) -> Solution:
     if not isinstance(found, Solution):
         wanted = "a Solution"
         raise PluginError(expected(f"what solver {name!r} finds", type(found).__name__, wanted))
-    made = found.schedule
-    if made is not None and (made.num_steps, made.budget) != (num_steps, budget):
-        got, wanted = f"{made.budget} of {made.num_steps} steps", f"{budget} of {num_steps} steps"
+    schedule = found.schedule
+    if schedule is not None and (schedule.num_steps, schedule.budget) != (num_steps, budget):
+        got = f"{schedule.budget} of {schedule.num_steps} steps"
+        wanted = f"{budget} of {num_steps} steps"
         raise PluginError(expected(f"what solver {name!r} finds", got, wanted))
     return found

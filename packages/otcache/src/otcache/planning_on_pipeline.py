@@ -26,7 +26,7 @@ from otcache.progress import Stages
 from otcache.running import choose
 from otcache_core import Need, OtcacheError, Schedule
 from otcache_core.calibration import Calibration
-from otcache_core.contracts import Evaluator, ScheduleSolver
+from otcache_core.contracts import ScheduleSolver
 from otcache_core.errors import MismatchError, expected
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry
@@ -112,24 +112,24 @@ def searched(
     budgets = _budgets(fitted, samples.budgets)
     bench, name = _opened(calibration, fitted, registry, samples), name_of(solver)
     share = sum(calibration.nfe.values()) // len(budgets)
-    found = solver_of(
+    chosen = solver_of(
         registry,
         solver,
         objective=bench.objective,
         fit=bench.fits,
-        max_nfe=max(share, budgets[-1] * bench.evaluator.num_samples),
+        max_nfe=max(share, budgets[-1] * bench.runs.evaluator.num_samples),
     )
     rungs = {schedule.budget: schedule for schedule in fitted.ladder}
     rows: dict[int, tuple[dict[str, float], str]] = {}
     with bench.stages.stage(f"measuring {name}", len(budgets)) as advance:
-        for budget, schedule in bench.solutions(found, budgets, name):
+        for budget, schedule in bench.solutions(chosen, budgets, name):
             rungs[budget], rows[budget] = bench.settled(budget, schedule, name)
             advance(len(rows), len(budgets))
     policy = msgspec.structs.replace(fitted, ladder=tuple(rungs[b] for b in sorted(rungs)))
-    made = Searched(policy, rows, dict(bench.spent.nfe))
-    bench.stages.table(kept_table(rows, bench.objective, bench.evaluator.num_samples))
-    bench.stages.say(f"solver {name!r} cost {nfe_text(made.nfe)}")
-    return made
+    result = Searched(policy, rows, dict(bench.spent.nfe))
+    bench.stages.table(kept_table(rows, bench.objective, bench.runs.evaluator.num_samples))
+    bench.stages.say(f"solver {name!r} cost {nfe_text(result.nfe)}")
+    return result
 
 
 def _budgets(fitted: Policy, given: Iterable[int] | None) -> list[int]:
@@ -184,15 +184,11 @@ class _Bench:
     stages: Stages
     spent: NfeCount
 
-    @property
-    def evaluator(self) -> Evaluator:
-        return self.runs.evaluator
-
     @cached_property
     def objective(self) -> str:
         """The calibration's fidelity, if there is still an error of that name."""
-        offered, own = self.evaluator.objectives, self.calibration.fidelity
-        return own if own in offered else offered[0]
+        offered, calibrated = self.runs.evaluator.objectives, self.calibration.fidelity
+        return calibrated if calibrated in offered else offered[0]
 
     @cached_property
     def fits(self) -> bool:
@@ -207,7 +203,7 @@ class _Bench:
         needs = solver.abilities.needs
         problem = problem_of(self.calibration)
         if Need.EVALUATOR in needs:
-            problem = replace(problem, evaluator=self.evaluator)
+            problem = replace(problem, evaluator=self.runs.evaluator)
         problem = replace(problem, budget=budgets[-1], displacements=cache(self._displacements))
         if solver.abilities.all_budgets:
             self.spent.stage = "solver"
@@ -227,29 +223,30 @@ class _Bench:
     ) -> tuple[Schedule, tuple[dict[str, float], str]]:
         """Return the schedule of a budget that is kept, with the errors and its name among them."""
         self.spent.stage = "comparison"
-        n, own = self.calibration.num_steps, self.fitted.schedule(budget)
+        n, planned = self.calibration.num_steps, self.fitted.schedule(budget)
         uniform = Schedule(n, uniform_steps(n, budget))
         theirs = [] if found is None else [self.fitted.interpolation.on(found.computed), found]
-        logs = self._logs(list(dict.fromkeys([own, uniform, *theirs])))
+        logs = self._logs(list(dict.fromkeys([planned, uniform, *theirs])))
         if self.fits and found is not None:
             logs |= self._logs([Schedule(n, found.computed)], fit=True)
         mean = {schedule: float(log.mean()) for schedule, log in logs.items()}
-        start = min((own, uniform), key=mean.__getitem__)
-        others = [schedule for schedule in logs if schedule not in (own, uniform)]
+        start = min((planned, uniform), key=mean.__getitem__)
+        others = [schedule for schedule in logs if schedule not in (planned, uniform)]
         best = min(others, key=mean.__getitem__, default=start)
-        errors = {OWN: mean[own], UNIFORM: mean[uniform]} | ({name: mean[best]} if theirs else {})
+        errors = {OWN: mean[planned], UNIFORM: mean[uniform]}
+        errors |= {name: mean[best]} if theirs else {}
         wins = clearly_below(logs[best], logs[start])
-        kept = name if wins else OWN if start == own else UNIFORM
+        kept = name if wins else OWN if start == planned else UNIFORM
         row = {key: float(np.exp(log)) for key, log in errors.items()}
         return best if wins else start, (row, kept)
 
     def _logs(
         self, schedules: Sequence[Schedule], *, fit: bool = False
     ) -> dict[Schedule, NDArray[np.float64]]:
-        done = self.evaluator.evaluate(schedules, objective=self.objective, fit=fit)
+        done = self.runs.evaluator.evaluate(schedules, objective=self.objective, fit=fit)
         return dict(zip(done.schedules, log_errors(done.errors), strict=True))
 
     def _displacements(self) -> Displacements:
         name = self.registry.own("cost_models", "displacement")
         model = self.registry.create("cost_models", name)
-        return model.displacements(self.runs.trajectories, self.evaluator)
+        return model.displacements(self.runs.trajectories, self.runs.evaluator)

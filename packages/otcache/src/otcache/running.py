@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, aclosing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,6 @@ from otcache_core.notices import notify, once
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.plugins.info import reason_of
-from otcache_core.plugins.lookups import Executors, Probes
 from otcache_core.policy import Policy
 
 _NAME = "_otcache"
@@ -103,10 +102,10 @@ def accelerate(
             registry, target, schedule, budget, strict=strict, grid=points, probe=probe
         )
     )
-    options = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
-    given: dict[str, Any] = {n: value for n, value in options.items() if value is not None}
+    every = {"calls_per_step": calls_per_step, "storage": storage, "grid": points}
+    options: dict[str, Any] = {name: value for name, value in every.items() if value is not None}
     chosen = choose(registry, "executors", target, executor)
-    attach = partial(chosen.attach, target, runs, strict=strict, **given)
+    attach = partial(chosen.attach, target, runs, strict=strict, **options)
     all_computed = isinstance(schedule, Schedule) and schedule.budget == schedule.num_steps
     return Accelerated(target, attach, all_computed)
 
@@ -179,11 +178,11 @@ def schedule_of(
     if bare:
         return policy.schedule(budget, None, grid, strict=strict)
 
-    given: set[str] = set()
+    noticed: set[str] = set()
 
     def by_grid(grid: NDArray[np.float64]) -> Schedule:
         levels = grid.tolist() if np.isfinite(grid).all() else None
-        with once(given):
+        with once(noticed):
             return policy.schedule(budget, len(grid) - 1, levels, strict=strict)
 
     return by_grid
@@ -205,8 +204,8 @@ def module_grid(
             "otcache.loop(..., grid=...), and a pipeline that of its scheduler."
         )
     if grid is None:
-        own = schedule.provenance.grid if isinstance(schedule, Policy) else ()
-        return np.asarray(own, dtype=np.float64) if own else None
+        known = schedule.provenance.grid if isinstance(schedule, Policy) else ()
+        return np.asarray(known, dtype=np.float64) if known else None
     n = schedule.num_steps
     points = grid(n) if callable(grid) else grid
     # Else the grid says how many steps there are.
@@ -279,17 +278,17 @@ class Accelerated(AbstractContextManager[RunHandle]):
 
     def __call__(self, function: F) -> F:
         """Decorate a function, also one that is a generator or a coroutine: it is accelerated to its end."""
-        made = partial(Accelerated, self._target, self._attach, self._all_computed)
-        wrapper: Any = _around(function, made)
+        fresh = partial(Accelerated, self._target, self._attach, self._all_computed)
+        wrapper: Any = _around(function, fresh)
         return wrapper  # type: ignore[no-any-return]
 
 
-def _around(function: Any, made: Callable[[], Accelerated]) -> Callable[..., Any]:
+def _around(function: Any, context: Callable[[], Accelerated]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            with made():
+            with context():
                 return await function(*args, **kwargs)
 
         return awaited
@@ -297,26 +296,26 @@ def _around(function: Any, made: Callable[[], Accelerated]) -> Callable[..., Any
 
         @functools.wraps(function)
         async def streamed(*args: Any, **kwargs: Any) -> Any:
-            with made():
+            with context():
                 async with aclosing(function(*args, **kwargs)) as steps:  # its end is inside too
-                    given = None
+                    sent = None
                     with suppress(StopAsyncIteration):
                         while True:
-                            given = yield await steps.asend(given)
+                            sent = yield await steps.asend(sent)
 
         return streamed
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
         def generated(*args: Any, **kwargs: Any) -> Any:
-            with made():
+            with context():
                 return (yield from function(*args, **kwargs))
 
         return generated
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
-        with made():
+        with context():
             return function(*args, **kwargs)
 
     return called
@@ -355,23 +354,23 @@ def enabled(target: Any) -> Attached | None:
 
 def on(target: Any) -> list[Attached]:
     """Return all that is on a target, oldest first."""
-    found = getattr(target, "__dict__", {}).get(_NAME)
-    return list(found.things) if isinstance(found, _Attachments) else []
+    attachments = getattr(target, "__dict__", {}).get(_NAME)
+    return list(attachments.things) if isinstance(attachments, _Attachments) else []
 
 
 def put_on(target: Any, thing: Attached) -> None:
     """Keep something on a target, if that has a ``__dict__``."""
     known = getattr(target, "__dict__", None)
     if known is not None:
-        found = known.get(_NAME)
-        (found if isinstance(found, _Attachments) else _Attachments(target)).put(thing)
+        attachments = known.get(_NAME)
+        (attachments if isinstance(attachments, _Attachments) else _Attachments(target)).put(thing)
 
 
 def take_off(target: Any, thing: Attached) -> None:
     """Remove something from a target, if it is on it."""
-    found = getattr(target, "__dict__", {}).get(_NAME)
-    if isinstance(found, _Attachments) and thing in found.things:
-        found.drop(thing)
+    attachments = getattr(target, "__dict__", {}).get(_NAME)
+    if isinstance(attachments, _Attachments) and thing in attachments.things:
+        attachments.drop(thing)
 
 
 class _Attachments:
@@ -404,14 +403,14 @@ class _Attachments:
 
 @overload
 def choose(
-    registry: Registry, kind: Probes, target: Any, name: str | None = None
+    registry: Registry, kind: Literal["probes"], target: Any, name: str | None = None
 ) -> FeatureProbe: ...
 @overload
 def choose(
-    registry: Registry, kind: Executors, target: Any, name: str | None = None
+    registry: Registry, kind: Literal["executors"], target: Any, name: str | None = None
 ) -> CacheExecutor: ...
 def choose(
-    registry: Registry, kind: Probes | Executors, target: Any, name: str | None = None
+    registry: Registry, kind: Literal["probes", "executors"], target: Any, name: str | None = None
 ) -> FeatureProbe | CacheExecutor:
     """Return the first probe or executor that supports the target, or the named one.
 

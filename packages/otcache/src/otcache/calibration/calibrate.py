@@ -154,7 +154,7 @@ def _identity(
     show: Stages,
 ) -> dict[str, Any]:
     """Return facts that must be the same for stored work to be used again."""
-    chosen = recipe.identity
+    chosen = recipe.identity  # raises before the weights are read
     with show.stage("reading the weights"):
         weights = probe.fingerprint(target)
     return {
@@ -173,7 +173,5 @@ def _show(calibration: Calibration, sampler: str, show: Stages) -> None:
     show.table(candidate_table(calibration))
     runs = sum(calibration.nfe.values()) / calibration.num_steps
     each = runs / len(calibration.samples)
-    cost = (
-        f"calibration cost {nfe_text(calibration.nfe)} = {runs:.0f} full runs, {each:.1f} a sample"
-    )
-    show.say(cost)
+    cost = f"{nfe_text(calibration.nfe)} = {runs:.0f} full runs, {each:.1f} a sample"
+    show.say(f"calibration cost {cost}")

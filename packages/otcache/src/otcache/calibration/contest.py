@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,24 +138,14 @@ class Forecasting(ForwardingEvaluator):
     def __init__(self, inner: Evaluator, forecaster: str) -> None:
         self.inner, self._forecaster = inner, forecaster
 
-    def evaluate(
-        self,
-        schedules: Sequence[Schedule],
-        *,
-        objective: str | None = None,
-        samples: Sequence[int] | None = None,
-        fit: bool = False,
-    ) -> Evaluation:
+    def evaluate(self, schedules: Sequence[Schedule], **options: Any) -> Evaluation:
         """Evaluate the schedules as they will run."""
-        made = self._forecast(schedules)
-        done = self.inner.evaluate(made, objective=objective, samples=samples, fit=fit)
-        return done if fit else replace(done, schedules=tuple(schedules))
+        done = self.inner.evaluate(self._forecast(schedules), **options)
+        return done if options.get("fit") else replace(done, schedules=tuple(schedules))
 
-    def drift(
-        self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
-    ) -> Drift:
+    def drift(self, schedules: Sequence[Schedule], **options: Any) -> Drift:
         """Compare all states of the schedules as they will run."""
-        return self.inner.drift(self._forecast(schedules), samples=samples)
+        return self.inner.drift(self._forecast(schedules), **options)
 
     def _forecast(self, schedules: Iterable[Schedule]) -> list[Schedule]:
         name = self._forecaster
@@ -238,10 +229,10 @@ def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Run
     Where the recipe's allowance does not last, baselines are missing in the rung's table; see
     :func:`otcache.planning.proven` for what becomes of a rung without any.
     """
-    left = bench.allowance("candidates", bench.recipe.candidate_runs)
+    nfe = bench.allowance("candidates", bench.recipe.candidate_runs)
     few = len(screening_samples(len(bench.trajectories)))
     screens = [cost(baselines(c.schedule)[UNIFORM], few) for c in contenders]
-    allowance = Allowance(left, screens)
+    allowance = Allowance(nfe, screens)
     rungs = []
     with bench.stages.stage("comparing candidates", len(contenders)) as advance:
         for allowance.rung, contender in enumerate(contenders):
@@ -267,14 +258,14 @@ class Contest:
 
     def settle(self) -> Rung:
         """Measure what the allowance affords, and keep the best."""
-        own, made = self.contender, baselines(self.contender.schedule)
-        self._logs[own.schedule] = own.logs  # reuse itself where nothing could be fitted
-        n = len(own.logs)
+        fitted, others = self.contender, baselines(self.contender.schedule)
+        self._logs[fitted.schedule] = fitted.logs  # reuse itself where nothing could be fitted
+        n = len(fitted.logs)
         few = screening_samples(n)
-        self._run([s for s in made.values() if s not in self._logs], few)
+        self._run([s for s in others.values() if s not in self._logs], few)
         self._run(self._threatening(), [i for i in range(n) if i not in few])
-        known = {name: s for name, s in made.items() if s in self._logs}
-        table = own.candidates | {name: self._entry(s) for name, s in known.items()}
+        known = {name: s for name, s in others.items() if s in self._logs}
+        table = fitted.candidates | {name: self._entry(s) for name, s in known.items()}
         winner, schedule = self._best(known)
         uniform = known.get(UNIFORM)
         if uniform and self._whole(uniform) and not self._clearly_below(schedule, uniform):
@@ -285,12 +276,12 @@ class Contest:
 
     def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
         """Return the lowest of the fitted schedule, if it may count as such, and the baselines known."""
-        own = self.contender
+        fitted = self.contender
         doubt = 1 if len(known) == len(BASELINES) else 2
         best = 0.0
-        if len(own.logs) == 1 and own.schedule.forecaster == "fitted" and known:
+        if len(fitted.logs) == 1 and fitted.schedule.forecaster == "fitted" and known:
             best = doubt * math.log(UNSEEN)
-        winner, schedule = own.name, own.schedule
+        winner, schedule = fitted.name, fitted.schedule
         for name, baseline in known.items():
             ratio, whole = self._ratio(baseline), self._whole(baseline)
             if ratio < best and (whole or ratio < math.log(SCREENED_ONLY)):
@@ -381,11 +372,11 @@ def baselines(schedule: Schedule) -> dict[str, Schedule]:
     """Return the four baselines of a schedule, by name; equal ones where its steps are uniform."""
     n, computed = schedule.num_steps, schedule.computed
     steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
-    made = {}
+    schedules = {}
     for name in BASELINES:
         where, rule = name.split(", ")
-        made[name] = Schedule(n, steps[where], rule)
-    return made
+        schedules[name] = Schedule(n, steps[where], rule)
+    return schedules
 
 
 def screening_samples(num_samples: int) -> tuple[int, ...]:

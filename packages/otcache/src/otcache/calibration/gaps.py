@@ -97,6 +97,6 @@ def _between(bench: Workbench, calibration: Calibration) -> Iterator[Schedule]:
         if (budget, *ends) not in solved:
             here = replace(problem, budget=budget, anchor=ends[0], reference=ends[1])
             solved[budget, *ends] = solver.solve(here).schedule
-        found = solved[budget, *ends]
-        if found is not None:
-            yield Schedule(found.num_steps, found.computed)
+        solution = solved[budget, *ends]
+        if solution is not None:
+            yield Schedule(solution.num_steps, solution.computed)

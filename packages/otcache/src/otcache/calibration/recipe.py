@@ -6,7 +6,6 @@ the functions below it make these, and check that a stage can work with them.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import expected
 from otcache_core.numbers import integer, reals
 from otcache_core.plugins import Registry
+from otcache_core.samples import content
 from otcache_core.storage.recordings import RecordingStorage
 
 #: The interpolation that a policy itself does.
@@ -177,7 +177,7 @@ class Recipe:
             OtcacheError: if what was chosen for a stage cannot be written down.
         """
         later = ("refinement", "refine_runs", "keep")
-        names = [found.name for found in fields(self) if found.name not in later]
+        names = [one.name for one in fields(self) if one.name not in later]
         kept = {name: written_down(f"Recipe.{name}", getattr(self, name)) for name in names}
         if self.keep.coordinates is None:
             return kept
@@ -233,18 +233,18 @@ def _found(
 ) -> tuple[str, dict[str, Any]]:
     name = (registry.own if choice in OUR_DEFAULTS else registry.resolve)(kind, choice)
     known = inspect.signature(registry.get(kind, name)).parameters.keys()
-    own = next(o for o in registry.known(kind) if name == o.qualified_name).info.options
-    return name, {key: value for key, value in offered.items() if key in known - own.keys()}
+    preset = next(o for o in registry.known(kind) if name == o.qualified_name).info.options
+    return name, {key: value for key, value in offered.items() if key in known - preset.keys()}
 
 
 def proposers(recipe: Recipe, registry: Registry) -> dict[str, ScheduleSolver]:
     """Return the solvers of ``Recipe.proposals`` by name; a name that comes again is numbered."""
-    found: dict[str, ScheduleSolver] = {}
+    solvers: dict[str, ScheduleSolver] = {}
     for choice in recipe.proposals:
         name = name_of(choice)
-        count = sum(other.partition(" #")[0] == name for other in found)
-        found[f"{name} #{count + 1}" if count else name] = solver_of(registry, choice)
-    return found
+        count = sum(other.partition(" #")[0] == name for other in solvers)
+        solvers[f"{name} #{count + 1}" if count else name] = solver_of(registry, choice)
+    return solvers
 
 
 def gives_vectors(model: CostModel) -> bool:
@@ -280,9 +280,9 @@ def check_choices(recipe: Recipe, registry: Registry) -> None:
 def _check_needs(
     stage: str, name: str, solver: ScheduleSolver, registry: Registry, sizes_only: str = ""
 ) -> None:
-    given = GIVEN[stage] - ({Need.DISPLACEMENTS} if sizes_only else frozenset())
+    available = GIVEN[stage] - ({Need.DISPLACEMENTS} if sizes_only else frozenset())
     needs = solver.abilities.needs
-    missing = " and ".join(need.value for need in Need if need in needs - given)
+    missing = " and ".join(need.value for need in Need if need in needs - available)
     if not missing:
         return
     if not needs - GIVEN[stage]:
@@ -292,18 +292,18 @@ def _check_needs(
         )
     raise OtcacheError(
         f"solver {name!r} as Recipe.{stage} needs {missing}, which is not given there: "
-        f"pick one of {', '.join(able_with(registry, given))}."
+        f"pick one of {', '.join(able_with(registry, available))}."
     )
 
 
 def able_with(registry: Registry, given: frozenset[Need]) -> list[str]:
     """Return the names of solvers that need no more; of otcache's own and those registered by hand."""
-    found = []
+    names = []
     for offer in registry.candidates("solvers", foreign=False):
         with suppress(OtcacheError):
             if registry.create("solvers", offer.qualified_name).abilities.needs <= given:
-                found.append(offer.info.name)
-    return found
+                names.append(offer.info.name)
+    return names
 
 
 def _check_forecaster(recipe: Recipe, registry: Registry) -> None:
@@ -356,13 +356,9 @@ def written_down(name: str, value: object) -> Any:
     Raises:
         OtcacheError: if it holds something else, such as a function, or its class has no name to import.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        whole = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-        return {"dtype": value.dtype.str, "shape": list(value.shape), "sha256": whole}
+    array = isinstance(value, np.ndarray) and not value.dtype.hasobject
+    if array or value is None or isinstance(value, (bool, int, float, str, np.generic)):
+        return content(value)
     if isinstance(value, (list, tuple)):
         return [written_down(f"{name}[{i}]", part) for i, part in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):

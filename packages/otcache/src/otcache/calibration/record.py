@@ -185,13 +185,11 @@ def request_of(
 ) -> SampleRequest:
     """Return what is measured: every sample with every seed, or each with one of its own."""
     samples = samples_of(prompts)
-    own = tuple(range(len(samples)))
-    request = SampleRequest(samples, own, num_steps, call, batch_size)
+    request = SampleRequest(samples, tuple(range(len(samples))), num_steps, call, batch_size)
     request = probe.prepared(target, request)
     if seeds is not None:
-        pairs = [(s, seed) for s, seed in product(request.prompts, seeds_of(seeds))]
-        found, numbers = zip(*pairs, strict=True)
-        request = replace(request, prompts=found, seeds=numbers)
+        every, each_seed = zip(*product(request.prompts, seeds_of(seeds)), strict=True)
+        request = replace(request, prompts=every, seeds=each_seed)
     if len(request.seeds) > 1 and len(set(request.seeds)) == 1:
         notify(ONE_SEED)
     return request
@@ -206,21 +204,21 @@ def record_and_replay(job: RecordJob) -> RecordedRuns:
     store, alone = job.store, replace(job, request=replace(job.request, batch_size=1))
     if store and store.known(ONE_BY_ONE):
         job = alone
-    made = _replayed(job)
-    if made.deviation > LIMIT and job.request.batch_size > 1:
-        notify(ALONE.format(deviation=made.deviation))
+    runs = _replayed(job)
+    if runs.deviation > LIMIT and job.request.batch_size > 1:
+        notify(ALONE.format(deviation=runs.deviation))
         if store:
             store.restart(ONE_BY_ONE)
         job = alone
-        made = _replayed(job)
-    if made.deviation > LIMIT:
-        same = _repeats(job, made.trajectories[0])
-        raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=made.deviation))
+        runs = _replayed(job)
+    if runs.deviation > LIMIT:
+        same = _repeats(job, runs.trajectories[0])
+        raise OtcacheError((BEYOND if same else UNSEEDED).format(deviation=runs.deviation))
     if store:
-        output_weights = [] if made.output_weights is None else made.output_weights.tolist()
-        facts = [made.sampler, made.unfitted, output_weights, job.spent.nfe["record"]]
+        output_weights = [] if runs.output_weights is None else runs.output_weights.tolist()
+        facts = [runs.sampler, runs.unfitted, output_weights, job.spent.nfe["record"]]
         store.mark(REPLAYED, json.dumps(facts))
-    return made
+    return runs
 
 
 class _Replay(NamedTuple):
@@ -253,11 +251,11 @@ def _replayed(job: RecordJob) -> RecordedRuns:
         deviation = _deviation(evaluator.inner)
         if deviation > LIMIT:
             return RecordedRuns(runs, evaluator, deviation=deviation)
-        found = evaluator.inner.recurrence
-    if isinstance(found, NotLinear):
-        return RecordedRuns(runs, evaluator, unfitted=found.reason)
-    sampler = "" if found.grid is not None else str(found)
-    return RecordedRuns(runs, evaluator, sampler, "", found.output_weights())
+        recurrence = evaluator.inner.recurrence
+    if isinstance(recurrence, NotLinear):
+        return RecordedRuns(runs, evaluator, unfitted=recurrence.reason)
+    sampler = "" if recurrence.grid is not None else str(recurrence)
+    return RecordedRuns(runs, evaluator, sampler, "", recurrence.output_weights())
 
 
 def _deviation(evaluator: Evaluator) -> float:
@@ -283,7 +281,7 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
         OtcacheError: if samples make another number of steps, or states of another size, than the first.
     """
     store, total = job.store, len(job.request.prompts)
-    found: list[Trajectory] = []
+    recorded: list[Trajectory] = []
     with job.stages.stage("recording full runs", total) as advance:
         for part in _parts(job.request):
             kept = [t for t in (store.trajectory(i) if store else None for i in part) if t]
@@ -292,12 +290,12 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
                 if store:
                     pairs = zip(part, kept, strict=True)
                     kept = [store.keep_trajectory(index, made) for index, made in pairs]
-            if not found:
+            if not recorded:
                 job.begun(kept[0].num_steps)
-            found += kept
-            _check_alike(found[0], kept)
+            recorded += kept
+            _check_alike(recorded[0], kept)
             advance(part.stop, total)
-    return _on_one_grid(found)
+    return _on_one_grid(recorded)
 
 
 def _parts(request: SampleRequest) -> Iterator[range]:
@@ -316,9 +314,9 @@ def _recorded(job: RecordJob, part: range) -> Iterator[Trajectory]:
     keep = request.keep.share(len(part), len(request.prompts))
     inside = replace(request, prompts=prompts, seeds=seeds, keep=keep)
     for index, trajectory in zip(part, job.probe.record(job.target, inside), strict=True):
-        own = brief(request.prompts[index])
+        words = brief(request.prompts[index])
         label = f"sample {index}, seed {request.seeds[index]}"
-        yield replace(trajectory, label=f"{label}, {own}" if own else label)
+        yield replace(trajectory, label=f"{label}, {words}" if words else label)
 
 
 def _check_alike(first: Trajectory, others: Sequence[Trajectory]) -> None:
@@ -388,19 +386,19 @@ class StoredEvaluator(ForwardingEvaluator):
         """Return what is stored, or evaluate and store it."""
         chosen = None if samples is None else list(samples)
         key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
-        found = self._store.log.get(key) if self._store else None
-        if found is None:
+        evaluation = self._store.log.get(key) if self._store else None
+        if evaluation is None:
             inner = self._checked()
-            found = inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
+            evaluation = inner.evaluate(schedules, objective=objective, samples=samples, fit=fit)
             if self._store:
-                self._store.log.keep(key, found)
-        self._spent(found.nfe)
-        return found
+                self._store.log.keep(key, evaluation)
+        self._spent(evaluation.nfe)
+        return evaluation
 
     def drift(
         self, schedules: Sequence[Schedule], *, samples: Sequence[int] | None = None
     ) -> Drift:
         """Measure anew: no stage of a calibration needs it, so nothing is stored."""
-        found = self._checked().drift(schedules, samples=samples)
-        self._spent(found.nfe)
-        return found
+        drift = self._checked().drift(schedules, samples=samples)
+        self._spent(drift.nfe)
+        return drift

@@ -66,10 +66,8 @@ def measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
 def span_costs(bench: Workbench) -> SpanCosts:
     """Measure what skipping each span does to the result, by one gain per step."""
     bench.spent.stage = "span costs"
-    with bench.stages.stage("measuring span costs", 1) as advance:
-        costs = bench.cost_model.measure(bench.trajectories, bench.evaluator)
-        advance(1, 1)
-    return costs
+    with bench.stages.stage("measuring span costs"):
+        return bench.cost_model.measure(bench.trajectories, bench.evaluator)
 
 
 def mean_gram(trajectories: Sequence[Trajectory]) -> NDArray[np.float64]:
@@ -109,8 +107,8 @@ class Proposals:
 
     def at(self, budget: int) -> dict[str, Schedule]:
         """Return one schedule a solver that finds one, by its name."""
-        found = {name: self._solution(name, budget).schedule for name in self._solvers}
-        return {name: schedule for name, schedule in found.items() if schedule is not None}
+        schedules = {name: self._solution(name, budget).schedule for name in self._solvers}
+        return {name: schedule for name, schedule in schedules.items() if schedule is not None}
 
     def _vectors(self) -> Callable[[], Displacements] | None:
         """Return what measures displacements, once and when needed; None of a model of sizes."""
@@ -141,10 +139,8 @@ def find_reference(bench: Workbench, proposals: Proposals) -> Schedule:
             f"no solver of Recipe.proposals ({names}) finds a schedule of {budget} steps: "
             "add 'second-order' to them."
         )
-    with bench.stages.stage("choosing the reference", 1) as advance:
-        best = best_of(bench, proposed).schedule
-        advance(1, 1)
-    return best
+    with bench.stages.stage("choosing the reference"):
+        return best_of(bench, proposed).schedule
 
 
 def gains(
@@ -213,7 +209,7 @@ def climb_ladder(
     """
     bench.spent.stage = "ladder"
     budgets = bench.recipe.ladder or ()
-    found = []
+    contenders = []
     left = int(bench.recipe.rounding_runs * bench.num_steps)
     ends = replace(proposals.problem, anchor=anchor, reference=reference)
     with bench.stages.stage("fitting the ladder", len(budgets)) as advance:
@@ -229,9 +225,9 @@ def climb_ladder(
                 named = zip([name_of(bench.recipe.interpolation)], between, strict=False)
                 candidates = dict(named) | proposed
             if candidates:
-                found.append(best_of(bench, candidates, between[1:]))
+                contenders.append(best_of(bench, candidates, between[1:]))
             advance(done, len(budgets))
-    return found
+    return contenders
 
 
 def _interpolations(bench: Workbench, problem: ScheduleProblem, ways: int) -> list[Schedule]:
@@ -241,8 +237,8 @@ def _interpolations(bench: Workbench, problem: ScheduleProblem, ways: int) -> li
     assert reference is not None
     if choice == QUANTILE:
         return roundings(anchor, reference, problem.budget, ways)
-    found = solver_of(bench.registry, choice).solve(problem).schedule
-    return [] if found is None else [found]
+    solved = solver_of(bench.registry, choice).solve(problem).schedule
+    return [] if solved is None else [solved]
 
 
 def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
@@ -282,8 +278,8 @@ def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
         return rung
     error = rung.error * ratio
     table = {**rung.candidates, "refined": Candidate(error, len(bench.trajectories))}
-    made = solution.schedule if bench.fit else bench.forecast(solution.schedule)
-    return Rung(made, error, "refined", table)
+    refined = solution.schedule if bench.fit else bench.forecast(solution.schedule)
+    return Rung(refined, error, "refined", table)
 
 
 def _lowered(bench: Workbench, before: Schedule, solution: Solution) -> float | None:
@@ -294,5 +290,5 @@ def _lowered(bench: Workbench, before: Schedule, solution: Solution) -> float | 
     if after is None or after == before:
         return None
     both = bench.searched.evaluate([before, after], objective=bench.fidelity)
-    own, other = log_errors(both.errors)
-    return float(np.exp((other - own).mean())) if clearly_below(other, own) else None
+    old, new = log_errors(both.errors)
+    return float(np.exp((new - old).mean())) if clearly_below(new, old) else None

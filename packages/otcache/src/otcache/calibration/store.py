@@ -151,9 +151,9 @@ class Store:
 
     def _claim(self, identity: str, overwrite: bool) -> None:
         path = self._directory / "identity.json"
-        found = _owner(path) if os.path.lexists(path) else None
-        if found not in (None, identity):
-            if found == _UNREADABLE and not overwrite:
+        owner = _owner(path) if os.path.lexists(path) else None
+        if owner not in (None, identity):
+            if owner == _UNREADABLE and not overwrite:
                 raise bad_file(
                     path,
                     f"is damaged, so it is not known which calibration the folder holds: {_REMEDY}.",
@@ -161,7 +161,7 @@ class Store:
             if not overwrite:
                 raise OtcacheError(
                     f"{self._directory}: holds another calibration (other weights, prompts, seeds, "
-                    f"steps, versions or settings), got {found}, expected {identity}: choose another "
+                    f"steps, versions or settings), got {owner}, expected {identity}: choose another "
                     "folder or delete this one."
                 )
             if self._samples.exists():

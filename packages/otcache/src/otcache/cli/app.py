@@ -131,10 +131,10 @@ def _run(words: list[str], debug: bool) -> int:
 
 def _module_of(error: BaseException) -> str:
     """Return the name of the module that raised an error."""
-    found, trace = "something", error.__traceback__
+    module, trace = "something", error.__traceback__
     while trace is not None:
-        found, trace = str(trace.tb_frame.f_globals.get("__name__", found)), trace.tb_next
-    return found
+        module, trace = str(trace.tb_frame.f_globals.get("__name__", module)), trace.tb_next
+    return module
 
 
 def _misused(error: Any, words: list[str]) -> int:
@@ -152,15 +152,15 @@ def _misused(error: Any, words: list[str]) -> int:
 
 def _unknown(error: Any) -> str:
     """Return which command does not exist, and the nearest ones or all; "" for another error."""
-    found = re.match(
+    unknown = re.match(
         r"No such command '(.*?)'\.?( Did you mean .*)?$", error.format_message(), re.S
     )
     known = getattr(getattr(getattr(error, "ctx", None), "command", None), "commands", None)
-    if not (found and known):
+    if not (unknown and known):
         return ""
-    near = difflib.get_close_matches(found[1], known, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(unknown[1], known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
-    return f"no command is called '{found[1]}': {hint}"
+    return f"no command is called '{unknown[1]}': {hint}"
 
 
 def _own_words(error: Any, words: list[str]) -> str:

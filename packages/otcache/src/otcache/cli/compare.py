@@ -51,8 +51,8 @@ def demo(
     from otcache.progress import Stages
 
     settings = replace(DemoSettings.chosen(video=video, quick=quick), call=arguments(call))
-    given = [f"--set {shlex.quote(argument)}" for argument in call or ()]
-    command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick, *given])
+    given_options = [f"--set {shlex.quote(argument)}" for argument in call or ()]
+    command = " ".join(["otcache demo", *["--video"] * video, *["--quick"] * quick, *given_options])
     directory = directory or Path("otcache-demo-video" if video else "otcache-demo")
     outcome = run_demo(settings, directory, command=command, progress=not as_json)
     written = write(outcome, directory, Stages(not as_json))

@@ -82,7 +82,7 @@ def estimate(
 
     budgets = integers("--budget", budget)
     with Stages(not as_json).stage("building the model without weights"):
-        found = count(
+        counted = count(
             model,
             height=height,
             width=width,
@@ -93,9 +93,9 @@ def estimate(
             dtype=dtype,
         )
     if as_json:
-        show_json(found.to_dict())
+        show_json(counted.to_dict())
     else:
-        show_table(estimate_table(found), highlight=False)
+        show_table(estimate_table(counted), highlight=False)
 
 
 def convert(

@@ -78,7 +78,7 @@ def calibrate(
 
     steps_in_range("--steps", steps)
     at_least("--batch-size", batch_size, 1)
-    given, numbers = arguments(call), integers("--seeds", seeds)
+    extra, numbers = arguments(call), integers("--seeds", seeds)
     read = read_samples(prompts) if prompts else None
     with Stages(not as_json).stage("opening the pipeline"):
         opened = open_pipeline(pipeline)
@@ -99,7 +99,7 @@ def calibrate(
         directory=directory,
         progress=not as_json,
         probe=probe,
-        **{**opened.call, **given},
+        **{**opened.call, **extra},
     )
     facts = {
         "calibration": str(directory),
@@ -149,8 +149,8 @@ def plan(
     check_pipe(pipe, solver, with_pipe, "--pipe", "--solver")
     if pipe is None or solver is None:
         with Stages(not as_json).stage("planning"):
-            made = make(Calibration.load(calibration), solver=solver)
-        said: dict[str, Any] = {"solver": f"{solver}, not measured"} if solver else {}
+            planned = make(Calibration.load(calibration), solver=solver)
+        more: dict[str, Any] = {"solver": f"{solver}, not measured"} if solver else {}
     else:
         from otcache.pipelines import open_pipeline, read_samples
         from otcache.planning_on_pipeline import PipelineSamples, searched
@@ -158,7 +158,7 @@ def plan(
 
         size = BATCH_SIZE if batch_size is None else batch_size
         at_least("--batch-size", size, 1)
-        given, measured = arguments(call), Calibration.load(calibration)
+        extra, measured = arguments(call), Calibration.load(calibration)
         opened = open_pipeline(pipe)
         samples = PipelineSamples(
             pipe=opened.target,
@@ -168,13 +168,13 @@ def plan(
             batch_size=size,
             probe=probe,
             progress=not as_json,
-            call={**opened.call, **given},
+            call={**opened.call, **extra},
         )
-        found = searched(measured, fitted_policy(measured), solver, installed(), samples)
-        made, said = found.policy, {"nfe": found.nfe, "kept": found.kept}
-    made.save(policy)
-    facts = {"policy": str(policy), "budgets": [s.budget for s in made.ladder]}
-    show_facts(facts | said, as_json)
+        search = searched(measured, fitted_policy(measured), solver, installed(), samples)
+        planned, more = search.policy, {"nfe": search.nfe, "kept": search.kept}
+    planned.save(policy)
+    facts = {"policy": str(policy), "budgets": [s.budget for s in planned.ladder]}
+    show_facts(facts | more, as_json)
 
 
 def run(
@@ -217,7 +217,7 @@ def run(
     steps_in_range("--steps", steps)
     if rate is not None:
         at_least("--fps", rate, 0.1)
-    number, given, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
+    number, extra, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
     registry, loaded = installed(), load_policy(policy)
     if file is not None:
         check_name(file, registry)
@@ -232,7 +232,7 @@ def run(
         seed=seed,
         num_steps=steps,
         strict=strict,
-        call={**opened.call, **given},
+        call={**opened.call, **extra},
         storage=CacheStorage(cache_dtype, cache_device) if cache_dtype or cache_device else None,
         stages=stages,
         registry=registry,

@@ -127,7 +127,7 @@ def arguments(pairs: list[str] | None) -> dict[str, Any]:
     Raises:
         OtcacheError: if a pair has no name, or one that otcache itself gives.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs or []:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
@@ -135,7 +135,7 @@ def arguments(pairs: list[str] | None) -> dict[str, Any]:
         if name in OWN:
             raise OtcacheError(f"--set {name} is not taken: {OWN[name]}.")
         try:
-            found[name] = json.loads(value)
+            values[name] = json.loads(value)
         except (ValueError, RecursionError):
-            found[name] = value
-    return found
+            values[name] = value
+    return values

@@ -77,9 +77,9 @@ class UniformTaylor(ScheduledBaseline):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Choose the order of least calibration error at each budget."""
         orders = ("taylor-1", "taylor", "taylor-3")
-        found = {b: tuning.best([_even(tuning, b, name) for name in orders]) for b in budgets}
+        schedules = {b: tuning.best([_even(tuning, b, name) for name in orders]) for b in budgets}
         spent = sum(budgets) * len(orders) * len(tuning.request.prompts)
-        return found, spent + 2 * tuning.full_runs
+        return schedules, spent + 2 * tuning.full_runs
 
 
 @final
@@ -174,10 +174,10 @@ class SimulatedAnnealing(ScheduledBaseline):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Search each budget with an equal share of the evaluations."""
         allowance = int(self._full_runs * tuning.full_runs / len(budgets))
-        found = {}
+        schedules = {}
         for budget in budgets:
             trials = allowance // (budget * tuning.evaluator.num_samples)
-            found[budget] = tuning.solve(
+            schedules[budget] = tuning.solve(
                 "annealing",
                 budget,
                 given={"evaluator": tuning.evaluator},
@@ -185,7 +185,7 @@ class SimulatedAnnealing(ScheduledBaseline):
                 iterations=max(1, min(200, trials // 2)),
                 max_nfe=allowance,
             )
-        return found, allowance * len(budgets) + 2 * tuning.full_runs
+        return schedules, allowance * len(budgets) + 2 * tuning.full_runs
 
 
 @final
@@ -267,7 +267,7 @@ class SolverSteps(ScheduledBaseline):
         if Need.DISPLACEMENTS in solver.abilities.needs:
             problem = replace(problem, displacements=lambda: tuning.displacements)
             nfe += 2 * tuning.full_runs + tuning.displacements.nfe
-        found = {}
+        schedules = {}
         for budget in budgets:
             one = replace(problem, budget=budget)
             solution = solution_of(solver, one, self._solver)
@@ -276,8 +276,8 @@ class SolverSteps(ScheduledBaseline):
                     f"{self._solver} finds no schedule of {budget} steps: {solution.result.value}"
                 )
             nfe += solution.nfe
-            found[budget] = fitted.interpolation.on(solution.schedule.computed)
-        return found, nfe
+            schedules[budget] = fitted.interpolation.on(solution.schedule.computed)
+        return schedules, nfe
 
 
 def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:

@@ -74,9 +74,9 @@ class Bench:
 
     def one(self, sample: Label, num_steps: int, *, flops: bool = False) -> Measured:
         """Run one sample in one pipeline call."""
-        found = self.probe.measure(self.target, self.request([sample], num_steps), flops=flops)
+        measured = self.probe.measure(self.target, self.request([sample], num_steps), flops=flops)
         self.say("step")
-        return found
+        return measured
 
     @cached_property
     def flops_of_step(self) -> tuple[float, float]:
@@ -92,32 +92,32 @@ class Bench:
 
     def evaluations(self, samples: Sequence[Label], num_steps: int) -> tuple[float, float, int]:
         """Count evaluations and multiply-adds of a sample, and peak bytes, as the target is now."""
-        found = [self.one(sample, num_steps, flops=True) for sample in samples]
-        flops = statistics.fmean(one.flops or 0 for one in found)
+        measured = [self.one(sample, num_steps, flops=True) for sample in samples]
+        flops = statistics.fmean(one.flops or 0 for one in measured)
         step, rest = self.flops_of_step
-        return (flops - rest) / step, flops, max(one.peak_bytes or 0 for one in found)
+        return (flops - rest) / step, flops, max(one.peak_bytes or 0 for one in measured)
 
     def run(self, setting: BaselineSetting, context: Context, counted: int) -> Finished:
         """Run all samples, one per pipeline call, and count what some of them cost."""
         samples, steps = self.job.samples, setting.num_steps
         _ = self.flops_of_step  # counted before the context changes the target
         with context():
-            made = [self.one(sample, steps) for sample in samples]
+            measured = [self.one(sample, steps) for sample in samples]
             nfe, flops, peak = self.evaluations(samples[:counted], steps)
-        return _finished(setting, made, round(nfe, 6), flops, peak)
+        return _finished(setting, measured, round(nfe, 6), flops, peak)
 
     def run_batches(self, setting: BaselineSetting, context: Context) -> Finished:
         """Run all samples in batches of the job's size; nothing is counted: B computed steps are B NFE."""
         samples, steps, size = self.job.samples, setting.num_steps, self.job.batch_size
-        made = []
+        measured = []
         for start in range(0, len(samples), size):
             self.say("begin", what=setting.label)
             request = self.request(samples[start : start + size], steps, size)
             with context():
-                made.append(self.probe.measure(self.target, request))
+                measured.append(self.probe.measure(self.target, request))
             self.say("end")
         nfe = float(steps if setting.computed is None else len(setting.computed))
-        return _finished(setting, made, nfe, None, None)
+        return _finished(setting, measured, nfe, None, None)
 
     def pairs(
         self, runs: Mapping[Key, tuple[Run, Context]], samples: Sequence[Label]
@@ -144,12 +144,12 @@ class Bench:
 
 def _finished(
     setting: BaselineSetting,
-    made: Sequence[Measured],
+    measured: Sequence[Measured],
     nfe: float,
     flops: float | None,
     peak: int | None,
 ) -> Finished:
     run = Run(setting.label, setting.num_steps, setting.computed, nfe, flops, peak)
-    states = [one.states for one in made if one.states is not None]
-    images = np.concatenate([one.images for one in made])
-    return Finished(run, images, np.concatenate(states) if len(states) == len(made) else None)
+    states = [one.states for one in measured if one.states is not None]
+    images = np.concatenate([one.images for one in measured])
+    return Finished(run, images, np.concatenate(states) if len(states) == len(measured) else None)

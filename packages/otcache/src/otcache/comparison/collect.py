@@ -204,12 +204,12 @@ class _Judge:
         return {name: tuple(map(float, each)) for name, each in values.items()}
 
     def _values(self, arrays: dict[str, Floats]) -> dict[str, tuple[float, ...]]:
-        made = arrays["images"]
-        values = self.measures.values(made, self.base["images"], self.job.prompts)
+        images = arrays["images"]
+        values = self.measures.values(images, self.base["images"], self.job.prompts)
         if "states" in arrays and "states" in self.base:
             values[STATES] = state_rmse(arrays["states"], self.base["states"])
         if self.solution is not None:
-            values[ODE] = state_rmse(made, self.solution)
+            values[ODE] = state_rmse(images, self.solution)
         return {name: tuple(map(float, each)) for name, each in values.items()}
 
 
@@ -218,11 +218,11 @@ def _missing(method: str, part: MethodFolder, assigned: Assignment) -> list[Miss
     failed = part.failures()
     if "" in failed and not assigned.labels:
         return [Missing(method, None, failed[""])]
-    found = list(assigned.missing)
+    missing = list(assigned.missing)
     for budget, label in assigned.labels:
         if part.run(label) is None:
-            found.append(Missing(method, budget, failed.get(label) or failed.get("", "not run")))
-    return found
+            missing.append(Missing(method, budget, failed.get(label) or failed.get("", "not run")))
+    return missing
 
 
 def state_rmse(

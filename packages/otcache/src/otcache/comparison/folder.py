@@ -239,8 +239,8 @@ class MethodFolder:
         if self.memory is not None:
             return self.memory[path]
         arrays, _ = load_arrays(path, sealed=True)
-        made = arrays.get("images")
-        if made is None or made.ndim not in (4, 5) or made.shape[-1] != 3 or made.size == 0:
+        images = arrays.get("images")
+        if images is None or images.ndim not in (4, 5) or images.shape[-1] != 3 or images.size == 0:
             got = {name: each.shape for name, each in arrays.items()}
             raise bad_file(path, expected("images", got, "images or videos of three colours"))
         return arrays

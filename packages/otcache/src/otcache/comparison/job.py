@@ -32,11 +32,11 @@ DEPENDENCIES = ("otcache", "otcache-diffusers", "torch", "diffusers", "cache-dit
 
 def installed() -> dict[str, str]:
     """Return the versions of what figures depend on, if installed."""
-    found = {}
+    versions = {}
     for name in DEPENDENCIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -211,18 +211,18 @@ class Question:
         )
 
     def _prompts(self, demo: Demo | None) -> tuple[list[Tagged], list[str]]:
-        given = read_tagged(self.prompts) if self.prompts else []
+        held_out = read_tagged(self.prompts) if self.prompts else []
         tuned = [text for text, _ in read_tagged(self.calibration)] if self.calibration else []
         if demo is not None:
-            given = given or list(demo.prompts["heldout"])
+            held_out = held_out or list(demo.prompts["heldout"])
             tuned = tuned or [text for text, _ in demo.prompts["calibration"]][:CALIBRATION]
-        if not given:
+        if not held_out:
             raise OtcacheError(
                 f"{self.pipeline} brings no prompts of its own: give --prompts FILE, one per line."
             )
         if not tuned:
-            given, tuned = set_aside(given)
-        return given, tuned
+            held_out, tuned = set_aside(held_out)
+        return held_out, tuned
 
 
 def read_tagged(path: Path) -> list[Tagged]:
@@ -232,15 +232,15 @@ def read_tagged(path: Path) -> list[Tagged]:
         FileError: if the file cannot be read, a line has no prompt or more than one tab, or a prompt
             is given twice.
     """
-    found: dict[str, str] = {}
+    tagged: dict[str, str] = {}
     for number, line in read_lines(path):
         text, _, tags = (part.strip() for part in line.partition("\t"))
         if not text or "\t" in tags:
             raise FileError(f"{path}, line {number}: must be a prompt, or prompt, tab, tags.")
-        if text in found:
+        if text in tagged:
             raise FileError(f"{path}, line {number}: {text!r} is given twice.")
-        found[text] = ",".join(tag.strip() for tag in tags.split(",") if tag.strip())
-    return list(found.items())
+        tagged[text] = ",".join(tag.strip() for tag in tags.split(",") if tag.strip())
+    return list(tagged.items())
 
 
 def set_aside(prompts: Sequence[Tagged]) -> tuple[list[Tagged], list[str]]:

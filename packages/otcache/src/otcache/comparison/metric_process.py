@@ -152,10 +152,10 @@ def measured(
     """
     copies = [np.array(stack) for stack in stacks]
     shape = () if isinstance(metric, SetMetric) else (len(stacks[0]),)
-    found = numbers(measure(*copies), shape)
+    values = numbers(measure(*copies), shape)
     if not all(map(np.array_equal, copies, stacks)):
         raise PluginError("it changes the images that it is given.")
-    return found
+    return values
 
 
 class _MetricProcess:

@@ -93,7 +93,7 @@ class Measures:
                 paths |= {n: p for n, p in OF_THE_DEMO.items() if n in known}
         metrics: dict[str, Metric] = {}
         origins: dict[str, str] = {}
-        made = cls(metrics, not requested, origins)
+        measures = cls(metrics, not requested, origins)
         for name, path in {"rmse": "", **paths}.items():
             options = {"path": path} if path else {}
             try:
@@ -108,10 +108,10 @@ class Measures:
                 elif _is_misuse(error, origins.get(name, "")):
                     raise
                 elif any(str(problem) in str(error) for problem in registry.problems):
-                    made.lost[name] = str(error)  # the registry has said so
+                    measures.lost[name] = str(error)  # the registry has said so
                 else:
-                    made._lose(name, error)
-        return made
+                    measures._lose(name, error)
+        return measures
 
     def usable(self, full: Floats, prompts: Sequence[str]) -> Measures:
         """Return those that take images or videos like these; a notice names each that does not, and why."""
@@ -136,9 +136,9 @@ class Measures:
     ) -> dict[str, NDArray[np.float64]]:
         """Return one number per sample, of each metric that gives them."""
         pairs = QualityMetric | VideoMetric
-        found = self.of_full_runs(images, prompts)
-        found |= self._each(pairs, lambda m: partial(metric_values, m), images, full)
-        return {name: found[name] for name in self.metrics if name in found}
+        values = self.of_full_runs(images, prompts)
+        values |= self._each(pairs, lambda m: partial(metric_values, m), images, full)
+        return {name: values[name] for name in self.metrics if name in values}
 
     def totals(self, images: Floats) -> dict[str, float]:
         """Return one number for all samples together."""
@@ -174,14 +174,14 @@ class Measures:
         self, kinds: Any, measuring: Callable[[Any], Callable[..., Any]], *stacks: Floats
     ) -> dict[str, NDArray[np.float64]]:
         """Measure some images by every metric of these kinds that has a column, and keeps it."""
-        found = {}
+        values = {}
         for name, metric in self.metrics.items():
             if isinstance(metric, kinds) and name not in self.lost:
                 try:
-                    found[name] = measured(measuring(metric), stacks, metric)
+                    values[name] = measured(measuring(metric), stacks, metric)
                 except ANY as error:
                     self._lose(name, error)
-        return found
+        return values
 
     def _lose(self, name: str, error: BaseException) -> None:
         if name not in self.lost:

@@ -132,14 +132,14 @@ def _methods(offers: Callable[[str], list[Offer]], registry: Registry) -> dict[s
 
 def _names(offers: Sequence[Offer], registry: Registry) -> dict[str, str]:
     """Return qualified names of offers to the names by which :meth:`Registry.resolve` finds them."""
-    found = {}
+    names = {}
     for offer in offers:
         same = [other for other in offers if other.info.name == offer.info.name]
         trusted = [other for other in same if registry.is_trusted(other)]
         own = [other for other in trusted if is_own(other.distribution)]
         meant = own or trusted or same
-        found[offer.qualified_name] = offer.info.name if meant == [offer] else offer.qualified_name
-    return found
+        names[offer.qualified_name] = offer.info.name if meant == [offer] else offer.qualified_name
+    return names
 
 
 def _run_all(

@@ -70,22 +70,22 @@ class ScheduledBaseline(Baseline):
     ) -> Mapping[str, Any]:
         """Tune a schedule for each budget."""
         tuning = Tuning(target, request, self.registry, self.progress, self.probe)
-        found, nfe = self.schedules(tuning, budgets)
-        stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in found.items()}
+        schedules, nfe = self.schedules(tuning, budgets)
+        stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in schedules.items()}
         return {"schedules": stored, "nfe": nfe}
 
     def settings(
         self, num_steps: int, budgets: Sequence[int], measured: Mapping[str, Any]
     ) -> Sequence[BaselineSetting]:
         """Return the tuned schedules."""
-        found = []
+        settings = []
         for budget in budgets:
             stored = measured["schedules"][str(budget)]
             schedule = msgspec.convert(stored, Schedule)
-            found.append(
+            settings.append(
                 BaselineSetting(f"B = {budget}", {"schedule": stored}, num_steps, schedule.computed)
             )
-        return found
+        return settings
 
     @contextmanager
     def apply(

@@ -18,8 +18,8 @@ from otcache_core.plugins import RegistryDescription
 from otcache_core.plugins.plugin_scan import end_group
 
 Event = dict[str, Any]
-#: Seconds between looks at whether to stop.
-LOOK = 0.5
+#: Seconds between looks at whether to stop, and what a worker is at before it says so.
+LOOK, START = 0.5, "its start"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class _Watch:
             if event["event"] == "absent":
                 return "", event["reason"]
             if event["event"] == "failed":
-                return self._failure(f"failed while at {self._place}: {event['reason']}")
+                return self._failure(f"failed while at {self._at or START}: {event['reason']}")
             if event["event"] in ("begin", "end"):
                 ends = time.monotonic() + limit
             self._note(event)
@@ -137,16 +137,12 @@ class _Watch:
         done = sum(self._part.run(label) is not None for label in self._labels)
         self._supervisor.show(self._method, self._at, done, max(1, len(self._labels)))
 
-    @property
-    def _place(self) -> str:
-        return self._at or "its start"
-
     def _after(self, code: int) -> tuple[str, str]:
         """Return what is known of a process that did not say how it ended."""
         lines = self._part.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1].strip() if lines else "it said nothing"
         how = f"ended by signal {-code}" if code < 0 else f"ended with status {code}"
-        return self._failure(f"{how} while at {self._place}: {last}")
+        return self._failure(f"{how} while at {self._at or START}: {last}")
 
     def _failure(self, reason: str) -> tuple[str, str]:
         known = self._working and self._at in self._labels

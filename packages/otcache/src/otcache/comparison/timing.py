@@ -130,12 +130,12 @@ def speed(pairs: Sequence[Pair], ideal: float) -> Speed:
         return Speed(withheld=FEW)
     ratios = [pair.full / pair.own for pair in pairs]
     low, high = interval(ratios)
-    found = middle(ratios)
-    if max(low, found.median - found.half) > ideal * (1 + 1e-9):
+    speedup = middle(ratios)
+    if max(low, speedup.median - speedup.half) > ideal * (1 + 1e-9):
         return Speed(withheld=ABOVE)
     if high > APART * low:
         return Speed(withheld=DISAGREE)
-    return Speed(found, middle([pair.own for pair in pairs]))
+    return Speed(speedup, middle([pair.own for pair in pairs]))
 
 
 def middle(values: Sequence[float]) -> Middle:
@@ -173,8 +173,8 @@ def _round(number: int, full: Timed, methods: dict[Key, Timed]) -> dict[Key, Pai
     """One run of all; backwards in every second round."""
     if number % 2 == 0:
         whole = full(number)
-        own = {key: run(number) for key, run in methods.items()}
+        seconds = {key: run(number) for key, run in methods.items()}
     else:
-        own = {key: run(number) for key, run in reversed(methods.items())}
+        seconds = {key: run(number) for key, run in reversed(methods.items())}
         whole = full(number)
-    return {key: Pair(whole, own[key]) for key in methods}
+    return {key: Pair(whole, seconds[key]) for key in methods}

@@ -119,8 +119,8 @@ class Worker:
     @cached_property
     def _settings(self) -> list[BaselineSetting]:
         budgets, measured = self._job.budgets, deepcopy(self._measured)
-        made = self._baseline.settings(self._job.num_steps, budgets, measured)
-        return settings_of(made, len(budgets) if self._baseline.by_budget else None)
+        settings = self._baseline.settings(self._job.num_steps, budgets, measured)
+        return settings_of(settings, len(budgets) if self._baseline.by_budget else None)
 
     def _assigned(self, method: str) -> Assignment:
         budgets, settings = self._job.budgets, self._settings
@@ -128,8 +128,8 @@ class Worker:
         if self._baseline.by_budget:
             pairs = zip(budgets, settings, strict=True)
             return Assignment(source, nfe, tuple((budget, s.label) for budget, s in pairs))
-        found, missing = match(method, {s.label: self._evaluations(s) for s in settings}, budgets)
-        return Assignment(source, nfe, tuple(sorted(found.items())), missing)
+        labels, missing = match(method, {s.label: self._evaluations(s) for s in settings}, budgets)
+        return Assignment(source, nfe, tuple(sorted(labels.items())), missing)
 
     def _evaluations(self, setting: BaselineSetting) -> float:
         known = self._folder.evaluations().get(setting.label)
@@ -139,10 +139,10 @@ class Worker:
         samples = [(prompt, 1, "") for prompt in self._job.calibration[:MATCHED_ON]]
         _ = self._bench.flops_of_step
         with self.context(setting.label)():
-            found = self._bench.evaluations(samples, setting.num_steps)[0]
-        self._folder.keep_evaluations(setting.label, found)
+            nfe = self._bench.evaluations(samples, setting.num_steps)[0]
+        self._folder.keep_evaluations(setting.label, nfe)
         self._say("end")
-        return found
+        return nfe
 
 
 def facts_of(measured: object) -> dict[str, Any]:
@@ -170,19 +170,19 @@ def settings_of(made: object, count: int | None) -> list[BaselineSetting]:
     Raises:
         OtcacheError: if these are not settings, another number of them, or two have one label.
     """
-    found = list(made) if isinstance(made, Iterable) else None
-    if found is None or not all(isinstance(one, BaselineSetting) for one in found):
+    settings = list(made) if isinstance(made, Iterable) else None
+    if settings is None or not all(isinstance(one, BaselineSetting) for one in settings):
         raise OtcacheError(expected("what settings() gives", made, "a list of BaselineSetting"))
-    if count is not None and len(found) != count:
-        raise OtcacheError(expected("settings", len(found), f"{count}, one per budget"))
+    if count is not None and len(settings) != count:
+        raise OtcacheError(expected("settings", len(settings), f"{count}, one per budget"))
     known: dict[str, BaselineSetting] = {}
-    for one in found:
+    for one in settings:
         if not isinstance(one.label, str) or not one.label:
             raise OtcacheError(expected("the label of a setting", one.label, "a short text"))
         check_num_steps(one.num_steps)
         if known.setdefault(one.label, one) != one:
             raise OtcacheError(expected("labels of settings", one.label, "distinct"))
-    return found
+    return settings
 
 
 def as_read(kept: T) -> T:
@@ -219,19 +219,19 @@ def match(
     usable = {label: nfe for label, nfe in evaluations.items() if math.isfinite(nfe) and nfe > 0}
     if not usable:
         return {}, (Missing(method, None, "no setting of it could be counted"),)
-    found: dict[int, str] = {}
+    labels: dict[int, str] = {}
     missing = []
     for budget in budgets:
         label = min(usable, key=lambda name: (abs(math.log(usable[name] / budget)), usable[name]))
         if 1 / WITHIN <= usable[label] / budget <= WITHIN:
-            found[budget] = label
+            labels[budget] = label
         else:
             reason = f"the nearest setting, {label}, takes {usable[label]:.3g} evaluations"
             missing.append(Missing(method, budget, reason))
-    if not found:
+    if not labels:
         cheapest = min(usable, key=lambda name: usable[name])
-        found[max(1, round(usable[cheapest]))] = cheapest
-    return found, tuple(missing)
+        labels[max(1, round(usable[cheapest]))] = cheapest
+    return labels, tuple(missing)
 
 
 def full_runs(bench: Bench, folder: MethodFolder) -> None:

@@ -193,11 +193,11 @@ def _baselines(settings: DemoSettings, policy: Path, registry: Registry) -> dict
         "LeMiCa rule": {"prompts": settings.lemica_prompts},
         OURS: {"policy": str(policy)},
     }
-    found = {}
+    baselines = {}
     for title in (*settings.baselines, OURS):
         name = registry.resolve("baselines", BASELINES.get(title, title))
-        found[title] = registry.create("baselines", name, **options.get(title, {}))
-    return found
+        baselines[title] = registry.create("baselines", name, **options.get(title, {}))
+    return baselines
 
 
 def _run_all(
@@ -214,9 +214,9 @@ def _run_all(
         for name, baseline in baselines.items():
             if isinstance(baseline, ScheduledBaseline):
                 baseline.progress = advance
-            found = workers[name].assign(name)
-            if found is not None:
-                assigned[name] = dict(found.labels)
+            assignment = workers[name].assign(name)
+            if assignment is not None:
+                assigned[name] = dict(assignment.labels)
     keys = [(name, budget) for budget in bench.job.budgets for name in assigned]
     with stages.stage("running held-out prompts", len(keys) + 1) as advance:
         full_runs(bench, folder.of(FULL))

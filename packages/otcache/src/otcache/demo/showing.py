@@ -77,8 +77,8 @@ def write_videos(outcome: DemoOutcome, folder: Path, registry: Registry) -> list
 
 
 def _videos(outcome: DemoOutcome) -> dict[str, Floats]:
-    results, made = outcome.results, outcome.images
-    full = made[FULL, results.num_steps]
+    results, stacks = outcome.results, outcome.images
+    full = stacks[FULL, results.num_steps]
     first = {text: i for i, (text, _, _) in reversed(list(enumerate(results.labels)))}
     shown = sorted(first.items(), key=lambda entry: entry[1])[:PROMPTS]
     videos: dict[str, Floats] = {}
@@ -87,7 +87,7 @@ def _videos(outcome: DemoOutcome) -> dict[str, Floats]:
         videos[f"{name}-full"] = full[i]
         for headline in headlines(results)[:BUDGETS]:
             b, other = headline.budget, headline.baseline
-            parts = (full[i], made[OURS, b][i], made[other, b][i])
+            parts = (full[i], stacks[OURS, b][i], stacks[other, b][i])
             videos[f"{name}-B{b}-full-{OURS}-{_slug(other)}"] = row(parts)
     return videos
 
@@ -148,11 +148,11 @@ def verdict(results: Results, temporal: Sequence[str] = ()) -> str:
         results: of the demo.
         temporal: names of the metrics that look at videos over time.
     """
-    found = headlines(results)
+    ratios = headlines(results)
     parts = []
-    if found:
-        mean = math.exp(sum(math.log(h.ratio.mean) for h in found) / len(found))
-        each = ", ".join(f"{h.ratio.mean:.2f} at B = {h.budget} ({h.baseline})" for h in found)
+    if ratios:
+        mean = math.exp(sum(math.log(h.ratio.mean) for h in ratios) / len(ratios))
+        each = ", ".join(f"{h.ratio.mean:.2f} at B = {h.budget} ({h.baseline})" for h in ratios)
         parts.append(f"otcache's RMSE is {mean:.2f} of the best other method's: {each}.")
     if temporal:
         said = "; ".join(_over_time(results, metric) for metric in temporal)
@@ -180,9 +180,9 @@ def _best(results: Results, metric: str) -> list[PairedComparison]:
         value = level(results, cell, metric) if cell else None
         return math.inf if value is None else scale_of(results, metric).badness(value)
 
-    found: dict[int, PairedComparison] = {}
+    best: dict[int, PairedComparison] = {}
     for pair in paired_comparisons(results, metric):
-        held = found.get(pair.budget)
+        held = best.get(pair.budget)
         if held is None or badness(pair) < badness(held):
-            found[pair.budget] = pair
-    return list(found.values())
+            best[pair.budget] = pair
+    return list(best.values())

@@ -140,9 +140,9 @@ def check(registry: Registry, name: str, kind: str | None = None) -> Checked:
         return Checked(plugin, kind, unchecked=why)
     make, failed = partial(registry.create, kind, plugin), "it cannot be made"
     try:
-        made = make()
+        instance = make()
         failed = "it fails at its first call"
-        kit = kit_of(kind, make, made)
+        kit = kit_of(kind, make, instance)
         failed = "its expected_failures are none"
         excuses = getattr(target, "expected_failures", None)
         if excuses and not isinstance(kit, str):
@@ -182,8 +182,8 @@ def _kind_of(registry: Registry, name: str) -> str:
         raise PluginError(f"{name!r} names plugins of several kinds: give --kind {choices}.")
     near = difflib.get_close_matches(name, sorted(set().union(*names.values())), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    left = sorted({problem.distribution for problem in registry.problems})
-    said = f" Omitted: {', '.join(left)}; otcache plugins doctor says why." if left else ""
+    omitted = sorted({problem.distribution for problem in registry.problems})
+    said = f" Omitted: {', '.join(omitted)}; otcache plugins doctor says why." if omitted else ""
     raise PluginError(f"no plugin is called {name!r}: see otcache plugins list.{hint}{said}")
 
 

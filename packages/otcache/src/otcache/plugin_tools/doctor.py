@@ -162,8 +162,8 @@ def same_names(ours: Registry, results: Sequence[ScanResult]) -> Iterator[Findin
         for offer in ours.infos(kind):
             offers[kind, offer.info.name].append(offer)
     for result in results:
-        for given in result.offers:
-            offers[given.kind, given.name].append(Offer(given.info(), result.distribution))
+        for one in result.offers:
+            offers[one.kind, one.name].append(Offer(one.info(), result.distribution))
     foreign = {result.distribution for result in results}
     for (kind, name), found in sorted(offers.items(), key=lambda item: item[0]):
         for offer in found if len(found) > 1 else []:

@@ -100,7 +100,7 @@ def requirement_findings(package: str) -> Iterator[Finding]:
 
 def _requirements(package: str) -> tuple[dict[str, list[Requirement]], list[str]]:
     """Return what a distribution requires here, by normalised name, and what cannot be read of it."""
-    found: dict[str, list[Requirement]] = defaultdict(list)
+    requirements: dict[str, list[Requirement]] = defaultdict(list)
     unread = []
     try:
         texts = metadata.requires(package) or []
@@ -114,8 +114,8 @@ def _requirements(package: str) -> tuple[dict[str, list[Requirement]], list[str]
             unread.append(text)
             continue
         if meant:
-            found[normalise(requirement.name)].append(requirement)
-    return found, unread
+            requirements[normalise(requirement.name)].append(requirement)
+    return requirements, unread
 
 
 def _wrong(package: str, name: str, requirements: list[Requirement]) -> Iterator[Finding]:

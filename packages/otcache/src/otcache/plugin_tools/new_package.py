@@ -152,8 +152,8 @@ class NewPlugin:
             **{f"{source}/{p}.py": f"{p}.py" for p in (self.part, *MORE.get(self.kind, ()))},
             self.tests: f"test_{self.part}.py",
         }
-        made = {path: get(f"{name}.j2").render(facts) for path, name in templates.items()}
-        return {**made, f"{source}/py.typed": ""}
+        texts = {path: get(f"{name}.j2").render(facts) for path, name in templates.items()}
+        return {**texts, f"{source}/py.typed": ""}
 
     def _facts(self) -> dict[str, Any]:
         kind = in_words(self.kind)

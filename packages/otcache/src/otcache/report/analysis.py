@@ -96,11 +96,11 @@ def identical(cell: Cell) -> int:
 
 def gaps(results: Results) -> dict[tuple[str, str], list[int]]:
     """Return method and reason to the budgets that it explains; to none if it never ran."""
-    found: dict[tuple[str, str], list[int]] = {}
+    by_reason: dict[tuple[str, str], list[int]] = {}
     for gap in results.missing:
-        budgets = found.setdefault((gap.method, gap.reason), [])
+        budgets = by_reason.setdefault((gap.method, gap.reason), [])
         budgets += [] if gap.budget is None else [gap.budget]
-    return found
+    return by_reason
 
 
 def headlines(results: Results) -> list[Headline]:
@@ -108,7 +108,7 @@ def headlines(results: Results) -> list[Headline]:
 
     The baseline is chosen by the same samples, which favours the baseline, not otcache.
     """
-    found = []
+    entries = []
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
         others = [
@@ -118,8 +118,8 @@ def headlines(results: Results) -> list[Headline]:
             continue
         best = min(others, key=lambda cell: sum(cell.metrics[ERROR]))
         ratio = paired_ratio(ours.metrics[ERROR], best.metrics[ERROR], results.prompts)
-        found.append(Headline(budget, best.method, best.nfe, ratio))
-    return found
+        entries.append(Headline(budget, best.method, best.nfe, ratio))
+    return entries
 
 
 def worst_first(results: Results, budget: int) -> list[int]:
@@ -162,7 +162,7 @@ class PairedComparison:
 
 def paired_comparisons(results: Results, metric: str = ERROR) -> list[PairedComparison]:
     """Compare otcache with every baseline at every budget at which both have the metric."""
-    scale, found = scale_of(results, metric), []
+    scale, pairs = scale_of(results, metric), []
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
         for cell in results.at(budget):
@@ -174,8 +174,8 @@ def paired_comparisons(results: Results, metric: str = ERROR) -> list[PairedComp
             difference = _paired_difference(a, b, results.prompts)
             ratio = paired_ratio(a, b, results.prompts) if metric == ERROR and any(b) else None
             wins = _win_rate(a, b, results.prompts, higher_is_better=scale.higher_is_better)
-            found.append(PairedComparison(budget, cell.method, difference, ratio, wins, scale))
-    return found
+            pairs.append(PairedComparison(budget, cell.method, difference, ratio, wins, scale))
+    return pairs
 
 
 #: Below this corrected p-value a regression is reported.

@@ -52,34 +52,33 @@ def gallery(results: Results, album: Album, room: int = ROOM) -> dict[str, Any]:
         frames a second. If room is short even so, there are fewer cards.
     """
     chosen = worst_first(results, shared_budgets(results)[0])[:MOST]
-    made = _Cards(results, album)
-    for made in _smaller_and_smaller(results, album):
-        made.card(chosen[0])
-        if made.length * len(chosen) <= room:
+    for encoder in _smaller_and_smaller(results, album):
+        encoder.card(chosen[0])
+        if encoder.length * len(chosen) <= room:
             break
     if album.frames:
-        chosen = chosen[: max(1, room // made.length)]
-    cards = [made.card(sample) for sample in chosen]
+        chosen = chosen[: max(1, room // encoder.length)]
+    cards = [encoder.card(sample) for sample in chosen]
     return {
-        "images": list(made.places),
+        "images": list(encoder.places),
         "cards": cards,
-        "size": made.size,
-        "smaller": made.factor,
-        **made.film,
+        "size": encoder.size,
+        "smaller": encoder.factor,
+        **encoder.film,
     }
 
 
 def _smaller_and_smaller(results: Results, album: Album) -> Iterator[_Cards]:
     """Shrink first in space; then show of videos every k-th frame alone."""
     halved = HALVED_VIDEOS if album.frames else HALVED
-    made = _Cards(results, album)
-    yield made
-    while min(made.size) >= halved:
-        made = _Cards(results, album, made.factor * 2)
-        yield made
-    while album.frames // (made.stride + 1) >= FEWEST_FRAMES:
-        made = _Cards(results, album, made.factor, made.stride + 1)
-        yield made
+    encoder = _Cards(results, album)
+    yield encoder
+    while min(encoder.size) >= halved:
+        encoder = _Cards(results, album, encoder.factor * 2)
+        yield encoder
+    while album.frames // (encoder.stride + 1) >= FEWEST_FRAMES:
+        encoder = _Cards(results, album, encoder.factor, encoder.stride + 1)
+        yield encoder
 
 
 @dataclass(frozen=True)
@@ -125,18 +124,18 @@ class _Cards:
     def card(self, sample: int) -> dict[str, Any]:
         """Encode the images of a sample."""
         methods, stacks, full = self.results.methods, self.album.stacks, self.album.full[sample]
-        made = {
+        images = {
             f"{place}:{budget}": stacks[method, budget][sample]
             for place, method in enumerate(methods)
             for budget in self.results.budgets
             if (method, budget) in stacks
         }
-        tiles = {key: self._place(one) for key, one in made.items()}
+        tiles = {key: self._place(one) for key, one in images.items()}
         card: dict[str, Any] = {"sample": sample, "full": self._place(full), "tiles": tiles}
         if self.album.frames:
             step = slice(None, None, self.stride)
             card["errors"] = {
-                key: frame_errors(video[step], full[step]) for key, video in made.items()
+                key: frame_errors(video[step], full[step]) for key, video in images.items()
             }
         return card
 

@@ -109,7 +109,7 @@ def _metric(results: Results, name: str, others: Sequence[str]) -> dict[str, Any
 
 
 def _cell(results: Results, cell: Cell) -> dict[str, Any]:
-    found = {name: interval(results, cell, name) for name in cell.metrics}
+    intervals = {name: interval(results, cell, name) for name in cell.metrics}
     return {
         "m": results.methods.index(cell.method),
         "b": cell.budget,
@@ -118,7 +118,7 @@ def _cell(results: Results, cell: Cell) -> dict[str, Any]:
         "flops": _short(cell.flops),
         "setting": cell.setting,
         "figures": {
-            **{name: [*map(_short, (i.mean, i.low, i.high))] for name, i in found.items()},
+            **{name: [*map(_short, (i.mean, i.low, i.high))] for name, i in intervals.items()},
             **{name: [_short(value)] for name, value in cell.totals.items()},
         },
         "values": {name: [*map(_short, values)] for name, values in cell.metrics.items()},
@@ -233,12 +233,12 @@ def _regressions(
     results: Results,
 ) -> dict[tuple[int, str], list[tuple[TagRegression, Scale]]]:
     """Return otcache's, by budget and tag, the first metric of the table first."""
-    found: dict[tuple[int, str], list[tuple[TagRegression, Scale]]] = {}
+    regressions: dict[tuple[int, str], list[tuple[TagRegression, Scale]]] = {}
     for one in tag_regressions(results):
         if one.cell.method == OURS:
             entry = (one, scale_of(results, one.metric))
-            found.setdefault((one.cell.budget, one.tag), []).append(entry)
-    return found
+            regressions.setdefault((one.cell.budget, one.tag), []).append(entry)
+    return regressions
 
 
 def _sortable(value: float | None) -> str:

@@ -128,14 +128,14 @@ def series_of(results: Results, metric: str, others: Sequence[str] | None = None
     """
     others = other_methods(results) if others is None else others
     usual = {method: i % (len(SERIES) - 1) + 1 for i, method in enumerate(others)}
-    found: dict[str, int] = {OURS: 0}
+    places: dict[str, int] = {OURS: 0}
     for method in coloured(results, metric):
-        if method in found:
+        if method in places:
             continue
-        free = [i for i in range(len(SERIES)) if i not in found.values()]
+        free = [i for i in range(len(SERIES)) if i not in places.values()]
         wanted = usual.get(method, 0)
-        found[method] = wanted if wanted in free else free[0]
-    return found
+        places[method] = wanted if wanted in free else free[0]
+    return places
 
 
 # Placeholders that an SVG replaces by the page's own colours, so that it reads in light and dark.
@@ -323,12 +323,12 @@ def _strip_rows(results: Results) -> list[tuple[Cell, tuple[int, ...]]]:
 def _curve(axes: Any, results: Results, series: int, cells: list[Cell]) -> tuple[float, float]:
     """Draw one method; return its right end."""
     ours = series == 0
-    found = [interval(results, cell, ERROR) for cell in cells]
-    places, means = [cell.nfe for cell in cells], [one.mean for one in found]
+    rows = [interval(results, cell, ERROR) for cell in cells]
+    places, means = [cell.nfe for cell in cells], [one.mean for one in rows]
     style = {"color": SERIES[series].light, "zorder": 5 if ours else 3}
-    low = [max(one.low, one.mean * 1e-2) for one in found]
+    low = [max(one.low, one.mean * 1e-2) for one in rows]
     axes.fill_between(
-        places, low, [one.high for one in found], alpha=0.15 if ours else 0.07, linewidth=0, **style
+        places, low, [one.high for one in rows], alpha=0.15 if ours else 0.07, linewidth=0, **style
     )
     width = 2.6 if ours else 1.3
     axes.plot(

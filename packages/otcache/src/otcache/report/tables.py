@@ -111,11 +111,11 @@ def figure(results: Results, cell: Cell, metric: str) -> str:
         return scale.write(cell.totals[metric])
     if metric not in cell.metrics:
         return "-"
-    found = interval(results, cell, metric)
-    if not found.count:
-        return scale.write(found.mean)
-    star = "*" if found.infinite else ""
-    return f"{scale.write(found.mean)}{star} ±{scale.write(found.half)}"
+    mean = interval(results, cell, metric)
+    if not mean.count:
+        return scale.write(mean.mean)
+    star = "*" if mean.infinite else ""
+    return f"{scale.write(mean.mean)}{star} ±{scale.write(mean.half)}"
 
 
 def caption(results: Results) -> str:
@@ -183,7 +183,8 @@ def markdown_table(results: Results) -> str:
     for budget in results.budgets:
         best = {metric: best_methods(results, budget, metric) for metric in metrics}
         for cell in results.at(budget):
-            row = [str(cell.budget), _name(cell), *(cost.write(cell) for cost in columns)]
+            name = f"**{cell.method}**" if cell.method == OURS else cell.method
+            row = [str(cell.budget), name, *(cost.write(cell) for cost in columns)]
             for metric in metrics:
                 text = figure(results, cell, metric)
                 row.append(f"**{text}**" if cell.method in best[metric] else text)
@@ -242,10 +243,6 @@ def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}" if body else ""
 
 
-def _name(cell: Cell) -> str:
-    return f"**{cell.method}**" if cell.method == OURS else cell.method
-
-
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: tuple[int, ...]) -> str:
     rule = ["---" if place in left else "--:" for place in range(len(heads))]
     return "\n".join([_line(heads), _line(rule), *map(_line, rows), ""])
@@ -289,8 +286,8 @@ def _values(results: Results, cell: Cell) -> Iterator[object]:
     yield from (getattr(cell, name) for name in COSTS)
     yield identical(cell)
     for metric in results.metrics:
-        found = interval(results, cell, metric) if metric in cell.metrics else None
+        mean = interval(results, cell, metric) if metric in cell.metrics else None
         for part in PARTS:
-            value = getattr(found, part) if found else None
+            value = getattr(mean, part) if mean else None
             yield "inf" if isinstance(value, float) and math.isinf(value) else value
     yield from (cell.totals.get(name) for name in totals(results))

@@ -148,5 +148,5 @@ def _caption(results: Results, budgets: tuple[int, ...]) -> str:
         f"network evaluations per {noun(results)}. Bold: the best of each budget. Intervals, further "
         "metrics, times and memory: table.md, table.csv, report.html."
     )
-    left = [str(b) for b in results.budgets if b not in budgets]
-    return text + (f" Only there: B = {', '.join(left)}." if left else "")
+    elsewhere = [str(b) for b in results.budgets if b not in budgets]
+    return text + (f" Only there: B = {', '.join(elsewhere)}." if elsewhere else "")
