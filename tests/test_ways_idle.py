@@ -30,7 +30,7 @@ def test_calling_the_function_inside_the_loop_is_no_run_of_it() -> None:
         pytest.warns(OtcacheNotice, match=r"run the very pipeline, otcache\.loop\(\.\.\.\)"),
         otcache.accelerate(loop, SCHEDULE) as run,
     ):
-        loop._sample_fn(["a"], [0], STEPS)
+        loop.sample_fn(["a"], [0], STEPS)
     assert run.report.skipped == {}
 
 

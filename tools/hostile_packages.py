@@ -94,6 +94,13 @@ from otcache_core.contracts import Forecaster
 class Ahead(Forecaster):
     def coefficients(self, span, grid): return [[float("nan")] * 5]
 """
+
+
+def failing(name: str, source: str, said: str) -> Hostile:
+    """Return a package whose plugin fails when the doctor tries it."""
+    return Hostile(name, source, said, f"otcache plugins check {name}/")
+
+
 PACKAGES = (
     Hostile("raises", "raise RuntimeError('no GPU here')", "RuntimeError: no GPU", "update raises"),
     Hostile("exits", "raise SystemExit(3)", "SystemExit: 3", "OTCACHE_DISABLE_PLUGINS=exits"),
@@ -139,36 +146,29 @@ PACKAGES = (
         "offers the same name",
         "ask for it as 'shadows-too/",
     ),
-    Hostile(
+    failing(
         "bad-probe",
         PROBE.format(answer="raise KeyError('unet')")
         + hook("probes", ("a-probe", "bad_probe:Probe")),
         "KeyError",
-        "otcache plugins check bad-probe/",
     ),
-    Hostile(
+    failing(
         "bad-executor",
         EXECUTOR + hook("executors", ("an-executor", "bad_executor:Executor")),
         "supports() must be a text",
-        "otcache plugins check bad-executor/",
     ),
-    Hostile(
-        "bad-metric",
-        METRIC + hook("metrics", ("rude-metric", "bad_metric:Rude")),
-        "IndexError",
-        "otcache plugins check bad-metric/",
+    failing(
+        "bad-metric", METRIC + hook("metrics", ("rude-metric", "bad_metric:Rude")), "IndexError"
     ),
-    Hostile(
+    failing(
         "bad-baseline",
         BASELINE + hook("baselines", ("leaving", "bad_baseline:Leaves")),
         "SystemExit: 3",
-        "otcache plugins check bad-baseline/",
     ),
-    Hostile(
+    failing(
         "bad-forecaster",
         FORECASTER + hook("forecasters", ("ahead", "bad_forecaster:Ahead")),
         "must be finite numbers",
-        "otcache plugins check bad-forecaster/",
     ),
     Hostile(
         "bad-target",

@@ -76,8 +76,7 @@ NOVEL_EMOJI_BACKGROUNDS = frozenset(
     )
 )
 NOVEL_PAIRS = frozenset(
-    frozenset(pair)
-    for pair in pairs("star circle, heart square, ring triangle, cat tree, sun house, moon car")
+    map(frozenset, pairs("star circle, heart square, ring triangle, cat tree, sun house, moon car"))
 )
 
 

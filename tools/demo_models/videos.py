@@ -55,8 +55,7 @@ NOVEL_MOTIONS = frozenset(
     )
 )
 NOVEL_PAIRS = frozenset(
-    frozenset(pair)
-    for pair in pairs("star circle, heart square, ring triangle, cat tree, sun car, fish apple")
+    map(frozenset, pairs("star circle, heart square, ring triangle, cat tree, sun car, fish apple"))
 )
 
 

@@ -19,7 +19,7 @@ from otcache_core import Policy, Provenance, Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.plugins import plugin_scan
 from otcache_core.plugins.discovery import HookEntryPoint
-from otcache_core.plugins.scan_worker import read
+from otcache_core.plugins.scan_worker import scan_module
 
 sys.path.insert(0, str(Path(__file__).parent))
 #: Without a deadline, since shared machines are slow; ``OTCACHE_EXAMPLES=100`` draws more examples.
@@ -121,8 +121,8 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def scan_one(point: HookEntryPoint, targets: bool, *given: object) -> plugin_scan.ScanResult:
         with lock, io.StringIO() as output:
             with redirect_stdout(output), redirect_stderr(output):
-                found = read(point.name, point.module, point.distribution, targets=targets)
+                found = scan_module(point.name, point.module, point.distribution, targets=targets)
             sys.modules.pop(point.module, None)
             return msgspec.structs.replace(found, version=point.version, printed=output.getvalue())
 
-    monkeypatch.setattr(plugin_scan, "_read", scan_one)
+    monkeypatch.setattr(plugin_scan, "_scan_one", scan_one)

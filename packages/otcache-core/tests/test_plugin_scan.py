@@ -14,7 +14,7 @@ from otcache_core import Info, PluginError, PluginWarning, Registry, hookimpl
 from otcache_core.plugins import plugin_scan
 from otcache_core.plugins.discovery import HookEntryPoint, PluginSettings, found_entry_points
 from otcache_core.plugins.plugin_scan import ScanResult, scan_entry_points
-from otcache_core.plugins.scan_worker import read
+from otcache_core.plugins.scan_worker import scan_module
 
 Install = Callable[..., None]
 GOOD = """
@@ -178,7 +178,7 @@ def test_what_a_module_raises_or_misspells_is_a_finding(
     install: Install, name: str, kind: str, what: str
 ) -> None:
     install(name, CAUGHT[name])
-    (found,) = read("plug", f"{name}_plugin", name, targets=False).findings
+    (found,) = scan_module("plug", f"{name}_plugin", name, targets=False).findings
     assert (found.kind, found.what) == (kind, what)
 
 
@@ -217,7 +217,7 @@ def ours():
 def test_an_odd_descriptor_costs_its_own_hook(install: Install, info: str, reason: str) -> None:
     """Read here, as the child does: whatever comes through there is sound."""
     install("odd", ODD.format(info=info))
-    result = read("plug", "odd_plugin", "odd", targets=False)
+    result = scan_module("plug", "odd_plugin", "odd", targets=False)
     assert [(o.kind, o.name) for o in result.offers] == [("forecasters", "sound")]
     assert [f.kind for f in result.findings] == ["offer"]
     assert reason in result.findings[0].what
@@ -295,7 +295,7 @@ def test_what_was_read_is_kept_until_something_is_installed(
         offered = plugin_scan.ScannedPlugin("solvers", point.distribution, UNIFORM, api=2)
         return ScanResult(point.distribution, point.name, point.module, offers=(offered,))
 
-    monkeypatch.setattr(plugin_scan, "_read", fake)
+    monkeypatch.setattr(plugin_scan, "_scan_one", fake)
     first = scan_entry_points(points())
     assert scan_entry_points(points()) == first
     assert len(read) == 1
@@ -319,7 +319,9 @@ def test_an_editable_installation_is_always_read_anew(
     (point,) = points()
     assert point.stamp == ""
     made = iter(["first", "second"])
-    monkeypatch.setattr(plugin_scan, "_read", lambda *given: ScanResult("mine", "plug", next(made)))
+    monkeypatch.setattr(
+        plugin_scan, "_scan_one", lambda *given: ScanResult("mine", "plug", next(made))
+    )
     assert [scan_entry_points([point])[0].module for _ in range(2)] == ["first", "second"]
 
 

@@ -28,7 +28,7 @@ from otcache_core.plugins import API_VERSION, Registry
 from otcache_core.plugins.discovery import HookEntryPoint
 from otcache_core.plugins.plugin_scan import Finding as Wrong
 from otcache_core.plugins.plugin_scan import ScannedPlugin, ScanResult
-from otcache_core.plugins.scan_worker import read
+from otcache_core.plugins.scan_worker import scan_module
 
 HEAD = "from otcache_core.plugins import Info, hookimpl\n"
 HOOK = HEAD + "@hookimpl\ndef otcache_provide_solvers():\n    return [{}]\n"
@@ -58,7 +58,7 @@ def findings(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     importlib.invalidate_caches()
     try:
-        return list(scan_findings(read("hooks", "read_hooks", "mine", targets=True)))
+        return list(scan_findings(scan_module("hooks", "read_hooks", "mine", targets=True)))
     finally:
         sys.modules.pop("read_hooks", None)
 

@@ -66,16 +66,11 @@ class Loop:
         if num_steps is not None and not callable(num_steps) and not _is_step_count(num_steps):
             wanted = "an integer of at least 1, or a function of the steps requested"
             raise OtcacheError(expected("num_steps", num_steps, wanted))
-        self._sample_fn = sample_fn
+        self.sample_fn = sample_fn
         self._denoiser = as_denoiser(denoiser)
         self.grid = grid if grid is None or callable(grid) else _checked_grid(grid)
         self.num_steps = num_steps
         self._observer: LoopObserver | None = None
-
-    @property
-    def sample_fn(self) -> Callable[..., Any]:
-        """The sampling function, as it was given."""
-        return self._sample_fn
 
     @property
     def denoiser(self) -> Any:
@@ -94,12 +89,12 @@ class Loop:
         """Call ``sample_fn`` and return its result; a generator or coroutine is returned wrapped."""
         steps = partial(self.steps_of, *args, **kwargs)
         run = LoopRun(self, lambda: self._observer, steps, self._start_call_check)
-        if pauses(self._sample_fn):
-            return in_steps(run, self._sample_fn(*args, **kwargs), begun=False)
+        if pauses(self.sample_fn):
+            return in_steps(run, self.sample_fn(*args, **kwargs), begun=False)
         run.begin()
         try:
             with run.inside():
-                result = self._sample_fn(*args, **kwargs)
+                result = self.sample_fn(*args, **kwargs)
         except BaseException:
             run.fail()
             raise
@@ -158,7 +153,7 @@ class Loop:
     def _requested(self, *args: Any, **kwargs: Any) -> int | None:
         """Return the number of steps requested in a call, found by the argument's name; else None."""
         try:
-            signature = inspect.signature(self._sample_fn)
+            signature = inspect.signature(self.sample_fn)
         except ValueError:  # a compiled function without a signature has keyword arguments alone
             return _steps_among(kwargs)
         bound = signature.bind(*args, **kwargs)

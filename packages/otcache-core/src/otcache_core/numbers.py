@@ -125,9 +125,9 @@ def _entries(values: object) -> list[Any]:
 
 
 def _real(entry: object) -> float:
-    if isinstance(entry, (str, bytes, bytearray)) or not isinstance(entry, SupportsFloat):
-        raise TypeError
-    if _is_complex(entry):
+    is_complex = "complex" in str(getattr(entry, "dtype", ""))  # float() drops an imaginary part
+    text = isinstance(entry, (str, bytes, bytearray))
+    if text or is_complex or not isinstance(entry, SupportsFloat):
         raise TypeError
     return float(entry)
 
@@ -143,11 +143,6 @@ def _range(what: str, low: int | None, high: int | None) -> str:
 def is_truth(value: object) -> bool:
     """Return whether a value is a boolean of Python, NumPy or torch."""
     return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
-
-
-def _is_complex(value: object) -> bool:
-    """Return whether float() would drop an imaginary part."""
-    return "complex" in str(getattr(value, "dtype", ""))
 
 
 def _advice_for_float(value: Any, low: int | None, high: int | None) -> str:

@@ -68,12 +68,10 @@ class Trajectory:
         if self.states.ndim != 2 or self.states.shape != (n + 1, self.outputs.shape[1]):
             wanted = f"of shape ({n + 1}, {self.outputs.shape[1]})"
             raise OtcacheError(expected("Trajectory.states", self.states.shape, wanted))
-        if self.call_weights is not None and (
-            self.call_weights.ndim != 2 or len(self.call_weights) != n
-        ):
-            raise OtcacheError(
-                expected("Trajectory.call_weights", self.call_weights.shape, f"of shape ({n}, P)")
-            )
+        weights = self.call_weights
+        if weights is not None and (weights.ndim != 2 or len(weights) != n):
+            wanted = f"of shape ({n}, P)"
+            raise OtcacheError(expected("Trajectory.call_weights", weights.shape, wanted))
         if not 0 <= self.rounding < np.inf or self.sketch_of < 0:
             got = f"{self.rounding} and {self.sketch_of}"
             raise OtcacheError(expected("Trajectory.rounding and sketch_of", got, "at least 0"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
 from otcache_core.problem import Displacements
 
+T = TypeVar("T")
 #: Of solvers that interpolate between two schedules, and of those that run the pipeline.
 ENDPOINTS = frozenset({Need.ANCHOR, Need.REFERENCE})
 PIPELINE = frozenset({Need.EVALUATOR})
@@ -55,12 +56,8 @@ def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
     Raises:
         OtcacheError: if it has none.
     """
-    if problem.costs is None:
-        raise OtcacheError(
-            f"solver {solver!r} needs span costs, got none: "
-            "measure them with a cost model and pass costs=..."
-        )
-    return problem.costs
+    advice = "measure them with a cost model and pass costs=..."
+    return _given(problem.costs, f"solver {solver!r} needs span costs", advice)
 
 
 def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
@@ -73,12 +70,9 @@ def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
     Raises:
         OtcacheError: if it has none.
     """
-    if problem.gram is None:
-        raise OtcacheError(
-            f"{user} needs the Gram matrix of the outputs, got none: "
-            "pass gram=Gram.of(trajectories).matrix."
-        )
-    return np.asarray(problem.gram, dtype=np.float64)
+    advice = "pass gram=Gram.of(trajectories).matrix."
+    found = _given(problem.gram, f"{user} needs the Gram matrix of the outputs", advice)
+    return np.asarray(found, dtype=np.float64)
 
 
 def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
@@ -91,9 +85,14 @@ def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
     Raises:
         OtcacheError: if it has none.
     """
-    if problem.grid is None:
-        raise OtcacheError(f"{user} needs the grid, got none: pass grid=trajectories[0].grid.")
-    return np.asarray(problem.grid, dtype=np.float64)
+    found = _given(problem.grid, f"{user} needs the grid", "pass grid=trajectories[0].grid.")
+    return np.asarray(found, dtype=np.float64)
+
+
+def _given(value: T | None, need: str, advice: str) -> T:
+    if value is None:
+        raise OtcacheError(f"{need}, got none: {advice}")
+    return value
 
 
 def check_least(owner: object, other: str = "", **least: int) -> None:
@@ -125,13 +124,11 @@ def displacements_of(problem: ScheduleProblem, solver: str) -> Displacements:
     Raises:
         OtcacheError: if it has none, or those of another N.
     """
-    if problem.displacements is None:
-        raise OtcacheError(
-            f"solver {solver!r} needs displacements, got none: measure them with "
-            "Displacement().displacements(trajectories, evaluator) and pass displacements=..., "
-            "a function that returns them."
-        )
-    measured = problem.displacements()
+    advice = (
+        "measure them with Displacement().displacements(trajectories, evaluator) and pass "
+        "displacements=..., a function that returns them."
+    )
+    measured = _given(problem.displacements, f"solver {solver!r} needs displacements", advice)()
     if problem.num_steps != measured.num_steps:
         wanted = f"{measured.num_steps}, as the displacements"
         raise OtcacheError(expected("num_steps", problem.num_steps, wanted))

@@ -2,7 +2,6 @@
 
 from otcache_core.forecasters.extrapolation import Fitted, Linear, Reuse, Taylor
 from otcache_core.forecasters.mean_velocity import MeanVelocity, MeanVelocityPaper
-from otcache_core.forecasters.strength import linear_weights
 
 __all__ = [
     "Fitted",
@@ -11,5 +10,4 @@ __all__ = [
     "MeanVelocityPaper",
     "Reuse",
     "Taylor",
-    "linear_weights",
 ]

@@ -7,14 +7,13 @@
 from otcache_core.plugins.discovery import RegistryDescription
 from otcache_core.plugins.info import API_VERSION, KINDS, Info, hookimpl
 from otcache_core.plugins.lookups import Offer
-from otcache_core.plugins.registry import Problem, Registry, forget_installed, installed
+from otcache_core.plugins.registry import Registry, forget_installed, installed
 
 __all__ = [
     "API_VERSION",
     "KINDS",
     "Info",
     "Offer",
-    "Problem",
     "Registry",
     "RegistryDescription",
     "forget_installed",

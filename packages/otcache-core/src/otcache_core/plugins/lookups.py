@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, overload
 
 from otcache_core.contracts import (
     Baseline,
@@ -24,17 +24,6 @@ from otcache_core.errors import PluginError, expected
 from otcache_core.models import Architecture, Demo
 from otcache_core.plugins.discovery import is_own, normalise
 from otcache_core.plugins.info import KINDS, Info
-
-Probes: TypeAlias = Literal["probes"]
-CostModels: TypeAlias = Literal["cost_models"]
-Solvers: TypeAlias = Literal["solvers"]
-Executors: TypeAlias = Literal["executors"]
-Forecasters: TypeAlias = Literal["forecasters"]
-Metrics: TypeAlias = Literal["metrics"]
-Baselines: TypeAlias = Literal["baselines"]
-Demos: TypeAlias = Literal["demos"]
-Writers: TypeAlias = Literal["writers"]
-Architectures: TypeAlias = Literal["architectures"]
 
 #: Kinds whose target is a class, and the contract that it subclasses.
 CONTRACTS: dict[str, type] = {
@@ -193,31 +182,37 @@ class Lookups(ABC):
         return self._load(kind, self._find(kind, name))
 
     @overload
-    def create(self, kind: Probes, name: str, /, *args: Any, **options: Any) -> FeatureProbe: ...
-    @overload
-    def create(self, kind: CostModels, name: str, /, *args: Any, **options: Any) -> CostModel: ...
-    @overload
-    def create(self, kind: Solvers, name: str, /, *args: Any, **options: Any) -> ScheduleSolver: ...
+    def create(self, kind: Literal["probes"], name: str, /, *a: Any, **kw: Any) -> FeatureProbe: ...
     @overload
     def create(
-        self, kind: Executors, name: str, /, *args: Any, **options: Any
+        self, kind: Literal["cost_models"], name: str, /, *a: Any, **kw: Any
+    ) -> CostModel: ...
+    @overload
+    def create(
+        self, kind: Literal["solvers"], name: str, /, *a: Any, **kw: Any
+    ) -> ScheduleSolver: ...
+    @overload
+    def create(
+        self, kind: Literal["executors"], name: str, /, *a: Any, **kw: Any
     ) -> CacheExecutor: ...
     @overload
-    def create(self, kind: Forecasters, name: str, /, *args: Any, **options: Any) -> Forecaster: ...
+    def create(
+        self, kind: Literal["forecasters"], name: str, /, *a: Any, **kw: Any
+    ) -> Forecaster: ...
     @overload
-    def create(self, kind: Metrics, name: str, /, *args: Any, **options: Any) -> Metric: ...
+    def create(self, kind: Literal["metrics"], name: str, /, *a: Any, **kw: Any) -> Metric: ...
     @overload
-    def create(self, kind: Baselines, name: str, /, *args: Any, **options: Any) -> Baseline: ...
+    def create(self, kind: Literal["baselines"], name: str, /, *a: Any, **kw: Any) -> Baseline: ...
     @overload
-    def create(self, kind: Writers, name: str, /, *args: Any, **options: Any) -> VideoWriter: ...
+    def create(self, kind: Literal["writers"], name: str, /, *a: Any, **kw: Any) -> VideoWriter: ...
     @overload
-    def create(self, kind: Demos, name: str, /, *args: Any, **options: Any) -> Demo: ...
+    def create(self, kind: Literal["demos"], name: str, /, *a: Any, **kw: Any) -> Demo: ...
     @overload
     def create(
-        self, kind: Architectures, name: str, /, *args: Any, **options: Any
+        self, kind: Literal["architectures"], name: str, /, *a: Any, **kw: Any
     ) -> Architecture: ...
     @overload
-    def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any: ...
+    def create(self, kind: str, name: str, /, *a: Any, **kw: Any) -> Any: ...
     def create(self, kind: str, name: str, /, *args: Any, **options: Any) -> Any:
         """Return an instance of a plugin; a target that is an instance already is returned as it is.
 

@@ -125,19 +125,19 @@ def scan_entry_points(
     cache = _Cache()
     found = {point: cache.find(point) if cached and not targets else None for point in points}
     missing = [point for point, result in found.items() if result is None]
-    read = dict(zip(missing, _read_all(missing, targets, limit), strict=True))
+    read = dict(zip(missing, _scan_all(missing, targets, limit), strict=True))
     if read and not targets:
         cache.store(read)
     found |= read
     return tuple(result for result in found.values() if result is not None)
 
 
-def _read_all(points: Sequence[HookEntryPoint], targets: bool, limit: float) -> list[ScanResult]:
+def _scan_all(points: Sequence[HookEntryPoint], targets: bool, limit: float) -> list[ScanResult]:
     """Read entry points in parallel; an interrupt kills all child processes."""
     running: set[subprocess.Popen[bytes]] = set()
     pool = ThreadPoolExecutor(MAX_CHILDREN)
     try:
-        return list(pool.map(lambda point: _read(point, targets, limit, running), points))
+        return list(pool.map(lambda point: _scan_one(point, targets, limit, running), points))
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in tuple(running):
@@ -147,10 +147,9 @@ def _read_all(points: Sequence[HookEntryPoint], targets: bool, limit: float) -> 
         pool.shutdown()
 
 
-def _read(
+def _scan_one(
     point: HookEntryPoint, targets: bool, limit: float, running: set[subprocess.Popen[bytes]]
 ) -> ScanResult:
-    empty = ScanResult(point.distribution, point.name, point.module, point.version)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="otcache-", ignore_cleanup_errors=True) as folder:
         result, output = Path(folder, "result.json"), Path(folder, "output")
@@ -168,9 +167,8 @@ def _read(
             made = msgspec.json.decode(result.read_bytes(), type=ScanResult)
         except (OSError, msgspec.MsgspecError):
             finding = Finding("", ended or "it ended the process that imported it", "ended")
-            return msgspec.structs.replace(
-                empty, findings=(finding,), seconds=seconds, printed=printed
-            )
+            facts = point.distribution, point.name, point.module
+            made = ScanResult(*facts, findings=(finding,), seconds=seconds)
     return msgspec.structs.replace(made, version=point.version, printed=printed)
 
 

@@ -40,14 +40,14 @@ def write_result(job: dict[str, Any]) -> None:
     The process ends at once afterwards, so that threads of the module do not delay it.
     """
     name, module, distribution = job["point"]
-    result = read(name, module, distribution, targets=job["targets"])
+    result = scan_module(name, module, distribution, targets=job["targets"])
     made = Path(job["result"] + ".tmp")
     made.write_bytes(msgspec.json.encode(result))
     made.replace(job["result"])
     os._exit(0)
 
 
-def read(name: str, module: str, distribution: str, *, targets: bool) -> ScanResult:
+def scan_module(name: str, module: str, distribution: str, *, targets: bool) -> ScanResult:
     """Import a module of hooks and collect what it offers; raises nothing."""
     began, findings, offers = time.monotonic(), list[Finding](), list[ScannedPlugin]()
     registry = Registry(entry_points=False)

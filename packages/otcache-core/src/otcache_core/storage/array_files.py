@@ -34,6 +34,7 @@ _TYPES = {
     **{f"U{8 * n}": np.dtype(f"<u{n}") for n in (8, 4, 2, 1)},
     "BOOL": np.dtype(np.bool_),
 }
+_WANTED = f"of real numbers that NumPy knows ({', '.join(_TYPES)})"
 _NAMES = {kind.str: name for name, kind in _TYPES.items()}
 _KIND = "a safetensors file"
 _SEAL, _BLANK = "sha256", "0" * 64
@@ -185,7 +186,7 @@ def _layout(
     for name, array in ordered:
         kind = _NAMES.get(array.dtype.newbyteorder("<").str)
         if kind is None:
-            raise bad_file(path, expected(f"field {name!r}", str(array.dtype), _wanted_types()))
+            raise bad_file(path, expected(f"field {name!r}", str(array.dtype), _WANTED))
         end = at + array.nbytes
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, end]}
         at = end
@@ -231,10 +232,11 @@ def _check_layout(header: _Header, size: int) -> None:
         what = f"field {shortened(name, 100)!r}"
         if entry.dtype not in _TYPES:
             advice = "convert it to F32."
-            raise bad_file(header.path, expected(what, entry.dtype, _wanted_types(), advice))
+            raise bad_file(header.path, expected(what, entry.dtype, _WANTED, advice))
         begin, end = entry.data_offsets
         count = math.prod(entry.shape) if len(entry.shape) <= _MAX_DIMENSIONS else -1
-        if count < 0 or min(entry.shape, default=0) < 0 or _elements(entry.shape) > _MAX_ELEMENTS:
+        elements = math.prod(max(1, size) for size in entry.shape)  # as NumPy counts them
+        if count < 0 or min(entry.shape, default=0) < 0 or elements > _MAX_ELEMENTS:
             wanted = f"of at most {_MAX_DIMENSIONS} dimensions and {_MAX_ELEMENTS} elements"
             raise bad_file(header.path, expected(what, entry.shape, wanted))
         if begin != at or end - begin != count * _TYPES[entry.dtype].itemsize:
@@ -245,11 +247,6 @@ def _check_layout(header: _Header, size: int) -> None:
     if at != size:
         text = f"truncated or not {_KIND}: {size} bytes of arrays, expected {at}."
         raise bad_file(header.path, text)
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    """Count the elements as if no size were 0, as NumPy does."""
-    return math.prod(max(1, size) for size in shape)
 
 
 def _read(file: BinaryIO, entry: _Entry, hashed: Any) -> NDArray[Any]:
@@ -294,7 +291,3 @@ def _check_numbers(path: str | Path, name: str, values: NDArray[Any]) -> None:
         raise bad_file(path, expected(f"field {name!r}", "NaN", "free of NaN"))
     if values.dtype == np.bool_ and values.size and values.view(np.uint8).max() > 1:
         raise bad_file(path, expected(f"field {name!r}", "other bytes", "of 0 and 1"))
-
-
-def _wanted_types() -> str:
-    return f"of real numbers that NumPy knows ({', '.join(_TYPES)})"

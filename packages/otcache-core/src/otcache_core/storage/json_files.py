@@ -63,7 +63,7 @@ def load_json(path: str | Path, format: str, version: int, type: type[T]) -> T:
     """
     data = read_json(path)
     if not isinstance(data, dict):
-        raise bad_file(path, expected("the file", _name_of(data), "one JSON object"))
+        raise bad_file(path, expected("the file", data.__class__.__name__, "one JSON object"))
     for field, wanted, advice in (
         ("format", format, "this is another kind of file."),
         ("version", version, "write it again with this version of otcache, or update otcache."),
@@ -214,10 +214,6 @@ def _reason(error: BaseException) -> str:
         line = error.object[: error.start].count(b"\n") + 1
         return f"line {line} holds the byte {error.object[error.start]:#04x}, which is not UTF-8"
     return str(error)
-
-
-def _name_of(data: object) -> str:
-    return data.__class__.__name__
 
 
 def _located(message: str) -> str:

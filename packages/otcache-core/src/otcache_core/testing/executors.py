@@ -91,8 +91,7 @@ class ExecutorConformance(Conformance, kit=True):
     def test_computing_every_step_is_bit_identical(self) -> None:
         target = self.make_target()
         plain = self.run(target)
-        with self.make_executor().attach(target, Schedule.full(self.num_steps)):
-            attached = self.run(target)
+        attached, _ = self._attached(target, Schedule.full(self.num_steps))
         what = "a run that computes every step is not the plain one: pass outputs on as they are"
         assert_equal(attached, plain, what)
 
@@ -102,8 +101,7 @@ class ExecutorConformance(Conformance, kit=True):
         per_step = self.calls(target) // self.num_steps
         for schedule in self._schedules():
             before = self.calls(target)
-            with self.make_executor().attach(target, schedule) as run:
-                result = self.run(target)
+            result, report = self._attached(target, schedule)
             assert np.isfinite(result).all(), f"the result of {schedule.computed} is not finite"
             made = self.calls(target) - before
             computed = per_step * schedule.budget
@@ -112,7 +110,7 @@ class ExecutorConformance(Conformance, kit=True):
                 f"{made} calls were made, steps {schedule.computed} are {computed}: call the denoiser at "
                 "these steps alone"
             )
-            reported = run.report.computed, run.report.skipped
+            reported = report.computed, report.skipped
             found = tuple(sum(calls.values()) for calls in reported)
             assert found == (computed, skipped), (
                 f"{computed} calls were computed and {skipped} skipped, the report has {found}: count each"
@@ -189,8 +187,7 @@ class ExecutorConformance(Conformance, kit=True):
     def test_nothing_remains_after_exit(self) -> None:
         target = self.make_target()
         plain, before = self.run(target), self._traces(target)
-        with self.make_executor().attach(target, self._schedule):
-            self.run(target)
+        self._attached(target, self._schedule)
         assert self._traces(target) == before, LEFT
         assert_equal(self.run(target), plain, OTHER)
 
@@ -224,10 +221,8 @@ class ExecutorConformance(Conformance, kit=True):
 def _marks(module: Any) -> tuple[Any, ...]:
     """Return what an executor could leave on a module or its class."""
     hooks = [list(v) for k, v in sorted(vars(module).items()) if k.endswith("_hooks")]
-    own = vars(module).get("forward")
-    return (
-        sorted(vars(module)),
-        hooks,
-        id(own),
-        id(inspect.getattr_static(type(module), "forward", None)),
+    own, inherited = (
+        vars(module).get("forward"),
+        inspect.getattr_static(type(module), "forward", None),
     )
+    return sorted(vars(module)), hooks, id(own), id(inherited)

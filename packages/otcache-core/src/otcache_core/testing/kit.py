@@ -205,18 +205,15 @@ class Conformance(ABC):  # noqa: B024  # the kits have abstract hooks
         Args:
             only: names of checks; all if none is given.
         """
-        return KitReport(
-            cls.__name__, tuple(cls()._result(check) for check in only or cls.checks())
-        )
+        names = only or cls.checks()
+        return KitReport(cls.__name__, tuple(cls()._result(name) for name in names))
 
     @_judged
     def test_no_check_was_removed(self) -> None:
         """As it could be of a class that was changed after its definition."""
         for name in self.checks():
             mine = getattr(type(self), name, None)
-            assert mine is self._kit[name], (
-                f"{name} was replaced: leave the checks of the kit alone"
-            )
+            assert mine is self._kit[name], f"{name} was replaced: leave the kit's checks alone"
         _check_numbers(type(self))
 
     def _result(self, check: str) -> CheckResult:

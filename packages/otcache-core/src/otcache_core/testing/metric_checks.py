@@ -200,11 +200,8 @@ class PairChecks(MetricChecks, kit=True):
     def _painted(self, value: float) -> Images:
         """Return the reference with a part of it painted in one value."""
 
-    def _noisy(self, amount: float) -> Images:
-        return noisy(self._clean(), amount)
-
     def _arguments(self, amount: float) -> tuple[Images, Images]:
-        return self._noisy(amount), self._clean()
+        return noisy(self._clean(), amount), self._clean()
 
     @cached_property
     def _metric(self) -> Any:

@@ -244,6 +244,11 @@ class EvaluatorConformance(Conformance, kit=True):
         steps = [(0, n // 2), (0, 1, n // 2), (0, 1, n // 3, n // 2, n - 2)]
         return [Schedule(n, tuple(sorted(set(computed)))) for computed in steps]
 
+    def _evaluated(self) -> tuple[Evaluator, list[Schedule]]:
+        """Return a fresh evaluator, and schedules for it."""
+        evaluator = self.make_evaluator()
+        return evaluator, self._schedules(evaluator)
+
     def test_recorded_outputs_end_in_the_recorded_result(self) -> None:
         evaluator = self.make_evaluator()
         evaluator.replay([0])
@@ -295,8 +300,7 @@ class EvaluatorConformance(Conformance, kit=True):
         assert (errors[1:] > 0).all(), "a run that skips steps has no error: skip them, and measure"
 
     def test_the_same_schedules_have_the_same_errors_and_nfe(self) -> None:
-        evaluator = self.make_evaluator()
-        schedules = self._schedules(evaluator)
+        evaluator, schedules = self._evaluated()
         first = evaluator.evaluate(schedules)
         evaluator.evaluate(schedules[::-1], fit=True)
         for one in (evaluator, self.make_evaluator()):
@@ -307,15 +311,13 @@ class EvaluatorConformance(Conformance, kit=True):
             )
 
     def test_the_nfe_is_that_of_the_computed_steps_at_most(self) -> None:
-        evaluator = self.make_evaluator()
-        schedules = self._schedules(evaluator)
+        evaluator, schedules = self._evaluated()
         most = evaluator.num_samples * sum(schedule.budget for schedule in schedules)
         nfe = evaluator.evaluate(schedules).nfe
         assert 0 < nfe <= most, f"nfe is {nfe}, {most} at most: count the evaluations that are made"
 
     def test_samples_are_the_given_ones(self) -> None:
-        evaluator = self.make_evaluator()
-        schedules = self._schedules(evaluator)
+        evaluator, schedules = self._evaluated()
         errors = evaluator.evaluate(schedules).errors
         wanted = (len(schedules), evaluator.num_samples)
         assert errors.shape == wanted, (
@@ -327,8 +329,7 @@ class EvaluatorConformance(Conformance, kit=True):
             assert_near(found, errors[:, rows], what, rtol=self.rtol)
 
     def test_schedules_do_not_influence_each_other(self) -> None:
-        evaluator = self.make_evaluator()
-        schedules = self._schedules(evaluator)
+        evaluator, schedules = self._evaluated()
         together = evaluator.evaluate(schedules).errors
         for schedule, errors in zip(schedules, together, strict=True):
             alone = self.make_evaluator().evaluate([schedule]).errors[0]
@@ -342,8 +343,7 @@ class EvaluatorConformance(Conformance, kit=True):
 
     def test_the_random_state_of_the_process_is_left_alone(self) -> None:
         """Or as runs of the plain target leave it."""
-        evaluator = self.make_evaluator()
-        schedules = self._schedules(evaluator)
+        evaluator, schedules = self._evaluated()
         evaluator.evaluate(schedules)
         plain = random_state_of(lambda: self.accelerated_errors(schedules[0]))
         assert random_state_of(lambda: evaluator.evaluate(schedules[:1])) == plain, RANDOM

@@ -76,7 +76,12 @@ class SecondOrder(ScheduleSolver):
         gains = None if problem.gains is None else np.asarray(problem.gains, dtype=np.float64)
         costs = ForecastCosts(gram, grid, gains, self.ridge).table()
         fit = OpenLoopFit(gram, grid, 2, self.ridge) if self.fitted else None
-        return [_solution(*path, len(gram), fit) for path in _paths(costs, problem.budget)]
+        found = []
+        for steps, value in _paths(costs, problem.budget):
+            plain = Schedule(num_steps=len(gram), computed=steps)
+            schedule = fit.fitted(plain) if fit else plain
+            found.append(Solution(schedule, value, Result.OPTIMAL, value, CERTIFICATE))
+        return found
 
 
 def _paths(q: NDArray[np.float64], budget: int) -> Iterator[tuple[tuple[int, ...], float]]:
@@ -95,14 +100,6 @@ def _paths(q: NDArray[np.float64], budget: int) -> Iterator[tuple[tuple[int, ...
         last = int(W[:, n].argmin())
         yield _walk(pointers, last, n), float(W[last, n])
         V = W[:, :n]
-
-
-def _solution(
-    steps: tuple[int, ...], value: float, num_steps: int, fit: OpenLoopFit | None
-) -> Solution:
-    plain = Schedule(num_steps=num_steps, computed=steps)
-    schedule = fit.fitted(plain) if fit else plain
-    return Solution(schedule, value, Result.OPTIMAL, value, CERTIFICATE)
 
 
 def _walk(pointers: list[NDArray[np.intp]], last: int, n: int) -> tuple[int, ...]:

@@ -108,14 +108,12 @@ class GaussNewton(ScheduleSolver):
 
     def _start(self, problem: ScheduleProblem, evaluator: Evaluator) -> tuple[Schedule, int]:
         given = problem.reference
-        if given is not None and given.budget == problem.budget and given.weights:
+        if given is None or given.budget != problem.budget:
+            computed = round_to_steps(levels(problem.budget), problem.num_steps)
+            given = Schedule(num_steps=problem.num_steps, computed=computed)
+        if given.weights:
             return given, 0
-        computed = (
-            given.computed
-            if given is not None and given.budget == problem.budget
-            else round_to_steps(levels(problem.budget), problem.num_steps)
-        )
-        plain = Schedule(num_steps=problem.num_steps, computed=computed)
+        plain = Schedule(num_steps=problem.num_steps, computed=given.computed)
         ran = evaluator.evaluate([plain], objective=self.objective, fit=True)
         return ran.schedules[0], ran.nfe
 

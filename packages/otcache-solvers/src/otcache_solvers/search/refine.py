@@ -8,10 +8,10 @@ from typing import final
 
 import numpy as np
 
-from otcache_core import Result, Schedule, ScheduleProblem, Solution
+from otcache_core import Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.transport import levels, quantile_function, round_to_steps
-from otcache_solvers.needs import PIPELINE, check_least, evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, check_least
 from otcache_solvers.search.trial_book import OR_NO_LIMIT, TrialBook
 
 
@@ -75,11 +75,10 @@ class Refine(ScheduleSolver):
             OtcacheError: if the problem has no evaluator, the objective is unknown, ``max_nfe``
                 does not cover one run, or every run broke.
         """
-        evaluator = evaluator_of(problem, "refine")
-        book = TrialBook(
-            evaluator,
-            tuple(range(evaluator.num_samples)),
-            objective_of(evaluator, self.objective),
+        book = TrialBook.of(
+            problem,
+            "refine",
+            self.objective,
             self.fit,
             robust=True,
             max_trials=self.max_trials,
@@ -87,19 +86,8 @@ class Refine(ScheduleSolver):
         )
         start = book.begin(_start(problem))
         settled = climb(book, seed=problem.seed)
-        best = book.found("refinement")
-        return Solution(
-            best.schedule,
-            best.value,
-            Result.FOUND if settled else Result.BUDGET_SPENT,
-            stats={
-                "trials": book.tried,
-                "start": start.value,
-                "accepted": best is not start,
-                **book.advice("the climb", settled),
-            },
-            nfe=book.nfe,
-        )
+        accepted = book.best() is not start
+        return book.solution("refinement", start, settled, "the climb", accepted=accepted)
 
 
 def _start(problem: ScheduleProblem) -> Schedule:

@@ -7,11 +7,11 @@ from typing import final
 
 import numpy as np
 
-from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
+from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
 from otcache_core.errors import expected
 from otcache_core.transport import levels, round_to_steps
-from otcache_solvers.needs import PIPELINE, check_least, evaluator_of, objective_of
+from otcache_solvers.needs import PIPELINE, check_least
 from otcache_solvers.search.refine import REACH, climb, relocated
 from otcache_solvers.search.trial_book import FLOOR, OR_NO_LIMIT, TrialBook
 
@@ -98,11 +98,10 @@ class SimulatedAnnealing(ScheduleSolver):
             OtcacheError: if the problem has no evaluator, the objective is unknown, ``max_nfe``
                 does not cover one run, or every run broke.
         """
-        evaluator = evaluator_of(problem, "annealing")
-        book = TrialBook(
-            evaluator,
-            tuple(range(evaluator.num_samples)),
-            objective_of(evaluator, self.objective or "latent-rmse"),
+        book = TrialBook.of(
+            problem,
+            "annealing",
+            self.objective or "latent-rmse",
             self.fit,
             robust=False,
             squared=self.objective is None,
@@ -115,20 +114,7 @@ class SimulatedAnnealing(ScheduleSolver):
         taken, cooled = self._anneal(book, np.random.default_rng(problem.seed))
         before_climb = book.best().value
         settled = climb(book, seed=problem.seed) and cooled
-        best = book.found("annealing")
-        return Solution(
-            best.schedule,
-            best.value,
-            Result.FOUND if settled else Result.BUDGET_SPENT,
-            stats={
-                "trials": book.tried,
-                "start": start.value,
-                "before_climb": before_climb,
-                "taken": taken,
-                **book.advice("annealing", settled),
-            },
-            nfe=book.nfe,
-        )
+        return book.solution("annealing", start, settled, before_climb=before_climb, taken=taken)
 
     def _anneal(self, book: TrialBook, rng: np.random.Generator) -> tuple[int, bool]:
         """Count the moves taken, and say whether no allowance ended it early."""

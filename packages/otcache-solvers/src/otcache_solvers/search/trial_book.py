@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache_core import OtcacheError, Schedule
+from otcache_core import OtcacheError, Result, Schedule, ScheduleProblem, Solution
 from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
+from otcache_solvers.needs import evaluator_of, objective_of
 
 FLOOR = 1e-12
 #: Of ``max_trials`` and ``max_nfe``.
@@ -35,7 +37,6 @@ class TrialBook:
         objective: name of an objective of the evaluator; None is its default.
         fit: fit forecast weights in closed loop while running.
         robust: geometric instead of arithmetic mean over samples.
-        notify: called with the number of schedules run so far.
         squared: square the errors before their mean: of ``latent-rmse``, that is the MSE.
         max_trials: schedules that :meth:`affordable` lets through at most; None is no limit.
         max_nfe: denoiser evaluations likewise.
@@ -46,12 +47,24 @@ class TrialBook:
     objective: str | None
     fit: bool
     robust: bool
-    notify: Callable[[int], None] = lambda done: None
     nfe: int = 0
     entries: dict[Hashable, Entry] = field(default_factory=dict)
     squared: bool = False
     max_trials: int | None = None
     max_nfe: int | None = None
+
+    @classmethod
+    def of(
+        cls, problem: ScheduleProblem, solver: str, objective: str | None, fit: bool, **options: Any
+    ) -> TrialBook:
+        """Make the book of a solver that searches on all samples of the problem's evaluator.
+
+        Raises:
+            OtcacheError: if the problem has no evaluator, or the objective is unknown.
+        """
+        evaluator = evaluator_of(problem, solver)
+        samples = tuple(range(evaluator.num_samples))
+        return cls(evaluator, samples, objective_of(evaluator, objective), fit, **options)
 
     @property
     def tried(self) -> int:
@@ -109,11 +122,28 @@ class TrialBook:
             allowed.append(schedule)
         return allowed
 
-    def advice(self, search: str, settled: bool) -> dict[str, str]:
-        """Say what to raise, for a solution's stats; empty if no allowance ended the search."""
-        if settled:
-            return {}
-        return {"advice": raise_limits(search, max_trials=self.max_trials, max_nfe=self.max_nfe)}
+    def solution(
+        self, search: str, start: Entry, settled: bool, last: str = "", **stats: Any
+    ) -> Solution:
+        """Return the best schedule as a solver's solution.
+
+        Args:
+            search: name of the search.
+            start: the entry that it began with.
+            settled: whether it came to its end; else the result is BUDGET_SPENT, with advice.
+            last: name of what an allowance ended, if it is a part of the search.
+            stats: of the solution, besides ``trials`` and the error of the ``start``.
+
+        Raises:
+            OtcacheError: if every run broke.
+        """
+        best = self.found(search)
+        if not settled:
+            limits = {"max_trials": self.max_trials, "max_nfe": self.max_nfe}
+            stats["advice"] = raise_limits(last or search, **limits)
+        result = Result.FOUND if settled else Result.BUDGET_SPENT
+        stats = {"trials": self.tried, "start": start.value, **stats}
+        return Solution(best.schedule, best.value, result, stats=stats, nfe=self.nfe)
 
     def held_out(self, schedules: Sequence[Schedule], samples: Sequence[int]) -> list[float]:
         """Return errors of finished schedules, weights as they are, on other samples."""
@@ -156,7 +186,6 @@ class TrialBook:
         values = mean_error(errors, self.robust)
         for key, schedule, value in zip(schedules, ran.schedules, values, strict=True):
             self.entries[key] = Entry(schedule, value)
-        self.notify(self.tried)
 
     def _cost(self, schedule: Schedule) -> int:
         return len(self.samples) * schedule.budget

@@ -8,7 +8,7 @@ import numpy as np
 
 from otcache_core import Result, ScheduleProblem, Solution
 from otcache_core.contracts import Abilities, ScheduleSolver
-from otcache_core.transport import coordinate, interpolate, levels, quantile_function
+from otcache_core.transport import coordinate, interpolate, targets_between
 from otcache_solvers.needs import ENDPOINTS, endpoints_of
 from otcache_solvers.transport.geodesic import NEAREST
 
@@ -46,7 +46,6 @@ class Quantile(ScheduleSolver):
         anchor, reference = endpoints_of(problem, "quantile")
         schedule = interpolate(anchor, reference, problem.budget)
         lam = coordinate(problem.budget, anchor.budget, reference.budget)
-        u = levels(problem.budget)
-        q = (1 - lam) * quantile_function(anchor)(u) + lam * quantile_function(reference)(u)
+        q = targets_between(anchor, reference, problem.budget, lam)
         gap = float(np.square(np.array(schedule.computed) - problem.num_steps * q).sum())
         return Solution(schedule, gap, Result.OPTIMAL, gap, NEAREST, stats={"lam": lam})

@@ -175,7 +175,7 @@ class _Pass:
             if not norms[row] < self.spans.cut(self.value, self.budget):
                 break
             steps = tuple(labels.nodes[row, :-1].tolist())
-            value = self.spans.value(steps)
+            value = self.spans.displacements.error(steps)
             if value < self.value:
                 self.steps, self.value = steps, value
 

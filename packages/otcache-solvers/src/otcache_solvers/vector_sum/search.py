@@ -149,7 +149,7 @@ def _candidates(
                     break
                 a, b = divmod(int(at), len(ends))
                 steps = (*begins[a, :-1].tolist(), *ends[b, :-1].tolist())
-                found = spans.value(steps)
+                found = spans.displacements.error(steps)
                 if found < value:
                     value = found
                     yield steps, found
@@ -193,7 +193,7 @@ class Beam(PathSearch):
             made += len(grown)
             labels = grown.keep(_least(grown, self.width))
         paths = [tuple(nodes[:-1]) for nodes in labels.nodes.tolist()]
-        value, steps = min((spans.value(path), path) for path in paths)
+        value, steps = min((spans.displacements.error(path), path) for path in paths)
         reason = "a beam proves nothing by itself"
         return Found(steps, value, None, reason, {"labels": made})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import final
 
@@ -97,7 +97,8 @@ class VectorSum(ScheduleSolver):
         if not reachable(spans, budget)[budget, 0]:
             return Solution(None, math.inf, Result.INFEASIBLE)
         relaxed = None if self.relaxation is None else self.relaxation.solve(spans, budget)
-        search = self.search or _automatic(n, budget)
+        few = math.comb(n - 1, budget - 1) <= FEW
+        search = self.search or (Enumeration() if few else BranchAndBound())
         found = search.search(spans, budget, relaxed)
         schedule = Schedule(num_steps=n, computed=found.computed)
         certificate = self._certificate(spans, schedule, search, found, relaxed)
@@ -110,7 +111,9 @@ class VectorSum(ScheduleSolver):
 
     def _spans(self, problem: ScheduleProblem) -> SpanVectors:
         spans = self._factored(displacements_of(problem, "vector-sum"))
-        return spans if problem.costs is None else spans.only(np.isfinite(problem.costs))
+        if problem.costs is None:
+            return spans
+        return replace(spans, usable=spans.usable & np.isfinite(problem.costs))
 
     @cached_property
     def _kept(self) -> dict[str, SpanVectors]:
@@ -153,11 +156,6 @@ class VectorSum(ScheduleSolver):
             spans.resolution(found.value, budget),
             reason,
         )
-
-
-def _automatic(n: int, budget: int) -> PathSearch:
-    few = math.comb(n - 1, budget - 1) <= FEW
-    return Enumeration() if few else BranchAndBound()
 
 
 @dataclass(frozen=True)

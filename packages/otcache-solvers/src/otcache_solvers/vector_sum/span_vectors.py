@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +73,6 @@ class SpanVectors:
             max(-lowest, 1e-16 * largest),
         )
 
-    def only(self, allowed: NDArray[np.bool_]) -> SpanVectors:
-        """Remove the spans for which ``allowed``, shape (N, N + 1), is False."""
-        return replace(self, usable=self.usable & allowed)
-
     @property
     def num_steps(self) -> int:
         """N."""
@@ -86,10 +82,6 @@ class SpanVectors:
     def rank(self) -> int:
         """The rank r."""
         return int(self.vectors.shape[2])
-
-    def value(self, computed: tuple[int, ...]) -> float:
-        """Compute f' M f of a schedule, with all of M."""
-        return self.displacements.error(computed)
 
     def resolution(self, value: float, budget: int) -> float:
         """Return the difference that does not count: 1e-9 of ``value``, and the rounding of M."""
