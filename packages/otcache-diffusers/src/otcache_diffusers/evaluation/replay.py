@@ -90,19 +90,19 @@ class Track:
 
     def result(self) -> Schedule:
         """Return the schedule with its fitted weights, pooled (unchanged if none were fitted)."""
-        return self._with_weights(lambda weights: weights.pooled)
+        return self._with_weights(None)
 
     def results(self, samples: int) -> tuple[Schedule, ...]:
         """Return the schedule that each sample ran, with the weights fitted on the others."""
-        return tuple(self._with_weights(lambda w, n=n: w.others[n]) for n in range(samples))
+        return tuple(map(self._with_weights, range(samples)))
 
-    def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
+    def _with_weights(self, sample: int | None) -> Schedule:
         if not self.fitted:
             return self.schedule
         rows: dict[str, list[tuple[float, ...]]] = {}
         for name in {name for weights in self.fitted.values() for name in weights}:
             spans = (self.fitted.get(k) for k in self.schedule.computed)
-            rows[name] = [of(weights[name]) if weights else () for weights in spans]
+            rows[name] = [weights[name].used_by(sample) if weights else () for weights in spans]
         return self.schedule.with_weights(rows.pop(SHARED), rows)
 
 
