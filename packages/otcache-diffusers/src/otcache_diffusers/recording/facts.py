@@ -180,7 +180,7 @@ def guider_text(guider: Any) -> str:
     Settings that are the class's defaults are omitted, except the scale:
     ``AdaptiveProjectedGuidance(guidance_scale=7.5, eta=0.5)``.
     """
-    given = {n: v for n, v in guider.config.items() if not n.startswith("_")}
+    given = {n: _plain(v) for n, v in guider.config.items() if not n.startswith("_")}
     enabled = given.pop("enabled", True) and getattr(guider, "_enabled", True)
     if not enabled:
         return "none"
@@ -194,6 +194,14 @@ def guider_text(guider: Any) -> str:
     shown = {n: v for n, v in given.items() if n in plain or n == "guidance_scale"}
     settings = ", ".join(f"{name}={value}" for name, value in shown.items())
     return f"{type(guider).__name__}({settings})"
+
+
+def _plain(setting: Any) -> Any:
+    """Return a setting as it is in a file: of layers to skip, a dictionary."""
+    if isinstance(setting, (list, tuple)):
+        return [_plain(value) for value in setting]
+    to_dict = getattr(setting, "to_dict", None)
+    return to_dict() if callable(to_dict) else setting
 
 
 def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | None:
