@@ -1,4 +1,4 @@
-"""One policy in a pipeline, a loop, numpy and ONNX Runtime: the same steps, latents equal within rounding."""
+"""One policy in pipelines, a loop, numpy and ONNX Runtime: the same steps, latents equal within rounding."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_flux
 import torch
+from diffusers import FluxModularPipeline
 from numpy.typing import NDArray
 
 import otcache
@@ -129,6 +130,37 @@ def test_a_loop_of_one_s_own(
         latent = loop(["any"], [0], N)
     assert tuple(made) == schedule.computed
     np.testing.assert_allclose(latent.numpy(), wanted[budget], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def modular(pipe: Any) -> Any:
+    """Provide a ModularPipeline of the pipeline's parts, which takes embeddings."""
+    blocks = FluxModularPipeline()._blocks
+    blocks.sub_blocks.pop("text_encoder")
+    made = FluxModularPipeline(blocks=blocks)
+    parts = {name: pipe.components.get(name) for name in made.components}
+    made.update_components(**{name: part for name, part in parts.items() if part is not None})
+    return tiny_flux.quiet(made)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_modular_pipeline(pipe: Any, modular: Any, wanted: dict[int, Array], budget: int) -> None:
+    schedule = POLICY.schedule(budget)
+    with _steps(pipe) as made, otcache.accelerate(modular, schedule), torch.no_grad():
+        latent = modular(
+            prompt_embeds=tiny_flux.noise(1, 4, 8),
+            pooled_prompt_embeds=tiny_flux.noise(1, 8),
+            generator=torch.Generator().manual_seed(0),
+            height=16,
+            width=16,
+            num_inference_steps=N,
+            output_type="latent",
+            output="latents",
+        )
+    assert tuple(made) == schedule.computed
+    packed = torch.from_numpy(wanted[budget])
+    unpacked = pipe._unpack_latents(packed, 16, 16, pipe.vae_scale_factor)
+    np.testing.assert_allclose(latent.numpy(), unpacked.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
