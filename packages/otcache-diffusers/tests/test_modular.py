@@ -34,8 +34,10 @@ def _guided(name: str) -> Modular:
         made = GUIDERS[name]()
     except ImportError as error:  # some guiders need further libraries
         pytest.skip(str(error))
-    # Magnitude aware guidance takes states of two dimensions only.
-    return modular("qwen" if "aware" in name else "wan", text=True, guider=made)
+    # Some guiders take states of certain dimensions only.
+    if name == "frequency decoupled":
+        return modular("sdxl", guider=made)
+    return modular("qwen" if name == "magnitude aware" else "wan", text=True, guider=made)
 
 
 def _patched(case: Modular) -> list[list[str]]:
@@ -61,8 +63,9 @@ class _ByHand:
         case.denoiser.forward = functools.update_wrapper(self, self._own)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._time is None or not torch.equal(self._time, kwargs["timestep"]):
-            self._step, self._time, self._seen = self._step + 1, kwargs["timestep"].clone(), []
+        time = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        if self._time is None or not torch.equal(self._time, time):
+            self._step, self._time, self._seen = self._step + 1, time.clone(), []
         text = kwargs["encoder_hidden_states"].sum().item()
         branch = text, self._seen.count(text)
         self._seen.append(text)
