@@ -7,6 +7,7 @@ python tools/playback_engines.py build/engines   # of the folder that they wrote
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,9 @@ which exports the demo's networks (`examples/playback_export.py`), runs `example
 `examples/browser`, and then `tools/playback_engines.py`; edit those, not this file.
 
 {count} held-out prompts with guidance {scale:g}: two denoiser calls a step. N = {n}, B = {budget}; one thread
-in every engine. Full runs and those by the table are made in turns: a speedup is the median of the prompts',
-with the least and the largest, and says more than the times, which are sums over the prompts.
+in every engine. Full runs and those by the table are made in turns, every prompt three times: times are
+medians of a run, a speedup is the median of the pairs' with the quartiles. The machine has {cores} cores; its
+load average after the last run was {load:.1f} (above 1, other work was in the way).
 
 {table}
 
@@ -44,15 +46,16 @@ The numpy example, `examples/playback_numpy.py`, needs `otcache-core` alone, and
 """
 COLUMNS = (
     *("engine", "denoiser calls", "steps are torch's", "largest difference from torch"),
-    *("s, in full", "s, by the table", "speedup", "N / B"),
+    *("s a run, in full", "by the table", "speedup", "N / B"),
 )
 
 
 def row(found: dict[str, Any], ratio: float, own: bool = False) -> str:
     """Return a line of the table; of torch itself there is nothing to compare."""
-    (full, fast), pairs = np.sum(found["seconds"], axis=0), np.array(found["seconds"])
-    ratios = pairs[:, 0] / pairs[:, 1]
-    speedup = f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+    pairs = np.array(found["seconds"])
+    (full, fast), ratios = np.median(pairs, axis=0), pairs[:, 0] / pairs[:, 1]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    speedup = f"{middle:.2f} ({low:.2f} to {high:.2f})"
     calls = f"{found['calls'][1]} of {found['calls'][0]}"
     same = "" if own else "yes" if found["same_steps"] else "**no**"
     difference = "" if own else f"{found['difference']:.1e}"
@@ -63,7 +66,7 @@ def row(found: dict[str, Any], ratio: float, own: bool = False) -> str:
 def torch_figures(runs: list[dict[str, Any]], num_steps: int) -> dict[str, Any]:
     """Return the figures of torch as those of an engine."""
     computed = [len(steps) for run in runs for steps in run["torch"]["computed"].values()]
-    seconds = [run["torch"]["seconds"] for run in runs]
+    seconds = [pair for run in runs for pair in run["torch"]["seconds"]]
     calls = [num_steps * len(computed), sum(computed)]
     return {"engine": "torch, `otcache.accelerate`", "calls": calls, "seconds": seconds}
 
@@ -91,6 +94,8 @@ def page(folder: Path) -> str:
         size=np.abs(full).max(),
         error=np.sqrt(np.square(fast - full).mean()),
         numpy=done.stdout.strip(),
+        cores=os.cpu_count(),
+        load=os.getloadavg()[0],
     )
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 from threading import Thread
 from typing import Any
 
@@ -93,7 +94,7 @@ def compared(made: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]
     return {
         "engine": f"onnxruntime-web {made['version']}, Chromium {made['browser'].split('.')[0]}",
         "calls": [sum(page[way]["calls"] for page, _ in pairs) for way in ways],
-        "seconds": [[page[way]["seconds"] for way in ways] for page, _ in pairs],
+        "seconds": made["seconds"],
         "difference": max(
             abs(a - b)
             for page, torch in pairs
@@ -120,12 +121,13 @@ def main() -> None:
     facts = json.loads((given.folder / "demo.json").read_text(encoding="utf-8"))
     found = compared(made, facts["runs"])
     (given.folder / "browser.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
-    (full, fast), n = map(sum, zip(*found["seconds"], strict=True)), len(facts["grid"]) - 1
+    full, fast = map(median, zip(*found["seconds"], strict=True))
+    speedup, n = median(a / b for a, b in found["seconds"]), len(facts["grid"]) - 1
     budget = len(facts["runs"][0]["torch"]["computed"]["cond"])
     print(f"{found['engine']}: {found['calls'][1]} denoiser calls of {found['calls'][0]}")
     print(f"largest difference from torch {found['difference']:.1e}")
-    print(f"{full:.2f} s in full, {fast:.2f} s at B = {budget}: {full / fast:.2f} times as fast")
-    print(f"N / B = {n / budget:.2f}")
+    print(f"a run takes {full:.2f} s in full, {fast:.2f} s at B = {budget}")
+    print(f"speedup {speedup:.2f}, N / B = {n / budget:.2f}")
     if not found["same_steps"] or found["difference"] > ROUNDING:
         raise SystemExit("the page computes other steps than torch, or gets other latents.")
 
