@@ -131,7 +131,7 @@ class CachedSteps(StepHook):
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser, and cache its output if a later step needs it."""
         output = call.compute()
-        self.keep(call, call.seen(output))
+        self.keep(call, call.seen(output) if self.needs(call) else output)
         return output
 
     def needs(self, call: DenoiserCall) -> bool:
@@ -222,7 +222,6 @@ class CachedSteps(StepHook):
                 f"the schedule plans for {_listed(missing)}, which no call of a run was: it had "
                 f"{_listed(self._playback.branches)}. Name branches as run.report does."
             )
-
 
     def _note_shared_weights(self) -> None:
         """Report that branches of a guider have no fitted weights of their own."""
