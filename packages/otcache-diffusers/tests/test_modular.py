@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusers import FluxModularPipeline
 from modular_pipelines import GUIDERS, MODULAR, Modular, N, modular
 
 from otcache_core.contracts import SampleRequest
-from otcache_core.errors import OtcacheError
+from otcache_core.errors import ExecutionError, OtcacheError
 from otcache_core.schedule import Schedule
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.hooks.modular import loops_of
@@ -209,10 +210,18 @@ def test_call_arguments_are_those_of_the_blocks(call: dict[str, Any], message: s
         TorchProbe().prepared(case.pipe, SampleRequest(("a",), (0,), N, call))
 
 
-def test_a_modular_pipeline_without_its_parts_is_refused_with_advice() -> None:
-    assert (
-        TorchExecutor().supports(FluxModularPipeline()).endswith("call its load_components() first")
-    )
+@pytest.mark.remedy(": call its load_components() first")
+def test_a_modular_pipeline_without_its_parts_is_refused_with_advice(tmp_path: Path) -> None:
+    case = modular("flux")
+    case.standard.pipe.save_pretrained(tmp_path)
+    pipe = FluxModularPipeline(case.pipe._blocks, str(tmp_path))
+    with pytest.raises(
+        ExecutionError, match=r"FluxModularPipeline has none of transformer, .*: call"
+    ):
+        TorchExecutor().attach(pipe, SOME).__enter__()
+    pipe.load_components()
+    with TorchExecutor().attach(pipe, SOME):
+        pipe(**case.arguments())
 
 
 def test_guiders_may_be_replaced_shared_and_left_in_any_order() -> None:
