@@ -162,6 +162,7 @@ def test_steps_without_coefficients_are_computed_and_noted() -> None:
         ([None, ((0, 1.0),), ((1, 1.0),)], "the forecast of step 2"),
         ([None, ((2, 1.0),), None], "the forecast of step 1"),
         ([None, ((0, float("nan")),)], "the forecast of step 1"),
+        ([None, ((0, -1e31),)], "coefficient up to 1e.30 in size"),
         ([None, ((-1, 1.0),)], "the forecast of step 1"),
     ],
 )
