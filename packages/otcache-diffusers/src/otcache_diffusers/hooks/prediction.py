@@ -133,9 +133,9 @@ class NoiseSpace(OutputSpace):
     @staticmethod
     def _changed(position: CallPosition) -> str:
         return (
-            f"step {position.step}: the state of branch {position.branch!r} must have the shape of "
-            "its output throughout a run, and changed: let the pipeline call scheduler.scale_model_input at every "
-            "step or at none."
+            f"step {position.step}: the state of branch {position.branch!r} must have the shape of its "
+            "output throughout a run, and changed: let the pipeline call scheduler.scale_model_input at "
+            "every step or at none."
         )
 
     def from_output(self, position: CallPosition, output: Any) -> Any:
