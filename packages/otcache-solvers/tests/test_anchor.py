@@ -161,6 +161,15 @@ def test_robust_means_one_bad_sample_does_not_steer():
     np.testing.assert_allclose(mean_error(errors, robust=False), [22.0, 8.0, np.inf])
 
 
+def test_progress_never_falls_and_ends_at_the_total():
+    seen = []
+    solver = AnchorSearch(5, 5, progress=lambda done, total: seen.append((done, total)))
+    solve(solver, SAMPLER.evaluator())
+    assert len(seen) > 5
+    assert seen == sorted(seen)
+    assert seen[-1] == (10, 10)
+
+
 def test_optuna_is_silent_here_and_heard_elsewhere(capfd):
     verbosity = optuna.logging.get_verbosity()
     solve(AnchorSearch(max_trials=3, climb_trials=0), SAMPLER.evaluator())

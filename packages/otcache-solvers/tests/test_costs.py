@@ -146,6 +146,13 @@ def test_a_cap_of_one_leaves_nothing_to_measure():
     assert np.isinf(capped.costs[0, 2:]).all()
 
 
+def test_progress_counts_spans_up_to_their_number():
+    seen = []
+    measure(Outcome(progress=lambda done, total: seen.append((done, total))))
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (21, 21)
+
+
 class Broken(ToyEvaluator):
     def evaluate(self, schedules, **settings):
         ran = super().evaluate(schedules, **settings)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+from unittest.mock import MagicMock
+
 import pytest
 
+from otcache.calibration import stages
 from otcache.calibration.recipe import Recipe
-from otcache_core import OtcacheError
+from otcache_core import OtcacheError, Schedule, ScheduleProblem
+from otcache_core.plugins import Registry
 from otcache_core.storage.recordings import RecordingStorage
 
 
@@ -63,3 +69,21 @@ def test_where_runs_are_kept_is_no_part_of_a_calibration_but_a_sketch_is() -> No
     ]
     assert sketched[0] == sketched[1] != sketched[2]
     assert sketched[0] != Recipe().identity
+
+
+def test_the_anchor_search_takes_every_option_that_its_stage_offers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An option that a solver does not take is not passed, so a removed one would be lost in silence."""
+    offers: list[tuple[str, set[str]]] = []
+
+    def offer(registry: Any, choice: str, **options: Any) -> Any:
+        offers.append((choice, set(options)))
+        return MagicMock()
+
+    monkeypatch.setattr(stages, "solver_of", offer)
+    bench: Any = MagicMock(recipe=Recipe().resolve(30))
+    stages.find_anchor(bench, Schedule(30, (0, 9)), (), ScheduleProblem(30, 4))
+    ((choice, options),) = offers
+    assert options <= inspect.signature(Registry().get("solvers", choice)).parameters.keys()
+    assert "progress" in options

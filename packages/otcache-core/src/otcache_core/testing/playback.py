@@ -256,6 +256,8 @@ class PlaybackConformance(Conformance, kit=True):
         for step, output in enumerate(outputs):
             state = self.to_engine(states[step]) if states else None
             forecast = playback.forecast("", step, state)
+            planned = table.branches[""].forecasts[step] is not None
+            assert (forecast is not None) is planned, f"step {step}: forecast() is {forecast}"
             if forecast is None:
                 playback.keep("", step, self.to_engine(output), state)
             else:

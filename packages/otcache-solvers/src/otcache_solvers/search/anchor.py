@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -47,6 +47,7 @@ class AnchorSearch(ScheduleSolver):
         objective: name of an objective of the evaluator; its default if None.
         fit: fit the forecast weights of each schedule in closed loop while it runs; the solution
             carries them.
+        progress: called with (schedules run, at most).
         storage: URL of a database (SQLAlchemy's, ``sqlite:///search.db``) that keeps Optuna's
             trials: several processes may search together until they have ``max_trials`` between
             them, and an interrupted search continues. The warm starts and the climb are each
@@ -62,6 +63,7 @@ class AnchorSearch(ScheduleSolver):
     warm: Sequence[Schedule] = ()
     objective: str | None = None
     fit: bool = True
+    progress: Callable[[int, int], None] | None = None
     storage: str | None = None
     study: str | None = None
 
@@ -88,7 +90,9 @@ class AnchorSearch(ScheduleSolver):
         n = evaluator.num_samples
         kept = min(int(SPLIT * n), n - 1)
         objective = objective_of(evaluator, self.objective)
-        book = TrialBook(evaluator, tuple(range(n - kept)), objective, self.fit, robust=True)
+        book = TrialBook(
+            evaluator, tuple(range(n - kept)), objective, self.fit, robust=True, notify=self._notify
+        )
         warm = self._warm_starts(problem)
         starts = dict(zip(warm, book.errors(list(warm.values())[: self.max_trials]), strict=False))
         start = book.best()
@@ -101,6 +105,7 @@ class AnchorSearch(ScheduleSolver):
         )
         settled = climb(book, trials=self.climb_trials, seed=problem.seed)
         chosen, verdict = _accepted(book, start, range(n - kept, n))
+        self._notify(self._most)
         if not settled:
             verdict["advice"] = raise_limits("the climb", climb_trials=self.climb_trials)
         return Solution(
@@ -141,6 +146,14 @@ class AnchorSearch(ScheduleSolver):
             "samples": len(book.samples),
         }
         return SharedStudy(self.storage, self.study or "anchor-search", identity)
+
+    @property
+    def _most(self) -> int:
+        return self.max_trials + self.climb_trials
+
+    def _notify(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(min(done, self._most), self._most)
 
 
 def _accepted(book: TrialBook, start: Entry, kept: range) -> tuple[Entry, dict[str, Any]]:

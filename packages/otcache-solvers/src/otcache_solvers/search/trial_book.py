@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class TrialBook:
         objective: name of an objective of the evaluator; None is its default.
         fit: fit forecast weights in closed loop while running.
         robust: geometric instead of arithmetic mean over samples.
+        notify: called with the number of schedules run so far.
         squared: square the errors before their mean: of ``latent-rmse``, that is the MSE.
         max_trials: schedules that :meth:`affordable` lets through at most; None is no limit.
         max_nfe: denoiser evaluations likewise.
@@ -47,6 +48,7 @@ class TrialBook:
     objective: str | None
     fit: bool
     robust: bool
+    notify: Callable[[int], None] = lambda done: None
     nfe: int = 0
     entries: dict[Hashable, Entry] = field(default_factory=dict)
     squared: bool = False
@@ -186,6 +188,7 @@ class TrialBook:
         values = mean_error(errors, self.robust)
         for key, schedule, value in zip(schedules, ran.schedules, values, strict=True):
             self.entries[key] = Entry(schedule, value)
+        self.notify(self.tried)
 
     def _cost(self, schedule: Schedule) -> int:
         return len(self.samples) * schedule.budget
