@@ -117,7 +117,8 @@ def drive(
         stack.callback(run_state.finish, False)
         stack.enter_context(tracker)
         for name, module in denoisers_of(target).items():
-            own = CallHandler(name, target, tracker, run_state, branches=branches)
+            named = branches if is_pipeline(target) else None
+            own = CallHandler(name, target, tracker, run_state, branches=named)
             hooks[name] = hook_for(module, own)
         for name in auxiliary:
             handler = CallHandler(name, target, tracker, run_state, feeds=True)
