@@ -220,6 +220,23 @@ def foreign(session: nox.Session) -> None:
 
 
 @nox.session
+def engines(session: nox.Session) -> None:
+    """One playback table in numpy, ONNX Runtime and a browser; writes docs/playback-engines.md.
+
+    Needs npm and Chromium; fails if an engine takes other steps than torch, or gets other latents. Not in CI.
+    """
+    _install(session, (CORE, SOLVERS, PIPELINES, FACADE), *_group("engines"), "playwright")
+    _environment(session)
+    session.env["OMP_NUM_THREADS"] = "1"
+    folder, page = "build/engines", "examples/browser"
+    session.run("npm", "ci", "--ignore-scripts", "--prefix", page, external=True)
+    session.run("python", "examples/playback_export.py", folder, *session.posargs)
+    session.run("python", "examples/playback_onnx.py", folder)
+    session.run("python", f"{page}/run.py", folder)
+    session.run("python", "tools/playback_engines.py", folder)
+
+
+@nox.session
 def check(session: nox.Session) -> None:
     """Lint, types and import contracts."""
     _install(session, EVERYTHING, *_group("check"))
@@ -274,6 +291,8 @@ def alone(session: nox.Session, package: str) -> None:
     """One package's tests with only its declared dependencies installed; arguments go to pytest."""
     _install(session, ALONE[package], *_group("unit"))
     _environment(session)
+    if package == "core":
+        session.run("python", "examples/playback_numpy.py")
     session.chdir(ALONE[package][-1].partition("[")[0])
     session.run("python", "-m", "pytest", *session.posargs)
 

@@ -86,9 +86,9 @@ def test_probe_executor_and_demo_serve_a_sampler_without_torch(registry: Registr
     policy = otcache.plan(measured)
     made = run_once(flow, policy, 4, "blue", registry=registry, executor="flow")
     assert made.report.computed == {"call": 4}
-    full = run_once(flow, policy, STEPS, "blue", registry=registry, executor="flow").made
+    full = run_once(flow, policy, STEPS, "blue", registry=registry, executor="flow").output
     mae = registry.create("metrics", "mae")
-    assert 0 < mae(made.made[None], full[None]) < 0.1
+    assert 0 < mae(made.output[None], full[None]) < 0.1
     assert flow.denoiser.calls
     assert "damped" in {rung.schedule.forecaster for rung in measured.ladder}
 

@@ -92,19 +92,38 @@ def _policy() -> Policy:
     return Policy(*ends, Provenance(n, "Denoiser", grid=grid), ladder=rungs)
 
 
-def test_the_reader_on_the_page_reads_a_policy(tmp_path: Path) -> None:
-    (reader,) = re.findall(r"^```python\n(.*?)^```", _page("formats.md"), re.M | re.S)
+def _reader(name: str) -> Callable[..., Any]:
+    """Return the reader of this name on the page, which is short and needs nothing but json."""
+    blocks = re.findall(r"^```python\n(.*?)^```", _page("formats.md"), re.M | re.S)
+    (reader,) = (block for block in blocks if f"def {name}(" in block)
     assert len(reader.strip().splitlines()) <= 20
     assert re.findall(r"^\s*(?:import|from) .*", reader, re.MULTILINE) == ["import json"]
     names: dict[str, Any] = {}
     exec(reader, names)
-    policy = _policy()
+    read: Callable[..., Any] = names[name]
+    return read
+
+
+def test_the_reader_on_the_page_reads_a_policy(tmp_path: Path) -> None:
+    computed_steps, policy = _reader("computed_steps"), _policy()
     policy.save(tmp_path / "policy.json")
     for budget in (2, 3, 6):
-        steps = names["computed_steps"](tmp_path / "policy.json", budget)
+        steps = computed_steps(tmp_path / "policy.json", budget)
         assert tuple(steps) == policy.schedule(budget).computed
     with pytest.raises(ValueError, match=r"stores the budgets \[2, 3, 6\], not 4"):
-        names["computed_steps"](tmp_path / "policy.json", 4)
+        computed_steps(tmp_path / "policy.json", 4)
+
+
+def test_the_reader_on_the_page_reads_a_playback_table(tmp_path: Path) -> None:
+    forecast_terms, path = _reader("forecast_terms"), tmp_path / "table.json"
+    table = _policy().export(3)
+    table.save(path)
+    for step, terms in enumerate(table.plan("cond").forecasts):
+        read = forecast_terms(path, "cond", step)
+        assert (None if read is None else tuple(map(tuple, read))) == terms
+    _policy().save(path)
+    with pytest.raises(ValueError, match="not a playback table of version 1"):
+        forecast_terms(path, "cond", 0)
 
 
 def test_fields_of_plans_are_on_the_page(tmp_path: Path) -> None:
@@ -114,6 +133,8 @@ def test_fields_of_plans_are_on_the_page(tmp_path: Path) -> None:
     schedule = _saved("Schedule", policy.anchor.save, path)
     assert set(data["anchor"]) == set(schedule) - {"format", "version"}
     _saved("Table", ScheduleTable("mine", "by hand", 10, ((0, 5),)).save, path)
+    table = _saved("Playback table", policy.export(3).save, path)
+    assert _fields("Playback table")[1] == set(table["branches"][""])
 
 
 def test_fields_of_a_calibration_are_on_the_page(tmp_path: Path) -> None:

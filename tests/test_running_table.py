@@ -99,7 +99,15 @@ ROWS = {
     "model, sequential and group offloading": """
         test_offloading_before_the_context_and_inside_it test_a_skipped_step_loads_no_weights""",
     "a pipeline of `diffusers.ModularPipeline`": """
-        test_a_modular_pipeline_is_refused_with_what_is_taken""",
+        test_a_modular_pipeline_follows_a_schedule_as_the_standard_one_does
+        test_a_calibration_is_that_of_the_standard_pipeline
+        test_call_arguments_are_those_of_the_blocks
+        test_another_modular_pipeline_on_the_same_scheduler_is_reported
+        test_a_modular_pipeline_without_its_parts_is_refused_with_advice""",
+    "a guider": """
+        test_every_branch_of_a_guider_is_forecast_from_its_own_outputs
+        test_branches_share_weights_unless_guidance_is_linear_and_that_is_said
+        test_guiders_may_be_replaced_shared_and_left_in_any_order""",
     "LoRA": """
         test_lora_is_loaded_fused_and_unloaded_inside_the_context test_lora_that_was_there_before_stays""",
     "bfloat16, float16": """

@@ -18,7 +18,16 @@ from otcache.calibration.store import Store
 from otcache.inspection import candidate_table, draw
 from otcache.planning import plan
 from otcache.schedules import KINDS, load_schedule, load_table, write_schedule
-from otcache_core import OtcacheError, Policy, Provenance, Schedule, ScheduleTable, Trajectory
+from otcache_core import (
+    OtcacheError,
+    Playback,
+    PlaybackTable,
+    Policy,
+    Provenance,
+    Schedule,
+    ScheduleTable,
+    Trajectory,
+)
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.contracts import Evaluation
 from otcache_core.forecasters import Fitted, Linear, MeanVelocity, MeanVelocityPaper, Reuse, Taylor
@@ -177,6 +186,27 @@ def use_table(path: Path) -> None:
     load_schedule(path, budget=made.budgets[0])
 
 
+def playback_table() -> PlaybackTable:
+    """Make one of velocities that are forecast as noise, with plans of two branches."""
+    facts = Provenance(N, prediction_type="v_prediction", grid=tuple(GRID.tolist()))
+    return Policy(schedule(), schedule(), facts).export(4)
+
+
+def use_playback_table(path: Path) -> None:
+    """Follow it, in runs of both branches."""
+    made = PlaybackTable.load(path)
+    playback, x = Playback(made), np.ones(3)
+    playback.begin()
+    for step in range(min(made.num_steps, 100)):
+        for branch in ("cond", "uncond"):
+            output = playback.forecast(branch, step, x)
+            if output is None:
+                playback.keep(branch, step, x, x)
+            else:
+                assert np.isfinite(output).all()
+                assert output.shape == x.shape
+
+
 def use_calibration(path: Path) -> None:
     """Plan, show, save."""
     made = Calibration.load(path.parent)
@@ -297,6 +327,9 @@ def loaders() -> Iterator[Loader]:
     yield Loader("policy", one("p.otcache", lambda p: policy().save(p)), use_policy, 22)
     yield Loader("schedule", one("s.json", lambda p: schedule().save(p)), use_schedule, 12)
     yield Loader("table", one("t.json", lambda p: table().save(p)), use_table, 7)
+    yield Loader(
+        "playback table", one("pb.json", lambda p: playback_table().save(p)), use_playback_table, 5
+    )
     yield Loader("calibration", make_calibration, use_calibration, 14)
     yield Loader("calibration in work", make_store, use_store, 16)
     yield Loader("other projects' schedules", make_imports, use_import, 10)

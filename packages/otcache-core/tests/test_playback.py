@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from otcache_core import Playback, PlaybackTable, Policy, Provenance, Schedule
 from otcache_core.contracts.planning import Forecaster, forecaster_of
-from otcache_core.errors import FileError, OtcacheError, ScheduleError
-from otcache_core.forecasters import Fitted
+from otcache_core.errors import ExecutionError, FileError, OtcacheError, ScheduleError
+from otcache_core.forecasters import Fitted, Reuse
 from otcache_core.playback import BranchPlan, playback_table
 from otcache_core.plugins.registry import installed
 from otcache_core.testing import PlaybackConformance
@@ -104,6 +104,7 @@ def test_another_step_count_and_the_provenance_are_in_the_table() -> None:
     assert other.export(3).provenance != table.provenance
 
 
+@pytest.mark.remedy("give grid=, s_0 .. s_N")
 def test_velocity_without_a_grid_is_refused() -> None:
     policy = policy_of(Schedule(STEPS, (0, 1)), prediction_type="v_prediction")
     with pytest.raises(ScheduleError, match="give grid="):
@@ -111,6 +112,7 @@ def test_velocity_without_a_grid_is_refused() -> None:
     assert policy.export(2, grid=GRID).forecast_in == "epsilon"
 
 
+@pytest.mark.remedy("pass state= at every call")
 def test_velocity_is_forecast_as_noise() -> None:
     """Of data 0 the noise never changes, so that reuse of it is exact at every noise level."""
     policy = policy_of(Schedule(STEPS, (0,)), grid=GRID, prediction_type="v_prediction")
@@ -125,6 +127,20 @@ def test_velocity_is_forecast_as_noise() -> None:
             np.testing.assert_allclose(forecast, alpha * noise)
     with pytest.raises(OtcacheError, match="state="):
         playback.computes("", STEPS - 1)
+
+
+@pytest.mark.remedy("call begin() before the first step")
+@pytest.mark.remedy("call begin() where a run begins")
+def test_runs_begin_where_the_caller_says() -> None:
+    playback = Playback(playback_table(Schedule(3, (0,)), Reuse()))
+    with pytest.raises(ExecutionError, match="no run was begun"):
+        playback.keep("", 0, np.ones(2))
+    for _ in range(2):
+        playback.begin()
+        playback.keep("", 0, np.ones(2))
+        assert np.array_equal(playback.forecast("", 2), np.ones(2))
+        with pytest.raises(ExecutionError, match="step of branch '' must be from 2 to 2, got 1"):
+            playback.forecast("", 1)
 
 
 def test_steps_without_coefficients_are_computed_and_noted() -> None:
@@ -146,6 +162,7 @@ def test_steps_without_coefficients_are_computed_and_noted() -> None:
         ([None, ((0, 1.0),), ((1, 1.0),)], "the forecast of step 2"),
         ([None, ((2, 1.0),), None], "the forecast of step 1"),
         ([None, ((0, float("nan")),)], "the forecast of step 1"),
+        ([None, ((0, -1e31),)], "coefficient up to 1e.30 in size"),
         ([None, ((-1, 1.0),)], "the forecast of step 1"),
     ],
 )

@@ -127,8 +127,8 @@ def test_what_cannot_be_run_has_a_reason(facts: dict[str, Any]) -> None:
         "flux": "",
         "one block": "a list of one block leaves nothing to skip",
         "unet": "cache-dit knows no blocks of StableDiffusionXLPipeline",
-        "loop": "cache-dit needs a diffusers pipeline, got Loop",
-        "module": "cache-dit needs a diffusers pipeline, got Velocity",
+        "loop": "cache-dit needs a DiffusionPipeline, got Loop",
+        "module": "cache-dit needs a DiffusionPipeline, got Velocity",
     }
 
 

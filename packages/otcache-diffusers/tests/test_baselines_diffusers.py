@@ -340,7 +340,7 @@ def test_reasons_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert baseline_of(name).supports(tiny.sdxl().pipe, ask) == (
             "StableDiffusionXLPipeline has no transformer to enable the cache on"
         )
-        assert "needs a diffusers pipeline, got Linear" in baseline_of(name).supports(
+        assert "needs a DiffusionPipeline, got Linear" in baseline_of(name).supports(
             nn.Linear(1, 1), ask
         )
     with monkeypatch.context() as old:

@@ -11,7 +11,7 @@ from tiny import flux, with_prompts
 
 from otcache_core.contracts import SampleRequest
 from otcache_core.schedule import Schedule
-from otcache_diffusers.evaluation.guidance import branch_guidance_weights
+from otcache_diffusers.evaluation.guidance import BranchGuidance, branch_guidance
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.probe import TorchProbe
@@ -34,7 +34,7 @@ def _recording(mix: Mix, branches: int = 2) -> Recording:
 
 
 def test_the_guidance_scale_is_found() -> None:
-    weights = branch_guidance_weights(_recording(lambda c, u: u + 3.5 * (c - u)))
+    weights = branch_guidance(_recording(lambda c, u: u + 3.5 * (c - u))).weights
     assert set(weights) == {"cond", "uncond"}
     assert weights["cond"] == pytest.approx((3.5,) * N, rel=1e-6)
     assert weights["uncond"] == pytest.approx((-2.5,) * N, rel=1e-6)
@@ -45,7 +45,7 @@ def test_two_scales_are_found_where_guidance_changes_once(change: int) -> None:
     recording = _recording(lambda c, u: u + 4.0 * (c - u))
     other = _recording(lambda c, u: u + 3.0 * (c - u))  # of the same outputs
     recording.guided |= {step: other.guided[step] for step in range(change, N)}
-    weights = branch_guidance_weights(recording)
+    weights = branch_guidance(recording).weights
     scales = (4.0,) * change + (3.0,) * (N - change)
     assert weights["cond"] == pytest.approx(scales, rel=1e-6)
     assert weights["uncond"] == pytest.approx([1 - w for w in scales], rel=1e-6)
@@ -56,7 +56,7 @@ def test_guidance_that_changes_at_every_step_has_no_gains() -> None:
     for step in range(N):
         other = _recording(lambda c, u, w=step + 1.0: u + w * (c - u))
         recording.guided[step] = other.guided[step]
-    assert branch_guidance_weights(recording) == {}
+    assert branch_guidance(recording).weights == {}
 
 
 def test_guidance_that_is_not_linear_has_no_gains() -> None:
@@ -64,23 +64,26 @@ def test_guidance_that_is_not_linear_has_no_gains() -> None:
         v = u + 3.5 * (c - u)
         return v * (c.norm(dim=-1, keepdim=True) / v.norm(dim=-1, keepdim=True))
 
-    assert branch_guidance_weights(_recording(rescaled)) == {}
+    found = branch_guidance(_recording(rescaled))
+    assert found.weights == {}
+    assert found.shared.startswith("guidance is not linear in their outputs (relative residual ")
 
 
 def test_one_branch_has_no_gains() -> None:
-    assert branch_guidance_weights(_recording(lambda c, u: c, branches=1)) == {}
+    assert branch_guidance(_recording(lambda c, u: c, branches=1)) == BranchGuidance()
 
 
 def test_a_branch_missing_at_some_step_has_no_gains() -> None:
     recording = _recording(lambda c, u: c + u)
     del recording.raw[2, "uncond"]
-    assert branch_guidance_weights(recording) == {}
+    found = branch_guidance(recording)
+    assert (found.weights, found.shared) == ({}, "uncond has no output at some of the steps")
 
 
 def test_outputs_of_another_size_have_no_gains() -> None:
     recording = _recording(lambda c, u: c + u)
     recording.raw = {key: [o[..., :2] for o in rows] for key, rows in recording.raw.items()}
-    assert branch_guidance_weights(recording) == {}
+    assert branch_guidance(recording).weights == {}
 
 
 def test_every_branch_gets_its_own_weights_and_the_executor_uses_them() -> None:

@@ -23,11 +23,12 @@ from diffusers import (
 )
 from torch import nn
 
-from otcache_core import ExecutionError, Schedule
+from otcache_core import ExecutionError, Playback, Policy, Provenance, Schedule
 from otcache_core.contracts import Forecaster, SampleRequest
 from otcache_core.errors import OtcacheNotice
 from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 from otcache_diffusers.execution.executor import TorchExecutor
+from otcache_diffusers.execution.output_cache import TorchArithmetic
 from otcache_diffusers.hooks import drive, sigma_grid
 from otcache_diffusers.hooks.prediction import AsIs, NoiseSpace, Place, output_space
 from otcache_diffusers.hooks.run_state import RunState
@@ -142,6 +143,30 @@ def test_one_computed_step_is_exact_where_epsilon_is_constant(name: str) -> None
     assert run.report.computed == {"call": 1}
     assert run.report.warnings == []
     assert _distance(reused, full) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "dpm++2m", "unipc"])
+def test_a_follower_of_the_exported_table_converts_as_the_executor_does(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, schedule = _pipe(DETERMINISTIC[name](), bend=0.5), Schedule(N, (0, 1, 4, 7), "linear")
+    with TorchExecutor().attach(pipe, schedule):
+        wanted = pipe()
+    grid = tuple(sigma_grid(pipe.scheduler).tolist())
+    facts = Provenance(N, prediction_type="v_prediction", grid=grid)
+    playback = Playback(Policy(schedule, schedule, facts).export(4), TorchArithmetic())
+    forward, steps = pipe.unet.forward, iter(range(N))
+
+    def followed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        output = playback.forecast("", step := next(steps), x)
+        if output is None:
+            output = forward(x, t)
+            playback.keep("", step, output, x)
+        return output
+
+    monkeypatch.setattr(pipe.unet, "forward", followed)
+    playback.begin()
+    assert _distance(pipe(), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("name", STRAIGHT)

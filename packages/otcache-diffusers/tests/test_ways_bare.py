@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from diffusers import ModularPipeline
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from otcache_core import ExecutionError, Schedule
@@ -482,10 +481,3 @@ def test_calls_per_step_is_for_bare_modules(target: Any, calls: int, message: st
         TorchExecutor().attach(target(), SCHEDULE, calls_per_step=calls),
     ):
         pass
-
-
-def test_a_modular_pipeline_is_refused_with_what_is_taken() -> None:
-    pipe = ModularPipeline.__new__(ModularPipeline)
-    assert TorchExecutor().supports(pipe) == (
-        "needs a diffusers pipeline, otcache.loop(...) or a torch module, got ModularPipeline"
-    )

@@ -152,3 +152,19 @@ def test_brackets_in_a_file_are_no_markup() -> None:
     console.print(draw(policy, [policy.anchor]))
     text = console.file.getvalue()  # type: ignore[attr-defined]  # of a StringIO
     assert all(name in text for name in ("[/x]", "[bold]"))
+
+
+def test_a_policy_says_whose_forecast_weights_it_has() -> None:
+    shared = Schedule(N, (0, 5), "fitted", ((0.1,), (0.2,)))
+    own = shared.with_weights(shared.weights, {"cond": [(0.1,), ()], "uncond": [(0.3,), ()]})
+    for schedule, guidance, wanted in (
+        (shared, "CFGZeroStar(guidance_scale=4.0)", "shared by all branches of guidance"),
+        (own, "cfg 4.0", "own ones for cond, uncond"),
+        (shared, "none", None),
+    ):
+        policy = Policy(schedule, schedule, Provenance(num_steps=N, guidance=guidance))
+        console = Console(file=io.StringIO(), width=200)
+        console.print(draw(policy, [schedule]))
+        text = console.file.getvalue()  # type: ignore[attr-defined]  # of a StringIO
+        assert (wanted or "") in text
+        assert ("forecast weights" in text) == (wanted is not None)

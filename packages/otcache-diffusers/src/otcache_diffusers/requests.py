@@ -52,7 +52,8 @@ def prepared(target: Any, request: SampleRequest) -> SampleRequest:
     known = call_parameters(target)
     _check_names(target, known, request)
     request = _distributed(request)
-    for name, value in _everything(request):
+    of_samples = (pair for sample in request.prompts for pair in arguments_of(sample).items())
+    for name, value in (*request.call.items(), *of_samples):
         _check_value(name, value, request.num_steps)
     return request if shareable(request) else replace(request, batch_size=1)
 
@@ -75,12 +76,6 @@ def takes_any(known: Mapping[str, inspect.Parameter]) -> bool:
 def is_text(name: str) -> bool:
     """Return whether an argument is a prompt of some kind, which pipelines take in a list, one per sample."""
     return _TEXT.fullmatch(name) is not None
-
-
-def _everything(request: SampleRequest) -> list[tuple[str, Any]]:
-    """Return all arguments by name, those of all samples first."""
-    own = [pair for sample in request.prompts for pair in arguments_of(sample).items()]
-    return [*request.call.items(), *own]
 
 
 def _check_loop(loop: Loop, request: SampleRequest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from otcache_core.contracts import Evaluator
 from otcache_core.errors import expected
 from otcache_core.problem import Displacements
 
-T = TypeVar("T")
 #: Of solvers that interpolate between two schedules, and of those that run the pipeline.
 ENDPOINTS = frozenset({Need.ANCHOR, Need.REFERENCE})
 PIPELINE = frozenset({Need.EVALUATOR})
@@ -56,8 +55,12 @@ def costs_of(problem: ScheduleProblem, solver: str) -> NDArray[np.float64]:
     Raises:
         OtcacheError: if it has none.
     """
-    advice = "measure them with a cost model and pass costs=..."
-    return _given(problem.costs, f"solver {solver!r} needs span costs", advice)
+    if problem.costs is None:
+        raise OtcacheError(
+            f"solver {solver!r} needs span costs, got none: "
+            "measure them with a cost model and pass costs=..."
+        )
+    return problem.costs
 
 
 def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
@@ -70,9 +73,12 @@ def gram_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
     Raises:
         OtcacheError: if it has none.
     """
-    advice = "pass gram=Gram.of(trajectories).matrix."
-    found = _given(problem.gram, f"{user} needs the Gram matrix of the outputs", advice)
-    return np.asarray(found, dtype=np.float64)
+    if problem.gram is None:
+        raise OtcacheError(
+            f"{user} needs the Gram matrix of the outputs, got none: "
+            "pass gram=Gram.of(trajectories).matrix."
+        )
+    return np.asarray(problem.gram, dtype=np.float64)
 
 
 def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
@@ -85,14 +91,9 @@ def grid_of(problem: ScheduleProblem, user: str) -> NDArray[np.float64]:
     Raises:
         OtcacheError: if it has none.
     """
-    found = _given(problem.grid, f"{user} needs the grid", "pass grid=trajectories[0].grid.")
-    return np.asarray(found, dtype=np.float64)
-
-
-def _given(value: T | None, need: str, advice: str) -> T:
-    if value is None:
-        raise OtcacheError(f"{need}, got none: {advice}")
-    return value
+    if problem.grid is None:
+        raise OtcacheError(f"{user} needs the grid, got none: pass grid=trajectories[0].grid.")
+    return np.asarray(problem.grid, dtype=np.float64)
 
 
 def check_least(owner: object, other: str = "", **least: int) -> None:
@@ -124,11 +125,13 @@ def displacements_of(problem: ScheduleProblem, solver: str) -> Displacements:
     Raises:
         OtcacheError: if it has none, or those of another N.
     """
-    advice = (
-        "measure them with Displacement().displacements(trajectories, evaluator) and pass "
-        "displacements=..., a function that returns them."
-    )
-    measured = _given(problem.displacements, f"solver {solver!r} needs displacements", advice)()
+    if problem.displacements is None:
+        raise OtcacheError(
+            f"solver {solver!r} needs displacements, got none: measure them with "
+            "Displacement().displacements(trajectories, evaluator) and pass displacements=..., "
+            "a function that returns them."
+        )
+    measured = problem.displacements()
     if problem.num_steps != measured.num_steps:
         wanted = f"{measured.num_steps}, as the displacements"
         raise OtcacheError(expected("num_steps", problem.num_steps, wanted))

@@ -49,12 +49,23 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
         )
         methods = f"--methods solver:{policy.solver}"
         facts.add_row("", Text(f"otcache compare PIPELINE {methods} --out FOLDER"))
+    if weights := _weights(policy, schedules):
+        facts.add_row(Text("forecast weights"), Text(weights))
     for name, value in policy.provenance.to_dict().items():
         if name == "grid" and value:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
         if value:
             facts.add_row(Text(name), Text(shortened(fact_text(value))))
     return Group(table, Text(), facts)
+
+
+def _weights(policy: Policy, schedules: Sequence[Schedule]) -> str:
+    """Return whether the branches of guidance have weights of their own; "" if nothing is known of any."""
+    fitted = [schedule for schedule in schedules if any(schedule.weights)]
+    if not fitted or policy.provenance.guidance.partition(" ")[0] in ("", "none", "embedded"):
+        return ""
+    own = dict.fromkeys(name for schedule in fitted for name, _ in schedule.branch_weights)
+    return f"own ones for {', '.join(own)}" if own else "shared by all branches of guidance"
 
 
 def candidate_table(calibration: Calibration) -> Group:

@@ -27,14 +27,14 @@ from otcache_core.storage.files import write_bytes
 
 @dataclass(frozen=True)
 class Single:
-    """What was made, and the report of its run.
+    """What one call of a pipeline gives, and the report of its run.
 
     Args:
-        made: an image (height, width, 3) or a video (frames, height, width, 3), in [0, 1].
+        output: an image (height, width, 3) or a video (frames, height, width, 3), in [0, 1].
         report: of the run.
     """
 
-    made: NDArray[np.floating]
+    output: NDArray[np.floating]
     report: RunReport
 
 
@@ -96,13 +96,13 @@ def run_once(
         known = n if n != calibrated.inference_steps else calibrated.num_steps
         show = stages or Stages(show=False)
         with show.stage("running steps", known, ask=lambda: _steps(run.report)):
-            made = sampler.sample(target, request)[0]
+            output = sampler.sample(target, request)[0]
     if not run.report.runs:
         raise ExecutionError(
             f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "
             f"{'; '.join(run.report.warnings) or 'nothing was accelerated'}"
         )
-    return Single(made, run.report)
+    return Single(output, run.report)
 
 
 def _steps(report: RunReport) -> int:
@@ -157,11 +157,8 @@ def save(
         raise OtcacheError(f"no writer of videos is installed.{_more(registry)}")
     path = path or Path(f"otcache{suffixes[0]}")
     if path.suffix.lower() not in suffixes:
-        what, wanted = (
-            "a video" if is_video else "an image",
-            f"one that ends on {' or '.join(suffixes)}",
-        )
-        raise OtcacheError(expected(f"the name of {what}", str(path), wanted))
+        what = "the name of a video" if is_video else "the name of an image"
+        raise OtcacheError(expected(what, str(path), f"one that ends on {' or '.join(suffixes)}"))
     if is_video:
         _save_video(known[path.suffix.lower()], path, made, frames_per_second)
     else:

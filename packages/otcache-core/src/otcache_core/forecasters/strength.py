@@ -26,7 +26,7 @@ from otcache_core.schedule import Schedule, Span
 
 #: Smallest |c_r^lin| to divide by; below it the strength is set to 0. After a step of far higher noise
 #: than all others (zero terminal SNR: sigma 4096) c_r^lin is almost 0: the ratio would be in the
-#: hundreds, and be carried to other spans.
+#: hundreds, and other spans would use it.
 UNIT = 1e-2
 
 Floats = NDArray[np.float64]
@@ -110,8 +110,8 @@ class StrengthTable:
             grid: shape (N + 1,).
             branches: names; None, or a branch without weights of its own, gets the shared weights.
         """
-        own = dict(schedule.branch_weights)
-        tables = [own.get(name or "", schedule.weights) for name in branches]
+        by_branch = dict(schedule.branch_weights)
+        tables = [by_branch.get(name or "", schedule.weights) for name in branches]
         memory = max((len(row) for rows in tables for row in rows), default=0)
         memory = max(memory, 2 if schedule.forecaster == "linear" else 1)
         linear = linear_table(schedule.computed, grid, memory)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from otcache_core.contracts.planning import Forecaster, NamedForecaster
 from otcache_core.errors import OtcacheError, ScheduleError, expected
 from otcache_core.numbers import reals
-from otcache_core.schedule import Schedule, Span, check_num_steps
+from otcache_core.schedule import MAX_WEIGHT, Schedule, Span, check_num_steps
 from otcache_core.storage.json_files import load_json, save_json
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class BranchPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
 
     Raises:
         ScheduleError: if a forecast has no term, reads a step that is not computed before it, or a
-            coefficient is not finite; if ``needed_until`` says otherwise than ``forecasts``.
+            coefficient is not finite or above 1e30 in size; if ``needed_until`` says otherwise than
+            ``forecasts``.
     """
 
     forecasts: tuple[Terms | None, ...]
@@ -54,10 +55,12 @@ class BranchPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
 
     def _check(self, step: int, terms: Terms) -> None:
         sound = all(
-            0 <= k < step and self.forecasts[k] is None and math.isfinite(a) for k, a in terms
+            0 <= k < step and self.forecasts[k] is None and abs(a) <= MAX_WEIGHT for k, a in terms
         )
         if not terms or not sound:
-            wanted = "pairs of a computed step before it and a finite coefficient"
+            wanted = (
+                f"pairs of a computed step before it and a coefficient up to {MAX_WEIGHT:g} in size"
+            )
             raise ScheduleError(expected(f"the forecast of step {step}", terms, wanted))
 
     @classmethod
@@ -142,7 +145,8 @@ class PlaybackTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dic
                 got = f"{len(getattr(self, name))} values"
                 raise OtcacheError(expected(name, got, f"{self.num_steps} values, to convert"))
         for step, (a, b) in enumerate(self._conversions):
-            if not (math.isfinite(a) and math.isfinite(b) and a):
+            factors = (a, b, 1.0 / a, b / a) if a else (math.inf,)
+            if not all(abs(factor) <= MAX_WEIGHT for factor in factors):
                 what = f"the conversion of step {step} from {self.prediction} to {self.forecast_in}"
                 got = f"alpha {self.alphas[step]}, sigma {self.sigmas[step]}"
                 raise OtcacheError(expected(what, got, "possible and reversible"))
@@ -293,7 +297,7 @@ def _coefficients(
     table = forecaster.table(span, grid)
     if isinstance(table, OtcacheError):
         return f"{type(table).__name__}: {table}"
-    if isinstance(table, str) or np.isfinite(table).all():
+    if isinstance(table, str) or (np.abs(table) <= MAX_WEIGHT).all():
         return table
     return str(table.tolist())
 
@@ -309,7 +313,7 @@ def _refusal(title: str, refused: Mapping[str, str]) -> str:
     """Say what a forecaster gave instead of coefficients, by the first of the spans."""
     spans = f"the span{'s' if len(refused) > 1 else ''} {', '.join(refused)}"
     return (
-        f"forecaster {title} must give finite coefficients for {spans}, got "
+        f"forecaster {title} must give finite coefficients for {spans}, up to {MAX_WEIGHT:g} in size, got "
         f"{next(iter(refused.values()))}: use another forecaster, or another grid= if two steps of yours "
         "are alike."
     )

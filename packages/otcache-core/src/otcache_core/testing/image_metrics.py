@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import numpy as np
 
-from otcache_core.contracts.comparison import PromptMetric, QualityMetric, SetMetric
 from otcache_core.errors import shown
 from otcache_core.testing.assertions import assert_near
 from otcache_core.testing.kit import NotApplicable, refused
@@ -28,10 +25,6 @@ class MetricConformance(PairChecks, kit=True):
     _single = 1e-3
     shape: tuple[int, ...] = (64, 64, 3)
     symmetric: bool = False
-
-    @abstractmethod
-    def make_metric(self) -> QualityMetric:
-        """Return a fresh metric."""
 
     def _clean(self) -> Images:
         return waves(3, self.shape)
@@ -82,10 +75,6 @@ class PromptMetricConformance(MetricChecks, kit=True):
     prompts: tuple[str, str, str] = ("a red circle", "a small cat", "the letter K in blue")
     tolerance: float = 1e-5
 
-    @abstractmethod
-    def make_metric(self) -> PromptMetric:
-        """Return a fresh metric."""
-
     def _arguments(self, amount: float) -> tuple[Images, tuple[str, str, str]]:
         return noisy(waves(3, self.shape), amount), self.prompts
 
@@ -126,10 +115,6 @@ class SetMetricConformance(MetricChecks, kit=True):
     _takes = "set"
     shape: tuple[int, ...] = (64, 64, 3)
     count: int = 8
-
-    @abstractmethod
-    def make_metric(self) -> SetMetric:
-        """Return a fresh metric."""
 
     def best(self) -> Images | None:
         """Return the set that nothing is better than: the real images of a distance to them."""

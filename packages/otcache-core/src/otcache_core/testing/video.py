@@ -37,10 +37,6 @@ class VideoMetricConformance(PairChecks, kit=True):
     shape: tuple[int, ...] = (48, 48, 3)
     frames: int = 5
 
-    @abstractmethod
-    def make_metric(self) -> VideoMetric:
-        """Return a fresh metric."""
-
     def _clean(self) -> Images:
         return moving(3, self.frames, self.shape)
 

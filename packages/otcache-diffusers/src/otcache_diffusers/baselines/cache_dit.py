@@ -19,7 +19,7 @@ from otcache_core.contracts import SampleRequest
 from otcache_core.errors import ExecutionError
 from otcache_diffusers.baselines.diffusers_caches import method_replaced
 from otcache_diffusers.compat import installed as version_of
-from otcache_diffusers.compat import is_pipeline
+from otcache_diffusers.compat import is_modular, is_pipeline
 from otcache_diffusers.hooks import denoisers_of, unsupported
 from otcache_diffusers.recording.sampler import Sampler, quiet
 
@@ -48,8 +48,8 @@ def not_cacheable(target: Any) -> str:
     if reason:
         return reason
     kind = type(target).__name__
-    if not is_pipeline(target):
-        return f"cache-dit needs a diffusers pipeline, got {kind}"
+    if not is_pipeline(target) or is_modular(target):
+        return f"cache-dit needs a DiffusionPipeline, got {kind}"
     if len(denoisers_of(target)) > 1:
         return (
             f"{kind} has {len(denoisers_of(target))} denoisers, whose calls cannot be distinguished"

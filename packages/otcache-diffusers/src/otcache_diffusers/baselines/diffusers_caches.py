@@ -24,6 +24,7 @@ from otcache_diffusers.compat import (
     can_pass_over,
     forget_child_hooks,
     hooks_of,
+    is_modular,
     is_pipeline,
     remove_hooks,
     reset_hooks,
@@ -139,9 +140,9 @@ def method_replaced(owner: Any, name: str, method: Any) -> Iterator[None]:
 
 def cannot_cache(target: Any, config: str) -> str:
     """Return "" if ``target.transformer.enable_cache`` takes a config of this name, else why not."""
-    if not is_pipeline(target):
+    if not is_pipeline(target) or is_modular(target):
         kind = type(target).__name__
-        return f"needs a diffusers pipeline, got {kind}: the cache is enabled on its transformer"
+        return f"needs a DiffusionPipeline, got {kind}: others do not name the calls to the cache"
     if cache_config(config) is None:
         return f"{DIFFUSERS} has no {config}: install a later one"
     pipeline, denoiser = type(target).__name__, getattr(target, "transformer", None)

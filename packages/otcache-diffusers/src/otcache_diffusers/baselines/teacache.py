@@ -71,7 +71,7 @@ class TeaCache(Baseline):
         """Run all samples in full, one at a time.
 
         Returns:
-            ``polynomial``, highest power first; ``changes``, of the modulated input, one list a run and
+            ``polynomial``, highest power first; ``changes``, of the modulated input, one list per run and
             branch; ``nfe``.
         """
         recorder = ChangeRecorder(denoisers_of(target))
@@ -160,13 +160,13 @@ class TeaCacheRule:
 
     def computed(self, changes: Sequence[float]) -> tuple[int, ...]:
         """Return the computed steps of a run whose changes d_1 .. d_{N-1} are known beforehand."""
-        found, total = [0], 0.0
+        steps, total = [0], 0.0
         for step, change in enumerate(changes, start=1):
             total += self.predicted(change)
             if total >= self.threshold or step == len(changes):
-                found.append(step)
+                steps.append(step)
                 total = 0.0
-        return tuple(found)
+        return tuple(steps)
 
 
 def change(now: torch.Tensor, before: torch.Tensor) -> float:
@@ -269,7 +269,7 @@ class ChangeRecorder(StepHook):
         denoisers: by name.
 
     Attributes:
-        inputs: changes d_1 .. d_{N-1} of the modulated input, one list a run and branch.
+        inputs: changes d_1 .. d_{N-1} of the modulated input, one list per run and branch.
         outputs: those of the denoiser's output.
     """
 
@@ -311,7 +311,7 @@ class ChangeRecorder(StepHook):
 
 def _lists_of(denoisers: Mapping[str, nn.Module]) -> dict[str, list[nn.Module]]:
     """Return the block lists of all denoisers, by dotted name."""
-    found: dict[str, list[nn.Module]] = {}
+    lists: dict[str, list[nn.Module]] = {}
     for name, module in denoisers.items():
-        found |= block_lists(module, f"{name}." if name else "")
-    return found
+        lists |= block_lists(module, f"{name}." if name else "")
+    return lists

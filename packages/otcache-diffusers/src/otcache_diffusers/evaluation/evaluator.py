@@ -28,8 +28,9 @@ from otcache_core.schedule import Schedule
 from otcache_core.storage.recordings import SLAB
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.evaluation.fit import ClosedLoopFit, Fit
-from otcache_diffusers.evaluation.guidance import branch_guidance_weights
+from otcache_diffusers.evaluation.guidance import BranchGuidance, branch_guidance
 from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
+from otcache_diffusers.hooks import guiders_of
 from otcache_diffusers.recording.full_runs import DiskStore, Recording, RecordingHook, StoredTensor
 from otcache_diffusers.recording.sampler import Sampler
 from otcache_diffusers.recording.sampler_checks import ReplayCheck, confirmed_recurrence
@@ -40,6 +41,8 @@ INSIDE = (
     "If it clips predictions, or guides in a way that is not linear, let denoiser= be a function that "
     "does so inside, called as loop.denoiser(...)"
 )
+#: ``key`` of all notices that branches share their forecast weights, whatever the reason.
+SHARED_WEIGHTS = "branches share forecast weights"
 LATENT_OBJECTIVES = ("latent-rmse", "latent-l1")
 
 
@@ -58,7 +61,8 @@ class PipelineEvaluator(Evaluator):
     more evaluations. With two samples or more, every sample runs with the weights fitted on the others,
     so its error is out of sample, and comparing fitted schedules by it does not reward overfitting. The
     weights returned are those of all samples. If guidance is linear in its branches
-    (:func:`~otcache_diffusers.evaluation.guidance.branch_guidance_weights`), each gets its own. The fit
+    (:func:`~otcache_diffusers.evaluation.guidance.branch_guidance`), each gets its own; otherwise they
+    share theirs, and a notice says why, once. The fit
     needs a deterministic linear sampler
     (:func:`~otcache_diffusers.recording.sampler_checks.confirmed_recurrence`); otherwise ``fit`` changes
     nothing, and a notice says why, once.
@@ -112,6 +116,7 @@ class PipelineEvaluator(Evaluator):
         rule, euler = fit or ClosedLoopFit(), Recurrence.euler(self._grid)
         self._fit = Fit(rule, forecaster, euler, seeds=request.seeds)
         self._recurrence: Recurrence | NotLinear | None = None
+        self._guidance = BranchGuidance()
         self._notified = False
 
     @property
@@ -214,9 +219,8 @@ class PipelineEvaluator(Evaluator):
         for note in recording.notes:
             notify(note)
         self._runs.recording = recording
-        self._fit.guidance_weights = branch_guidance_weights(
-            recording, self._trajectories[0].call_weights
-        )
+        self._guidance = branch_guidance(recording, self._trajectories[0].call_weights)
+        self._fit.guidance_weights = self._guidance.weights
         self._runs.images = np.concatenate(outputs) if self._metrics else None
 
     @property
@@ -237,12 +241,13 @@ class PipelineEvaluator(Evaluator):
 
     def _fitting(self) -> Fit | None:
         """Return how to fit; None if that is not possible, and notify why the first time."""
-        recurrence = self.recurrence
+        recurrence, first, self._notified = self.recurrence, not self._notified, True
         if isinstance(recurrence, Recurrence):
+            if first and self._guidance.shared:
+                notify(_shared(self._target, self._guidance.shared), key=SHARED_WEIGHTS)
             return self._fit
-        if not self._notified:
+        if first:
             notify(not_fitted(recurrence.reason), key=NOT_FITTED)
-            self._notified = True
         return None
 
     def _score(
@@ -259,6 +264,13 @@ class PipelineEvaluator(Evaluator):
         assert images is not None
         assert self._runs.images is not None
         return metric_values(self._metrics[objective], images, self._runs.images[list(samples)])
+
+
+def _shared(target: Any, reason: str) -> str:
+    """Return the message that branches share their forecast weights, and by which guider, if any."""
+    kinds = dict.fromkeys(type(guider).__name__ for guider in guiders_of(target).values())
+    by = f" of {', '.join(kinds)}" if kinds else ""
+    return f"the branches{by} share their forecast weights: {reason}."
 
 
 class Deviations:

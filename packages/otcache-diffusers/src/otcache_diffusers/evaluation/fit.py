@@ -32,6 +32,10 @@ class SpanWeights:
     pooled: tuple[float, ...]
     others: tuple[tuple[float, ...], ...]
 
+    def used_by(self, sample: int | None) -> tuple[float, ...]:
+        """Return the weights that a sample runs with; None: ``pooled``."""
+        return self.pooled if sample is None else self.others[sample]
+
     def of(self, samples: slice) -> SpanWeights:
         """Return those of some of the samples; ``pooled`` stays that of all."""
         return SpanWeights(self.pooled, self.others[samples])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,10 +18,22 @@ LIMIT = 1e-2
 Array = NDArray[np.float64]
 
 
-def branch_guidance_weights(
-    recording: Recording, known: Array | None = None
-) -> dict[str, tuple[float, ...]]:
-    r"""Return gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} the output of branch b.
+@dataclass(frozen=True)
+class BranchGuidance:
+    """How the branches of guidance make the sampler's output.
+
+    Attributes:
+        weights: branch to gamma, one per step; empty if there are fewer than two branches, or if the
+            branches share their forecast weights.
+        shared: why they share them; "" if they do not, or if there are fewer than two.
+    """
+
+    weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    shared: str = ""
+
+
+def branch_guidance(recording: Recording, known: Array | None = None) -> BranchGuidance:
+    r"""Find gamma_{b,t} with v_t = sum_b gamma_{b,t} o_{b,t}, o_{b,t} the output of branch b.
 
     Identified by least squares over all recorded steps and samples; classifier-free guidance of scale
     w has gamma = (w, 1 - w). If one scale does not explain all steps, try one before a step and one from
@@ -32,23 +44,29 @@ def branch_guidance_weights(
         known: of a loop, the weights of the outputs of each step, shape (N, P).
 
     Returns:
-        Branch to gamma, one per step; empty if there are fewer than two branches, if one is missing at some
-        step or is not a single tensor of the sampler's size, or if guidance is not linear
-        (QwenImage's norm rescale): the relative residual is above ``LIMIT``.
+        The weights. Branches share theirs if one is missing at some step or is not a single tensor of the
+        sampler's size, or if guidance is not linear (QwenImage's norm rescale): the relative residual is
+        above ``LIMIT``.
     """
     if known is not None:
-        return _of_calls(recording, known)
+        return BranchGuidance(_of_calls(recording, known))
     names = sorted({branch for _, branch in recording.raw})
-    if len(names) < 2 or any((t, b) not in recording.raw for t in recording.guided for b in names):
-        return {}
+    if len(names) < 2:
+        return BranchGuidance()
+    for name in names:
+        if any((step, name) not in recording.raw for step in recording.guided):
+            return BranchGuidance(shared=f"{name} has no output at some of the steps")
     each_step = [_products(recording, step, names) for step in sorted(recording.guided)]
     products = [step for step in each_step if step is not None]
     if len(products) < len(each_step):
-        return {}
+        return BranchGuidance(shared="their outputs are not single tensors of the state's size")
     parts = _one_or_two(products)
     if not parts:
-        return {}
-    return {name: tuple(float(part[n]) for part in parts) for n, name in enumerate(names)}
+        residual = _Products.sum(products).relative_residual()
+        text = f"guidance is not linear in their outputs (relative residual {residual:.2g})"
+        return BranchGuidance(shared=text)
+    columns = {name: tuple(float(part[n]) for part in parts) for n, name in enumerate(names)}
+    return BranchGuidance(columns)
 
 
 def _of_calls(recording: Recording, weights: Array) -> dict[str, tuple[float, ...]]:
@@ -99,6 +117,10 @@ class _Products:
         """Return the squared residual."""
         gamma = self.gamma()
         return float(self.total - 2 * gamma @ self.toward + gamma @ self.normal @ gamma)
+
+    def relative_residual(self) -> float:
+        """Return the residual in shares of v."""
+        return float(np.sqrt(max(0.0, self.residual()) / (self.total or 1.0)))
 
 
 def _products(recording: Recording, step: int, names: list[str]) -> _Products | None:

@@ -90,19 +90,19 @@ class Track:
 
     def result(self) -> Schedule:
         """Return the schedule with its fitted weights, pooled (unchanged if none were fitted)."""
-        return self._with_weights(lambda weights: weights.pooled)
+        return self._with_weights(None)
 
     def results(self, samples: int) -> tuple[Schedule, ...]:
         """Return the schedule that each sample ran, with the weights fitted on the others."""
-        return tuple(self._with_weights(lambda w, n=n: w.others[n]) for n in range(samples))
+        return tuple(map(self._with_weights, range(samples)))
 
-    def _with_weights(self, of: Callable[[SpanWeights], tuple[float, ...]]) -> Schedule:
+    def _with_weights(self, sample: int | None) -> Schedule:
         if not self.fitted:
             return self.schedule
         rows: dict[str, list[tuple[float, ...]]] = {}
         for name in {name for weights in self.fitted.values() for name in weights}:
             spans = (self.fitted.get(k) for k in self.schedule.computed)
-            rows[name] = [of(weights[name]) if weights else () for weights in spans]
+            rows[name] = [weights[name].used_by(sample) if weights else () for weights in spans]
         return self.schedule.with_weights(rows.pop(SHARED), rows)
 
 
@@ -151,6 +151,7 @@ class ReplayHook(StepHook):
     def begin(self, run: RunInfo) -> None:
         """Start a run."""
         self._main: str | None = None
+        self._forecasts: list[list[Any] | None] = []
         self._num_steps = run.num_steps
 
     def forecast(self, call: DenoiserCall) -> Any | None:
@@ -160,14 +161,22 @@ class ReplayHook(StepHook):
             return call.represented(join_rows(self._recorded(step, branch) * len(self._tracks)))
         if step in self._live:
             return None
-        rows: list[Any] = []
-        for index, track in enumerate(self._tracks):
-            rows.extend(self._track_rows(index, track, step, branch))
-        return call.represented(join_rows(rows))
+        forecasts = [
+            self._track_rows(index, track, step, branch) for index, track in enumerate(self._tracks)
+        ]
+        if None in forecasts:
+            self._forecasts = forecasts
+            return None
+        return call.represented(join_rows([row for rows in forecasts for row in rows or ()]))
 
     def compute(self, call: DenoiserCall) -> Any:
-        """Count and keep the outputs of a live step."""
+        """Count and keep the outputs of a live step; at another compute the rows without a forecast."""
         output = call.compute()
+        if call.step not in self._live:
+            made = split_rows(call.seen(output), self._num_rows)
+            for index, rows in enumerate(self._forecasts):
+                made[self._rows_of(index)] = rows or made[self._rows_of(index)]
+            return call.represented(join_rows(made))
         self._main = self._main or call.branch
         if call.branch == self._main:
             self._count(self._num_rows)
@@ -218,12 +227,15 @@ class ReplayHook(StepHook):
         n = len(self._samples)
         return slice(index * n, (index + 1) * n)
 
-    def _track_rows(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
+    def _track_rows(self, index: int, track: Track, step: int, branch: str) -> list[Any] | None:
+        """Return known outputs or forecasts; None if the branch made no call at a step that is needed."""
         if step < track.prefix or step in track.known:
             return self._outputs(index, track, step, branch)
         span = track.span_of[step]
         rows = track.rows(step, branch, len(self._samples))
         steps = (span.start, *span.history)[: len(rows[0])]
+        if not all(self._made(index, track, k, branch) for k in steps):
+            return None
         sources = zip(*(self._outputs(index, track, k, branch) for k in steps), strict=True)
         return [combine(outputs, row) for outputs, row in zip(sources, rows, strict=True)]
 
@@ -234,6 +246,13 @@ class ReplayHook(StepHook):
         if step in track.known:
             return track.known[step][branch]
         return self._computed[step, branch][self._rows_of(index)]
+
+    def _made(self, index: int, track: Track, step: int, branch: str) -> bool:
+        """Return whether a branch made a call at a computed step; one of guidance may begin later."""
+        if step < track.prefix:
+            return (step, branch) in self._recording.raw
+        known = track.known.get(step)
+        return branch in known if known is not None else (step, branch) in self._computed
 
     def _recorded(self, step: int, branch: str) -> list[Any]:
         return self._recording.outputs(step, branch, self._samples)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class CachedSteps(StepHook):
         report: filled as runs go by.
         strict: refuse what would only be computed in full.
         storage: how outputs are kept; None: as they are.
+        guiders: classes of the guiders that combine the branches, for the report.
     """
 
     watches = False
@@ -45,7 +46,9 @@ class CachedSteps(StepHook):
         *,
         strict: bool = False,
         storage: CacheStorage | None = None,
+        guiders: Sequence[str] = (),
     ) -> None:
+        self._guiders = guiders
         self._schedule_for = schedule if callable(schedule) else lambda grid: schedule
         self._resolve = functools.cache(resolve)  # plugins are looked up once, not every run
         self._report, self._strict = report, strict
@@ -128,7 +131,7 @@ class CachedSteps(StepHook):
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser, and cache its output if a later step needs it."""
         output = call.compute()
-        self.keep(call, call.seen(output))
+        self.keep(call, call.seen(output) if self.needs(call) else output)
         return output
 
     def needs(self, call: DenoiserCall) -> bool:
@@ -179,6 +182,7 @@ class CachedSteps(StepHook):
             self.warn("a run broke off before its last step.")
             return
         self._warn_of_missing()
+        self._note_shared_weights()
         if self._follows and self._to_skip and not self._skipped:
             self._say(f"no call was skipped although {self._to_skip} steps were to be: {self._why}")
 
@@ -218,6 +222,14 @@ class CachedSteps(StepHook):
                 f"the schedule plans for {_listed(missing)}, which no call of a run was: it had "
                 f"{_listed(self._playback.branches)}. Name branches as run.report does."
             )
+
+    def _note_shared_weights(self) -> None:
+        """Report that branches of a guider have no fitted weights of their own."""
+        fitted = self._follows and any(self._schedule.weights)
+        branches = self._playback.branches
+        if self._guiders and fitted and len(branches) > 1 and not self._schedule.branch_weights:
+            by = ", ".join(self._guiders)
+            self.note(f"the branches {_listed(branches)} of {by} share their forecast weights.")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ from otcache_diffusers.hooks import (
     auxiliary_networks,
     denoisers_of,
     drive,
+    guiders_of,
     unsupported,
 )
 
@@ -104,7 +105,14 @@ class TorchExecutor(CacheExecutor):
         """Run the target by a schedule in this context."""
         fixed = schedule if isinstance(schedule, Schedule) else None
         report = RunReport(planned=fixed.computed if fixed else ())
-        cache = CachedSteps(schedule, self._forecaster, report, strict=strict, storage=storage)
+        cache = CachedSteps(
+            schedule,
+            self._forecaster,
+            report,
+            strict=strict,
+            storage=storage,
+            guiders=list(dict.fromkeys(type(g).__name__ for g in guiders_of(target).values())),
+        )
         with drive(
             target,
             self._level(target, cache),

@@ -12,6 +12,7 @@ from otcache_core.playback import Arithmetic, KeptOutputs
 from otcache_core.playback.player import Kept
 from otcache_diffusers.hooks import Packed, tensors
 from otcache_diffusers.hooks.trees import (
+    LEAF,
     Extent,
     Form,
     combine_leaves,
@@ -92,6 +93,8 @@ class Entry:
 
     def tree(self) -> Any:
         """Return the output, to be given to the sampler."""
+        if self.form is LEAF and not self._copies:
+            return self.leaves[0]
         leaves = [_copied(leaf) if self._copies else leaf for leaf in self.leaves]
         return unflatten(leaves, self.form)
 
@@ -101,7 +104,7 @@ class TorchArithmetic(Arithmetic):
     """Combine torch's tensors, and trees of them that an :class:`OutputCache` keeps.
 
     Sums are accumulated in float32 (float64 of float64 outputs) in one tensor, and cast once. One kept
-    output by itself is the very output, if it can be told whether the sampler writes into it.
+    output by itself is the very output, unless it cannot be seen whether the sampler writes into it.
     """
 
     def copy(self, output: Any) -> Any:

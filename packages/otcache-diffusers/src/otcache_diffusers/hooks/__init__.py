@@ -7,6 +7,7 @@
 from otcache_diffusers.hooks.attach import Driven, denoisers_of, drive, unsupported
 from otcache_diffusers.hooks.auxiliary import auxiliary_networks
 from otcache_diffusers.hooks.loop_states import LoopStates
+from otcache_diffusers.hooks.modular import guiders_of
 from otcache_diffusers.hooks.sigmas import sigma_grid, usable_grid
 from otcache_diffusers.hooks.step_hook import DenoiserCall, RunInfo, Severity, StepHook
 from otcache_diffusers.hooks.trees import Packed, combine, tensors
@@ -23,6 +24,7 @@ __all__ = [
     "combine",
     "denoisers_of",
     "drive",
+    "guiders_of",
     "sigma_grid",
     "tensors",
     "unsupported",

@@ -22,6 +22,7 @@ from otcache_diffusers.hooks.loop_steps import LoopSteps
 from otcache_diffusers.hooks.modular import GuidedBranches
 from otcache_diffusers.hooks.module_hook import CallHandler, Hook, hook_for
 from otcache_diffusers.hooks.module_steps import ModuleSteps
+from otcache_diffusers.hooks.object_hook import is_denoiser, unattachable
 from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.scheduler_steps import SchedulerSteps
 from otcache_diffusers.hooks.step_hook import StepHook, StepTracker
@@ -35,19 +36,20 @@ PRIOR = "prior"
 def denoisers_of(target: Any) -> dict[str, Any]:
     """Return the denoisers of a target by name; the main one is called "".
 
-    They are modules, except a loop's, which may be any callable.
+    They are modules, except a loop's, which may be any callable, and those of engines' pipelines, which are
+    objects with a ``__call__``.
     """
     if isinstance(target, Loop):
         return {"": target.denoiser}
     if isinstance(target, nn.Module):
         return {"": target}
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Any] = {}
     for name in DENOISERS:
-        module = getattr(target, name, None)
-        if isinstance(module, nn.Module) and module not in found.values():
-            found[name if found else ""] = module
+        denoiser = getattr(target, name, None)
+        if is_denoiser(denoiser) and not any(denoiser is other for other in found.values()):
+            found[name if found else ""] = denoiser
     prior = getattr(target, PRIOR, None)
-    return {"": prior} if not found and isinstance(prior, nn.Module) else found
+    return {"": prior} if not found and is_denoiser(prior) else found
 
 
 def unsupported(target: Any) -> str:
@@ -62,7 +64,7 @@ def unsupported(target: Any) -> str:
         return f"{kind} has none of {', '.join((*DENOISERS, PRIOR))}{loads}"
     if not hasattr(getattr(target, "scheduler", None), "step"):
         return f"{kind} has no scheduler with a step method"
-    return ""
+    return next(filter(None, map(unattachable, denoisers_of(target).values())), "")
 
 
 @contextmanager

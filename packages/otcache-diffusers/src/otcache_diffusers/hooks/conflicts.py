@@ -12,7 +12,7 @@ from torch import nn
 
 from otcache_core.callable_denoiser import CallableDenoiser
 from otcache_core.errors import ExecutionError
-from otcache_diffusers.compat import hooks_of
+from otcache_diffusers.compat import hooks_of, is_pipeline
 
 #: diffusers' one cache without error: text keys and values do not change from step to step.
 _EXACT = ("TextKVCacheConfig", "diffusers.hooks.text_kv_cache")
@@ -77,18 +77,22 @@ def inner_modules(denoiser: Any) -> list[nn.Module]:
     """Return the modules that a denoiser holds, in the order they are found; of a module itself.
 
     Searched are partials, methods, closures, globals that a function names, lists, dictionaries and
-    attributes. What compiled code holds (a session of ONNX Runtime) is not seen.
+    attributes. What compiled code holds (a session of ONNX Runtime) is not seen. The denoiser of a pipeline
+    may refer to that, whose other parts it does not call: a pipeline is searched only for a loop's.
 
     Args:
         denoiser: a module or any other callable.
     """
     found: list[nn.Module] = []
+    through = isinstance(denoiser, CallableDenoiser)
     seen: dict[int, Any] = {}  # the objects are kept, so that no identity is used twice
     layer = [denoiser]
     for _ in range(_DEPTH):
         inside: list[Any] = []
         for value in layer:
             if id(value) in seen or isinstance(value, (type, ModuleType)):
+                continue
+            if not through and is_pipeline(value):
                 continue
             seen[id(value)] = value
             if isinstance(value, nn.Module):

@@ -1,6 +1,6 @@
 """What modular pipelines of diffusers add to others: inputs of blocks, loops among them, and guiders.
 
-A guider makes the inputs of each branch (``prepare_inputs``) and is told before each denoiser call of
+A guider makes the inputs of each branch (``prepare_inputs``) and is notified before each denoiser call of
 them (``prepare_models``), so it names the call's branch where the pipeline has no ``cache_context``.
 Some pipelines that are not modular have one.
 """
@@ -25,15 +25,28 @@ _PREPARES = ("prepare_inputs", "prepare_inputs_from_block_state")
 def call_parameters(pipeline: Any) -> Mapping[str, Parameter]:
     """Return the parameters of a pipeline's call by name, without ``self``.
 
-    Those of a modular pipeline are its blocks' inputs, and none of them is required: what one block needs
-    may be made by another.
+    Where a class's call passes all others on (``**kwargs``), as those of OpenVINO's pipelines do, also those
+    of its bases' calls. Those of a modular pipeline are its blocks' inputs, and none of them is required:
+    what one block needs may be made by another.
     """
     if not is_modular(pipeline):
-        return dict(list(signature(type(pipeline).__call__).parameters.items())[1:])
+        return _named_by_calls(type(pipeline))
     return {
         name: Parameter(name, Parameter.KEYWORD_ONLY, default=default)
         for name, default in _inputs_of(blocks_of(pipeline))
     }
+
+
+def _named_by_calls(kind: type) -> dict[str, Parameter]:
+    """Return the parameters of a class's call, and of its bases' as far as it passes any on."""
+    found: dict[str, Parameter] = {}
+    for base in kind.__mro__:
+        if "__call__" in vars(base):
+            known = dict(list(signature(vars(base)["__call__"]).parameters.items())[1:])
+            found = known | found
+            if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+                break
+    return found
 
 
 def _inputs_of(blocks: Any) -> Iterator[tuple[str, Any]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, final
 
@@ -21,12 +21,11 @@ from otcache_diffusers.compat import HOOKS, unlink
 from otcache_diffusers.hooks.arguments import Arguments, parameters_of
 from otcache_diffusers.hooks.conflicts import attached_already, module_attached_already
 from otcache_diffusers.hooks.modular import GuidedBranches
+from otcache_diffusers.hooks.object_hook import CallContexts, Handle, ObjectHook, is_denoiser
 from otcache_diffusers.hooks.patches import MethodPatches
 from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.step_hook import StepTracker
 
-#: (context, arguments, compute) -> output
-Handle = Callable[[str, Arguments, Callable[[], Any]], Any]
 #: Hooks are attached and removed one at a time; reentrant, since a context may be collected meanwhile.
 _CHANGING = threading.RLock()
 
@@ -54,13 +53,14 @@ class DenoiserHook:
     def __init__(self, module: nn.Module, handle: Handle) -> None:
         self.module = module
         self._handle = handle
-        self._here = threading.local()  # several threads may be in contexts of several pipelines
+        self._contexts = CallContexts()
         self._stack = ExitStack()
         self._patches: MethodPatches | None = None
 
     def __enter__(self) -> DenoiserHook:
         root = root_of(self.module)
-        contexts = {"cache_context": self._named} if hasattr(root, "cache_context") else {}
+        around = self._contexts.around
+        contexts = {"cache_context": around} if hasattr(root, "cache_context") else {}
         with ExitStack() as stack:
             stack.callback(_forget_registry, root, HOOKS in vars(root))
             stack.enter_context(MethodPatches(root, contexts))
@@ -87,7 +87,7 @@ class DenoiserHook:
 
         def handled(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             return self._handle(
-                getattr(self._here, "name", ""),
+                self._contexts.name,
                 Arguments(args, kwargs, names),
                 lambda: method(*args, **kwargs),
             )
@@ -102,25 +102,10 @@ class DenoiserHook:
         for patch in patches.patches.values():
             unlink(self.module, patch, patch.method)
 
-    def _named(
-        self, original: Callable[..., Any], /, name: str, *args: Any, **kwargs: Any
-    ) -> AbstractContextManager[None]:
-        return self._inside(name, original(name, *args, **kwargs))
 
-    @contextmanager
-    def _inside(self, name: str, context: AbstractContextManager[Any]) -> Iterator[None]:
-        outer, self._here.name = getattr(self._here, "name", ""), name
-        try:
-            with context:
-                yield
-        finally:
-            self._here.name = outer
-
-
-def root_of(module: nn.Module) -> nn.Module:
-    """Return the module itself, or what ``torch.compile`` wrapped."""
-    root: nn.Module = getattr(module, "_orig_mod", module)
-    return root
+def root_of(module: Any) -> Any:
+    """Return the denoiser itself, or the module that ``torch.compile`` wrapped."""
+    return getattr(module, "_orig_mod", module)
 
 
 def _call_name(module: nn.Module) -> str:
@@ -191,18 +176,19 @@ class CallHandler:
 
 
 class SharedHook:
-    """Route each call of a module to the target whose run it is of.
+    """Route each call of a denoiser to the target whose run it is of.
 
     Request-scoped pipelines share a transformer and have a scheduler each. A call is of the run whose
     pipeline call is the innermost on the stack, or whose loop's sampler makes it; a call that is of no
     run, or may be of two, is computed. A handler that works inside the module has it for itself meanwhile.
 
     Args:
-        module: what is shared.
+        module: what is shared: a module, or an object.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.hook = DenoiserHook(module, self._handle)
+    def __init__(self, module: Any) -> None:
+        attach_to = DenoiserHook if isinstance(module, nn.Module) else ObjectHook
+        self.hook = attach_to(module, self._handle)
         self._handlers: tuple[weakref.ref[CallHandler], ...] = ()
         self._alone = threading.RLock()
 
@@ -255,22 +241,23 @@ def _concerned(handlers: Sequence[CallHandler]) -> Sequence[CallHandler]:
     return []
 
 
-#: The hooks there are. They hold their modules, so they are held by the contexts that entered them.
-_SHARED: weakref.WeakKeyDictionary[nn.Module, weakref.ref[SharedHook]] = weakref.WeakKeyDictionary()
+#: The hooks there are, by the identity of the denoisers that they hold; the contexts that entered them
+#: hold them.
+_SHARED: weakref.WeakValueDictionary[int, SharedHook] = weakref.WeakValueDictionary()
 
 
 class ModuleHook:
-    """Attach one handler to a module while entered, beside those of other targets.
+    """Attach one handler to a denoiser while entered, beside those of other targets.
 
     Args:
-        module: the denoiser.
+        module: the denoiser: a module, or an object.
         handler: of the target.
 
     Raises:
         ExecutionError: on entry, if the module cannot be shared with what is attached to it already.
     """
 
-    def __init__(self, module: nn.Module, handler: CallHandler) -> None:
+    def __init__(self, module: Any, handler: CallHandler) -> None:
         self._module, self._handler = module, handler
         self._shared: SharedHook | None = None
 
@@ -283,10 +270,9 @@ class ModuleHook:
         if shared is None:
             return
         with _CHANGING:
-            root = root_of(shared.hook.module)
-            known = _SHARED.get(root)
-            if shared.leave(self._handler) and known is not None and known() in (shared, None):
-                del _SHARED[root]
+            key = id(root_of(shared.hook.module))
+            if shared.leave(self._handler) and _SHARED.get(key) is shared:
+                del _SHARED[key]
 
     def refresh(self, module: Any) -> None:
         """Attach to what the target calls now, or again if something was put around it; between runs.
@@ -297,7 +283,7 @@ class ModuleHook:
         Raises:
             ExecutionError: if another one cannot be shared, or is not a module.
         """
-        _check_kind(module, nn.Module)
+        _check_kind(module, is_denoiser(module) and not isinstance(module, CallableDenoiser))
         if self._shared is not None and module is self._shared.hook.module:
             self._shared.hook.refresh()
             return
@@ -307,17 +293,16 @@ class ModuleHook:
         self.__exit__()
         self._module, self._shared = module, shared
 
-    def _join(self, module: nn.Module) -> SharedHook:
+    def _join(self, module: Any) -> SharedHook:
         with _CHANGING:
-            root = root_of(module)
-            known = _SHARED.get(root)
-            shared = known() if known is not None else None
+            key = id(root_of(module))
+            shared = _SHARED.get(key)
             if shared is None or not shared.handlers:
                 shared = SharedHook(module)
             elif shared.hook.module is not module:
                 raise ExecutionError(module_attached_already(module, shared.handlers[0].target))
             shared.join(self._handler)
-            _SHARED[root] = weakref.ref(shared)
+            _SHARED[key] = shared
             return shared
 
 
@@ -349,7 +334,7 @@ class CallableHook:
         Raises:
             ExecutionError: if that one is driven by otcache already, or is a module.
         """
-        _check_kind(denoiser, CallableDenoiser)
+        _check_kind(denoiser, isinstance(denoiser, CallableDenoiser))
         if denoiser is not self._denoiser:
             attach(denoiser, self._handled)
             detach(self._denoiser)
@@ -359,9 +344,9 @@ class CallableHook:
         return self._handle("", Arguments(args, kwargs, self._names), compute)
 
 
-def _check_kind(denoiser: Any, kind: type) -> None:
+def _check_kind(denoiser: Any, as_before: bool) -> None:
     """Refuse a denoiser that took the place of one of another kind."""
-    if not isinstance(denoiser, kind):
+    if not as_before:
         raise ExecutionError(
             "a loop's denoiser must stay a torch module, or stay another callable, while it is "
             f"accelerated or recorded, got {name_of(denoiser)}: leave the context first."

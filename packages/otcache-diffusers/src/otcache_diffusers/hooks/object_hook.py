@@ -267,4 +267,4 @@ def _tensor(leaf: Any) -> Any:
 
 def _array(leaf: Any) -> Any:
     """Return a copy of a tensor as a numpy array: a forecast may be what is kept for later steps."""
-    return leaf.numpy(force=True).copy() if isinstance(leaf, Tensor) else leaf
+    return leaf.detach().clone().numpy(force=True) if isinstance(leaf, Tensor) else leaf

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.resources import files
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,9 +21,8 @@ from otcache_core.errors import FileError, expected
 from otcache_core.storage.array_files import Arrays, array, load_arrays
 from otcache_core.storage.files import bad_file
 
-#: Stride and padding of AlexNet's convolutions, and those with pooling before them.
-STRIDE_PADDING = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-POOLED_BEFORE = (1, 2)
+#: Of each layer: side of the pooling before it, 0 for none, and stride and padding of its convolutions.
+Layers = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 #: Convolutions of each block of VGG16; the features of a block are those after its last one.
 BLOCKS = (2, 2, 3, 3, 3)
 KEYS = frozenset(
@@ -43,18 +42,34 @@ class Backbone(ABC):
     """
 
     smallest: ClassVar[int]
+    _layers: ClassVar[Layers]
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    @property
     @abstractmethod
+    def _weights(self) -> dict[str, Tensor]:
+        """``conv0.weight``, ``conv0.bias``, ... and ``head0.weight``, ..., on the device in float32."""
+
     def features(self, images: NDArray[np.floating]) -> Iterator[Tensor]:
         """Yield the rectified features of each layer, shape (n, channels, height, width).
 
         Args:
             images: shape (n, height, width, 3), range [0, 1].
         """
+        x, names = _network_input(images, self._device), (f"conv{n}" for n in count())
+        for pool, convolutions in self._layers:
+            if pool:
+                x = max_pool2d(x, kernel_size=pool, stride=2)
+            for (stride, padding), name in zip(convolutions, names, strict=False):
+                weight, bias = (self._weights[f"{name}.{k}"] for k in ("weight", "bias"))
+                x = relu(conv2d(x, weight, bias, stride=stride, padding=padding))
+            yield x
 
-    @abstractmethod
     def head(self, layer: int) -> Tensor:
         """Return the weights of a layer's channels, none below 0, shape (1, channels, 1, 1)."""
+        return self._weights[f"head{layer}.weight"]
 
 
 class AlexNet(Backbone):
@@ -71,21 +86,13 @@ class AlexNet(Backbone):
     """
 
     smallest = 31
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def features(self, images: NDArray[np.floating]) -> Iterator[Tensor]:
-        x = _network_input(images, self._device)
-        for layer, (stride, padding) in enumerate(STRIDE_PADDING):
-            if layer in POOLED_BEFORE:
-                x = max_pool2d(x, kernel_size=3, stride=2)
-            weight, bias = (self._weights[f"conv{layer}.{k}"] for k in ("weight", "bias"))
-            x = relu(conv2d(x, weight, bias, stride=stride, padding=padding))
-            yield x
-
-    def head(self, layer: int) -> Tensor:
-        return self._weights[f"head{layer}.weight"]
+    _layers = (
+        (0, ((4, 2),)),
+        (3, ((1, 2),)),
+        (3, ((1, 1),)),
+        (0, ((1, 1),)),
+        (0, ((1, 1),)),
+    )
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
@@ -110,23 +117,11 @@ class Vgg16(Backbone):
     """
 
     smallest = 16
+    _layers = tuple((2 if n else 0, ((1, 1),) * depth) for n, depth in enumerate(BLOCKS))
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        self._path, self._device = path, device
-
-    def features(self, images: NDArray[np.floating]) -> Iterator[Tensor]:
-        x = _network_input(images, self._device)
-        layers = iter(range(sum(BLOCKS)))
-        for block, convolutions in enumerate(BLOCKS):
-            if block:
-                x = max_pool2d(x, kernel_size=2)
-            for layer in islice(layers, convolutions):
-                weight, bias = (self._weights[f"conv{layer}.{k}"] for k in ("weight", "bias"))
-                x = relu(conv2d(x, weight, bias, padding=1))
-            yield x
-
-    def head(self, layer: int) -> Tensor:
-        return self._weights[f"head{layer}.weight"]
+        super().__init__(device)
+        self._path = path
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:

@@ -6,12 +6,13 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import CellType, CodeType
 from typing import Any
 
 import torch
 
-from otcache_core.callable_denoiser import name_of
+from otcache_core.callable_denoiser import CallableDenoiser, name_of
 from otcache_core.loop import Loop
 from otcache_diffusers.compat import installed, is_a, is_modular, is_pipeline
 from otcache_diffusers.hooks import denoisers_of
@@ -67,20 +68,44 @@ def _versions(target: Any) -> dict[str, str]:
 def fingerprint_of(target: Any) -> str:
     """Return a hash of up to 16 evenly spaced elements of every weight of the target's denoisers.
 
-    Of a callable that is not a module, its name and the weights of the modules it holds; of a loop also the
-    code of its sampler, its defaults, and the plain values it encloses.
+    Of a callable that is not a module, its name, the weights of the modules it holds, and parts of the
+    files it was loaded from; of a loop also the code of its sampler, its defaults, and the plain values it
+    encloses.
     """
     digest = hashlib.sha256()
     if isinstance(target, Loop):
         digest.update(_code(target.sample_fn).encode())
     for denoiser in denoisers_of(target).values():
-        digest.update(b"" if isinstance(denoiser, torch.nn.Module) else name_of(denoiser).encode())
+        digest.update(b"" if isinstance(denoiser, torch.nn.Module) else _named(denoiser))
         for module in inner_modules(denoiser):
             for name, weight in module.named_parameters():
                 flat = weight.detach().reshape(-1)
                 few = flat[:: max(1, flat.numel() // 16)].float().cpu().numpy()
                 digest.update(name.encode() + few.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _named(denoiser: Any) -> bytes:
+    """Return the name of a callable, and parts of the files of an engine's object."""
+    own = (
+        () if isinstance(denoiser, CallableDenoiser) else getattr(denoiser, "__dict__", {}).values()
+    )
+    parts = [_parts(file) for path in own if isinstance(path, Path) for file in _files(path)]
+    return name_of(denoiser).encode() + b"".join(parts)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a model's files: those of a folder, or those named like a file (``model.onnx_data``)."""
+    found = path.iterdir() if path.is_dir() else path.parent.glob(f"{path.stem}*")
+    return sorted(file for file in found if file.is_file() and file.suffix != ".json")
+
+
+def _parts(file: Path) -> bytes:
+    """Return the size of a file and 16 evenly spaced parts of it."""
+    size = file.stat().st_size
+    with file.open("rb") as source:
+        parts = [source.read(64) for at in range(16) if source.seek(at * size // 16) is not None]
+    return b"".join([str(size).encode(), *parts])
 
 
 def _code(function: Any) -> str:
@@ -126,18 +151,27 @@ def _class_of(denoiser: Any) -> str:
 def _config_hash(denoiser: Any) -> str | None:
     """Return a hash of the configuration, or of names and shapes of the weights if there is none.
 
-    None for a callable that holds no module, or several: which of them denoise is not known.
+    None for a callable without one that holds no module, or several: which of them denoise is not known.
     """
-    modules = inner_modules(denoiser)
-    if len(modules) != 1:
+    described = _described(denoiser)
+    if described is None:
         return None
-    config = getattr(modules[0], "config", None)
+    config = getattr(described, "config", None)
     if isinstance(config, Mapping):
         facts: Any = {key: value for key, value in config.items() if not str(key).startswith("_")}
     else:
-        facts = [(name, list(p.shape)) for name, p in modules[0].named_parameters()]
+        facts = [(name, list(p.shape)) for name, p in described.named_parameters()]
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _described(denoiser: Any) -> Any | None:
+    """Return what says how a denoiser is made: an engine's object, or the one module there is."""
+    plain = not isinstance(denoiser, (torch.nn.Module, CallableDenoiser))
+    if plain and isinstance(getattr(denoiser, "config", None), Mapping):
+        return denoiser
+    modules = inner_modules(denoiser)
+    return modules[0] if len(modules) == 1 else None
 
 
 def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
@@ -157,7 +191,7 @@ def _guidance(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> str:
         value = call.get(name, defaults[name].default if name in defaults else None)
         return float(value) if isinstance(value, (int, float)) else None
 
-    embedded = bool(denoiser.config.get("guidance_embeds", False))
+    embedded = bool(setting(denoiser, "guidance_embeds"))
     negative = any(call.get(name) is not None for name in call if name.startswith("negative_"))
     true_scale, guidance = scale("true_cfg_scale"), scale("guidance_scale")
     if true_scale is not None and true_scale > 1 and negative:
@@ -180,7 +214,7 @@ def guider_text(guider: Any) -> str:
     Settings that are the class's defaults are omitted, except the scale:
     ``AdaptiveProjectedGuidance(guidance_scale=7.5, eta=0.5)``.
     """
-    given = {n: v for n, v in guider.config.items() if not n.startswith("_")}
+    given = {n: _plain(v) for n, v in guider.config.items() if not n.startswith("_")}
     enabled = given.pop("enabled", True) and getattr(guider, "_enabled", True)
     if not enabled:
         return "none"
@@ -196,6 +230,14 @@ def guider_text(guider: Any) -> str:
     return f"{type(guider).__name__}({settings})"
 
 
+def _plain(setting: Any) -> Any:
+    """Return a setting as it is in a file: of layers to skip, a dictionary."""
+    if isinstance(setting, (list, tuple)):
+        return [_plain(value) for value in setting]
+    to_dict = getattr(setting, "to_dict", None)
+    return to_dict() if callable(to_dict) else setting
+
+
 def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | None:
     """Count the tokens of one image or video; latent pixels for a UNet; None if the size is not known.
 
@@ -203,13 +245,13 @@ def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | N
     is (t, h, w), or that of both sides with ``patch_size_t`` beside it.
     """
     factor = _first(pipe, SPATIAL)
-    side = getattr(pipe, "default_sample_size", denoiser.config.get("sample_size"))
+    side = getattr(pipe, "default_sample_size", setting(denoiser, "sample_size"))
     default = side * factor if isinstance(side, int) and isinstance(factor, int) else None
     height, width = (_argument(pipe, call, name) or default for name in ("height", "width"))
     if factor is None or height is None or width is None:
         return None
     frames = next(filter(None, (_argument(pipe, call, name) for name in FRAMES)), None)
-    patch = denoiser.config.get("patch_size") or 1
+    patch = setting(denoiser, "patch_size") or 1
     if frames is None and _packs(pipe, denoiser):
         patch = 2
     sides = (patch,) if isinstance(patch, int) else tuple(patch)
@@ -217,7 +259,7 @@ def _latent_tokens(pipe: Any, denoiser: Any, call: Mapping[str, Any]) -> int | N
     tokens = (int(height) // cell) * (int(width) // cell)
     if frames is None:
         return tokens
-    deep = sides[0] if len(sides) == 3 else denoiser.config.get("patch_size_t") or 1
+    deep = sides[0] if len(sides) == 3 else setting(denoiser, "patch_size_t") or 1
     latent_frames = (int(frames) - 1) // int(_first(pipe, TEMPORAL) or 1) + 1
     return max(1, latent_frames // int(deep)) * tokens
 
@@ -227,7 +269,7 @@ def _packs(pipe: Any, denoiser: Any) -> bool:
     if not is_modular(pipe):
         return hasattr(pipe, "_pack_latents")
     channels = getattr(pipe, "num_channels_latents", None)
-    return channels is not None and denoiser.config.get("in_channels") == 4 * channels
+    return channels is not None and setting(denoiser, "in_channels") == 4 * channels
 
 
 def _first(pipe: Any, names: tuple[str, ...]) -> Any | None:

@@ -240,5 +240,5 @@ def run(
         executor=executor,
     )
     rate = rate or opened.frames_per_second or FRAMES_PER_SECOND
-    written = save(file, result.made, rate, registry)
+    written = save(file, result.output, rate, registry)
     show_facts({"file": str(written), **result.report.to_dict()}, as_json)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
 
-import msgspec
-
 from otcache.calibration.recipe import Recipe
 from otcache.comparison.scheduled import Found, ScheduledBaseline, Tuning, calibrated
 from otcache.planning import plan, problem_of, solution_of
@@ -17,6 +15,7 @@ from otcache.schedules import made_for, no_table, published
 from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.calibration import Calibration
 from otcache_core.errors import OtcacheNotice
+from otcache_core.transport import uniform_steps
 
 
 @final
@@ -279,5 +278,4 @@ class SolverSteps(ScheduledBaseline):
 
 
 def _even(tuning: Tuning, budget: int, forecaster: str) -> Schedule:
-    even = tuning.solve("uniform", budget, given={})
-    return msgspec.structs.replace(even, forecaster=forecaster)
+    return Schedule(tuning.num_steps, uniform_steps(tuning.num_steps, budget), forecaster)

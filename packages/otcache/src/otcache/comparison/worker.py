@@ -11,7 +11,7 @@ import math
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -86,19 +86,18 @@ class Worker:
 
     def run(self, label: str) -> Finished:
         """Run a setting on all samples."""
-        setting = next(setting for setting in self._settings if setting.label == label)
+        setting, context = self._setting(label), self.context(label)
         if not self._job.counted:
-            return self._bench.run_batches(setting, self.context(label))
-        return self._bench.run(setting, self.context(label), self._counted)
+            return self._bench.run_batches(setting, context)
+        return self._bench.run(setting, context, self._counted)
 
     def context(self, label: str) -> Context:
         """Return what runs the target under a setting."""
-        setting = next(setting for setting in self._settings if setting.label == label)
+        setting = self._setting(label)
+        return lambda: self._baseline.apply(self._bench.target, setting, self._measured)
 
-        def applied() -> AbstractContextManager[None]:
-            return self._baseline.apply(self._bench.target, setting, self._measured)
-
-        return applied
+    def _setting(self, label: str) -> BaselineSetting:
+        return next(setting for setting in self._settings if setting.label == label)
 
     @property
     def _counted(self) -> int:
@@ -160,19 +159,19 @@ def facts_of(measured: object) -> dict[str, Any]:
     return dict(measured)
 
 
-def settings_of(made: object, count: int | None) -> list[BaselineSetting]:
+def settings_of(returned: object, count: int | None) -> list[BaselineSetting]:
     """Return what a baseline can be set to.
 
     Args:
-        made: what ``settings`` gave.
+        returned: what ``settings`` returned.
         count: of budgets, if there is one setting for each.
 
     Raises:
         OtcacheError: if these are not settings, another number of them, or two have one label.
     """
-    settings = list(made) if isinstance(made, Iterable) else None
+    settings = list(returned) if isinstance(returned, Iterable) else None
     if settings is None or not all(isinstance(one, BaselineSetting) for one in settings):
-        raise OtcacheError(expected("what settings() gives", made, "a list of BaselineSetting"))
+        raise OtcacheError(expected("what settings() gives", returned, "a list of BaselineSetting"))
     if count is not None and len(settings) != count:
         raise OtcacheError(expected("settings", len(settings), f"{count}, one per budget"))
     known: dict[str, BaselineSetting] = {}

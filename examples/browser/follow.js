@@ -1,0 +1,47 @@
+// Follow a playback table of otcache: docs/playback.md. Outputs and states are Float32Arrays.
+export class Follower {
+  constructor(table) {
+    if (table.format !== "otcache-playback" || table.version !== 1) {
+      throw new Error(`expected otcache-playback 1, got ${table.format} ${table.version}`);
+    }
+    this.table = table;
+    this.begin();
+  }
+
+  // Start a run: nothing of the one before is used.
+  begin() { this.kept = new Map(); }
+
+  // Return the output of a skipped step; null: call the denoiser, and keep what it gives.
+  forecast(branch, step, state) {
+    const kept = this.keptOf(branch), terms = this.plan(branch).forecasts[step];
+    if (!terms?.every(([k]) => kept.has(k))) return null;
+    const [a, b] = this.conversion(step);
+    const output = state.map((x, i) => (terms.reduce((q, [k, c]) => q + c * kept.get(k)[i], -b * x)) / a);
+    this.release(branch, step);
+    return output;
+  }
+
+  // Take the output of a step that was computed.
+  keep(branch, step, output, state) {
+    const [a, b] = this.conversion(step);
+    this.keptOf(branch).set(step, output.map((p, i) => a * p + b * state[i]));
+    this.release(branch, step);
+  }
+
+  // Return (a, b) of q = a p + b x: p is what the denoiser predicts, q what is kept and forecast.
+  conversion(step) {
+    const { prediction, forecast_in, alphas, sigmas } = this.table;
+    if (prediction === forecast_in) return [1, 0];
+    const alpha = alphas[step], sigma = sigmas[step];
+    const parts = { epsilon: [1, 0], sample: [0, 1], v_prediction: [alpha, -sigma], flow: [1, -1] };
+    const [e, d] = parts[prediction], [f, g] = parts[forecast_in], det = e * alpha - d * sigma;
+    return [(f * alpha - g * sigma) / det, (e * g - d * f) / det];
+  }
+
+  plan(branch) { return this.table.branches[branch] ?? this.table.branches[""]; }
+  keptOf(branch) { return this.kept.get(branch) ?? this.kept.set(branch, new Map()).get(branch); }
+  release(branch, step) {
+    const until = this.plan(branch).needed_until;
+    for (const k of this.keptOf(branch).keys()) if (until[k] <= step) this.keptOf(branch).delete(k);
+  }
+}
