@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -39,6 +39,7 @@ class Outcome(CostModel):
             if fewer.
         span_cap: longest span measured, in steps; longer ones cost ``inf``. A cap below N/B makes
             budget B infeasible, so there is none by default.
+        progress: called with (spans measured, spans in all) after each batch.
 
     Raises:
         OtcacheError: if ``samples`` or ``span_cap`` is below 1.
@@ -51,6 +52,7 @@ class Outcome(CostModel):
 
     samples: int = 2
     span_cap: int | None = None
+    progress: Callable[[int, int], None] | None = None
 
     def __post_init__(self) -> None:
         check_least(self, samples=1, span_cap=1)
@@ -82,12 +84,16 @@ class Outcome(CostModel):
         samples = range(min(self.samples, evaluator.num_samples))
         costs = np.full((len(samples), n, n + 1), np.inf)
         costs[:, np.tri(n, n + 1, k=1, dtype=bool)] = 0.0
-        nfe = 0
+        nfe = done = 0
+        total = sum(len(starts) for _, starts in self._batches(n))
         for stop, starts in self._batches(n):
             schedules = alone([(start, stop) for start in starts], n)
             ran = evaluator.evaluate(schedules, objective=OBJECTIVE, samples=samples)
             costs[:, list(starts), stop] = _finite(ran.errors, stop).T
             nfe += ran.nfe
+            done += len(starts)
+            if self.progress is not None:
+                self.progress(done, total)
         return SampleCosts("outcome", costs, nfe)
 
     def _batches(self, n: int) -> Iterator[tuple[int, range]]:
