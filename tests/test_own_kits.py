@@ -159,7 +159,9 @@ def classes() -> tuple[tuple[str, frozenset[str], str], ...]:
     found = []
     for path in [*ROOT.glob("packages/*/tests/*.py"), *ROOT.glob("tests/*.py")]:
         source = path.read_text(encoding="utf-8")
-        if not re.search(r"^class \w+\(.*(Conformance|Kit|Checks|OnToyLoop|\(Test)", source, re.M):
+        if not re.search(
+            r"^class \w+\(.*(Conformance|Kit|Laws|Checks|OnToyLoop|\(Test)", source, re.M
+        ):
             continue
         for node in ast.parse(source).body:
             if isinstance(node, ast.ClassDef):

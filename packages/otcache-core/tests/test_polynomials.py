@@ -1,4 +1,4 @@
-"""Hermite's and Chebyshev's forecasts, against numpy.polynomial and least squares on the outputs themselves."""
+"""Hermite's and Chebyshev's forecasts, against numpy.polynomial and least squares on outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecasts in bases of orthogonal polynomials: Hermite's in place of powers, and Chebyshev's by ridge regression."""
+"""Forecasts in orthogonal polynomials: Hermite's in place of powers, Chebyshev's by ridge regression."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -28,17 +29,18 @@ Floats = NDArray[np.float64]
 class DynamicModes(Baseline):
     r"""Forecast by the modes of a linear propagator that is fitted within each run: no calibration.
 
-    The last outputs at equal gaps g, v_0 .. v_n, are taken for a trajectory of :math:`v_{i+1} = A v_i`. With the
-    singular value decomposition of the first n of them,
+    The last outputs at equal gaps g, v_0 .. v_n, are taken for a trajectory of :math:`v_{i+1} = A v_i`. With
+    the singular value decomposition of the first n of them,
 
     .. math:: X = U \Sigma V^*, \qquad \tilde A = U^* X' V \Sigma^{-1} = W \Lambda W^{-1}, \qquad
         \hat v_t = \Phi \Lambda^{(t-k)/g} b, \qquad \Phi = X' V \Sigma^{-1} W, \quad b = \Phi^+ v_n
 
-    where X' holds the last n, singular values below 1e-4 of the largest are omitted, and t - k is the distance
-    to the newest output. Fewer than four outputs at equal gaps (of the last six), and a forecast that is
-    not finite, leave a step to the Hermite polynomial of order 1 (:class:`~otcache_core.forecasters.Hermite`,
-    the source's), and the first span to reuse. All of it follows from the inner products of the outputs, so
-    the decomposition is that of a matrix of at most six rows, on the host: one copy a computed step.
+    where X' holds the last n, singular values below 1e-4 of the largest are omitted, and t - k is the
+    distance to the newest output. Fewer than four outputs at equal gaps (of the last six), and a forecast
+    that is not finite, leave a step to the Hermite polynomial of order 1
+    (:class:`~otcache_core.forecasters.Hermite`, the source's), and the first span to reuse. All of it
+    follows from the inner products of the outputs, so the decomposition is that of a matrix of at most six
+    rows, on the host: one copy a computed step.
 
     Computed are the first f steps, then every g-th: f = 2, the source's own, or what comes next to it
     and reaches the budget. Every sample of a batch, and every branch of guidance, has a fit of its
@@ -50,7 +52,7 @@ class DynamicModes(Baseline):
         section 9.8.
     """
 
-    source = "HiCache++ 1.2 (dynamic-mode decomposition), the published rule on whole outputs, by otcache"
+    source = "HiCache++ 1.2, dynamic-mode decomposition, its rule on whole outputs, by otcache"
     by_budget = True
 
     def supports(self, target: Any, request: SampleRequest) -> str:
@@ -212,7 +214,7 @@ class Modes(NamedTuple):
     parts: NDArray[np.complex128]
 
     def coefficients(self, ahead: float) -> Floats | None:
-        """Return the weights of v_1 .. v_n in the forecast at a distance in gaps; None if they are not finite."""
+        """Return the weights of v_1 .. v_n at a distance in gaps; None if they are not finite."""
         with np.errstate(all="ignore"):
             found = (self.parts @ self.values**ahead).real
         return found if np.isfinite(found).all() else None
@@ -239,7 +241,7 @@ def fitted(gram: Floats) -> Modes | None:
 
 def uniform_tail(steps: Sequence[int]) -> int:
     """Return how many of the last steps lie at equal gaps."""
-    gaps = [b - a for a, b in zip(steps, steps[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(steps)]
     same = next((n for n, gap in enumerate(reversed(gaps)) if gap != gaps[-1]), len(gaps))
     return min(same + 1, len(steps))
 

@@ -16,7 +16,7 @@ from otcache_diffusers.hooks import RunInfo, drive, unsupported
 
 #: Smallest and largest threshold of the ladder, which rises at equal ratios, and their number.
 THRESHOLDS = (0.01, 2.0, 20)
-#: Share of a run that is always computed at its beginning: 5 steps of 50 in the authors' code for HunyuanVideo.
+#: Share of a run that is always computed at its beginning: 5 of 50 steps in the code for HunyuanVideo.
 WARM_UP = 0.1
 
 
@@ -102,7 +102,7 @@ class EasyCacheRule:
         return True
 
     def learn(self, size: float, changed: float, moved: float) -> None:
-        """Take note of a computed output: |v_t|, |v_t - v_k| and |x_t - x_k|; the last two 0 if it is the first."""
+        """Take note of a computed output: |v_t|, |v_t - v_k| and |x_t - x_k|, 0 and 0 at the first one."""
         self.size = size
         if moved:
             self.rate = changed / moved
@@ -160,7 +160,7 @@ class EasyCacheHook(DecidingHook):
 
 
 def first_channels(state: Tensor, prediction: Tensor) -> Tensor | None:
-    """Return the part of a state that has the shape of a prediction; None if it is not one dimension longer."""
+    """Return the part of a state that has a prediction's shape; None unless one dimension is longer."""
     if state.ndim != prediction.ndim:
         return None
     longer = [a - b for a, b in zip(state.shape, prediction.shape, strict=True) if a != b]

@@ -55,13 +55,13 @@ class SenCache(Baseline):
     .. math:: J^x_i = \frac{\|f(x_{i+1}, s_i) - f(x_i, s_i)\|}{\|x_{i+1} - x_i\|}, \qquad
         J^s_i = \frac{\|f(x_i, s_{i+1}) - f(x_i, s_i)\|}{|s_{i+1} - s_i|}
 
-    which takes two more calls of the denoiser a step, by the first branch alone. What is not as in the released
+    which takes two more calls of the denoiser a step, by the first branch alone. Not as in the released
     code: states are those of the runs, not videos with noise added, of which there are none here; s is the
-    grid, not a timestep; the whole output is used again, as the paper says, where the code adds the residual of
-    the blocks; one tolerance holds for all steps, as in the paper, where the code has a tighter one for the
-    first fifth (by a factor of 14 to 44, without a rule); and the cap on skips in a row (3, 4 or 10) is
-    removed, since it makes budgets infeasible. Not public are the sensitivities of other models than Wan 2.1,
-    CogVideoX and LTX-Video, and how the raw ones of Wan 2.1 were summarised.
+    grid, not a timestep; the whole output is used again, as the paper says, where the code adds the
+    residual of the blocks; one tolerance holds for all steps, as in the paper, where the code has a tighter
+    one for the first fifth (by a factor of 14 to 44, without a rule); and the cap on skips in a row (3, 4
+    or 10) is removed, since it makes budgets infeasible. Not public are the sensitivities of other models
+    than Wan 2.1, CogVideoX and LTX-Video, and how the raw ones of Wan 2.1 were summarised.
 
     The tolerances of the ladder are those with which full runs of the calibration samples would have
     computed 2, 3, ... steps.
@@ -96,7 +96,7 @@ class SenCache(Baseline):
         with quiet(target), drive(target, recorder, num_steps=request.num_steps):
             for n in range(len(request.prompts)):
                 Sampler(target, request)([n])
-        means = np.mean([run for run in recorder.runs], axis=0)
+        means = np.mean(recorder.runs, axis=0)
         return {
             "state": means[:, 0].tolist(),
             "time": means[:, 1].tolist(),
@@ -175,7 +175,9 @@ def change(at: Sensitivity, moved: float, gap: float) -> float:
     return at.state * moved + at.time * gap
 
 
-def computed(table: Sequence[Sensitivity], grid: Floats, moved: Floats, tolerance: float) -> list[int]:
+def computed(
+    table: Sequence[Sensitivity], grid: Floats, moved: Floats, tolerance: float
+) -> list[int]:
     """Return the steps that a run computes whose states are known beforehand.
 
     Args:
@@ -200,7 +202,11 @@ def _tolerances(measured: Mapping[str, Any], most: int) -> list[float]:
     """Return rising tolerances under which full runs would have computed ``most``, ..., 2 steps."""
     table, grid, runs = _table(measured), np.array(measured["grid"]), np.array(measured["moved"])
     n = len(table)
-    whole = [change(table[0], float(run[t][0]), abs(grid[t] - grid[0])) for run in runs for t in range(1, n)]
+    whole = [
+        change(table[0], float(run[t][0]), abs(grid[t] - grid[0]))
+        for run in runs
+        for t in range(1, n)
+    ]
     tried = np.geomspace(max(min(whole), 1e-12) / 100, 1.01 * max(whole), _TRIED)
     counts = [np.mean([len(computed(table, grid, run, theta)) for run in runs]) for theta in tried]
     wanted = np.unique(np.geomspace(2, max(2, most), RUNGS).round())
@@ -261,9 +267,7 @@ class SensitivityRecorder(StepHook):
         gap = abs(float(self.grid[step + 1] - self.grid[step]))
         moved = self.moved_by(before, state, old), self.moved_by(call, x, old)
         size = rms(state - x)
-        self.runs[-1].append(
-            (moved[0] / size if size else 0.0, moved[1] / gap if gap else 0.0)
-        )
+        self.runs[-1].append((moved[0] / size if size else 0.0, moved[1] / gap if gap else 0.0))
 
     @staticmethod
     def moved_by(call: DenoiserCall, state: Tensor, v: Tensor) -> float:

@@ -82,9 +82,9 @@ def growing_windows(num_steps: int, warm_up: int, window: int, growth: float) ->
 def windows_for(num_steps: int, budget: int) -> tuple[int, ...]:
     """Return growing windows of exactly B steps: the least growth, to a thousandth.
 
-    A tenth of the run warms up, as 5 of 50 steps do, but no more than half of the budget, which is the most in
-    the published runs (5 of 10). Windows begin with 2 steps; if that makes too few, with one. Steps are even if
-    there is no such growth, as near to B = N.
+    A tenth of the run warms up, as 5 of 50 steps do, but no more than half of the budget, which is the most
+    in the published runs (5 of 10). Windows begin with 2 steps; if that makes too few, with one. Steps are
+    even if there is no such growth, as near to B = N.
     """
     warm_up = max(1, min(round(num_steps / 10), budget // 2))
     for window in (2, 1):
@@ -144,8 +144,8 @@ STEPS = ScheduleTable(
 class LearnedSteps(ScheduledBaseline):
     """L2P: every output forecast from all earlier ones, computed or forecast, with weights of its step.
 
-    The weights are trained as released on the recorded full runs, on outputs after guidance, and shared by its
-    branches (:func:`trained`). At each budget the better one of two schedules is taken by the error on
+    The weights are trained as released on the recorded full runs, on outputs after guidance, and shared by
+    its branches (:func:`trained`). At each budget the better one of two schedules is taken by the error on
     the calibration samples: the authors' own for FLUX.1, resampled, or even steps.
 
     References:
@@ -154,7 +154,9 @@ class LearnedSteps(ScheduledBaseline):
         non-commercial licence), read for the rule.
     """
 
-    source = "L2P (arXiv 2604.26365), its rule and training on this pipeline; its steps or even ones"
+    source = (
+        "L2P (arXiv 2604.26365), its rule and training on this pipeline; its steps or even ones"
+    )
 
     def calibrate(
         self, target: Any, request: SampleRequest, budgets: Sequence[int]
@@ -217,15 +219,19 @@ def mean_gram(trajectories: Sequence[Trajectory]) -> Floats:
 
 
 def trained(
-    gram: Floats, *, rate: float = 0.01, updates: int = 201, decay: tuple[float, float] = (0.9, 0.999)
+    gram: Floats,
+    *,
+    rate: float = 0.01,
+    updates: int = 201,
+    decay: tuple[float, float] = (0.9, 0.999),
 ) -> list[list[float]]:
     r"""Train W on recorded outputs, as L2P does: Adam on the mean squared error, from reuse.
 
     .. math:: \min_W \frac{1}{N-1} \sum_{t=1}^{N-1} E \Big\| v_t - \sum_{j<t} W_{t,j} v_j \Big\|^2
 
     It is stopped early, which is what makes the rule usable: with the exact minimum, unrolled over a span,
-    errors grow (docs/theory.md, section 9.11). The error is a quadratic form of the inner products of outputs, so
-    that these are all it takes.
+    errors grow (docs/theory.md, section 9.11). The error is a quadratic form of the inner products of
+    outputs, so that these are all it takes.
 
     Args:
         gram: E <v_a, v_b>, shape (N, N).
@@ -258,7 +264,9 @@ class _Offer:
     def otcache_provide_forecasters(self) -> Iterator[Info]:
         """Offer it."""
         options = {"rows": self._rows}
-        yield Info(NAME, f"{__name__}:PerStepWeights", "trained weights of each step", options=options)
+        yield Info(
+            NAME, f"{__name__}:PerStepWeights", "trained weights of each step", options=options
+        )
 
 
 def with_rows(registry: Registry, rows: Sequence[Sequence[float]]) -> Registry:
