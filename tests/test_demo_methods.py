@@ -27,8 +27,8 @@ def test_fewer_steps_and_the_two_step_rule_are_in_every_table(tmp_path: Path) ->
             measured = baseline.calibrate(loop, request, BUDGETS)
             rows[name] = list(baseline.settings(STEPS, BUDGETS, measured))
     names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth")
-    rivals = ("Spectrum", "HiCache", "HiCache++", "L2P")
-    assert tuple(rows) == (*names, *rivals, "otcache")
+    rules = ("Spectrum", "HiCache", "HiCache++", "L2P")
+    assert tuple(rows) == (*names, *rules, "otcache")
     for place, budget in enumerate(BUDGETS):
         found = {name: settings[place] for name, settings in rows.items()}
         assert found["fewer steps"].num_steps == budget

@@ -36,11 +36,11 @@ class DynamicModes(Baseline):
         \hat v_t = \Phi \Lambda^{(t-k)/g} b, \qquad \Phi = X' V \Sigma^{-1} W, \quad b = \Phi^+ v_n
 
     where X' holds the last n, singular values below 1e-4 of the largest are omitted, and t - k is the
-    distance to the newest output. Fewer than four outputs at equal gaps (of the last six), and a forecast
-    that is not finite, leave a step to the Hermite polynomial of order 1
-    (:class:`~otcache_core.forecasters.Hermite`, the source's), and the first span to reuse. All of it
-    follows from the inner products of the outputs, so the decomposition is that of a matrix of at most six
-    rows, on the host: one copy a computed step.
+    distance to the newest output. With fewer than four outputs at equal gaps (of the last six) a step is
+    left to the Hermite polynomial of order 1 (:class:`~otcache_core.forecasters.Hermite`), as in the
+    source, and without an earlier output, or with a fit that is not finite, to reuse. All of it follows
+    from the inner products of the outputs, so the decomposition is that of a matrix of at most six rows, on
+    the host: one copy a computed step.
 
     Computed are the first f steps, then every g-th: f = 2, the source's own, or what comes next to it
     and reaches the budget. Every sample of a batch, and every branch of guidance, has a fit of its
