@@ -237,6 +237,37 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("engine", ["onnxruntime", "openvino"])
+def optimum(session: nox.Session, engine: str) -> None:
+    """Pipelines of optimum, exported here, calibrated and accelerated on an engine; then docs/engines.md.
+
+    Not in CI: 2 GB to install for each engine, half an hour to run. Without torchvision.
+    """
+    folder = Path("benchmarks", "engines")
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    own = (folder / f"{engine}.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0].lower(): line for line in own if not line.startswith("#")}
+    kept = Path("constraints.txt").read_text().splitlines()
+    kept = [line for line in kept if line.partition("==")[0].lower() not in pinned]
+    constraints.write_text("\n".join([*kept, *pinned.values()]) + "\n")
+    session.install("-c", str(constraints), CORE, SOLVERS, PIPELINES, FACADE, *pinned.values())
+    if engine == "openvino":
+        session.install("--no-deps", "optimum-intel==2.2.0")
+    _environment(session)
+    session.env.update(OMP_NUM_THREADS="1", PYTHONPATH="benchmarks")
+    session.run("python", "-m", "engines.measure", engine, "build/optimum", *session.posargs)
+    session.notify("optimum_page")
+
+
+@nox.session(venv_backend="none")
+def optimum_page(session: nox.Session) -> None:
+    """Write docs/engines.md from the results of ``optimum``; fails where one of them is wrong."""
+    session.run(
+        "python3", "tools/engines.py", *map(str, sorted(Path("build/optimum").glob("*.json")))
+    )
+
+
+@nox.session
 def check(session: nox.Session) -> None:
     """Lint, types and import contracts."""
     _install(session, EVERYTHING, *_group("check"))

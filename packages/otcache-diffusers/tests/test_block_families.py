@@ -367,9 +367,7 @@ def test_a_controlnet_that_adds_between_the_blocks_is_part_of_the_residual() -> 
     assert worked.calls[0] - before == N
     assert run.report.skipped == {"call": 3}
     assert run.report.auxiliary == {"controlnet": (N, 0)}
-    assert run.report.warnings == [
-        "controlnet ran on skipped steps, so the speedup is below N/B."
-    ]
+    assert run.report.warnings == ["controlnet ran on skipped steps, so the speedup is below N/B."]
     for end, (skipped, computed) in itertools.product(ends, REUSED.items()):
         wanted = end.residuals[computed]
         torch.testing.assert_close(end.residuals[skipped], wanted, atol=1e-5, rtol=1e-4)

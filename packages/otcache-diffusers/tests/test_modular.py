@@ -224,6 +224,26 @@ def test_a_modular_pipeline_without_its_parts_is_refused_with_advice(tmp_path: P
         pipe(**case.arguments())
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cfg", "cfg 4.0"),
+        ("begins late", "ClassifierFreeGuidance(guidance_scale=4.0, start=0.4)"),
+        ("zero star", "ClassifierFreeZeroStarGuidance(guidance_scale=4.0)"),
+    ],
+)
+def test_guidance_is_named_by_the_guider_and_its_settings(name: str, text: str) -> None:
+    case = _guided(name)
+    request = SampleRequest(("a",), (0,), N, {})
+    assert TorchProbe().provenance(case.pipe, request)["guidance"] == text
+    case.pipe.guider.guidance_scale = 2.0  # as it is now, not as it was made
+    assert "2.0" in TorchProbe().provenance(case.pipe, request)["guidance"]
+    case.pipe.guider.disable()
+    assert TorchProbe().provenance(case.pipe, request)["guidance"] == "none"
+    case.pipe.guider.enable()
+    assert "2.0" in TorchProbe().provenance(case.pipe, request)["guidance"]
+
+
 def test_guiders_may_be_replaced_shared_and_left_in_any_order() -> None:
     case = _guided("cfg")
     case()

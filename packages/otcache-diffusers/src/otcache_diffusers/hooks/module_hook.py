@@ -87,7 +87,7 @@ class DenoiserHook:
 
         def handled(method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             return self._handle(
-                self._contexts.name,
+                getattr(self._contexts.here, "name", ""),
                 Arguments(args, kwargs, names),
                 lambda: method(*args, **kwargs),
             )

@@ -48,16 +48,14 @@ def unattachable(denoiser: Any) -> str:
 
 
 class CallContexts:
-    """The ``cache_context`` of a denoiser that each thread is in."""
+    """The ``cache_context`` of a denoiser that each thread is in.
+
+    Attributes:
+        here: has the ``name`` of this thread's, unless it never was in one; "" outside.
+    """
 
     def __init__(self) -> None:
-        self._here = threading.local()  # several threads may be in contexts of several pipelines
-
-    @property
-    def name(self) -> str:
-        """Name of this thread's context; "" outside one."""
-        found: str = getattr(self._here, "name", "")
-        return found
+        self.here = threading.local()  # several threads may be in contexts of several pipelines
 
     def around(
         self, original: Callable[..., Any], /, name: str, *args: Any, **kwargs: Any
@@ -67,12 +65,12 @@ class CallContexts:
 
     @contextmanager
     def _inside(self, name: str, context: AbstractContextManager[Any]) -> Iterator[None]:
-        outer, self._here.name = self.name, name
+        outer, self.here.name = getattr(self.here, "name", ""), name
         try:
             with context:
                 yield
         finally:
-            self._here.name = outer
+            self.here.name = outer
 
 
 class ObjectHook:
@@ -138,7 +136,8 @@ class ObjectHook:
             return method(*args, **kwargs)
         call = EngineCall(self._habits, functools.partial(method, *args, **kwargs), args, kwargs)
         arguments = Arguments(args, kwargs, self._names)
-        return call.returned(self._handle(self.contexts.name, arguments, call.compute))
+        context = getattr(self.contexts.here, "name", "")
+        return call.returned(self._handle(context, arguments, call.compute))
 
 
 def _subclass(kind: type, hook: ObjectHook) -> type:

@@ -214,9 +214,10 @@ def guider_text(guider: Any) -> str:
     Settings that are the class's defaults are omitted, except the scale:
     ``AdaptiveProjectedGuidance(guidance_scale=7.5, eta=0.5)``.
     """
-    given = {n: _plain(v) for n, v in guider.config.items() if not n.startswith("_")}
-    enabled = given.pop("enabled", True) and getattr(guider, "_enabled", True)
-    if not enabled:
+    config = {n: v for n, v in guider.config.items() if not n.startswith("_")}
+    given = {n: _plain(getattr(guider, n, v)) for n, v in config.items()}
+    enabled = given.pop("enabled", True)
+    if not getattr(guider, "_enabled", enabled):
         return "none"
     known = inspect.signature(type(guider).__init__).parameters
     plain = {n: v for n, v in given.items() if n not in known or v != known[n].default}
