@@ -60,7 +60,7 @@ class InEightBits:
     def compute(self, call: DenoiserCall) -> Any:
         """Keep the rounded output."""
         output = call.compute()
-        self.keep(call, call.seen(output))
+        self.keep(call, call.to_run_quantity(output))
         return output
 
     def keep(self, call: DenoiserCall, value: Any) -> None:

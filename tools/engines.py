@@ -57,6 +57,7 @@ second say that a run is followed, and nothing about any model.
 The error is the RMSE of the final latents against the full run, its geometric mean over {samples} held-out
 prompts, at B = N/3: **otcache** (uniform reuse). Calls are counted at the denoiser's `forward`. Seconds are
 medians of {timed} runs of each kind in turns on {cores} CPU cores, text encoders included.
+What else the machine does meanwhile is in them.
 """
 HEAD = (
     *("pipeline", "denoiser", "N", "all computed: identical", "calls at N/3", "error"),

@@ -156,7 +156,7 @@ def random_pipeline() -> StableDiffusionPipeline:
     torch.manual_seed(0)
     blocks = {"block_out_channels": (32, 64), "layers_per_block": 2, "norm_num_groups": 8}
     unet = UNet2DConditionModel(
-        sample_size=32,
+        sample_size=16,
         cross_attention_dim=pipe.text_encoder.config.hidden_size,
         attention_head_dim=8,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -169,7 +169,7 @@ def random_pipeline() -> StableDiffusionPipeline:
         latent_channels=4,
         block_out_channels=(8, 16),
         norm_num_groups=4,
-        sample_size=64,
+        sample_size=32,
     )
     return StableDiffusionPipeline(
         vae=vae,

@@ -255,11 +255,24 @@ def test_a_call_that_passes_its_arguments_on_has_those_of_its_base() -> None:
 # -- refused ------------------------------------------------------------------------------------
 
 
+class Called:
+    """Calls a function, as the message advises."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+
+@pytest.mark.remedy("write a class whose __call__ calls it", value=True)
 def test_a_function_is_refused() -> None:
     case = xl()
     for denoiser in (lambda *args: args, functools.partial(print)):
         case.pipe.unet = denoiser
         assert "write a class whose __call__ calls it" in unsupported(case.pipe)
+        case.pipe.unet = Called(denoiser)
+        assert unsupported(case.pipe) == ""
 
 
 def test_a_class_that_cannot_be_extended_is_refused() -> None:

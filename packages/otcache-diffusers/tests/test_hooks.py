@@ -40,11 +40,11 @@ class Log(StepHook):
         self.events.append("begin")
 
     def forecast(self, call: DenoiserCall) -> Any | None:
-        return call.represented(self.last[call.branch]) if call.step in self.skip else None
+        return call.to_output(self.last[call.branch]) if call.step in self.skip else None
 
     def compute(self, call: DenoiserCall) -> Any:
         output = call.compute()
-        self.last[call.branch] = call.seen(output)
+        self.last[call.branch] = call.to_run_quantity(output)
         self.events.append((call.step, call.branch))
         return output
 

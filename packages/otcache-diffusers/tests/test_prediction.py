@@ -30,7 +30,7 @@ from otcache_diffusers.evaluation.evaluator import PipelineEvaluator
 from otcache_diffusers.execution.executor import TorchExecutor
 from otcache_diffusers.execution.output_cache import TorchArithmetic
 from otcache_diffusers.hooks import drive, sigma_grid
-from otcache_diffusers.hooks.prediction import AsIs, NoiseSpace, Place, output_space
+from otcache_diffusers.hooks.prediction import AsIs, CallPosition, NoiseSpace, output_space
 from otcache_diffusers.hooks.run_state import RunState
 from otcache_diffusers.hooks.scheduler_steps import SchedulerSteps
 from otcache_diffusers.recording.probe import TorchProbe
@@ -271,16 +271,16 @@ def test_where_no_input_has_the_output_s_shape_velocities_are_kept_and_it_is_sai
 def test_an_unscaled_input_of_a_sampler_that_stretches_is_not_trusted() -> None:
     space = NoiseSpace(ALPHA, stretched=True)
     v, x = torch.ones(1, 2), torch.ones(1, 2)
-    assert space.from_output(Place(0, "call", None, x), v) is v
+    assert space.from_output(CallPosition(0, "call", None, x), v) is v
     assert "no denoiser input" in space.reason
 
 
 def test_a_state_that_is_lost_mid_run_is_an_error() -> None:
     space = NoiseSpace(ALPHA, stretched=False)
     v, x = torch.ones(1, 2), torch.ones(1, 2)
-    held = space.from_output(Place(0, "call", x, None), v)
+    held = space.from_output(CallPosition(0, "call", x, None), v)
     with pytest.raises(ExecutionError, match="step 1: the state of branch 'call' must have"):
-        space.to_output(Place(1, "call", None, torch.ones(1, 3)), held)
+        space.to_output(CallPosition(1, "call", None, torch.ones(1, 3)), held)
 
 
 class _Until:
@@ -313,7 +313,7 @@ def test_leaving_undoes_entering(wrap: Callable[[torch.Tensor], Any]) -> None:
     space = NoiseSpace(ALPHA, stretched=False)
     x, v = tiny.noise(2, 4, 3, 3, seed=1), tiny.noise(2, 8, 3, 3, seed=2)
     before = v.clone()
-    place = Place(1, "call", x, None)
+    place = CallPosition(1, "call", x, None)
     held = space.from_output(place, wrap(v))
     (eps,) = [leaf for leaf in torch.utils._pytree.tree_leaves(held) if leaf is not None]
     torch.testing.assert_close(eps[:, :4], v[:, :4] / 5**0.5 + x * 2 / 5**0.5)

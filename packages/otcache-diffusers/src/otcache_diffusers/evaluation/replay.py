@@ -158,7 +158,7 @@ class ReplayHook(StepHook):
         """Return known outputs or forecasts of all rows; None at a live step."""
         step, branch = call.step, call.branch
         if self._until is not None and step > self._until:
-            return call.represented(join_rows(self._recorded(step, branch) * len(self._tracks)))
+            return call.to_output(join_rows(self._recorded(step, branch) * len(self._tracks)))
         if step in self._live:
             return None
         forecasts = [
@@ -167,20 +167,22 @@ class ReplayHook(StepHook):
         if None in forecasts:
             self._forecasts = forecasts
             return None
-        return call.represented(join_rows([row for rows in forecasts for row in rows or ()]))
+        return call.to_output(join_rows([row for rows in forecasts for row in rows or ()]))
 
     def compute(self, call: DenoiserCall) -> Any:
         """Count and keep the outputs of a live step; at another compute the rows without a forecast."""
         output = call.compute()
         if call.step not in self._live:
-            made = split_rows(call.seen(output), self._num_rows)
+            made = split_rows(call.to_run_quantity(output), self._num_rows)
             for index, rows in enumerate(self._forecasts):
                 made[self._rows_of(index)] = rows or made[self._rows_of(index)]
-            return call.represented(join_rows(made))
+            return call.to_output(join_rows(made))
         self._main = self._main or call.branch
         if call.branch == self._main:
             self._count(self._num_rows)
-        self._computed[call.step, call.branch] = split_rows(call.seen(output), self._num_rows)
+        self._computed[call.step, call.branch] = split_rows(
+            call.to_run_quantity(output), self._num_rows
+        )
         return output
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:

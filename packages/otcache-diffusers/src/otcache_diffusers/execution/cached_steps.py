@@ -106,7 +106,7 @@ class CachedSteps(StepHook):
     def forecast(self, call: DenoiserCall) -> Any | None:
         """Return the output of a skipped step, None if it must be computed."""
         forecast = self.combined(call)
-        return call.represented(forecast) if call.converts and forecast is not None else forecast
+        return call.to_output(forecast) if call.converts and forecast is not None else forecast
 
     def combined(self, call: DenoiserCall) -> Any | None:
         """Return the forecast of a skipped step as it is kept, None if the step must be computed."""
@@ -131,7 +131,7 @@ class CachedSteps(StepHook):
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser, and cache its output if a later step needs it."""
         output = call.compute()
-        self.keep(call, call.seen(output) if self.needs(call) else output)
+        self.keep(call, call.to_run_quantity(output) if self.needs(call) else output)
         return output
 
     def needs(self, call: DenoiserCall) -> bool:

@@ -1,6 +1,7 @@
 """Attach to a denoiser and follow its steps: attach, module_hook, step trackers, run_state, step_hook.
 
-``attach.drive`` attaches hooks to a target. A call goes through module_hook to a step tracker
+``attach.drive`` attaches hooks to a target. A call goes through module_hook (object_hook, of an object that
+is no module, before it) to a step tracker
 (scheduler_steps, loop_steps, module_steps), and by run_state to the step hook that decides.
 """
 

@@ -130,7 +130,7 @@ class LoopSteps(StepTracker):
         """Return whether the loop runs in a thread that is not among these."""
         return any(thread not in besides for thread in threads_inside(self._loop))
 
-    def arrive(self, arguments: Arguments) -> None:
+    def before_call(self, arguments: Arguments) -> None:
         """Count a call, which begins a step or is another one of it.
 
         Raises:
@@ -173,7 +173,7 @@ class LoopSteps(StepTracker):
         elif self._checks.check(self._times.apart(time.value), RAGGED):
             raise ExecutionError(RAGGED)
 
-    def left(self, output: Any) -> None:
+    def after_call(self, output: Any) -> None:
         """Count a call, and keep its output for a hook that watches."""
         self._calls += 1
         if self._run_state.watches:

@@ -159,10 +159,10 @@ class CallHandler:
             return compute()
         if self._feeds:
             return self._run_state.feed(self._name, arguments, compute)
-        self._tracker.arrive(arguments)
+        self._tracker.before_call(arguments)
         branch = context if self._branches is None else self._branches.named(context)
         output = self._run_state.call(self._name, branch, arguments, compute)
-        self._tracker.left(output)
+        self._tracker.after_call(output)
         return output
 
     def claims(self) -> bool:

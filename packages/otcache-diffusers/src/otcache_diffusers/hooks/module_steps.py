@@ -98,7 +98,7 @@ class ModuleSteps(StepTracker):
         """Return whether a call is under way in a thread that is not among these."""
         return self._run_state.busy and self._thread not in besides
 
-    def arrive(self, arguments: Arguments) -> None:
+    def before_call(self, arguments: Arguments) -> None:
         """Count a call, which begins a run or a step, or is another one of its step.
 
         Raises:
@@ -119,7 +119,7 @@ class ModuleSteps(StepTracker):
             self._refuse_other_threads()
             self._go_on(time, first)
 
-    def left(self, output: Any) -> None:
+    def after_call(self, output: Any) -> None:
         """End a call, and with the last of a run's the run.
 
         Raises:

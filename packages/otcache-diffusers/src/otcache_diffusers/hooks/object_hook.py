@@ -101,9 +101,7 @@ class ObjectHook:
         try:
             made = _subclass(kind, self)
             _set_class(self.module, made)
-        except (
-            TypeError
-        ) as error:  # what lies below the class is written in C, or its metaclass refuses
+        except TypeError as error:  # its base is written in C, or its metaclass refuses
             reason = unattachable(self.module) or f"{kind.__name__} cannot be attached to: {error}"
             raise ExecutionError(f"{reason}.") from error
         self._class = made

@@ -19,7 +19,7 @@ from otcache_diffusers.hooks.trees import flatten, prediction_at, unflatten
 FAINT = 2.0**-8
 
 
-class Place(NamedTuple):
+class CallPosition(NamedTuple):
     """The position of a denoiser call in a run.
 
     Attributes:
@@ -39,7 +39,7 @@ class OutputSpace(ABC):
     """The quantity that step hooks see, keep, combine and return; one object a run.
 
     Properties: what the sampler gets at a computed step is the denoiser's very output; ``to_output`` undoes
-    ``from_output`` at the same place up to rounding; nothing synchronizes.
+    ``from_output`` at the same position up to rounding; nothing synchronizes.
     """
 
     #: Whether the quantity is another than the denoiser's output.
@@ -47,16 +47,16 @@ class OutputSpace(ABC):
     #: Why outputs stay as they are although another quantity would be better; "" otherwise.
     reason: str = ""
 
-    def problem(self, place: Place) -> str:
+    def problem(self, position: CallPosition) -> str:
         """Say why a call's output could not be converted, and what helps; "" if it can be."""
         return ""
 
     @abstractmethod
-    def from_output(self, place: Place, output: Any) -> Any:
+    def from_output(self, position: CallPosition, output: Any) -> Any:
         """Return a computed output in this quantity."""
 
     @abstractmethod
-    def to_output(self, place: Place, held: Any) -> Any:
+    def to_output(self, position: CallPosition, forecast: Any) -> Any:
         """Return the denoiser's output that a forecast represents, at the present state."""
 
     @abstractmethod
@@ -77,13 +77,13 @@ class AsIs(OutputSpace):
     def __init__(self, reason: str = "") -> None:
         self.reason = reason
 
-    def from_output(self, place: Place, output: Any) -> Any:
+    def from_output(self, position: CallPosition, output: Any) -> Any:
         """Return the output itself."""
         return output
 
-    def to_output(self, place: Place, held: Any) -> Any:
+    def to_output(self, position: CallPosition, forecast: Any) -> Any:
         """Return the forecast itself."""
-        return held
+        return forecast
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
         """Return the output itself."""
@@ -123,41 +123,41 @@ class NoiseSpace(OutputSpace):
         self._dtypes: dict[str, torch.dtype] = {}
         self._shapes: dict[str, torch.Size] = {}
 
-    def problem(self, place: Place) -> str:
+    def problem(self, position: CallPosition) -> str:
         """Say why a call's output cannot be converted; "" if it can be."""
-        wanted = self._shapes.get(place.branch)
-        if wanted is None or any(x.shape == wanted for x in self._candidates(place)):
+        wanted = self._shapes.get(position.branch)
+        if wanted is None or any(x.shape == wanted for x in self._candidates(position)):
             return ""
-        return self._changed(place)
+        return self._changed(position)
 
     @staticmethod
-    def _changed(place: Place) -> str:
+    def _changed(position: CallPosition) -> str:
         return (
-            f"step {place.step}: the state of branch {place.branch!r} must have the shape of its output "
-            "throughout a run, and changed: let the pipeline call scheduler.scale_model_input at every "
-            "step or at none."
+            f"step {position.step}: the state of branch {position.branch!r} must have the shape of its "
+            "output throughout a run, and changed: let the pipeline call scheduler.scale_model_input at "
+            "every step or at none."
         )
 
-    def from_output(self, place: Place, output: Any) -> Any:
+    def from_output(self, position: CallPosition, output: Any) -> Any:
         """Return the noise in a velocity prediction."""
         leaves, spec, at = _flat(output)
-        x = self._related(place, leaves, at)
+        x = self._related(position, leaves, at)
         if x is None:
             return output
-        self._dtypes[place.branch], self._shapes[place.branch] = leaves[at].dtype, x.shape
-        leaves[at] = self._noise(place.step, leaves[at], x)
+        self._dtypes[position.branch], self._shapes[position.branch] = leaves[at].dtype, x.shape
+        leaves[at] = self._noise(position.step, leaves[at], x)
         return unflatten(leaves, spec)
 
-    def to_output(self, place: Place, held: Any) -> Any:
+    def to_output(self, position: CallPosition, forecast: Any) -> Any:
         """Return the velocity of a noise forecast at the present state."""
-        leaves, spec, at = _flat(held)
-        x = self._related(place, leaves, at)
+        leaves, spec, at = _flat(forecast)
+        x = self._related(position, leaves, at)
         if x is None:
-            return held
+            return forecast
         v = leaves[at].clone()
         part = _part(v, x)
-        part.sub_(x, alpha=self._sigma[place.step]).div_(self._alpha[place.step])
-        leaves[at] = v.to(self._dtypes.get(place.branch, x.dtype))
+        part.sub_(x, alpha=self._sigma[position.step]).div_(self._alpha[position.step])
+        leaves[at] = v.to(self._dtypes.get(position.branch, x.dtype))
         return unflatten(leaves, spec)
 
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
@@ -177,13 +177,13 @@ class NoiseSpace(OutputSpace):
         faint = self._alpha[step] < FAINT and v.device.type != "mps"
         return torch.promote_types(v.dtype, torch.float64 if faint else torch.float32)
 
-    def _candidates(self, place: Place) -> list[Tensor]:
+    def _candidates(self, position: CallPosition) -> list[Tensor]:
         """Return what may be x_t of a call."""
         # Unscaled, the argument of a sampler that stretches its states is not x_t.
-        trusted = place.scaled is not None or not self._stretched
-        return [x for x in (place.scaled, place.state if trusted else None) if x is not None]
+        trusted = position.scaled is not None or not self._stretched
+        return [x for x in (position.scaled, position.state if trusted else None) if x is not None]
 
-    def _related(self, place: Place, leaves: list[Any], at: int) -> Tensor | None:
+    def _related(self, position: CallPosition, leaves: list[Any], at: int) -> Tensor | None:
         """Return x_t of a call, None if its branch is not converted.
 
         Raises:
@@ -191,11 +191,11 @@ class NoiseSpace(OutputSpace):
         """
         found = None
         if at < len(leaves):
-            candidates = self._candidates(place)
+            candidates = self._candidates(position)
             found = next((x for x in candidates if _fits(x, leaves[at])), None)
-        if self._converts.setdefault(place.branch, found is not None):
+        if self._converts.setdefault(position.branch, found is not None):
             if found is None:
-                raise ExecutionError(self._changed(place))
+                raise ExecutionError(self._changed(position))
             return found
         self.reason = (
             "velocity predictions are forecast as they are, not as noise: no denoiser input has the "
@@ -205,7 +205,7 @@ class NoiseSpace(OutputSpace):
 
 
 def _flat(tree: Any) -> tuple[list[Any], Any, int]:
-    """Return leaves, structure, and the place of the prediction (the number of leaves if there is none)."""
+    """Return leaves, structure, and which leaf is the prediction (their number if there is none)."""
     leaves, form = flatten(tree)
     return leaves, form, prediction_at(leaves)
 

@@ -161,7 +161,7 @@ class SchedulerSteps(StepTracker):
         """Return whether a call of the pipeline is on the stack of another thread than these."""
         return under_way(self.pipeline, besides)
 
-    def arrive(self, arguments: Arguments) -> None:
+    def before_call(self, arguments: Arguments) -> None:
         """Check that the tracked scheduler is still the pipeline's, and does not repeat a step."""
         if self.pipeline.scheduler is not self._scheduler:
             self._call = None
@@ -169,7 +169,7 @@ class SchedulerSteps(StepTracker):
         elif self._run_state.running and self._repeated.found(arguments.timestep):
             self._run_state.give_up(self._repeated.REASON)
 
-    def left(self, output: Any) -> None:
+    def after_call(self, output: Any) -> None:
         """Do nothing: the scheduler's step counts."""
 
     def _check_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

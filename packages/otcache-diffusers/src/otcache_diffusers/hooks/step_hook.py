@@ -16,7 +16,7 @@ from torch import Tensor
 from otcache_core.errors import ExecutionError
 from otcache_core.notices import notify
 from otcache_diffusers.hooks.arguments import Arguments
-from otcache_diffusers.hooks.prediction import AsIs, OutputSpace, Place
+from otcache_diffusers.hooks.prediction import AsIs, CallPosition, OutputSpace
 from otcache_diffusers.hooks.trees import separate
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class DenoiserCall:
         branch: the pipeline's own name (``cond``, ``uncond``) if it sets one, else ``call``, ``call#2``, ...
             in the order of calls.
         compute: calls the denoiser and returns its output.
-        converts: whether forecasts are in another quantity than the output: see :meth:`represented`.
+        converts: whether forecasts are in another quantity than the output: see :meth:`to_output`.
     """
 
     __slots__ = ("_arguments", "_scaled", "_space", "branch", "compute", "converts", "step")
@@ -65,23 +65,23 @@ class DenoiserCall:
         self.converts = space.converts
 
     @property
-    def place(self) -> Place:
+    def position(self) -> CallPosition:
         """What the output space must know of the call."""
-        return Place(self.step, self.branch, self._scaled, self._arguments.state)
+        return CallPosition(self.step, self.branch, self._scaled, self._arguments.state)
 
     @property
     def problem(self) -> str:
         """Why the output cannot be converted to the run's quantity; "" if it can."""
-        return self._space.problem(self.place)
+        return self._space.problem(self.position)
 
-    def seen(self, output: Any) -> Any:
+    def to_run_quantity(self, output: Any) -> Any:
         """Return a computed output in the run's quantity, in memory other than the state's."""
-        place = self.place
-        return self._space.from_output(place, separate(output, place.state))
+        position = self.position
+        return self._space.from_output(position, separate(output, position.state))
 
-    def represented(self, forecast: Any) -> Any:
+    def to_output(self, forecast: Any) -> Any:
         """Return the denoiser's output that a forecast in the run's quantity represents."""
-        return self._space.to_output(self.place, forecast) if self.converts else forecast
+        return self._space.to_output(self.position, forecast) if self.converts else forecast
 
 
 class Severity(Enum):
@@ -184,14 +184,19 @@ class NoOp(StepHook):
 
 
 class StepTracker(ABC):
-    """Announce runs to a run state and advance its steps; a context manager."""
+    """Announce runs to a run state and advance its steps; a context manager.
+
+    A module hook asks ``claims`` where several targets share the denoiser, then ``expects``, and calls
+    ``before_call`` and ``after_call`` around a call that is of the run. Handles ask ``alive`` and ``busy`` to
+    wait for their turn.
+    """
 
     @abstractmethod
-    def arrive(self, arguments: Arguments) -> None:
+    def before_call(self, arguments: Arguments) -> None:
         """Note that the denoiser is about to be called."""
 
     @abstractmethod
-    def left(self, output: Any) -> None:
+    def after_call(self, output: Any) -> None:
         """Note that the denoiser's output, computed or forecast, goes back to the sampler."""
 
     @abstractmethod

@@ -86,7 +86,9 @@ class RecordingHook(StepHook):
         """Call the denoiser, and keep its output."""
         output = call.compute()
         rows = self._recording.raw.setdefault((call.step, call.branch), [])
-        rows.extend(self._recording.put(split_rows(call.seen(output), self._num_samples)))
+        rows.extend(
+            self._recording.put(split_rows(call.to_run_quantity(output), self._num_samples))
+        )
         return output
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:

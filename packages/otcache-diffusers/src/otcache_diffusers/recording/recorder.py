@@ -89,7 +89,7 @@ class Recorder(StepHook):
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser, and keep its output."""
         output = call.compute()
-        self._take(call.step, call.branch, call.seen(output))
+        self._take(call.step, call.branch, call.to_run_quantity(output))
         return output
 
     def _take(self, step: int, branch: str, output: Any) -> None:

@@ -76,7 +76,7 @@ class ShuffleHook(StepHook):
 
     def forecast(self, call: DenoiserCall) -> Any | None:
         """Return recorded outputs."""
-        return call.represented(self._shuffled(call.step, call.branch))
+        return call.to_output(self._shuffled(call.step, call.branch))
 
     def _shuffled(self, step: int, branch: str) -> Any:
         if not self._apart:
@@ -274,7 +274,7 @@ class ReplayCheck(StepHook):
     def forecast(self, call: DenoiserCall) -> Any | None:
         """Return recorded outputs."""
         outputs = self._recording.outputs(call.step, call.branch, self._samples)
-        return call.represented(join_rows(outputs))
+        return call.to_output(join_rows(outputs))
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Take the states."""
