@@ -132,12 +132,14 @@ class DynamicModesHook(StepHook):
         if span is None or branch is None or not branch.ends_at(span.start):
             return None
         forecast = branch.forecast(call.step)
-        return call.represented(forecast) if call.converts else forecast
+        return call.to_output(forecast) if call.converts else forecast
 
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser and keep its output."""
         output = call.compute()
-        self._branches.setdefault(call.branch, _Branch()).keep(call.step, call.seen(output))
+        self._branches.setdefault(call.branch, _Branch()).keep(
+            call.step, call.to_run_quantity(output)
+        )
         return output
 
     def skips(self, step: int, branch: str) -> bool:
