@@ -126,7 +126,7 @@ def state_of(call: DenoiserCall) -> Tensor:
     Raises:
         ExecutionError: if none of its arguments is a tensor that could be one.
     """
-    state = call.place.state
+    state = call.position.state
     if state is None:
         raise ExecutionError(
             "the rule looks at the state that the denoiser is given, and no argument of it is a tensor: "
