@@ -38,14 +38,14 @@ class Sampling:
     Attributes:
         build: makes the scheduler.
         order: of its linear recurrence; None if it has none.
-        positions: steps it makes for n requested.
+        steps_made: steps it makes for n requested.
         noisy: draws noise in its steps.
         flow: predicts a flow, so that it belongs to Flux and SD3, else to SDXL.
     """
 
     build: Callable[[], Any]
     order: int | None = 0
-    positions: Callable[[int], int] = lambda n: n
+    steps_made: Callable[[int], int] = lambda n: n
     noisy: bool = False
     flow: bool = False
 

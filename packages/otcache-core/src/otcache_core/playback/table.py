@@ -313,7 +313,7 @@ def _refusal(title: str, refused: Mapping[str, str]) -> str:
     """Say what a forecaster gave instead of coefficients, by the first of the spans."""
     spans = f"the span{'s' if len(refused) > 1 else ''} {', '.join(refused)}"
     return (
-        f"forecaster {title} must give finite coefficients for {spans}, up to {MAX_WEIGHT:g} in size, got "
-        f"{next(iter(refused.values()))}: use another forecaster, or another grid= if two steps of yours "
-        "are alike."
+        f"forecaster {title} must give finite coefficients for {spans}, got "
+        f"{next(iter(refused.values()))} (at most {MAX_WEIGHT:g} in size): use another forecaster, or "
+        "another grid= if two steps of yours are alike."
     )

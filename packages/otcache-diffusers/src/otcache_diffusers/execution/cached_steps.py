@@ -106,7 +106,9 @@ class CachedSteps(StepHook):
     def forecast(self, call: DenoiserCall) -> Any | None:
         """Return the output of a skipped step, None if it must be computed."""
         forecast = self.combined(call)
-        return call.to_output(forecast) if call.converts and forecast is not None else forecast
+        if forecast is None or not call.converts:
+            return forecast
+        return call.to_output(forecast, writable=not self._outputs.holds(forecast))
 
     def combined(self, call: DenoiserCall) -> Any | None:
         """Return the forecast of a skipped step as it is kept, None if the step must be computed."""

@@ -208,6 +208,11 @@ class OutputCache(KeptOutputs):
         reasons = [self._lost[branch, step] for step in steps if (branch, step) in self._lost]
         return next(iter(reasons), APPEARED).format(branch=branch)
 
+    def holds(self, output: Any) -> bool:
+        """Return whether a tensor of this output is kept, so that nothing may be written into it."""
+        kept = {id(leaf) for one in self._kept.values() for leaf in one.value.leaves}
+        return any(id(leaf) in kept for leaf in tensors(output))
+
     def drop(self, branch: str, steps: Sequence[int]) -> None:
         """Release outputs, held or not."""
         super().drop(branch, steps)

@@ -56,8 +56,14 @@ class OutputSpace(ABC):
         """Return a computed output in this quantity."""
 
     @abstractmethod
-    def to_output(self, position: CallPosition, forecast: Any) -> Any:
-        """Return the denoiser's output that a forecast represents, at the present state."""
+    def to_output(self, position: CallPosition, forecast: Any, *, writable: bool = False) -> Any:
+        """Return the denoiser's output that a forecast represents, at the present state.
+
+        Args:
+            position: of the call.
+            forecast: in this quantity.
+            writable: the forecast has no other owner, so it may be written into.
+        """
 
     @abstractmethod
     def guided(self, step: int, sample: Tensor, model_output: Tensor) -> Tensor:
@@ -81,7 +87,7 @@ class AsIs(OutputSpace):
         """Return the output itself."""
         return output
 
-    def to_output(self, position: CallPosition, forecast: Any) -> Any:
+    def to_output(self, position: CallPosition, forecast: Any, *, writable: bool = False) -> Any:
         """Return the forecast itself."""
         return forecast
 
@@ -148,13 +154,13 @@ class NoiseSpace(OutputSpace):
         leaves[at] = self._noise(position.step, leaves[at], x)
         return unflatten(leaves, spec)
 
-    def to_output(self, position: CallPosition, forecast: Any) -> Any:
+    def to_output(self, position: CallPosition, forecast: Any, *, writable: bool = False) -> Any:
         """Return the velocity of a noise forecast at the present state."""
         leaves, spec, at = _flat(forecast)
         x = self._related(position, leaves, at)
         if x is None:
             return forecast
-        v = leaves[at].clone()
+        v = leaves[at] if writable else leaves[at].clone()
         part = _part(v, x)
         part.sub_(x, alpha=self._sigma[position.step]).div_(self._alpha[position.step])
         leaves[at] = v.to(self._dtypes.get(position.branch, x.dtype))

@@ -79,9 +79,16 @@ class DenoiserCall:
         position = self.position
         return self._space.from_output(position, separate(output, position.state))
 
-    def to_output(self, forecast: Any) -> Any:
-        """Return the denoiser's output that a forecast in the run's quantity represents."""
-        return self._space.to_output(self.position, forecast) if self.converts else forecast
+    def to_output(self, forecast: Any, *, writable: bool = False) -> Any:
+        """Return the denoiser's output that a forecast in the run's quantity represents.
+
+        Args:
+            forecast: the forecast.
+            writable: it has no other owner, so it may be written into.
+        """
+        if not self.converts:
+            return forecast
+        return self._space.to_output(self.position, forecast, writable=writable)
 
 
 class Severity(Enum):
