@@ -27,14 +27,18 @@ def test_fewer_steps_and_the_two_step_rule_are_in_every_table(tmp_path: Path) ->
             measured = baseline.calibrate(loop, request, BUDGETS)
             rows[name] = list(baseline.settings(STEPS, BUDGETS, measured))
     names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth")
-    assert tuple(rows) == (*names, "otcache")
+    rules = ("Spectrum", "HiCache", "HiCache++", "L2P")
+    assert tuple(rows) == (*names, *rules, "otcache")
     for place, budget in enumerate(BUDGETS):
         found = {name: settings[place] for name, settings in rows.items()}
         assert found["fewer steps"].num_steps == budget
         assert {len(setting.computed or ()) for setting in found.values()} == {budget}
         assert found["Adams-Bashforth"].computed == found["uniform"].computed
-        forecasters = {n: s.values["schedule"]["forecaster"] for n, s in found.items() if s.values}
+        schedules = {n: s.values["schedule"] for n, s in found.items() if "schedule" in s.values}
+        forecasters = {name: schedule["forecaster"] for name, schedule in schedules.items()}
         assert forecasters["Adams-Bashforth"] == "linear"
+        assert (forecasters["HiCache"], forecasters["L2P"]) == ("hermite", "l2p")
+        assert forecasters["Spectrum"].startswith("spectrum")
         assert forecasters["MeanCache rule"] == "mean-velocity"
         assert forecasters["LeMiCa rule"] == forecasters["uniform"] == "reuse"
 

@@ -73,6 +73,22 @@ class TestUniformTaylor(OnToyLoop):
     name = "uniform-taylor"
 
 
+class TestSpectrum(OnToyLoop):
+    name = "spectrum"
+
+
+class TestSpectrumTuned(OnToyLoop):
+    name = "spectrum-tuned"
+
+
+class TestHiCache(OnToyLoop):
+    name = "hicache"
+
+
+class TestL2P(OnToyLoop):
+    name = "l2p"
+
+
 class TestFluxTable(OnToyLoop):
     name = "flux-table"
 

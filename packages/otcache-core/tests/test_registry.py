@@ -90,10 +90,13 @@ def test_core_comes_with_its_own() -> None:
     assert names(registry) == ["brute-force", "uniform"]
     assert names(registry, "forecasters") == [
         "fitted",
+        "hermite",
         "linear",
         "mean-velocity",
         "mean-velocity-paper",
         "reuse",
+        "spectrum",
+        "spectrum-chebyshev",
         "taylor",
         "taylor-1",
         "taylor-3",

@@ -37,6 +37,12 @@ _CACHES = {
     "sea-cache": ("threshold_caches:SeaCache", "by the change of filtered latents"),
     "pab": ("attention_caches:PyramidAttention", "attention used again"),
     "faster-cache": ("attention_caches:FasterCache", "attention extrapolated"),
+    "hicache-dmd": (
+        "dynamic_modes:DynamicModes",
+        "dynamic modes of the computed outputs (HiCache++)",
+    ),
+    "easycache": ("easycache:EasyCache", "by how outputs follow their inputs (arXiv 2507.02860)"),
+    "sencache": ("sencache:SenCache", "by sensitivities of full runs (arXiv 2602.24208)"),
     "teacache": (
         "teacache:TeaCache",
         "skips while the first block's input has changed little (arXiv 2411.19108)",

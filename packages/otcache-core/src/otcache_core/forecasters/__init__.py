@@ -2,12 +2,15 @@
 
 from otcache_core.forecasters.extrapolation import Fitted, Linear, Reuse, Taylor
 from otcache_core.forecasters.mean_velocity import MeanVelocity, MeanVelocityPaper
+from otcache_core.forecasters.polynomials import Hermite, Spectrum
 
 __all__ = [
     "Fitted",
+    "Hermite",
     "Linear",
     "MeanVelocity",
     "MeanVelocityPaper",
     "Reuse",
+    "Spectrum",
     "Taylor",
 ]

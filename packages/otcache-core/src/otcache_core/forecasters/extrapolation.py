@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -94,14 +95,30 @@ class Taylor(Forecaster):
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum of the rows of Delta^q times (t-k)^q / q!; shape (skipped, 1 + Q); needs no grid."""
-        steps = np.array([span.start, *span.history[: self.order]], dtype=np.float64)
+        rows = differences((span.start, *span.history[: self.order]))
         ahead = np.array(span.skipped, dtype=np.float64)[:, None] - span.start
-        delta = np.eye(len(steps))  # row r: Delta^q at k_r in terms of the outputs
-        table = np.tile(delta[0], (len(ahead), 1))
-        for q in range(1, len(steps)):
-            delta = (delta[:-1] - delta[1:]) / (steps[:-q] - steps[1 : len(steps) - q + 1])[:, None]
-            table = table + ahead**q / math.factorial(q) * delta[0]
+        table = np.tile(rows[0], (len(ahead), 1))
+        for q in range(1, len(rows)):
+            table = table + ahead**q / math.factorial(q) * rows[q]
         return np.asarray(table)
+
+
+def differences(steps: Sequence[int]) -> NDArray[np.float64]:
+    r"""Delta^0 .. Delta^{m-1} at k in terms of v_k, v_{k_1}, ...; the rule is :class:`Taylor`'s.
+
+    Args:
+        steps: k, k_1, ..., latest first.
+
+    Returns:
+        Shape (m, m).
+    """
+    points = np.array(steps, dtype=np.float64)
+    delta = np.eye(len(points))  # row r: Delta^q at k_r
+    rows = [delta[0]]
+    for q in range(1, len(points)):
+        delta = (delta[:-1] - delta[1:]) / (points[:-q] - points[1 : len(points) - q + 1])[:, None]
+        rows.append(delta[0])
+    return np.array(rows)
 
 
 @final

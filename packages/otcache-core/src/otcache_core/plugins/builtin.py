@@ -23,6 +23,7 @@ def otcache_provide_forecasters() -> list[Info]:
     """Offer the forecasters that need numpy alone (docs/theory.md, section 7)."""
     module = "otcache_core.forecasters.extrapolation"
     taylor, mean = f"{module}:Taylor", "otcache_core.forecasters.mean_velocity"
+    polynomials = "otcache_core.forecasters.polynomials"
     series = "Taylor series of order {} in the step index{} (TaylorSeer)"
     return [
         Info("reuse", f"{module}:Reuse", "repeat the last computed output"),
@@ -48,5 +49,21 @@ def otcache_provide_forecasters() -> list[Info]:
             "mean-velocity-paper",
             f"{mean}:MeanVelocityPaper",
             "one mean velocity a span, from the h steps before it (MeanCache, paper)",
+        ),
+        Info(
+            "hermite",
+            f"{polynomials}:Hermite",
+            "Taylor's differences in scaled Hermite polynomials, order 2 (HiCache)",
+        ),
+        Info(
+            "spectrum",
+            f"{polynomials}:Spectrum",
+            "Chebyshev ridge regression on all computed outputs, mixed with a line (Spectrum)",
+        ),
+        Info(
+            "spectrum-chebyshev",
+            f"{polynomials}:Spectrum",
+            "the same without the line, as in Spectrum's paper",
+            options={"share": 1.0},
         ),
     ]

@@ -76,9 +76,7 @@ class UniformTaylor(ScheduledBaseline):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Choose the order of least calibration error at each budget."""
         orders = ("taylor-1", "taylor", "taylor-3")
-        schedules = {b: tuning.best([_even(tuning, b, name) for name in orders]) for b in budgets}
-        spent = sum(budgets) * len(orders) * len(tuning.request.prompts)
-        return schedules, spent + 2 * tuning.full_runs
+        return tuning.chosen(budgets, lambda b: [_even(tuning, b, name) for name in orders])
 
 
 @final

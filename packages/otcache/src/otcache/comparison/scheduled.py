@@ -70,6 +70,9 @@ class ScheduledBaseline(Baseline):
     ) -> Mapping[str, Any]:
         """Tune a schedule for each budget."""
         tuning = Tuning(target, request, self.registry, self.progress, self.probe)
+        return self._calibrated(tuning, budgets)
+
+    def _calibrated(self, tuning: Tuning, budgets: Sequence[int]) -> dict[str, Any]:
         schedules, nfe = self.schedules(tuning, budgets)
         stored = {str(b): msgspec.json.decode(msgspec.json.encode(s)) for b, s in schedules.items()}
         return {"schedules": stored, "nfe": nfe}
@@ -93,8 +96,13 @@ class ScheduledBaseline(Baseline):
     ) -> Iterator[None]:
         """Run the target by a schedule."""
         schedule = msgspec.convert(setting.values["schedule"], Schedule)
-        with accelerate(target, schedule, executor=self.executor, registry=self.registry):
+        registry = self.registry_for(measured)
+        with accelerate(target, schedule, executor=self.executor, registry=registry):
             yield
+
+    def registry_for(self, measured: Mapping[str, Any]) -> Registry:
+        """Return the registry that has the forecaster of the schedules."""
+        return self.registry
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,12 @@ class Tuning:
         model: CostModel = self.create("cost_models", "displacement")
         return model.displacements(self.recorded, self.evaluator)
 
+    def within(self, registry: Registry) -> Tuning:
+        """Return the same with another registry; what is recorded stays."""
+        other = replace(self, registry=registry)
+        vars(other)["recorded"] = self.recorded
+        return other
+
     def create(self, kind: str, name: str, **options: Any) -> Any:
         """Return a plugin by its name, which means otcache's own first."""
         return self.registry.create(kind, self.registry.resolve(kind, name), **options)
@@ -168,6 +182,15 @@ class Tuning:
         if solution.schedule is None:
             raise OtcacheError(f"{solver} found no schedule of {budget} steps: {solution.result}.")
         return solution.schedule
+
+    def chosen(
+        self, budgets: Sequence[int], candidates: Callable[[int], Sequence[Schedule]]
+    ) -> Found:
+        """Return the best of some schedules at each budget, and the evaluations that it takes to know."""
+        among = {b: list(dict.fromkeys(candidates(b))) for b in budgets}
+        found = {b: self.best(schedules) for b, schedules in among.items()}
+        spent = sum(budget * len(schedules) for budget, schedules in among.items())
+        return found, spent * len(self.request.prompts) + 2 * self.full_runs
 
     def best(self, schedules: Sequence[Schedule]) -> Schedule:
         """Return the one of least mean log RMSE of images, or of latents if the target makes none."""

@@ -38,6 +38,10 @@ BASELINES = {
     "Adams-Bashforth": "uniform-linear",
     "fewer steps, AB2": "fewer-steps-adams-bashforth",
     "UniPC": "fewer-steps-unipc",
+    "Spectrum": "spectrum-tuned",
+    "HiCache": "hicache",
+    "HiCache++": "hicache-dmd",
+    "L2P": "l2p",
 }
 #: File of the policy, in the folder of a demo.
 POLICY = "policy.otcache"
