@@ -99,8 +99,8 @@ def test_the_follower_on_the_page_does_as_playback_does(tmp_path: Path) -> None:
         follower = names["Follower"](tmp_path / "table.json")
         _assert_same(_followed(follower), _followed(Playback(table)))
         assert follower.kept.keys() <= {("uncond", k) for k in range(STEPS)}  # it vanished
-    (tmp_path / "table.json").write_text('{"format": "otcache-playback", "version": 2}')
-    with pytest.raises(ValueError, match="not a playback table of version 1"):
+    (tmp_path / "table.json").write_text('{"format": "otcache-playback", "version": 1}')
+    with pytest.raises(ValueError, match="not a playback table of version 2"):
         names["Follower"](tmp_path / "table.json")
 
 
@@ -147,7 +147,7 @@ for (let i = 0; i < Number(process.argv[2]); i++) {
   }
   all.push(given);
 }
-try { new Follower({ format: "otcache-playback", version: 2 }); process.exit(1); } catch { }
+try { new Follower({ format: "otcache-playback", version: 1 }); process.exit(1); } catch { }
 console.log(JSON.stringify(all));
 """
 

@@ -122,7 +122,7 @@ def test_the_reader_on_the_page_reads_a_playback_table(tmp_path: Path) -> None:
         read = forecast_terms(path, "cond", step)
         assert (None if read is None else tuple(map(tuple, read))) == terms
     _policy().save(path)
-    with pytest.raises(ValueError, match="not a playback table of version 1"):
+    with pytest.raises(ValueError, match="not a playback table of version 2"):
         forecast_terms(path, "cond", 0)
 
 

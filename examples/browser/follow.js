@@ -1,8 +1,8 @@
 // Follow a playback table of otcache: docs/playback.md. Outputs and states are Float32Arrays.
 export class Follower {
   constructor(table) {
-    if (table.format !== "otcache-playback" || table.version !== 1) {
-      throw new Error(`expected otcache-playback 1, got ${table.format} ${table.version}`);
+    if (table.format !== "otcache-playback" || table.version !== 2) {
+      throw new Error(`expected otcache-playback 2, got ${table.format} ${table.version}`);
     }
     this.table = table;
     this.begin();

@@ -90,7 +90,7 @@ def test_a_table_reads_back(tmp_path_factory: Any, schedule: Schedule) -> None:
     table.save(path)
     assert PlaybackTable.load(path) == table
     plain = json.loads(path.read_text())
-    assert (plain["format"], plain["version"]) == ("otcache-playback", 1)
+    assert (plain["format"], plain["version"]) == ("otcache-playback", 2)
     for step, (alpha, sigma) in enumerate(zip(table.alphas, table.sigmas, strict=True)):
         assert np.allclose((sigma / alpha, alpha**2 + sigma**2), (GRID[step], 1))
 

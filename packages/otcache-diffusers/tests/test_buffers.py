@@ -27,6 +27,7 @@ SCHEDULES = {
     "linear": Schedule(N, (0, 3, 6), "linear"),
     "fitted": Schedule(N, (0, 3, 6), "fitted", weights=((), (0.4,), (0.4, -0.1))),
     "taylor": Schedule(N, (0, 1, 2, 6), "taylor"),
+    "variable-order": Schedule(N, (0, 1, 2, 6), "variable-order"),
 }
 
 

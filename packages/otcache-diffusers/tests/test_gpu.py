@@ -20,6 +20,7 @@ N, COMPUTED = 8, (0, 1, 2, 5)
 SCHEDULES = {
     "reuse": (Schedule(N, COMPUTED), 1),
     "linear": (Schedule(N, COMPUTED, "linear"), 2),
+    "variable-order": (Schedule(N, COMPUTED, "variable-order"), 3),
     "fitted": (Schedule(N, COMPUTED, "fitted", ((0.1,), (0.1,) * 2, (0.1,) * 3, (0.1,) * 3)), 3),
 }
 SKIPPED = [t for t in range(N) if t not in COMPUTED]

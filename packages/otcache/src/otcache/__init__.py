@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from otcache.calibration.recipe import Recipe
     from otcache.calibration.record import record
     from otcache.estimating import Estimate, estimate
+    from otcache.pipelines import load_demo
     from otcache.planning import plan
     from otcache.running import accelerate, enabled, load_policy
     from otcache.schedules import load_schedule, load_table
@@ -60,6 +61,7 @@ __all__ = [
     "enable",
     "enabled",
     "estimate",
+    "load_demo",
     "load_policy",
     "load_schedule",
     "load_table",
@@ -78,6 +80,7 @@ if not TYPE_CHECKING:  # a checker shall know misspelt names
             "otcache.calibration.recipe": "Recipe",
             "otcache.calibration.record": "record",
             "otcache.estimating": "Estimate estimate",
+            "otcache.pipelines": "load_demo",
             "otcache.planning": "plan",
             "otcache.running": "accelerate enabled load_policy",
             "otcache.schedules": "load_schedule load_table",

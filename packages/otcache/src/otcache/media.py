@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,10 +39,22 @@ class Single:
     report: RunReport
 
 
+def _usual_steps(target: Any, policy: Policy | None) -> Any:
+    """Return ``num_inference_steps`` of a policy's calibration, or the default of a pipeline's call."""
+    if policy is not None:
+        return policy.provenance.inference_steps or policy.provenance.num_steps
+    taken = inspect.signature(type(target).__call__).parameters.get("num_inference_steps")
+    if taken is None or taken.default is inspect.Parameter.empty:
+        raise OtcacheError(
+            f"{type(target).__name__} has no usual number of steps: give it, on the command line by --steps."
+        )
+    return taken.default
+
+
 @attemptable
 def run_once(
     target: Any,
-    policy: Policy,
+    policy: Policy | None,
     budget: int,
     prompt: Sample,
     *,
@@ -59,11 +72,12 @@ def run_once(
 
     Args:
         target: a pipeline or a loop.
-        policy: of :func:`otcache.plan`.
+        policy: of :func:`otcache.plan`; None: the default schedule, without calibration.
         budget: B.
         prompt: what to make; or a mapping of call arguments, as a calibration's samples may be.
         seed: of its noise.
-        num_steps: ``num_inference_steps``; by default those that the policy was calibrated at.
+        num_steps: ``num_inference_steps``; by default those that the policy was calibrated at, or without
+            one those of the pipeline's own call.
         strict: raise for another step count or grid.
         call: further arguments of the call, a strength among them.
         storage: how outputs are kept for forecasts.
@@ -81,9 +95,7 @@ def run_once(
     """
     registry = registry or installed()
     sampler = choose(registry, "probes", target, probe)
-    calibrated = policy.provenance
-    default = calibrated.inference_steps or calibrated.num_steps
-    steps = default if num_steps is None else num_steps
+    steps = _usual_steps(target, policy) if num_steps is None else num_steps
     n = integer("num_steps", steps, 1)
     request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
     request = sampler.prepared(target, request)
@@ -93,7 +105,8 @@ def run_once(
     chosen = choose(registry, "executors", target, executor)
     options: dict[str, Any] = {} if storage is None else {"storage": storage}
     with chosen.attach(target, schedule, strict=strict, **options) as run:
-        known = n if n != calibrated.inference_steps else calibrated.num_steps
+        measured = policy.provenance if policy else None
+        known = measured.num_steps if measured and n == measured.inference_steps else n
         show = stages or Stages(show=False)
         with show.stage("running steps", known, ask=lambda: _steps(run.report)):
             output = sampler.sample(target, request)[0]

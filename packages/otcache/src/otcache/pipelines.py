@@ -61,6 +61,29 @@ def find_demo(name: str, registry: Registry) -> Demo | None:
     return registry.create("demos", registry.resolve("demos", wanted or "image"))
 
 
+def load_demo(name: str = "image", registry: Registry | None = None) -> tuple[Any, dict[str, Any]]:
+    """Load a demo pipeline that otcache ships: trained, in miniature, and without a download.
+
+    Args:
+        name: ``image``, a FluxPipeline, or ``video``, a WanPipeline of otcache-video.
+        registry: where demos come from; None: the installed plugins.
+
+    Returns:
+        The pipeline, and the arguments which each of its calls takes.
+
+    Raises:
+        PluginError: if no installed package has this demo, or it cannot be loaded.
+
+    Examples:
+        >>> pipe, call = otcache.load_demo("image")  # doctest: +SKIP
+        >>> with otcache.accelerate(pipe, budget=8):  # doctest: +SKIP
+        ...     image = pipe("the digit 7", num_inference_steps=30, **call).images[0]
+    """
+    registry = registry or installed()
+    demo = registry.create("demos", registry.resolve("demos", name))
+    return demo.load(), dict(demo.call)
+
+
 def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     """Open a demo by its name, a target made by ``module:function``, or what a probe plugin opens.
 

@@ -38,6 +38,7 @@ from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.plugins.info import reason_of
 from otcache_core.policy import Policy
+from otcache_core.uncalibrated import default_schedule
 
 _NAME = "_otcache"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,7 +50,7 @@ NOT_MEASURED = (
 
 def accelerate(
     target: Any,
-    schedule: Schedule | Policy,
+    schedule: Schedule | Policy | None = None,
     budget: int | None = None,
     *,
     strict: bool = False,
@@ -65,7 +66,9 @@ def accelerate(
     Args:
         target: a diffusers pipeline, ``otcache.loop(...)`` or any ``nn.Module`` in a loop of your own.
         schedule: a schedule, or a policy together with ``budget``; a policy is checked against the target.
-        budget: B, with a policy.
+            With ``budget`` alone the steps are those of
+            :func:`otcache_core.uncalibrated.default_schedule`, and nothing needs to be calibrated.
+        budget: B, with a policy, or alone.
         strict: raise, instead of giving a notice, for another step count or grid than the policy's.
         executor: name of an executor plugin, where not the first that supports the target;
             ``torch-blocks`` calls the denoiser on skipped steps too, and passes over its blocks.
@@ -77,7 +80,8 @@ def accelerate(
         storage: how outputs are kept for forecasts, such as ``otcache.CacheStorage("bf16", device="cpu")``;
             None: as they are, where they are.
         grid: s_0 .. s_N where the target is a module, or a function from N to them: forecasts by noise
-            level need it, and a policy is matched by it. None: that of the policy, if there is one.
+            level need it, and a policy is matched by it. None: that of the policy, if there is one. Without
+            schedule and policy it says how many steps there are.
 
     Returns:
         A context manager, or a decorator, which is entered at each call; ``run.report`` has the schedule
@@ -87,7 +91,9 @@ def accelerate(
         OtcacheError: if the target is not supported, or does not fit the policy.
 
     Examples:
-        >>> with otcache.accelerate(pipe, policy.schedule(budget=10)) as run:  # doctest: +SKIP
+        >>> with otcache.accelerate(pipe, budget=10) as run:  # doctest: +SKIP
+        ...     image = pipe("a red circle", num_inference_steps=30).images[0]
+        >>> with otcache.accelerate(pipe, policy, budget=10) as run:  # doctest: +SKIP
         ...     image = pipe("a red circle", num_inference_steps=30).images[0]
     """
     registry = registry or installed()
@@ -111,10 +117,14 @@ def accelerate(
 
 
 def _check_schedule(schedule: Any, budget: int | None) -> None:
-    if not isinstance(schedule, (Schedule, Policy)):
+    if schedule is None and budget is None:
+        raise OtcacheError(
+            "a budget, a policy or a schedule is needed, got none: give budget=10, or another one."
+        )
+    if not isinstance(schedule, (Schedule, Policy, type(None))):
         kind, advice = type(schedule).__name__, "otcache.plan(...)."
         raise OtcacheError(expected("schedule", kind, "a Schedule or a Policy", advice))
-    if budget is None or isinstance(schedule, Policy):
+    if budget is None or not isinstance(schedule, Schedule):
         return
     if integer("budget", budget, 1) != schedule.budget:
         advice = "a schedule has a budget of its own."
@@ -133,7 +143,7 @@ def load_policy(path: str | Path) -> Policy:
 def schedule_of(
     registry: Registry,
     target: Any,
-    policy: Policy,
+    policy: Policy | None,
     budget: int | None,
     *,
     strict: bool = False,
@@ -148,7 +158,7 @@ def schedule_of(
     Args:
         registry: where plugins come from.
         target: what will run.
-        policy: of :func:`otcache.plan`.
+        policy: of :func:`otcache.plan`; None: the default schedule, for which nothing is measured.
         budget: B, in 1..N of the policy.
         strict: raise where otherwise a notice is given.
         request: what will be sampled, if it is known: resolution and guidance are compared too.
@@ -160,6 +170,8 @@ def schedule_of(
         PluginError: naming the policy's forecaster, if it cannot be made.
         MismatchError: if the target is of another model; under ``strict`` for any difference.
     """
+    if policy is None:
+        return _uncalibrated(target, integer("budget", budget, 1), grid)
     if not isinstance(policy, Policy):
         advice = "make one by otcache.plan(...); one schedule runs by otcache.accelerate(target, schedule)."
         raise OtcacheError(expected("policy", type(policy).__name__, "a Policy", advice))
@@ -188,8 +200,21 @@ def schedule_of(
     return by_grid
 
 
+def _uncalibrated(
+    target: Any, budget: int, grid: NDArray[np.float64] | None
+) -> Schedule | ScheduleByGrid:
+    if not is_module(target):
+        return lambda points: default_schedule(len(points) - 1, budget, points)
+    if grid is None:
+        raise OtcacheError(
+            f"{type(target).__name__} alone does not say how many steps its runs have: give "
+            "accelerate(..., grid=[s_0, ..., s_N]), or put the loop around it into otcache.loop(...)."
+        )
+    return default_schedule(len(grid) - 1, budget, grid)
+
+
 def module_grid(
-    target: Any, schedule: Schedule | Policy, grid: Grid | None
+    target: Any, schedule: Schedule | Policy | None, grid: Grid | None
 ) -> NDArray[np.float64] | None:
     """Return s_0 .. s_N of a bare module's runs: as given, else the policy's own; None where unknown.
 
@@ -206,6 +231,11 @@ def module_grid(
     if grid is None:
         known = schedule.provenance.grid if isinstance(schedule, Policy) else ()
         return np.asarray(known, dtype=np.float64) if known else None
+    if schedule is None:
+        if callable(grid):
+            advice = "no schedule says how many steps there are."
+            raise OtcacheError(expected("grid", "a function", "the values s_0 .. s_N", advice))
+        return np.asarray(checked_grid(grid, None), dtype=np.float64)
     n = schedule.num_steps
     points = grid(n) if callable(grid) else grid
     # Else the grid says how many steps there are.

@@ -54,7 +54,8 @@ class Enabled:
 
     Args:
         target: the pipeline.
-        policy: checked against it at once.
+        policy: checked against it at once; None, if nothing was calibrated: the default schedule of
+            :func:`otcache.accelerate`, for runs of any N.
         budget: B of the coming runs outside ``request``; None computes every step.
         strict: raise for another step count or grid than the policy's.
         executor: name of an executor plugin, as in :func:`otcache.accelerate`.
@@ -81,7 +82,7 @@ class Enabled:
     def __init__(
         self,
         target: Any,
-        policy: Policy,
+        policy: Policy | None = None,
         budget: int | None = None,
         *,
         strict: bool = False,
@@ -145,7 +146,8 @@ class Enabled:
         end, and the next request waits for that.
 
         Args:
-            budget: B of this request, in 1..N of the policy.
+            budget: B of this request, in 1..N of the policy; without a policy a run of fewer steps is
+                computed in full.
 
         Returns:
             A context whose value is the handle of this request's runs, with a report of its own.

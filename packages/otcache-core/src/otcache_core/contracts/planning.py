@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,32 @@ class ScheduleSolver(ABC):
         return [self.solve(replace(problem, budget=b)) for b in range(1, problem.budget + 1)]
 
 
+class Ramp(NamedTuple):
+    """How much of a higher order is added: clamp(offset + slope g, 0, 1) of an indicator g of smoothness."""
+
+    offset: float
+    slope: float
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    r"""Forecasts of order 0 .. p of one span, between which each sample of a run chooses.
+
+    .. math:: \hat v_t = \sum_r \Big( A^{(0)}_{t,r} + \sum_{i=1}^{p} \operatorname{clamp}(o_i + l_i\, g, 0, 1)
+        \big( A^{(i)}_{t,r} - A^{(i-1)}_{t,r} \big) \Big) v_{k_r}
+
+    where g is, with two earlier outputs, :math:`\cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`, and with one
+    :math:`\|v_k - v_{k_1}\| / \|v_k\|`, of each sample along the first dimension.
+
+    Args:
+        tables: A of each order, each as :meth:`Forecaster.coefficients` returns it.
+        ramps: (o_i, l_i) of each order above the first one.
+    """
+
+    tables: tuple[NDArray[np.float64], ...]
+    ramps: tuple[Ramp, ...]
+
+
 class Forecaster(ABC):
     r"""A forecast that is linear in the computed outputs.
 
@@ -153,6 +179,14 @@ class Forecaster(ABC):
         Returns:
             Array of shape (len(span.skipped), m) with 1 <= m <= 1 + len(span.history); finite.
         """
+
+    def orders(self, span: Span, grid: NDArray[np.float64]) -> Orders | None:
+        """Return forecasts between which each run chooses by its own outputs; None, by default: A alone.
+
+        Called and restricted as :meth:`coefficients`, whose A holds where outputs cannot be looked at.
+        Needs an earlier computed step.
+        """
+        return None
 
 
 @final
@@ -195,10 +229,41 @@ class NamedForecaster(Forecaster):
             return error
         except ANY as error:
             return reason_of(error)
-        fits = table.ndim == 2 and len(table) == len(span.skipped)
-        if not (fits and 1 <= table.shape[1] <= 1 + len(span.history)):
-            return f"an array of shape {table.shape}"
-        return table
+        return table if _fits(table, span) else f"an array of shape {table.shape}"
+
+    def orders(self, span: Span, grid: NDArray[np.float64]) -> Orders | None:
+        """Return the forecasts between which runs choose, as :meth:`Forecaster.orders`.
+
+        Raises:
+            PluginError: naming the forecaster, if they are not finite tables of the span, with a ramp for
+                each above the first one.
+        """
+        from otcache_core.plugins.info import ANY, reason_of
+
+        try:
+            found = self._forecaster.orders(span, grid.copy())
+            sound = found is None or _sound(found, span)
+        except ANY as error:
+            reason = reason_of(error)
+            raise PluginError(f"forecaster {self.title} gives no orders: {reason}") from error
+        if not sound:
+            what = (
+                f"the orders of forecaster {self.title} for the span ({span.start} -> {span.stop})"
+            )
+            wanted = "finite tables of the span after an earlier step, and a ramp for each but one"
+            raise PluginError(expected(what, found, wanted))
+        return found
+
+
+def _fits(table: NDArray[np.float64], span: Span) -> bool:
+    fits = table.ndim == 2 and len(table) == len(span.skipped)
+    return fits and 1 <= table.shape[1] <= 1 + len(span.history)
+
+
+def _sound(orders: Orders, span: Span) -> bool:
+    finite = all(_fits(table, span) and np.isfinite(table).all() for table in orders.tables)
+    counted = len(orders.tables) == 1 + len(orders.ramps) > 1 and len(span.history) > 0
+    return finite and counted and bool(np.isfinite(np.array(orders.ramps)).all())
 
 
 def forecaster_of(registry: Registry, name: str) -> NamedForecaster:

@@ -3,6 +3,7 @@
 from otcache_core.forecasters.extrapolation import Fitted, Linear, Reuse, Taylor
 from otcache_core.forecasters.mean_velocity import MeanVelocity, MeanVelocityPaper
 from otcache_core.forecasters.polynomials import Hermite, Spectrum
+from otcache_core.forecasters.variable_order import VariableOrder
 
 __all__ = [
     "Fitted",
@@ -13,4 +14,5 @@ __all__ = [
     "Reuse",
     "Spectrum",
     "Taylor",
+    "VariableOrder",
 ]

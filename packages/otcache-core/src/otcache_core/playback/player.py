@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from otcache_core.errors import ExecutionError, expected
-from otcache_core.playback.table import BranchPlan, PlaybackTable, Terms
+from otcache_core.playback.table import BranchPlan, OrderChoice, PlaybackTable
 
 
 class Arithmetic:
@@ -32,12 +33,48 @@ class Arithmetic:
             return output
         return namespace.astype(output, namespace.float32)
 
-    def combine(self, outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
-        """Return the sum of coefficient times output, in the type of the widest of them."""
+    def combine(self, outputs: Sequence[Any], coefficients: Sequence[Any]) -> Any:
+        """Return the sum of coefficient times output, in the type of the widest of them.
+
+        A coefficient is a number, or one of each sample as :meth:`order_weights` returns it.
+        """
         total = self.widen(outputs[0]) * coefficients[0]
         for output, coefficient in zip(outputs[1:], coefficients[1:], strict=True):
             total = total + self.widen(output) * coefficient
         return total
+
+    def order_weights(
+        self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float]]
+    ) -> list[Any]:
+        r"""Return clamp(o_i + l_i g, 0, 1) of each sample, as an array that multiplies outputs.
+
+        g is the cosine of the last two changes of three outputs, or the relative size of the change of two
+        (:class:`~otcache_core.playback.OrderChoice`); where nothing changed it is 0. Everything stays where
+        the outputs are.
+
+        Args:
+            outputs: latest first; arrays of the Python array API standard, a sample an entry of the first
+                dimension if they have more than one.
+            ramps: (o_i, l_i).
+        """
+        wide = [self.widen(output) for output in outputs]
+        changes = [one - other for one, other in pairwise(wide)]
+        second = changes[1] if len(changes) > 1 else wide[0]
+        sizes = [self.inner(one, one) ** 0.5 for one in (changes[0], second)]
+        if len(changes) > 1:
+            g = self.inner(*changes) / (sizes[0] * sizes[1] + TINY)
+        else:
+            g = sizes[0] / (sizes[1] + TINY)
+        return [self.clamp(offset + slope * g) for offset, slope in ramps]
+
+    def inner(self, one: Any, other: Any) -> Any:
+        """Return the inner product of each sample, in as many dimensions as they have."""
+        axes = tuple(range(1 if one.ndim > 1 else 0, one.ndim))
+        return _namespace(one).sum(one * other, axis=axes, keepdims=True)
+
+    def clamp(self, values: Any) -> Any:
+        """Return values, none of them below 0 or above 1."""
+        return _namespace(values).clip(values, 0.0, 1.0)
 
     def narrow(self, wide: Any, dtype: Any) -> Any:
         """Return a combination in the type of the denoiser's own outputs.
@@ -50,6 +87,10 @@ class Arithmetic:
         if namespace is None or dtype is None or wide.dtype == dtype:
             return wide
         return namespace.astype(wide, dtype)
+
+
+#: Added to norms by which is divided.
+TINY = 1e-30
 
 
 def _namespace(output: Any) -> Any:
@@ -177,6 +218,7 @@ class Playback:
         self._outputs = outputs or KeptOutputs(self._arithmetic)
         self._plans: dict[str, BranchPlan] = {}
         self._latest: dict[str, int] = {}
+        self._order_weights: dict[str, list[Any]] = {}
         self._begun = False
 
     @property
@@ -194,10 +236,12 @@ class Playback:
         self._converts = self.table.converts
         self._outputs.clear()
         self._plans, self._latest, self._begun = {}, {}, True
+        self._order_weights = {}
 
     def end(self) -> None:
         """End the run and release what is kept."""
         self._outputs.clear()
+        self._order_weights = {}
         self._begun = False
 
     def kept(self, branch: str) -> list[int]:
@@ -213,7 +257,7 @@ class Playback:
 
         Arguments and errors as of :meth:`forecast`, which gives an output if and only if this is False.
         """
-        terms = self._visit(branch, step, state).forecasts[step]
+        terms = self._terms(branch, self._visit(branch, step, state), step)
         return terms is None or self._sources(branch, terms, state) is None
 
     def forecast(self, branch: str, step: int, state: Any = None) -> Any | None:
@@ -229,7 +273,7 @@ class Playback:
                 needed and missing.
         """
         plan = self._visit(branch, step, state)
-        terms = plan.forecasts[step]
+        terms = self._terms(branch, plan, step)
         sources = None if terms is None else self._sources(branch, terms, state)
         if terms is None or sources is None:
             return None
@@ -246,7 +290,9 @@ class Playback:
         Arguments and errors as of :meth:`forecast`.
         """
         plan = self._visit(branch, step, state)
-        self._outputs.release(branch, plan.needed_until, step)
+        choice = plan.order_choice(step)
+        if choice is None:  # else outputs are read once more below
+            self._outputs.release(branch, plan.needed_until, step)
         self._outputs.notice(output)
         if plan.needed_until[step] <= step:
             return
@@ -255,8 +301,36 @@ class Playback:
             value = self._arithmetic.combine([output, state], self.table.conversion(step))
             kept = kept._replace(value=value)
         self._outputs.put(branch, step, kept, owned=self._converts)
+        if choice is not None:
+            self._choose(branch, choice)
+            self._outputs.release(branch, plan.needed_until, step)
 
-    def _sources(self, branch: str, terms: Terms, state: Any) -> list[Kept] | None:
+    def _choose(self, branch: str, choice: OrderChoice) -> None:
+        """Choose the orders of the forecasts that follow; none if an output is missing."""
+        self._order_weights.pop(branch, None)
+        if (sources := self._outputs.get(branch, choice.steps)) is not None:
+            values = [one.value for one in sources]
+            self._order_weights[branch] = self._arithmetic.order_weights(values, choice.ramps)
+
+    def _terms(self, branch: str, plan: BranchPlan, step: int) -> Sequence[tuple[int, Any]] | None:
+        """Return the terms of a forecast; None if it is not planned, or no order could be chosen."""
+        orders = plan.orders_of(step)
+        if not orders:
+            return plan.forecasts[step]
+        weights = self._order_weights.get(branch)
+        if weights is None:
+            return None
+        total: dict[int, Any] = {}
+        for (k, i), rise in plan.rises(step).items():
+            part = rise * weights[i]
+            total[k] = total[k] + part if k in total else part
+        for k, a in orders[0]:
+            total[k] = total[k] + a if k in total else a
+        return list(total.items())
+
+    def _sources(
+        self, branch: str, terms: Sequence[tuple[int, Any]], state: Any
+    ) -> list[Kept] | None:
         """Return the outputs that a step is forecast from; None if any is missing."""
         sources = self._outputs.get(branch, [k for k, _ in terms])
         if sources and state is not None and sources[0].shapes[1] not in (None, _shape(state)):

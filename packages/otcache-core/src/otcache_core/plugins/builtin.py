@@ -66,4 +66,9 @@ def otcache_provide_forecasters() -> list[Info]:
             "the same without the line, as in Spectrum's paper",
             options={"share": 1.0},
         ),
+        Info(
+            "variable-order",
+            "otcache_core.forecasters.variable_order:VariableOrder",
+            "extrapolate by the order that each sample's outputs ask for; no calibration",
+        ),
     ]

@@ -122,8 +122,8 @@ class CachedSteps(StepHook):
             return None
         if forecast is not None:
             self._count(branch, 1)
-        elif terms := self._playback.table.plan(branch).forecasts[step]:
-            self.warn(self._outputs.why_not(branch, [k for k, _ in terms]))
+        elif steps := self._playback.table.plan(branch).reads(step):
+            self.warn(self._outputs.why_not(branch, steps))
         return forecast
 
     def skips(self, step: int, branch: str) -> bool:

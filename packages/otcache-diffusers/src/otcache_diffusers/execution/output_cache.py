@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, final
 import torch
 
 from otcache_core.contracts import CacheStorage
+from otcache_core.errors import ExecutionError
 from otcache_core.playback import Arithmetic, KeptOutputs
 from otcache_core.playback.player import Kept
 from otcache_diffusers.hooks import Packed, tensors
@@ -20,9 +21,11 @@ from otcache_diffusers.hooks.trees import (
     extents,
     flatten,
     is_external,
+    is_one,
     num_bytes,
     overlap,
     owned,
+    prediction_at,
     unflatten,
 )
 
@@ -115,15 +118,33 @@ class TorchArithmetic(Arithmetic):
         """Return a tensor in float32, or wider if it is."""
         return output.to(torch.promote_types(output.dtype, torch.float32))
 
-    def combine(self, outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
+    def combine(self, outputs: Sequence[Any], coefficients: Sequence[Any]) -> Any:
         """Return the sum of coefficient times output; of kept outputs in their own type."""
         first = outputs[0]
         if not isinstance(first, Entry):
             return super().combine(outputs, coefficients)
-        plain = len(outputs) == 1 and coefficients[0] == 1.0
+        plain = len(outputs) == 1 and is_one(coefficients[0])
         if plain and not any(isinstance(leaf, Packed) for leaf in first.leaves):
             return first.tree()
         return combine_leaves([one.leaves for one in outputs], first.form, coefficients)
+
+    def order_weights(
+        self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float]]
+    ) -> list[Any]:
+        """Return the weight of each sample, by the predictions in kept outputs.
+
+        Raises:
+            ExecutionError: if they are no floating-point numbers.
+        """
+        return super().order_weights([_prediction(one) for one in outputs], ramps)
+
+    def inner(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Return the inner product of each sample, in as many dimensions as they have."""
+        return (one * other).sum(tuple(range(one.ndim > 1, one.ndim)), keepdim=True)
+
+    def clamp(self, values: torch.Tensor) -> torch.Tensor:
+        """Return values, none of them below 0 or above 1."""
+        return values.clamp(0.0, 1.0)
 
     def narrow(self, wide: Any, dtype: Any) -> Any:
         """Return a tensor in another type; a tree has its types already."""
@@ -251,6 +272,20 @@ class OutputCache(KeptOutputs):
         del self._kept[key]
         self._lost[key] = reason
         self._changed(*self.held)
+
+
+def _prediction(output: Any) -> torch.Tensor:
+    if isinstance(output, torch.Tensor):
+        return output
+    leaf = output.leaves[prediction_at(output.leaves)]
+    read: torch.Tensor = leaf.read() if isinstance(leaf, Packed) else leaf
+    if read.is_complex():
+        return torch.view_as_real(read)
+    if not read.is_floating_point():
+        raise ExecutionError(
+            f"the order of a forecast needs outputs of floating-point numbers, got {read.dtype}: use reuse."
+        )
+    return read
 
 
 def _version(leaf: torch.Tensor) -> tuple[int, bool]:

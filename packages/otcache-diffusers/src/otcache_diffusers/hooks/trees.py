@@ -189,17 +189,18 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
     return combine_leaves([leaves for leaves, _ in flat], form, coefficients)
 
 
-def combine_leaves(rows: Sequence[Sequence[Any]], form: Form, coefficients: Sequence[float]) -> Any:
+def combine_leaves(rows: Sequence[Sequence[Any]], form: Form, coefficients: Sequence[Any]) -> Any:
     """Return the combination of outputs of one form that are open already, as :func:`combine`.
 
     Args:
         rows: the leaves of each output.
         form: of all of them.
-        coefficients: one an output.
+        coefficients: one an output: a number, or a tensor with one of each sample, which every leaf with
+            that many entries in its first dimension takes, and others by their mean.
     """
     if form is LEAF and is_inexact(rows[0][0]):
         return _combine_leaf([leaves[0] for leaves in rows], coefficients)
-    plain = len(rows) == 1 and coefficients[0] == 1.0
+    plain = len(rows) == 1 and is_one(coefficients[0])
     if not plain and not any(is_inexact(leaf) for leaf in rows[0]):
         name = _name(unflatten(rows[0], form))
         raise ExecutionError(
@@ -209,7 +210,12 @@ def combine_leaves(rows: Sequence[Sequence[Any]], form: Form, coefficients: Sequ
     return unflatten([_combine_leaf(c, coefficients) for c in columns], form)
 
 
-def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[float]) -> Any:
+def is_one(coefficient: Any) -> bool:
+    """Return whether a coefficient is the number 1; a tensor is not looked at, wherever it is."""
+    return not isinstance(coefficient, torch.Tensor) and coefficient == 1.0
+
+
+def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[Any]) -> Any:
     first = leaves[0]
     if not is_inexact(first):
         return _read(first)
@@ -221,10 +227,26 @@ def _combine_leaf(leaves: Sequence[Any], coefficients: Sequence[float]) -> Any:
         )
     wide = torch.promote_types(first.dtype, torch.float32)
     # One wide tensor and no other: what is added to it is widened as it is read.
-    total = _read(first).to(wide, copy=True).mul_(coefficients[0])
+    read = _read(first)
+    total, c = read.to(wide), _of_samples(coefficients[0], read)
+    total = total.mul(c) if total is read else total.mul_(c)
     for leaf, c in zip(leaves[1:], coefficients[1:], strict=True):
-        total.add_(_read(leaf), alpha=c)
+        if isinstance(c, torch.Tensor):
+            total.addcmul_(_read(leaf).to(wide), _of_samples(c, total))
+        else:
+            total.add_(_read(leaf), alpha=c)
     return total.to(first.dtype)
+
+
+def _of_samples(coefficient: Any, leaf: torch.Tensor) -> Any:
+    """Return a coefficient of each sample, shape (n, 1, ...), so that it multiplies a leaf."""
+    if not isinstance(coefficient, torch.Tensor):
+        return coefficient
+    samples = coefficient.numel()
+    if leaf.ndim == 0 or samples not in (1, len(leaf)):
+        return coefficient.mean()
+    shape = (samples, *[1] * (leaf.ndim - 1))
+    return coefficient if coefficient.shape == shape else coefficient.reshape(shape)
 
 
 def _read(leaf: Any) -> Any:

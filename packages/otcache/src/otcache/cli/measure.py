@@ -179,14 +179,18 @@ def plan(
 
 def run(
     pipeline: Pipeline,
-    policy: Annotated[Path, typer.Option(help="Policy file.")],
     budget: Annotated[str, typer.Option(help="B, the number of computed steps.")],
     prompt: Annotated[str, typer.Option(help="What to make.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy file; without one nothing needs to be calibrated.")
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--out", help="File to write; otcache.png, or otcache.mp4 for a video."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="N; the policy's by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="N; by default the policy's, or the pipeline's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail on another step count or grid.")
@@ -206,7 +210,7 @@ def run(
     call: Call = None,
     as_json: Json = False,
 ) -> None:
-    """Make one image or video by a policy."""
+    """Make one image or video, by a policy or without calibration."""
     from otcache.media import check_name, run_once, save
     from otcache.pipelines import FRAMES_PER_SECOND, open_pipeline
     from otcache.progress import Stages
@@ -218,7 +222,7 @@ def run(
     if rate is not None:
         at_least("--fps", rate, 0.1)
     number, extra, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
-    registry, loaded = installed(), load_policy(policy)
+    registry, loaded = installed(), None if policy is None else load_policy(policy)
     if file is not None:
         check_name(file, registry)
     stages = Stages(not as_json)

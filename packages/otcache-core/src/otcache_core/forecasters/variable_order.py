@@ -1,0 +1,75 @@
+"""Extrapolation of an order that each run chooses from the outputs it has computed: no calibration."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otcache_core.contracts.planning import Forecaster, Orders, Ramp
+from otcache_core.forecasters.extrapolation import Linear, Reuse
+from otcache_core.schedule import Span
+
+Floats = NDArray[np.float64]
+
+#: With one earlier output: none of the slope if the output changed by half of its size, all if by nothing.
+FIRST = (Ramp(1.1, -2.2),)
+#: With two: the slope by the cosine of the last two changes, the bend where they are nearly parallel.
+LATER = (Ramp(0.35, 1.0), Ramp(-9.0, 10.0))
+
+
+@final
+class VariableOrder(Forecaster):
+    r"""Polynomial extrapolation of order 0, 1 or 2 in the grid coordinate, or between, as each sample asks.
+
+    .. math:: \hat v_t = v_k + a\, \frac{s_t - s_k}{s_k - s_{k_1}} (v_k - v_{k_1})
+        + b\, (s_t - s_k)(s_t - s_{k_1})\, v[s_k, s_{k_1}, s_{k_2}]
+
+    with the second divided difference v[...]. Whether changes go on is seen in the changes so far, of each
+    sample and branch by itself: with :math:`c = \cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`
+
+    .. math:: a = \operatorname{clamp}(0.35 + c, 0, 1), \qquad b = \operatorname{clamp}(10 c - 9, 0, 1)
+
+    and while there is only one earlier output, :math:`a = \operatorname{clamp}(1.1 - 2.2\,
+    \|v_k - v_{k_1}\| / \|v_k\|, 0, 1)`, b = 0: under guidance the output of the branch without a prompt
+    turns sharply after the first step, which no line should continue. Without an earlier output it is
+    reuse. Where an engine or an analysis needs fixed coefficients it is ``linear`` (a = 1, b = 0).
+
+    Memory is three outputs. Nothing is copied to the host.
+
+    References:
+        Variable-order multistep methods: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations
+        I, 1993, section III.7; docs/theory.md, section 9.12, has the table that chose the numbers.
+    """
+
+    def coefficients(self, span: Span, grid: Floats) -> Floats:
+        """Return the table of ``linear``."""
+        return Linear().coefficients(span, grid)
+
+    def orders(self, span: Span, grid: Floats) -> Orders | None:
+        """Return reuse, linear and quadratic extrapolation, as far as there are outputs."""
+        if not span.history or grid[span.start] == grid[span.history[0]]:
+            return None
+        tables = [Reuse().coefficients(span, grid), Linear().coefficients(span, grid)]
+        if len(span.history) == 1:
+            return Orders(tuple(tables), FIRST)
+        tables.append(quadratic(span, grid))
+        return Orders(tuple(tables), LATER)
+
+
+def quadratic(span: Span, grid: Floats) -> Floats:
+    """Return Lagrange's coefficients through the last three outputs; shape (skipped, 3).
+
+    Where two of them have one grid point, those of ``linear``.
+    """
+    points = grid[[span.start, *span.history[:2]]]
+    table = np.zeros((len(span.skipped), 3))
+    if len(set(points.tolist())) < 3:
+        table[:, :2] = Linear().coefficients(span, grid)
+        return table
+    at = grid[list(span.skipped)]
+    for r in range(3):
+        others = np.delete(points, r)
+        table[:, r] = np.prod((at[:, None] - others) / (points[r] - others), axis=1)
+    return table
