@@ -27,7 +27,7 @@ def test_fewer_steps_and_the_two_step_rule_are_in_every_table(tmp_path: Path) ->
             measured = baseline.calibrate(loop, request, BUDGETS)
             rows[name] = list(baseline.settings(STEPS, BUDGETS, measured))
     names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth")
-    rules = ("Spectrum", "HiCache", "HiCache++", "L2P")
+    rules = ("Spectrum", "HiCache", "HiCache++", "L2P", "otcache, no calibration")
     assert tuple(rows) == (*names, *rules, "otcache")
     for place, budget in enumerate(BUDGETS):
         found = {name: settings[place] for name, settings in rows.items()}

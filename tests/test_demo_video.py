@@ -145,7 +145,7 @@ def test_the_demo_from_end_to_end(run: Run, tmp_path: Path) -> None:
     assert results.command == "otcache demo --video --set guidance_scale=2"
     assert results.provenance["guidance"] != "none"
     names = ("uniform", "fewer steps", "LeMiCa rule", "MeanCache rule", "Adams-Bashforth", "UniPC")
-    rules = ("Spectrum", "HiCache", "HiCache++", "L2P")
+    rules = ("Spectrum", "HiCache", "HiCache++", "L2P", "otcache, no calibration")
     assert results.methods == (*names, *rules, "otcache")
     assert results.frames_per_second == _demo().frames_per_second
     temporal = {"flicker", "temporal-lpips", "warping-error", "motion-magnitude"}

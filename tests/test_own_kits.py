@@ -61,6 +61,10 @@ class OnToyLoop(BaselineConformance):
         return sorted(vars(target)), sorted(vars(module)), hooks
 
 
+class TestUncalibrated(OnToyLoop):
+    name = "otcache-uncalibrated"
+
+
 class TestUniform(OnToyLoop):
     name = "uniform"
 

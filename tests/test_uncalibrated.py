@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import otcache
 from otcache.cli.app import app
+from otcache.media import run_once
 from otcache_core.errors import OtcacheNotice
 from otcache_core.uncalibrated import default_schedule
 
@@ -107,11 +108,21 @@ def test_a_bad_budget_is_refused_before_any_run(budget: Any) -> None:
         otcache.enable(looped(Turning()), budget=budget)
 
 
-def test_what_is_missing_is_named() -> None:
+@pytest.mark.remedy("is needed, got none: give budget=10, or another one.")
+def test_a_call_without_any_plan_is_refused() -> None:
     with pytest.raises(otcache.OtcacheError, match="a budget, a policy or a schedule is needed"):
-        otcache.accelerate(Turning())
+        otcache.accelerate(looped(Turning()))
+    otcache.accelerate(looped(Turning()), budget=10)
+
+
+@pytest.mark.remedy("give accelerate(..., grid=[s_0, ..., s_N]), or ")
+@pytest.mark.remedy("accelerate otcache.loop(...) around it.")
+def test_a_module_alone_does_not_say_how_many_steps_there_are() -> None:
+    net = Turning()
     with pytest.raises(otcache.OtcacheError, match="Turning alone does not say how many steps"):
-        otcache.accelerate(Turning(), budget=4)
+        otcache.accelerate(net, budget=4)
+    otcache.accelerate(net, budget=4, grid=grid(N))
+    otcache.accelerate(looped(net), budget=4)
     with pytest.raises(otcache.OtcacheError, match=r"grid must be the values s_0 \.\. s_N"):
         otcache.accelerate(Turning(), budget=4, grid=grid)
 
@@ -123,6 +134,14 @@ def test_the_readme_accelerates_a_demo_in_three_lines() -> None:
     assert image.size == (64, 64)
     assert run.report.computed == {"cond": 2, "uncond": 2}
     assert run.report.skipped == {"cond": 2, "uncond": 2}
+
+
+@pytest.mark.remedy("give it, on the command line by --steps.")
+def test_a_loop_has_no_usual_number_of_steps() -> None:
+    loop = looped(Turning())
+    with pytest.raises(otcache.OtcacheError, match="Loop has no usual number of steps"):
+        run_once(loop, None, 3, "any")
+    assert run_once(loop, None, 3, "any", num_steps=N).report.computed == {"call": 3}
 
 
 def test_the_command_line_needs_no_policy(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def by_formula(v: list[NDArray[np.float64]], step: int) -> NDArray[np.float64]:
     s, change = GRID, v[k] - v[before[0]]
     slope = change / (s[k] - s[before[0]])
     if len(before) == 1:
-        a, bend = 1.1 - 2.2 * np.linalg.norm(change) / np.linalg.norm(v[k]), 0.0
+        a, bend = 1.4 - 2.8 * np.linalg.norm(change) / np.linalg.norm(v[k]), 0.0
         b = 0.0
     else:
         earlier = v[before[0]] - v[before[1]]

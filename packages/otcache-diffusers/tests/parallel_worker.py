@@ -20,7 +20,7 @@ from otcache_core import Schedule
 from otcache_diffusers.execution.executor import TorchExecutor
 
 N = 6
-SCHEDULE = Schedule(N, (0, 1, 4), "linear")
+SCHEDULE = Schedule(N, (0, 1, 4), "variable-order")
 FULL = Schedule.full(N)
 
 

@@ -14,6 +14,7 @@ def otcache_provide_baselines() -> list[Info]:
     spectrum = f"{rules}:Spectrum"
     return [
         Info("otcache", f"{home}:Ours", "the default policy: a given one, or calibrated here"),
+        Info("otcache-uncalibrated", f"{home}:Uncalibrated", "otcache without any calibration"),
         Info("uniform", even, "evenly spaced steps, output reuse"),
         Info("uniform-linear", even, "evenly spaced steps, extrapolation", options=linear),
         Info("uniform-taylor", f"{home}:UniformTaylor", "TaylorSeer's series on whole outputs"),

@@ -208,7 +208,7 @@ def _uncalibrated(
     if grid is None:
         raise OtcacheError(
             f"{type(target).__name__} alone does not say how many steps its runs have: give "
-            "accelerate(..., grid=[s_0, ..., s_N]), or put the loop around it into otcache.loop(...)."
+            "accelerate(..., grid=[s_0, ..., s_N]), or accelerate otcache.loop(...) around it."
         )
     return default_schedule(len(grid) - 1, budget, grid)
 

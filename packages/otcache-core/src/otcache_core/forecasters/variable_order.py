@@ -13,8 +13,8 @@ from otcache_core.schedule import Span
 
 Floats = NDArray[np.float64]
 
-#: With one earlier output: none of the slope if the output changed by half of its size, all if by nothing.
-FIRST = (Ramp(1.1, -2.2),)
+#: With one earlier output: none of the slope if the output changed by half of its size, all if by a seventh.
+FIRST = (Ramp(1.4, -2.8),)
 #: With two: the slope by the cosine of the last two changes, the bend where they are nearly parallel.
 LATER = (Ramp(0.35, 1.0), Ramp(-9.0, 10.0))
 
@@ -31,7 +31,7 @@ class VariableOrder(Forecaster):
 
     .. math:: a = \operatorname{clamp}(0.35 + c, 0, 1), \qquad b = \operatorname{clamp}(10 c - 9, 0, 1)
 
-    and while there is only one earlier output, :math:`a = \operatorname{clamp}(1.1 - 2.2\,
+    and while there is only one earlier output, :math:`a = \operatorname{clamp}(1.4 - 2.8\,
     \|v_k - v_{k_1}\| / \|v_k\|, 0, 1)`, b = 0: under guidance the output of the branch without a prompt
     turns sharply after the first step, which no line should continue. Without an earlier output it is
     reuse. Where an engine or an analysis needs fixed coefficients it is ``linear`` (a = 1, b = 0).

@@ -16,6 +16,7 @@ from otcache_core import Need, OtcacheError, Schedule, ScheduleProblem
 from otcache_core.calibration import Calibration
 from otcache_core.errors import OtcacheNotice
 from otcache_core.transport import uniform_steps
+from otcache_core.uncalibrated import default_schedule
 
 
 @final
@@ -41,6 +42,21 @@ class Ours(ScheduledBaseline):
         calibration = calibrated(tuning, Recipe())
         policy = plan(calibration)
         return {b: policy.schedule(b) for b in budgets}, sum(calibration.nfe.values())
+
+
+@final
+class Uncalibrated(ScheduledBaseline):
+    """otcache without calibration: the default schedule, and forecasts of variable order.
+
+    One full run shows the noise levels, and so the steps, to the report; the rule itself needs none.
+    """
+
+    source = "this project, without calibration"
+
+    def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
+        """Take the steps of least prior cost."""
+        grid = tuning.first(1).recorded[0].grid
+        return {b: default_schedule(tuning.num_steps, b, grid) for b in budgets}, 0
 
 
 @final

@@ -25,7 +25,7 @@ from otcache.comparison.timing import ROUNDS
 from otcache.comparison.worker import Worker, as_read, full_runs
 from otcache.planning import plan
 from otcache.progress import Stages
-from otcache.report.results import FULL, OURS, Results
+from otcache.report.results import FULL, OURS, UNCALIBRATED, Results
 from otcache_core.contracts import Baseline, VideoMetric
 from otcache_core.plugins import Registry, installed
 
@@ -42,6 +42,7 @@ BASELINES = {
     "HiCache": "hicache",
     "HiCache++": "hicache-dmd",
     "L2P": "l2p",
+    UNCALIBRATED: "otcache-uncalibrated",
 }
 #: File of the policy, in the folder of a demo.
 POLICY = "policy.otcache"
@@ -186,7 +187,10 @@ def run_demo(
         )
         cells = tuple(sorted(results.cells, key=lambda cell: cell.budget))
         stage_nfe = dict(calibration.nfe)
-        results = replace(results, cells=cells, stage_nfe=stage_nfe, sources={}, calibration_nfe={})
+        evaluations = {**results.calibration_nfe, OURS: sum(stage_nfe.values())}
+        results = replace(
+            results, cells=cells, stage_nfe=stage_nfe, sources={}, calibration_nfe=evaluations
+        )
         temporal = {n for n, m in measures.metrics.items() if isinstance(m, VideoMetric)}
         over_time = tuple(name for name in results.metrics if name in temporal)
         return DemoOutcome(results, dict(images), over_time)

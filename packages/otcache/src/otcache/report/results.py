@@ -312,6 +312,8 @@ def _finite(value: float) -> float | None:
 
 #: Method that the report is about.
 OURS = "otcache"
+#: The same without calibration, which is no other method.
+UNCALIBRATED = "otcache, no calibration"
 
 
 @dataclass(frozen=True)

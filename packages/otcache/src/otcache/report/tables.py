@@ -43,7 +43,25 @@ class Cost:
 
 def costs(results: Results) -> list[Cost]:
     """Return the columns that at least one cell has."""
-    return [cost for cost in _COSTS if any(cost.write(c) != NONE for c in results.cells)]
+    calibration = Cost(
+        "full runs",
+        lambda cell: calibration_runs(results, cell.method),
+        lambda cell: written_runs(results, cell.method),
+    )
+    every = (*_COSTS, calibration)
+    return [cost for cost in every if any(cost.write(c) != NONE for c in results.cells)]
+
+
+def calibration_runs(results: Results, method: str) -> float | None:
+    """Return what a method's calibration took, in full runs of one sample; None if that is not known."""
+    nfe = results.calibration_nfe.get(method)
+    return None if nfe is None else nfe / results.num_steps
+
+
+def written_runs(results: Results, method: str) -> str:
+    """Write the full runs of a calibration, a dash if they are not known."""
+    runs = calibration_runs(results, method)
+    return NONE if runs is None else f"{runs:,.0f}"
 
 
 def timed(results: Results) -> bool:
@@ -126,6 +144,8 @@ def caption(results: Results) -> str:
         "± half of the 95 % bootstrap interval over prompts."
     )
     text += f" {about_speed(results)}".rstrip()
+    if results.calibration_nfe:
+        text += " Full runs: of one sample, that calibration took, for all budgets together."
     infinite = sum(
         interval(results, cell, metric).infinite
         for cell in results.cells

@@ -20,7 +20,7 @@ from otcache.report.analysis import (
     totals,
 )
 from otcache.report.results import OURS, Cell, Results, scale_of
-from otcache.report.tables import HEADS, caption, figure, pair_figures, speedup, timed
+from otcache.report.tables import HEADS, caption, figure, pair_figures, speedup, timed, written_runs
 
 
 def rich_table(results: Results, *, costs: bool = True) -> Table:
@@ -84,8 +84,8 @@ def paired_table(results: Results) -> Table:
     return table
 
 
-#: Columns of a terminal for the methods' names, and for a budget; budgets at most.
-NAMES, FIGURES, MOST = 32, 14, 5
+#: Columns of a terminal for the methods' names, for full runs, and for a budget; budgets at most.
+NAMES, RUNS, FIGURES, MOST = 32, 8, 14, 5
 
 
 def summary_table(
@@ -101,7 +101,8 @@ def summary_table(
         width: columns of the terminal.
         metrics: that get a table of their own below RMSE's; those without figures are omitted.
     """
-    budgets = shared_budgets(results)[: max(1, min(MOST, (width - NAMES) // FIGURES))]
+    room = width - NAMES - (RUNS if results.calibration_nfe else 0)
+    budgets = shared_budgets(results)[: max(1, min(MOST, room // FIGURES))]
     measured = {*results.metrics, *totals(results)} - {ERROR}
     parts: list[RenderableType] = []
     for metric in (ERROR, *(name for name in dict.fromkeys(metrics) if name in measured)):
@@ -116,13 +117,17 @@ def summary_table(
 
 def _of_metric(results: Results, metric: str, budgets: Sequence[int]) -> Table:
     table = _table()
+    calibrated = metric == ERROR and bool(results.calibration_nfe)
     table.add_column("method", overflow="ellipsis", no_wrap=True, max_width=30)
+    if calibrated:
+        table.add_column("runs", justify="right", no_wrap=True)
     for budget in budgets:
         table.add_column(f"B = {budget}", justify="right", no_wrap=True)
     best = {budget: best_methods(results, budget, metric) for budget in budgets}
     for method in results.methods:
         style = "cyan" if method == OURS else ""
         row = [Text(("▸ " if method == OURS else "  ") + method, style)]
+        row += [Text(written_runs(results, method), style)] if calibrated else []
         for budget in budgets:
             bold = method in best[budget]
             text = _figure(results, method, budget, metric)
@@ -145,7 +150,8 @@ def _figure(results: Results, method: str, budget: int, metric: str) -> str:
 def _caption(results: Results, budgets: tuple[int, ...]) -> str:
     text = (
         f"Mean over {len(results.labels)} samples of {len(set(results.prompts))} prompts; in brackets "
-        f"network evaluations per {noun(results)}. Bold: the best of each budget. Intervals, further "
+        f"network evaluations per {noun(results)}; runs: full ones that calibration took. Bold: the best "
+        "of each budget. Intervals, further "
         "metrics, times and memory: table.md, table.csv, report.html."
     )
     elsewhere = [str(b) for b in results.budgets if b not in budgets]
