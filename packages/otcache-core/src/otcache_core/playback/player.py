@@ -257,7 +257,8 @@ class Playback:
 
         Arguments and errors as of :meth:`forecast`, which gives an output if and only if this is False.
         """
-        terms = self._terms(branch, self._visit(branch, step, state), step)
+        plan = self._visit(branch, step, state)
+        terms = self._chosen(branch, plan, step) if plan.orders else plan.forecasts[step]
         return terms is None or self._sources(branch, terms, state) is None
 
     def forecast(self, branch: str, step: int, state: Any = None) -> Any | None:
@@ -273,7 +274,7 @@ class Playback:
                 needed and missing.
         """
         plan = self._visit(branch, step, state)
-        terms = self._terms(branch, plan, step)
+        terms = self._chosen(branch, plan, step) if plan.orders else plan.forecasts[step]
         sources = None if terms is None else self._sources(branch, terms, state)
         if terms is None or sources is None:
             return None
@@ -290,7 +291,7 @@ class Playback:
         Arguments and errors as of :meth:`forecast`.
         """
         plan = self._visit(branch, step, state)
-        choice = plan.order_choice(step)
+        choice = plan.order_choices[step] if plan.order_choices else None
         if choice is None:  # else outputs are read once more below
             self._outputs.release(branch, plan.needed_until, step)
         self._outputs.notice(output)
@@ -312,9 +313,9 @@ class Playback:
             values = [one.value for one in sources]
             self._order_weights[branch] = self._arithmetic.order_weights(values, choice.ramps)
 
-    def _terms(self, branch: str, plan: BranchPlan, step: int) -> Sequence[tuple[int, Any]] | None:
+    def _chosen(self, branch: str, plan: BranchPlan, step: int) -> Sequence[tuple[int, Any]] | None:
         """Return the terms of a forecast; None if it is not planned, or no order could be chosen."""
-        orders = plan.orders_of(step)
+        orders = plan.orders[step]
         if not orders:
             return plan.forecasts[step]
         weights = self._order_weights.get(branch)

@@ -161,13 +161,9 @@ class BranchPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
         found = {k for terms in rows for k, _ in terms}
         if self.orders_of(step):
             start = max(k for k in self.computed if k < step)
-            choice = self.order_choice(start)
+            choice = self.order_choices[start]
             found.update(choice.steps if choice else ())
         return sorted(found, reverse=True)
-
-    def order_choice(self, step: int) -> OrderChoice | None:
-        """Return how the forecasts after a computed step are chosen, if they are."""
-        return self.order_choices[step] if self.order_choices else None
 
     @property
     def computed(self) -> tuple[int, ...]:
