@@ -19,7 +19,8 @@ def prior_cost(steps: tuple[int, ...], num_steps: int, widths: list[float]) -> f
     for k, j in pairwise((*steps, num_steps)):
         for t in range(k + 1, j):
             u = (t + 0.5) / num_steps
-            bend = 1 + 3 * np.exp(-10 * u) + 0.01 / max(1 - u, 0.01) ** 2
+            end = 0.01 * min(1.0, 5 * len(steps) / num_steps) ** 4
+            bend = 1 + 3 * np.exp(-10 * u) + end / max(1 - u, 0.01) ** 2
             total += widths[t] * bend * (t - k) * (t - k + j - k) / 2
     return total
 

@@ -14,8 +14,9 @@ from otcache_core.schedule import Schedule, check_num_steps
 
 #: Name of the forecaster: :class:`~otcache_core.forecasters.VariableOrder`.
 FORECASTER = "variable-order"
-#: The prior of how much outputs bend: 1 + START exp(-u / DECAY) + END / max(1 - u, NEAREST)^2.
-START, DECAY, END, NEAREST = 3.0, 0.1, 0.01, 0.01
+#: The prior of how much outputs bend: 1 + START exp(-u / DECAY) + e / max(1 - u, NEAREST)^2, where e is END,
+#: and less where fewer than a share of ENOUGH of the steps is computed.
+START, DECAY, END, NEAREST, ENOUGH = 3.0, 0.1, 0.01, 0.01, 0.2
 #: Above this N steps are quantiles of the prior, not the optimum, which takes time N^2 B.
 EXACT_UP_TO = 400
 #: A grid with larger values is one of timesteps, not of noise levels.
@@ -32,7 +33,7 @@ def default_schedule(num_steps: int, budget: int, grid: Sequence[float] | Floats
 
     .. math:: \sum_{(k \to j)} \sum_{t=k+1}^{j-1} |\sigma_{t+1} - \sigma_t|\; w_t\,
         \frac{(t - k)(t - k + j - k)}{2}, \qquad w_t = 1 + 3 e^{-10u}
-        + \frac{0.01}{\max(1 - u, 0.01)^2}, \quad u = \frac{t + 1/2}{N}
+        + \frac{0.01\, \min(1, 5B/N)^4}{\max(1 - u, 0.01)^2}, \quad u = \frac{t + 1/2}{N}
 
     over all schedules of B steps, found by dynamic programming; the distance between outputs is taken to be
     that of the span. docs/theory.md, section 9.12, says where w comes from.
@@ -66,7 +67,7 @@ def default_steps(num_steps: int, budget: int, grid: tuple[float, ...] = ()) -> 
         >>> default_steps(30, 6)
         (0, 5, 11, 17, 23, 28)
     """
-    density = _density(num_steps, grid)
+    density = _density(num_steps, budget, grid)
     if num_steps > EXACT_UP_TO:
         return _quantiles(density, budget)
     costs = _span_costs(density)
@@ -83,10 +84,11 @@ def default_steps(num_steps: int, budget: int, grid: tuple[float, ...] = ()) -> 
     return tuple(reversed(steps[1:]))
 
 
-def _density(num_steps: int, grid: tuple[float, ...]) -> Floats:
+def _density(num_steps: int, budget: int, grid: tuple[float, ...]) -> Floats:
     """Return w_t times the sampler's step, of mean 1 over t; shape (N,)."""
     u = (np.arange(num_steps) + 0.5) / num_steps
-    prior = 1.0 + START * np.exp(-u / DECAY) + END / np.maximum(1.0 - u, NEAREST) ** 2
+    end = END * min(1.0, budget / (ENOUGH * num_steps)) ** 4
+    prior = 1.0 + START * np.exp(-u / DECAY) + end / np.maximum(1.0 - u, NEAREST) ** 2
     widths = np.abs(np.diff(_noise_shares(np.array(grid)))) if grid else np.ones(num_steps)
     total = widths.sum()
     return np.asarray(prior * (widths * num_steps / total if total > 0 else 1.0))
