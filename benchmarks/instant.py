@@ -303,11 +303,13 @@ def geometric(values: Sequence[float]) -> float:
 def main() -> None:
     """Measure every target and write the page."""
     command = parser(__doc__, samples=16)
-    command.add_argument("--only", default="", help="targets with this in their name")
+    command.add_argument(
+        "--only", nargs="*", default=[""], help="targets with one of these in their name"
+    )
     options = command.parse_args()
     text, means, every = [], [], []
     for target in targets(options.samples):
-        if options.only in target.name:
+        if any(part in target.name for part in options.only):
             lines, ratios = block(target, Bench(target, options.out).cells())
             text += lines
             means.append(row(target.name, f"{geometric(ratios):.2f}", f"{max(ratios):.2f}"))

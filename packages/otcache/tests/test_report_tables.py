@@ -78,8 +78,16 @@ def test_the_figures_are_means_with_half_intervals() -> None:
     cell = RESULTS.cells[0]
     mean = np.mean(cell.metrics["rmse"])
     row = next(line for line in printed(rich_table(RESULTS)).splitlines() if "uniform" in line)
-    assert row.split()[:6] == ["5", "uniform", "5", "5.70", "±.12", "(6.0)"]
+    assert row.split()[:6] == ["5", "uniform", "8", "5.70", "±.12", "(6.0)"]  # 240 / 30 full runs
     assert row.split()[6] == f"{mean:.4f}".removeprefix("0")
+
+
+def test_evaluations_are_a_column_where_they_are_not_the_budget() -> None:
+    plain, odd = RESULTS.cells[0], replace(RESULTS.cells[0], nfe=5.5)
+    shown = printed(rich_table(replace(RESULTS, cells=(odd, *RESULTS.cells[1:]))))
+    assert plain.nfe == plain.budget
+    assert "NFE" in shown
+    assert "NFE" not in printed(rich_table(RESULTS)).splitlines()[2]
 
 
 def test_twenty_methods_fit_one_screen_of_104_columns() -> None:
@@ -95,7 +103,7 @@ def test_twenty_methods_fit_one_screen_of_104_columns() -> None:
     assert cell is not None
     assert f"{np.mean(cell.metrics['rmse']):.4f}".removeprefix("0") + " (9.3)" in row
     gap = next(line for line in shown.splitlines() if "faster-cache" in line)
-    assert gap.split()[1:4] == ["-", "-", "-"]
+    assert gap.split()[2:5] == ["-", "-", "-"]
 
 
 def test_metrics_that_were_asked_for_have_tables_of_their_own() -> None:
@@ -114,7 +122,7 @@ def test_budgets_without_otcache_are_left_to_the_files() -> None:
     assert shared_budgets(results) == (5, 6, 8, 10, 15)
     shown = printed(summary_table(results), 104)
     assert "B = 22" not in shown.splitlines()[1]
-    assert "Only there: B = 22." in " ".join(shown.split())
+    assert "Only there: B = 15, 22." in " ".join(shown.split())
     others_only = tuple(c for c in COMPARED.cells if c.method != "otcache")
     assert shared_budgets(replace(COMPARED, cells=others_only)) == COMPARED.budgets
 

@@ -145,7 +145,7 @@ def caption(results: Results) -> str:
     )
     text += f" {about_speed(results)}".rstrip()
     if results.calibration_nfe:
-        text += " Full runs: of one sample, that calibration took, for all budgets together."
+        text += " Runs: full ones of a sample that calibration took, for all budgets together."
     infinite = sum(
         interval(results, cell, metric).infinite
         for cell in results.cells

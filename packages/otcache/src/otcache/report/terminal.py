@@ -28,7 +28,7 @@ def rich_table(results: Results, *, costs: bool = True) -> Table:
 
     Args:
         results: the figures.
-        costs: show evaluations and speedups.
+        costs: show evaluations, full runs of the calibration, and speedups.
     """
     table = _table(
         title=f"{results.title} (N = {results.num_steps})",
@@ -53,9 +53,13 @@ def _table(**titles: Any) -> Table:
 
 
 def _cost_heads(results: Results, costs: bool) -> list[str]:
-    if not costs:
-        return []
-    return ["NFE", "speedup"] if timed(results) else ["NFE"]
+    """Return the columns of costs; evaluations are no column of their own where all of them are B."""
+    shown = {
+        "NFE": any(cell.nfe != cell.budget for cell in results.cells),
+        "runs": bool(results.calibration_nfe),
+        "speedup": timed(results),
+    }
+    return [head for head, has in shown.items() if has and costs]
 
 
 def _row(results: Results, cell: Cell, first: bool, costs: bool) -> list[Text]:
@@ -64,13 +68,18 @@ def _row(results: Results, cell: Cell, first: bool, costs: bool) -> list[Text]:
     row = [
         Text(str(cell.budget) if first else "", "bold"),
         Text(mark + cell.method, style),
-        *([Text(f"{cell.nfe:.4g}", style)] if costs else []),
-        *([Text(speedup(cell, 1), style)] if costs and timed(results) else []),
+        *(Text(_cost(results, cell, head), style) for head in _cost_heads(results, costs)),
     ]
     for metric in results.metrics:
         best = cell.method in best_methods(results, cell.budget, metric)
         row.append(Text(figure(results, cell, metric), f"{style} bold" if best else style))
     return row
+
+
+def _cost(results: Results, cell: Cell, head: str) -> str:
+    if head == "NFE":
+        return f"{cell.nfe:.4g}"
+    return written_runs(results, cell.method) if head == "runs" else speedup(cell, 1)
 
 
 def paired_table(results: Results) -> Table:
