@@ -241,7 +241,8 @@ class NamedForecaster(Forecaster):
         from otcache_core.plugins.info import ANY, reason_of
 
         try:
-            found = self._forecaster.orders(span, grid.copy())
+            orders = getattr(self._forecaster, "orders", None)  # some have coefficients alone
+            found: Orders | None = None if orders is None else orders(span, grid.copy())
             sound = found is None or _sound(found, span)
         except ANY as error:
             reason = reason_of(error)
