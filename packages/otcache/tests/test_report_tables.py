@@ -83,6 +83,15 @@ def test_the_figures_are_means_with_half_intervals() -> None:
     assert row.split()[6] == f"{mean:.4f}".removeprefix("0")
 
 
+def test_otcache_without_calibration_is_not_the_best_other_method() -> None:
+    best = headlines(RESULTS)[0].baseline
+    for name in ("otcache, no calibration", "otcache-uncalibrated"):
+        cells = [replace(c, method=name) if c.method == best else c for c in RESULTS.cells]
+        found = {one.baseline for one in headlines(replace(RESULTS, cells=tuple(cells)))}
+        assert found
+        assert not found & {name, "otcache"}
+
+
 def test_evaluations_are_a_column_where_they_are_not_the_budget() -> None:
     plain, odd = RESULTS.cells[0], replace(RESULTS.cells[0], nfe=5.5)
     shown = printed(rich_table(replace(RESULTS, cells=(odd, *RESULTS.cells[1:]))))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from otcache.report.results import OURS, UNCALIBRATED, Cell, Results, Scale, scale_of
+from otcache.report.results import OURS, OWN, Cell, Results, Scale, scale_of
 from otcache.report.statistics import (
     Interval,
     mean_interval,
@@ -112,9 +112,7 @@ def headlines(results: Results) -> list[Headline]:
     for budget in results.budgets:
         ours = results.cell(OURS, budget)
         others = [
-            c
-            for c in results.at(budget)
-            if c.method not in (OURS, UNCALIBRATED) and any(c.metrics.get(ERROR, ()))
+            c for c in results.at(budget) if c.method not in OWN and any(c.metrics.get(ERROR, ()))
         ]
         if ours is None or ERROR not in ours.metrics or not others:
             continue

@@ -314,6 +314,8 @@ def _finite(value: float) -> float | None:
 OURS = "otcache"
 #: The same without calibration, which is no other method.
 UNCALIBRATED = "otcache, no calibration"
+#: Names of this project's own methods, in the demos and in ``otcache compare``.
+OWN = frozenset({OURS, UNCALIBRATED, "otcache-uncalibrated"})
 
 
 @dataclass(frozen=True)
