@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from otcache_core import Playback, PlaybackTable
-from otcache_core.playback.table import PREDICTIONS, BranchPlan
+from otcache_core.playback.branch_plan import BranchPlan
+from otcache_core.playback.table import PREDICTIONS
 
 ROOT = Path(__file__).parents[1]
 FOLLOW = ROOT / "examples" / "browser" / "follow.js"

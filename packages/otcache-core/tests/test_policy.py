@@ -89,11 +89,11 @@ def _rung(budget: int, kind: str, uniform: bool) -> Schedule:
     return schedule.with_weights([(0.1,)] * budget) if kind == "fitted" else schedule
 
 
-RUNGS = st.tuples(st.sampled_from(["fitted", "reuse", "linear"]), st.booleans())
+RUNGS = st.tuples(st.sampled_from(["fitted", "reuse", "linear", "variable-order"]), st.booleans())
 
 
 @given(st.integers(2, 12), st.integers(2, 30), RUNGS, RUNGS, st.integers(2, N - 2))
-def test_beside_a_reusing_rung_there_is_reuse(
+def test_beside_a_reusing_rung_there_is_reuse_and_beside_one_of_variable_order_that(
     low: int, gap: int, first: tuple[str, bool], second: tuple[str, bool], budget: int
 ) -> None:
     """On the policy's own run and on any other; uniformly where a rung without a fit is uniform."""
@@ -102,7 +102,8 @@ def test_beside_a_reusing_rung_there_is_reuse(
     near = [s for s in ends if s.budget == budget] or ends
     near = ends[:1] if budget < low else ends[1:] if budget > low + gap else near
     rules = {s.forecaster for s in near}
-    rule = "reuse" if "reuse" in rules else rules.pop() if len(rules) == 1 else "fitted"
+    winners = (name for name in ("reuse", "variable-order") if name in rules)
+    rule = next(winners, rules.pop() if len(rules) == 1 else "fitted")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OtcacheNotice)
         found = [policy.schedule(budget), policy.schedule(budget, num_steps=N - 1)]

@@ -46,7 +46,7 @@ def test_recovers_the_weights_that_made_the_target(weights: tuple[float, ...]) -
     outputs = _outputs(1)
     state = torch.ones(3, 4, 5, dtype=torch.float64)
     wanted = _wanted(outputs, weights, state)
-    fit = ClosedLoopFit(memory=len(weights), ridge=0.0)
+    fit = ClosedLoopFit(memory=len(weights), ridges=(0.0,))
     found = _solve(fit, SPAN, outputs, _ideal(SPAN, state, wanted))
     np.testing.assert_allclose(found.pooled, weights, atol=1e-9)
     np.testing.assert_allclose(found.others, [weights] * 3, atol=1e-9)
@@ -57,14 +57,14 @@ def test_a_strong_ridge_gives_two_step_extrapolation() -> None:
     # weighted by step sizes .3 and .2 over .5: ((-.25)(.3) + (-.55)(.2)) / .5 / (-.15) = 2.4666...
     outputs, state = _outputs(2), torch.zeros(3, 4, 5, dtype=torch.float64)
     ideal = _ideal(SPAN, state, torch.randn(3, 4, 5))
-    found = _solve(ClosedLoopFit(memory=3, ridge=1e12), SPAN, outputs, ideal)
+    found = _solve(ClosedLoopFit(memory=3, ridges=(1e12,)), SPAN, outputs, ideal)
     np.testing.assert_allclose(found.pooled, (0.0, 0.185 / 0.075, 0.0), atol=1e-6)
 
 
 def test_identical_outputs_do_not_break_the_solve() -> None:
     v = torch.ones(2, 3, dtype=torch.float64)
     ideal = _ideal(SPAN, torch.zeros(2, 3), torch.ones(2, 3))
-    found = _solve(ClosedLoopFit(ridge=1e-3), SPAN, [v, v, v], ideal)
+    found = _solve(ClosedLoopFit(ridges=(1e-3,)), SPAN, [v, v, v], ideal)
     assert np.isfinite(found.pooled).all()
 
 
@@ -79,10 +79,55 @@ def test_uses_no_more_outputs_than_there_are() -> None:
 def test_samples_of_one_seed_are_omitted_together(seeds: tuple[int, ...]) -> None:
     outputs, state = _outputs(3), torch.zeros(3, 4, 5, dtype=torch.float64)
     ideal = _ideal(SPAN, state, torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(4)))
-    fit = ClosedLoopFit()
+    fit = ClosedLoopFit(ridges=(1e-3, 0.1, 10.0))
     found = fit.weights(fit.equations(SPAN, GRID, {"": outputs}, ideal), seeds)[""]
     alike = len(set(seeds)) == 1  # all samples are then others to one another
     for n, own in enumerate(found.others):
         kept = [m for m in range(3) if m != n and (alike or seeds[m] != seeds[n])]
         alone = fit.equations(SPAN, GRID, {"": [v[kept] for v in outputs]}, ideal[kept])
-        np.testing.assert_allclose(own, fit.weights(alone)[""].pooled, rtol=1e-9)
+        again = fit.weights(alone, [seeds[m] for m in kept])[""]
+        np.testing.assert_allclose(own, again.pooled, rtol=1e-9)
+
+
+def _noisy(samples: int, noise: float, seed: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Make outputs, and a target of weights (0.3, 0.5, 0.1) that no fit can see through the noise."""
+    random = torch.Generator().manual_seed(seed)
+
+    def drawn() -> torch.Tensor:
+        return torch.randn(samples, 12, generator=random, dtype=torch.float64)
+
+    outputs = [drawn() for _ in range(3)]
+    v, *older = outputs
+    forecast = 1.3 * v + 0.5 * (v - older[0]) + 0.1 * (v - older[1])
+    return outputs, forecast + noise * drawn()
+
+
+@pytest.mark.parametrize("samples", [2, 3, 8])
+@pytest.mark.parametrize("noise", [0.0, 0.3, 10.0])
+def test_the_ridge_is_the_one_that_serves_samples_left_out(samples: int, noise: float) -> None:
+    """Chosen from the normal equations alone; here checked on the samples themselves."""
+    outputs, ideal = _noisy(samples, noise, 5)
+    ridges = (1e-4, 1e-2, 1.0)
+
+    def found(*choice: float) -> SpanWeights:
+        return _solve(ClosedLoopFit(ridges=choice), SPAN, outputs, ideal)
+
+    def left_out(weights: SpanWeights) -> float:
+        v, *older = outputs
+        c = torch.tensor(weights.others, dtype=torch.float64)
+        made = (1 + c[:, :1]) * v + sum(c[:, r + 1, None] * (v - u) for r, u in enumerate(older))
+        return float((made - ideal).square().sum())
+
+    alone = [found(ridge) for ridge in ridges]
+    best = min(alone, key=left_out)
+    np.testing.assert_allclose(found(*ridges).pooled, best.pooled)
+    if noise == 0.0:
+        assert best is alone[0]
+
+
+def test_a_single_sample_has_the_middle_ridge() -> None:
+    outputs, ideal = _noisy(1, 0.1, 0)
+    for ridges in ((0.1,), (1e-3, 0.1, 10.0)):
+        found = _solve(ClosedLoopFit(ridges=ridges), SPAN, outputs, ideal)
+        assert found.others == (found.pooled,)
+        assert found == _solve(ClosedLoopFit(ridges=(0.1,)), SPAN, outputs, ideal)

@@ -182,7 +182,10 @@ def test_one_sample_is_fitted_closely_without_ridge(field: Field) -> None:
     request = SampleRequest(("a",), (0,), N)
     blank = np.zeros((N + 1, 6), np.float32)
     built = PipelineEvaluator(
-        loop, request, [Trajectory(GRID, blank, blank[:N])], fit=ClosedLoopFit(memory=3, ridge=0)
+        loop,
+        request,
+        [Trajectory(GRID, blank, blank[:N])],
+        fit=ClosedLoopFit(memory=3, ridges=(0.0,)),
     )
     reuse = built.evaluate([Schedule(N, (0, 1, 4))]).errors
     assert built.evaluate([Schedule(N, (0, 1, 4))], fit=True).errors < 0.2 * reuse

@@ -110,6 +110,7 @@ def test_the_evaluator_predicts_the_error_of_the_accelerated_pipeline(name: str)
     schedules = [
         Schedule(n, (0, 2, 4)),
         Schedule(n, (0, 1, 4), "linear"),
+        Schedule(n, (0, 2, 3, 5), "variable-order"),
         Schedule(n, (0, 1, 2, 3, 5), "fitted", ((), (), (), (0.1, 0.3), (-0.1, 0.2, 0.1))),
     ]
     predicted = built.evaluate(schedules, objective="latent-rmse").errors

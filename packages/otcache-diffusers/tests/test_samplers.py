@@ -118,7 +118,7 @@ def test_a_fitted_span_ends_where_no_other_weight_brings_it_nearer(
     name: str, computed: tuple[int, ...], stop: int
 ) -> None:
     """Least squares for the end of the span, by running the pipeline with other weights."""
-    built, _ = _evaluator(name, ClosedLoopFit(memory=2, ridge=0.0, cross_validate=False))
+    built, _ = _evaluator(name, ClosedLoopFit(memory=2, ridges=(0.0,), cross_validate=False))
     reuse = Schedule(N, computed)
     fitted = built.evaluate([reuse], objective="latent-rmse", fit=True).schedules[0]
     k = next(m for m, span in enumerate(fitted.spans()) if span.skipped)

@@ -23,7 +23,12 @@ def follow(
 ) -> dict[int, Any]:
     """Play outputs, one a step, as the executor does; return the forecasts."""
     cache = OutputCache(storage or CacheStorage(), lambda on_device, on_host: None)
-    playback = Playback(table, TorchArithmetic(), cache)
+    found = played(Playback(table, TorchArithmetic(), cache), outputs)
+    assert sorted(found) == [1, 3, 5, 6, 7]
+    return found
+
+
+def played(playback: Playback, outputs: list[Any]) -> dict[int, Any]:
     playback.begin()
     found = {}
     for step, output in enumerate(outputs):
@@ -32,7 +37,6 @@ def follow(
             playback.keep("", step, output)
         else:
             found[step] = forecast
-    assert sorted(found) == [1, 3, 5, 6, 7]
     return found
 
 
@@ -46,15 +50,8 @@ def outputs(*shape: int, dtype: torch.dtype = torch.float32) -> list[torch.Tenso
 
 
 def by_numpy(made: list[torch.Tensor]) -> dict[int, Any]:
-    playback, found = Playback(TABLE), {}
-    playback.begin()
-    for step, output in enumerate(made):
-        forecast = playback.forecast("", step)
-        if forecast is None:
-            playback.keep("", step, output.double().numpy())
-        else:
-            found[step] = torch.tensor(forecast)
-    return found
+    found = played(Playback(TABLE), [output.double().numpy() for output in made])
+    return {step: torch.tensor(forecast) for step, forecast in found.items()}
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 2, 5, 5), (6,)])
@@ -69,6 +66,13 @@ def test_torch_forecasts_as_numpy_does(
         found = follow(made)[step]
         assert found.dtype == dtype
         torch.testing.assert_close(found.double(), wanted, rtol=within, atol=within)
+
+
+def test_tensors_need_no_arithmetic_of_their_own() -> None:
+    """As a plugin's loop has them: followed by methods alone, where there is no array API."""
+    made = outputs(3, 4, dtype=torch.float64)
+    for step, forecast in played(Playback(TABLE), made).items():
+        torch.testing.assert_close(forecast, by_numpy(made)[step])
 
 
 def test_the_prediction_in_a_tree_chooses_for_all_of_its_leaves() -> None:

@@ -1,4 +1,4 @@
-"""No rung is worse than reuse or linear forecasts, on its own steps or on uniform ones."""
+"""No rung is worse than reuse or linear forecasts, on its own steps or uniform ones, or no calibration."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ def _bench(errors: Errors, n: int, samples: int, runs: float = 2.5) -> tuple[Any
         allowance=allowance,
         fidelity="rmse",
         num_steps=n,
+        grid=(),
     )
     return bench, fake
 
@@ -93,32 +94,36 @@ def _settled(errors: Errors, schedule: Schedule, samples: int) -> tuple[Rung, Fa
     return rung, fake
 
 
+def _short(name: str) -> str:
+    return name.replace(", ", "_").replace(" ", "_")
+
+
 def _by_rule(**errors: float) -> Errors:
     """One error a baseline of ``PLANNED``, the same on all samples."""
-    kinds = {s: n.replace(", ", "_") for n, s in baselines(PLANNED).items()}
+    kinds = {s: _short(n) for n, s in baselines(PLANNED, ()).items()}
     return lambda schedule, sample: errors[kinds.get(schedule, "fitted")]
 
 
 PLANNED = _fitted(30, (0, 1, 3, 6, 12, 20))
-ABOVE = {name.replace(", ", "_"): 10.0 for name in BASELINES}
+ABOVE = {_short(name): 10.0 for name in BASELINES}
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_fitted_rung_above_any_baseline_is_not_kept(name: str) -> None:
-    rung, _ = _settled(_by_rule(**ABOVE | {name.replace(", ", "_"): 0.9}, fitted=1.0), PLANNED, 8)
+    rung, _ = _settled(_by_rule(**ABOVE | {_short(name): 0.9}, fitted=1.0), PLANNED, 8)
     assert (rung.winner, rung.error) == (name, pytest.approx(0.9))
-    assert rung.schedule == baselines(PLANNED)[name]
+    assert rung.schedule == baselines(PLANNED, ())[name]
     assert rung.candidates[name].samples == 8
 
 
 def test_what_is_at_least_twice_the_best_on_a_quarter_is_not_run_further() -> None:
     errors = _by_rule(**ABOVE | {"uniform_reuse": 1.9, "planned_reuse": 2.1}, fitted=1.0)
     rung, fake = _settled(errors, PLANNED, 8)
-    uniform = baselines(PLANNED)[UNIFORM]
-    assert [(len(s), i) for s, i in fake.asked] == [(4, [0, 5]), (1, [1, 2, 3, 4, 6, 7])]
+    uniform = baselines(PLANNED, ())[UNIFORM]
+    assert [(len(s), i) for s, i in fake.asked] == [(5, [0, 5]), (1, [1, 2, 3, 4, 6, 7])]
     assert fake.asked[1][0] == [uniform]
     assert rung.winner == "quantile"
-    assert [rung.candidates[name].samples for name in BASELINES] == [8, 2, 2, 2]
+    assert [rung.candidates[name].samples for name in BASELINES] == [8, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(("samples", "few"), [(1, 1), (2, 2), (3, 2), (4, 2), (8, 2), (16, 4)])
@@ -143,7 +148,7 @@ def test_samples_are_compared_pair_by_pair() -> None:
 def test_one_sample_keeps_nothing_fitted_but_below_half(fitted: float, winner: str) -> None:
     rung, _ = _settled(_by_rule(**ABOVE | {"uniform_reuse": 1.0}, fitted=fitted), PLANNED, 1)
     assert rung.winner == winner
-    assert [rung.candidates[name].samples for name in BASELINES] == [1] * 4
+    assert [rung.candidates[name].samples for name in BASELINES] == [1] * 5
 
 
 @pytest.mark.parametrize(("fitted", "winner"), [(0.24, "quantile"), (0.26, UNIFORM)])
@@ -158,7 +163,7 @@ def test_one_sample_without_all_baselines_asks_for_a_quarter(fitted: float, winn
 @pytest.mark.parametrize(("first", "winner"), [(1.05, "quantile"), (1.6, UNIFORM)])
 def test_uniform_reuse_gives_way_to_what_is_clearly_below_it(first: float, winner: str) -> None:
     """Lower by a tenth on all samples but the first: on a difference like that none is built."""
-    uniform = baselines(PLANNED)[UNIFORM]
+    uniform = baselines(PLANNED, ())[UNIFORM]
 
     def error(schedule: Schedule, sample: int) -> float:
         rates = {PLANNED: first if sample == 0 else 0.9, uniform: 1.0}
@@ -172,7 +177,9 @@ def test_equal_schedules_are_run_once_and_known_ones_never() -> None:
     """Where nothing could be fitted the planned steps are already reused, here uniformly."""
     uniform = Schedule(30, (0, 5, 10, 15, 20, 25))
     rung, fake = _settled(lambda s, i: 1.0 if s.forecaster == "reuse" else 2.5, uniform, 4)
-    assert [s.forecaster for s, *_ in (asked for asked, _ in fake.asked)] == ["linear"]
+    assert [[s.forecaster for s in asked] for asked, _ in fake.asked] == [
+        ["variable-order", "linear"]
+    ]
     assert rung.winner == "quantile"
     assert rung.candidates[UNIFORM] == rung.candidates["planned, reuse"]
     assert rung.candidates[UNIFORM].samples == 4
@@ -235,7 +242,7 @@ def test_the_cost_is_inside_the_allowance_and_the_best_is_kept(
     for contender, rung in zip(contenders, rungs, strict=True):
         assert rung.error == rung.candidates[rung.winner].error
         for name in set(BASELINES) & set(rung.candidates):
-            entry, baseline = rung.candidates[name], baselines(contender.schedule)[name]
+            entry, baseline = rung.candidates[name], baselines(contender.schedule, ())[name]
             assert entry.error is not None
             if entry.samples == samples:
                 truth = np.mean([math.log(drawn[baseline, i]) for i in range(samples)])

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from otcache_all_kinds.flow import Array, Flow
-from otcache_core import ExecutionError, Registry, Schedule
+from otcache_core import ExecutionError, Playback, Registry, Schedule
 from otcache_core.contracts import CacheExecutor, CacheStorage, RunHandle, RunReport, ScheduleByGrid
 from otcache_core.errors import expected
 from otcache_core.notices import notify
+from otcache_core.playback import playback_table
 
 
 @final
@@ -57,8 +58,7 @@ class Run(RunHandle):
     ) -> None:
         self._schedule, self._strict, self._registry = schedule, strict, registry
         self._report = RunReport(computed={"call": 0}, skipped={"call": 0})
-        self._rows: dict[int, Array] = {}
-        self._outputs: list[Array] = []  # of the computed steps, latest first
+        self._playback = Playback()
 
     @property
     def report(self) -> RunReport:
@@ -69,15 +69,14 @@ class Run(RunHandle):
         """Return the output of step i: computed, or forecast from those that were."""
         if i == 0:
             self._begin(s)
-        row = self._rows.get(i)
-        if row is None:
+        output = self._playback.forecast("", i)
+        if output is None:
             output = compute()
-            self._outputs.insert(0, output)
+            self._playback.keep("", i, output)
             self._report.computed["call"] += 1
         else:
-            output = sum(a * v for a, v in zip(row, self._outputs, strict=False))
             self._report.skipped["call"] += 1
-        self._report.hold(sum(v.nbytes for v in self._outputs), 0)
+        self._report.hold(output.nbytes * len(self._playback.kept("")), 0)
         if i == len(s) - 2:
             self._report.runs += 1
             self._report.seconds += time.perf_counter() - self._began
@@ -86,7 +85,7 @@ class Run(RunHandle):
 
     def forget(self) -> None:
         """Let go of what is kept."""
-        self._outputs = []
+        self._playback.end()
         self._report.hold(0, 0)
 
     def _begin(self, s: Array) -> None:
@@ -100,9 +99,5 @@ class Run(RunHandle):
             notify(f"{said} Every step is computed.")
             schedule = Schedule.full(n)
         rule = self._registry.create("forecasters", schedule.forecaster)
-        self._rows = {
-            t: row
-            for span in schedule.spans()
-            for t, row in zip(span.skipped, rule.coefficients(span, s), strict=True)
-        }
+        self._playback.begin(playback_table(schedule, rule, s))
         self._report.planned = schedule.computed

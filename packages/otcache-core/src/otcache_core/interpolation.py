@@ -21,6 +21,7 @@ from otcache_core.transport import (
     targets_between,
     uniform_steps,
 )
+from otcache_core.uncalibrated import FORECASTER as UNCALIBRATED
 
 #: Forecasters that are described by strengths.
 WITH_STRENGTH = {"linear", "fitted"}
@@ -50,12 +51,16 @@ class _Place(msgspec.Struct, frozen=True):
         Linear forecasts are of strength 1, so between them and fitted ones strengths are interpolated.
         Reuse is not of strength 0 in this sense: it wins a rung where forecasts fail on samples that the
         fit has not seen, and at which budget they begin to fail was not measured. So next to a node that
-        reuses outputs this is reuse, and so it is between two rules if one has no strengths.
+        reuses outputs this is reuse. Forecasts of variable order have no strengths either, but need
+        none: next to them, strengths give way to them. Between two other rules, of which one has no
+        strengths, it is reuse.
         """
         rules = {s.forecaster for s in self.skipping} or {"reuse"}
         if len(rules) == 1:
             return rules.pop()
-        return "fitted" if rules <= WITH_STRENGTH else "reuse"
+        if rules <= WITH_STRENGTH:
+            return "fitted"
+        return UNCALIBRATED if rules <= WITH_STRENGTH | {UNCALIBRATED} else "reuse"
 
     @property
     def uniform(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,10 @@ class ScheduleSolver(ABC):
         return [self.solve(replace(problem, budget=b)) for b in range(1, problem.budget + 1)]
 
 
+#: Outputs, the latest first, by which a sample chooses the order of its forecasts, at most.
+LOOKED_AT = 3
+
+
 class Ramp(NamedTuple):
     """How much of a higher order is added: clamp(offset + slope g, 0, 1) of an indicator g of smoothness."""
 
@@ -155,6 +159,26 @@ class Orders:
 
     tables: tuple[NDArray[np.float64], ...]
     ramps: tuple[Ramp, ...]
+
+    def coefficients(self, row: int, weights: Sequence[Any]) -> list[Any]:
+        """Return A of one skipped step, as chosen.
+
+        Args:
+            row: of the step in the tables.
+            weights: clamp(o_i + l_i g, 0, 1) of each order above the first: numbers, or arrays with one of
+                each sample.
+
+        Returns:
+            One coefficient for each of k, k_1, ... that any order reads.
+        """
+        rows = np.zeros((len(self.tables), max(table.shape[1] for table in self.tables)))
+        for order, table in enumerate(self.tables):
+            rows[order, : table.shape[1]] = table[row]
+        rises = np.diff(rows, axis=0).T.tolist()
+        return [
+            first + sum(rise * weight for rise, weight in zip(higher, weights, strict=True))
+            for first, higher in zip(rows[0].tolist(), rises, strict=True)
+        ]
 
 
 class Forecaster(ABC):

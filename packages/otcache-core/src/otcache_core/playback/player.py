@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from otcache_core.errors import ExecutionError, expected
-from otcache_core.playback.table import BranchPlan, OrderChoice, PlaybackTable
+from otcache_core.playback.branch_plan import BranchPlan, OrderChoice
+from otcache_core.playback.table import PlaybackTable
 
 
 class Arithmetic:
@@ -53,8 +54,8 @@ class Arithmetic:
         the outputs are.
 
         Args:
-            outputs: latest first; arrays of the Python array API standard, a sample an entry of the first
-                dimension if they have more than one.
+            outputs: latest first; arrays of the Python array API standard, or with torch's methods; a
+                sample an entry of the first dimension if they have more than one.
             ramps: (o_i, l_i).
         """
         wide = [self.widen(output) for output in outputs]
@@ -69,12 +70,18 @@ class Arithmetic:
 
     def inner(self, one: Any, other: Any) -> Any:
         """Return the inner product of each sample, in as many dimensions as they have."""
+        product, namespace = one * other, _namespace(one)
+        samples = one.shape[0] if one.ndim > 1 else 1
+        if namespace is None:
+            sums = product.reshape(samples, -1).sum(-1)
+            return sums.reshape(samples, *[1] * (one.ndim - 1))
         axes = tuple(range(1 if one.ndim > 1 else 0, one.ndim))
-        return _namespace(one).sum(one * other, axis=axes, keepdims=True)
+        return namespace.sum(product, axis=axes, keepdims=True)
 
     def clamp(self, values: Any) -> Any:
         """Return values, none of them below 0 or above 1."""
-        return _namespace(values).clip(values, 0.0, 1.0)
+        namespace = _namespace(values)
+        return values.clip(0.0, 1.0) if namespace is None else namespace.clip(values, 0.0, 1.0)
 
     def narrow(self, wide: Any, dtype: Any) -> Any:
         """Return a combination in the type of the denoiser's own outputs.

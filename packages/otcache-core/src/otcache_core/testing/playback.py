@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from otcache_core.errors import ExecutionError
 from otcache_core.forecasters import Fitted
+from otcache_core.playback.branch_plan import BranchPlan
 from otcache_core.playback.player import Arithmetic, Playback
-from otcache_core.playback.table import PREDICTIONS, BranchPlan, PlaybackTable, playback_table
+from otcache_core.playback.table import PREDICTIONS, PlaybackTable, playback_table
 from otcache_core.schedule import Schedule
 from otcache_core.testing.assertions import assert_equal, assert_near
 from otcache_core.testing.kit import Conformance, NotApplicable, refused

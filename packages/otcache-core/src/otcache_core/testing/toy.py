@@ -17,11 +17,12 @@ from otcache_core.contracts.evaluator import (
     Evaluator,
     ForwardingEvaluator,
 )
-from otcache_core.contracts.planning import Forecaster
+from otcache_core.contracts.planning import LOOKED_AT, Forecaster
 from otcache_core.errors import OtcacheError, expected
-from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor
+from otcache_core.forecasters import Fitted, Linear, MeanVelocity, Reuse, Taylor, VariableOrder
 from otcache_core.forecasters.strength import linear_weights
 from otcache_core.loop import Loop
+from otcache_core.playback import Arithmetic
 from otcache_core.recurrence import Recurrence
 from otcache_core.schedule import Schedule, Span
 from otcache_core.trajectory import Trajectory
@@ -33,6 +34,7 @@ _FORECASTERS: dict[str, Forecaster] = {
     "fitted": Fitted(),
     "taylor": Taylor(),
     "mean-velocity": MeanVelocity(),
+    "variable-order": VariableOrder(),
 }
 
 
@@ -203,7 +205,7 @@ class ToyEvaluator(Evaluator):
                 weights.append(self._weights(span, x, outputs, self._full[span.stop, chosen]))
             stored = weights[-1] if fit else span.weights
             filled = Span(k, span.stop, span.history, stored)
-            for t, row in zip(filled.skipped, rule.coefficients(filled, s), strict=True):
+            for t, row in zip(filled.skipped, _rows(rule, filled, s, outputs), strict=True):
                 forecast = sum(a * v for a, v in zip(row, outputs, strict=False))
                 x = x + (s[t + 1] - s[t]) * forecast
                 states.append(x)
@@ -226,6 +228,17 @@ class ToyEvaluator(Evaluator):
         return tuple(
             float(c) for c in prior + np.linalg.lstsq(damped, basis @ residual, rcond=None)[0]
         )
+
+
+def _rows(
+    rule: Forecaster, span: Span, grid: Floats, outputs: Sequence[Floats]
+) -> Sequence[Sequence[Any]]:
+    """Return the coefficients of each skipped step, numbers or one of each sample."""
+    orders = rule.orders(span, grid)
+    if orders is None:
+        return list(map(list, rule.coefficients(span, grid)))
+    weights = Arithmetic().order_weights(outputs[:LOOKED_AT], orders.ramps)
+    return [orders.coefficients(row, weights) for row in range(len(span.skipped))]
 
 
 class CountingEvaluator(ForwardingEvaluator):

@@ -17,6 +17,9 @@ from otcache_core.recurrence import Recurrence, SpanEnd
 from otcache_core.schedule import Span
 
 SHARED = ""  # the weights of branches that have none of their own
+ALIKE = 1e-9  # relative difference of sums of squares that is rounding
+EPS = float(np.finfo(float).eps)  # added to ridges, as outputs may be alike
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,24 @@ class ClosedLoopFit:
     samples these weights come from fewer samples than the pooled ones, so the error is conservative; the
     error of a fit that has seen its sample would be optimistic by an unknown factor.
 
+    How far weights may be trusted away from the prior depends on how many samples there are and how alike
+    they are, so lambda is chosen for each span: the one with the least sum of squares when every
+    sample has the weights of the others. What a sample gets from the others is the fit of those alone,
+    their choice of lambda included.
+
     Args:
         memory: m, the number of computed outputs combined; 1 to 3.
-        ridge: lambda, relative to the diagonal.
+        ridges: of lambda, relative to the diagonal, those to choose from; the middle one on a single
+            sample.
         cross_validate: run each sample with the weights of the others; False runs all with the pooled.
 
     References:
-        This project's reconstruction; measured in docs/evidence.md.
+        This project's reconstruction; measured in docs/evidence.md. Choice of a ridge by cross-validation:
+        Golub, Heath and Wahba, Technometrics 21(2), 1979.
     """
 
     memory: int = 3
-    ridge: float = 1e-3
+    ridges: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
     cross_validate: bool = True
 
     def equations(
@@ -142,12 +152,12 @@ class ClosedLoopFit:
         normal, toward, prior = equations.normal, equations.toward, equations.prior
         if not (np.isfinite(normal).all() and np.isfinite(toward).all()):  # the run has exploded
             normal, toward, prior = map(np.zeros_like, (normal, toward, prior))
-        pooled = prior + self._solve(normal.sum(0), toward.sum(0))
+        origins = np.array(seeds or range(len(normal)))
+        pooled = prior + self._fitted(normal, toward, origins)
         alone = np.tile(pooled, (len(normal), 1))
         if self.cross_validate and len(normal) > 1:
-            others = _others(len(normal), seeds)
-            systems = zip(np.tensordot(others, normal, 1), others @ toward, strict=True)
-            alone = np.stack([prior + self._solve(*system) for system in systems])
+            kept = (row > 0 for row in _others(origins))
+            alone = np.stack([prior + self._fitted(normal[k], toward[k], origins[k]) for k in kept])
         ends = np.cumsum(list(equations.sizes.values()))[:-1]
         names, rows = equations.sizes, np.split(alone, ends, axis=1)
         parts = zip(names, np.split(pooled, ends), rows, strict=True)
@@ -155,11 +165,27 @@ class ClosedLoopFit:
             name: SpanWeights(_plain(c), tuple(map(_plain, others))) for name, c, others in parts
         }
 
-    def _solve(
-        self, normal: NDArray[np.float64], toward: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        damped = normal + np.diag(self.ridge * np.diagonal(normal) + np.finfo(float).tiny)
-        return np.asarray(np.linalg.lstsq(damped, toward, rcond=None)[0])
+    def _fitted(self, normal: Floats, toward: Floats, origins: NDArray[np.int_]) -> Floats:
+        """Return the weights beyond the prior from some samples, lambda chosen on these alone."""
+        ridges = np.sort(np.array(self.ridges))[::-1]
+        ridge = ridges[len(ridges) // 2]
+        if len(normal) > 1 and len(ridges) > 1:
+            others = _others(origins)
+            systems = np.tensordot(others, normal, 1), others @ toward
+            found = np.stack([_solved(*systems, each) for each in ridges])
+            moved = (normal @ found[..., None])[..., 0]
+            losses = ((moved - 2 * toward) * found).sum((1, 2))
+            ridge = ridges[np.flatnonzero(losses <= losses.min() + ALIKE * abs(losses.min()))[0]]
+        return _solved(normal.sum(0), toward.sum(0), ridge)
+
+
+def _solved(normal: Floats, toward: Floats, ridge: float) -> Floats:
+    """Return c of (A + lambda diag A) c = b for one or several systems; 0 where the diagonal is."""
+    diagonal = np.diagonal(normal, axis1=-2, axis2=-1)
+    scale = np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 0.0)
+    damped = scale[..., :, None] * normal * scale[..., None, :]
+    damped = damped + (ridge + EPS) * np.eye(normal.shape[-1])
+    return np.asarray(scale * np.linalg.solve(damped, (scale * toward)[..., None])[..., 0])
 
 
 @dataclass
@@ -211,9 +237,13 @@ class Fit:
         return fitted
 
 
-def _others(samples: int, seeds: Sequence[int]) -> NDArray[np.float64]:
-    """Return which samples are others to each, 1 or 0, shape (samples, samples)."""
-    origins = np.array(seeds if len(set(seeds)) > 1 else range(samples))
+def _others(origins: NDArray[np.int_]) -> Floats:
+    """Return which samples are others to each, 1 or 0, shape (samples, samples).
+
+    Samples of one origin are not others, unless all have one.
+    """
+    if len(set(origins.tolist())) == 1:
+        origins = np.arange(len(origins))
     return np.asarray(origins[:, None] != origins[None, :], dtype=np.float64)
 
 

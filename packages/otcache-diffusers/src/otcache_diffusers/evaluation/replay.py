@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from otcache_core.contracts import Forecaster
+from otcache_core.contracts.planning import LOOKED_AT, Orders
 from otcache_core.recurrence import SpanEnd
 from otcache_core.schedule import Schedule, Span
 from otcache_diffusers.evaluation.fit import (
@@ -22,6 +23,7 @@ from otcache_diffusers.evaluation.fit import (
     ideal_difference,
     ideal_output,
 )
+from otcache_diffusers.execution.output_cache import TorchArithmetic
 from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, combine
 from otcache_diffusers.recording.full_runs import Recording
 from otcache_diffusers.recording.rows import fold_rows, join_rows, split_rows, stack_rows
@@ -56,6 +58,7 @@ class Track:
         self.span_of: dict[int, Span] = {}
         self.fitted: dict[int, dict[str, SpanWeights]] = {}
         self._tables: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
+        self._orders: dict[tuple[int, str], Orders | None] = {}
         for span in self.schedule.spans():
             self.span_of.update(dict.fromkeys(range(span.start, span.stop), span))
 
@@ -73,10 +76,23 @@ class Track:
         rows = [tuple(map(float, table[step - start - 1])) for table in tables]
         return rows if len(rows) == samples else rows * samples
 
+    def orders(self, step: int, branch: str) -> Orders | None:
+        """Return the forecasts between which each sample chooses; None if it has the rows of the table."""
+        start = self.span_of[step].start
+        if start in self.fitted:
+            return None
+        if (start, branch) not in self._orders:
+            self._orders[start, branch] = self.forecaster.orders(
+                self._span(start, branch), self.grid
+            )
+        return self._orders[start, branch]
+
+    def _span(self, start: int, branch: str) -> Span:
+        return next(s for s in self.schedule.spans(branch) if s.start == start)
+
     def _make(self, start: int, branch: str) -> list[NDArray[np.float64]]:
         if start not in self.fitted:
-            span = next(s for s in self.schedule.spans(branch) if s.start == start)
-            return [self.forecaster.coefficients(span, self.grid)]
+            return [self.forecaster.coefficients(self._span(start, branch), self.grid)]
         span, fitted = self.span_of[start], self.fitted[start]
         spans = (
             Span(start, span.stop, span.history, weights)
@@ -144,6 +160,7 @@ class ReplayHook(StepHook):
         self._computed: dict[tuple[int, str], list[Any]] = {}
         self._guided: dict[int, Tensor] = {}
         self._states: dict[int, Tensor] = {}
+        self._order_weights: dict[tuple[int, int, str], list[list[Any]]] = {}
         self._watch = watch
         self.result: Tensor | None = None
         self.drift = [np.zeros(self._num_rows)]
@@ -233,13 +250,43 @@ class ReplayHook(StepHook):
         """Return known outputs or forecasts; None if the branch made no call at a step that is needed."""
         if step < track.prefix or step in track.known:
             return self._outputs(index, track, step, branch)
-        span = track.span_of[step]
+        if (orders := track.orders(step, branch)) is not None:
+            return self._ordered(index, track, orders, step, branch)
         rows = track.rows(step, branch, len(self._samples))
-        steps = (span.start, *span.history)[: len(rows[0])]
+        sources = self._sources(index, track, step, branch, len(rows[0]))
+        return sources and [
+            combine(outputs, row) for outputs, row in zip(sources, rows, strict=True)
+        ]
+
+    def _ordered(
+        self, index: int, track: Track, orders: Orders, step: int, branch: str
+    ) -> list[Any] | None:
+        """Return forecasts of the orders that the samples choose by the outputs before the span."""
+        start, width = track.span_of[step].start, max(table.shape[1] for table in orders.tables)
+        sources = self._sources(index, track, step, branch, max(width, LOOKED_AT))
+        if sources is None:
+            return None
+        key = index, start, branch
+        if key not in self._order_weights:
+            arithmetic = TorchArithmetic()
+            self._order_weights[key] = [
+                arithmetic.order_weights(outputs[:LOOKED_AT], orders.ramps) for outputs in sources
+            ]
+        rows = [
+            orders.coefficients(step - start - 1, chosen) for chosen in self._order_weights[key]
+        ]
+        pairs = zip(sources, rows, strict=True)
+        return [combine(outputs[:width], row) for outputs, row in pairs]
+
+    def _sources(
+        self, index: int, track: Track, step: int, branch: str, most: int
+    ) -> list[tuple[Any, ...]] | None:
+        """Return the latest outputs before a skipped step, sample by sample; None if one is missing."""
+        span = track.span_of[step]
+        steps = (span.start, *span.history)[:most]
         if not all(self._made(index, track, k, branch) for k in steps):
             return None
-        sources = zip(*(self._outputs(index, track, k, branch) for k in steps), strict=True)
-        return [combine(outputs, row) for outputs, row in zip(sources, rows, strict=True)]
+        return [*zip(*(self._outputs(index, track, k, branch) for k in steps), strict=True)]
 
     def _outputs(self, index: int, track: Track, step: int, branch: str) -> list[Any]:
         """Return the denoiser's outputs at a computed step, sample by sample."""

@@ -131,7 +131,7 @@ class TorchArithmetic(Arithmetic):
     def order_weights(
         self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float]]
     ) -> list[Any]:
-        """Return the weight of each sample, by the predictions in kept outputs.
+        """Return the weight of each sample, by the predictions in outputs, kept ones or not.
 
         Raises:
             ExecutionError: if they are no floating-point numbers.
@@ -275,9 +275,8 @@ class OutputCache(KeptOutputs):
 
 
 def _prediction(output: Any) -> torch.Tensor:
-    if isinstance(output, torch.Tensor):
-        return output
-    leaf = output.leaves[prediction_at(output.leaves)]
+    leaves = output.leaves if isinstance(output, Entry) else flatten(output)[0]
+    leaf = leaves[prediction_at(leaves)]
     read: torch.Tensor = leaf.read() if isinstance(leaf, Packed) else leaf
     if read.is_complex():
         return torch.view_as_real(read)

@@ -159,7 +159,7 @@ def examine(output: Any) -> None:
     )
 
 
-def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
+def combine(outputs: Sequence[Any], coefficients: Sequence[Any]) -> Any:
     r"""Return the linear combination of outputs, leaf by leaf.
 
     .. math:: \sum_r A_r v_r
@@ -171,14 +171,14 @@ def combine(outputs: Sequence[Any], coefficients: Sequence[float]) -> Any:
 
     Args:
         outputs: v_0, v_1, ..., trees of one structure.
-        coefficients: A_0, A_1, ..., as many.
+        coefficients: A_0, A_1, ..., as many, as :func:`combine_leaves` takes them.
 
     Raises:
         ExecutionError: if the trees or their shapes differ, or hold nothing that can be combined.
     """
     flat = [flatten(output) for output in outputs]
     first, form = flat[0]
-    plain = len(outputs) == 1 and coefficients[0] == 1.0
+    plain = len(outputs) == 1 and is_one(coefficients[0])
     if plain and not any(isinstance(leaf, Packed) for leaf in first):
         return outputs[0]
     if any(other != form for _, other in flat[1:]):

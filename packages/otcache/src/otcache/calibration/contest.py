@@ -1,7 +1,7 @@
 """Which schedule of a budget is kept: candidates are compared with each other and with baselines.
 
 :class:`Workbench` runs them: the recorded samples with all that measures schedules on them. :func:`best_of`
-compares fitted schedules of a budget, :func:`settle_ladder` the best of them with four baselines.
+compares fitted schedules of a budget, :func:`settle_ladder` the best of them with five baselines.
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ from otcache_core.contracts import CostModel, Drift, Evaluation, Evaluator, Forw
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
 from otcache_core.transport import uniform_steps
+from otcache_core.uncalibrated import default_schedule
+
+Floats = NDArray[np.float64]
 
 #: The baseline that is measured first and at every rung: a rung without it is not kept.
 UNIFORM = "uniform, reuse"
-#: Names of the four baselines, those first that threaten a fitted rung most.
-BASELINES = (UNIFORM, "planned, reuse", "planned, linear", "uniform, linear")
+#: What a budget alone gives, :func:`~otcache_core.uncalibrated.default_schedule`.
+UNCALIBRATED = "no calibration"
+#: Names of the five baselines, those first that threaten a fitted rung most.
+BASELINES = (UNIFORM, UNCALIBRATED, "planned, reuse", "planned, linear", "uniform, linear")
 #: What is not below this multiple of the best error, where both were screened, is not run further.
 SCREENED_OUT = 2.0
 #: What ran on a part of the samples only, since the allowance is spent, wins below this part.
@@ -88,6 +93,11 @@ class Workbench:
     def num_steps(self) -> int:
         """N."""
         return self.trajectories[0].num_steps
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        """s_0 .. s_N."""
+        return self.trajectories[0].grid
 
     @property
     def rule(self) -> str:
@@ -217,7 +227,7 @@ def best_of(
 def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
     """Keep a baseline at each rung where the fitted schedule is above it.
 
-    The four baselines run on a quarter of the samples, and on the others those that are below twice
+    The five baselines run on a quarter of the samples, and on the others those that are below twice
     the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
     them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
     best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
@@ -231,7 +241,7 @@ def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Run
     """
     nfe = bench.allowance("candidates", bench.recipe.candidate_runs)
     few = len(screening_samples(len(bench.trajectories)))
-    screens = [cost(baselines(c.schedule)[UNIFORM], few) for c in contenders]
+    screens = [cost(baselines(c.schedule, bench.grid)[UNIFORM], few) for c in contenders]
     allowance = Allowance(nfe, screens)
     rungs = []
     with bench.stages.stage("comparing candidates", len(contenders)) as advance:
@@ -258,7 +268,8 @@ class Contest:
 
     def settle(self) -> Rung:
         """Measure what the allowance affords, and keep the best."""
-        fitted, others = self.contender, baselines(self.contender.schedule)
+        fitted = self.contender
+        others = baselines(fitted.schedule, self.bench.grid)
         self._logs[fitted.schedule] = fitted.logs  # reuse itself where nothing could be fitted
         n = len(fitted.logs)
         few = screening_samples(n)
@@ -368,15 +379,19 @@ class Allowance:
         return [s for s, total in zip(costs, sums, strict=True) if total <= self.free]
 
 
-def baselines(schedule: Schedule) -> dict[str, Schedule]:
-    """Return the four baselines of a schedule, by name; equal ones where its steps are uniform."""
+def baselines(schedule: Schedule, grid: Sequence[float] | Floats) -> dict[str, Schedule]:
+    """Return the five baselines of a schedule, by name; equal ones where its steps are uniform.
+
+    Args:
+        schedule: whose steps those of "planned" are.
+        grid: s_0 .. s_N.
+    """
     n, computed = schedule.num_steps, schedule.computed
     steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
-    schedules = {}
-    for name in BASELINES:
-        where, rule = name.split(", ")
-        schedules[name] = Schedule(n, steps[where], rule)
-    return schedules
+    schedules = {UNCALIBRATED: default_schedule(n, schedule.budget, grid)}
+    for where, rule in (name.split(", ") for name in BASELINES if name != UNCALIBRATED):
+        schedules[f"{where}, {rule}"] = Schedule(n, steps[where], rule)
+    return {name: schedules[name] for name in BASELINES}
 
 
 def screening_samples(num_samples: int) -> tuple[int, ...]:
