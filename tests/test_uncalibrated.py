@@ -59,7 +59,7 @@ def test_a_module_whose_grid_is_given() -> None:
         fast = sampler(net)
     assert net.calls == 4
     assert run.report.planned == default_schedule(N, 4, grid(N)).computed
-    assert (fast - full).norm() < 0.05 * full.norm()
+    assert (fast - full).norm() < 0.1 * full.norm()
 
 
 @pytest.mark.parametrize("num_steps", [5, 8, 12])

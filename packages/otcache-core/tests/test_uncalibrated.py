@@ -20,7 +20,7 @@ def prior_cost(steps: tuple[int, ...], num_steps: int, widths: list[float]) -> f
         for t in range(k + 1, j):
             u = (t + 0.5) / num_steps
             end = 0.01 * min(1.0, 5 * len(steps) / num_steps) ** 4
-            bend = 1 + 3 * np.exp(-10 * u) + end / max(1 - u, 0.01) ** 2
+            bend = 1 + 20 * np.exp(-10 * u) + end / max(1 - u, 0.01) ** 2
             total += widths[t] * bend * (t - k) * (t - k + j - k) / 2
     return total
 
@@ -61,7 +61,7 @@ def test_steps_of_long_runs_are_as_many(budget: int) -> None:
 
 def test_quantiles_come_near_the_optimum() -> None:
     exact, long = default_steps(400, 40), default_steps(4000, 40)
-    assert np.abs(np.array(exact) * 10 - np.array(long)).max() < 100  # of 4000 steps
+    assert np.abs(np.array(exact) * 10 - np.array(long)).max() < 120  # of 4000 steps
 
 
 def test_noise_levels_and_timesteps_are_read_as_flow_times() -> None:

@@ -52,13 +52,13 @@ def by_formula(v: list[NDArray[np.float64]], step: int) -> NDArray[np.float64]:
         return v[k]
     s, change = GRID, v[k] - v[before[0]]
     slope = change / (s[k] - s[before[0]])
+    moved = np.linalg.norm(change) / np.linalg.norm(v[k])
     if len(before) == 1:
-        a, bend = 1.4 - 2.8 * np.linalg.norm(change) / np.linalg.norm(v[k]), 0.0
-        b = 0.0
+        a, b, bend = 1.4 - 2.8 * moved, 0.0, 0.0
     else:
         earlier = v[before[0]] - v[before[1]]
         cosine = (change @ earlier) / np.linalg.norm(change) / np.linalg.norm(earlier)
-        a, b = 0.35 + cosine, 10 * cosine - 9
+        a, b = 0.5 + cosine - 2 * moved, 10 * cosine - 9
         bend = (slope - earlier / (s[before[0]] - s[before[1]])) / (s[k] - s[before[1]])
     a, b = np.clip([a, b], 0.0, 1.0)
     ahead = s[step] - s[k]
@@ -175,10 +175,10 @@ class Wrong(Forecaster):
 @pytest.mark.parametrize(
     "orders",
     [
-        lambda span: Orders((np.ones((9, 1)),) * 2, (Ramp(0, 1),)),
+        lambda span: Orders((np.ones((9, 1)),) * 2, (Ramp(0, 1, 0),)),
         lambda span: Orders((np.ones((len(span.skipped), 1)),) * 2, ()),
-        lambda span: Orders((np.full((len(span.skipped), 1), np.nan),) * 2, (Ramp(0, 1),)),
-        lambda span: Orders((np.ones((len(span.skipped), 1)),) * 2, (Ramp(np.inf, 1),)),
+        lambda span: Orders((np.full((len(span.skipped), 1), np.nan),) * 2, (Ramp(0, 1, 0),)),
+        lambda span: Orders((np.ones((len(span.skipped), 1)),) * 2, (Ramp(np.inf, 1, 0),)),
         lambda span: 1 / 0,
         lambda span: 7,
     ],
@@ -190,7 +190,12 @@ def test_orders_that_cannot_be_followed_name_their_forecaster(orders: Any) -> No
 
 @pytest.mark.parametrize(
     ("steps", "ramps"),
-    [((3,), ((0, 1),)), ((0, 3), ((0, 1),)), ((3, 0), ()), ((3, 0), ((0, np.nan),))],
+    [
+        ((3,), ((0, 1, 0),)),
+        ((0, 3), ((0, 1, 0),)),
+        ((3, 0), ()),
+        ((3, 0), ((0, np.nan, 0),)),
+    ],
 )
 def test_a_choice_needs_steps_and_ramps(steps: Any, ramps: Any) -> None:
     with pytest.raises(ScheduleError, match="order_choice"):

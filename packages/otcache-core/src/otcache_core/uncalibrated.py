@@ -16,7 +16,7 @@ from otcache_core.schedule import Schedule, check_num_steps
 FORECASTER = "variable-order"
 #: The prior of how much outputs bend: 1 + START exp(-u / DECAY) + e / max(1 - u, NEAREST)^2, where e is END,
 #: and less where fewer than a share of ENOUGH of the steps is computed.
-START, DECAY, END, NEAREST, ENOUGH = 3.0, 0.1, 0.01, 0.01, 0.2
+START, DECAY, END, NEAREST, ENOUGH = 20.0, 0.1, 0.01, 0.01, 0.2
 #: Above this N steps are quantiles of the prior, not the optimum, which takes time N^2 B.
 EXACT_UP_TO = 400
 #: A grid with larger values is one of timesteps, not of noise levels.
@@ -32,7 +32,7 @@ def default_schedule(num_steps: int, budget: int, grid: Sequence[float] | Floats
     the least
 
     .. math:: \sum_{(k \to j)} \sum_{t=k+1}^{j-1} |\sigma_{t+1} - \sigma_t|\; w_t\,
-        \frac{(t - k)(t - k + j - k)}{2}, \qquad w_t = 1 + 3 e^{-10u}
+        \frac{(t - k)(t - k + j - k)}{2}, \qquad w_t = 1 + 20 e^{-10u}
         + \frac{0.01\, \min(1, 5B/N)^4}{\max(1 - u, 0.01)^2}, \quad u = \frac{t + 1/2}{N}
 
     over all schedules of B steps, found by dynamic programming; the distance between outputs is taken to be
@@ -65,7 +65,7 @@ def default_steps(num_steps: int, budget: int, grid: tuple[float, ...] = ()) -> 
 
     Examples:
         >>> default_steps(30, 6)
-        (0, 5, 11, 17, 23, 28)
+        (0, 3, 8, 15, 22, 28)
     """
     density = _density(num_steps, budget, grid)
     if num_steps > EXACT_UP_TO:

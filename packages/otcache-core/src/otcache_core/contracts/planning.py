@@ -136,25 +136,31 @@ LOOKED_AT = 3
 
 
 class Ramp(NamedTuple):
-    """How much of a higher order is added: clamp(offset + slope g, 0, 1) of an indicator g of smoothness."""
+    r"""How much of a higher order is added, by how smooth the outputs were: clamp(o + l c + m q, 0, 1).
+
+    Attributes:
+        offset: o.
+        cosine: l, times :math:`c = \cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`; c is 0 with one earlier output.
+        change: m, times :math:`q = \|v_k - v_{k_1}\| / \|v_k\|`.
+    """
 
     offset: float
-    slope: float
+    cosine: float
+    change: float
 
 
 @dataclass(frozen=True, eq=False)
 class Orders:
     r"""Forecasts of order 0 .. p of one span, between which each sample of a run chooses.
 
-    .. math:: \hat v_t = \sum_r \Big( A^{(0)}_{t,r} + \sum_{i=1}^{p} \operatorname{clamp}(o_i + l_i\, g, 0, 1)
+    .. math:: \hat v_t = \sum_r \Big( A^{(0)}_{t,r} + \sum_{i=1}^{p} w_i
         \big( A^{(i)}_{t,r} - A^{(i-1)}_{t,r} \big) \Big) v_{k_r}
 
-    where g is, with two earlier outputs, :math:`\cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`, and with one
-    :math:`\|v_k - v_{k_1}\| / \|v_k\|`, of each sample along the first dimension.
+    where w_i is what the ramp of order i (:class:`Ramp`) gives, for each sample along the first dimension.
 
     Args:
         tables: A of each order, each as :meth:`Forecaster.coefficients` returns it.
-        ramps: (o_i, l_i) of each order above the first one.
+        ramps: of each order above the first one.
     """
 
     tables: tuple[NDArray[np.float64], ...]
@@ -165,8 +171,7 @@ class Orders:
 
         Args:
             row: of the step in the tables.
-            weights: clamp(o_i + l_i g, 0, 1) of each order above the first: numbers, or arrays with one of
-                each sample.
+            weights: w_i of each order above the first: numbers, or arrays with one of each sample.
 
         Returns:
             One coefficient for each of k, k_1, ... that any order reads.

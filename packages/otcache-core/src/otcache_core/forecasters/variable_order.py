@@ -14,9 +14,10 @@ from otcache_core.schedule import Span
 Floats = NDArray[np.float64]
 
 #: With one earlier output: none of the slope if the output changed by half of its size, all if by a seventh.
-FIRST = (Ramp(1.4, -2.8),)
-#: With two: the slope by the cosine of the last two changes, the bend where they are nearly parallel.
-LATER = (Ramp(0.35, 1.0), Ramp(-9.0, 10.0))
+FIRST = (Ramp(1.4, 0.0, -2.8),)
+#: With two: the slope by the cosine of the last two changes, less where they are large; the bend where they
+#: are nearly parallel.
+LATER = (Ramp(0.5, 1.0, -2.0), Ramp(-9.0, 10.0, 0.0))
 
 
 @final
@@ -27,14 +28,15 @@ class VariableOrder(Forecaster):
         + b\, (s_t - s_k)(s_t - s_{k_1})\, v[s_k, s_{k_1}, s_{k_2}]
 
     with the second divided difference v[...]. Whether changes go on is seen in the changes so far, of each
-    sample and branch by itself: with :math:`c = \cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`
+    sample and branch by itself: with :math:`c = \cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})` and
+    :math:`q = \|v_k - v_{k_1}\| / \|v_k\|`
 
-    .. math:: a = \operatorname{clamp}(0.35 + c, 0, 1), \qquad b = \operatorname{clamp}(10 c - 9, 0, 1)
+    .. math:: a = \operatorname{clamp}(0.5 + c - 2 q, 0, 1), \qquad b = \operatorname{clamp}(10 c - 9, 0, 1)
 
-    and while there is only one earlier output, :math:`a = \operatorname{clamp}(1.4 - 2.8\,
-    \|v_k - v_{k_1}\| / \|v_k\|, 0, 1)`, b = 0: under guidance the output of the branch without a prompt
-    turns sharply after the first step, which no line should continue. Without an earlier output it is
-    reuse. Where an engine or an analysis needs fixed coefficients it is ``linear`` (a = 1, b = 0).
+    and while there is only one earlier output, :math:`a = \operatorname{clamp}(1.4 - 2.8\, q, 0, 1)`, b = 0:
+    under guidance the output of the branch without a prompt turns sharply after the first step, which no
+    line should continue. Without an earlier output it is reuse. Where an engine or an analysis needs fixed
+    coefficients it is ``linear`` (a = 1, b = 0).
 
     Memory is three outputs. Nothing is copied to the host.
 

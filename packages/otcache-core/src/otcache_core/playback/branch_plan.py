@@ -19,12 +19,13 @@ Terms = tuple[tuple[int, float], ...]
 class OrderChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     r"""How each sample chooses the order of the forecasts that follow a computed step.
 
-    :math:`\operatorname{clamp}(o_i + l_i\, g, 0, 1)` of each order above the first, where g of three outputs
-    is :math:`\cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`, and of two :math:`\|v_k - v_{k_1}\| / \|v_k\|`.
+    :math:`\operatorname{clamp}(o_i + l_i\, c + m_i\, q, 0, 1)` of each order above the first, where
+    :math:`c = \cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})`, 0 of two outputs, and
+    :math:`q = \|v_k - v_{k_1}\| / \|v_k\|`.
 
     Args:
         steps: k, k_1 and perhaps k_2: computed steps, latest first.
-        ramps: (o_i, l_i).
+        ramps: (o_i, l_i, m_i).
 
     Raises:
         ScheduleError: if there are not two or three steps, latest first, or no finite ramps.

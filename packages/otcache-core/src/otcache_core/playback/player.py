@@ -45,28 +45,26 @@ class Arithmetic:
         return total
 
     def order_weights(
-        self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float]]
+        self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float, float]]
     ) -> list[Any]:
-        r"""Return clamp(o_i + l_i g, 0, 1) of each sample, as an array that multiplies outputs.
+        r"""Return clamp(o_i + l_i c + m_i q, 0, 1) of each sample, as an array that multiplies outputs.
 
-        g is the cosine of the last two changes of three outputs, or the relative size of the change of two
-        (:class:`~otcache_core.playback.OrderChoice`); where nothing changed it is 0. Everything stays where
-        the outputs are.
+        c is the cosine of the last two changes of three outputs, q the relative size of the last one
+        (:class:`~otcache_core.playback.OrderChoice`); where nothing changed they are 0. Everything stays
+        where the outputs are.
 
         Args:
             outputs: latest first; arrays of the Python array API standard, or with torch's methods; a
                 sample an entry of the first dimension if they have more than one.
-            ramps: (o_i, l_i).
+            ramps: (o_i, l_i, m_i).
         """
         wide = [self.widen(output) for output in outputs]
         changes = [one - other for one, other in pairwise(wide)]
-        second = changes[1] if len(changes) > 1 else wide[0]
-        sizes = [self.inner(one, one) ** 0.5 for one in (changes[0], second)]
-        if len(changes) > 1:
-            g = self.inner(*changes) / (sizes[0] * sizes[1] + TINY)
-        else:
-            g = sizes[0] / (sizes[1] + TINY)
-        return [self.clamp(offset + slope * g) for offset, slope in ramps]
+        output, change, *before = (self.inner(one, one) ** 0.5 for one in (wide[0], *changes))
+        q, c = change / (output + TINY), 0.0
+        if before:
+            c = self.inner(*changes) / (change * before[0] + TINY)
+        return [self.clamp(at + by_c * c + by_q * q) for at, by_c, by_q in ramps]
 
     def inner(self, one: Any, other: Any) -> Any:
         """Return the inner product of each sample, in as many dimensions as they have."""

@@ -129,7 +129,7 @@ class TorchArithmetic(Arithmetic):
         return combine_leaves([one.leaves for one in outputs], first.form, coefficients)
 
     def order_weights(
-        self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float]]
+        self, outputs: Sequence[Any], ramps: Sequence[tuple[float, float, float]]
     ) -> list[Any]:
         """Return the weight of each sample, by the predictions in outputs, kept ones or not.
 
