@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,48 @@ def test_runs_are_those_that_a_calibration_records(
         for field in ("grid", "states", "outputs"):
             np.testing.assert_array_equal(getattr(own, field), getattr(other, field))
     np.testing.assert_array_equal(mean_gram(runs), calibration.gram)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_recorded_is_not_run_again(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guided by two calls a step or not: the policy is that of a probe that keeps nothing besides."""
+    loop = guided_loop() if several else make_loop()
+    calls = Counter[str]()
+    handle = loop.denoiser.register_forward_pre_hook(lambda *_: calls.update(["made"]))
+
+    def made(kept: bool) -> otcache.Calibration:
+        monkeypatch.setattr(recording, "_recorded", real if kept else without)
+        calls.clear()
+        return otcache.calibrate(loop, ["a", "b"], STEPS, recipe=SMALL, progress=False)
+
+    real = recording._recorded
+
+    def without(job: RecordJob, part: range) -> Iterator[Trajectory]:
+        return real(replace(job, evaluated=False), part)
+
+    once, spent = made(True), calls["made"]
+    twice = made(False)
+    handle.remove()
+    assert calls["made"] - spent == (2 if several else 1) * STEPS  # the two samples in one batch
+    assert otcache.plan(once) == otcache.plan(twice)
+    assert twice.nfe == once.nfe | {"record": 2 * once.nfe["record"]}
+
+
+def guided_loop() -> otcache.Loop:
+    """Make a loop that calls its denoiser twice a step, and guides by the difference."""
+    plain = make_loop()
+    net, levels = plain.denoiser, torch.linspace(1, 0, STEPS + 1)
+
+    def sample(prompts: Sequence[str], seeds: Sequence[int], num_steps: int) -> torch.Tensor:
+        x = torch.cat(
+            [torch.randn(1, 8, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        )
+        for s, following in pairwise(levels):
+            cond, uncond = net(x, s), net(x, 0.5 * s)
+            x = x + (following - s) * (uncond + 3.0 * (cond - uncond))
+        return x
+
+    return otcache.loop(sample, denoiser=net, grid=lambda n: levels.tolist(), calls_per_step=2)
 
 
 def test_samples_are_the_same_in_calls_of_any_size(runs: list[Trajectory]) -> None:

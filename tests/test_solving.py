@@ -144,7 +144,7 @@ def test_a_row_of_a_comparison_has_the_steps_of_any_solver(
         Tuning(make_loop(), request, registry), (2, 4)
     )
     assert [made[b].budget for b in (2, 4)] == [2, 4]
-    assert {s.forecaster for s in made.values()} <= {"fitted", "linear", "reuse"}
+    assert {s.forecaster for s in made.values()} <= {"fitted", "linear", "reuse", "variable-order"}
     assert nfe is not None
     assert (nfe > sum(calibration.nfe.values())) == ran
     if name == "halving":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ class Trajectory:
             v_i was recorded directly, or a step has one call.
         unexplained: why no such weights were found, in words; v_i is then the mean of the calls' outputs.
             "" if they were.
+        for_evaluator: what the probe keeps besides for its evaluator, so that the sample need not run again;
+            None if that was not asked for, or is lost, as it is not stored with the rest.
 
     Raises:
         OtcacheError: if shapes disagree, dtypes are not real, or a value (not of a memory map) is not finite.
@@ -50,6 +53,7 @@ class Trajectory:
     sketch_of: int = 0
     call_weights: NDArray[np.float64] | None = None
     unexplained: str = ""
+    for_evaluator: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("grid", "states", "outputs", "call_weights"):

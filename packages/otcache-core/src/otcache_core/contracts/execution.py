@@ -269,6 +269,8 @@ class SampleRequest:
             all samples.
         batch_size: samples per pipeline call, at most; there is still one trajectory a sample.
         keep: how recorded runs are kept.
+        for_evaluator: keep of recorded runs what an evaluator of them needs, too
+            (``Trajectory.for_evaluator``).
     """
 
     prompts: tuple[Sample, ...]
@@ -277,6 +279,7 @@ class SampleRequest:
     call: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     keep: RecordingStorage = field(default_factory=RecordingStorage)
+    for_evaluator: bool = False
 
 
 @dataclass(frozen=True)

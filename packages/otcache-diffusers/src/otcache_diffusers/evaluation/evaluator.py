@@ -30,8 +30,15 @@ from otcache_core.trajectory import Trajectory
 from otcache_diffusers.evaluation.fit import ClosedLoopFit, Fit
 from otcache_diffusers.evaluation.guidance import BranchGuidance, branch_guidance
 from otcache_diffusers.evaluation.schedule_runs import ScheduleRuns, chunks
-from otcache_diffusers.hooks import guiders_of
-from otcache_diffusers.recording.full_runs import DiskStore, Recording, RecordingHook, StoredTensor
+from otcache_diffusers.hooks import StepHook, guiders_of
+from otcache_diffusers.recording.full_runs import (
+    DiskStore,
+    RecordedSample,
+    Recording,
+    RecordingHook,
+    StoredTensor,
+    joined,
+)
 from otcache_diffusers.recording.sampler import Sampler
 from otcache_diffusers.recording.sampler_checks import ReplayCheck, confirmed_recurrence
 from otcache_diffusers.requests import prepared
@@ -52,7 +59,8 @@ class PipelineEvaluator(Evaluator):
     Steps before a schedule's first skip are replayed from the full run at no cost. Schedules of one
     evaluation that begin alike share the outputs of their common steps, and schedules that compute the
     same steps after that share one batched call. The first evaluation runs the samples in full once
-    more, to keep the denoiser's outputs per branch; that pass is not part of any ``Evaluation.nfe``, so
+    more, to keep the denoiser's outputs per branch, unless the probe kept them
+    (``SampleRequest.for_evaluator``); that pass is not part of any ``Evaluation.nfe``, so
     that the same evaluation always has the same cost. A schedule that skips nothing is the full run and
     is not run again.
 
@@ -209,13 +217,22 @@ class PipelineEvaluator(Evaluator):
         return name
 
     def _record(self) -> None:
-        """Run the samples in full once, and decode them if images may be compared."""
+        """Run the samples in full once, unless the probe kept what they returned; decode them if need be."""
         if self._runs.recording.states:
             return
-        recording, outputs = Recording(), []
+        kept, outputs = [t.for_evaluator for t in self._trajectories], []
+        whole = all(isinstance(one, RecordedSample) for one in kept)
+        known = joined(kept, self._trajectories[0].call_weights) if whole else None
+        recording, kind = known or Recording(), "np" if self._metrics else "latent"
+        hook: StepHook
         for part in chunks(range(self.num_samples), self._request.batch_size):
-            hook = RecordingHook(recording, len(part), self.num_samples, self._request.keep)
-            outputs.append(self._runs.replay(hook, part, "np" if self._metrics else "latent"))
+            if known is None:
+                hook = RecordingHook(recording, len(part), self.num_samples, self._request.keep)
+            elif self._metrics:
+                hook = ReplayCheck(known, self._trajectories, part)
+            else:
+                break
+            outputs.append(self._runs.replay(hook, part, kind))
         for note in recording.notes:
             notify(note)
         self._runs.recording = recording

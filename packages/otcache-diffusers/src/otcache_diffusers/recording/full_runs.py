@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from otcache_core.notices import notify
 from otcache_core.storage.recordings import RecordingStorage, check_space, gigabytes, unwritable
 from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, tensors
+from otcache_diffusers.hooks.loop_states import combined
 from otcache_diffusers.hooks.trees import Placeholder, flatten, unflatten
 from otcache_diffusers.recording.rows import fold_rows, split_rows
 
@@ -57,6 +60,41 @@ class Recording:
         return rows if self.store is None else [self.store.put(row) for row in rows]
 
 
+@dataclass(frozen=True, eq=False)
+class RecordedSample:
+    """One sample of a recording; ``Trajectory.for_evaluator`` of the probe."""
+
+    recording: Recording
+    index: int
+
+
+def joined(
+    samples: Sequence[RecordedSample], call_weights: NDArray[np.float64] | None
+) -> Recording | None:
+    """Return the recording of samples of several; None if their runs made other calls than each other.
+
+    Args:
+        samples: of each the recording it is in.
+        call_weights: of the outputs of each step, shape (N, P), where a step has several.
+    """
+    first = samples[0].recording
+    if any(one.recording.raw.keys() != first.raw.keys() for one in samples):
+        return None
+
+    def rows(name: str) -> dict[Any, list[Any]]:
+        fields = [(getattr(one.recording, name), one.index) for one in samples]
+        return {key: [kept[key][index] for kept, index in fields] for key in getattr(first, name)}
+
+    notes = dict.fromkeys(note for one in samples for note in one.recording.notes)
+    store = next((one.recording.store for one in samples if one.recording.store), None)
+    found = Recording(rows("raw"), rows("guided"), rows("states"), list(notes), store)
+    if call_weights is not None:
+        for step, outputs in found.guided.items():
+            parts = (list(loaded(each).unbind(0)) for each in outputs)
+            found.guided[step] = list(found.put([combined(p, call_weights[step]) for p in parts]))
+    return found
+
+
 class RecordingHook(StepHook):
     """Computes every step and appends states and outputs to a :class:`Recording`.
 
@@ -74,7 +112,7 @@ class RecordingHook(StepHook):
         total: int = 0,
         keep: RecordingStorage | None = None,
     ) -> None:
-        self._recording = recording
+        self.recording = recording
         self._num_samples, self._total = num_samples, max(total, num_samples)
         self._keep = keep
 
@@ -85,15 +123,17 @@ class RecordingHook(StepHook):
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser, and keep its output."""
         output = call.compute()
-        rows = self._recording.raw.setdefault((call.step, call.branch), [])
-        rows.extend(
-            self._recording.put(split_rows(call.to_run_quantity(output), self._num_samples))
-        )
+        self.keep(call, output)
         return output
+
+    def keep(self, call: DenoiserCall, output: Any) -> None:
+        """Keep the output of a call that somebody else made."""
+        rows = self.recording.raw.setdefault((call.step, call.branch), [])
+        rows.extend(self.recording.put(split_rows(call.to_run_quantity(output), self._num_samples)))
 
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Keep the step's states and outputs."""
-        record = self._recording
+        record = self.recording
         sample, model_output, next_sample = fold_rows(
             self._num_samples, sample, model_output, next_sample
         )
@@ -109,18 +149,18 @@ class RecordingHook(StepHook):
         """Close the run."""
         if completed:
             step, result = self._last
-            self._recording.states[step].extend(self._recording.put(result.clone().unbind(0)))
+            self.recording.states[step].extend(self.recording.put(result.clone().unbind(0)))
 
     def report(self, message: str, severity: Severity) -> None:
         """Keep a note, once."""
         if severity is not Severity.NOTE:
             super().report(message, severity)
-        elif message not in self._recording.notes:
-            self._recording.notes.append(message)
+        elif message not in self.recording.notes:
+            self.recording.notes.append(message)
 
     def _choose(self, keep: RecordingStorage, *seen: Tensor) -> None:
         """Keep the rows on the disk if the first step's, times all steps and samples, exceed memory."""
-        record = self._recording
+        record = self.recording
         step = sum(leaf.nbytes for leaf in (*seen, *tensors(record.raw)))
         size = self._num_steps * self._total * step // self._num_samples
         if size <= keep.memory_bytes:

@@ -22,6 +22,7 @@ from otcache_core.trajectory import Trajectory
 from otcache_diffusers.compat import load
 from otcache_diffusers.hooks import LoopStates, drive, unsupported
 from otcache_diffusers.recording.facts import fingerprint_of, provenance_of
+from otcache_diffusers.recording.full_runs import Recording, RecordingHook
 from otcache_diffusers.recording.recorder import Recorder
 from otcache_diffusers.recording.sampler import Sampler, quiet
 from otcache_diffusers.recording.sampler_checks import confirmed_combination
@@ -104,7 +105,8 @@ class TorchProbe(FeatureProbe):
     def _run(self, target: Any, request: SampleRequest, part: Sequence[int]) -> Recorder:
         n, loop = len(part), isinstance(target, Loop)
         keep = request.keep.share(n, len(request.prompts))
-        recorder = Recorder(keep, n) if loop else Recorder(keep, fold=n)
+        beside = RecordingHook(Recording(), n, keep=keep) if request.for_evaluator else None
+        recorder = Recorder(keep, n, None, beside) if loop else Recorder(keep, None, n, beside)
         states = LoopStates(n, None) if loop else None
         # A pipeline's scheduler reports its steps; a loop may not.
         steps = target.steps_made(request.num_steps) if isinstance(target, Loop) else None

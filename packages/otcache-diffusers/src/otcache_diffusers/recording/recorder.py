@@ -30,7 +30,7 @@ from otcache_core.storage.recordings import (
 from otcache_core.trajectory import Trajectory
 from otcache_diffusers.hooks import DenoiserCall, RunInfo, Severity, StepHook, tensors
 from otcache_diffusers.hooks.trees import examine
-from otcache_diffusers.recording.full_runs import Recording
+from otcache_diffusers.recording.full_runs import RecordedSample, Recording, RecordingHook
 from otcache_diffusers.recording.rows import fold_rows, split_rows
 
 FIRST_STATE = (
@@ -54,6 +54,7 @@ class Recorder(StepHook):
         samples: of a loop's batch: if its steps have several outputs, those are kept as they are too,
             to be replayed; None keeps none.
         fold: samples of a pipeline's batch, whose sampler may have several rows of each in its state.
+        beside: records the same run for the evaluator, too; None if nobody does.
 
     Attributes:
         raw: the outputs of each call as they are, of the first ``few`` samples; None if a step has one
@@ -66,7 +67,9 @@ class Recorder(StepHook):
         keep: RecordingStorage | None = None,
         samples: int | None = None,
         fold: int | None = None,
+        beside: RecordingHook | None = None,
     ) -> None:
+        self.beside = beside
         self.run: RunInfo | None = None
         self.completed = 0
         self.calls: Counter[str] = Counter()
@@ -85,11 +88,15 @@ class Recorder(StepHook):
     def begin(self, run: RunInfo) -> None:
         """Start a run."""
         self.run = run
+        if self.beside:
+            self.beside.begin(run)
 
     def compute(self, call: DenoiserCall) -> Any:
         """Call the denoiser, and keep its output."""
         output = call.compute()
         self._take(call.step, call.branch, call.to_run_quantity(output))
+        if self.beside:
+            self.beside.keep(call, output)
         return output
 
     def _take(self, step: int, branch: str, output: Any) -> None:
@@ -105,6 +112,8 @@ class Recorder(StepHook):
     def stepped(self, step: int, sample: Tensor, model_output: Tensor, next_sample: Tensor) -> None:
         """Keep the step's states and outputs."""
         assert self.run is not None
+        if self.beside:
+            self.beside.stepped(step, sample, model_output, next_sample)
         if self._fold is not None:
             sample, model_output, next_sample = fold_rows(
                 self._fold, sample, model_output, next_sample
@@ -132,6 +141,8 @@ class Recorder(StepHook):
 
     def end(self, completed: bool) -> None:
         """Close the run."""
+        if self.beside:
+            self.beside.end(completed)
         whole = self.run is not None and self._kept is not None and self._kept.ended
         self.completed += completed and whole
 
@@ -139,6 +150,8 @@ class Recorder(StepHook):
         """Keep a warning: the probe raises it as an error."""
         if severity is Severity.WARNING:
             self.warnings.append(message)
+        elif self.beside:
+            self.beside.report(message, severity)
         else:
             super().report(message, severity)
 
@@ -174,8 +187,9 @@ class Recorder(StepHook):
         Raises:
             ExecutionError: as :meth:`runs`.
         """
-        sketch_of = self._whole().sketch_of
-        for run, label in zip(self.runs(len(labels)), labels, strict=True):
+        sketch_of, beside = self._whole().sketch_of, self.beside
+        for n, (run, label) in enumerate(zip(self.runs(len(labels)), labels, strict=True)):
+            kept = None if beside is None else RecordedSample(beside.recording, n)
             v = run.outputs[0] if call_weights is None else run.combined(call_weights)
             yield Trajectory(
                 grid,
@@ -187,6 +201,7 @@ class Recorder(StepHook):
                 sketch_of,
                 call_weights,
                 unexplained,
+                kept,
             )
 
     def _whole(self) -> KeptRun:

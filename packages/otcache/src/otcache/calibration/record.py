@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import cycle, groupby, islice, product
+from itertools import cycle, islice, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +92,7 @@ class RecordJob:
         stages: shows progress.
         spent: counts evaluations.
         begun: called with N after the first run; raises to stop.
+        evaluated: keep what the evaluator needs, so that no sample need run twice.
     """
 
     probe: FeatureProbe
@@ -101,6 +102,7 @@ class RecordJob:
     stages: Stages
     spent: NfeCount
     begun: Callable[[int], object]
+    evaluated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +203,7 @@ def record_and_replay(job: RecordJob) -> RecordedRuns:
     Raises:
         OtcacheError: if a run does not end in the same result twice.
     """
+    job = replace(job, evaluated=True)
     store, alone = job.store, replace(job, request=replace(job.request, batch_size=1))
     if store and store.known(ONE_BY_ONE):
         job = alone
@@ -245,8 +248,9 @@ def _replayed(job: RecordJob) -> RecordedRuns:
         job.spent.spend(known.spent)
         output_weights = np.array(known.output_weights) if known.output_weights else None
         return RecordedRuns(runs, evaluator, known.sampler, known.unfitted, output_weights)
-    # Twice: the evaluator runs the samples in full once more, to keep every branch's own outputs.
-    job.spent.spend(2 * len(runs) * runs[0].num_steps)
+    # Where the probe kept nothing for it, the evaluator runs the samples once more.
+    times = 1 if all(run.for_evaluator is not None for run in runs) else 2
+    job.spent.spend(times * len(runs) * runs[0].num_steps)
     with job.stages.stage("replaying full runs"):
         deviation = _deviation(evaluator.inner)
         if deviation > LIMIT:
@@ -299,20 +303,16 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
 
 
 def _parts(request: SampleRequest) -> Iterator[range]:
-    """Yield the samples of each prompt, which are consecutive; at most a batch of them at once."""
-    start = 0
-    for _, same in groupby(request.prompts, key=id):  # a mapping may hold what cannot be compared
-        stop = start + len(list(same))
-        for at in range(start, stop, request.batch_size):
-            yield range(at, min(at + request.batch_size, stop))
-        start = stop
+    """Yield the samples of each pipeline call, as the evaluator would run them."""
+    total, size = len(request.prompts), request.batch_size
+    return (range(at, min(at + size, total)) for at in range(0, total, size))
 
 
 def _recorded(job: RecordJob, part: range) -> Iterator[Trajectory]:
     request = job.request
     prompts, seeds = request.prompts[part.start : part.stop], request.seeds[part.start : part.stop]
     keep = request.keep.share(len(part), len(request.prompts))
-    inside = replace(request, prompts=prompts, seeds=seeds, keep=keep)
+    inside = replace(request, prompts=prompts, seeds=seeds, keep=keep, for_evaluator=job.evaluated)
     for index, trajectory in zip(part, job.probe.record(job.target, inside), strict=True):
         words = brief(request.prompts[index])
         label = f"sample {index}, seed {request.seeds[index]}"

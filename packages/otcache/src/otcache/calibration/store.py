@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,7 +145,8 @@ class Store:
         save_arrays(path, arrays, facts)
         if not mapped(trajectory.states):
             return trajectory
-        return _read_sample(path, self._map_above, sealed=False)
+        kept = _read_sample(path, self._map_above, sealed=False)
+        return replace(kept, for_evaluator=trajectory.for_evaluator)
 
     def _sample(self, index: int) -> Path:
         return self._samples / f"{index:04d}.safetensors"
