@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import instant
@@ -23,6 +24,7 @@ from otcache_core.contracts.planning import Ramp
 from otcache_core.forecasters import variable_order
 
 SEED = 100  # of the first calibration prompt
+NEVER = Ramp(-1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,16 @@ class Numbers:
         decay: as above.
         end: e / (1 - u)^2.
         first: f_0 and f_1 of clamp(f_0 - f_1 q) after one output.
-        cosine: o and m of clamp(o + c - m q) after two.
+        later: o and m of clamp(o + c - m q) after two.
+        bend: of the second order.
     """
 
     start: float = uncalibrated.START
     decay: float = uncalibrated.DECAY
     end: float = uncalibrated.END
     first: tuple[float, float] = (variable_order.FIRST[0].offset, -variable_order.FIRST[0].change)
-    cosine: tuple[float, float] = (variable_order.LATER[0].offset, -variable_order.LATER[0].change)
+    later: tuple[float, float] = (variable_order.LATER[0].offset, -variable_order.LATER[0].change)
+    bend: Ramp = variable_order.LATER[1]
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -51,10 +55,7 @@ class Numbers:
             (uncalibrated, "DECAY"): self.decay,
             (uncalibrated, "END"): self.end,
             (variable_order, "FIRST"): (Ramp(self.first[0], 0.0, -self.first[1]),),
-            (variable_order, "LATER"): (
-                Ramp(self.cosine[0], 1.0, -self.cosine[1]),
-                variable_order.LATER[1],
-            ),
+            (variable_order, "LATER"): (Ramp(self.later[0], 1.0, -self.later[1]), self.bend),
         }
         before: dict[Any, Any] = {place: getattr(*place) for place in places}
         for (module, name), value in places.items():
@@ -76,17 +77,21 @@ VARIANTS = {
     "decay 0.2": Numbers(decay=0.2),
     "e = 0.003": Numbers(end=0.003),
     "e = 0.03": Numbers(end=0.03),
-    "c alone: 0.35 + c": Numbers(cosine=(0.35, 0.0)),
-    "c alone: 0.1 + c": Numbers(cosine=(0.1, 0.0)),
-    "0.5 + c - q": Numbers(cosine=(0.5, 1.0)),
+    "c alone: 0.35 + c": Numbers(later=(0.35, 0.0)),
+    "c alone: 0.1 + c": Numbers(later=(0.1, 0.0)),
+    "0.5 + c - q": Numbers(later=(0.5, 1.0)),
+    "no bend": Numbers(bend=NEVER),
     "first 1.1 - 2.8 q": Numbers(first=(1.1, 2.8)),
-    "linear throughout": Numbers(first=(1.0, 0.0), cosine=(2.0, 0.0)),
-    "reuse throughout": Numbers(first=(0.0, 0.0), cosine=(-1.0, 0.0)),
+    "linear throughout": Numbers(first=(1.0, 0.0), later=(2.0, 0.0), bend=NEVER),
+    "reuse throughout": Numbers(first=(0.0, 0.0), later=(-1.0, 0.0), bend=NEVER),
 }
 
 
 class SearchBench(Bench):
     """A target on its calibration prompts, with a method for each variant."""
+
+    def __init__(self, target: Target, out: Path) -> None:
+        super().__init__(target, out / "search")
 
     @cached_property
     def runs(self) -> DemoRuns:
@@ -122,8 +127,8 @@ def main() -> None:
         "--only", nargs="*", default=[""], help="targets with one of these in their name"
     )
     options = command.parse_args()
-    names = [t for t in instant.targets(options.samples) if t.num_steps == 30]
-    chosen = [t for t in names if any(part in t.name for part in options.only)]
+    every = [t for t in instant.targets(options.samples) if t.num_steps == 30]
+    chosen = [t for t in every if any(part in t.name for part in options.only)]
     benches = [
         SearchBench(Target(t.name, 30, t.make, (t.counts[1], t.counts[1])), options.out)
         for t in chosen

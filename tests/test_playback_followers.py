@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from otcache_core import Playback, PlaybackTable
-from otcache_core.playback.branch_plan import BranchPlan
+from otcache_core.contracts.planning import Ramp
+from otcache_core.playback import BranchPlan, OrderChoice
 from otcache_core.playback.table import PREDICTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -28,15 +29,33 @@ Floats = NDArray[np.float32]
 BRANCHES = ("cond", "uncond")
 
 
-def _plan(rng: np.random.Generator) -> BranchPlan:
-    """Draw a plan, the first step of which is computed."""
+def _plan(rng: np.random.Generator, ordered: bool) -> BranchPlan:
+    """Draw a plan, the first step of which is computed; perhaps with forecasts of several orders."""
     forecasts: list[Any] = [None]
     for step in range(1, STEPS):
         computed = [k for k in range(step) if forecasts[k] is None]
         read = sorted(rng.choice(computed, min(len(computed), 3), replace=False), reverse=True)
         terms = tuple((int(k), float(rng.normal())) for k in read)
         forecasts.append(None if rng.random() < 0.4 else terms)
-    return BranchPlan.of(forecasts)
+    return (
+        BranchPlan.of(forecasts, *_orders(rng, forecasts)) if ordered else BranchPlan.of(forecasts)
+    )
+
+
+def _orders(rng: np.random.Generator, forecasts: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Draw orders for most spans that have two outputs before them, and how they are chosen."""
+    orders, choices = [()] * STEPS, [None] * STEPS
+    computed: list[int] = []
+    for step, terms in enumerate(forecasts):
+        if terms is None:
+            computed.insert(0, step)
+            if len(computed) > 1 and rng.random() < 0.8:
+                ramps = tuple(Ramp(*rng.normal(size=3).tolist()) for _ in range(1 + step % 2))
+                choices[step] = OrderChoice(tuple(computed[:3]), ramps)
+        elif choice := choices[computed[0]]:
+            drawn = rng.normal(size=(1 + len(choice.ramps), len(choice.steps))).tolist()
+            orders[step] = tuple(tuple(zip(choice.steps, row, strict=True)) for row in drawn)
+    return orders, choices
 
 
 def _tables() -> Iterator[PlaybackTable]:
@@ -46,7 +65,9 @@ def _tables() -> Iterator[PlaybackTable]:
     levels = {"alphas": tuple(np.cos(angles).tolist()), "sigmas": tuple(np.sin(angles).tolist())}
     for prediction in PREDICTIONS:
         for wanted in PREDICTIONS:
-            plans = {"": _plan(rng), "uncond": _plan(rng)}
+            plans = {"": _plan(rng, ordered=False), "uncond": _plan(rng, ordered=True)}
+            if prediction == wanted:
+                plans[""] = plans["uncond"]
             converted = levels if prediction != wanted else {}
             yield PlaybackTable(STEPS, plans, prediction, wanted, **converted)
 

@@ -9,11 +9,11 @@ export class Follower {
   }
 
   // Start a run: nothing of the one before is used.
-  begin() { this.kept = new Map(); }
+  begin() { this.kept = new Map(); this.weights = new Map(); }
 
   // Return the output of a skipped step; null: call the denoiser, and keep what it gives.
   forecast(branch, step, state) {
-    const kept = this.keptOf(branch), terms = this.plan(branch).forecasts[step];
+    const kept = this.keptOf(branch), terms = this.termsOf(branch, step);
     if (!terms?.every(([k]) => kept.has(k))) return null;
     const [a, b] = this.conversion(step);
     const output = state.map((x, i) => (terms.reduce((q, [k, c]) => q + c * kept.get(k)[i], -b * x)) / a);
@@ -25,7 +25,30 @@ export class Follower {
   keep(branch, step, output, state) {
     const [a, b] = this.conversion(step);
     this.keptOf(branch).set(step, output.map((p, i) => a * p + b * state[i]));
+    const choice = this.plan(branch).order_choices?.[step];
+    if (choice) this.choose(branch, choice);
     this.release(branch, step);
+  }
+
+  // Choose how much of each higher order the forecasts of a span have, by the outputs before it.
+  choose(branch, choice) {
+    const [v, v1, v2] = choice.steps.map((k) => this.keptOf(branch).get(k));
+    this.weights.delete(branch);
+    if (!v || !v1 || (choice.steps.length > 2 && !v2)) return;
+    const minus = (x, y) => x.map((each, i) => each - y[i]);
+    const inner = (x, y) => x.reduce((sum, each, i) => sum + each * y[i], 0), size = (x) => Math.sqrt(inner(x, x));
+    const change = minus(v, v1), before = v2 && minus(v1, v2);
+    const q = size(change) / (size(v) + 1e-30);
+    const c = before ? inner(change, before) / (size(change) * size(before) + 1e-30) : 0;
+    this.weights.set(branch, choice.ramps.map(([o, l, m]) => Math.min(1, Math.max(0, o + l * c + m * q))));
+  }
+
+  // Return the [computed step, coefficient] that are added up at a skipped step, perhaps several of one step.
+  termsOf(branch, step) {
+    const { forecasts, orders } = this.plan(branch), rows = orders?.[step];
+    if (!rows?.length) return forecasts[step];
+    const times = (row, w) => row.map(([k, c]) => [k, w * c]), weights = this.weights.get(branch);
+    return weights && rows[0].concat(...weights.map((w, i) => [...times(rows[i + 1], w), ...times(rows[i], -w)]));
   }
 
   // Return (a, b) of q = a p + b x: p is what the denoiser predicts, q what is kept and forecast.

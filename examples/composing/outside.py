@@ -26,7 +26,8 @@ def follow(schedule: otcache.Schedule, forecaster: Forecaster, x: Array) -> tupl
 
     Args:
         schedule: of N steps; where guidance makes calls of two branches, ``spans(branch)`` has each one's.
-        forecaster: the one that the schedule names; it gives A, made of numbers alone.
+        forecaster: the one that the schedule names; it gives A, made of numbers alone. Of one whose runs
+            choose an order (``orders``) A is the table of a fixed order; otcache_core.Playback follows it.
         x: x_0.
 
     Returns:

@@ -25,6 +25,7 @@ from otcache_core import (
 )
 from otcache_core.forecasters.strength import linear_weights
 from otcache_core.transport import interpolate, uniform_steps
+from otcache_core.uncalibrated import default_schedule
 
 N = 50
 
@@ -112,6 +113,19 @@ def test_beside_a_reusing_rung_there_is_reuse_and_beside_one_of_variable_order_t
         plain = [s for s in near if s.forecaster != "fitted"]
         if rule == "reuse" and any(s.computed == uniform_steps(N, s.budget) for s in plain):
             assert schedule.computed == uniform_steps(schedule.num_steps, budget)
+
+
+def test_beside_the_schedule_without_calibration_there_is_that_of_the_budget(
+    provenance: Provenance,
+) -> None:
+    """On the policy's own run and on another, as if nothing had been calibrated."""
+    low, high = (default_schedule(N, b, provenance.grid) for b in (4, 9))
+    policy = Policy(low, high, provenance, ladder=(low, high))
+    assert policy.schedule(6) == default_schedule(N, 6, provenance.grid)
+    assert policy.interpolation.ends(6) is None
+    other = np.linspace(1.0, 0.0, N + 6) ** 1.3
+    with pytest.warns(OtcacheNotice, match="mapped"):
+        assert policy.schedule(6, grid=other) == default_schedule(N + 5, 6, other)
 
 
 def test_linear_and_fitted_forecasts_meet_in_strengths(provenance: Provenance) -> None:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from otcache_core import OtcacheError, Schedule
 from otcache_core.contracts import Evaluator
-from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.forecasters import Fitted, Linear, Reuse, VariableOrder
+from otcache_core.playback import Playback, playback_table
 from otcache_core.testing import EvaluatorConformance, ToySampler
 
 Floats = NDArray[np.float64]
@@ -103,18 +104,17 @@ class TestToyEvaluator(EvaluatorConformance):
         return self.toy.evaluator()
 
     def accelerated_errors(self, schedule: Schedule) -> Floats:
-        grid, x, seen = self.toy.grid, self.toy.start, {}
-        rule = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}[schedule.forecaster]
-        for span in schedule.spans():
-            rows = rule.coefficients(span, grid)
-            for t in range(span.start, span.stop):
-                if t == span.start:
-                    v = seen[t] = self.toy.velocity(x, grid[t])
-                else:
-                    sources = (span.start, *span.history)
-                    v = sum(
-                        a * seen[k] for a, k in zip(rows[t - span.start - 1], sources, strict=False)
-                    )
-                x = x + (grid[t + 1] - grid[t]) * v
+        rules = [Reuse(), Linear(), Fitted(), VariableOrder()]
+        names = ["reuse", "linear", "fitted", "variable-order"]
+        rule = dict(zip(names, rules, strict=True))[schedule.forecaster]
+        grid, x = self.toy.grid, self.toy.start
+        playback = Playback(playback_table(schedule, rule, grid))
+        playback.begin()
+        for t in range(schedule.num_steps):
+            v = playback.forecast("", t)
+            if v is None:
+                v = self.toy.velocity(x, grid[t])
+                playback.keep("", t, v)
+            x = x + (grid[t + 1] - grid[t]) * v
         full = np.stack([t.states[-1] for t in self.toy.trajectories()])
         return np.asarray(np.sqrt(((x - full) ** 2).mean(-1)))

@@ -68,11 +68,14 @@ def test_torch_forecasts_as_numpy_does(
         torch.testing.assert_close(found.double(), wanted, rtol=within, atol=within)
 
 
-def test_tensors_need_no_arithmetic_of_their_own() -> None:
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-12), (torch.float16, 0.02)])
+def test_tensors_need_no_arithmetic_of_their_own(dtype: torch.dtype, within: float) -> None:
     """As a plugin's loop has them: followed by methods alone, where there is no array API."""
-    made = outputs(3, 4, dtype=torch.float64)
+    made = [(100 * output).to(dtype) for output in outputs(3, 400, dtype=torch.float64)]
     for step, forecast in played(Playback(TABLE), made).items():
-        torch.testing.assert_close(forecast, by_numpy(made)[step])
+        assert forecast.dtype == dtype
+        wanted = by_numpy(made)[step]
+        torch.testing.assert_close(forecast.double(), wanted, rtol=within, atol=100 * within)
 
 
 def test_the_prediction_in_a_tree_chooses_for_all_of_its_leaves() -> None:

@@ -194,7 +194,7 @@ def test_a_baseline_that_breaks_the_run_is_in_the_table_and_never_kept() -> None
 @pytest.mark.parametrize("n", [12, 30, 50])
 @pytest.mark.parametrize("samples", [1, 2, 3, 4, 8, 16])
 def test_small_rungs_are_covered_however_few_the_samples(n: int, samples: int) -> None:
-    """The worst case: nothing is screened out. All four up to N/8, uniform reuse up to N/4."""
+    """The worst case: nothing is screened out. All five up to N/8, uniform reuse up to N/4."""
     bench, _ = _bench(lambda s, i: 1.0, n, samples)
     ladder = Recipe().resolve(n).ladder or ()
     rungs = settle_ladder(bench, [_random(n, b, samples) for b in ladder])

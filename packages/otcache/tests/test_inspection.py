@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 from typer.main import get_command
 
-from otcache.calibration.contest import clearly_below
+from otcache.calibration.contest import BASELINES, clearly_below
 from otcache.cli.app import app
 from otcache.console import wide_enough
 from otcache.inspection import candidate_table, draw, kept_table
@@ -64,6 +65,15 @@ def shown() -> list[str]:
     out = io.StringIO()
     Console(file=out, width=80).print(candidate_table(_calibration()))
     return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_a_rung_with_all_candidates_fits_on_80_characters() -> None:
+    names = ("quantile", "lexicographic", "second-order", "quantile, rounding 2", *BASELINES)
+    rung = _rung(4, "quantile", {name: Candidate(0.0123456, 2) for name in names})
+    out = io.StringIO()
+    Console(file=out, width=80).print(candidate_table(replace(_calibration(), ladder=(rung,))))
+    assert "…" not in out.getvalue()
+    assert out.getvalue().count("~.0123") == len(names)
 
 
 def test_every_candidate_has_a_column_and_fits_on_80_characters(shown: list[str]) -> None:

@@ -18,7 +18,8 @@ from otcache.planning import open_loop_error
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.errors import OtcacheNotice
-from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.forecasters import Fitted, Linear, Reuse, VariableOrder
+from otcache_core.playback import Arithmetic
 from otcache_core.storage.recordings import inner_products
 from otcache_core.testing import ToySampler
 from otcache_core.transport import uniform_steps
@@ -152,18 +153,25 @@ def _toy(rungs: Sequence[Rung]) -> tuple[ToySampler, Calibration]:
     return toy, replace(_of(12, rungs), **grams)
 
 
-@pytest.mark.parametrize("forecaster", ["reuse", "linear", "fitted"])
+@pytest.mark.parametrize("forecaster", ["reuse", "linear", "fitted", "variable-order"])
 def test_the_open_loop_error_is_that_of_forecasts_of_recorded_outputs(forecaster: str) -> None:
     schedule = Schedule(12, (0, 1, 4, 9), forecaster)
     if forecaster == "fitted":
         schedule = schedule.with_weights([(0.1,), (0.0, 0.4), (-0.1, 0.3), (0.2, 0.1, -0.3)])
     toy, calibration = _toy([])
-    rule = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}[forecaster]
+    rules = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
+    rule, runs = rules.get(forecaster, VariableOrder()), list(toy.trajectories())
     squares = []
-    for run in toy.trajectories():
+    for run in runs:
         moved = np.zeros(toy.dim)
         for span in schedule.spans():
             rows = rule.coefficients(span, toy.grid)
+            if orders := rule.orders(span, toy.grid):  # of all samples as one
+                kept = [span.start, *span.history][:3]
+                joint = [np.concatenate([one.outputs[k] for one in runs]) for k in kept]
+                weights = Arithmetic().order_weights(joint, orders.ramps)
+                numbers = [float(weight.item()) for weight in weights]
+                rows = [np.array(orders.coefficients(i, numbers)) for i in range(len(span.skipped))]
             for t, row in zip(span.skipped, rows, strict=True):
                 sources = run.outputs[[span.start, *span.history][: len(row)]]
                 moved += (toy.grid[t + 1] - toy.grid[t]) * (row @ sources - run.outputs[t])

@@ -22,6 +22,7 @@ from otcache_core.transport import (
     uniform_steps,
 )
 from otcache_core.uncalibrated import FORECASTER as UNCALIBRATED
+from otcache_core.uncalibrated import default_schedule
 
 #: Forecasters that are described by strengths.
 WITH_STRENGTH = {"linear", "fitted"}
@@ -83,7 +84,7 @@ class Interpolation:
     of B' too. At small budgets the places of steps depend on their number, so B' = B; on a longer run of
     which many steps are computed they depend on their share. On a shorter run they depend on the number at
     any budget (docs/transfer.md). If the steps at B' are uniform, they are the run's own uniform steps, B
-    of n.
+    of n; and if a node is the schedule without calibration, that of the run.
 
     The same call gives the same object.
 
@@ -108,8 +109,8 @@ class Interpolation:
             return place.lower if place.lower.budget == 1 else Schedule(num_steps=n, computed=(0,))
         if budget == place.lower.budget:
             return place.lower
-        if place.uniform:
-            return Schedule(n, uniform_steps(n, budget))
+        if (plain := self._plain(place, budget, n, self._own_points)) is not None:
+            return plain
         targets = targets_between(place.lower, place.upper, budget, place.lam)
         return self._forecast(place, round_to_steps(targets, n), self._points(n))
 
@@ -118,8 +119,8 @@ class Interpolation:
         if budget == n:
             return Schedule.full(n)
         place = self._place(_own_budget(budget, self._num_steps, n))
-        if place.uniform:
-            return Schedule(n, uniform_steps(n, budget))
+        if (plain := self._plain(place, budget, n, points)) is not None:
+            return plain
         u = levels(budget)
         low, high = (quantile_function(s)(u) for s in (place.lower, place.upper))
         targets = (1.0 - place.lam) * low + place.lam * high
@@ -152,11 +153,11 @@ class Interpolation:
         """Return the nodes between which the steps of a budget are interpolated, the smaller budget first.
 
         None if they are not: on a node, beyond the lowest and the highest one, at 1 and N, and if the
-        steps are uniform.
+        steps are uniform, or those without calibration.
         """
-        place = self._place(budget)
+        place, n = self._place(budget), self._num_steps
         on_node = place.lower.budget == place.upper.budget
-        if budget in (1, self._num_steps) or on_node or place.uniform:
+        if budget in (1, n) or on_node or self._plain(place, budget, n, self._own_points):
             return None
         return place.lower, place.upper
 
@@ -167,6 +168,24 @@ class Interpolation:
         if lower.budget == upper.budget:
             return _Place(lower, upper, 0.0)
         return _Place(lower, upper, coordinate(budget, lower.budget, upper.budget))
+
+    def _plain(
+        self, place: _Place, budget: int, n: int, points: tuple[float, ...]
+    ) -> Schedule | None:
+        """Return uniform reuse, or the schedule without calibration, if that is what a node is."""
+        if place.uniform:
+            return Schedule(n, uniform_steps(n, budget))
+        if place.rule == UNCALIBRATED and any(map(self._is_default, place.skipping)):
+            return default_schedule(n, budget, points)
+        return None
+
+    def _is_default(self, node: Schedule) -> bool:
+        return node == default_schedule(node.num_steps, node.budget, self._own_points)
+
+    @property
+    def _own_points(self) -> tuple[float, ...]:
+        """s_0 .. s_N of the nodes; empty if they are not known."""
+        return tuple(self._grid.tolist()) if self._known else ()
 
     def _forecast(
         self, place: _Place, steps: tuple[int, ...], grid: NDArray[np.float64]

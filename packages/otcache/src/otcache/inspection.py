@@ -139,7 +139,7 @@ _LEGEND = "* kept   ~ measured on a part of the samples   - not measured"
 
 
 def _heading(name: str) -> str:
-    """Return a name on two lines, so that eight columns fit on a terminal of 80."""
+    """Return a name on two lines, so that nine columns fit on a terminal of 80."""
     if name == "lexicographic":
         return "lexico-\ngraphic "
     return name.replace(", ", "\n").replace("-", "-\n") + " "

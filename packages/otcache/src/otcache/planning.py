@@ -22,19 +22,26 @@ from otcache.calibration.stages import gains
 from otcache_core import Need, OtcacheError, PluginError, Schedule, ScheduleProblem, Solution
 from otcache_core.calibration import Calibration, Rung
 from otcache_core.contracts import Forecaster, ScheduleSolver
+from otcache_core.contracts.planning import LOOKED_AT
 from otcache_core.errors import expected
-from otcache_core.forecasters import Fitted, Linear, Reuse
+from otcache_core.forecasters import Fitted, Linear, Reuse, VariableOrder
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry, installed
 from otcache_core.plugins.info import reason_of
 from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
+from otcache_core.schedule import Span
 from otcache_core.transport import uniform_steps
 
 T = TypeVar("T")
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
-_RULES: dict[str, Forecaster] = {"reuse": Reuse(), "linear": Linear(), "fitted": Fitted()}
+_RULES: dict[str, Forecaster] = {
+    "reuse": Reuse(),
+    "linear": Linear(),
+    "fitted": Fitted(),
+    "variable-order": VariableOrder(),
+}
 #: Share of uniform reuse's open-loop error above which forecasts that were not measured are doubtful.
 DOUBTFUL = 0.5
 #: Samples in one pipeline call, unless something else is said.
@@ -253,8 +260,9 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
         = (\beta^\top H \beta)^{1/2}
 
     with v the recorded outputs, so as if computed steps did not feel the states that forecasts lead to;
-    R_t the output weights and H the Gram matrix of the calibration. Unweighted by branches. It shows what
-    is interpolated wrongly, not which of two good schedules is better.
+    R_t the output weights and H the Gram matrix of the calibration. Unweighted by branches; where a run
+    chooses orders, they are those of the mean over samples. It shows what is interpolated wrongly, not which
+    of two good schedules is better.
 
     Args:
         schedule: of N steps.
@@ -270,12 +278,30 @@ def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
     for span in schedule.spans():
         if not span.skipped:
             continue
-        rows = rule.coefficients(span, calibration.grid).tolist()
+        rows = _rows(rule, span, calibration)
         for t, row in zip(span.skipped, rows, strict=True):
             beta[t] -= output_weights[t]
             for k, a in zip((span.start, *span.history), row, strict=False):
                 beta[k] += output_weights[t] * a
     return math.sqrt(max(0.0, float(beta @ calibration.gram @ beta)))
+
+
+def _rows(rule: Forecaster, span: Span, calibration: Calibration) -> Sequence[Sequence[float]]:
+    """Return the coefficients of each skipped step; orders are chosen by mean inner products."""
+    orders = rule.orders(span, calibration.grid)
+    if orders is None:
+        table: list[list[float]] = rule.coefficients(span, calibration.grid).tolist()
+        return table
+    steps = [span.start, *span.history][:LOOKED_AT]
+    h, outputs = calibration.gram[np.ix_(steps, steps)], np.eye(len(steps))
+    change, *before = outputs[:-1] - outputs[1:]
+
+    def size(v: Any) -> float:
+        return math.sqrt(max(0.0, float(v @ h @ v))) or 1.0
+
+    c = float(change @ h @ before[0]) / (size(change) * size(before[0])) if before else 0.0
+    weights = [ramp.at(c, size(change) / size(outputs[0])) for ramp in orders.ramps]
+    return [orders.coefficients(row, weights) for row in range(len(span.skipped))]
 
 
 def proven(calibration: Calibration) -> list[Rung]:

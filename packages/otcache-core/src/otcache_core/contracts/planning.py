@@ -148,6 +148,10 @@ class Ramp(NamedTuple):
     cosine: float
     change: float
 
+    def at(self, c: float, q: float) -> float:
+        """Return clamp(o + l c + m q, 0, 1)."""
+        return min(1.0, max(0.0, self.offset + self.cosine * c + self.change * q))
+
 
 @dataclass(frozen=True, eq=False)
 class Orders:

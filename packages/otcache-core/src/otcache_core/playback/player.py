@@ -15,8 +15,8 @@ class Arithmetic:
     """What a playback does with outputs; here for any arrays that can be multiplied and added.
 
     Arrays of numpy, jax and others that follow the Python array API standard are combined in float32 if
-    their own type is narrower, and cast once. Other arrays are combined in their own type. A subclass does
-    the same for an engine of its own.
+    their own type is narrower, and cast once; so are those with torch's methods ``float`` and ``to``. Other
+    arrays are combined in their own type. A subclass does the same for an engine of its own.
 
     References:
         Python array API standard, https://data-apis.org/array-api/.
@@ -30,8 +30,10 @@ class Arithmetic:
     def widen(self, output: Any) -> Any:
         """Return an output in the type in which it is combined: float32 at least."""
         namespace = _namespace(output)
-        if namespace is None or not _is_narrow(output.dtype):
+        if not hasattr(output, "dtype") or not _is_narrow(output.dtype):
             return output
+        if namespace is None:
+            return output.float() if hasattr(output, "float") else output
         return namespace.astype(output, namespace.float32)
 
     def combine(self, outputs: Sequence[Any], coefficients: Sequence[Any]) -> Any:
@@ -89,8 +91,10 @@ class Arithmetic:
             dtype: of the denoiser's outputs; None if they have none.
         """
         namespace = _namespace(wide)
-        if namespace is None or dtype is None or wide.dtype == dtype:
+        if dtype is None or wide.dtype == dtype:
             return wide
+        if namespace is None:
+            return wide.to(dtype) if hasattr(wide, "to") else wide
         return namespace.astype(wide, dtype)
 
 

@@ -78,6 +78,7 @@ class ExecutorConformance(Conformance, kit=True):
             Schedule(n, (0,)),
             Schedule(n, some),
             Schedule(n, some, forecaster="linear"),
+            Schedule(n, some, forecaster="variable-order"),
             Schedule.full(n),
         )
 

@@ -174,7 +174,7 @@ class ClosedLoopFit:
             systems = np.tensordot(others, normal, 1), others @ toward
             found = np.stack([_solved(*systems, each) for each in ridges])
             moved = (normal @ found[..., None])[..., 0]
-            losses = ((moved - 2 * toward) * found).sum((1, 2))
+            losses = np.nan_to_num(((moved - 2 * toward) * found).sum((1, 2)), nan=np.inf)
             ridge = ridges[np.flatnonzero(losses <= losses.min() + ALIKE * abs(losses.min()))[0]]
         return _solved(normal.sum(0), toward.sum(0), ridge)
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from otcache.attempts import attemptable
 from otcache.calibration.contest import Workbench
 from otcache.calibration.gaps import fill_gaps, interpolated
@@ -27,6 +29,7 @@ from otcache_core import OtcacheError, __version__
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import FeatureProbe, SampleRequest
 from otcache_core.errors import expected
+from otcache_core.loop import Loop
 from otcache_core.notices import NOT_FITTED, not_fitted, notify, once
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
@@ -60,8 +63,8 @@ def calibrate(
     3. *Anchor*: search the perceptual error of whole runs at the extreme budget B_a.
     4. *Ladder*: interpolate both to a ladder of budgets and fit the forecast weights in closed loop;
        at small budgets in several roundings, of which the best by true error is kept.
-    5. *Candidates*: run reuse and linear forecasts, on the same steps and on uniform ones, and keep
-       the best of each budget: no rung is worse than the simplest rules (:mod:`.contest`).
+    5. *Candidates*: run reuse and linear forecasts, on the same steps and on uniform ones, and what needs
+       no calibration, and keep the best of each budget: no rung is worse than these (:mod:`.contest`).
     6. *Gaps*: fit budgets between rungs at which interpolation cannot be trusted.
     7. *Refinement*, with ``Recipe(refinement="gauss-newton")``: a step on the weights of each rung.
 
@@ -122,7 +125,9 @@ def calibrate(
     n = runs.trajectories[0].num_steps
     if n != steps:  # Heun makes 2n - 1 of n steps, PNDM n + 1, a strength fewer
         provenance |= {"num_steps": n, "inference_steps": steps}
-    bench = Workbench(recipe.resolve(n, steps), registry, runs, show, spent)
+    grid = target.grid_for(n) if isinstance(target, Loop) else runs.trajectories[0].grid
+    known = tuple(grid.tolist()) if np.isfinite(grid).all() else ()
+    bench = Workbench(recipe.resolve(n, steps), registry, runs, show, spent, known)
     if runs.unfitted and recipe.forecaster == FITTED:
         notify(not_fitted(runs.unfitted), key=NOT_FITTED)
     calibration = fill_gaps(bench, measure(bench, provenance))

@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 #: The baseline that is measured first and at every rung: a rung without it is not kept.
 UNIFORM = "uniform, reuse"
 #: What a budget alone gives, :func:`~otcache_core.uncalibrated.default_schedule`.
-UNCALIBRATED = "no calibration"
+UNCALIBRATED = "default"
 #: Names of the five baselines, those first that threaten a fitted rung most.
 BASELINES = (UNIFORM, UNCALIBRATED, "planned, reuse", "planned, linear", "uniform, linear")
 #: What is not below this multiple of the best error, where both were screened, is not run further.
@@ -55,6 +55,7 @@ class Workbench:
         runs: the recorded samples.
         stages: shows progress.
         spent: counts evaluations.
+        grid: s_0 .. s_N of an accelerated run of the target; empty if none is known before it runs.
         solved: what a solver found at a budget between two schedules.
     """
 
@@ -63,6 +64,7 @@ class Workbench:
     runs: RecordedRuns
     stages: Stages
     spent: NfeCount
+    grid: tuple[float, ...] = ()
     solved: dict[tuple[int, Schedule, Schedule], Schedule | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,11 +95,6 @@ class Workbench:
     def num_steps(self) -> int:
         """N."""
         return self.trajectories[0].num_steps
-
-    @property
-    def grid(self) -> NDArray[np.float64]:
-        """s_0 .. s_N."""
-        return self.trajectories[0].grid
 
     @property
     def rule(self) -> str:

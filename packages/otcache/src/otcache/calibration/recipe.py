@@ -68,7 +68,8 @@ class Recipe:
         gap_runs: full runs per sample that may be spent on budgets between rungs at which interpolation
             cannot be trusted.
         candidate_runs: full runs per sample that may be spent, from the smallest budget up, on reuse and
-            linear forecasts on a rung's own steps and on uniform ones, which a fitted rung must beat.
+            linear forecasts on a rung's own steps and on uniform ones, and on what needs no calibration:
+            a fitted rung must beat them.
         batch_size: samples in one pipeline call.
         seed: of the search.
         refine_runs: full runs per sample that the refinement may take in all; rungs are refined from

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibration.contest import (
+    BASELINES,
     Contender,
     Workbench,
     best_of,
@@ -262,7 +263,7 @@ def refine_ladder(bench: Workbench, ladder: Sequence[Rung]) -> list[Rung]:
 def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
     budget, choice = rung.schedule.budget, bench.recipe.refinement
     one_run = budget * len(bench.trajectories)
-    if choice is None or rung.schedule.forecaster != bench.rule or max_nfe < one_run:
+    if choice is None or rung.winner in BASELINES or max_nfe < one_run:
         return rung
     solver = solver_of(
         bench.registry, choice, objective=bench.fidelity, fit=bench.fit, max_nfe=max_nfe
