@@ -120,7 +120,7 @@ def test_each_choice_reaches_its_stage(
     if {"proposals", "interpolation"} & set(choice):
         assert "even" in names
     if "forecaster" in choice:
-        baselines = {"reuse", "linear", "half"}
+        baselines = {"reuse", "linear", "variable-order", "half"}
         assert {r.schedule.forecaster for r in made.ladder} | {made.anchor.forecaster} <= baselines
         assert made.anchor.forecaster == made.reference.forecaster == "half"
     if "anchor_search" in choice:
