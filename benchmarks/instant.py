@@ -52,7 +52,7 @@ HEAD = [
     "# Without calibration",
     "",
     "Made by `nox -s bench -- instant OUT` on two CPU cores: RMSE on held-out samples against the full",
-    "run, mean and half of its 95 % interval. *otcache, no calibration* is",
+    "run (of a seed for each prompt), mean and half of its 95 % interval. *otcache, no calibration* is",
     "`otcache.accelerate(pipe, budget=B)`; how its numbers were chosen, on calibration prompts, is in",
     "[theory.md](theory.md), section 9.12. A ratio below 1 is better than the best of the others at that",
     "budget, whichever that is.",
@@ -255,10 +255,10 @@ class Bench:
             fewer = fewer[:1]
         return [*RULES, "HiCache++", "EasyCache", *fewer]
 
-    def cells(self) -> dict[str, dict[int, Errors]]:
-        """Return every cell."""
+    def cells(self, calibrated: bool = True) -> dict[str, dict[int, Errors]]:
+        """Return every cell, without the row of the calibrated policy if so wanted."""
         found: dict[str, dict[int, Errors]] = {}
-        for method in (*self.baselines, OURS, CALIBRATED):
+        for method in (*self.baselines, OURS, *([CALIBRATED] if calibrated else [])):
             for budget in self.target.budgets:
                 errors = self.errors(method, budget)
                 found.setdefault(method, {})[budget] = errors
@@ -301,11 +301,15 @@ def main() -> None:
     command.add_argument(
         "--only", nargs="*", default=[""], help="targets with one of these in their name"
     )
+    command.add_argument(
+        "--skip-calibrated", action="store_true", help="leave out the row of the calibrated policy"
+    )
     options = command.parse_args()
     text, means, every = [], [], []
     for target in targets(options.samples):
         if any(part in target.name for part in options.only):
-            lines, ratios = block(target, Bench(target, options.out).cells())
+            cells = Bench(target, options.out).cells(not options.skip_calibrated)
+            lines, ratios = block(target, cells)
             text += lines
             means.append(row(target.name, f"{geometric(ratios):.2f}", f"{max(ratios):.2f}"))
             every += ratios
