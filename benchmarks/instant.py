@@ -233,13 +233,15 @@ class Bench:
 
     @cached_property
     def _easycache(self) -> list[tuple[int, Errors]]:
-        """Computed steps and errors of each threshold; the last computes no more than it always does."""
+        """Computed steps and errors of each threshold, from the largest down to the largest budget."""
         found = []
-        for threshold in (*np.geomspace(0.01, 20.0, 31), math.inf):
+        for threshold in (math.inf, *np.geomspace(20.0, 0.01, 31)):
             hook = EasyCacheHook(float(threshold))
             drove = drive(self.runs.pipe, hook, num_steps=self.target.num_steps)
             errors = self._within(drove)
             found.append((len(hook.computed), errors))
+            if len(hook.computed) > self.target.budgets[-1] + 2:
+                break
         return found
 
     @cached_property

@@ -38,6 +38,7 @@ class Numbers:
         first: f_0 and f_1 of clamp(f_0 - f_1 q) after one output.
         later: o and m of clamp(o + c - m q) after two.
         bend: of the second order.
+        held: whether order 0 of a flow holds v - x; else it holds v.
     """
 
     start: float = uncalibrated.START
@@ -46,6 +47,7 @@ class Numbers:
     first: tuple[float, float] = (variable_order.FIRST[0].offset, -variable_order.FIRST[0].change)
     later: tuple[float, float] = (variable_order.LATER[0].offset, -variable_order.LATER[0].change)
     bend: Ramp = variable_order.LATER[1]
+    held: bool = True
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -56,6 +58,7 @@ class Numbers:
             (uncalibrated, "END"): self.end,
             (variable_order, "FIRST"): (Ramp(self.first[0], 0.0, -self.first[1]),),
             (variable_order, "LATER"): (Ramp(self.later[0], 1.0, -self.later[1]), self.bend),
+            (uncalibrated, "FLOW_FORECASTER"): uncalibrated.FORECASTERS[self.held],
         }
         before: dict[Any, Any] = {place: getattr(*place) for place in places}
         for (module, name), value in places.items():
@@ -71,6 +74,8 @@ class Numbers:
 
 VARIANTS = {
     "the default": Numbers(),
+    "order 0 holds v": Numbers(held=False),
+    "0.3 + c - 2 q": Numbers(later=(0.3, 2.0)),
     "A = 3": Numbers(start=3.0),
     "A = 10": Numbers(start=10.0),
     "A = 40": Numbers(start=40.0),

@@ -90,7 +90,10 @@ def _rung(budget: int, kind: str, uniform: bool) -> Schedule:
     return schedule.with_weights([(0.1,)] * budget) if kind == "fitted" else schedule
 
 
-RUNGS = st.tuples(st.sampled_from(["fitted", "reuse", "linear", "variable-order"]), st.booleans())
+RUNGS = st.tuples(
+    st.sampled_from(["fitted", "reuse", "linear", "variable-order", "variable-order-flow"]),
+    st.booleans(),
+)
 
 
 @given(st.integers(2, 12), st.integers(2, 30), RUNGS, RUNGS, st.integers(2, N - 2))
@@ -103,7 +106,7 @@ def test_beside_a_reusing_rung_there_is_reuse_and_beside_one_of_variable_order_t
     near = [s for s in ends if s.budget == budget] or ends
     near = ends[:1] if budget < low else ends[1:] if budget > low + gap else near
     rules = {s.forecaster for s in near}
-    winners = (name for name in ("reuse", "variable-order") if name in rules)
+    winners = (name for name in ("reuse", "variable-order", "variable-order-flow") if name in rules)
     rule = next(winners, rules.pop() if len(rules) == 1 else "fitted")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OtcacheNotice)
@@ -115,17 +118,18 @@ def test_beside_a_reusing_rung_there_is_reuse_and_beside_one_of_variable_order_t
             assert schedule.computed == uniform_steps(schedule.num_steps, budget)
 
 
+@pytest.mark.parametrize("prediction", ["", "flow"])
 def test_beside_the_schedule_without_calibration_there_is_that_of_the_budget(
-    provenance: Provenance,
+    provenance: Provenance, prediction: str
 ) -> None:
     """On the policy's own run and on another, as if nothing had been calibrated."""
-    low, high = (default_schedule(N, b, provenance.grid) for b in (4, 9))
+    low, high = (default_schedule(N, b, provenance.grid, prediction) for b in (4, 9))
     policy = Policy(low, high, provenance, ladder=(low, high))
-    assert policy.schedule(6) == default_schedule(N, 6, provenance.grid)
+    assert policy.schedule(6) == default_schedule(N, 6, provenance.grid, prediction)
     assert policy.interpolation.ends(6) is None
     other = np.linspace(1.0, 0.0, N + 6) ** 1.3
     with pytest.warns(OtcacheNotice, match="mapped"):
-        assert policy.schedule(6, grid=other) == default_schedule(N + 5, 6, other)
+        assert policy.schedule(6, grid=other) == default_schedule(N + 5, 6, other, prediction)
 
 
 def test_linear_and_fitted_forecasts_meet_in_strengths(provenance: Provenance) -> None:

@@ -101,6 +101,7 @@ def test_core_comes_with_its_own() -> None:
         "taylor-1",
         "taylor-3",
         "variable-order",
+        "variable-order-flow",
     ]
     assert {o.distribution for o in registry.infos("solvers")} == {"otcache-core"}
     assert all(o.info.summary for kind in KINDS for o in registry.infos(kind))

@@ -71,6 +71,17 @@ def test_noise_levels_and_timesteps_are_read_as_flow_times() -> None:
     assert default_schedule(30, 7, 1000 * flow) == default_schedule(30, 7, flow)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "largest", "flow"),
+    [("flow", 1.0, True), ("flow", 1000.0, False), ("epsilon", 1.0, False), (None, 1.0, False)],
+)
+def test_what_is_known_as_a_flow_is_forecast_as_one(
+    prediction: str | None, largest: float, flow: bool
+) -> None:
+    schedule = default_schedule(30, 7, np.linspace(largest, 0.0, 31), prediction)
+    assert schedule.forecaster == ("variable-order-flow" if flow else "variable-order")
+
+
 @pytest.mark.parametrize("grid", [[0.5] * 31, [np.nan] * 31, np.zeros(0)])
 def test_a_grid_that_says_nothing_counts_steps(grid: list[float]) -> None:
     assert default_schedule(30, 7, grid) == default_schedule(30, 7)

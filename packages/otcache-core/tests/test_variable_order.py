@@ -32,6 +32,11 @@ class TestVariableOrder(ForecasterConformance):
         return VariableOrder()
 
 
+class TestVariableOrderOfFlows(ForecasterConformance):
+    def make_forecaster(self) -> VariableOrder:
+        return VariableOrder(flow=True)
+
+
 def follow(outputs: list[Any], table: PlaybackTable = TABLE) -> dict[int, Any]:
     """Play recorded outputs, one a step; return the forecasts."""
     playback, forecasts = Playback(table), {}
@@ -45,11 +50,12 @@ def follow(outputs: list[Any], table: PlaybackTable = TABLE) -> dict[int, Any]:
     return forecasts
 
 
-def by_formula(v: list[NDArray[np.float64]], step: int) -> NDArray[np.float64]:
+def by_formula(v: list[NDArray[np.float64]], step: int, flow: bool) -> NDArray[np.float64]:
     """Do as the docstring of VariableOrder says, for one sample."""
     k, *before = [c for c in SCHEDULE.computed if c <= step][::-1]
+    moved_by = GRID[k] - GRID[step] if flow else 0.0
     if not before:
-        return v[k]
+        return v[k] * (1 - moved_by)
     s, change = GRID, v[k] - v[before[0]]
     slope = change / (s[k] - s[before[0]])
     moved = np.linalg.norm(change) / np.linalg.norm(v[k])
@@ -62,22 +68,25 @@ def by_formula(v: list[NDArray[np.float64]], step: int) -> NDArray[np.float64]:
         bend = (slope - earlier / (s[before[0]] - s[before[1]])) / (s[k] - s[before[1]])
     a, b = np.clip([a, b], 0.0, 1.0)
     ahead = s[step] - s[k]
-    return v[k] + a * ahead * slope + b * ahead * (s[step] - s[before[0]]) * bend
+    held = v[k] * (1 - (1 - a) * moved_by)
+    return held + a * ahead * slope + b * ahead * (s[step] - s[before[0]]) * bend
 
 
 @pytest.mark.parametrize("arrays", ARRAYS)
 @pytest.mark.parametrize("roughness", [0.0, 0.02, 3.0])
-def test_each_sample_is_forecast_by_the_formula(arrays: str, roughness: float) -> None:
+@pytest.mark.parametrize("flow", [False, True])
+def test_each_sample_is_forecast_by_the_formula(arrays: str, roughness: float, flow: bool) -> None:
     rng = np.random.default_rng(0)
     start, slope, bend = rng.standard_normal((3, 4, 2, 3))
     outputs = [start + slope * s + 0.1 * bend * s**2 for s in GRID[:N]]
     outputs = [v + roughness * rng.standard_normal(v.shape) for v in outputs]
     made = import_module(arrays)
-    found = follow([made.asarray(v.astype(np.float32)) for v in outputs])
+    table = playback_table(SCHEDULE, VariableOrder(flow), GRID)
+    found = follow([made.asarray(v.astype(np.float32)) for v in outputs], table)
     assert sorted(found) == [1, 2, 4, 6, 7, 8, 10, 11]
     for step, forecast in found.items():
         for sample in range(4):
-            wanted = by_formula([v[sample].ravel() for v in outputs], step)
+            wanted = by_formula([v[sample].ravel() for v in outputs], step, flow)
             got = np.asarray(forecast[sample]).ravel()
             np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-4)
 
@@ -95,6 +104,18 @@ def test_still_outputs_stay_as_they_are() -> None:
     for still in (np.zeros((2, 3)), np.full((2, 3), 2.0)):
         for forecast in follow([still] * N).values():
             np.testing.assert_allclose(forecast, still, rtol=1e-14)
+
+
+def test_of_a_flow_what_is_reused_is_the_output_less_the_state() -> None:
+    """The state follows Euler's steps, and nothing but v - x is kept: EasyCache's rule."""
+    rng = np.random.default_rng(3)
+    x, held = rng.standard_normal((2, 1, 5))
+    table = playback_table(Schedule(N, (0,), "variable-order-flow"), VariableOrder(flow=True), GRID)
+    v, start = x + held, x
+    forecasts = follow([v] + [v] * (N - 1), table)
+    for step in range(1, 4):  # v - x is held exactly while x has moved by v_k alone
+        state = start + (GRID[step] - GRID[0]) * v
+        np.testing.assert_allclose(forecasts[step], held + state, rtol=1e-12)
 
 
 def test_samples_do_not_depend_on_their_batch() -> None:

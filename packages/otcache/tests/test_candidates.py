@@ -74,6 +74,7 @@ def _bench(errors: Errors, n: int, samples: int, runs: float = 2.5) -> tuple[Any
         allowance=allowance,
         fidelity="rmse",
         num_steps=n,
+        prediction="",
         grid=(),
     )
     return bench, fake

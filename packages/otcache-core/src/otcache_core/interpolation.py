@@ -21,8 +21,8 @@ from otcache_core.transport import (
     targets_between,
     uniform_steps,
 )
-from otcache_core.uncalibrated import FORECASTER as UNCALIBRATED
-from otcache_core.uncalibrated import default_schedule
+from otcache_core.uncalibrated import FLOW_FORECASTER, default_schedule
+from otcache_core.uncalibrated import FORECASTERS as UNCALIBRATED
 
 #: Forecasters that are described by strengths.
 WITH_STRENGTH = {"linear", "fitted"}
@@ -61,7 +61,8 @@ class _Place(msgspec.Struct, frozen=True):
             return rules.pop()
         if rules <= WITH_STRENGTH:
             return "fitted"
-        return UNCALIBRATED if rules <= WITH_STRENGTH | {UNCALIBRATED} else "reuse"
+        own = [name for name in UNCALIBRATED if name in rules]
+        return own[0] if own and rules <= WITH_STRENGTH.union(UNCALIBRATED) else "reuse"
 
     @property
     def uniform(self) -> bool:
@@ -175,12 +176,13 @@ class Interpolation:
         """Return uniform reuse, or the schedule without calibration, if that is what a node is."""
         if place.uniform:
             return Schedule(n, uniform_steps(n, budget))
-        if place.rule == UNCALIBRATED and any(map(self._is_default, place.skipping)):
-            return default_schedule(n, budget, points)
+        if place.rule in UNCALIBRATED and any(map(self._is_default, place.skipping)):
+            return default_schedule(n, budget, points, _prediction(place.rule))
         return None
 
     def _is_default(self, node: Schedule) -> bool:
-        return node == default_schedule(node.num_steps, node.budget, self._own_points)
+        own = self._own_points, _prediction(node.forecaster)
+        return node == default_schedule(node.num_steps, node.budget, *own)
 
     @property
     def _own_points(self) -> tuple[float, ...]:
@@ -213,6 +215,10 @@ class Interpolation:
             return own
         points = np.interp(np.linspace(0.0, 1.0, n + 1), np.linspace(0.0, 1.0, len(own)), own)
         return np.asarray(points, dtype=np.float64)
+
+
+def _prediction(forecaster: str) -> str:
+    return "flow" if forecaster == FLOW_FORECASTER else ""
 
 
 def _own_budget(budget: int, own: int, n: int) -> float:

@@ -12,8 +12,9 @@ from otcache_core.errors import ScheduleError
 from otcache_core.numbers import integer, reals
 from otcache_core.schedule import Schedule, check_num_steps
 
-#: Name of the forecaster: :class:`~otcache_core.forecasters.VariableOrder`.
-FORECASTER = "variable-order"
+#: Names of the forecaster, :class:`~otcache_core.forecasters.VariableOrder`, for any output and for flows'.
+FORECASTER, FLOW_FORECASTER = "variable-order", "variable-order-flow"
+FORECASTERS = (FORECASTER, FLOW_FORECASTER)
 #: The prior of how much outputs bend: 1 + START exp(-u / DECAY) + e / max(1 - u, NEAREST)^2, where e is END,
 #: and less where fewer than a share of ENOUGH of the steps is computed.
 START, DECAY, END, NEAREST, ENOUGH = 20.0, 0.1, 0.01, 0.01, 0.2
@@ -24,7 +25,9 @@ TIMESTEPS = 900.0
 Floats = NDArray[np.float64]
 
 
-def default_schedule(num_steps: int, budget: int, grid: Sequence[float] | Floats = ()) -> Schedule:
+def default_schedule(
+    num_steps: int, budget: int, grid: Sequence[float] | Floats = (), prediction: str | None = ""
+) -> Schedule:
     r"""Return B of N steps, and the forecaster ``variable-order``, without any measurement.
 
     Linear forecasts of outputs that bend by w_t err by w_t times the product of the distances to the two
@@ -43,6 +46,8 @@ def default_schedule(num_steps: int, budget: int, grid: Sequence[float] | Floats
         budget: B, in 1 .. N.
         grid: s_0 .. s_N; sigma is s where that is at most 1 (flows), s / (1 + s) of noise levels above,
             and s over its largest value of timesteps. Empty, or not finite: equal steps.
+        prediction: what the denoiser predicts, as :class:`~otcache_core.policy.Provenance` names it. Of a
+            ``flow`` whose grid is within [0, 1] the forecaster is ``variable-order-flow``.
 
     Raises:
         ScheduleError: if the budget is not an integer in 1 .. N, or the grid does not have N + 1 values.
@@ -52,7 +57,9 @@ def default_schedule(num_steps: int, budget: int, grid: Sequence[float] | Floats
     points = tuple(reals("grid", grid, kind=ScheduleError)) if _usable(grid) else ()
     if points and len(points) != num_steps + 1:
         raise ScheduleError(f"grid must have {num_steps + 1} values, got {len(points)}.")
-    return Schedule(num_steps, default_steps(num_steps, b, points), FORECASTER)
+    flow = prediction == "flow" and bool(points) and 0.0 <= min(points) <= max(points) <= 1.0
+    name = FLOW_FORECASTER if flow else FORECASTER
+    return Schedule(num_steps, default_steps(num_steps, b, points), name)
 
 
 def _usable(grid: Sequence[float] | Floats) -> bool:

@@ -41,6 +41,7 @@ _RULES: dict[str, Forecaster] = {
     "linear": Linear(),
     "fitted": Fitted(),
     "variable-order": VariableOrder(),
+    "variable-order-flow": VariableOrder(flow=True),
 }
 #: Share of uniform reuse's open-loop error above which forecasts that were not measured are doubtful.
 DOUBTFUL = 0.5

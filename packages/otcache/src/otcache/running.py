@@ -171,7 +171,8 @@ def schedule_of(
         MismatchError: if the target is of another model; under ``strict`` for any difference.
     """
     if policy is None:
-        return _uncalibrated(target, integer("budget", budget, 1), grid)
+        predicted = _prediction(registry, target, probe)
+        return _uncalibrated(target, integer("budget", budget, 1), grid, predicted)
     if not isinstance(policy, Policy):
         advice = "make one by otcache.plan(...); one schedule runs by otcache.accelerate(target, schedule)."
         raise OtcacheError(expected("policy", type(policy).__name__, "a Policy", advice))
@@ -200,11 +201,25 @@ def schedule_of(
     return by_grid
 
 
+def _prediction(registry: Registry, target: Any, probe: str | None) -> str | None:
+    """Return what the denoiser predicts; None where no probe knows it."""
+    if is_module(target):
+        return None
+    try:
+        return (
+            choose(registry, "probes", target, probe)
+            .provenance(target, None)
+            .get("prediction_type")
+        )
+    except OtcacheError:  # an executor of its own may run what no probe can record
+        return None
+
+
 def _uncalibrated(
-    target: Any, budget: int, grid: NDArray[np.float64] | None
+    target: Any, budget: int, grid: NDArray[np.float64] | None, predicted: str | None
 ) -> Schedule | ScheduleByGrid:
     if not is_module(target):
-        return lambda points: default_schedule(len(points) - 1, budget, points)
+        return lambda points: default_schedule(len(points) - 1, budget, points, predicted)
     if grid is None:
         raise OtcacheError(
             f"{type(target).__name__} alone does not say how many steps its runs have: give "

@@ -38,26 +38,51 @@ class VariableOrder(Forecaster):
     line should continue. Without an earlier output it is reuse. Where an engine or an analysis needs fixed
     coefficients it is ``linear`` (a = 1, b = 0).
 
+    Of a flow (registered as ``variable-order-flow``) order 0 holds v - x, as EasyCache does, where it is
+    v_k (1 - |s_t - s_k|), since x_t is x_k + (s_t - s_k) v_k; so
+
+    .. math:: \hat v_t = (1 - (1 - a) |s_t - s_k|)\, v_k + a\, (\ldots) + b\, (\ldots)
+
     Memory is three outputs. Nothing is copied to the host.
+
+    Args:
+        flow: whether outputs are velocities noise - data, and the grid is in [0, 1].
 
     References:
         Variable-order multistep methods: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations
-        I, 1993, section III.7; docs/theory.md, section 9.12, has the table that chose the numbers.
+        I, 1993, section III.7; EasyCache, 2025, https://arxiv.org/abs/2507.02860; docs/theory.md, section
+        9.12, has the table that chose the numbers.
     """
 
+    def __init__(self, flow: bool = False) -> None:
+        self._flow = flow
+
     def coefficients(self, span: Span, grid: Floats) -> Floats:
-        """Return the table of ``linear``."""
-        return Linear().coefficients(span, grid)
+        """Return the table of ``linear``; without an earlier output, that of order 0."""
+        if _has_slope(span, grid):
+            return Linear().coefficients(span, grid)
+        return self._held(span, grid)
 
     def orders(self, span: Span, grid: Floats) -> Orders | None:
-        """Return reuse, linear and quadratic extrapolation, as far as there are outputs."""
-        if not span.history or grid[span.start] == grid[span.history[0]]:
+        """Return order 0, linear and quadratic extrapolation, as far as there are outputs."""
+        if not _has_slope(span, grid):
             return None
-        tables = [Reuse().coefficients(span, grid), Linear().coefficients(span, grid)]
+        tables = [self._held(span, grid), Linear().coefficients(span, grid)]
         if len(span.history) == 1:
             return Orders(tuple(tables), FIRST)
         tables.append(quadratic(span, grid))
         return Orders(tuple(tables), LATER)
+
+    def _held(self, span: Span, grid: Floats) -> Floats:
+        """Return the table of order 0."""
+        held = Reuse().coefficients(span, grid)
+        if self._flow:
+            held = held - np.abs(grid[list(span.skipped)] - grid[span.start])[:, None]
+        return held
+
+
+def _has_slope(span: Span, grid: Floats) -> bool:
+    return len(span.history) > 0 and grid[span.start] != grid[span.history[0]]
 
 
 def quadratic(span: Span, grid: Floats) -> Floats:

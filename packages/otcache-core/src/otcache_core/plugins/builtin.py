@@ -71,4 +71,10 @@ def otcache_provide_forecasters() -> list[Info]:
             "otcache_core.forecasters.variable_order:VariableOrder",
             "extrapolate by the order that each sample's outputs ask for; no calibration",
         ),
+        Info(
+            "variable-order-flow",
+            "otcache_core.forecasters.variable_order:VariableOrder",
+            "the same for velocities of flows: order 0 holds v - x",
+            options={"flow": True},
+        ),
     ]

@@ -35,6 +35,7 @@ _FORECASTERS: dict[str, Forecaster] = {
     "taylor": Taylor(),
     "mean-velocity": MeanVelocity(),
     "variable-order": VariableOrder(),
+    "variable-order-flow": VariableOrder(flow=True),
 }
 
 

@@ -127,7 +127,8 @@ def calibrate(
         provenance |= {"num_steps": n, "inference_steps": steps}
     grid = target.grid_for(n) if isinstance(target, Loop) else runs.trajectories[0].grid
     known = tuple(grid.tolist()) if np.isfinite(grid).all() else ()
-    bench = Workbench(recipe.resolve(n, steps), registry, runs, show, spent, known)
+    resolved, predicted = recipe.resolve(n, steps), provenance["prediction_type"]
+    bench = Workbench(resolved, registry, runs, show, spent, known, predicted)
     if runs.unfitted and recipe.forecaster == FITTED:
         notify(not_fitted(runs.unfitted), key=NOT_FITTED)
     calibration = fill_gaps(bench, measure(bench, provenance))

@@ -56,6 +56,7 @@ class Workbench:
         stages: shows progress.
         spent: counts evaluations.
         grid: s_0 .. s_N of an accelerated run of the target; empty if none is known before it runs.
+        prediction: what the denoiser predicts, as the policy's provenance has it.
         solved: what a solver found at a budget between two schedules.
     """
 
@@ -65,6 +66,7 @@ class Workbench:
     stages: Stages
     spent: NfeCount
     grid: tuple[float, ...] = ()
+    prediction: str | None = None
     solved: dict[tuple[int, Schedule, Schedule], Schedule | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -238,7 +240,9 @@ def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Run
     """
     nfe = bench.allowance("candidates", bench.recipe.candidate_runs)
     few = len(screening_samples(len(bench.trajectories)))
-    screens = [cost(baselines(c.schedule, bench.grid)[UNIFORM], few) for c in contenders]
+    screens = [
+        cost(baselines(c.schedule, bench.grid, bench.prediction)[UNIFORM], few) for c in contenders
+    ]
     allowance = Allowance(nfe, screens)
     rungs = []
     with bench.stages.stage("comparing candidates", len(contenders)) as advance:
@@ -266,7 +270,7 @@ class Contest:
     def settle(self) -> Rung:
         """Measure what the allowance affords, and keep the best."""
         fitted = self.contender
-        others = baselines(fitted.schedule, self.bench.grid)
+        others = baselines(fitted.schedule, self.bench.grid, self.bench.prediction)
         self._logs[fitted.schedule] = fitted.logs  # reuse itself where nothing could be fitted
         n = len(fitted.logs)
         few = screening_samples(n)
@@ -376,16 +380,19 @@ class Allowance:
         return [s for s, total in zip(costs, sums, strict=True) if total <= self.free]
 
 
-def baselines(schedule: Schedule, grid: Sequence[float] | Floats) -> dict[str, Schedule]:
+def baselines(
+    schedule: Schedule, grid: Sequence[float] | Floats, prediction: str | None = None
+) -> dict[str, Schedule]:
     """Return the five baselines of a schedule, by name; equal ones where its steps are uniform.
 
     Args:
         schedule: whose steps those of "planned" are.
         grid: s_0 .. s_N.
+        prediction: what the denoiser predicts.
     """
     n, computed = schedule.num_steps, schedule.computed
     steps = {"planned": computed, "uniform": uniform_steps(n, schedule.budget)}
-    schedules = {UNCALIBRATED: default_schedule(n, schedule.budget, grid)}
+    schedules = {UNCALIBRATED: default_schedule(n, schedule.budget, grid, prediction)}
     for where, rule in (name.split(", ") for name in BASELINES if name != UNCALIBRATED):
         schedules[f"{where}, {rule}"] = Schedule(n, steps[where], rule)
     return {name: schedules[name] for name in BASELINES}

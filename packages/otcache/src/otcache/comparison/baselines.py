@@ -56,7 +56,9 @@ class Uncalibrated(ScheduledBaseline):
     def schedules(self, tuning: Tuning, budgets: Sequence[int]) -> Found:
         """Take the steps of least prior cost."""
         grid = tuning.first(1).recorded[0].grid
-        return {b: default_schedule(tuning.num_steps, b, grid) for b in budgets}, 0
+        facts = tuning.probe.provenance(tuning.target, tuning.request)
+        n, predicted = tuning.num_steps, facts.get("prediction_type")
+        return {b: default_schedule(n, b, grid, predicted) for b in budgets}, 0
 
 
 @final
