@@ -13,16 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otcache.calibration.contest import (
-    BASELINES,
     SCREENED_ONLY,
-    UNIFORM,
     Contender,
     baselines,
     candidate,
     screening_samples,
     settle_ladder,
 )
-from otcache.calibration.recipe import Recipe
+from otcache.calibration.recipe import BASELINES, UNIFORM, Recipe
 from otcache.calibration.record import NfeCount
 from otcache.progress import Stages
 from otcache_core import Schedule

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from typer.main import get_command
 
-from otcache.calibration.contest import BASELINES, clearly_below
+from otcache.calibration.contest import clearly_below
+from otcache.calibration.recipe import BASELINES
 from otcache.cli.app import app
 from otcache.console import wide_enough
 from otcache.inspection import candidate_table, draw, kept_table

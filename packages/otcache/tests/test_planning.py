@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import otcache
-from otcache.calibration.contest import BASELINES
+from otcache.calibration.recipe import BASELINES
 from otcache.planning import open_loop_error
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung

@@ -102,6 +102,8 @@ class Calibration:
         interpolation: the solver that chooses the steps between rungs; ``quantile`` is a policy's own
             interpolation.
         between: schedules between rungs by another solver, lowest budget first.
+        anchored: whether an anchor was searched; else anchor and reference are the outer rungs, and of what
+            lies beyond them nothing is known.
 
     Raises:
         OtcacheError: if a shape or step count is wrong, or a value is NaN.
@@ -123,6 +125,7 @@ class Calibration:
     output_weights: NDArray[np.float64] | None = None
     interpolation: str = "quantile"
     between: tuple[Schedule, ...] = ()
+    anchored: bool = True
 
     def __post_init__(self) -> None:
         n = self.num_steps
@@ -211,3 +214,4 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     arrays_digest: str
     interpolation: str = "quantile"
     between: tuple[Schedule, ...] = ()
+    anchored: bool = True

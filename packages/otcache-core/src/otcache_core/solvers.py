@@ -1,4 +1,4 @@
-"""The two solvers that need no dependency: the plain rule, and the oracle for small N."""
+"""The solvers that need no dependency: two rules that measure nothing, and the oracle for small N."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from otcache_core.errors import OtcacheError, expected
 from otcache_core.problem import Need, Result, ScheduleProblem, Solution
 from otcache_core.schedule import Schedule
 from otcache_core.transport import uniform_steps
+from otcache_core.uncalibrated import default_schedule
 
 
 @final
@@ -42,6 +43,25 @@ class Uniform(ScheduleSolver):
         schedule = Schedule(num_steps=n, computed=uniform_steps(n, b))
         gap = float(-(-n // b))
         return Solution(schedule, gap, Result.OPTIMAL, lower_bound=gap, certificate="largest gap")
+
+
+@final
+class Prior(ScheduleSolver):
+    """Steps of the least prior cost, which nothing was measured for: those of ``default_schedule``.
+
+    They depend on N, B and the grid, where it is known:
+    :func:`otcache_core.uncalibrated.default_schedule`.
+    """
+
+    def solve(self, problem: ScheduleProblem) -> Solution:
+        """Solve one problem; looks at N, B and the grid only.
+
+        Returns:
+            The objective is 0: the prior is of the form of costs, not of their size.
+        """
+        grid = () if problem.grid is None else problem.grid
+        steps = default_schedule(problem.num_steps, problem.budget, grid).computed
+        return Solution(Schedule(problem.num_steps, steps), 0.0, Result.FOUND)
 
 
 #: From the costs of a schedule's B spans, in order, to anything that can be compared by ``<``.

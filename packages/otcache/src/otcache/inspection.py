@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from otcache.calibration.contest import BASELINES
+from otcache.calibration.recipe import BASELINES
 from otcache.console import fact_text
 from otcache.planning import proven
 from otcache_core import Schedule

@@ -16,8 +16,7 @@ import msgspec
 import numpy as np
 
 from otcache.attempts import attemptable
-from otcache.calibration.contest import BASELINES, UNIFORM
-from otcache.calibration.recipe import FEW_STEPS, able_with
+from otcache.calibration.recipe import BASELINES, FEW_STEPS, UNIFORM, able_with
 from otcache.calibration.stages import gains
 from otcache_core import Need, OtcacheError, PluginError, Schedule, ScheduleProblem, Solution
 from otcache_core.calibration import Calibration, Rung
@@ -32,6 +31,7 @@ from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
 from otcache_core.schedule import Span
 from otcache_core.transport import uniform_steps
+from otcache_core.uncalibrated import default_schedule
 
 T = TypeVar("T")
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
@@ -70,10 +70,12 @@ def plan(
 ) -> Policy:
     """Plan every budget from what a calibration has measured; pure, unless it is given the pipeline.
 
-    The policy's rungs are the calibration's, but for those that are not known to be below their
-    baselines (:func:`proven`), and uniform reuse where interpolation between rungs would be worse
-    (:func:`open_loop_error`). A rung above a lower one is kept all the same: it is the best that was
-    measured of its budget, and what would be interpolated in its place was not.
+    The policy's rungs are the calibration's, but for those that are not known to be below their baselines
+    (:func:`proven`), and uniform reuse where interpolation between rungs would be worse
+    (:func:`open_loop_error`). Where no anchor was searched, as in a quick calibration, the policy is that
+    without calibration beyond the smallest and the largest rung. A rung above a lower one is kept all the
+    same: it is the best that was measured of its budget, and what would be interpolated in its place was
+    not.
 
     In a run of few steps, as distilled models make them, each step does much that the others do not
     contain. With at most 8 steps a rung is therefore omitted, too, if its error is above a tenth of
@@ -208,14 +210,15 @@ def doubtful(calibration: Calibration) -> dict[int, Schedule]:
     """Return what is interpolated at budgets where that cannot be trusted, smallest budget first.
 
     Its open-loop error (:func:`open_loop_error`) is above half of that of uniform reuse. None in a run of
-    few steps, or where no rung is known to be below its baselines.
+    few steps, or where no rung is known to be below its baselines; without an anchor none beyond the rungs.
     """
     rungs = proven(calibration)
     if not rungs or calibration.num_steps <= FEW_STEPS:
         return {}
     policy = _interpolating(calibration, [rung.schedule for rung in rungs])
-    measured = {schedule.budget for schedule in policy.ladder}
-    between = [b for b in range(2, policy.num_steps) if b not in measured]
+    measured = [schedule.budget for schedule in policy.ladder]
+    first, last = (2, policy.num_steps) if calibration.anchored else (measured[0], measured[-1])
+    between = [b for b in range(first, last) if b not in measured]
     schedules = {b: _at(policy, calibration, b) for b in between}
     return {b: s for b, s in schedules.items() if _safe(s, calibration) is not s}
 
@@ -225,12 +228,19 @@ def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule,
 
     Between rungs nothing was measured, but what a schedule does to the recorded outputs is known. If one
     budget of a gap is doubtful, every budget of it becomes a rung, those that are doubtful with uniform
-    reuse and the others as interpolated. So does every budget whose steps a policy would not find by itself.
+    reuse and the others as interpolated. So does every budget whose steps a policy would not find by itself,
+    and what lies beyond the rungs of a calibration without an anchor, with the schedule without calibration.
     """
     solved = {s.budget for s in calibration.between}
     n, budgets = policy.num_steps, [s.budget for s in policy.ladder]
     ladder = list(policy.ladder)
-    for low, high in pairwise([1, *budgets, n]):
+    if not calibration.anchored:
+        known = calibration.grid, calibration.provenance.get("prediction_type")
+        beyond = (*range(2, budgets[0]), *range(budgets[-1] + 1, n))
+        ladder += [default_schedule(n, b, *known) for b in beyond]
+    else:
+        budgets = [1, *budgets, n]
+    for low, high in pairwise(budgets):
         gap = {b: _at(policy, calibration, b) for b in range(low + 1, high)}
         safe = {b: _safe(schedule, calibration) for b, schedule in gap.items()}
         if any(gap[b] is not safe[b] or b in solved for b in gap):

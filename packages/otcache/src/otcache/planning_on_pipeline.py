@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration.contest import UNIFORM, clearly_below, log_errors
-from otcache.calibration.recipe import FITTED, name_of, solver_of
+from otcache.calibration.contest import clearly_below, log_errors
+from otcache.calibration.recipe import FITTED, UNIFORM, name_of, solver_of
 from otcache.calibration.record import (
     NfeCount,
     RecordedRuns,
@@ -158,7 +158,13 @@ def _opened(
     for difference in fitted.check(facts):
         notify(difference)
     job = RecordJob(
-        probe, samples.pipe, request, None, stages, spent, lambda made: _check_steps(made, n)
+        probe,
+        samples.pipe,
+        request,
+        None,
+        stages,
+        spent,
+        lambda made, seconds: _check_steps(made, n),
     )
     runs = record_and_replay(job)
     if not same_grid(runs.evaluator.grid, calibration.grid):

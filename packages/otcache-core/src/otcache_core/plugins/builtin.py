@@ -7,9 +7,14 @@ from otcache_core.plugins.info import Info, hookimpl
 
 @hookimpl
 def otcache_provide_solvers() -> list[Info]:
-    """Offer the two solvers that need no dependency."""
+    """Offer the solvers that need no dependency."""
     return [
         Info("uniform", "otcache_core.solvers:Uniform", "evenly spaced computed steps"),
+        Info(
+            "prior",
+            "otcache_core.solvers:Prior",
+            "the steps that are computed without any measurement",
+        ),
         Info(
             "brute-force",
             "otcache_core.solvers:BruteForce",

@@ -11,6 +11,7 @@ import numpy as np
 
 from otcache.attempts import attemptable
 from otcache.calibration.contest import Workbench
+from otcache.calibration.efforts import of_kind, price, recipe_of
 from otcache.calibration.gaps import fill_gaps, interpolated
 from otcache.calibration.recipe import FITTED, Recipe, check_choices
 from otcache.calibration.record import (
@@ -44,6 +45,8 @@ def calibrate(
     num_inference_steps: int,
     seeds: Iterable[int] | None = None,
     *,
+    effort: str | None = None,
+    budgets: Iterable[int] | None = None,
     recipe: Recipe | None = None,
     directory: str | Path | None = None,
     overwrite: bool = False,
@@ -81,7 +84,12 @@ def calibrate(
             others: n), known from the first run.
         seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
             Weights are measured on noise that they were not fitted to, so there should be several.
-        recipe: budgets, trials and objective.
+        effort: ``quick`` (at most 6 full runs for one budget of a third of N: two samples, the first ones,
+            at ``budgets`` alone), ``standard`` (the default: about 14 full runs a sample, every budget) or
+            ``thorough`` (with refined weights, up to 40 more). Names of recipes:
+            :data:`otcache.calibration.efforts.EFFORTS`.
+        budgets: that are measured, instead of those the recipe has; a third of N in a quick calibration.
+        recipe: every choice by itself, instead of an effort.
         directory: keep finished work and large recorded runs here; an interrupted calibration called
             again with the same arguments goes on from there to the same result.
         overwrite: start over where the folder holds another calibration, instead of refusing.
@@ -99,15 +107,17 @@ def calibrate(
         OtcacheError: if an argument is of the wrong kind or clashes with another, which it names, no
             installed plugin can record the target, or a run of the same seed does not come out the same.
     """
-    registry = _of_kind("registry", installed() if registry is None else registry, Registry)
+    registry = of_kind("registry", installed() if registry is None else registry, Registry)
     steps = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
-    recipe = _of_kind("recipe", Recipe() if recipe is None else recipe, Recipe)
+    recipe = recipe_of(effort, recipe, budgets)
     check_choices(recipe, registry)
-    folder = None if directory is None else Path(_of_kind("directory", directory, (str, Path)))
+    folder = None if directory is None else Path(of_kind("directory", directory, str, Path))
     if directory == "":  # as of a variable that is not set; Path would make it the current folder
         raise OtcacheError(expected("directory", "", "the name of a folder", "'.' is this one."))
     recorder = choose(registry, "probes", target, probe)
     request = request_of(recorder, target, prompts, seeds, steps, call, recipe.batch_size)
+    measured = slice(recipe.samples)
+    request = replace(request, prompts=request.prompts[measured], seeds=request.seeds[measured])
     if recipe.keep.folder is None:
         recipe = replace(recipe, keep=replace(recipe.keep, folder=folder))
     request = replace(request, keep=recipe.keep)
@@ -118,9 +128,16 @@ def calibrate(
         identity = _identity(recorder, target, request, recipe, provenance, show)
         share = request.keep.share(1, len(request.prompts)).memory_bytes
         store = Store(folder, identity, overwrite=overwrite, map_above=share)
-    job = RecordJob(
-        recorder, target, request, store, show, spent, lambda n: recipe.resolve(n, steps)
-    )
+    samples = len(request.prompts)
+
+    def begun(n: int, seconds: float | None) -> None:
+        resolved = recipe.resolve(n, steps)
+        if seconds is not None:
+            show.say(price(resolved, n, samples, seconds))
+
+    if steps >= 4:
+        show.say(price(recipe.resolve(steps), steps, samples))
+    job = RecordJob(recorder, target, request, store, show, spent, begun)
     runs = record_and_replay(job)
     n = runs.trajectories[0].num_steps
     if n != steps:  # Heun makes 2n - 1 of n steps, PNDM n + 1, a strength fewer
@@ -141,14 +158,6 @@ def calibrate(
     if folder is not None:
         calibration.save(folder)
     return calibration
-
-
-def _of_kind(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    if isinstance(value, kind):
-        return value
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    wanted = " or ".join(f"a {known.__name__}" for known in kinds)
-    raise OtcacheError(expected(name, type(value).__name__, wanted))
 
 
 def _identity(

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.calibration.recipe import FITTED, Recipe, cost_model_of
+from otcache.calibration.recipe import (
+    BASELINES,
+    FITTED,
+    UNCALIBRATED,
+    UNIFORM,
+    Recipe,
+    cost_model_of,
+)
 from otcache.calibration.record import NfeCount, RecordedRuns
 from otcache.progress import Stages
 from otcache_core import OtcacheError, Schedule, Trajectory
@@ -28,12 +35,6 @@ from otcache_core.uncalibrated import default_schedule
 
 Floats = NDArray[np.float64]
 
-#: The baseline that is measured first and at every rung: a rung without it is not kept.
-UNIFORM = "uniform, reuse"
-#: What a budget alone gives, :func:`~otcache_core.uncalibrated.default_schedule`.
-UNCALIBRATED = "default"
-#: Names of the five baselines, those first that threaten a fitted rung most.
-BASELINES = (UNIFORM, UNCALIBRATED, "planned, reuse", "planned, linear", "uniform, linear")
 #: What is not below this multiple of the best error, where both were screened, is not run further.
 SCREENED_OUT = 2.0
 #: What ran on a part of the samples only, since the allowance is spent, wins below this part.
@@ -270,7 +271,9 @@ class Contest:
     def settle(self) -> Rung:
         """Measure what the allowance affords, and keep the best."""
         fitted = self.contender
-        others = baselines(fitted.schedule, self.bench.grid, self.bench.prediction)
+        bench = self.bench
+        every = baselines(fitted.schedule, bench.grid, bench.prediction)
+        others = {name: every[name] for name in bench.recipe.baselines}
         self._logs[fitted.schedule] = fitted.logs  # reuse itself where nothing could be fitted
         n = len(fitted.logs)
         few = screening_samples(n)
@@ -289,7 +292,7 @@ class Contest:
     def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
         """Return the lowest of the fitted schedule, if it may count as such, and the baselines known."""
         fitted = self.contender
-        doubt = 1 if len(known) == len(BASELINES) else 2
+        doubt = 1 if len(known) == len(self.bench.recipe.baselines) else 2
         best = 0.0
         if len(fitted.logs) == 1 and fitted.schedule.forecaster == "fitted" and known:
             best = doubt * math.log(UNSEEN)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from otcache.calibration.contest import (
-    UNIFORM,
     UNSEEN,
     Workbench,
     best_of,
@@ -20,7 +19,7 @@ from otcache.calibration.contest import (
     cost,
     log_errors,
 )
-from otcache.calibration.recipe import QUANTILE, solver_of
+from otcache.calibration.recipe import QUANTILE, UNIFORM, solver_of
 from otcache.planning import doubtful, nodes_of, problem_of
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Rung

@@ -29,6 +29,12 @@ from otcache_core.storage.recordings import RecordingStorage
 QUANTILE = "quantile"
 #: The forecaster whose weights a calibration fits.
 FITTED = "fitted"
+#: The baseline that is measured first and at every rung: a rung without it is not kept.
+UNIFORM = "uniform, reuse"
+#: What a budget alone gives, :func:`~otcache_core.uncalibrated.default_schedule`.
+UNCALIBRATED = "default"
+#: Names of the five baselines, those first that threaten a fitted rung most.
+BASELINES = (UNIFORM, UNCALIBRATED, "planned, reuse", "planned, linear", "uniform, linear")
 #: Defaults of a recipe: these names mean otcache's own plugins, also where another package offers one.
 OUR_DEFAULTS = ("displacement", "lexicographic", "second-order", QUANTILE, "anchor-search")
 #: What each stage has of what solvers need; proposals have displacements where the cost model gives them.
@@ -50,6 +56,7 @@ class Recipe:
 
     Six fields choose what does the work of a stage: each is the name of a plugin, which gets the numbers
     below that it takes as options, or an object, which is used as it is (docs/method.md, "Choosing").
+    Without an anchor search only proposals are fitted, at the budgets of the ladder.
 
     Args:
         anchor_budget: B_a of the searched schedule; about N/8.
@@ -81,11 +88,13 @@ class Recipe:
         interpolation: gives the steps of budgets between two schedules: ``quantile``, ``exact-lp``,
             ``sinkhorn``, ``unbalanced``, or another solver that needs no more than two schedules, the grid
             and the Gram matrix.
-        anchor_search: finds the anchor.
+        anchor_search: finds the anchor; None for neither an anchor nor a reference.
         refinement: improves every rung as a last stage: ``gauss-newton`` its weights on the error at the
             end of the run, ``refine`` its steps; None for no such stage.
         forecaster: of the rungs: ``fitted``, whose weights are fitted, or the name of one that has none,
             such as ``linear``; nothing is fitted then.
+        baselines: names of those that a fitted rung must beat, among :data:`BASELINES`; the first always.
+        samples: that are measured at most, the first ones; None for all.
 
     Raises:
         OtcacheError: if a number is of the wrong kind or out of range, or a choice is neither a name nor of
@@ -110,14 +119,16 @@ class Recipe:
     cost_model: str | CostModel = "displacement"
     proposals: Sequence[str | ScheduleSolver] = ("lexicographic", "second-order")
     interpolation: str | ScheduleSolver = QUANTILE
-    anchor_search: str | ScheduleSolver = "anchor-search"
+    anchor_search: str | ScheduleSolver | None = "anchor-search"
     refinement: str | ScheduleSolver | None = None
     forecaster: str = FITTED
+    baselines: Sequence[str] = BASELINES
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             self._set(name, integer(f"Recipe.{name}", getattr(self, name), least))
-        for name in ("anchor_budget", "reference_budget"):
+        for name in ("anchor_budget", "reference_budget", "samples"):
             if getattr(self, name) is not None:
                 self._set(name, integer(f"Recipe.{name}", getattr(self, name), 1))
         if self.ladder is not None:
@@ -134,6 +145,11 @@ class Recipe:
             raise OtcacheError(expected("Recipe.keep", self.keep, "an otcache.RecordingStorage"))
         _check_kinds(self)
         self._set("proposals", tuple(self.proposals))
+        known = not isinstance(self.baselines, str) and set(self.baselines) <= set(BASELINES)
+        if not known or UNIFORM not in self.baselines:
+            wanted = f"{UNIFORM!r} and any of {', '.join(map(repr, BASELINES[1:]))}"
+            raise OtcacheError(expected("Recipe.baselines", self.baselines, wanted))
+        self._set("baselines", tuple(name for name in BASELINES if name in self.baselines))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -156,6 +172,8 @@ class Recipe:
                 )
             more = f"{few}: raise num_inference_steps, {requested}, or strength."
             raise OtcacheError(expected("steps that a run makes", num_steps, "at least 4", more))
+        if self.anchor_search is None:
+            return self._of_proposals(num_steps)
         reference = self.reference_budget or max(3, round(num_steps / 3))
         anchor = self.anchor_budget or max(2, min(reference - 1, round(num_steps / 8)))
         if not 1 <= anchor < reference <= num_steps:
@@ -167,6 +185,15 @@ class Recipe:
         ladder = self.ladder or _ladder(anchor, reference, num_steps)
         rungs = tuple(sorted({anchor, reference, *ladder, *scale}))
         return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
+
+    def _of_proposals(self, num_steps: int) -> Recipe:
+        """Fill in the ladder alone."""
+        ladder = tuple(sorted(set(self.ladder or (max(2, round(num_steps / 3)),))))
+        if ladder[-1] >= num_steps:
+            raise OtcacheError(
+                expected("Recipe.ladder", ladder, f"below {num_steps}, the steps of a run")
+            )
+        return replace(self, ladder=ladder)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -328,9 +355,10 @@ def _check_kinds(recipe: Recipe) -> None:
         raise OtcacheError(expected("Recipe.proposals", proposals, "a sequence of solvers"))
     if not proposals:
         raise OtcacheError(expected("Recipe.proposals", proposals, "at least one solver"))
-    solvers = {name: getattr(recipe, name) for name in ("interpolation", "anchor_search")}
+    solvers = {"interpolation": recipe.interpolation}
     solvers |= {f"proposals[{i}]": proposal for i, proposal in enumerate(proposals)}
-    solvers |= {} if recipe.refinement is None else {"refinement": recipe.refinement}
+    optional = {name: getattr(recipe, name) for name in ("anchor_search", "refinement")}
+    solvers |= {name: choice for name, choice in optional.items() if choice is not None}
     for name, choice in solvers.items():
         if not isinstance(choice, (str, ScheduleSolver)):
             raise _wrong_kind(name, choice, "a solver, or a ScheduleSolver")

@@ -7,6 +7,7 @@ which measures schedules on them and keeps what it measured.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -91,7 +92,8 @@ class RecordJob:
         store: remembers finished work; None keeps nothing.
         stages: shows progress.
         spent: counts evaluations.
-        begun: called with N after the first run; raises to stop.
+        begun: called after the first run with N and the seconds it took a sample, None if it was kept;
+            raises to stop.
         evaluated: keep what the evaluator needs, so that no sample need run twice.
     """
 
@@ -101,7 +103,7 @@ class RecordJob:
     store: Store | None
     stages: Stages
     spent: NfeCount
-    begun: Callable[[int], object]
+    begun: Callable[[int, float | None], object]
     evaluated: bool = False
 
 
@@ -173,7 +175,9 @@ def record(
     chosen = choose(registry or installed(), "probes", target, probe)
     request = request_of(chosen, target, prompts, seeds, steps, call, batch)
     show, spent = Stages(progress), NfeCount()
-    return record_samples(RecordJob(chosen, target, request, None, show, spent, lambda n: None))
+    return record_samples(
+        RecordJob(chosen, target, request, None, show, spent, lambda n, seconds: None)
+    )
 
 
 def request_of(
@@ -289,13 +293,16 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
     with job.stages.stage("recording full runs", total) as advance:
         for part in _parts(job.request):
             kept = [t for t in (store.trajectory(i) if store else None for i in part) if t]
+            seconds = None
             if len(kept) < len(part):
+                began = time.perf_counter()
                 kept = list(_recorded(job, part))
+                seconds = (time.perf_counter() - began) / len(part)
                 if store:
                     pairs = zip(part, kept, strict=True)
                     kept = [store.keep_trajectory(index, made) for index, made in pairs]
             if not recorded:
-                job.begun(kept[0].num_steps)
+                job.begun(kept[0].num_steps, seconds)
             recorded += kept
             _check_alike(recorded[0], kept)
             advance(part.stop, total)

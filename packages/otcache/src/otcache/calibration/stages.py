@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otcache.calibration.contest import (
-    BASELINES,
     Contender,
     Workbench,
     best_of,
@@ -22,7 +21,14 @@ from otcache.calibration.contest import (
     log_errors,
     settle_ladder,
 )
-from otcache.calibration.recipe import QUANTILE, gives_vectors, name_of, proposers, solver_of
+from otcache.calibration.recipe import (
+    BASELINES,
+    QUANTILE,
+    gives_vectors,
+    name_of,
+    proposers,
+    solver_of,
+)
 from otcache_core import OtcacheError, Schedule, ScheduleProblem, Solution, Trajectory
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.contracts import SpanCosts
@@ -41,10 +47,14 @@ def measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
     costs = span_costs(bench)
     gram = mean_gram(bench.trajectories)
     proposals = Proposals(bench, costs.costs, gram)
-    reference = find_reference(bench, proposals)
-    warm = list(proposals.at(bench.recipe.anchor_budget or 1).values())
-    anchor = find_anchor(bench, reference, warm, proposals.problem)
-    ladder = settle_ladder(bench, climb_ladder(bench, anchor, reference, proposals))
+    if bench.recipe.anchor_search is None:
+        contenders = fit_proposals(bench, proposals)
+        ends = contenders[0].schedule, contenders[-1].schedule
+    else:
+        reference = find_reference(bench, proposals)
+        warm = list(proposals.at(bench.recipe.anchor_budget or 1).values())
+        ends = find_anchor(bench, reference, warm, proposals.problem), reference
+        contenders = climb_ladder(bench, *ends, proposals)
     return Calibration(
         provenance=provenance,
         num_steps=bench.num_steps,
@@ -54,13 +64,14 @@ def measure(bench: Workbench, provenance: dict[str, Any]) -> Calibration:
         span_costs=costs.costs,
         span_costs_nfe=costs.nfe,
         span_costs_samples=costs.samples,
-        anchor=anchor,
-        reference=reference,
-        ladder=tuple(ladder),
+        anchor=ends[0],
+        reference=ends[1],
+        ladder=tuple(settle_ladder(bench, contenders)),
         nfe=dict(bench.spent.nfe),
         fidelity=bench.fidelity,
         output_weights=bench.runs.output_weights,
         interpolation=name_of(bench.recipe.interpolation),
+        anchored=bench.recipe.anchor_search is not None,
     )
 
 
@@ -133,15 +144,23 @@ def find_reference(bench: Workbench, proposals: Proposals) -> Schedule:
     bench.spent.stage = "reference"
     budget = bench.recipe.reference_budget
     assert budget is not None
-    proposed = proposals.at(budget)
-    if not proposed:
-        names = ", ".join(map(name_of, bench.recipe.proposals))
-        raise OtcacheError(
-            f"no solver of Recipe.proposals ({names}) finds a schedule of {budget} steps: "
-            "add 'second-order' to them."
-        )
     with bench.stages.stage("choosing the reference"):
-        return best_of(bench, proposed).schedule
+        return best_of(bench, _proposed(bench, proposals, budget)).schedule
+
+
+def _proposed(bench: Workbench, proposals: Proposals, budget: int) -> dict[str, Schedule]:
+    """Return the proposals of a budget.
+
+    Raises:
+        OtcacheError: if there is none.
+    """
+    if proposed := proposals.at(budget):
+        return proposed
+    names = ", ".join(map(name_of, bench.recipe.proposals))
+    raise OtcacheError(
+        f"no solver of Recipe.proposals ({names}) finds a schedule of {budget} steps: "
+        "add 'second-order' to them."
+    )
 
 
 def gains(
@@ -176,13 +195,14 @@ def find_anchor(
     """
     bench.spent.stage = "anchor search"
     recipe = bench.recipe
-    budget = recipe.anchor_budget
+    budget, choice = recipe.anchor_budget, recipe.anchor_search
     assert budget is not None
+    assert choice is not None
     total = recipe.anchor_trials + recipe.climb_trials
     with bench.stages.stage("searching the anchor", total) as advance:
         solver = solver_of(
             bench.registry,
-            recipe.anchor_search,
+            choice,
             max_trials=recipe.anchor_trials,
             climb_trials=recipe.climb_trials,
             warm=list(warm),
@@ -197,6 +217,22 @@ def find_anchor(
             f"no anchor schedule of {budget} steps was found: {solution.result.value}"
         )
     return bench.forecast(solution.schedule)
+
+
+def fit_proposals(bench: Workbench, proposals: Proposals) -> list[Contender]:
+    """Fit the proposals at every rung, and nothing else.
+
+    Raises:
+        OtcacheError: if no solver proposes a schedule of a budget of the ladder.
+    """
+    bench.spent.stage = "ladder"
+    budgets = bench.recipe.ladder or ()
+    contenders = []
+    with bench.stages.stage("fitting the ladder", len(budgets)) as advance:
+        for done, budget in enumerate(budgets, 1):
+            contenders.append(best_of(bench, _proposed(bench, proposals, budget)))
+            advance(done, len(budgets))
+    return contenders
 
 
 def climb_ladder(

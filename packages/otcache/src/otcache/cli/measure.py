@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,29 +41,39 @@ def calibrate(
     seeds: Annotated[
         str, typer.Option(help="Comma-separated seeds of every prompt; by default one per prompt.")
     ] = "",
+    effort: Annotated[
+        str,
+        typer.Option(
+            help="quick (two samples, at the --budgets alone), standard, or thorough (weights refined); "
+            "the options below change what it does."
+        ),
+    ] = "standard",
+    budgets: Annotated[
+        str,
+        typer.Option(help="Comma-separated budgets to measure; by default those of the effort."),
+    ] = "",
     batch_size: Annotated[int, typer.Option(help="Samples in one pipeline call.")] = 8,
     cost_model: Annotated[
-        str, typer.Option(help="Installed cost model, which measures what skipping a span costs.")
-    ] = "displacement",
+        str | None,
+        typer.Option(help="Installed cost model, which measures what skipping a span costs."),
+    ] = None,
     proposals: Annotated[
-        str, typer.Option(help="Comma-separated solvers that propose schedules.")
-    ] = "lexicographic,second-order",
+        str | None, typer.Option(help="Comma-separated solvers that propose schedules.")
+    ] = None,
     interpolation: Annotated[
-        str, typer.Option(help="Solver that gives the steps between two schedules.")
-    ] = "quantile",
+        str | None, typer.Option(help="Solver that gives the steps between two schedules.")
+    ] = None,
     anchor_search: Annotated[
-        str, typer.Option(help="Solver that searches the anchor.")
-    ] = "anchor-search",
+        str | None, typer.Option(help="Solver that searches the anchor.")
+    ] = None,
     refinement: Annotated[
         str | None,
-        typer.Option(
-            help="Solver that refines every rung, such as gauss-newton; by default none. Costs more."
-        ),
+        typer.Option(help="Solver that refines every rung, such as gauss-newton. Costs more."),
     ] = None,
     forecaster: Annotated[
-        str,
+        str | None,
         typer.Option(help="Forecaster of the rungs; fitted is the one whose weights are fitted."),
-    ] = "fitted",
+    ] = None,
     probe: Probe = None,
     call: Call = None,
     as_json: Json = False,
@@ -72,13 +83,21 @@ def calibrate(
     With --refinement a finished one is refined.
     """
     from otcache.calibration.calibrate import calibrate as measure
-    from otcache.calibration.recipe import Recipe
+    from otcache.calibration.efforts import recipe_of
     from otcache.pipelines import open_pipeline, read_samples
     from otcache.progress import Stages
 
     steps_in_range("--steps", steps)
     at_least("--batch-size", batch_size, 1)
     extra, numbers = arguments(call), integers("--seeds", seeds)
+    stages: dict[str, Any] = {
+        "cost_model": cost_model,
+        "proposals": names(proposals),
+        "interpolation": interpolation,
+        "anchor_search": anchor_search,
+        "refinement": refinement,
+        "forecaster": forecaster,
+    }
     read = read_samples(prompts) if prompts else None
     with Stages(not as_json).stage("opening the pipeline"):
         opened = open_pipeline(pipeline)
@@ -87,14 +106,10 @@ def calibrate(
         opened.prompts if read is None else read,
         steps,
         numbers or None,
-        recipe=Recipe(
+        recipe=replace(
+            recipe_of(effort, budgets=integers("--budgets", budgets) or None),
             batch_size=batch_size,
-            cost_model=cost_model,
-            proposals=names(proposals),
-            interpolation=interpolation,
-            anchor_search=anchor_search,
-            refinement=refinement,
-            forecaster=forecaster,
+            **{name: choice for name, choice in stages.items() if choice},
         ),
         directory=directory,
         progress=not as_json,

@@ -1,0 +1,132 @@
+"""Calibrations by name: what they cost, what they say of it, and the policies that come of few samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import STEPS, make_loop
+from typer.testing import CliRunner
+
+import otcache
+from otcache.calibration.efforts import EFFORTS, full_runs, recipe_of
+from otcache.calibration.recipe import BASELINES, UNIFORM, Recipe
+from otcache.cli.app import app
+from otcache_core import OtcacheError
+from otcache_core.uncalibrated import default_schedule
+
+PROMPTS = ["one", "two", "three", "four"]
+
+
+def quick(budgets: Any, **options: Any) -> otcache.Calibration:
+    return otcache.calibrate(
+        make_loop(), PROMPTS, STEPS, effort="quick", budgets=budgets, progress=False, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("budgets", "num_steps", "most"),
+    [((10,), 30, 6), ((15,), 30, 9), ((6, 10, 15), 30, 12), ((16,), 50, 6), ((4,), 12, 6)],
+)
+def test_quick_promises_what_it_may_cost(
+    budgets: tuple[int, ...], num_steps: int, most: int
+) -> None:
+    recipe = recipe_of("quick", budgets=budgets).resolve(num_steps)
+    assert recipe.ladder == budgets
+    assert full_runs(recipe, num_steps, samples=2) <= most
+
+
+@pytest.mark.parametrize("budgets", [[4], [3, 5, 7]])
+def test_quick_costs_what_it_promised_and_runs_two_samples_once(budgets: list[int]) -> None:
+    calibration = quick(budgets)
+    recipe = recipe_of("quick", budgets=budgets).resolve(STEPS)
+    assert [rung.schedule.budget for rung in calibration.ladder] == budgets
+    assert len(calibration.samples) == 2
+    assert calibration.nfe["record"] == 2 * STEPS
+    assert sum(calibration.nfe.values()) <= full_runs(recipe, STEPS, 2) * STEPS
+
+
+def test_a_quick_policy_has_other_budgets_as_without_calibration() -> None:
+    calibration = quick([4, 6])
+    policy = otcache.plan(calibration)
+    measured = {rung.schedule.budget: rung.schedule for rung in calibration.ladder}
+    for budget in (2, 3, 4, 6, 7, 11):
+        wanted = measured.get(budget) or default_schedule(STEPS, budget, calibration.grid)
+        assert policy.schedule(budget) == wanted
+
+
+def test_a_quick_calibration_keeps_nothing_above_its_baselines() -> None:
+    for rung in quick([3, 5, 8]).ladder:
+        names = {"uniform, reuse", "uniform, linear", "default"}
+        assert names <= rung.candidates.keys()
+        assert rung.error <= min(rung.candidates[name].error or 0.0 for name in names) * (1 + 1e-9)
+
+
+def test_a_quick_calibration_is_kept_and_read_back(tmp_path: Path) -> None:
+    made = quick([4], directory=tmp_path)
+    again, read = quick([4], directory=tmp_path), otcache.Calibration.load(tmp_path)
+    assert otcache.plan(made) == otcache.plan(again) == otcache.plan(read)
+
+
+def test_standard_is_what_is_done_without_a_word() -> None:
+    assert recipe_of(None) == recipe_of("standard") == Recipe()
+    assert EFFORTS["thorough"].refinement == "gauss-newton"
+
+
+@pytest.mark.remedy("is a recipe by itself, and recipe= another: give one of them")
+def test_an_effort_is_a_recipe() -> None:
+    with pytest.raises(OtcacheError, match="give one of them"):
+        otcache.calibrate(make_loop(), PROMPTS, STEPS, effort="quick", recipe=Recipe())
+    assert recipe_of("quick") == EFFORTS["quick"]
+    assert recipe_of(None, Recipe(seed=3)) == Recipe(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"effort": "fast"}, "effort must be one of quick, standard, thorough, got 'fast'"),
+        ({"effort": 3}, "effort must be one of quick"),
+        ({"budgets": "8"}, "budgets must be a row of integers, got '8'"),
+        ({"budgets": 8}, "budgets must be a row of integers, got 8"),
+        ({"budgets": []}, "budgets must be at least one integer"),
+        ({"budgets": [2.5]}, r"Recipe.ladder must be .*got 2\.5"),
+        ({"effort": "quick", "budgets": [12]}, "Recipe.ladder must be below 12"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_a_run(options: dict[str, Any], wanted: str) -> None:
+    loop = make_loop()
+    with pytest.raises(OtcacheError, match=wanted):
+        otcache.calibrate(loop, PROMPTS, STEPS, progress=False, **options)
+    assert loop.denoiser.calls == 0
+
+
+@pytest.mark.parametrize("baselines", ["uniform, reuse", ["default"], [UNIFORM, "mine"]])
+def test_baselines_are_some_of_the_five_and_uniform_reuse(baselines: Any) -> None:
+    with pytest.raises(
+        OtcacheError, match=r"Recipe\.baselines must be 'uniform, reuse' and any of"
+    ):
+        Recipe(baselines=baselines)
+    assert Recipe(baselines=BASELINES[::-1]).baselines == BASELINES
+
+
+def test_every_effort_says_its_price_before_and_after_the_first_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    otcache.calibrate(make_loop(), PROMPTS, STEPS, effort="quick", budgets=[5])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "calibrating takes at most 5 full runs of a sample."
+    assert said[1].startswith("calibrating takes at most 5 full runs of a sample: 0:0")
+
+
+def test_the_command_line_has_efforts_and_budgets(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    words = ["calibrate", "toy:make_loop", "--steps", str(STEPS), "--prompts", str(prompts)]
+    words += ["--effort", "quick", "--budgets", "4,6", "--json", "--out", str(tmp_path / "kept")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["nfe"]["record"] == 2 * STEPS
+    kept = otcache.Calibration.load(tmp_path / "kept")
+    assert [rung.schedule.budget for rung in kept.ladder] == [4, 6]
