@@ -55,7 +55,7 @@ def recipe_of(
             f"effort {effort!r} is a recipe by itself, and recipe= another: give one of them."
         )
     if recipe is not None:
-        found = of_kind("recipe", recipe, Recipe)
+        found: Recipe = of_kind("recipe", recipe, Recipe)
     elif effort is None or (isinstance(effort, str) and effort in EFFORTS):
         found = EFFORTS[effort or STANDARD]
     else:
