@@ -58,6 +58,8 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         candidates: what was measured at this budget, by name: fitted schedules (``quantile``,
             ``second-order``, ...) and baselines (``uniform, reuse``, ...). Missing ones were
             not measured.
+        errors: of the schedule by every metric that was measured, one a sample, cross-validated where weights
+            are fitted; a refined schedule has those before.
 
     Raises:
         OtcacheError: if the error is negative, infinite or NaN, or the winner is not a candidate.
@@ -67,6 +69,7 @@ class Rung(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: float
     winner: str = ""
     candidates: dict[str, Candidate] = {}
+    errors: dict[str, tuple[float | None, ...]] = {}
 
     def __post_init__(self) -> None:
         if not 0 <= self.error < math.inf:

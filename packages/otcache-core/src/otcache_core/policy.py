@@ -20,6 +20,15 @@ from otcache_core.numbers import integer, reals
 from otcache_core.playback.table import PlaybackTable, playback_table
 from otcache_core.schedule import Schedule, check_budget, check_num_steps
 from otcache_core.storage.json_files import load_json, save_json
+from otcache_core.targets import (
+    FAST,
+    QUALITIES,
+    Frontier,
+    Measured,
+    budget_of_speedup,
+    error_limit,
+    told,
+)
 
 if TYPE_CHECKING:
     from otcache_core.plugins.registry import Registry
@@ -49,6 +58,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         ladder: fitted schedules of distinct budgets, lowest first.
         solver: name of the solver that chose the steps, if nothing of them was measured on the pipeline;
             else "".
+        measured: errors on the calibration samples of the rungs that were measured, lowest budget first.
 
     Raises:
         OtcacheError: if step counts or the order of the ladder disagree.
@@ -59,6 +69,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     provenance: Provenance
     ladder: tuple[Schedule, ...] = ()
     solver: str = ""
+    measured: tuple[Measured, ...] = ()
 
     def __post_init__(self) -> None:
         n = self.provenance.num_steps
@@ -68,8 +79,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
             if schedule.num_steps != n:
                 raise ScheduleError(expected(f"{name}.num_steps", schedule.num_steps, str(n)))
         budgets = [rung.budget for rung in self.ladder]
-        if budgets != sorted(set(budgets)):
-            raise ScheduleError(expected("ladder budgets", budgets, "distinct and increasing"))
+        known = [one.budget for one in self.measured]
+        for what, found in (("ladder", budgets), ("measured", known)):
+            if found != sorted(set(found)):
+                raise ScheduleError(expected(f"{what} budgets", found, "distinct and increasing"))
 
     @property
     def num_steps(self) -> int:
@@ -123,6 +136,71 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         reason = _why_full(budget, n, points, own)
         notify(f"{text}{reason or ': the schedule is mapped.'}")
         return Schedule.full(n) if reason else self.interpolation.mapped(budget, n, points)
+
+    def for_speedup(self, ratio: float) -> int:
+        """Return the largest budget B of the policy's own N with N / B of a ratio at least.
+
+        Raises:
+            OtcacheError: if the ratio is not in 1 .. N.
+        """
+        return budget_of_speedup(ratio, self.num_steps)
+
+    def for_error(self, metric: str, value: float, quantile: float | None = None) -> int:
+        """Return the least budget that met a target on the calibration samples.
+
+        Where none does but N, that, with a notice. :class:`~otcache_core.targets.Frontier` says
+        how errors are read between measured budgets.
+
+        Args:
+            metric: ``lpips``, ``rmse`` or another that was measured: at most ``value``. Or ``psnr``: at least
+                so many dB, of values in [0, 1].
+            value: of the target.
+            quantile: share q of new samples that are to meet it, by the rank ceil((n + 1) q) of n calibration
+                samples; None: 0.75, or of too few samples for that, the worst of them.
+
+        Raises:
+            OtcacheError: if the metric was not measured, the value is no positive number, or there are too
+                few samples for the quantile.
+
+        Examples:
+            >>> policy.for_error("lpips", 0.05)  # doctest: +SKIP
+            10
+            >>> policy.for_error("psnr", 30, quantile=0.5)  # doctest: +SKIP
+            8
+        """
+        name, limit = error_limit(metric, value)
+        frontier = self.frontier(name, quantile)
+        return told(frontier, self.num_steps, limit, f"{metric} {value:g}")
+
+    def for_quality(self, name: str) -> int:
+        """Return the budget of a quality, as :meth:`for_error` and :meth:`for_speedup` do.
+
+        Args:
+            name: ``lossless``, ``high`` or ``balanced``: LPIPS of at most 0.01, 0.05 or 0.10; or ``fast``:
+                N / B of 4.
+
+        Raises:
+            OtcacheError: if there is no such quality, or LPIPS was not measured.
+        """
+        if name == "fast":
+            return self.for_speedup(min(FAST, self.num_steps))
+        if not isinstance(name, str) or name not in QUALITIES:
+            raise OtcacheError(expected("quality", name, f"one of {', '.join(QUALITIES)}, fast"))
+        return self.for_error("lpips", QUALITIES[name])
+
+    def frontier(self, metric: str, quantile: float | None = None) -> Frontier:
+        """Return the error by a metric against the budget; arguments and errors as :meth:`for_error`."""
+        planned = [rung.budget for rung in self.ladder]
+        return Frontier(self.measured, metric, self.num_steps, quantile, planned)
+
+    def expected(self, budget: int) -> dict[str, float]:
+        """Return the median error on the calibration samples by every metric that was measured.
+
+        Between measured budgets as :class:`~otcache_core.targets.Frontier` has it; without what is not known.
+        """
+        names = sorted({name for one in self.measured for name in one.errors})
+        found = {name: self.frontier(name, 0.5).error(budget) for name in names}
+        return {name: error for name, error in found.items() if math.isfinite(error)}
 
     def export(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +17,13 @@ from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.errors import shortened
 from otcache_core.policy import Policy
+from otcache_core.targets import LEAST, Measured, at_quantile
 
 COMPUTED, SKIPPED = "█", "·"
+#: Marks of a band of errors, and its columns.
+BAND, MEDIAN, UPPER, WIDTH = "─", "●", "┤", 48
+#: Metrics whose errors are drawn, if they were measured.
+DRAWN = ("lpips", "rmse")
 
 
 def strip(schedule: Schedule) -> Text:
@@ -56,7 +62,52 @@ def draw(policy: Policy, schedules: Sequence[Schedule]) -> Group:
             value = f"{len(value)} values, {value[0]:.4g} .. {value[-1]:.4g}"
         if value:
             facts.add_row(Text(name), Text(shortened(fact_text(value))))
-    return Group(table, Text(), facts)
+    return Group(table, Text(), error_bands(policy.measured), facts)
+
+
+def error_bands(measured: Sequence[Measured]) -> Group:
+    """Draw the error against the budget, by metric: the band of the samples, their median and quantile.
+
+    Args:
+        measured: lowest budget first; nothing is drawn of none.
+    """
+    names = dict.fromkeys(name for one in measured for name in one.errors)
+    shown = [name for name in DRAWN if name in names] or list(names)[:1]
+    return Group(*(part for name in shown for part in (_bands(measured, name), Text())))
+
+
+def _bands(measured: Sequence[Measured], metric: str) -> Table:
+    rows = {one.budget: one.values(metric) for one in measured if metric in one.errors}
+    counts = sorted({len(values) for values in rows.values()})
+    finite = np.concatenate([v[np.isfinite(v)] for v in rows.values()])
+    logs = np.log10(np.maximum(finite, LEAST))
+    low, high = (float(logs.min()), float(logs.max())) if len(logs) else (0.0, 0.0)
+    title = (
+        f"{metric} on {'-'.join(map(str, counts))} samples: {MEDIAN} median, {UPPER} three of four, "
+        f"{BAND} all"
+    )
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column("B", justify="right", no_wrap=True)
+    table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("3 of 4", justify="right", no_wrap=True)
+    ends = f"{10**low:.2g}".ljust(WIDTH - 6) + f"{10**high:.2g}".rjust(6)
+    table.add_column(Text(ends, style="dim"), no_wrap=True)
+    for budget, values in rows.items():
+        middle, upper = at_quantile(values, 0.5), at_quantile(values, None)
+        places = [_place(v, low, high) for v in (values.min(), values.max(), middle, upper)]
+        line = [BAND if places[0] <= at <= places[1] else " " for at in range(WIDTH)]
+        line[places[3]], line[places[2]] = UPPER, MEDIAN
+        bar = Text("".join(line), style="cyan")
+        table.add_row(str(budget), _figure(middle, False), _figure(upper, False), bar)
+    return table
+
+
+def _place(error: float, low: float, high: float) -> int:
+    """Return the column of an error on the logarithmic axis."""
+    if not math.isfinite(error):
+        return WIDTH - 1
+    share = (math.log10(max(error, LEAST)) - low) / (high - low) if high > low else 0.0
+    return min(WIDTH - 1, max(0, round(share * (WIDTH - 1))))
 
 
 def _weights(policy: Policy, schedules: Sequence[Schedule]) -> str:
@@ -84,7 +135,9 @@ def candidate_table(calibration: Calibration) -> Group:
     for rung, row in zip(calibration.ladder, rows, strict=True):
         cells = (_cell(row.get(n), n == _column(rung.winner), samples) for n in names)
         table.add_row(str(rung.schedule.budget), *cells)
-    return Group(table, Text(_LEGEND, style="dim"), *map(Text, _remarks(calibration)))
+    measured = [Measured(r.schedule.budget, r.errors) for r in calibration.ladder if r.errors]
+    remarks = map(Text, _remarks(calibration))
+    return Group(table, Text(_LEGEND, style="dim"), *remarks, Text(), error_bands(measured))
 
 
 def nfe_text(nfe: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from otcache.attempts import attemptable
 from otcache.progress import Stages
-from otcache.running import choose, schedule_of
+from otcache.running import choose, expected_of, schedule_of
 from otcache_core import ExecutionError, OtcacheError, PluginError
 from otcache_core.contracts import CacheStorage, RunReport, SampleRequest, VideoWriter
 from otcache_core.errors import expected
@@ -105,6 +105,7 @@ def run_once(
     chosen = choose(registry, "executors", target, executor)
     options: dict[str, Any] = {} if storage is None else {"storage": storage}
     with chosen.attach(target, schedule, strict=strict, **options) as run:
+        run.report.expected = expected_of(policy, budget)
         measured = policy.provenance if policy else None
         known = measured.num_steps if measured and n == measured.inference_steps else n
         show = stages or Stages(show=False)

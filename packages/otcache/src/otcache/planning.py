@@ -30,6 +30,7 @@ from otcache_core.plugins.info import reason_of
 from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
 from otcache_core.schedule import Span
+from otcache_core.targets import Measured
 from otcache_core.transport import uniform_steps
 from otcache_core.uncalibrated import default_schedule
 
@@ -180,7 +181,13 @@ def fitted_policy(calibration: Calibration) -> Policy:
         message = f"budgets below {kept[0].budget} are not worthwhile for {n} steps."
         notify(message)
     policy = _interpolating(calibration, kept)
-    return msgspec.structs.replace(policy, ladder=_with_safe_gaps(policy, calibration))
+    budgets = {schedule.budget for schedule in kept}
+    rungs = [rung for rung in known if rung.errors and rung.schedule.budget in budgets]
+    return msgspec.structs.replace(
+        policy,
+        ladder=_with_safe_gaps(policy, calibration),
+        measured=tuple(Measured(rung.schedule.budget, rung.errors) for rung in rungs),
+    )
 
 
 def _interpolating(calibration: Calibration, kept: list[Schedule]) -> Policy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -113,7 +113,14 @@ def accelerate(
     chosen = choose(registry, "executors", target, executor)
     attach = partial(chosen.attach, target, runs, strict=strict, **options)
     all_computed = isinstance(schedule, Schedule) and schedule.budget == schedule.num_steps
-    return Accelerated(target, attach, all_computed)
+    return Accelerated(target, attach, all_computed, expected_of(schedule, budget))
+
+
+def expected_of(policy: Schedule | Policy | None, budget: int | None) -> dict[str, float]:
+    """Return the errors that a policy expects of a budget; empty where there is none."""
+    if not isinstance(policy, Policy) or budget is None:
+        return {}
+    return policy.expected(budget)
 
 
 def _check_schedule(schedule: Any, budget: int | None) -> None:
@@ -268,6 +275,7 @@ class Accelerated(AbstractContextManager[RunHandle]):
         target: what is accelerated.
         attach: makes the executor's context, anew at each entry.
         all_computed: whether no step is skipped.
+        expected: errors that the policy measured, for the report.
     """
 
     def __init__(
@@ -275,8 +283,10 @@ class Accelerated(AbstractContextManager[RunHandle]):
         target: Any,
         attach: Callable[[], AbstractContextManager[RunHandle]],
         all_computed: bool,
+        expected: Mapping[str, float],
     ) -> None:
         self._target, self._attach, self._all_computed = target, attach, all_computed
+        self._expected = dict(expected)
         self._context: AbstractContextManager[RunHandle] | None = None
         self._run: RunHandle | None = None
 
@@ -294,6 +304,7 @@ class Accelerated(AbstractContextManager[RunHandle]):
             )
         context = self._attach()
         run = context.__enter__()
+        run.report.expected = dict(self._expected)
         self._context, self._run = context, run
         put_on(self._target, self)
         return run
@@ -323,7 +334,7 @@ class Accelerated(AbstractContextManager[RunHandle]):
 
     def __call__(self, function: F) -> F:
         """Decorate a function, also one that is a generator or a coroutine: it is accelerated to its end."""
-        fresh = partial(Accelerated, self._target, self._attach, self._all_computed)
+        fresh = partial(Accelerated, self._target, self._attach, self._all_computed, self._expected)
         wrapper: Any = _around(function, fresh)
         return wrapper  # type: ignore[no-any-return]
 

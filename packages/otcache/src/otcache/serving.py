@@ -11,13 +11,22 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
-from otcache.running import Accelerated, choose, module_grid, on, put_on, schedule_of, take_off
+from otcache.running import (
+    Accelerated,
+    choose,
+    expected_of,
+    module_grid,
+    on,
+    put_on,
+    schedule_of,
+    take_off,
+)
 from otcache_core import ExecutionError, OtcacheError, Schedule
 from otcache_core.callable_denoiser import is_module
 from otcache_core.contracts import CacheStorage, RunHandle, ScheduleByGrid
@@ -27,8 +36,14 @@ from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.policy import Policy
 
-#: What the coming runs follow.
-Steps = Schedule | ScheduleByGrid
+
+class Steps(NamedTuple):
+    """What the coming runs follow, and the errors that the policy expects of it."""
+
+    schedule: Schedule | ScheduleByGrid
+    expected: Mapping[str, float]
+
+
 #: Seconds between two checks whether a run that a request left behind has ended.
 _LOOK = 0.005
 #: What the names of threads of the pool behind ``asyncio.to_thread`` begin with.
@@ -137,7 +152,7 @@ class Enabled:
             self._schedule, self._budget = schedule, None if budget is None else int(budget)
             self._put(schedule)
 
-    def request(self, budget: int) -> Request:
+    def request(self, budget: int | None = None, *, quality: str | None = None) -> Request:
         """Return a context in which runs have a budget of their own.
 
         ``with`` waits for others' requests in this thread, ``async with`` without blocking the event loop.
@@ -148,16 +163,32 @@ class Enabled:
         Args:
             budget: B of this request, in 1..N of the policy; without a policy a run of fewer steps is
                 computed in full.
+            quality: instead, a name that :meth:`otcache.Policy.for_quality` takes.
 
         Returns:
             A context whose value is the handle of this request's runs, with a report of its own.
 
         Raises:
-            OtcacheError: if the budget is not in 1..N, or the handle was removed.
+            OtcacheError: if the budget is not in 1..N, there is no policy of which the quality is known, or
+                the handle was removed.
             ExecutionError: on entry inside a request of the same thread or task, while a run outside requests
                 is under way, or where ``with`` would have to wait on a thread with a running event loop.
         """
-        return Request(self, self._schedule_for(budget))
+        return Request(self, self._schedule_for(self._budget_of(budget, quality)))
+
+    def _budget_of(self, budget: int | None, quality: str | None) -> int:
+        if (budget is None) == (quality is None):
+            got = "none" if budget is None else "both"
+            raise OtcacheError(f"a request has a budget or a quality, got {got}: give one of them.")
+        if quality is None:
+            assert budget is not None
+            return budget
+        if self._policy is None:
+            raise OtcacheError(
+                f"quality {quality!r} needs a policy, got none: give otcache.enable(pipe, policy) one, or a "
+                "budget."
+            )
+        return self._policy.for_quality(quality)
 
     def remove(self) -> None:
         """Take everything off the pipeline for good; may be called twice.
@@ -257,7 +288,7 @@ class Enabled:
 
     def _schedule_for(self, budget: int) -> Steps:
         self._check()
-        return schedule_of(
+        schedule = schedule_of(
             self._registry,
             self._target,
             self._policy,
@@ -266,6 +297,7 @@ class Enabled:
             grid=self._given.get("grid"),
             probe=self._probe,
         )
+        return Steps(schedule, expected_of(self._policy, budget))
 
     def _check(self) -> None:
         if self._removed:
@@ -281,16 +313,17 @@ class Enabled:
                 "another thread: change the budget between runs."
             )
 
-    def _put(self, schedule: Steps | None) -> Any:
+    def _put(self, steps: Steps | None) -> Any:
         """Replace what is on the pipeline, and return the new runs' handle."""
         context, self._context, self._run = self._context, None, None
         if context is not None:
             context.__exit__(None, None, None)
-        if schedule is not None:
+        if steps is not None:
             context = self._executor.attach(
-                self._target, schedule, strict=self._strict, **self._given
+                self._target, steps.schedule, strict=self._strict, **self._given
             )
             self._run, self._context = context.__enter__(), context
+            self._run.report.expected = dict(steps.expected)
         elif self._guarded:
             context = self._executor.attach(
                 self._target, lambda grid: Schedule.full(len(grid) - 1), strict=False, **self._given

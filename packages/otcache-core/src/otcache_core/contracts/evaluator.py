@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ class Evaluation:
             weigh or omit samples without running anything again.
         ran: ran[a][n], schedule a with the weights that sample n ran with, which under cross-validation are
             fitted on the other samples; may be empty.
+        others: errors by other objectives that were measured on the way, of the shape of ``errors``; may be
+            empty.
     """
 
     schedules: tuple[Schedule, ...]
@@ -35,6 +37,7 @@ class Evaluation:
     nfe: int
     grams: NDArray[np.float64]
     ran: tuple[tuple[Schedule, ...], ...] = ()
+    others: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def gram(self) -> NDArray[np.float64]:

@@ -106,6 +106,8 @@ class RunReport:
 
     Attributes:
         planned: computed steps of each run's schedule.
+        expected: by metric, the median error that the policy measured at this budget of its own N, on its
+            calibration samples; empty without a policy, or where nothing is known.
         runs: number of finished runs.
         computed: denoiser calls made, per branch.
         skipped: denoiser calls skipped, or made without the blocks that an executor skips, per branch.
@@ -122,6 +124,7 @@ class RunReport:
     """
 
     planned: tuple[int, ...] = ()
+    expected: dict[str, float] = field(default_factory=dict)
     runs: int = 0
     computed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)

@@ -159,13 +159,13 @@ class ToyEvaluator(Evaluator):
         chosen = list(range(self.num_samples) if samples is None else samples)
         ran = [self._run(schedule, chosen, fit) for schedule in schedules]
         e = np.stack([states[-1] - self._full[-1, chosen] for _, states in ran])
-        errors = np.sqrt((e**2).mean(-1)) if name == "latent-rmse" else np.abs(e).mean(-1)
+        every = {"latent-rmse": np.sqrt((e**2).mean(-1)), "latent-l1": np.abs(e).mean(-1)}
+        errors = every.pop(name)
         grams = np.einsum("and,bnd->nab", e, e) / self.sampler.dim
         nfe = len(chosen) * sum(s.budget for s in schedules)
         schedules = tuple(s for s, _ in ran)
-        return Evaluation(
-            schedules, errors, nfe, grams, tuple((s,) * len(chosen) for s in schedules)
-        )
+        ran_with = tuple((s,) * len(chosen) for s in schedules)
+        return Evaluation(schedules, errors, nfe, grams, ran_with, every)
 
     def replay(self, samples: Sequence[int]) -> Floats:
         """Return each sample's largest relative deviation of states recomputed from recorded outputs."""

@@ -150,28 +150,37 @@ class PipelineEvaluator(Evaluator):
         samples: Sequence[int] | None = None,
         fit: bool = False,
     ) -> Evaluation:
-        """Run schedules on the samples, and measure their errors against the full runs."""
+        """Run schedules on the samples, and measure their errors against the full runs.
+
+        By every metric, where samples are decoded.
+        """
         objective = self._check_objective(objective)
         chosen = self._begin(samples)
         fitting = self._fitting() if fit else None
-        errors = np.zeros((len(schedules), len(chosen)))
+        decode = objective in self._metrics
+        names = self.objectives if decode else LATENT_OBJECTIVES
+        errors = {name: np.zeros((len(schedules), len(chosen))) for name in names}
         away = self._runs.recording.store
         deviations = Deviations(len(schedules), DiskStore(away.folder) if away else None)
         results, ran = list(schedules), [[s] * len(chosen) for s in schedules]
         batches = list(chunks(chosen, self._request.batch_size))
         places = list(chunks(range(len(chosen)), self._request.batch_size))
-        decode = objective in self._metrics
         for b, run in self._runs.batched(tuple(schedules), batches, fitting, decode):
             error = (run.latents - self._runs.full(batches[b])).detach().cpu().flatten(1)
             deviations.add(run.index, error)
-            errors[run.index, list(places[b])] = self._score(
-                objective, error, run.images, batches[b]
-            )
+            for name, found in errors.items():
+                found[run.index, list(places[b])] = self._score(name, error, run.images, batches[b])
             results[run.index] = run.schedule
             for place, schedule in zip(places[b], run.ran, strict=False):
                 ran[run.index][place] = schedule
-        grams = deviations.grams()
-        return Evaluation(tuple(results), errors, self._runs.nfe, grams, tuple(map(tuple, ran)))
+        return Evaluation(
+            schedules=tuple(results),
+            errors=errors.pop(objective),
+            nfe=self._runs.nfe,
+            grams=deviations.grams(),
+            ran=tuple(map(tuple, ran)),
+            others=errors,
+        )
 
     @property
     def largest_batch(self) -> int:

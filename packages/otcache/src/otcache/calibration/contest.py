@@ -30,6 +30,7 @@ from otcache_core.calibration import Candidate, Rung
 from otcache_core.contracts import CostModel, Drift, Evaluation, Evaluator, ForwardingEvaluator
 from otcache_core.errors import expected
 from otcache_core.plugins import Registry
+from otcache_core.targets import Measured
 from otcache_core.transport import uniform_steps
 from otcache_core.uncalibrated import default_schedule
 
@@ -171,12 +172,14 @@ class Contender:
         name: of it among the candidates.
         logs: logarithm of its error on each sample, shape (samples,).
         candidates: what was measured, by name.
+        errors: of it by every metric that was measured, each of shape (samples,).
     """
 
     schedule: Schedule
     name: str
     logs: NDArray[np.float64]
     candidates: dict[str, Candidate]
+    errors: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def error(self) -> float:
@@ -221,7 +224,14 @@ def best_of(
         )
     row = {schedule.computed: at for at, schedule in enumerate(unique)}
     table = {name: candidate(logs[row[schedule.computed]]) for name, schedule in named.items()}
-    return Contender(done.schedules[best], first[unique[best].computed], logs[best], table)
+    name, errors = first[unique[best].computed], by_metric(done, bench.fidelity)
+    measured = {metric: found[best] for metric, found in errors.items()}
+    return Contender(done.schedules[best], name, logs[best], table, measured)
+
+
+def by_metric(done: Evaluation, objective: str) -> dict[str, Floats]:
+    """Return the errors of an evaluation by every metric that was measured, each (schedules, samples)."""
+    return {objective: done.errors, **done.others}
 
 
 def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
@@ -267,6 +277,7 @@ class Contest:
     contender: Contender
     allowance: Allowance
     _logs: dict[Schedule, NDArray[np.float64]] = field(default_factory=dict)
+    _errors: dict[Schedule, dict[str, Floats]] = field(default_factory=dict)
 
     def settle(self) -> Rung:
         """Measure what the allowance affords, and keep the best."""
@@ -275,6 +286,7 @@ class Contest:
         every = baselines(fitted.schedule, bench.grid, bench.prediction)
         others = {name: every[name] for name in bench.recipe.baselines}
         self._logs[fitted.schedule] = fitted.logs  # reuse itself where nothing could be fitted
+        self._errors[fitted.schedule] = dict(fitted.errors)
         n = len(fitted.logs)
         few = screening_samples(n)
         self._run([s for s in others.values() if s not in self._logs], few)
@@ -287,7 +299,13 @@ class Contest:
             winner, schedule = UNIFORM, uniform
         error = table[winner].error
         assert error is not None
-        return Rung(schedule, error, winner, table)
+        return Rung(schedule, error, winner, table, self._known(schedule))
+
+    def _known(self, schedule: Schedule) -> dict[str, tuple[float | None, ...]]:
+        """Return the errors of a schedule by metric, on the samples that it ran on."""
+        ran = ~np.isnan(self._logs[schedule])
+        kept = {name: found[ran] for name, found in self._errors[schedule].items()}
+        return Measured.of(schedule.budget, kept).errors
 
     def _best(self, known: Mapping[str, Schedule]) -> tuple[str, Schedule]:
         """Return the lowest of the fitted schedule, if it may count as such, and the baselines known."""
@@ -328,8 +346,12 @@ class Contest:
             chosen, objective=bench.fidelity, samples=samples if len(samples) < n else None
         )
         self.allowance.left -= done.nfe
-        for schedule, logs in zip(chosen, log_errors(done.errors), strict=True):
+        every = by_metric(done, bench.fidelity)
+        for at, (schedule, logs) in enumerate(zip(chosen, log_errors(done.errors), strict=True)):
             self._logs.setdefault(schedule, np.full(n, np.nan))[list(samples)] = logs
+            known = self._errors.setdefault(schedule, {})
+            for name, found in every.items():
+                known.setdefault(name, np.full(n, np.nan))[list(samples)] = found[at]
 
     def _threatening(self) -> list[Schedule]:
         """Return baselines below twice the best on what they were screened on, lowest first."""

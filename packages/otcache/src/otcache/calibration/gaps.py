@@ -14,6 +14,7 @@ from otcache.calibration.contest import (
     UNSEEN,
     Workbench,
     best_of,
+    by_metric,
     candidate,
     clearly_below,
     cost,
@@ -23,6 +24,7 @@ from otcache.calibration.recipe import QUANTILE, UNIFORM, solver_of
 from otcache.planning import doubtful, nodes_of, problem_of
 from otcache_core import Schedule
 from otcache_core.calibration import Calibration, Rung
+from otcache_core.targets import Measured
 from otcache_core.transport import uniform_steps
 
 #: The candidate whose steps are those that the policy interpolates.
@@ -58,15 +60,19 @@ def fill_gaps(bench: Workbench, calibration: Calibration) -> Calibration:
 def _rung(bench: Workbench, schedule: Schedule) -> Rung:
     """Fit the steps of a schedule, and keep it if it is clearly below uniform reuse."""
     fitted, uniform = best_of(bench, {BETWEEN: schedule}), _uniform(schedule)
-    logs = log_errors(bench.evaluator.evaluate([uniform], objective=bench.fidelity).errors)[0]
+    done = bench.evaluator.evaluate([uniform], objective=bench.fidelity)
+    logs = log_errors(done.errors)[0]
     entry = candidate(logs)
     table = fitted.candidates | {UNIFORM: entry}
     below = clearly_below(fitted.logs, logs)
     if len(logs) == 1:  # which the fit has seen
         below = bool(fitted.logs.mean() < logs.mean() - 2 * math.log(UNSEEN))
     if below or entry.error is None:
-        return Rung(fitted.schedule, fitted.error, BETWEEN, table)
-    return Rung(uniform, entry.error, UNIFORM, table)
+        known = Measured.of(schedule.budget, fitted.errors).errors
+        return Rung(fitted.schedule, fitted.error, BETWEEN, table, known)
+    every = by_metric(done, bench.fidelity).items()
+    known = Measured.of(schedule.budget, {name: found[0] for name, found in every}).errors
+    return Rung(uniform, entry.error, UNIFORM, table, known)
 
 
 def _uniform(schedule: Schedule) -> Schedule:

@@ -316,7 +316,7 @@ def _refined(bench: Workbench, rung: Rung, max_nfe: int) -> Rung:
     error = rung.error * ratio
     table = {**rung.candidates, "refined": Candidate(error, len(bench.trajectories))}
     refined = solution.schedule if bench.fit else bench.forecast(solution.schedule)
-    return Rung(refined, error, "refined", table)
+    return Rung(refined, error, "refined", table, rung.errors)
 
 
 def _lowered(bench: Workbench, before: Schedule, solution: Solution) -> float | None:

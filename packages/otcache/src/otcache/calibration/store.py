@@ -244,6 +244,7 @@ class EvaluationLog:
             "key": key,
             "schedules": [s.to_dict() for s in evaluation.schedules],
             "errors": evaluation.errors.tolist(),
+            "others": {name: found.tolist() for name, found in evaluation.others.items()},
             "nfe": int(evaluation.nfe),
             "grams": evaluation.grams.tolist(),
         }
@@ -307,6 +308,7 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     schedules: tuple[Schedule, ...]
     errors: tuple[tuple[float, ...], ...]
+    others: dict[str, tuple[tuple[float, ...], ...]]
     nfe: int
     grams: tuple[tuple[tuple[float, ...], ...], ...]
     digest: str
@@ -317,7 +319,10 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shapes = {len(self.errors), *(len(gram) for gram in self.grams)} | {
             len(row) for gram in self.grams for row in gram
         }
-        if shapes != {a} or any(len(row) != n for row in self.errors) or not a * n:
+        measured = (self.errors, *self.others.values())
+        rows = [row for found in measured for row in found]
+        shapes |= {len(found) for found in measured}
+        if shapes != {a} or any(len(row) != n for row in rows) or not a * n:
             got = f"{len(self.errors)} rows and {n} matrices"
             wanted = f"a row of errors for each of {a} schedules, and a matrix for each sample"
             raise ValueError(expected("errors and grams", got, wanted))
@@ -325,7 +330,10 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def evaluation(self) -> Evaluation:
         """What was measured."""
-        return Evaluation(self.schedules, np.array(self.errors), self.nfe, np.array(self.grams))
+        others = {name: np.array(found) for name, found in self.others.items()}
+        return Evaluation(
+            self.schedules, np.array(self.errors), self.nfe, np.array(self.grams), (), others
+        )
 
 
 def _digest(data: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ def inspect(
     if as_json:
         provenance = policy.provenance.to_dict()
         facts = {"provenance": provenance, "solver": policy.solver, "measured": not policy.solver}
+        facts["errors"] = {one.budget: one.errors for one in policy.measured}
         show_json({**facts, "schedules": [s.to_dict() for s in schedules]})
     else:
         show_table(draw(policy, schedules))

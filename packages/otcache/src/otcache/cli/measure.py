@@ -19,10 +19,14 @@ from otcache.cli.options import (
     integer,
     integers,
     names,
+    numbers,
     steps_in_range,
     text,
 )
 from otcache.cli.output import show_facts
+from otcache_core import OtcacheError
+from otcache_core.errors import expected
+from otcache_core.policy import Policy
 
 
 def calibrate(
@@ -89,7 +93,7 @@ def calibrate(
 
     steps_in_range("--steps", steps)
     at_least("--batch-size", batch_size, 1)
-    extra, numbers = arguments(call), integers("--seeds", seeds)
+    extra, chosen = arguments(call), integers("--seeds", seeds)
     stages: dict[str, Any] = {
         "cost_model": cost_model,
         "proposals": names(proposals),
@@ -105,7 +109,7 @@ def calibrate(
         opened.target,
         opened.prompts if read is None else read,
         steps,
-        numbers or None,
+        chosen or None,
         recipe=replace(
             recipe_of(effort, budgets=integers("--budgets", budgets) or None),
             batch_size=batch_size,
@@ -192,10 +196,50 @@ def plan(
     show_facts(facts | more, as_json)
 
 
+def budget_of(
+    policy: Policy | None, budget: str | None, target: str | None, quality: str | None
+) -> int:
+    """Return the budget that was given, or that a policy has for a target or a quality.
+
+    Raises:
+        OtcacheError: if not one of the three was given, there is no policy to ask, or it does not know.
+    """
+    given = {"--budget": budget, "--target": target, "--quality": quality}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        got = " and ".join(named) or "none of them"
+        raise OtcacheError(f"give one of --budget, --target and --quality, got {got}.")
+    if budget is not None:
+        return integer("--budget", budget)
+    if policy is None:
+        raise OtcacheError(f"{named[0]} asks a policy: give --policy too, or --budget.")
+    if quality is not None:
+        return policy.for_quality(quality)
+    metric, _, value = (target or "").partition("=")
+    wanted = numbers("--target", value)
+    if len(wanted) != 1:
+        raise OtcacheError(
+            expected("--target", target, "METRIC=NUMBER, as lpips=0.05 or speedup=4")
+        )
+    return policy.for_speedup(*wanted) if metric == "speedup" else policy.for_error(metric, *wanted)
+
+
 def run(
     pipeline: Pipeline,
-    budget: Annotated[str, typer.Option(help="B, the number of computed steps.")],
     prompt: Annotated[str, typer.Option(help="What to make.")],
+    budget: Annotated[
+        str | None, typer.Option(help="B, the number of computed steps; or --target, or --quality.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="The least budget for lpips=0.05, rmse=0.01 or psnr=35 on three of four samples, or for "
+            "speedup=4; needs --policy."
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="lossless, high, balanced or fast; needs --policy.")
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Policy file; without one nothing needs to be calibrated.")
     ] = None,
@@ -236,8 +280,9 @@ def run(
     steps_in_range("--steps", steps)
     if rate is not None:
         at_least("--fps", rate, 0.1)
-    number, extra, wanted = integer("--budget", budget), arguments(call), text("--prompt", prompt)
+    extra, wanted = arguments(call), text("--prompt", prompt)
     registry, loaded = installed(), None if policy is None else load_policy(policy)
+    number = budget_of(loaded, budget, target, quality)
     if file is not None:
         check_name(file, registry)
     stages = Stages(not as_json)
