@@ -30,9 +30,10 @@ METHODS = {
 HEAD = [
     "# What a calibration costs and brings",
     "",
-    "Made by `nox -s bench -- effort OUT` on two CPU cores: RMSE on held-out samples against the full run (of a",
-    "seed for each prompt), mean and half of its 95 % interval, and full runs of one sample that the calibration",
-    "took; a quick one is made for each budget by itself, from two prompts, the others from eight.",
+    "Made by `nox -s bench -- effort OUT` on two CPU cores: RMSE on held-out samples against the full",
+    "run (of a seed for each prompt), mean and half of its 95 % interval, and full runs of one sample that",
+    "the calibration took; a quick one is made for each budget by itself, from two prompts, the others from",
+    "eight.",
     "",
 ]
 

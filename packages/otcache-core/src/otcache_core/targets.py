@@ -88,9 +88,9 @@ class Frontier:
     r"""Error against budget, by the quantile of the calibration samples.
 
     At measured budgets it is the conformal quantile of their samples (:func:`rank_of`), made to fall with B
-    by isotonic regression of its logarithm; between two of them linear in log B and log error, but at
-    budgets of which the policy has a schedule that was not measured, as at the smaller one. Below
-    all it is infinite, above all that of the largest, and 0 at N.
+    by isotonic regression of its logarithm; between two of them linear in log B and log error, but as at the
+    smaller one where the policy has schedules in between that were not measured. Below all it is infinite,
+    above all that of the largest, and 0 at N.
 
     Args:
         measured: budgets with their errors.
@@ -136,9 +136,12 @@ class Frontier:
         if after == 0:
             return math.inf
         lower = self._logs[after - 1]
-        if after == len(self._budgets) or budget in self._planned or not np.isfinite(lower):
+        if after == len(self._budgets) or not np.isfinite(lower):
             return float(np.exp(lower))
-        low, high = np.log(self._budgets[after - 1 : after + 1])
+        ends = self._budgets[after - 1 : after + 1]
+        if any(ends[0] < b < ends[1] for b in self._planned):
+            return float(np.exp(lower))
+        low, high = np.log(ends)
         share = (math.log(budget) - low) / (high - low)
         return float(np.exp(lower + share * (self._logs[after] - lower)))
 
