@@ -51,23 +51,23 @@ class EffortBench(Bench):
             made = self.calibration
         else:
             return super()._found(method, budget, full)
-        self._price(method, budget).write_text(json.dumps(sum(made.nfe.values()) / made.num_steps))
+        self._spent(method, budget).write_text(json.dumps(sum(made.nfe.values()) / made.num_steps))
         return self.runs.errors(otcache.plan(made).schedule(budget))
 
     def _quick(self, budget: int) -> otcache.Calibration:
         recipe = replace(EFFORTS["quick"], ladder=(budget,))
         return self.runs.calibrate(self._folder / f"quick-{budget}", recipe)
 
-    def price(self, method: str, budget: int) -> float:
+    def full_runs(self, method: str, budget: int) -> float:
         """Return full runs of a sample that a calibration took."""
-        path = self._price(method, budget)
+        path = self._spent(method, budget)
         if method == CALIBRATED and not path.exists():
             made = self.calibration
             path.write_text(json.dumps(sum(made.nfe.values()) / made.num_steps))
         return float(json.loads(path.read_text())) if path.exists() else 0.0
 
-    def _price(self, method: str, budget: int) -> Any:
-        return self._folder / f"price-{METHODS[method]}-{budget}.json"
+    def _spent(self, method: str, budget: int) -> Any:
+        return self._folder / f"cost-{METHODS[method]}-{budget}.json"
 
 
 def block(bench: EffortBench, methods: list[str]) -> tuple[list[str], dict[str, list[float]]]:
@@ -77,8 +77,8 @@ def block(bench: EffortBench, methods: list[str]) -> tuple[list[str], dict[str, 
     share = [f"B = {b} ({b / bench.target.num_steps:.2f})" for b in budgets]
     lines = [f"## {bench.target.name}", "", *head(("effort",), [*share, "full runs"])]
     for method, rows in cells.items():
-        prices = sorted({round(bench.price(method, b)) for b in budgets})
-        spent = f"{prices[0]}" if len(prices) == 1 else f"{prices[0]} to {prices[-1]}"
+        costs = sorted({round(bench.full_runs(method, b)) for b in budgets})
+        spent = f"{costs[0]}" if len(costs) == 1 else f"{costs[0]} to {costs[-1]}"
         lines.append(row(METHODS[method], *(mean_cell(rows[b]) for b in budgets), spent))
     ratios: dict[str, list[float]] = {}
     for other in (CALIBRATED, OURS):

@@ -111,7 +111,7 @@ def test_baselines_are_some_of_the_five_and_uniform_reuse(baselines: Any) -> Non
     assert Recipe(baselines=BASELINES[::-1]).baselines == BASELINES
 
 
-def test_every_effort_says_its_price_before_and_after_the_first_run(
+def test_every_effort_says_its_cost_before_and_after_the_first_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     otcache.calibrate(make_loop(), PROMPTS, STEPS, effort="quick", budgets=[5])

@@ -87,7 +87,7 @@ def names(registry: Registry, kind: str = "solvers") -> list[str]:
 
 def test_core_comes_with_its_own() -> None:
     registry = Registry(entry_points=False)
-    assert names(registry) == ["brute-force", "uniform"]
+    assert names(registry) == ["brute-force", "prior", "uniform"]
     assert names(registry, "forecasters") == [
         "fitted",
         "hermite",
@@ -133,7 +133,7 @@ def test_broken_plugins_are_a_warning_each_and_the_others_work(
     registry = Registry()
     with pytest.warns(PluginWarning) as caught:
         listed = names(registry)
-    assert listed == ["brute-force", "good", "uniform"]
+    assert listed == ["brute-force", "good", "prior", "uniform"]
     texts = sorted(str(one.message) for one in caught)
     for text, case in zip(texts, sorted(BROKEN), strict=True):
         assert text.startswith(f"plugin 'bad' of 'bad-{case}' was omitted: ")
@@ -221,7 +221,7 @@ class Plugin:
 def test_a_name_offered_twice_is_an_error_on_use_that_lists_both() -> None:
     registry = Registry(entry_points=False)
     registry.register(Plugin(), "other")
-    assert names(registry) == ["brute-force", "uniform", "uniform"]
+    assert names(registry) == ["brute-force", "prior", "uniform", "uniform"]
     with pytest.raises(PluginError) as caught:
         registry.get("solvers", "uniform")
     assert str(caught.value) == (
@@ -261,7 +261,7 @@ def test_an_unknown_name_lists_the_valid_ones_the_nearest_and_the_extra() -> Non
     with pytest.raises(PluginError) as caught:
         registry.get("solvers", "unifrom")
     assert str(caught.value) == (
-        "solvers has no 'unifrom': valid names are brute-force, uniform. "
+        "solvers has no 'unifrom': valid names are brute-force, prior, uniform. "
         "Did you mean 'uniform'? More solvers come with: pip install 'otcache[solvers]'."
     )
     with pytest.raises(PluginError, match=r"none installed.*pip install 'otcache\[diffusers\]'"):

@@ -1,4 +1,4 @@
-"""Uniform and brute force, the rule and the oracle."""
+"""Uniform, the prior and brute force: the rules and the oracle."""
 
 from __future__ import annotations
 
@@ -11,13 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otcache_core import OtcacheError, Result, ScheduleProblem
-from otcache_core.solvers import Additive, BruteForce, Lexicographic, Minimax, Objective, Uniform
+from otcache_core.solvers import (
+    Additive,
+    BruteForce,
+    Lexicographic,
+    Minimax,
+    Objective,
+    Prior,
+    Uniform,
+)
 from otcache_core.testing import SolverConformance
 
 
 class TestUniform(SolverConformance):
     def make_solver(self) -> Uniform:
         return Uniform()
+
+
+class TestPrior(SolverConformance):
+    def make_solver(self) -> Prior:
+        return Prior()
 
 
 class TestBruteForce(SolverConformance):

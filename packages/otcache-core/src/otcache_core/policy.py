@@ -27,7 +27,7 @@ from otcache_core.targets import (
     Measured,
     budget_of_speedup,
     error_limit,
-    told,
+    least_budget,
 )
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         """
         name, limit = error_limit(metric, value)
         frontier = self.frontier(name, quantile)
-        return told(frontier, self.num_steps, limit, f"{metric} {value:g}")
+        return least_budget(frontier, self.num_steps, limit, f"{metric} {value:g}")
 
     def for_quality(self, name: str) -> int:
         """Return the budget of a quality, as :meth:`for_error` and :meth:`for_speedup` do.

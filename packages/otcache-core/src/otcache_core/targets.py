@@ -196,7 +196,7 @@ def budget_of_speedup(ratio: float, num_steps: int) -> int:
     return max(1, math.floor(num_steps / ratio + 1e-9))
 
 
-def told(frontier: Frontier, num_steps: int, limit: float, text: str) -> int:
+def least_budget(frontier: Frontier, num_steps: int, limit: float, text: str) -> int:
     """Return the least budget within a limit, and notify if only computing every step is."""
     budget = frontier.least(limit)
     if budget == num_steps:

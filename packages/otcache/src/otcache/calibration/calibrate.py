@@ -11,7 +11,7 @@ import numpy as np
 
 from otcache.attempts import attemptable
 from otcache.calibration.contest import Workbench
-from otcache.calibration.efforts import of_kind, price, recipe_of
+from otcache.calibration.efforts import cost_text, of_kind, recipe_of
 from otcache.calibration.gaps import fill_gaps, interpolated
 from otcache.calibration.recipe import FITTED, Recipe, check_choices
 from otcache.calibration.record import (
@@ -133,10 +133,10 @@ def calibrate(
     def begun(n: int, seconds: float | None) -> None:
         resolved = recipe.resolve(n, steps)
         if seconds is not None:
-            show.say(price(resolved, n, samples, seconds))
+            show.say(cost_text(resolved, n, samples, seconds))
 
     if steps >= 4:
-        show.say(price(recipe.resolve(steps), steps, samples))
+        show.say(cost_text(recipe.resolve(steps), steps, samples))
     job = RecordJob(recorder, target, request, store, show, spent, begun)
     runs = record_and_replay(job)
     n = runs.trajectories[0].num_steps

@@ -1,4 +1,4 @@
-"""Recipes by name, quick, standard and thorough, and what a calibration by a recipe costs."""
+"""Recipes by name, quick, standard and thorough, and what a calibration by each costs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def full_runs(recipe: Recipe, num_steps: int, samples: int) -> float:
     return runs * samples + (costs if recipe.cost_model == "displacement" else 0.0)
 
 
-def price(recipe: Recipe, num_steps: int, samples: int, seconds: float | None = None) -> str:
+def cost_text(recipe: Recipe, num_steps: int, samples: int, seconds: float | None = None) -> str:
     """Say what a calibration costs: in full runs, and in time once a run took so many seconds a sample."""
     runs = full_runs(recipe, num_steps, samples)
     text = f"calibrating takes at most {runs:.0f} full runs of a sample"

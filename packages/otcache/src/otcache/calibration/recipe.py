@@ -181,14 +181,14 @@ class Recipe:
             raise OtcacheError(
                 expected("anchor and reference budgets", (anchor, reference), wanted)
             )
-        scale = (1,) if num_steps <= FEW_STEPS else ()  # the error of one step is the measure there
         ladder = self.ladder or _ladder(anchor, reference, num_steps)
-        rungs = tuple(sorted({anchor, reference, *ladder, *scale}))
+        rungs = tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)}))
         return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
 
     def _of_proposals(self, num_steps: int) -> Recipe:
         """Fill in the ladder alone."""
-        ladder = tuple(sorted(set(self.ladder or (max(2, round(num_steps / 3)),))))
+        budgets = self.ladder or (max(2, round(num_steps / 3)),)
+        ladder = tuple(sorted({*budgets, *_scale(num_steps)}))
         if ladder[-1] >= num_steps:
             raise OtcacheError(
                 expected("Recipe.ladder", ladder, f"below {num_steps}, the steps of a run")
@@ -210,6 +210,11 @@ class Recipe:
         if self.keep.coordinates is None:
             return kept
         return kept | {"sketch": [self.keep.coordinates, self.keep.seed]}
+
+
+def _scale(num_steps: int) -> tuple[int, ...]:
+    """Return the budget whose error is the measure of the others in a run of few steps."""
+    return (1,) if num_steps <= FEW_STEPS else ()
 
 
 def _ladder(anchor: int, reference: int, num_steps: int) -> tuple[int, ...]:
