@@ -37,14 +37,14 @@ class TestVariableOrderOfFlows(ForecasterConformance):
         return VariableOrder(flow=True)
 
 
-def follow(outputs: list[Any], table: PlaybackTable = TABLE) -> dict[int, Any]:
+def follow(outputs: list[Any], table: PlaybackTable = TABLE, branch: str = "") -> dict[int, Any]:
     """Play recorded outputs, one a step; return the forecasts."""
     playback, forecasts = Playback(table), {}
     playback.begin()
     for step, output in enumerate(outputs):
-        forecast = playback.forecast("", step)
+        forecast = playback.forecast(branch, step)
         if forecast is None:
-            playback.keep("", step, output)
+            playback.keep(branch, step, output)
         else:
             forecasts[step] = forecast
     return forecasts
@@ -74,19 +74,24 @@ def by_formula(v: list[NDArray[np.float64]], step: int, flow: bool) -> NDArray[n
 
 @pytest.mark.parametrize("arrays", ARRAYS)
 @pytest.mark.parametrize("roughness", [0.0, 0.02, 3.0])
-@pytest.mark.parametrize("flow", [False, True])
-def test_each_sample_is_forecast_by_the_formula(arrays: str, roughness: float, flow: bool) -> None:
+@pytest.mark.parametrize(
+    ("flow", "branch"), [(False, "uncond"), (True, ""), (True, "cond"), (True, "uncond")]
+)
+def test_each_sample_is_forecast_by_the_formula(
+    arrays: str, roughness: float, flow: bool, branch: str
+) -> None:
     rng = np.random.default_rng(0)
     start, slope, bend = rng.standard_normal((3, 4, 2, 3))
     outputs = [start + slope * s + 0.1 * bend * s**2 for s in GRID[:N]]
     outputs = [v + roughness * rng.standard_normal(v.shape) for v in outputs]
     made = import_module(arrays)
     table = playback_table(SCHEDULE, VariableOrder(flow), GRID)
-    found = follow([made.asarray(v.astype(np.float32)) for v in outputs], table)
+    found = follow([made.asarray(v.astype(np.float32)) for v in outputs], table, branch)
+    held = flow and branch == "uncond"
     assert sorted(found) == [1, 2, 4, 6, 7, 8, 10, 11]
     for step, forecast in found.items():
         for sample in range(4):
-            wanted = by_formula([v[sample].ravel() for v in outputs], step, flow)
+            wanted = by_formula([v[sample].ravel() for v in outputs], step, held)
             got = np.asarray(forecast[sample]).ravel()
             np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-4)
 
@@ -106,13 +111,13 @@ def test_still_outputs_stay_as_they_are() -> None:
             np.testing.assert_allclose(forecast, still, rtol=1e-14)
 
 
-def test_of_a_flow_what_is_reused_is_the_output_less_the_state() -> None:
+def test_without_a_prompt_what_is_reused_of_a_flow_is_the_output_less_the_state() -> None:
     """The state follows Euler's steps, and nothing but v - x is kept: EasyCache's rule."""
     rng = np.random.default_rng(3)
     x, held = rng.standard_normal((2, 1, 5))
     table = playback_table(Schedule(N, (0,), "variable-order-flow"), VariableOrder(flow=True), GRID)
     v, start = x + held, x
-    forecasts = follow([v] + [v] * (N - 1), table)
+    forecasts = follow([v] * N, table, "uncond")
     for step in range(1, 4):  # v - x is held exactly while x has moved by v_k alone
         state = start + (GRID[step] - GRID[0]) * v
         np.testing.assert_allclose(forecasts[step], held + state, rtol=1e-12)

@@ -20,6 +20,7 @@ N = 6
 SCHEDULE = Schedule(N, (0, 1, 4))
 LINEAR = Schedule(N, (0, 1, 4), "linear")
 VARIABLE = Schedule(N, (0, 1, 4), "variable-order")
+FLOW = Schedule(N, (0, 1, 4), "variable-order-flow")
 
 
 @pytest.fixture(params=sorted(tiny.CASES))
@@ -196,8 +197,8 @@ class _NoSync(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("schedule", "limit"),
-    [(SCHEDULE, 30), (LINEAR, 30), (VARIABLE, 35)],
-    ids=["reuse", "linear", "variable-order"],
+    [(SCHEDULE, 30), (LINEAR, 30), (VARIABLE, 35), (FLOW, 35)],
+    ids=["reuse", "linear", "variable-order", "variable-order-flow"],
 )
 def test_a_skipped_step_neither_works_nor_asks_the_device(
     case: tiny.Case, schedule: Schedule, limit: int

@@ -33,12 +33,14 @@ class Span:
         history: computed steps before ``start``, latest first: k_1, k_2, ...
         weights: forecast weights c_0 .. c_{m-1} of this span; empty if the forecaster stores
             none.
+        branch: of guidance; "" of every branch without a plan of its own.
     """
 
     start: int
     stop: int
     history: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    branch: str = ""
 
     @property
     def skipped(self) -> range:
@@ -140,7 +142,7 @@ class Schedule(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=Tr
         for m, start in enumerate(steps):
             stop = steps[m + 1] if m + 1 < len(steps) else self.num_steps
             history = steps[m - 1 :: -1] if m else ()
-            yield Span(start, stop, history, weights[m] if weights else ())
+            yield Span(start, stop, history, weights[m] if weights else (), branch or "")
 
     def with_weights(
         self,

@@ -196,7 +196,13 @@ class Forecaster(ABC):
     .. math:: \hat v_t = \sum_{r=0}^{m-1} A_{t,r}\, v_{k_r}, \qquad t \in (k, j),\; k_0 = k
 
     so a forecaster gives a small table of numbers without seeing a tensor; the executor applies it.
+
+    Attributes:
+        branches: names of guidance branches (``Span.branch``) that it forecasts otherwise than others; none
+            by default.
     """
+
+    branches: tuple[str, ...] = ()
 
     @abstractmethod
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -233,6 +239,7 @@ class NamedForecaster(Forecaster):
 
     def __init__(self, forecaster: Forecaster, title: str) -> None:
         self._forecaster, self.title = forecaster, title
+        self.branches = tuple(getattr(forecaster, "branches", ()))  # some have coefficients alone
 
     def coefficients(self, span: Span, grid: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the table A of one span, as :meth:`Forecaster.coefficients`.
@@ -274,7 +281,7 @@ class NamedForecaster(Forecaster):
         from otcache_core.plugins.info import ANY, reason_of
 
         try:
-            orders = getattr(self._forecaster, "orders", None)  # some have coefficients alone
+            orders = getattr(self._forecaster, "orders", None)
             found: Orders | None = None if orders is None else orders(span, grid.copy())
             sound = found is None or _sound(found, span)
         except ANY as error:

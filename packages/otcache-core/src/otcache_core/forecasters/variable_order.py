@@ -19,6 +19,9 @@ FIRST = (Ramp(1.4, 0.0, -2.8),)
 #: are nearly parallel.
 LATER = (Ramp(0.5, 1.0, -2.0), Ramp(-9.0, 10.0, 0.0))
 
+#: The branch of guidance without a prompt.
+WITHOUT_PROMPT = "uncond"
+
 
 @final
 class VariableOrder(Forecaster):
@@ -38,8 +41,8 @@ class VariableOrder(Forecaster):
     line should continue. Without an earlier output it is reuse. Where an engine or an analysis needs fixed
     coefficients it is ``linear`` (a = 1, b = 0).
 
-    Of a flow (registered as ``variable-order-flow``) order 0 holds v - x, as EasyCache does, where it is
-    v_k (1 - |s_t - s_k|), since x_t is x_k + (s_t - s_k) v_k; so
+    Of a flow (registered as ``variable-order-flow``) order 0 of the branch without a prompt, ``uncond``,
+    holds v - x, as EasyCache does. Since x_t is x_k + (s_t - s_k) v_k that is v_k (1 - |s_t - s_k|), so
 
     .. math:: \hat v_t = (1 - (1 - a) |s_t - s_k|)\, v_k + a\, (\ldots) + b\, (\ldots)
 
@@ -55,7 +58,7 @@ class VariableOrder(Forecaster):
     """
 
     def __init__(self, flow: bool = False) -> None:
-        self._flow = flow
+        self.branches = (WITHOUT_PROMPT,) if flow else ()
 
     def coefficients(self, span: Span, grid: Floats) -> Floats:
         """Return the table of ``linear``; without an earlier output, that of order 0."""
@@ -76,7 +79,7 @@ class VariableOrder(Forecaster):
     def _held(self, span: Span, grid: Floats) -> Floats:
         """Return the table of order 0."""
         held = Reuse().coefficients(span, grid)
-        if self._flow:
+        if span.branch in self.branches:
             held = held - np.abs(grid[list(span.skipped)] - grid[span.start])[:, None]
         return held
 

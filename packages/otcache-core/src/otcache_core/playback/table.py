@@ -188,7 +188,8 @@ def playback_table(
         raise ScheduleError(expected("grid", f"{len(points)} values", f"{n + 1} values"))
     if not isinstance(forecaster, NamedForecaster):
         forecaster = NamedForecaster(forecaster, repr(schedule.forecaster))
-    names = {"", *(name for name, _ in (*schedule.branches, *schedule.branch_weights))}
+    named = (name for name, _ in (*schedule.branches, *schedule.branch_weights))
+    names = {"", *named, *forecaster.branches}
     notes: list[str] = []
     plans = {name: _plan(schedule, name, forecaster, points, notes) for name in sorted(names)}
     known = tuple(map(float, grid))

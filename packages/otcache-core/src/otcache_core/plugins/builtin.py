@@ -79,7 +79,7 @@ def otcache_provide_forecasters() -> list[Info]:
         Info(
             "variable-order-flow",
             "otcache_core.forecasters.variable_order:VariableOrder",
-            "the same for velocities of flows: order 0 holds v - x",
+            "the same for flows: without a prompt order 0 holds v - x",
             options={"flow": True},
         ),
     ]

@@ -271,7 +271,7 @@ class EvaluatorConformance(Conformance, kit=True):
         schedules = [
             Schedule(s.num_steps, s.computed, name)
             for s in self._schedules(evaluator)
-            for name in ("reuse", "linear", "variable-order")
+            for name in ("reuse", "linear", "variable-order", "variable-order-flow")
         ]
         found = evaluator.evaluate(schedules)
         for schedule, errors in zip(found.schedules, found.errors, strict=True):
