@@ -37,6 +37,7 @@ class Numbers:
         end: e / (1 - u)^2.
         first: f_0 and f_1 of clamp(f_0 - f_1 q) after one output.
         later: o and m of clamp(o + c - m q) after two.
+        without: the same of the branch without a prompt.
         bend: of the second order.
         held: whether order 0 of a flow holds v - x; else it holds v.
     """
@@ -46,6 +47,7 @@ class Numbers:
     end: float = uncalibrated.END
     first: tuple[float, float] = (variable_order.FIRST[0].offset, -variable_order.FIRST[0].change)
     later: tuple[float, float] = (variable_order.LATER[0].offset, -variable_order.LATER[0].change)
+    without: tuple[float, float] = (0.5, 2.0)
     bend: Ramp = variable_order.LATER[1]
     held: bool = True
 
@@ -58,6 +60,10 @@ class Numbers:
             (uncalibrated, "END"): self.end,
             (variable_order, "FIRST"): (Ramp(self.first[0], 0.0, -self.first[1]),),
             (variable_order, "LATER"): (Ramp(self.later[0], 1.0, -self.later[1]), self.bend),
+            (variable_order, "LATER_WITHOUT_PROMPT"): (
+                Ramp(self.without[0], 1.0, -self.without[1]),
+                self.bend,
+            ),
             (uncalibrated, "FLOW_FORECASTER"): uncalibrated.FORECASTERS[self.held],
         }
         before: dict[Any, Any] = {place: getattr(*place) for place in places}
@@ -75,20 +81,24 @@ class Numbers:
 VARIANTS = {
     "the default": Numbers(),
     "order 0 holds v": Numbers(held=False),
-    "0.3 + c - 2 q": Numbers(later=(0.3, 2.0)),
+    "0.5 + c - 2 q": Numbers(later=(0.5, 2.0)),
+    "0.8 + c - 2 q": Numbers(later=(0.8, 2.0)),
+    "without a prompt c - 2 q": Numbers(without=(0.0, 2.0)),
     "A = 3": Numbers(start=3.0),
     "A = 10": Numbers(start=10.0),
     "A = 40": Numbers(start=40.0),
     "decay 0.2": Numbers(decay=0.2),
     "e = 0.003": Numbers(end=0.003),
     "e = 0.03": Numbers(end=0.03),
-    "c alone: 0.35 + c": Numbers(later=(0.35, 0.0)),
-    "c alone: 0.1 + c": Numbers(later=(0.1, 0.0)),
-    "0.5 + c - q": Numbers(later=(0.5, 1.0)),
+    "c alone: 0.35 + c": Numbers(later=(0.35, 0.0), without=(0.35, 0.0)),
     "no bend": Numbers(bend=NEVER),
     "first 1.1 - 2.8 q": Numbers(first=(1.1, 2.8)),
-    "linear throughout": Numbers(first=(1.0, 0.0), later=(2.0, 0.0), bend=NEVER),
-    "reuse throughout": Numbers(first=(0.0, 0.0), later=(-1.0, 0.0), bend=NEVER),
+    "linear throughout": Numbers(
+        first=(1.0, 0.0), later=(2.0, 0.0), without=(2.0, 0.0), bend=NEVER
+    ),
+    "reuse throughout": Numbers(
+        first=(0.0, 0.0), later=(-1.0, 0.0), without=(-1.0, 0.0), bend=NEVER
+    ),
 }
 
 

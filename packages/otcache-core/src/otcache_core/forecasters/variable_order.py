@@ -17,10 +17,10 @@ Floats = NDArray[np.float64]
 FIRST = (Ramp(1.4, 0.0, -2.8),)
 #: With two: the slope by the cosine of the last two changes, less where they are large; the bend where they
 #: are nearly parallel.
-LATER = (Ramp(0.5, 1.0, -2.0), Ramp(-9.0, 10.0, 0.0))
-
-#: The branch of guidance without a prompt.
+LATER = (Ramp(0.65, 1.0, -2.0), Ramp(-9.0, 10.0, 0.0))
+#: The branch of guidance without a prompt, and the same for it.
 WITHOUT_PROMPT = "uncond"
+LATER_WITHOUT_PROMPT = (Ramp(0.5, 1.0, -2.0), LATER[1])
 
 
 @final
@@ -34,15 +34,16 @@ class VariableOrder(Forecaster):
     sample and branch by itself: with :math:`c = \cos(v_k - v_{k_1}, v_{k_1} - v_{k_2})` and
     :math:`q = \|v_k - v_{k_1}\| / \|v_k\|`
 
-    .. math:: a = \operatorname{clamp}(0.5 + c - 2 q, 0, 1), \qquad b = \operatorname{clamp}(10 c - 9, 0, 1)
+    .. math:: a = \operatorname{clamp}(0.65 + c - 2 q, 0, 1), \qquad b = \operatorname{clamp}(10 c - 9, 0, 1)
 
-    and while there is only one earlier output, :math:`a = \operatorname{clamp}(1.4 - 2.8\, q, 0, 1)`, b = 0:
-    under guidance the output of the branch without a prompt turns sharply after the first step, which no
-    line should continue. Without an earlier output it is reuse. Where an engine or an analysis needs fixed
-    coefficients it is ``linear`` (a = 1, b = 0).
+    (0.5 + c - 2 q in the branch without a prompt, ``uncond``), and while there is only one earlier output,
+    :math:`a = \operatorname{clamp}(1.4 - 2.8\, q, 0, 1)`, b = 0: under guidance the output of the branch
+    without a prompt turns sharply after the first step, which no line should continue. Without an earlier
+    output it is reuse. Where an engine or an analysis needs fixed coefficients it is ``linear`` (a = 1,
+    b = 0).
 
-    Of a flow (registered as ``variable-order-flow``) order 0 of the branch without a prompt, ``uncond``,
-    holds v - x, as EasyCache does. Since x_t is x_k + (s_t - s_k) v_k that is v_k (1 - |s_t - s_k|), so
+    Of a flow (registered as ``variable-order-flow``) order 0 of the branch without a prompt holds v - x, as
+    EasyCache does. Since x_t is x_k + (s_t - s_k) v_k that is v_k (1 - |s_t - s_k|), so
 
     .. math:: \hat v_t = (1 - (1 - a) |s_t - s_k|)\, v_k + a\, (\ldots) + b\, (\ldots)
 
@@ -57,8 +58,10 @@ class VariableOrder(Forecaster):
         9.12, has the table that chose the numbers.
     """
 
+    branches = (WITHOUT_PROMPT,)
+
     def __init__(self, flow: bool = False) -> None:
-        self.branches = (WITHOUT_PROMPT,) if flow else ()
+        self._flow = flow
 
     def coefficients(self, span: Span, grid: Floats) -> Floats:
         """Return the table of ``linear``; without an earlier output, that of order 0."""
@@ -74,12 +77,13 @@ class VariableOrder(Forecaster):
         if len(span.history) == 1:
             return Orders(tuple(tables), FIRST)
         tables.append(quadratic(span, grid))
-        return Orders(tuple(tables), LATER)
+        later = LATER_WITHOUT_PROMPT if span.branch == WITHOUT_PROMPT else LATER
+        return Orders(tuple(tables), later)
 
     def _held(self, span: Span, grid: Floats) -> Floats:
         """Return the table of order 0."""
         held = Reuse().coefficients(span, grid)
-        if span.branch in self.branches:
+        if self._flow and span.branch == WITHOUT_PROMPT:
             held = held - np.abs(grid[list(span.skipped)] - grid[span.start])[:, None]
         return held
 
