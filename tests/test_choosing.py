@@ -173,33 +173,6 @@ def test_exact_transport_on_its_default_cost_is_the_default_interpolation() -> N
         assert plain.schedule(budget) == transported.schedule(budget)
 
 
-# -- what it is in a calibration's folder -------------------------------------------------------------
-
-
-def test_an_object_is_known_by_its_class_and_fields() -> None:
-    def identity(solver: object) -> object:
-        return Recipe(interpolation=solver).identity  # type: ignore[arg-type]
-
-    assert identity(Idle(2)) == identity(Idle(2)) != identity(Idle(3))
-    assert identity(Idle(other=np.ones(2))) != identity(Idle(other=np.zeros(2)))
-    assert identity(Even()) not in (identity("even"), identity(Idle()))
-    assert Recipe().identity == Recipe(refinement=Idle()).identity
-
-
-@pytest.mark.remedy("make it such a dataclass at the top of a module, or omit directory.")
-def test_one_that_cannot_be_written_down_has_no_folder(tmp_path: Path) -> None:
-    class Local(Even):
-        pass
-
-    wrong: list[ScheduleSolver] = [Local(), Idle(other=print)]
-    for solver in wrong:
-        with pytest.raises(otcache.OtcacheError, match="omit directory"):
-            _calibrate(replace(FEW, interpolation=solver), directory=tmp_path / "c")
-    assert not (tmp_path / "c").exists()
-    assert _calibrate(replace(FEW, interpolation=Local())).interpolation == "Local"
-    assert _calibrate(replace(FEW, interpolation=Idle()), directory=tmp_path / "c").between
-
-
 # -- what is refused ----------------------------------------------------------------------------------
 
 

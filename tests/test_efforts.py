@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from otcache_core import OtcacheError
 from otcache_core.uncalibrated import default_schedule
 
 PROMPTS = ["one", "two", "three", "four"]
+FEW = Recipe(anchor_trials=4, climb_trials=2, ladder=(3, 6))
 
 
 def quick(budgets: Any, **options: Any) -> otcache.Calibration:
@@ -130,3 +132,62 @@ def test_the_command_line_has_efforts_and_budgets(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["nfe"]["record"] == 2 * STEPS
     kept = otcache.Calibration.load(tmp_path / "kept")
     assert [rung.schedule.budget for rung in kept.ladder] == [4, 6]
+
+
+def test_standard_takes_what_quick_recorded_in_the_same_folder(tmp_path: Path) -> None:
+    """And gives what it would have given by itself, up to the rounding of other batches."""
+    quick([4], directory=tmp_path)
+    quick_files = {path.name for path in (tmp_path / "samples").glob("*.safetensors")}
+    loop, alone = make_loop(), make_loop()
+    options: Any = {"progress": False, "recipe": FEW}
+    made = otcache.calibrate(loop, PROMPTS, STEPS, directory=tmp_path, **options)
+    fresh = otcache.calibrate(alone, PROMPTS, STEPS, **options)
+    files = {path.name for path in (tmp_path / "samples").glob("*.safetensors")}
+    assert len(quick_files) == 2
+    assert len(files) == 4
+    assert quick_files < files
+    assert [r.winner for r in made.ladder] == [r.winner for r in fresh.ladder]
+    for one, other in zip(made.ladder, fresh.ladder, strict=True):
+        assert one.error == pytest.approx(other.error, rel=1e-3)
+    before = loop.denoiser.calls
+    again = otcache.calibrate(loop, PROMPTS, STEPS, directory=tmp_path, **options)
+    assert loop.denoiser.calls == before
+    assert otcache.plan(again) == otcache.plan(made)
+    assert otcache.plan(quick([4], directory=tmp_path)).measured[0].budget == 4
+
+
+def test_more_prompts_are_recorded_beside_those_that_are_there(tmp_path: Path) -> None:
+    options: Any = {"directory": tmp_path, "progress": False, "recipe": FEW}
+    for count in (2, 3, 4):
+        otcache.calibrate(make_loop(), PROMPTS[:count], STEPS, **options)
+        assert len(list((tmp_path / "samples").glob("*.safetensors"))) == count
+
+
+@pytest.mark.parametrize("calls", [3, 5, 8, 12, 17, 23])
+def test_a_calibration_that_was_killed_goes_on_to_the_same_policy(
+    tmp_path: Path, calls: int
+) -> None:
+    """Also one that began with what another effort had recorded; ``calls`` batches into it."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options: Any = {"progress": False, "recipe": replace(FEW, batch_size=1)}
+    for folder in (whole, cut):
+        quick([4], directory=folder)
+    made = otcache.calibrate(make_loop(), PROMPTS, STEPS, directory=whole, **options)
+    loop = make_loop()
+    loop.denoiser.register_forward_hook(Kill(calls * STEPS))
+    with pytest.raises(KeyboardInterrupt):
+        otcache.calibrate(loop, PROMPTS, STEPS, directory=cut, **options)
+    again = otcache.calibrate(make_loop(), PROMPTS, STEPS, directory=cut, **options)
+    assert otcache.plan(again) == otcache.plan(made)
+
+
+class Kill:
+    """Interrupts at one of the denoiser's calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self, *args: Any) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt

@@ -333,9 +333,10 @@ def test_kept_work_is_known_again_by_what_samples_hold(
     for _ in range(2):  # the same values in other objects
         with pytest.raises(Killed):
             calibrate(0.0, style=style.copy())
-    for other in ((1.0, style), (0.0, style + 1)):
-        with pytest.raises(otcache.OtcacheError, match="holds another calibration"):
-            calibrate(other[0], style=other[1])
+    with pytest.raises(Killed):  # other samples of the same pipeline
+        calibrate(1.0, style=style)
+    with pytest.raises(otcache.OtcacheError, match="holds calibrations of another pipeline"):
+        calibrate(0.0, style=style + 1)
 
 
 def test_samples_of_one_seed_give_a_notice() -> None:

@@ -12,7 +12,6 @@ from otcache.calibration import stages
 from otcache.calibration.recipe import Recipe
 from otcache_core import OtcacheError, Schedule, ScheduleProblem
 from otcache_core.plugins import Registry
-from otcache_core.storage.recordings import RecordingStorage
 
 
 def test_budgets_follow_from_the_step_count() -> None:
@@ -42,33 +41,10 @@ def test_an_anchor_above_the_reference_is_refused() -> None:
         Recipe(anchor_budget=12, reference_budget=8).resolve(30)
 
 
-def test_a_refined_calibration_goes_on_from_an_unrefined_one() -> None:
-    plain, refined = (Recipe(refinement=r, refine_runs=7.0) for r in (None, "gauss-newton"))
-    assert plain.identity == refined.identity
-    assert plain.identity != Recipe(seed=1).identity
-
-
 @pytest.mark.parametrize("name", ["refine_runs", "candidate_runs"])
 def test_a_stage_needs_an_allowance(name: str) -> None:
     with pytest.raises(OtcacheError, match=f"Recipe.{name} must be above 0, got 0.0"):
         Recipe(**{name: 0.0}).resolve(30)
-
-
-def test_what_baselines_may_cost_is_part_of_a_calibration() -> None:
-    assert Recipe().identity != Recipe(candidate_runs=3.0).identity
-
-
-def test_where_runs_are_kept_is_no_part_of_a_calibration_but_a_sketch_is() -> None:
-    plain, there = (
-        Recipe(keep=keep).resolve(30) for keep in (RecordingStorage(), RecordingStorage(0, "/data"))
-    )
-    assert there.keep == RecordingStorage(0, "/data")
-    assert plain.identity == there.identity
-    sketched = [
-        Recipe(keep=RecordingStorage(coordinates=9, seed=seed)).identity for seed in (0, 0, 1)
-    ]
-    assert sketched[0] == sketched[1] != sketched[2]
-    assert sketched[0] != Recipe().identity
 
 
 def test_the_anchor_search_takes_every_option_that_its_stage_offers(

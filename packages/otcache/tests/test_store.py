@@ -131,12 +131,28 @@ def test_a_damaged_line_is_named_and_what_it_held_is_measured_again(
 def test_a_sample_is_remembered(tmp_path: Path) -> None:
     states = np.arange(15, dtype=np.float32).reshape(5, 3)
     made = Trajectory(np.linspace(1, 0, 5), states, states[:4], {"cond": 4}, "prompt 0, seed 1")
-    Store(tmp_path, IDENTITY).keep_trajectory(3, made)
-    found = Store(tmp_path, IDENTITY).trajectory(3)
+    Store(tmp_path, IDENTITY).keep_batch(["3"], [made])
+    found = Store(tmp_path, IDENTITY).trajectory("3")
     assert found is not None
     np.testing.assert_array_equal(found.states, made.states)
     assert (found.calls, found.label) == (made.calls, made.label)
-    assert Store(tmp_path, IDENTITY).trajectory(4) is None
+    assert Store(tmp_path, IDENTITY).trajectory("4") is None
+
+
+def test_a_call_that_a_kill_cut_off_is_made_again_whole(tmp_path: Path) -> None:
+    """Its samples are on the disk, and it is not known with which others they ran."""
+    states = np.arange(15, dtype=np.float32).reshape(5, 3)
+    made = Trajectory(np.linspace(1, 0, 5), states, states[:4])
+    store = Store(tmp_path, IDENTITY)
+    store.keep_batch(["a", "b"], [made, made])
+    store.keep_batch(["c", "d"], [made, made])
+    log = tmp_path / "samples" / "batches.jsonl"
+    log.write_bytes(log.read_bytes()[:-3])
+    again = Store(tmp_path, IDENTITY)
+    assert [again.trajectory(key) is not None for key in "abcd"] == [True, True, False, False]
+    assert again.batch_of("b") == ("a", "b")
+    again.keep_batch(["d", "c"], [made, made])
+    assert Store(tmp_path, IDENTITY).batch_of("c") == ("d", "c")
 
 
 @pytest.mark.remedy("Delete the file, and the sample is recorded again.")
@@ -147,19 +163,19 @@ def test_a_flipped_bit_in_a_sample_is_found(
 ) -> None:
     store = Store(tmp_path, IDENTITY, map_above=0 if mapped else 10**9)
     states = np.arange(15, dtype=np.float32).reshape(5, 3)
-    path = tmp_path / "samples" / "0000.safetensors"
+    path = tmp_path / "samples" / "0.safetensors"
     if not path.exists():
-        store.keep_trajectory(0, Trajectory(np.linspace(1, 0, 5), states, states[:4]))
+        store.keep_batch(["0"], [Trajectory(np.linspace(1, 0, 5), states, states[:4])])
     whole = path.read_bytes()
     spoilt = bytearray(whole)
     spoilt[place % len(whole)] ^= 1 << bit
     path.write_bytes(spoilt)
-    with pytest.raises(FileError, match=r"0000\.safetensors: "):
-        store.trajectory(0)
+    with pytest.raises(FileError, match=r"0\.safetensors: "):
+        store.trajectory("0")
     path.unlink()
-    assert store.trajectory(0) is None
+    assert store.trajectory("0") is None
     path.write_bytes(whole)
-    assert store.trajectory(0) is not None
+    assert store.trajectory("0") is not None
 
 
 def test_a_sample_on_the_disk_is_kept_row_by_row_and_stays_there(tmp_path: Path) -> None:
@@ -169,9 +185,9 @@ def test_a_sample_on_the_disk_is_kept_row_by_row_and_stays_there(tmp_path: Path)
         steps.append(row[None])
     (states,) = steps.samples()
     made = Trajectory(np.linspace(1, 0, 5), states, states[:4], {"cond": 4}, "a", 2e-3, 9)
-    kept = Store(tmp_path, IDENTITY, map_above=0).keep_trajectory(3, made)
-    again = Store(tmp_path, IDENTITY, map_above=0).trajectory(3)
-    small = Store(tmp_path, IDENTITY).trajectory(3)
+    (kept,) = Store(tmp_path, IDENTITY, map_above=0).keep_batch(["3"], [made])
+    again = Store(tmp_path, IDENTITY, map_above=0).trajectory("3")
+    small = Store(tmp_path, IDENTITY).trajectory("3")
     assert again is not None
     assert small is not None
     for found in (kept, again, small):
@@ -183,10 +199,11 @@ def test_a_sample_on_the_disk_is_kept_row_by_row_and_stays_there(tmp_path: Path)
     assert [mapped(found.states) for found in (kept, again, small)] == [True, True, False]
 
 
-def test_a_folder_of_another_calibration_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     Store(tmp_path, IDENTITY)
     with pytest.raises(
-        OtcacheError, match=r"holds another calibration .* folder or delete this one\.$"
+        OtcacheError,
+        match=r"holds calibrations of another pipeline .* folder or delete this one\.$",
     ):
         Store(tmp_path, {"model": "other"})
 
@@ -199,7 +216,7 @@ def test_overwriting_starts_over(tmp_path: Path) -> None:
     assert Counting.calls == before + 1
 
 
-@pytest.mark.remedy("delete it if the folder is of this calibration, or choose another folder")
+@pytest.mark.remedy("delete it if the folder is of this one, or choose another folder")
 def test_an_unreadable_identity_is_refused_and_can_be_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "identity.json"
     for mended in (path.unlink, lambda: Store(tmp_path, IDENTITY, overwrite=True)):

@@ -91,8 +91,9 @@ def calibrate(
         budgets: that are measured, instead of those the recipe has; a third of N in a quick calibration.
         recipe: every choice by itself, instead of an effort.
         directory: keep finished work and large recorded runs here; an interrupted calibration called
-            again with the same arguments goes on from there to the same result.
-        overwrite: start over where the folder holds another calibration, instead of refusing.
+            again with the same arguments goes on from there to the same result, and another one of
+            the same pipeline, of more effort or prompts, takes what is recorded.
+        overwrite: start over where the folder holds work of another pipeline, instead of refusing.
         progress: show bars on standard error.
         registry: where plugins come from; None: the installed ones.
         probe: name of a probe plugin, where not the first that supports the target.
@@ -122,12 +123,12 @@ def calibrate(
         recipe = replace(recipe, keep=replace(recipe.keep, folder=folder))
     request = replace(request, keep=recipe.keep)
     provenance = recorder.provenance(target, request)
-    provenance["prompts_digest"] = digest([content(request.prompts), list(request.seeds)])
     show, spent, store = Stages(progress), NfeCount(), None
     if folder is not None:
-        identity = _identity(recorder, target, request, recipe, provenance, show)
+        identity = _identity(recorder, target, request, dict(provenance), show)
         share = request.keep.share(1, len(request.prompts)).memory_bytes
         store = Store(folder, identity, overwrite=overwrite, map_above=share)
+    provenance["prompts_digest"] = digest([content(request.prompts), list(request.seeds)])
     samples = len(request.prompts)
 
     def begun(n: int, seconds: float | None) -> None:
@@ -164,18 +165,17 @@ def _identity(
     probe: FeatureProbe,
     target: Any,
     request: SampleRequest,
-    recipe: Recipe,
     provenance: dict[str, Any],
     show: Stages,
 ) -> dict[str, Any]:
-    """Return facts that must be the same for stored work to be used again."""
-    chosen = recipe.identity  # raises before the weights are read
+    """Return facts that must be the same for stored work to be used again; which samples are not."""
+    keep = request.keep
     with show.stage("reading the weights"):
         weights = probe.fingerprint(target)
     return {
         "provenance": provenance,
         "weights": weights,
-        "recipe": chosen,
+        "sketch": None if keep.coordinates is None else [keep.coordinates, keep.seed],
         "probe": f"{type(probe).__module__}.{type(probe).__qualname__}",
         "call": content(request.call),
         "otcache": __version__,

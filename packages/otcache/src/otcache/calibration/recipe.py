@@ -7,13 +7,12 @@ the functions below it make these, and check that a stage can work with them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from otcache_core import Need, OtcacheError, Schedule
@@ -22,7 +21,6 @@ from otcache_core.contracts.planning import forecaster_of
 from otcache_core.errors import expected
 from otcache_core.numbers import integer, reals
 from otcache_core.plugins import Registry
-from otcache_core.samples import content
 from otcache_core.storage.recordings import RecordingStorage
 
 #: The interpolation that a policy itself does.
@@ -195,22 +193,6 @@ class Recipe:
             )
         return replace(self, ladder=ladder)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The choices that earlier stages depend on: a refined calibration goes on from an unrefined one.
-
-        Where recorded runs are kept changes nothing in them, but a sketch does.
-
-        Raises:
-            OtcacheError: if what was chosen for a stage cannot be written down.
-        """
-        later = ("refinement", "refine_runs", "keep")
-        names = [one.name for one in fields(self) if one.name not in later]
-        kept = {name: written_down(f"Recipe.{name}", getattr(self, name)) for name in names}
-        if self.keep.coordinates is None:
-            return kept
-        return kept | {"sketch": [self.keep.coordinates, self.keep.seed]}
-
 
 def _scale(num_steps: int) -> tuple[int, ...]:
     """Return the budget whose error is the measure of the others in a run of few steps."""
@@ -375,49 +357,3 @@ def _check_kinds(recipe: Recipe) -> None:
 def _wrong_kind(name: str, choice: object, what: str, advice: str = "") -> OtcacheError:
     kind = type(choice).__name__
     return OtcacheError(expected(f"Recipe.{name}", kind, f"the name of {what}", advice))
-
-
-def written_down(name: str, value: object) -> Any:
-    """Return the plain data that represents a value: two values of the same data do the same.
-
-    A dataclass object is its class and its fields, one without any state its class, an array the digest of
-    what it holds; numbers, texts, None, sequences and mappings of those are themselves.
-
-    Args:
-        name: of the value, for the message.
-        value: what is to be written down.
-
-    Raises:
-        OtcacheError: if it holds something else, such as a function, or its class has no name to import.
-    """
-    array = isinstance(value, np.ndarray) and not value.dtype.hasobject
-    if array or value is None or isinstance(value, (bool, int, float, str, np.generic)):
-        return content(value)
-    if isinstance(value, (list, tuple)):
-        return [written_down(f"{name}[{i}]", part) for i, part in enumerate(value)]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: written_down(f"{name}[{key!r}]", part) for key, part in value.items()}
-    kind = type(value)
-    state = _state(value)
-    if state is None or "<locals>" in kind.__qualname__:
-        raise OtcacheError(
-            expected(
-                name,
-                f"an object of {kind.__qualname__}",
-                "a name or a dataclass object of plain values, which directory= keeps by class and fields",
-                "make it such a dataclass at the top of a module, or omit directory.",
-            )
-        )
-    data = {key: written_down(f"{name}.{key}", part) for key, part in state.items()}
-    return {"class": f"{kind.__module__}:{kind.__qualname__}", "fields": data}
-
-
-def _state(value: object) -> dict[str, Any] | None:
-    """Return what an object holds, by name; None if that is not known."""
-    if isinstance(value, msgspec.Struct):
-        return msgspec.structs.asdict(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    slots = any(getattr(c, "__slots__", ()) for c in type(value).__mro__)
-    bare = not callable(value) and getattr(value, "__dict__", None) == {} and not slots
-    return {} if bare else None

@@ -34,7 +34,7 @@ from otcache_core.notices import notify, once
 from otcache_core.numbers import integer
 from otcache_core.plugins import Registry, installed
 from otcache_core.recurrence import NotLinear
-from otcache_core.samples import Sample, brief, digest, samples_of, seeds_of
+from otcache_core.samples import Sample, brief, content, digest, samples_of, seeds_of
 
 #: Steps of a run, at most.
 MOST_STEPS = 100_000
@@ -105,6 +105,28 @@ class RecordJob:
     spent: NfeCount
     begun: Callable[[int, float | None], object]
     evaluated: bool = False
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """By what each sample is known in the store: the digest of its prompt and its seed."""
+        pairs = zip(self.request.prompts, self.request.seeds, strict=True)
+        return tuple(digest([content(prompt), seed]) for prompt, seed in pairs)
+
+    @property
+    def scope(self) -> str:
+        """By what evaluations of these samples are known."""
+        return digest(self.keys)
+
+    @property
+    def replayed(self) -> str:
+        """The fact of what replaying these samples found."""
+        return f"{REPLAYED} {self.scope}"
+
+    def label(self, index: int) -> str:
+        """Return the name of a sample."""
+        words = brief(self.request.prompts[index])
+        label = f"sample {index}, seed {self.request.seeds[index]}"
+        return f"{label}, {words}" if words else label
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +246,7 @@ def record_and_replay(job: RecordJob) -> RecordedRuns:
     if store:
         output_weights = [] if runs.output_weights is None else runs.output_weights.tolist()
         facts = [runs.sampler, runs.unfitted, output_weights, job.spent.nfe["record"]]
-        store.mark(REPLAYED, json.dumps(facts))
+        store.mark(job.replayed, json.dumps(facts))
     return runs
 
 
@@ -240,26 +262,27 @@ class _Replay(NamedTuple):
 def _replayed(job: RecordJob) -> RecordedRuns:
     runs = record_samples(job)
     job.spent.stage = "record"
-    known = job.store.recall(REPLAYED, _Replay) if job.store else None
+    known = job.store.recall(job.replayed, _Replay) if job.store else None
 
     def check(real: Evaluator) -> None:
         if known is not None and _deviation(real) > LIMIT:
             raise OtcacheError(CHANGED)
 
     build = partial(job.probe.evaluator, job.target, job.request, runs)
-    evaluator = StoredEvaluator(build, job.store, job.spent.spend, check)
+    evaluator = StoredEvaluator(build, job.store, job.spent.spend, check, job.scope)
+    evaluator.complete = partial(_completed, job, runs)
     if known is not None:
         job.spent.spend(known.spent)
         output_weights = np.array(known.output_weights) if known.output_weights else None
         return RecordedRuns(runs, evaluator, known.sampler, known.unfitted, output_weights)
-    # Where the probe kept nothing for it, the evaluator runs the samples once more.
-    times = 1 if all(run.for_evaluator is not None for run in runs) else 2
-    job.spent.spend(times * len(runs) * runs[0].num_steps)
+    # Of what the probe kept nothing for it, the evaluator needs one more run.
+    again = sum(run.for_evaluator is None for run in runs)
+    job.spent.spend((len(runs) + again) * runs[0].num_steps)
     with job.stages.stage("replaying full runs"):
-        deviation = _deviation(evaluator.inner)
+        deviation = _deviation(evaluator.measuring)
         if deviation > LIMIT:
             return RecordedRuns(runs, evaluator, deviation=deviation)
-        recurrence = evaluator.inner.recurrence
+        recurrence = evaluator.measuring.recurrence
     if isinstance(recurrence, NotLinear):
         return RecordedRuns(runs, evaluator, unfitted=recurrence.reason)
     sampler = "" if recurrence.grid is not None else str(recurrence)
@@ -288,42 +311,69 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
     Raises:
         OtcacheError: if samples make another number of steps, or states of another size, than the first.
     """
-    store, total = job.store, len(job.request.prompts)
-    recorded: list[Trajectory] = []
+    store, total = job.store, len(job.keys)
+    found = {i: store.trajectory(key) if store else None for i, key in enumerate(job.keys)}
+    recorded = {i: replace(run, label=job.label(i)) for i, run in found.items() if run}
     with job.stages.stage("recording full runs", total) as advance:
-        for part in _parts(job.request):
-            kept = [t for t in (store.trajectory(i) if store else None for i in part) if t]
-            seconds = None
-            if len(kept) < len(part):
-                began = time.perf_counter()
-                kept = list(_recorded(job, part))
-                seconds = (time.perf_counter() - began) / len(part)
-                if store:
-                    pairs = zip(part, kept, strict=True)
-                    kept = [store.keep_trajectory(index, made) for index, made in pairs]
+        advance(len(recorded), total)
+        if recorded:
+            first = next(iter(recorded.values()))
+            job.begun(first.num_steps, None)
+            _check_alike(first, list(recorded.values()))
+        for part in _chunks([i for i in found if i not in recorded], job.request.batch_size):
+            began = time.perf_counter()
+            made: list[Trajectory] = list(_recorded(job, part))
+            seconds = (time.perf_counter() - began) / len(part)
+            if store:
+                made = store.keep_batch([job.keys[i] for i in part], made)
             if not recorded:
-                job.begun(kept[0].num_steps, seconds)
-            recorded += kept
-            _check_alike(recorded[0], kept)
-            advance(part.stop, total)
-    return _on_one_grid(recorded)
+                job.begun(made[0].num_steps, seconds)
+            recorded |= zip(part, made, strict=True)
+            _check_alike(next(iter(recorded.values())), made)
+            advance(len(recorded), total)
+    return _on_one_grid([recorded[i] for i in range(total)])
 
 
-def _parts(request: SampleRequest) -> Iterator[range]:
-    """Yield the samples of each pipeline call, as the evaluator would run them."""
-    total, size = len(request.prompts), request.batch_size
-    return (range(at, min(at + size, total)) for at in range(0, total, size))
+def _chunks(samples: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield the samples of each pipeline call."""
+    return (samples[at : at + size] for at in range(0, len(samples), size))
 
 
-def _recorded(job: RecordJob, part: range) -> Iterator[Trajectory]:
+def _recorded(job: RecordJob, part: Sequence[int]) -> Iterator[Trajectory]:
+    """Run some samples in one call."""
     request = job.request
-    prompts, seeds = request.prompts[part.start : part.stop], request.seeds[part.start : part.stop]
+    prompts = tuple(request.prompts[i] for i in part)
+    seeds = tuple(request.seeds[i] for i in part)
     keep = request.keep.share(len(part), len(request.prompts))
     inside = replace(request, prompts=prompts, seeds=seeds, keep=keep, for_evaluator=job.evaluated)
     for index, trajectory in zip(part, job.probe.record(job.target, inside), strict=True):
-        words = brief(request.prompts[index])
-        label = f"sample {index}, seed {request.seeds[index]}"
-        yield replace(trajectory, label=f"{label}, {words}" if words else label)
+        yield replace(trajectory, label=job.label(index))
+
+
+def _completed(job: RecordJob, runs: Sequence[Trajectory], inner: Evaluator) -> Evaluator:
+    """Return an evaluator that can measure; of runs that were read from the store, it needs more than that.
+
+    These run once more, in the same calls as they were recorded in, so that it is the same to the last bit.
+    Of a probe that keeps nothing for its evaluator, that runs all samples itself.
+    """
+    lacking = {
+        key: run.for_evaluator
+        for key, run in zip(job.keys, runs, strict=True)
+        if not run.for_evaluator
+    }
+    if not lacking or not job.store:
+        return inner
+    batches = [job.store.batch_of(key) for key in lacking]
+    place = {key: i for i, key in enumerate(job.keys)}
+    for batch in dict.fromkeys(batches):
+        part = [place[key] for key in dict.fromkeys(batch) if key in place]
+        for i, again in zip(part, _recorded(job, part), strict=True):
+            lacking[job.keys[i]] = again.for_evaluator
+        if again.for_evaluator is None:
+            break
+    made = zip(job.keys, runs, strict=True)
+    runs = [replace(run, for_evaluator=run.for_evaluator or lacking[key]) for key, run in made]
+    return job.probe.evaluator(job.target, job.request, runs)
 
 
 def _check_alike(first: Trajectory, others: Sequence[Trajectory]) -> None:
@@ -359,6 +409,10 @@ class StoredEvaluator(ForwardingEvaluator):
         store: None keeps nothing.
         spent: called with the NFE of every evaluation, remembered or not.
         check: called once with the evaluator inside before it measures anything new.
+        scope: by what evaluations of these samples are known in the store.
+
+    Attributes:
+        complete: given the evaluator inside, returns one that can measure; it may be the same.
     """
 
     def __init__(
@@ -367,8 +421,10 @@ class StoredEvaluator(ForwardingEvaluator):
         store: Store | None,
         spent: Callable[[int], None],
         check: Callable[[Evaluator], None] = lambda inner: None,
+        scope: str = "",
     ) -> None:
-        self._build, self._store, self._spent = build, store, spent
+        self._build, self._store, self._spent, self._scope = build, store, spent, scope
+        self.complete: Callable[[Evaluator], Evaluator] = lambda inner: inner
         self._check: Callable[[Evaluator], None] | None = check
 
     @cached_property
@@ -376,11 +432,17 @@ class StoredEvaluator(ForwardingEvaluator):
         """The evaluator inside."""
         return self._build()
 
+    @cached_property
+    def measuring(self) -> Evaluator:
+        """The evaluator inside, with all that it needs to measure."""
+        self.inner = self.complete(self.inner)
+        return self.inner
+
     def _checked(self) -> Evaluator:
         check, self._check = self._check, None
         if check:
-            check(self.inner)
-        return self.inner
+            check(self.measuring)
+        return self.measuring
 
     def evaluate(
         self,
@@ -392,7 +454,7 @@ class StoredEvaluator(ForwardingEvaluator):
     ) -> Evaluation:
         """Return what is stored, or evaluate and store it."""
         chosen = None if samples is None else list(samples)
-        key = digest([[s.to_dict() for s in schedules], objective, chosen, fit])
+        key = digest([self._scope, [s.to_dict() for s in schedules], objective, chosen, fit])
         evaluation = self._store.log.get(key) if self._store else None
         if evaluation is None:
             inner = self._checked()

@@ -1,6 +1,6 @@
-"""What a calibration has finished so far, so that an interrupted one resumes to the same result.
+"""What calibrations of a pipeline have finished so far, so that an interrupted one resumes to one result.
 
-:class:`Store` is its folder: recorded samples, facts, and the log of evaluations. A line that a kill cut
+:class:`Store` is their folder: recorded samples, facts, and the log of evaluations. A line that a kill cut
 short is cut off with a notice and measured again; anything else that is not as it was written is refused.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,26 +36,27 @@ from otcache_core.storage.json_files import converted, parse_json, read_json
 from otcache_core.storage.recordings import MEMORY_BYTES, check_space, mapped
 
 T = TypeVar("T")
-_LOG, _RUN = "evaluations.jsonl", "run"
+_LOG, _RUN, _BATCHES = "evaluations.jsonl", "run", "batches.jsonl"
 _DELETE = "Delete the file"
 _DELETE_LINE = "Delete the line, and what it held is measured again."
 _UNREADABLE = "an unreadable identity.json"
-_REMEDY = "delete it if the folder is of this calibration, or choose another folder"
+_REMEDY = "delete it if the folder is of this one, or choose another folder"
 
 
 class Store:
-    """A folder that remembers recorded samples and evaluations of one calibration.
+    """A folder that remembers recorded samples and evaluations of one pipeline.
 
-    Its ``log`` holds the evaluations.
+    Its ``log`` holds the evaluations. Samples are known by what they are of, and remembered a call of the
+    pipeline at a time: one that was cut off is made again with the same samples in it.
 
     Args:
         directory: created if missing.
         identity: facts that must be the same for the stored work to be used again.
-        overwrite: start over where the folder holds work of another calibration.
+        overwrite: start over where the folder holds work of another pipeline.
         map_above: samples of more bytes than this are read through memory maps.
 
     Raises:
-        OtcacheError: if the folder holds work of another calibration.
+        OtcacheError: if the folder holds work of another pipeline.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Store:
             text = f"cannot keep a calibration here: {reason}: name another folder."
             raise bad_file(directory, text) from error
         self.log = EvaluationLog(directory / _LOG)
+        self._batch_of = dict(self._read_batches())
 
     def known(self, fact: str) -> bool:
         """Return whether :meth:`mark` was called for a fact."""
@@ -109,32 +111,67 @@ class Store:
         try:
             shutil.rmtree(self._samples)
             self._samples.mkdir()
+            self._batch_of = {}
             self.log.forget()
         except OSError as error:
             raise unwritable(self._directory, error) from error
         self.mark(fact)
 
-    def trajectory(self, index: int) -> Trajectory | None:
-        """Return the recorded sample, or None if it was not finished.
+    def trajectory(self, key: str) -> Trajectory | None:
+        """Return a recorded sample, or None if its batch was not finished.
 
         Raises:
             FileError: if the file is not as it was written.
         """
-        path = self._sample(index)
-        if not os.path.lexists(path):
+        path = self._sample(key)
+        if key not in self._batch_of or not os.path.lexists(path):
             return None
         try:
             return _read_sample(path, self._map_above, sealed=True)
         except FileError as error:
             raise FileError(f"{error} {_DELETE}, and the sample is recorded again.") from error
 
-    def keep_trajectory(self, index: int, trajectory: Trajectory) -> Trajectory:
-        """Remember a recorded sample; returns it as it is kept, where it is not in memory.
+    def batch_of(self, key: str) -> tuple[str, ...]:
+        """Return the samples that were recorded in one call with a remembered one, itself among them."""
+        return self._batch_of[key]
+
+    def keep_batch(
+        self, keys: Sequence[str], trajectories: Iterable[Trajectory]
+    ) -> list[Trajectory]:
+        """Remember the samples of one call, all or none; returns them as they are kept.
 
         Raises:
-            FileError: if it cannot be written.
+            FileError: if they cannot be written.
         """
-        path = self._sample(index)
+        kept = [self._keep(key, made) for key, made in zip(keys, trajectories, strict=True)]
+        try:
+            with self._batches.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(list(keys)) + "\n")
+                log.flush()
+                os.fsync(log.fileno())
+        except OSError as error:
+            raise unwritable(self._batches, error) from error
+        self._batch_of |= dict.fromkeys(keys, tuple(keys))
+        return kept
+
+    @property
+    def _batches(self) -> Path:
+        return self._samples / _BATCHES
+
+    def _read_batches(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield each remembered sample with its batch; a line that a kill cut short is as if it were not."""
+        if not os.path.lexists(self._batches):
+            return
+        with open_file(self._batches) as log:
+            lines = log.read(MAX_BYTES).split(b"\n")
+        if torn := lines.pop():
+            os.truncate(self._batches, self._batches.stat().st_size - len(torn))
+        for line in lines:
+            keys = converted(self._batches, parse_json(self._batches, line), tuple[str, ...])
+            yield from ((key, keys) for key in keys)
+
+    def _keep(self, key: str, trajectory: Trajectory) -> Trajectory:
+        path = self._sample(key)
         arrays = {name: getattr(trajectory, name) for name in ("grid", "states", "outputs")}
         if trajectory.call_weights is not None:
             arrays["gains"] = trajectory.call_weights
@@ -148,8 +185,8 @@ class Store:
         kept = _read_sample(path, self._map_above, sealed=False)
         return replace(kept, for_evaluator=trajectory.for_evaluator)
 
-    def _sample(self, index: int) -> Path:
-        return self._samples / f"{index:04d}.safetensors"
+    def _sample(self, key: str) -> Path:
+        return self._samples / f"{key}.safetensors"
 
     def _claim(self, identity: str, overwrite: bool) -> None:
         path = self._directory / "identity.json"
@@ -158,13 +195,13 @@ class Store:
             if owner == _UNREADABLE and not overwrite:
                 raise bad_file(
                     path,
-                    f"is damaged, so it is not known which calibration the folder holds: {_REMEDY}.",
+                    f"is damaged, so it is not known which pipeline the folder is of: {_REMEDY}.",
                 )
             if not overwrite:
                 raise OtcacheError(
-                    f"{self._directory}: holds another calibration (other weights, prompts, seeds, "
-                    f"steps, versions or settings), got {owner}, expected {identity}: choose another "
-                    "folder or delete this one."
+                    f"{self._directory}: holds calibrations of another pipeline (other weights, steps, "
+                    f"arguments or versions), got {owner}, expected {identity}: choose another folder or "
+                    "delete this one."
                 )
             if self._samples.exists():
                 shutil.rmtree(self._samples)
