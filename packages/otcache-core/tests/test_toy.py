@@ -104,9 +104,14 @@ class TestToyEvaluator(EvaluatorConformance):
         return self.toy.evaluator()
 
     def accelerated_errors(self, schedule: Schedule) -> Floats:
-        rules = [Reuse(), Linear(), Fitted(), VariableOrder()]
-        names = ["reuse", "linear", "fitted", "variable-order"]
-        rule = dict(zip(names, rules, strict=True))[schedule.forecaster]
+        rules = {
+            "reuse": Reuse(),
+            "linear": Linear(),
+            "fitted": Fitted(),
+            "variable-order": VariableOrder(),
+            "variable-order-flow": VariableOrder(flow=True),
+        }
+        rule = rules[schedule.forecaster]
         grid, x = self.toy.grid, self.toy.start
         playback = Playback(playback_table(schedule, rule, grid))
         playback.begin()

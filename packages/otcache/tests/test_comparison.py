@@ -17,7 +17,9 @@ A, B, C = (Schedule(8, (0, k)) for k in (3, 4, 5))
 def _bench(errors: dict[Schedule, list[float]]) -> Any:
     def evaluate(schedules: Any, **how: Any) -> Any:
         return SimpleNamespace(
-            schedules=tuple(schedules), errors=np.array([errors[s] for s in schedules])
+            schedules=tuple(schedules),
+            errors=np.array([errors[s] for s in schedules]),
+            others={},
         )
 
     return SimpleNamespace(
