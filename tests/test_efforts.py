@@ -113,6 +113,12 @@ def test_baselines_are_some_of_the_five_and_uniform_reuse(baselines: Any) -> Non
     assert Recipe(baselines=BASELINES[::-1]).baselines == BASELINES
 
 
+def test_the_fallback_is_one_of_the_baselines() -> None:
+    with pytest.raises(OtcacheError, match=r"Recipe\.fallback must be one of 'uniform, reuse'"):
+        Recipe(baselines=[UNIFORM], fallback="default")
+    assert Recipe(fallback="default").fallback == "default"
+
+
 def test_every_effort_says_its_cost_before_and_after_the_first_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

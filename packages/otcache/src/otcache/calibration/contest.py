@@ -237,14 +237,14 @@ def by_metric(done: Evaluation, objective: str) -> dict[str, Floats]:
 def settle_ladder(bench: Workbench, contenders: Sequence[Contender]) -> list[Rung]:
     """Keep a baseline at each rung where the fitted schedule is above it.
 
-    The five baselines run on a quarter of the samples, and on the others those that are below twice
-    the best there. Samples are compared pair by pair, so what a screened baseline did on a part of
-    them counts by its ratio to the fitted schedule there. The best is kept; but of many alike the
-    best is in part the luckiest, so uniform reuse gives way only to what is clearly below it, by a
-    standard error of the paired difference or by half. Where the allowance is spent before a baseline
-    has run on all samples, it wins only below half of what it is compared with. With one sample,
-    which the fit has seen, a fitted schedule is kept only below half of every baseline (a quarter
-    where one is missing).
+    The five baselines run on a quarter of the samples, and on the others those that are below twice the
+    best there. Samples are compared pair by pair, so what a screened baseline did on a part of them
+    counts by its ratio to the fitted schedule there. The best is kept; but of many alike the best is in
+    part the luckiest, so uniform reuse, the recipe's fallback, gives way only to what is clearly below
+    it, by a standard error of the paired difference or by half. Where the allowance is spent before a
+    baseline has run on all samples, it wins only below half of what it is compared with. With one
+    sample, which the fit has seen, a fitted schedule is kept only below half of every baseline (a
+    quarter where one is missing).
 
     Where the recipe's allowance does not last, baselines are missing in the rung's table; see
     :func:`otcache.planning.proven` for what becomes of a rung without any.
@@ -294,9 +294,10 @@ class Contest:
         known = {name: s for name, s in others.items() if s in self._logs}
         table = fitted.candidates | {name: self._entry(s) for name, s in known.items()}
         winner, schedule = self._best(known)
-        uniform = known.get(UNIFORM)
-        if uniform and self._whole(uniform) and not self._clearly_below(schedule, uniform):
-            winner, schedule = UNIFORM, uniform
+        name = bench.recipe.fallback
+        safe = known.get(name)
+        if safe and self._whole(safe) and not self._clearly_below(schedule, safe):
+            winner, schedule = name, safe
         error = table[winner].error
         assert error is not None
         return Rung(schedule, error, winner, table, self._known(schedule))
@@ -325,12 +326,12 @@ class Contest:
         """Return whether a schedule ran on all samples."""
         return not np.isnan(self._logs[schedule]).any()
 
-    def _clearly_below(self, schedule: Schedule, uniform: Schedule) -> bool:
-        """Return whether uniform reuse gives way to a schedule that is lower in mean."""
-        a, b = self._logs[schedule], self._logs[uniform]
+    def _clearly_below(self, schedule: Schedule, safe: Schedule) -> bool:
+        """Return whether the fallback gives way to a schedule that is lower in mean."""
+        a, b = self._logs[schedule], self._logs[safe]
         both = ~np.isnan(a) & ~np.isnan(b)
         a, b = a[both], b[both]
-        if len(a) == 1 or schedule == uniform or b.mean() - a.mean() >= math.log(SCREENED_OUT):
+        if len(a) == 1 or schedule == safe or b.mean() - a.mean() >= math.log(SCREENED_OUT):
             return True
         return clearly_below(a, b)
 

@@ -22,7 +22,17 @@ OWN = {
     "output_type": "otcache decodes what it needs",
     "return_dict": "otcache reads what it needs",
 } | dict.fromkeys(
-    ("target", "recipe", "directory", "overwrite", "progress", "registry", "probe"),
+    (
+        "target",
+        "effort",
+        "budgets",
+        "recipe",
+        "directory",
+        "overwrite",
+        "progress",
+        "registry",
+        "probe",
+    ),
     "it is not an argument of a pipeline call",
 )
 
