@@ -235,7 +235,7 @@ def use_store(path: Path) -> None:
     folder = path if path.name == "kept" else next(p for p in path.parents if p.name == "kept")
     for map_above in (10**9, 0):
         store = Store(folder, IDENTITY, map_above=map_above)
-        runs = [store.trajectory(n) for n in range(2)]
+        runs = [store.trajectory(key) for key in KEYS]
         for run in runs:
             if run is not None:
                 assert run.num_steps <= len(run.states)
@@ -258,6 +258,7 @@ def attempt(what: Callable[[], Any]) -> Any:
 
 
 IDENTITY = {"model": "toy"}
+KEYS = ("one", "two")  # of the samples in a store
 EVALUATION = Evaluation(
     (Schedule(N, (0, 5)), fitted((0, 1, 3), 0.5)),
     np.array([[0.5, np.inf], [0.25, 1 / 3]]),
@@ -271,18 +272,26 @@ def make_store(folder: Path) -> list[Path]:
     kept = folder / "kept"
     store = Store(kept, IDENTITY)
     rng = np.random.default_rng(0)
+    made = []
     for n in range(2):
         states = rng.normal(size=(N + 1, 6)).astype(np.float32)
         call_weights = np.ones((N, 2)) if n else None
         run = Trajectory(
             GRID, states, states[:N], {"cond": N}, f"sample {n}", 6e-8, 0, call_weights
         )
-        store.keep_trajectory(n, run)
+        made.append(run)
+    store.keep_batch(KEYS, made)
     store.log.keep("a", EVALUATION)
     store.log.keep("c", EVALUATION)
     store.mark("a fact", json.dumps(["Euler", "", [0.5, 0.25], 40]))
-    samples = [kept / "samples" / f"{n:04d}.safetensors" for n in range(2)]
-    return [*samples, kept / "evaluations.jsonl", kept / "identity.json", kept / "a-fact.mark"]
+    samples = [kept / "samples" / f"{key}.safetensors" for key in KEYS]
+    return [
+        *samples,
+        kept / "samples" / "batches.jsonl",
+        kept / "evaluations.jsonl",
+        kept / "identity.json",
+        kept / "a-fact.mark",
+    ]
 
 
 def one(name: str, write: Callable[[Path], object]) -> Callable[[Path], list[Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -152,14 +153,14 @@ class PipelineEvaluator(Evaluator):
     ) -> Evaluation:
         """Run schedules on the samples, and measure their errors against the full runs.
 
-        By every metric, where samples are decoded.
+        By every metric that takes them, where samples are decoded.
         """
         objective = self._check_objective(objective)
         chosen = self._begin(samples)
         fitting = self._fitting() if fit else None
         decode = objective in self._metrics
-        names = self.objectives if decode else LATENT_OBJECTIVES
-        errors = {name: np.zeros((len(schedules), len(chosen))) for name in names}
+        names = {objective, *(self._measurable if decode else LATENT_OBJECTIVES)}
+        errors = {name: np.zeros((len(schedules), len(chosen))) for name in sorted(names)}
         away = self._runs.recording.store
         deviations = Deviations(len(schedules), DiskStore(away.folder) if away else None)
         results, ran = list(schedules), [[s] * len(chosen) for s in schedules]
@@ -181,6 +182,13 @@ class PipelineEvaluator(Evaluator):
             ran=tuple(map(tuple, ran)),
             others=errors,
         )
+
+    @cached_property
+    def _measurable(self) -> tuple[str, ...]:
+        """The objectives that take the samples: some metrics refuse small images."""
+        images = self._runs.images
+        assert images is not None
+        return (*LATENT_OBJECTIVES, *(n for n, m in self._metrics.items() if _takes(m, images[:1])))
 
     @property
     def largest_batch(self) -> int:
@@ -290,6 +298,14 @@ class PipelineEvaluator(Evaluator):
         assert images is not None
         assert self._runs.images is not None
         return metric_values(self._metrics[objective], images, self._runs.images[list(samples)])
+
+
+def _takes(metric: QualityMetric, images: NDArray[np.floating]) -> bool:
+    try:
+        metric_values(metric, images, images)
+    except OtcacheError:
+        return False
+    return True
 
 
 def _shared(target: Any, reason: str) -> str:
