@@ -75,8 +75,7 @@ def calibrate(
 
     Args:
         target: a diffusers pipeline or ``otcache.loop(...)``.
-        prompts: at least one; eight are a good number. On four the video demo's held-out error at B = 15
-            of 30 is ten times that on eight (docs/cache-storage.md, docs/demo-video.md). A sample may also
+        prompts: at least one; eight are a good number, and two do for a quick calibration. A sample may also
             be a mapping of call arguments, as ``{"prompt": "a cat", "image": image}`` or
             ``{"class_labels": 207}``: docs/inputs.md.
         num_inference_steps: steps, as the pipeline will be called; N is what its sampler makes
