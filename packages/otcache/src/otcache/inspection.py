@@ -82,23 +82,21 @@ def _bands(measured: Sequence[Measured], metric: str) -> Table:
     finite = np.concatenate([v[np.isfinite(v)] for v in rows.values()])
     logs = np.log10(np.maximum(finite, LEAST))
     low, high = (float(logs.min()), float(logs.max())) if len(logs) else (0.0, 0.0)
-    title = (
-        f"{metric} on {'-'.join(map(str, counts))} samples: {MEDIAN} median, {UPPER} three of four, "
-        f"{BAND} all"
-    )
+    upper = "3 of 4" if counts[0] > 2 else "worst"
+    title = f"{metric} on {'-'.join(map(str, counts))} samples: {MEDIAN} median, {UPPER} {upper}, {BAND} all"
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column("B", justify="right", no_wrap=True)
     table.add_column("median", justify="right", no_wrap=True)
-    table.add_column("3 of 4", justify="right", no_wrap=True)
+    table.add_column(upper, justify="right", no_wrap=True)
     ends = f"{10**low:.2g}".ljust(WIDTH - 6) + f"{10**high:.2g}".rjust(6)
     table.add_column(Text(ends, style="dim"), no_wrap=True)
     for budget, values in rows.items():
-        middle, upper = at_quantile(values, 0.5), at_quantile(values, None)
-        places = [_place(v, low, high) for v in (values.min(), values.max(), middle, upper)]
+        middle, bound = float(np.median(values)), at_quantile(values, None)
+        places = [_place(v, low, high) for v in (values.min(), values.max(), middle, bound)]
         line = [BAND if places[0] <= at <= places[1] else " " for at in range(WIDTH)]
         line[places[3]], line[places[2]] = UPPER, MEDIAN
         bar = Text("".join(line), style="cyan")
-        table.add_row(str(budget), _figure(middle, False), _figure(upper, False), bar)
+        table.add_row(str(budget), _figure(middle, False), _figure(bound, False), bar)
     return table
 
 
