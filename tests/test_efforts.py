@@ -94,7 +94,6 @@ def test_an_effort_is_a_recipe() -> None:
         ({"budgets": 8}, "budgets must be a row of integers, got 8"),
         ({"budgets": []}, "budgets must be at least one integer"),
         ({"budgets": [2.5]}, r"Recipe.ladder must be .*got 2\.5"),
-        ({"effort": "quick", "budgets": [12]}, "Recipe.ladder must be below 12"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_a_run(options: dict[str, Any], wanted: str) -> None:
@@ -102,6 +101,16 @@ def test_what_cannot_be_meant_is_refused_before_a_run(options: dict[str, Any], w
     with pytest.raises(OtcacheError, match=wanted):
         otcache.calibrate(loop, PROMPTS, STEPS, progress=False, **options)
     assert loop.denoiser.calls == 0
+
+
+@pytest.mark.parametrize(("effort", "wanted"), [("quick", "below 12"), ("standard", "at most 12")])
+def test_a_budget_above_n_is_refused_after_the_first_run_which_shows_n(
+    effort: str, wanted: str
+) -> None:
+    loop = make_loop()
+    with pytest.raises(OtcacheError, match=rf"Recipe\.ladder must be {wanted}"):
+        otcache.calibrate(loop, PROMPTS, STEPS, effort=effort, budgets=[22], progress=False)
+    assert loop.denoiser.calls == STEPS
 
 
 @pytest.mark.parametrize("baselines", ["uniform, reuse", ["default"], [UNIFORM, "mine"]])
@@ -160,6 +169,18 @@ def test_standard_takes_what_quick_recorded_in_the_same_folder(tmp_path: Path) -
     assert loop.denoiser.calls == before
     assert otcache.plan(again) == otcache.plan(made)
     assert otcache.plan(quick([4], directory=tmp_path)).measured[0].budget == 4
+
+
+def test_another_sampler_over_the_same_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for other samples than were recorded: old ones would be mixed with new ones."""
+    monkeypatch.setattr("otcache_diffusers.recording.probe.fingerprint_of", lambda target: "same")
+    quick([4], directory=tmp_path)
+    known, other = make_loop(), make_loop(power=1.0)
+    other.grid = known.grid
+    with pytest.raises(OtcacheError, match="the sampler is not the one whose runs are kept"):
+        otcache.calibrate(other, PROMPTS, STEPS, directory=tmp_path, progress=False, recipe=FEW)
 
 
 def test_more_prompts_are_recorded_beside_those_that_are_there(tmp_path: Path) -> None:

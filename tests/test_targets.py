@@ -62,9 +62,9 @@ def test_a_target_is_met_by_the_least_budget(calibration: otcache.Calibration) -
     policy = otcache.plan(calibration)
     for limit in (0.3, 0.03, 0.003):
         budget = policy.for_error("latent-rmse", limit, quantile=0.5)
-        assert policy.expected(budget).get("latent-rmse", 0.0) <= limit * (1 + 1e-6)
-        below = policy.expected(budget - 1).get("latent-rmse", np.inf)
-        assert budget == 1 or below > limit
+        frontier = policy.frontier("latent-rmse", 0.5)
+        assert frontier.error(budget) <= limit * (1 + 1e-6)
+        assert budget == 1 or frontier.error(budget - 1) > limit
 
 
 def test_a_report_has_what_the_policy_expects_of_its_budget(
@@ -111,6 +111,7 @@ def test_a_request_may_ask_for_a_quality() -> None:
 
 @pytest.mark.remedy("give one of --budget, --target and --quality, got {}")
 @pytest.mark.remedy("{} asks a policy: give --policy too, or --budget")
+@pytest.mark.remedy("which were calibrated, got --steps {}: omit --steps, or give --budget.")
 def test_the_command_line_takes_a_budget_a_target_or_a_quality() -> None:
     policy = with_lpips({3: 0.2, 4: 0.04, 6: 0.005})
     assert budget_of(None, "5", None, None) == 5
@@ -122,6 +123,9 @@ def test_the_command_line_takes_a_budget_a_target_or_a_quality() -> None:
             budget_of(policy, *given)
     with pytest.raises(OtcacheError, match="--quality asks a policy"):
         budget_of(None, None, None, "high")
+    with pytest.raises(OtcacheError, match=r"--quality is of runs of 12 steps, .* got --steps 20"):
+        budget_of(policy, None, None, "high", 20)
+    assert budget_of(policy, None, None, "high", STEPS) == 4
     for wrong in ("lpips", "lpips=", "lpips=a", "lpips=1,2", "=", ""):
         with pytest.raises(OtcacheError, match="--target must be"):
             budget_of(policy, None, wrong, None)

@@ -155,6 +155,36 @@ def test_a_target_is_a_positive_number(value: Any) -> None:
         policy_of({5: {"rmse": [0.1]}}).for_error("rmse", value)
 
 
+def test_a_budget_that_broke_changes_no_other_one() -> None:
+    policy = policy_of({4: {"rmse": [0.1]}, 6: {"rmse": [math.inf]}, 8: {"rmse": [0.05]}})
+    assert policy.for_error("rmse", 0.15) == 4
+    assert policy.for_error("rmse", 0.06) == 8
+    assert policy.frontier("rmse", 0.5).error(6) == math.inf
+
+
+def test_a_budget_that_few_samples_ran_at_is_passed_over() -> None:
+    """A baseline may have won on a part of the samples."""
+    few, all_ = {"rmse": [0.1] * 3}, {"rmse": [0.05] * 9}
+    policy = policy_of({4: few, 8: all_})
+    assert policy.for_error("rmse", 0.2, quantile=0.9) == 8
+    assert policy.for_error("rmse", 0.2, quantile=0.5) == 4
+    with pytest.raises(OtcacheError, match=r"at most 0\.9 on 9 samples"):
+        policy.for_error("rmse", 0.2, quantile=0.95)
+
+
+def test_what_is_expected_of_a_measured_budget_is_its_own_median() -> None:
+    policy = policy_of({4: {"rmse": [0.1]}, 6: {"rmse": [0.2]}, 8: {"rmse": [0.02, 0.04, 0.9]}})
+    assert policy.expected(6) == {"rmse": 0.2}
+    assert policy.expected(8) == {"rmse": 0.04}
+    assert policy.frontier("rmse", 0.5).error(6) < 0.2
+
+
+def test_numbers_may_be_of_numpy() -> None:
+    policy = policy_of({5: {"rmse": [0.1]}})
+    assert policy.for_error("rmse", np.float32(0.3), quantile=np.float64(0.5)) == 5
+    assert policy.for_speedup(np.int64(3)) == 10
+
+
 def test_runs_that_broke_are_above_every_target(tmp_path: Any) -> None:
     policy = policy_of({5: {"rmse": [0.1, math.nan, math.inf]}, 9: {"rmse": [0.1, 0.2, 0.1]}})
     policy.save(tmp_path / "p.otcache")

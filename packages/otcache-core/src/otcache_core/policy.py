@@ -148,8 +148,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     def for_error(self, metric: str, value: float, quantile: float | None = None) -> int:
         """Return the least budget that met a target on the calibration samples.
 
-        Where none does but N, that, with a notice. :class:`~otcache_core.targets.Frontier` says
-        how errors are read between measured budgets.
+        Where none does but N, that, with a notice. Of runs of the policy's own N.
+        :class:`~otcache_core.targets.Frontier` says how errors are read between measured budgets.
 
         Args:
             metric: ``lpips``, ``rmse`` or another that was measured: at most ``value``. Or ``psnr``: at least
@@ -196,10 +196,15 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     def expected(self, budget: int) -> dict[str, float]:
         """Return the median error on the calibration samples by every metric that was measured.
 
-        Between measured budgets as :class:`~otcache_core.targets.Frontier` has it; without what is not known.
+        Of runs of the policy's own N. Between measured budgets as :class:`~otcache_core.targets.Frontier`
+        has it at q = 0.5; without what is not known.
         """
         names = sorted({name for one in self.measured for name in one.errors})
-        found = {name: self.frontier(name, 0.5).error(budget) for name in names}
+        known = next((one for one in self.measured if one.budget == budget), None)
+        if known is not None:
+            found = {name: float(np.median(known.values(name))) for name in sorted(known.errors)}
+        else:
+            found = {name: self.frontier(name, 0.5).error(budget) for name in names}
         return {name: error for name, error in found.items() if math.isfinite(error)}
 
     def export(

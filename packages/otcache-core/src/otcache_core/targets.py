@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import msgspec
 import numpy as np
@@ -73,7 +74,7 @@ def rank_of(quantile: float, samples: int) -> int:
     References:
         Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World, 2005: conformal prediction.
     """
-    if isinstance(quantile, bool) or not isinstance(quantile, (int, float)) or not 0 < quantile < 1:
+    if not (_is_number(quantile) and 0 < quantile < 1):
         raise OtcacheError(expected("quantile", quantile, "a number between 0 and 1"))
     rank = math.ceil((samples + 1) * quantile - 1e-9)
     if rank > samples:
@@ -94,7 +95,7 @@ class Frontier:
 
     Args:
         measured: budgets with their errors.
-        metric: one of theirs.
+        metric: one of theirs. Where runs broke, or too few samples ran for the quantile, it is infinite.
         num_steps: N.
         quantile: q; None: 0.75, and if there are too few samples for that, the largest error.
         planned: budgets that have a schedule of their own.
@@ -125,8 +126,12 @@ class Frontier:
         self._num_steps = num_steps
         self._budgets = np.array([one.budget for one in known])
         self._planned = set(planned) - set(self._budgets.tolist())
-        values = [at_quantile(one.values(metric), quantile) for one in known]
-        self._logs = _falling(np.log(np.maximum(values, LEAST)))
+        values = [one.values(metric) for one in known]
+        most = max(map(len, values))
+        if quantile is not None:
+            rank_of(quantile, most)
+        bounds = [_bound(errors, quantile) for errors in values]
+        self._logs = _falling(np.log(np.maximum(bounds, LEAST)))
 
     def error(self, budget: int) -> float:
         """Return the error at a budget."""
@@ -139,7 +144,7 @@ class Frontier:
         if after == len(self._budgets) or not np.isfinite(lower):
             return float(np.exp(lower))
         ends = self._budgets[after - 1 : after + 1]
-        if any(ends[0] < b < ends[1] for b in self._planned):
+        if budget == ends[0] or any(ends[0] < b < ends[1] for b in self._planned):
             return float(np.exp(lower))
         low, high = np.log(ends)
         share = (math.log(budget) - low) / (high - low)
@@ -149,6 +154,14 @@ class Frontier:
         """Return the least budget whose error is within a limit; N if no smaller one is."""
         most = limit * (1 + 1e-9)
         return next(b for b in range(1, self._num_steps + 1) if self.error(b) <= most)
+
+
+def _bound(errors: Floats, quantile: float | None) -> float:
+    """Return the quantile of a budget's errors; infinite where only a few samples ran there."""
+    try:
+        return at_quantile(errors, quantile)
+    except OtcacheError:
+        return math.inf
 
 
 def at_quantile(errors: Floats, quantile: float | None) -> float:
@@ -161,13 +174,15 @@ def at_quantile(errors: Floats, quantile: float | None) -> float:
 
 def _falling(logs: Floats) -> Floats:
     """Return the nearest values that do not rise, by pooling adjacent violators; infinite ones stay."""
+    found, finite = logs.copy(), np.isfinite(logs)
     pools: list[list[float]] = []
-    for value in logs:
+    for value in logs[finite]:
         pools.append([float(value)])
         while len(pools) > 1 and np.mean(pools[-1]) > np.mean(pools[-2]):
             last = pools.pop()
             pools[-1] += last
-    return np.array([np.mean(pool) for pool in pools for _ in pool])
+    found[finite] = [np.mean(pool) for pool in pools for _ in pool]
+    return found
 
 
 def error_limit(metric: str, value: float) -> tuple[str, float]:
@@ -178,10 +193,9 @@ def error_limit(metric: str, value: float) -> tuple[str, float]:
     Raises:
         OtcacheError: if the value is not a positive number.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and 0 < value < math.inf):
+    if not (_is_number(value) and 0 < value < math.inf):
         raise OtcacheError(expected(f"target {metric}", value, "a number above 0"))
-    return ("rmse", 10.0 ** (-value / 20.0)) if metric == "psnr" else (metric, float(value))
+    return ("rmse", 10.0 ** (-float(value) / 20.0)) if metric == "psnr" else (metric, float(value))
 
 
 def budget_of_speedup(ratio: float, num_steps: int) -> int:
@@ -190,10 +204,13 @@ def budget_of_speedup(ratio: float, num_steps: int) -> int:
     Raises:
         OtcacheError: if the ratio is not in 1 .. N.
     """
-    number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
-    if not (number and 1 <= ratio <= num_steps):
+    if not (_is_number(ratio) and 1 <= ratio <= num_steps):
         raise OtcacheError(expected("speedup", ratio, f"a number from 1 to {num_steps}"))
     return max(1, math.floor(num_steps / ratio + 1e-9))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def least_budget(frontier: Frontier, num_steps: int, limit: float, text: str) -> int:

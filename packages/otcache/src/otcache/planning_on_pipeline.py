@@ -125,7 +125,12 @@ def searched(
         for budget, schedule in bench.solutions(chosen, budgets, name):
             rungs[budget], rows[budget] = bench.settled(budget, schedule, name)
             advance(len(rows), len(budgets))
-    policy = msgspec.structs.replace(fitted, ladder=tuple(rungs[b] for b in sorted(rungs)))
+    kept = {schedule.budget: schedule for schedule in fitted.ladder}
+    policy = msgspec.structs.replace(
+        fitted,
+        ladder=tuple(rungs[b] for b in sorted(rungs)),
+        measured=tuple(m for m in fitted.measured if rungs[m.budget] == kept[m.budget]),
+    )
     result = Searched(policy, rows, dict(bench.spent.nfe))
     bench.stages.table(kept_table(rows, bench.objective, bench.runs.evaluator.num_samples))
     bench.stages.say(f"solver {name!r} cost {nfe_text(result.nfe)}")

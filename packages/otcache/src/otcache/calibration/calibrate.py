@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,15 +84,16 @@ def calibrate(
             others: n), known from the first run.
         seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
             Weights are measured on noise that they were not fitted to, so there should be several.
-        effort: ``quick`` (at most 6 full runs for one budget of a third of N: two samples, the first ones,
+        effort: ``quick`` (at most 6 full runs in all for one budget up to N/3: two samples, the first ones,
             at ``budgets`` alone), ``standard`` (the default: about 14 full runs a sample, every budget) or
             ``thorough`` (with refined weights, up to 40 more). Names of recipes:
             :data:`otcache.calibration.efforts.EFFORTS`.
-        budgets: that are measured, instead of those the recipe has; a third of N in a quick calibration.
+        budgets: the recipe's ladder, N/3 in a quick calibration; others also measure anchor and reference.
         recipe: every choice by itself, instead of an effort.
         directory: keep finished work and large recorded runs here; an interrupted calibration called
-            again with the same arguments goes on from there to the same result, and another one of
-            the same pipeline, of more effort or prompts, takes what is recorded.
+            again with the same arguments goes on from there to the same result. One folder may serve all
+            calibrations of a pipeline: what was measured of the same samples is not measured again
+            (recorded samples run once more, since the evaluator needs more than a folder holds).
         overwrite: start over where the folder holds work of another pipeline, instead of refusing.
         progress: show bars on standard error.
         registry: where plugins come from; None: the installed ones.
@@ -135,7 +137,9 @@ def calibrate(
         if seconds is not None:
             show.say(cost_text(resolved, n, samples, seconds))
 
-    if steps >= 4:
+    with suppress(
+        OtcacheError
+    ):  # N may be another one, as Heun's 2n - 1: then the first run shows it
         show.say(cost_text(recipe.resolve(steps), steps, samples))
     job = RecordJob(recorder, target, request, store, show, spent, begun)
     runs = record_and_replay(job)

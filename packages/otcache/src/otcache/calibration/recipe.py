@@ -185,6 +185,9 @@ class Recipe:
                 expected("anchor and reference budgets", (anchor, reference), wanted)
             )
         ladder = self.ladder or _ladder(anchor, reference, num_steps)
+        if max(ladder) > num_steps:
+            wanted = f"at most {num_steps}, the steps of a run"
+            raise OtcacheError(expected("Recipe.ladder", ladder, wanted))
         rungs = tuple(sorted({anchor, reference, *ladder, *_scale(num_steps)}))
         return replace(self, anchor_budget=anchor, reference_budget=reference, ladder=rungs)
 

@@ -95,6 +95,7 @@ class RecordJob:
         begun: called after the first run with N and the seconds it took a sample, None if it was kept;
             raises to stop.
         evaluated: keep what the evaluator needs, so that no sample need run twice.
+        fresh: indices of the samples that were recorded now, not read from the store.
     """
 
     probe: FeatureProbe
@@ -105,6 +106,7 @@ class RecordJob:
     spent: NfeCount
     begun: Callable[[int, float | None], object]
     evaluated: bool = False
+    fresh: list[int] = field(default_factory=list)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -275,8 +277,8 @@ def _replayed(job: RecordJob) -> RecordedRuns:
         job.spent.spend(known.spent)
         output_weights = np.array(known.output_weights) if known.output_weights else None
         return RecordedRuns(runs, evaluator, known.sampler, known.unfitted, output_weights)
-    # Of what the probe kept nothing for it, the evaluator needs one more run.
-    again = sum(run.for_evaluator is None for run in runs)
+    # Of new samples that the probe kept nothing of, the evaluator makes one more run.
+    again = sum(runs[i].for_evaluator is None for i in job.fresh)
     job.spent.spend((len(runs) + again) * runs[0].num_steps)
     with job.stages.stage("replaying full runs"):
         deviation = _deviation(evaluator.measuring)
@@ -300,7 +302,13 @@ def _repeats(job: RecordJob, recorded: Trajectory) -> bool:
     """Run the first sample once more, and return whether it comes out the same."""
     first = job.request
     one = replace(first, prompts=first.prompts[:1], seeds=first.seeds[:1], batch_size=1)
-    again = next(iter(job.probe.record(job.target, one)))
+    return _same(next(iter(job.probe.record(job.target, one))), recorded)
+
+
+def _same(again: Trajectory, recorded: Trajectory) -> bool:
+    """Return whether two runs have the same states, up to rounding."""
+    if again.states.shape != recorded.states.shape:
+        return False
     apart = np.linalg.norm(again.states - recorded.states, axis=1)
     return bool((apart <= LIMIT * np.linalg.norm(recorded.states, axis=1)).all())
 
@@ -329,6 +337,7 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
             if not recorded:
                 job.begun(made[0].num_steps, seconds)
             recorded |= zip(part, made, strict=True)
+            job.fresh.extend(part)
             _check_alike(next(iter(recorded.values())), made)
             advance(len(recorded), total)
     return _on_one_grid([recorded[i] for i in range(total)])
@@ -355,6 +364,9 @@ def _completed(job: RecordJob, runs: Sequence[Trajectory], inner: Evaluator) -> 
 
     These run once more, in the same calls as they were recorded in, so that it is the same to the last bit.
     Of a probe that keeps nothing for its evaluator, that runs all samples itself.
+
+    Raises:
+        OtcacheError: if a sample does not come out as it was recorded.
     """
     lacking = {
         key: run.for_evaluator
@@ -368,6 +380,8 @@ def _completed(job: RecordJob, runs: Sequence[Trajectory], inner: Evaluator) -> 
     for batch in dict.fromkeys(batches):
         part = [place[key] for key in dict.fromkeys(batch) if key in place]
         for i, again in zip(part, _recorded(job, part), strict=True):
+            if not _same(again, runs[i]):
+                raise OtcacheError(CHANGED)
             lacking[job.keys[i]] = again.for_evaluator
         if again.for_evaluator is None:
             break

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from otcache_core import FileError, OtcacheError, Schedule, Trajectory
+from otcache_core.calibration import ARRAYS, FACTS
 from otcache_core.contracts import Evaluation
 from otcache_core.errors import expected, shortened
 from otcache_core.notices import notify
@@ -205,7 +206,8 @@ class Store:
                 )
             if self._samples.exists():
                 shutil.rmtree(self._samples)
-            (self._directory / _LOG).unlink(missing_ok=True)
+            for stale in (_LOG, FACTS, ARRAYS):
+                (self._directory / stale).unlink(missing_ok=True)
             for mark in self._directory.glob(_named("*")):
                 mark.unlink()
         self._samples.mkdir(parents=True, exist_ok=True)

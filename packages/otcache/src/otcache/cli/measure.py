@@ -197,12 +197,17 @@ def plan(
 
 
 def budget_of(
-    policy: Policy | None, budget: str | None, target: str | None, quality: str | None
+    policy: Policy | None,
+    budget: str | None,
+    target: str | None,
+    quality: str | None,
+    steps: int | None = None,
 ) -> int:
     """Return the budget that was given, or that a policy has for a target or a quality.
 
     Raises:
-        OtcacheError: if not one of the three was given, there is no policy to ask, or it does not know.
+        OtcacheError: if not one of the three was given, there is no policy to ask, or it does not know, since
+            the run has other steps than were calibrated.
     """
     given = {"--budget": budget, "--target": target, "--quality": quality}
     named = [name for name, value in given.items() if value is not None]
@@ -213,6 +218,12 @@ def budget_of(
         return integer("--budget", budget)
     if policy is None:
         raise OtcacheError(f"{named[0]} asks a policy: give --policy too, or --budget.")
+    own = policy.provenance.inference_steps or policy.num_steps
+    if steps not in (None, own):
+        raise OtcacheError(
+            f"{named[0]} is of runs of {own} steps, which were calibrated, got --steps {steps}: "
+            "omit --steps, or give --budget."
+        )
     if quality is not None:
         return policy.for_quality(quality)
     metric, _, value = (target or "").partition("=")
@@ -282,7 +293,7 @@ def run(
         at_least("--fps", rate, 0.1)
     extra, wanted = arguments(call), text("--prompt", prompt)
     registry, loaded = installed(), None if policy is None else load_policy(policy)
-    number = budget_of(loaded, budget, target, quality)
+    number = budget_of(loaded, budget, target, quality, steps)
     if file is not None:
         check_name(file, registry)
     stages = Stages(not as_json)
