@@ -184,10 +184,10 @@ def main() -> None:
         "# Targets",
         "",
         "Made by `nox -s bench -- targets OUT` on two CPU cores: a policy of eight calibration samples was",
-        "asked for the least budget that meets a target (`policy.for_error(metric, value, quantile=q)`);",
+        "asked for the least budget that meets a target (`policy.for_error(metric, value, quantile=q)`).",
         f"{PAIRS} held-out pairs of a prompt and a seed say what share meets it there, and what the least",
-        f"budget up to {LARGEST} would have",
-        "been. Targets are the calibration samples' median errors at B/N = 0.13, 0.2, 0.33 and 0.5.",
+        f"budget up to {LARGEST} would have been. Targets are the calibration samples' median errors at",
+        "B/N = 0.13, 0.2, 0.33 and 0.5.",
         "",
         *summary([one for cells in found.values() for one in cells]),
     ]
