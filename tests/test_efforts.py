@@ -123,7 +123,9 @@ def test_baselines_are_some_of_the_five_and_uniform_reuse(baselines: Any) -> Non
 
 
 def test_the_fallback_is_one_of_the_baselines() -> None:
-    with pytest.raises(OtcacheError, match=r"Recipe\.fallback must be one of 'uniform, reuse'"):
+    with pytest.raises(
+        OtcacheError, match=r"Recipe\.fallback must be None or one of 'uniform, reuse'"
+    ):
         Recipe(baselines=[UNIFORM], fallback="default")
     assert Recipe(fallback="default").fallback == "default"
 

@@ -295,8 +295,8 @@ class Contest:
         table = fitted.candidates | {name: self._entry(s) for name, s in known.items()}
         winner, schedule = self._best(known)
         name = bench.recipe.fallback
-        safe = known.get(name)
-        if safe and self._whole(safe) and not self._clearly_below(schedule, safe):
+        safe = known.get(name) if name else None
+        if name and safe and self._whole(safe) and not self._clearly_below(schedule, safe):
             winner, schedule = name, safe
         error = table[winner].error
         assert error is not None

@@ -92,7 +92,8 @@ class Recipe:
         forecaster: of the rungs: ``fitted``, whose weights are fitted, or the name of one that has none,
             such as ``linear``; nothing is fitted then.
         baselines: names of those that a fitted rung must beat, among :data:`BASELINES`; the first always.
-        fallback: the baseline that gives way only to what is clearly below it, one of ``baselines``.
+        fallback: the baseline that gives way only to what is clearly below it, one of ``baselines``; None:
+            the lowest is kept, whichever it is.
         samples: that are measured at most, the first ones; None for all.
 
     Raises:
@@ -122,7 +123,7 @@ class Recipe:
     refinement: str | ScheduleSolver | None = None
     forecaster: str = FITTED
     baselines: Sequence[str] = BASELINES
-    fallback: str = UNIFORM
+    fallback: str | None = UNIFORM
     samples: int | None = None
 
     def __post_init__(self) -> None:
@@ -150,8 +151,8 @@ class Recipe:
             wanted = f"{UNIFORM!r} and any of {', '.join(map(repr, BASELINES[1:]))}"
             raise OtcacheError(expected("Recipe.baselines", self.baselines, wanted))
         self._set("baselines", tuple(name for name in BASELINES if name in self.baselines))
-        if self.fallback not in self.baselines:
-            wanted = f"one of {', '.join(map(repr, self.baselines))}"
+        if self.fallback not in (None, *self.baselines):
+            wanted = f"None or one of {', '.join(map(repr, self.baselines))}"
             raise OtcacheError(expected("Recipe.fallback", self.fallback, wanted))
 
     def _set(self, name: str, value: Any) -> None:
