@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from toy import STEPS, make_loop
 from typer.testing import CliRunner
 
 import otcache
+from otcache.calibration.contest import Contender, baselines, candidate, settle_ladder
 from otcache.calibration.efforts import EFFORTS, full_runs, recipe_of
 from otcache.calibration.recipe import BASELINES, UNIFORM, Recipe
 from otcache.cli.app import app
-from otcache_core import OtcacheError
+from otcache.progress import Stages
+from otcache_core import OtcacheError, Schedule
+from otcache_core.contracts import Evaluation
 from otcache_core.uncalibrated import default_schedule
 
 PROMPTS = ["one", "two", "three", "four"]
@@ -220,3 +225,49 @@ class Kill:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("reuse", "kept"), [([0.05, 0.2], "quantile"), ([0.08, 0.08], UNIFORM), ([0.01, 0.01], UNIFORM)]
+)
+def test_two_samples_must_agree_before_uniform_steps_are_kept(
+    reuse: list[float], kept: str
+) -> None:
+    """Fitted 0.12 on both, without calibration 0.1 and 0.2; reuse may be lucky on one."""
+    n, budget = 12, 4
+    contender = contender_of([0.12, 0.12], Schedule(n, (0, 2, 5, 9)))
+    every = baselines(contender.schedule, ())
+    errors = {every[UNIFORM]: reuse, every["default"]: [0.1, 0.2]}
+    bench = bench_of(
+        lambda s: errors.get(s, [0.9, 0.9]), replace(EFFORTS["quick"], ladder=(budget,)), n
+    )
+    (rung,) = settle_ladder(bench, [contender])
+    assert rung.winner == kept
+
+
+def contender_of(errors: list[float], schedule: Schedule) -> Contender:
+    logs = np.log(errors)
+    return Contender(
+        schedule.with_weights([(0.1,)] * 4), "quantile", logs, {"quantile": candidate(logs)}
+    )
+
+
+def bench_of(errors: Any, recipe: Recipe, n: int) -> Any:
+    """Return a bench that evaluates from a table."""
+
+    def evaluate(schedules: Any, *, samples: Any = None, **how: Any) -> Evaluation:
+        chosen = [0, 1] if samples is None else list(samples)
+        found = np.array([errors(s) for s in schedules])[:, chosen]
+        return Evaluation(tuple(schedules), found, 1, np.zeros((0, 0, 0)))
+
+    return SimpleNamespace(
+        recipe=recipe,
+        evaluator=SimpleNamespace(evaluate=evaluate),
+        trajectories=[None] * 2,
+        stages=Stages(False),
+        allowance=lambda stage, runs: 10**6,
+        fidelity="rmse",
+        num_steps=n,
+        prediction="",
+        grid=(),
+    )

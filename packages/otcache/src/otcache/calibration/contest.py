@@ -316,9 +316,14 @@ class Contest:
         if len(fitted.logs) == 1 and fitted.schedule.forecaster == "fitted" and known:
             best = doubt * math.log(UNSEEN)
         winner, schedule = fitted.name, fitted.schedule
-        for name, baseline in known.items():
+        # Without a fallback what needs no calibration comes first, and the others must be clearly below.
+        wary = not self.bench.recipe.fallback
+        for name in sorted(known, key=lambda name: wary and name != UNCALIBRATED):
+            baseline = known[name]
             ratio, whole = self._ratio(baseline), self._whole(baseline)
-            if ratio < best and (whole or ratio < math.log(SCREENED_ONLY)):
+            if ratio >= best or not (whole or ratio < math.log(SCREENED_ONLY)):
+                continue
+            if not wary or name == UNCALIBRATED or self._clearly_below(baseline, schedule):
                 winner, schedule, best = name, baseline, ratio
         return winner, schedule
 

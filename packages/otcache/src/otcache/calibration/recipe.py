@@ -93,7 +93,8 @@ class Recipe:
             such as ``linear``; nothing is fitted then.
         baselines: names of those that a fitted rung must beat, among :data:`BASELINES`; the first always.
         fallback: the baseline that gives way only to what is clearly below it, one of ``baselines``; None:
-            the lowest is kept, whichever it is.
+            the lower of a fitted schedule and of what needs no calibration is kept, and another baseline
+            only where it is clearly below that.
         samples: that are measured at most, the first ones; None for all.
 
     Raises:
