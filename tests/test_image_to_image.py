@@ -87,9 +87,9 @@ def test_the_steps_that_a_strength_leaves_are_known_from_the_first_run(
         otcache.OtcacheError, match=r"at least 4, got 3.*raise num_inference_steps, 6, or"
     ):
         begin(6, 0.5, 0.5)
-    begin(8, 0.5, 0.5)
-    begin(6, 0.7, 0.7)
+    begin(12, 0.5, 0.5)
+    begin(9, 0.7, 0.7)
     with pytest.raises(
         otcache.OtcacheError, match=r"steps of sample 1.*give all samples one strength"
     ):
-        begin(8, 0.5, 0.7)
+        begin(12, 0.5, 0.7)
