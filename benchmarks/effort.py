@@ -115,6 +115,8 @@ def main() -> None:
             every[other] = every.get(other, []) + found
     columns = [f"quick / {METHODS[other]}" for other in every]
     total = row("**all**", *(f"**{np.exp(np.mean(np.log(r))):.2f}**" for r in every.values()))
+    if options.without:
+        text.insert(0, f"Not measured here: {', '.join(options.without)}.\n")
     table = [*head(("geometric mean over budgets",), columns), *rows, total, ""]
     write(options.out / "effort.md", [*HEAD, *table, *text])
 

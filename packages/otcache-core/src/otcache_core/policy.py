@@ -199,13 +199,17 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         Of runs of the policy's own N. Between measured budgets as :class:`~otcache_core.targets.Frontier`
         has it at q = 0.5; without what is not known.
         """
-        names = sorted({name for one in self.measured for name in one.errors})
         known = next((one for one in self.measured if one.budget == budget), None)
         if known is not None:
             found = {name: float(np.median(known.values(name))) for name in sorted(known.errors)}
         else:
-            found = {name: self.frontier(name, 0.5).error(budget) for name in names}
+            found = {name: frontier.error(budget) for name, frontier in self._medians.items()}
         return {name: error for name, error in found.items() if math.isfinite(error)}
+
+    @cached_property
+    def _medians(self) -> dict[str, Frontier]:
+        names = sorted({name for one in self.measured for name in one.errors})
+        return {name: self.frontier(name, 0.5) for name in names}
 
     def export(
         self,

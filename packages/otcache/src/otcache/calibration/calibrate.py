@@ -12,7 +12,7 @@ import numpy as np
 
 from otcache.attempts import attemptable
 from otcache.calibration.contest import Workbench
-from otcache.calibration.efforts import cost_text, of_kind, recipe_of
+from otcache.calibration.efforts import cost_text, recipe_of
 from otcache.calibration.gaps import fill_gaps, interpolated
 from otcache.calibration.recipe import FITTED, Recipe, check_choices
 from otcache.calibration.record import (
@@ -85,7 +85,7 @@ def calibrate(
         seeds: every prompt is sampled with every seed; None gives each prompt a seed of its own, 0, 1, ...
             Weights are measured on noise that they were not fitted to, so there should be several.
         effort: ``quick`` (at most 6 full runs in all for one budget up to N/3: two samples, the first ones,
-            at ``budgets`` alone), ``standard`` (the default: about 14 full runs a sample, every budget) or
+            at ``budgets`` alone), ``standard`` (the default: 17 to 21 full runs a sample, every budget) or
             ``thorough`` (with refined weights, up to 40 more). Names of recipes:
             :data:`otcache.calibration.efforts.EFFORTS`.
         budgets: the recipe's ladder, N/3 in a quick calibration; others also measure anchor and reference.
@@ -109,11 +109,11 @@ def calibrate(
         OtcacheError: if an argument is of the wrong kind or clashes with another, which it names, no
             installed plugin can record the target, or a run of the same seed does not come out the same.
     """
-    registry = of_kind("registry", installed() if registry is None else registry, Registry)
+    registry = _of_kind("registry", installed() if registry is None else registry, Registry)
     steps = integer("num_inference_steps", num_inference_steps, 1, MOST_STEPS)
     recipe = recipe_of(effort, recipe, budgets)
     check_choices(recipe, registry)
-    folder = None if directory is None else Path(of_kind("directory", directory, str, Path))
+    folder = None if directory is None else Path(_of_kind("directory", directory, str, Path))
     if directory == "":  # as of a variable that is not set; Path would make it the current folder
         raise OtcacheError(expected("directory", "", "the name of a folder", "'.' is this one."))
     recorder = choose(registry, "probes", target, probe)
@@ -137,9 +137,7 @@ def calibrate(
         if seconds is not None:
             show.say(cost_text(resolved, n, samples, seconds))
 
-    with suppress(
-        OtcacheError
-    ):  # N may be another one, as Heun's 2n - 1: then the first run shows it
+    with suppress(OtcacheError):  # N is another one, as Heun's 2n - 1: the first run shows it
         show.say(cost_text(recipe.resolve(steps), steps, samples))
     job = RecordJob(recorder, target, request, store, show, spent, begun)
     runs = record_and_replay(job)
@@ -162,6 +160,13 @@ def calibrate(
     if folder is not None:
         calibration.save(folder)
     return calibration
+
+
+def _of_kind(name: str, value: Any, *kinds: type) -> Any:
+    if isinstance(value, kinds):
+        return value
+    wanted = " or ".join(f"a {kind.__name__}" for kind in kinds)
+    raise OtcacheError(expected(name, type(value).__name__, wanted))
 
 
 def _identity(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from otcache.calibration.recipe import QUANTILE, UNCALIBRATED, UNIFORM, Recipe
 from otcache.progress import duration
@@ -55,8 +54,10 @@ def recipe_of(
         raise OtcacheError(
             f"effort {effort!r} is a recipe by itself, and recipe= another: give one of them."
         )
+    if recipe is not None and not isinstance(recipe, Recipe):
+        raise OtcacheError(expected("recipe", type(recipe).__name__, "a Recipe"))
     if recipe is not None:
-        found: Recipe = of_kind("recipe", recipe, Recipe)
+        found = recipe
     elif effort is None or (isinstance(effort, str) and effort in EFFORTS):
         found = EFFORTS[effort or STANDARD]
     else:
@@ -69,19 +70,6 @@ def recipe_of(
     if not ladder:
         raise OtcacheError(expected("budgets", ladder, "at least one integer"))
     return replace(found, ladder=ladder)
-
-
-def of_kind(name: str, value: Any, *kinds: type) -> Any:
-    """Return a value of one of some kinds.
-
-    Raises:
-        OtcacheError: naming it, if it is of none of them.
-    """
-    for kind in kinds:
-        if isinstance(value, kind):
-            return value
-    wanted = " or ".join(f"a {known.__name__}" for known in kinds)
-    raise OtcacheError(expected(name, type(value).__name__, wanted))
 
 
 def full_runs(recipe: Recipe, num_steps: int, samples: int) -> float:

@@ -320,6 +320,7 @@ def record_samples(job: RecordJob) -> list[Trajectory]:
         OtcacheError: if samples make another number of steps, or states of another size, than the first.
     """
     store, total = job.store, len(job.keys)
+    job.fresh.clear()
     found = {i: store.trajectory(key) if store else None for i, key in enumerate(job.keys)}
     recorded = {i: replace(run, label=job.label(i)) for i, run in found.items() if run}
     with job.stages.stage("recording full runs", total) as advance:
