@@ -12,6 +12,8 @@ from torch import nn
 from toy import STEPS, make_loop
 
 import otcache
+from otcache.calibration.contest import screening_samples
+from otcache.calibration.gaps import BETWEEN
 from otcache.planning import doubtful
 from otcache.report.statistics import mean_interval
 from otcache_core.errors import OtcacheNotice
@@ -109,3 +111,23 @@ def test_doubtful_budgets_between_rungs_are_measured() -> None:
     for budget in left:
         uniform = otcache.Schedule(STEPS, uniform_steps(STEPS, budget))
         assert otcache.plan(none).schedule(budget) == uniform
+
+
+def test_budgets_between_rungs_are_measured_while_the_allowance_lasts() -> None:
+    before: set[int] = set()
+    for gap_runs in (0.0, 1.0, 1000.0):
+        recipe = replace(RECIPE, ladder=(3, 9), gap_runs=gap_runs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OtcacheNotice)
+            made = otcache.calibrate(
+                LOOPS["smooth"](), ["a"], STEPS, range(4), recipe=recipe, progress=False
+            )
+        assert made.nfe["gaps"] <= gap_runs * STEPS * 4
+        for rung in made.ladder:
+            if rung.winner == BETWEEN:
+                assert rung.candidates["uniform, reuse"].samples in (len(screening_samples(4)), 4)
+                assert all(len(values) == 4 for values in rung.errors.values())
+        measured = {rung.schedule.budget for rung in made.ladder}
+        assert before < measured
+        before = measured
+    assert before == set(range(2, STEPS))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import otcache
 from otcache.calibration.recipe import BASELINES
-from otcache.planning import open_loop_error
+from otcache.open_loop import open_loop_error
 from otcache_core import OtcacheError, Schedule
 from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.errors import OtcacheNotice

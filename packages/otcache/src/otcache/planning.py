@@ -13,39 +13,26 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from otcache.attempts import attemptable
 from otcache.calibration.recipe import BASELINES, FEW_STEPS, UNIFORM, able_with
 from otcache.calibration.stages import gains
+from otcache.open_loop import trusted
 from otcache_core import Need, OtcacheError, PluginError, Schedule, ScheduleProblem, Solution
 from otcache_core.calibration import Calibration, Rung
-from otcache_core.contracts import Forecaster, ScheduleSolver
-from otcache_core.contracts.planning import LOOKED_AT
+from otcache_core.contracts import ScheduleSolver
 from otcache_core.errors import expected
-from otcache_core.forecasters import Fitted, Linear, Reuse, VariableOrder
 from otcache_core.notices import notify
 from otcache_core.plugins import Registry, installed
 from otcache_core.plugins.info import reason_of
 from otcache_core.policy import Policy, Provenance
 from otcache_core.samples import Sample
-from otcache_core.schedule import Span
 from otcache_core.targets import Measured
-from otcache_core.transport import uniform_steps
 from otcache_core.uncalibrated import default_schedule
 
 T = TypeVar("T")
 #: There a budget is worthwhile if at least nine tenths of the error of computing one step are gone.
 WORTHWHILE = 0.1
-_RULES: dict[str, Forecaster] = {
-    "reuse": Reuse(),
-    "linear": Linear(),
-    "fitted": Fitted(),
-    "variable-order": VariableOrder(),
-    "variable-order-flow": VariableOrder(flow=True),
-}
-#: Share of uniform reuse's open-loop error above which forecasts that were not measured are doubtful.
-DOUBTFUL = 0.5
 #: Samples in one pipeline call, unless something else is said.
 BATCH_SIZE = 8
 #: What a calibration holds of what solvers need.
@@ -72,11 +59,11 @@ def plan(
     """Plan every budget from what a calibration has measured; pure, unless it is given the pipeline.
 
     The policy's rungs are the calibration's, but for those that are not known to be below their baselines
-    (:func:`proven`), and uniform reuse where interpolation between rungs would be worse
-    (:func:`open_loop_error`). Where no anchor was searched, as in a quick calibration, the policy is that
-    without calibration beyond the smallest and the largest rung. A rung above a lower one is kept all the
-    same: it is the best that was measured of its budget, and what would be interpolated in its place was
-    not.
+    (:func:`proven`), and uniform reuse where interpolation between rungs would be worse by its
+    :func:`~otcache.open_loop.open_loop_error`. Where no anchor was searched, as in a quick calibration, the
+    policy is that without calibration beyond the smallest and the largest rung. A rung above a lower one is
+    kept all the same: it is the best that was measured of its budget, and what would be interpolated in its
+    place was not.
 
     In a run of few steps, as distilled models make them, each step does much that the others do not
     contain. With at most 8 steps a rung is therefore omitted, too, if its error is above a tenth of
@@ -216,9 +203,14 @@ def _at(policy: Policy, calibration: Calibration, budget: int) -> Schedule:
 def doubtful(calibration: Calibration) -> dict[int, Schedule]:
     """Return what is interpolated at budgets where that cannot be trusted, smallest budget first.
 
-    Its open-loop error (:func:`open_loop_error`) is above half of that of uniform reuse. None in a run of
+    Its :func:`~otcache.open_loop.open_loop_error` is above half of that of uniform reuse. None in a run of
     few steps, or where no rung is known to be below its baselines; without an anchor none beyond the rungs.
     """
+    return {b: s for b, s in between_rungs(calibration).items() if trusted(s, calibration) is not s}
+
+
+def between_rungs(calibration: Calibration) -> dict[int, Schedule]:
+    """Return what is interpolated at budgets without a rung, smallest first; where, :func:`doubtful` says."""
     rungs = proven(calibration)
     if not rungs or calibration.num_steps <= FEW_STEPS:
         return {}
@@ -226,8 +218,7 @@ def doubtful(calibration: Calibration) -> dict[int, Schedule]:
     measured = [schedule.budget for schedule in policy.ladder]
     first, last = (2, policy.num_steps) if calibration.anchored else (measured[0], measured[-1])
     between = [b for b in range(first, last) if b not in measured]
-    schedules = {b: _at(policy, calibration, b) for b in between}
-    return {b: s for b, s in schedules.items() if _safe(s, calibration) is not s}
+    return {b: _at(policy, calibration, b) for b in between}
 
 
 def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule, ...]:
@@ -249,19 +240,10 @@ def _with_safe_gaps(policy: Policy, calibration: Calibration) -> tuple[Schedule,
         budgets = [1, *budgets, n]
     for low, high in pairwise(budgets):
         gap = {b: _at(policy, calibration, b) for b in range(low + 1, high)}
-        safe = {b: _safe(schedule, calibration) for b, schedule in gap.items()}
+        safe = {b: trusted(schedule, calibration) for b, schedule in gap.items()}
         if any(gap[b] is not safe[b] or b in solved for b in gap):
             ladder += safe.values()
     return tuple(sorted(ladder, key=lambda s: s.budget))
-
-
-def _safe(schedule: Schedule, calibration: Calibration) -> Schedule:
-    """Return the schedule, or uniform reuse of its budget if the schedule is doubtful."""
-    n = schedule.num_steps
-    uniform = Schedule(n, uniform_steps(n, schedule.budget))
-    error, uniform_error = (open_loop_error(s, calibration) for s in (schedule, uniform))
-    share = DOUBTFUL if schedule.forecaster != "reuse" else 1.0
-    return uniform if error > share * uniform_error else schedule
 
 
 def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
@@ -269,57 +251,6 @@ def _inside(schedule: Schedule, kept: list[Schedule]) -> Schedule:
     if schedule.budget < kept[0].budget:
         return kept[0]
     return kept[-1] if schedule.budget > kept[-1].budget else schedule
-
-
-def open_loop_error(schedule: Schedule, calibration: Calibration) -> float:
-    r"""Return how far a schedule's forecasts of recorded outputs move the result; needs no network.
-
-    .. math:: \Big( E \| \sum_{t \text{ skipped}} R_t (\hat v_t - v_t) \|^2 \Big)^{1/2}
-        = (\beta^\top H \beta)^{1/2}
-
-    with v the recorded outputs, so as if computed steps did not feel the states that forecasts lead to;
-    R_t the output weights and H the Gram matrix of the calibration. Unweighted by branches; where a run
-    chooses orders, they are those of the mean over samples. It shows what is interpolated wrongly, not which
-    of two good schedules is better.
-
-    Args:
-        schedule: of N steps.
-        calibration: with output weights.
-
-    Returns:
-        Root mean square over elements and samples; 0 where output weights or the forecaster are not known.
-    """
-    rule, output_weights = _RULES.get(schedule.forecaster), calibration.output_weights
-    if rule is None or output_weights is None:
-        return 0.0
-    beta = np.zeros(schedule.num_steps)
-    for span in schedule.spans():
-        if not span.skipped:
-            continue
-        rows = _rows(rule, span, calibration)
-        for t, row in zip(span.skipped, rows, strict=True):
-            beta[t] -= output_weights[t]
-            for k, a in zip((span.start, *span.history), row, strict=False):
-                beta[k] += output_weights[t] * a
-    return math.sqrt(max(0.0, float(beta @ calibration.gram @ beta)))
-
-
-def _rows(rule: Forecaster, span: Span, calibration: Calibration) -> Sequence[Sequence[float]]:
-    """Return the coefficients of each skipped step; orders are chosen by mean inner products."""
-    orders = rule.orders(span, calibration.grid)
-    if orders is None:
-        table: list[list[float]] = rule.coefficients(span, calibration.grid).tolist()
-        return table
-    steps = [span.start, *span.history][:LOOKED_AT]
-    h, outputs = calibration.gram[np.ix_(steps, steps)], np.eye(len(steps))
-    change, *before = outputs[:-1] - outputs[1:]
-
-    def size(v: Any) -> float:
-        return math.sqrt(max(0.0, float(v @ h @ v))) or 1.0
-
-    c = float(change @ h @ before[0]) / (size(change) * size(before[0])) if before else 0.0
-    weights = [ramp.at(c, size(change) / size(outputs[0])) for ramp in orders.ramps]
-    return [orders.coefficients(row, weights) for row in range(len(span.skipped))]
 
 
 def proven(calibration: Calibration) -> list[Rung]:

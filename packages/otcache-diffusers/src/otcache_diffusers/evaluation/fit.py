@@ -95,12 +95,13 @@ class ClosedLoopFit:
     How far weights may be trusted away from the prior depends on how many samples there are and how alike
     they are, so lambda is chosen for each span: the one with the least sum of squares when every
     sample has the weights of the others. What a sample gets from the others is the fit of those alone,
-    their choice of lambda included.
+    their choice of lambda included; only one other sample leaves no choice, and has that of all. A
+    large lambda is two-step extrapolation, which is what few unlike samples should end in.
 
     Args:
         memory: m, the number of computed outputs combined; 1 to 3.
-        ridges: of lambda, relative to the diagonal, those to choose from; the middle one on a single
-            sample.
+        ridges: of lambda, relative to the diagonal, those to choose from; the middle one on a
+            single sample.
         cross_validate: run each sample with the weights of the others; False runs all with the pooled.
 
     References:
@@ -109,7 +110,7 @@ class ClosedLoopFit:
     """
 
     memory: int = 3
-    ridges: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+    ridges: tuple[float, ...] = (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 100.0)
     cross_validate: bool = True
 
     def equations(
@@ -153,11 +154,14 @@ class ClosedLoopFit:
         if not (np.isfinite(normal).all() and np.isfinite(toward).all()):  # the run has exploded
             normal, toward, prior = map(np.zeros_like, (normal, toward, prior))
         origins = np.array(seeds or range(len(normal)))
-        pooled = prior + self._fitted(normal, toward, origins)
+        ridge = self._ridge(normal, toward, origins)
+        pooled = prior + _solved(normal.sum(0), toward.sum(0), ridge)
         alone = np.tile(pooled, (len(normal), 1))
         if self.cross_validate and len(normal) > 1:
-            kept = (row > 0 for row in _others(origins))
-            alone = np.stack([prior + self._fitted(normal[k], toward[k], origins[k]) for k in kept])
+            for n, others in enumerate(_others(origins) > 0):
+                a, b = normal[others], toward[others]
+                own = self._ridge(a, b, origins[others]) if len(a) > 1 else ridge
+                alone[n] = prior + _solved(a.sum(0), b.sum(0), own)
         ends = np.cumsum(list(equations.sizes.values()))[:-1]
         names, rows = equations.sizes, np.split(alone, ends, axis=1)
         parts = zip(names, np.split(pooled, ends), rows, strict=True)
@@ -165,18 +169,17 @@ class ClosedLoopFit:
             name: SpanWeights(_plain(c), tuple(map(_plain, others))) for name, c, others in parts
         }
 
-    def _fitted(self, normal: Floats, toward: Floats, origins: NDArray[np.int_]) -> Floats:
-        """Return the weights beyond the prior from some samples, lambda chosen on these alone."""
-        ridges = np.sort(np.array(self.ridges))[::-1]
-        ridge = ridges[len(ridges) // 2]
-        if len(normal) > 1 and len(ridges) > 1:
-            others = _others(origins)
-            systems = np.tensordot(others, normal, 1), others @ toward
-            found = np.stack([_solved(*systems, each) for each in ridges])
-            moved = (normal @ found[..., None])[..., 0]
-            losses = np.nan_to_num(((moved - 2 * toward) * found).sum((1, 2)), nan=np.inf)
-            ridge = ridges[np.flatnonzero(losses <= losses.min() + ALIKE * abs(losses.min()))[0]]
-        return _solved(normal.sum(0), toward.sum(0), ridge)
+    def _ridge(self, normal: Floats, toward: Floats, origins: NDArray[np.int_]) -> float:
+        """Return the lambda with which samples lose least by the weights of their others."""
+        ridges = sorted(self.ridges, reverse=True)
+        if len(normal) == 1 or len(ridges) == 1:
+            return ridges[len(ridges) // 2]
+        others = _others(origins)
+        systems = np.tensordot(others, normal, 1), others @ toward
+        found = np.stack([_solved(*systems, ridge) for ridge in ridges])
+        moved = (normal @ found[..., None])[..., 0]
+        losses = np.nan_to_num(((moved - 2 * toward) * found).sum((1, 2)), nan=np.inf)
+        return ridges[int(np.flatnonzero(losses <= losses.min() + ALIKE * abs(losses.min()))[0])]
 
 
 def _solved(normal: Floats, toward: Floats, ridge: float) -> Floats:

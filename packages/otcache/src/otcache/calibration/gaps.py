@@ -1,16 +1,20 @@
 """Budgets between the rungs of a calibration: their steps by the chosen solver, and those that are measured.
 
-What a policy would interpolate between two rungs was not measured. Where that cannot be trusted,
-:func:`fill_gaps` makes a rung of it.
+What a policy would interpolate between two rungs was not measured. :func:`fill_gaps` makes rungs of it,
+first where it cannot be trusted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from otcache.calibration.contest import (
+    SCREENED_OUT,
     UNSEEN,
     Workbench,
     best_of,
@@ -19,37 +23,40 @@ from otcache.calibration.contest import (
     clearly_below,
     cost,
     log_errors,
+    screening_samples,
 )
 from otcache.calibration.recipe import QUANTILE, UNIFORM, solver_of
-from otcache.planning import doubtful, nodes_of, problem_of
+from otcache.planning import between_rungs, doubtful, nodes_of, problem_of
 from otcache_core import Schedule
-from otcache_core.calibration import Calibration, Rung
+from otcache_core.calibration import Calibration, Candidate, Rung
 from otcache_core.targets import Measured
 from otcache_core.transport import uniform_steps
+
+Floats = NDArray[np.float64]
 
 #: The candidate whose steps are those that the policy interpolates.
 BETWEEN = "between rungs"
 
 
 def fill_gaps(bench: Workbench, calibration: Calibration) -> Calibration:
-    """Fit the interpolated steps of doubtful budgets, and compare them with uniform reuse.
+    """Fit the interpolated steps of budgets between rungs, and compare them with uniform reuse.
 
-    Doubtful is a budget whose interpolated schedule does to the recorded outputs more than half of what
-    uniform reuse does (:func:`~otcache.planning.doubtful`). From the smallest up, while the recipe's
-    allowance lasts; the policy takes uniform reuse at those that stay doubtful. Each new rung counts for
-    the budgets that follow.
+    Doubtful budgets first, whose interpolated schedule does to the recorded outputs more than half of what
+    uniform reuse does (:func:`~otcache.planning.doubtful`); then all others. From the smallest up, while the
+    recipe's allowance lasts; the policy takes uniform reuse at those that stay doubtful. Each new rung
+    counts for the budgets that follow.
     """
     calibration = interpolated(bench, calibration)
     left, n = bench.allowance("gaps", bench.recipe.gap_runs), len(bench.trajectories)
-    tried, total = set[int](), len(doubtful(calibration))
+    tried, total = set[int](), len(between_rungs(calibration))
     with bench.stages.stage("measuring between rungs", total) as advance:
-        while waiting := [(b, s) for b, s in doubtful(calibration).items() if b not in tried]:
+        while waiting := [(b, s) for b, s in _waiting(calibration) if b not in tried]:
             budget, schedule = waiting[0]
             tried.add(budget)
-            spent = cost(schedule, n) + cost(_uniform(schedule), n)
-            if spent <= left:
+            if cost(schedule, n) + cost(_uniform(schedule), n) <= left:
+                rung, spent = _rung(bench, schedule)
                 left -= spent
-                rungs = [*calibration.ladder, _rung(bench, schedule)]
+                rungs = [*calibration.ladder, rung]
                 ladder = tuple(sorted(rungs, key=lambda rung: rung.schedule.budget))
                 calibration = interpolated(bench, replace(calibration, ladder=ladder))
             advance(min(len(tried), total), total)
@@ -57,22 +64,50 @@ def fill_gaps(bench: Workbench, calibration: Calibration) -> Calibration:
     return replace(calibration, nfe=dict(bench.spent.nfe))
 
 
-def _rung(bench: Workbench, schedule: Schedule) -> Rung:
-    """Fit the steps of a schedule, and keep it if it is clearly below uniform reuse."""
+def _waiting(calibration: Calibration) -> list[tuple[int, Schedule]]:
+    """Return what is interpolated between rungs, doubtful budgets first."""
+    return [*doubtful(calibration).items(), *between_rungs(calibration).items()]
+
+
+def _rung(bench: Workbench, schedule: Schedule) -> tuple[Rung, int]:
+    """Fit the steps of a schedule, keep it if it is clearly below uniform reuse, and count evaluations.
+
+    Uniform reuse runs on a quarter of the samples, and on the others if it is below twice the fit there.
+    """
     fitted, uniform = best_of(bench, {BETWEEN: schedule}), _uniform(schedule)
-    done = bench.evaluator.evaluate([uniform], objective=bench.fidelity)
-    logs = log_errors(done.errors)[0]
-    entry = candidate(logs)
+    n = len(fitted.logs)
+    spent, runs = cost(schedule, n), list(screening_samples(n))
+    errors = _measured(bench, uniform, runs)
+    change = (log_errors(errors[bench.fidelity]) - fitted.logs[runs]).mean()
+    if change < math.log(SCREENED_OUT) and len(runs) < n:
+        rest = [i for i in range(n) if i not in runs]
+        runs += rest
+        more = _measured(bench, uniform, rest)
+        order = np.argsort(runs)
+        errors = {name: np.concatenate([errors[name], more[name]])[order] for name in errors}
+    spent += cost(uniform, len(runs))
+    logs = fitted.logs + change  # as far above as where it ran
+    if len(runs) == n:
+        logs = log_errors(errors[bench.fidelity])
+    entry = Candidate(candidate(logs).error, len(runs))
     table = fitted.candidates | {UNIFORM: entry}
-    below = clearly_below(fitted.logs, logs)
-    if len(logs) == 1:  # which the fit has seen
+    below = len(runs) < n or clearly_below(fitted.logs, logs)
+    if n == 1:  # which the fit has seen
         below = bool(fitted.logs.mean() < logs.mean() - 2 * math.log(UNSEEN))
     if below or entry.error is None:
         known = Measured.of(schedule.budget, fitted.errors).errors
-        return Rung(fitted.schedule, fitted.error, BETWEEN, table, known)
-    every = by_metric(done, bench.fidelity).items()
-    known = Measured.of(schedule.budget, {name: found[0] for name, found in every}).errors
-    return Rung(uniform, entry.error, UNIFORM, table, known)
+        return Rung(fitted.schedule, fitted.error, BETWEEN, table, known), spent
+    known = Measured.of(schedule.budget, errors).errors
+    return Rung(uniform, entry.error, UNIFORM, table, known), spent
+
+
+def _measured(bench: Workbench, schedule: Schedule, samples: Sequence[int]) -> dict[str, Floats]:
+    """Return the errors of some samples by metric."""
+    whole = len(samples) == len(bench.trajectories)
+    done = bench.evaluator.evaluate(
+        [schedule], objective=bench.fidelity, samples=None if whole else samples
+    )
+    return {name: found[0] for name, found in by_metric(done, bench.fidelity).items()}
 
 
 def _uniform(schedule: Schedule) -> Schedule:

@@ -70,8 +70,8 @@ class Recipe:
             where there are any.
         rounding_runs: full runs per sample that may be spent, from the smallest budget up, on rounding
             the interpolated steps of a rung in several ways.
-        gap_runs: full runs per sample that may be spent on budgets between rungs at which interpolation
-            cannot be trusted.
+        gap_runs: full runs per sample that may be spent on budgets between rungs: first on those at which
+            interpolation cannot be trusted, then on the others from the smallest up.
         candidate_runs: full runs per sample that may be spent, from the smallest budget up, on reuse and
             linear forecasts on a rung's own steps and on uniform ones, and on what needs no calibration:
             a fitted rung must beat them.
