@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,88 @@ def _usual_steps(target: Any, policy: Policy | None) -> Any:
     return taken.default
 
 
+@dataclass(frozen=True)
+class Maker:
+    """Makes samples by a policy and a budget, a pipeline call at a time, and leaves nothing on the target.
+
+    The policy is checked against the pipeline at each call, and carried to another step count if needed.
+
+    Args:
+        target: a pipeline or a loop.
+        policy: of :func:`otcache.plan`; None: the default schedule, without calibration.
+        budget: B.
+        num_steps: ``num_inference_steps``; by default those that the policy was calibrated at, or without
+            one those of the pipeline's own call.
+        strict: raise for another step count or grid.
+        call: further arguments of the call, a strength among them.
+        storage: how outputs are kept for forecasts.
+        registry: where plugins come from; None: the installed ones.
+        probe: name of a probe plugin, where not the first that supports the target.
+        executor: name of an executor plugin, as in :func:`otcache.accelerate`.
+    """
+
+    target: Any
+    policy: Policy | None
+    budget: int
+    num_steps: int | None = None
+    strict: bool = False
+    call: Mapping[str, Any] = field(default_factory=dict)
+    storage: CacheStorage | None = None
+    registry: Registry = field(default_factory=installed)
+    probe: str | None = None
+    executor: str | None = None
+
+    def make(
+        self, samples: Sequence[Sample], seeds: Sequence[int], stages: Stages | None = None
+    ) -> tuple[NDArray[np.floating], RunReport]:
+        """Make samples in one pipeline call.
+
+        Args:
+            samples: prompts, or mappings of call arguments.
+            seeds: of the noise, one a sample.
+            stages: show how many steps are done.
+
+        Returns:
+            Images (n, height, width, 3) or videos (n, frames, height, width, 3) in [0, 1], and the report.
+
+        Raises:
+            OtcacheError: if the target does not take an argument; the message names it.
+            MismatchError: if the policy is of another model; under ``strict`` also of another step count
+                or grid.
+            ExecutionError: if the sampler never called the denoiser.
+        """
+        target, policy = self.target, self.policy
+        sampler = choose(self.registry, "probes", target, self.probe)
+        steps = _usual_steps(target, policy) if self.num_steps is None else self.num_steps
+        n = integer("num_steps", steps, 1)
+        given = samples_of(samples), tuple(map(seed_of, seeds))
+        request = sampler.prepared(target, SampleRequest(*given, n, self.call, len(samples)))
+        schedule = schedule_of(
+            self.registry,
+            target,
+            policy,
+            self.budget,
+            strict=self.strict,
+            request=request,
+            probe=self.probe,
+        )
+        chosen = choose(self.registry, "executors", target, self.executor)
+        options: dict[str, Any] = {} if self.storage is None else {"storage": self.storage}
+        with chosen.attach(target, schedule, strict=self.strict, **options) as run:
+            run.report.expected = expected_of(policy, self.budget)
+            measured = policy.provenance if policy else None
+            known = measured.num_steps if measured and n == measured.inference_steps else n
+            show = stages or Stages(show=False)
+            with show.stage("running steps", known, ask=lambda: _steps(run.report)):
+                outputs = sampler.sample(target, request)
+        if not run.report.runs:
+            raise ExecutionError(
+                f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "
+                f"{'; '.join(run.report.warnings) or 'nothing was accelerated'}"
+            )
+        return outputs, run.report
+
+
 @attemptable
 def run_once(
     target: Any,
@@ -68,7 +151,7 @@ def run_once(
     probe: str | None = None,
     executor: str | None = None,
 ) -> Single:
-    """Check a policy against the pipeline, carry it to another step count if needed, and sample once.
+    """Make one sample; arguments and errors as of :class:`Maker`.
 
     Args:
         target: a pipeline or a loop.
@@ -76,47 +159,25 @@ def run_once(
         budget: B.
         prompt: what to make; or a mapping of call arguments, as a calibration's samples may be.
         seed: of its noise.
-        num_steps: ``num_inference_steps``; by default those that the policy was calibrated at, or without
-            one those of the pipeline's own call.
+        num_steps: ``num_inference_steps``.
         strict: raise for another step count or grid.
         call: further arguments of the call, a strength among them.
         storage: how outputs are kept for forecasts.
         stages: show how many steps are done.
         registry: where plugins come from; None: the installed ones.
         probe: name of a probe plugin, where not the first that supports the target.
-        executor: name of an executor plugin, as in :func:`otcache.accelerate`.
+        executor: name of an executor plugin.
         throw: False returns an OtcacheError instead of raising it, as :func:`otcache.attempt` does.
 
     Raises:
-        OtcacheError: if the target does not take an argument; the message names it.
-        MismatchError: if the policy is of another model; under ``strict`` also of another step count
-            or grid.
-        ExecutionError: if the sampler never called the denoiser.
+        OtcacheError: and its kinds, as :meth:`Maker.make` does.
     """
-    registry = registry or installed()
-    sampler = choose(registry, "probes", target, probe)
-    steps = _usual_steps(target, policy) if num_steps is None else num_steps
-    n = integer("num_steps", steps, 1)
-    request = SampleRequest(samples_of([prompt]), (seed_of(seed),), n, call or {}, 1)
-    request = sampler.prepared(target, request)
-    schedule = schedule_of(
-        registry, target, policy, budget, strict=strict, request=request, probe=probe
+    found = registry or installed()
+    maker = Maker(
+        target, policy, budget, num_steps, strict, call or {}, storage, found, probe, executor
     )
-    chosen = choose(registry, "executors", target, executor)
-    options: dict[str, Any] = {} if storage is None else {"storage": storage}
-    with chosen.attach(target, schedule, strict=strict, **options) as run:
-        run.report.expected = expected_of(policy, budget)
-        measured = policy.provenance if policy else None
-        known = measured.num_steps if measured and n == measured.inference_steps else n
-        show = stages or Stages(show=False)
-        with show.stage("running steps", known, ask=lambda: _steps(run.report)):
-            output = sampler.sample(target, request)[0]
-    if not run.report.runs:
-        raise ExecutionError(
-            f"the sampler of {type(target).__name__} never called the denoiser, or broke off: "
-            f"{'; '.join(run.report.warnings) or 'nothing was accelerated'}"
-        )
-    return Single(output, run.report)
+    outputs, report = maker.make([prompt], [seed], stages)
+    return Single(outputs[0], report)
 
 
 def _steps(report: RunReport) -> int:
@@ -180,6 +241,30 @@ def save(
     return path
 
 
+def encoded(
+    made: NDArray[np.floating], frames_per_second: float, registry: Registry
+) -> tuple[str, bytes]:
+    """Return an image as a PNG, or a video as the first of the writers writes it.
+
+    Args:
+        made: shape (height, width, 3) or (frames, height, width, 3), in [0, 1].
+        frames_per_second: of a video.
+        registry: where writers of videos come from.
+
+    Returns:
+        The ending of its name, and its bytes.
+
+    Raises:
+        OtcacheError: as :func:`save` does.
+    """
+    if made.ndim == 3 and made.shape[-1] == 3:
+        return PNG, png_of(made)
+    with tempfile.TemporaryDirectory() as folder:
+        suffix = next(iter(writers(registry)), PNG)
+        path = save(Path(folder) / f"made{suffix}", made, frames_per_second, registry)
+        return suffix, path.read_bytes()
+
+
 def _save_video(
     writer: VideoWriter, path: Path, video: NDArray[np.floating], frames_per_second: float
 ) -> None:
@@ -198,11 +283,16 @@ def save_image(path: Path, image: NDArray[np.floating]) -> None:
     Raises:
         FileError: if the file cannot be written.
     """
+    write_bytes(path, png_of(image))
+
+
+def png_of(image: NDArray[np.floating]) -> bytes:
+    """Return an image of shape (height, width, 3) in [0, 1] as the bytes of a PNG file."""
     import matplotlib.image
 
     png = io.BytesIO()
     matplotlib.image.imsave(png, np.clip(image, 0, 1), format="png")
-    write_bytes(path, png.getvalue())
+    return png.getvalue()
 
 
 def writers(registry: Registry, suffix: str | None = None) -> dict[str, VideoWriter]:

@@ -118,8 +118,12 @@ def open_pipeline(name: str, registry: Registry | None = None) -> Opened:
     )
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
+def read_lines(path: Path, most: int = MAX_PROMPTS) -> list[tuple[int, str]]:
     """Return the lines of a prompt file that are not empty, with their numbers.
+
+    Args:
+        path: of the file.
+        most: lines that it may hold.
 
     Raises:
         FileError: if the file cannot be read, is not UTF-8, or holds no or too many prompts.
@@ -133,10 +137,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
             "save the file as UTF-8."
         ) from error
     lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not 1 <= len(lines) <= MAX_PROMPTS:
-        raise FileError(
-            f"{path}: must hold 1 to {MAX_PROMPTS} prompts, one per line, got {len(lines)}."
-        )
+    if not 1 <= len(lines) <= most:
+        raise FileError(f"{path}: must hold 1 to {most} prompts, one per line, got {len(lines)}.")
     return lines
 
 
@@ -177,10 +179,18 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         FileError: if the file or an image cannot be read, or a line is not JSON of that kind.
     """
-    lines = read_lines(path)
+    return [sample_of(path, *line) for line in read_lines(path)]
+
+
+def sample_of(path: Path, number: int, text: str) -> Sample:
+    """Return the sample of one line of a file; see :func:`read_samples`.
+
+    Raises:
+        FileError: if an image cannot be read, or the line is not JSON of that kind.
+    """
     if path.suffix.lower() not in JSON_LINES:
-        return [text for _, text in lines]
-    return [_sample(f"{path}, line {number}", path.parent, text) for number, text in lines]
+        return text
+    return _sample(f"{path}, line {number}", path.parent, text)
 
 
 def _sample(place: str, folder: Path, text: str) -> Sample:

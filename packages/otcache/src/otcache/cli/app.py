@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from otcache.cli.compare import compare, demo, report
+from otcache.cli.generate import generate
 from otcache.cli.inspect import convert, estimate, inspect
 from otcache.cli.measure import calibrate, plan, run
 from otcache.cli.output import ending, json_alone, say, show_line
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measure a diffusion pipeline once, plan its cache schedule for any budget, run it without a trace.",
 )
-for verb in (demo, calibrate, plan, run, compare, report, inspect, estimate, convert):
+for verb in (demo, calibrate, plan, run, generate, compare, report, inspect, estimate, convert):
     app.command()(verb)
 app.add_typer(plugins, name="plugins")
 for command in (*app.registered_commands, *plugins.registered_commands):

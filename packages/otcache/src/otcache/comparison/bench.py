@@ -44,7 +44,7 @@ class Bench:
         call: arguments of its calls.
         probe: measures it.
         say: called with the name of an event and its facts, as
-            :meth:`otcache.comparison.supervisor.Channel.say` is.
+            :meth:`otcache.processes.Channel.say` is.
     """
 
     job: Job

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from otcache.comparison.supervisor import LOOK, lines_of
+from otcache.processes import LOOK, lines_of
 from otcache_core import OtcacheError, PluginError
 from otcache_core.contracts import Metric, PromptMetric, QualityMetric, SetMetric, VideoMetric
 from otcache_core.errors import expected

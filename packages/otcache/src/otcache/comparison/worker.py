@@ -31,7 +31,7 @@ from otcache.comparison.folder import (
     Run,
 )
 from otcache.comparison.scheduled import ScheduledBaseline, Tuning, calibrated
-from otcache.comparison.supervisor import Channel
+from otcache.processes import Channel
 from otcache.report.results import FULL, Missing
 from otcache_core.calibration import Calibration
 from otcache_core.contracts import Baseline, BaselineSetting

@@ -1,0 +1,296 @@
+"""Run a generation: in this process, or in several that it outlives."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from otcache.generation.job import Job, Prompts, digest
+from otcache.generation.manifest import MADE, Made, Manifest
+from otcache.generation.store import Store, StoreError
+from otcache.generation.worker import Opening, Workshop
+from otcache.processes import LOOK, EndedError, Event, WorkerProcess
+from otcache.progress import Stages
+from otcache.running import load_policy
+from otcache_core import OtcacheError
+from otcache_core.errors import shortened
+from otcache_core.plugins import Registry, installed
+from otcache_core.plugins.info import ANY, reason_of
+
+COMMAND = (sys.executable, "-m", "otcache.generation.worker")
+#: How often the process of a sample may end before the sample is set aside.
+DEATHS = 2
+Pairs = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What became of a generation.
+
+    Args:
+        made: samples, those of earlier runs too.
+        failed: that were set aside, with their reasons.
+        manifest: file with a line for each that was made.
+    """
+
+    made: int
+    failed: tuple[Made, ...]
+    manifest: str
+
+
+@dataclass
+class Progress:
+    """Which samples are left, and what became of the others; several threads use it.
+
+    Samples of one call stay together, so that a resumed run makes the same files. Where a call fails each of
+    its samples is tried alone; what fails alone is set aside, and so is a sample whose process ends twice.
+
+    Args:
+        manifest: gets a line for each.
+        failure: makes the line of a sample that is set aside, of its index, its seed and the reason.
+        advance: called with how many are done.
+    """
+
+    manifest: Manifest
+    failure: Callable[[tuple[int, int], str], Made]
+    advance: Callable[[int], None]
+    waiting: deque[Pairs] = field(default_factory=deque)
+    done: int = 0
+    _deaths: Counter[tuple[int, int]] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Pairs | None:
+        """Return what is made next; None if nothing waits."""
+        with self._lock:
+            return self.waiting.popleft() if self.waiting else None
+
+    def made(self, pairs: Pairs, lines: Sequence[Made]) -> None:
+        """Note what was made; of a call that an earlier run made in part, only what is new."""
+        new = [line for line in lines if not self.manifest.knows(line.sample, line.seed)]
+        self._keep(new, len(pairs))
+
+    def failed(self, pairs: Pairs, reason: str) -> None:
+        """Note that a call failed."""
+        if len(pairs) == 1:
+            self._keep([self.failure(pairs[0], reason)], 1)
+        else:
+            self._again(pairs)
+
+    def lost(self, pairs: Pairs, reason: str) -> None:
+        """Note that the process of a call has ended."""
+        with self._lock:
+            self._deaths.update(pairs)
+            often = self._deaths[pairs[0]] >= DEATHS
+        if often:
+            self.failed(pairs, reason)
+        else:
+            with self._lock:
+                self.waiting.appendleft(pairs)
+
+    def _again(self, pairs: Pairs) -> None:
+        with self._lock:
+            for pair in pairs:
+                self._deaths[pair] = 0
+            self.waiting.extendleft((pair,) for pair in reversed(pairs))
+
+    def _keep(self, lines: Sequence[Made], count: int) -> None:
+        self.manifest.add(lines)
+        with self._lock:
+            self.done += count
+            self.advance(self.done)
+
+
+def generate(
+    job: Job,
+    prompts: str | Path,
+    url: str,
+    *,
+    policy: str | Path | None = None,
+    workers: int = 1,
+    limit: float = 600.0,
+    overwrite: bool = False,
+    retry: bool = False,
+    stages: Stages | None = None,
+    registry: Registry | None = None,
+    store: Store | None = None,
+) -> Generated:
+    """Make every prompt of a file with every seed, and write files and a manifest.
+
+    An interrupted generation goes on where it stopped. The same job gives the same files, however many
+    processes work on it and however often it is interrupted.
+
+    Args:
+        job: what is made; its digests are filled in here.
+        prompts: file of prompts: one a line, or JSON lines with call arguments.
+        url: folder, or URL for fsspec.
+        policy: file of the policy; None: without calibration.
+        workers: processes, each with a pipeline of its own; 0 works in this process.
+        limit: seconds that one call may take, and opening the pipeline.
+        overwrite: make everything again in a folder of another job.
+        retry: try again what was set aside.
+        stages: shows progress.
+        registry: where plugins come from; None: the installed ones.
+        store: instead of that of the URL.
+
+    Raises:
+        OtcacheError: if the pipeline cannot be opened, or the policy is of another one.
+        FileError: if the prompts or the policy cannot be read, the folder holds another job, or the store
+            fails again and again.
+    """
+    registry, stages = registry or installed(), stages or Stages(show=False)
+    lines, store = Prompts.of(Path(prompts)), store or Store(url)
+    loaded = None if policy is None else load_policy(policy)
+    job = msgspec.structs.replace(
+        job,
+        prompts=lines.sha256,
+        policy="" if policy is None else digest(Path(policy).read_bytes()),
+    )
+    manifest = job.begin(store, overwrite=overwrite)
+    if retry:
+        manifest.forget_failures()
+    pairs = list(lines.pairs(job.seeds))
+    batches = [
+        tuple(pairs[at : at + job.batch_size]) for at in range(0, len(pairs), job.batch_size)
+    ]
+    waiting = deque(b for b in batches if not all(manifest.knows(*pair) for pair in b))
+    known = len(pairs) - sum(map(len, waiting))
+
+    def failure(pair: tuple[int, int], reason: str) -> Made:
+        text = lines.lines[pair[0]][1]
+        return Made(*pair, digest(text.encode()), job.budget, reason=shortened(reason))
+
+    with stages.stage("making samples", len(pairs)) as advance:
+        advance(known, len(pairs))
+        progress = Progress(
+            manifest, failure, lambda done: advance(done, len(pairs)), waiting, known
+        )
+        try:
+            if not workers:
+                _here(Workshop(job, lines, loaded, store, registry), progress)
+            elif waiting:
+                opening = Opening(job, str(prompts), str(policy or ""), url, registry.description())
+                Workers(opening, progress, min(workers, len(waiting)), limit).run()
+        finally:
+            manifest.keep()
+    manifest.finish()
+    found = manifest.lines
+    failed = tuple(line for line in found if line.reason)
+    return Generated(len(found) - len(failed), failed, store.name(MADE))
+
+
+def _here(shop: Workshop, progress: Progress) -> None:
+    while (pairs := progress.take()) is not None:
+        try:
+            lines = shop.make(pairs)
+        except StoreError:
+            raise
+        except ANY as error:
+            progress.failed(pairs, reason_of(error))
+        else:
+            progress.made(pairs, lines)
+
+
+@dataclass
+class Workers:
+    """Processes that take what is left until nothing is.
+
+    Args:
+        opening: what each must know.
+        progress: what is left.
+        number: of processes.
+        limit: seconds that one call may take.
+        command: of a worker.
+    """
+
+    opening: Opening
+    progress: Progress
+    number: int
+    limit: float
+    command: Sequence[str] = COMMAND
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Work until nothing is left.
+
+        Raises:
+            OtcacheError: if a worker cannot begin, or its store fails.
+        """
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ThreadPoolExecutor(self.number) as pool,
+        ):
+            logs = [Path(folder) / f"{n}.log" for n in range(self.number)]
+            futures = [pool.submit(self._follow, log) for log in logs]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self._stop.set()
+                raise
+
+    def _follow(self, log: Path) -> None:
+        """Start processes, one after the other, while something is left."""
+        try:
+            while not self._stop.is_set() and (pairs := self.progress.take()) is not None:
+                self._work(log, pairs)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _work(self, log: Path, pairs: Pairs | None) -> None:
+        """Start a process and give it calls until it ends or nothing is left."""
+        threads = max(1, (os.cpu_count() or 1) // self.number) if self.number > 1 else 0
+        with WorkerProcess(self.command, log, threads) as process:
+            try:
+                process.give(msgspec.to_builtins(self.opening))
+                opened = self._event(process)
+            except EndedError as ended:
+                reason = f"{ended.how} at its start: {process.last_words}"
+                raise OtcacheError(f"a worker {reason}") from None
+            if opened is None:
+                return
+            if opened["event"] != "ready":
+                raise OtcacheError(opened["reason"])
+            while pairs is not None and not self._stop.is_set():
+                try:
+                    process.give({"samples": pairs})
+                    event = self._event(process)
+                except EndedError as ended:
+                    self.progress.lost(pairs, f"its process {ended.how}: {process.last_words}")
+                    return
+                if event is None:
+                    return
+                self._note(pairs, event)
+                if event["event"] == "late":
+                    return
+                pairs = self.progress.take()
+
+    def _event(self, process: WorkerProcess) -> Event | None:
+        """Return what a worker says; None if all are to stop, an event ``late`` if it takes too long."""
+        ends = time.monotonic() + self.limit
+        while not self._stop.is_set():
+            left = ends - time.monotonic()
+            event = process.event(max(0.0, min(left, LOOK)))
+            if event is not None and event["event"]:
+                return event
+            if left <= 0:
+                return {"event": "late", "reason": f"it took longer than {self.limit:g} s"}
+        return None
+
+    def _note(self, pairs: Pairs, event: Event) -> None:
+        if event["event"] == "made":
+            self.progress.made(pairs, msgspec.convert(event["lines"], list[Made]))
+        elif event["event"] == "stopped":
+            raise StoreError(event["reason"])
+        else:
+            self.progress.failed(pairs, event["reason"])
