@@ -246,11 +246,35 @@ def test_two_samples_must_agree_before_uniform_steps_are_kept(
     assert rung.winner == kept
 
 
-def contender_of(errors: list[float], schedule: Schedule) -> Contender:
-    logs = np.log(errors)
-    return Contender(
-        schedule.with_weights([(0.1,)] * 4), "quantile", logs, {"quantile": candidate(logs)}
-    )
+@pytest.mark.parametrize(
+    ("num_steps", "branches", "default", "kept"),
+    [
+        (12, ("cond", "uncond"), 0.15, "default"),
+        (12, ("cond", "uncond"), 0.25, "quantile"),
+        (24, ("cond", "uncond"), 0.15, "quantile"),  # B/N below a quarter
+        (12, (), 0.15, "quantile"),
+        (12, (), 0.1, "default"),
+    ],
+)
+def test_under_guidance_weights_of_two_samples_must_be_far_below_what_needs_none(
+    num_steps: int, branches: tuple[str, ...], default: float, kept: str
+) -> None:
+    """Fitted 0.12 on both."""
+    steps = Schedule(num_steps, (0, 2, 5, 9))
+    contender = contender_of([0.12, 0.12], steps, branches)
+    errors = {baselines(steps, ())["default"]: [default, default]}
+    recipe = replace(EFFORTS["quick"], ladder=(4,))
+    bench = bench_of(lambda s: errors.get(s, [0.9, 0.9]), recipe, num_steps)
+    (rung,) = settle_ladder(bench, [contender])
+    assert rung.winner == kept
+
+
+def contender_of(
+    errors: list[float], schedule: Schedule, branches: tuple[str, ...] = ()
+) -> Contender:
+    logs, rows = np.log(errors), [(0.1,)] * 4
+    fitted = schedule.with_weights(rows, dict.fromkeys(branches, rows))
+    return Contender(fitted, "quantile", logs, {"quantile": candidate(logs)})
 
 
 def bench_of(errors: Any, recipe: Recipe, n: int) -> Any:

@@ -43,6 +43,9 @@ SCREENED_ONLY = 0.5
 #: With one sample the fit has seen it, so its error counts as this many times as large, and as the
 #: square of it where a baseline is missing.
 UNSEEN = 2.0
+#: Without a fallback weights of several branches count below this multiple of what needs no calibration,
+#: where at least this share of the steps is computed: under guidance few samples say little of others.
+GUIDED, MANY = 0.6, 0.25
 #: Part of the allowance that may be held back to screen ``UNIFORM`` at the larger rungs.
 HELD_BACK = 0.5
 
@@ -318,6 +321,9 @@ class Contest:
         winner, schedule = fitted.name, fitted.schedule
         # Without a fallback what needs no calibration comes first, and the others must be clearly below.
         wary = not self.bench.recipe.fallback
+        many = schedule.budget >= MANY * schedule.num_steps
+        if wary and UNCALIBRATED in known and schedule.branch_weights and many:
+            best = max(best, -math.log(GUIDED))
         for name in sorted(known, key=lambda name: wary and name != UNCALIBRATED):
             baseline = known[name]
             ratio, whole = self._ratio(baseline), self._whole(baseline)

@@ -18,7 +18,8 @@ COST_RUNS = 4.0
 #: Quick runs two samples, each with weights fitted on the other one, at the budgets that are asked for: the
 #: steps without calibration and those of the second-order dynamic program, whose costs are read off the
 #: recorded outputs. The lower of these and of what needs no calibration is kept, also where that is not
-#: clear: weights of both samples are better than those of one that each ran with. No gap is measured.
+#: clear: weights of both samples are better than those of one that each ran with. Under guidance that holds
+#: below a quarter of the steps alone (:data:`otcache.calibration.contest.GUIDED`). No gap is measured.
 QUICK = Recipe(
     cost_model="local",
     proposals=("prior", "second-order"),
