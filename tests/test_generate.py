@@ -103,6 +103,12 @@ def test_an_interrupted_generation_goes_on(prompts: Path, wanted: object, after:
     assert Store(url).names("manifest") == []
 
 
+def test_a_folder_of_a_finished_generation_has_no_parts(prompts: Path, tmp_path: Path) -> None:
+    generate(JOB, prompts, str(tmp_path / "made"), workers=0)
+    names = {path.name for path in (tmp_path / "made").iterdir()}
+    assert names == {"job.json", "manifest.jsonl", "failed.jsonl", "samples"}
+
+
 def test_a_store_is_tried_a_few_times(tmp_path: Path) -> None:
     store = Failing(str(tmp_path), after=1)
     store.write("a", b"1")

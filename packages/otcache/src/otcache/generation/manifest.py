@@ -128,6 +128,7 @@ class Manifest:
             self.store.write(FAILED, _text(failed))
         for name in self.store.names(PARTS):
             self.store.remove(name)
+        self.store.remove_folder(PARTS)
 
 
 def _text(lines: Iterable[Made]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ class Store:
         else:
             system, root = self._remote
             system.rm_file(f"{root}/{name}")
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder without files; in an object store there is none."""
+        if self._remote is None:
+            with suppress(OSError):  # what others put there stays
+                (self._path / folder).rmdir()
 
     @property
     def _path(self) -> Path:
