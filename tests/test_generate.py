@@ -178,6 +178,27 @@ def test_a_pipeline_that_cannot_be_opened_sets_nothing_aside(prompts: Path, tmp_
     assert not (tmp_path / "made" / "failed.jsonl").exists()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_no_prompt_is_to_blame_for_sets_none_aside(
+    prompts: Path, tmp_path: Path, workers: int
+) -> None:
+    url, job = str(tmp_path / "made"), msgspec.structs.replace(JOB, call={"colour": "red"})
+    with pytest.raises(OtcacheError, match=r"the first 5 samples fail alike: .*colour"):
+        generate(job, prompts, url, workers=workers)
+    assert Store(url).names("manifest") == []
+    with pytest.raises(OtcacheError, match=r"seeds\[1\]"):
+        generate(msgspec.structs.replace(JOB, seeds=(0, -1)), prompts, url, workers=0)
+
+
+def test_a_few_prompts_may_all_fail(prompts: Path, tmp_path: Path) -> None:
+    prompts.write_text("poison\npoison\nred\npoison", encoding="utf-8")
+    done = generate(JOB, prompts, str(tmp_path / "made"), workers=0)
+    assert (done.made, [line.sample for line in done.failed]) == (1, [0, 1, 3])
+    prompts.write_text("poison", encoding="utf-8")
+    done = generate(JOB, prompts, str(tmp_path / "other"), workers=0)
+    assert (done.made, len(done.failed)) == (0, 1)
+
+
 def test_command_line(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "made"
     words = ["generate", "colours:make", "--prompts", str(prompts), "--out", str(out)]

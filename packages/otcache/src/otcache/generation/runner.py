@@ -26,8 +26,11 @@ from otcache_core import OtcacheError
 from otcache_core.errors import shortened
 from otcache_core.plugins import Registry, installed
 from otcache_core.plugins.info import ANY, reason_of
+from otcache_core.samples import seeds_of
 
 COMMAND = (sys.executable, "-m", "otcache.generation.worker")
+#: So many samples that fail for one reason before any is made are no fault of theirs.
+ALIKE = 5
 #: How often the process of a sample may end before the sample is set aside.
 DEATHS = 2
 Pairs = tuple[tuple[int, int], ...]
@@ -59,6 +62,9 @@ class Progress:
         manifest: gets a line for each.
         failure: makes the line of a sample that is set aside, of its index, its seed and the reason.
         advance: called with how many are done.
+        waiting: what is left.
+        done: how many are not.
+        begun: whether one was made, now or earlier.
     """
 
     manifest: Manifest
@@ -66,7 +72,9 @@ class Progress:
     advance: Callable[[int], None]
     waiting: deque[Pairs] = field(default_factory=deque)
     done: int = 0
+    begun: bool = False
     _deaths: Counter[tuple[int, int]] = field(default_factory=Counter)
+    _early: list[Made] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self) -> Pairs | None:
@@ -76,15 +84,34 @@ class Progress:
 
     def made(self, pairs: Pairs, lines: Sequence[Made]) -> None:
         """Note what was made; of a call that an earlier run made in part, only what is new."""
+        self.begun = True
         new = [line for line in lines if not self.manifest.knows(line.sample, line.seed)]
         self._keep(new, len(pairs))
+        self.end()
 
     def failed(self, pairs: Pairs, reason: str) -> None:
-        """Note that a call failed."""
-        if len(pairs) == 1:
-            self._keep([self.failure(pairs[0], reason)], 1)
-        else:
+        """Note that a call failed.
+
+        Raises:
+            OtcacheError: if the first samples of all fail for one reason; none of them is set aside then.
+        """
+        if len(pairs) > 1:
             self._again(pairs)
+            return
+        line = self.failure(pairs[0], reason)
+        with self._lock:
+            if not self.begun:
+                self._early.append(line)
+                if len(self._early) >= ALIKE and len({one.reason for one in self._early}) == 1:
+                    raise OtcacheError(f"the first {ALIKE} samples fail alike: {reason}")
+                return
+        self._keep([line], 1)
+
+    def end(self) -> None:
+        """Set aside what failed before anything was made."""
+        with self._lock:
+            early, self._early = self._early, []
+        self._keep(early, len(early))
 
     def lost(self, pairs: Pairs, reason: str) -> None:
         """Note that the process of a call has ended."""
@@ -143,10 +170,13 @@ def generate(
         store: instead of that of the URL.
 
     Raises:
-        OtcacheError: if the pipeline cannot be opened, or the policy is of another one.
+        OtcacheError: if the pipeline cannot be opened, the policy is of another one, a seed is none, or the
+            first samples fail alike.
         FileError: if the prompts or the policy cannot be read, the folder holds another job, or the store
             fails again and again.
     """
+    if job.seeds:
+        seeds_of(job.seeds)
     registry, stages = registry or installed(), stages or Stages(show=False)
     lines, store = Prompts.of(Path(prompts)), store or Store(url)
     loaded = None if policy is None else load_policy(policy)
@@ -171,8 +201,9 @@ def generate(
 
     with stages.stage("making samples", len(pairs)) as advance:
         advance(known, len(pairs))
+        begun = any(not line.reason for line in manifest.lines)
         progress = Progress(
-            manifest, failure, lambda done: advance(done, len(pairs)), waiting, known
+            manifest, failure, lambda done: advance(done, len(pairs)), waiting, known, begun
         )
         try:
             if not workers:
@@ -180,6 +211,7 @@ def generate(
             elif waiting:
                 opening = Opening(job, str(prompts), str(policy or ""), url, registry.description())
                 Workers(opening, progress, min(workers, len(waiting)), limit).run()
+            progress.end()
         finally:
             manifest.keep()
     manifest.finish()
