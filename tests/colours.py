@@ -38,6 +38,15 @@ def _colour(prompt: str) -> torch.Tensor:
     return torch.tensor([(sum(prompt.encode()) * k % 7) / 7 for k in (1, 2, 3)])
 
 
+def make_second_time() -> otcache.Loop:
+    """Return the loop, but end the first process that asks for it, as the marker in the environment says."""
+    marker = Path(os.environ["COLOURS_MARKER"])
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return make()
+
+
 def make() -> otcache.Loop:
     """Return the loop."""
     painter, grid = Painter(), torch.linspace(1, 0, STEPS + 1)

@@ -132,6 +132,22 @@ def test_a_sample_whose_process_ends_is_tried_again(prompts: Path, tmp_path: Pat
     assert "its process ended by signal 9" in done.failed[0].reason
 
 
+def test_a_process_that_ends_at_its_start_is_replaced_once(
+    prompts: Path, tmp_path: Path, wanted: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLOURS_MARKER", str(tmp_path / "marker"))
+    job, url = (
+        msgspec.structs.replace(JOB, pipeline="colours:make_second_time"),
+        str(tmp_path / "made"),
+    )
+    _check(generate(job, prompts, url, workers=1))
+    assert _content(Store(url)) == wanted
+    (tmp_path / "marker").unlink()
+    monkeypatch.setattr("otcache.generation.runner.DEATHS", 1)
+    with pytest.raises(OtcacheError, match="a worker ended by signal 9 at its start"):
+        generate(job, prompts, str(tmp_path / "other"), workers=1)
+
+
 def test_what_was_set_aside_is_tried_again_if_asked(prompts: Path, tmp_path: Path) -> None:
     url, marker = str(tmp_path / "made"), tmp_path / "marker"
     prompts.write_text(f"red\npoison {marker}", encoding="utf-8")

@@ -121,8 +121,12 @@ class Progress:
         if often:
             self.failed(pairs, reason)
         else:
-            with self._lock:
-                self.waiting.appendleft(pairs)
+            self.give_back(pairs)
+
+    def give_back(self, pairs: Pairs) -> None:
+        """Leave a call for another process."""
+        with self._lock:
+            self.waiting.appendleft(pairs)
 
     def _again(self, pairs: Pairs) -> None:
         with self._lock:
@@ -250,6 +254,7 @@ class Workers:
     limit: float
     command: Sequence[str] = COMMAND
     _stop: threading.Event = field(default_factory=threading.Event)
+    _unopened: int = 0
 
     def run(self) -> None:
         """Work until nothing is left.
@@ -279,7 +284,7 @@ class Workers:
             self._stop.set()
             raise
 
-    def _work(self, log: Path, pairs: Pairs | None) -> None:
+    def _work(self, log: Path, pairs: Pairs) -> None:
         """Start a process and give it calls until it ends or nothing is left."""
         threads = max(1, (os.cpu_count() or 1) // self.number) if self.number > 1 else 0
         with WorkerProcess(self.command, log, threads) as process:
@@ -287,25 +292,30 @@ class Workers:
                 process.give(msgspec.to_builtins(self.opening))
                 opened = self._event(process)
             except EndedError as ended:
-                reason = f"{ended.how} at its start: {process.last_words}"
-                raise OtcacheError(f"a worker {reason}") from None
+                self._unopened += 1
+                if self._unopened >= DEATHS:
+                    reason = f"{ended.how} at its start: {process.last_words}"
+                    raise OtcacheError(f"a worker {reason}") from None
+                self.progress.give_back(pairs)
+                return
             if opened is None:
                 return
             if opened["event"] != "ready":
                 raise OtcacheError(opened["reason"])
-            while pairs is not None and not self._stop.is_set():
+            taken: Pairs | None = pairs
+            while taken is not None and not self._stop.is_set():
                 try:
-                    process.give({"samples": pairs})
+                    process.give({"samples": taken})
                     event = self._event(process)
                 except EndedError as ended:
-                    self.progress.lost(pairs, f"its process {ended.how}: {process.last_words}")
+                    self.progress.lost(taken, f"its process {ended.how}: {process.last_words}")
                     return
                 if event is None:
                     return
-                self._note(pairs, event)
+                self._note(taken, event)
                 if event["event"] == "late":
                     return
-                pairs = self.progress.take()
+                taken = self.progress.take()
 
     def _event(self, process: WorkerProcess) -> Event | None:
         """Return what a worker says; None if all are to stop, an event ``late`` if it takes too long."""
