@@ -27,10 +27,11 @@ from otcache.comparison.job import read_tagged, set_aside, spread
 from otcache.comparison.metrics import Measures
 from otcache.comparison.runner import Settings, check_methods
 from otcache.comparison.scheduled import Tuning
-from otcache.comparison.supervisor import ORPHANED, Supervisor
+from otcache.comparison.supervisor import Supervisor
 from otcache.comparison.timing import ABOVE, ROUNDS, Pair
 from otcache.comparison.worker import WITHIN, Bench, Worker, full_runs, match
 from otcache.pipelines import FRAMES_PER_SECOND
+from otcache.processes import ORPHANED
 from otcache.progress import Stages
 from otcache.report import write_report
 from otcache.report.results import FULL
@@ -347,7 +348,7 @@ def test_a_stopped_comparison_blames_nobody_and_goes_on_later(tmp_path: Path) ->
 
 def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
     script = (
-        "from otcache.comparison.supervisor import Channel; import threading; "
+        "from otcache.processes import Channel; import threading; "
         "Channel().say('begin', what='x'); threading.Event().wait()"
     )
     words = [sys.executable, "-c", script]
@@ -361,7 +362,7 @@ def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def test_a_worker_ends_in_peace_while_its_supervisor_lives() -> None:
-    script = "from otcache.comparison.supervisor import Channel; Channel().say('begin', what='x')"
+    script = "from otcache.processes import Channel; Channel().say('begin', what='x')"
     words = [sys.executable, "-c", script]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.wait(timeout=30) == 0
