@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from otcache.comparison.job import Job
-from otcache.comparison.runner import Settings, compare
+from otcache.comparison.runner import Settings, compare, join, run_shard
+from otcache.comparison.shards import Shard
 from otcache.report.results import Results
 
 pytestmark = pytest.mark.slow
@@ -120,3 +121,12 @@ def test_methods_beside_each_other(tmp_path: Path, foreign: None) -> None:
     ask(folder, ("uniform", "raises", "skips-nothing"))
     assert kept.stat().st_mtime_ns == age
     assert timeless(folder) == before
+
+    # In two shares, with a folder each: joined they are the one run.
+    shares = [tmp_path / "a", tmp_path / "b"]
+    for number, share in enumerate(shares, 1):
+        settings = Settings(progress=False, command="otcache compare")
+        methods = ("uniform", "raises", "skips-nothing")
+        run_shard(job(), methods, share, Shard(number, 2), settings)
+    join(shares, tmp_path / "joined")
+    assert timeless(tmp_path / "joined") == before

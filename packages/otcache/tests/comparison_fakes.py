@@ -116,6 +116,8 @@ for label in labels:
         print("good bye", file=sys.stderr); sys.exit(1)
     if method == "killed" and label == "B = 4":
         os.kill(os.getpid(), 9)
+    if method == "killed-once" and not (part.path / "died").exists():
+        (part.path / "died").touch(); os.kill(os.getpid(), 9)
     if method == "hang" and label == "B = 2":
         __import__("threading").Event().wait()
     part.keep_run(run(label), images(0.1), None)

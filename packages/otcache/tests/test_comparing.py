@@ -315,6 +315,12 @@ def test_a_signal_is_told(tmp_path: Path) -> None:
     assert part.run("B = 2") is not None
 
 
+def test_what_is_killed_once_is_done_all_the_same(tmp_path: Path) -> None:
+    part = supervise(tmp_path, "killed-once").of("killed-once")
+    assert part.failures() == {}
+    assert part.run("B = 4") is not None
+
+
 def test_a_hang_is_ended_and_the_rest_goes_on(tmp_path: Path) -> None:
     part = supervise(tmp_path, "hang", limit=3.0).of("hang")
     assert part.failures() == {"B = 2": "took longer than 3 s"}
@@ -725,10 +731,10 @@ class Obedient:
     def __init__(self, folder: Folder, *given: Any, **more: Any) -> None:
         self._folder, self.stop = folder, threading.Event()
 
-    def run(self, method: str) -> None:
+    def run(self, method: str, *, wait: bool = True) -> bool:
         part = self._folder.of(method)
         if "" in part.failures():
-            return
+            return True
         self.ran.append(method)
         if method == FULL:
             part.keep_run(fakes.run(FULL, fakes.N), fakes.images(0.0), None)
@@ -737,6 +743,7 @@ class Obedient:
             (self._folder.calibration / FACTS).touch()
         elif method == CALIBRATION:
             part.keep_failure("", "took longer than 5 s")
+        return True
 
 
 def test_solvers_are_tried_again_once_there_is_the_calibration_that_they_wanted(

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any, Self, TextIO
+from typing import IO, Any, Protocol, Self, TextIO
 
 from otcache_core.plugins.plugin_scan import end_group
 
@@ -46,8 +46,31 @@ class EndedError(Exception):
         )
 
 
+class Worker(Protocol):
+    """What follows a worker, wherever it runs."""
+
+    def give(self, task: Event) -> None:
+        """Send the worker a task; what has ended already takes none."""
+
+    def event(self, timeout: float) -> Event | None:
+        """Return what the worker says next; None if it says nothing for so many seconds.
+
+        Raises:
+            EndedError: if it has ended and said all it had to.
+        """
+
+    @property
+    def last_words(self) -> str:
+        """The last line of the log."""
+
+
+#: Starts a worker by its command, the file that gets what it prints, and threads of its libraries; 0 leaves
+#: those to them. The worker ends, and its children, when the context is left.
+Start = Callable[[Sequence[str], Path, int], AbstractContextManager[Worker]]
+
+
 class WorkerProcess:
-    """A worker: a context manager that ends it, and its children, on the way out.
+    """A worker on this machine: a context manager that ends it, and its children, on the way out.
 
     Args:
         command: of it.
@@ -80,18 +103,12 @@ class WorkerProcess:
         end_group(self._process)
 
     def give(self, task: Event) -> None:
-        """Send the worker a task; what has ended already takes none."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.write(json.dumps(task).encode() + b"\n")
             self._process.stdin.flush()
 
     def event(self, timeout: float) -> Event | None:
-        """Return what the worker says next; None if it says nothing for so many seconds.
-
-        Raises:
-            EndedError: if it has ended and said all it had to.
-        """
         ends = time.monotonic() + timeout
         while True:
             left = ends - time.monotonic()
@@ -109,7 +126,6 @@ class WorkerProcess:
 
     @property
     def last_words(self) -> str:
-        """The last line of the log."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else "it said nothing"
 

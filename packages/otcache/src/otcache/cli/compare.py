@@ -17,6 +17,7 @@ from otcache.cli.options import (
     Json,
     Pipeline,
     Probe,
+    Runner,
     arguments,
     at_least,
     integers,
@@ -31,6 +32,7 @@ from otcache.cli.output import (
     show_table,
     table_width,
 )
+from otcache.runners import LOCAL
 
 
 def demo(
@@ -105,6 +107,11 @@ def compare(
         bool, typer.Option("--force", help="Replace another comparison in the folder.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Run this share of the methods, as 2/4; otcache report joins them."),
+    ] = None,
+    runner: Runner = LOCAL,
     probe: Probe = None,
     executor: Executor = None,
     call: Call = None,
@@ -115,8 +122,9 @@ def compare(
     An interrupted comparison is resumed; a finished one only writes its report again.
     """
     from otcache.comparison.job import Question
-    from otcache.comparison.runner import Settings
+    from otcache.comparison.runner import Settings, run_shard
     from otcache.comparison.runner import compare as run_comparison
+    from otcache.comparison.shards import Shard
     from otcache_core.plugins import installed
 
     _check(steps, reference, limit, workers)
@@ -144,9 +152,15 @@ def compare(
         progress=not as_json,
         command=shlex.join(["otcache", *sys.argv[1:]]),
         metrics=names(metrics),
+        runner=runner,
     )
     registry = installed()
+    share = None if shard is None else Shard.parse(shard)
     job = question.job(registry)
+    if share is not None:
+        mine = run_shard(job, names(methods), directory, share, settings, registry=registry)
+        show_facts({"methods": mine if as_json else ", ".join(mine)}, as_json)
+        return
     results, written = run_comparison(job, names(methods), directory, settings, registry=registry)
     _show_results(results, written, as_json, names(metrics))
 
@@ -159,15 +173,35 @@ def _check(steps: int | None, reference: int, limit: float, workers: int) -> Non
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(help="Folder that compare or demo wrote.")],
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder that compare or demo wrote; or the folders of all shards of one."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of joined shards; by default the first one."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a comparison again, from its results and images; runs no network."""
+    """Write the report of a comparison again, or that of its shards joined; runs no pipeline."""
+    from otcache.comparison.runner import join
     from otcache.progress import Stages
-    from otcache.report import rebuild
+    from otcache.report import RESULTS, rebuild
 
-    written = [str(path) for path in rebuild(directory, stages=Stages(not as_json))]
-    show_facts({"files": written} if as_json else {"report": directory / "report.html"}, as_json)
+    stages = Stages(not as_json)
+    if len(directories) == 1 and out is None and _has_report(directories[0], RESULTS):
+        written = [str(path) for path in rebuild(directories[0], stages=stages)]
+        facts = {"files": written} if as_json else {"report": directories[0] / "report.html"}
+        show_facts(facts, as_json)
+        return
+    _show_results(*join(directories, out or directories[0], stages=stages), as_json)
+
+
+def _has_report(directory: Path, results: str) -> bool:
+    """Whether a folder has a report, or no work of shards either: its error is that of a report then."""
+    return (directory / results).exists() or not (directory / "plan.json").exists()
 
 
 def _show_results(

@@ -14,12 +14,14 @@ from otcache.cli.options import (
     Json,
     Pipeline,
     Probe,
+    Runner,
     arguments,
     at_least,
     integers,
     steps_in_range,
 )
 from otcache.cli.output import show_facts, show_line
+from otcache.runners import LOCAL
 
 
 def generate(
@@ -61,6 +63,7 @@ def generate(
     workers: Annotated[
         int, typer.Option(help="Processes, each with a pipeline of its own; 0: this process.")
     ] = 1,
+    runner: Runner = LOCAL,
     limit: Annotated[float, typer.Option(help="Seconds one call may take.")] = 600.0,
     force: Annotated[
         bool, typer.Option("--force", help="Make everything again in a folder of another job.")
@@ -107,6 +110,7 @@ def generate(
         out,
         policy=policy,
         workers=workers,
+        runner=runner,
         limit=limit,
         overwrite=force,
         retry=retry,

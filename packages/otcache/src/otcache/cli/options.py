@@ -51,6 +51,9 @@ Executor = Annotated[
     str | None,
     typer.Option(help="Installed executor; by default the first that supports the pipeline."),
 ]
+Runner = Annotated[
+    str, typer.Option(help="Where the processes are: local, or ray, which needs otcache[ray].")
+]
 Call = Annotated[
     list[str] | None,
     typer.Option(

@@ -1,12 +1,17 @@
-"""The folder of a comparison: finished work is kept there, whole or not at all."""
+"""The folder of a comparison: finished work is kept there, whole or not at all; processes may share it."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import math
 import os
 import re
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,7 @@ from otcache.comparison.timing import Pair
 from otcache.report.results import FULL, Missing, check_computed
 from otcache_core import FileError, OtcacheError
 from otcache_core.errors import expected
+from otcache_core.notices import notify
 from otcache_core.schedule import check_num_steps
 from otcache_core.storage.array_files import load_arrays, save_arrays
 from otcache_core.storage.files import bad_file, make_folder
@@ -29,6 +35,9 @@ from otcache_core.storage.json_files import load_json, save_json
 SOLUTION = "solution"
 #: The calibration that all solvers plan from is kept as a method of this name; no plugin's has spaces.
 CALIBRATION = "calibration of solvers"
+#: Name of the file that is locked, and seconds between looks at whether it is free.
+LOCK, LOOK = "lock", 0.2
+_BUSY = {errno.EAGAIN, errno.EACCES}
 #: Folders of what methods, and the comparison itself, have finished.
 WORK, OWN = "work", "own"
 #: Names that are file names as they are; of others, so many characters, and digits of a digest.
@@ -98,6 +107,20 @@ class Assignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return list(dict.fromkeys(label for _, label in self.labels))
 
 
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a comparison shows: who joins its shards reads it.
+
+    Args:
+        methods: all of them, in the order of the table.
+        metrics: that were asked for; none: the usual ones.
+        command: the command line.
+    """
+
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    command: str = ""
+
+
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):
     facts: dict[str, Any]
 
@@ -129,22 +152,34 @@ class Folder:
         Raises:
             FileError: if the folder holds something else, unless it may be overwritten.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if any(self.path.iterdir()) and not (self._holds(job) and not overwrite):
-                if not overwrite:
-                    raise FileError(
-                        f"{self.path}: holds another comparison, one of other versions, or other files: "
-                        "name a new folder, or give --force to replace the comparison in it."
-                    )
-                for part in (self.path / WORK, self.path / OWN):
-                    if part.exists():
-                        shutil.rmtree(part)
-        except OSError as error:
-            raise FileError(f"{self.path}: cannot be made or emptied: {error.strerror}.") from error
-        save_json(self.path / "job.json", FORMAT, VERSION, job)
+        with locked(self.path):
+            try:
+                others = any(one.name != LOCK for one in self.path.iterdir())
+                if others and not (self.holds(job) and not overwrite):
+                    if not overwrite:
+                        raise FileError(
+                            f"{self.path}: holds another comparison, one of other versions, or other "
+                            "files: name a new folder, or give --force to replace the comparison in it."
+                        )
+                    for part in (self.path / WORK, self.path / OWN):
+                        if part.exists():
+                            shutil.rmtree(part)
+            except OSError as error:
+                raise FileError(f"{self.path}: cannot be emptied: {error.strerror}.") from error
+            save_json(self.path / "job.json", FORMAT, VERSION, job)
 
-    def _holds(self, job: Job) -> bool:
+    @property
+    def plan(self) -> Plan | None:
+        """What the latest command here compares; None if there was none."""
+        path = self.path / "plan.json"
+        return load_json(path, FORMAT, VERSION, Plan) if os.path.lexists(path) else None
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Write what is compared."""
+        save_json(self.path / "plan.json", FORMAT, VERSION, plan)
+
+    def holds(self, job: Job) -> bool:
+        """Return whether it is this job that is compared here."""
         try:
             return self.job == msgspec.convert(msgspec.to_builtins(job), Job)
         except FileError:
@@ -254,6 +289,48 @@ class MethodFolder:
     def _facts(self, name: str) -> dict[str, Any] | None:
         path = self.path / f"{name}.json"
         return load_json(path, FORMAT, VERSION, _Facts).facts if os.path.lexists(path) else None
+
+
+@contextmanager
+def locked(path: Path, wait: Callable[[], bool] = lambda: True) -> Iterator[bool]:
+    """Hold the lock of a folder, made if missing: ``flock``'s, which ends when its process does.
+
+    NFS carries it between machines. Where a file system has none, nothing is locked, and a notice says so.
+
+    Args:
+        path: of the folder.
+        wait: asked, while another holds it, whether to go on waiting.
+
+    Yields:
+        Whether it is held.
+
+    Raises:
+        FileError: if the file of the lock cannot be made.
+    """
+    make_folder(path)
+    try:
+        file = (path / LOCK).open("ab")
+    except OSError as error:
+        raise FileError(f"{path / LOCK}: cannot be made: {error.strerror}.") from error
+    with file:
+        held = _held(file.fileno(), path)
+        while not held and wait():
+            time.sleep(LOOK)
+            held = _held(file.fileno(), path)
+        yield held
+
+
+def _held(number: int, path: Path) -> bool:
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return False
+        notify(
+            f"{path}: its file system has no locks ({error.strerror}): let one process at a time work there.",
+            key="no locks",
+        )
+    return True
 
 
 def slug(text: str) -> str:

@@ -12,13 +12,15 @@ from typing import Any
 
 from otcache.comparison.baselines import PREFIX, solver_of
 from otcache.comparison.collect import Assembly
-from otcache.comparison.folder import CALIBRATION, Folder
+from otcache.comparison.folder import CALIBRATION, Folder, Plan
 from otcache.comparison.job import Job
 from otcache.comparison.metrics import Measures
+from otcache.comparison.shards import Shard, joined
 from otcache.comparison.supervisor import Supervisor
 from otcache.progress import Stages
-from otcache.report import write_report
+from otcache.report import RESULTS, write_report
 from otcache.report.results import FULL, Results
+from otcache.runners import LOCAL, open_runner
 from otcache_core import OtcacheError
 from otcache_core.calibration import FACTS
 from otcache_core.plugins import Offer, Registry, RegistryDescription, installed
@@ -39,6 +41,7 @@ class Settings:
         command: the command line, for the report.
         metrics: names of metric plugins, ``name=path`` if one needs weights or data; by default the
             usual ones that are installed.
+        runner: where the processes are: ``local``, or ``ray``, whose machines share the folder.
     """
 
     limit: float = 600.0
@@ -48,6 +51,7 @@ class Settings:
     progress: bool = True
     command: str = ""
     metrics: tuple[str, ...] = ()
+    runner: str = LOCAL
 
 
 def compare(
@@ -81,20 +85,103 @@ def compare(
         PluginError: if the registry holds what another process cannot import.
         FileError: if the folder holds something else.
     """
-    settings = settings or Settings()
-    registry = registry or installed()
-    described = registry.description()
+    settings, registry = settings or Settings(), registry or installed()
     chosen = check_methods(methods, registry)
     stages = Stages(settings.progress)
     with stages.stage("opening metrics"):
         measures = Measures.choose(settings.metrics, job.pipeline, registry, limit=settings.limit)
-    folder = Folder(Path(directory))
-    folder.begin(job, overwrite=settings.overwrite)
-    _run_all(folder, chosen, settings, stages, described)
+    folder = _begun(job, chosen, Path(directory), settings)
+    _run_all(folder, chosen, settings, stages, registry.description())
+    return assembled(folder, chosen, measures, stages, settings.command)
+
+
+def run_shard(
+    job: Job,
+    methods: Sequence[str],
+    directory: str | Path,
+    shard: Shard,
+    settings: Settings | None = None,
+    *,
+    registry: Registry | None = None,
+) -> list[str]:
+    """Run a share of a comparison's methods, and write no report: :func:`join` does, once all are done.
+
+    The first share makes the full runs too. Shares may have a folder each or all the same one, where none
+    does what another one is at.
+
+    Args:
+        job: what is compared.
+        methods: as of :func:`compare`.
+        directory: made if missing; a report of an earlier comparison in it is removed.
+        shard: which share.
+        settings: limits and bars.
+        registry: where plugins come from.
+
+    Returns:
+        The methods of this share.
+
+    Raises:
+        OtcacheError: if a name is unknown.
+        PluginError: if the registry holds what another process cannot import.
+        FileError: if the folder holds something else.
+    """
+    settings, registry = settings or Settings(), registry or installed()
+    chosen = check_methods(methods, registry)
+    folder = _begun(job, chosen, Path(directory), settings)
+    (folder.path / RESULTS).unlink(missing_ok=True)
+    mine = shard.of(chosen)
+    stages = Stages(settings.progress)
+    _run_all(folder, mine, settings, stages, registry.description(), full=shard.number == 1)
+    return mine
+
+
+def join(
+    directories: Sequence[str | Path],
+    directory: str | Path,
+    *,
+    limit: float = 600.0,
+    stages: Stages | None = None,
+    registry: Registry | None = None,
+) -> tuple[Results, list[Path]]:
+    """Join what shares of a comparison have finished, and write its report.
+
+    Args:
+        directories: folders of the shares, or the one that all of them worked in.
+        directory: of the report; made if missing. May be one of them.
+        limit: seconds that one answer of a foreign metric may take.
+        stages: shows progress.
+        registry: where plugins come from; None: the installed ones.
+
+    Returns:
+        The results, and the files written. What no share finished is in them as not run.
+
+    Raises:
+        OtcacheError: if no share made the full runs.
+        FileError: if a folder is none of a comparison, or of another one than the first.
+    """
+    registry, stages = registry or installed(), stages or Stages(show=False)
+    folder, plan = joined([Folder(Path(one)) for one in directories], Folder(Path(directory)))
+    with stages.stage("opening metrics"):
+        pipeline = folder.job.pipeline
+        measures = Measures.choose(plan.metrics, pipeline, registry, limit=limit)
+    return assembled(folder, plan.methods, measures, stages, plan.command)
+
+
+def assembled(
+    folder: Folder, methods: Sequence[str], measures: Measures, stages: Stages, command: str
+) -> tuple[Results, list[Path]]:
+    """Write the report of what is finished in a folder."""
     results, images = Assembly(folder, measures, stages).results(
-        chosen, _provenance(job), settings.command
+        methods, _provenance(folder.job), command
     )
-    return results, write_report(results, images, directory, stages=stages)
+    return results, write_report(results, images, folder.path, stages=stages)
+
+
+def _begun(job: Job, methods: Sequence[str], path: Path, settings: Settings) -> Folder:
+    folder = Folder(path)
+    folder.begin(job, overwrite=settings.overwrite)
+    folder.keep_plan(Plan(tuple(methods), settings.metrics, settings.command))
+    return folder
 
 
 def check_methods(methods: Sequence[str], registry: Registry) -> list[str]:
@@ -148,28 +235,38 @@ def _run_all(
     settings: Settings,
     stages: Stages,
     registry: RegistryDescription,
+    *,
+    full: bool = True,
 ) -> None:
     threads = max(1, (os.cpu_count() or 1) // settings.workers) if settings.workers > 1 else 0
     measured = (folder.calibration / FACTS).exists() or not any(map(solver_of, methods))
-    first = [FULL] if measured else [FULL, CALIBRATION]
-    with stages.rows("running methods", len(methods) + len(first)) as report:
-        supervisor = Supervisor(folder, settings.limit, threads, report, registry=registry)
-        # What failed without a calibration is tried again with it.
-        wanting = () if measured else filter(solver_of, methods)
-        for method in (*first, *(methods if settings.retry else wanting)):
-            folder.of(method).forget_failures()
-        with ThreadPoolExecutor(settings.workers) as pool:
-            try:
-                pool.submit(supervisor.run, FULL).result()
-                if folder.of(FULL).run(FULL) is not None:
-                    for method in first[1:]:
-                        pool.submit(supervisor.run, method).result()
-                        _fail_without_calibration(folder, methods)
-                    list(pool.map(supervisor.run, methods))
-            except BaseException:
-                supervisor.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+    first = [*[FULL] * full, *[CALIBRATION] * (not measured)]
+    # What failed without a calibration is tried again with it.
+    wanting = () if measured else filter(solver_of, methods)
+    for method in (*first, *(methods if settings.retry else wanting)):
+        folder.of(method).forget_failures()
+    with (
+        stages.rows("running methods", len(methods) + len(first)) as report,
+        open_runner(settings.runner, settings.workers) as start,
+        ThreadPoolExecutor(settings.workers) as pool,
+    ):
+        supervisor = Supervisor(
+            folder, settings.limit, threads, report, registry=registry, start=start
+        )
+        try:
+            for method in first:
+                pool.submit(supervisor.run, method).result()
+                if method == FULL and folder.of(FULL).run(FULL) is None:
+                    return
+                if method == CALIBRATION:
+                    _fail_without_calibration(folder, methods)
+            free = pool.map(lambda method: supervisor.run(method, wait=False), methods)
+            busy = [method for method, was_free in zip(methods, free, strict=True) if not was_free]
+            list(pool.map(supervisor.run, busy))
+        except BaseException:
+            supervisor.stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _fail_without_calibration(folder: Folder, methods: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ import msgspec
 
 from otcache.generation.manifest import Manifest
 from otcache.generation.store import Store
-from otcache.pipelines import read_lines, sample_of
+from otcache.pipelines import read_lines
 from otcache_core import FileError
-from otcache_core.samples import Sample
 from otcache_core.storage.files import bad_file
 
 #: Lines that a file of prompts may hold.
@@ -80,9 +79,25 @@ class Job(msgspec.Struct, frozen=True):
         return manifest
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """One sample that is to be made.
+
+    Args:
+        sample: its index among the prompts, from 0.
+        seed: of its noise.
+        line: number of its line in the file, for messages.
+        text: of the line.
+    """
+
+    sample: int
+    seed: int
+    line: int
+    text: str
+
+
 @dataclass(frozen=True)
 class Prompts:
-    """The samples of a file, of which each is read when it is made.
+    """The samples of a file.
 
     Args:
         path: of the file: a prompt a line, or JSON lines with call arguments.
@@ -104,19 +119,15 @@ class Prompts:
         lines = read_lines(path, MOST)
         return cls(path, lines, digest("\n".join(text for _, text in lines).encode()))
 
-    def sample(self, index: int) -> Sample:
-        """Return a sample.
-
-        Raises:
-            FileError: if its line is no sample, or an image of it cannot be read.
-        """
-        return sample_of(self.path, *self.lines[index])
-
     def pairs(self, seeds: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Yield the index and the seed of everything that is to be made."""
         for index in range(len(self.lines)):
             for seed in seeds or (index,):
                 yield index, seed
+
+    def pieces(self, pairs: Iterable[tuple[int, int]]) -> list[Piece]:
+        """Return what a worker must know of some of them."""
+        return [Piece(index, seed, *self.lines[index]) for index, seed in pairs]
 
 
 def digest(data: bytes) -> str:

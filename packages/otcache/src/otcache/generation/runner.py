@@ -19,8 +19,9 @@ from otcache.generation.job import Job, Prompts, digest
 from otcache.generation.manifest import MADE, Made, Manifest
 from otcache.generation.store import Store, StoreError
 from otcache.generation.worker import Opening, Workshop
-from otcache.processes import LOOK, EndedError, Event, WorkerProcess
+from otcache.processes import LOOK, EndedError, Event, Start, Worker, WorkerProcess
 from otcache.progress import Stages
+from otcache.runners import LOCAL, open_runner
 from otcache.running import load_policy
 from otcache_core import OtcacheError
 from otcache_core.errors import shortened
@@ -148,6 +149,7 @@ def generate(
     *,
     policy: str | Path | None = None,
     workers: int = 1,
+    runner: str = LOCAL,
     limit: float = 600.0,
     overwrite: bool = False,
     retry: bool = False,
@@ -166,6 +168,7 @@ def generate(
         url: folder, or URL for fsspec.
         policy: file of the policy; None: without calibration.
         workers: processes, each with a pipeline of its own; 0 works in this process.
+        runner: where they run: ``local``, or ``ray``.
         limit: seconds that one call may take, and opening the pipeline.
         overwrite: make everything again in a folder of another job.
         retry: try again what was set aside.
@@ -211,10 +214,14 @@ def generate(
         )
         try:
             if not workers:
-                _here(Workshop(job, lines, loaded, store, registry), progress)
+                shop = Workshop(job, lines.path, loaded, store, registry)
+                _here(shop, progress, lines)
             elif waiting:
-                opening = Opening(job, str(prompts), str(policy or ""), url, registry.description())
-                Workers(opening, progress, min(workers, len(waiting)), limit).run()
+                text = "" if policy is None else Path(policy).read_text(encoding="utf-8")
+                opening = Opening(job, str(prompts), text, url, registry.description())
+                number = min(workers, len(waiting))
+                with open_runner(runner, number) as start:
+                    Workers(opening, lines, progress, number, limit, start).run()
             progress.end()
         finally:
             manifest.keep()
@@ -224,10 +231,10 @@ def generate(
     return Generated(len(found) - len(failed), failed, store.name(MADE))
 
 
-def _here(shop: Workshop, progress: Progress) -> None:
+def _here(shop: Workshop, progress: Progress, prompts: Prompts) -> None:
     while (pairs := progress.take()) is not None:
         try:
-            lines = shop.make(pairs)
+            lines = shop.make(prompts.pieces(pairs))
         except StoreError:
             raise
         except ANY as error:
@@ -242,17 +249,19 @@ class Workers:
 
     Args:
         opening: what each must know.
+        prompts: of the job.
         progress: what is left.
         number: of processes.
         limit: seconds that one call may take.
-        command: of a worker.
+        start: starts one.
     """
 
     opening: Opening
+    prompts: Prompts
     progress: Progress
     number: int
     limit: float
-    command: Sequence[str] = COMMAND
+    start: Start = WorkerProcess
     _stop: threading.Event = field(default_factory=threading.Event)
     _unopened: int = 0
 
@@ -287,7 +296,7 @@ class Workers:
     def _work(self, log: Path, pairs: Pairs) -> None:
         """Start a process and give it calls until it ends or nothing is left."""
         threads = max(1, (os.cpu_count() or 1) // self.number) if self.number > 1 else 0
-        with WorkerProcess(self.command, log, threads) as process:
+        with self.start(COMMAND, log, threads) as process:
             try:
                 process.give(msgspec.to_builtins(self.opening))
                 opened = self._event(process)
@@ -305,7 +314,8 @@ class Workers:
             taken: Pairs | None = pairs
             while taken is not None and not self._stop.is_set():
                 try:
-                    process.give({"samples": taken})
+                    pieces = self.prompts.pieces(taken)
+                    process.give({"samples": msgspec.to_builtins(pieces)})
                     event = self._event(process)
                 except EndedError as ended:
                     self.progress.lost(taken, f"its process {ended.how}: {process.last_words}")
@@ -317,7 +327,7 @@ class Workers:
                     return
                 taken = self.progress.take()
 
-    def _event(self, process: WorkerProcess) -> Event | None:
+    def _event(self, process: Worker) -> Event | None:
         """Return what a worker says; None if all are to stop, an event ``late`` if it takes too long."""
         ends = time.monotonic() + self.limit
         while not self._stop.is_set():

@@ -6,6 +6,7 @@ The first task says what is made and where; each further one which samples, in o
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -13,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from otcache.generation.job import FILES, Job, Prompts, digest
+from otcache.generation.job import FILES, Job, Piece, digest
 from otcache.generation.manifest import Made
 from otcache.generation.store import Store, StoreError
 from otcache.media import Maker, encoded
-from otcache.pipelines import FRAMES_PER_SECOND, open_pipeline
+from otcache.pipelines import FRAMES_PER_SECOND, open_pipeline, sample_of
 from otcache.processes import Channel
 from otcache.running import load_policy
-from otcache_core.errors import FileError, shortened
+from otcache_core.errors import shortened
 from otcache_core.plugins import Registry, RegistryDescription
 from otcache_core.plugins.info import ANY, reason_of
 from otcache_core.policy import Policy
@@ -31,7 +32,7 @@ class Workshop:
 
     Args:
         job: what is made.
-        prompts: of the job.
+        prompts: path of the file of prompts; only its ending and the folder of the images it names count.
         policy: of the job; None: without calibration.
         store: where files go.
         registry: where plugins come from.
@@ -41,7 +42,7 @@ class Workshop:
     """
 
     def __init__(
-        self, job: Job, prompts: Prompts, policy: Policy | None, store: Store, registry: Registry
+        self, job: Job, prompts: Path, policy: Policy | None, store: Store, registry: Registry
     ) -> None:
         self._job, self._prompts, self._store, self._registry = job, prompts, store, registry
         opened = open_pipeline(job.pipeline, registry)
@@ -57,30 +58,27 @@ class Workshop:
             executor=job.executor or None,
         )
 
-    def make(self, pairs: Sequence[tuple[int, int]]) -> list[Made]:
+    def make(self, pieces: Sequence[Piece]) -> list[Made]:
         """Make samples in one pipeline call, write their files, and return their lines.
-
-        Args:
-            pairs: index and seed of each.
 
         Raises:
             OtcacheError: if the pipeline does not take an argument, or a file cannot be written.
             Exception: whatever the pipeline raises.
         """
-        samples = [self._prompts.sample(index) for index, _ in pairs]
+        samples = [sample_of(self._prompts, piece.line, piece.text) for piece in pieces]
         began = time.perf_counter()
-        outputs, report = self._maker.make(samples, [seed for _, seed in pairs])
-        seconds = (time.perf_counter() - began) / len(pairs)
+        outputs, report = self._maker.make(samples, [piece.seed for piece in pieces])
+        seconds = (time.perf_counter() - began) / len(pieces)
         lines = []
-        for (index, seed), output in zip(pairs, outputs, strict=True):
+        for piece, output in zip(pieces, outputs, strict=True):
             suffix, data = encoded(output, self._rate, self._registry)
-            name = f"{FILES}/{index:07}-{seed}{suffix}"
+            name = f"{FILES}/{piece.sample:07}-{piece.seed}{suffix}"
             self._store.write(name, data)
             lines.append(
                 Made(
-                    index,
-                    seed,
-                    digest(self._prompts.lines[index][1].encode()),
+                    piece.sample,
+                    piece.seed,
+                    digest(piece.text.encode()),
                     self._job.budget,
                     max(report.computed.values(), default=0),
                     name,
@@ -97,8 +95,8 @@ class Opening(msgspec.Struct, frozen=True):
 
     Args:
         job: what is made.
-        prompts: path of the file of prompts.
-        policy: path of the policy; empty: none.
+        prompts: path of the file of prompts, which a worker does not read.
+        policy: the text of the policy's file; empty: none.
         url: where files go.
         registry: from which the worker makes its own.
     """
@@ -109,36 +107,40 @@ class Opening(msgspec.Struct, frozen=True):
     url: str
     registry: RegistryDescription
 
+    def workshop(self) -> Workshop:
+        """Open the pipeline.
 
-def workshop(opening: Opening) -> Workshop:
-    """Open the pipeline.
+        Raises:
+            OtcacheError: if it cannot be opened.
+        """
+        registry = Registry.from_description(self.registry)
+        store = Store(self.url)
+        return Workshop(self.job, Path(self.prompts), _policy(self.policy), store, registry)
 
-    Raises:
-        FileError: if the prompts are not those of the job any more.
-        OtcacheError: if the pipeline cannot be opened.
-    """
-    prompts = Prompts.of(Path(opening.prompts))
-    if prompts.sha256 != opening.job.prompts:
-        raise FileError(f"{opening.prompts}: has changed since this generation began.")
-    policy = load_policy(opening.policy) if opening.policy else None
-    registry = Registry.from_description(opening.registry)
-    return Workshop(opening.job, prompts, policy, Store(opening.url), registry)
+
+def _policy(text: str) -> Policy | None:
+    if not text:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.otcache"
+        path.write_text(text, encoding="utf-8")
+        return load_policy(path)
 
 
 def main() -> None:
     """Open the pipeline, and make samples until this process is ended."""
     channel = Channel()
     try:
-        shop = workshop(msgspec.convert(channel.tasks.get(), Opening))
+        shop = msgspec.convert(channel.tasks.get(), Opening).workshop()
     except ANY as error:
         traceback.print_exc()
         channel.say("failed", reason=shortened(reason_of(error)))
         sys.exit(1)
     channel.say("ready")
     while True:
-        pairs = [(int(index), int(seed)) for index, seed in channel.tasks.get()["samples"]]
+        pieces = msgspec.convert(channel.tasks.get()["samples"], list[Piece])
         try:
-            lines = shop.make(pairs)
+            lines = shop.make(pieces)
         except StoreError as error:
             channel.say("stopped", reason=shortened(str(error)))
         except ANY as error:
