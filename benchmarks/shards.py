@@ -1,10 +1,11 @@
 """Whether a comparison survives being divided and killed: ``python benchmarks/shards.py OUT``.
 
-The demo on two calibration prompts at N = 20, B = 4 and 8. Four shares in folders of their own, one after the
-other, and the same four at once in one folder, each joined: ``results.json`` must be that of one run, but for
-times, memory and the command line. Then ``kill -9`` of the command or of its worker at ten seeded points of a
-comparison of four methods, and the same command again where it was killed: the same results, and no file that
-was finished at the kill may have been written again. Exit status 1 if anything differs.
+The methods of the demo on two calibration prompts at N = 20, B = 4 and 8. Four shares in folders of their
+own, one after the other, and the same four at once in one folder, each joined: ``results.json`` must be that
+of one run, but for times, memory and the command line. Then ``kill -9`` of the command or of its worker at
+ten seeded points of a comparison of four methods, and the same command again where it was killed: the same
+results, and no file that was finished at the kill may have been written again. Exit status 1 if anything
+differs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from typing import Any
 import psutil
 from demo_runs import parser
 
+from otcache.demo.preset import BASELINES
 from otcache_diffusers import demo
 
 COMMON = ("--steps", "20", "--budgets", "4,8", "--samples", "4", "--reference-steps", "0")
+#: The methods of ``otcache demo``.
+METHODS = ("--methods", ",".join(["otcache", *BASELINES.values()]))
 FEW = ("--methods", "uniform,taylorseer,easycache,otcache")
 SHARES, KILLS, LIMIT = 4, 10, 1800
 #: Fields that differ from run to run.
@@ -87,16 +91,16 @@ def divided(out: Path) -> list[str]:
     """Run one comparison whole, in shares of their own, and in shares of one folder."""
     began = time.monotonic()
     whole = out / "whole"
-    run(*command(whole))
+    run(*command(whole, *METHODS))
     print(f"whole: {time.monotonic() - began:.0f} s", flush=True)
     apart = [out / f"share-{n}" for n in range(1, SHARES + 1)]
     for n, folder in enumerate(apart, 1):
-        run(*command(folder, "--shard", f"{n}/{SHARES}"))
+        run(*command(folder, *METHODS, "--shard", f"{n}/{SHARES}"))
     join(out / "joined", *apart)
     together = out / "together"
     at_once = [
         subprocess.Popen(
-            command(together, "--shard", f"{n}/{SHARES}"),
+            command(together, *METHODS, "--shard", f"{n}/{SHARES}"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -23,6 +23,8 @@ from otcache_core.plugins.plugin_scan import end_group
 Event = dict[str, Any]
 #: Seconds between looks at whether to stop, and what a worker is at before it says so.
 LOOK, START = 0.5, "its start"
+#: Event of a worker that has no machine yet; its time does not begin before it has.
+WAITING = "waiting"
 #: Exit status of a worker whose supervisor has ended.
 ORPHANED = 3
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from otcache.comparison.folder import Folder, MethodFolder, locked
-from otcache.processes import LOOK, START, EndedError, Event, Start, Worker, WorkerProcess
+from otcache.processes import LOOK, START, WAITING, EndedError, Event, Start, Worker, WorkerProcess
 from otcache.progress import Report
 from otcache_core.plugins import RegistryDescription
 
@@ -132,7 +132,7 @@ class _Watch:
                 return _Ended("", event["reason"])
             if event["event"] == "failed":
                 return self._failure(f"failed while at {self._at or START}: {event['reason']}")
-            if event["event"] in ("begin", "end"):
+            if event["event"] in ("begin", "end", WAITING):
                 ends = time.monotonic() + limit
             self._note(event)
         return None

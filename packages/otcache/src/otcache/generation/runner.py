@@ -18,8 +18,8 @@ import msgspec
 from otcache.generation.job import Job, Prompts, digest
 from otcache.generation.manifest import MADE, Made, Manifest
 from otcache.generation.store import Store, StoreError
-from otcache.generation.worker import Opening, Workshop
-from otcache.processes import LOOK, EndedError, Event, Start, Worker, WorkerProcess
+from otcache.generation.worker import JobWorker, Opening, Workshop
+from otcache.processes import LOOK, WAITING, EndedError, Event, Start, Worker, WorkerProcess
 from otcache.progress import Stages
 from otcache.runners import LOCAL, open_runner
 from otcache.running import load_policy
@@ -178,7 +178,7 @@ def generate(
 
     Raises:
         OtcacheError: if the pipeline cannot be opened, the policy is of another one, a seed is none, or the
-            first samples fail alike.
+            first samples fail alike, or several processes are to share the memory of one.
         FileError: if the prompts or the policy cannot be read, the folder holds another job, or the store
             fails again and again.
     """
@@ -192,6 +192,8 @@ def generate(
         prompts=lines.sha256,
         policy="" if policy is None else digest(Path(policy).read_bytes()),
     )
+    if workers and url.startswith("memory://"):
+        raise OtcacheError(f"{url}: is the memory of one process: give --workers 0.")
     manifest = job.begin(store, overwrite=overwrite)
     if retry:
         manifest.forget_failures()
@@ -214,11 +216,12 @@ def generate(
         )
         try:
             if not workers:
-                shop = Workshop(job, lines.path, loaded, store, registry)
-                _here(shop, progress, lines)
+                worker = JobWorker(Workshop(job, loaded, registry), job, lines.path, store)
+                _here(worker, progress, lines)
             elif waiting:
                 text = "" if policy is None else Path(policy).read_text(encoding="utf-8")
-                opening = Opening(job, str(prompts), text, url, registry.description())
+                path = str(lines.path.resolve())
+                opening = Opening(job, path, text, store.absolute, registry.description())
                 number = min(workers, len(waiting))
                 with open_runner(runner, number) as start:
                     Workers(opening, lines, progress, number, limit, start).run()
@@ -231,10 +234,10 @@ def generate(
     return Generated(len(found) - len(failed), failed, store.name(MADE))
 
 
-def _here(shop: Workshop, progress: Progress, prompts: Prompts) -> None:
+def _here(worker: JobWorker, progress: Progress, prompts: Prompts) -> None:
     while (pairs := progress.take()) is not None:
         try:
-            lines = shop.make(prompts.pieces(pairs))
+            lines = worker.make(prompts.pieces(pairs))
         except StoreError:
             raise
         except ANY as error:
@@ -333,7 +336,9 @@ class Workers:
         while not self._stop.is_set():
             left = ends - time.monotonic()
             event = process.event(max(0.0, min(left, LOOK)))
-            if event is not None and event["event"]:
+            if event is not None and event["event"] == WAITING:
+                ends = time.monotonic() + self.limit
+            elif event is not None and event["event"]:
                 return event
             if left <= 0:
                 return {"event": "late", "reason": f"it took longer than {self.limit:g} s"}

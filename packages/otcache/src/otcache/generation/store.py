@@ -45,6 +45,11 @@ class Store:
         """Whether it is a folder of this machine."""
         return self._remote is None
 
+    @property
+    def absolute(self) -> str:
+        """The URL, or a path that means the same in another folder."""
+        return str(self._path.resolve()) if self.is_local else self.url
+
     def name(self, name: str) -> str:
         """Return the path or URL of a file, for messages."""
         return f"{self.url.rstrip('/')}/{name}"

@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -20,31 +21,50 @@ from otcache.generation.store import Store, StoreError
 from otcache.media import Maker, encoded
 from otcache.pipelines import FRAMES_PER_SECOND, open_pipeline, sample_of
 from otcache.processes import Channel
-from otcache.running import load_policy
+from otcache.running import load_policy, schedule_of
 from otcache_core.errors import shortened
+from otcache_core.notices import heard
 from otcache_core.plugins import Registry, RegistryDescription
 from otcache_core.plugins.info import ANY, reason_of
 from otcache_core.policy import Policy
+from otcache_core.samples import Sample
+
+
+@dataclass(frozen=True)
+class File:
+    """A sample as the bytes of its file.
+
+    Args:
+        suffix: ending of its name: ``.png``, or what a writer of videos takes.
+        data: all bytes.
+        executed: steps that were computed, of the branch that computed most.
+        seconds: of the pipeline call, over the samples in it.
+        expected: errors that the policy expects at this budget, by metric.
+        notices: what was said in this call.
+    """
+
+    suffix: str
+    data: bytes
+    executed: int
+    seconds: float
+    expected: dict[str, float]
+    notices: tuple[str, ...] = ()
 
 
 class Workshop:
-    """Makes the samples of a job in this process, and writes their files.
+    """Makes the samples of a job in this process.
 
     Args:
-        job: what is made.
-        prompts: path of the file of prompts; only its ending and the folder of the images it names count.
+        job: what is made; a call may have another policy and budget.
         policy: of the job; None: without calibration.
-        store: where files go.
         registry: where plugins come from.
 
     Raises:
         OtcacheError: if the pipeline cannot be opened.
     """
 
-    def __init__(
-        self, job: Job, prompts: Path, policy: Policy | None, store: Store, registry: Registry
-    ) -> None:
-        self._job, self._prompts, self._store, self._registry = job, prompts, store, registry
+    def __init__(self, job: Job, policy: Policy | None, registry: Registry) -> None:
+        self._registry = registry
         opened = open_pipeline(job.pipeline, registry)
         self._rate = job.frames_per_second or opened.frames_per_second or FRAMES_PER_SECOND
         self._maker = Maker(
@@ -58,36 +78,90 @@ class Workshop:
             executor=job.executor or None,
         )
 
+    def make(
+        self,
+        samples: Sequence[Sample],
+        seeds: Sequence[int],
+        policy: Policy | None = None,
+        budget: int | None = None,
+    ) -> list[File]:
+        """Make samples in one pipeline call.
+
+        Args:
+            samples: prompts, or mappings of call arguments.
+            seeds: of their noise.
+            policy: instead of the job's.
+            budget: instead of the job's.
+
+        Raises:
+            OtcacheError: if the pipeline does not take an argument.
+            Exception: whatever the pipeline raises.
+        """
+        maker = self._maker
+        if budget is not None:
+            maker = replace(maker, policy=policy, budget=budget)
+        began = time.perf_counter()
+        notices: list[str] = []
+        with heard(notices.append):
+            outputs, report = maker.make(samples, seeds)
+        seconds = (time.perf_counter() - began) / len(samples)
+        executed = max(report.computed.values(), default=0)
+        files = [encoded(output, self._rate, self._registry) for output in outputs]
+        said = tuple(dict.fromkeys([*notices, *report.warnings]))
+        return [File(*file, executed, seconds, dict(report.expected), said) for file in files]
+
+    def check(self, policy: Policy) -> None:
+        """Check a policy against the pipeline.
+
+        Raises:
+            MismatchError: if it is of another model.
+        """
+        maker = self._maker
+        schedule_of(maker.registry, maker.target, policy, policy.num_steps, probe=maker.probe)
+
+
+@dataclass(frozen=True)
+class JobWorker:
+    """Makes pieces of a generation, and writes their files.
+
+    Args:
+        workshop: makes samples.
+        job: of it.
+        prompts: path of the file of prompts; only its ending and the folder of the images it names count.
+        store: where files go.
+    """
+
+    workshop: Workshop
+    job: Job
+    prompts: Path
+    store: Store
+
     def make(self, pieces: Sequence[Piece]) -> list[Made]:
         """Make samples in one pipeline call, write their files, and return their lines.
 
         Raises:
-            OtcacheError: if the pipeline does not take an argument, or a file cannot be written.
+            StoreError: if a file cannot be written.
+            OtcacheError: if the pipeline does not take an argument.
             Exception: whatever the pipeline raises.
         """
-        samples = [sample_of(self._prompts, piece.line, piece.text) for piece in pieces]
-        began = time.perf_counter()
-        outputs, report = self._maker.make(samples, [piece.seed for piece in pieces])
-        seconds = (time.perf_counter() - began) / len(pieces)
-        lines = []
-        for piece, output in zip(pieces, outputs, strict=True):
-            suffix, data = encoded(output, self._rate, self._registry)
-            name = f"{FILES}/{piece.sample:07}-{piece.seed}{suffix}"
-            self._store.write(name, data)
-            lines.append(
-                Made(
-                    piece.sample,
-                    piece.seed,
-                    digest(piece.text.encode()),
-                    self._job.budget,
-                    max(report.computed.values(), default=0),
-                    name,
-                    digest(data),
-                    seconds,
-                    dict(report.expected),
-                )
-            )
-        return lines
+        samples = [sample_of(self.prompts, piece.line, piece.text) for piece in pieces]
+        files = self.workshop.make(samples, [piece.seed for piece in pieces])
+        return [self._write(piece, file) for piece, file in zip(pieces, files, strict=True)]
+
+    def _write(self, piece: Piece, file: File) -> Made:
+        name = f"{FILES}/{piece.sample:07}-{piece.seed}{file.suffix}"
+        self.store.write(name, file.data)
+        return Made(
+            piece.sample,
+            piece.seed,
+            digest(piece.text.encode()),
+            self.job.budget,
+            file.executed,
+            name,
+            digest(file.data),
+            file.seconds,
+            file.expected,
+        )
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -107,15 +181,15 @@ class Opening(msgspec.Struct, frozen=True):
     url: str
     registry: RegistryDescription
 
-    def workshop(self) -> Workshop:
+    def worker(self) -> JobWorker:
         """Open the pipeline.
 
         Raises:
             OtcacheError: if it cannot be opened.
         """
         registry = Registry.from_description(self.registry)
-        store = Store(self.url)
-        return Workshop(self.job, Path(self.prompts), _policy(self.policy), store, registry)
+        workshop = Workshop(self.job, _policy(self.policy), registry)
+        return JobWorker(workshop, self.job, Path(self.prompts), Store(self.url))
 
 
 def _policy(text: str) -> Policy | None:
@@ -131,7 +205,7 @@ def main() -> None:
     """Open the pipeline, and make samples until this process is ended."""
     channel = Channel()
     try:
-        shop = msgspec.convert(channel.tasks.get(), Opening).workshop()
+        worker = msgspec.convert(channel.tasks.get(), Opening).worker()
     except ANY as error:
         traceback.print_exc()
         channel.say("failed", reason=shortened(reason_of(error)))
@@ -140,7 +214,7 @@ def main() -> None:
     while True:
         pieces = msgspec.convert(channel.tasks.get()["samples"], list[Piece])
         try:
-            lines = shop.make(pieces)
+            lines = worker.make(pieces)
         except StoreError as error:
             channel.say("stopped", reason=shortened(str(error)))
         except ANY as error:
