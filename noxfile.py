@@ -12,9 +12,8 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["check", "tests"]
 
-CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE = (
-    f"packages/{name}"
-    for name in ("otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video", "otcache")
+CORE, SOLVERS, DIFFUSERS, VIDEO, FACADE, RAY = (
+    f"packages/otcache{name}" for name in ("-core", "-solvers", "-diffusers", "-video", "", "-ray")
 )
 #: What ``otcache-diffusers[pipelines]`` allows: the oldest, one that servers pin, and the newest.
 DIFFUSERS_VERSIONS = ("0.37.0", "0.40.0", "0.42.1")
@@ -65,13 +64,13 @@ def demo_video(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=False)
 def wheels(session: nox.Session) -> None:
-    """From the five wheels alone: docs/plugins.md's first plugin, then otcache[video] and the quick demos.
+    """From the six wheels alone: docs/plugins.md's first plugin, then otcache[video] and the quick demos.
 
     Then a solver of one's own, examples/halving_solver: a policy, a run and a row of a comparison.
     Arguments go to the video demo.
     """
     own = Path("examples/halving_solver").resolve()
-    folder = _wheels(session, *EVERYTHING)
+    folder = _wheels(session, *EVERYTHING, RAY)
     session.run("python", "tools/check_wheels.py", str(folder))
     session.run("python", "tools/follow_plugins_doc.py", "The first one")
     session.run("python", "-m", "pip", "uninstall", "-q", "-y", "otcache-my-solver")
@@ -145,6 +144,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Test otcache-ray, on a cluster of two cores on this machine; arguments go to pytest."""
+    _install(session, (*EVERYTHING, RAY), *_group("unit"))
+    _environment(session)
+    session.env.update(OMP_NUM_THREADS="1", RAY_USAGE_STATS_ENABLED="0")
+    session.chdir(RAY)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Damage 20,000 files, within bounds of memory and CPU seconds; arguments: number, seed, loader."""
     _install(session, EVERYTHING)
@@ -156,6 +165,7 @@ def fuzz(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole test suite, a file at a time in each of two processes; arguments go to pytest."""
     _install(session, EVERYTHING, *_group("tests"))
+    session.install("--no-deps", RAY)  # its own tests are in the session ray
     _environment(session)
     session.env["OMP_NUM_THREADS"] = "1"
     # A process that dies ends the session: xdist hangs when it has to start another one.
@@ -271,9 +281,10 @@ def optimum_page(session: nox.Session) -> None:
 def check(session: nox.Session) -> None:
     """Lint, types and import contracts."""
     _install(session, EVERYTHING, *_group("check"))
+    session.install("--no-deps", RAY)  # nothing is imported here
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("mypy", *(f"{package}/src" for package in EVERYTHING))
+    session.run("mypy", *(f"{package}/src" for package in (*EVERYTHING, RAY)))
     # As their users would: what is installed, and none of our settings.
     session.env["MYPYPATH"] = "examples/halving_solver/src:examples/all_kinds/src"
     session.run("mypy", "--strict", "--config-file=", "examples")

@@ -1,9 +1,9 @@
 """500 requests of mixed budgets from 8 clients, beside hostile ones: ``python benchmarks/serving.py OUT``.
 
-Starts examples/serve on loopback with the image demo at N = 12 (``--ray``: the same as a Ray Serve deployment),
-sends it what clients and attackers send, and counts: every request must have its reply, with as many computed
-steps as it asked for; a budget "ten", a megabyte of prompt, a connection cut in the middle and a client that
-sends a byte a second cost their own reply. Writes OUT/serving.json; exit status 1 if anything was lost.
+Starts examples/serve on loopback with the image demo at N = 12 (``--ray``: a Ray Serve deployment), sends it
+what clients and attackers send, and counts: every request must have its reply, with as many computed steps as
+it asked for; a budget "ten", a megabyte of prompt, a connection cut in the middle and a client that sends a
+byte a second cost their own reply. Writes OUT/serving.json; exit status 1 if anything was lost.
 """
 
 from __future__ import annotations

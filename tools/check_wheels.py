@@ -30,6 +30,7 @@ CONTENTS = {
     "otcache-solvers": ("plugin.py",),
     "otcache-diffusers": (*DEMO_MODEL, "metrics/weights", "NOTICE"),
     "otcache-video": (*DEMO_MODEL, "NOTICE"),
+    "otcache-ray": ("runner.py", "generator.py", "serving.py"),
 }
 LARGEST = 16 * 2**20
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 #: Packages side by side, top to bottom: each imports only what is below it.
 ROWS = (
+    ("otcache_ray",),
     ("otcache",),
     ("otcache_video",),
     ("otcache_diffusers", "otcache_solvers"),
@@ -22,6 +23,7 @@ ROWS = (
 )
 WIDTH, GAP, LINE, ACROSS, LETTERS = 1060, 12, 15, 4, 37
 COLOURS = {
+    "otcache_ray": "#ffe4e6",
     "otcache": "#dbeafe",
     "otcache_video": "#ede9fe",
     "otcache_diffusers": "#dcfce7",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otcache import runners
+from otcache import processes
 from otcache.comparison.collect import Assembly
 from otcache.comparison.folder import OWN, WORK, Folder, Plan, locked
 from otcache.comparison.metrics import Measures
@@ -127,19 +127,19 @@ def _fails(workers: int) -> None:
 def test_runners_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     points = [_Point(lambda: lambda workers: made.append(workers) or nullcontext(WorkerProcess))]
-    monkeypatch.setattr(runners, "entry_points", lambda group: points)
+    monkeypatch.setattr(processes, "entry_points", lambda group: points)
     for name in ("local", "cluster"):
-        with runners.open_runner(name, 3) as start:
+        with processes.open_runner(name, 3) as start:
             assert start is WorkerProcess
     assert made == [3]
     with pytest.raises(OtcacheError, match=r"pip install 'otcache\[ray\]'"):
-        runners.open_runner("ray", 1)
+        processes.open_runner("ray", 1)
     with pytest.raises(
         OtcacheError, match=r"no runner is called 'slurm'\. Known: local, cluster, ray"
     ):
-        runners.open_runner("slurm", 1)
+        processes.open_runner("slurm", 1)
     points[0] = _Point(lambda: _fails)
     with pytest.raises(
         PluginError, match="'cluster' cannot be opened: ConnectionError: no cluster"
     ):
-        runners.open_runner("cluster", 1)
+        processes.open_runner("cluster", 1)

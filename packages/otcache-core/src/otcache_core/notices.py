@@ -15,6 +15,7 @@ from otcache_core.errors import OtcacheNotice
 _BETWEEN = frozenset(
     (
         *("otcache", "otcache_core", "otcache_diffusers", "otcache_solvers", "otcache_video"),
+        "otcache_ray",
         *("torch", "diffusers", "accelerate", "contextlib", "functools"),
     )
 )

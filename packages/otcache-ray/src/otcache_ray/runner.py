@@ -154,7 +154,7 @@ def on_cluster(
                 f"{workers} workers want {num_cpus:g} cores and {gpus:g} GPUs each, and the cluster has "
                 f"room for {int(fit)}: the others begin when there is room."
             )
-        actor: Any = ray.remote(Place).options(  # type: ignore[attr-defined]
+        actor: Any = ray.remote(Place).options(
             num_cpus=num_cpus, num_gpus=gpus, scheduling_strategy="SPREAD", max_restarts=0
         )
         yield partial(RayWorker, actor)

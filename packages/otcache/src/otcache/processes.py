@@ -1,5 +1,8 @@
 """Work in a process of its own: this end, which starts it and follows it, and the worker's end.
 
+A runner says where: on this machine, or on an engine by its name. It is an entry point of the group
+``otcache.runners``: called with the number of workers, it returns a context whose value starts them.
+
 Both speak in JSON objects, one a line. A worker ends when this process does, in whatever way; whatever it
 prints goes to a log.
 """
@@ -14,13 +17,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TextIO
 
+from otcache_core import OtcacheError, PluginError
+from otcache_core.plugins.info import reason_of
 from otcache_core.plugins.plugin_scan import end_group
 
 Event = dict[str, Any]
+#: Entry points of runners, the one that is always there, and what brings others.
+RUNNERS, LOCAL, EXTRAS = "otcache.runners", "local", {"ray": "otcache[ray]"}
 #: Seconds between looks at whether to stop, and what a worker is at before it says so.
 LOOK, START = 0.5, "its start"
 #: Event of a worker that has no machine yet; its time does not begin before it has.
@@ -153,6 +161,41 @@ def lines_of(stream: IO[bytes]) -> queue.Queue[bytes | None]:
 
     threading.Thread(target=read, daemon=True).start()
     return lines
+
+
+def open_runner(name: str, workers: int) -> AbstractContextManager[Start]:
+    """Return a context whose value starts workers.
+
+    Args:
+        name: ``local``, or that of an installed runner.
+        workers: at most so many run at a time.
+
+    Raises:
+        OtcacheError: if no runner has the name.
+        PluginError: if it cannot be opened.
+    """
+    if name == LOCAL:
+        return nullcontext(WorkerProcess)
+    point = _find(name)
+    try:
+        opened: AbstractContextManager[Start] = point.load()(workers)
+    except OtcacheError:
+        raise
+    except Exception as error:
+        raise PluginError(f"runner {name!r} cannot be opened: {reason_of(error)}") from error
+    return opened
+
+
+def _find(name: str) -> EntryPoint:
+    points = {point.name: point for point in entry_points(group=RUNNERS)}
+    if name in points:
+        return points[name]
+    if name in EXTRAS:
+        raise OtcacheError(
+            f"--runner {name} needs what is not installed: pip install '{EXTRAS[name]}'."
+        )
+    known = ", ".join([LOCAL, *sorted({*points, *EXTRAS})])
+    raise OtcacheError(f"no runner is called {name!r}. Known: {known}.")
 
 
 class Channel:

@@ -34,6 +34,7 @@ NARROW = 60
 #: Distributions whose versions matter, ours first.
 VERSIONS = (
     *("otcache", "otcache-core", "otcache-solvers", "otcache-diffusers", "otcache-video"),
+    "otcache-ray",
     *("torch", "diffusers", "transformers", "numpy"),
 )
 

@@ -32,7 +32,7 @@ from otcache.cli.output import (
     show_table,
     table_width,
 )
-from otcache.runners import LOCAL
+from otcache.processes import LOCAL
 
 
 def demo(

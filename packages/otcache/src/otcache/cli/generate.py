@@ -21,7 +21,7 @@ from otcache.cli.options import (
     steps_in_range,
 )
 from otcache.cli.output import show_facts, show_line
-from otcache.runners import LOCAL
+from otcache.processes import LOCAL
 
 
 def generate(

@@ -17,10 +17,10 @@ from otcache.comparison.job import Job
 from otcache.comparison.metrics import Measures
 from otcache.comparison.shards import Shard, joined
 from otcache.comparison.supervisor import Supervisor
+from otcache.processes import LOCAL, open_runner
 from otcache.progress import Stages
 from otcache.report import RESULTS, write_report
 from otcache.report.results import FULL, Results
-from otcache.runners import LOCAL, open_runner
 from otcache_core import OtcacheError
 from otcache_core.calibration import FACTS
 from otcache_core.plugins import Offer, Registry, RegistryDescription, installed

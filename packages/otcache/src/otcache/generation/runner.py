@@ -19,9 +19,18 @@ from otcache.generation.job import Job, Prompts, digest
 from otcache.generation.manifest import MADE, Made, Manifest
 from otcache.generation.store import Store, StoreError
 from otcache.generation.worker import JobWorker, Opening, Workshop
-from otcache.processes import LOOK, WAITING, EndedError, Event, Start, Worker, WorkerProcess
+from otcache.processes import (
+    LOCAL,
+    LOOK,
+    WAITING,
+    EndedError,
+    Event,
+    Start,
+    Worker,
+    WorkerProcess,
+    open_runner,
+)
 from otcache.progress import Stages
-from otcache.runners import LOCAL, open_runner
 from otcache.running import load_policy
 from otcache_core import OtcacheError
 from otcache_core.errors import shortened
