@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import optuna
 import pytest
 
 from otcache_core import OtcacheError, ScheduleProblem
 from otcache_core.testing import ToySampler
+from otcache_solvers.search import tpe_search
 from otcache_solvers.search.anchor import AnchorSearch
-from otcache_solvers.search.tpe_search import SharedStudy
+from otcache_solvers.search.tpe_search import SharedStudy, storage_at
 
 SAMPLER = ToySampler(num_steps=14, num_samples=3, power=2.0)
 
@@ -35,9 +38,9 @@ class Watched:
         return result
 
 
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'search.db'}"
+@pytest.fixture(params=["sqlite", "journal"])
+def url(tmp_path, request):
+    return f"{request.param}:///{tmp_path / 'search'}".replace("journal:////", "journal:///")
 
 
 def solve(storage, *, trials=10, evaluator=None, budget=4, seed=0, **settings):
@@ -81,7 +84,7 @@ def test_threads_that_begin_at_once_share_one_study(url):
         solutions = list(pool.map(lambda e: solve(url, trials=5, evaluator=e), evaluators))
     for solution in solutions:
         assert 5 <= solution.stats["trials"] <= 6, "one may be under way elsewhere"
-    study = optuna.load_study(study_name="anchor-search", storage=url)
+    study = optuna.load_study(study_name="anchor-search", storage=storage_at(url))
     numbers = [trial.number for trial in study.get_trials()]
     assert numbers == list(range(len(numbers)))
     best = min(trial.value for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
@@ -151,7 +154,7 @@ def test_a_study_of_another_n_or_of_another_program_is_refused(url):
         AnchorSearch(storage=url).solve(shorter)
     assert AnchorSearch(1, 0, storage=url, study="another").solve(shorter).schedule is not None
     assert solve(url, trials=1).schedule is not None  # part in it as it is
-    foreign = optuna.create_study(storage=url, study_name="foreign")
+    foreign = optuna.create_study(storage=storage_at(url), study_name="foreign")
     foreign.tell(foreign.ask(), 1.0)
     with pytest.raises(
         OtcacheError, match="study must be one of an anchor search, got 'foreign': it holds trials"
@@ -162,33 +165,68 @@ def test_a_study_of_another_n_or_of_another_program_is_refused(url):
 
 @pytest.mark.parametrize(
     "storage",
-    ["sqlite:////no/such/folder/search.db", "postgresql://me:secret@localhost:1/db", "nonsense"],
+    [
+        *(
+            "sqlite:////no/such/folder/search.db",
+            "postgresql://me:secret@localhost:1/db",
+            "nonsense",
+        ),
+        *("journal:///no/such/folder/log", "grpc://localhost", "grpc://localhost:1"),
+    ],
 )
-def test_a_storage_out_of_reach_is_an_error_with_advice(storage):
+def test_a_storage_out_of_reach_is_an_error_with_advice(storage, monkeypatch):
+    monkeypatch.setattr(tpe_search, "GRPC_PATIENCE", 0.1)
     with pytest.raises(
-        OtcacheError, match="storage must be a database that can be reached"
+        OtcacheError, match="storage must be a database, file or server that can be reached"
     ) as caught:
         solve(storage)
     assert "Check the URL" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.remedy("Check the URL (sqlite:///FILE for a file), that its folder exists and may be")
-def test_the_advice_of_a_storage_out_of_reach_helps(tmp_path):
-    for wrong in (f"sqlite:///{tmp_path}/a/search.db", f"{tmp_path}/search.db"):
+ADVICE = (
+    "Check the URL (sqlite:///FILE and journal:///FILE for a file, grpc://HOST:PORT for a server), "
+)
+
+
+@pytest.mark.remedy(ADVICE)
+@pytest.mark.parametrize("kind", ["sqlite:///", "journal://"])
+def test_the_advice_of_a_storage_out_of_reach_helps(tmp_path, kind):
+    for wrong in (f"{kind}{tmp_path}/a/search", f"{tmp_path}/search"):
         with pytest.raises(OtcacheError, match=r"Check the URL \(sqlite:///FILE"):
             solve(wrong)
     (tmp_path / "a").mkdir()
-    for right in (f"sqlite:///{tmp_path}/a/search.db", None):
+    for right in (f"{kind}{tmp_path}/a/search", None):
         assert solve(right, trials=1).schedule is not None
 
 
-def test_a_storage_that_fails_on_the_way_is_the_same_error(url):
-    def drop(count):
-        if count == 4:
-            with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-                connection.execute("DROP TABLE trial_values")
-            connection.close()
+def _drop(url):
+    """Spoil a storage while it is used."""
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+            connection.execute("DROP TABLE trial_values")
+        connection.close()
+    else:
+        path = Path(url.removeprefix("journal://"))
+        path.unlink()
+        path.mkdir()
 
-    with pytest.raises(OtcacheError, match="storage must be a database that can be reached"):
-        solve(url, evaluator=Watched(drop))
+
+def test_a_storage_that_fails_on_the_way_is_the_same_error(url):
+    with pytest.raises(OtcacheError, match="server that can be reached"):
+        solve(url, evaluator=Watched(lambda count: _drop(url) if count == 4 else None))
+
+
+def test_a_server_keeps_a_study_for_many_machines(tmp_path):
+    pytest.importorskip("grpc")
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        port = one.getsockname()[1]
+    kept = storage_at(f"journal://{tmp_path}/search")
+    serve = optuna.storages.run_grpc_proxy_server
+    threading.Thread(target=serve, args=(kept,), kwargs={"port": port}, daemon=True).start()
+    first = solve(f"grpc://localhost:{port}", trials=3)
+    evaluator = Watched()
+    again = solve(f"journal://{tmp_path}/search", trials=3, evaluator=evaluator)
+    assert evaluator.ran == [(0, 3, 7, 10)], "only the uniform start is rerun"
+    assert again.schedule == first.schedule

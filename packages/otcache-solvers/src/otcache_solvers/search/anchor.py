@@ -48,7 +48,8 @@ class AnchorSearch(ScheduleSolver):
         fit: fit the forecast weights of each schedule in closed loop while it runs; the solution
             carries them.
         progress: called with (schedules run, at most).
-        storage: URL of a database (SQLAlchemy's, ``sqlite:///search.db``) that keeps Optuna's
+        storage: URL of what :func:`otcache_solvers.search.tpe_search.storage_at` takes, a database
+            (``sqlite:///search.db``), a journal file or a gRPC server, that keeps Optuna's
             trials: several processes may search together until they have ``max_trials`` between
             them, and an interrupted search continues. The warm starts and the climb are each
             process's own, as is ``nfe``. All processes must run the same model.

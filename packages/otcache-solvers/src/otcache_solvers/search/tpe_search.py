@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -194,8 +195,45 @@ def quiet(library: str) -> Iterator[None]:
 IDENTITY, SCHEDULE = "otcache ", "schedule"
 #: Seconds to wait for another process's write; SQLite's own 5 are few for a slow disk.
 SQLITE_PATIENCE = 60.0
+#: Seconds to wait for a server.
+GRPC_PATIENCE = 30.0
 #: Processes that make the tables at the same moment collide, at most once a table.
 COLLISIONS = 30
+
+
+def storage_at(url: str) -> Any:
+    """Return a storage of Optuna's.
+
+    Args:
+        url: of a database as SQLAlchemy takes it, ``sqlite:///search.db`` for a file that processes of one
+            machine share; ``journal:///shared/search.log`` for a file on a file system that machines
+            share, NFS too, with no server; ``grpc://host:13000`` for many machines, through
+            ``optuna.storages.run_grpc_proxy_server`` on one of them.
+
+    Raises:
+        Exception: whatever the storage raises that cannot be reached.
+    """
+    import optuna
+
+    kind, _, place = url.partition("://")
+    if kind == "journal":
+        backend = optuna.storages.journal.JournalFileBackend(place)
+        return optuna.storages.JournalStorage(backend)
+    if kind == "grpc":
+        host, _, port = place.rpartition(":")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            proxy = optuna.storages.GrpcStorageProxy(host=host, port=int(port))
+        proxy.wait_server_ready(timeout=GRPC_PATIENCE)
+        return proxy
+    options = {"connect_args": {"timeout": SQLITE_PATIENCE}} if kind == "sqlite" else {}
+    for left in reversed(range(COLLISIONS)):
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        except Exception as error:
+            if not left or not re.search("already exists|unique|duplicate", str(error), re.I):
+                raise
+    raise AssertionError
 
 
 @dataclass(frozen=True)
@@ -203,7 +241,7 @@ class SharedStudy:
     """Where a study is kept, and what it is of.
 
     Args:
-        storage: URL of a database as SQLAlchemy takes it, ``sqlite:///search.db`` for a file.
+        storage: URL, as :func:`storage_at` takes it.
         name: of the study within it; made if missing.
         identity: plain facts that all processes which take part must share.
     """
@@ -242,7 +280,11 @@ class SharedStudy:
 
         try:
             yield
-        except StorageInternalError as error:
+        except (StorageInternalError, OSError) as error:
+            raise self._unreachable(error) from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "grpc":  # which need not be installed
+                raise
             raise self._unreachable(error) from error
 
     def learn(self, study: Any, book: TrialBook) -> None:
@@ -264,17 +306,11 @@ class SharedStudy:
     def _opened(self, sampler: Any) -> Any:
         import optuna
 
-        sqlite = self.storage.startswith("sqlite")
-        options = {"connect_args": {"timeout": SQLITE_PATIENCE}} if sqlite else {}
-        for left in reversed(range(COLLISIONS)):
-            try:
-                storage = optuna.storages.RDBStorage(self.storage, engine_kwargs=options)
-                break
-            except Exception as error:
-                if not left or not re.search("already exists|unique|duplicate", str(error), re.I):
-                    raise
         return optuna.create_study(
-            storage=storage, study_name=self.name, load_if_exists=True, sampler=sampler
+            storage=storage_at(self.storage),
+            study_name=self.name,
+            load_if_exists=True,
+            sampler=sampler,
         )
 
     def _identities(self, study: Any) -> list[dict[str, Any]]:
@@ -299,9 +335,10 @@ class SharedStudy:
             expected(
                 "storage",
                 re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", self.storage),
-                "a database that can be reached",
-                f"{type(error).__name__}: {reason}. Check the URL (sqlite:///FILE for a file), "
-                "that its folder exists and may be written, and that the database's driver is "
-                "installed; without storage the search stays in memory.",
+                "a database, file or server that can be reached",
+                f"{type(error).__name__}: {reason}. "
+                "Check the URL (sqlite:///FILE and journal:///FILE for a file, grpc://HOST:PORT for a "
+                "server), that its folder exists and may be written, and that the driver is installed; "
+                "without storage the search stays in memory.",
             )
         )
