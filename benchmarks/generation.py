@@ -128,6 +128,10 @@ def rate(folder: Path) -> float:
     return (len(times) - FROM) / (times[-1] - times[FROM - 1])
 
 
+def _first(folder: Path) -> float:
+    return min(path.stat().st_mtime for path in folder.iterdir())
+
+
 def manifest(out: Path) -> dict[tuple[int, int], str]:
     """Return the digests; raises if a sample is there twice."""
     lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
@@ -180,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (pipeline, more, environment) in runs.items():
         Path(kill["KILL_MARKER"]).unlink(missing_ok=True)
         folder = out / name.replace(", ", "-")
+        began = time.time()
         seconds = generate(folder, pipeline, *more, **environment)
         made = manifest(folder)
         wanted = wanted or made
@@ -191,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "images a second": round(rate(folder / "samples"), 3),
             "of the plain loop": round(rate(folder / "samples") / best, 3),
             "seconds in all": round(seconds),
+            "seconds before the first file": round(_first(folder / "samples") - began, 1),
             **({"killed after calls": int(kill["KILL_AFTER"])} if environment else {}),
             **({"was killed": Path(kill["KILL_MARKER"]).exists()} if environment else {}),
         }

@@ -14,6 +14,8 @@ import pytest
 
 import otcache
 from otcache import cli
+from otcache.estimating import estimate_calibration
+from otcache_core import OtcacheError
 from otcache_core.models import Architecture, CallCost, Canvas, Configs
 from otcache_core.plugins import Info, Registry, hookimpl
 
@@ -196,3 +198,24 @@ def test_misuse_is_one_line(run: Run, words: tuple[str, ...], message: str) -> N
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_calibration_is_counted_by_effort(registry: Registry) -> None:
+    """By hand: N (1 + c) + 1 arrays of 7 numbers of 4 bytes; 200 FLOPs a step."""
+    counted = otcache.estimate("toy-1-5", num_steps=30, registry=registry)
+    quick, standard, thorough = estimate_calibration(counted, budgets=[8], samples=5, tflops=2e-9)
+    assert (quick.samples, quick.budgets) == (2, (8,))
+    assert quick.recorded_bytes == 2 * (30 * 3 + 1) * 7 * 4
+    assert quick.gpu_hours == pytest.approx(quick.full_runs * 30 * 200 / (2e3 * 3600))
+    assert (standard.samples, standard.recorded_bytes * 2) == (5, quick.recorded_bytes * 5)
+    assert quick.full_runs < 6 < standard.full_runs < thorough.full_runs
+    for wrong in ({"tflops": 0.0}, {"tflops": float("inf")}, {"samples": 0}, {"budgets": [31]}):
+        with pytest.raises(OtcacheError):
+            estimate_calibration(counted, **wrong)
+
+
+def test_the_command_line_shows_it(run: Run) -> None:
+    status, out, _ = run("estimate", "sd3-5-large", "--calibration", "--budget", "10", "--json")
+    assert status == 0
+    rows = json.loads(out)["calibration"]
+    assert [row["effort"] for row in rows] == ["quick", "standard", "thorough"]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from otcache.calibration.efforts import EFFORTS, full_runs, recipe_of
 from otcache_core import OtcacheError
 from otcache_core.errors import expected, shortened
 from otcache_core.models import Architecture, CallCost, Canvas, Configs
@@ -36,6 +38,8 @@ DENOISERS = ("transformer", "unet")
 MAX_BYTES = 2**20
 #: No model has more; building such a one to count its operations takes hours.
 MAX_LAYERS = 500
+#: TFLOP/s that a GPU is assumed to sustain: 40 % of an H100's peak in bf16.
+TFLOPS = 400.0
 OMITTED = "text encoders and the sampler's own arithmetic"
 
 
@@ -91,6 +95,67 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {**asdict(self), "omitted": OMITTED}
+
+
+@dataclass(frozen=True)
+class CalibrationRow:
+    """Cost of a calibration, at most.
+
+    Attributes:
+        effort: its name.
+        samples: prompts that are measured.
+        budgets: that it measures first; a standard one goes on between them while its allowance lasts.
+        full_runs: what it takes in full runs of one sample.
+        flops: of them, without decoding.
+        gpu_hours: of one GPU at the given rate.
+        recorded_bytes: of recorded runs in its folder, in float32.
+    """
+
+    effort: str
+    samples: int
+    budgets: tuple[int, ...]
+    full_runs: float
+    flops: float
+    gpu_hours: float
+    recorded_bytes: int
+
+
+def estimate_calibration(
+    estimate: Estimate, *, budgets: Sequence[int] = (), samples: int = 8, tflops: float = TFLOPS
+) -> tuple[CalibrationRow, ...]:
+    r"""Count what calibrations of a model cost, by effort; runs nothing.
+
+    With R full runs of N steps (:func:`otcache.calibration.efforts.full_runs`), f the FLOPs of a step, c its
+    calls and d numbers in an output
+
+    .. math:: t = \frac{R N f}{\mathrm{rate}}, \qquad \mathrm{bytes} = 4\, n\, ((1 + c) N + 1)\, d.
+
+    Args:
+        estimate: of the model.
+        budgets: of the quick one; about N/5 if none is given.
+        samples: prompts of the standard and thorough ones.
+        tflops: that one GPU sustains, in TFLOP/s; far below its peak.
+
+    Raises:
+        OtcacheError: if an argument is out of range.
+    """
+    n, call = estimate.num_steps, estimate.call
+    if not 0 < tflops < math.inf:
+        raise OtcacheError(expected("tflops", tflops, "finite and above 0"))
+    samples = integer("samples", samples, 1)
+    quick = integers("budgets", budgets, 1, n) or [max(2, round(n / 5))]
+    rows = []
+    for effort in EFFORTS:
+        named = quick if effort == "quick" else None
+        recipe = recipe_of(effort, None, named).resolve(n)
+        measured = min(samples, recipe.samples or samples)
+        runs = full_runs(recipe, n, measured)
+        flops = runs * n * call.calls_per_step * call.flops
+        recorded = 4 * measured * ((1 + call.calls_per_step) * n + 1) * call.output_elements
+        hours = flops / (tflops * 1e12 * 3600)
+        ladder = recipe.ladder or ()
+        rows.append(CalibrationRow(effort, measured, ladder, runs, flops, hours, recorded))
+    return tuple(rows)
 
 
 def estimate(
@@ -278,6 +343,26 @@ def estimate_table(estimate: Estimate) -> Group:
         style="dim",
     )
     return Group(head, facts, table, foot)
+
+
+def calibration_table(rows: Sequence[CalibrationRow], tflops: float) -> Group:
+    """Return one line per effort, with what was assumed below."""
+    heads = ("calibration", "prompts", "budgets", "full runs", "GPU hours", "recorded")
+    table = Table(*heads, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        measured = len(row.budgets)
+        budgets = str(row.budgets[0]) if measured == 1 else f"{measured} and those between"
+        figures = (f"{row.full_runs:.0f}", f"{row.gpu_hours:.3g}", _bytes(row.recorded_bytes))
+        table.add_row(row.effort, str(row.samples), budgets, *figures)
+    foot = Text(
+        f"At most, on one GPU that sustains {tflops:g} TFLOP/s; a full run that you have timed says "
+        "better: its seconds times full runs. Recorded runs are float32 in the calibration's folder. "
+        "Omitted: decoding, once for each budget and prompt that is measured.",
+        style="dim",
+    )
+    return Group(table, foot)
 
 
 def _flops(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -74,11 +75,19 @@ def estimate(
     ] = None,
     memory: Annotated[int, typer.Option(help="Outputs a forecast uses.")] = 3,
     dtype: Annotated[str, typer.Option(help="Of cached outputs: bf16, fp16 or fp32.")] = "bf16",
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Also what calibrating it costs, by effort.")
+    ] = False,
+    samples: Annotated[int, typer.Option(help="Calibration prompts.")] = 8,
+    tflops: Annotated[
+        float,
+        typer.Option(help="TFLOP/s that a GPU sustains; 400 is 40 % of an H100's peak in bf16."),
+    ] = 400.0,
     as_json: Json = False,
 ) -> None:
     """Count FLOPs, cached bytes and the ideal speedup of a model at full size; needs no weights."""
+    from otcache.estimating import calibration_table, estimate_calibration, estimate_table
     from otcache.estimating import estimate as count
-    from otcache.estimating import estimate_table
     from otcache.progress import Stages
 
     budgets = integers("--budget", budget)
@@ -93,10 +102,16 @@ def estimate(
             memory=memory,
             dtype=dtype,
         )
+    rows = ()
+    if calibration:
+        rows = estimate_calibration(counted, budgets=budgets, samples=samples, tflops=tflops)
     if as_json:
-        show_json(counted.to_dict())
-    else:
-        show_table(estimate_table(counted), highlight=False)
+        more = {"calibration": [asdict(row) for row in rows]} if calibration else {}
+        show_json({**counted.to_dict(), **more})
+        return
+    show_table(estimate_table(counted), highlight=False)
+    if calibration:
+        show_table(calibration_table(rows, tflops), highlight=False)
 
 
 def convert(
